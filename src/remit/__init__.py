@@ -1,0 +1,1 @@
+"""remit: credentials for the task at hand."""

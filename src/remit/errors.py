@@ -1,0 +1,235 @@
+"""Every error remit raises, and how each looks on the wire.
+
+Each class carries its own facts, so no surface keeps a table that could forget one::
+
+    RemitError                       code                 status  oauth
+     x InvalidRequestError           invalid-request       400    invalid_request
+       + UnknownDetailError          unknown-detail        400    invalid_authorization_details
+       + TooLargeError               too-large             413    invalid_request
+     x UnauthenticatedError          unauthenticated       401    invalid_client
+       + TokenError                  token                 401    invalid_token
+       + ProofError                  proof                 401    invalid_dpop_proof
+         + NonceRequiredError        use-nonce             401    use_dpop_nonce
+     x DeniedError                   denied                403    access_denied
+       + AttenuationError            attenuation           403    invalid_authorization_details
+       + PolicyError                 policy                403    access_denied
+       + DepthError                  depth                 403    access_denied
+       + ScopeError                  scope                 403    insufficient_scope
+       + BudgetError                 budget                403    access_denied
+       + GrantEndedError             grant-ended           403    invalid_grant
+         + RevokedError              revoked               403    invalid_grant
+         + ExpiredError              expired               403    invalid_grant
+       + PlaceholderError            placeholder           403    access_denied
+     x NotFoundError                 not-found             404    invalid_target
+     x MethodError                   method                405    invalid_request
+     x ConflictError                 conflict              409    invalid_request
+     x MisdirectedError              misdirected           421    invalid_request
+     x LimitError                    limit                 429    temporarily_unavailable
+     x IntegrityError                integrity             500    server_error
+     x EngineError                   engine                502    temporarily_unavailable
+       + EngineRefusedError          engine-refused        502    server_error
+     x UpstreamError                 upstream              502    server_error
+     x UnavailableError              unavailable           503    temporarily_unavailable
+
+``detail`` is one lower-case sentence that is safe for the caller: user input in backticks, no class, module, path or
+driver text. It defaults to the class docstring. ``help`` says what to do next. A cause stays in ``__cause__``; it is
+logged under the problem's instance id and never rendered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class RemitError(Exception):
+    """something went wrong inside remit"""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    oauth: ClassVar[str] = "server_error"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        help: str | None = None,  # noqa: A002 - the field's name on every surface
+        offending: Sequence[Mapping[str, object]] = (),
+        enough: Mapping[str, object] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        """Build an error.
+
+        ``offending`` lists the details that were too wide, ``enough`` is the detail that would have sufficed,
+        ``retry_after`` is in seconds.
+        """
+        self.detail = detail or (type(self).__doc__ or "").split("\n", 1)[0]
+        self.help = help
+        self.offending = tuple(offending)
+        self.enough = enough
+        self.retry_after = retry_after
+        super().__init__(self.detail)
+
+
+class InvalidRequestError(RemitError):
+    """the request is not well formed"""
+
+    code, status, oauth = "invalid-request", 400, "invalid_request"
+
+
+class UnknownDetailError(InvalidRequestError):
+    """an authorization detail has an unknown type, field or value"""
+
+    code, oauth = "unknown-detail", "invalid_authorization_details"
+
+
+class TooLargeError(InvalidRequestError):
+    """the request is larger than remit accepts"""
+
+    code, status = "too-large", 413
+
+
+class UnauthenticatedError(RemitError):
+    """the caller did not prove who it is"""
+
+    code, status, oauth = "unauthenticated", 401, "invalid_client"
+
+
+class TokenError(UnauthenticatedError):
+    """the token is not one that remit accepts here"""
+
+    code, oauth = "token", "invalid_token"
+
+
+class ProofError(UnauthenticatedError):
+    """the proof of possession is missing or wrong"""
+
+    code, oauth = "proof", "invalid_dpop_proof"
+
+
+class NonceRequiredError(ProofError):
+    """the proof needs a nonce from this server"""
+
+    code, oauth = "use-nonce", "use_dpop_nonce"
+
+
+class DeniedError(RemitError):
+    """this is not allowed"""
+
+    code, status, oauth = "denied", 403, "access_denied"
+
+
+class AttenuationError(DeniedError):
+    """the request is wider than the grant it comes from"""
+
+    code, oauth = "attenuation", "invalid_authorization_details"
+
+
+class PolicyError(DeniedError):
+    """the policy does not allow this"""
+
+    code = "policy"
+
+
+class DepthError(DeniedError):
+    """the grant may not be delegated this far"""
+
+    code = "depth"
+
+
+class ScopeError(DeniedError):
+    """the grant does not cover this request"""
+
+    code, oauth = "scope", "insufficient_scope"
+
+
+class BudgetError(DeniedError):
+    """the budget of the grant, or of one it comes from, is used up"""
+
+    code = "budget"
+
+
+class GrantEndedError(DeniedError):
+    """the grant has ended"""
+
+    code, oauth = "grant-ended", "invalid_grant"
+
+
+class RevokedError(GrantEndedError):
+    """the grant, or one it comes from, was revoked"""
+
+    code = "revoked"
+
+
+class ExpiredError(GrantEndedError):
+    """the grant, or one it comes from, has expired"""
+
+    code = "expired"
+
+
+class PlaceholderError(DeniedError):
+    """a placeholder stands where no credential belongs"""
+
+    code = "placeholder"
+
+
+class NotFoundError(RemitError):
+    """there is no such object, or you may not know of it"""
+
+    code, status, oauth = "not-found", 404, "invalid_target"
+
+
+class MethodError(RemitError):
+    """this method is not accepted here"""
+
+    code, status, oauth = "method", 405, "invalid_request"
+
+
+class ConflictError(RemitError):
+    """the state changed meanwhile, or does not permit this"""
+
+    code, status, oauth = "conflict", 409, "invalid_request"
+
+
+class MisdirectedError(RemitError):
+    """the request names a host that this server is not"""
+
+    code, status, oauth = "misdirected", 421, "invalid_request"
+
+
+class LimitError(RemitError):
+    """too much at once"""
+
+    code, status, oauth = "limit", 429, "temporarily_unavailable"
+
+
+class IntegrityError(RemitError):
+    """the stored state does not verify, so nothing is served from it"""
+
+    code, status, oauth = "integrity", 500, "server_error"
+
+
+class EngineError(RemitError):
+    """the target could not be reached or did not answer"""
+
+    code, status, oauth = "engine", 502, "temporarily_unavailable"
+
+
+class EngineRefusedError(EngineError):
+    """the target refused, and asking again will not help"""
+
+    code, oauth = "engine-refused", "server_error"
+
+
+class UpstreamError(RemitError):
+    """the upstream could not be reached or broke the protocol"""
+
+    code, status, oauth = "upstream", 502, "server_error"
+
+
+class UnavailableError(RemitError):
+    """remit cannot serve this now"""
+
+    code, status, oauth = "unavailable", 503, "temporarily_unavailable"

@@ -1,0 +1,238 @@
+"""The seams: what the broker needs from stores, engines and keys. Every error an implementation raises is a RemitError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+from remit.core.audit import Checkpoint, Entry, Event
+from remit.core.scope import Detail
+from remit.core.secret import Secret
+from remit.core.task import Change, Plan, Revocation, Task
+
+Clock = Callable[[], datetime]  # aware UTC
+NewId = Callable[[str], str]  # prefix -> prefix_random
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A configured target. ``destination`` is where its credential may go, and nowhere else.
+
+    ``bound`` are details (wire form) no grant may exceed. ``settings`` are the kind's own, validated when added.
+    """
+
+    name: str
+    kind: str  # http | postgres | mcp
+    destination: str  # http: scheme://host:port/base; postgres: postgresql://user@host:port/database
+    bound: tuple[Detail, ...]
+    secret: str | None  # name of the sealed static secret
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """A static secret at rest. Associated data: name, version, resource, destination."""
+
+    name: str
+    version: int
+    resource: str
+    destination: str
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """A new value of one counter: uses of detail ``index`` of ``grant``, including all below it."""
+
+    task: str
+    grant: str
+    index: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutResource:
+    """Add or replace a resource."""
+
+    resource: Resource
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResource:
+    """Remove a resource and its secret."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutSecret:
+    """Store a sealed secret; ``version`` must be one above the stored one."""
+
+    secret: SealedSecret
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """Remember a one-time value (a subject token's hash) until ``until``; ConflictError if it is known already."""
+
+    digest: str
+    until: datetime
+
+
+Write = Change | Spend | PutResource | DeleteResource | PutSecret | Burn
+
+
+class Store(Protocol):
+    """Durable state. ``commit`` is the only write, and takes the events with the changes: both or neither."""
+
+    async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
+        """Make everything durable in one transaction, in order of calls (FIFO), or raise and change nothing.
+
+        ConflictError when a ``Change.base`` is not the stored revision; UnavailableError when the medium fails.
+        """
+        ...
+
+    async def load(self, task_id: str) -> Task:
+        """Return a task, verified; NotFoundError, or IntegrityError when its MAC does not hold."""
+        ...
+
+    async def unsettled(self) -> Sequence[str]:
+        """Return the ids of tasks that are open or have leases that are not forgotten."""
+        ...
+
+    async def tasks(self, limit: int) -> Sequence[str]:
+        """Return the ids of the newest tasks, newest first."""
+        ...
+
+    async def spent(self, task_id: str) -> Sequence[Spend]:
+        """Return the counters of a task."""
+        ...
+
+    async def resources(self) -> Sequence[Resource]:
+        """Return all resources, by name."""
+        ...
+
+    async def secret(self, name: str) -> SealedSecret:
+        """Return the newest version of a sealed secret, or raise NotFoundError."""
+        ...
+
+    async def entries(self, start: int, limit: int) -> Sequence[Entry]:
+        """Return audit entries from sequence number ``start``."""
+        ...
+
+    async def size(self) -> int:
+        """Return the number of audit entries."""
+        ...
+
+    async def leaves(self, start: int, end: int) -> Sequence[bytes]:
+        """Return the leaf hashes (32 bytes each) of entries ``start`` (inclusive) to ``end`` (exclusive)."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of the medium."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A credential to hand out once, and what the target called it if the target chose the handle."""
+
+    credential: Mapping[str, str | Secret]
+    receipt: Mapping[str, str] | None = None
+
+
+class Engine(Protocol):
+    """Makes one kind of credential at one resource. Keeps no state: a plan is enough to undo."""
+
+    revocation: Revocation
+
+    def plan(self, detail: Detail, lease_id: str, issue_by: datetime) -> Plan:
+        """Choose the credential's name. Pure: same arguments, same plan."""
+        ...
+
+    async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
+        """Create what was planned. Called at most once; takes no effect after ``plan.issue_by``."""
+        ...
+
+    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
+        """Make the credential useless, then return. Absence is success; safe to repeat."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """An engine that can extend a credential in place."""
+
+    async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
+        """Move the end of the credential at the target to ``expires_at``."""
+        ...
+
+
+@runtime_checkable
+class Bulk(Protocol):
+    """An engine that can end many credentials at once."""
+
+    async def revoke_many(self, plans: Sequence[Plan]) -> frozenset[str]:
+        """Make the credentials useless; return the names of those that are, whatever became of the others."""
+        ...
+
+
+@runtime_checkable
+class Cleanable(Protocol):
+    """An engine whose revoked credentials leave something behind that should be tidied up."""
+
+    async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
+        """Remove what is left of revoked credentials; return the names of which nothing is left."""
+        ...
+
+
+class Sealer(Protocol):
+    """Authenticated encryption at rest, under a key that the database does not hold."""
+
+    def seal(self, plaintext: bytes, associated: bytes) -> bytes:
+        """Encrypt."""
+        ...
+
+    def open(self, sealed: bytes, associated: bytes) -> bytes:
+        """Decrypt, or raise IntegrityError."""
+        ...
+
+    def mac(self, data: bytes) -> bytes:
+        """Return a 32-byte MAC under a key derived for state rows."""
+        ...
+
+
+class Signer(Protocol):
+    """A signing key that never leaves its custody."""
+
+    @property
+    def kid(self) -> str:
+        """RFC 7638 thumbprint of the public key."""
+        ...
+
+    @property
+    def alg(self) -> str:
+        """JOSE algorithm name: ES256 or Ed25519."""
+        ...
+
+    def sign(self, data: bytes) -> bytes:
+        """Return a signature in JOSE (raw) form."""
+        ...
+
+    def public_jwk(self) -> Mapping[str, str]:
+        """Return the public key as a JWK."""
+        ...
+
+
+class Witness(Protocol):
+    """The second place that keeps the last checkpoint, so that a rollback can be seen."""
+
+    def last(self) -> Checkpoint | None:
+        """Return the newest checkpoint kept, or None when there is none yet."""
+        ...
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint durably."""
+        ...
