@@ -11,6 +11,7 @@ from remit.core.audit import Checkpoint, Entry, Event
 from remit.core.scope import Detail
 from remit.core.secret import Secret
 from remit.core.task import Change, Plan, Revocation, Task
+from remit.core.tree import Range
 
 Clock = Callable[[], datetime]  # aware UTC
 NewId = Callable[[str], str]  # prefix -> prefix_random
@@ -130,6 +131,14 @@ class Store(Protocol):
         """Return the leaf hashes (32 bytes each) of entries ``start`` (inclusive) to ``end`` (exclusive)."""
         ...
 
+    async def root(self, size: int | None = None) -> tuple[int, bytes]:
+        """Return the size and the root of the audit tree, or of its first ``size`` entries; NotFoundError beyond."""
+        ...
+
+    async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
+        """Return the root over each range of entries: the proof for a path of ``core.tree``."""
+        ...
+
     async def close(self) -> None:
         """Finish what was accepted, then let go of the medium."""
         ...
@@ -185,6 +194,33 @@ class Cleanable(Protocol):
 
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
         """Remove what is left of revoked credentials; return the names of which nothing is left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What checking a target showed. ``name`` is what an operator writes to accept it, if it may be accepted."""
+
+    name: str
+    text: str
+    acceptable: bool
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """An engine that can check its target before it is added: the login's powers, and what everybody has there."""
+
+    async def inspect(self) -> Sequence[Finding]:
+        """Return what is wrong or dangerous; accepted findings are left to the caller."""
+        ...
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """An engine that holds connections."""
+
+    async def close(self) -> None:
+        """Let go of them."""
         ...
 
 

@@ -1,9 +1,35 @@
-"""Audit: events, their Merkle tree (RFC 9162), signed checkpoints (C2SP tlog-checkpoint) and proofs. Pure."""
+"""Audit: events, their one encoding, signed checkpoints (C2SP tlog-checkpoint) and offline verification. Pure.
+
+- An entry's leaf is canonical JSON: keys sorted, no white space, everything outside printable ASCII escaped. One
+  event is one line whatever a caller wrote into it.
+- Text longer than ``MAX_TEXT`` is cut, and its SHA-256 stands for the rest.
+- ``read`` accepts exactly what ``encode`` writes, so a leaf has one reading.
+
+The Merkle tree over the leaves is ``core.tree``.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from hashlib import sha256
+from json.encoder import encode_basestring_ascii as _quote
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from remit.core.tree import Frontier, leaf_hash
+from remit.errors import IntegrityError
+
+MAX_TEXT = 256  # characters of one string in an entry
+MAX_NOTE = 16_384  # characters of a checkpoint
+_ED25519 = b"\x01"  # signature type, C2SP signed-note
+_DASH = "\u2014 "
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +69,214 @@ class Checkpoint:
     size: int
     root: bytes
     text: str
+
+
+# -- entries --------------------------------------------------------------------------------------------------------
+
+
+def encode(seq: int, event: Event) -> bytes:
+    """Return the leaf of ``event`` at place ``seq``. The only place where an entry is written.
+
+    A hand-written template, because every request through the gateway passes here twice: a fifth of the time
+    ``json.dumps`` takes. A test holds both equal.
+    """
+    lineage = ",".join(map(_text, event.lineage))
+    return (
+        f'{{"action":{_text(event.action)},"agent":{_text(event.agent)},"at":"{_instant(event.at)}",'
+        f'"attested":{"true" if event.attested else "false"},"cause":{_text(event.cause)},"code":{_text(event.code)},'
+        f'"decision":{_text(event.decision)},"detail_s256":{_text(event.detail_s256)},"event":{_text(event.event)},'
+        f'"grant":{_text(event.grant)},"lineage":[{lineage}],"request":{_text(event.request)},'
+        f'"resource":{_text(event.resource)},"seq":{seq:d},"subject":{_text(event.subject)},'
+        f'"task":{_text(event.task)}}}'
+    ).encode("ascii")
+
+
+def _text(value: str | None) -> str:
+    if value is None:
+        return "null"
+    return _quote(value if len(value) <= MAX_TEXT else shorten(value))
+
+
+def shorten(value: str) -> str:
+    """Return text cut to ``MAX_TEXT`` characters, ending in the SHA-256 (hex) of the whole."""
+    digest = sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+    mark = f"...sha256:{digest}"
+    return value[: MAX_TEXT - len(mark)] + mark
+
+
+def _instant(at: datetime) -> str:
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def read(entry: Entry) -> Event:
+    """Return the event of an entry, or raise IntegrityError unless its leaf is exactly what ``encode`` writes."""
+    try:
+        fields = json.loads(entry.leaf)
+        seq = fields.pop("seq")
+        fields["at"] = datetime.fromisoformat(fields["at"])
+        fields["lineage"] = tuple(fields["lineage"])
+        event = Event(**fields)
+        same = seq == entry.seq and encode(entry.seq, event) == entry.leaf
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise _unreadable(entry) from error
+    if not same:
+        raise _unreadable(entry)
+    return event
+
+
+def _unreadable(entry: Entry) -> IntegrityError:
+    return IntegrityError(f"audit entry {entry.seq} is not in canonical form")
+
+
+# -- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+class NoteSigner(Protocol):
+    """An Ed25519 key that signs checkpoints; ``ports.Signer`` is one."""
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the 64-byte signature."""
+        ...
+
+    def public_jwk(self) -> Mapping[str, str]:
+        """Return the public key as an OKP JWK (RFC 8037)."""
+        ...
+
+
+def public_bytes(jwk: Mapping[str, str]) -> bytes:
+    """Return the 32 bytes of an Ed25519 public JWK."""
+    return base64.urlsafe_b64decode(jwk["x"] + "=")
+
+
+def key_id(origin: str, public: bytes) -> bytes:
+    """Return the 4-byte key id of an Ed25519 key (C2SP signed-note)."""
+    return sha256(origin.encode() + b"\n" + _ED25519 + public).digest()[:4]
+
+
+def verifier_key(origin: str, public: bytes) -> str:
+    """Return the text form of a public key (C2SP signed-note), as given to an auditor."""
+    return f"{origin}+{key_id(origin, public).hex()}+{_base64(_ED25519 + public)}"
+
+
+def read_verifier_key(text: str) -> tuple[str, bytes]:
+    """Return origin and public key of a verifier key, or raise IntegrityError."""
+    origin, _, rest = text.strip().partition("+")
+    _, _, key = rest.partition("+")
+    public = _unbase64(key)[1:]
+    if verifier_key(origin, public) != text.strip() or len(public) != 32:  # noqa: PLR2004 - RFC 8032: 32 octets
+        raise IntegrityError("this is not an Ed25519 verifier key")
+    return origin, public
+
+
+def checkpoint(origin: str, size: int, root: bytes, signer: NoteSigner) -> Checkpoint:
+    """Sign the head of a tree (C2SP tlog-checkpoint)."""
+    body = f"{origin}\n{size}\n{_base64(root)}\n"
+    signature = key_id(origin, public_bytes(signer.public_jwk())) + signer.sign(body.encode())
+    return Checkpoint(origin, size, root, f"{body}\n{_DASH}{origin} {_base64(signature)}\n")
+
+
+def read_checkpoint(text: str, origin: str, publics: Sequence[bytes]) -> Checkpoint:
+    """Return a checkpoint signed for ``origin`` by one of the keys, or raise IntegrityError.
+
+    ``publics`` are raw Ed25519 keys: the current one and those it replaced. Signatures of others are ignored, as the
+    format asks; one under a known key that does not hold is an error.
+    """
+    body, signatures = _note(text)
+    lines = body.split("\n")
+    if len(lines) < 4 or lines[0] != origin:  # noqa: PLR2004 - origin, size, root, and the end of the last line
+        raise _bad_note()
+    if not lines[1].isascii() or not lines[1].isdigit() or str(int(lines[1])) != lines[1]:
+        raise _bad_note()
+    root = _unbase64(lines[2])
+    if len(root) != 32:  # noqa: PLR2004 - SHA-256
+        raise _bad_note()
+    _check_signatures(body, origin, signatures, publics)
+    return Checkpoint(origin, int(lines[1]), root, text)
+
+
+def _note(text: str) -> tuple[str, list[tuple[str, bytes]]]:
+    body, gap, tail = text.rpartition("\n\n")
+    odd = any((ord(char) < 0x20 and char != "\n") or "\ud800" <= char <= "\udfff" for char in text)  # noqa: PLR2004
+    if len(text) > MAX_NOTE or not gap or not tail.endswith("\n") or odd:
+        raise _bad_note()
+    return body + "\n", [_signature(line) for line in tail[:-1].split("\n")]
+
+
+def _signature(line: str) -> tuple[str, bytes]:
+    name, _, value = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not name or "+" in name:
+        raise _bad_note()
+    return name, _unbase64(value)
+
+
+def _check_signatures(body: str, origin: str, signatures: list[tuple[str, bytes]], publics: Sequence[bytes]) -> None:
+    known = {key_id(origin, public): public for public in publics}
+    found = [(known[raw[:4]], raw[4:]) for name, raw in signatures if name == origin and raw[:4] in known]
+    if not found:
+        raise IntegrityError("the checkpoint is not signed by a known key")
+    for public, signature in found:
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, body.encode())
+        except (InvalidSignature, ValueError) as error:
+            raise IntegrityError("the checkpoint's signature does not hold") from error
+
+
+def _bad_note() -> IntegrityError:
+    return IntegrityError("this is not a signed checkpoint of this log")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _bad_note() from error
+    if _base64(data) != text:
+        raise _bad_note()
+    return data
+
+
+# -- verification ---------------------------------------------------------------------------------------------------
+
+
+def extends(last: Checkpoint, size: int, root_at: Callable[[int], bytes]) -> None:
+    """Check that a tree of ``size`` extends a checkpoint kept elsewhere, or raise IntegrityError saying how it fails.
+
+    ``root_at`` returns the root of the first n entries.
+    """
+    if last.size > size:
+        raise IntegrityError(
+            f"the log holds {size} entries, but a checkpoint was kept of {last.size}: it was rolled back or cut",
+            help="restore the newest state, or have remit close every task of this one",
+        )
+    if root_at(last.size) != last.root:
+        raise IntegrityError(f"the first {last.size} entries of the log are not those a checkpoint was kept of")
+
+
+def verify(entries: Iterable[Entry], checkpoints: Sequence[Checkpoint] = ()) -> Frontier:
+    """Check a whole log offline: no gap, canonical entries, every checkpoint reached; return its frontier.
+
+    Without a checkpoint from another custody it is only shown to be consistent with itself.
+    """
+    tree, due = Frontier(), sorted(checkpoints, key=lambda note: note.size)
+    due = _passed(tree, due)
+    for entry in entries:
+        if entry.seq != tree.size:
+            raise IntegrityError(f"audit entry {tree.size} is missing")
+        read(entry)
+        tree, _ = tree.grow((leaf_hash(entry.leaf),))
+        due = _passed(tree, due)
+    if due:
+        extends(due[-1], tree.size, lambda _: b"")
+    return tree
+
+
+def _passed(tree: Frontier, due: list[Checkpoint]) -> list[Checkpoint]:
+    while due and due[0].size == tree.size:
+        extends(due[0], tree.size, lambda _: tree.root())
+        due = due[1:]
+    return due

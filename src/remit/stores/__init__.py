@@ -1,0 +1,1 @@
+"""Where state and audit live: in memory, in SQLite."""

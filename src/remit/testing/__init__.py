@@ -1,0 +1,1 @@
+"""Public: contracts that implementations of the ports must pass, and simulated targets."""
