@@ -1,0 +1,240 @@
+"""The in-memory heads of tasks: how a pure step becomes durable, and how a live grant is looked up.
+
+INVARIANT: a head may be ahead of the store by commits that are under way, and no answer is given before its own commit.
+The store keeps the order of calls, and a change is valid only on its base revision; so when one commit fails, all that
+were built on it fail too, before anything built on the reloaded head is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from remit.core import audit, budget
+from remit.core.audit import Event
+from remit.core.task import Change, Grant, Lease, Subject, Task, nothing
+from remit.errors import ExpiredError, NotFoundError, RevokedError, UnavailableError
+from remit.ports import Clock, Spend, Store, Write
+
+SKEW = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The human at the control socket: the owner of the state and of all tasks in it."""
+
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An agent, by its channel or its token: its own grant and what hangs below it."""
+
+    task: str
+    grant: str
+
+
+Caller = Operator | Holder
+
+
+class Live:
+    """A grant compiled for use: one look-up, flat in depth. ``ended`` is set before a revoke answers."""
+
+    __slots__ = ("chains", "ended", "expires_at", "grant", "lineage", "task")
+
+    def __init__(self, task: Task, grant: Grant) -> None:
+        """Compile ``grant``."""
+        self.task = task.id
+        self.grant = grant
+        self.ended = grant.revoked or task.head.closed
+        self.expires_at = grant.expires_at
+        self.lineage = tuple(step.id for step in reversed(task.lineage(grant.id)))
+        self.chains = tuple(budget.counters(task, grant.id, index) for index in range(len(grant.scope)))
+
+
+class Heads:
+    """Loaded tasks, their live grants and their counters; the way every change takes."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        """Start empty; ``load`` fills."""
+        self.store = store
+        self._clock = clock
+        self._floor: datetime | None = None
+        self._tasks: dict[str, Task] = {}
+        self._live: dict[str, Live] = {}
+        self._task_of_lease: dict[str, str] = {}
+        self.spent: dict[budget.Key, int] = {}
+        self._ended: list[Callable[[frozenset[str]], None]] = []
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    async def floor(self) -> None:
+        """Take the last audit entry's time as the earliest that now can be: a clock set back revives nothing."""
+        size = await self.store.size()
+        for entry in await self.store.entries(size - 1, 1) if size else ():
+            self._floor = audit.read(entry).at
+
+    def now(self) -> datetime:
+        """Return the time, which never goes back."""
+        now = self._clock()
+        if self._floor is None or now > self._floor:
+            self._floor = now
+        return self._floor
+
+    def forward(self) -> datetime:
+        """Return the time for what extends authority; refuse when the clock has fallen behind."""
+        now = self.now()
+        if self._clock() < now - SKEW:
+            raise UnavailableError("the clock is behind what the audit log has seen", help="set the clock, then retry")
+        return now
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Task]:
+        """Iterate over the loaded tasks."""
+        return iter(tuple(self._tasks.values()))
+
+    def task(self, task_id: str) -> Task:
+        """Return a loaded task, or raise NotFoundError."""
+        found = self._tasks.get(task_id)
+        if found is None:
+            raise NotFoundError
+        return found
+
+    def task_of(self, grant_id: str) -> Task:
+        """Return the task of a grant."""
+        return self.task(self.live(grant_id).task)
+
+    def task_of_lease(self, lease_id: str) -> Task:
+        """Return the task of a lease."""
+        return self.task(self._task_of_lease.get(lease_id, ""))
+
+    def live(self, grant_id: str) -> Live:
+        """Return the compiled grant, ended or not, or raise NotFoundError."""
+        found = self._live.get(grant_id)
+        if found is None:
+            raise NotFoundError
+        return found
+
+    def check(self, grant_id: str) -> Live:
+        """Return the compiled grant if it is live now, else say why not."""
+        live = self.live(grant_id)
+        if live.ended:
+            raise RevokedError
+        if self.now() >= live.expires_at:
+            raise ExpiredError
+        return live
+
+    def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None) -> Task:
+        """Return a task if the caller may act there; unknown and foreign are the same NotFoundError."""
+        task = self.task(task_id)
+        match caller:
+            case Operator(subject):
+                if task.head.subject.sub != subject.sub:
+                    raise NotFoundError
+                if grant_id is not None:
+                    task.grant(grant_id)
+            case Holder():
+                if caller.task != task_id or not task.within(grant_id or caller.grant, caller.grant):
+                    raise NotFoundError
+        return task
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    async def load(self, task_id: str) -> Task:
+        """Read a task from the store and make it the head."""
+        task = await self.store.load(task_id)
+        for counter in await self.store.spent(task_id):
+            key = (counter.grant, counter.index)
+            self.spent[key] = max(counter.used, self.spent.get(key, 0))
+        self._put(task, tuple(task.grants.values()), tuple(task.leases.values()))
+        return task
+
+    async def step(self, task_id: str, step: Callable[[Task], Change], *events: Event, fresh: bool = False) -> Task:
+        """Take one pure step and make it durable with its events; the head moves at once, the answer waits."""
+        task = nothing(task_id) if fresh else self.task(task_id)
+        change = step(task)
+        after = task.apply(change)
+        self._put(after, change.grants, change.leases)
+        for lease_id in change.forget:
+            self._task_of_lease.pop(lease_id, None)
+        try:
+            await self.store.commit([change], events)
+        except BaseException:
+            self.forget(task_id)
+            if not fresh:
+                await self.load(task_id)
+            raise
+        return after
+
+    async def record(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
+        """Commit what is not a step of a task."""
+        await self.store.commit(writes, events)
+
+    def debit(self, live: Live, index: int) -> tuple[Spend, ...]:
+        """Take one use from every counter on the way to the root; what is taken stays taken."""
+        after = budget.debit(self.spent, live.chains[index])
+        self.spent.update(after)
+        return tuple(Spend(live.task, grant, at, used) for (grant, at), used in after.items())
+
+    def on_end(self, callback: Callable[[frozenset[str]], None]) -> None:
+        """Call back with the ids of grants, at once, when they end."""
+        self._ended.append(callback)
+
+    def expire(self, now: datetime) -> None:
+        """Tell of grants whose time is up."""
+        over = [live for live in self._live.values() if not live.ended and now >= live.expires_at]
+        for live in over:
+            live.ended = True
+        self._tell(frozenset(live.grant.id for live in over))
+
+    def forget(self, task_id: str) -> None:
+        """Drop a task from memory; its grants are not live until it is loaded again."""
+        task = self._tasks.pop(task_id, None)
+        for grant_id in task.grants if task else ():
+            self._live.pop(grant_id, None)
+        for lease_id in task.leases if task else ():
+            self._task_of_lease.pop(lease_id, None)
+
+    def _put(self, task: Task, grants: Iterable[Grant], leases: Iterable[Lease]) -> None:
+        self._tasks[task.id] = task
+        ended = set()
+        for grant in grants:
+            old = self._live.get(grant.id)
+            if old is None:
+                self._live[grant.id] = Live(task, grant)
+                continue
+            old.grant = grant
+            if grant.revoked and not old.ended:
+                old.ended = True
+                ended.add(grant.id)
+        for lease in leases:
+            self._task_of_lease[lease.id] = task.id
+        self._tell(frozenset(ended))
+
+    def _tell(self, ended: frozenset[str]) -> None:
+        for callback in self._ended if ended else ():
+            callback(ended)
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def event(self, name: str, decision: str, grant_id: str | None, **more: object) -> Event:
+        """Describe something that happened under a grant, with its lineage and the human at the root."""
+        at = self.now()
+        live = self._live.get(grant_id) if grant_id is not None else None
+        if live is None:
+            return replace(Event(name, at, decision, grant=grant_id), **more)  # type: ignore[arg-type]  # fields of Event
+        subject = self._tasks[live.task].head.subject.sub if live.task in self._tasks else None
+        return Event(
+            name,
+            at,
+            decision,
+            task=live.task,
+            grant=grant_id,
+            lineage=live.lineage,
+            subject=subject,
+            agent=live.grant.agent,
+            attested=live.grant.attested,
+            **more,  # type: ignore[arg-type]  # fields of Event
+        )

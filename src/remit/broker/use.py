@@ -1,0 +1,101 @@
+"""Using a grant through the gateway: scope, budget, a durable audit entry, and one more look before the effect."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from remit.broker.heads import Heads
+from remit.core import scope as scopes
+from remit.core.scope import Access
+from remit.core.task import Grant
+from remit.errors import RemitError, ScopeError
+
+DENIALS = 20  # audited one by one per grant and minute; beyond it they are counted
+MAX_ECHO = 2_048  # characters of arguments that a denial repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One permitted use. ``index`` is the detail that permits it."""
+
+    request: str
+    task: str
+    grant: Grant
+    resource: str
+    index: int
+
+
+class Uses:
+    """The way of one request: judged, debited, recorded, and judged once more."""
+
+    def __init__(self, heads: Heads) -> None:
+        """Work on ``heads``."""
+        self._heads = heads
+        self._denials: dict[tuple[str, str], tuple[int, int]] = {}  # (grant, code) -> (minute, count)
+
+    async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
+        """Permit one use, its audit entry durable, or raise. ``index`` is the permitting detail if known already."""
+        live = self._heads.check(grant_id)
+        grant = live.grant
+        if not grant.exercise:
+            raise ScopeError("this grant may delegate but not be used itself")
+        at = scopes.permitting(grant.scope, access) if index is None else index
+        if at is None:
+            raise ScopeError(enough=enough(access))
+        spends = self._heads.debit(live, at)
+        event = self._heads.event(
+            "resource.use", "allow", grant_id, resource=access.resource, action=access.action, request=request
+        )
+        await self._heads.record(spends, (event,))
+        self._heads.check(grant_id)
+        return Use(request, live.task, grant, access.resource, at)
+
+    async def outcome(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
+        """Record how a permitted use ended."""
+        event = self._heads.event(
+            "resource.outcome",
+            decision,
+            use.grant.id,
+            resource=use.resource,
+            action=action,
+            code=code,
+            request=use.request,
+        )
+        await self._heads.record((), (event,))
+
+    async def deny(self, grant_id: str | None, access: Access, error: RemitError, request: str) -> None:
+        """Record a denial; a flood is counted, so that no agent fills the disk."""
+        minute = int(self._heads.now().timestamp() // 60)
+        key = (grant_id or "", error.code)
+        since, count = self._denials.get(key, (minute, 0))
+        count = count + 1 if since == minute else 1
+        self._denials[key] = (minute, count)
+        if count > DENIALS and count & (count - 1):  # then only each power of two, with the count
+            return
+        event = self._heads.event(
+            "resource.use",
+            "deny",
+            grant_id,
+            resource=access.resource,
+            action=access.action,
+            code=error.code,
+            request=request,
+            cause=None if count <= DENIALS else f"{count} times this minute",
+        )
+        await self._heads.record((), (event,))
+
+
+def enough(access: Access) -> dict[str, object]:
+    """Return the smallest detail that would permit an access, in wire form; large arguments are left open."""
+    exact = {name: json.loads(text) for name, text in access.args.items()}
+    args: object = exact if sum(map(len, access.args.values())) <= MAX_ECHO else scopes.ANY
+    if access.type == "http":
+        return {
+            "type": "http",
+            "resource": access.resource,
+            "actions": [access.action],
+            "paths": [access.path],
+            **({"args": args} if args else {}),
+        }
+    return {"type": "mcp", "resource": access.resource, "actions": [access.action], "tools": {access.tool: args}}

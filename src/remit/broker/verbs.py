@@ -1,0 +1,386 @@
+"""The broker: open, delegate, issue, renew, revoke, close; and the sweep that finishes what was begun.
+
+The order of writes and effects is decided here and nowhere else (``docs/explanation/lease-cycle.md``):
+
+- Intent is committed before an engine is called, and the outcome before a credential is handed out.
+- In doubt a lease is revoked; nothing is retried or resumed.
+- A revoke marks the whole subtree before any target is visited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from remit.broker.custody import Custody, EngineFactory
+from remit.broker.heads import Caller, Heads, Operator
+from remit.broker.targets import Bounded, Targets
+from remit.broker.use import Use, Uses
+from remit.core import policy, tree
+from remit.core import scope as scopes
+from remit.core.audit import Entry, Event
+from remit.core.scope import Access, Detail
+from remit.core.secret import Secret
+from remit.core.task import Grant, Lease, LeaseState, Report, Task, Wanted, open_task
+from remit.errors import (
+    AttenuationError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    PolicyError,
+    RemitError,
+)
+from remit.ports import (
+    Clock,
+    DeleteResource,
+    Engine,
+    NewId,
+    Renewable,
+    Resource,
+    Sealer,
+    Store,
+    Witness,
+)
+
+ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
+KINDS = frozenset(scopes.TYPES)
+
+
+async def _deadline(call: Awaitable[object], seconds: float) -> object:
+    return await asyncio.wait_for(call, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedLease:
+    """A lease with its credential, handed out once."""
+
+    lease: Lease
+    credential: Mapping[str, str | Secret]
+
+
+class Broker:
+    """The six verbs. Every method raises a RemitError or has done what it says."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        engines: Mapping[str, EngineFactory],
+        sealer: Sealer,
+        clock: Clock,
+        new_id: NewId,
+        witness: Witness | None = None,
+        decide: policy.Policy = policy.within_bounds,
+        trust_domain: str = "remit.local",
+        bounded: Bounded = _deadline,
+    ) -> None:
+        """Wire a broker; ``start`` makes it ready."""
+        self._store = store
+        self._heads = Heads(store, clock)
+        self._custody = Custody(store, sealer, engines, KINDS)
+        self._uses = Uses(self._heads)
+        self._targets = Targets(self._heads, self._custody, bounded)
+        self._new_id = new_id
+        self._witness = witness
+        self._decide = decide
+        self._trust_domain = trust_domain
+        self._rolled_back = False
+        self.sweep = self._targets.sweep
+        self.on_end = self._heads.on_end
+        self.outcome = self._uses.outcome
+        self.deny = self._uses.deny
+
+    async def start(self) -> None:
+        """Load what is unsettled. A log that does not extend its last witnessed checkpoint ends every task."""
+        await self._heads.floor()
+        await self._custody.load()
+        for task_id in await self._store.unsettled():
+            await self._heads.load(task_id)
+        self._rolled_back = not await self._extends_checkpoint()
+        if self._rolled_back:
+            for task in self._heads:
+                await self._targets.end(task, task.head.root, "task.close", cause="the audit log was rolled back")
+
+    async def stop(self) -> None:
+        """Let go of targets and of the store."""
+        await self._custody.close()
+        await self._store.close()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def task(self, caller: Caller, task_id: str) -> Task:
+        """Return a task that the caller may see."""
+        return self._heads.allowed(caller, task_id)
+
+    def tasks(self, caller: Caller) -> list[Task]:
+        """Return the tasks that the caller may see, oldest first."""
+        mine = (task for task in self._heads if self._sees(caller, task))
+        return sorted(mine, key=lambda task: task.head.opened_at)
+
+    def task_of(self, grant_id: str) -> Task:
+        """Return the task of a grant."""
+        return self._heads.task_of(grant_id)
+
+    def task_of_lease(self, lease_id: str) -> Task:
+        """Return the task of a lease."""
+        return self._heads.task_of_lease(lease_id)
+
+    def check(self, grant_id: str) -> Grant:
+        """Return a grant if it is live now: one look-up, flat in depth."""
+        return self._heads.check(grant_id).grant
+
+    def spent(self, grant_id: str, index: int) -> int:
+        """Return how often a detail of a grant was used, by it and all below it."""
+        return self._heads.spent.get((grant_id, index), 0)
+
+    def resource(self, name: str) -> Resource:
+        """Return a configured resource."""
+        return self._custody.resource(name)
+
+    def resources(self) -> list[Resource]:
+        """Return all configured resources."""
+        return self._custody.resources()
+
+    def secret_of(self, name: str) -> Secret:
+        """Return the static secret of a resource for which ``use`` was permitted."""
+        return self._custody.opened(name)
+
+    async def entries(self, start: int, limit: int) -> Sequence[Entry]:
+        """Return audit entries from ``start``."""
+        return await self._store.entries(start, limit)
+
+    async def leaves(self, start: int, end: int) -> Sequence[bytes]:
+        """Return leaf hashes of the audit tree."""
+        return await self._store.leaves(start, end)
+
+    async def size(self) -> int:
+        """Return the number of audit entries."""
+        return await self._store.size()
+
+    # -- open, delegate -----------------------------------------------------------------------------------------
+
+    async def open(self, operator: Operator, purpose: str, wanted: Wanted) -> Grant:
+        """Open a task for a human, within what policy allows; return its root grant."""
+        now = self._serving()
+        question = policy.Question(operator.subject, purpose, wanted.scope, self._custody.bounds())
+        decision = self._decide(question)
+        if not decision.allowed:
+            error = PolicyError("; ".join(decision.reasons), offending=scopes.dump(decision.offending))
+            await self._denied("task.open", None, error, subject=operator.subject.sub)
+            raise error
+        task_id, root_id = self._new_id("task"), self._new_id("grt")
+        agent = self._agent(task_id, root_id)
+        event = Event(
+            "task.open",
+            now,
+            "allow",
+            task=task_id,
+            grant=root_id,
+            lineage=(root_id,),
+            subject=operator.subject.sub,
+            agent=agent,
+            cause=decision.version,
+            detail_s256=scopes.digest(wanted.scope),
+        )
+        named = replace(wanted, agent=agent)
+        task = await self._heads.step(
+            task_id, lambda _: open_task(task_id, root_id, operator.subject, purpose, named, now), event, fresh=True
+        )
+        return task.grant(root_id)
+
+    async def delegate(self, caller: Caller, parent_id: str, wanted: Wanted) -> Grant:
+        """Make a child of a grant, no wider than it; nobody has to know the child beforehand."""
+        task = self._reach(caller, parent_id)
+        now = self._serving()
+        child_id = self._new_id("grt")
+        named = replace(wanted, agent=wanted.agent if wanted.attested else self._agent(task.id, child_id))
+        parent = task.grant(parent_id)
+        event = replace(
+            self._heads.event("grant.delegate", "allow", parent_id, detail_s256=scopes.digest(wanted.scope)),
+            grant=child_id,
+            agent=named.agent,
+            attested=named.attested,
+            lineage=(*self._heads.live(parent_id).lineage, child_id),
+        )
+        try:
+            task = await self._heads.step(task.id, lambda t: t.delegate(parent.id, child_id, named, now), event)
+        except RemitError as error:
+            await self._denied("grant.delegate", parent_id, error, detail_s256=scopes.digest(wanted.scope))
+            raise
+        return task.grant(child_id)
+
+    def _agent(self, task_id: str, grant_id: str) -> str:
+        return f"spiffe://{self._trust_domain}/task/{task_id}/{grant_id}"
+
+    # -- issue, renew -------------------------------------------------------------------------------------------
+
+    async def issue(self, caller: Caller, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
+        """Make a credential for a detail the grant covers; ``key`` (Idempotency-Key) first revokes its earlier lease."""
+        task = self._reach(caller, grant_id)
+        now = self._serving()
+        try:
+            grant = task.usable(grant_id, detail, now)
+            engine = await self._custody.engine(detail.resource, detail.type)
+            await self._supersede(task, grant_id, key)
+            lease = self._planned(engine, grant, detail, key, now)
+            event = self._targets.lease_event("lease.issue", "allow", lease)
+            await self._heads.step(task.id, lambda t: t.plan(lease, now), event)
+        except RemitError as error:
+            await self._denied("lease.issue", grant_id, error, resource=detail.resource)
+            raise
+        return await self._make(engine, lease)
+
+    def _planned(self, engine: Engine, grant: Grant, detail: Detail, key: str | None, now: datetime) -> Lease:
+        lease_id = self._new_id("lse")
+        ttl = detail.number("ttl")
+        ends = grant.expires_at if ttl is None else min(grant.expires_at, now + timedelta(seconds=ttl))
+        plan = engine.plan(detail, lease_id, now + ISSUE_WINDOW)
+        return Lease(lease_id, grant.id, plan, LeaseState.PLANNED, ends, key=key)
+
+    async def _make(self, engine: Engine, lease: Lease) -> IssuedLease:
+        task_id = self.task_of_lease(lease.id).id
+        try:
+            issued = await self._targets.call(engine.issue(lease.plan, lease.expires_at), ISSUE_WINDOW)
+            event = self._targets.lease_event("lease.issue", "done", lease)
+            task = await self._heads.step(
+                task_id, lambda t: t.confirm(lease.id, issued.receipt, self._heads.now()), event
+            )
+        except Exception as error:
+            await self._abandon(task_id, lease, error)
+            raise
+        return IssuedLease(task.lease(lease.id), issued.credential)
+
+    async def _abandon(self, task_id: str, lease: Lease, error: Exception) -> None:
+        code = error.code if isinstance(error, RemitError) else "internal"
+        event = self._targets.lease_event("lease.issue", "failed", lease, code=code)
+        try:
+            await self._heads.step(task_id, lambda t: t.revoke_leases((lease.id,)), event)
+        except RemitError:  # the sweep finds it past its issue_by
+            return
+        await self._targets.visit(task_id, (lease.id,))
+
+    async def _supersede(self, task: Task, grant_id: str, key: str | None) -> None:
+        standing = {LeaseState.PLANNED, LeaseState.ACTIVE}
+        old = [i for i in task.leases.values() if key and i.grant == grant_id and i.key == key and i.state in standing]
+        for lease in old:
+            event = self._targets.lease_event("lease.revoke", "done", lease, cause="superseded")
+            await self._heads.step(task.id, lambda t, i=lease.id: t.revoke_leases((i,)), event)  # type: ignore[misc]
+        await self._targets.visit(task.id, tuple(lease.id for lease in old))
+
+    async def renew(self, caller: Caller, lease_id: str, ttl: timedelta) -> Lease:
+        """Extend a lease in place, within its grant and its detail's ttl."""
+        task = self.task_of_lease(lease_id)
+        lease = task.lease(lease_id)
+        self._heads.allowed(caller, task.id, lease.grant)
+        now = self._serving()
+        most = lease.plan.detail.number("ttl")
+        if ttl <= timedelta(0) or (most is not None and ttl > timedelta(seconds=most)):
+            raise AttenuationError("`ttl` must be positive and no longer than the detail allows")
+        lease, _ = task.renewable(lease_id, now)
+        engine = await self._custody.engine(lease.plan.detail.resource, lease.plan.detail.type)
+        if not isinstance(engine, Renewable):
+            raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
+        event = self._targets.lease_event("lease.renew", "allow", lease)
+        task = await self._heads.step(task.id, lambda t: t.extend(lease_id, now + ttl, now), event)
+        longer = task.lease(lease_id)
+        await self._targets.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)
+        self._heads.check(longer.grant)
+        return longer
+
+    # -- revoke, close ------------------------------------------------------------------------------------------
+
+    async def revoke(self, caller: Caller, grant_id: str) -> Report:
+        """End a grant and everything below it; say truthfully what is still outstanding."""
+        return await self._targets.end(self._reach(caller, grant_id), grant_id, "grant.revoke")
+
+    async def close(self, caller: Caller, task_id: str) -> Report:
+        """End a task: its root and everything below it."""
+        task = self._heads.allowed(caller, task_id)
+        return await self._targets.end(
+            self._heads.allowed(caller, task_id, task.head.root), task.head.root, "task.close"
+        )
+
+    async def revoke_lease(self, caller: Caller, lease_id: str) -> Report:
+        """End one lease."""
+        task = self.task_of_lease(lease_id)
+        lease = task.lease(lease_id)
+        self._heads.allowed(caller, task.id, lease.grant)
+        standing = lease.state in {LeaseState.PLANNED, LeaseState.ACTIVE}
+        if standing:
+            event = self._targets.lease_event("lease.revoke", "done", lease)
+            await self._heads.step(task.id, lambda t: t.revoke_leases((lease_id,)), event)
+        task = await self._targets.visit(task.id, (lease_id,))
+        still = task.leases.get(lease_id, lease)
+        return replace(task, leases={lease_id: still}).report(frozenset({lease.grant}), int(standing))
+
+    # -- use ----------------------------------------------------------------------------------------------------
+
+    async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
+        """Permit one use through the gateway; its audit entry is durable and the grant live when this returns."""
+        if self._rolled_back:
+            raise IntegrityError
+        if self._custody.resource(access.resource).secret is not None:
+            await self._custody.secret(access.resource)
+        return await self._uses.use(grant_id, access, request, index)
+
+    # -- resources ----------------------------------------------------------------------------------------------
+
+    async def put_resource(self, operator: Operator, resource: Resource, value: Secret | None = None) -> None:
+        """Add or replace a resource, checked at the target first; with its secret, if one is given."""
+        self._serving()
+        if self._standing(resource.name) and self._moved(resource):
+            raise ConflictError(f"leases stand on `{resource.name}`", help="revoke them first")
+        writes = await self._custody.put(resource, value)
+        event = self._heads.event("resource.put", "done", None, subject=operator.subject.sub, resource=resource.name)
+        await self._heads.record(writes, (event,))
+        await self._custody.took(writes)
+
+    def _moved(self, resource: Resource) -> bool:
+        return any(i.name == resource.name and i.destination != resource.destination for i in self.resources())
+
+    async def put_secret(self, operator: Operator, name: str, value: Secret) -> None:
+        """Replace the static secret of a resource."""
+        await self.put_resource(operator, self.resource(name), value)
+
+    async def delete_resource(self, operator: Operator, name: str) -> None:
+        """Remove a resource on which no lease stands, and its secret."""
+        self.resource(name)
+        if self._standing(name):
+            raise ConflictError(f"leases stand on `{name}`", help="revoke them first")
+        event = self._heads.event("resource.delete", "done", None, subject=operator.subject.sub, resource=name)
+        await self._heads.record((DeleteResource(name),), (event,))
+        await self._custody.took([DeleteResource(name)])
+
+    def _standing(self, resource: str) -> bool:
+        return any(lease.plan.detail.resource == resource for task in self._heads for lease in task.leases.values())
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _serving(self) -> datetime:
+        if self._rolled_back:
+            raise IntegrityError("the audit log was rolled back, so nothing is served", help="see `remit doctor`")
+        return self._heads.forward()
+
+    def _reach(self, caller: Caller, grant_id: str) -> Task:
+        return self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id)
+
+    def _sees(self, caller: Caller, task: Task) -> bool:
+        try:
+            self._heads.allowed(caller, task.id)
+        except NotFoundError:
+            return False
+        return True
+
+    async def _denied(self, name: str, grant_id: str | None, error: RemitError, **more: str | None) -> None:
+        event = self._heads.event(name, "deny", grant_id, code=error.code, **more)
+        await self._heads.record((), (event,))
+
+    async def _extends_checkpoint(self) -> bool:
+        last = self._witness.last() if self._witness is not None else None
+        if last is None:
+            return True
+        if last.size > await self._store.size():
+            return False
+        return tree.root_of(await self._store.leaves(0, last.size)) == last.root

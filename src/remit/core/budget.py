@@ -1,0 +1,45 @@
+"""Budgets: uses of a detail, debited along the whole lineage in one step, so that delegating multiplies nothing.
+
+A counter belongs to one detail of one grant and counts its own uses and those of all below it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from remit.core.task import Task
+from remit.errors import BudgetError
+
+Key = tuple[str, int]  # grant id, index of the detail
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One counter on the way from a detail to the root, with its limit in uses."""
+
+    key: Key
+    limit: int
+
+
+def counters(task: Task, grant_id: str, index: int) -> tuple[Counter, ...]:
+    """Return the counters that one use of a detail debits: its own and those of the details that cover it."""
+    found = []
+    for grant in task.lineage(grant_id):
+        limit = grant.scope[index].number("uses")
+        if limit is not None:
+            found.append(Counter((grant.id, index), limit))
+        if grant.covers:
+            index = grant.covers[index]
+    return tuple(found)
+
+
+def debit(spent: Mapping[Key, int], chain: tuple[Counter, ...]) -> dict[Key, int]:
+    """Return the new values of the counters after one use, or raise BudgetError and change none."""
+    after = {}
+    for counter in chain:
+        used = spent.get(counter.key, 0) + 1
+        if used > counter.limit:
+            raise BudgetError(f"the budget of {counter.limit} uses is used up")
+        after[counter.key] = used
+    return after
