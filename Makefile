@@ -1,0 +1,68 @@
+# Every verb makes .venv/ itself, from requirements.lock with hashes, once. PYTHON selects the interpreter, VENV the folder.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := check
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+ARGS ?=
+ONLY ?=
+JSON ?=
+
+.PHONY: check demo test quick lint format cover bench docs lock clean
+
+check: lint test  ## lint and test
+
+demo: $(STAMP)  ## run the demo on real servers (JSON=1 prints one JSON object alone)
+	@$(BIN)/remit demo $(if $(JSON),--json)
+
+test: $(STAMP)  ## run every test (ARGS=... goes to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+quick: $(STAMP)  ## run the tests that need no real peers
+	@$(BIN)/python -m pytest -m "not live and not slow" $(ARGS)
+
+lint: $(STAMP)  ## check style, types and import contracts
+	@echo "ruff check" && $(BIN)/ruff check --quiet .
+	@echo "ruff format" && $(BIN)/ruff format --quiet --check .
+	@echo "mypy" && $(BIN)/mypy
+	@echo "import contracts" && $(BIN)/lint-imports --no-logo
+
+format: $(STAMP)  ## rewrite the sources in house style
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+cover: $(STAMP)  ## check that core/ and the broker are covered from their own tests alone
+	@$(BIN)/python tests/house/own_coverage.py
+
+bench: $(BENCH_STAMP)  ## measure against the peers (ONLY=name for one figure)
+	@$(BIN)/python -m benchmarks $(ONLY)
+
+docs: $(STAMP)  ## check the documentation
+	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+lock: $(STAMP)  ## resolve the lock files anew (needs uv)
+	@flags="--quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header"; \
+	uv pip compile $$flags --extra dev -o requirements.lock pyproject.toml; \
+	uv pip compile $$flags --extra bench -c requirements.lock -o benchmarks/requirements.lock pyproject.toml
+
+clean:  ## remove the environment and what tools left behind
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+
+$(STAMP): requirements.lock pyproject.toml
+	@echo "making $(VENV) with $$($(PYTHON) -V 2>&1) (once)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "  installing what requirements.lock names, by hash" >&2
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements.lock
+	@echo "  installing remit" >&2
+	@$(PIP) install --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP) benchmarks/requirements.lock
+	@echo "installing the peers to measure against, by hash" >&2
+	@$(PIP) install --require-hashes --only-binary :all: -r benchmarks/requirements.lock
+	@touch $@
