@@ -1,0 +1,726 @@
+"""The six verbs, looked at where they have their effect."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from remit.broker import Broker, Holder
+from remit.core.audit import checkpoint
+from remit.core.scope import Access
+from remit.core.secret import Secret
+from remit.core.task import Closure, LeaseState, Revocation, Wanted
+from remit.errors import (
+    AttenuationError,
+    BudgetError,
+    ConflictError,
+    DepthError,
+    EngineError,
+    ExpiredError,
+    IntegrityError,
+    InvalidRequestError,
+    NotFoundError,
+    PolicyError,
+    RemitError,
+    RevokedError,
+    ScopeError,
+    UnavailableError,
+)
+from remit.ports import Finding
+from tests.broker.world import (
+    OPERATOR,
+    SEARCH,
+    STRANGER,
+    TABLE,
+    PlainEngine,
+    World,
+    details,
+    holder,
+    run,
+    search,
+    warehouse,
+)
+
+DETAIL = details(TABLE)[0]
+
+
+def child(*raw: dict[str, object], **more: object) -> Wanted:
+    """Return what a sub-agent asks for."""
+    return replace(Wanted(details(*raw), "", depth=1, fan_out=2), **more)  # type: ignore[arg-type]
+
+
+# -- open -----------------------------------------------------------------------------------------------------------
+
+
+def test_open_makes_a_root_under_the_human(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        task = broker.task_of(root.id)
+        assert task.head.subject == OPERATOR.subject
+        assert root.agent == f"spiffe://remit.local/task/{task.id}/{root.id}"
+        assert [e.event for e in await world.events()][-1] == "task.open"
+
+    run(body())
+
+
+def test_open_beyond_a_bound_is_refused_with_the_detail_and_recorded(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        wide = {**TABLE, "tables": ["hr.salaries"]}
+        with pytest.raises(PolicyError) as caught:
+            await world.opened(broker, wide)
+        assert caught.value.offending[0]["tables"] == ["hr.salaries"]
+        assert broker.tasks(OPERATOR) == []
+        last = (await world.events())[-1]
+        assert (last.event, last.decision, last.code, last.subject) == ("task.open", "deny", "policy", "unix://host#1000")
+
+    run(body())
+
+
+def test_open_of_an_unknown_resource_names_it(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        with pytest.raises(PolicyError, match="no resource `nowhere`"):
+            await world.opened(broker, {**TABLE, "resource": "nowhere"})
+
+    run(body())
+
+
+# -- delegate -------------------------------------------------------------------------------------------------------
+
+
+def test_a_child_nobody_registered_gets_part_of_its_parent(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        made = await broker.delegate(holder(broker, root), root.id, child(TABLE))
+        assert (made.parent, made.level, made.attested) == (root.id, 1, False)
+        last = (await world.events())[-1]
+        assert (last.event, last.grant, last.lineage) == ("grant.delegate", made.id, (root.id, made.id))
+
+    run(body())
+
+
+def test_wider_than_the_parent_is_refused_with_the_offending_details_and_recorded(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        with pytest.raises(AttenuationError) as caught:
+            await broker.delegate(OPERATOR, root.id, child({**TABLE, "actions": ["insert"]}, SEARCH))
+        assert [d["actions"] for d in caught.value.offending] == [["insert"]]
+        assert len(broker.task_of(root.id).grants) == 1
+        assert (await world.events())[-1].code == "attenuation"
+
+    run(body())
+
+
+def test_an_agent_reaches_only_its_own_subtree(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        one = await broker.delegate(OPERATOR, root.id, child(TABLE))
+        two = await broker.delegate(OPERATOR, root.id, child(TABLE))
+        other = await world.opened(broker)
+        me = holder(broker, one)
+        for foreign in (root, two, other):
+            with pytest.raises(NotFoundError):
+                await broker.delegate(me, foreign.id, child(TABLE, depth=0))
+            with pytest.raises(NotFoundError):
+                await broker.revoke(me, foreign.id)
+        with pytest.raises(NotFoundError):
+            await broker.delegate(me, "grt_unknown", child(TABLE))
+        assert broker.tasks(me) == [broker.task_of(one.id)]
+        assert broker.task(me, me.task).id == me.task
+        with pytest.raises(NotFoundError):
+            broker.task(me, broker.task_of(other.id).id)
+
+    run(body())
+
+
+def test_another_human_sees_nothing(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        task_id = broker.task_of(root.id).id
+        assert broker.tasks(STRANGER) == []
+        for attempt in (broker.close(STRANGER, task_id), broker.revoke(STRANGER, root.id)):
+            with pytest.raises(NotFoundError):
+                await attempt
+
+    run(body())
+
+
+def test_an_attested_child_keeps_its_own_name(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        wanted = child(TABLE, agent="spiffe://prod/agent/planner", attested=True)
+        assert (await broker.delegate(OPERATOR, root.id, wanted)).agent == "spiffe://prod/agent/planner"
+
+    run(body())
+
+
+# -- issue ----------------------------------------------------------------------------------------------------------
+
+
+def test_issue_hands_out_what_the_target_holds(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        issued = await broker.issue(holder(broker, root), root.id, DETAIL)
+        assert world.target.accounts == {issued.lease.plan.name: world.now + timedelta(seconds=600)}
+        assert issued.lease.state is LeaseState.ACTIVE
+        decisions = [(e.event, e.decision) for e in await world.events() if e.event == "lease.issue"]
+        assert decisions == [("lease.issue", "allow"), ("lease.issue", "done")]
+
+    run(body())
+
+
+def test_a_lease_ends_with_its_grant_when_the_detail_sets_no_end(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        open_ended = {key: value for key, value in TABLE.items() if key != "ttl"}
+        root = await world.opened(broker, open_ended)
+        issued = await broker.issue(OPERATOR, root.id, details(open_ended)[0])
+        assert issued.lease.expires_at == root.expires_at
+
+    run(body())
+
+
+def test_issue_beyond_the_grant_says_what_would_be_enough(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        with pytest.raises(ScopeError) as caught:
+            await broker.issue(OPERATOR, root.id, details({**TABLE, "actions": ["insert"]})[0])
+        assert caught.value.enough is not None
+        assert caught.value.enough["actions"] == ["insert"]
+        assert world.target.accounts == {}
+
+    run(body())
+
+
+def test_a_grant_that_may_only_delegate_issues_nothing(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, exercise=False)
+        with pytest.raises(ScopeError, match="delegate but not be used"):
+            await broker.issue(OPERATOR, root.id, DETAIL)
+        with pytest.raises(ScopeError, match="delegate but not be used"):
+            await broker.use(root.id, Access("http", "search", "GET", "/v1/x"), "r")
+
+    run(body())
+
+
+def test_issue_on_a_kind_without_an_engine_points_to_the_gateway(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        with pytest.raises(InvalidRequestError) as caught:
+            await broker.issue(OPERATOR, root.id, details(SEARCH)[0])
+        assert "gateway" in str(caught.value.help)
+
+    run(body())
+
+
+@pytest.mark.parametrize("error", [EngineError("gone"), ValueError("driver text s3cret"), TimeoutError()])
+def test_a_failed_issue_leaves_nothing_at_the_target(world: World, error: Exception) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        world.target.fail, world.target.error = {"issue"}, error
+        with pytest.raises(EngineError) as caught:
+            await broker.issue(OPERATOR, root.id, DETAIL)
+        assert "s3cret" not in caught.value.detail
+        [lease] = broker.task_of(root.id).leases.values()
+        assert lease.state is LeaseState.REVOKING  # it may still land; it settles after its issue_by
+        world.later(11)
+        await broker.sweep()
+        assert broker.task_of(root.id).leases == {}
+        assert world.target.accounts == {}
+
+    run(body())
+
+
+def test_a_grant_revoked_during_an_issue_takes_the_credential_with_it(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+
+        async def revoke() -> None:
+            world.target.during_issue = None
+            await broker.revoke(OPERATOR, root.id)
+
+        world.target.during_issue = revoke
+        with pytest.raises(ConflictError):
+            await broker.issue(OPERATOR, root.id, DETAIL)
+        assert world.target.accounts == {}
+
+    run(body())
+
+
+def test_an_idempotency_key_revokes_the_earlier_lease_first(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        first = await broker.issue(OPERATOR, root.id, DETAIL, "key-1")
+        other = await broker.issue(OPERATOR, root.id, DETAIL, "key-2")
+        again = await broker.issue(OPERATOR, root.id, DETAIL, "key-1")
+        assert set(world.target.accounts) == {other.lease.plan.name, again.lease.plan.name}
+        assert broker.task_of(root.id).lease(first.lease.id).state is LeaseState.REVOKED
+
+    run(body())
+
+
+def test_abandoning_waits_for_the_sweep_when_the_store_fails_too(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        commit = world.store.commit
+
+        async def refuse(*_: object) -> None:
+            raise UnavailableError
+
+        async def cut() -> None:
+            world.store.commit = refuse  # type: ignore[method-assign,assignment]
+
+        world.target.during_issue = cut
+        with pytest.raises(UnavailableError):
+            await broker.issue(OPERATOR, root.id, DETAIL)
+        world.store.commit = commit  # type: ignore[method-assign]
+        assert len(world.target.accounts) == 1
+        world.later(11)
+        await broker.sweep()
+        assert world.target.accounts == {}
+
+    run(body())
+
+
+# -- renew ----------------------------------------------------------------------------------------------------------
+
+
+def test_renew_extends_the_target_within_the_grant(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        issued = await broker.issue(OPERATOR, root.id, DETAIL)
+        world.later(500)
+        longer = await broker.renew(holder(broker, root), issued.lease.id, timedelta(seconds=600))
+        assert longer.expires_at == root.expires_at
+        assert world.target.accounts[longer.plan.name] == root.expires_at
+
+    run(body())
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 601])
+def test_renew_longer_than_the_detail_allows_is_refused(world: World, ttl: int) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        issued = await broker.issue(OPERATOR, root.id, DETAIL)
+        with pytest.raises(AttenuationError):
+            await broker.renew(OPERATOR, issued.lease.id, timedelta(seconds=ttl))
+
+    run(body())
+
+
+def test_what_cannot_be_renewed_says_so(world: World) -> None:
+    async def body() -> None:
+        world.engine = PlainEngine
+        broker = await world.ready()
+        root = await world.opened(broker)
+        issued = await broker.issue(OPERATOR, root.id, DETAIL)
+        with pytest.raises(ConflictError, match="cannot be renewed"):
+            await broker.renew(OPERATOR, issued.lease.id, timedelta(seconds=60))
+        with pytest.raises(NotFoundError):
+            await broker.renew(OPERATOR, "lse_unknown", timedelta(seconds=60))
+
+    run(body())
+
+
+def test_an_ended_lease_is_not_renewed(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        issued = await broker.issue(OPERATOR, root.id, DETAIL)
+        world.later(600)
+        with pytest.raises(ExpiredError):
+            await broker.renew(OPERATOR, issued.lease.id, timedelta(seconds=60))
+
+    run(body())
+
+
+# -- revoke, close --------------------------------------------------------------------------------------------------
+
+
+def test_revoke_ends_exactly_the_subtree(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        one = await broker.delegate(OPERATOR, root.id, child(TABLE))
+        below = await broker.delegate(OPERATOR, one.id, child(TABLE, depth=0, fan_out=0))
+        two = await broker.delegate(OPERATOR, root.id, child(TABLE))
+        mine = await broker.issue(OPERATOR, below.id, DETAIL)
+        also = await broker.issue(OPERATOR, one.id, DETAIL)
+        theirs = await broker.issue(OPERATOR, two.id, DETAIL)
+        ended: set[str] = set()
+        broker.on_end(ended.update)
+        report = await broker.revoke(holder(broker, root), one.id)
+        assert (report.state, report.revoked, report.outstanding, report.residue) == (Closure.CLOSED, 2, (), 2)
+        assert set(world.target.accounts) == {theirs.lease.plan.name}
+        assert ended == {one.id, below.id}
+        assert {mine.lease.plan.name, also.lease.plan.name} == world.target.residue
+        with pytest.raises(RevokedError):
+            broker.check(below.id)
+        broker.check(two.id)
+        await broker.sweep()
+        assert world.target.residue == set()
+
+    run(body())
+
+
+def test_revoking_twice_changes_nothing_and_is_recorded_once(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        await broker.revoke(OPERATOR, root.id)
+        size = await broker.size()
+        again = await broker.revoke(OPERATOR, root.id)
+        assert (again.state, again.revoked, await broker.size()) == (Closure.CLOSED, 0, size)
+
+    run(body())
+
+
+def test_a_target_out_of_reach_is_reported_and_retried(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        issued = await broker.issue(OPERATOR, root.id, DETAIL)
+        world.target.fail = {"revoke"}
+        report = await broker.close(OPERATOR, broker.task_of(root.id).id)
+        assert report.state is Closure.UNKNOWN
+        assert [lease.id for lease in report.outstanding] == [issued.lease.id]
+        world.target.fail = set()
+        world.later(2)
+        await broker.sweep()
+        assert world.target.accounts == {}
+
+    run(body())
+
+
+def test_one_lease_can_be_revoked_alone(world: World) -> None:
+    async def body() -> None:
+        world.engine = PlainEngine
+        broker = await world.ready()
+        root = await world.opened(broker)
+        one = await broker.issue(OPERATOR, root.id, DETAIL)
+        two = await broker.issue(OPERATOR, root.id, DETAIL)
+        report = await broker.revoke_lease(holder(broker, root), one.lease.id)
+        assert (report.state, report.revoked) == (Closure.CLOSED, 1)
+        assert set(world.target.accounts) == {two.lease.plan.name}
+        assert (await broker.revoke_lease(OPERATOR, one.lease.id)).revoked == 0
+
+    run(body())
+
+
+def test_what_ends_only_by_expiry_is_reported_as_partial(world: World) -> None:
+    async def body() -> None:
+        world.target.revocation = Revocation.BY_EXPIRY
+        broker = await world.ready()
+        root = await world.opened(broker)
+        issued = await broker.issue(OPERATOR, root.id, DETAIL)
+        report = await broker.revoke(OPERATOR, root.id)
+        assert report.state is Closure.PARTIAL
+        assert report.outstanding[0].expires_at == issued.lease.expires_at
+        world.later(600)
+        await broker.sweep()
+        assert broker.task_of(root.id).leases == {}
+
+    run(body())
+
+
+# -- use ------------------------------------------------------------------------------------------------------------
+
+
+def test_use_is_recorded_before_it_is_permitted(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        use = await broker.use(root.id, Access("http", "search", "GET", "/v1/search"), "req-1")
+        entry = (await world.events())[-1]
+        assert (entry.event, entry.decision, entry.request, entry.subject) == (
+            "resource.use",
+            "allow",
+            "req-1",
+            "unix://host#1000",
+        )
+        assert broker.secret_of("search").reveal() == "api-key"
+        await broker.outcome(use, "done", None, "200")
+        assert (await world.events())[-1].event == "resource.outcome"
+        assert broker.spent(root.id, 1) == 1
+
+    run(body())
+
+
+def test_a_budget_is_shared_by_all_below(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        kids = [await broker.delegate(OPERATOR, root.id, child(SEARCH)) for _ in range(2)]
+        access = Access("http", "search", "GET", "/v1/search")
+        for grant in (kids[0], kids[1], root):
+            await broker.use(grant.id, access, "r")
+        for grant in (kids[0], root):
+            with pytest.raises(BudgetError):
+                await broker.use(grant.id, access, "r")
+
+    run(body())
+
+
+def test_use_after_revoke_and_after_expiry_is_refused(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        access = Access("http", "search", "GET", "/v1/search")
+        one = await broker.delegate(OPERATOR, root.id, child(SEARCH))
+        await broker.revoke(OPERATOR, one.id)
+        with pytest.raises(RevokedError):
+            await broker.use(one.id, access, "r")
+        world.later(900)
+        with pytest.raises(ExpiredError):
+            await broker.use(root.id, access, "r")
+
+    run(body())
+
+
+# -- start, sweep, clock ---------------------------------------------------------------------------------------------
+
+
+def test_a_restart_finds_everything_again(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        issued = await broker.issue(OPERATOR, root.id, DETAIL)
+        await broker.use(root.id, Access("http", "search", "GET", "/v1/search"), "r")
+        again = world.broker()
+        await again.start()
+        assert again.task_of_lease(issued.lease.id).id == again.task_of(root.id).id
+        assert again.spent(root.id, 1) == 1
+        await again.use(root.id, Access("http", "search", "GET", "/v1/search"), "r")
+        assert (await again.revoke(OPERATOR, root.id)).state is Closure.CLOSED
+
+    run(body())
+
+
+def test_the_sweep_closes_what_is_over_and_forgets_it(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        await broker.issue(OPERATOR, root.id, DETAIL)
+        ended: set[str] = set()
+        broker.on_end(ended.update)
+        world.later(601)
+        await broker.sweep()
+        assert world.target.accounts == {}
+        world.later(300)
+        await broker.sweep()
+        assert root.id in ended
+        assert broker.tasks(OPERATOR) == []
+
+    run(body())
+
+
+def test_one_tasks_trouble_does_not_hold_up_the_others(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        first, second = await world.opened(broker), await world.opened(broker)
+        for grant in (first, second):
+            await broker.issue(OPERATOR, grant.id, DETAIL)
+        world.later(601)
+        commit, failed = world.store.commit, []
+
+        async def once(writes: object, events: object) -> None:
+            if not failed:
+                failed.append(1)
+                raise UnavailableError
+            await commit(writes, events)  # type: ignore[arg-type]
+
+        world.store.commit = once  # type: ignore[method-assign,assignment]
+        await broker.sweep()
+        assert len(world.target.accounts) == 1
+
+    run(body())
+
+
+def test_a_clock_set_back_revives_nothing_and_extends_nothing(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        world.later(901)
+        await broker.sweep()
+        world.later(-3600)
+        again = world.broker()
+        await again.start()
+        with pytest.raises(UnavailableError, match="clock"):
+            await world.opened(again)
+        with pytest.raises((NotFoundError, RevokedError)):
+            again.check(root.id)
+
+    run(body())
+
+
+class KeptCheckpoint:
+    """A second place that remembers one checkpoint."""
+
+    def __init__(self, size: int, root: bytes) -> None:
+        self.size, self.root = size, root
+
+    def last(self):  # type: ignore[no-untyped-def]
+        return checkpoint("remit.test/log", self.size, self.root, NoSigner())
+
+    def keep(self, _: object) -> None:
+        return
+
+
+class NoSigner:
+    """A signer whose signature nobody checks here."""
+
+    def sign(self, data: bytes) -> bytes:
+        return b"\0" * 64
+
+    def public_jwk(self) -> dict[str, str]:
+        return {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43}
+
+
+@pytest.mark.parametrize("size", [2, 100])
+def test_a_rolled_back_log_ends_every_task_and_serves_nothing(world: World, size: int) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        await broker.issue(OPERATOR, root.id, DETAIL)
+        again = Broker(
+            store=world.store,
+            engines={"postgres": world._engine},  # noqa: SLF001 - the same target
+            sealer=broker._custody._sealer,  # noqa: SLF001 - the same key
+            clock=lambda: world.now,
+            new_id=lambda prefix: prefix,
+            witness=KeptCheckpoint(size, b"\1" * 32),
+        )
+        await again.start()
+        assert world.target.accounts == {}
+        with pytest.raises(IntegrityError):
+            await world.opened(again)
+        with pytest.raises(IntegrityError):
+            await again.use(root.id, Access("http", "search", "GET", "/v1/x"), "r")
+
+    run(body())
+
+
+def test_an_extended_log_serves(world: World) -> None:
+    async def body() -> None:
+        from remit.core.tree import root_of
+
+        broker = await world.ready()
+        head = root_of(await broker.leaves(0, 2))
+        again = world.broker()
+        again._witness = KeptCheckpoint(2, head)  # noqa: SLF001
+        await again.start()
+        await world.opened(again)
+        await again.stop()
+
+    run(body())
+
+
+# -- resources ------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_destination_needs_its_secret_again(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        with pytest.raises(InvalidRequestError, match="destination"):
+            await broker.put_resource(OPERATOR, search("https://evil.test"))
+        await broker.put_resource(OPERATOR, search("https://other.test"), Secret("new-key"))
+        assert broker.resource("search").destination == "https://other.test"
+
+    run(body())
+
+
+def test_findings_at_the_target_are_refused_unless_accepted_by_name(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        world.target.findings = [Finding("public-functions", "everybody may run `f`", acceptable=True)]
+        with pytest.raises(ConflictError, match="everybody may run") as caught:
+            await broker.put_resource(OPERATOR, warehouse())
+        assert "public-functions" in str(caught.value.help)
+        await broker.put_resource(OPERATOR, warehouse(accept=["public-functions"]))
+        world.target.findings = [Finding("superuser", "the login is superuser", acceptable=False)]
+        with pytest.raises(ConflictError, match="superuser") as caught:
+            await broker.put_resource(OPERATOR, warehouse(accept=["superuser"]))
+        assert caught.value.help == "fix it at the target"
+
+    run(body())
+
+
+def test_a_resource_with_leases_is_neither_moved_nor_removed(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        issued = await broker.issue(OPERATOR, root.id, DETAIL)
+        with pytest.raises(ConflictError, match="leases stand"):
+            await broker.put_resource(OPERATOR, warehouse("postgresql://b@127.0.0.1:1/other"), Secret("x"))
+        with pytest.raises(ConflictError, match="leases stand"):
+            await broker.delete_resource(OPERATOR, "warehouse")
+        await broker.revoke_lease(OPERATOR, issued.lease.id)
+        await broker.sweep()
+        await broker.delete_resource(OPERATOR, "warehouse")
+        assert [r.name for r in broker.resources()] == ["search"]
+
+    run(body())
+
+
+def test_a_new_secret_replaces_the_old(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        await broker.put_secret(OPERATOR, "search", Secret("rotated"))
+        await broker.use(root.id, Access("http", "search", "GET", "/v1/x"), "r")
+        assert broker.secret_of("search").reveal() == "rotated"
+
+    run(body())
+
+
+def test_a_removed_target_leaves_its_leases_due(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        await broker.issue(OPERATOR, root.id, DETAIL)
+        del broker._custody._resources["warehouse"]  # noqa: SLF001 - as if the row were lost
+        report = await broker.revoke(OPERATOR, root.id)
+        assert report.state is Closure.UNKNOWN
+
+    run(body())
+
+
+def test_depth_and_fan_out_bind(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, depth=1, fan_out=1)
+        one = await broker.delegate(OPERATOR, root.id, child(TABLE, depth=0, fan_out=0))
+        with pytest.raises(DepthError):
+            await broker.delegate(OPERATOR, root.id, child(TABLE, depth=0, fan_out=0))
+        with pytest.raises(DepthError):
+            await broker.delegate(Holder(broker.task_of(one.id).id, one.id), one.id, child(TABLE, depth=0, fan_out=0))
+
+    run(body())
+
+
+def test_every_refusal_is_a_remit_error(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        with pytest.raises(RemitError):
+            broker.task_of_lease("lse_unknown")
+
+    run(body())
