@@ -1,0 +1,1 @@
+"""The demo: one task on real servers, once with keys in the environment and once under remit."""
