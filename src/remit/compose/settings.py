@@ -1,0 +1,137 @@
+"""Configuration and places. Never a secret; unknown keys are refused."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from remit.errors import InvalidRequestError
+
+Address = tuple[str, int]
+
+_KNOWN = {"listen": {"api", "gateway"}, "audit": {"witness"}, "keys": {"kek"}, "identity": {"trust_domain"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are. ``state`` holds remit.db, kek, lock and log; ``runtime`` the sockets."""
+
+    config: Path
+    state: Path
+    runtime: Path
+
+    @property
+    def control(self) -> Path:
+        """The operator's socket."""
+        return self.runtime / "control.sock"
+
+    @property
+    def launch(self) -> Path:
+        """The socket on which runs hand over their listeners."""
+        return self.runtime / "launch.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What can be configured. ``api`` and ``gateway`` are loopback addresses, or None for no TCP listener."""
+
+    places: Places
+    api: Address | None = ("127.0.0.1", 8470)
+    gateway: Address | None = ("127.0.0.1", 8471)
+    witness: Path | None = None
+    kek: Path | None = None
+    trust_domain: str = "remit.local"
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of tokens: the API's own URL."""
+        host, port = self.api or ("127.0.0.1", 8470)
+        return f"http://{host}:{port}"
+
+
+def places(environ: Mapping[str, str]) -> Places:
+    """Return the places by the XDG base directory rules, with ``REMIT_STATE_DIR`` above them."""
+    home = Path(environ.get("HOME", "/"))
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "remit" / "config.toml"
+    own = environ.get("REMIT_STATE_DIR")
+    state = Path(own) if own else Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "remit"
+    shared = environ.get("XDG_RUNTIME_DIR")
+    runtime = Path(shared) / "remit" if shared and not own else state / "run"
+    return Places(config, state.absolute(), runtime.absolute())
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the configuration file, if there is one, or raise InvalidRequestError naming the line that is wrong."""
+    where = places(environ)
+    try:
+        raw = tomllib.loads(where.config.read_text("utf-8"))
+    except FileNotFoundError:
+        raw = {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidRequestError(f"the configuration cannot be read: {_reason(error)}") from error
+    return read(where, raw)
+
+
+def read(where: Places, raw: Mapping[str, object]) -> Settings:
+    """Build settings from decoded TOML."""
+    for section, values in raw.items():
+        if section not in _KNOWN or not isinstance(values, Mapping):
+            raise InvalidRequestError(f"`{section}` is not a section of the configuration")
+        for key in values:
+            if key not in _KNOWN[section]:
+                raise InvalidRequestError(f"`{section}.{key}` is not a setting")
+    return Settings(
+        places=where,
+        api=_address(raw, "api", ("127.0.0.1", 8470)),
+        gateway=_address(raw, "gateway", ("127.0.0.1", 8471)),
+        witness=_path(raw, "audit", "witness"),
+        kek=_path(raw, "keys", "kek"),
+        trust_domain=_text(raw, "identity", "trust_domain") or "remit.local",
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is not readable UTF-8 text"
+
+
+def _get(raw: Mapping[str, object], section: str, key: str) -> object:
+    values = raw.get(section, {})
+    return values.get(key) if isinstance(values, Mapping) else None
+
+
+def _text(raw: Mapping[str, object], section: str, key: str) -> str | None:
+    value = _get(raw, section, key)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequestError(f"`{section}.{key}` must be text")
+    return value
+
+
+def _path(raw: Mapping[str, object], section: str, key: str) -> Path | None:
+    value = _text(raw, section, key)
+    if value is None:
+        return None
+    if not Path(value).is_absolute():
+        raise InvalidRequestError(f"`{section}.{key}` must be an absolute path")
+    return Path(value)
+
+
+def _address(raw: Mapping[str, object], key: str, default: Address) -> Address | None:
+    value = _text(raw, "listen", key)
+    if value is None:
+        return default
+    if value == "off":
+        return None
+    host, _, port = value.rpartition(":")
+    try:
+        loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+        number = int(port)
+    except ValueError:
+        raise InvalidRequestError(f'`listen.{key}` must be "off" or a loopback address with a port') from None
+    if not loopback or not 1 <= number <= 65_535:
+        raise InvalidRequestError(
+            f"`listen.{key}` must be a loopback address", help="remit has no TLS listener yet, so it stays on this host"
+        )
+    return host.strip("[]"), number

@@ -1,0 +1,169 @@
+"""Resources and their sealed secrets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from remit.broker.custody import Custody
+from remit.core.secret import Secret
+from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFoundError
+from remit.ports import Engine, PutSecret, Resource
+from tests.broker.world import (
+    SEARCH,
+    TABLE,
+    ClearSealer,
+    FullEngine,
+    PlainEngine,
+    World,
+    details,
+    run,
+    search,
+    warehouse,
+)
+
+
+def custody(world: World, engine: type[PlainEngine] = FullEngine) -> Custody:
+    def factory(_: Resource, __: Secret | None) -> Engine:
+        return engine(world.target)
+
+    return Custody(world.store, ClearSealer(), {"postgres": factory}, frozenset({"http", "postgres"}))
+
+
+async def store(world: World, kept: Custody, resource: Resource, value: Secret | None = None) -> None:
+    writes = await kept.put(resource, value)
+    await world.store.commit(writes, ())
+    await kept.took(writes)
+
+
+def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        writes = await kept.put(search(), Secret("key-1"))
+        [sealed] = [write.secret for write in writes if isinstance(write, PutSecret)]
+        assert (sealed.name, sealed.version, sealed.resource, sealed.destination) == (
+            "search",
+            1,
+            "search",
+            "https://search.test",
+        )
+        await world.store.commit(writes, ())
+        await kept.took(writes)
+        await store(world, kept, search(), Secret("key-2"))
+        assert (await world.store.secret("search")).version == 2
+        assert (await kept.secret("search")).reveal() == "key-2"
+        assert kept.opened("search").reveal() == "key-2"
+
+    run(body())
+
+
+def test_a_secret_moved_to_another_destination_is_not_opened(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, search(), Secret("key-1"))
+        fresh = custody(world)
+        await fresh.load()
+        fresh._resources["search"] = replace(fresh.resource("search"), destination="https://evil.test")  # noqa: SLF001
+        with pytest.raises(NotFoundError, match="another destination"):
+            await fresh.secret("search")
+
+    run(body())
+
+
+def test_a_resource_without_a_secret_says_how_to_give_it_one(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, search())
+        with pytest.raises(NotFoundError) as caught:
+            await kept.secret("search")
+        assert "secret set" in str(caught.value.help)
+        with pytest.raises(NotFoundError):
+            kept.opened("search")
+
+    run(body())
+
+
+@pytest.mark.parametrize("text", ["", "a\nb", "a\r\nX-Evil: 1", "nul\0", "schlüssel", "x" * 16_385])
+def test_a_secret_that_could_break_a_header_is_refused_when_stored(world: World, text: str) -> None:
+    async def body() -> None:
+        with pytest.raises(InvalidRequestError, match="printable ASCII"):
+            await custody(world).put(search(), Secret(text))
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("resource", "message"),
+    [
+        (replace(search(), name="Bad Name"), "name"),
+        (replace(search(), kind="ldap"), "kind"),
+        (replace(search(), bound=()), "bound"),
+        (replace(search(), bound=details({**SEARCH, "resource": "other"})), "bound"),
+        (replace(search(), bound=details({**TABLE, "resource": "search"})), "bound"),
+    ],
+)
+def test_a_resource_that_makes_no_sense_is_refused(world: World, resource: Resource, message: str) -> None:
+    async def body() -> None:
+        with pytest.raises(InvalidRequestError, match=message):
+            await custody(world).put(resource, None)
+
+    run(body())
+
+
+def test_a_resource_does_not_change_its_kind(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, search())
+        other = replace(search(), kind="postgres", bound=details({**TABLE, "resource": "search"}))
+        with pytest.raises(ConflictError):
+            await kept.put(other, None)
+
+    run(body())
+
+
+def test_settings_change_without_the_secret_being_given_again(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, warehouse(), Secret("pw"))
+        await store(world, kept, warehouse(tls="loopback"))
+        assert (await kept.secret("warehouse")).reveal() == "pw"
+        assert kept.resource("warehouse").settings == {"tls": "loopback"}
+
+    run(body())
+
+
+def test_an_engine_is_made_once_and_closed_with_its_resource(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, warehouse())
+        first = await kept.engine("warehouse", "postgres")
+        assert await kept.engine("warehouse", "postgres") is first
+        closed = world.target.closed
+        world.target.fail, world.target.error = {"close"}, EngineError()
+        await kept.close()
+        assert world.target.closed == closed + 1
+
+    run(body())
+
+
+def test_an_engine_without_inspection_or_connections_is_fine(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world, PlainEngine)
+        await store(world, kept, warehouse(), Secret("pw"))
+        await kept.engine("warehouse", "postgres")
+        await kept.close()
+
+    run(body())
+
+
+def test_a_lease_kind_must_fit_its_resource(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, search())
+        with pytest.raises(InvalidRequestError):
+            await kept.engine("search", "http")
+        with pytest.raises(NotFoundError, match="no resource `nowhere`"):
+            await kept.engine("nowhere", "postgres")
+
+    run(body())

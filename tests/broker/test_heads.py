@@ -1,0 +1,90 @@
+"""The in-memory heads: what a failed commit does, and how a live grant is looked up."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from remit.broker.heads import Heads
+from remit.core.task import Task
+from remit.errors import ConflictError, NotFoundError, UnavailableError
+from tests.broker.world import OPERATOR, TABLE, World, details, run
+
+
+def test_a_failed_commit_takes_the_head_back_to_the_store(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        commit = world.store.commit
+
+        async def refuse(*_: object) -> None:
+            raise UnavailableError
+
+        world.store.commit = refuse  # type: ignore[method-assign,assignment]
+        with pytest.raises(UnavailableError):
+            await broker.revoke(OPERATOR, root.id)
+        world.store.commit = commit  # type: ignore[method-assign]
+        assert broker.check(root.id).revoked is False
+        await broker.revoke(OPERATOR, root.id)
+
+    run(body())
+
+
+def test_a_task_that_could_not_be_opened_does_not_exist(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+
+        async def refuse(*_: object) -> None:
+            raise UnavailableError
+
+        world.store.commit = refuse  # type: ignore[method-assign,assignment]
+        with pytest.raises(UnavailableError):
+            await world.opened(broker)
+        assert broker.tasks(OPERATOR) == []
+
+    run(body())
+
+
+def test_changes_of_one_task_queue_on_the_head_and_all_become_durable(world: World) -> None:
+    async def body() -> None:
+        from tests.broker.test_verbs import child
+
+        broker = await world.ready()
+        root = await world.opened(broker, fan_out=50)
+        kids = await asyncio.gather(*(broker.delegate(OPERATOR, root.id, child(TABLE)) for _ in range(50)))
+        stored: Task = await world.store.load(broker.task_of(root.id).id)
+        assert {kid.id for kid in kids} <= set(stored.grants)
+        assert stored == broker.task_of(root.id)
+
+    run(body())
+
+
+def test_a_change_made_elsewhere_is_a_conflict_and_then_known(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        other = world.broker()
+        await other.start()
+        await other.revoke(OPERATOR, root.id)
+        with pytest.raises(ConflictError):
+            await broker.issue(OPERATOR, root.id, details(TABLE)[0])
+        assert broker.task_of(root.id).head.closed
+
+    run(body())
+
+
+def test_what_is_not_loaded_is_not_found(world: World) -> None:
+    async def body() -> None:
+        heads = Heads(world.store, lambda: world.now)
+        heads.forget("task_unknown")
+        for look in (heads.live, heads.check, heads.task, heads.task_of, heads.task_of_lease):
+            with pytest.raises(NotFoundError):
+                look("unknown")  # type: ignore[operator]
+
+    run(body())
+
+
+def test_an_event_of_an_unknown_grant_carries_what_is_known(world: World) -> None:
+    event = Heads(world.store, lambda: world.now).event("resource.use", "deny", "grt_x", code="not-found")
+    assert (event.grant, event.code, event.task, event.lineage) == ("grt_x", "not-found", None, ())

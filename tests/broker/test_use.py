@@ -1,0 +1,83 @@
+"""One use: judged, debited, recorded, judged once more; and denials that do not fill the disk."""
+
+from __future__ import annotations
+
+import pytest
+
+from remit.broker.use import DENIALS, enough
+from remit.core import scope
+from remit.core.scope import Access
+from remit.errors import RevokedError, ScopeError
+from tests.broker.world import OPERATOR, World, run
+
+SEARCHED = Access("http", "search", "GET", "/v1/search")
+
+
+def test_a_use_outside_the_scope_names_the_detail_that_would_do(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        access = Access("http", "search", "POST", "/v1/search", args={"query.q": '"x"'})
+        with pytest.raises(ScopeError) as caught:
+            await broker.use(root.id, access, "r")
+        assert caught.value.enough is not None
+        [detail] = scope.parse([dict(caught.value.enough)])
+        assert scope.permits(detail, access)
+
+    run(body())
+
+
+def test_a_grant_revoked_while_its_use_is_being_recorded_has_no_effect(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        commit = world.store.commit
+
+        async def slow(writes: object, events: object) -> None:
+            world.store.commit = commit  # type: ignore[method-assign]
+            await broker.revoke(OPERATOR, root.id)
+            await commit(writes, events)  # type: ignore[arg-type]
+
+        world.store.commit = slow  # type: ignore[method-assign,assignment]
+        with pytest.raises(RevokedError):
+            await broker.use(root.id, SEARCHED, "r")
+
+    run(body())
+
+
+def test_an_index_that_is_known_already_is_taken(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        assert (await broker.use(root.id, SEARCHED, "r", 1)).index == 1
+
+    run(body())
+
+
+def test_a_flood_of_denials_is_counted_not_written(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        before = await broker.size()
+        for _ in range(1_000):
+            await broker.deny(root.id, SEARCHED, ScopeError(), "r")
+        written = await broker.size() - before
+        assert DENIALS < written < DENIALS + 10
+        assert (await world.events())[-1].cause == "512 times this minute"
+        world.later(60)
+        await broker.deny(root.id, SEARCHED, ScopeError(), "r")
+        assert await broker.size() == before + written + 1
+
+    run(body())
+
+
+def test_enough_permits_the_access_it_was_made_for() -> None:
+    accesses = [
+        Access("http", "search", "GET", "/v1/a", args={"query.q": '"x"', "body.n": "7"}),
+        Access("http", "search", "GET", "/v1/a", args={"query.q": '"' + "x" * 3_000 + '"'}),
+        Access("mcp", "github", "tools/call", tool="create_issue", args={"repo": '"acme/app"'}),
+        SEARCHED,
+    ]
+    for access in accesses:
+        [detail] = scope.parse([enough(access)])
+        assert scope.permits(detail, access)

@@ -1,0 +1,71 @@
+"""Configuration: places by XDG, unknown keys refused, nothing that would weaken security."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remit.compose import settings
+from remit.errors import InvalidRequestError
+
+
+def test_places_follow_xdg(tmp_path: Path) -> None:
+    where = settings.places({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "rt")})
+    assert where.state == tmp_path / ".local/state/remit"
+    assert where.control == tmp_path / "rt/remit/control.sock"
+    assert where.launch == tmp_path / "rt/remit/launch.sock"
+    assert where.config == tmp_path / ".config/remit/config.toml"
+
+
+def test_a_state_directory_of_its_own_holds_its_sockets_too(tmp_path: Path) -> None:
+    where = settings.places({"REMIT_STATE_DIR": str(tmp_path / "s"), "XDG_RUNTIME_DIR": "/run/user/1"})
+    assert (where.state, where.runtime) == (tmp_path / "s", tmp_path / "s/run")
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    found = settings.load({"HOME": str(tmp_path)})
+    assert (found.api, found.gateway, found.issuer) == (("127.0.0.1", 8470), ("127.0.0.1", 8471), "http://127.0.0.1:8470")
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    config = tmp_path / "remit/config.toml"
+    config.parent.mkdir()
+    config.write_text(
+        '[listen]\napi = "off"\ngateway = "[::1]:9000"\n[audit]\nwitness = "/second"\n[keys]\nkek = "/k"\n'
+        '[identity]\ntrust_domain = "acme"\n'
+    )
+    found = settings.load({"XDG_CONFIG_HOME": str(tmp_path), "HOME": "/"})
+    assert (found.api, found.gateway, found.witness, found.kek) == (None, ("::1", 9000), Path("/second"), Path("/k"))
+    assert (found.trust_domain, found.issuer) == ("acme", "http://127.0.0.1:8470")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[listen",
+        "[listen]\nport = 1",
+        "[unknown]\n",
+        "listen = 3",
+        '[listen]\napi = "0.0.0.0:8470"',
+        '[listen]\napi = "127.0.0.1"',
+        '[listen]\napi = "127.0.0.1:0"',
+        '[listen]\napi = "localhost:80"',
+        "[listen]\napi = 8470",
+        '[audit]\nwitness = "relative"',
+    ],
+)
+def test_what_is_wrong_is_refused(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "remit/config.toml"
+    config.parent.mkdir()
+    config.write_text(text)
+    with pytest.raises(InvalidRequestError):
+        settings.load({"XDG_CONFIG_HOME": str(tmp_path)})
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    config = tmp_path / "remit/config.toml"
+    config.parent.mkdir()
+    config.write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidRequestError, match="UTF-8"):
+        settings.load({"XDG_CONFIG_HOME": str(tmp_path)})

@@ -1,0 +1,62 @@
+"""Budgets along a lineage: what is taken below is taken above."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.core import scope
+from remit.core.budget import Key, counters, debit
+from remit.core.task import Subject, Task, Wanted, nothing, open_task
+from remit.errors import BudgetError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def detail(uses: int | None, resource: str = "s") -> dict[str, object]:
+    raw: dict[str, object] = {"type": "http", "resource": resource, "actions": ["GET"], "paths": ["/**"]}
+    return {**raw, "uses": uses} if uses is not None else raw
+
+
+def tree(*levels: list[dict[str, object]]) -> Task:
+    """Return a task whose grants g0, g1, … hang below each other."""
+    wanted = [Wanted(scope.parse(level), "", depth=9 - i, fan_out=9) for i, level in enumerate(levels)]
+    root = Wanted(wanted[0].scope, "", timedelta(hours=1), depth=9, fan_out=9)
+    task = nothing("t").apply(open_task("t", "g0", Subject("h", "a"), "why", root, NOW))
+    for index, child in enumerate(wanted[1:]):
+        task = task.apply(task.delegate(f"g{index}", f"g{index + 1}", child, NOW))
+    return task
+
+
+def test_a_use_debits_every_counter_up_to_the_root() -> None:
+    task = tree([detail(None, "x"), detail(5)], [detail(3)], [detail(2)])
+    assert [(c.key, c.limit) for c in counters(task, "g2", 0)] == [(("g2", 0), 2), (("g1", 0), 3), (("g0", 1), 5)]
+
+
+def test_a_detail_without_a_limit_debits_nothing() -> None:
+    assert counters(tree([detail(None)]), "g0", 0) == ()
+
+
+@given(st.lists(st.sampled_from(["g0", "g1", "g2"]), max_size=12))
+def test_no_counter_ever_passes_its_limit(order: list[str]) -> None:
+    task = tree([detail(5)], [detail(3)], [detail(2)])
+    spent: dict[Key, int] = {}
+    for grant in order:
+        try:
+            spent.update(debit(spent, counters(task, grant, 0)))
+        except BudgetError:
+            continue
+    limits = {("g0", 0): 5, ("g1", 0): 3, ("g2", 0): 2}
+    assert all(spent.get(key, 0) <= limit for key, limit in limits.items())
+    assert spent.get(("g0", 0), 0) >= max(spent.get(("g1", 0), 0), spent.get(("g2", 0), 0))
+
+
+def test_a_refused_use_debits_nothing() -> None:
+    task = tree([detail(1)], [detail(1)])
+    spent: dict[Key, int] = {("g0", 0): 1}
+    with pytest.raises(BudgetError):
+        debit(spent, counters(task, "g1", 0))
+    assert spent == {("g0", 0): 1}

@@ -1,0 +1,32 @@
+"""The local ceiling: within the bound of each resource, or refused with what was too much."""
+
+from __future__ import annotations
+
+from remit.core import scope
+from remit.core.policy import Question, within_bounds
+from remit.core.task import Subject
+
+BOUND = scope.parse([{"type": "postgres", "resource": "w", "actions": ["select"], "tables": ["a.b", "a.c"]}])
+NARROW = scope.parse([{"type": "postgres", "resource": "w", "actions": ["select"], "tables": ["a.b"]}])
+WIDE = scope.parse([{"type": "postgres", "resource": "w", "actions": ["delete"], "tables": ["a.b"]}])
+FOREIGN = scope.parse([{"type": "postgres", "resource": "x", "actions": ["select"], "tables": ["a.b"]}])
+
+
+def ask(wanted: scope.Scope) -> Question:
+    return Question(Subject("unix://h#1", "local-uid"), "why", wanted, {"w": BOUND})
+
+
+def test_what_is_within_the_bounds_is_allowed() -> None:
+    decision = within_bounds(ask(NARROW))
+    assert (decision.allowed, decision.offending) == (True, ())
+
+
+def test_what_is_wider_is_named() -> None:
+    decision = within_bounds(ask(NARROW + WIDE))
+    assert (decision.allowed, decision.offending) == (False, WIDE)
+    assert decision.reasons == ("wider than the bound of `w`",)
+
+
+def test_an_unknown_resource_is_named() -> None:
+    decision = within_bounds(ask(FOREIGN))
+    assert (decision.allowed, decision.reasons) == (False, ("there is no resource `x`",))
