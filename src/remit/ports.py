@@ -1,4 +1,4 @@
-"""The seams: what the broker needs from stores, engines and keys. Every error an implementation raises is a RemitError."""
+"""The seams: what the broker needs from stores, engines and keys. Implementations raise RemitErrors alone."""
 
 from __future__ import annotations
 

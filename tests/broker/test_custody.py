@@ -64,7 +64,7 @@ def test_a_secret_moved_to_another_destination_is_not_opened(world: World) -> No
         await store(world, kept, search(), Secret("key-1"))
         fresh = custody(world)
         await fresh.load()
-        fresh._resources["search"] = replace(fresh.resource("search"), destination="https://evil.test")  # noqa: SLF001
+        fresh._resources["search"] = replace(fresh.resource("search"), destination="https://evil.test")
         with pytest.raises(NotFoundError, match="another destination"):
             await fresh.secret("search")
 

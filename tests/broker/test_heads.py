@@ -80,7 +80,7 @@ def test_what_is_not_loaded_is_not_found(world: World) -> None:
         heads.forget("task_unknown")
         for look in (heads.live, heads.check, heads.task, heads.task_of, heads.task_of_lease):
             with pytest.raises(NotFoundError):
-                look("unknown")  # type: ignore[operator]
+                look("unknown")
 
     run(body())
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from remit.broker.use import DENIALS, enough
+from remit.broker.heads import DENIALS
+from remit.broker.use import enough
 from remit.core import scope
 from remit.core.scope import Access
 from remit.errors import RevokedError, ScopeError
@@ -38,7 +39,7 @@ def test_a_grant_revoked_while_its_use_is_being_recorded_has_no_effect(world: Wo
             await broker.revoke(OPERATOR, root.id)
             await commit(writes, events)  # type: ignore[arg-type]
 
-        world.store.commit = slow  # type: ignore[method-assign,assignment]
+        world.store.commit = slow  # type: ignore[method-assign]
         with pytest.raises(RevokedError):
             await broker.use(root.id, SEARCHED, "r")
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from remit.broker import Broker, Holder
-from remit.core.audit import checkpoint
+from remit.core.audit import Checkpoint, checkpoint
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Closure, LeaseState, Revocation, Wanted
@@ -75,7 +75,12 @@ def test_open_beyond_a_bound_is_refused_with_the_detail_and_recorded(world: Worl
         assert caught.value.offending[0]["tables"] == ["hr.salaries"]
         assert broker.tasks(OPERATOR) == []
         last = (await world.events())[-1]
-        assert (last.event, last.decision, last.code, last.subject) == ("task.open", "deny", "policy", "unix://host#1000")
+        assert (last.event, last.decision, last.code, last.subject) == (
+            "task.open",
+            "deny",
+            "policy",
+            "unix://host#1000",
+        )
 
     run(body())
 
@@ -540,7 +545,8 @@ def test_one_tasks_trouble_does_not_hold_up_the_others(world: World) -> None:
         for grant in (first, second):
             await broker.issue(OPERATOR, grant.id, DETAIL)
         world.later(601)
-        commit, failed = world.store.commit, []
+        commit = world.store.commit
+        failed: list[int] = []
 
         async def once(writes: object, events: object) -> None:
             if not failed:
@@ -548,7 +554,7 @@ def test_one_tasks_trouble_does_not_hold_up_the_others(world: World) -> None:
                 raise UnavailableError
             await commit(writes, events)  # type: ignore[arg-type]
 
-        world.store.commit = once  # type: ignore[method-assign,assignment]
+        world.store.commit = once  # type: ignore[method-assign]
         await broker.sweep()
         assert len(world.target.accounts) == 1
 
@@ -578,7 +584,7 @@ class KeptCheckpoint:
     def __init__(self, size: int, root: bytes) -> None:
         self.size, self.root = size, root
 
-    def last(self):  # type: ignore[no-untyped-def]
+    def last(self) -> Checkpoint:
         return checkpoint("remit.test/log", self.size, self.root, NoSigner())
 
     def keep(self, _: object) -> None:
@@ -588,7 +594,7 @@ class KeptCheckpoint:
 class NoSigner:
     """A signer whose signature nobody checks here."""
 
-    def sign(self, data: bytes) -> bytes:
+    def sign(self, _data: bytes) -> bytes:
         return b"\0" * 64
 
     def public_jwk(self) -> dict[str, str]:
@@ -603,8 +609,8 @@ def test_a_rolled_back_log_ends_every_task_and_serves_nothing(world: World, size
         await broker.issue(OPERATOR, root.id, DETAIL)
         again = Broker(
             store=world.store,
-            engines={"postgres": world._engine},  # noqa: SLF001 - the same target
-            sealer=broker._custody._sealer,  # noqa: SLF001 - the same key
+            engines={"postgres": world._engine},
+            sealer=broker._custody._sealer,
             clock=lambda: world.now,
             new_id=lambda prefix: prefix,
             witness=KeptCheckpoint(size, b"\1" * 32),
@@ -626,7 +632,7 @@ def test_an_extended_log_serves(world: World) -> None:
         broker = await world.ready()
         head = root_of(await broker.leaves(0, 2))
         again = world.broker()
-        again._witness = KeptCheckpoint(2, head)  # noqa: SLF001
+        again._witness = KeptCheckpoint(2, head)
         await again.start()
         await world.opened(again)
         await again.stop()
@@ -697,7 +703,7 @@ def test_a_removed_target_leaves_its_leases_due(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.issue(OPERATOR, root.id, DETAIL)
-        del broker._custody._resources["warehouse"]  # noqa: SLF001 - as if the row were lost
+        del broker._custody._resources["warehouse"]
         report = await broker.revoke(OPERATOR, root.id)
         assert report.state is Closure.UNKNOWN
 

@@ -79,7 +79,7 @@ class PlainEngine:
             await self.target.during_issue()
         return Issued({"user": plan.name, "password": Secret("p4ss")})
 
-    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
+    async def revoke(self, plan: Plan, _receipt: Mapping[str, str] | None) -> None:
         self.target.check("revoke")
         self.target.accounts.pop(plan.name, None)
 
@@ -87,7 +87,7 @@ class PlainEngine:
 class FullEngine(PlainEngine):
     """Every optional ability too."""
 
-    async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
+    async def renew(self, plan: Plan, _receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
         self.target.check("renew")
         self.target.accounts[plan.name] = expires_at
 
@@ -132,7 +132,7 @@ class World:
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
         )
 
-    def _engine(self, resource: Resource, secret: Secret | None) -> Engine:
+    def _engine(self, _resource: Resource, _secret: Secret | None) -> Engine:
         return self.engine(self.target)
 
     def later(self, seconds: float) -> None:
@@ -166,7 +166,9 @@ STRANGER = Operator(Subject("unix://host#1001", "local-uid"))
 def warehouse(destination: str = "postgresql://broker@127.0.0.1:5432/db", **settings: object) -> Resource:
     """Return the database resource."""
     bound = {key: value for key, value in TABLE.items() if key != "ttl"}
-    return Resource("warehouse", "postgres", destination, details({**bound, "actions": ["select", "insert"]}), None, settings)
+    return Resource(
+        "warehouse", "postgres", destination, details({**bound, "actions": ["select", "insert"]}), None, settings
+    )
 
 
 def search(destination: str = "https://search.test") -> Resource:

@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from remit.core import audit, budget
 from remit.core.audit import Event
 from remit.core.task import Change, Grant, Lease, Subject, Task, nothing
-from remit.errors import ExpiredError, NotFoundError, RevokedError, UnavailableError
+from remit.errors import ExpiredError, NotFoundError, RemitError, RevokedError, UnavailableError
 from remit.ports import Clock, Spend, Store, Write
 
 SKEW = timedelta(seconds=5)
+DENIALS = 20  # audited one by one per grant, code and minute; beyond it they are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Heads:
         self._live: dict[str, Live] = {}
         self._task_of_lease: dict[str, str] = {}
         self.spent: dict[budget.Key, int] = {}
+        self._denials: dict[tuple[str | None, str], tuple[int, int]] = {}  # (grant, code) -> (minute, count)
         self._ended: list[Callable[[frozenset[str]], None]] = []
 
     # -- time ---------------------------------------------------------------------------------------------------
@@ -238,3 +240,20 @@ class Heads:
             attested=live.grant.attested,
             **more,  # type: ignore[arg-type]  # fields of Event
         )
+
+    async def denied(self, name: str, grant_id: str | None, error: RemitError, **more: str | None) -> None:
+        """Record a denial; in a flood only each power of two is written, with the count."""
+        count = self._count(grant_id, error.code)
+        if count > DENIALS:
+            if count & (count - 1):
+                return
+            more["cause"] = f"{count} times this minute"
+        await self.record((), (self.event(name, "deny", grant_id, code=error.code, **more),))
+
+    def _count(self, grant_id: str | None, code: str) -> int:
+        minute = int(self.now().timestamp() // 60)
+        if self._denials and next(iter(self._denials.values()))[0] != minute:
+            self._denials.clear()
+        _, count = self._denials.get((grant_id, code), (minute, 0))
+        self._denials[grant_id, code] = (minute, count + 1)
+        return count + 1

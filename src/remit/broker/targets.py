@@ -90,7 +90,7 @@ class Targets:
     async def call(self, call: Awaitable[T], window: timedelta) -> T:
         """Call an engine under a deadline; whatever it raises becomes an EngineError without the driver's words."""
         try:
-            return await self._bounded(call, window.total_seconds())  # type: ignore[return-value, arg-type]
+            return await self._bounded(call, window.total_seconds())  # type: ignore[return-value]
         except RemitError:
             raise
         except TimeoutError as error:

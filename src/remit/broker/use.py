@@ -11,7 +11,6 @@ from remit.core.scope import Access
 from remit.core.task import Grant
 from remit.errors import RemitError, ScopeError
 
-DENIALS = 20  # audited one by one per grant and minute; beyond it they are counted
 MAX_ECHO = 2_048  # characters of arguments that a denial repeats
 
 
@@ -32,7 +31,6 @@ class Uses:
     def __init__(self, heads: Heads) -> None:
         """Work on ``heads``."""
         self._heads = heads
-        self._denials: dict[tuple[str, str], tuple[int, int]] = {}  # (grant, code) -> (minute, count)
 
     async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
         """Permit one use, its audit entry durable, or raise. ``index`` is the permitting detail if known already."""
@@ -66,24 +64,9 @@ class Uses:
 
     async def deny(self, grant_id: str | None, access: Access, error: RemitError, request: str) -> None:
         """Record a denial; a flood is counted, so that no agent fills the disk."""
-        minute = int(self._heads.now().timestamp() // 60)
-        key = (grant_id or "", error.code)
-        since, count = self._denials.get(key, (minute, 0))
-        count = count + 1 if since == minute else 1
-        self._denials[key] = (minute, count)
-        if count > DENIALS and count & (count - 1):  # then only each power of two, with the count
-            return
-        event = self._heads.event(
-            "resource.use",
-            "deny",
-            grant_id,
-            resource=access.resource,
-            action=access.action,
-            code=error.code,
-            request=request,
-            cause=None if count <= DENIALS else f"{count} times this minute",
+        await self._heads.denied(
+            "resource.use", grant_id, error, resource=access.resource, action=access.action, request=request
         )
-        await self._heads.record((), (event,))
 
 
 def enough(access: Access) -> dict[str, object]:

@@ -168,7 +168,7 @@ class Broker:
         decision = self._decide(question)
         if not decision.allowed:
             error = PolicyError("; ".join(decision.reasons), offending=scopes.dump(decision.offending))
-            await self._denied("task.open", None, error, subject=operator.subject.sub)
+            await self._heads.denied("task.open", None, error, subject=operator.subject.sub)
             raise error
         task_id, root_id = self._new_id("task"), self._new_id("grt")
         agent = self._agent(task_id, root_id)
@@ -207,7 +207,7 @@ class Broker:
         try:
             task = await self._heads.step(task.id, lambda t: t.delegate(parent.id, child_id, named, now), event)
         except RemitError as error:
-            await self._denied("grant.delegate", parent_id, error, detail_s256=scopes.digest(wanted.scope))
+            await self._heads.denied("grant.delegate", parent_id, error, detail_s256=scopes.digest(wanted.scope))
             raise
         return task.grant(child_id)
 
@@ -217,7 +217,7 @@ class Broker:
     # -- issue, renew -------------------------------------------------------------------------------------------
 
     async def issue(self, caller: Caller, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
-        """Make a credential for a detail the grant covers; ``key`` (Idempotency-Key) first revokes its earlier lease."""
+        """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
         task = self._reach(caller, grant_id)
         now = self._serving()
         try:
@@ -228,7 +228,7 @@ class Broker:
             event = self._targets.lease_event("lease.issue", "allow", lease)
             await self._heads.step(task.id, lambda t: t.plan(lease, now), event)
         except RemitError as error:
-            await self._denied("lease.issue", grant_id, error, resource=detail.resource)
+            await self._heads.denied("lease.issue", grant_id, error, resource=detail.resource)
             raise
         return await self._make(engine, lease)
 
@@ -372,10 +372,6 @@ class Broker:
         except NotFoundError:
             return False
         return True
-
-    async def _denied(self, name: str, grant_id: str | None, error: RemitError, **more: str | None) -> None:
-        event = self._heads.event(name, "deny", grant_id, code=error.code, **more)
-        await self._heads.record((), (event,))
 
     async def _extends_checkpoint(self) -> bool:
         last = self._witness.last() if self._witness is not None else None

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from remit.errors import InvalidRequestError
 
+MAX_PORT = 65_535
+
 Address = tuple[str, int]
 
 _KNOWN = {"listen": {"api", "gateway"}, "audit": {"witness"}, "keys": {"kek"}, "identity": {"trust_domain"}}
@@ -130,7 +132,7 @@ def _address(raw: Mapping[str, object], key: str, default: Address) -> Address |
         number = int(port)
     except ValueError:
         raise InvalidRequestError(f'`listen.{key}` must be "off" or a loopback address with a port') from None
-    if not loopback or not 1 <= number <= 65_535:
+    if not loopback or not 1 <= number <= MAX_PORT:
         raise InvalidRequestError(
             f"`listen.{key}` must be a loopback address", help="remit has no TLS listener yet, so it stays on this host"
         )

@@ -1,7 +1,7 @@
 """The ceiling question: may this human open this much? Pure: the answer is a Decision with its reasons.
 
-The local policy, until policies are written down: the owner of the state may open anything within the ``bound`` that each
-resource carries. Depth, fan-out and ttl have hard ceilings of their own (``core.task``).
+The local policy, until policies are written down: the owner of the state may open anything within the ``bound`` that
+each resource carries. Depth, fan-out and ttl have hard ceilings of their own (``core.task``).
 """
 
 from __future__ import annotations
