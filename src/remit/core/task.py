@@ -16,9 +16,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
 from remit.core import scope as scopes
+from remit.core.lease import (
+    Closure,
+    Lease,
+    LeaseState,
+    Plan,
+    Report,
+    Revocation,
+    closure,
+    failed,
+    overdue,
+    revoking,
+    settle_at,
+    standing,
+)
 from remit.core.scope import Detail, Scope
 from remit.errors import (
     AttenuationError,
@@ -31,38 +44,28 @@ from remit.errors import (
     ScopeError,
 )
 
+__all__ = [
+    "Change",
+    "Closure",
+    "Grant",
+    "Head",
+    "Lease",
+    "LeaseState",
+    "Plan",
+    "Posture",
+    "Report",
+    "Revocation",
+    "Subject",
+    "Task",
+    "Wanted",
+    "nothing",
+    "open_task",
+]
+
 MAX_DEPTH = 64
 MAX_FAN_OUT = 1_000
 MAX_TTL = timedelta(hours=8)
 MAX_PURPOSE = 2_000  # characters
-BACK_OFF = timedelta(seconds=1)
-BACK_OFF_CAP = timedelta(minutes=5)
-STUCK_AFTER = 6  # failed attempts
-
-
-class LeaseState(StrEnum):
-    """Where a lease is in its cycle."""
-
-    PLANNED = "planned"
-    ACTIVE = "active"
-    REVOKING = "revoking"
-    REVOKED = "revoked"
-
-
-class Revocation(StrEnum):
-    """How a kind of credential can be ended."""
-
-    BY_NAME = "by-name"
-    BY_RECEIPT = "by-receipt"
-    BY_EXPIRY = "by-expiry"
-
-
-class Closure(StrEnum):
-    """What a revocation can truthfully say."""
-
-    CLOSED = "closed"
-    PARTIAL = "partial"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,45 +110,6 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What an engine is about to create. ``undo`` holds everything revoke needs, and no secret."""
-
-    name: str
-    detail: Detail
-    undo: Mapping[str, str]
-    issue_by: datetime
-    revocation: Revocation = Revocation.BY_NAME
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """One credential made under a grant; its row is the write-ahead record."""
-
-    id: str
-    grant: str
-    plan: Plan
-    state: LeaseState
-    expires_at: datetime
-    receipt: Mapping[str, str] | None = None
-    confirmed: bool = False
-    key: str | None = None  # Idempotency-Key, scoped to grant and holder
-    attempts: int = 0
-    retry_at: datetime | None = None
-    residue: bool = False  # authority has ended; something is left to clean up at the target
-
-    @property
-    def stuck(self) -> bool:
-        """Whether revoking has failed so often that somebody should look."""
-        return self.attempts >= STUCK_AFTER
-
-    def settles(self, now: datetime) -> bool:
-        """Whether a successful revoke is final now."""
-        if self.plan.revocation is Revocation.BY_EXPIRY:
-            return now >= self.expires_at
-        return self.confirmed or now >= self.plan.issue_by
-
-
-@dataclass(frozen=True, slots=True)
 class Head:
     """A task without its rows. ``rev`` grows by one with every change."""
 
@@ -184,16 +148,6 @@ class Wanted:
     posture: Posture = Posture()
     jkt: str | None = None
     label: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The truthful answer to a revoke (wire: design §5)."""
-
-    state: Closure
-    revoked: int
-    outstanding: tuple[Lease, ...]
-    residue: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +244,7 @@ class Task:
 
     def _may_have_child(self, parent: Grant, wanted: Wanted, now: datetime) -> None:
         if parent.depth < 1:
-            raise DepthError(
-                "the grant may not be delegated further", help="open the task with a larger `depth`"
-            )
+            raise DepthError("the grant may not be delegated further", help="open the task with a larger `depth`")
         if wanted.depth > parent.depth - 1:
             raise DepthError(f"`depth` may be at most {parent.depth - 1} here")
         if wanted.fan_out > parent.fan_out:
@@ -346,28 +298,28 @@ class Task:
         """End a grant and everything below it."""
         ended = {grant.id for grant in self.subtree(grant_id)}
         grants = tuple(replace(self.grants[i], revoked=True) for i in ended if not self.grants[i].revoked)
-        leases = tuple(_revoking(lease) for lease in self.leases.values() if lease.grant in ended and _standing(lease))
+        leases = tuple(revoking(lease) for lease in self.leases.values() if lease.grant in ended and standing(lease))
         return self._change(grants=grants, leases=leases, closed=grant_id == self.head.root)
 
     def revoke_leases(self, lease_ids: tuple[str, ...]) -> Change:
         """End single leases; those already ending are left as they are."""
         leases = (self.lease(lease_id) for lease_id in lease_ids)
-        return self._change(leases=tuple(_revoking(lease) for lease in leases if _standing(lease)))
+        return self._change(leases=tuple(revoking(lease) for lease in leases if standing(lease)))
 
-    def settle(self, done: frozenset[str], failed: frozenset[str], residue: frozenset[str], now: datetime) -> Change:
+    def settle(self, done: frozenset[str], undone: frozenset[str], residue: frozenset[str], now: datetime) -> Change:
         """Record what revoking at the targets achieved: lease ids that are done, that failed, that left residue."""
         leases = []
-        for lease_id in done | failed:
+        for lease_id in done | undone:
             lease = self.leases.get(lease_id)
             if lease is None or lease.state is not LeaseState.REVOKING:
                 continue
-            if lease_id in failed:
-                leases.append(_failed(lease, now))
+            if lease_id in undone:
+                leases.append(failed(lease, now))
             elif lease.settles(now):
                 left = lease_id in residue
                 leases.append(replace(lease, state=LeaseState.REVOKED, residue=left, retry_at=None, attempts=0))
             else:
-                leases.append(replace(lease, retry_at=_settle_at(lease), attempts=0))
+                leases.append(replace(lease, retry_at=settle_at(lease), attempts=0))
         return self._change(leases=tuple(leases))
 
     def cleaned(self, lease_ids: frozenset[str]) -> Change:
@@ -377,7 +329,7 @@ class Task:
 
     def overdue(self, now: datetime) -> tuple[str, ...]:
         """Return the leases whose time is up: active past their end, planned past their ``issue_by``."""
-        return tuple(lease.id for lease in self.leases.values() if _overdue(lease, now))
+        return tuple(lease.id for lease in self.leases.values() if overdue(lease, now))
 
     def due(self, now: datetime) -> tuple[Lease, ...]:
         """Return the leases that are to be revoked at their target now."""
@@ -388,7 +340,7 @@ class Task:
         """Say what is outstanding under ``grant_ids``, truthfully."""
         below = [lease for lease in self.leases.values() if lease.grant in grant_ids]
         outstanding = tuple(lease for lease in below if lease.state is not LeaseState.REVOKED)
-        return Report(_closure(outstanding), revoked, outstanding, sum(lease.residue for lease in below))
+        return Report(closure(outstanding), revoked, outstanding, sum(lease.residue for lease in below))
 
     def _change(
         self,
@@ -460,38 +412,3 @@ def _grant(grant_id: str, parent: Grant | None, wanted: Wanted, covers: tuple[in
         jkt=wanted.jkt,
         label=wanted.label,
     )
-
-
-def _standing(lease: Lease) -> bool:
-    return lease.state in {LeaseState.PLANNED, LeaseState.ACTIVE}
-
-
-def _overdue(lease: Lease, now: datetime) -> bool:
-    match lease.state:
-        case LeaseState.ACTIVE:
-            return now >= lease.expires_at
-        case LeaseState.PLANNED:
-            return now >= lease.plan.issue_by
-        case LeaseState.REVOKING | LeaseState.REVOKED:
-            return False
-
-
-def _revoking(lease: Lease) -> Lease:
-    return replace(lease, state=LeaseState.REVOKING, retry_at=None, attempts=0)
-
-
-def _settle_at(lease: Lease) -> datetime:
-    return lease.expires_at if lease.plan.revocation is Revocation.BY_EXPIRY else lease.plan.issue_by
-
-
-def _failed(lease: Lease, now: datetime) -> Lease:
-    wait = min(BACK_OFF * 2 ** min(lease.attempts, 16), BACK_OFF_CAP)
-    return replace(lease, attempts=lease.attempts + 1, retry_at=now + wait)
-
-
-def _closure(outstanding: tuple[Lease, ...]) -> Closure:
-    if not outstanding:
-        return Closure.CLOSED
-    if any(lease.attempts or lease.plan.revocation is not Revocation.BY_EXPIRY for lease in outstanding):
-        return Closure.UNKNOWN
-    return Closure.PARTIAL

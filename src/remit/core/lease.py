@@ -1,0 +1,129 @@
+"""The life of one lease: planned, active, revoking, revoked; what settles when, and what a revocation can say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from remit.core.scope import Detail
+
+BACK_OFF = timedelta(seconds=1)
+BACK_OFF_CAP = timedelta(minutes=5)
+STUCK_AFTER = 6  # failed attempts
+
+
+class LeaseState(StrEnum):
+    """Where a lease is in its cycle."""
+
+    PLANNED = "planned"
+    ACTIVE = "active"
+    REVOKING = "revoking"
+    REVOKED = "revoked"
+
+
+class Revocation(StrEnum):
+    """How a kind of credential can be ended."""
+
+    BY_NAME = "by-name"
+    BY_RECEIPT = "by-receipt"
+    BY_EXPIRY = "by-expiry"
+
+
+class Closure(StrEnum):
+    """What a revocation can truthfully say."""
+
+    CLOSED = "closed"
+    PARTIAL = "partial"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an engine is about to create. ``undo`` holds everything revoke needs, and no secret."""
+
+    name: str
+    detail: Detail
+    undo: Mapping[str, str]
+    issue_by: datetime
+    revocation: Revocation = Revocation.BY_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One credential made under a grant; its row is the write-ahead record."""
+
+    id: str
+    grant: str
+    plan: Plan
+    state: LeaseState
+    expires_at: datetime
+    receipt: Mapping[str, str] | None = None
+    confirmed: bool = False
+    key: str | None = None  # Idempotency-Key, scoped to grant and holder
+    attempts: int = 0
+    retry_at: datetime | None = None
+    residue: bool = False  # authority has ended; something is left to clean up at the target
+
+    @property
+    def stuck(self) -> bool:
+        """Whether revoking has failed so often that somebody should look."""
+        return self.attempts >= STUCK_AFTER
+
+    def settles(self, now: datetime) -> bool:
+        """Whether a successful revoke is final now."""
+        if self.plan.revocation is Revocation.BY_EXPIRY:
+            return now >= self.expires_at
+        return self.confirmed or now >= self.plan.issue_by
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The truthful answer to a revoke (wire: design §5)."""
+
+    state: Closure
+    revoked: int
+    outstanding: tuple[Lease, ...]
+    residue: int
+
+
+def standing(lease: Lease) -> bool:
+    """Whether a lease is not ending yet."""
+    return lease.state in {LeaseState.PLANNED, LeaseState.ACTIVE}
+
+
+def overdue(lease: Lease, now: datetime) -> bool:
+    """Whether a standing lease's time is up."""
+    match lease.state:
+        case LeaseState.ACTIVE:
+            return now >= lease.expires_at
+        case LeaseState.PLANNED:
+            return now >= lease.plan.issue_by
+        case LeaseState.REVOKING | LeaseState.REVOKED:
+            return False
+
+
+def revoking(lease: Lease) -> Lease:
+    """Return the lease as due to be revoked at once."""
+    return replace(lease, state=LeaseState.REVOKING, retry_at=None, attempts=0)
+
+
+def settle_at(lease: Lease) -> datetime:
+    """Return when a revoke that succeeded now would be final."""
+    return lease.expires_at if lease.plan.revocation is Revocation.BY_EXPIRY else lease.plan.issue_by
+
+
+def failed(lease: Lease, now: datetime) -> Lease:
+    """Return the lease after a failed attempt to revoke it, to be tried again with back-off, for ever."""
+    wait = min(BACK_OFF * 2 ** min(lease.attempts, 16), BACK_OFF_CAP)
+    return replace(lease, attempts=lease.attempts + 1, retry_at=now + wait)
+
+
+def closure(outstanding: tuple[Lease, ...]) -> Closure:
+    """Say what is known of leases that are not revoked."""
+    if not outstanding:
+        return Closure.CLOSED
+    if any(lease.attempts or lease.plan.revocation is not Revocation.BY_EXPIRY for lease in outstanding):
+        return Closure.UNKNOWN
+    return Closure.PARTIAL
