@@ -1,0 +1,108 @@
+"""Rows as bytes, and back, exactly. Scopes are stored in wire form, so that the database can be read with any tool.
+
+Every field of a dataclass is stored under its name; one added later needs a default and nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import TypeVar
+
+import msgspec
+
+from remit.core import scope as scopes
+from remit.core.scope import Detail
+from remit.core.task import Grant, Head, Lease, Plan
+from remit.errors import IntegrityError, InvalidRequestError, RemitError
+from remit.ports import Resource
+
+T = TypeVar("T")
+
+_EMPTY = {"type": "", "resource": "", "fields": ()}  # stands for a detail until its wire form is parsed
+_NAMES: Mapping[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in fields(kind)) for kind in (Grant, Lease, Plan, Resource)
+}
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_decode = msgspec.json.Decoder(dict[str, object]).decode
+
+
+def head_bytes(head: Head) -> bytes:
+    """Write a task's head."""
+    return _written(head)
+
+
+def grant_bytes(grant: Grant) -> bytes:
+    """Write a grant."""
+    return _written(_shallow(grant) | {"scope": scopes.dump(grant.scope)})
+
+
+def lease_bytes(lease: Lease) -> bytes:
+    """Write a lease with its plan."""
+    plan = _shallow(lease.plan) | {"detail": scopes.dump((lease.plan.detail,))[0]}
+    return _written(_shallow(lease) | {"plan": plan})
+
+
+def resource_bytes(resource: Resource) -> bytes:
+    """Write a resource."""
+    return _written(_shallow(resource) | {"bound": scopes.dump(resource.bound)})
+
+
+def read_head(data: bytes) -> Head:
+    """Read a task's head, or raise IntegrityError."""
+    return _converted(_read(data), Head)
+
+
+def read_grant(data: bytes) -> Grant:
+    """Read a grant, or raise IntegrityError."""
+    raw = _read(data)
+    return replace(_converted(raw | {"scope": ()}, Grant), scope=_scope(raw.get("scope")))
+
+
+def read_lease(data: bytes) -> Lease:
+    """Read a lease, or raise IntegrityError."""
+    raw = _read(data)
+    plan = raw.get("plan")
+    if not isinstance(plan, dict):
+        raise IntegrityError
+    lease = _converted(raw | {"plan": plan | {"detail": _EMPTY}}, Lease)
+    return replace(lease, plan=replace(lease.plan, detail=_scope([plan.get("detail")])[0]))
+
+
+def read_resource(data: bytes) -> Resource:
+    """Read a resource, or raise IntegrityError."""
+    raw = _read(data)
+    bound = raw.get("bound")
+    return replace(_converted(raw | {"bound": ()}, Resource), bound=_scope(bound) if bound else ())
+
+
+def _shallow(row: Grant | Lease | Plan | Resource) -> dict[str, object]:
+    return {name: getattr(row, name) for name in _NAMES[type(row)]}
+
+
+def _written(row: object) -> bytes:
+    try:
+        return _encode(row)
+    except (TypeError, ValueError, OverflowError) as error:  # a lone surrogate, a naive type: not storable
+        raise InvalidRequestError("the request holds a value that cannot be stored") from error
+
+
+def _read(data: bytes) -> dict[str, object]:
+    try:
+        return _decode(data)
+    except msgspec.MsgspecError as error:
+        raise IntegrityError from error
+
+
+def _converted(raw: Mapping[str, object], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(raw, kind)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise IntegrityError from error
+
+
+def _scope(raw: object) -> tuple[Detail, ...]:
+    try:
+        return scopes.parse(raw)
+    except RemitError as error:
+        raise IntegrityError from error

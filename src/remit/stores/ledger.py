@@ -1,0 +1,225 @@
+"""What a group of commits does to the state: every check, and the rows to write. No SQL, no I/O of its own.
+
+- A commit is checked against the group so far and the stored rows; if it raises, it leaves nothing in the group.
+- Sealing tags the rows and works out the new sums and frontier. They count only once ``Sealed.accept`` is called,
+  after the medium has the group: a group that fails leaves the ledger as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from remit.core.audit import Event, encode
+from remit.core.task import Change
+from remit.core.tree import Frontier, Tile, leaf_hash
+from remit.errors import ConflictError, NotFoundError
+from remit.ports import Burn, DeleteResource, PutResource, PutSecret, SealedSecret, Spend, Write
+from remit.stores import codec
+from remit.stores.tags import Key, Rows, Sums, Tags, Top, Values
+
+TASKS_KEPT = 4_096  # sums of tasks held in memory; others are read again when touched
+WEIGHTS_KEPT = 65_536  # as above, for rows below no task
+
+Row = tuple[Key, Values, bytes]  # key, columns, tag
+Fresh = dict[Key, Values | None]  # None: to be deleted
+
+
+class Ledger:
+    """The sums over all stored rows, and the frontier of the audit tree."""
+
+    def __init__(self, rows: Rows, tags: Tags, tree: Frontier, total: int) -> None:
+        """Start from what is stored, already verified."""
+        self.rows, self.tags, self.tree, self.total = rows, tags, tree, total
+        self._tasks: dict[str, Sums] = {}
+        self._weights: dict[Key, int] = {}
+
+    def sums(self, task: str) -> Sums:
+        """Return the sums of a task, verified when they are read anew."""
+        known = self._tasks.get(task)
+        if known is None:
+            stored = self.tags.task(self.rows, task)
+            known = self._tasks[task] = stored.sums if stored else Sums()
+        return known
+
+    def weight(self, key: Key) -> int:
+        """Return the weight of a stored row that hangs below no task; 0 when there is none."""
+        known = self._weights.get(key)
+        if known is not None:
+            return known
+        stored = self.rows.one(key)
+        return self.tags.check(key, *stored) if stored else 0
+
+    def keep(self, weights: dict[Key, int]) -> None:
+        """Remember the weights of rows just written, and forget what there is too much of."""
+        self._weights.update(weights)
+        if len(self._weights) > WEIGHTS_KEPT:
+            self._weights.clear()
+        if len(self._tasks) > TASKS_KEPT:
+            self._tasks.clear()
+
+
+@dataclass(slots=True)
+class Sealed:
+    """A group ready to be written."""
+
+    tree: Frontier
+    total: int
+    tag: bytes = b""  # of the state
+    puts: dict[str, list[Row]] = field(default_factory=dict)  # by kind
+    deletes: dict[str, list[Key]] = field(default_factory=dict)
+    entries: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # seq, leaf, leaf hash
+    tiles: Sequence[Tile] = ()
+    tasks: dict[str, Sums] = field(default_factory=dict)  # new sums, with the changed weights only; 0: gone
+    weights: dict[Key, int] = field(default_factory=dict)  # as above, of rows below no task
+
+    def accept(self, ledger: Ledger) -> None:
+        """Make the group part of the ledger, once the medium has it."""
+        ledger.tree, ledger.total = self.tree, self.total
+        for task, change in self.tasks.items():
+            sums = ledger.sums(task)
+            sums.rev, sums.weight, sums.total = change.rev, change.weight, change.total
+            sums.weights.update(change.weights)
+            for part in [part for part, weight in change.weights.items() if not weight]:
+                del sums.weights[part]
+        ledger.keep(self.weights)
+
+
+class Group:
+    """Commits that share one transaction."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Start an empty group."""
+        self._ledger = ledger
+        self._rows: Fresh = {}
+        self._leaves: list[bytes] = []
+
+    def take(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
+        """Add one commit, or raise and add nothing."""
+        first = self._ledger.tree.size + len(self._leaves)
+        leaves = [encode(seq, event) for seq, event in enumerate(events, first)]
+        fresh: Fresh = {}
+        for write in writes:
+            self._write(fresh, write)
+        self._rows.update(fresh)
+        self._leaves += leaves
+
+    def _write(self, fresh: Fresh, write: Write) -> None:
+        match write:
+            case Change():
+                self._change(fresh, write)
+            case Spend():
+                fresh["spends", write.task, write.grant, write.index] = (write.used,)
+            case PutResource():
+                fresh["resources", write.resource.name] = (codec.resource_bytes(write.resource),)
+            case DeleteResource():
+                self._delete(fresh, write.name)
+            case PutSecret():
+                self._put_secret(fresh, write.secret)
+            case Burn():
+                self._burn(fresh, write)
+
+    def _change(self, fresh: Fresh, change: Change) -> None:
+        head = change.head
+        key = ("tasks", head.id)
+        pending = fresh.get(key, self._rows.get(key))
+        rev = pending.rev if isinstance(pending, Top) else self._ledger.sums(head.id).rev
+        if rev != change.base or head.rev != change.base + 1:
+            raise ConflictError
+        fresh[key] = Top(head.id, head.rev, int(head.closed), codec.head_bytes(head))
+        for grant in change.grants:
+            fresh["grants", head.id, grant.id] = (head.rev, codec.grant_bytes(grant))
+        for lease in change.leases:
+            fresh["leases", head.id, lease.id] = (head.rev, codec.lease_bytes(lease))
+        for lease_id in change.forget:
+            fresh["leases", head.id, lease_id] = None
+
+    def _delete(self, fresh: Fresh, name: str) -> None:
+        if self._stored(fresh, ("resources", name)) is None:
+            raise NotFoundError
+        fresh["resources", name] = None
+        pending = {**self._rows, **fresh}
+        names = {key[1] for key, row in pending.items() if key[0] == "secrets" and row and row[1] == name}
+        for secret in names.union(self._ledger.rows.secrets_of(name)):
+            row = self._stored(fresh, ("secrets", secret))
+            if row and row[1] == name:
+                fresh["secrets", secret] = None
+
+    def _put_secret(self, fresh: Fresh, secret: SealedSecret) -> None:
+        key = ("secrets", secret.name)
+        row = self._stored(fresh, key)
+        if secret.version != (int(row[0]) if row else 0) + 1:
+            raise ConflictError
+        fresh[key] = (secret.version, secret.resource, secret.destination, secret.sealed)
+
+    def _burn(self, fresh: Fresh, burn: Burn) -> None:
+        if self._stored(fresh, ("burns", burn.digest)) is not None:
+            raise ConflictError
+        fresh["burns", burn.digest] = (burn.until.astimezone(UTC).isoformat(timespec="microseconds"),)
+
+    def _stored(self, fresh: Fresh, key: Key) -> Values | None:
+        for rows in (fresh, self._rows):
+            if key in rows:
+                return rows[key]
+        found = self._ledger.rows.one(key)
+        return found[0] if found else None
+
+    def purge(self, now: datetime) -> None:
+        """Add the deletion of burns that are over."""
+        for digest in self._ledger.rows.burnt_before(now.astimezone(UTC).isoformat(timespec="microseconds")):
+            self._rows["burns", digest] = None
+
+    # -- sealing ----------------------------------------------------------------------------------------------------
+
+    def seal(self) -> Sealed:
+        """Tag the rows, and work out what the sums and the tree will be."""
+        ledger = self._ledger
+        hashes = [leaf_hash(leaf) for leaf in self._leaves]
+        tree, tiles = ledger.tree.grow(hashes)
+        sealed = Sealed(tree, ledger.total, tiles=tiles)
+        sealed.entries = list(zip(range(ledger.tree.size, tree.size), self._leaves, hashes, strict=True))
+        tops = []
+        for key, values in self._rows.items():
+            if isinstance(values, Top):
+                tops.append(values)
+            elif key[0] in {"grants", "leases"}:
+                self._part(sealed, key, values)
+            else:
+                self._single(sealed, key, values)
+        for top in tops:
+            self._top(sealed, top)
+        sealed.tag = ledger.tags.state(tree, sealed.total)
+        return sealed
+
+    def _part(self, sealed: Sealed, key: Key, values: Values | None) -> None:
+        kind, task, part = map(str, key)
+        sums = self._ledger.sums(task)
+        change = sealed.tasks.get(task)
+        if change is None:
+            change = sealed.tasks[task] = Sums(total=sums.total)
+        weight = self._row(sealed, key, values)
+        change.total += weight - sums.weights.get((kind, part), 0)
+        change.weights[kind, part] = weight
+
+    def _single(self, sealed: Sealed, key: Key, values: Values | None) -> None:
+        weight = self._row(sealed, key, values)
+        sealed.total += weight - self._ledger.weight(key)
+        sealed.weights[key] = weight
+
+    def _row(self, sealed: Sealed, key: Key, values: Values | None) -> int:
+        kind = str(key[0])
+        if values is None:
+            sealed.deletes.setdefault(kind, []).append(key)
+            return 0
+        tag, weight = self._ledger.tags.row(key, values)
+        sealed.puts.setdefault(kind, []).append((key, values, tag))
+        return weight
+
+    def _top(self, sealed: Sealed, top: Top) -> None:
+        sums = self._ledger.sums(top.id)
+        change = sealed.tasks.setdefault(top.id, Sums(total=sums.total))
+        change.rev, change.weight = top.rev, self._ledger.tags.top(top)
+        sealed.total += change.weight - sums.weight
+        tag = self._ledger.tags.tree(top, change.total)
+        sealed.puts.setdefault("tasks", []).append((("tasks", top.id), top[1:], tag))

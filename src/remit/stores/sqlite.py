@@ -1,0 +1,338 @@
+"""State and audit in one SQLite file: WAL, FULL, one writer thread, group commit.
+
+- Commits queue in order of calls. The writer takes all that wait, checks each against the ledger, writes those that
+  hold in one transaction, and answers after it is on the disk: one fsync for many callers.
+- A commit that conflicts fails alone. When the medium fails the whole group does, and nothing of it stays.
+- The directory holds ``remit.db`` (0600) and ``lock``; one process serves it at a time.
+- Opening verifies every head, resource, secret and counter and the audit tree; ``load`` verifies a task's rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from remit.core.audit import Entry, Event
+from remit.core.task import Change, Task, nothing
+from remit.core.tree import Frontier, Range
+from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
+from remit.ports import Resource, SealedSecret, Sealer, Spend, Write
+from remit.stores import codec, private
+from remit.stores.ledger import Group, Ledger, Sealed
+from remit.stores.sqlite_rows import SQL, SqliteRows, connect, meaning, migrate, single, translated
+from remit.stores.tags import Tags
+
+GROUP = 1_024  # commits that share one transaction at most
+CHUNK = 128  # audit entries in one INSERT at most
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Request(NamedTuple):
+    writes: Sequence[Write]
+    events: Sequence[Event]
+    answer: asyncio.Future[None]
+
+
+_Outcome = tuple[_Request, Exception | None]
+
+
+class SqliteStore:
+    """The embedded store."""
+
+    def __init__(self, directory: Path, sealer: Sealer) -> None:
+        """Open the state in ``directory``, making it if there is none.
+
+        UnavailableError when another process serves it or the medium fails; IntegrityError when modes are too loose,
+        or when what is stored does not verify.
+        """
+        private.make_directory(directory)
+        self._lock = private.lock(directory / "lock")
+        try:
+            self._open(directory / "remit.db", Tags(sealer.mac))
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open(self, path: Path, tags: Tags) -> None:
+        private.make_file(path)
+        with translated():
+            writing = connect(path)
+            try:
+                self._writer = _Writer(writing, tags)
+                self._reading = connect(path)
+                self._reading.execute("PRAGMA query_only = ON")
+            except BaseException:
+                writing.close()
+                raise
+        self._tags = tags
+        self._rows = SqliteRows(self._reading)
+        self._readers = ThreadPoolExecutor(1, "remit-reader")
+        self._closed = False
+        self._writer.start()
+
+    @property
+    def failure(self) -> RemitError | None:
+        """Why the last group of commits was lost to the medium; None while the state can be written."""
+        return self._writer.failure
+
+    async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
+        """Make everything durable, or raise and change nothing. A caller cancelled while it waits does not know."""
+        if self._closed:
+            raise UnavailableError("the state is closed")
+        answer = asyncio.get_running_loop().create_future()
+        self._writer.queue.put(_Request(writes, events, answer))
+        await answer
+
+    async def _read(self, work: Callable[Concatenate[SqliteRows, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._closed:
+            raise UnavailableError("the state is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._transact, work, args, kwargs)
+
+    def _transact(self, work: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]) -> T:
+        with translated():
+            self._reading.execute("BEGIN")
+            try:
+                return work(self._rows, *args, **kwargs)
+            finally:
+                self._reading.execute("COMMIT")
+
+    async def load(self, task_id: str) -> Task:
+        """Return a task, verified; NotFoundError, or IntegrityError when a row was changed, removed or put back."""
+        return await self._read(self._load, task_id)
+
+    def _load(self, rows: SqliteRows, task_id: str) -> Task:
+        stored = self._tags.task(rows, task_id)
+        if stored is None:
+            raise NotFoundError
+        head = codec.read_head(stored.head)
+        grants = tuple(map(codec.read_grant, stored.grants))
+        leases = tuple(map(codec.read_lease, stored.leases))
+        return nothing(task_id).apply(Change(0, head, grants, leases))
+
+    async def unsettled(self) -> Sequence[str]:
+        """Return the ids of tasks that are open or have leases that are not forgotten."""
+        return await self._read(_names, "unsettled")
+
+    async def tasks(self, limit: int) -> Sequence[str]:
+        """Return the ids of the newest tasks, newest first."""
+        return await self._read(_names, "newest", limit)
+
+    async def spent(self, task_id: str) -> Sequence[Spend]:
+        """Return the counters of a task."""
+        return await self._read(self._spent, task_id)
+
+    def _spent(self, rows: SqliteRows, task_id: str) -> list[Spend]:
+        found = rows.all("spent", task_id)
+        for row in found:
+            single(self._tags, "spends", row)
+        return [Spend(str(task), str(grant), int(index), int(used)) for task, grant, index, used, _ in found]
+
+    async def resources(self) -> Sequence[Resource]:
+        """Return all resources, by name."""
+        return await self._read(self._resources)
+
+    def _resources(self, rows: SqliteRows) -> list[Resource]:
+        found = rows.all("all resources")
+        for row in found:
+            single(self._tags, "resources", row)
+        return [codec.read_resource(body) for _, body, _ in found if isinstance(body, bytes)]
+
+    async def secret(self, name: str) -> SealedSecret:
+        """Return the newest version of a sealed secret, or raise NotFoundError."""
+        return await self._read(self._secret, name)
+
+    def _secret(self, rows: SqliteRows, name: str) -> SealedSecret:
+        found = rows.one(("secrets", name))
+        if found is None:
+            raise NotFoundError
+        (version, resource, destination, sealed), _ = found
+        self._tags.check(("secrets", name), *found)
+        if not isinstance(sealed, bytes):
+            raise IntegrityError
+        return SealedSecret(name, int(version), str(resource), str(destination), sealed)
+
+    async def entries(self, start: int, limit: int) -> Sequence[Entry]:
+        """Return audit entries from sequence number ``start``."""
+        return await self._read(SqliteRows.entries, start, limit)
+
+    async def size(self) -> int:
+        """Return the number of audit entries."""
+        return self._writer.ledger.tree.size
+
+    async def leaves(self, start: int, end: int) -> Sequence[bytes]:
+        """Return the leaf hashes (32 bytes each) of entries ``start`` (inclusive) to ``end`` (exclusive)."""
+        return await self._read(SqliteRows.leaves, start, end)
+
+    async def root(self, size: int | None = None) -> tuple[int, bytes]:
+        """Return the size and the root of the audit tree, or of its first ``size`` entries; NotFoundError beyond."""
+        tree = self._writer.ledger.tree
+        if size is not None and size != tree.size:
+            if not 0 <= size < tree.size:
+                raise NotFoundError
+            tree = await self._read(SqliteRows.frontier, 0, size)
+        return tree.size, tree.root()
+
+    async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
+        """Return the root over each range of entries: the proof for a path of ``core.tree``."""
+        return await self._read(_nodes, path)
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of the file and the lock."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.queue.put(None)
+        await asyncio.get_running_loop().run_in_executor(self._readers, self._let_go)
+        self._readers.shutdown()
+        os.close(self._lock)
+
+    def _let_go(self) -> None:
+        self._writer.join()
+        self._reading.close()
+        with suppress(sqlite3.Error):
+            self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._writer.connection.close()
+
+
+def _names(rows: SqliteRows, name: str, *values: int) -> list[str]:
+    return [str(row[0]) for row in rows.all(name, *values)]
+
+
+def _nodes(rows: SqliteRows, path: Sequence[Range]) -> list[bytes]:
+    return [rows.frontier(start, end).root() for start, end in path]
+
+
+class _Writer(Thread):
+    """Owns the connection that writes."""
+
+    def __init__(self, connection: sqlite3.Connection, tags: Tags) -> None:
+        super().__init__(name="remit-writer", daemon=True)
+        self.connection = connection
+        self.queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self.failure: RemitError | None = None
+        migrate(connection)
+        rows = SqliteRows(connection)
+        _start(connection, tags)
+        tree, total, self._tag = rows.state(tags)
+        self.ledger = Ledger(rows, tags, tree, total)
+
+    def run(self) -> None:
+        while True:
+            requests, last = self._waiting()
+            if requests:
+                _answer(self._group(requests))
+            if last:
+                return
+
+    def _waiting(self) -> tuple[list[_Request], bool]:
+        requests: list[_Request] = []
+        request = self.queue.get()
+        while request is not None:
+            requests.append(request)
+            if self.queue.empty() or len(requests) == GROUP:
+                return requests, False
+            request = self.queue.get()
+        return requests, True
+
+    def _group(self, requests: list[_Request]) -> list[_Outcome]:
+        group = Group(self.ledger)
+        outcomes = [(request, _taken(group, request)) for request in requests]
+        if all(outcome for _, outcome in outcomes):
+            return outcomes
+        try:
+            self._write(group.seal())
+        except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told, and the writer lives on
+            lost = meaning(error) if isinstance(error, sqlite3.Error) else error
+            self.failure = lost if isinstance(lost, RemitError) else UnavailableError()
+            return [(request, outcome or lost) for request, outcome in outcomes]
+        self.failure = None
+        return outcomes
+
+    def _write(self, sealed: Sealed) -> None:
+        run = self.connection.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            self._write_rows(sealed)
+            self._write_state(sealed)
+            run("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                run("ROLLBACK")
+            raise
+        self._tag = sealed.tag
+        sealed.accept(self.ledger)
+
+    def _write_state(self, sealed: Sealed) -> None:
+        # INVARIANT: the state row is as this writer left it; otherwise somebody else writes here.
+        values = (sealed.tree.size, sealed.tag, self._tag)
+        if self.connection.execute(SQL["put state"], values).rowcount != 1:
+            raise IntegrityError("the state was changed outside remit")
+
+    def _write_rows(self, sealed: Sealed) -> None:
+        many = self.connection.executemany
+        for kind, keys in sealed.deletes.items():
+            many(SQL[f"delete {kind}"], [key[1:] for key in keys])
+        for kind, rows in sealed.puts.items():
+            many(SQL[f"put {kind}"], [(*key[1:], *values, tag) for key, values, tag in rows])
+        done = 0
+        while done < len(sealed.entries):
+            count = min(CHUNK, 1 << ((len(sealed.entries) - done).bit_length() - 1))
+            chunk = sealed.entries[done : done + count]
+            values = [value for seq, leaf, digest in chunk for value in (seq, leaf.decode(), digest)]
+            self.connection.execute(_INSERTS[count], values)
+            done += count
+        if sealed.tiles:
+            many(SQL["put tiles"], sealed.tiles)
+
+
+# One statement for many entries: SQLite gives up the interpreter's lock at every step, and each time a busy event loop
+# may keep it for milliseconds.
+_INSERTS = {
+    1 << power: SQL["put entries"].rstrip(";") + ", (?, ?, ?)" * ((1 << power) - 1)
+    for power in range(CHUNK.bit_length())
+}
+
+
+def _start(connection: sqlite3.Connection, tags: Tags) -> None:
+    (new,) = connection.execute(SQL["new"]).fetchone()
+    if new:
+        connection.execute(SQL["start state"], (tags.state(Frontier(), 0),))
+
+
+def _taken(group: Group, request: _Request) -> Exception | None:
+    try:
+        group.take(request.writes, request.events)
+    except sqlite3.Error as error:
+        return meaning(error)
+    except Exception as error:  # noqa: BLE001 - the caller is told, and the others go on
+        return error
+    return None
+
+
+def _answer(outcomes: list[_Outcome]) -> None:
+    loops: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+    for outcome in outcomes:
+        loops.setdefault(outcome[0].answer.get_loop(), []).append(outcome)
+    for loop, some in loops.items():
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            loop.call_soon_threadsafe(_resolve, some)
+
+
+def _resolve(outcomes: list[_Outcome]) -> None:
+    for request, error in outcomes:
+        if request.answer.done():  # cancelled
+            continue
+        if error is None:
+            request.answer.set_result(None)
+        else:
+            request.answer.set_exception(error)

@@ -1,0 +1,183 @@
+"""One SQLite connection: opening it, its migrations, its rows by key, and what its errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from remit.core.audit import Entry
+from remit.core.tree import TILE, Frontier
+from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
+from remit.stores.tags import Key, Part, Tags, Top, Values, edited
+
+APPLICATION_ID = 0x72656D74  # "remt"
+BUSY = 2.0  # seconds to wait for somebody else's lock before giving up
+WAL_PAGES = 4_000  # pages in the log before they are moved into the database
+SINGLE_KINDS = ("spends", "resources", "secrets", "burns")
+
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_MEDIUM = {
+    sqlite3.SQLITE_FULL: "the disk is full, so nothing can be recorded",
+    sqlite3.SQLITE_BUSY: "another program has locked the state",
+    sqlite3.SQLITE_LOCKED: "another program has locked the state",
+    sqlite3.SQLITE_READONLY: "the state cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "the state cannot be opened",
+    sqlite3.SQLITE_PERM: "the state cannot be opened",
+}
+
+
+def _statements() -> dict[str, str]:
+    text = (resources.files("remit.stores") / "sqlite.sql").read_text("utf-8")
+    named = (part.partition("\n") for part in text.split("-- name: ")[1:])
+    return {name.strip(): statement.strip() for name, _, statement in named}
+
+
+SQL = _statements()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise SQLite's errors as what they mean: the medium fails, or what is on it is broken."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise meaning(error) from error
+
+
+def meaning(error: sqlite3.Error) -> RemitError:
+    """Return the RemitError for an error of SQLite."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return UnavailableError("the state cannot be read or written now")
+    if code & 0xFF in _BROKEN:
+        return IntegrityError("the state's database is damaged", help="restore it from a copy")
+    return UnavailableError(_MEDIUM.get(code & 0xFF, "the state cannot be read or written now"))
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a connection that makes every commit durable before it returns."""
+    connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        f"wal_autocheckpoint = {WAL_PAGES}",
+        "secure_delete = ON",
+        "trusted_schema = OFF",
+        "cell_size_check = ON",
+        "temp_store = MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema up to date, one file and one transaction at a time; refuse one from a newer remit."""
+    files = sorted(
+        (file for file in (resources.files("remit.stores") / "migrations").iterdir() if file.name.endswith(".sql")),
+        key=lambda file: file.name,
+    )
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if version > len(files) or application not in {0, APPLICATION_ID}:
+        raise IntegrityError("the state was written by a newer remit, or by another program")
+    for number, file in enumerate(files[version:], version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {file.read_text('utf-8')}\n"
+            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
+        )
+
+
+class SqliteRows:
+    """The rows of one connection; an implementation of ``tags.Rows``, and the reads of the audit tree."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Read through ``connection``."""
+        self._connection = connection
+
+    def all(self, name: str, *values: str | int) -> list[Values]:
+        """Return all rows of a named statement."""
+        return self._connection.execute(SQL[name], values).fetchall()
+
+    def head(self, task: str) -> tuple[Top, bytes] | None:
+        """Return the head of a task and its tag."""
+        row = self._connection.execute(SQL["head"], (task,)).fetchone()
+        return (Top(*row[:4]), row[4]) if row else None
+
+    def parts(self, kind: str, task: str) -> Sequence[Part]:
+        """Return the grants or the leases of a task, in the order they were made."""
+        return [Part(*row) for row in self._connection.execute(SQL[f"parts {kind}"], (task,))]
+
+    def one(self, key: Key) -> tuple[Values, bytes] | None:
+        """Return a resource, secret, counter or burn, and its tag."""
+        row = self._connection.execute(SQL[f"one {key[0]}"], key[1:]).fetchone()
+        return (row[:-1], row[-1]) if row else None
+
+    def secrets_of(self, resource: str) -> Sequence[str]:
+        """Return the names of the secrets of a resource."""
+        return [str(name) for (name,) in self.all("secrets of", resource)]
+
+    def burnt_before(self, until: str) -> Sequence[str]:
+        """Return the digests of burns that are over."""
+        return [str(digest) for (digest,) in self.all("burnt before", until)]
+
+    def entries(self, start: int, limit: int) -> list[Entry]:
+        """Return audit entries from ``start``."""
+        rows = self._connection.execute(SQL["entries"], (start, limit))
+        return [Entry(seq, leaf.encode()) for seq, leaf in rows]
+
+    def leaves(self, start: int, end: int) -> list[bytes]:
+        """Return the leaf hashes of a range of entries."""
+        return [row[0] for row in self._connection.execute(SQL["leaves"], (start, end))]
+
+    def frontier(self, start: int, end: int) -> Frontier:
+        """Return the tree over a range of entries, from its whole tiles and the leaves after them."""
+        whole = (end - start) // TILE if start % TILE == 0 else 0
+        first = start // TILE
+        tiles = [row[0] for row in self._connection.execute(SQL["tiles"], (first, first + whole))]
+        tree = Frontier.over(tiles, self.leaves(start + whole * TILE, end))
+        if tree.size != end - start:
+            raise NotFoundError
+        return tree
+
+    def total(self, tags: Tags) -> int:
+        """Return the sum of weights over all that hangs below no head; IntegrityError when a tag does not hold."""
+        total = sum(tags.top(Top(*row)) for row in self._connection.execute(SQL["all tasks"]))
+        for kind in SINGLE_KINDS:
+            for row in self._connection.execute(SQL[f"all {kind}"]):
+                total += single(tags, kind, row)
+        return total
+
+    def state(self, tags: Tags) -> tuple[Frontier, int, bytes]:
+        """Return the audit tree, the sum of weights and the state's tag, verified, or raise IntegrityError."""
+        row = self._connection.execute(SQL["state"]).fetchone()
+        (last,) = self._connection.execute(SQL["last entry"]).fetchone()
+        size = 0 if last is None else last + 1
+        if row is None or row[0] != size:
+            raise IntegrityError("audit entries are missing", help="restore the state from a copy")
+        try:
+            tree = self.frontier(0, size)
+        except NotFoundError:
+            raise IntegrityError("audit entries are missing", help="restore the state from a copy") from None
+        total = self.total(tags)
+        if tags.state(tree, total) != row[1]:
+            raise IntegrityError(
+                "the state does not verify: it was changed outside remit, or its key is another",
+                help="restore the state together with its `kek`",
+            )
+        return tree, total, row[1]
+
+
+def single(tags: Tags, kind: str, row: Values) -> int:
+    """Return the weight of a whole row that hangs below no head, or raise IntegrityError."""
+    *values, tag = row
+    keys = 3 if kind == "spends" else 1
+    if not isinstance(tag, bytes):
+        raise edited(kind)
+    return tags.check((kind, *map(_key, values[:keys])), tuple(values[keys:]), tag)
+
+
+def _key(value: str | int | bytes) -> str | int:
+    return value if isinstance(value, int) else str(value)

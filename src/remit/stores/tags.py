@@ -1,0 +1,145 @@
+"""Tags on stored rows, and the sums that make a missing or an old row visible.
+
+- Each row carries a tag, half of a MAC over its kind, key, revision and body. The other half is its weight.
+- The tag of a task's head covers the sum of the weights of its grants and leases: a row that was deleted, or put back
+  from an older copy, breaks the task. The tag of the state covers the sum over heads, resources, secrets, counters and
+  burns, and the frontier of the audit tree: an older task beside newer entries breaks the state.
+- Weights are never stored, so nobody without the key can find another set of rows with the same sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from remit.core.tree import Frontier
+from remit.errors import IntegrityError
+
+HALF = 16  # bytes of a tag, and of a weight
+
+Mac = Callable[[bytes], bytes]
+Key = tuple[str | int, ...]  # kind, then what identifies the row
+Values = tuple[str | int | bytes, ...]  # the other columns; bytes, if any, come last
+
+_json = msgspec.json.encode
+
+
+class Part(NamedTuple):
+    """A stored grant or lease."""
+
+    id: str
+    rev: int
+    body: bytes
+    tag: bytes
+
+
+class Top(NamedTuple):
+    """A task's head as stored, before its tag."""
+
+    id: str
+    rev: int
+    closed: int
+    body: bytes
+
+
+class Rows(Protocol):
+    """Stored rows by key."""
+
+    def head(self, task: str) -> tuple[Top, bytes] | None:
+        """Return the head of a task and its tag."""
+        ...
+
+    def parts(self, kind: str, task: str) -> Sequence[Part]:
+        """Return the grants or the leases of a task, in the order they were made."""
+        ...
+
+    def one(self, key: Key) -> tuple[Values, bytes] | None:
+        """Return a resource, secret, counter or burn, and its tag."""
+        ...
+
+    def secrets_of(self, resource: str) -> Sequence[str]:
+        """Return the names of the secrets of a resource."""
+        ...
+
+    def burnt_before(self, until: str) -> Sequence[str]:
+        """Return the digests of burns that are over."""
+        ...
+
+
+@dataclass(slots=True)
+class Sums:
+    """What is held in memory of a task's rows. ``weights`` has a key (kind, id) for each grant and lease."""
+
+    rev: int = 0
+    weight: int = 0  # of the head
+    total: int = 0
+    weights: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+class Stored(NamedTuple):
+    """A task's rows, verified."""
+
+    head: bytes
+    grants: Sequence[bytes]
+    leases: Sequence[bytes]
+    sums: Sums
+
+
+class Tags:
+    """Makes and checks tags. A MAC input is a JSON list, then a line feed, which JSON cannot hold, then the body."""
+
+    def __init__(self, mac: Mac) -> None:
+        self._mac = mac
+
+    def row(self, key: Key, values: Values) -> tuple[bytes, int]:
+        """Return the tag and the weight of a row."""
+        body = b""
+        if values and isinstance(values[-1], bytes):
+            body, values = values[-1], values[:-1]
+        digest = self._mac(_json((*key, *values)) + b"\n" + body)
+        return digest[:HALF], int.from_bytes(digest[HALF:], "big")
+
+    def check(self, key: Key, values: Values, tag: bytes) -> int:
+        """Return the weight of a row whose tag holds, or raise IntegrityError."""
+        right, weight = self.row(key, values)
+        if right != tag:  # what is compared came from the disk, where timing tells nobody anything
+            raise edited(str(key[0]))
+        return weight
+
+    def top(self, top: Top) -> int:
+        """Return the weight of a head."""
+        return self.row(("tasks", top.id), top[1:])[1]
+
+    def tree(self, top: Top, total: int) -> bytes:
+        """Return the tag of a head, which covers the sum of its task's rows."""
+        return self.row(("tree", f"{total:x}", top.id), top[1:])[0]
+
+    def state(self, tree: Frontier, total: int) -> bytes:
+        """Return the tag of the state: the audit tree, and the sum over all that hangs below no head."""
+        return self.row(("state", f"{total:x}", tree.size), (b"".join(tree.peaks),))[0]
+
+    def task(self, rows: Rows, task: str) -> Stored | None:
+        """Read a task; None when there is none, IntegrityError when a row is wrong, missing or old."""
+        found = rows.head(task)
+        if found is None:
+            return None
+        top, tag = found
+        parts = {kind: rows.parts(kind, task) for kind in ("grants", "leases")}
+        weights = {
+            (kind, part.id): self.check((kind, task, part.id), (part.rev, part.body), part.tag)
+            for kind, some in parts.items()
+            for part in some
+        }
+        sums = Sums(top.rev, self.top(top), sum(weights.values()), weights)
+        if self.tree(top, sums.total) != tag:
+            raise edited("tasks")
+        grants, leases = ([part.body for part in some] for some in parts.values())
+        return Stored(top.body, grants, leases, sums)
+
+
+def edited(kind: str) -> IntegrityError:
+    """Return the error for a row that remit did not write like this."""
+    return IntegrityError(f"`{kind}` was changed outside remit", help="restore the state from a copy")
