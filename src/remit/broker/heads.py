@@ -122,10 +122,10 @@ class Heads:
     def check(self, grant_id: str) -> Live:
         """Return the compiled grant if it is live now, else say why not."""
         live = self.live(grant_id)
-        if live.ended:
-            raise RevokedError
         if self.now() >= live.expires_at:
             raise ExpiredError
+        if live.ended:
+            raise RevokedError
         return live
 
     def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None) -> Task:
