@@ -1,0 +1,91 @@
+"""The one reader of JSON from outside: what two readers could read differently is refused.
+
+Refused: duplicate names, ``NaN`` and infinities, whole numbers beyond 2^53 - 1 and fractions beyond a double (RFC 8259
+§6, RFC 7493), lone surrogates, encodings other than UTF-8, a byte order mark, and what is too large or nested too deep.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+from remit.errors import InvalidRequestError, TooLargeError
+
+MAX_SIZE = 65_536  # bytes
+MAX_DEPTH = 32  # of arrays and objects
+MAX_INT = 2**53 - 1
+_MAX_DIGITS = 17  # of the longest whole number within MAX_INT, with its sign
+
+
+def read_json(raw: bytes | str, *, limit: int = MAX_SIZE, depth: int = MAX_DEPTH) -> object:
+    """Return the value of a JSON text, or raise InvalidRequestError (TooLargeError beyond ``limit`` bytes)."""
+    try:
+        data = raw.encode() if isinstance(raw, str) else raw
+        if len(data) > limit:
+            raise TooLargeError(f"JSON of at most {limit} bytes is accepted")
+        value: object = _DECODER.decode(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"this is not JSON that every reader reads the same: {_why(error)}") from error
+    _check(value, depth)
+    return value
+
+
+class _NotStrictError(ValueError):
+    """JSON that some readers accept; the message is safe for the caller."""
+
+
+def _why(error: ValueError | RecursionError) -> str:
+    match error:
+        case _NotStrictError():
+            return str(error)
+        case json.JSONDecodeError():
+            return f"syntax at character {error.pos}"
+        case UnicodeError():
+            return "text that is not UTF-8"
+    return "too deep"
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _NotStrictError("a name occurs twice in one object")
+    return found
+
+
+def _constant(_: str) -> object:
+    raise _NotStrictError("a number that is not finite")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MAX_DIGITS or abs(int(text)) > MAX_INT:
+        raise _NotStrictError("a whole number beyond 2^53 - 1")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _NotStrictError("a number that is not finite")
+    return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_constant, parse_int=_whole, parse_float=_fraction
+)
+
+
+def _check(value: object, depth: int) -> None:
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, dict | list):
+        if depth < 1:
+            raise InvalidRequestError("the JSON is nested too deep")
+        for name in value if isinstance(value, dict) else ():
+            _check_text(name)
+        for item in value.values() if isinstance(value, dict) else value:
+            _check(item, depth - 1)
+
+
+def _check_text(text: str) -> None:
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise InvalidRequestError("the JSON holds half of a surrogate pair")
