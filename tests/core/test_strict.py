@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.core.strict import MAX_DEPTH, MAX_INT, read_json
-from remit.errors import InvalidRequestError, RemitError, TooLargeError
+from remit.errors import InvalidRequestError, TooLargeError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 LEAF = (
@@ -26,10 +27,8 @@ def test_ordinary_json_is_read_as_it_was_written(value: object) -> None:
 
 @given(st.binary(max_size=200) | st.text(max_size=200))
 def test_hostile_bytes_are_read_or_refused_as_a_bad_request(raw: bytes | str) -> None:
-    try:
-        read_json(raw)
-    except RemitError as error:
-        assert error.status == 400
+    with suppress(InvalidRequestError):  # anything else it raises fails the test
+        json.dumps(read_json(raw), allow_nan=False)
 
 
 REFUSED = {

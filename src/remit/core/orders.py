@@ -1,0 +1,347 @@
+"""The orders on the fields of a detail: how a value is read, written back and compared. Pure.
+
+Plugins contribute tables of fields (``core.scope``), never comparison code, so the laws of the orders are proven once.
+
+- Strings compare byte for byte. Paths compare segment by segment: a literal, ``*`` for one segment that is not empty,
+  a final ``**`` for the rest, which may be empty.
+- ``at_most`` means the whole numbers from 0 to the bound: at many APIs -1 asks for everything.
+- Arguments are a closed world: named ones must be present unless ``any``, unnamed ones are refused. A child's names lie
+  between what its parent requires and what its parent names. An ``any`` on an inner node frees what is inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from remit.errors import UnknownDetailError
+
+ANY = "any"
+MAX_ITEMS = 256  # of a set or a map
+MAX_TEXT = 1_024  # characters of one string
+MAX_INT = 2**53 - 1  # RFC 8259 §6: beyond it, readers disagree
+
+Value = object  # a normal form, hashable: str, int, tuple[str, ...] or tuple of pairs
+Constraint = tuple[str, ...]  # kind, then its values as text
+
+_METHOD = re.compile(r"[A-Z][A-Z-]{0,19}")
+_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
+_TABLE = re.compile(rf"{_IDENTIFIER}\.{_IDENTIFIER}")
+_COLUMN = re.compile(_IDENTIFIER)
+_ARGUMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.\[\]-]{0,127}")
+_HTTP_ARGUMENT = re.compile(r"(?:query|header)\.|body[.\[]|(?:query|body)$")
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;=:@]|%[0-9A-F]{2})*")
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_FORBIDDEN_OCTETS = frozenset({0x2F, 0x5C, 0x25, *range(0x20), 0x7F})  # / \ % and controls, however encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How one kind of field is read, written back and compared."""
+
+    parse: Callable[[str, object], Value]
+    dump: Callable[[Value], object]
+    le: Callable[[Value, Value], bool]
+
+
+def _bad(name: str, what: str) -> UnknownDetailError:
+    return UnknownDetailError(f"`{name}` {what}")
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > MAX_TEXT or not value.isprintable():
+        raise _bad(name, f"must hold printable text of 1 to {MAX_TEXT} characters")
+    return value
+
+
+def _number(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_INT:
+        raise _bad(name, "must be a whole number of at least 1")
+    return value
+
+
+def _set_of(pattern: re.Pattern[str], what: str) -> Callable[[str, object], Value]:
+    def parse_set(name: str, value: object) -> Value:
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
+            raise _bad(name, f"must be a list of 1 to {MAX_ITEMS} {what}")
+        for item in value:
+            if not isinstance(item, str) or not pattern.fullmatch(item):
+                raise _bad(name, f"must hold {what}")
+        return tuple(sorted(set(value)))
+
+    return parse_set
+
+
+def _subset(child: Value, parent: Value) -> bool:
+    return isinstance(child, tuple) and isinstance(parent, tuple) and set(child) <= set(parent)
+
+
+def _at_most(child: Value, parent: Value) -> bool:
+    return isinstance(child, int) and isinstance(parent, int) and child <= parent
+
+
+def check_path(name: str, path: object) -> str:
+    """Return a path pattern in canonical form, or raise UnknownDetailError."""
+    if not isinstance(path, str) or not path.startswith("/") or len(path) > MAX_TEXT:
+        raise _bad(name, "must hold paths that start with `/`")
+    segments = path[1:].split("/")
+    for index, segment in enumerate(segments):
+        last = index == len(segments) - 1
+        if segment == "*" or (segment == "**" and last) or (segment == "" and last):
+            continue
+        if not segment or segment in {".", ".."} or not _SEGMENT.fullmatch(segment) or not _encoded_well(segment):
+            raise _bad(name, f"has a path that is not whole segments in canonical form: `{path}`")
+    return path
+
+
+def _encoded_well(segment: str) -> bool:
+    octets = (int(segment[i + 1 : i + 3], 16) for i, char in enumerate(segment) if char == "%")
+    return all(octet not in _FORBIDDEN_OCTETS and chr(octet) not in _UNRESERVED for octet in octets)
+
+
+def _paths(name: str, value: object) -> Value:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
+        raise _bad(name, f"must be a list of 1 to {MAX_ITEMS} paths")
+    return tuple(sorted({check_path(name, item) for item in value}))
+
+
+def path_le(child: str, parent: str) -> bool:
+    """Whether every path that ``child`` matches is matched by ``parent``. A path is its own pattern."""
+    narrow, wide = child[1:].split("/"), parent[1:].split("/")
+    for index, segment in enumerate(wide):
+        if segment == "**":
+            return True
+        if index >= len(narrow) or narrow[index] == "**":
+            return False
+        if segment == "*" and narrow[index] != "":
+            continue
+        if narrow[index] != segment:
+            return False
+    return len(narrow) == len(wide)
+
+
+def _paths_le(child: Value, parent: Value) -> bool:
+    if not isinstance(child, tuple) or not isinstance(parent, tuple):
+        return False
+    return all(any(path_le(narrow, wide) for wide in parent) for narrow in child)
+
+
+def json_text(value: object) -> str:
+    """Return the JSON text of a value: one spelling per value, so that texts compare as values."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False)
+
+
+def _constraint(name: str, value: object, *, wire: bool) -> Constraint:
+    if value == ANY:
+        return (ANY,)
+    if isinstance(value, Mapping):
+        return _bounded(name, value, wire=wire)
+    return ("one_of", _scalar(name, value, wire=wire))
+
+
+def _bounded(name: str, value: Mapping[str, object], *, wire: bool) -> Constraint:
+    if len(value) != 1:
+        raise _bad(name, "must have exactly one of `exact`, `one_of`, `at_most`, `path`")
+    [(kind, bound)] = value.items()
+    match kind:
+        case "exact":
+            return ("one_of", _scalar(name, bound, wire=wire))
+        case "one_of" if isinstance(bound, list) and 1 <= len(bound) <= MAX_ITEMS:
+            return ("one_of", *sorted({_scalar(name, item, wire=wire) for item in bound}))
+        case "at_most" if isinstance(bound, int) and not isinstance(bound, bool) and 0 <= bound <= MAX_INT:
+            return ("at_most_text" if wire else "at_most", str(bound))
+        case "path":
+            return ("path", check_path(name, bound))
+    raise _bad(name, "must have exactly one of `exact`, `one_of`, `at_most`, `path`, with a fitting value")
+
+
+def _scalar(name: str, value: object, *, wire: bool) -> str:
+    if isinstance(value, str) and len(value) <= MAX_TEXT:
+        return json_text(value)
+    if isinstance(value, bool) or value is None or (isinstance(value, int) and abs(value) <= MAX_INT):
+        if wire:
+            raise _bad(name, "is text on the wire: write its value as a string")
+        return json_text(value)
+    raise _bad(name, "must be text, a whole number, true, false or null")
+
+
+def constraint_le(child: Constraint, parent: Constraint) -> bool:
+    """Whether every value that meets ``child`` meets ``parent``."""
+    match child[0], parent[0]:
+        case _, "any":
+            return True
+        case "one_of", _:
+            return all(_meets(text, parent) for text in child[1:])
+        case ("at_most", "at_most") | ("at_most_text", "at_most_text"):
+            return int(child[1]) <= int(parent[1])
+        case "path", "path":
+            return path_le(child[1], parent[1])
+    return False
+
+
+def _meets(text: str, constraint: Constraint) -> bool:
+    match constraint[0]:
+        case "any":
+            return True
+        case "one_of":
+            return text in constraint[1:]
+        case "at_most":
+            return _within(text, int(constraint[1]))
+        case "at_most_text":  # a query or a header: the number is inside a JSON string
+            return text.startswith('"') and _within(text[1:-1], int(constraint[1]))
+        case "path":
+            value = json.loads(text)
+            return isinstance(value, str) and _is_path(value) and path_le(value, constraint[1])
+    return False
+
+
+def _within(text: str, bound: int) -> bool:
+    return _DECIMAL.fullmatch(text) is not None and int(text) <= bound
+
+
+def _is_path(value: str) -> bool:
+    if "*" in value:
+        return False
+    try:
+        check_path("path", value)
+    except UnknownDetailError:
+        return False
+    return True
+
+
+def _args(name: str, value: object, *, wire: bool = False) -> Value:
+    if value == ANY:
+        return ANY
+    if not isinstance(value, Mapping) or len(value) > MAX_ITEMS:
+        raise _bad(name, f'must be "any" or a map of at most {MAX_ITEMS} arguments')
+    for key in value:
+        if not isinstance(key, str) or not _ARGUMENT.fullmatch(key):
+            raise _bad(name, "has an argument with an impossible name")
+        if any(inner in value for inner in _outer(key)):
+            raise _bad(name, f"names `{key}` and something that it is inside of")
+    as_text = {key: wire and _on_the_wire(key) for key in value}
+    return tuple(sorted((key, _constraint(key, item, wire=as_text[key])) for key, item in value.items()))
+
+
+def _on_the_wire(key: str) -> bool:
+    if key.startswith("header.") and key != key.lower():
+        raise _bad(key, "must be in lower case, as header names are compared")
+    return key.startswith(("query.", "header."))
+
+
+def _http_args(name: str, value: object) -> Value:
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or not _HTTP_ARGUMENT.match(key):
+                raise _bad(name, "must name arguments as `query.…`, `header.…` or `body.…`")
+    return _args(name, value, wire=True)
+
+
+def _outer(key: str) -> Iterator[str]:
+    """Yield the nodes that a name is inside of, inmost first: `body.a[0].b` is in `body.a[0]`, `body.a` and `body`."""
+    for index in range(len(key) - 1, 0, -1):
+        if key[index] in ".[":
+            yield key[:index]
+
+
+def _args_le(child: Value, parent: Value) -> bool:
+    if parent == ANY:
+        return True
+    if not isinstance(child, tuple) or not isinstance(parent, tuple):
+        return False
+    narrow, wide = dict(child), dict(parent)
+    required = {key for key, constraint in parent if constraint[0] != ANY}
+    if not required <= narrow.keys() <= wide.keys():
+        return False
+    return all(constraint_le(narrow[key], wide[key]) for key in narrow)
+
+
+def args_permit(constraints: Value, args: Mapping[str, str]) -> bool:
+    """Whether ``args`` (name -> JSON text) meet the arguments of a detail, in normal form."""
+    if constraints == ANY:
+        return True
+    if not isinstance(constraints, tuple):
+        return False
+    named = dict(constraints)
+    if any(constraint[0] != ANY and key not in args for key, constraint in constraints):
+        return False
+    return all(_argument_permitted(key, text, named) for key, text in args.items())
+
+
+def _argument_permitted(key: str, text: str, named: Mapping[str, Constraint]) -> bool:
+    if key in named:
+        return _meets(text, named[key])
+    outer = next((inner for inner in _outer(key) if inner in named), None)
+    return outer is not None and named[outer][0] == ANY  # a free inner node frees what is inside it
+
+
+def _dump_constraint(constraint: Constraint) -> object:
+    match constraint[0]:
+        case "one_of":
+            values = [json.loads(text) for text in constraint[1:]]
+            return {"one_of": values} if len(values) > 1 else {"exact": values[0]}
+        case "at_most" | "at_most_text":
+            return {"at_most": int(constraint[1])}
+        case "path":
+            return {"path": constraint[1]}
+    return ANY
+
+
+def _dump_args(value: Value) -> object:
+    if not isinstance(value, tuple):
+        return ANY
+    return {key: _dump_constraint(constraint) for key, constraint in value}
+
+
+def _tools(name: str, value: object) -> Value:
+    if not isinstance(value, Mapping) or not 1 <= len(value) <= MAX_ITEMS:
+        raise _bad(name, f"must be a map of 1 to {MAX_ITEMS} tools")
+    return tuple(sorted((_text(name, tool), _args(name, args)) for tool, args in value.items()))
+
+
+def _tools_le(child: Value, parent: Value) -> bool:
+    if not isinstance(child, tuple) or not isinstance(parent, tuple):
+        return False
+    wide = dict(parent)
+    return all(tool in wide and _args_le(args, wide[tool]) for tool, args in child)
+
+
+def _columns(name: str, value: object) -> Value:
+    if not isinstance(value, Mapping) or not 1 <= len(value) <= MAX_ITEMS:
+        raise _bad(name, f"must be a map of 1 to {MAX_ITEMS} tables")
+    parse_columns = _set_of(_COLUMN, "column names")
+    return tuple(sorted((_text(name, table), parse_columns(name, columns)) for table, columns in value.items()))
+
+
+def _dump_map_of_sets(value: Value) -> object:
+    return {key: list(items) for key, items in value} if isinstance(value, tuple) else {}
+
+
+def _dump_tools(value: Value) -> object:
+    return {tool: _dump_args(args) for tool, args in value} if isinstance(value, tuple) else {}
+
+
+def _dump_set(value: Value) -> object:
+    return list(value) if isinstance(value, tuple) else []
+
+
+def _same(value: Value) -> object:
+    return value
+
+
+AT_MOST = Order(_number, _same, _at_most)
+PATHS = Order(_paths, _dump_set, _paths_le)
+ARGS = Order(_http_args, _dump_args, _args_le)
+TOOLS = Order(_tools, _dump_tools, _tools_le)
+METHODS = Order(_set_of(_METHOD, "HTTP methods"), _dump_set, _subset)
+TABLES = Order(_set_of(_TABLE, "tables as schema.table"), _dump_set, _subset)
+COLUMNS = Order(_columns, _dump_map_of_sets, _subset)  # compared for each table
+
+
+def among(*names: str) -> Order:
+    """Return the order of subsets of ``names``."""
+    pattern = re.compile("|".join(re.escape(name) for name in names))
+    return Order(_set_of(pattern, "of " + ", ".join(names)), _dump_set, _subset)
