@@ -1,0 +1,131 @@
+"""Keys in files: the key-encryption key, the sealer under it, and signing keys sealed by it.
+
+- The KEK is 32 random bytes in a file of mode 0600, made once; a looser mode is refused, because somebody may have
+  read it. Beside the database on one disk it protects copies of the database, not the disk.
+- Each purpose has its own subkey (HKDF-SHA256): what is sealed cannot be confused with what is authenticated.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from remit.errors import IntegrityError, NotFoundError, UnavailableError
+
+KEY = 32  # bytes
+NONCE = 12  # bytes, RFC 8452
+FILE_MODE = 0o600
+VERSION = b"\x01"  # first byte of everything sealed
+
+
+def load_kek(path: Path, *, create: bool) -> bytes:
+    """Return the key-encryption key; make it first if there is none and ``create`` says so.
+
+    NotFoundError when there is none; IntegrityError when it is not 32 bytes, not ours, or open to others.
+    """
+    try:
+        return read_private(path, KEY)
+    except NotFoundError:
+        if not create:
+            raise
+    write_private(path, os.urandom(KEY))
+    return read_private(path, KEY)
+
+
+def read_private(path: Path, size: int | None = None) -> bytes:
+    """Return the content of a file that only we can open, or raise IntegrityError naming the chmod that helps."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError as error:
+        raise NotFoundError("the key file is missing", help=f"restore `{path}`") from error
+    except OSError as error:
+        raise UnavailableError("the key file cannot be read", help=f"look at `{path}`") from error
+    with open(handle, "rb") as file:  # noqa: PTH123 - by descriptor: what was checked is what is read
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise IntegrityError("the key file is not a file of this user", help=f"look at `{path}`")
+        if stat.S_IMODE(found.st_mode) & ~FILE_MODE:
+            raise IntegrityError("others may open the key file", help=f"chmod 600 '{path}'")
+        content = file.read()
+    if size is not None and len(content) != size:
+        raise IntegrityError(f"the key file must hold {size} bytes", help=f"restore `{path}`")
+    return content
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new file of mode 0600, durably; never over one that is there, and never in halves."""
+    fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        with open(os.open(fresh, flags, FILE_MODE), "wb") as file:  # noqa: PTH123 - by descriptor, for the flags
+            os.fchmod(file.fileno(), FILE_MODE)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(fresh, path)  # unlike a rename, it fails when another process was first
+        except FileExistsError:
+            return
+        finally:
+            fresh.unlink()
+        sync_directory(path.parent)
+    except OSError as error:
+        raise UnavailableError("a key file cannot be written", help=f"look at `{path}`") from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def subkey(kek: bytes, purpose: str) -> bytes:
+    """Return the 32-byte key for one purpose. The KEK is uniform, so HKDF needs no extract step (RFC 5869 §3.3)."""
+    return HKDFExpand(SHA256(), KEY, b"remit/1/" + purpose.encode()).derive(kek)
+
+
+class FileSealer:
+    """AES-256-GCM-SIV (RFC 8452) under a subkey of the KEK.
+
+    Chosen over GCM and ChaCha20-Poly1305 because a repeated nonce costs nothing but the knowledge that two sealed
+    texts are equal: a virtual machine resumed twice from one snapshot draws the same random numbers. Nonces are
+    random; at 2^48 messages a repeat is still improbable, and harmless.
+    """
+
+    def __init__(self, kek: bytes) -> None:
+        """Derive the subkeys of ``kek`` (32 bytes)."""
+        self._aead = AESGCMSIV(subkey(kek, "seal"))
+        self._mac_key = subkey(kek, "mac")
+
+    def seal(self, plaintext: bytes, associated: bytes) -> bytes:
+        """Encrypt; only the same associated data opens it."""
+        nonce = os.urandom(NONCE)
+        return VERSION + nonce + self._aead.encrypt(nonce, plaintext, VERSION + associated)
+
+    def open(self, sealed: bytes, associated: bytes) -> bytes:
+        """Decrypt, or raise IntegrityError: changed, moved to another place, or sealed under another key."""
+        if sealed[:1] != VERSION:
+            raise _unopened()
+        nonce, body = sealed[1 : 1 + NONCE], sealed[1 + NONCE :]
+        try:
+            return self._aead.decrypt(nonce, body, VERSION + associated)
+        except (InvalidTag, ValueError) as error:
+            raise _unopened() from error
+
+    def mac(self, data: bytes) -> bytes:
+        """Return the HMAC-SHA256 of ``data`` under the subkey for state rows."""
+        return hmac.digest(self._mac_key, data, "sha256")
+
+
+def _unopened() -> IntegrityError:
+    return IntegrityError("a sealed value does not open: it was changed or moved, or the key is another")
