@@ -1,1 +1,69 @@
-"""remit: credentials for the task at hand."""
+"""remit: credentials for the task at hand.
+
+The names below are the client library; they are imported when first used, so that ``import remit`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from remit.errors import RemitError
+    from remit.sdk import (
+        AsyncClient,
+        AsyncGrant,
+        AsyncLease,
+        AsyncTask,
+        Bounds,
+        Client,
+        Credential,
+        Grant,
+        Lease,
+        Place,
+        Report,
+        Task,
+        acurrent,
+        atask,
+        current,
+        detail,
+        task,
+    )
+
+__all__ = [
+    "AsyncClient",
+    "AsyncGrant",
+    "AsyncLease",
+    "AsyncTask",
+    "Bounds",
+    "Client",
+    "Credential",
+    "Grant",
+    "Lease",
+    "Place",
+    "RemitError",
+    "Report",
+    "Task",
+    "acurrent",
+    "atask",
+    "current",
+    "detail",
+    "task",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module `remit` has no attribute `{name}`")
+    import importlib
+
+    home = importlib.import_module("remit.errors" if name == "RemitError" else "remit.sdk")
+    value: object = getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,174 @@
+"""Conversations with the broker, written once: a flow yields calls and receives answers; two drivers send them.
+
+Rules:
+
+- A flow does no I/O and knows no colour; ``drive`` and ``adrive`` differ in ``await`` alone.
+- Whatever goes wrong is a RemitError: a problem document of the broker, or that no broker answers.
+- Nothing is sent twice: a lost answer is an error, never a retry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+
+from remit.errors import RemitError, UnavailableError, UpstreamError
+
+T = TypeVar("T")
+
+NO_BROKER = "start one with `remit up`, or name another with REMIT_SOCKET"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to the control plane. ``form`` is sent url-encoded, ``body`` as JSON."""
+
+    method: str
+    path: str
+    form: Mapping[str, str] | None = None
+    body: object = None
+    query: Mapping[str, str | int] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Flow = Generator[Call, httpx.Response, T]
+
+
+def drive(http: httpx.Client, flow: Flow[T]) -> T:
+    """Run a flow to its end, blocking."""
+    try:
+        call = next(flow)
+        while True:
+            try:
+                answer = http.send(request_of(http, call))
+            except httpx.TransportError as error:
+                raise unreachable(error) from error
+            call = flow.send(answer)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+async def adrive(http: httpx.AsyncClient, flow: Flow[T]) -> T:
+    """Run a flow to its end."""
+    try:
+        call = next(flow)
+        while True:
+            try:
+                answer = await http.send(request_of(http, call))
+            except httpx.TransportError as error:
+                raise unreachable(error) from error
+            call = flow.send(answer)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+def request_of(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
+    """Build the HTTP request of a call."""
+    query = dict(call.query) or None
+    return http.build_request(
+        call.method, call.path, params=query, headers=dict(call.headers), data=call.form, json=call.body
+    )
+
+
+def unreachable(error: httpx.TransportError) -> UnavailableError:
+    """Say what a failed connection means."""
+    if isinstance(error, httpx.TimeoutException):
+        return UnavailableError("the broker did not answer in time", help="look at the task before asking again")
+    if isinstance(error, httpx.ConnectError):
+        return UnavailableError("no broker answers", help=NO_BROKER)
+    return UnavailableError("the broker hung up", help="look at the task before asking again")
+
+
+def ask(call: Call) -> Flow[Any]:
+    """Send a call and return the decoded answer, or raise the error it carries."""
+    answer = yield call
+    return decoded(answer)
+
+
+def decoded(answer: httpx.Response) -> Any:
+    """Return the JSON of an answer, or raise the error it carries."""
+    if answer.status_code >= httpx.codes.BAD_REQUEST:
+        raise error_of(answer)
+    try:
+        return answer.json() if answer.content else {}
+    except ValueError as error:
+        raise UpstreamError("the broker's answer is not JSON") from error
+
+
+def ask_text(call: Call) -> Flow[str]:
+    """Send a call and return the answer's text, or raise the error it carries."""
+    answer = yield call
+    if answer.status_code >= httpx.codes.BAD_REQUEST:
+        raise error_of(answer)
+    return answer.text
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+
+def error_of(answer: httpx.Response) -> RemitError:
+    """Return the error that an answer carries: a problem document (RFC 9457) or an OAuth error (RFC 6749)."""
+    document = _document(answer)
+    kind = _class_of(document, answer.status_code)
+    error = kind(
+        _text(document, "detail") or _text(document, "error_description"),
+        help=_text(document, "help"),
+        offending=_objects(document.get("offending")),
+        enough=next(iter(_objects([document.get("enough")])), None),
+        retry_after=_seconds(answer.headers.get("retry-after")),
+    )
+    instance = _text(document, "instance")
+    if instance:
+        error.add_note(f"instance: {instance}")
+    return error
+
+
+def _document(answer: httpx.Response) -> Mapping[str, object]:
+    try:
+        document = answer.json()
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _class_of(document: Mapping[str, object], status: int) -> type[RemitError]:
+    tree = list(_descendants(RemitError))
+    code = _text(document, "code") or (_text(document, "type") or "").rpartition("/")[2]
+    oauth = _text(document, "error")
+    for kind in tree:
+        if code and kind.code == code:
+            return kind
+    for kind in tree:
+        if oauth and kind.oauth == oauth and kind.status in {status, RemitError.status}:
+            return kind
+    return next((kind for kind in tree if kind.status == status), RemitError)
+
+
+def _descendants(kind: type[RemitError]) -> Generator[type[RemitError], None, None]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
+def _text(document: Mapping[str, object], name: str) -> str | None:
+    value = document.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _objects(value: object) -> tuple[Mapping[str, object], ...]:
+    return tuple(item for item in value if isinstance(item, dict)) if isinstance(value, list) else ()
+
+
+def _seconds(value: str | None) -> int | None:
+    return int(value) if value is not None and value.isascii() and value.isdigit() else None
+
+
+def encoded(value: object) -> str:
+    """Return compact JSON, as a form field carries it."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,245 @@
+"""The async client: ``client`` with ``await``.
+
+Example::
+
+    async with remit.atask("draft the CFO summary", grants=["search"], ttl="15m", depth=1, fan_out=3) as task:
+        async with task.delegate("research", grants=["search"]) as sub:
+            await http.get(sub.url("search") + "/v1/search", auth=sub.auth)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextvars import Token
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import httpx
+
+from remit.errors import NotFoundError
+from remit.sdk import verbs
+from remit.sdk._wire import Flow, adrive
+from remit.sdk.client import BASE, PATIENCE, not_hiding
+from remit.sdk.detail import TTL, Wish, name_of
+from remit.sdk.dpop import Key
+from remit.sdk.held import Credential, Held, credential_of, current_grant, instant
+from remit.sdk.place import Place, find
+from remit.sdk.verbs import Bounds, Opened, Report
+
+T = TypeVar("T")
+
+
+class _Entered(Protocol):
+    async def __aenter__(self) -> Any: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+N = TypeVar("N", bound=_Entered)
+
+
+class Opening(Generic[N]):
+    """Something being opened: ``await`` it, or enter it with ``async with``."""
+
+    def __init__(self, opens: Callable[[], Coroutine[Any, Any, N]]) -> None:
+        """Open with ``opens``, once."""
+        self._opens = opens
+        self._node: N | None = None
+
+    def __await__(self) -> Generator[Any, Any, N]:
+        """Open, and return what was opened."""
+        return self._opens().__await__()
+
+    async def __aenter__(self) -> Any:
+        """Open and enter."""
+        self._node = await self._opens()
+        return await self._node.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave what was entered."""
+        if self._node is not None:
+            await self._node.__aexit__(kind, error, trace)
+
+
+class AsyncClient:
+    """A connection to the broker."""
+
+    def __init__(self, place: Place | None = None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Speak to the broker at ``place``, by default the one that the environment names."""
+        self.place = place or find(os.environ)
+        over = transport or httpx.AsyncHTTPTransport(uds=str(self.place.socket), verify=False)  # a socket file: no TLS
+        self._http = httpx.AsyncClient(transport=over, base_url=BASE, timeout=PATIENCE, trust_env=False)
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Run one conversation (see ``verbs``), or raise a RemitError."""
+        return await adrive(self._http, flow)
+
+    def task(self, purpose: str, *, grants: Iterable[Wish], bounds: Bounds) -> Opening[AsyncTask]:
+        """Open a task; inside a run, where one is open already, a child of the run's grant that is labelled so."""
+
+        async def opens() -> AsyncTask:
+            if self.place.in_run:
+                own = await self.run(verbs.own())
+                return AsyncTask(self, await self.run(verbs.delegate(own.grant, own.details, grants, bounds, purpose)))
+            return AsyncTask(self, await self.run(verbs.open_task(purpose, grants, bounds, Key())))
+
+        return Opening(opens)
+
+    async def own(self) -> AsyncGrant:
+        """Return the grant of the run that this process is in."""
+        if not self.place.in_run:
+            raise NotFoundError("this process is in no run and has opened no task", help="use `remit.atask(...)`")
+        return AsyncGrant(self, await self.run(verbs.own()))
+
+    async def close(self) -> None:
+        """Let go of the connection. What was opened stays open."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of the connection."""
+        await self.close()
+
+
+class AsyncGrant(Held):
+    """A node of the authority tree. As a context manager it is current within, and revoked at the end."""
+
+    def __init__(self, client: AsyncClient, opened: Opened) -> None:
+        """Hold ``opened`` through ``client``."""
+        super().__init__(client.place, opened)
+        self._client = client
+        self._entered: list[Token[Held | None]] = []
+
+    def delegate(
+        self,
+        label: str = "",
+        *,
+        grants: Iterable[Wish],
+        ttl: TTL | None = None,
+        depth: int = 0,
+        fan_out: int = 0,
+        exercise: bool = True,
+    ) -> Opening[AsyncGrant]:
+        """Make a child, no wider than this grant. Nobody has to know the child beforehand."""
+        bounds = Bounds(ttl, depth, fan_out, exercise)
+
+        async def opens() -> AsyncGrant:
+            flow = verbs.delegate(self.id, self.details, grants, bounds, label, self.binding())
+            return AsyncGrant(self._client, await self._client.run(flow))
+
+        return Opening(opens)
+
+    def lease(self, wish: Wish, *, key: str | None = None, **overrides: object) -> Opening[AsyncLease]:
+        """Issue a credential for a resource's name, narrowed by ``overrides``, or for a whole detail.
+
+        ``key`` is an Idempotency-Key: asking again with it revokes the earlier lease first.
+        """
+        narrowed = {"resource": wish, **overrides} if isinstance(wish, str) else {**wish, **overrides}
+
+        async def opens() -> AsyncLease:
+            answer = await self._client.run(verbs.issue(self.task_id, self.id, narrowed, self.details, key))
+            ports = (await self._client.run(verbs.self())).get("ports", {}) if self.place.in_run else {}
+            return AsyncLease(self._client, credential_of(answer, ports, name_of(wish)))
+
+        return Opening(opens)
+
+    async def revoke(self) -> Report:
+        """End this grant and everything below it; say truthfully what is outstanding."""
+        self.report = await self._client.run(verbs.revoke(self.task_id, self.id))
+        return self.report
+
+    async def _end(self) -> None:
+        await self.revoke()
+
+    async def __aenter__(self) -> Self:
+        """Make this the current grant."""
+        self._entered.append(current_grant.set(self))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the grant; an error on the way out does not hide the one that led here."""
+        current_grant.reset(self._entered.pop())
+        with not_hiding(error):
+            await self._end()
+
+
+class AsyncTask(AsyncGrant):
+    """The root grant of a task that this process opened; at its end the task is closed."""
+
+    async def close(self) -> Report:
+        """End the task, and everything in it."""
+        flow = verbs.revoke(self.task_id, self.id) if self.place.in_run else verbs.close(self.task_id)
+        self.report = await self._client.run(flow)
+        return self.report
+
+    async def _end(self) -> None:
+        await self.close()
+        await self._client.close()
+
+
+class AsyncLease:
+    """A credential in use. As a context manager it yields the credential, and is revoked at the end."""
+
+    def __init__(self, client: AsyncClient, credential: Credential) -> None:
+        """Hold ``credential`` through ``client``."""
+        self._client = client
+        self.credential = credential
+        self.expires_at = credential.expires_at
+
+    @property
+    def id(self) -> str:
+        """The id of the lease."""
+        return self.credential.lease
+
+    async def renew(self, ttl: TTL) -> datetime:
+        """Extend the lease in place; return its new end."""
+        self.expires_at = instant((await self._client.run(verbs.renew(self.id, ttl)))["expires_at"])
+        return self.expires_at
+
+    async def revoke(self) -> Report:
+        """End the lease."""
+        return await self._client.run(verbs.revoke_lease(self.id))
+
+    async def __aenter__(self) -> Credential:
+        """Return the credential."""
+        return self.credential
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the lease."""
+        with not_hiding(error):
+            await self.revoke()
+
+
+def atask(
+    purpose: str,
+    *,
+    grants: Iterable[Wish],
+    ttl: TTL | None = None,
+    depth: int = 0,
+    fan_out: int = 0,
+    exercise: bool = True,
+) -> Opening[AsyncTask]:
+    """Open a task for this purpose. ``grants`` are names of resources, narrowed names, or whole details."""
+    return AsyncClient().task(purpose, grants=grants, bounds=Bounds(ttl, depth, fan_out, exercise))
+
+
+async def acurrent() -> AsyncGrant:
+    """Return the grant this code runs under: the innermost entered, else that of the run."""
+    held = current_grant.get()
+    if isinstance(held, AsyncGrant):
+        return held
+    client = AsyncClient(held.place) if held is not None else AsyncClient()
+    return AsyncGrant(client, held.opened) if held is not None else await client.own()

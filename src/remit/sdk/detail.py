@@ -1,0 +1,79 @@
+"""Details as a client may write them: a resource's name and what is to be narrower.
+
+Nothing is decided here. The name is expanded to the only detail that is there for it, named overrides are applied, and
+the broker judges the result: an override that widens is refused there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+
+from remit.errors import InvalidRequestError, ScopeError
+
+Detail = dict[str, object]
+Wish = str | Mapping[str, object]  # a resource's name, a name with overrides, or a whole detail
+TTL = str | int | timedelta
+
+_TTL = re.compile(r"(\d{1,9})([smhd]?)")
+_UNIT = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def detail(resource: str, **overrides: object) -> Detail:
+    """Name a resource, with what is to be narrower than the detail that is there for it."""
+    return {"resource": resource, **overrides}
+
+
+def seconds(ttl: TTL) -> int:
+    """Return whole seconds of a duration: ``900``, ``"900"``, ``"15m"``, ``"1h"``, or a timedelta."""
+    if isinstance(ttl, timedelta):
+        return int(ttl.total_seconds())
+    if isinstance(ttl, int) and not isinstance(ttl, bool):
+        return ttl
+    found = _TTL.fullmatch(ttl) if isinstance(ttl, str) else None
+    if found is None:
+        raise InvalidRequestError("`ttl` must be a number with a unit, such as `90s`, `15m` or `1h`")
+    return int(found[1]) * _UNIT[found[2]]
+
+
+def whole(wish: Wish) -> bool:
+    """Whether a wish is a detail that needs no expansion."""
+    return not isinstance(wish, str) and "type" in wish
+
+
+def name_of(wish: Wish) -> str:
+    """Return the resource that a wish names."""
+    name = wish if isinstance(wish, str) else wish.get("resource")
+    if not isinstance(name, str) or not name:
+        raise InvalidRequestError("a detail must name its `resource`")
+    return name
+
+
+def expand(wishes: Iterable[Wish], known: Sequence[Mapping[str, object]]) -> list[Detail]:
+    """Return whole details for wishes, from the details of the grant or of the resources' bounds."""
+    return [expand_one(wish, known) for wish in wishes]
+
+
+def expand_one(wish: Wish, known: Sequence[Mapping[str, object]]) -> Detail:
+    """Return the whole detail for one wish; ScopeError when nothing or more than one detail is there for it."""
+    if not isinstance(wish, str) and "type" in wish:
+        return dict(wish)
+    name = name_of(wish)
+    found = [item for item in known if item.get("resource") == name]
+    if not found:
+        raise ScopeError(f"there is no detail for `{name}` here", help="ask whoever delegates for it")
+    if len(found) > 1:
+        raise ScopeError(f"there are {len(found)} details for `{name}` here", help="write the whole detail")
+    overrides = {} if isinstance(wish, str) else wish
+    return _narrowed({**found[0], **overrides}, overrides)
+
+
+def _narrowed(merged: Detail, overrides: Mapping[str, object]) -> Detail:
+    """Drop the columns of tables that an override left out: they would be names without a table."""
+    tables, columns = merged.get("tables"), merged.get("columns")
+    if "columns" in overrides or not isinstance(tables, list | tuple) or not isinstance(columns, Mapping):
+        return merged
+    kept = {table: names for table, names in columns.items() if table in tables}
+    rest = {name: value for name, value in merged.items() if name != "columns"}
+    return {**rest, "columns": kept} if kept else rest

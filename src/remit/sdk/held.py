@@ -1,0 +1,130 @@
+"""What a holder knows of its grant and its leases, whatever colour its client has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, NoReturn
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from remit.errors import ScopeError
+from remit.sdk import verbs
+from remit.sdk.auth import Auth, Steppable, flavour, signer_of
+from remit.sdk.detail import Detail
+from remit.sdk.place import GATEWAY, Place
+
+
+class Held:
+    """A grant in the hands of its holder."""
+
+    def __init__(self, place: Place, opened: verbs.Opened) -> None:
+        """Hold ``opened``, which the broker at ``place`` granted."""
+        self.place, self.opened = place, opened
+        self.report: verbs.Report | None = None  # what ending it achieved, once it has ended
+
+    @property
+    def id(self) -> str:
+        """The id of the grant. It is no secret."""
+        return self.opened.grant
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task."""
+        return self.opened.task
+
+    @property
+    def details(self) -> Sequence[Detail]:
+        """What is granted."""
+        return self.opened.details
+
+    @cached_property
+    def signer(self) -> Steppable:
+        """What signs requests under this grant."""
+        return signer_of(self.opened, self.gateway)
+
+    @property
+    def gateway(self) -> str:
+        """The gateway's base URL."""
+        told = self.opened.bound_to.gateway if self.opened.bound_to else None
+        return (self.place.gateway or told or GATEWAY).rstrip("/")
+
+    @cached_property
+    def auth(self) -> httpx.Auth:
+        """Auth for ``httpx``: every request is made under this grant."""
+        return Auth(self.signer)
+
+    @cached_property
+    def auth2(self) -> Any:
+        """Auth for ``httpx2``, which is imported here and nowhere else."""
+        import importlib
+
+        return flavour(importlib.import_module("httpx2"), self.signer)
+
+    def url(self, resource: str) -> str:
+        """Return the base URL of a resource, to which paths are appended as at the upstream."""
+        if not any(detail.get("resource") == resource for detail in self.details):
+            raise ScopeError(f"the grant holds nothing for `{resource}`")
+        return f"{self.gateway}/{resource}"
+
+    def binding(self) -> verbs.Binding | None:
+        """Return what a child's token is to be bound to: outside a run every grant has a key of its own."""
+        return self.opened.bound_to.anew() if self.opened.bound_to else None
+
+    def __repr__(self) -> str:
+        """Show ids and resources."""
+        names = ", ".join(str(detail.get("resource")) for detail in self.details)
+        return f"<{type(self).__name__} {self.id} ({names})>"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential and the lease that ends it. Fields are attributes and items: ``cred.dsn``, ``cred["dsn"]``."""
+
+    lease: str
+    expires_at: datetime
+    values: Mapping[str, str] = field(repr=False)
+
+    def __getattr__(self, name: str) -> str:
+        """Return a field of the credential."""
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(f"this credential has {', '.join(sorted(self.values))}, not `{name}`") from None
+
+    def __getitem__(self, name: str) -> str:
+        """Return a field of the credential."""
+        return self.values[name]
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied."""
+        msg = "a credential is not serialisable"
+        raise TypeError(msg)
+
+
+def credential_of(answer: verbs.Json, ports: Mapping[str, int], resource: str) -> Credential:
+    """Read an issued lease; in a run its database is reached at the run's own port."""
+    values = {str(name): str(value) for name, value in answer["credential"].items()}
+    return Credential(answer["lease"], instant(answer["expires_at"]), local(values, ports.get(resource)))
+
+
+def local(values: Mapping[str, str], port: int | None) -> dict[str, str]:
+    """Return a database credential that points to a port of this run; unchanged without one."""
+    if port is None or "dsn" not in values:
+        return dict(values)
+    parts = urlsplit(values["dsn"])
+    login = parts.netloc.rpartition("@")[0]
+    moved = urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}" if login else f"127.0.0.1:{port}"))
+    return {**values, "dsn": moved, "host": "127.0.0.1", "port": str(port)}
+
+
+def instant(text: str) -> datetime:
+    """Read an RFC 3339 instant."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+current_grant: ContextVar[Held | None] = ContextVar("remit_grant", default=None)

@@ -1,0 +1,52 @@
+"""Where the broker is, and as whom this process speaks to it.
+
+``REMIT_SOCKET`` and ``REMIT_GRANT`` are set in a run: then the socket is the run's own channel. Outside a run the
+operator's control socket is looked up where ``remit up`` puts it. Nothing here is a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+GATEWAY = "http://127.0.0.1:8471"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A broker's socket; ``grant`` is the run's own grant, or None outside a run."""
+
+    socket: Path
+    grant: str | None = None
+    gateway: str | None = None
+
+    @property
+    def in_run(self) -> bool:
+        """Whether identity is the channel, so that no token is needed."""
+        return self.grant is not None
+
+
+def find(environ: Mapping[str, str]) -> Place:
+    """Return the place that an environment names."""
+    socket = environ.get("REMIT_SOCKET")
+    grant = environ.get("REMIT_GRANT") or None
+    gateway = environ.get("REMIT_GATEWAY") or None
+    return Place(Path(socket) if socket else control(environ), grant, gateway)
+
+
+def control(environ: Mapping[str, str]) -> Path:
+    """Return the path of the operator's control socket."""
+    own, shared = environ.get("REMIT_STATE_DIR"), environ.get("XDG_RUNTIME_DIR")
+    if shared and not own:
+        return Path(shared) / "remit" / "control.sock"
+    return state(environ) / "run" / "control.sock"
+
+
+def state(environ: Mapping[str, str]) -> Path:
+    """Return the directory of the broker's state."""
+    own = environ.get("REMIT_STATE_DIR")
+    if own:
+        return Path(own).absolute()
+    home = Path(environ.get("HOME", "/"))
+    return (Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "remit").absolute()

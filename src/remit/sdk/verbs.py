@@ -1,0 +1,332 @@
+"""The six verbs, and what is around them, as flows: one conversation each, of no colour.
+
+``Client.run(verbs.close(task))`` and ``await AsyncClient.run(verbs.close(task))`` do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
+from remit.sdk._wire import Call, Flow, ask, ask_text, decoded, encoded, error_of
+from remit.sdk.detail import TTL, Detail, Wish, expand, expand_one, name_of, seconds, whole
+from remit.sdk.dpop import Key
+
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
+PEER = "urn:remit:peer"
+GRANT = "urn:remit:grant"
+METADATA = "/.well-known/oauth-authorization-server"
+PAGE = 1_000  # audit entries asked for at once
+MAX_LABEL = 100  # characters
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What may hang below a grant: how long, how deep, how many, and whether it may be used itself."""
+
+    ttl: TTL | None = None
+    depth: int = 0
+    fan_out: int = 0
+    exercise: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a token outside a run is bound to, and where it is renewed and used."""
+
+    key: Key
+    issuer: str
+    endpoint: str  # the token endpoint's URL, which proofs name
+    gateway: str | None = None
+
+    def anew(self) -> Binding:
+        """Return the same places with a fresh key, for a child."""
+        return replace(self, key=Key())
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A grant as its holder knows it. ``token`` is there only outside a run."""
+
+    task: str
+    grant: str
+    expires_in: int | None  # seconds, of the token if there is one
+    details: Sequence[Detail]
+    token: str | None = field(default=None, repr=False)
+    bound_to: Binding | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The truthful answer to a revoke. ``outstanding`` names what can still act, and until when."""
+
+    state: str  # closed | partial | unknown
+    revoked: int
+    outstanding: Sequence[Json]
+    residue: int
+
+
+# -- open, delegate -------------------------------------------------------------------------------------------------
+
+
+def open_task(purpose: str, grants: Iterable[Wish], bounds: Bounds, key: Key | None = None) -> Flow[Opened]:
+    """Open a task at the operator's own socket; names are expanded to the bound of their resource."""
+    wishes = list(grants)
+    known: list[Detail] = []
+    for name in dict.fromkeys(name_of(wish) for wish in wishes if not whole(wish)):
+        known += (yield from resource(name)).get("bound") or []
+    bound_to = None if key is None else (yield from _binding(key))
+    form = {"subject_token": "self", "subject_token_type": PEER, "purpose": purpose}
+    return (yield from _exchange(form, expand(wishes, known), bounds, bound_to))
+
+
+def delegate(
+    parent: str,
+    known: Sequence[Detail],
+    grants: Iterable[Wish],
+    bounds: Bounds,
+    label: str = "",
+    bound_to: Binding | None = None,
+) -> Flow[Opened]:
+    """Make a child of a grant; names are expanded to the parent's only detail for them."""
+    form = {"subject_token": parent, "subject_token_type": GRANT}
+    if label:
+        form["label"] = label[:MAX_LABEL]
+    return (yield from _exchange(form, expand(grants, known), bounds, bound_to))
+
+
+def _binding(key: Key) -> Flow[Binding]:
+    metadata = yield from ask(Call("GET", METADATA))
+    places = yield from self()
+    return Binding(key, str(metadata["issuer"]), str(metadata["token_endpoint"]), places.get("gateway"))
+
+
+def _exchange(form: Json, details: Sequence[Detail], bounds: Bounds, bound_to: Binding | None) -> Flow[Opened]:
+    asked = {
+        "grant_type": EXCHANGE,
+        **form,
+        "authorization_details": encoded(details),
+        "depth": str(bounds.depth),
+        "fan_out": str(bounds.fan_out),
+        "exercise": "true" if bounds.exercise else "false",
+    }
+    if bounds.ttl is not None:
+        asked["ttl"] = str(seconds(bounds.ttl))
+    if bound_to is None:
+        return opened((yield from ask(Call("POST", "/oauth/token", form=asked))))
+    return opened((yield from _bound(asked, bound_to)), bound_to)
+
+
+def _bound(form: Json, to: Binding) -> Flow[Json]:
+    """Ask for a token bound to a key, once more with the server's nonce if it wants one."""
+    asked = {**form, "req_cnf": encoded({"jwk": to.key.jwk()}), "req_cnf_proof": to.key.proof("POST", to.endpoint)}
+    answer = yield Call("POST", "/oauth/token", form=asked)
+    nonce = answer.headers.get("dpop-nonce")
+    if nonce and answer.is_client_error and error_of(answer).code == "use-nonce":
+        asked["req_cnf_proof"] = to.key.proof("POST", to.endpoint, nonce=nonce)
+        answer = yield Call("POST", "/oauth/token", form=asked)
+    found: Json = decoded(answer)
+    return found
+
+
+def opened(answer: Json, bound_to: Binding | None = None) -> Opened:
+    """Read a grant from an answer of the broker."""
+    try:
+        return Opened(
+            task=answer["task"],
+            grant=answer["grant"],
+            expires_in=answer.get("expires_in"),
+            details=answer["authorization_details"],
+            token=answer.get("access_token"),
+            bound_to=bound_to,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UpstreamError("the broker's answer lacks a field") from error
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+def self() -> Flow[Json]:
+    """Return the channel's own grant, its gateway and its database ports."""
+    found: Json = yield from ask(Call("GET", "/v1/self"))
+    return found
+
+
+def own() -> Flow[Opened]:
+    """Return the grant of the run that this process is in."""
+    return opened((yield from self()))
+
+
+def tasks() -> Flow[list[Json]]:
+    """Return the tasks that the caller may see."""
+    answer = yield from ask(Call("GET", "/v1/tasks"))
+    listed: list[Json] = answer.get("tasks", []) if isinstance(answer, dict) else answer
+    return listed
+
+
+def task(task_id: str) -> Flow[Json]:
+    """Return a task with its grants and leases."""
+    found: Json = yield from ask(Call("GET", f"/v1/tasks/{_part(task_id)}"))
+    return found
+
+
+def find(node_id: str) -> Flow[Json]:
+    """Return the task that holds a grant or a lease (``grt_…``, ``lse_…``), or that is it (``task_…``)."""
+    if node_id.startswith("task_"):
+        return (yield from task(node_id))
+    kind = "leases" if node_id.startswith("lse_") else "grants"
+    for known in reversed((yield from tasks())):
+        whole_task = yield from task(id_of(known, "task"))
+        if any(id_of(node, kind[:-1]) == node_id for node in whole_task.get(kind, [])):
+            return whole_task
+    raise NotFoundError(f"there is no `{node_id}`, or you may not know of it", help="see `remit tree`")
+
+
+def id_of(document: Mapping[str, Any], noun: str) -> str:
+    """Return the id of a task, grant or lease document."""
+    return str(document.get("id") or document.get(noun) or "")
+
+
+def details_of(task_document: Json, grant: str) -> list[Detail]:
+    """Return the details of a grant of a task."""
+    for node in task_document.get("grants", []):
+        if id_of(node, "grant") == grant:
+            found: list[Detail] = node.get("authorization_details", [])
+            return found
+    raise NotFoundError(f"there is no `{grant}` in this task")
+
+
+# -- leases ---------------------------------------------------------------------------------------------------------
+
+
+def issue(task_id: str, grant: str, wish: Wish, known: Sequence[Detail], key: str | None = None) -> Flow[Json]:
+    """Make a credential for a detail of a grant. ``key`` (Idempotency-Key) first revokes its earlier lease."""
+    body = {"grant": grant, "detail": expand_one(wish, known)}
+    headers = {"Idempotency-Key": key} if key else {}
+    call = Call("POST", f"/v1/tasks/{_part(task_id)}/leases", body=body, headers=headers)
+    issued: Json = yield from ask(call)
+    return issued
+
+
+def renew(lease: str, ttl: TTL) -> Flow[Json]:
+    """Extend a lease in place."""
+    renewed: Json = yield from ask(Call("POST", f"/v1/leases/{_part(lease)}/renew", body={"ttl": seconds(ttl)}))
+    return renewed
+
+
+# -- revoke, close --------------------------------------------------------------------------------------------------
+
+
+def revoke(task_id: str, grant: str) -> Flow[Report]:
+    """End a grant and everything below it."""
+    return _report((yield from ask(Call("POST", f"/v1/tasks/{_part(task_id)}/grants/{_part(grant)}/revoke", body={}))))
+
+
+def revoke_lease(lease: str) -> Flow[Report]:
+    """End one lease."""
+    return _report((yield from ask(Call("POST", f"/v1/leases/{_part(lease)}/revoke", body={}))))
+
+
+def close(task_id: str) -> Flow[Report]:
+    """End a task."""
+    return _report((yield from ask(Call("POST", f"/v1/tasks/{_part(task_id)}/close", body={}))))
+
+
+def end(node_id: str) -> Flow[Report]:
+    """Revoke whatever an id names: a task, a grant with its subtree, or a lease."""
+    prefix = node_id.partition("_")[0]
+    if prefix == "task":
+        return (yield from close(node_id))
+    if prefix == "lse":
+        return (yield from revoke_lease(node_id))
+    if prefix != "grt":
+        raise InvalidRequestError(f"`{node_id}` is not an id of a task, a grant or a lease", help="see `remit tree`")
+    return (yield from revoke(id_of((yield from find(node_id)), "task"), node_id))
+
+
+def _report(answer: Json) -> Report:
+    try:
+        return Report(answer["state"], answer["revoked"], answer.get("outstanding", []), answer.get("residue", 0))
+    except (KeyError, TypeError) as error:
+        raise UpstreamError("the broker's answer lacks a field") from error
+
+
+# -- resources, secrets ---------------------------------------------------------------------------------------------
+
+
+def resources() -> Flow[list[Json]]:
+    """Return all configured resources."""
+    answer = yield from ask(Call("GET", "/v1/resources"))
+    listed: list[Json] = answer.get("resources", []) if isinstance(answer, dict) else answer
+    return listed
+
+
+def resource(name: str) -> Flow[Json]:
+    """Return a configured resource."""
+    found: Json = yield from ask(Call("GET", f"/v1/resources/{_part(name)}"))
+    return found
+
+
+def put_resource(name: str, body: Json) -> Flow[Json]:
+    """Add or replace a resource; the broker checks it at the target first."""
+    put: Json = yield from ask(Call("PUT", f"/v1/resources/{_part(name)}", body=body))
+    return put
+
+
+def delete_resource(name: str) -> Flow[Json]:
+    """Remove a resource and its secret."""
+    gone: Json = yield from ask(Call("DELETE", f"/v1/resources/{_part(name)}"))
+    return gone
+
+
+def put_secret(name: str, resource_name: str, value: str) -> Flow[Json]:
+    """Store the static secret of a resource, sealed."""
+    call = Call("PUT", f"/v1/secrets/{_part(name)}", body={"resource": resource_name, "value": value})
+    put: Json = yield from ask(call)
+    return put
+
+
+# -- audit ----------------------------------------------------------------------------------------------------------
+
+
+def entries(start: int, limit: int = PAGE) -> Flow[list[Json]]:
+    """Return audit entries from ``start``, at most ``limit``."""
+    answer = yield from ask(Call("GET", "/v1/audit", query={"start": start, "limit": limit}))
+    listed: list[Json] = answer.get("entries", []) if isinstance(answer, dict) else answer
+    return listed
+
+
+def audit() -> Flow[Json]:
+    """Return what the audit endpoint says about the log, with its last entries left out."""
+    answer: Json = yield from ask(Call("GET", "/v1/audit", query={"start": 0, "limit": 1}))
+    return answer
+
+
+def checkpoint() -> Flow[str]:
+    """Return the newest signed checkpoint (a C2SP note)."""
+    return (yield from ask_text(Call("GET", "/v1/audit/checkpoint")))
+
+
+def inclusion(seq: int, size: int) -> Flow[Json]:
+    """Return the proof that an entry is in the log of ``size`` entries."""
+    query = {"seq": seq, "size": size}
+    proof: Json = yield from ask(Call("GET", "/v1/audit/proof/inclusion", query=query))
+    return proof
+
+
+def consistency(old: int, new: int) -> Flow[Json]:
+    """Return the proof that the log of ``new`` entries extends that of ``old``."""
+    query = {"from": old, "to": new}
+    proof: Json = yield from ask(Call("GET", "/v1/audit/proof/consistency", query=query))
+    return proof
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
