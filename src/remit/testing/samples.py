@@ -1,0 +1,101 @@
+"""Made-up tasks, resources and events that use every field, for contracts and tests."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from remit.core import scope as scopes
+from remit.core.audit import Event
+from remit.core.task import (
+    Change,
+    Lease,
+    LeaseState,
+    Plan,
+    Posture,
+    Revocation,
+    Subject,
+    Task,
+    Wanted,
+    nothing,
+    open_task,
+)
+from remit.ports import Resource
+
+NOW = datetime(2026, 11, 25, 12, 0, 0, 123456, tzinfo=UTC)
+SCOPE = scopes.parse(
+    [
+        {
+            "type": "http",
+            "resource": "search",
+            "actions": ["GET", "POST"],
+            "paths": ["/v1/*/items", "/v2/**"],
+            "args": {"query.q": "any", "query.limit": {"at_most": 20}, "body.to": {"one_of": ["a@b", 7, True]}},
+            "ttl": 900,
+            "uses": 200,
+        },
+        {
+            "type": "postgres",
+            "resource": "warehouse",
+            "actions": ["select"],
+            "tables": ["sales.revenue", "sales.cost"],
+            "columns": {"sales.revenue": ["quarter", "amount"]},
+        },
+        {
+            "type": "mcp",
+            "resource": "github",
+            "actions": ["tools/call"],
+            "tools": {"create_issue": {"repo": "acme/app"}, "list": "any"},
+        },
+    ]
+)
+RESOURCE = Resource(
+    "search",
+    "http",
+    "https://api.search.example/base",
+    SCOPE[:1],
+    "search-key",
+    {"provider": "generic", "inject": {"header": "Authorization", "format": "Bearer {}"}, "max_body": 1024},
+)
+
+
+def event(name: str = "task.open", **fields: str) -> Event:
+    """Return an event."""
+    return Event(name, NOW, "allow", task=fields.get("task"), request=fields.get("request"))
+
+
+def opening(task_id: str = "task_1") -> Change:
+    """Return the change that opens a task."""
+    subject = Subject("unix://machine#1000", "local-uid", NOW, ("pwd", "otp"))
+    wanted = Wanted(SCOPE, "planner", timedelta(hours=1), depth=2, fan_out=3, posture=Posture("namespace", "channel"))
+    return open_task(task_id, f"{task_id}_root", subject, "draft the CFO summary, “quickly” é 😀", wanted, NOW)
+
+
+def task_with_leases(task_id: str = "task_1") -> tuple[Task, list[Change]]:
+    """Return a task with three grants and a lease in every state, and the changes that lead there."""
+    task, changes = nothing(task_id), []
+
+    def step(change: Change) -> None:
+        nonlocal task
+        changes.append(change)
+        task = task.apply(change)
+
+    step(opening(task_id))
+    root, child, grandchild = f"{task_id}_root", f"{task_id}_child", f"{task_id}_grandchild"
+    step(task.delegate(root, child, Wanted(SCOPE[:2], "researcher", depth=1, fan_out=1, jkt="thumb", label="é"), NOW))
+    step(task.delegate(child, grandchild, Wanted(SCOPE[1:2], "reader", timedelta(minutes=5), exercise=True), NOW))
+    step(task.delegate(root, f"{task_id}_aside", Wanted(SCOPE[2:], "writer", attested=True), NOW))
+    for number, grant in enumerate((root, child, grandchild, grandchild)):
+        step(task.plan(lease(f"{task_id}_lse{number}", grant), NOW))
+    step(task.confirm(f"{task_id}_lse1", {"handle": "h1"}, NOW))
+    step(task.confirm(f"{task_id}_lse2", None, NOW))
+    step(task.confirm(f"{task_id}_lse3", None, NOW))
+    step(task.revoke_leases((f"{task_id}_lse2", f"{task_id}_lse3")))
+    done, failed = frozenset({f"{task_id}_lse2"}), frozenset({f"{task_id}_lse3"})
+    step(task.settle(done, failed, done, NOW))
+    return task, changes
+
+
+def lease(lease_id: str, grant: str) -> Lease:
+    """Return a planned lease on the warehouse."""
+    plan = Plan(f"remit_{lease_id}", SCOPE[1], {"role": lease_id}, NOW + timedelta(seconds=10), Revocation.BY_NAME)
+    return Lease(lease_id, grant, plan, LeaseState.PLANNED, NOW + timedelta(minutes=4), key="key-1")

@@ -1,0 +1,331 @@
+"""What every implementation of ``ports.Store`` must do.
+
+Run it against yours::
+
+    from remit.testing.store_contract import CASES, store_contract
+
+
+    @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+    def test_my_store_keeps_the_contract(case, tmp_path):
+        store_contract(case, lambda: MyStore(tmp_path))
+
+The factory opens the store; called again after ``close``, it must open the same state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from remit.core.audit import encode, read
+from remit.core.task import Change, Wanted, nothing
+from remit.core.tree import consistency_path, inclusion_path, leaf_hash, root_of, verify_consistency, verify_inclusion
+from remit.errors import ConflictError, NotFoundError, RemitError
+from remit.ports import Burn, DeleteResource, PutResource, PutSecret, SealedSecret, Spend, Store, Write
+from remit.testing.samples import NOW, RESOURCE, SCOPE, event, opening, task_with_leases
+
+Open = Callable[[], Store]
+Case = Callable[[Open], Awaitable[None]]
+
+
+def store_contract(case: Case, factory: Open) -> None:
+    """Run one case."""
+    asyncio.run(_awaited(case, factory))
+
+
+async def _awaited(case: Case, factory: Open) -> None:
+    await case(factory)
+
+
+async def raises(kind: type[RemitError], work: Awaitable[object]) -> None:
+    """Fail unless awaiting raises ``kind``."""
+    try:
+        await work
+    except kind:
+        return
+    msg = f"{kind.__name__} was not raised"
+    raise AssertionError(msg)
+
+
+async def _fill(store: Store, changes: Sequence[Change]) -> None:
+    for change in changes:
+        await store.commit([change], [event(task=change.head.id)])
+
+
+# -- tasks ----------------------------------------------------------------------------------------------------------
+
+
+async def a_task_loads_exactly_as_it_was_committed(factory: Open) -> None:
+    """Every field of head, grants, leases and plans, the order of children, instants to the microsecond."""
+    store = factory()
+    task, changes = task_with_leases()
+    await _fill(store, changes)
+    assert await store.load(task.id) == task
+    assert await store.load(task.id) == task
+    await store.close()
+
+
+async def an_unknown_task_is_not_found(factory: Open) -> None:
+    """There is no empty task."""
+    store = factory()
+    await raises(NotFoundError, store.load("task_unknown"))
+    await store.close()
+
+
+async def a_change_on_another_revision_conflicts_and_changes_nothing(factory: Open) -> None:
+    """Compare-and-set on the revision; the events and the other writes of the commit do not stay either."""
+    store = factory()
+    first = opening()
+    await store.commit([first], [event()])
+    task = nothing("task_1").apply(first)
+    second = task.revoke(task.head.root)
+    for stale in (first, replace(second, base=5, head=replace(second.head, rev=6))):
+        writes: list[Write] = [Spend("task_1", "g", 0, 9), PutResource(RESOURCE), Burn("b", NOW), stale]
+        await raises(ConflictError, store.commit(writes, [event("grant.revoke")]))
+    assert await store.load("task_1") == task
+    assert (list(await store.spent("task_1")), list(await store.resources())) == ([], [])
+    assert await store.size() == 1
+    await store.commit([Burn("b", NOW), second], [event("grant.revoke")])
+    assert (await store.load("task_1")).head.closed
+    await store.close()
+
+
+async def the_first_change_of_a_task_has_base_zero(factory: Open) -> None:
+    """A task cannot start in the middle."""
+    store = factory()
+    change = opening()
+    await raises(ConflictError, store.commit([replace(change, base=3, head=replace(change.head, rev=4))], []))
+    await raises(NotFoundError, store.load("task_1"))
+    await store.close()
+
+
+async def of_rival_changes_one_wins(factory: Open) -> None:
+    """Sixteen callers, one revision."""
+    store = factory()
+    change = opening()
+    await store.commit([change], [])
+    task = nothing("task_1").apply(change)
+    rivals = [task.delegate("task_1_root", f"grt_{i}", Wanted(SCOPE[:1], "child"), NOW) for i in range(16)]
+    outcomes = await asyncio.gather(*(store.commit([rival], [event()]) for rival in rivals), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None)] + [ConflictError] * 15
+    assert await store.load("task_1") == task.apply(rivals[0])
+    assert await store.size() == 1
+    await store.close()
+
+
+async def changes_of_a_task_may_be_queued_one_upon_another(factory: Open) -> None:
+    """A caller need not wait for one commit before it makes the next."""
+    store = factory()
+    task, changes = task_with_leases()
+    await asyncio.gather(*(store.commit([change], [event()]) for change in changes))
+    assert await store.load(task.id) == task
+    await store.close()
+
+
+async def a_conflict_does_not_take_its_neighbours_with_it(factory: Open) -> None:
+    """Only what is built upon a commit that failed fails with it."""
+    store = factory()
+    stale = replace(opening("task_x"), base=1)
+    commits: list[list[Write]] = [
+        [opening("task_1")],
+        [stale],
+        [opening("task_2")],
+        [PutResource(RESOURCE), stale],
+        [opening("task_3")],
+    ]
+    outcomes = await asyncio.gather(*(store.commit(some, [event()]) for some in commits), return_exceptions=True)
+    assert [isinstance(outcome, ConflictError) for outcome in outcomes] == [False, True, False, True, False]
+    assert (sorted(await store.tasks(9)), await store.size()) == (["task_1", "task_2", "task_3"], 3)
+    assert list(await store.resources()) == []
+    await store.close()
+
+
+async def open_tasks_and_tasks_with_leases_are_unsettled(factory: Open) -> None:
+    """Until the last lease of a closed task is forgotten."""
+    store = factory()
+    task, changes = task_with_leases()
+    await _fill(store, [*changes, opening("task_2")])
+    closing = task.revoke(task.head.root)
+    other = nothing("task_2").apply(opening("task_2"))
+    await _fill(store, [closing, other.revoke(other.head.root)])
+    assert list(await store.unsettled()) == [task.id]
+    task = task.apply(closing)
+    task = task.apply(done := task.settle(frozenset(task.leases), frozenset(), frozenset(), NOW + timedelta(days=1)))
+    gone = task.cleaned(frozenset(task.leases))
+    await _fill(store, [done, gone])
+    assert list(await store.unsettled()) == []
+    assert await store.load(task.id) == task.apply(gone)
+    await store.close()
+
+
+async def tasks_are_listed_newest_first(factory: Open) -> None:
+    """By when they were opened, not by when they last changed."""
+    store = factory()
+    await _fill(store, [opening(f"task_{number}") for number in (3, 1, 2)])
+    task = nothing("task_3").apply(opening("task_3"))
+    await _fill(store, [task.revoke(task.head.root)])
+    assert list(await store.tasks(9)) == ["task_2", "task_1", "task_3"]
+    assert list(await store.tasks(2)) == ["task_2", "task_1"]
+    await store.close()
+
+
+# -- counters, resources, secrets, burns ----------------------------------------------------------------------------
+
+
+async def a_counter_holds_its_last_value(factory: Open) -> None:
+    """Also when several values share a group."""
+    store = factory()
+    values = [Spend("task_1", "grt_a", 0, used) for used in range(1, 9)]
+    await asyncio.gather(*(store.commit([value], [event()]) for value in values))
+    await store.commit([Spend("task_1", "grt_a", 1, 5), Spend("task_2", "grt_a", 0, 7)], [])
+    found = sorted(await store.spent("task_1"), key=lambda spend: spend.index)
+    assert found == [Spend("task_1", "grt_a", 0, 8), Spend("task_1", "grt_a", 1, 5)]
+    assert list(await store.spent("task_9")) == []
+    await store.close()
+
+
+async def resources_are_put_replaced_and_deleted(factory: Open) -> None:
+    """Listed by name; deleting an unknown one is an error."""
+    store = factory()
+    other = replace(RESOURCE, name="a", kind="postgres", bound=(), secret=None, settings={})
+    await store.commit([PutResource(RESOURCE), PutResource(other)], [event("resource.put")])
+    assert list(await store.resources()) == [other, RESOURCE]
+    changed = replace(RESOURCE, destination="https://elsewhere.example")
+    await store.commit([PutResource(changed), DeleteResource("a")], [event("resource.put")])
+    assert list(await store.resources()) == [changed]
+    await raises(NotFoundError, store.commit([DeleteResource("a")], [event("resource.delete")]))
+    assert await store.size() == 2
+    await store.close()
+
+
+async def a_secret_is_replaced_one_version_at_a_time(factory: Open) -> None:
+    """Two writers cannot both follow one version."""
+    store = factory()
+    await raises(NotFoundError, store.secret("key"))
+    secret = SealedSecret("key", 1, "search", "https://api.search.example/base", bytes(range(256)))
+    await raises(ConflictError, store.commit([PutSecret(replace(secret, version=2))], []))
+    await store.commit([PutSecret(secret)], [])
+    assert await store.secret("key") == secret
+    newer = replace(secret, version=2, sealed=b"\x00new")
+    rivals = (store.commit([PutSecret(newer)], []), store.commit([PutSecret(newer)], []))
+    outcomes = await asyncio.gather(*rivals, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), ConflictError]
+    assert await store.secret("key") == newer
+    await store.close()
+
+
+async def a_resource_takes_its_secret_with_it(factory: Open) -> None:
+    """Also when both were put in the same group; other secrets stay, and it can be put again."""
+    store = factory()
+    secret = SealedSecret("key", 1, "search", "https://api.search.example", b"sealed")
+    other = replace(secret, name="other", resource="b")
+    await store.commit([PutResource(RESOURCE), PutSecret(secret), PutSecret(other)], [])
+    await store.commit([DeleteResource("search")], [])
+    await raises(NotFoundError, store.secret("key"))
+    assert await store.secret("other") == other
+    await asyncio.gather(
+        store.commit([PutResource(RESOURCE), PutSecret(secret)], []), store.commit([DeleteResource("search")], [])
+    )
+    await raises(NotFoundError, store.secret("key"))
+    await store.commit([PutResource(RESOURCE), PutSecret(secret)], [])
+    assert await store.secret("key") == secret
+    await store.close()
+
+
+async def a_value_burns_once(factory: Open) -> None:
+    """Sixteen callers with one token open one task."""
+    store = factory()
+    burn = Burn("digest", NOW + timedelta(hours=1))
+    commits = (store.commit([burn, opening(f"task_{number}")], [event()]) for number in range(16))
+    outcomes = await asyncio.gather(*commits, return_exceptions=True)
+    assert sum(outcome is None for outcome in outcomes) == 1
+    assert len(await store.tasks(99)) == await store.size() == 1
+    await raises(ConflictError, store.commit([burn], []))
+    await store.close()
+
+
+# -- audit ----------------------------------------------------------------------------------------------------------
+
+
+async def entries_stand_in_the_order_of_calls(factory: Open) -> None:
+    """First in, first out, whatever shares a group."""
+    store = factory()
+    await asyncio.gather(*(store.commit([], [event(request=f"{i}a"), event(request=f"{i}b")]) for i in range(200)))
+    entries = await store.entries(0, 1_000)
+    assert [read(entry).request for entry in entries] == [f"{i}{half}" for i in range(200) for half in "ab"]
+    assert [entry.seq for entry in entries] == list(range(400))
+    assert entries[7].leaf == encode(7, event(request="3b"))
+    assert list(await store.entries(398, 9)) == list(entries[398:])
+    assert list(await store.entries(0, 2)) == list(entries[:2])
+    assert list(await store.entries(400, 2)) == []
+    await store.close()
+
+
+async def the_tree_and_its_proofs_are_those_of_the_entries(factory: Open) -> None:
+    """At every size around whole tiles."""
+    store = factory()
+    assert await store.root() == (0, root_of(()))
+    for start in range(0, 700, 100):
+        await store.commit([], [event(request=str(start + number)) for number in range(100)])
+    hashes = [leaf_hash(entry.leaf) for entry in await store.entries(0, 1_000)]
+    assert list(await store.leaves(0, 700)) == hashes
+    assert list(await store.leaves(250, 300)) == hashes[250:300]
+    size, root = await store.root()
+    assert (size, root) == (700, root_of(hashes))
+    for old in (1, 2, 255, 256, 257, 512, 511, 699, 700):
+        assert await store.root(old) == (old, root_of(hashes[:old]))
+        proof = await store.nodes(consistency_path(old, size))
+        verify_consistency(old, root_of(hashes[:old]), size, root, proof)
+        verify_inclusion(hashes[old - 1], old - 1, size, await store.nodes(inclusion_path(old - 1, size)), root)
+    await raises(NotFoundError, store.root(701))
+    await store.close()
+
+
+async def nothing_is_written_twice_or_lost_over_a_reopening(factory: Open) -> None:
+    """Everything is there after close and open, and goes on from there."""
+    store = factory()
+    task, changes = task_with_leases()
+    await _fill(store, changes)
+    secret = SealedSecret("key", 1, "search", "https://api.search.example", b"sealed")
+    burn = Burn("digest", NOW + timedelta(hours=1))
+    await store.commit([PutResource(RESOURCE), PutSecret(secret), Spend(task.id, "g", 0, 3), burn], [event()])
+    head = await store.root()
+    await store.close()
+
+    store = factory()
+    assert await store.load(task.id) == task
+    assert (list(await store.resources()), await store.secret("key")) == ([RESOURCE], secret)
+    assert list(await store.spent(task.id)) == [Spend(task.id, "g", 0, 3)]
+    assert await store.root() == head
+    await raises(ConflictError, store.commit([burn], []))
+    closing = task.revoke(task.head.root)
+    await store.commit([closing, PutSecret(replace(secret, version=2)), Spend(task.id, "g", 0, 4)], [event()])
+    await store.close()
+
+    store = factory()
+    assert await store.load(task.id) == task.apply(closing)
+    assert await store.size() == head[0] + 1
+    await store.close()
+
+
+CASES: tuple[Case, ...] = (
+    a_task_loads_exactly_as_it_was_committed,
+    an_unknown_task_is_not_found,
+    a_change_on_another_revision_conflicts_and_changes_nothing,
+    the_first_change_of_a_task_has_base_zero,
+    of_rival_changes_one_wins,
+    changes_of_a_task_may_be_queued_one_upon_another,
+    a_conflict_does_not_take_its_neighbours_with_it,
+    open_tasks_and_tasks_with_leases_are_unsettled,
+    tasks_are_listed_newest_first,
+    a_counter_holds_its_last_value,
+    resources_are_put_replaced_and_deleted,
+    a_secret_is_replaced_one_version_at_a_time,
+    a_resource_takes_its_secret_with_it,
+    a_value_burns_once,
+    entries_stand_in_the_order_of_calls,
+    the_tree_and_its_proofs_are_those_of_the_entries,
+    nothing_is_written_twice_or_lost_over_a_reopening,
+)
