@@ -1,0 +1,107 @@
+"""A small HTTP/1.1 client, the same for remit and its peers, and a closed loop of such clients."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+Address = Path | int  # a unix socket, or a port on 127.0.0.1
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a closed loop measured. Times in milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+    errors: int
+    n: int
+
+
+class Client:
+    """One kept-alive connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Wrap an open connection; see ``connect``."""
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connect(cls, address: Address) -> Client:
+        """Open a connection."""
+        if isinstance(address, Path):
+            return cls(*await asyncio.open_unix_connection(str(address), limit=1 << 22))
+        return cls(*await asyncio.open_connection("127.0.0.1", address, limit=1 << 22))
+
+    async def request(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NOTHING
+    ) -> tuple[int, bytes]:
+        """Make one request, and return status and body."""
+        fields = {"Host": "127.0.0.1", "Content-Length": str(len(body)), **headers}
+        head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self._writer.write(head.encode() + b"\r\n" + body)
+        return await self._answer()
+
+    async def _answer(self) -> tuple[int, bytes]:
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        status, lower = int(head[9:12]), head.lower()
+        if b"transfer-encoding: chunked" in lower:
+            return status, await self._chunks()
+        at = lower.find(b"content-length:")
+        size = int(lower[at + 15 : lower.find(b"\r\n", at)]) if at >= 0 else 0
+        return status, await self._reader.readexactly(size)
+
+    async def _chunks(self) -> bytes:
+        parts = []
+        while size := int(await self._reader.readline(), 16):
+            parts.append(await self._reader.readexactly(size))
+            await self._reader.readline()
+        await self._reader.readline()
+        return b"".join(parts)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+Step = Callable[[Client, int], Awaitable[bool]]  # one operation of client ``int``; whether it went well
+
+
+async def closed_loop(address: Address, clients: int, seconds: float, step: Step) -> Load:
+    """Let ``clients`` repeat ``step``, each on its own connection, for ``seconds``."""
+    connections = [await Client.connect(address) for _ in range(clients)]
+    started = time.perf_counter()
+    try:
+        done = await asyncio.gather(
+            *(_repeat(client, number, started + seconds, step) for number, client in enumerate(connections))
+        )
+    finally:
+        for client in connections:
+            await client.close()
+    return _summary([took for times, _ in done for took in times], sum(bad for _, bad in done), started)
+
+
+async def _repeat(client: Client, number: int, end: float, step: Step) -> tuple[list[float], int]:
+    times, errors = [], 0
+    while (start := time.perf_counter()) < end:
+        if await step(client, number):
+            times.append(time.perf_counter() - start)
+        else:
+            errors += 1
+    return times, errors
+
+
+def _summary(times: Sequence[float], errors: int, started: float) -> Load:
+    took = time.perf_counter() - started
+    if len(times) < 2:
+        raise RuntimeError(f"only {len(times)} operations went well, {errors} did not")
+    cuts = statistics.quantiles(times, n=100)
+    return Load(len(times) / took, cuts[49] * 1e3, cuts[98] * 1e3, errors, len(times))

@@ -1,0 +1,117 @@
+"""nginx, as upstream and as the peer for the gateway (it swaps one header and checks nothing); wrk as the load."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from remit.testing.postgres_server import free_port
+
+BODY = "x" * 1_024
+UPSTREAM = """
+server {{ listen 127.0.0.1:{port} reuseport; keepalive_requests 100000000;
+  location / {{ if ($http_authorization != "Bearer {key}") {{ return 401; }} default_type text/plain; return 200 "{body}"; }} }}
+"""
+SWAP = """
+upstream target {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }}
+server {{ listen 127.0.0.1:{port} reuseport; keepalive_requests 100000000;
+  location / {{ proxy_pass http://target; proxy_http_version 1.1; proxy_set_header Connection "";
+    proxy_set_header Authorization "Bearer {key}"; }} }}
+"""
+MAIN = """
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log crit; worker_processes 1;
+events {{ worker_connections 2048; }}
+http {{ access_log off; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+  uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e; {server} }}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """One nginx process without a master."""
+
+    port: int
+    pid: int
+
+
+def absent() -> list[str]:
+    """Return the Debian packages that are missing."""
+    found = {"nginx": shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin"), "wrk": shutil.which("wrk")}
+    return [name for name, path in found.items() if path is None]
+
+
+@contextmanager
+def serving(server: str, port: int) -> Iterator[Nginx]:
+    """Run nginx with one server block on ``port``."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin") or "nginx"
+    with tempfile.TemporaryDirectory(prefix="remit-bench-") as folder:
+        config = Path(folder, "nginx.conf")
+        config.write_text(MAIN.format(folder=folder, server=server))
+        command = [program, "-e", f"{folder}/error.log", "-c", str(config)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield Nginx(port, process.pid)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@contextmanager
+def upstream(key: str) -> Iterator[Nginx]:
+    """Run an upstream that answers 1 KB to those who show the key."""
+    port = free_port()
+    with serving(UPSTREAM.format(port=port, key=key, body=BODY), port) as running:
+        yield running
+
+
+@contextmanager
+def swap(target: int, key: str) -> Iterator[Nginx]:
+    """Run the peer: a reverse proxy that sets one header."""
+    port = free_port()
+    with serving(SWAP.format(port=port, upstream=target, key=key), port) as running:
+        yield running
+
+
+@dataclass(frozen=True, slots=True)
+class Wrk:
+    """What wrk measured. ``cpu_us`` is the CPU time of the watched process a request, in microseconds."""
+
+    rate: float
+    p50_ms: float
+    cpu_us: float
+    errors: int
+    n: int
+
+
+def load(url: str, pid: int, *, connections: int, seconds: int, prefix: tuple[str, ...] = ()) -> Wrk:
+    """Load ``url`` with GETs, and look at what the process ``pid`` used meanwhile. ``prefix`` runs wrk elsewhere."""
+    watched = psutil.Process(pid)
+    before = watched.cpu_times()
+    command = [*prefix, shutil.which("wrk") or "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
+    after = watched.cpu_times()
+    used = after.user + after.system - before.user - before.system
+    return _read(out, used)
+
+
+def _read(out: str, used: float) -> Wrk:
+    n = int(_find(r"(\d+) requests in", out))
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+    value, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]
+    p50 = float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
+    return Wrk(float(_find(r"Requests/sec:\s+([\d.]+)", out)), p50, used / n * 1e6, int(bad.group(1)) if bad else 0, n)
+
+
+def _find(pattern: str, out: str) -> str:
+    found = re.search(pattern, out)
+    if found is None:
+        raise RuntimeError(f"wrk said: {out}")
+    return found.group(1)
