@@ -71,9 +71,20 @@ class Lease:
         """Whether revoking has failed so often that somebody should look."""
         return self.attempts >= STUCK_AFTER
 
+    @property
+    def recallable(self) -> bool:
+        """Whether revoking ends it: not by expiry alone, and not by a receipt that was never seen."""
+        match self.plan.revocation:
+            case Revocation.BY_NAME:
+                return True
+            case Revocation.BY_RECEIPT:
+                return self.receipt is not None
+            case Revocation.BY_EXPIRY:
+                return False
+
     def settles(self, now: datetime) -> bool:
         """Whether a successful revoke is final now."""
-        if self.plan.revocation is Revocation.BY_EXPIRY:
+        if not self.recallable:
             return now >= self.expires_at
         return self.confirmed or now >= self.plan.issue_by
 
@@ -111,7 +122,7 @@ def revoking(lease: Lease) -> Lease:
 
 def settle_at(lease: Lease) -> datetime:
     """Return when a revoke that succeeded now would be final."""
-    return lease.expires_at if lease.plan.revocation is Revocation.BY_EXPIRY else lease.plan.issue_by
+    return lease.plan.issue_by if lease.recallable else lease.expires_at
 
 
 def failed(lease: Lease, now: datetime) -> Lease:
@@ -124,6 +135,6 @@ def closure(outstanding: tuple[Lease, ...]) -> Closure:
     """Say what is known of leases that are not revoked."""
     if not outstanding:
         return Closure.CLOSED
-    if any(lease.attempts or lease.plan.revocation is not Revocation.BY_EXPIRY for lease in outstanding):
+    if any(lease.attempts or lease.recallable for lease in outstanding):
         return Closure.UNKNOWN
     return Closure.PARTIAL

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from remit.core import scope as scopes
+from remit.core.grant import Grant, Posture, Subject, Wanted, make_grant
 from remit.core.lease import (
     Closure,
     Lease,
@@ -32,9 +33,8 @@ from remit.core.lease import (
     settle_at,
     standing,
 )
-from remit.core.scope import Detail, Scope
+from remit.core.scope import Detail
 from remit.errors import (
-    AttenuationError,
     ConflictError,
     DepthError,
     ExpiredError,
@@ -62,51 +62,7 @@ __all__ = [
     "open_task",
 ]
 
-MAX_DEPTH = 64
-MAX_FAN_OUT = 1_000
-MAX_TTL = timedelta(hours=8)
 MAX_PURPOSE = 2_000  # characters
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The human at the root: ``sub`` is issuer-qualified, ``acr`` says how it was proven."""
-
-    sub: str
-    acr: str
-    auth_time: datetime | None = None
-    amr: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Posture:
-    """What the surroundings of a grant's holder promise; see ``docs/explanation/posture.md``."""
-
-    isolation: str = "none"  # namespace | host-net | unsandboxed | none
-    custody: str = "holder"  # channel | holder
-    at_rest: str = "none"  # kek-file | none
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A node of the authority tree. ``depth`` is how many hops may still hang below it."""
-
-    id: str
-    parent: str | None
-    agent: str
-    attested: bool
-    scope: Scope
-    covers: tuple[int, ...]  # for each detail, the index of the parent's detail that covers it
-    level: int
-    depth: int
-    fan_out: int
-    exercise: bool
-    opened_at: datetime
-    expires_at: datetime
-    posture: Posture = Posture()
-    jkt: str | None = None  # RFC 7638 SHA-256 thumbprint of the holder's key; None on a channel
-    revoked: bool = False
-    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,22 +88,6 @@ class Change:
     grants: tuple[Grant, ...] = ()
     leases: tuple[Lease, ...] = ()
     forget: tuple[str, ...] = ()  # ids of leases whose rows are no longer needed
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What an open or a delegate asks for. ``ttl`` None means as long as the parent."""
-
-    scope: Scope
-    agent: str
-    ttl: timedelta | None = None
-    depth: int = 0
-    fan_out: int = 0
-    exercise: bool = True
-    attested: bool = False
-    posture: Posture = Posture()
-    jkt: str | None = None
-    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +178,7 @@ class Task:
         """Make a child grant, no wider than its parent in any dimension."""
         parent = self.live(parent_id, now)
         self._may_have_child(parent, wanted, now)
-        covers = _covered(wanted.scope, parent.scope)
-        child = _grant(child_id, parent, wanted, covers, now)
+        child = make_grant(child_id, parent, wanted, now)
         return self._change(grants=(child,))
 
     def _may_have_child(self, parent: Grant, wanted: Wanted, now: datetime) -> None:
@@ -249,7 +188,6 @@ class Task:
             raise DepthError(f"`depth` may be at most {parent.depth - 1} here")
         if wanted.fan_out > parent.fan_out:
             raise DepthError(f"`fan_out` may be at most {parent.fan_out} here")
-        _check_counts(wanted)
         siblings = (self.grants[child] for child in self.children.get(parent.id, ()))
         if sum(not child.revoked and child.expires_at > now for child in siblings) >= parent.fan_out:
             raise DepthError(
@@ -290,9 +228,10 @@ class Task:
         return lease, grant
 
     def extend(self, lease_id: str, expires_at: datetime, now: datetime) -> Change:
-        """Record a later end of a lease, before the target is told."""
+        """Record a later end of a lease, before the target is told; never an earlier one, which it might outlive."""
         lease, grant = self.renewable(lease_id, now)
-        return self._change(leases=(replace(lease, expires_at=min(expires_at, grant.expires_at)),))
+        later = max(lease.expires_at, min(expires_at, grant.expires_at))
+        return self._change(leases=(replace(lease, expires_at=later),))
 
     def revoke(self, grant_id: str) -> Change:
         """End a grant and everything below it."""
@@ -360,8 +299,7 @@ def open_task(task_id: str, root_id: str, subject: Subject, purpose: str, wanted
         raise InvalidRequestError(f"`purpose` must be printable text of 1 to {MAX_PURPOSE} characters")
     if wanted.ttl is None:
         raise InvalidRequestError("`ttl` is missing")
-    _check_counts(wanted)
-    root = _grant(root_id, None, wanted, (), now)
+    root = make_grant(root_id, None, wanted, now)
     head = Head(task_id, 1, root_id, subject, purpose, now, root.expires_at)
     return Change(0, head, (root,))
 
@@ -370,45 +308,3 @@ def nothing(task_id: str) -> Task:
     """Return the task before its first change."""
     epoch = datetime.min.replace(tzinfo=UTC)
     return Task(Head(task_id, 0, "", Subject("", ""), "", epoch, epoch))
-
-
-def _check_counts(wanted: Wanted) -> None:
-    if not 0 <= wanted.depth <= MAX_DEPTH:
-        raise InvalidRequestError(f"`depth` must be from 0 to {MAX_DEPTH}")
-    if not 0 <= wanted.fan_out <= MAX_FAN_OUT:
-        raise InvalidRequestError(f"`fan_out` must be from 0 to {MAX_FAN_OUT}")
-    if wanted.ttl is not None and not timedelta(0) < wanted.ttl <= MAX_TTL:
-        raise InvalidRequestError(f"`ttl` must be from 1 second to {int(MAX_TTL.total_seconds())} seconds")
-
-
-def _covered(child: Scope, parent: Scope) -> tuple[int, ...]:
-    found = [scopes.cover(detail, parent) for detail in child]
-    wide = [detail for detail, index in zip(child, found, strict=True) if index is None]
-    if wide:
-        raise AttenuationError(offending=scopes.dump(tuple(wide)), help="ask for no more than the parent grant holds")
-    return tuple(index for index in found if index is not None)
-
-
-def _grant(grant_id: str, parent: Grant | None, wanted: Wanted, covers: tuple[int, ...], now: datetime) -> Grant:
-    ends = [now + wanted.ttl] if wanted.ttl is not None else []
-    if parent is not None:
-        if ends and ends[0] > parent.expires_at:
-            raise AttenuationError("`ttl` ends after the parent grant does")
-        ends.append(parent.expires_at)
-    return Grant(
-        id=grant_id,
-        parent=parent.id if parent else None,
-        agent=wanted.agent,
-        attested=wanted.attested,
-        scope=wanted.scope,
-        covers=covers,
-        level=parent.level + 1 if parent else 0,
-        depth=wanted.depth,
-        fan_out=wanted.fan_out,
-        exercise=wanted.exercise,
-        opened_at=now,
-        expires_at=min(ends),
-        posture=wanted.posture,
-        jkt=wanted.jkt,
-        label=wanted.label,
-    )

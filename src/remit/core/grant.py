@@ -1,0 +1,119 @@
+"""One node of the authority tree: what is asked for, what is made of it, and the ceilings on both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from remit.core import scope as scopes
+from remit.core.scope import Scope
+from remit.errors import AttenuationError, InvalidRequestError
+
+MAX_DEPTH = 64
+MAX_FAN_OUT = 1_000
+MAX_TTL = timedelta(hours=8)
+MAX_LABEL = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The human at the root: ``sub`` is issuer-qualified, ``acr`` says how it was proven."""
+
+    sub: str
+    acr: str
+    auth_time: datetime | None = None
+    amr: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Posture:
+    """What the surroundings of a grant's holder promise; see ``docs/explanation/posture.md``."""
+
+    isolation: str = "none"  # namespace | host-net | unsandboxed | none
+    custody: str = "holder"  # channel | holder
+    at_rest: str = "none"  # kek-file | none
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A node of the authority tree. ``depth`` is how many hops may still hang below it."""
+
+    id: str
+    parent: str | None
+    agent: str
+    attested: bool
+    scope: Scope
+    covers: tuple[int, ...]  # for each detail, the index of the parent's detail that covers it
+    level: int
+    depth: int
+    fan_out: int
+    exercise: bool
+    opened_at: datetime
+    expires_at: datetime
+    posture: Posture = Posture()
+    jkt: str | None = None  # RFC 7638 SHA-256 thumbprint of the holder's key; None on a channel
+    revoked: bool = False
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an open or a delegate asks for. ``ttl`` None means as long as the parent."""
+
+    scope: Scope
+    agent: str
+    ttl: timedelta | None = None
+    depth: int = 0
+    fan_out: int = 0
+    exercise: bool = True
+    attested: bool = False
+    posture: Posture = Posture()
+    jkt: str | None = None
+    label: str = ""
+
+
+def _check_ceilings(wanted: Wanted) -> None:
+    if not 0 <= wanted.depth <= MAX_DEPTH:
+        raise InvalidRequestError(f"`depth` must be from 0 to {MAX_DEPTH}")
+    if not 0 <= wanted.fan_out <= MAX_FAN_OUT:
+        raise InvalidRequestError(f"`fan_out` must be from 0 to {MAX_FAN_OUT}")
+    if wanted.ttl is not None and not timedelta(0) < wanted.ttl <= MAX_TTL:
+        raise InvalidRequestError(f"`ttl` must be from 1 second to {int(MAX_TTL.total_seconds())} seconds")
+    if len(wanted.label) > MAX_LABEL or not wanted.label.isprintable():
+        raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
+
+
+def _covered(child: Scope, parent: Scope) -> tuple[int, ...]:
+    found = [scopes.cover(detail, parent) for detail in child]
+    wide = [detail for detail, index in zip(child, found, strict=True) if index is None]
+    if wide:
+        raise AttenuationError(offending=scopes.dump(tuple(wide)), help="ask for no more than the parent grant holds")
+    return tuple(index for index in found if index is not None)
+
+
+def make_grant(grant_id: str, parent: Grant | None, wanted: Wanted, now: datetime) -> Grant:
+    """Return a new grant, no wider than its parent and ending no later, or raise AttenuationError."""
+    _check_ceilings(wanted)
+    covers = _covered(wanted.scope, parent.scope) if parent is not None else ()
+    ends = [now + wanted.ttl] if wanted.ttl is not None else []
+    if parent is not None:
+        if ends and ends[0] > parent.expires_at:
+            raise AttenuationError("`ttl` ends after the parent grant does")
+        ends.append(parent.expires_at)
+    return Grant(
+        id=grant_id,
+        parent=parent.id if parent else None,
+        agent=wanted.agent,
+        attested=wanted.attested,
+        scope=wanted.scope,
+        covers=covers,
+        level=parent.level + 1 if parent else 0,
+        depth=wanted.depth,
+        fan_out=wanted.fan_out,
+        exercise=wanted.exercise,
+        opened_at=now,
+        expires_at=min(ends),
+        posture=wanted.posture,
+        jkt=wanted.jkt,
+        label=wanted.label,
+    )
