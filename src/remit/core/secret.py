@@ -36,7 +36,7 @@ class Secret:
         """Compare in constant time, and only with another Secret."""
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self.__value.encode(), other.reveal().encode())
+        return hmac.compare_digest(_octets(self.__value), _octets(other.reveal()))
 
     __hash__ = None  # type: ignore[assignment]  # a hash would be an oracle and would put secrets in sets
 
@@ -45,4 +45,6 @@ class Secret:
         msg = "a secret is not serialisable"
         raise TypeError(msg)
 
-    __reduce_ex__ = __reduce__  # type: ignore[assignment]  # the protocol argument changes nothing
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # an encoding error would carry the text
