@@ -1,0 +1,1 @@
+"""Adapters that issue leases, one kind of target each."""

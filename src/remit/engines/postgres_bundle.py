@@ -1,0 +1,243 @@
+"""Bundle roles: the powers of a detail, held by one role that leases on the same tables share.
+
+Why bundles: a GRANT to each lease's own role rewrites the table's catalog row. Concurrent issues collide there, and the
+row's ACL outgrows its page at about 2,400 roles. A bundle is granted once; a lease joins it.
+
+Rules:
+
+- A bundle's name is a digest of login, database, table OIDs, actions and columns: it cannot mean two things.
+- Bundles are made, mended and dropped under an exclusive advisory lock of their database; issuing holds it shared.
+- ``CHECK`` says in one digest what a bundle may do now; issuing compares it with the plan's in its own transaction.
+- ``lower`` translates a detail and compares nothing: ``core.scope`` alone compares authority.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remit.core.scope import Detail
+from remit.engines.postgres_link import Connection, Record, quoted
+from remit.errors import EngineRefusedError, UnknownDetailError
+
+LOCK_SPACE = 0x72656D69  # "remi": advisory locks of bundles, key 0
+VERBS = {"select": "SELECT", "insert": "INSERT", "update": "UPDATE", "delete": "DELETE"}
+KINDS = "'r','p','v','m','f'"  # relkind: table, partitioned table, view, materialised view, foreign table
+
+LOCK = f"SELECT pg_advisory_xact_lock({LOCK_SPACE}, 0)"
+LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({LOCK_SPACE}, 0)"
+
+# $1 role, $2 tables, $3 schemas. One digest over everything the role may do there; ``expected`` is its twin here.
+CHECK = """
+SELECT encode(sha256(convert_to(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), 'UTF8')), 'hex') FROM (
+  SELECT concat_ws(' ', 'role', rolname, rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls)
+    AS line FROM pg_roles WHERE oid = $1
+  UNION SELECT concat_ws(' ', 'member of', roleid) FROM pg_auth_members WHERE member = $1
+  UNION SELECT concat_ws(' ', 'table', c.oid, n.nspname, c.relname)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($2)
+  UNION SELECT concat_ws(' ', 'may', c.oid, a.privilege_type, a.is_grantable)
+    FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = ANY ($2) AND a.grantee = $1
+  UNION SELECT concat_ws(' ', 'may', t.attrelid, t.attname, a.privilege_type, a.is_grantable)
+    FROM pg_attribute t, aclexplode(t.attacl) a WHERE t.attrelid = ANY ($2) AND t.attacl IS NOT NULL AND a.grantee = $1
+  UNION SELECT concat_ws(' ', 'schema', n.oid, a.privilege_type)
+    FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+    WHERE n.oid = ANY ($3) AND (a.grantee = $1 OR a.grantee = 0 AND a.privilege_type = 'USAGE')
+  UNION SELECT concat_ws(' ', 'database', a.privilege_type)
+    FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+    WHERE d.datname = current_database() AND (a.grantee = $1 OR a.grantee = 0 AND a.privilege_type = 'CONNECT')
+) AS powers
+"""
+
+_RESOLVE = f"""
+SELECT c.oid AS table, n.oid AS namespace, format('%I.%I', n.nspname, c.relname) AS sql, quote_ident(n.nspname) AS home,
+  session_user::regrole::oid AS login, (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
+  (SELECT coalesce(array_agg(ARRAY[attname::text, quote_ident(attname)]), '{{}}') FROM pg_attribute
+   WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) AS columns
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (schema, name, place)
+LEFT JOIN pg_namespace n ON n.nspname = w.schema
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ({KINDS})
+ORDER BY w.place
+"""
+
+_PUBLIC_HAS = """
+SELECT
+  (SELECT bool_or(a.grantee = 0 AND a.privilege_type = 'CONNECT')
+   FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+   WHERE d.datname = current_database()) AS connect,
+  (SELECT coalesce(array_agg(DISTINCT n.oid), '{}')
+   FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+   WHERE n.oid = ANY ($1) AND a.grantee = 0 AND a.privilege_type = 'USAGE') AS usage
+"""
+
+# What a role may do or owns outside the given tables and schemas, in any database.
+_ELSEWHERE = """
+SELECT count(*) FROM pg_shdepend
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1 AND classid <> 'pg_auth_members'::regclass
+  AND NOT (classid = 'pg_class'::regclass AND objid = ANY ($2))
+  AND NOT (classid = 'pg_namespace'::regclass AND objid = ANY ($3))
+  AND NOT (classid = 'pg_database'::regclass AND objid = $4)
+"""
+
+# Bundles of this database and login that no lease has joined. Makers have, as administrators; so has the login.
+_IDLE = """
+SELECT b.rolname FROM pg_roles b
+WHERE b.rolname LIKE 'remit!_b!_' || (SELECT oid FROM pg_database WHERE datname = current_database()) || '!_%' ESCAPE '!'
+  AND EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member
+              WHERE m.roleid = b.oid AND m.admin_option AND u.rolname = session_user)
+  AND NOT EXISTS (
+  SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
+  WHERE m.roleid = b.oid AND NOT m.admin_option AND r.rolname <> session_user)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What one table may suffer: verbs on all of it when ``columns`` is None, else on those columns."""
+
+    schema: str
+    table: str
+    verbs: tuple[str, ...]
+    columns: tuple[str, ...] | None
+
+
+def lower(detail: Detail) -> tuple[Power, ...]:
+    """Translate a detail into PostgreSQL's terms, or raise UnknownDetailError."""
+    if detail.type != "postgres":
+        raise UnknownDetailError("this resource takes details of type `postgres` only")
+    actions = detail.texts("actions")
+    limited: dict[str, tuple[str, ...]] = dict(detail.get("columns") or ())  # type: ignore[call-overload]
+    if limited and "delete" in actions:
+        raise UnknownDetailError("`columns` cannot limit `delete`", help="ask for `delete` in a detail of its own")
+    verbs = tuple(VERBS[action] for action in actions)
+    found = [(*table.split(".", 1), limited.get(table)) for table in detail.texts("tables")]
+    return tuple(Power(schema, name, verbs, columns) for schema, name, columns in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle as it should be: its name, and the digest that ``CHECK`` must answer with."""
+
+    name: str
+    oid: int
+    tables: tuple[int, ...]
+    schemas: tuple[int, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A table of a detail as the database knows it now; ``sql``, ``home`` and ``columns`` were quoted by the server."""
+
+    power: Power
+    table: int
+    schema: int
+    sql: str
+    home: str
+    columns: tuple[str, ...]
+
+    @property
+    def what(self) -> str:
+        """The powers, as GRANT takes them."""
+        within = f" ({', '.join(self.columns)})" if self.columns else ""
+        return ", ".join(f"{verb}{within}" for verb in self.power.verbs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A bundle to be: the name that its tables and powers make, and where they are."""
+
+    name: str
+    places: tuple[_Place, ...]
+    database: int
+
+    @property
+    def tables(self) -> list[int]:
+        return [place.table for place in self.places]
+
+    @property
+    def schemas(self) -> list[int]:
+        return sorted({place.schema for place in self.places})
+
+
+async def ensure(connection: Connection, detail: Detail) -> Bundle:
+    """Make or mend the bundle of ``detail``; in a transaction. EngineRefusedError when it cannot be as planned."""
+    found = await _resolve(connection, lower(detail))
+    await connection.execute(LOCK)
+    digest = _expected(found)
+    oid = await connection.fetchval("SELECT oid FROM pg_roles WHERE rolname = $1", found.name)
+    if oid is None:
+        await connection.execute(f"SET LOCAL createrole_self_grant = 'set, inherit'; CREATE ROLE {quoted(found.name)} NOLOGIN")
+        oid = await connection.fetchval("SELECT oid FROM pg_roles WHERE rolname = $1", found.name)
+    bundle = Bundle(found.name, oid, tuple(found.tables), tuple(found.schemas), digest)
+    if not await _holds(connection, bundle, found):
+        await _mend(connection, found)
+        if not await _holds(connection, bundle, found):
+            raise EngineRefusedError(
+                "the broker's login may not grant what was asked for, or the bundle role was changed by others",
+                help="check the resource: `remit resource check`",
+            )
+    return bundle
+
+
+async def drop_idle(connection: Connection) -> None:
+    """Drop the bundles that no lease has joined; in a transaction."""
+    if not await connection.fetch(_IDLE):
+        return
+    await connection.execute(LOCK)
+    for row in await connection.fetch(_IDLE):
+        name = quoted(row["rolname"])
+        await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+async def _resolve(connection: Connection, powers: Sequence[Power]) -> _Found:
+    rows = await connection.fetch(_RESOLVE, [p.schema for p in powers], [p.table for p in powers])
+    places = tuple(_place(power, row) for power, row in zip(powers, rows, strict=True))
+    first = rows[0]
+    powers_by_table = sorted((place.table, place.power.verbs, place.power.columns or ()) for place in places)
+    key = json.dumps([first["login"], first["database"], powers_by_table], separators=(",", ":"))
+    name = f"remit_b_{first['database']}_{hashlib.sha256(key.encode()).hexdigest()[:40]}"
+    return _Found(name, places, first["database"])
+
+
+def _place(power: Power, row: Record) -> _Place:
+    name = f"{power.schema}.{power.table}"
+    if row["table"] is None:
+        raise EngineRefusedError(f"there is no table `{name}` in the database")
+    known: dict[str, str] = {column: sql for column, sql in row["columns"]}  # noqa: C416 - rows of an array, not pairs
+    for column in power.columns or ():
+        if column not in known:
+            raise EngineRefusedError(f"`{name}` has no column `{column}`")
+    columns = tuple(known[column] for column in power.columns or ())
+    return _Place(power, row["table"], row["namespace"], row["sql"], row["home"], columns)
+
+
+def _expected(found: _Found) -> str:
+    lines = {f"role {found.name} f f f f f f", "database CONNECT"}
+    for place in found.places:
+        power, table = place.power, place.table
+        lines |= {f"table {table} {power.schema} {power.table}", f"schema {place.schema} USAGE"}
+        spots = [f"may {table}"] if power.columns is None else [f"may {table} {column}" for column in power.columns]
+        lines |= {f"{spot} {verb} f" for spot in spots for verb in power.verbs}
+    return hashlib.sha256("\n".join(sorted(lines, key=str.encode)).encode()).hexdigest()
+
+
+async def _holds(connection: Connection, bundle: Bundle, found: _Found) -> bool:
+    digest = await connection.fetchval(CHECK, bundle.oid, list(bundle.tables), list(bundle.schemas))
+    args = (bundle.oid, list(bundle.tables), list(bundle.schemas), found.database)
+    return bool(digest == bundle.digest and await connection.fetchval(_ELSEWHERE, *args) == 0)
+
+
+async def _mend(connection: Connection, found: _Found) -> None:
+    """Take everything from the bundle in this database, then give it what the plan says."""
+    bundle = quoted(found.name)
+    public = await connection.fetchrow(_PUBLIC_HAS, found.schemas)
+    script = [f"DROP OWNED BY {bundle}"]
+    if not public["connect"]:
+        database = await connection.fetchval("SELECT quote_ident(current_database())")
+        script.append(f"GRANT CONNECT ON DATABASE {database} TO {bundle}")
+    for home in {place.home for place in found.places if place.schema not in public["usage"]}:
+        script.append(f"GRANT USAGE ON SCHEMA {home} TO {bundle}")
+    script += [f"GRANT {place.what} ON TABLE {place.sql} TO {bundle}" for place in found.places]
+    await connection.execute("; ".join(script))

@@ -1,0 +1,188 @@
+"""Connections to one PostgreSQL database, under the broker's login.
+
+Rules:
+
+- Every session has ``search_path = pg_catalog``, so that nobody's objects stand in for the system's.
+- Every statement and every wait for a lock has an end.
+- Every driver error leaves here as an EngineError whose text holds nothing of the driver's.
+- What is formatted into SQL is ours (names we made, numbers, digests) or was quoted by the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from remit.core.secret import Secret
+from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
+from remit.ports import Resource
+
+CONNECT_SECONDS = 5.0
+STATEMENT_MILLISECONDS = 10_000
+LOCK_MILLISECONDS = 5_000
+POOL = 4
+ATTEMPTS = 5
+
+INSUFFICIENT_PRIVILEGE = "42501"
+DUPLICATE_OBJECT = "42710"
+_REFUSED = frozenset({INSUFFICIENT_PRIVILEGE, "0LP01", "42P01", "42703", "3F000", "28P01", "28000", "3D000"})
+_CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03"})  # XX000: "tuple concurrently updated" has no code of its own
+
+Connection = asyncpg.Connection
+Record = asyncpg.Record
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a resource lives, read from its destination."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    tls: str  # verify-full | loopback
+
+
+def target(resource: Resource) -> Target:
+    """Read ``postgresql://user@host:port/database``, or raise InvalidRequestError."""
+    parts = urlsplit(resource.destination)
+    database = unquote(parts.path.removeprefix("/"))
+    if parts.scheme != "postgresql" or not parts.hostname or not parts.username or not database or parts.password:
+        raise InvalidRequestError("`destination` must be postgresql://user@host:port/database, without a password")
+    tls = resource.settings.get("tls", "verify-full")
+    if tls not in {"verify-full", "loopback"} or (tls == "loopback" and not _is_loopback(parts.hostname)):
+        raise InvalidRequestError('`tls` must be "verify-full", or "loopback" for a server on this machine')
+    return Target(parts.hostname, parts.port or 5432, database, unquote(parts.username), str(tls))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def code(error: BaseException | None) -> str:
+    """Return the SQLSTATE of a driver error, or an empty string."""
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def wrapped(error: BaseException) -> EngineError:
+    """Return the EngineError to raise for a driver's error."""
+    state = code(error)
+    if state in _REFUSED:
+        return EngineRefusedError(
+            f"the database refused (SQLSTATE {state})", help="check the resource: `remit resource check`"
+        )
+    if state:
+        return EngineError(f"the database did not do it (SQLSTATE {state})")
+    return EngineError("the database could not be reached, or the connection broke")
+
+
+DRIVER_ERRORS: tuple[type[BaseException], ...] = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+    EOFError,
+)
+
+
+def names(identifiers: Iterable[str]) -> str:
+    """Return identifiers as a list of SQL, each quoted."""
+    return ", ".join(quoted(identifier) for identifier in identifiers)
+
+
+def quoted(identifier: str) -> str:
+    """Quote an identifier that we made or that the server told us."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+class Link:
+    """A small pool on the resource's database, opened when first used, and single connections to other databases."""
+
+    def __init__(self, place: Target, secret: Secret | None, clock: Callable[[], datetime]) -> None:
+        """Remember where; connect to nothing."""
+        self.target = place
+        self._secret = secret
+        self._clock = clock
+        self._free = asyncio.LifoQueue[Connection | None]()
+        for _ in range(POOL):
+            self._free.put_nowait(None)
+
+    async def connect(self, database: str | None = None) -> Connection:
+        """Open a connection to ``database`` (the resource's own by default)."""
+        place = self.target
+        try:
+            return await asyncpg.connect(
+                host=place.host,
+                port=place.port,
+                user=place.user,
+                database=database or place.database,
+                password=self._secret.reveal() if self._secret else None,
+                ssl=ssl.create_default_context() if place.tls == "verify-full" else False,
+                timeout=CONNECT_SECONDS,
+                command_timeout=STATEMENT_MILLISECONDS / 1_000 + 1,
+                server_settings={
+                    "application_name": "remit",
+                    "search_path": "pg_catalog",
+                    "statement_timeout": str(STATEMENT_MILLISECONDS),
+                    "lock_timeout": str(LOCK_MILLISECONDS),
+                    "synchronous_commit": "on",  # an answered revoke must survive a crash
+                },
+            )
+        except DRIVER_ERRORS as error:
+            raise wrapped(error) from error
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """Lend a connection to the resource's database; one that broke is thrown away."""
+        held = await self._free.get()
+        keep: Connection | None = None
+        try:
+            if held is None or held.is_closed():
+                held = await self.connect()
+            yield held
+            keep = held
+        except DRIVER_ERRORS as error:
+            raise wrapped(error) from error
+        finally:
+            if held is not None and keep is None and not held.is_closed():
+                held.terminate()
+            self._free.put_nowait(keep)
+
+    async def transaction(self, script: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run ``script`` in a transaction; again, a few times, when others changed the same rows at the same time."""
+        for attempt in range(ATTEMPTS):
+            async with self.session() as connection:
+                try:
+                    async with connection.transaction():
+                        return await script(connection)
+                except asyncpg.PostgresError as error:
+                    if code(error) not in _CONCURRENT or attempt == ATTEMPTS - 1:
+                        raise
+        raise EngineError  # not reached: the last attempt raises
+
+    async def skew(self, connection: Connection) -> timedelta:
+        """Return how far the server's clock is ahead of ours, at least."""
+        theirs: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        return theirs - self._clock()
+
+    async def close(self) -> None:
+        """Close all connections that are not lent out."""
+        for _ in range(POOL):
+            held = await self._free.get()
+            if held is not None and not held.is_closed():
+                held.terminate()
+            self._free.put_nowait(None)
