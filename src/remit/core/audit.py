@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ MAX_TEXT = 256  # characters of one string in an entry
 MAX_NOTE = 16_384  # characters of a checkpoint
 _ED25519 = b"\x01"  # signature type, C2SP signed-note
 _DASH = "\u2014 "
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+_ODD = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")  # what a note may not hold: controls, and no text at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,26 +182,38 @@ def checkpoint(origin: str, size: int, root: bytes, signer: NoteSigner) -> Check
 def read_checkpoint(text: str, origin: str, publics: Sequence[bytes]) -> Checkpoint:
     """Return a checkpoint signed for ``origin`` by one of the keys, or raise IntegrityError.
 
-    ``publics`` are raw Ed25519 keys: the current one and those it replaced. Signatures of others are ignored, as the
-    format asks; one under a known key that does not hold is an error.
+    ``publics`` are raw Ed25519 keys: the current one and those it replaced.
     """
-    body, signatures = _note(text)
-    lines = body.split("\n")
-    if len(lines) < 4 or lines[0] != origin:  # noqa: PLR2004 - origin, size, root, and the end of the last line
-        raise _bad_note()
-    if not lines[1].isascii() or not lines[1].isdigit() or str(int(lines[1])) != lines[1]:
+    lines = open_note(text, origin, publics).split("\n")
+    if len(lines) < 4 or lines[0] != origin or not _DECIMAL.fullmatch(lines[1]):  # noqa: PLR2004 - and a last, empty one
         raise _bad_note()
     root = _unbase64(lines[2])
     if len(root) != 32:  # noqa: PLR2004 - SHA-256
         raise _bad_note()
-    _check_signatures(body, origin, signatures, publics)
     return Checkpoint(origin, int(lines[1]), root, text)
+
+
+def open_note(text: str, name: str, publics: Sequence[bytes]) -> str:
+    """Return the body of a note (C2SP signed-note) signed under ``name`` by one of the keys, or raise IntegrityError.
+
+    Signatures of others are ignored, as the format asks; one under a known key that does not hold is an error.
+    """
+    body, signatures = _note(text)
+    known = {key_id(name, public): public for public in publics}
+    found = [(known[raw[:4]], raw[4:]) for signer, raw in signatures if signer == name and raw[:4] in known]
+    if not found:
+        raise IntegrityError("the checkpoint is not signed by a known key")
+    for public, signature in found:
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, body.encode())
+        except (InvalidSignature, ValueError) as error:
+            raise IntegrityError("the checkpoint's signature does not hold") from error
+    return body
 
 
 def _note(text: str) -> tuple[str, list[tuple[str, bytes]]]:
     body, gap, tail = text.rpartition("\n\n")
-    odd = any((ord(char) < 0x20 and char != "\n") or "\ud800" <= char <= "\udfff" for char in text)  # noqa: PLR2004
-    if len(text) > MAX_NOTE or not gap or not tail.endswith("\n") or odd:
+    if len(text) > MAX_NOTE or not gap or not tail.endswith("\n") or _ODD.search(text):
         raise _bad_note()
     return body + "\n", [_signature(line) for line in tail[:-1].split("\n")]
 
@@ -208,18 +223,6 @@ def _signature(line: str) -> tuple[str, bytes]:
     if not line.startswith(_DASH) or not name or "+" in name:
         raise _bad_note()
     return name, _unbase64(value)
-
-
-def _check_signatures(body: str, origin: str, signatures: list[tuple[str, bytes]], publics: Sequence[bytes]) -> None:
-    known = {key_id(origin, public): public for public in publics}
-    found = [(known[raw[:4]], raw[4:]) for name, raw in signatures if name == origin and raw[:4] in known]
-    if not found:
-        raise IntegrityError("the checkpoint is not signed by a known key")
-    for public, signature in found:
-        try:
-            Ed25519PublicKey.from_public_bytes(public).verify(signature, body.encode())
-        except (InvalidSignature, ValueError) as error:
-            raise IntegrityError("the checkpoint's signature does not hold") from error
 
 
 def _bad_note() -> IntegrityError:
