@@ -627,14 +627,13 @@ def test_a_rolled_back_log_ends_every_task_and_serves_nothing(world: World, size
 
 def test_an_extended_log_serves(world: World) -> None:
     async def body() -> None:
-        from remit.core.tree import root_of
-
         broker = await world.ready()
-        head = root_of(await broker.leaves(0, 2))
+        _, head = await broker.root(2)
         again = world.broker()
         again._witness = KeptCheckpoint(2, head)
         await again.start()
         await world.opened(again)
+        assert await broker.nodes(((0, 1),)) == await world.store.nodes(((0, 1),))
         await again.stop()
 
     run(body())

@@ -18,12 +18,13 @@ from remit.broker.custody import Custody, EngineFactory
 from remit.broker.heads import Caller, Heads, Operator
 from remit.broker.targets import Bounded, Targets
 from remit.broker.use import Use, Uses
-from remit.core import policy, tree
+from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.audit import Entry, Event
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, LeaseState, Report, Task, Wanted, open_task
+from remit.core.tree import Range
 from remit.errors import (
     AttenuationError,
     ConflictError,
@@ -151,9 +152,13 @@ class Broker:
         """Return audit entries from ``start``."""
         return await self._store.entries(start, limit)
 
-    async def leaves(self, start: int, end: int) -> Sequence[bytes]:
-        """Return leaf hashes of the audit tree."""
-        return await self._store.leaves(start, end)
+    async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
+        """Return the nodes of the audit tree that a proof's path names."""
+        return await self._store.nodes(path)
+
+    async def root(self, size: int | None = None) -> tuple[int, bytes]:
+        """Return size and root of the audit tree, or of its first ``size`` entries."""
+        return await self._store.root(size)
 
     async def size(self) -> int:
         """Return the number of audit entries."""
@@ -379,4 +384,4 @@ class Broker:
             return True
         if last.size > await self._store.size():
             return False
-        return tree.root_of(await self._store.leaves(0, last.size)) == last.root
+        return await self._store.root(last.size) == (last.size, last.root)
