@@ -1,0 +1,197 @@
+"""One canonical form of a request's target, query and JSON body; whatever could be read in two ways is refused. Pure.
+
+Readers that were thought of: one that does not decode, one that decodes once, one that decodes twice, a WHATWG URL
+parser, one that normalises paths and folds case, one that strips `;parameters`, one that applies compatibility
+normalisation or a best-fit code page. A path is accepted only if all of them see the same segments.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote, unquote_to_bytes
+
+from remit.core.scope import json_text
+from remit.errors import InvalidRequestError, TooLargeError
+
+MAX_PAIRS = 256
+MAX_LEAVES = 1_024
+MAX_DEPTH = 32
+
+_TARGET = re.compile(rb"/([a-z0-9][a-z0-9._-]{0,62})((?:/[A-Za-z0-9\-._~!$&'()+,;=:@%]*)*)(?:\?(.*))?")
+_PLAIN = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()+,=:@][A-Za-z0-9\-._~!$&'()+,=:@]*)*/?")
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;=:@]|%[0-9A-F]{2})+")
+_QUERY = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]]|%[0-9A-Fa-f]{2})*")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_ARGUMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.\[\]-]{0,127}")
+_ESCAPES = re.compile("(?:%[0-9A-F]{2})+")
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_STRUCTURAL = frozenset("/\\.%;?#")
+_LOOKALIKES = frozenset("\u00a5\u20a9\u2044\u2215\u2216\u29f5\u29f8\u29f9\u244a")  # some code page maps them to / or \
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes: the resource, the canonical path at the upstream, and the raw query (None: no `?`)."""
+
+    resource: str
+    path: str
+    query: bytes | None
+
+
+def target(raw: bytes) -> Target:
+    """Read an origin-form target, or raise InvalidRequestError."""
+    found = _TARGET.fullmatch(raw)
+    if found is None:
+        raise InvalidRequestError(
+            "the target is not `/resource/path` in canonical form",
+            help="percent-encode what is not plain text, with upper-case digits, and nothing that need not be",
+        )
+    if found[3] is not None and not _QUERY.fullmatch(found[3]):
+        raise InvalidRequestError("the query is not in canonical form")
+    return Target(found[1].decode(), path(found[2]), found[3])
+
+
+@lru_cache(maxsize=1024)
+def path(raw: bytes) -> str:
+    """Return the canonical path of raw bytes, or raise InvalidRequestError. An empty path is `/`."""
+    text = raw.decode("ascii") or "/"
+    if _PLAIN.fullmatch(raw):
+        return text
+    segments = text[1:].split("/")
+    for index, segment in enumerate(segments):
+        if segment or index < len(segments) - 1:
+            _check_segment(segment)
+    return text
+
+
+def _check_segment(segment: str) -> None:
+    if not _SEGMENT.fullmatch(segment):
+        raise InvalidRequestError("the path has an empty segment or an escape that is not canonical")
+    try:
+        escaped = "".join(unquote_to_bytes(run).decode("utf-8") for run in _ESCAPES.findall(segment))
+        decoded = unquote_to_bytes(segment).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError("the path holds an escape that is not UTF-8") from error
+    if not _UNRESERVED.isdisjoint(escaped):
+        raise InvalidRequestError("the path escapes what needs no escape")
+    if decoded.partition(";")[0].strip(". ") == "":
+        raise InvalidRequestError("the path has a segment that some reader takes for a dot segment")
+    if any(_ambiguous(char) for char in escaped):
+        raise InvalidRequestError("the path escapes a character that some reader takes for a separator")
+
+
+def _ambiguous(char: str) -> bool:
+    if char in _LOOKALIKES or unicodedata.category(char) in {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}:
+        return True
+    return not _STRUCTURAL.isdisjoint(unicodedata.normalize("NFKC", char))
+
+
+# -- query ----------------------------------------------------------------------------------------------------------
+
+
+def query_pairs(raw: bytes | None) -> tuple[tuple[str, str], ...]:
+    """Read a query as name-value pairs, each name once, or raise InvalidRequestError."""
+    if not raw:
+        return ()
+    parts = raw.decode("ascii").split("&")
+    if len(parts) > MAX_PAIRS:
+        raise InvalidRequestError(f"the query has more than {MAX_PAIRS} arguments")
+    pairs = tuple(_pair(part) for part in parts)
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise InvalidRequestError("the query repeats an argument")
+    return pairs
+
+
+def _pair(part: str) -> tuple[str, str]:
+    name, equals, value = part.partition("=")
+    name = _unescape(name)
+    if not equals or not _ARGUMENT.fullmatch(name):
+        raise InvalidRequestError("the query has an argument without a proper name and `=`")
+    return name, _unescape(value)
+
+
+def _unescape(text: str) -> str:
+    try:
+        decoded = unquote_to_bytes(text.replace("+", " ")).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError("the query holds an escape that is not UTF-8") from error
+    if any(unicodedata.category(char) in {"Cc", "Cs"} and char not in "\n\t" for char in decoded):
+        raise InvalidRequestError("the query holds a control character")
+    return decoded
+
+
+def query_text(pairs: tuple[tuple[str, str], ...]) -> bytes:
+    """Write pairs as the one query that says just that."""
+    return "&".join(f"{quote(name, safe='[]')}={quote(value, safe='')}" for name, value in pairs).encode()
+
+
+# -- JSON bodies ----------------------------------------------------------------------------------------------------
+
+
+def json_body(raw: bytes) -> object:
+    """Read a JSON body strictly: UTF-8, no duplicate names, no NaN, bounded depth."""
+    try:
+        value: object = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+        json_text(value).encode()
+        _check_text(value, MAX_DEPTH)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError("the body is not JSON that every reader reads the same") from error
+    return value
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(constant)
+
+
+def _check_text(value: object, depth: int) -> None:
+    if depth == 0:
+        raise ValueError
+    if isinstance(value, str):
+        value.encode("utf-8")  # a lone surrogate has no UTF-8 (UnicodeEncodeError is a ValueError)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            key.encode("utf-8")
+            _check_text(item, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_text(item, depth - 1)
+
+
+def json_bytes(value: object) -> bytes:
+    """Write a JSON body: the one that was judged."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def leaves(value: object) -> Mapping[str, str]:
+    """Flatten a JSON body to arguments: `body.a.b`, `body.a[0]` -> JSON text. Empty containers are leaves."""
+    found: dict[str, str] = {}
+    for name, text in _walk("body", value):
+        if len(found) == MAX_LEAVES:
+            raise TooLargeError(f"the body has more than {MAX_LEAVES} values to be judged")
+        found[name] = text
+    return found
+
+
+def _walk(name: str, value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            if not _KEY.fullmatch(key):
+                raise InvalidRequestError("the body has a name that cannot be told from a path of names")
+            yield from _walk(f"{name}.{key}", item)
+    elif isinstance(value, list) and value:
+        for index, item in enumerate(value):
+            yield from _walk(f"{name}[{index}]", item)
+    else:
+        yield name, json_text(value)

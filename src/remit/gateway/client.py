@@ -1,0 +1,324 @@
+"""A client's connection: requests are read one by one, in order, each judged on its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from remit.errors import (
+    InvalidRequestError,
+    MethodError,
+    MisdirectedError,
+    NotFoundError,
+    PlaceholderError,
+    RemitError,
+    TooLargeError,
+    UpstreamError,
+)
+from remit.gateway import canon, framing, problem
+from remit.gateway.exchange import Exchange
+from remit.gateway.framing import Fields
+from remit.gateway.inject import Placeholders, Shape
+from remit.gateway.scrub import LeakError, Scrubber
+
+if TYPE_CHECKING:
+    from remit.gateway.server import Gateway
+
+Verifier = Callable[[Mapping[str, str], str, str], Awaitable[str]]  # headers, method, url -> grant id
+
+HEAD = 30.0  # seconds for a head to arrive
+IDLE = 75.0  # seconds between requests
+STALL = 600.0  # seconds without a byte in either direction
+HOLD = 65_536  # bytes of later requests kept while one is under way
+_KNOWN = 256
+_KNOWN_SIZE = 4_096
+_REFUSED_METHODS = frozenset({"TRACE", "CONNECT", "TRACK"})
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A run's identity: the grant its listener is bound to, and the placeholder of each resource in it."""
+
+    grant: str
+    placeholders: Mapping[str, str]
+
+
+class Known:
+    """A header section that was read and checked; the same bytes are not read again."""
+
+    __slots__ = ("_lines", "block", "checked", "fields", "named")
+
+    def __init__(self, block: bytes, hosts: frozenset[bytes]) -> None:
+        """Read a header section strictly, for a listener that is ``hosts``."""
+        self.block = block
+        self.fields: Fields = framing.request_fields(block)
+        _check_host(self.fields.get(b"host") or b"", hosts)
+        named = self.fields.get(b"remit-grant")
+        self.named = named.decode() if named is not None else None
+        self.checked: Shape | None = None  # the shape for which its placeholders were found in order
+        self._lines: tuple[Shape, frozenset[bytes], bytes] | None = None
+
+    def forwarded(self, shape: Shape, granted: frozenset[bytes]) -> bytes:
+        """Return the header lines that go along."""
+        lines = self._lines
+        if lines is None or lines[0] is not shape or lines[1] != granted:
+            self._lines = lines = (shape, granted, shape.forwarded(self.fields, granted))
+        return lines[2]
+
+
+def _check_host(host: bytes, hosts: frozenset[bytes]) -> None:
+    if host not in hosts:
+        if not host.replace(b".", b"").replace(b":", b"").replace(b"-", b"").strip(b"[]").isalnum():
+            raise InvalidRequestError("`Host` is not the name of a host")
+        raise MisdirectedError
+
+
+class Listener:
+    """One listening socket and whose it is. ``principal`` is the grant of its channel, or None where callers prove one."""
+
+    __slots__ = ("_channel", "_known", "_placeholders", "_verify", "_within", "gateway", "hosts", "origin", "principal")
+
+    def __init__(
+        self, gateway: Gateway, channel: Channel | None, verify: Verifier | None, hosts: frozenset[bytes], origin: str
+    ) -> None:
+        """Bind a listener to its identity for good."""
+        self.gateway = gateway
+        self.hosts = hosts
+        self.origin = origin
+        self.principal = channel.grant if channel is not None else None
+        self._channel = channel
+        self._verify = verify
+        self._placeholders = Placeholders(channel.placeholders if channel is not None else {})
+        self._known: dict[bytes, Known] = {}
+        self._within: dict[str, bool] = {}
+
+    def read(self, block: bytes) -> Known:
+        """Return a header section, read strictly; the same bytes are read once."""
+        known = self._known.get(block)
+        if known is None:
+            known = Known(block, self.hosts)
+            if len(block) <= _KNOWN_SIZE:
+                if len(self._known) >= _KNOWN:
+                    self._known.clear()
+                self._known[block] = known
+        return known
+
+    async def grant(self, exchange: Exchange) -> str:
+        """Return the grant a request is made under: its channel's, a descendant it names, or the one it proves."""
+        named = exchange.known.named
+        if self.principal is not None:
+            if named is None or named == self.principal:
+                return self.principal
+            return self._descendant(named, self.principal)
+        if self._verify is None:
+            raise NotFoundError
+        headers = {name.decode(): value.decode("latin-1") for name, value in exchange.fields.items}
+        proven = await self._verify(headers, exchange.method, self.origin + exchange.path)
+        return proven if named is None or named == proven else self._descendant(named, proven)
+
+    def _descendant(self, named: str, ancestor: str) -> str:
+        try:
+            task = self.gateway.broker.task_of(ancestor)
+            if task.within(named, ancestor):
+                return named
+        except RemitError:
+            raise NotFoundError from None
+        raise NotFoundError
+
+    def check_placeholders(self, known: Known, target: bytes, shape: Shape) -> None:
+        """Raise PlaceholderError if a placeholder stands where it does not belong."""
+        if self._channel is not None and self._channel.placeholders:
+            self._placeholders.check_fields(known.block, known.fields, shape)
+            self._placeholders.check(target)
+        known.checked = shape
+
+    def check_body(self, body: bytes) -> None:
+        """Raise PlaceholderError if a placeholder stands in a body."""
+        try:
+            self._placeholders.needles.check(body)
+        except LeakError:
+            raise PlaceholderError from None
+
+    def body_scrubber(self) -> Scrubber | None:
+        """Return what looks for placeholders in a body that streams."""
+        return (
+            Scrubber(self._placeholders.needles) if self._channel is not None and self._channel.placeholders else None
+        )
+
+
+class Client(asyncio.Protocol):
+    """One connection from a client."""
+
+    __slots__ = ("_buffer", "_exchange", "_held", "_transport", "_writable", "deadline", "gateway", "listener")
+
+    def __init__(self, listener: Listener) -> None:
+        """Belong to ``listener``."""
+        self.listener = listener
+        self.gateway = listener.gateway
+        self.deadline = self.gateway.seconds() + HEAD
+        self._buffer = b""
+        self._exchange: Exchange | None = None
+        self._held = False
+        self._transport: asyncio.Transport | None = None
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport  # type: ignore[assignment]  # create_server makes Transports
+        self.gateway.joined(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read requests."""
+        exchange = self._exchange
+        if exchange is None:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._next()
+            return
+        self.deadline = self.gateway.seconds() + STALL
+        if exchange.reading:
+            data = self._body(exchange, data)
+        if data:
+            self._buffer += data
+            if len(self._buffer) > HOLD:
+                self.hold()
+
+    def eof_received(self) -> bool:
+        """Close when the client does."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cut what is under way."""
+        self._transport = None
+        self.gateway.left(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cut(UpstreamError("the client went away"))
+
+    def pause_writing(self) -> None:
+        """Hold the upstream."""
+        if self._exchange is not None:
+            self._exchange.client_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        """Let the upstream go on."""
+        if self._exchange is not None:
+            self._exchange.client_writable(writable=True)
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Begin the next request if its head is all there."""
+        self.deadline = self.gateway.seconds() + (HEAD if self._buffer else IDLE)
+        if not self._buffer or self._transport is None or self._transport.is_closing():
+            return
+        end = self._buffer.find(framing.END)
+        try:
+            if end < 0:
+                self._check_unfinished()
+                return
+            self._begin(self._buffer[:end], self._buffer[end + 4 :])
+        except RemitError as error:
+            self._buffer = b""
+            self.refuse(error, self.gateway.new_id("req"), head=False, keep=False)
+            self.close()
+
+    def _check_unfinished(self) -> None:
+        line = self._buffer.find(b"\r\n")
+        if len(self._buffer) > framing.MAX_HEAD:
+            raise InvalidRequestError("the head has no end") if line < 0 else TooLargeError("the head is too large")
+        if line < 0 and len(self._buffer) > framing.MAX_TARGET + 64:
+            raise InvalidRequestError("the request line has no end")
+        if line < 0 and b"\n" in self._buffer:
+            raise InvalidRequestError("a line ends without CR")
+        if line >= 0:
+            framing.request_line(self._buffer[:line])
+
+    def _begin(self, head: bytes, rest: bytes) -> None:
+        line, _, block = head.partition(b"\r\n")
+        method, target = framing.request_line(line)
+        if method in _REFUSED_METHODS:
+            raise MethodError
+        known = self.listener.read(block)
+        self._buffer = b""
+        self.deadline = self.gateway.seconds() + STALL
+        self._exchange = exchange = Exchange(self, method, target, known)
+        if exchange.reading:
+            self._buffer = self._body(exchange, rest) if rest else b""
+        else:
+            self._buffer = rest
+        if self._exchange is exchange:
+            self.gateway.start(exchange.run())
+
+    def _body(self, exchange: Exchange, data: bytes) -> bytes:
+        try:
+            return exchange.receive(data)
+        except RemitError as error:
+            exchange.cut(error)
+            if self._exchange is exchange:
+                self.refuse(error, exchange.request, head=False, keep=False)
+            self.close()
+            return b""
+
+    # -- for the exchange ---------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send response bytes."""
+        if self._transport is not None:
+            self.deadline = self.gateway.seconds() + STALL
+            self._transport.write(data)
+
+    def refuse(self, error: RemitError, request: str, *, head: bool, keep: bool) -> None:
+        """Send a refusal."""
+        self.write(problem.response(error, request, self.gateway.problems, head=head, keep=keep))
+
+    def hold(self) -> None:
+        """Read no more for now."""
+        if self._transport is not None and not self._held:
+            self._held = True
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        if self._held and self._transport is not None:
+            self._held = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def finished(self, exchange: Exchange, *, keep: bool) -> None:
+        """Go on to the next request, or close."""
+        if self._exchange is not exchange:
+            return
+        self._exchange = None
+        if not keep:
+            self.close()
+            return
+        self.release()
+        self._next()
+
+    def close(self) -> None:
+        """Close once what was written has gone."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def expire(self) -> None:
+        """End what took too long."""
+        if self._exchange is not None:
+            self._exchange.cut(UpstreamError("nothing moved for too long"))
+        self.close()
+
+    def end(self, error: RemitError) -> None:
+        """The channel's grant has ended."""
+        if self._exchange is not None:
+            self._exchange.cut(error)
+        self.abort() if self._exchange is not None else self.close()
+
+
+__all__ = ["Channel", "Client", "Known", "Listener", "Verifier", "canon"]

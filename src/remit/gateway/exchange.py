@@ -1,0 +1,357 @@
+"""One request on its way: permitted, recorded, sent with its credential, answered, its outcome recorded.
+
+The coroutine ``run`` tells the story in order; the bytes of bodies flow beside it, by callbacks, with back-pressure both
+ways. ``cut`` ends it at once, whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from remit.broker import Use
+from remit.core.scope import Access
+from remit.errors import PlaceholderError, RemitError, TooLargeError, UpstreamError
+from remit.gateway import canon, problem
+from remit.gateway.answer import Answer
+from remit.gateway.framing import Body, Chunked, Fields, Status, request_body
+from remit.gateway.judge import Asked, Judged, judge
+from remit.gateway.pool import Pool, StaleError, Upstream
+from remit.gateway.scrub import LeakError, Scrubber
+
+if TYPE_CHECKING:
+    from remit.gateway.client import Client, Known
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_log = logging.getLogger("remit.gateway")
+
+
+class Exchange:
+    """One request and its response."""
+
+    __slots__ = (
+        "_answer",
+        "_answered",
+        "_body",
+        "_client",
+        "_ended",
+        "_finished",
+        "_gateway",
+        "_keep",
+        "_out",
+        "_pending",
+        "_raw",
+        "_reading",
+        "_scrubber",
+        "_size",
+        "_started",
+        "_status",
+        "_target",
+        "_up",
+        "_wake",
+        "fields",
+        "grant",
+        "known",
+        "method",
+        "request",
+    )
+
+    def __init__(self, client: Client, method: str, raw: bytes, known: Known) -> None:
+        """Begin with a head that was read strictly; ``raw`` is the target as it came."""
+        self._client = client
+        self._gateway = client.gateway
+        self.method = method
+        self._raw = raw
+        self.known = known
+        self.fields: Fields = known.fields
+        self.grant: str | None = None
+        self.request = self._gateway.new_id("req")
+        self._body: Body | None = request_body(known.fields)
+        self._target: canon.Target | None = None
+        self._keep = known.fields.keep
+        self._pending: list[bytes] = []  # body that came before it could be sent
+        self._size = 0
+        self._reading = self._body is not None
+        self._scrubber: Scrubber | None = None
+        self._up: Upstream | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._finished: asyncio.Future[None] | None = None
+        self._answer: Answer | None = None
+        self._started = False  # response bytes have gone to the client
+        self._answered = False  # the response is complete
+        self._ended: RemitError | None = None
+        self._out: list[bytes] = []
+        self._status = 0
+
+    # -- the story ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take the request all the way."""
+        try:
+            use, judged, pool = await self._permitted()
+        except RemitError as error:
+            await self._denied(error)
+        except Exception:
+            _log.exception("request %s failed", self.request)
+            self._refuse(problem.unexpected())
+        else:
+            await self._carried(use, judged, pool)
+
+    async def _permitted(self) -> tuple[Use, Judged, Pool]:
+        self.grant = await self._client.listener.grant(self)
+        grant = self._gateway.live(self.grant)
+        self._target = target = canon.target(self._raw)
+        route = self._gateway.route(grant, target.resource)
+        judged = route.known.get((self.method, self._raw)) if not self._reading else None
+        if judged is None or self.known.checked is not route.shape:
+            self._client.listener.check_placeholders(self.known, self._raw, route.shape)
+            asked = Asked(self.method, target, self.fields, has_body=self._reading)
+            judged = judge(route.matcher, route.shape, asked)
+            if judged is None:
+                body = await self._collected(route.shape.max_body)
+                judged = judge(
+                    route.matcher, route.shape, Asked(self.method, target, self.fields, has_body=True, body=body)
+                )
+                assert judged is not None  # noqa: S101 - a body that was read is judged
+            elif not judged.access.args and not self._reading and not judged.granted:
+                route.remember((self.method, self._raw), judged)
+        use = await self._gateway.broker.use(self.grant, judged.access, self.request, judged.index)
+        self._gateway.moving(self)
+        return use, judged, self._gateway.pool(route.shape)
+
+    async def _carried(self, use: Use, judged: Judged, pool: Pool) -> None:
+        error: RemitError | None = None
+        try:
+            await self._sent(judged, pool)
+        except RemitError as failure:
+            error = failure
+            self._failed(failure)
+        except Exception:
+            _log.exception("request %s failed", self.request)
+            error = problem.unexpected()
+            self._failed(error)
+        finally:
+            self._gateway.moved(self)
+        if isinstance(error, LeakError):
+            self._gateway.leaked(self.grant, self._client.listener.principal, judged.access.resource)
+        decision = "done" if error is None else "failed"
+        await self._gateway.broker.outcome(use, decision, error.code if error else None, str(self._status or ""))
+
+    async def _sent(self, judged: Judged, pool: Pool) -> None:
+        up = pool.take() or await pool.connect()
+        try:
+            await self._tried(up, judged, pool)
+        except StaleError:
+            if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
+                raise
+            await self._tried(await pool.connect(), judged, pool)
+
+    async def _tried(self, up: Upstream, judged: Judged, pool: Pool) -> None:
+        if self._ended is not None:
+            up.abort()
+            raise self._ended
+        self._finished = asyncio.get_running_loop().create_future()
+        self._up = up
+        shape = pool.recipe.shape
+        lines = self.known.forwarded(shape, judged.granted)
+        up.begin(self, b"".join((judged.start, pool.recipe.fixed, lines, self._framing(judged), *self._first(judged))))
+        await self._finished
+
+    def _framing(self, judged: Judged) -> bytes:
+        if judged.body is not None:
+            return b"content-length: %d\r\n\r\n" % len(judged.body)
+        if self._body is None:
+            return b"\r\n" if self.method in {"GET", "HEAD", "DELETE", "OPTIONS"} else b"content-length: 0\r\n\r\n"
+        if self.fields.chunked:
+            return b"transfer-encoding: chunked\r\n\r\n"
+        return b"content-length: %d\r\n\r\n" % (self.fields.length or 0)
+
+    def _first(self, judged: Judged) -> list[bytes]:
+        """Return what is there of the body, and let the rest come."""
+        if judged.body is not None:
+            self._client.listener.check_body(judged.body)
+            return [judged.body]
+        if self._body is None:
+            return []
+        self._scrubber = self._client.listener.body_scrubber()
+        pending, self._pending = self._pending, []
+        first = [self._framed(payload) for payload in pending]
+        if self._reading:
+            self._proceed()
+        else:
+            first.append(self._last())
+        return first
+
+    # -- the request's body -------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """The target as it came, without its query."""
+        return self._raw.partition(b"?")[0].decode("ascii")
+
+    @property
+    def reading(self) -> bool:
+        """Whether bytes of the request's body are still to come."""
+        return self._reading
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes of the request's body; return what follows it."""
+        assert self._body is not None  # noqa: S101 - the client asks ``reading`` first
+        payload, rest = self._body.feed(data)
+        done = self._body.done
+        self._reading = not done
+        if self._up is not None and not self._answered:
+            self._up.send(self._framed(payload) + (self._last() if done else b""))
+        elif payload and not self._answered:
+            self._pending.append(payload)
+            self._size += len(payload)
+            self._client.hold()
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+        return rest
+
+    def _framed(self, payload: bytes) -> bytes:
+        return self._chunk(self._scrubbed(payload))
+
+    def _scrubbed(self, payload: bytes) -> bytes:
+        if self._scrubber is None:
+            return payload
+        try:
+            return self._scrubber.feed(payload)
+        except LeakError:
+            raise PlaceholderError from None
+
+    def _chunk(self, payload: bytes) -> bytes:
+        if not self.fields.chunked:
+            return payload
+        return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+
+    def _last(self) -> bytes:
+        held = self._scrubber.end() if self._scrubber is not None else b""
+        return self._chunk(held) + (b"0\r\n\r\n" if isinstance(self._body, Chunked) else b"")
+
+    def _proceed(self) -> None:
+        if self.fields.get(b"expect") is not None and self._size == 0:
+            self._client.write(CONTINUE)
+        self._client.release()
+
+    async def _collected(self, limit: int) -> bytes:
+        """Read the whole body, to be judged."""
+        if (self.fields.length or 0) > limit:
+            raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
+        while self._reading:
+            self._wake = asyncio.get_running_loop().create_future()
+            self._proceed()
+            await self._wake
+            if self._ended is not None:
+                raise self._ended
+            if self._size > limit:
+                raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
+        self._wake = None
+        return b"".join(self._pending)
+
+    # -- the response (pool.Receiver) ---------------------------------------------------------------------------
+
+    def on_head(self, status: Status, fields: Fields, *, has_body: bool) -> None:
+        """Take the head; it has been searched for the secret."""
+        assert self._up is not None  # noqa: S101 - responses come from there
+        self._keep = self._keep and not self._reading
+        needles = self._up.pool.recipe.needles
+        self._answer = Answer(needles, status, fields, has_body=has_body, keep=self._keep)
+        self._status = status.code
+        self._out.append(self._answer.head)
+
+    def on_data(self, payload: bytes, *, done: bool) -> None:
+        """Take payload of the body."""
+        assert self._answer is not None  # noqa: S101 - the head comes first
+        self._out.append(self._answer.feed(payload, done=done))
+
+    def on_flush(self) -> None:
+        """Pass on what has come together."""
+        if self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._started = True
+            self._client.write(data)
+
+    def on_end(self) -> bool:
+        """Take note that the response is complete; return whether the request was too."""
+        complete = not self._reading
+        self._answered = True
+        self._up = None
+        self._client.finished(self, keep=self._keep and complete)
+        self._settle(None)
+        return complete
+
+    def on_failure(self, error: RemitError) -> None:
+        """Take note that there will be no (more) response."""
+        self._up = None
+        self._settle(error)
+
+    def on_writable(self, *, writable: bool) -> None:
+        """Hold the client's body while the upstream takes no more."""
+        if writable:
+            self._client.release()
+        else:
+            self._client.hold()
+
+    def client_writable(self, *, writable: bool) -> None:
+        """Hold the upstream's body while the client takes no more."""
+        if self._up is None:
+            return
+        if writable:
+            self._up.resume()
+        else:
+            self._up.pause()
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def cut(self, error: RemitError) -> None:
+        """End it at once: the grant has ended, time is up, or the client is gone."""
+        self._ended = error
+        if self._up is not None:
+            self._up.abort()
+            self._up = None
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+        self._settle(error)
+
+    def _settle(self, error: RemitError | None) -> None:
+        if self._finished is None or self._finished.done():
+            return
+        if error is None:
+            self._finished.set_result(None)
+        else:
+            self._out.clear()
+            self._failed(error) if not isinstance(error, StaleError) else None
+            self._finished.set_exception(error)
+
+    def _failed(self, error: RemitError) -> None:
+        if self._answered:
+            return
+        if self._up is not None:
+            self._up.abort()
+            self._up = None
+        if self._started:
+            self._answered = True
+            self._client.abort()
+        else:
+            self._refuse(error)
+
+    async def _denied(self, error: RemitError) -> None:
+        target = self._target
+        access = Access("http", target.resource if target else "", self.method, target.path if target else "")
+        await self._gateway.broker.deny(self.grant, access, error, self.request)
+        self._refuse(error)
+
+    def _refuse(self, error: RemitError) -> None:
+        if self._answered:
+            return
+        self._answered = True
+        keep = self._keep and not self._reading
+        self._client.refuse(error, self.request, head=self.method == "HEAD", keep=keep)
+        self._client.finished(self, keep=keep)
+
+
+__all__ = ["Exchange", "UpstreamError"]

@@ -1,0 +1,144 @@
+"""One request against a grant's rules: which detail permits it, and how it is written to the upstream. Pure.
+
+What is judged is what is forwarded: the request line and a judged body are written anew from what was judged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from remit.broker.use import enough
+from remit.core import scope as scopes
+from remit.core.scope import Access
+from remit.errors import InvalidRequestError, ScopeError
+from remit.gateway import canon
+from remit.gateway.canon import Target
+from remit.gateway.framing import Fields
+from remit.gateway.inject import Shape
+from remit.gateway.match import Matcher, Rule, permitting
+
+_JSON = re.compile(rb'application/(?:[a-z0-9.-]+\+)?json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A permitted request. ``start`` is its request line; ``body`` its judged body, or None when it streams."""
+
+    access: Access
+    index: int
+    start: bytes
+    granted: frozenset[bytes] = frozenset()  # header names, in lower case, that the grant lets go along
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it is judged. ``body`` is None while it has not been read."""
+
+    method: str
+    target: Target
+    fields: Fields
+    has_body: bool
+    body: bytes | None = field(default=None, repr=False)
+
+    @property
+    def access(self) -> Access:
+        """The use that is attempted, before its arguments are known."""
+        return Access("http", self.target.resource, self.method, self.target.path)
+
+
+def judge(matcher: Matcher, shape: Shape, asked: Asked) -> Judged | None:
+    """Return how a request is permitted, None when that hangs on a body not yet read, or raise ScopeError."""
+    rules = matcher.rules(asked.method, asked.target.path)
+    if not rules:
+        raise ScopeError(enough=_enough(asked, _known_args(asked)))
+    _check_range(rules, shape, asked)
+    if rules[0].free:
+        return _permitted(rules[0], shape, asked, None, {})
+    pairs = canon.query_pairs(asked.target.query)
+    args = {f"query.{name}": scopes.json_text(value) for name, value in pairs}
+    args.update(_header_args(rules, shape, asked.fields))
+    if asked.body is not None:
+        return _with_body(rules, shape, asked, pairs, args)
+    for rule in rules:
+        if rule.free:
+            return _permitted(rule, shape, asked, None, {})
+        if asked.has_body and not rule.free_body:
+            if rule.reads_body:
+                return None
+        elif scopes.args_permit(rule.args, args):
+            return _permitted(rule, shape, asked, pairs, args)
+    raise ScopeError(enough=_enough(asked, args))
+
+
+def _with_body(
+    rules: tuple[Rule, ...], shape: Shape, asked: Asked, pairs: tuple[tuple[str, str], ...], args: Mapping[str, str]
+) -> Judged:
+    assert asked.body is not None  # noqa: S101 - narrows the type
+    if not _JSON.fullmatch(asked.fields.get(b"content-type") or b""):
+        raise InvalidRequestError("the grant names arguments in the body, so the body must be JSON in UTF-8")
+    value = canon.json_body(asked.body)
+    args = {**args, **canon.leaves(value)}
+    index = permitting(rules, args)
+    if index is None:
+        raise ScopeError(
+            enough=enough(Access("http", asked.target.resource, asked.method, asked.target.path, args=args))
+        )
+    rule = next(rule for rule in rules if rule.index == index)
+    return _permitted(rule, shape, asked, None if rule.free else pairs, args, canon.json_bytes(value))
+
+
+def _permitted(
+    rule: Rule,
+    shape: Shape,
+    asked: Asked,
+    pairs: tuple[tuple[str, str], ...] | None,
+    args: Mapping[str, str],
+    body: bytes | None = None,
+) -> Judged:
+    query = asked.target.query if pairs is None else (canon.query_text(pairs) or None)
+    path = f"{asked.method} {shape.destination.base}{asked.target.path}".encode()
+    start = path + (b"?" + query if query is not None else b"") + b" HTTP/1.1\r\n"
+    granted = frozenset(name.encode() for name in rule.headers) | (shape.arguments if rule.free else frozenset())
+    access = Access("http", asked.target.resource, asked.method, asked.target.path, args=args)
+    return Judged(access, rule.index, start, granted, body)
+
+
+def _header_args(rules: tuple[Rule, ...], shape: Shape, fields: Fields) -> dict[str, str]:
+    wanted = {name.encode() for rule in rules for name in rule.headers} | shape.arguments
+    found: dict[str, str] = {}
+    for name, value in fields.items if wanted else ():
+        if name not in wanted:
+            continue
+        key = f"header.{name.decode()}"
+        if key in found or name in fields.nominated:
+            raise InvalidRequestError(f"`{name.decode()}` is an argument and may stand once")
+        found[key] = scopes.json_text(value.decode("ascii"))
+    return found
+
+
+def _check_range(rules: tuple[Rule, ...], shape: Shape, asked: Asked) -> None:
+    """Refuse `Range` unless it is granted by name: pieces of an answer cannot be searched for a whole secret."""
+    if asked.fields.get(b"range") is None or b"range" in shape.allowed:
+        return
+    if not any("range" in rule.headers for rule in rules):
+        raise ScopeError("`Range` is not granted", enough=_enough(asked, {}, {"header.range": scopes.ANY}))
+
+
+def _known_args(asked: Asked) -> dict[str, str]:
+    try:
+        return {f"query.{name}": scopes.json_text(value) for name, value in canon.query_pairs(asked.target.query)}
+    except InvalidRequestError:
+        return {}
+
+
+def _enough(asked: Asked, args: Mapping[str, str], more: Mapping[str, object] | None = None) -> dict[str, object]:
+    found = enough(Access("http", asked.target.resource, asked.method, asked.target.path, args=args))
+    named = found.get("args", {})
+    if isinstance(named, dict):
+        extra = {"body": scopes.ANY} if asked.has_body else {}
+        named = {**named, **extra, **(more or {})}
+        return {**found, **({"args": named} if named else {})}
+    return found

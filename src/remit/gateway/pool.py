@@ -1,0 +1,308 @@
+"""Connections to upstreams: one pool for each resource and secret, dialled where configuration says and nowhere else.
+
+TLS is always verified. A connection carries one request at a time, and one that saw anything unexpected (bytes out of
+turn, a response before the request's end, a framing it cannot trust) is closed, never used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+from remit.errors import LimitError, RemitError, UpstreamError
+from remit.gateway.framing import END, MAX_HEAD, Body, Chunked, Fields, Status, UntilClose, response_body, response_head
+from remit.gateway.inject import Recipe
+
+CONNECT = 10.0  # seconds
+IDLE = 30.0  # seconds an unused connection is kept
+MAX_CONNECTIONS = 1_024  # of one pool
+_KNOWN_HEADS = 128
+_KNOWN_SIZE = 2_048
+
+
+class StaleError(UpstreamError):
+    """the upstream closed the connection before it answered"""  # noqa: D400, D403, D415 - the message
+
+
+class Receiver(Protocol):
+    """What takes a response as it arrives."""
+
+    method: str
+
+    def on_head(self, status: Status, fields: Fields, *, has_body: bool) -> None:
+        """Take the head; it has been searched for the secret."""
+        ...
+
+    def on_data(self, payload: bytes, *, done: bool) -> None:
+        """Take payload of the body."""
+        ...
+
+    def on_end(self) -> bool:
+        """Take note that the response is complete; return whether the request was too."""
+        ...
+
+    def on_flush(self) -> None:
+        """Pass on what has come together."""
+        ...
+
+    def on_failure(self, error: RemitError) -> None:
+        """Take note that there will be no (more) response."""
+        ...
+
+    def on_writable(self, *, writable: bool) -> None:
+        """Take note that the upstream takes more request bytes, or takes no more for now."""
+        ...
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to an upstream."""
+
+    __slots__ = ("_body", "_buffer", "_fields", "_receiver", "_reusable", "_transport", "fresh", "idle_since", "pool")
+
+    def __init__(self, pool: Pool) -> None:
+        """Belong to ``pool``."""
+        self.pool = pool
+        self.fresh = True
+        self.idle_since = 0.0
+        self._transport: asyncio.Transport | None = None
+        self._receiver: Receiver | None = None
+        self._buffer = b""
+        self._body: Body | None = None
+        self._fields: Fields | None = None
+        self._reusable = True
+
+    # -- the request's side -------------------------------------------------------------------------------------
+
+    def begin(self, receiver: Receiver, head: bytes) -> None:
+        """Send a request's head (and what is there of its body), and hand its response to ``receiver``."""
+        self._receiver = receiver
+        self.send(head)
+
+    def send(self, data: bytes) -> None:
+        """Send request bytes."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def pause(self) -> None:
+        """Read no more until ``resume``."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self._receiver = None
+        if self._transport is not None:
+            self._transport.abort()
+        self.pool.gone(self)
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport  # type: ignore[assignment]  # create_connection makes a Transport
+
+    def data_received(self, data: bytes) -> None:
+        """Read a response."""
+        receiver = self._receiver
+        if receiver is None:  # nobody asked: the connection is not to be trusted
+            self.abort()
+            return
+        try:
+            if self._fields is None:
+                self._head(data, receiver)
+            else:
+                self._take(data, receiver)
+            receiver.on_flush()
+        except RemitError as error:
+            self._fail(error)
+
+    def eof_received(self) -> bool:
+        """Close when the upstream does."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a body that ends with its connection; anything else that is under way has failed."""
+        self.pool.gone(self)
+        receiver = self._receiver
+        if receiver is None:
+            return
+        if isinstance(self._body, UntilClose) and exc is None:
+            try:
+                receiver.on_data(b"", done=True)
+                receiver.on_flush()
+                self._release(receiver, b"")
+            except RemitError as error:
+                self._fail(error)
+        elif self._fields is None and not self._buffer:
+            self._fail(StaleError())
+        else:
+            self._fail(UpstreamError("the upstream broke off its answer"))
+
+    def pause_writing(self) -> None:
+        """Hold the request's body."""
+        if self._receiver is not None:
+            self._receiver.on_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        """Let the request's body go on."""
+        if self._receiver is not None:
+            self._receiver.on_writable(writable=True)
+
+    # -- the response's side ------------------------------------------------------------------------------------
+
+    def _head(self, data: bytes, receiver: Receiver) -> None:
+        self._buffer = data = self._buffer + data if self._buffer else data
+        end = data.find(END)
+        if end < 0:
+            if len(data) > MAX_HEAD:
+                raise UpstreamError("the upstream's head has no end")
+            return
+        status, fields = self.pool.read_head(data[:end])
+        rest, self._buffer = data[end + 4 :], b""
+        if status.code < 200:  # noqa: PLR2004 - interim responses stay here; their heads were searched
+            if status.code == 101:  # noqa: PLR2004
+                raise UpstreamError("the upstream changed the protocol unasked")
+            if rest:
+                self._head(rest, receiver)
+            return
+        self._fields = fields
+        self._reusable = fields.keep and status.minor == 1
+        self._body = response_body(status.code, fields, receiver.method)
+        receiver.on_head(status, fields, has_body=self._body is not None)
+        if self._body is None:
+            receiver.on_flush()
+            self._release(receiver, rest)
+        elif rest:
+            self._take(rest, receiver)
+
+    def _take(self, data: bytes, receiver: Receiver) -> None:
+        body = self._body
+        if body is None:
+            return
+        try:
+            payload, rest = body.feed(data)
+        except RemitError as error:
+            raise UpstreamError("the upstream's body is malformed") from error
+        if body.done and isinstance(body, Chunked) and body.trailer:
+            self.pool.recipe.needles.check(body.trailer)
+        receiver.on_data(payload, done=body.done)
+        if body.done:
+            receiver.on_flush()
+            self._release(receiver, rest)
+
+    def _release(self, receiver: Receiver, rest: bytes) -> None:
+        """The response is complete: keep the connection for the next request if nothing is odd about it."""
+        clean = self._reusable and not rest and not isinstance(self._body, UntilClose)
+        self._receiver = self._body = self._fields = None
+        self.fresh = False
+        if receiver.on_end() and clean:
+            self.pool.put(self)
+        else:
+            self.abort()
+
+    def _fail(self, error: RemitError) -> None:
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.on_failure(error)
+
+
+class Pool:
+    """The connections of one resource with one secret."""
+
+    __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_tls", "recipe")
+
+    def __init__(self, recipe: Recipe, tls: ssl.SSLContext, clock: Callable[[], float]) -> None:
+        """Start empty. ``clock`` counts seconds and never goes back."""
+        self.recipe = recipe
+        self._tls = tls
+        self._clock = clock
+        self._idle: list[Upstream] = []
+        self._all: set[Upstream] = set()
+        self._known: dict[bytes, tuple[Status, Fields]] = {}
+        self._closed = False
+
+    def read_head(self, head: bytes) -> tuple[Status, Fields]:
+        """Search and read a response's head; a head seen before has been searched and read before."""
+        known = self._known.get(head)
+        if known is not None:
+            return known
+        self.recipe.needles.check(head)
+        read = response_head(head)
+        if len(head) <= _KNOWN_SIZE:
+            if len(self._known) >= _KNOWN_HEADS:
+                self._known.clear()
+            self._known[head] = read
+        return read
+
+    def take(self) -> Upstream | None:
+        """Return an idle connection, or None when one has to be opened."""
+        return self._idle.pop() if self._idle else None
+
+    async def connect(self) -> Upstream:
+        """Open a connection to the configured host, its certificate verified for the configured name."""
+        if len(self._all) >= MAX_CONNECTIONS:
+            raise LimitError("too many requests to this resource are under way", retry_after=1)
+        target = self.recipe.shape.destination
+        upstream = Upstream(self)
+        self._all.add(upstream)
+        name = target.host if target.tls else None
+        try:
+            async with asyncio.timeout(CONNECT):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: upstream,
+                    target.host,
+                    target.port,
+                    ssl=self._tls if target.tls else None,
+                    server_hostname=name,
+                )
+        except BaseException as error:
+            self._all.discard(upstream)
+            raise _connect_error(error) from error
+        return upstream
+
+    def put(self, upstream: Upstream) -> None:
+        """Take a clean connection back."""
+        if self._closed:
+            upstream.abort()
+            return
+        upstream.idle_since = self._clock()
+        self._idle.append(upstream)
+
+    def gone(self, upstream: Upstream) -> None:
+        """Forget a connection that is closed."""
+        self._all.discard(upstream)
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+
+    def sweep(self) -> None:
+        """Close what has been idle for long."""
+        before = self._clock() - IDLE
+        for upstream in [idle for idle in self._idle if idle.idle_since < before]:
+            upstream.abort()
+
+    def close(self) -> None:
+        """Close idle connections now, and others when they come back."""
+        self._closed = True
+        for upstream in tuple(self._idle):
+            upstream.abort()
+
+
+def _connect_error(error: BaseException) -> BaseException:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return UpstreamError("the upstream's certificate does not verify")
+        case ssl.SSLError():
+            return UpstreamError("the upstream does not speak TLS as it should")
+        case TimeoutError():
+            return UpstreamError("the upstream did not accept a connection in time")
+        case OSError():
+            return UpstreamError("the upstream could not be reached")
+    return error

@@ -1,0 +1,247 @@
+"""The gateway: its listeners, what moves under which grant, and the compiled state of resources and routes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Protocol
+
+from remit.broker import Use
+from remit.core.scope import Access
+from remit.core.secret import Secret
+from remit.core.task import Grant, Task
+from remit.errors import DeniedError, RemitError, RevokedError, ScopeError
+from remit.gateway.client import Channel, Client, Listener, Verifier
+from remit.gateway.exchange import Exchange
+from remit.gateway.inject import Injection, Recipe, Shape
+from remit.gateway.judge import Judged
+from remit.gateway.match import Matcher
+from remit.gateway.pool import Pool
+from remit.ports import NewId, Resource
+
+MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspended
+_KNOWN = 512
+_ROUTES = 4_096
+_BEARER = Injection("Authorization", "Bearer {}")
+_log = logging.getLogger("remit.gateway")
+
+
+class Uses(Protocol):
+    """What the gateway asks of the broker."""
+
+    def check(self, grant_id: str) -> Grant:
+        """Return a grant if it is live now."""
+        ...
+
+    def task_of(self, grant_id: str) -> Task:
+        """Return the task of a grant."""
+        ...
+
+    def resource(self, name: str) -> Resource:
+        """Return a configured resource."""
+        ...
+
+    def secret_of(self, name: str) -> Secret:
+        """Return the static secret of a resource for which ``use`` was permitted."""
+        ...
+
+    async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
+        """Permit one use, its audit entry durable and the grant live, or raise."""
+        ...
+
+    async def outcome(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
+        """Record how a permitted use ended."""
+        ...
+
+    async def deny(self, grant_id: str | None, access: Access, error: RemitError, request: str) -> None:
+        """Record a denial."""
+        ...
+
+    def on_end(self, callback: Callable[[frozenset[str]], None]) -> None:
+        """Call back at once with the ids of grants that ended."""
+        ...
+
+
+class Route:
+    """A grant's rules for one resource; ``known`` are requests judged before, that hang on nothing but their first line."""
+
+    __slots__ = ("known", "matcher", "shape")
+
+    def __init__(self, matcher: Matcher, shape: Shape) -> None:
+        """Start without memory."""
+        self.matcher = matcher
+        self.shape = shape
+        self.known: dict[tuple[str, bytes], Judged] = {}
+
+    def remember(self, key: tuple[str, bytes], judged: Judged) -> None:
+        """Keep a verdict."""
+        if len(self.known) >= _KNOWN:
+            self.known.clear()
+        self.known[key] = judged
+
+
+class Gateway:
+    """The data plane of one broker."""
+
+    def __init__(
+        self,
+        broker: Uses,
+        new_id: NewId,
+        *,
+        seconds: Callable[[], float],
+        tls: ssl.SSLContext | None = None,
+        injections: Mapping[str, Injection] | None = None,
+        problems: str = "urn:remit:problem:",
+        verify: Verifier | None = None,
+    ) -> None:
+        """Wire a gateway. ``seconds`` is a clock that never goes back; ``injections`` are by provider."""
+        self.broker = broker
+        self.new_id = new_id
+        self.seconds = seconds
+        self.problems = problems
+        self._tls = tls or ssl.create_default_context()
+        self._injections = injections or {}
+        self._verify = verify
+        self._shapes: dict[str, Shape] = {}
+        self._pools: dict[str, Pool] = {}
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._clients: set[Client] = set()
+        self._moving: dict[str, set[Exchange]] = {}
+        self._leaks: dict[str, int] = {}
+        self._suspended: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._servers: list[asyncio.Server] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        broker.on_end(self.ended)
+
+    # -- listeners ----------------------------------------------------------------------------------------------
+
+    async def listen(
+        self, sock: socket.socket, identity: Channel | None, hosts: frozenset[str] = frozenset()
+    ) -> asyncio.Server:
+        """Serve a listening socket. ``identity`` is fixed for good; None: each request proves its own grant."""
+        port = sock.getsockname()[1]
+        names = hosts or frozenset({f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
+        coded = frozenset(name.encode() for name in names)
+        listener = Listener(self, identity, self._verify, coded, f"http://127.0.0.1:{port}")
+        server = await asyncio.get_running_loop().create_server(lambda: Client(listener), sock=sock, backlog=1024)
+        self._servers.append(server)
+        if self._sweeper is None:
+            self._sweep()
+        return server
+
+    async def close(self) -> None:
+        """Stop listening and cut everything."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for server in self._servers:
+            server.close()
+        for client in tuple(self._clients):
+            client.end(RevokedError())
+        for pool in self._pools.values():
+            pool.close()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=5)
+
+    def start(self, story: Coroutine[None, None, None]) -> None:
+        """Run an exchange."""
+        task = asyncio.get_running_loop().create_task(story)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def joined(self, client: Client) -> None:
+        """Take note of a client's connection."""
+        self._clients.add(client)
+
+    def left(self, client: Client) -> None:
+        """Forget a client's connection."""
+        self._clients.discard(client)
+
+    def _sweep(self) -> None:
+        now = self.seconds()
+        for client in [client for client in self._clients if client.deadline < now]:
+            client.expire()
+        for pool in self._pools.values():
+            pool.sweep()
+        self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
+
+    # -- compiled state -----------------------------------------------------------------------------------------
+
+    def live(self, grant_id: str) -> Grant:
+        """Return a grant that is live and not suspended."""
+        grant = self.broker.check(grant_id)
+        if self._suspended and not self._suspended.isdisjoint(
+            g.id for g in self.broker.task_of(grant_id).lineage(grant_id)
+        ):
+            raise DeniedError("the grant is suspended: answers to it repeated the credential too often")
+        return grant
+
+    def route(self, grant: Grant, name: str) -> Route:
+        """Return a grant's compiled rules for a resource."""
+        key = (grant.id, name)
+        route = self._routes.get(key)
+        if route is None or route.shape.resource is not self.broker.resource(name):
+            route = self._compiled(grant, name)
+            if len(self._routes) >= _ROUTES:
+                self._routes.clear()
+            self._routes[key] = route
+        return route
+
+    def _compiled(self, grant: Grant, name: str) -> Route:
+        if not any(detail.type == "http" and detail.resource == name for detail in grant.scope):
+            raise ScopeError(f"the grant does not cover `{name}`")  # the same for what does not exist
+        resource = self.broker.resource(name)
+        shape = self._shapes.get(name)
+        if shape is None or shape.resource is not resource:
+            provider = resource.settings.get("provider")
+            default = self._injections.get(provider, _BEARER) if isinstance(provider, str) else _BEARER
+            self._shapes[name] = shape = Shape(resource, default)
+        return Route(Matcher(grant.scope, name), shape)
+
+    def pool(self, shape: Shape) -> Pool:
+        """Return the pool of a resource with the secret it has now."""
+        resource = shape.resource
+        secret = self.broker.secret_of(resource.name) if resource.secret is not None else None
+        pool = self._pools.get(resource.name)
+        if pool is None or pool.recipe.shape is not shape or pool.recipe.secret is not secret:
+            if pool is not None:
+                pool.close()
+            self._pools[resource.name] = pool = Pool(Recipe(shape, secret), self._tls, self.seconds)
+        return pool
+
+    # -- what moves ---------------------------------------------------------------------------------------------
+
+    def moving(self, exchange: Exchange) -> None:
+        """Take note that something moves under a grant."""
+        self._moving.setdefault(exchange.grant or "", set()).add(exchange)
+
+    def moved(self, exchange: Exchange) -> None:
+        """Take note that it has come to its end."""
+        mine = self._moving.get(exchange.grant or "")
+        if mine is not None:
+            mine.discard(exchange)
+            if not mine:
+                del self._moving[exchange.grant or ""]
+
+    def ended(self, grants: frozenset[str]) -> None:
+        """Cut everything that moves under grants that have ended."""
+        for grant in grants:
+            for exchange in tuple(self._moving.get(grant, ())):
+                exchange.cut(RevokedError())
+        for client in tuple(self._clients):
+            if client.listener.principal in grants:
+                client.end(RevokedError())
+        for key in [key for key in self._routes if key[0] in grants]:
+            del self._routes[key]
+
+    def leaked(self, grant: str | None, principal: str | None, resource: str) -> None:
+        """Raise the alarm about an answer that repeated a credential; suspend a grant to which that happens often."""
+        _log.warning("an answer of %s under %s repeated the credential and was withheld", resource, grant)
+        for holder in {grant, principal} - {None}:
+            assert holder is not None  # noqa: S101 - narrows the type
+            self._leaks[holder] = self._leaks.get(holder, 0) + 1
+            if self._leaks[holder] >= MAX_LEAKS:
+                self._suspended.add(holder)

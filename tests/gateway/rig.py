@@ -1,0 +1,240 @@
+"""A gateway on loopback sockets before a real broker on the memory store, with an upstream that gives everything back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import itertools
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from remit.broker import Broker, Holder
+from remit.core import audit, scope
+from remit.core.audit import Event
+from remit.core.secret import Secret
+from remit.core.task import Grant, Wanted
+from remit.gateway.client import Channel, Verifier
+from remit.gateway.server import Gateway
+from remit.ports import Resource
+from remit.stores.memory import MemoryStore
+from remit.testing.upstream import Upstream
+from tests.broker.world import OPERATOR, ClearSealer
+
+SECRET = "rmt-real-3f1c0a9be7d24856b0d1c2e3f4a59687-k"
+OTHER_SECRET = "rmt-othr-77aa0a9be7d24856b0d1c2e3f4a5ffff-k"
+PLACEHOLDER = "sk-place-0123456789abcdef0123456789abcdef"
+ALL = {
+    "type": "http",
+    "resource": "api",
+    "actions": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+    "paths": ["/**"],
+    "args": "any",
+}
+
+
+def http(**more: object) -> dict[str, object]:
+    """Return an http detail on `api`."""
+    return {"type": "http", "resource": "api", "actions": ["GET"], "paths": ["/v1/public/**"], **more}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response as a raw client reads it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    raw: bytes
+
+    def json(self) -> dict[str, object]:
+        """Return the body as a JSON object."""
+        value = json.loads(self.body)
+        assert isinstance(value, dict)
+        return value
+
+
+class Wire:
+    """A raw client connection: bytes out, bytes in; nothing is normalised."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def reply(self, method: str = "GET") -> Reply:
+        async with asyncio.timeout(20):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            line, *lines = head[:-4].decode("latin-1").split("\r\n")
+            headers = {name.lower(): value.strip() for name, _, value in (text.partition(":") for text in lines)}
+            status = int(line.split(" ")[1])
+            if status == 100:
+                return Reply(status, headers, b"", head)
+            body = await self._body(headers, method, status)
+            return Reply(status, headers, body, head + body)
+
+    async def _body(self, headers: Mapping[str, str], method: str, status: int) -> bytes:
+        if method == "HEAD" or status in {204, 304}:
+            return b""
+        if headers.get("transfer-encoding") != "chunked":
+            return await self.reader.readexactly(int(headers.get("content-length", "0")))
+        body = b""
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            body += (await self.reader.readexactly(size + 2))[:-2]
+        assert await self.reader.readuntil(b"\r\n") == b"\r\n"
+        return body
+
+    async def rest(self) -> bytes:
+        """Return everything until the connection ends, however it ends."""
+        data = b""
+        async with asyncio.timeout(20):
+            try:
+                while piece := await self.reader.read(65_536):
+                    data += piece
+            except ConnectionError:
+                pass
+        return data
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+@dataclass
+class Rig:
+    """Everything around one gateway."""
+
+    broker: Broker
+    gateway: Gateway
+    store: MemoryStore
+    upstream: Upstream
+    now: list[datetime]
+    ticks: list[float]
+    grant: Grant
+    port: int = 0
+    wires: list[Wire] = field(default_factory=list)
+
+    async def wire(self, port: int | None = None) -> Wire:
+        """Open a raw connection to the gateway."""
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", port or self.port, limit=1 << 22))
+        self.wires.append(wire)
+        return wire
+
+    async def get(
+        self, target: str, *lines: str, method: str = "GET", body: bytes = b"", port: int | None = None
+    ) -> Reply:
+        """Make one request on a connection of its own; ``target`` goes out as it is."""
+        wire = await self.wire(port)
+        await wire.send(self.request(target, *lines, method=method, body=body, port=port))
+        reply = await wire.reply(method)
+        wire.close()
+        return reply
+
+    def request(
+        self, target: str, *lines: str, method: str = "GET", body: bytes = b"", port: int | None = None
+    ) -> bytes:
+        """Write one request."""
+        head = [f"{method} {target} HTTP/1.1", f"Host: 127.0.0.1:{port or self.port}", *lines]
+        if body:
+            head.append(f"Content-Length: {len(body)}")
+        return "\r\n".join(head).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body
+
+    async def listen(self, channel: Channel | None) -> int:
+        """Open one more listener and return its port."""
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(128)
+        sock.setblocking(False)
+        await self.gateway.listen(sock, channel)
+        return int(sock.getsockname()[1])
+
+    async def child(self, *raw: Mapping[str, object]) -> Grant:
+        """Delegate from the channel's grant."""
+        task = self.broker.task_of(self.grant.id)
+        wanted = Wanted(scope.parse([dict(item) for item in raw]), "child")
+        return await self.broker.delegate(Holder(task.id, self.grant.id), self.grant.id, wanted)
+
+    async def opened(self, *raw: Mapping[str, object]) -> Grant:
+        """Open another task."""
+        wanted = Wanted(scope.parse([dict(item) for item in raw]), "agent", timedelta(minutes=15), depth=3, fan_out=9)
+        return await self.broker.open(OPERATOR, "another piece of work", wanted)
+
+    async def events(self, name: str = "") -> list[Event]:
+        """Return the audit log."""
+        read = [audit.read(entry) for entry in await self.store.entries(0, 10_000)]
+        return [event for event in read if event.event.startswith(name)]
+
+    async def settled(self, condition: Callable[[], bool]) -> None:
+        """Wait until something holds."""
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    async def outcomes(self, count: int) -> list[Event]:
+        """Wait for the outcome entries of ``count`` requests and return them."""
+        async with asyncio.timeout(10):
+            while len(found := await self.events("resource.outcome")) < count:
+                await asyncio.sleep(0.002)
+        return found
+
+
+@asynccontextmanager
+async def rig(
+    *raw: Mapping[str, object],
+    tls: ssl.SSLContext | None = None,
+    upstream: Upstream | None = None,
+    settings: Mapping[str, object] | None = None,
+    destination: str | None = None,
+    base: str = "",
+    secret: str | None = SECRET,
+    verify: Verifier | None = None,
+    placeholders: Mapping[str, str] | None = None,
+) -> AsyncIterator[Rig]:
+    """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel."""
+    ids = itertools.count()
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    ticks = [0.0]
+    store = MemoryStore()
+
+    def new_id(prefix: str) -> str:
+        return f"{prefix}_{next(ids)}"
+
+    broker = Broker(store=store, engines={}, sealer=ClearSealer(), clock=lambda: now[0], new_id=new_id)
+    await broker.start()
+    async with upstream or Upstream() as up:
+        bound = scope.parse([{**ALL, "actions": [*_METHODS, "QUERY"]}])
+        resource = Resource("api", "http", destination or up.url + base, bound, None, dict(settings or {}))
+        await broker.put_resource(OPERATOR, resource, Secret(secret) if secret is not None else None)
+        wanted = Wanted(
+            scope.parse([dict(i) for i in raw or (ALL,)]), "agent", timedelta(minutes=15), depth=3, fan_out=99
+        )
+        grant = await broker.open(OPERATOR, "draft the CFO summary", wanted)
+        gateway = Gateway(broker, new_id, seconds=lambda: time.monotonic() + ticks[0], tls=tls, verify=verify)
+        made = Rig(broker, gateway, store, up, now, ticks, grant)
+        given = {"api": PLACEHOLDER} if placeholders is None else placeholders
+        made.port = await made.listen(Channel(grant.id, given) if verify is None else None)
+        try:
+            yield made
+        finally:
+            for wire in made.wires:
+                wire.close()
+            await gateway.close()
+
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+def play(scene: Callable[[], Awaitable[None]]) -> None:
+    """Run a test's scene."""
+
+    async def main() -> None:
+        await scene()
+
+    asyncio.run(main())
