@@ -22,6 +22,7 @@ from remit.errors import IntegrityError, NotFoundError, UnavailableError
 KEY = 32  # bytes
 NONCE = 12  # bytes, RFC 8452
 FILE_MODE = 0o600
+MAX_FILE = 65_536  # bytes
 VERSION = b"\x01"  # first byte of everything sealed
 
 
@@ -42,21 +43,26 @@ def load_kek(path: Path, *, create: bool) -> bytes:
 def read_private(path: Path, size: int | None = None) -> bytes:
     """Return the content of a file that only we can open, or raise IntegrityError naming the chmod that helps."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise NotFoundError("the key file is missing", help=f"restore `{path}`") from error
     except OSError as error:
         raise UnavailableError("the key file cannot be read", help=f"look at `{path}`") from error
-    with open(handle, "rb") as file:  # noqa: PTH123 - by descriptor: what was checked is what is read
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise IntegrityError("the key file is not a file of this user", help=f"look at `{path}`")
-        if stat.S_IMODE(found.st_mode) & ~FILE_MODE:
-            raise IntegrityError("others may open the key file", help=f"chmod 600 '{path}'")
-        content = file.read()
+    try:
+        _check(path, os.fstat(handle))
+        content = os.read(handle, MAX_FILE)
+    finally:
+        os.close(handle)
     if size is not None and len(content) != size:
         raise IntegrityError(f"the key file must hold {size} bytes", help=f"restore `{path}`")
     return content
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        raise IntegrityError("the key file is not a file of this user", help=f"look at `{path}`")
+    if stat.S_IMODE(found.st_mode) & ~FILE_MODE:
+        raise IntegrityError("others may open the key file", help=f"chmod 600 '{path}'")
 
 
 def write_private(path: Path, content: bytes) -> None:
