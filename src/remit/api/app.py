@@ -1,0 +1,184 @@
+"""The route table and the way of every call: admitted, identified, handled, and its error rendered."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from remit.api import audit, problems, wire
+from remit.api.audit import Audit, Checkpoints
+from remit.api.oauth import OAuth
+from remit.api.proven import Verifier
+from remit.api.v1 import V1
+from remit.api.wellknown import WellKnown
+from remit.api.who import Caller, Web, authority_of, check_path
+from remit.broker import Broker
+from remit.errors import MethodError, NotFoundError, RemitError
+from remit.ports import NewId
+
+_LOG = logging.getLogger("remit.api")
+
+Open = Callable[[Request], Awaitable[Response]]
+Closed = Callable[[Request, Caller], Awaitable[Response]]
+
+
+class Who(StrEnum):
+    """Who may call a route. Every route is one of these; a test walks them."""
+
+    PUBLIC = "public"  # anybody: discovery
+    PROVING = "proving"  # the handler itself asks for its proof: the token endpoint
+    AGENT = "agent"  # an operator, or the holder of a live grant, within its own subtree
+    OPERATOR = "operator"  # the human at the control socket; the handler refuses others
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One route: ``query`` names the parameters its URL may carry."""
+
+    method: str
+    path: str
+    who: Who
+    handler: Open | Closed
+    query: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What the control plane is served from."""
+
+    broker: Broker
+    verifier: Verifier
+    new_id: NewId
+    checkpoint: Checkpoints
+
+
+def rows(surface: Surface) -> tuple[Row, ...]:
+    """Return the route table."""
+    v1, log, known = (
+        V1(surface.broker, surface.verifier.clock),
+        Audit(surface.broker, surface.checkpoint),
+        WellKnown(surface.verifier),
+    )
+    oauth = OAuth(surface.broker, surface.verifier, surface.new_id)
+    return (
+        Row("POST", "/oauth/token", Who.PROVING, oauth.token),
+        Row("POST", "/oauth/revoke", Who.AGENT, oauth.revoke),
+        Row("POST", "/oauth/introspect", Who.AGENT, oauth.introspect),
+        Row("GET", "/oauth/jwks", Who.PUBLIC, known.jwks),
+        Row("GET", "/.well-known/oauth-authorization-server", Who.PUBLIC, known.server),
+        Row("GET", "/.well-known/oauth-protected-resource", Who.PUBLIC, known.resource),
+        Row("GET", "/problems/{code}", Who.PUBLIC, known.problem),
+        Row("GET", "/v1/self", Who.AGENT, v1.self_),
+        Row("GET", "/v1/tasks", Who.AGENT, v1.tasks),
+        Row("GET", "/v1/tasks/{task}", Who.AGENT, v1.task),
+        Row("POST", "/v1/tasks/{task}/close", Who.AGENT, v1.close),
+        Row("POST", "/v1/tasks/{task}/leases", Who.AGENT, v1.issue),
+        Row("POST", "/v1/tasks/{task}/grants/{grant}/revoke", Who.AGENT, v1.revoke),
+        Row("POST", "/v1/leases/{lease}/renew", Who.AGENT, v1.renew),
+        Row("POST", "/v1/leases/{lease}/revoke", Who.AGENT, v1.revoke_lease),
+        Row("GET", "/v1/resources", Who.OPERATOR, v1.resources),
+        Row("GET", "/v1/resources/{resource}", Who.OPERATOR, v1.resource),
+        Row("PUT", "/v1/resources/{resource}", Who.OPERATOR, v1.put_resource),
+        Row("DELETE", "/v1/resources/{resource}", Who.OPERATOR, v1.delete_resource),
+        Row("PUT", "/v1/secrets/{secret}", Who.OPERATOR, v1.put_secret),
+        Row("GET", "/v1/audit", Who.OPERATOR, log.entries, audit.ENTRIES),
+        Row("GET", "/v1/audit/checkpoint", Who.OPERATOR, log.checkpoint),
+        Row("GET", "/v1/audit/proof/inclusion", Who.OPERATOR, log.inclusion, audit.INCLUSION),
+        Row("GET", "/v1/audit/proof/consistency", Who.OPERATOR, log.consistency, audit.CONSISTENCY),
+    )
+
+
+def build(surface: Surface) -> Starlette:
+    """Return the ASGI application. The listener puts its authority into the state of each request."""
+    way = Way(surface.verifier)
+    routes = [Route(row.path, way.endpoint(row), methods=[row.method]) for row in rows(surface)]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: way.off_the_map})
+    app.router.redirect_slashes = False
+    return app
+
+
+class Way:
+    """What happens to every call, whatever its route."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        """Challenge with ``verifier``'s nonces."""
+        self._verifier = verifier
+
+    def endpoint(self, row: Row) -> Open:
+        """Return the endpoint of a route."""
+
+        async def called(request: Request) -> Response:
+            try:
+                self._admit(request, row.query)
+                response = await self._handled(request, row)
+            except RemitError as error:
+                response = self._refusal(request, error)
+            except Exception as error:  # noqa: BLE001 - rendered as internal, told to the log
+                response = self._failure(request, error)
+            return self._with_nonce(request, response)
+
+        return called
+
+    async def _handled(self, request: Request, row: Row) -> Response:
+        handler: Callable[..., Awaitable[Response]] = row.handler
+        if row.who in {Who.PUBLIC, Who.PROVING}:
+            return await handler(request)
+        return await handler(request, authority_of(request).identify(request))
+
+    def _admit(self, request: Request, query: frozenset[str]) -> None:
+        authority_of(request).admit(request)
+        check_path(request)
+        wire.pairs(request.scope["query_string"], query)
+
+    async def off_the_map(self, request: Request, error: Exception) -> Response:
+        """Answer where there is no route, or not this method; only to callers who say who they are."""
+        try:
+            self._admit(request, frozenset())
+            authority_of(request).identify(request)
+            known = isinstance(error, HTTPException) and error.status_code == MethodError.status
+            response = self._refusal(request, MethodError() if known else NotFoundError("there is nothing here"))
+        except RemitError as refusal:
+            response = self._refusal(request, refusal)
+        return self._with_nonce(request, response)
+
+    # -- answering ----------------------------------------------------------------------------------------------
+
+    def _refusal(self, request: Request, error: RemitError) -> Response:
+        instance = _instance()
+        if error.__cause__ is not None:
+            _LOG.info("%s: %s", instance, error.code, exc_info=error)
+        return self._rendered(request, error, instance)
+
+    def _failure(self, request: Request, error: Exception) -> Response:
+        instance = _instance()
+        _LOG.error("%s: %s %s", instance, request.method, request.scope["path"], exc_info=error)
+        return self._rendered(request, problems.internal(), instance)
+
+    def _rendered(self, request: Request, error: RemitError, instance: str) -> Response:
+        path: str = request.scope["path"]
+        if path == "/oauth/token":
+            return problems.oauth(error, instance)
+        if path.startswith("/oauth/"):
+            return problems.oauth(error, instance, error.status)
+        return problems.problem(error, self._verifier.issuer, instance)
+
+    def _with_nonce(self, request: Request, response: Response) -> Response:
+        """Give the nonce for the next proof (RFC 9449 §8.2), where proofs are made."""
+        authority = request.scope["state"].get("authority")
+        if isinstance(authority, Web) or request.scope["path"] == "/oauth/token":
+            response.headers["dpop-nonce"] = self._verifier.nonce()
+        return response
+
+
+def _instance() -> str:
+    """Name one answer, so that the log can be asked about it."""
+    return f"urn:remit:instance:{secrets.token_urlsafe(12)}"

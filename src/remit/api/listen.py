@@ -1,0 +1,142 @@
+"""Serving one application on many listeners inside a running loop; each listener brings its own authority.
+
+uvicorn's httptools protocol does HTTP/1.1; what it leaves open is closed here: the size of a head, the time a request
+may take to arrive, and whose process is at the other end of a unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from remit.api.who import Authority
+
+MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
+MAX_CONNECTIONS = 512  # of one listener
+ARRIVAL = 15.0  # seconds for a whole request to arrive
+IDLE = 75  # seconds between two requests
+BACKLOG = 128
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
+
+
+@dataclass(slots=True)
+class Listener:
+    """One listening socket being served."""
+
+    server: asyncio.Server
+    state: ServerState = field(repr=False)
+
+    def close(self) -> None:
+        """Stop accepting, and cut the connections there are."""
+        self.server.close()
+        for connection in list(self.state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
+
+async def serve(app: ASGIApp, sock: socket.socket, authority: Authority, *, uid: int | None = None) -> Listener:
+    """Serve ``app`` on a listening socket, where whoever connects speaks with ``authority``.
+
+    ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it.
+    """
+    config = Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=IDLE,
+        limit_concurrency=MAX_CONNECTIONS,
+    )
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+
+    def connected() -> Connection:
+        return Connection(config, state, {"authority": authority}, uid)
+
+    if sock.family == socket.AF_UNIX:
+        return Listener(await loop.create_unix_server(connected, sock=sock, backlog=BACKLOG), state)
+    return Listener(await loop.create_server(connected, sock=sock, backlog=BACKLOG), state)
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of bounded patience."""
+
+    def __init__(self, config: Config, state: ServerState, about: dict[str, object], uid: int | None) -> None:
+        """Serve ``about``'s authority to processes of ``uid``."""
+        super().__init__(config, state, about)
+        self.access_log = False
+        self._uid = uid
+        self._head = 0  # bytes fed since the last whole head
+        self._in_head = True
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Admit a peer of the right user."""
+        self.transport = transport
+        if self._uid is not None and _peer(transport) != self._uid:
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, unless a head does not end."""
+        if self._in_head and self._head > MAX_HEAD:
+            self.send_400_response("Request header too large.")
+            return
+        self._head += len(data) if self._in_head else 0
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Start the clock of a request."""
+        super().on_message_begin()
+        self._in_head = True
+        self._expect()
+
+    def on_headers_complete(self) -> None:
+        """Hand the request over."""
+        self._in_head, self._head = False, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Stop the clock: the rest is the application's time."""
+        self._in_head = True
+        self._relax()
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the clock."""
+        self._relax()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(ARRIVAL, self.transport.abort)
+
+    def _relax(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _peer(transport: asyncio.Transport) -> int:
+    """Return the uid at the other end of a unix socket."""
+    sock = transport.get_extra_info("socket")
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(raw)[1])

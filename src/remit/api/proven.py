@@ -1,0 +1,141 @@
+"""Callers that prove a token: keys to verify with, proofs seen before, and the holder behind a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from remit.broker import Broker, Holder
+from remit.core import proof as proofs
+from remit.core import token as tokens
+from remit.core.jose import PublicKey, public_key
+from remit.core.proof import Expected, Nonces, Proof
+from remit.core.token import Claims
+from remit.errors import LimitError, NotFoundError, ProofError, TokenError
+from remit.ports import Clock, Signer
+
+MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
+MAX_KNOWN = 4_096  # tokens whose signature was verified
+
+Headers = Mapping[str, Sequence[str]]  # lower-case name -> values
+
+
+class Keys:
+    """The key that signs tokens, all that verify them, and the tokens they are known to have signed."""
+
+    def __init__(self, signer: Signer, published: Sequence[Mapping[str, str]]) -> None:
+        """Sign with ``signer``; verify with ``published`` public JWKs, the signer's own among them."""
+        self.replace(signer, published)
+
+    def replace(self, signer: Signer, published: Sequence[Mapping[str, str]]) -> None:
+        """Take over after a rotation: what only an unpublished key signed is worth nothing from now on."""
+        self.signer = signer
+        self.jwks = [dict(jwk) for jwk in published]
+        self._public: dict[str, PublicKey] = {jwk["kid"]: public_key(jwk) for jwk in published}
+        self._known: dict[str, Claims] = {}
+
+    def claims(self, token: str, issuer: str, now: datetime, *, expired: bool = False) -> Claims:
+        """Return the claims of a token; its signature is verified once."""
+        known = self._known.get(token)
+        if known is not None and (expired or now.timestamp() < known.expires_at):
+            return known
+        claims = tokens.read(token, self._public, issuer, now, expired=expired)
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[token] = claims
+        return claims
+
+
+class Replays:
+    """The proofs seen, each for as long as its ``iat`` would let it pass again."""
+
+    def __init__(self, most: int = MAX_SEEN) -> None:
+        """Remember at most ``most``; when full, no proof passes."""
+        self._most = most
+        self._count = 0
+        self._seen: dict[int, set[tuple[str, str]]] = {}  # by iat
+
+    def note(self, proof: Proof, now: int) -> None:
+        """Remember a proof, or raise ProofError if it was seen before."""
+        if proof.iat not in self._seen:
+            self._forget(now)
+        seen = self._seen.setdefault(proof.iat, set())
+        key = (proof.jkt, proof.jti)
+        if key in seen:
+            raise ProofError("it was used before", help="make a new proof for every request")
+        if self._count >= self._most:
+            raise LimitError("too many requests with proofs", retry_after=proofs.MAX_AGE)
+        seen.add(key)
+        self._count += 1
+
+    def _forget(self, now: int) -> None:
+        for iat in [iat for iat in self._seen if iat < now - proofs.MAX_AGE - proofs.SKEW]:
+            self._count -= len(self._seen.pop(iat))
+
+
+class Verifier:
+    """From the headers of a request to the holder behind it: API and gateway share one, and its memory."""
+
+    def __init__(self, broker: Broker, keys: Keys, issuer: str, clock: Clock, nonces: Nonces) -> None:
+        """Verify tokens that ``keys`` signed for ``issuer``."""
+        self._broker, self.keys, self.issuer, self.clock, self.nonces = broker, keys, issuer, clock, nonces
+        self._replays = Replays()
+
+    def __call__(self, method: str, url: str, headers: Headers) -> str:
+        """Return the id of the grant that a request proves, or raise UnauthenticatedError or GrantEndedError."""
+        return self.holder(method, url, headers).grant
+
+    def nonce(self) -> str:
+        """Return the nonce for the next proof."""
+        return self.nonces.at(self.now())
+
+    def now(self) -> int:
+        """Return the time in whole seconds."""
+        return int(self.clock().timestamp())
+
+    def holder(self, method: str, url: str, headers: Headers) -> Holder:
+        """Return the holder of the token in ``Authorization``, proven by ``DPoP``."""
+        return self.bearer(_presented(headers.get("authorization", ())), headers.get("dpop", ()), method, url)
+
+    def bearer(self, token: str, texts: Sequence[str], method: str, url: str, *, hashed: bool = True) -> Holder:
+        """Return the holder of a live token if the proof is by its key, for this request, and new.
+
+        ``hashed`` asks for ``ath``, which a token request has not (RFC 9449 §5). Only a proof that belongs to a live token is remembered: strangers cannot fill the memory.
+        """
+        claims = self.claims(token)
+        proof = self.read(texts, method, url, token if hashed else None)
+        if claims.jkt != proof.jkt:
+            raise ProofError("it is by another key than the token's")
+        holder = self.living(claims)
+        self.once(proof)
+        return holder
+
+    def living(self, claims: Claims) -> Holder:
+        """Return the holder of verified claims if the broker's own state agrees with them."""
+        try:
+            grant = self._broker.check(claims.grant)
+        except NotFoundError:
+            raise TokenError("its grant is not known here") from None
+        if grant.jkt != claims.jkt or self._broker.task_of(grant.id).id != claims.task:
+            raise TokenError("its grant is not bound to this key")
+        return Holder(claims.task, claims.grant)
+
+    def claims(self, token: str, *, expired: bool = False) -> Claims:
+        """Return the claims of a token that this broker signed."""
+        return self.keys.claims(token, self.issuer, self.clock(), expired=expired)
+
+    def read(self, texts: Sequence[str], method: str, url: str, token: str | None) -> Proof:
+        """Return what a proof proves; whether it is new, ``once`` tells."""
+        return proofs.read(texts, Expected(method, url, self.now(), self.nonces, token))
+
+    def once(self, proof: Proof) -> None:
+        """Let a proof pass once."""
+        self._replays.note(proof, self.now())
+
+
+def _presented(values: Sequence[str]) -> str:
+    """Return the token of an ``Authorization: DPoP`` header; Bearer is no fallback (RFC 9449 §7.1)."""
+    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() != "dpop" or not token:
+        raise TokenError("there must be one `Authorization` header, with the scheme DPoP")
+    return token.strip(" ")

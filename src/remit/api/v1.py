@@ -1,0 +1,133 @@
+"""``/v1``: parse, call the broker, render. Each handler gets the request and the caller its listener vouches for."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.api import render, wire
+from remit.api.who import Caller, authority_of, operator
+from remit.broker import Broker, Holder
+from remit.core import scope as scopes
+from remit.core.secret import Secret
+from remit.core.task import Grant
+from remit.errors import InvalidRequestError
+from remit.ports import Clock, Resource
+
+
+class V1:
+    """The handlers over one broker."""
+
+    def __init__(self, broker: Broker, clock: Clock) -> None:
+        """Serve ``broker``."""
+        self._broker, self._clock = broker, clock
+
+    # -- tasks --------------------------------------------------------------------------------------------------
+
+    async def self_(self, request: Request, caller: Caller) -> Response:
+        """Say who the caller is and where it finds the data plane."""
+        authority = authority_of(request)
+        places = {"gateway": authority.gateway, "ports": dict(authority.ports)}
+        if not isinstance(caller, Holder):
+            return wire.answer({"subject": caller.subject.sub, "acr": caller.subject.acr, **places})
+        grant = self._broker.check(caller.grant)
+        left = int((grant.expires_at - self._clock()).total_seconds())
+        held = {"task": caller.task, "grant": grant.id, "authorization_details": scopes.dump(grant.scope)}
+        return wire.answer({**held, "expires_in": left, **places})
+
+    async def tasks(self, request: Request, caller: Caller) -> Response:
+        """List the tasks that the caller may see."""
+        del request
+        return wire.answer({"tasks": [render.summary(task) for task in self._broker.tasks(caller)]})
+
+    async def task(self, request: Request, caller: Caller) -> Response:
+        """Show one task with its tree."""
+        found = self._broker.task(caller, request.path_params["task"])
+        return wire.answer(render.task(caller, found, self._broker))
+
+    async def close(self, request: Request, caller: Caller) -> Response:
+        """End a task."""
+        await wire.nothing(request)
+        return wire.answer(render.report(await self._broker.close(caller, request.path_params["task"])))
+
+    async def revoke(self, request: Request, caller: Caller) -> Response:
+        """End a grant and all below it."""
+        await wire.nothing(request)
+        grant = self._grant(request, caller, request.path_params["grant"])
+        return wire.answer(render.report(await self._broker.revoke(caller, grant.id)))
+
+    def _grant(self, request: Request, caller: Caller, grant_id: str) -> Grant:
+        """Return a grant of the task that the path names."""
+        return self._broker.task(caller, request.path_params["task"]).grant(grant_id)
+
+    # -- leases -------------------------------------------------------------------------------------------------
+
+    async def issue(self, request: Request, caller: Caller) -> Response:
+        """Make a credential for a detail of a grant."""
+        key = wire.idempotency_key(request)
+        asked = await wire.document(request, frozenset({"grant", "detail"}))
+        grant = self._grant(request, caller, wire.text(asked, "grant"))
+        issued = await self._broker.issue(caller, grant.id, scopes.parse_detail(asked.get("detail")), key)
+        lease = issued.lease
+        content = {
+            "lease": lease.id,
+            "expires_at": wire.instant(lease.expires_at),
+            "credential": render.credential(issued.credential),
+        }
+        return wire.answer(content, 201)
+
+    async def renew(self, request: Request, caller: Caller) -> Response:
+        """Extend a lease in place."""
+        asked = await wire.document(request, frozenset({"ttl"}))
+        ttl = wire.seconds("ttl", asked.get("ttl"))
+        lease = await self._broker.renew(caller, request.path_params["lease"], ttl)
+        return wire.answer({"lease": lease.id, "expires_at": wire.instant(lease.expires_at)})
+
+    async def revoke_lease(self, request: Request, caller: Caller) -> Response:
+        """End one lease."""
+        await wire.nothing(request)
+        return wire.answer(render.report(await self._broker.revoke_lease(caller, request.path_params["lease"])))
+
+    # -- resources ----------------------------------------------------------------------------------------------
+
+    async def resources(self, request: Request, caller: Caller) -> Response:
+        """List the configured resources."""
+        del request
+        operator(caller)
+        return wire.answer({"resources": [render.resource(item) for item in self._broker.resources()]})
+
+    async def resource(self, request: Request, caller: Caller) -> Response:
+        """Show one resource."""
+        operator(caller)
+        return wire.answer(render.resource(self._broker.resource(request.path_params["resource"])))
+
+    async def put_resource(self, request: Request, caller: Caller) -> Response:
+        """Add or replace a resource, with its secret if one is given."""
+        asked = await wire.document(request, frozenset({"kind", "destination", "bound", "settings", "secret"}))
+        resource = _resource(scopes.check_name(request.path_params["resource"]), asked)
+        value = Secret(wire.text(asked, "secret")) if "secret" in asked else None
+        await self._broker.put_resource(operator(caller), resource, value)
+        return wire.answer(render.resource(self._broker.resource(resource.name)))
+
+    async def delete_resource(self, request: Request, caller: Caller) -> Response:
+        """Remove a resource and its secret."""
+        await wire.nothing(request)
+        await self._broker.delete_resource(operator(caller), request.path_params["resource"])
+        return Response(status_code=204, headers=wire.HEADERS)
+
+    async def put_secret(self, request: Request, caller: Caller) -> Response:
+        """Replace a static secret. There is no way to read it back."""
+        asked = await wire.document(request, frozenset({"resource", "value"}))
+        name = wire.text(asked, "resource")
+        if name != request.path_params["secret"]:
+            raise InvalidRequestError("a secret has the name of its resource")
+        await self._broker.put_secret(operator(caller), name, Secret(wire.text(asked, "value")))
+        return Response(status_code=204, headers=wire.HEADERS)
+
+
+def _resource(name: str, asked: dict[str, object]) -> Resource:
+    settings = asked.get("settings", {})
+    if not isinstance(settings, dict):
+        raise InvalidRequestError("`settings` must be a JSON object")
+    bound = scopes.parse(asked.get("bound"))
+    return Resource(name, wire.text(asked, "kind"), wire.text(asked, "destination"), bound, None, settings)

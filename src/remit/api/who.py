@@ -1,0 +1,99 @@
+"""Who speaks on a listener. Identity is the listener itself on unix sockets, and a proven token on TCP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from starlette.requests import Request
+
+from remit.broker import Holder, Operator
+from remit.errors import DeniedError, InvalidRequestError, MisdirectedError, UnauthenticatedError
+
+Caller = Operator | Holder
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A unix socket: whoever can connect is ``caller``. ``gateway`` and ``ports`` are what a run finds inside."""
+
+    caller: Caller
+    gateway: str | None = None  # base URL
+    ports: Mapping[str, int] = field(default_factory=dict)  # resource -> port of its piped database listener
+
+    def admit(self, request: Request) -> None:
+        """Admit everybody: the socket's place decides."""
+
+    def identify(self, request: Request) -> Caller:
+        """Return the caller this listener stands for."""
+        del request
+        return self.caller
+
+
+class Prover(Protocol):
+    """Finds the holder of a proven token in the headers of a request."""
+
+    def holder(self, method: str, url: str, headers: Mapping[str, list[str]]) -> Holder:
+        """Return the holder, or raise UnauthenticatedError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """A loopback TCP listener: every call names one of ``hosts`` and proves a token's key."""
+
+    hosts: frozenset[str]  # host:port as in the Host header
+    prover: Prover
+    gateway: str | None = None
+    ports: Mapping[str, int] = field(default_factory=dict)
+
+    def admit(self, request: Request) -> None:
+        """Refuse what a browser was lured into: a foreign Host always, a foreign Origin where state changes."""
+        hosts = request.headers.getlist("host")
+        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
+            raise MisdirectedError
+        origins = request.headers.getlist("origin")
+        if request.method not in SAFE and any(origin not in self._origins() for origin in origins):
+            raise DeniedError("calls from other origins are not accepted")
+
+    def _origins(self) -> frozenset[str]:
+        return frozenset(f"http://{host}" for host in self.hosts)
+
+    def identify(self, request: Request) -> Caller:
+        """Return the holder of the token that the request proves."""
+        if not request.headers.get("authorization"):
+            raise UnauthenticatedError("this needs a grant's token and a proof of its key")
+        headers = {name: request.headers.getlist(name) for name in ("authorization", "dpop")}
+        return self.prover.holder(request.method, url_of(request), headers)
+
+
+Authority = Peer | Web
+
+
+def authority_of(request: Request) -> Authority:
+    """Return the authority of the listener a request came in by."""
+    found = request.scope["state"]["authority"]
+    if not isinstance(found, Peer | Web):
+        raise UnauthenticatedError
+    return found
+
+
+def url_of(request: Request) -> str:
+    """Return the URL a proof must name: the admitted Host and the path as it was sent."""
+    path: bytes = request.scope["raw_path"]
+    return f"http://{request.headers['host'].lower()}{path.decode('ascii')}"
+
+
+def operator(caller: Caller) -> Operator:
+    """Return the caller if it is the human at the control socket."""
+    if not isinstance(caller, Operator):
+        raise DeniedError("only the operator may do this", help="use the control socket, outside of runs")
+    return caller
+
+
+def check_path(request: Request) -> None:
+    """Refuse a path with escapes: no name on this surface needs one, so that a path has one spelling."""
+    if b"%" in request.scope.get("raw_path", b""):
+        raise InvalidRequestError("a path here has no percent-encoding")

@@ -1,0 +1,167 @@
+"""Reading requests strictly, writing answers: bounded bodies, no duplicate names, nothing unknown ignored."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from remit.core.strict import read_json
+from remit.errors import InvalidRequestError, TooLargeError
+
+MAX_BODY = 65_536  # bytes
+MAX_FIELDS = 32  # of a form or a query
+MAX_LABEL = 100  # characters
+MAX_KEY = 128  # characters of an Idempotency-Key
+MAX_SECONDS = 10**9
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_JSON = "application/json"
+_FORM = "application/x-www-form-urlencoded"
+
+HEADERS = {
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+async def body(request: Request) -> bytes:
+    """Return the whole body, or raise TooLargeError as soon as it is too long."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared[:19]) > MAX_BODY:
+        raise _too_large()
+    data = bytearray()
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY:
+                raise _too_large()
+    except ClientDisconnect as error:
+        raise InvalidRequestError("the request ended early") from error
+    return bytes(data)
+
+
+def _too_large() -> TooLargeError:
+    return TooLargeError(f"a body has at most {MAX_BODY} bytes")
+
+
+def _typed(request: Request, wanted: str) -> None:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != wanted:
+        raise InvalidRequestError(f"the content type must be `{wanted}`")
+
+
+async def form(request: Request, known: frozenset[str]) -> dict[str, str]:
+    """Return the fields of a form. A field without a value counts as absent (RFC 6749 §3.2)."""
+    _typed(request, _FORM)
+    return pairs(await body(request), known)
+
+
+def pairs(raw: bytes, known: frozenset[str]) -> dict[str, str]:
+    """Return the fields of a form body or a query: each known, each at most once."""
+    if not raw:
+        return {}
+    try:
+        read = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FIELDS
+        )
+    except ValueError as error:
+        raise InvalidRequestError("the parameters are not well formed") from error
+    fields = dict(read)
+    if len(fields) != len(read):
+        raise InvalidRequestError("a parameter is given more than once")
+    only(fields, known)
+    return {name: value for name, value in fields.items() if value}
+
+
+async def document(request: Request, known: frozenset[str]) -> dict[str, object]:
+    """Return the body as a JSON object that has known members only."""
+    _typed(request, _JSON)
+    read = read_json(await body(request))
+    if not isinstance(read, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    only(read, known)
+    return read
+
+
+async def nothing(request: Request) -> None:
+    """Read a body that has nothing to say: empty, or an empty object."""
+    raw = await body(request)
+    if raw and read_json(raw) != {}:
+        raise InvalidRequestError("the body must be empty")
+
+
+def only(fields: Mapping[str, object], known: frozenset[str]) -> None:
+    """Refuse names that mean nothing here: ignoring them could ignore a limit."""
+    unknown = sorted(name for name in fields if name not in known)
+    if unknown:
+        raise InvalidRequestError(f"`{printable(unknown[0])}` is not a parameter here")
+
+
+def printable(text: str) -> str:
+    """Return text of a caller short and harmless enough to be repeated."""
+    return "".join(char if char.isprintable() and char not in '`"\\' else "?" for char in text[:64])
+
+
+def text(fields: Mapping[str, object], name: str) -> str:
+    """Return a required text field."""
+    value = fields.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequestError(f"`{name}` is missing" if value is None else f"`{name}` must be text")
+    return value
+
+
+def whole(name: str, value: str, most: int = MAX_SECONDS) -> int:
+    """Return a whole number written in decimal."""
+    if not _NUMBER.fullmatch(value) or int(value) > most:
+        raise InvalidRequestError(f"`{name}` must be a whole number from 0 to {most}")
+    return int(value)
+
+
+def seconds(name: str, value: object) -> timedelta:
+    """Return a positive number of seconds from a decoded JSON value."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SECONDS:
+        raise InvalidRequestError(f"`{name}` must be a whole number of seconds, at least 1")
+    return timedelta(seconds=value)
+
+
+def label(value: str) -> str:
+    """Return a name given to a sub-agent, for people to read."""
+    if len(value) > MAX_LABEL or not value.isprintable():
+        raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
+    return value
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key header, if there is one."""
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    if len(given) > 1 or not 1 <= len(given[0]) <= MAX_KEY or not given[0].isascii() or not given[0].isprintable():
+        raise InvalidRequestError(f"`Idempotency-Key` must be 1 to {MAX_KEY} printable ASCII characters, given once")
+    return given[0]
+
+
+# -- writing --------------------------------------------------------------------------------------------------------
+
+
+def instant(at: datetime) -> str:
+    """Write an instant as RFC 3339 in UTC."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def answer(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None, media: str = _JSON
+) -> Response:
+    """Write a JSON answer that no cache keeps."""
+    raw = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode()
+    return Response(raw, status, {**HEADERS, **(headers or {})}, media)

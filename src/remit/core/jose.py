@@ -1,0 +1,153 @@
+"""Compact JWS, read strictly before the library sees it, and public keys read just as strictly. Pure.
+
+Libraries accept more than one spelling of one token: padding, spare bits, duplicate members (Wycheproof tcId 367,
+370). Here a text is accepted in its one canonical form only; its header may hold nothing but listed members, so that
+``crit``, ``b64``, ``zip``, ``jku`` and ``x5c`` have no meaning at all; and the key decides on the algorithm, never the
+token alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey
+
+from remit.core.strict import read_json
+from remit.errors import RemitError, TokenError
+
+MAX_TOKEN = 32_768  # characters
+ALGORITHMS = {"EC": frozenset({"ES256"}), "OKP": frozenset({"Ed25519", "EdDSA"})}  # EdDSA: RFC 9864 deprecates the name
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
+_PUBLIC = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_CURVES = {"EC": "P-256", "OKP": "Ed25519"}
+_ABOUT = frozenset({"kty", "kid", "use", "alg", "key_ops"})
+_OCTETS = 32  # of a coordinate
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """A JWS in compact form, well formed but not verified."""
+
+    text: str
+    header: Mapping[str, object]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that can verify. ``thumbprint`` is RFC 7638 with SHA-256."""
+
+    kty: str
+    thumbprint: str
+    key: ECKey | OKPKey
+
+
+def encode(data: bytes) -> str:
+    """Return base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def decode(text: str) -> bytes:
+    """Return the bytes of canonical base64url without padding, or raise ValueError."""
+    if not _SEGMENT.fullmatch(text):
+        raise ValueError(text[:16])
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if encode(data) != text:
+        raise ValueError(text[:16])
+    return data
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of text, base64url (``ath``, ``par_hash``, ``purpose_s256``)."""
+    return encode(sha256(text.encode("utf-8", "surrogatepass")).digest())
+
+
+def read(text: str, members: frozenset[str], error: type[RemitError] = TokenError) -> Compact:
+    """Return a compact JWS whose header has ``members`` only, or raise ``error``."""
+    parts = text.split(".") if len(text) <= MAX_TOKEN else []
+    if len(parts) != 3:  # noqa: PLR2004 - RFC 7515 §7.1
+        raise error("it is not a compact JWS")
+    try:
+        header, payload, _ = (decode(part) for part in parts)
+    except (ValueError, binascii.Error):
+        raise error("it is not canonical base64url") from None
+    return Compact(text, _header(header, members, error), payload)
+
+
+def _header(raw: bytes, members: frozenset[str], error: type[RemitError]) -> Mapping[str, object]:
+    header = document(raw, error)
+    if not header.keys() <= members:
+        raise error("its header has a member that is not accepted here")
+    if not all(isinstance(value, str) for name, value in header.items() if name != "jwk"):
+        raise error("its header has a member that is not text")
+    return header
+
+
+def document(raw: bytes, error: type[RemitError]) -> Mapping[str, object]:
+    """Return a strictly read JSON object, or raise ``error``."""
+    try:
+        value = read_json(raw)
+    except RemitError:
+        raise error("it does not hold strict JSON") from None
+    if not isinstance(value, dict):
+        raise error("it does not hold a JSON object")
+    return value
+
+
+def public_key(jwk: object, error: type[RemitError] = TokenError) -> PublicKey:
+    """Return the key of a public JWK: P-256 or Ed25519, nothing private, nothing unknown; or raise ``error``."""
+    kty = jwk.get("kty") if isinstance(jwk, Mapping) else None
+    if not isinstance(jwk, Mapping) or kty not in _PUBLIC or jwk.get("crv") != _CURVES[kty]:
+        raise error("the key must be a public JWK on P-256 or Ed25519")
+    if not jwk.keys() <= _ABOUT | set(_PUBLIC[kty]):
+        raise error("the key must be a public JWK without private or unknown members")
+    if not _for_signatures(jwk, kty):
+        raise error("the key is not meant for signatures")
+    try:
+        return _loaded(kty, *(_coordinate(jwk.get(name)) for name in _PUBLIC[kty][1:]))
+    except (ValueError, TypeError, JoseError):
+        raise error("the key is not a point on its curve in canonical form") from None
+
+
+def _for_signatures(jwk: Mapping[str, object], kty: str) -> bool:
+    operations = jwk.get("key_ops", ["verify"])
+    listed = isinstance(operations, list) and operations == ["verify"]
+    return listed and jwk.get("use", "sig") == "sig" and jwk.get("alg", min(ALGORITHMS[kty])) in ALGORITHMS[kty]
+
+
+def _coordinate(value: object) -> str:
+    if not isinstance(value, str) or len(decode(value)) != _OCTETS:
+        raise ValueError
+    return value
+
+
+@lru_cache(maxsize=4_096)
+def _loaded(kty: str, *coordinates: str) -> PublicKey:
+    jwk: dict[str, str | list[str]] = {
+        "kty": kty,
+        "crv": _CURVES[kty],
+        **dict(zip(_PUBLIC[kty][1:], coordinates, strict=True)),
+    }
+    key = ECKey.import_key(jwk) if kty == "EC" else OKPKey.import_key(jwk)
+    key.get_op_key("verify")  # loads, and refuses a point off the curve
+    return PublicKey(kty, key.thumbprint(), key)
+
+
+def verify(compact: Compact, key: PublicKey, error: type[RemitError] = TokenError) -> None:
+    """Check the signature, by an algorithm of the key; raise ``error`` if it does not hold."""
+    algorithm = compact.header.get("alg")
+    if algorithm not in ALGORITHMS[key.kty]:
+        raise error("its algorithm is not one of this key")
+    try:
+        jws.deserialize_compact(compact.text, key.key, algorithms=[str(algorithm)])
+    except (JoseError, ValueError, TypeError):
+        raise error("its signature does not hold") from None
