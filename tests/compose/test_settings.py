@@ -25,7 +25,11 @@ def test_a_state_directory_of_its_own_holds_its_sockets_too(tmp_path: Path) -> N
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     found = settings.load({"HOME": str(tmp_path)})
-    assert (found.api, found.gateway, found.issuer) == (("127.0.0.1", 8470), ("127.0.0.1", 8471), "http://127.0.0.1:8470")
+    assert (found.api, found.gateway, found.issuer) == (
+        ("127.0.0.1", 8470),
+        ("127.0.0.1", 8471),
+        "http://127.0.0.1:8470",
+    )
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:

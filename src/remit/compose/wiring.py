@@ -1,0 +1,113 @@
+"""The adapters, built from settings. Nothing else names a concrete store, key or engine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+
+from remit.broker import Broker, Operator
+from remit.compose.settings import Settings
+from remit.core import audit
+from remit.core.audit import Checkpoint
+from remit.core.secret import Secret
+from remit.core.task import Subject
+from remit.errors import UnavailableError
+from remit.keys.file import FileSealer, load_kek
+from remit.keys.signers import FileKeyring
+from remit.keys.witness import FileWitness
+from remit.ports import Clock, Engine, Resource, Witness
+from remit.stores import private
+from remit.stores.sqlite import SqliteStore
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Everything behind the edges. ``notes`` signs checkpoints, ``tokens`` signs grants' tokens."""
+
+    settings: Settings
+    broker: Broker
+    tokens: FileKeyring
+    notes: FileKeyring
+    witness: Witness | None
+    operator: Operator
+    clock: Clock
+    failure: Callable[[], Exception | None]
+
+    @property
+    def origin(self) -> str:
+        """The name of the log in its checkpoints."""
+        return f"{self.settings.trust_domain}/audit"
+
+    async def checkpoint(self) -> Checkpoint:
+        """Sign the head of the log as it is now."""
+        size, root = await self.broker.root()
+        return audit.checkpoint(self.origin, size, root, self.notes.signer)
+
+
+def build(settings: Settings) -> House:
+    """Open the state and wire the broker over it, or raise with what is wrong and what to do."""
+    where = settings.places
+    private.make_directory(where.state)
+    private.make_directory(where.runtime)
+    kek_path = settings.kek or where.state / "kek"
+    sealer = FileSealer(load_kek(kek_path, create=not (where.state / "remit.db").exists()))
+    store = SqliteStore(where.state, sealer)
+    notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519")
+    tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256")
+    publics = [audit.public_bytes(jwk) for jwk in notes.public_jwks()]
+    witness = FileWitness(settings.witness, f"{settings.trust_domain}/audit", publics) if settings.witness else None
+    clock = steady()
+    broker = Broker(
+        store=store,
+        engines=engines(clock),
+        sealer=sealer,
+        clock=clock,
+        new_id=new_id,
+        witness=witness,
+        trust_domain=settings.trust_domain,
+    )
+    owner = Operator(local_subject())
+    return House(settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure)
+
+
+def local_subject() -> Subject:
+    """Return who owns this state: a socket proves a uid, never a human, and the ``acr`` says so."""
+    return Subject(f"unix://{socket.gethostname()}#{os.geteuid()}", "local-uid")
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id: a prefix and 128 random bits. Never a secret."""
+    return f"{prefix}_{secrets.token_urlsafe(16)}"
+
+
+def steady() -> Clock:
+    """Return a clock that starts at the wall's time and then cannot be set back; forward corrections are followed."""
+    start, origin = datetime.now(UTC), time.monotonic()
+
+    def now() -> datetime:
+        elapsed = start + timedelta(seconds=time.monotonic() - origin)
+        return max(elapsed, datetime.now(UTC))
+
+    return now
+
+
+def engines(clock: Clock) -> Mapping[str, Callable[[Resource, Secret | None], Engine]]:
+    """Return the engines that are installed; an absent one says which extra brings it."""
+    return {"postgres": _postgres(clock)}
+
+
+def _postgres(clock: Clock) -> Callable[[Resource, Secret | None], Engine]:
+    def make(resource: Resource, secret: Secret | None) -> Engine:
+        if find_spec("asyncpg") is None:
+            raise UnavailableError("the PostgreSQL engine is not installed", help="pip install 'remit[postgres]'")
+        from remit.engines.postgres import PostgresEngine  # noqa: PLC0415 - an extra
+
+        return PostgresEngine(resource, secret, clock=clock, random=secrets.token_bytes)
+
+    return make

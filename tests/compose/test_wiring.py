@@ -1,0 +1,148 @@
+"""The adapters put together, on a real state directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from remit.compose import settings, wiring
+from remit.compose.wiring import House
+from remit.core import scope
+from remit.core.secret import Secret
+from remit.core.task import Wanted
+from remit.errors import IntegrityError, RemitError, UnavailableError
+from remit.ports import Resource
+
+SEARCH = scope.parse([{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/**"], "args": "any"}])
+
+
+def configured(tmp_path: Path) -> settings.Settings:
+    return settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "state")}), {})
+
+
+def with_house(made: settings.Settings, body: Callable[[House], Awaitable[None]]) -> None:
+    async def main() -> None:
+        house = wiring.build(made)
+        await house.broker.start()
+        try:
+            await body(house)
+        finally:
+            await house.broker.stop()
+
+    asyncio.run(main())
+
+
+async def opened(house: House) -> str:
+    await house.broker.put_resource(
+        house.operator, Resource("search", "http", "https://search.test", SEARCH, None, {}), Secret("rmt-canary-key")
+    )
+    return (await house.broker.open(house.operator, "why", Wanted(SEARCH, "", timedelta(minutes=5)))).id
+
+
+def test_a_restart_keeps_tasks_resources_and_keys(tmp_path: Path) -> None:
+    made, kept = configured(tmp_path), {}
+
+    async def first(house: House) -> None:
+        kept["grant"], kept["kid"] = await opened(house), house.tokens.signer.kid
+
+    async def second(house: House) -> None:
+        assert house.broker.check(kept["grant"]).id == kept["grant"]
+        assert house.tokens.signer.kid == kept["kid"]
+        await house.broker.use(kept["grant"], scope.Access("http", "search", "GET", "/x"), "r")
+        assert house.broker.secret_of("search").reveal() == "rmt-canary-key"
+
+    with_house(made, first)
+    with_house(made, second)
+
+
+def test_nothing_on_disk_shows_a_secret_and_no_file_is_open_to_others(tmp_path: Path) -> None:
+    async def body(house: House) -> None:
+        await opened(house)
+
+    old = os.umask(0)
+    try:
+        with_house(configured(tmp_path), body)
+    finally:
+        os.umask(old)
+    for path in (tmp_path / "state").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+        if path.is_file():
+            assert b"rmt-canary-key" not in path.read_bytes()
+
+
+def test_a_second_broker_on_the_same_state_gets_one_clear_error(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+
+    async def body(_: House) -> None:
+        with pytest.raises(RemitError) as caught:
+            wiring.build(made)
+        assert isinstance(caught.value, UnavailableError)
+
+    with_house(made, body)
+
+
+def test_a_restored_backup_resurrects_nothing(tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir(mode=0o700)
+    made = replace(configured(tmp_path), witness=second)
+    kept = {}
+
+    async def first(house: House) -> None:
+        kept["grant"] = await opened(house)
+
+    async def later(house: House) -> None:
+        await house.broker.revoke(house.operator, kept["grant"])
+        assert house.witness is not None
+        house.witness.keep(await house.checkpoint())
+
+    async def restored(house: House) -> None:
+        with pytest.raises(RemitError):
+            house.broker.check(kept["grant"])
+        with pytest.raises(IntegrityError):
+            await opened(house)
+
+    with_house(made, first)
+    shutil.copytree(tmp_path / "state", tmp_path / "backup")
+    with_house(made, later)
+    shutil.rmtree(tmp_path / "state")
+    shutil.copytree(tmp_path / "backup", tmp_path / "state")
+    with_house(made, restored)
+
+
+def test_an_id_is_typed_random_and_safe_in_paths_and_role_names() -> None:
+    ids = {wiring.new_id("lse") for _ in range(1_000)}
+    assert len(ids) == 1_000
+    assert all(i.startswith("lse_") and len(i) == 26 and i.isascii() for i in ids)
+
+
+def test_the_clock_is_utc_and_does_not_go_back() -> None:
+    clock = wiring.steady()
+    readings = [clock() for _ in range(1_000)]
+    assert readings == sorted(readings)
+    assert abs(readings[-1] - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+def test_the_owner_is_a_uid_and_says_so() -> None:
+    subject = wiring.local_subject()
+    assert subject.sub.endswith(f"#{os.geteuid()}")
+    assert subject.acr == "local-uid"
+
+
+def test_a_lost_kek_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+
+    async def body(house: House) -> None:
+        await opened(house)
+
+    with_house(made, body)
+    (tmp_path / "state/kek").unlink()
+    with pytest.raises(RemitError):
+        wiring.build(made)
+    assert not (tmp_path / "state/kek").exists()
