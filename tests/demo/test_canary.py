@@ -12,7 +12,8 @@ SECRET = "srch_7f1-Kq9.Zx/81Lm+3vQ"
 
 @pytest.mark.parametrize("encoding", canary.ENCODINGS)
 def test_a_secret_is_found_in_each_encoding(encoding: str) -> None:
-    assert canary.leaked({"search": SECRET}, [b"before " + canary.encode(SECRET, encoding) + b" after"]) == {"search": 1}
+    text = b"before " + canary.encode(SECRET, encoding) + b" after"
+    assert canary.leaked({"search": SECRET}, [text]) == {"search": 1}
 
 
 @pytest.mark.parametrize("shift", range(3))

@@ -1,6 +1,6 @@
 """The demo's agents: an orchestrator and the three sub-agents that it starts at run time, each a process of its own.
 
-Nobody registered any of them. ``python -m remit.demo.agents ROLE`` runs one; what it may do comes from its surroundings.
+Nobody registered any of them. ``python -m remit.demo.agents ROLE`` runs one; its surroundings say what it may do.
 """
 
 from __future__ import annotations

@@ -98,9 +98,9 @@ def read_files(orders: Orders) -> bool:
 
 
 def echo_headers(orders: Orders) -> bool:
-    """Ask a careless upstream for the headers it got, in every encoding."""
+    """Ask a careless upstream for the headers it got, plain and in every encoding."""
     search = api("search")
-    answers = [search.call("GET", query("/v1/echo", encoding=encoding)) for encoding in canary.ENCODINGS]
+    answers = [search.call("GET", query("/v1/echo", encoding=encoding)) for encoding in ("plain", "encoded")]
     for answer in answers:
         say("loot", what="echo", status=answer.status, text=answer.body.decode("latin-1"))
         _send(orders, "echo", answer.body)

@@ -8,6 +8,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from urllib.parse import quote
 
@@ -69,10 +70,8 @@ def _inflated(text: bytes) -> Iterator[bytes]:
     for magic, window in ((b"\x1f\x8b", 31), (b"\x78\x9c", 15)):
         start = text.find(magic)
         while start >= 0:
-            try:
+            with suppress(zlib.error):
                 yield zlib.decompressobj(window).decompress(text[start:], _MAX_INFLATED)
-            except zlib.error:
-                pass
             start = text.find(magic, start + 1)
 
 

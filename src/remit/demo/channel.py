@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
 def dsn(resource: str, detail: Mapping[str, object]) -> str:
     """Return how to connect to a database: a lease of this task, or what the environment holds."""
     if not os.environ.get("REMIT_SOCKET"):
         return os.environ[f"{resource.upper()}_URL"]
-    raise NotImplementedError(detail)
+    from remit import sdk
+
+    credential: str = sdk.current().lease(detail).credential.dsn
+    return credential
+
+
+def program() -> str:
+    """Return the path of remit's own command."""
+    return str(Path(sys.prefix, "bin", "remit"))
 
 
 def delegated(role: str, details: Sequence[Mapping[str, object]], command: list[str]) -> list[str]:
     """Return the command that runs ``command`` under a grant of its own."""
-    return ["remit", "run", "--label", role, "--details", json.dumps(details), "--", *command]
+    return [program(), "run", "--label", role, "--grant-detail", json.dumps(details), "--", *command]

@@ -19,7 +19,9 @@ from urllib.parse import unquote
 from remit.demo.calls import HEADERS, Api, query
 
 MAX_CANDIDATES = 250
-_NAMED = re.compile(rb"(?:KEY|TOKEN|SECRET|Bearer|Api-Key|PASSWORD)[\"']?[=: ]+[\"']?([A-Za-z0-9_.\-]{12,200})", re.I)
+_NAMED = re.compile(
+    rb"(?:KEY|TOKEN|SECRET|Bearer|Api-Key|PASSWORD)[\"']?[=: ]+[\"']?([A-Za-z0-9_.\-]{12,200})", re.IGNORECASE
+)
 _WORD = re.compile(rb"[A-Za-z0-9_\-]{24,200}")
 _DSN = re.compile(rb"postgres(?:ql)?://([^:/\s\"']+):([^@\s\"']+)@[^\s\"']+")
 
@@ -35,7 +37,7 @@ def _decoded(loot: bytes) -> Iterator[bytes]:
     for word in _WORD.findall(loot)[:2_000]:
         for decode in (base64.urlsafe_b64decode, bytes.fromhex):
             try:
-                yield decode(word.decode())  # type: ignore[arg-type]
+                yield decode(word.decode())
             except (binascii.Error, ValueError):
                 continue
     for at in range(len(loot)):

@@ -144,12 +144,9 @@ class _Search(_Handler):
         text = "\n".join(f"{name}: {value}" for name, value in self.headers.items())
         if encoding == "plain":
             self.answer(200, {"headers": dict(self.headers.items())})
-        elif encoding in canary.ENCODINGS:
-            key = canary.encode(self.service.key, encoding)
-            whole = canary.encode(text, encoding)
-            self.answer(200, key + b"\n" + whole, "application/octet-stream")
-        else:
-            self.answer(400, {"error": "unknown encoding"})
+            return
+        said = [canary.encode(what, name) for name in canary.ENCODINGS[1:] for what in (text, self.service.key)]
+        self.answer(200, b"\n".join(said), "application/octet-stream")
 
     def _feed(self) -> None:
         self.send_response(200)
