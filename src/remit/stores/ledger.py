@@ -100,6 +100,8 @@ class Group:
         first = self._ledger.tree.size + len(self._leaves)
         leaves = [encode(seq, event) for seq, event in enumerate(events, first)]
         fresh: Fresh = {}
+        if events and any(isinstance(write, Burn) for write in writes):
+            self._purge(fresh, events[0].at)
         for write in writes:
             self._write(fresh, write)
         self._rows.update(fresh)
@@ -165,10 +167,10 @@ class Group:
         found = self._ledger.rows.one(key)
         return found[0] if found else None
 
-    def purge(self, now: datetime) -> None:
-        """Add the deletion of burns that are over."""
+    def _purge(self, fresh: Fresh, now: datetime) -> None:
         for digest in self._ledger.rows.burnt_before(now.astimezone(UTC).isoformat(timespec="microseconds")):
-            self._rows["burns", digest] = None
+            if ("burns", digest) not in self._rows:  # else this group has already burnt it anew
+                fresh["burns", digest] = None
 
     # -- sealing ----------------------------------------------------------------------------------------------------
 

@@ -252,9 +252,8 @@ class _Writer(Thread):
         try:
             self._write(group.seal())
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told, and the writer lives on
-            lost = meaning(error) if isinstance(error, sqlite3.Error) else error
-            self.failure = lost if isinstance(lost, RemitError) else UnavailableError()
-            return [(request, outcome or lost) for request, outcome in outcomes]
+            self.failure = _lost(error)
+            return [(request, outcome or _lost(error)) for request, outcome in outcomes]
         self.failure = None
         return outcomes
 
@@ -317,6 +316,15 @@ def _taken(group: Group, request: _Request) -> Exception | None:
     except Exception as error:  # noqa: BLE001 - the caller is told, and the others go on
         return error
     return None
+
+
+def _lost(error: Exception) -> RemitError:
+    """Return an error of its own for each caller of a group: a shared one would collect all their tracebacks."""
+    if isinstance(error, sqlite3.Error):
+        return meaning(error)
+    lost = type(error)(error.detail, help=error.help) if isinstance(error, RemitError) else UnavailableError()
+    lost.__cause__ = error
+    return lost
 
 
 def _answer(outcomes: list[_Outcome]) -> None:

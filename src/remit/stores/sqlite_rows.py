@@ -48,13 +48,14 @@ def translated() -> Iterator[None]:
 
 
 def meaning(error: sqlite3.Error) -> RemitError:
-    """Return the RemitError for an error of SQLite."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        return UnavailableError("the state cannot be read or written now")
-    if code & 0xFF in _BROKEN:
-        return IntegrityError("the state's database is damaged", help="restore it from a copy")
-    return UnavailableError(_MEDIUM.get(code & 0xFF, "the state cannot be read or written now"))
+    """Return the RemitError for an error of SQLite, which becomes its cause."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the others say more
+    if code in _BROKEN:
+        found: RemitError = IntegrityError("the state's database is damaged", help="restore it from a copy")
+    else:
+        found = UnavailableError(_MEDIUM.get(code, "the state cannot be read or written now"))
+    found.__cause__ = error
+    return found
 
 
 def connect(path: Path) -> sqlite3.Connection:
