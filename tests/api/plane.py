@@ -119,9 +119,7 @@ class Plane:
 
     def proof(self, agent: Agent, method: str, path: str, **more: object) -> str:
         """Return a proof by ``agent``, with its token, for a path of the API."""
-        return agent.proof(
-            method, self.base + path, self.world.now, self.verifier.nonce(), agent.token or None, **more
-        )
+        return agent.proof(method, self.base + path, self.world.now, self.verifier.nonce(), agent.token or None, **more)
 
     def headers(self, agent: Agent, method: str, path: str, **more: object) -> dict[str, str]:
         """Return the two headers of a proven call."""

@@ -20,7 +20,7 @@ from remit.api.oauth import OAuth
 from remit.api.proven import Verifier
 from remit.api.v1 import V1
 from remit.api.wellknown import WellKnown
-from remit.api.who import Caller, Web, authority_of, check_path
+from remit.api.who import Caller, Web, authority_of, check_path, operator
 from remit.broker import Broker
 from remit.errors import MethodError, NotFoundError, RemitError
 from remit.ports import NewId
@@ -37,7 +37,7 @@ class Who(StrEnum):
     PUBLIC = "public"  # anybody: discovery
     PROVING = "proving"  # the handler itself asks for its proof: the token endpoint
     AGENT = "agent"  # an operator, or the holder of a live grant, within its own subtree
-    OPERATOR = "operator"  # the human at the control socket; the handler refuses others
+    OPERATOR = "operator"  # the human at the control socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ class Way:
         handler: Callable[..., Awaitable[Response]] = row.handler
         if row.who in {Who.PUBLIC, Who.PROVING}:
             return await handler(request)
-        return await handler(request, authority_of(request).identify(request))
+        caller = await authority_of(request).identify(request)
+        return await handler(request, operator(caller) if row.who is Who.OPERATOR else caller)
 
     def _admit(self, request: Request, query: frozenset[str]) -> None:
         authority_of(request).admit(request)
@@ -143,7 +144,7 @@ class Way:
         """Answer where there is no route, or not this method; only to callers who say who they are."""
         try:
             self._admit(request, frozenset())
-            authority_of(request).identify(request)
+            await authority_of(request).identify(request)
             known = isinstance(error, HTTPException) and error.status_code == MethodError.status
             response = self._refusal(request, MethodError() if known else NotFoundError("there is nothing here"))
         except RemitError as refusal:

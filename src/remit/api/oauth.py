@@ -1,4 +1,4 @@
-"""``/oauth``: token exchange (RFC 8693) opens, delegates and renews; revocation (RFC 7009) and introspection (RFC 7662)."""
+"""``/oauth``: exchange (RFC 8693) opens, delegates and renews; revocation (RFC 7009), introspection (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class OAuth:
             raise NotFoundError("tokens are made for this broker alone")
 
     async def _open(self, request: Request, form: Form) -> Response:
-        caller = operator(self._caller(request))
+        caller = operator(await self._caller(request))
         wire.only(form, _COMMON | _BOUNDS | _OPEN)
         if form.get("subject_token") != "self":
             raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
@@ -92,7 +92,7 @@ class OAuth:
     async def _delegate_here(self, request: Request, form: Form) -> Response:
         """Delegate on a unix socket, where the listener stands for the caller."""
         wire.only(form, _COMMON | _BOUNDS)
-        caller = self._caller(request)
+        caller = await self._caller(request)
         if isinstance(caller, Holder) and "req_cnf" in form:
             raise InvalidRequestError("`req_cnf` is not for a run: its channel takes the place of tokens")
         parent = wire.text(form, "subject_token")
@@ -107,7 +107,9 @@ class OAuth:
         wire.only(form, _COMMON | _BOUNDS)
         token = wire.text(form, "subject_token")
         claims = self._verifier.claims(token)
-        holder = self._verifier.bearer(token, request.headers.getlist("dpop"), "POST", url_of(request), hashed=False)
+        holder = await self._verifier.bearer(
+            token, request.headers.getlist("dpop"), "POST", url_of(request), hashed=False
+        )
         if not form.keys() & _BOUNDS:
             return self._answer(self._broker.check(holder.grant), claims.par_hash)
         child = self._child(form, token)
@@ -117,8 +119,8 @@ class OAuth:
         grant = await self._broker.delegate(holder, holder.grant, wanted)
         return self._answer(grant, jose.digest(token))
 
-    def _caller(self, request: Request) -> Caller:
-        return authority_of(request).identify(request)
+    async def _caller(self, request: Request) -> Caller:
+        return await authority_of(request).identify(request)
 
     def _child(self, form: Form, token: str | None) -> Proof | None:
         """Return the proven key that the new token is to be bound to, if one is named."""

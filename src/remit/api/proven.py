@@ -10,12 +10,15 @@ from remit.core import proof as proofs
 from remit.core import token as tokens
 from remit.core.jose import PublicKey, public_key
 from remit.core.proof import Expected, Nonces, Proof
+from remit.core.scope import Access
 from remit.core.token import Claims
-from remit.errors import LimitError, NotFoundError, ProofError, TokenError
+from remit.errors import LimitError, NonceRequiredError, NotFoundError, ProofError, TokenError
 from remit.ports import Clock, Signer
 
 MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
 MAX_KNOWN = 4_096  # tokens whose signature was verified
+
+PROVE = Access("token", "remit", "prove")  # what the audit calls an attempt to use a token
 
 Headers = Mapping[str, Sequence[str]]  # lower-case name -> values
 
@@ -81,33 +84,33 @@ class Verifier:
         self._broker, self.keys, self.issuer, self.clock, self.nonces = broker, keys, issuer, clock, nonces
         self._replays = Replays()
 
-    def __call__(self, method: str, url: str, headers: Headers) -> str:
-        """Return the id of the grant that a request proves, or raise UnauthenticatedError or GrantEndedError."""
-        return self.holder(method, url, headers).grant
+    async def proven(self, headers: Mapping[str, str], method: str, url: str) -> str:
+        """Return the id of the grant that a request to the gateway proves, or raise."""
+        values = {name.lower(): [value] for name, value in headers.items()}
+        return (await self.holder(method, url, values)).grant
 
-    def nonce(self) -> str:
-        """Return the nonce for the next proof."""
-        return self.nonces.at(self.now())
-
-    def now(self) -> int:
-        """Return the time in whole seconds."""
-        return int(self.clock().timestamp())
-
-    def holder(self, method: str, url: str, headers: Headers) -> Holder:
+    async def holder(self, method: str, url: str, headers: Headers) -> Holder:
         """Return the holder of the token in ``Authorization``, proven by ``DPoP``."""
-        return self.bearer(_presented(headers.get("authorization", ())), headers.get("dpop", ()), method, url)
+        return await self.bearer(_presented(headers.get("authorization", ())), headers.get("dpop", ()), method, url)
 
-    def bearer(self, token: str, texts: Sequence[str], method: str, url: str, *, hashed: bool = True) -> Holder:
+    async def bearer(self, token: str, texts: Sequence[str], method: str, url: str, *, hashed: bool = True) -> Holder:
         """Return the holder of a live token if the proof is by its key, for this request, and new.
 
-        ``hashed`` asks for ``ath``, which a token request has not (RFC 9449 §5). Only a proof that belongs to a live token is remembered: strangers cannot fill the memory.
+        ``hashed`` asks for ``ath``, which a token request has not (RFC 9449 §5). Only a proof that belongs to a live
+        token is remembered: strangers cannot fill the memory. A token without its key was taken from its holder, or
+        is spliced into a chain it does not belong to: the audit shows it.
         """
         claims = self.claims(token)
-        proof = self.read(texts, method, url, token if hashed else None)
-        if claims.jkt != proof.jkt:
-            raise ProofError("it is by another key than the token's")
-        holder = self.living(claims)
-        self.once(proof)
+        try:
+            proof = self.read(texts, method, url, token if hashed else None)
+            if claims.jkt != proof.jkt:
+                raise ProofError("it is by another key than the token's")
+            holder = self.living(claims)
+            self.once(proof)
+        except ProofError as error:
+            if not isinstance(error, NonceRequiredError):
+                await self._broker.deny(claims.grant, PROVE, error, claims.jti)
+            raise
         return holder
 
     def living(self, claims: Claims) -> Holder:

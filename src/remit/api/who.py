@@ -26,7 +26,7 @@ class Peer:
     def admit(self, request: Request) -> None:
         """Admit everybody: the socket's place decides."""
 
-    def identify(self, request: Request) -> Caller:
+    async def identify(self, request: Request) -> Caller:
         """Return the caller this listener stands for."""
         del request
         return self.caller
@@ -35,7 +35,7 @@ class Peer:
 class Prover(Protocol):
     """Finds the holder of a proven token in the headers of a request."""
 
-    def holder(self, method: str, url: str, headers: Mapping[str, list[str]]) -> Holder:
+    async def holder(self, method: str, url: str, headers: Mapping[str, list[str]]) -> Holder:
         """Return the holder, or raise UnauthenticatedError."""
         ...
 
@@ -61,12 +61,12 @@ class Web:
     def _origins(self) -> frozenset[str]:
         return frozenset(f"http://{host}" for host in self.hosts)
 
-    def identify(self, request: Request) -> Caller:
+    async def identify(self, request: Request) -> Caller:
         """Return the holder of the token that the request proves."""
         if not request.headers.get("authorization"):
             raise UnauthenticatedError("this needs a grant's token and a proof of its key")
         headers = {name: request.headers.getlist(name) for name in ("authorization", "dpop")}
-        return self.prover.holder(request.method, url_of(request), headers)
+        return await self.prover.holder(request.method, url_of(request), headers)
 
 
 Authority = Peer | Web

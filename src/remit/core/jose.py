@@ -106,7 +106,7 @@ def document(raw: bytes, error: type[RemitError]) -> Mapping[str, object]:
 def public_key(jwk: object, error: type[RemitError] = TokenError) -> PublicKey:
     """Return the key of a public JWK: P-256 or Ed25519, nothing private, nothing unknown; or raise ``error``."""
     kty = jwk.get("kty") if isinstance(jwk, Mapping) else None
-    if not isinstance(jwk, Mapping) or kty not in _PUBLIC or jwk.get("crv") != _CURVES[kty]:
+    if not isinstance(jwk, Mapping) or not isinstance(kty, str) or jwk.get("crv", "") != _CURVES.get(kty):
         raise error("the key must be a public JWK on P-256 or Ed25519")
     if not jwk.keys() <= _ABOUT | set(_PUBLIC[kty]):
         raise error("the key must be a public JWK without private or unknown members")
@@ -119,9 +119,9 @@ def public_key(jwk: object, error: type[RemitError] = TokenError) -> PublicKey:
 
 
 def _for_signatures(jwk: Mapping[str, object], kty: str) -> bool:
-    operations = jwk.get("key_ops", ["verify"])
-    listed = isinstance(operations, list) and operations == ["verify"]
-    return listed and jwk.get("use", "sig") == "sig" and jwk.get("alg", min(ALGORITHMS[kty])) in ALGORITHMS[kty]
+    algorithm = jwk.get("alg")
+    named = algorithm is None or (isinstance(algorithm, str) and algorithm in ALGORITHMS[kty])
+    return named and jwk.get("key_ops", ["verify"]) == ["verify"] and jwk.get("use", "sig") == "sig"
 
 
 def _coordinate(value: object) -> str:
