@@ -84,6 +84,14 @@ class Verifier:
         self._broker, self.keys, self.issuer, self.clock, self.nonces = broker, keys, issuer, clock, nonces
         self._replays = Replays()
 
+    def nonce(self) -> str:
+        """Return the nonce for the next proof."""
+        return self.nonces.at(self.now())
+
+    def now(self) -> int:
+        """Return the time in whole seconds."""
+        return int(self.clock().timestamp())
+
     async def proven(self, headers: Mapping[str, str], method: str, url: str) -> str:
         """Return the id of the grant that a request to the gateway proves, or raise."""
         values = {name.lower(): [value] for name, value in headers.items()}
@@ -103,8 +111,7 @@ class Verifier:
         claims = self.claims(token)
         try:
             proof = self.read(texts, method, url, token if hashed else None)
-            if claims.jkt != proof.jkt:
-                raise ProofError("it is by another key than the token's")
+            _check_key(claims, proof)
             holder = self.living(claims)
             self.once(proof)
         except ProofError as error:
@@ -134,6 +141,11 @@ class Verifier:
     def once(self, proof: Proof) -> None:
         """Let a proof pass once."""
         self._replays.note(proof, self.now())
+
+
+def _check_key(claims: Claims, proof: Proof) -> None:
+    if claims.jkt != proof.jkt:
+        raise ProofError("it is by another key than the token's")
 
 
 def _presented(values: Sequence[str]) -> str:
