@@ -2,7 +2,7 @@
 
 Rules:
 
-- A lease is a role ``remit_<lease id>`` that may log in, joins one bundle (``postgres_bundle``), and can do nothing else.
+- A lease is a role ``remit_<lease id>`` that may log in and joins one bundle (``postgres_bundle``): that is all.
 - Its password has 256 random bits; the server is sent a SCRAM verifier, never the password.
 - ``VALID UNTIL`` is the lease's end, so that an unreachable broker leaves nothing behind that can log in.
 - Revoked means: cannot log in, holds nothing, has no session (``postgres_close``). Dropping the role comes later.
@@ -74,12 +74,12 @@ class PostgresEngine:
             raise EngineError("there was no time left to issue") from error
         return Issued(self._credential(plan.name, password))
 
-    async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
+    async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:  # noqa: ARG002
         """Move ``VALID UNTIL``; EngineRefusedError when the role is gone or was revoked."""
         self._check(plan)
         await postgres_close.extend(self._link, plan.name, expires_at)
 
-    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
+    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:  # noqa: ARG002 - found by name
         """End one lease."""
         self._check(plan)
         if plan.name not in await self.revoke_many([plan]):

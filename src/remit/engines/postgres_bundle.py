@@ -24,7 +24,6 @@ from remit.errors import EngineRefusedError, UnknownDetailError
 
 LOCK_SPACE = 0x72656D69  # "remi": advisory locks of bundles, key 0
 VERBS = {"select": "SELECT", "insert": "INSERT", "update": "UPDATE", "delete": "DELETE"}
-KINDS = "'r','p','v','m','f'"  # relkind: table, partitioned table, view, materialised view, foreign table
 
 LOCK = f"SELECT pg_advisory_xact_lock({LOCK_SPACE}, 0)"
 LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({LOCK_SPACE}, 0)"
@@ -32,8 +31,8 @@ LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({LOCK_SPACE}, 0)"
 # $1 role, $2 tables, $3 schemas. One digest over everything the role may do there; ``expected`` is its twin here.
 CHECK = """
 SELECT encode(sha256(convert_to(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), 'UTF8')), 'hex') FROM (
-  SELECT concat_ws(' ', 'role', rolname, rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls)
-    AS line FROM pg_roles WHERE oid = $1
+  SELECT concat_ws(' ', 'role', rolname, rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
+    rolbypassrls) AS line FROM pg_roles WHERE oid = $1
   UNION SELECT concat_ws(' ', 'member of', roleid) FROM pg_auth_members WHERE member = $1
   UNION SELECT concat_ws(' ', 'table', c.oid, n.nspname, c.relname)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($2)
@@ -50,14 +49,15 @@ SELECT encode(sha256(convert_to(string_agg(line, E'\\n' ORDER BY line COLLATE "C
 ) AS powers
 """
 
-_RESOLVE = f"""
+# relkind: table, partitioned table, view, materialised view, foreign table
+_RESOLVE = """
 SELECT c.oid AS table, n.oid AS namespace, format('%I.%I', n.nspname, c.relname) AS sql, quote_ident(n.nspname) AS home,
   session_user::regrole::oid AS login, (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
-  (SELECT coalesce(array_agg(ARRAY[attname::text, quote_ident(attname)]), '{{}}') FROM pg_attribute
+  (SELECT coalesce(array_agg(ARRAY[attname::text, quote_ident(attname)]), '{}') FROM pg_attribute
    WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) AS columns
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (schema, name, place)
 LEFT JOIN pg_namespace n ON n.nspname = w.schema
-LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ({KINDS})
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind = ANY ('{r,p,v,m,f}')
 ORDER BY w.place
 """
 
@@ -83,7 +83,8 @@ WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1 AND classid <> 'pg_au
 # Bundles of this database and login that no lease has joined. Makers have, as administrators; so has the login.
 _IDLE = """
 SELECT b.rolname FROM pg_roles b
-WHERE b.rolname LIKE 'remit!_b!_' || (SELECT oid FROM pg_database WHERE datname = current_database()) || '!_%' ESCAPE '!'
+WHERE b.rolname LIKE (SELECT format('remit!_b!_%s!_%%', oid) FROM pg_database WHERE datname = current_database())
+  ESCAPE '!'
   AND EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member
               WHERE m.roleid = b.oid AND m.admin_option AND u.rolname = session_user)
   AND NOT EXISTS (
@@ -107,12 +108,13 @@ def lower(detail: Detail) -> tuple[Power, ...]:
     if detail.type != "postgres":
         raise UnknownDetailError("this resource takes details of type `postgres` only")
     actions = detail.texts("actions")
-    limited: dict[str, tuple[str, ...]] = dict(detail.get("columns") or ())  # type: ignore[call-overload]
+    columns = detail.get("columns")
+    limited: dict[str, tuple[str, ...]] = dict(columns) if isinstance(columns, tuple) else {}
     if limited and "delete" in actions:
         raise UnknownDetailError("`columns` cannot limit `delete`", help="ask for `delete` in a detail of its own")
     verbs = tuple(VERBS[action] for action in actions)
-    found = [(*table.split(".", 1), limited.get(table)) for table in detail.texts("tables")]
-    return tuple(Power(schema, name, verbs, columns) for schema, name, columns in found)
+    split = [(table, table.partition(".")) for table in detail.texts("tables")]
+    return tuple(Power(schema, name, verbs, limited.get(table)) for table, (schema, _, name) in split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,8 @@ async def ensure(connection: Connection, detail: Detail) -> Bundle:
     digest = _expected(found)
     oid = await connection.fetchval("SELECT oid FROM pg_roles WHERE rolname = $1", found.name)
     if oid is None:
-        await connection.execute(f"SET LOCAL createrole_self_grant = 'set, inherit'; CREATE ROLE {quoted(found.name)} NOLOGIN")
+        make = f"CREATE ROLE {quoted(found.name)} NOLOGIN"
+        await connection.execute(f"SET LOCAL createrole_self_grant = 'set, inherit'; {make}")
         oid = await connection.fetchval("SELECT oid FROM pg_roles WHERE rolname = $1", found.name)
     bundle = Bundle(found.name, oid, tuple(found.tables), tuple(found.schemas), digest)
     if not await _holds(connection, bundle, found):
@@ -237,7 +240,7 @@ async def _mend(connection: Connection, found: _Found) -> None:
     if not public["connect"]:
         database = await connection.fetchval("SELECT quote_ident(current_database())")
         script.append(f"GRANT CONNECT ON DATABASE {database} TO {bundle}")
-    for home in {place.home for place in found.places if place.schema not in public["usage"]}:
-        script.append(f"GRANT USAGE ON SCHEMA {home} TO {bundle}")
+    homes = {place.home for place in found.places if place.schema not in public["usage"]}
+    script += [f"GRANT USAGE ON SCHEMA {home} TO {bundle}" for home in sorted(homes)]
     script += [f"GRANT {place.what} ON TABLE {place.sql} TO {bundle}" for place in found.places]
     await connection.execute("; ".join(script))

@@ -3,8 +3,8 @@
 Rules:
 
 - Shut: NOLOGIN, PASSWORD NULL, out of the bundle, in one transaction for all; role by role when that fails.
-- Put out: sessions are found by the role's oid and terminated until there are none. A backend that was past its check of
-  the password when we committed has no user to be seen by yet; it is waited out, by its transaction in ``pg_locks``.
+- Put out: sessions are found by the role's oid and terminated until there are none. A backend that had passed its check
+  when we committed has no user to be seen by yet; it is waited out, by its transaction in ``pg_locks``.
 - Tidy up: DROP ROLE in bulk; a role that owns something is taken apart by itself, in each database (DROP OWNED), and
   when that fails it alone is left.
 - Absence is success, and everything may be repeated.
@@ -29,7 +29,8 @@ _FIND = """
 SELECT r.oid, r.rolname, r.rolcanlogin,
   (SELECT u.rolname FROM pg_auth_members a JOIN pg_roles u ON u.oid = a.member
    WHERE a.roleid = r.oid AND a.admin_option LIMIT 1) AS maker,
-  ARRAY(SELECT b.rolname::text FROM pg_auth_members a JOIN pg_roles b ON b.oid = a.roleid WHERE a.member = r.oid) AS bundles
+  ARRAY(SELECT b.rolname::text FROM pg_auth_members a JOIN pg_roles b ON b.oid = a.roleid
+        WHERE a.member = r.oid) AS bundles
 FROM pg_roles r WHERE r.rolname = ANY ($1)
 """
 
@@ -198,7 +199,8 @@ def _adopt(role: Role) -> str:
 
 async def _drop(link: Link, roles: Sequence[Role]) -> Sequence[Role]:
     """Drop roles that own nothing, in one transaction; return all of them when that fails."""
-    script = "; ".join(_as(maker, [f"DROP ROLE {names(r.name for r in some)}"]) for maker, some in _by_maker(roles).items())
+    drops = {maker: f"DROP ROLE {names(role.name for role in some)}" for maker, some in _by_maker(roles).items()}
+    script = "; ".join(_as(maker, [drop]) for maker, drop in drops.items())
     try:
         await link.transaction(lambda connection: connection.execute(script))
     except EngineError:

@@ -187,8 +187,8 @@ class Lane:
         missing = {bundle.oid: bundle.name for bundle in bundles if bundle.oid not in self._joined}
         if missing:
             maker = quoted(self._maker or "")
-            terms = "WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"
-            await connection.execute(f"RESET ROLE; GRANT {names(missing.values())} TO {maker} {terms}; SET ROLE {maker}")
+            grant = f"GRANT {names(missing.values())} TO {maker} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"
+            await connection.execute(f"RESET ROLE; {grant}; SET ROLE {maker}")
             self._joined |= missing.keys()
         return connection
 
@@ -220,7 +220,7 @@ class Lane:
         terms = "WITH INHERIT TRUE, SET FALSE, ADMIN FALSE"
         grants = [f"GRANT {quoted(b.name)} TO {names(roles)} {terms}" for b, roles in joins.items()]
         last = (deadline + self._skew - MARGIN).isoformat()
-        in_time = f"SELECT sqrt(extract(epoch FROM timestamptz '{last}' - clock_timestamp())::float8)"
+        in_time = f"SELECT sqrt(extract(epoch FROM timestamptz '{last}' - clock_timestamp())::float8)"  # noqa: S608
         return "; ".join([LOCK_SHARED, *checks, *creates, *grants, in_time])
 
     def _drop(self) -> None:

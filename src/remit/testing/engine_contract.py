@@ -1,0 +1,348 @@
+"""What every implementation of ``ports.Engine`` must do, asserted at the target and not at the return value.
+
+Run it against yours::
+
+    from remit.testing.engine_contract import CASES, engine_contract
+
+
+    @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+    def test_my_engine_keeps_the_contract(case):
+        engine_contract(case, my_target, gaps=frozenset({"sessions"}))
+
+``my_target()`` is an async context manager that yields a ``Target``. What a target cannot show is declared in ``gaps``,
+by the names in ``GAPS``; a case that needs it is then not run, and says so by returning False. A gap that is declared
+though the engine has the capability fails: gaps are statements, not switches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from remit.core.scope import Detail
+from remit.core.secret import Secret
+from remit.core.task import Plan, Revocation
+from remit.errors import EngineError
+from remit.ports import Bulk, Cleanable, Engine, Issued, Renewable
+
+WINDOW = timedelta(seconds=30)
+LIFE = timedelta(minutes=10)
+MANY = 24
+
+GAPS = {
+    "sessions": "the target has no sessions that outlive a request",
+    "expiry": "the target does not refuse an expired credential by itself",
+    "outage": "the target cannot be made unreachable",
+    "renew": "the engine is not Renewable",
+    "bulk": "the engine is not Bulk",
+    "clean": "the engine is not Cleanable",
+    "revoke": "credentials end by expiry alone",
+}
+_CAPABILITIES: dict[str, type] = {"renew": Renewable, "bulk": Bulk, "clean": Cleanable}
+
+
+class Session(Protocol):
+    """Something opened with a credential that goes on without presenting it again."""
+
+    async def works(self) -> bool:
+        """Whether it can still do what the detail permits."""
+        ...
+
+
+class Target(Protocol):
+    """The target as a test sees it, beside the engine."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine under test."""
+        ...
+
+    def again(self) -> Engine:
+        """Return another engine on the same resource, as after a restart of the broker."""
+        ...
+
+    def detail(self) -> Detail:
+        """Return a detail that the target can grant."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the engine's clock."""
+        ...
+
+    async def permits(self, issued: Issued) -> bool:
+        """Try, with a credential, what ``detail`` permits, in a new session."""
+        ...
+
+    async def exceeds(self, issued: Issued) -> list[str]:
+        """Try, with a credential, what ``detail`` does not permit; return what was possible."""
+        ...
+
+    async def exists(self, name: str) -> bool:
+        """Whether the target knows the credential's name."""
+        ...
+
+    async def session(self, issued: Issued) -> Session:
+        """Open a session (gap ``sessions``)."""
+        ...
+
+    def outage(self) -> AbstractAsyncContextManager[None]:
+        """Make the target unreachable for a while (gap ``outage``)."""
+        ...
+
+
+Case = Callable[[Target], Awaitable[None]]
+Open = Callable[[], AbstractAsyncContextManager[Target]]
+
+
+def engine_contract(case: Case, factory: Open, gaps: frozenset[str] = frozenset()) -> bool:
+    """Run one case; return False when a declared gap leaves it out."""
+    unknown = gaps - GAPS.keys()
+    assert not unknown, f"there is no such gap: {sorted(unknown)}"
+    return asyncio.run(_run(case, factory, gaps))
+
+
+async def _run(case: Case, factory: Open, gaps: frozenset[str]) -> bool:
+    async with factory() as target:
+        for gap in gaps & _CAPABILITIES.keys():
+            assert not isinstance(target.engine, _CAPABILITIES[gap]), f"`{gap}` is declared a gap, and is there"
+        if "revoke" in gaps:
+            assert target.engine.revocation is Revocation.BY_EXPIRY, "`revoke` is declared a gap, and is there"
+        if NEEDS.get(case, frozenset()) & gaps:
+            return False
+        await case(target)
+    return True
+
+
+async def refused(work: Awaitable[object]) -> EngineError:
+    """Return the EngineError that awaiting raises, or fail."""
+    try:
+        await work
+    except EngineError as error:
+        return error
+    msg = "EngineError was not raised"
+    raise AssertionError(msg)
+
+
+def _plan(target: Target, number: int = 0, window: timedelta = WINDOW) -> Plan:
+    return target.engine.plan(target.detail(), f"lse_contract{number:014d}", target.now() + window)
+
+
+async def _issue(target: Target, number: int = 0, life: timedelta = LIFE) -> tuple[Plan, Issued]:
+    plan = _plan(target, number)
+    return plan, await target.engine.issue(plan, target.now() + life)
+
+
+def _secrets(issued: Issued) -> list[str]:
+    return [value.reveal() for value in issued.credential.values() if isinstance(value, Secret)]
+
+
+# -- plan -----------------------------------------------------------------------------------------------------------
+
+
+async def plan_is_pure(target: Target) -> None:
+    """Same arguments, same plan; another lease, another name; nothing happens at the target."""
+    by = target.now() + WINDOW
+    first, again, other = (target.engine.plan(target.detail(), f"lse_pure{n}", by) for n in (1, 1, 2))
+    assert first == again
+    assert first.name != other.name
+    assert first.issue_by == by
+    assert first.detail == target.detail()
+    assert first.revocation is target.engine.revocation
+    assert not await target.exists(first.name)
+
+
+async def a_plan_holds_no_secret(target: Target) -> None:
+    """It is stored, logged and shown."""
+    plan, issued = await _issue(target)
+    assert not any(secret in repr(plan) for secret in _secrets(issued))
+
+
+# -- issue ----------------------------------------------------------------------------------------------------------
+
+
+async def an_issued_credential_works_under_the_planned_name(target: Target) -> None:
+    """The plan's name is what the target knows."""
+    plan, issued = await _issue(target)
+    assert await target.exists(plan.name)
+    assert await target.permits(issued)
+
+
+async def a_credential_permits_no_more_than_its_detail(target: Target) -> None:
+    """Nothing beside the detail is possible."""
+    _, issued = await _issue(target)
+    assert await target.exceeds(issued) == []
+
+
+async def what_is_secret_in_a_credential_is_a_secret(target: Target) -> None:
+    """Printing an answer shows none of it."""
+    _, issued = await _issue(target)
+    secrets = _secrets(issued)
+    assert secrets
+    assert not any(secret in repr(issued) for secret in secrets)
+
+
+async def issue_after_its_deadline_has_no_effect(target: Target) -> None:
+    """``issue_by`` is what lets a lease that was never confirmed settle."""
+    plan = _plan(target, window=timedelta(0))
+    await refused(target.engine.issue(plan, target.now() + LIFE))
+    assert not await target.exists(plan.name)
+
+
+async def a_name_is_issued_once(target: Target) -> None:
+    """A second issue fails, and the first credential goes on."""
+    plan, issued = await _issue(target)
+    await refused(target.engine.issue(plan, target.now() + LIFE))
+    assert await target.permits(issued)
+
+
+async def concurrent_issues_of_one_detail_all_succeed(target: Target) -> None:
+    """They neither collide nor share a credential."""
+    issued = await asyncio.gather(*(_issue(target, number) for number in range(MANY)))
+    assert len({secret for _, each in issued for secret in _secrets(each)}) >= MANY
+    assert all([await target.permits(each) for _, each in issued])
+
+
+async def an_unreachable_target_is_an_engine_error(target: Target) -> None:
+    """Neither issue nor revoke takes silence for success."""
+    plan, _ = await _issue(target)
+    async with target.outage():
+        await refused(target.engine.issue(_plan(target, 1), target.now() + LIFE))
+        await refused(target.engine.revoke(plan, None))
+    await target.again().revoke(plan, None)
+
+
+# -- expiry and renewal ---------------------------------------------------------------------------------------------
+
+
+async def the_target_itself_refuses_an_expired_credential(target: Target) -> None:
+    """A dead broker leaves nothing behind that works."""
+    _, issued = await _issue(target, life=timedelta(seconds=-5))
+    assert not await target.permits(issued)
+
+
+async def renew_moves_the_end(target: Target) -> None:
+    """A credential that had expired works again."""
+    plan, issued = await _issue(target, life=timedelta(seconds=-5))
+    assert isinstance(target.engine, Renewable)
+    await target.engine.renew(plan, issued.receipt, target.now() + LIFE)
+    assert await target.permits(issued)
+
+
+async def a_revoked_credential_cannot_be_renewed(target: Target) -> None:
+    """There is no way back."""
+    plan, issued = await _issue(target)
+    await target.engine.revoke(plan, issued.receipt)
+    assert isinstance(target.engine, Renewable)
+    await refused(target.engine.renew(plan, issued.receipt, target.now() + LIFE))
+    assert not await target.permits(issued)
+
+
+# -- revoke ---------------------------------------------------------------------------------------------------------
+
+
+async def a_revoked_credential_is_useless(target: Target) -> None:
+    """When revoke returns, nothing works any more; others do."""
+    plan, issued = await _issue(target)
+    _, other = await _issue(target, 1)
+    await target.engine.revoke(plan, issued.receipt)
+    assert not await target.permits(issued)
+    assert await target.permits(other)
+
+
+async def revoke_ends_open_sessions(target: Target) -> None:
+    """A session that was opened before does nothing after."""
+    plan, issued = await _issue(target)
+    session = await target.session(issued)
+    assert await session.works()
+    await target.engine.revoke(plan, issued.receipt)
+    assert not await session.works()
+
+
+async def a_plan_is_enough_to_revoke(target: Target) -> None:
+    """After a crash there is nothing else: another engine, no receipt."""
+    plan, issued = await _issue(target)
+    receipt = issued.receipt if target.engine.revocation is Revocation.BY_RECEIPT else None
+    await target.again().revoke(plan, receipt)
+    assert not await target.permits(issued)
+
+
+async def absence_is_success(target: Target) -> None:
+    """What was never issued, or was revoked already, is revoked."""
+    plan, issued = await _issue(target)
+    await target.engine.revoke(_plan(target, 1), None)
+    await target.engine.revoke(plan, issued.receipt)
+    await target.engine.revoke(plan, issued.receipt)
+    assert not await target.permits(issued)
+
+
+async def many_are_revoked_at_once(target: Target) -> None:
+    """All names come back, those that never were too."""
+    issued = [await _issue(target, number) for number in range(5)]
+    plans = [plan for plan, _ in issued] + [_plan(target, 99)]
+    assert isinstance(target.engine, Bulk)
+    assert await target.engine.revoke_many(plans) == {plan.name for plan in plans}
+    assert not any([await target.permits(each) for _, each in issued])
+    assert await target.engine.revoke_many([]) == frozenset()
+
+
+# -- clean ----------------------------------------------------------------------------------------------------------
+
+
+async def cleaning_leaves_nothing_of_what_was_revoked(target: Target) -> None:
+    """The names are gone from the target; to clean what is gone is success."""
+    issued = [await _issue(target, number) for number in range(3)]
+    plans = [plan for plan, _ in issued]
+    for plan, each in issued:
+        await target.engine.revoke(plan, each.receipt)
+    assert isinstance(target.engine, Cleanable)
+    assert await target.engine.clean(plans) == {plan.name for plan in plans}
+    assert not any([await target.exists(plan.name) for plan in plans])
+    assert await target.engine.clean(plans) == {plan.name for plan in plans}
+
+
+async def cleaning_spares_what_was_not_revoked(target: Target) -> None:
+    """Housekeeping ends no authority."""
+    plan, issued = await _issue(target)
+    assert isinstance(target.engine, Cleanable)
+    assert await target.engine.clean([plan]) == frozenset()
+    assert await target.permits(issued)
+
+
+CASES: tuple[Case, ...] = (
+    plan_is_pure,
+    a_plan_holds_no_secret,
+    an_issued_credential_works_under_the_planned_name,
+    a_credential_permits_no_more_than_its_detail,
+    what_is_secret_in_a_credential_is_a_secret,
+    issue_after_its_deadline_has_no_effect,
+    a_name_is_issued_once,
+    concurrent_issues_of_one_detail_all_succeed,
+    an_unreachable_target_is_an_engine_error,
+    the_target_itself_refuses_an_expired_credential,
+    renew_moves_the_end,
+    a_revoked_credential_cannot_be_renewed,
+    a_revoked_credential_is_useless,
+    revoke_ends_open_sessions,
+    a_plan_is_enough_to_revoke,
+    absence_is_success,
+    many_are_revoked_at_once,
+    cleaning_leaves_nothing_of_what_was_revoked,
+    cleaning_spares_what_was_not_revoked,
+)
+
+NEEDS: dict[Case, frozenset[str]] = {
+    an_unreachable_target_is_an_engine_error: frozenset({"outage", "revoke"}),
+    the_target_itself_refuses_an_expired_credential: frozenset({"expiry"}),
+    renew_moves_the_end: frozenset({"renew", "expiry"}),
+    a_revoked_credential_cannot_be_renewed: frozenset({"renew", "revoke"}),
+    a_revoked_credential_is_useless: frozenset({"revoke"}),
+    revoke_ends_open_sessions: frozenset({"sessions", "revoke"}),
+    a_plan_is_enough_to_revoke: frozenset({"revoke"}),
+    absence_is_success: frozenset({"revoke"}),
+    many_are_revoked_at_once: frozenset({"bulk"}),
+    cleaning_leaves_nothing_of_what_was_revoked: frozenset({"clean"}),
+    cleaning_spares_what_was_not_revoked: frozenset({"clean"}),
+}
