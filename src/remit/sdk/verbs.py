@@ -78,12 +78,18 @@ class Report:
 def open_task(purpose: str, grants: Iterable[Wish], bounds: Bounds, key: Key | None = None) -> Flow[Opened]:
     """Open a task at the operator's own socket; names are expanded to the bound of their resource."""
     wishes = list(grants)
-    known: list[Detail] = []
-    for name in dict.fromkeys(name_of(wish) for wish in wishes if not whole(wish)):
-        known += (yield from resource(name)).get("bound") or []
+    known = yield from known_bounds(wishes)
     bound_to = None if key is None else (yield from _binding(key))
     form = {"subject_token": "self", "subject_token_type": PEER, "purpose": purpose}
     return (yield from _exchange(form, expand(wishes, known), bounds, bound_to))
+
+
+def known_bounds(wishes: Iterable[Wish]) -> Flow[list[Detail]]:
+    """Return the bounds of the resources that are wished for by name."""
+    known: list[Detail] = []
+    for name in dict.fromkeys(name_of(wish) for wish in wishes if not whole(wish)):
+        known += (yield from resource(name)).get("bound") or []
+    return known
 
 
 def delegate(

@@ -1,0 +1,33 @@
+"""All commands, in the order in which one meets them."""
+
+from __future__ import annotations
+
+import typer
+
+from remit.cli import audit, broker, doctor, explain, grant, lease, resource, run, secret, task, tree
+
+app = typer.Typer(
+    name="remit",
+    help="Credentials for the task at hand: an agent holds a grant in a task, never a standing secret.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+app.command("up")(broker.up)
+app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
+app.command("tree")(tree.tree)
+app.command("show")(task.show)
+app.command("explain")(explain.explain)
+app.command("open")(task.open_)
+app.command("delegate")(grant.delegate)
+app.command("issue")(lease.issue)
+app.command("renew")(lease.renew)
+app.command("revoke")(grant.revoke)
+app.command("close")(task.close)
+app.add_typer(resource.app, name="resource")
+app.add_typer(secret.app, name="secret")
+app.add_typer(audit.app, name="audit")
+app.command("demo")(broker.demo)
+app.command("doctor")(doctor.doctor)

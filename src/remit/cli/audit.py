@@ -1,0 +1,198 @@
+"""The audit log: tail it, verify it offline, prove an entry."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remit.cli import options
+from remit.cli.connect import ask
+from remit.cli.render import emit, lines, safe, said
+
+if TYPE_CHECKING:
+    from remit.core.audit import Checkpoint, Entry
+
+app = options.group("The audit log, and proofs from it.")
+
+Key = Annotated[
+    list[str] | None,
+    typer.Option("--key", metavar="KEY", help="A verifier key (C2SP) from elsewhere; else the one beside the state."),
+]
+
+
+@app.command("tail")
+def tail(
+    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last entries.")] = 20,
+    whole: Annotated[bool, typer.Option("--all", "-a", help="All entries, from the first.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one entry a line, exactly as it was hashed.")] = False,
+) -> None:
+    """Show the last entries of the audit log.
+
+    \b
+    Examples:
+      remit audit tail
+      remit audit tail --follow
+      remit audit tail --all --json > log.jsonl
+    """
+    from remit.sdk import verbs
+
+    start = 0 if whole else max(0, ask(verbs.audit())["size"] - count)
+    pause = threading.Event()
+    while True:
+        for entry in _entries(start):
+            emit_entry(entry, json)
+            start = entry["seq"] + 1
+        if not follow:
+            return
+        pause.wait(1.0)
+
+
+def _entries(start: int) -> Iterator[Mapping[str, Any]]:
+    from remit.sdk import verbs
+
+    while page := ask(verbs.entries(start)):
+        yield from page
+        start += len(page)
+
+
+def emit_entry(entry: Mapping[str, Any], as_json: bool) -> None:
+    """Print an entry."""
+    if as_json:
+        typer.echo(leaf(entry).decode())
+        return
+    parts = [str(entry["seq"]), entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<6}"]
+    about = (entry["grant"] or entry["task"], entry["resource"], entry["action"], entry["code"], entry["cause"])
+    said("  ".join([*parts, *(safe(item) for item in about if item)]))
+
+
+def leaf(entry: Mapping[str, Any]) -> bytes:
+    """Return the canonical JSON of an entry: the bytes that were hashed."""
+    from remit.core.orders import json_text
+
+    return json_text(entry).encode("ascii")
+
+
+@app.command("verify")
+def verify(
+    log: Annotated[
+        Path | None,
+        typer.Argument(metavar="[LOG]", help="Entries as `tail -a --json` prints them; else the broker's."),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option("--checkpoint", "-c", metavar="FILE", help="A checkpoint kept elsewhere.")
+    ] = None,
+    key: Key = None,
+    json: options.Json = False,
+) -> None:
+    """Verify the log: no gap, every entry as it was hashed, every checkpoint extended.
+
+    Given a LOG it needs no broker. What it shows without a checkpoint and a key from elsewhere is only that the log is
+    consistent with itself.
+
+    \b
+    Examples:
+      remit audit verify
+      remit audit verify log.jsonl -c kept.checkpoint --key "$(cat remit.vkey)"
+    """
+    from remit.core import audit
+    from remit.sdk import verbs
+
+    texts = [path.read_text("utf-8") for path in checkpoint or ()]
+    if log is None:
+        texts.append(ask(verbs.checkpoint()))
+    keys = key or _own_keys()
+    notes = [_checkpoint(text, keys) for text in texts]
+    tree = audit.verify(_read(log) if log else (_entry(item) for item in _entries(0)), notes)
+    shown = {"entries": tree.size, "root": tree.root().hex(), "checkpoints": len(notes), "signed": bool(keys)}
+    if json:
+        emit({"verified": True, **shown})
+        return
+    lines(shown)
+    if not keys:
+        said("no signature was checked, for want of a key: pass --key with one you got from elsewhere")
+
+
+def _own_keys() -> list[str]:
+    """Return the verifier keys that the broker keeps beside its state: good against others, not against its owner."""
+    from remit.sdk.place import state
+
+    try:
+        return (state(os.environ) / "audit.vkey").read_text("ascii").split()
+    except OSError:
+        return []
+
+
+def _checkpoint(text: str, keys: Sequence[str]) -> Checkpoint:
+    from remit.core import audit
+
+    known = [audit.read_verifier_key(item) for item in keys]
+    if not known:
+        return _unsigned(text)
+    return audit.read_checkpoint(text, known[0][0], [public for _, public in known])
+
+
+def _unsigned(text: str) -> Checkpoint:
+    """Read a checkpoint whose signature cannot be checked for want of a key."""
+    from remit.core.audit import Checkpoint
+    from remit.errors import IntegrityError
+
+    try:
+        origin, size, root = text.split("\n")[:3]
+        return Checkpoint(origin, int(size), base64.b64decode(root, validate=True), text)
+    except ValueError as error:
+        raise IntegrityError("this is not a checkpoint") from error
+
+
+def _read(path: Path) -> Iterator[Entry]:
+    from remit.core.audit import Entry
+
+    with path.open("rb") as lines_of:
+        for seq, line in enumerate(lines_of):
+            yield Entry(seq, line.rstrip(b"\n"))
+
+
+def _entry(entry: Mapping[str, Any]) -> Entry:
+    from remit.core.audit import Entry
+
+    return Entry(int(entry["seq"]), leaf(entry))
+
+
+@app.command("prove")
+def prove(
+    seq: Annotated[int, typer.Argument(metavar="SEQ", min=0, help="The number of the entry.")],
+    key: Key = None,
+    json: options.Json = False,
+) -> None:
+    """Prove that an entry is in the log that the newest checkpoint signs, and check the proof here.
+
+    \b
+    Examples:
+      remit audit prove 17
+      remit audit prove 17 --json > proof.json
+    """
+    from remit.core import jose, tree
+    from remit.errors import NotFoundError
+    from remit.sdk import verbs
+
+    text = ask(verbs.checkpoint())
+    keys = key or _own_keys()
+    note = _checkpoint(text, keys)
+    page = ask(verbs.entries(seq, 1))
+    if not page or seq >= note.size:
+        raise NotFoundError(f"there is no entry {seq} under the newest checkpoint")
+    proof = ask(verbs.inclusion(seq, note.size))["proof"]
+    tree.verify_inclusion(
+        tree.leaf_hash(leaf(page[0])), seq, note.size, [jose.decode(node) for node in proof], note.root
+    )
+    if json:
+        emit({"entry": page[0], "checkpoint": text, "proof": proof})
+        return
+    lines({"entry": seq, "size": note.size, "root": note.root.hex(), "hashes": len(proof), "signed": bool(keys)})
+    said("the entry is in the log")

@@ -1,0 +1,189 @@
+"""What the doctor looks at. A check looks, changes nothing, and never raises."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from remit.compose.settings import Settings, load
+from remit.errors import RemitError
+from remit.sdk import Client, Place, verbs
+
+PATIENCE = 3.0  # seconds a database has to answer
+SKEW = timedelta(seconds=60)
+LOOSE = 0o077  # permissions of others
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check saw. ``level`` is good, warning or wrong; ``help`` says what to do."""
+
+    name: str
+    level: str
+    text: str
+    help: str = ""
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+
+def good(name: str, text: str) -> Finding:
+    """Say that all is well."""
+    return Finding(name, "good", text)
+
+
+def examine(environ: Mapping[str, str]) -> list[Finding]:
+    """Run all checks in the order in which a broker would trip over them."""
+    try:
+        settings = load(environ)
+    except RemitError as error:
+        return [Finding("configuration", "wrong", error.detail, error.help or "")]
+    checks: tuple[Check, ...] = (
+        modes,
+        custody,
+        second_place,
+        namespaces,
+        clock,
+        broker,
+    )
+    return [good("configuration", _configured(settings)), *(found for check in checks for found in check(settings))]
+
+
+def _configured(settings: Settings) -> str:
+    where = settings.places
+    return f"{where.config}" if where.config.exists() else "defaults: there is no configuration file"
+
+
+def modes(settings: Settings) -> Iterator[Finding]:
+    """Look at the modes and the owner of what the state holds."""
+    state = settings.places.state
+    if not state.exists():
+        yield good("files", "there is no state yet")
+        return
+    loose = [path for path in (state, *sorted(state.rglob("*"))) if _loose(path)]
+    for path in loose:
+        text = f"`{path}` is open to others, or is not yours"
+        yield Finding("files", "wrong", text, f"chmod go= '{path}', and find out who read it meanwhile")
+    if not loose:
+        yield good("files", f"all of `{state}` is yours alone")
+
+
+def _loose(path: Path) -> bool:
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    if path.name == "audit.vkey":  # public, and meant to be handed on
+        return found.st_uid != os.geteuid()
+    return found.st_uid != os.geteuid() or bool(stat.S_IMODE(found.st_mode) & LOOSE)
+
+
+def custody(settings: Settings) -> Iterator[Finding]:
+    """Look at where the key-encryption key is."""
+    kek = settings.kek or settings.places.state / "kek"
+    database = settings.places.state / "remit.db"
+    if not (kek.exists() and database.exists()):
+        yield good("keys", "no key has been made yet")
+    elif kek.stat().st_dev == database.stat().st_dev:
+        text = "the key-encryption key is on the same disk as the database it protects"
+        yield Finding("keys", "warning", text, "it protects copies of the database, not the disk: set `keys.kek`")
+    else:
+        yield good("keys", f"the key-encryption key is on another disk: `{kek}`")
+
+
+def second_place(settings: Settings) -> Iterator[Finding]:
+    """Look at where checkpoints of the audit log are kept besides the state."""
+    name, place = "second place", settings.witness
+    if place is None:
+        text = "no second place keeps the audit log's checkpoints, so a rollback of the state cannot be seen"
+        yield Finding(name, "warning", text, "set `audit.witness` to a directory under another custody")
+    elif not place.is_dir():
+        yield Finding(name, "wrong", f"`{place}` is missing", "mount or create it; until then nothing is served")
+    elif settings.places.state.exists() and place.stat().st_dev == settings.places.state.stat().st_dev:
+        text = f"`{place}` is on the same disk as the state: whoever restores one restores both"
+        yield Finding(name, "warning", text, "put it under another custody")
+    else:
+        yield good(name, f"checkpoints are kept in `{place}`")
+
+
+def namespaces(settings: Settings) -> Iterator[Finding]:
+    """Try what a run needs: bubblewrap, and namespaces of its own."""
+    del settings
+    bwrap = bubblewrap()
+    if bwrap is None:
+        yield Finding("bubblewrap", "wrong", "bubblewrap is not found", "apt-get install bubblewrap")
+        return
+    yield good("bubblewrap", bwrap)
+    tried = _try([bwrap, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--", "/bin/true"])
+    if tried:
+        text = f"a namespace cannot be made: {tried}"
+        yield Finding("namespaces", "wrong", text, "allow unprivileged user namespaces: `remit run` needs them")
+    else:
+        yield good("namespaces", "user, pid, mount, ipc and network namespaces can be made")
+
+
+def bubblewrap() -> str | None:
+    """Return the program: the system's, else the one that came with remit."""
+    system = shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin")
+    own = Path(sys.executable).with_name("bwrap")
+    return system or (str(own) if own.exists() else None)
+
+
+def _try(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - ours
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else (done.stderr.strip() or f"exit {done.returncode}")
+
+
+def clock(settings: Settings) -> Iterator[Finding]:
+    """Compare the clock with what the state has seen: a clock that was set back extends nothing."""
+    newest = max((_changed(path) for path in settings.places.state.glob("remit.db*")), default=None)
+    now = datetime.now(UTC)
+    if newest is not None and newest > now + SKEW:
+        text = f"the clock says {now:%Y-%m-%d %H:%M}, but the database was written at {newest:%Y-%m-%d %H:%M}"
+        yield Finding("clock", "wrong", text, "set the clock")
+    elif now.year < 2025:  # noqa: PLR2004 - before remit was written
+        yield Finding("clock", "wrong", f"the clock says {now:%Y-%m-%d}", "set the clock")
+    else:
+        yield good("clock", f"{now:%Y-%m-%d %H:%M} UTC")
+
+
+def _changed(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def broker(settings: Settings) -> Iterator[Finding]:
+    """Ask the broker, if one is up, and try its databases."""
+    with Client(Place(settings.places.control)) as client:
+        try:
+            client.run(verbs.tasks())
+            found = client.run(verbs.resources())
+        except RemitError as error:
+            down = error.code == "unavailable"
+            yield Finding("broker", "warning" if down else "wrong", error.detail, error.help or "")
+            return
+    yield good("broker", f"answers on `{settings.places.control}`")
+    for item in found:
+        if item["kind"] == "postgres":
+            yield _reach(f"postgres {item['resource']}", str(item["destination"]))
+
+
+def _reach(name: str, destination: str) -> Finding:
+    parts = urlsplit(destination)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 5432), timeout=PATIENCE):
+            return good(name, f"{parts.hostname}:{parts.port or 5432} can be reached")
+    except OSError as error:
+        text = f"{parts.hostname}:{parts.port or 5432} cannot be reached: {error.strerror or error}"
+        return Finding(name, "wrong", text, "start it, or correct the resource's destination")

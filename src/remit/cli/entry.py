@@ -1,0 +1,51 @@
+"""The entry point ``remit``: exit 0 when done, 1 with an ``error:`` line, 2 when the command line is wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+MISUSE = 2
+FAILED = 1
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.path[:] = trusted(sys.path, os.curdir)
+    raise SystemExit(run(sys.argv[1:]))
+
+
+def trusted(path: Sequence[str], current: str) -> list[str]:
+    """Return an import path without the directory we happen to be in: what lies there must not become us."""
+    here = os.path.realpath(current)
+    return [entry for entry in path if entry.startswith("/") and (os.path.realpath(entry) != here or _ours(entry))]
+
+
+def _ours(entry: str) -> bool:
+    return entry.endswith("-packages") or entry == os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib is not ours yet
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; return its exit code."""
+    import typer  # after the path is safe
+
+    from remit.cli.app import app
+    from remit.cli.render import complain, misused
+    from remit.errors import RemitError
+
+    wrong = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ in {"ClickException", "TyperException"})
+    try:
+        code = app(list(arguments), prog_name="remit", standalone_mode=False)
+    except RemitError as error:
+        complain(error)
+        return FAILED
+    except typer.Abort:
+        return INTERRUPTED
+    except Exception as error:
+        if not isinstance(error, wrong):
+            raise
+        misused(error, arguments)
+        return MISUSE
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,102 @@
+"""Options that several commands share, and how what is written in them is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+Detail = dict[str, object]
+
+LISTS = frozenset({"actions", "paths", "tables"})
+NUMBERS = frozenset({"uses"})
+_FIELD = re.compile(r"[a-z_]+=")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource",
+        "-r",
+        metavar="NAME[:FIELD=VALUE,…]",
+        help="A resource, as wide as it is here; fields narrow it: search:paths=/v1/search,actions=GET",
+    ),
+]
+Details = Annotated[
+    list[str] | None, typer.Option("--grant-detail", "-d", metavar="JSON", help="A whole detail, or an array of them.")
+]
+GrantId = Annotated[
+    str, typer.Option("--grant", "-g", envvar="REMIT_GRANT", metavar="GRANT", help="The grant it comes from.")
+]
+Ttl = Annotated[str | None, typer.Option("--ttl", metavar="TIME", help="How long at most: 90s, 15m, 1h.")]
+Depth = Annotated[int, typer.Option("--depth", min=0, help="How many hops of delegation may follow.")]
+FanOut = Annotated[int, typer.Option("--fan-out", min=0, help="How many live children each grant may have.")]
+Exercise = Annotated[
+    bool, typer.Option("--exercise/--no-exercise", help="Whether it may be used itself, or delegated alone.")
+]
+
+
+def group(text: str) -> typer.Typer:
+    """Return an application for the commands of one noun."""
+    return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
+
+
+def wishes(resources: Sequence[str] | None, details: Sequence[str] | None) -> list[str | Detail]:
+    """Return what is asked for by --resource and --grant-detail, in that order."""
+    found: list[str | Detail] = [wish(text) for text in resources or ()]
+    for text in details or ():
+        found += _objects(text)
+    if not found:
+        raise typer.BadParameter("say what is granted, with --resource or --grant-detail")
+    return found
+
+
+def wish(text: str) -> str | Detail:
+    """Read ``NAME`` or ``NAME:FIELD=VALUE,…``; a part without ``=`` is one more value of the field before it."""
+    name, colon, rest = text.partition(":")
+    return {"resource": name, **fields(rest)} if colon else name
+
+
+def fields(text: str) -> Detail:
+    """Read ``FIELD=VALUE,VALUE,FIELD=VALUE``."""
+    read: dict[str, list[str]] = {}
+    name = ""
+    for part in text.split(","):
+        if _FIELD.match(part):
+            name, _, part = part.partition("=")  # noqa: PLW2901 - the rest of the same part
+        if not name:
+            raise typer.BadParameter(f"`{part}` is not of the form FIELD=VALUE")
+        read.setdefault(name, []).append(part)
+    return {name: _value(name, values) for name, values in read.items()}
+
+
+def _value(name: str, values: list[str]) -> object:
+    if name in LISTS:
+        return values
+    text = ",".join(values)
+    if name == "ttl":
+        from remit.sdk.detail import seconds
+
+        return seconds(text)
+    if name in NUMBERS and text.isascii() and text.isdigit():
+        return int(text)
+    return loaded(text) if text[:1] in {"{", "["} else text
+
+
+def _objects(text: str) -> list[Detail]:
+    read = loaded(text)
+    found = read if isinstance(read, list) else [read]
+    if not all(isinstance(item, dict) for item in found):
+        raise typer.BadParameter("a detail is a JSON object")
+    return found
+
+
+def loaded(text: str) -> Any:
+    """Read JSON of the command line."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"this is not JSON: {error}") from error

@@ -1,0 +1,134 @@
+"""What a person or a program reads. Answers go to stdout, complaints to stderr; JSON is one object a line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from remit.errors import RemitError
+    from remit.sdk.verbs import Report
+
+
+def emit(value: object) -> None:
+    """Print one JSON object."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n")
+
+
+def lines(values: Mapping[str, object]) -> None:
+    """Print names and values, one a line."""
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        sys.stdout.write(f"{name:<{width}}  {safe(value)}\n")
+
+
+def said(text: str) -> None:
+    """Print one sentence."""
+    sys.stdout.write(f"{safe(text)}\n")
+
+
+def console() -> Console:
+    """Return the console for tables and trees; they are never cut when stdout is no terminal."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 200
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=wide is not None, width=wide)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        drawn.add_row(*(Text(safe(cell)) for cell in row))
+    console().print(drawn)
+
+
+def safe(value: object) -> str:
+    """Return text without control characters: what an agent wrote must not drive a terminal."""
+    text = value if isinstance(value, str) else "-" if value is None else str(value)
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def left(expires_at: str, now: datetime) -> str:
+    """Return how much time is left until an instant."""
+    seconds = int((datetime.fromisoformat(expires_at) - now).total_seconds())
+    if seconds <= 0:
+        return "expired"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02}m left"
+    return f"{minutes}m {rest:02}s left" if minutes else f"{rest}s left"
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+def detail_line(detail: Mapping[str, Any]) -> str:
+    """Return a detail in one line: its resource, then what it permits."""
+    parts = [str(detail.get("resource"))]
+    parts += [" ".join(map(str, detail[name])) for name in ("actions", "paths", "tables") if name in detail]
+    parts += [f"{name} {_brief(value)}" for name, value in detail.items() if name in {"args", "tools", "columns"}]
+    parts += [f"{name} {value}" for name, value in detail.items() if name in {"ttl", "uses"}]
+    return " · ".join(parts)
+
+
+def _brief(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def ended(report: Report, as_json: bool) -> None:
+    """Print the truthful answer to a revoke."""
+    if as_json:
+        emit(
+            {
+                "state": report.state,
+                "revoked": report.revoked,
+                "outstanding": list(report.outstanding),
+                "residue": report.residue,
+            }
+        )
+        return
+    said(f"{report.state}: {report.revoked} revoked")
+    for item in report.outstanding:
+        said(f"  outstanding: {item.get('lease')} ({item.get('kind')}) until {item.get('expires_at')}")
+    if report.residue:
+        said(f"  left to clean up: {report.residue} (nothing of it can act)")
+
+
+# -- complaints -----------------------------------------------------------------------------------------------------
+
+
+def complain(error: RemitError) -> None:
+    """Print an error: what is wrong, with what, and what to do next."""
+    _complaint("error", error.detail)
+    for item in error.offending:
+        _complaint("  too wide", json.dumps(item, sort_keys=True))
+    if error.enough is not None:
+        _complaint("  enough", json.dumps(error.enough, sort_keys=True))
+    if error.help:
+        _complaint("help", error.help)
+    for note in getattr(error, "__notes__", ()):
+        _complaint("note", note)
+
+
+def misused(error: Exception, arguments: Sequence[str]) -> None:
+    """Print what is wrong with a command line."""
+    text = str(getattr(error, "format_message", lambda: str(error))())
+    _complaint("error", (text[:1].lower() + text[1:]).rstrip(".") or "this needs a command")
+    named = " ".join(word for word in arguments[:2] if word.isalpha())
+    _complaint("help", f"`remit {named} --help`".replace("  ", " "))
+
+
+def _complaint(kind: str, text: str) -> None:
+    sys.stderr.write(f"{kind}: {safe(text)}\n")

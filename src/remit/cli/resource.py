@@ -1,0 +1,160 @@
+"""Resources: add, list, show, remove, check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from remit.cli import options
+from remit.cli.connect import ask
+from remit.cli.render import detail_line, emit, lines, said, table
+from remit.cli.secret import read
+
+app = options.group("What credentials are for, and how far they may go.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The resource.")]
+
+
+@app.command("add")
+def add(
+    name: Name,
+    destination: Annotated[
+        str,
+        typer.Argument(metavar="URL", help="Where its credential may go: https://host[:port][/base], postgresql://…"),
+    ],
+    bound: Annotated[
+        list[str],
+        typer.Option(
+            "--bound",
+            "-b",
+            metavar="FIELD=VALUE,…|JSON",
+            help="What no grant may exceed, once for each detail: actions=GET,paths=/v1/**,args=any",
+        ),
+    ],
+    provider: Annotated[
+        str | None, typer.Option("--provider", metavar="NAME", help="Of the catalog: where the key goes. http only.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--setting", metavar="NAME=JSON", help="A setting of its kind.")
+    ] = None,
+    secret: Annotated[
+        bool, typer.Option("--secret", help="Read its static secret from stdin or a prompt, in the same step.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Add a resource, or replace one; it is checked at the target first.
+
+    \b
+    Examples:
+      remit resource add search https://api.search.example -b actions=GET,paths=/v1/**,args=any --secret < key.txt
+      remit resource add openai https://api.openai.com --provider openai -b actions=POST,paths=/v1/**,args=any
+      remit resource add warehouse postgresql://remit@db.example:5432/sales --secret \\
+          --setting 'tls="verify-full"' -b actions=select,tables=sales.revenue
+    """
+    from remit.sdk import verbs
+
+    kind = "postgres" if destination.startswith(("postgresql://", "postgres://")) else "http"
+    settings = dict(_setting(text) for text in setting or ())
+    if provider is not None:
+        settings["provider"] = provider
+    body: dict[str, Any] = {"kind": kind, "destination": destination, "settings": settings}
+    body["bound"] = [_bound(name, kind, text) for text in bound]
+    if secret:
+        body["secret"] = read(name)
+    put = ask(verbs.put_resource(name, body))
+    if json:
+        emit(put)
+        return
+    said(f"`{name}` is ready" if put.get("secret") else f"`{name}` has no secret yet: remit secret set {name}")
+
+
+def _bound(name: str, kind: str, text: str) -> options.Detail:
+    given = options.loaded(text) if text.startswith("{") else options.fields(text)
+    return {"type": kind, "resource": name, **given}
+
+
+def _setting(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter("a setting is written NAME=JSON")
+    return name, options.loaded(value)
+
+
+@app.command("list")
+def list_(json: options.Json = False) -> None:
+    """List the resources.
+
+    \b
+    Examples:
+      remit resource list
+    """
+    from remit.sdk import verbs
+
+    found = ask(verbs.resources())
+    if json:
+        emit({"resources": found})
+        return
+    rows = [(_name(item), item["kind"], item["destination"], "yes" if item["secret"] else "no") for item in found]
+    table(("name", "kind", "destination", "secret"), rows)
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str(item["resource"])
+
+
+@app.command("show")
+def show(name: Name, json: options.Json = False) -> None:
+    """Show a resource and its bound. Its secret is never shown.
+
+    \b
+    Examples:
+      remit resource show search
+    """
+    from remit.sdk import verbs
+
+    found = ask(verbs.resource(name))
+    if json:
+        emit(found)
+        return
+    lines({key: value for key, value in found.items() if key != "bound"})
+    said("bound")
+    for detail in found["bound"]:
+        said(f"  {detail_line(detail)}")
+
+
+@app.command("remove")
+def remove(name: Name, json: options.Json = False) -> None:
+    """Remove a resource on which no lease stands, and its secret.
+
+    \b
+    Examples:
+      remit resource remove search
+    """
+    from remit.sdk import verbs
+
+    ask(verbs.delete_resource(name))
+    if json:
+        emit({"resource": name, "removed": True})
+        return
+    said(f"`{name}` is removed")
+
+
+@app.command("check")
+def check(name: Name, json: options.Json = False) -> None:
+    """Check a resource at its target again, as adding it did: the login's powers, and what everybody has there.
+
+    \b
+    Examples:
+      remit resource check warehouse
+    """
+    from remit.sdk import verbs
+
+    found = ask(verbs.resource(name))
+    kept = {key: found[key] for key in ("kind", "destination", "bound", "settings")}
+    ask(verbs.put_resource(name, kept))
+    if json:
+        emit({"resource": name, "checked": True})
+        return
+    said(f"`{name}` is as it should be")

@@ -1,0 +1,142 @@
+"""Run a command under a grant: the launcher does it, here its request is put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remit.cli import options
+from remit.cli.connect import ask
+
+if TYPE_CHECKING:
+    from remit.run.spec import LaunchSpec
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND…", help="What is run, with its arguments.")],
+    grant: Annotated[
+        str | None,
+        typer.Option("--grant", "-g", metavar="GRANT", help="Use this grant; with -r or -d, a child of it."),
+    ] = None,
+    purpose: Annotated[
+        str | None, typer.Option("--purpose", "-p", help="Open a task for this, which ends with the command.")
+    ] = None,
+    label: Annotated[str, typer.Option("--label", help="What a child is called.")] = "",
+    resource: options.Resources = None,
+    grant_detail: options.Details = None,
+    ttl: options.Ttl = None,
+    depth: options.Depth = 0,
+    fan_out: options.FanOut = 0,
+    exercise: options.Exercise = True,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="NAME[=VALUE]", help="A variable the command gets, too.")
+    ] = None,
+    bind: Annotated[
+        list[str] | None, typer.Option("--bind", metavar="PATH[:rw]", help="A path the command sees, read-only or :rw.")
+    ] = None,
+    net: Annotated[str | None, typer.Option("--net", metavar="host", help="Share this machine's network.")] = None,
+    unsandboxed: Annotated[bool, typer.Option("--unsandboxed", help="No namespaces: the command runs as you.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say what the command is exposed to.")] = False,
+) -> None:
+    """Run a command in namespaces of its own, under a grant; what it opened ends with it.
+
+    Outside a run this opens a task, or uses a grant; inside a run it makes a child of the run's own grant. The exit
+    code is the command's.
+
+    \b
+    Examples:
+      remit run -p "draft the CFO summary" -r search -r warehouse --depth 1 --fan-out 3 -- python agent.py
+      remit run -g grt_7VYx1bD0Qe2mNf3sK9h6Lw -- bash
+      remit run -r search:paths=/v1/search -- python researcher.py      (inside a run)
+    """
+    if net not in {None, "host"}:
+        raise typer.BadParameter("`--net` can only be `host`")
+    from remit.sdk.detail import seconds
+
+    inside = os.environ.get("REMIT_GRANT")
+    if inside is None:
+        _ensure_broker()
+    wishes = options.wishes(resource, grant_detail) if resource or grant_detail else []
+    bounds = {"depth": depth, "fan_out": fan_out, "exercise": exercise}
+    if ttl is not None:
+        bounds["ttl"] = seconds(ttl)
+    request = _request(grant or inside, wishes, bounds, purpose or f"run {Path(command[0]).name}", label)
+    raise typer.Exit(_launch(command, request, env or [], bind or [], net == "host", unsandboxed, quiet))
+
+
+def _request(
+    grant: str | None, wishes: list[Any], bounds: Mapping[str, Any], purpose: str, label: str
+) -> Mapping[str, Any]:
+    """Return what the broker is asked for: an open, a delegate, or a grant that is there."""
+    if grant is None:
+        if not wishes:
+            raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
+        details = _expanded(wishes)
+        return {"open": {"purpose": purpose, "ttl": 28_800, **bounds, "authorization_details": details}}
+    if not wishes:
+        return {"grant": grant}
+    from remit.sdk import verbs
+    from remit.sdk.detail import expand
+
+    known = verbs.details_of(ask(verbs.find(grant)), grant)
+    asked = {**bounds, "authorization_details": expand(wishes, known)}
+    return {"delegate": {"parent": grant, **asked, **({"label": label} if label else {})}}
+
+
+def _expanded(wishes: list[Any]) -> list[options.Detail]:
+    from remit.sdk import verbs
+    from remit.sdk.detail import expand
+
+    return expand(wishes, ask(verbs.known_bounds(wishes)))
+
+
+def _ensure_broker() -> None:
+    from remit.compose.embedded import ensure
+    from remit.compose.settings import places
+
+    ensure(places(os.environ), os.environ)
+
+
+def _launch(
+    command: list[str],
+    request: Mapping[str, Any],
+    env: list[str],
+    bind: list[str],
+    host_net: bool,
+    unsandboxed: bool,
+    quiet: bool,
+) -> int:
+    from remit.compose.settings import places
+    from remit.run import launcher
+    from remit.run.spec import LaunchSpec
+
+    where = places(os.environ)
+    inside = os.environ.get("REMIT_SOCKET") if os.environ.get("REMIT_GRANT") else None
+    spec: LaunchSpec = LaunchSpec(
+        command=tuple(command),
+        socket=Path(inside).with_name("launch.sock") if inside else where.launch,
+        request=request,
+        cwd=Path.cwd(),
+        environ=dict(os.environ),
+        binds=tuple(_bind(text) for text in bind),
+        env=tuple(env),
+        hidden=() if inside else (where.state, where.runtime, where.config.parent),
+        host_net=host_net,
+        unsandboxed=unsandboxed,
+        quiet=quiet,
+    )
+    return launcher.main(spec)
+
+
+def _bind(text: str) -> Any:
+    from pathlib import PurePosixPath
+
+    from remit.run.sandbox import Bind
+
+    path, _, mode = text.rpartition(":")
+    writable = mode == "rw" and bool(path)
+    return Bind(PurePosixPath(path if writable else text), writable)
