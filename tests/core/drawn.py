@@ -1,0 +1,261 @@
+"""Hypothesis strategies for details, what lies below and above them, and accesses near them.
+
+Drawn relative to a detail, never independently: independent draws almost never compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import strategies as st
+
+from remit.core.orders import json_text
+from remit.core.scope import Access, Detail, parse_detail
+
+Raw = dict[str, Any]
+
+SEGMENTS = ("a", "b", "v1", "x%2Ay")
+METHODS = ("GET", "POST", "DELETE")
+WIRE_KEYS = ("query.q", "query.limit", "header.x-account")
+BODY_KEYS = ("body.a", "body.a.b", "body.items", "body.items[0].id", "body.n")
+TOOLS = ("create_issue", "search", "close")
+TABLES = ("sales.revenue", "sales.orders", "hr.staff")
+COLUMNS = ("quarter", "amount", "name")
+PATH_VALUES = ("/a", "/a/b", "/b/a", "/a/b/v1", "/")
+
+
+# -- paths ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def patterns(draw: st.DrawFn) -> str:
+    """Draw a path pattern over a small alphabet."""
+    segments = draw(st.lists(st.sampled_from([*SEGMENTS, "*"]), max_size=3))
+    last = draw(st.sampled_from([*SEGMENTS, "*", "**", ""]))
+    return "/" + "/".join([*segments, last])
+
+
+@st.composite
+def paths_in(draw: st.DrawFn, pattern: str) -> str:
+    """Draw a literal path that a pattern matches."""
+    segments = [draw(st.sampled_from([*SEGMENTS, "z"])) if s == "*" else s for s in pattern[1:].split("/")]
+    if segments[-1] == "**":
+        segments[-1:] = draw(st.lists(st.sampled_from([*SEGMENTS, "z"]), max_size=2))
+    return "/" + "/".join(segments)
+
+
+@st.composite
+def below_path(draw: st.DrawFn, pattern: str) -> str:
+    """Draw a pattern that is part of another."""
+    segments = pattern[1:].split("/")
+    narrow = [draw(st.sampled_from(["*", *SEGMENTS])) if s == "*" else s for s in segments]
+    if narrow[-1] == "**":
+        narrow[-1:] = draw(st.sampled_from([["**"], ["a"], ["*", "**"], ["b", "a"], [""]]))
+    return "/" + "/".join(narrow)
+
+
+# -- arguments ------------------------------------------------------------------------------------------------------
+
+
+def constraints(key: str) -> st.SearchStrategy[object]:
+    """Draw the constraint of one argument."""
+    wire = key.startswith(("query.", "header."))
+    scalars: st.SearchStrategy[object] = st.sampled_from(["x", "y", "/a/b", "any", "7"])
+    if not wire:
+        scalars = scalars | st.sampled_from([1, 7, True, False, None])
+    return st.one_of(
+        st.just("any"),
+        scalars.map(lambda value: {"exact": value}),
+        st.lists(scalars, min_size=1, max_size=3).map(lambda values: {"one_of": values}),
+        st.integers(0, 9).map(lambda bound: {"at_most": bound}),
+        patterns().map(lambda path: {"path": path}),
+    )
+
+
+@st.composite
+def arguments(draw: st.DrawFn, keys: tuple[str, ...]) -> object:
+    """Draw a map of constraints, or the top."""
+    if draw(st.integers(0, 5)) == 0:
+        return "any"
+    chosen: list[str] = []
+    for key in draw(st.lists(st.sampled_from(keys), max_size=4, unique=True)):
+        if not any(key.startswith((f"{k}.", f"{k}[")) or k.startswith((f"{key}.", f"{key}[")) for k in chosen):
+            chosen.append(key)
+    return {key: draw(constraints(key)) for key in chosen}
+
+
+@st.composite
+def below_constraint(draw: st.DrawFn, key: str, constraint: object) -> object:
+    """Draw a constraint that is part of another."""
+    if constraint == "any":
+        return draw(constraints(key))
+    assert isinstance(constraint, Mapping)
+    [(kind, bound)] = constraint.items()
+    match kind:
+        case "one_of":
+            return {"one_of": draw(st.lists(st.sampled_from(bound), min_size=1))}
+        case "exact":
+            return draw(st.sampled_from([constraint, {"one_of": [bound]}]))
+        case "at_most":
+            number = draw(st.integers(0, bound))
+            exact = str(number) if key.startswith(("query.", "header.")) else number
+            return draw(st.sampled_from([{"at_most": number}, {"exact": exact}]))
+        case "path":
+            return draw(
+                st.one_of(below_path(bound).map(lambda p: {"path": p}), paths_in(bound).map(lambda p: {"exact": p}))
+            )
+    return constraint
+
+
+@st.composite
+def below_arguments(draw: st.DrawFn, keys: tuple[str, ...], args: object) -> object:
+    """Draw arguments that are part of others."""
+    if args == "any":
+        return draw(arguments(keys))
+    assert isinstance(args, Mapping)
+    kept = {key: c for key, c in args.items() if c != "any" or draw(st.booleans())}
+    return {key: draw(below_constraint(key, constraint)) for key, constraint in kept.items()}
+
+
+VALUES: tuple[object, ...] = ("x", "y", "/a/b", "/a", "any", "7", "10", "-1", 1, 7, 10, -1, True, None, {}, [])
+
+
+@st.composite
+def arguments_near(draw: st.DrawFn, keys: tuple[str, ...], args: object) -> dict[str, str]:
+    """Draw arguments of an access that meet constraints, or nearly do."""
+    named = args if isinstance(args, Mapping) else {}
+    drawn = {key: draw(_value_near(key, constraint)) for key, constraint in named.items()}
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        if draw(st.booleans()):
+            drawn[draw(st.sampled_from([*keys, "query.extra", "body.a.deep"]))] = draw(st.sampled_from(VALUES))
+        elif drawn:
+            drawn.pop(draw(st.sampled_from(sorted(drawn))))
+    return {key: json_text(value) for key, value in drawn.items()}
+
+
+@st.composite
+def _value_near(draw: st.DrawFn, key: str, constraint: object) -> object:
+    if constraint == "any" or draw(st.integers(0, 7)) == 0:
+        return draw(st.sampled_from(VALUES))
+    if not isinstance(constraint, Mapping):
+        return constraint
+    [(kind, bound)] = constraint.items()
+    match kind:
+        case "exact":
+            return bound
+        case "one_of":
+            return draw(st.sampled_from(bound))
+        case "at_most":
+            number = draw(st.integers(-1, bound + 1))
+            return str(number) if key.startswith(("query.", "header.")) else number
+        case "path":
+            return draw(paths_in(bound))
+    return bound
+
+
+# -- details --------------------------------------------------------------------------------------------------------
+
+
+def _some(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(names), min_size=1, max_size=len(names), unique=True)
+
+
+@st.composite
+def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "mcp")) -> Raw:
+    """Draw a detail in wire form."""
+    kind = draw(st.sampled_from(kinds))
+    raw: Raw = {"type": kind, "resource": draw(st.sampled_from(["one", "two"]))}
+    match kind:
+        case "http":
+            raw |= {"actions": draw(_some(METHODS)), "paths": draw(st.lists(patterns(), min_size=1, max_size=3))}
+            raw["args"] = draw(arguments((*WIRE_KEYS, *BODY_KEYS)))
+        case "postgres":
+            raw |= {"actions": draw(_some(("select", "insert"))), "tables": draw(_some(TABLES))}
+            if draw(st.booleans()):
+                raw["columns"] = {t: draw(_some(COLUMNS)) for t in draw(_some(tuple(raw["tables"])))}
+        case "mcp":
+            keys = ("repo", "query", "query.limit", "n")
+            raw |= {"actions": ["tools/call"], "tools": {t: draw(arguments(keys)) for t in draw(_some(TOOLS))}}
+    for limit in ("ttl",) if kind == "postgres" else ("ttl", "uses"):
+        if draw(st.booleans()):
+            raw[limit] = draw(st.integers(1, 20))
+    return raw
+
+
+@st.composite
+def below(draw: st.DrawFn, raw: Raw) -> Raw:
+    """Draw a detail that is part of another, in wire form."""
+    child: Raw = {"type": raw["type"], "resource": raw["resource"], "actions": draw(_some(tuple(raw["actions"])))}
+    match raw["type"]:
+        case "http":
+            child["paths"] = [draw(below_path(p)) for p in draw(st.lists(st.sampled_from(raw["paths"]), min_size=1))]
+            child["args"] = draw(below_arguments((*WIRE_KEYS, *BODY_KEYS), raw["args"]))
+        case "postgres":
+            child["tables"] = draw(_some(tuple(raw["tables"])))
+            columns = {t: draw(_some(tuple(c))) for t, c in raw.get("columns", {}).items() if t in child["tables"]}
+            child |= {"columns": columns} if columns else {}
+        case "mcp":
+            tools = draw(_some(tuple(raw["tools"])))
+            child["tools"] = {t: draw(below_arguments(("repo", "n"), raw["tools"][t])) for t in tools}
+    for limit in ("ttl", "uses"):
+        if limit in raw:
+            child[limit] = draw(st.integers(1, raw[limit]))
+    return child
+
+
+@st.composite
+def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
+    """Draw a detail that is wider than another in one field; return the field too."""
+    wider: dict[str, Raw] = {"resource": {"resource": "three"}}
+    wider["actions"] = {
+        "actions": [*raw["actions"], {"http": "PUT", "postgres": "delete", "mcp": "tools/list"}[raw["type"]]]
+    }
+    for limit in ("ttl", "uses"):
+        if limit in raw:
+            wider[f"{limit} + 1"] = {limit: raw[limit] + 1}
+            wider[f"no {limit}"] = {limit: None}
+    match raw["type"]:
+        case "http":
+            _widen_http(raw, wider)
+        case "postgres":
+            wider["tables"] = {"tables": [*raw["tables"], "other.table"]}
+            for table, columns in raw.get("columns", {}).items():
+                wider["columns"] = {"columns": {**raw["columns"], table: [*columns, "secret"]}}
+                wider["no columns"] = {"columns": None}
+        case "mcp":
+            wider["tools"] = {"tools": {**raw["tools"], "delete_repo": {}}}
+    name = draw(st.sampled_from(sorted(wider)))
+    return name, {key: value for key, value in {**raw, **wider[name]}.items() if value is not None}
+
+
+def _widen_http(raw: Raw, wider: dict[str, Raw]) -> None:
+    if "/**" not in raw["paths"]:
+        wider["paths"] = {"paths": [*raw["paths"], "/**"]}
+    if raw["args"] == "any":
+        return
+    wider["args any"] = {"args": "any"}
+    wider["an argument more"] = {"args": {**raw["args"], "query.other": "any"}}
+    for key, constraint in raw["args"].items():
+        if constraint != "any":
+            wider["an argument set free"] = {"args": {**raw["args"], key: "any"}}
+            wider["an argument less"] = {"args": {k: c for k, c in raw["args"].items() if k != key}}
+
+
+@st.composite
+def accesses(draw: st.DrawFn, raw: Raw) -> Access:
+    """Draw an access that a detail permits, or nearly."""
+    action = draw(st.sampled_from([*raw["actions"], "GET", "tools/call"]))
+    if raw["type"] == "mcp":
+        tool = draw(st.sampled_from([*raw["tools"], "search"]))
+        args = draw(arguments_near(("repo", "n"), raw["tools"].get(tool, {})))
+        return Access("mcp", raw["resource"], action, tool=tool, args=args)
+    patterns_here = raw.get("paths", ["/"])
+    path = draw(paths_in(draw(st.sampled_from([*patterns_here, *patterns_here, "/**", "/*"]))))
+    args = draw(arguments_near((*WIRE_KEYS, *BODY_KEYS), raw.get("args", {})))
+    return Access(raw["type"], raw["resource"], action, path=path, args=args)
+
+
+def read(raw: Raw) -> Detail:
+    """Read a drawn detail."""
+    return parse_detail(raw)

@@ -1,0 +1,453 @@
+"""The orders: paths against a reference matcher, arguments as a closed world, bounds at their edges."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.core import orders
+from remit.core.orders import args_permit, check_path, json_text, path_le
+from remit.errors import UnknownDetailError
+from tests.core.drawn import below_path, paths_in, patterns
+
+# -- paths ----------------------------------------------------------------------------------------------------------
+
+UNIVERSE = [
+    "/" + "/".join([*head, last])
+    for length in range(4)
+    for head in itertools.product(("a", "b", "z"), repeat=length)
+    for last in ("a", "z", "x%2Ay", "")
+]
+
+
+def reference(pattern: str) -> re.Pattern[str]:
+    """Return what a pattern means, written another way."""
+    expression = re.escape(pattern).replace(r"\*\*", "\0").replace(r"\*", "[^/]+")
+    expression = re.sub("^/\0$", "/.*", expression)
+    return re.compile(expression.replace("/\0", "(?:/.*)?") + r"\Z")
+
+
+@given(patterns(), st.sampled_from(UNIVERSE))
+def test_a_pattern_matches_what_the_reference_matches(pattern: str, path: str) -> None:
+    assert path_le(path, pattern) == (reference(pattern).match(path) is not None)
+
+
+def paths_around(left: str, right: str) -> Iterator[str]:
+    """Yield literal paths that tell two patterns apart: their own segments, and one that neither has."""
+    stars = {"*", "**", ""}
+    columns = itertools.zip_longest(left[1:].split("/"), right[1:].split("/"), ["z"], fillvalue="z")
+    choices = [sorted({*column, "z"} - stars) for column in columns]
+    choices.append(["z"])
+    for length in range(len(choices) + 1):
+        for segments in itertools.product(*choices[:length]):
+            yield "/" + "/".join(segments)
+            yield "/" + "/".join([*segments, ""])
+
+
+@given(patterns(), patterns())
+def test_a_pattern_is_part_of_another_when_all_its_paths_are(left: str, right: str) -> None:
+    matched = [path for path in paths_around(left, right) if reference(left).match(path)]
+    assert path_le(left, right) == all(reference(right).match(path) for path in matched)
+
+
+@given(patterns())
+def test_a_path_pattern_is_part_of_itself_and_of_everything(pattern: str) -> None:
+    assert path_le(pattern, pattern)
+    assert path_le(pattern, "/**")
+
+
+@given(st.data())
+def test_what_is_drawn_below_a_pattern_is_part_of_it_and_so_are_its_paths(data: st.DataObject) -> None:
+    pattern = data.draw(patterns())
+    narrow = data.draw(below_path(pattern))
+    assert path_le(narrow, pattern)
+    assert path_le(data.draw(paths_in(narrow)), pattern)
+
+
+@given(patterns(), patterns())
+def test_patterns_that_are_part_of_each_other_are_the_same(left: str, right: str) -> None:
+    assert not (path_le(left, right) and path_le(right, left)) or left == right
+
+
+@given(patterns(), patterns(), patterns())
+def test_being_part_of_is_transitive_for_paths(a: str, b: str, c: str) -> None:
+    assert not (path_le(a, b) and path_le(b, c)) or path_le(a, c)
+
+
+NARROWER = [
+    ("/v1/search", "/v1/*"),
+    ("/v1/search", "/v1/**"),
+    ("/v1", "/v1/**"),
+    ("/v1/", "/v1/**"),
+    ("/v1/*/x", "/v1/**"),
+    ("/v1/**", "/**"),
+    ("/", "/**"),
+    ("/a/*/**", "/a/**"),
+]
+
+
+@pytest.mark.parametrize(("narrow", "wide"), NARROWER)
+def test_a_narrower_pattern_is_part_of_the_wider_and_not_the_other_way(narrow: str, wide: str) -> None:
+    assert path_le(narrow, wide)
+    assert not path_le(wide, narrow)
+
+
+APART = [
+    ("/v1/", "/v1/*"),
+    ("/v1", "/v1/*"),
+    ("/v1/a/b", "/v1/*"),
+    ("/v10", "/v1/**"),
+    ("/V1", "/v1"),
+    ("/**", "/*/**"),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), APART)
+def test_near_misses_stay_apart(left: str, right: str) -> None:
+    assert not path_le(left, right)
+
+
+IMPOSSIBLE = [
+    "",
+    "v1",
+    "//",
+    "/a//b",
+    "/.",
+    "/..",
+    "/a/../b",
+    "/a/./b",
+    "/**/a",
+    "/a*",
+    "/***",
+    "/a?b",
+    "/a#b",
+    "/a b",
+    "/a\n",
+    "/a\\b",
+    "/é",
+    "/%2e%2e",
+    "/%2E%2E",
+    "/%2F",
+    "/%2f",
+    "/%5C",
+    "/%25",
+    "/%00",
+    "/%0A",
+    "/%41",
+    "/%7E",
+    "/%C3%a9",
+    "/%4",
+    "/%",
+    "/" + "a" * 1_024,
+    None,
+    7,
+]
+
+
+@pytest.mark.parametrize(
+    "path", IMPOSSIBLE, ids=[str(path)[:20].encode("unicode_escape").decode() for path in IMPOSSIBLE]
+)
+def test_a_path_in_another_form_is_refused(path: object) -> None:
+    with pytest.raises(UnknownDetailError):
+        check_path("paths", path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/*", "/**", "/a/*/b/**", "/a/", "/%C3%A9", "/%2A", "/x;y=1,2/@me", "/~u/a.b_c-d"]
+)
+def test_a_path_in_canonical_form_is_kept(path: str) -> None:
+    assert check_path("paths", path) == path
+
+
+# -- fields ---------------------------------------------------------------------------------------------------------
+
+BAD: list[tuple[orders.Order, list[object]]] = [
+    (orders.AT_MOST, [0, -1, True, 1.0, "1", 2**53, None]),
+    (orders.METHODS, ["GET", [], ["get"], ["GET "], [1], ["G" * 21], ["GET"] * 257]),
+    (orders.PATHS, ["/a", [], [1], ["a"], ["/a"] * 257]),
+    (orders.TABLES, [["revenue"], ["a.b.c"], ["a.b; drop"], ["a.*"], [""]]),
+    (orders.COLUMNS, [{}, [], {"a.b": []}, {"a.b": ["*"]}, {1: ["x"]}, {"": ["x"]}]),
+    (orders.TOOLS, [{}, [], {"": {}}, {"a\n": {}}, {1: {}}, {"a": 1}, {"t" * 1025: {}}]),
+    (orders.among("one"), [["two"], ["one", "two"], ["one.*"]]),
+]
+BAD_FIELDS = [(order, value) for order, values in BAD for value in values]
+
+
+@pytest.mark.parametrize(("order", "value"), BAD_FIELDS)
+def test_a_value_of_another_shape_is_refused(order: orders.Order, value: object) -> None:
+    with pytest.raises(UnknownDetailError):
+        order.parse("field", value)
+
+
+def test_a_number_is_at_most_another() -> None:
+    assert orders.AT_MOST.le(1, 1)
+    assert not orders.AT_MOST.le(2, 1)
+    assert orders.AT_MOST.dump(orders.AT_MOST.parse("ttl", 2**53 - 1)) == 2**53 - 1
+
+
+def test_sets_are_kept_sorted_and_once() -> None:
+    assert orders.METHODS.parse("actions", ["POST", "GET", "GET"]) == ("GET", "POST")
+
+
+EVERY = [orders.AT_MOST, orders.PATHS, orders.ARGS, orders.TOOLS, orders.METHODS, orders.TABLES, orders.COLUMNS]
+
+
+@pytest.mark.parametrize("order", EVERY)
+def test_a_form_that_is_not_normal_is_never_part_of_anything(order: orders.Order) -> None:
+    assert not order.le(None, ())
+    assert not order.le((), None)
+
+
+def test_a_form_that_is_not_normal_is_written_as_the_least() -> None:
+    written = [order.dump(None) for order in (orders.PATHS, orders.COLUMNS, orders.TOOLS)]
+    assert written == [[], {}, {}]
+
+
+def test_each_pattern_is_part_of_one_single_pattern() -> None:
+    assert orders.PATHS.le(("/a/b", "/c"), ("/a/*", "/c"))
+    assert not orders.PATHS.le(("/a/b", "/d"), ("/a/*", "/c"))
+
+
+def test_columns_compare_as_sets() -> None:
+    assert orders.COLUMNS.le(("x",), ("x", "y"))
+    assert not orders.COLUMNS.le(("x", "z"), ("x", "y"))
+
+
+def test_columns_and_tools_are_written_as_they_were_read() -> None:
+    columns = {"a.b": ["x", "y"]}
+    assert orders.COLUMNS.dump(orders.COLUMNS.parse("columns", columns)) == columns
+    tools = {"close": "any", "open": {"n": {"at_most": 3}, "free": "any"}}
+    assert orders.TOOLS.dump(orders.TOOLS.parse("tools", tools)) == tools
+
+
+def test_fewer_tools_with_narrower_arguments_are_part_of_more() -> None:
+    def tools(raw: Mapping[str, object]) -> orders.Value:
+        return orders.TOOLS.parse("tools", raw)
+
+    wide = tools({"open": "any", "close": {"n": {"at_most": 3}}})
+    assert orders.TOOLS.le(tools({"open": {}}), wide)
+    assert orders.TOOLS.le(tools({"close": {"n": 3}}), wide)
+    assert not orders.TOOLS.le(tools({"close": {"n": 4}}), wide)
+    assert not orders.TOOLS.le(tools({"delete": {}}), wide)
+
+
+# -- arguments ------------------------------------------------------------------------------------------------------
+
+
+def http(raw: object) -> orders.Value:
+    """Read the arguments of an http detail."""
+    return orders.ARGS.parse("args", raw)
+
+
+def tool(raw: object) -> orders.Value:
+    """Read the arguments of a tool."""
+    value = orders.TOOLS.parse("tools", {"t": raw})
+    assert isinstance(value, tuple)
+    return value[0][1]
+
+
+BAD_ARGS: list[object] = [
+    7,
+    ["query.q"],
+    {"q": "x"},
+    {"cookie.x": "y"},
+    {"querys.q": "y"},
+    {"bodyguard": "y"},
+    {1: "x"},
+    {"query.": 1.5},
+    {"query.é": "x"},
+    {"query.a b": "x"},
+    {"query.q": 5},
+    {"query.q": True},
+    {"query.q": None},
+    {"query.q": {"exact": 5}},
+    {"query.q": ["x"]},
+    {"query.q": {}},
+    {"query.q": {"exact": "x", "at_most": 1}},
+    {"query.q": {"regex": ".*"}},
+    {"query.q": {"one_of": []}},
+    {"query.q": {"one_of": "xy"}},
+    {"query.q": {"one_of": ["x"] * 257}},
+    {"query.q": {"at_most": True}},
+    {"query.q": {"at_most": -1}},
+    {"query.q": {"at_most": 2**53}},
+    {"query.q": {"at_most": "5"}},
+    {"query.q": {"path": "a"}},
+    {"query.q": "x" * 1_025},
+    {"body.a": 1.5},
+    {"body.a": 2**53},
+    {"body.a": {"exact": {"any": "x"}}},
+    {"header.X-Account": "x"},
+    {"body": "any", "body.a": 1},
+    {"body.a": "any", "body.a.b": 1},
+    {"body.a": 1, "body.a[0]": 1},
+    {"body.a.b[0].c": 1, "body.a": 1},
+    {f"query.k{i}": "any" for i in range(257)},
+]
+
+
+@pytest.mark.parametrize("raw", BAD_ARGS, ids=[str(i) for i in range(len(BAD_ARGS))])
+def test_arguments_of_another_shape_are_refused(raw: object) -> None:
+    with pytest.raises(UnknownDetailError):
+        http(raw)
+
+
+GOOD_ARGS: list[object] = [
+    "any",
+    {},
+    {"query.q": "any", "query.limit": {"at_most": 0}, "header.x-account": {"exact": "any"}},
+    {"body": "any"},
+    {"body[0].id": {"exact": 1}, "body[1]": {"one_of": ["x", False, None]}},
+    {"query.next": {"path": "/a/*/**"}},
+]
+
+
+@pytest.mark.parametrize("raw", GOOD_ARGS, ids=[str(i) for i in range(len(GOOD_ARGS))])
+def test_arguments_are_written_as_values_that_read_the_same(raw: object) -> None:
+    assert http(orders.ARGS.dump(http(raw))) == http(raw)
+
+
+def test_a_bare_value_means_exactly_it() -> None:
+    assert http({"body.n": 1}) == http({"body.n": {"exact": 1}}) == http({"body.n": {"one_of": [1]}})
+    assert http({"body.n": 1}) != http({"body.n": True})
+    assert http({"body.n": 1}) != http({"body.n": "1"})
+
+
+def permitted(raw: object, **args: object) -> bool:
+    """Whether http arguments are met by values given by name, `__` for a dot."""
+    return args_permit(http(raw), {name.replace("__", "."): json_text(value) for name, value in args.items()})
+
+
+def test_named_arguments_must_be_present_unless_any() -> None:
+    assert permitted({"query.q": "x", "query.page": "any"}, query__q="x")
+    assert not permitted({"query.q": "x", "query.page": "any"}, query__page="1")
+
+
+def test_unnamed_arguments_are_refused() -> None:
+    assert not permitted({"query.q": "any"}, query__q="x", query__other="y")
+    assert not permitted({"body.a": "any"}, body__b=1)
+    assert permitted("any", query__q="x", body__b=1)
+
+
+def test_a_form_that_is_no_arguments_permits_nothing() -> None:
+    assert not args_permit(None, {})
+
+
+def test_a_free_inner_node_frees_what_is_inside_it() -> None:
+    free = http({"body.items": "any"})
+    assert args_permit(free, {"body.items[0].id": "1", "body.items": "[]", "body.items[1]": '"x"'})
+    assert not args_permit(free, {"body.items2": "1"})
+    assert not args_permit(free, {"body.other[0]": "1"})
+
+
+def test_an_inner_node_that_is_bound_frees_nothing() -> None:
+    bound = http({"body.items": {"exact": "x"}})
+    assert not args_permit(bound, {"body.items": '"x"', "body.items.more": "1"})
+
+
+NUMBERS_ON_THE_WIRE = {
+    "0": True,
+    "20": True,
+    "21": False,
+    "-1": False,
+    "020": False,
+    "+5": False,
+    "5.0": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize(("text", "fits"), NUMBERS_ON_THE_WIRE.items())
+def test_at_most_in_a_query_reads_one_spelling_of_a_number(text: str, fits: bool) -> None:  # noqa: FBT001 - a case
+    assert permitted({"query.limit": {"at_most": 20}}, query__limit=text) == fits
+
+
+@pytest.mark.parametrize("value", ["5", 5.0, 21, -1, True, None, [5], {"n": 5}, 10**17])
+def test_at_most_in_a_body_takes_whole_numbers_only(value: object) -> None:
+    assert not permitted({"body.n": {"at_most": 20}}, body__n=value)
+
+
+def test_at_most_in_a_query_takes_text_only() -> None:
+    """A reader that gave a number or a list where a query has text must not slip through."""
+    assert not permitted({"query.limit": {"at_most": 20}}, query__limit=205)
+    assert not permitted({"query.limit": {"at_most": 20}}, query__limit=["5"])
+
+
+def test_a_tool_argument_named_like_a_query_holds_numbers() -> None:
+    limit = tool({"query.limit": {"at_most": 5}})
+    assert args_permit(limit, {"query.limit": "5"})
+    assert not args_permit(limit, {"query.limit": '"5"'})
+
+
+@pytest.mark.parametrize("value", ["/a/../b", "/a/*", "/b", "a", 5, "/a//", "/%2e"])
+def test_a_path_argument_is_a_literal_canonical_path(value: object) -> None:
+    assert permitted({"body.path": {"path": "/a/**"}}, body__path="/a/b")
+    assert not permitted({"body.path": {"path": "/a/**"}}, body__path=value)
+
+
+def test_one_of_permits_its_values_alone() -> None:
+    assert permitted({"body.n": {"one_of": [1, "x"]}}, body__n="x")
+    assert not permitted({"body.n": {"one_of": [1, "x"]}}, body__n="1")
+
+
+def le(child: object, parent: object) -> bool:
+    """Whether http arguments are part of others."""
+    return orders.ARGS.le(http(child), http(parent))
+
+
+def test_a_child_may_not_drop_what_its_parent_requires() -> None:
+    assert not le({}, {"query.q": "x"})
+    assert le({}, {"query.q": "any"})
+
+
+def test_a_child_may_not_name_what_its_parent_does_not() -> None:
+    assert not le({"query.q": "x", "query.other": "y"}, {"query.q": "x"})
+    assert le({"query.q": "x"}, "any")
+    assert not le("any", {"query.q": "any"})
+    assert le("any", "any")
+
+
+CONSTRAINTS_LE = [
+    ({"exact": "x"}, "any", True),
+    ("any", {"exact": "x"}, False),
+    ({"exact": 5}, {"at_most": 5}, True),
+    ({"exact": 6}, {"at_most": 5}, False),
+    ({"exact": -1}, {"at_most": 5}, False),
+    ({"one_of": [1, 2]}, {"one_of": [1, 2, 3]}, True),
+    ({"one_of": [1, 4]}, {"one_of": [1, 2, 3]}, False),
+    ({"at_most": 4}, {"at_most": 5}, True),
+    ({"at_most": 6}, {"at_most": 5}, False),
+    ({"at_most": 0}, {"one_of": [0]}, False),
+    ({"path": "/a/*"}, {"path": "/a/**"}, True),
+    ({"path": "/**"}, {"path": "/a/**"}, False),
+    ({"exact": "/a/b"}, {"path": "/a/*"}, True),
+    ({"exact": "/a/*"}, {"path": "/a/*"}, False),
+    ({"path": "/a"}, {"exact": "/a"}, False),
+    ({"exact": "x"}, {"exact": "X"}, False),
+]
+
+
+@pytest.mark.parametrize(("child", "parent", "part"), CONSTRAINTS_LE)
+def test_a_constraint_is_part_of_another(child: object, parent: object, part: bool) -> None:  # noqa: FBT001 - a case
+    assert le({"body.x": child}, {"body.x": parent}) == part
+
+
+def test_numbers_on_the_wire_and_in_a_body_do_not_compare() -> None:
+    text, number = ("at_most_text", "5"), ("at_most", "5")
+    assert orders.constraint_le(text, text)
+    assert not orders.constraint_le(text, number)
+    assert not orders.constraint_le(number, text)
+
+
+def test_a_kind_that_is_not_known_is_met_by_nothing() -> None:
+    assert not orders.constraint_le(("one_of", "1"), ("unheard-of", "1"))
+    assert not orders.constraint_le(("unheard-of", "1"), ("one_of", "1"))
+
+
+def test_one_value_has_one_text() -> None:
+    assert json_text({"b": 1, "a": "é"}) == '{"a":"\\u00e9","b":1}'
