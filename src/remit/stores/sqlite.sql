@@ -106,7 +106,7 @@ SELECT id FROM tasks ORDER BY n DESC LIMIT ?;
 SELECT task, grant_id, detail, used, tag FROM spends WHERE task = ?;
 
 -- name: entries
-SELECT seq, leaf FROM entries WHERE seq >= ? ORDER BY seq LIMIT ?;
+SELECT seq, leaf, hash FROM entries WHERE seq >= ? ORDER BY seq LIMIT ?;
 
 -- name: leaves
 SELECT hash FROM entries WHERE seq >= ? AND seq < ? ORDER BY seq;

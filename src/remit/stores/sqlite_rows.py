@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from remit.core.audit import Entry
-from remit.core.tree import TILE, Frontier
+from remit.core.tree import TILE, Frontier, leaf_hash
 from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
 from remit.stores.tags import Key, Part, Tags, Top, Values, edited
 
@@ -125,9 +125,14 @@ class SqliteRows:
         return [str(digest) for (digest,) in self.all("burnt before", until)]
 
     def entries(self, start: int, limit: int) -> list[Entry]:
-        """Return audit entries from ``start``."""
-        rows = self._connection.execute(SQL["entries"], (start, limit))
-        return [Entry(seq, leaf.encode()) for seq, leaf in rows]
+        """Return audit entries from ``start``, or raise IntegrityError for one that is not what was hashed."""
+        found = []
+        for seq, leaf, digest in self._connection.execute(SQL["entries"], (start, limit)):
+            entry = Entry(seq, leaf.encode())
+            if leaf_hash(entry.leaf) != digest:
+                raise IntegrityError(f"audit entry {seq} was changed outside remit")
+            found.append(entry)
+        return found
 
     def leaves(self, start: int, end: int) -> list[bytes]:
         """Return the leaf hashes of a range of entries."""

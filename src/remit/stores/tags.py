@@ -142,4 +142,6 @@ class Tags:
 
 def edited(kind: str) -> IntegrityError:
     """Return the error for a row that remit did not write like this."""
-    return IntegrityError(f"`{kind}` was changed outside remit", help="restore the state from a copy")
+    return IntegrityError(
+        f"`{kind}` was changed outside remit, or its key is another", help="restore the state together with its `kek`"
+    )

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.core.task import Change, Grant, Head, Lease, LeaseState, Plan, Posture, Revocation, Subject
+from remit.errors import IntegrityError, InvalidRequestError
+from remit.ports import Resource
+from remit.stores import codec
+from remit.testing.samples import NOW, RESOURCE, SCOPE, lease, opening
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+INSTANT = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds
+WHOLE = st.integers(0, 2**31)
+MAP = st.dictionaries(TEXT, TEXT, max_size=3)
+
+HEADS = st.builds(
+    Head, TEXT, WHOLE, TEXT, st.builds(Subject, TEXT, TEXT, st.none() | INSTANT, st.lists(TEXT).map(tuple)), TEXT,
+    INSTANT, INSTANT, st.booleans(),
+)  # fmt: skip
+GRANTS = st.builds(
+    Grant, TEXT, st.none() | TEXT, TEXT, st.booleans(), st.sampled_from([SCOPE, SCOPE[:1], SCOPE[1:]]),
+    st.lists(WHOLE, max_size=3).map(tuple), WHOLE, WHOLE, WHOLE, st.booleans(), INSTANT, INSTANT,
+    st.builds(Posture, TEXT, TEXT, TEXT), st.none() | TEXT, st.booleans(), TEXT,
+)  # fmt: skip
+PLANS = st.builds(Plan, TEXT, st.sampled_from(SCOPE), MAP, INSTANT, st.sampled_from(Revocation))
+LEASES = st.builds(
+    Lease, TEXT, TEXT, PLANS, st.sampled_from(LeaseState), INSTANT, st.none() | MAP, st.booleans(), st.none() | TEXT,
+    WHOLE, st.none() | INSTANT, st.booleans(),
+)  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | WHOLE | TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)
+)
+RESOURCES = st.builds(
+    Resource, TEXT, TEXT, TEXT, st.sampled_from([(), SCOPE, SCOPE[2:]]), st.none() | TEXT, st.dictionaries(TEXT, JSON)
+)
+
+
+@given(HEADS)
+def test_a_head_reads_back_exactly(head: Head) -> None:
+    assert codec.read_head(codec.head_bytes(head)) == head
+
+
+@given(GRANTS)
+def test_a_grant_reads_back_exactly(grant: Grant) -> None:
+    assert codec.read_grant(codec.grant_bytes(grant)) == grant
+
+
+@given(LEASES)
+def test_a_lease_reads_back_exactly(lease: Lease) -> None:
+    assert codec.read_lease(codec.lease_bytes(lease)) == lease
+
+
+@given(RESOURCES)
+def test_a_resource_reads_back_exactly(resource: Resource) -> None:
+    assert codec.read_resource(codec.resource_bytes(resource)) == resource
+
+
+def test_reading_restores_types_and_not_just_equal_values() -> None:
+    found = codec.read_lease(codec.lease_bytes(replace(lease("l", "g"), receipt={"a": "b"})))
+    assert type(found.state) is LeaseState
+    assert type(found.plan.revocation) is Revocation
+    assert found.plan.issue_by.tzinfo is UTC
+
+
+@pytest.mark.parametrize("kind", [Head, Grant, Lease, Plan, Resource, Change])
+def test_the_strategies_know_every_field(kind: type) -> None:
+    known = {Head: 8, Grant: 16, Lease: 11, Plan: 5, Resource: 6, Change: 5}
+    assert len(fields(kind)) == known[kind], "teach the strategies above the new field"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"id": 7}', b"\xff", b'{"plan": 3}', b'{"plan": {}, "scope": 1}']
+)
+def test_what_is_no_row_is_refused(data: bytes) -> None:
+    for read in (codec.read_head, codec.read_grant, codec.read_lease, codec.read_resource):
+        with pytest.raises(IntegrityError):
+            read(data)
+
+
+def test_a_stored_scope_of_an_unknown_type_is_refused() -> None:
+    data = codec.grant_bytes(opening().grants[0]).replace(b'"type":"mcp"', b'"type":"xyz"')
+    with pytest.raises(IntegrityError):
+        codec.read_grant(data)
+
+
+@pytest.mark.parametrize("odd", ["\ud800", object(), {1: 2}.keys()])
+def test_a_value_that_json_cannot_hold_is_refused_and_not_changed(odd: object) -> None:
+    with pytest.raises(InvalidRequestError):
+        codec.resource_bytes(replace(RESOURCE, settings={"odd": odd}))
+
+
+def test_rows_can_be_read_with_any_tool() -> None:
+    text = codec.grant_bytes(opening().grants[0]).decode()
+    assert '"paths":["/v1/*/items","/v2/**"]' in text
+    assert f'"opened_at":"{NOW.isoformat()[:-6]}Z"' in text
