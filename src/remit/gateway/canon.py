@@ -43,6 +43,7 @@ class Target:
     query: bytes | None
 
 
+@lru_cache(maxsize=1024)
 def target(raw: bytes) -> Target:
     """Read an origin-form target, or raise InvalidRequestError."""
     found = _TARGET.fullmatch(raw)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from remit.core.scope import Access
 from remit.errors import (
     InvalidRequestError,
     MethodError,
@@ -31,6 +32,7 @@ Verifier = Callable[[Mapping[str, str], str, str], Awaitable[str]]  # headers, m
 HEAD = 30.0  # seconds for a head to arrive
 IDLE = 75.0  # seconds between requests
 STALL = 600.0  # seconds without a byte in either direction
+LINGER = 2.0  # seconds that a client is listened to after its last answer
 HOLD = 65_536  # bytes of later requests kept while one is under way
 _KNOWN = 256
 _KNOWN_SIZE = 4_096
@@ -48,7 +50,7 @@ class Channel:
 class Known:
     """A header section that was read and checked; the same bytes are not read again."""
 
-    __slots__ = ("_lines", "block", "checked", "fields", "named")
+    __slots__ = ("block", "fields", "named")
 
     def __init__(self, block: bytes, hosts: frozenset[bytes]) -> None:
         """Read a header section strictly, for a listener that is ``hosts``."""
@@ -57,15 +59,6 @@ class Known:
         _check_host(self.fields.get(b"host") or b"", hosts)
         named = self.fields.get(b"remit-grant")
         self.named = named.decode() if named is not None else None
-        self.checked: Shape | None = None  # the shape for which its placeholders were found in order
-        self._lines: tuple[Shape, frozenset[bytes], bytes] | None = None
-
-    def forwarded(self, shape: Shape, granted: frozenset[bytes]) -> bytes:
-        """Return the header lines that go along."""
-        lines = self._lines
-        if lines is None or lines[0] is not shape or lines[1] != granted:
-            self._lines = lines = (shape, granted, shape.forwarded(self.fields, granted))
-        return lines[2]
 
 
 def _check_host(host: bytes, hosts: frozenset[bytes]) -> None:
@@ -76,7 +69,7 @@ def _check_host(host: bytes, hosts: frozenset[bytes]) -> None:
 
 
 class Listener:
-    """One listening socket and whose it is. ``principal`` is the grant of its channel, or None where callers prove one."""
+    """One listening socket and whose it is. ``principal`` is its channel's grant, or None where callers prove one."""
 
     __slots__ = ("_channel", "_known", "_placeholders", "_verify", "_within", "gateway", "hosts", "origin", "principal")
 
@@ -132,7 +125,6 @@ class Listener:
         if self._channel is not None and self._channel.placeholders:
             self._placeholders.check_fields(known.block, known.fields, shape)
             self._placeholders.check(target)
-        known.checked = shape
 
     def check_body(self, body: bytes) -> None:
         """Raise PlaceholderError if a placeholder stands in a body."""
@@ -151,7 +143,7 @@ class Listener:
 class Client(asyncio.Protocol):
     """One connection from a client."""
 
-    __slots__ = ("_buffer", "_exchange", "_held", "_transport", "_writable", "deadline", "gateway", "listener")
+    __slots__ = ("_buffer", "_exchange", "_held", "_lingers", "_transport", "deadline", "gateway", "listener")
 
     def __init__(self, listener: Listener) -> None:
         """Belong to ``listener``."""
@@ -161,6 +153,7 @@ class Client(asyncio.Protocol):
         self._buffer = b""
         self._exchange: Exchange | None = None
         self._held = False
+        self._lingers = False
         self._transport: asyncio.Transport | None = None
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------
@@ -173,6 +166,8 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read requests."""
         exchange = self._exchange
+        if self._lingers:
+            return
         if exchange is None:
             self._buffer = self._buffer + data if self._buffer else data
             self._next()
@@ -189,7 +184,7 @@ class Client(asyncio.Protocol):
         """Close when the client does."""
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it came about
         """Cut what is under way."""
         self._transport = None
         self.gateway.left(self)
@@ -222,8 +217,16 @@ class Client(asyncio.Protocol):
             self._begin(self._buffer[:end], self._buffer[end + 4 :])
         except RemitError as error:
             self._buffer = b""
-            self.refuse(error, self.gateway.new_id("req"), head=False, keep=False)
-            self.close()
+            self._malformed(error)
+
+    def _malformed(self, error: RemitError) -> None:
+        """Refuse what is no request, and go on with nothing that follows it."""
+        request = self.gateway.new_id("req")
+        self.refuse(error, request, head=False, keep=False)
+        self._linger()
+        if self.listener.principal is not None:
+            access = Access("http", "", "")
+            self.gateway.start(self.gateway.broker.deny(self.listener.principal, access, error, request))
 
     def _check_unfinished(self) -> None:
         line = self._buffer.find(b"\r\n")
@@ -257,9 +260,7 @@ class Client(asyncio.Protocol):
             return exchange.receive(data)
         except RemitError as error:
             exchange.cut(error)
-            if self._exchange is exchange:
-                self.refuse(error, exchange.request, head=False, keep=False)
-            self.close()
+            self._linger()
             return b""
 
     # -- for the exchange ---------------------------------------------------------------------------------------
@@ -293,10 +294,21 @@ class Client(asyncio.Protocol):
             return
         self._exchange = None
         if not keep:
-            self.close()
+            self._linger() if exchange.reading else self.close()
             return
         self.release()
         self._next()
+
+    def _linger(self) -> None:
+        """Say no more, and read what still comes without looking, so that the answer is not lost to a reset."""
+        if self._transport is None or self._transport.is_closing() or self._lingers:
+            return
+        self._lingers = True
+        self._buffer = b""
+        self.release()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self.deadline = self.gateway.seconds() + LINGER
 
     def close(self) -> None:
         """Close once what was written has gone."""
@@ -312,13 +324,13 @@ class Client(asyncio.Protocol):
         """End what took too long."""
         if self._exchange is not None:
             self._exchange.cut(UpstreamError("nothing moved for too long"))
-        self.close()
+        self.close() if not self._lingers else self.abort()
 
     def end(self, error: RemitError) -> None:
         """The channel's grant has ended."""
         if self._exchange is not None:
             self._exchange.cut(error)
-        self.abort() if self._exchange is not None else self.close()
+        self.close()
 
 
 __all__ = ["Channel", "Client", "Known", "Listener", "Verifier", "canon"]

@@ -1,13 +1,14 @@
 """One request on its way: permitted, recorded, sent with its credential, answered, its outcome recorded.
 
-The coroutine ``run`` tells the story in order; the bytes of bodies flow beside it, by callbacks, with back-pressure both
-ways. ``cut`` ends it at once, whatever it is doing.
+The coroutine ``run`` tells the story in order; the bytes of bodies flow beside it, by callbacks, with back-pressure
+both ways. ``cut`` ends it at once, whatever it is doing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remit.broker import Use
@@ -22,6 +23,7 @@ from remit.gateway.scrub import LeakError, Scrubber
 
 if TYPE_CHECKING:
     from remit.gateway.client import Client, Known
+    from remit.gateway.server import Route
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger("remit.gateway")
@@ -36,6 +38,7 @@ class Exchange:
         "_body",
         "_client",
         "_ended",
+        "_expects",
         "_finished",
         "_gateway",
         "_keep",
@@ -73,6 +76,7 @@ class Exchange:
         self._pending: list[bytes] = []  # body that came before it could be sent
         self._size = 0
         self._reading = self._body is not None
+        self._expects = known.fields.get(b"expect") is not None
         self._scrubber: Scrubber | None = None
         self._up: Upstream | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -92,33 +96,36 @@ class Exchange:
             use, judged, pool = await self._permitted()
         except RemitError as error:
             await self._denied(error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
             _log.exception("request %s failed", self.request)
             self._refuse(problem.unexpected())
         else:
             await self._carried(use, judged, pool)
 
     async def _permitted(self) -> tuple[Use, Judged, Pool]:
+        self.grant = self._client.listener.principal
         self.grant = await self._client.listener.grant(self)
         grant = self._gateway.live(self.grant)
         self._target = target = canon.target(self._raw)
         route = self._gateway.route(grant, target.resource)
-        judged = route.known.get((self.method, self._raw)) if not self._reading else None
-        if judged is None or self.known.checked is not route.shape:
-            self._client.listener.check_placeholders(self.known, self._raw, route.shape)
-            asked = Asked(self.method, target, self.fields, has_body=self._reading)
-            judged = judge(route.matcher, route.shape, asked)
-            if judged is None:
-                body = await self._collected(route.shape.max_body)
-                judged = judge(
-                    route.matcher, route.shape, Asked(self.method, target, self.fields, has_body=True, body=body)
-                )
-                assert judged is not None  # noqa: S101 - a body that was read is judged
-            elif not judged.access.args and not self._reading and not judged.granted:
-                route.remember((self.method, self._raw), judged)
+        judged = route.known.get((self.method, self._raw, self.known.block)) if self._body is None else None
+        if judged is None:
+            judged = await self._judged(route, target)
         use = await self._gateway.broker.use(self.grant, judged.access, self.request, judged.index)
         self._gateway.moving(self)
         return use, judged, self._gateway.pool(route.shape)
+
+    async def _judged(self, route: Route, target: canon.Target) -> Judged:
+        self._client.listener.check_placeholders(self.known, self._raw, route.shape)
+        asked = Asked(self.method, target, self.fields, has_body=self._body is not None)
+        judged = judge(route.matcher, route.shape, asked)
+        if judged is None:
+            asked = replace(asked, body=await self._collected(route.shape.max_body))
+            judged = judge(route.matcher, route.shape, asked)
+            assert judged is not None  # noqa: S101 - a body that was read is judged
+        elif self._body is None:
+            route.remember((self.method, self._raw, self.known.block), judged)
+        return judged
 
     async def _carried(self, use: Use, judged: Judged, pool: Pool) -> None:
         error: RemitError | None = None
@@ -127,7 +134,7 @@ class Exchange:
         except RemitError as failure:
             error = failure
             self._failed(failure)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
             _log.exception("request %s failed", self.request)
             error = problem.unexpected()
             self._failed(error)
@@ -153,9 +160,8 @@ class Exchange:
             raise self._ended
         self._finished = asyncio.get_running_loop().create_future()
         self._up = up
-        shape = pool.recipe.shape
-        lines = self.known.forwarded(shape, judged.granted)
-        up.begin(self, b"".join((judged.start, pool.recipe.fixed, lines, self._framing(judged), *self._first(judged))))
+        fixed = pool.recipe.fixed
+        up.begin(self, b"".join((judged.start, fixed, judged.lines, self._framing(judged), *self._first(judged))))
         await self._finished
 
     def _framing(self, judged: Judged) -> bytes:
@@ -232,8 +238,9 @@ class Exchange:
         return self._chunk(held) + (b"0\r\n\r\n" if isinstance(self._body, Chunked) else b"")
 
     def _proceed(self) -> None:
-        if self.fields.get(b"expect") is not None and self._size == 0:
+        if self._expects and self._size == 0:
             self._client.write(CONTINUE)
+        self._expects = False
         self._client.release()
 
     async def _collected(self, limit: int) -> bytes:
@@ -318,18 +325,19 @@ class Exchange:
         self._settle(error)
 
     def _settle(self, error: RemitError | None) -> None:
+        if error is not None and not isinstance(error, StaleError):
+            self._failed(error)
         if self._finished is None or self._finished.done():
             return
         if error is None:
             self._finished.set_result(None)
         else:
-            self._out.clear()
-            self._failed(error) if not isinstance(error, StaleError) else None
             self._finished.set_exception(error)
 
     def _failed(self, error: RemitError) -> None:
         if self._answered:
             return
+        self._out.clear()
         if self._up is not None:
             self._up.abort()
             self._up = None

@@ -1,10 +1,10 @@
 """HTTP/1.1 messages read strictly from raw bytes: heads and bodies, both ways. Pure.
 
-One grammar, no leniency, because two readers that disagree about a message are how a request is smuggled (RFC 9112 §11):
-no bare CR or LF, no folded lines, no space before a colon, no `Transfer-Encoding` beside `Content-Length`, no repeated
-framing header, no chunk extensions, no trailers from clients. The end of a message is known exactly, so that pipelined
-requests are judged one by one; that is what a callback parser cannot tell (``tests/fuzz/test_framing.py`` holds this
-reader against ``httptools``).
+One grammar, no leniency, because two readers that disagree about a message are how a request is smuggled (RFC 9112
+§11): no bare CR or LF, no folded lines, no space before a colon, no `Transfer-Encoding` beside `Content-Length`, no
+repeated framing header, no chunk extensions, no trailers from clients. The end of a message is known exactly, so that
+pipelined requests are judged one by one; that is what a callback parser cannot tell (``tests/fuzz/test_framing.py``
+holds this reader against ``httptools``).
 """
 
 from __future__ import annotations

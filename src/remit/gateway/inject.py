@@ -1,4 +1,4 @@
-"""How one resource's requests are written: the credential at the one position named for it, and what may go along. Pure.
+"""How one resource's requests are written: the credential at the one position named for it, and what goes along. Pure.
 
 The bytes a client sent never pass as they came. Of its headers only an allow-list goes on; its own copy of the
 credential's header is dropped; a placeholder is swapped at that position and refused wherever else it stands.
@@ -171,7 +171,7 @@ class Placeholders:
         self.needles = Needles(sorted(set(values.values())))
 
     def check_fields(self, raw: bytes, fields: Fields, shape: Shape) -> None:
-        """Raise PlaceholderError if a header section holds a placeholder anywhere but alone in the credential's header."""
+        """Raise PlaceholderError if a placeholder stands anywhere but alone in the credential's header."""
         mine = self._of.get(shape.resource.name)
         proper = shape.format.replace("{}", mine.decode()).encode() if mine is not None else None
         header = shape.header.lower().encode()

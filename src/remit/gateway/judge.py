@@ -29,7 +29,7 @@ class Judged:
     access: Access
     index: int
     start: bytes
-    granted: frozenset[bytes] = frozenset()  # header names, in lower case, that the grant lets go along
+    lines: bytes  # the client's header lines that go along
     body: bytes | None = None
 
 
@@ -62,6 +62,12 @@ def judge(matcher: Matcher, shape: Shape, asked: Asked) -> Judged | None:
     args.update(_header_args(rules, shape, asked.fields))
     if asked.body is not None:
         return _with_body(rules, shape, asked, pairs, args)
+    return _by_head(rules, shape, asked, pairs, args)
+
+
+def _by_head(
+    rules: tuple[Rule, ...], shape: Shape, asked: Asked, pairs: tuple[tuple[str, str], ...], args: Mapping[str, str]
+) -> Judged | None:
     for rule in rules:
         if rule.free:
             return _permitted(rule, shape, asked, None, {})
@@ -103,7 +109,7 @@ def _permitted(
     start = path + (b"?" + query if query is not None else b"") + b" HTTP/1.1\r\n"
     granted = frozenset(name.encode() for name in rule.headers) | (shape.arguments if rule.free else frozenset())
     access = Access("http", asked.target.resource, asked.method, asked.target.path, args=args)
-    return Judged(access, rule.index, start, granted, body)
+    return Judged(access, rule.index, start, shape.forwarded(asked.fields, granted), body)
 
 
 def _header_args(rules: tuple[Rule, ...], shape: Shape, fields: Fields) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A grant's details for one resource, compiled: which of them permit a request, by the law of ``core.scope.permits``. Pure."""
+"""A grant's details for one resource, compiled; they permit just what ``core.scope.permits`` permits. Pure."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _KNOWN_SIZE = 2_048
 
 
 class StaleError(UpstreamError):
-    """the upstream closed the connection before it answered"""  # noqa: D400, D403, D415 - the message
+    """the upstream closed the connection before it answered"""  # noqa: D400 - the message
 
 
 class Receiver(Protocol):
@@ -59,7 +59,18 @@ class Receiver(Protocol):
 class Upstream(asyncio.Protocol):
     """One connection to an upstream."""
 
-    __slots__ = ("_body", "_buffer", "_fields", "_receiver", "_reusable", "_transport", "fresh", "idle_since", "pool")
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_fields",
+        "_paused",
+        "_receiver",
+        "_reusable",
+        "_transport",
+        "fresh",
+        "idle_since",
+        "pool",
+    )
 
     def __init__(self, pool: Pool) -> None:
         """Belong to ``pool``."""
@@ -72,12 +83,14 @@ class Upstream(asyncio.Protocol):
         self._body: Body | None = None
         self._fields: Fields | None = None
         self._reusable = True
+        self._paused = False
 
     # -- the request's side -------------------------------------------------------------------------------------
 
     def begin(self, receiver: Receiver, head: bytes) -> None:
         """Send a request's head (and what is there of its body), and hand its response to ``receiver``."""
         self._receiver = receiver
+        self.resume()
         self.send(head)
 
     def send(self, data: bytes) -> None:
@@ -87,13 +100,20 @@ class Upstream(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more until ``resume``."""
-        if self._transport is not None:
+        if self._transport is not None and not self._paused:
+            self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
             self._transport.resume_reading()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection is still there, as far as one can know."""
+        return self._transport is not None and not self._transport.is_closing()
 
     def abort(self) -> None:
         """Cut the connection at once."""
@@ -203,6 +223,7 @@ class Upstream(asyncio.Protocol):
         self._receiver = self._body = self._fields = None
         self.fresh = False
         if receiver.on_end() and clean:
+            self.resume()
             self.pool.put(self)
         else:
             self.abort()
@@ -244,7 +265,11 @@ class Pool:
 
     def take(self) -> Upstream | None:
         """Return an idle connection, or None when one has to be opened."""
-        return self._idle.pop() if self._idle else None
+        while self._idle:
+            upstream = self._idle.pop()
+            if upstream.usable:
+                return upstream
+        return None
 
     async def connect(self) -> Upstream:
         """Open a connection to the configured host, its certificate verified for the configured name."""

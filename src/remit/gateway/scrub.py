@@ -1,9 +1,9 @@
 """The tripwire on answers: whole secrets, in listed encodings, over chunk borders. Pure.
 
-It matches whole secrets only: matching parts would turn it into an oracle that gives the secret away. How long bytes are
-held back is a constant of the secret's length, for the same reason; in formats made of lines the hold ends at a line's
-end, because no form of a secret contains one. It is no boundary: an upstream that returns the secret in a form that is
-not listed, or in pieces, is not seen (``limits.md``).
+It matches whole secrets only: matching parts would turn it into an oracle that gives the secret away. How long bytes
+are held back is a constant of the secret's length, for the same reason; in formats made of lines the hold ends at a
+line's end, because no form of a secret contains one. It is no boundary: an upstream that returns the secret in a form
+that is not listed, or in pieces, is not seen (``limits.md``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHORTEST = 6  # bytes of a form that is worth looking for
 
 
 class LeakError(UpstreamError):
-    """the answer repeated the credential, so it was withheld"""  # noqa: D400, D403, D415 - the message
+    """the answer repeated the credential, so it was withheld"""  # noqa: D400 - the message
 
 
 def forms(secret: bytes) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:

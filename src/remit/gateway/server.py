@@ -15,15 +15,16 @@ from remit.core.secret import Secret
 from remit.core.task import Grant, Task
 from remit.errors import DeniedError, RemitError, RevokedError, ScopeError
 from remit.gateway.client import Channel, Client, Listener, Verifier
-from remit.gateway.exchange import Exchange
 from remit.gateway.inject import Injection, Recipe, Shape
 from remit.gateway.judge import Judged
 from remit.gateway.match import Matcher
+from remit.gateway.pipe import Pipe
 from remit.gateway.pool import Pool
 from remit.ports import NewId, Resource
 
 MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspended
 _KNOWN = 512
+_KNOWN_SIZE = 4_096  # bytes
 _ROUTES = 4_096
 _BEARER = Injection("Authorization", "Bearer {}")
 _log = logging.getLogger("remit.gateway")
@@ -65,8 +66,18 @@ class Uses(Protocol):
         ...
 
 
+class Moving(Protocol):
+    """Something that moves under a grant and can be cut."""
+
+    grant: str | None
+
+    def cut(self, error: RemitError) -> None:
+        """End it at once."""
+        ...
+
+
 class Route:
-    """A grant's rules for one resource; ``known`` are requests judged before, that hang on nothing but their first line."""
+    """A grant's rules for one resource; ``known`` are verdicts on requests without a body."""
 
     __slots__ = ("known", "matcher", "shape")
 
@@ -74,10 +85,12 @@ class Route:
         """Start without memory."""
         self.matcher = matcher
         self.shape = shape
-        self.known: dict[tuple[str, bytes], Judged] = {}
+        self.known: dict[tuple[str, bytes, bytes], Judged] = {}
 
-    def remember(self, key: tuple[str, bytes], judged: Judged) -> None:
-        """Keep a verdict."""
+    def remember(self, key: tuple[str, bytes, bytes], judged: Judged) -> None:
+        """Keep the verdict on a method, a target and a header section: it hangs on nothing else."""
+        if len(key[1]) + len(key[2]) > _KNOWN_SIZE:
+            return
         if len(self.known) >= _KNOWN:
             self.known.clear()
         self.known[key] = judged
@@ -109,7 +122,7 @@ class Gateway:
         self._pools: dict[str, Pool] = {}
         self._routes: dict[tuple[str, str], Route] = {}
         self._clients: set[Client] = set()
-        self._moving: dict[str, set[Exchange]] = {}
+        self._moving: dict[str, set[Moving]] = {}
         self._leaks: dict[str, int] = {}
         self._suspended: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,6 +146,13 @@ class Gateway:
             self._sweep()
         return server
 
+    async def pipe(self, sock: socket.socket, grant: str, resource: str) -> asyncio.Server:
+        """Pipe a database port of a run: what connects to the socket reaches the resource, under ``grant``."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Pipe(self, grant, resource).near, sock=sock, backlog=128)
+        self._servers.append(server)
+        return server
+
     async def close(self) -> None:
         """Stop listening and cut everything."""
         if self._sweeper is not None:
@@ -141,6 +161,8 @@ class Gateway:
             server.close()
         for client in tuple(self._clients):
             client.end(RevokedError())
+        for moving in [moving for group in self._moving.values() for moving in group]:
+            moving.cut(RevokedError())
         for pool in self._pools.values():
             pool.close()
         if self._tasks:
@@ -214,23 +236,23 @@ class Gateway:
 
     # -- what moves ---------------------------------------------------------------------------------------------
 
-    def moving(self, exchange: Exchange) -> None:
+    def moving(self, moving: Moving) -> None:
         """Take note that something moves under a grant."""
-        self._moving.setdefault(exchange.grant or "", set()).add(exchange)
+        self._moving.setdefault(moving.grant or "", set()).add(moving)
 
-    def moved(self, exchange: Exchange) -> None:
+    def moved(self, moving: Moving) -> None:
         """Take note that it has come to its end."""
-        mine = self._moving.get(exchange.grant or "")
+        mine = self._moving.get(moving.grant or "")
         if mine is not None:
-            mine.discard(exchange)
+            mine.discard(moving)
             if not mine:
-                del self._moving[exchange.grant or ""]
+                del self._moving[moving.grant or ""]
 
     def ended(self, grants: frozenset[str]) -> None:
         """Cut everything that moves under grants that have ended."""
         for grant in grants:
-            for exchange in tuple(self._moving.get(grant, ())):
-                exchange.cut(RevokedError())
+            for moving in tuple(self._moving.get(grant, ())):
+                moving.cut(RevokedError())
         for client in tuple(self._clients):
             if client.listener.principal in grants:
                 client.end(RevokedError())

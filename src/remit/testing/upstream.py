@@ -1,5 +1,4 @@
-"""Two loopback servers for tests and the demo: an upstream that gives a credential back in every way one can think of, and
-a sink that records whatever reaches it.
+"""Loopback servers for tests and the demo: an upstream that gives a credential back in every way, and a recording sink.
 
 Everything under ``/echo/<form>`` answers with the credential it was called with, in that form; see ``FORMS``.
 """
@@ -117,10 +116,32 @@ def _special(form: str, secret: str) -> bytes:
 
 
 SPECIALS = (
-    "gzip deflate gzip-twice gzip-inside gzip-unlabelled zlib-unlabelled gzip-mislabelled plain-mislabelled br zstd "
-    "zstd-unlabelled error cookie etag www-authenticate link location refresh reason early-hints trailer chunks sse "
-    "sse-pieces until-close"
-).split()
+    "gzip",
+    "deflate",
+    "gzip-twice",
+    "gzip-inside",
+    "gzip-unlabelled",
+    "zlib-unlabelled",
+    "gzip-mislabelled",
+    "plain-mislabelled",
+    "br",
+    "zstd",
+    "zstd-unlabelled",
+    "error",
+    "cookie",
+    "etag",
+    "www-authenticate",
+    "link",
+    "location",
+    "refresh",
+    "reason",
+    "early-hints",
+    "trailer",
+    "chunks",
+    "sse",
+    "sse-pieces",
+    "until-close",
+)
 FORMS = (*CODERS, *SPECIALS)
 
 

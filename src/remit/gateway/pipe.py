@@ -1,0 +1,157 @@
+"""A database port of a run, piped to the resource's configured address and nowhere else, and cut when its grant ends.
+
+The credential is not here: a lease carries it, and the database checks it. The pipe only says who may reach the port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from remit.broker import Use
+from remit.core.scope import Access
+from remit.errors import NotFoundError, RemitError, ScopeError, UpstreamError
+from remit.gateway.destination import read_database
+
+if TYPE_CHECKING:
+    from remit.gateway.server import Gateway
+
+CONNECT = 10.0  # seconds
+_log = logging.getLogger("remit.gateway")
+
+
+class End(asyncio.Protocol):
+    """One side of a pipe. What it reads, the other side writes, no faster than that takes it."""
+
+    __slots__ = ("_pipe", "other", "transport")
+
+    def __init__(self, pipe: Pipe) -> None:
+        """Belong to ``pipe``."""
+        self._pipe = pipe
+        self.other: End | None = None
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hold until the other side is there."""
+        self.transport = transport  # type: ignore[assignment]  # streams have Transports
+        self._pipe.connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on."""
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """Pass on that this side says no more."""
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.write_eof()
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        """Hold the other side."""
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let the other side go on."""
+        if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the other side too: at once after an error, else when it has written what it was given."""
+        self.transport = None
+        self._pipe.lost(self, broken=exc is not None)
+
+
+class Pipe:
+    """One connection through a database port."""
+
+    __slots__ = ("_ends", "_gateway", "_piped", "_resource", "_use", "grant")
+
+    def __init__(self, gateway: Gateway, grant: str, resource: str) -> None:
+        """Pipe to ``resource`` under ``grant``."""
+        self._gateway = gateway
+        self._resource = resource
+        self._use: Use | None = None
+        self._piped = False
+        self.grant: str | None = grant
+        self._ends = (End(self), End(self))  # inside the run, at the database
+
+    @property
+    def near(self) -> End:
+        """The side inside the run."""
+        return self._ends[0]
+
+    def connected(self, end: End) -> None:
+        """Begin when the side inside the run is there."""
+        if end is self.near and end.transport is not None:
+            end.transport.pause_reading()
+            self._gateway.start(self._run())
+
+    async def _run(self) -> None:
+        request = self._gateway.new_id("req")
+        grant = self.grant or ""
+        access = Access("postgres", self._resource, "connect")
+        try:
+            index = self._index(grant)
+            self._use = await self._gateway.broker.use(grant, access, request, index)
+        except RemitError as error:
+            self.cut(error)
+            await self._gateway.broker.deny(grant, access, error, request)
+            return
+        self._gateway.moving(self)
+        try:
+            await self._connect()
+        except RemitError as error:
+            self.cut(error)
+            await self._outcome("failed", error.code)
+
+    def _index(self, grant: str) -> int:
+        for index, detail in enumerate(self._gateway.live(grant).scope):
+            if detail.resource == self._resource and detail.type == "postgres":
+                return index
+        raise ScopeError(f"the grant does not cover `{self._resource}`")
+
+    async def _connect(self) -> None:
+        near, far = self._ends
+        resource = self._gateway.broker.resource(self._resource)
+        if resource.kind != "postgres":
+            raise NotFoundError
+        host, port = read_database(resource.destination)
+        try:
+            async with asyncio.timeout(CONNECT):
+                await asyncio.get_running_loop().create_connection(lambda: far, host, port)
+        except (OSError, TimeoutError) as error:
+            raise UpstreamError("the database could not be reached") from error
+        if near.transport is None or self.grant is None:  # it left, or was cut, meanwhile
+            self.cut(UpstreamError())
+            await self._outcome("failed", None)
+            return
+        near.other, far.other = far, near
+        self._piped = True
+        near.transport.resume_reading()
+
+    def lost(self, end: End, *, broken: bool) -> None:
+        """Take note that one side is gone."""
+        other = self._ends[1] if end is self.near else self.near
+        if other.transport is not None:
+            other.transport.abort() if broken else other.transport.close()
+        elif self._piped:
+            self._piped = False
+            self._gateway.moved(self)
+            self._gateway.start(self._outcome("done", None))
+
+    async def _outcome(self, decision: str, code: str | None) -> None:
+        self._gateway.moved(self)
+        use, self._use = self._use, None
+        if use is not None:
+            await self._gateway.broker.outcome(use, decision, code)
+
+    def cut(self, error: RemitError) -> None:
+        """Cut both sides at once."""
+        _log.info("a connection to %s was cut: %s", self._resource, error.code)
+        for end in self._ends:
+            if end.transport is not None:
+                end.transport.abort()
