@@ -66,6 +66,7 @@ class Lane:
         self._clock = clock
         self._random = random
         self._busy = asyncio.Lock()
+        self._looking = asyncio.Lock()
         self._waiting: list[Order] = []
         self._task: asyncio.Task[None] | None = None
         self._bundles: dict[Detail, Bundle] = {}
@@ -169,13 +170,14 @@ class Lane:
         self._made += len(batch)
 
     async def _bundle(self, detail: Detail) -> Bundle:
-        found = self._bundles.get(detail)
-        if found is None:
-            found = await self._link.transaction(lambda connection: ensure(connection, detail))
-            if len(self._bundles) >= MAX_BUNDLES:
-                self._bundles.clear()
-            self._bundles[detail] = found
-        return found
+        if detail not in self._bundles:
+            async with self._looking:
+                if detail not in self._bundles:  # others may have waited for the same
+                    found = await self._link.transaction(lambda connection: ensure(connection, detail))
+                    if len(self._bundles) >= MAX_BUNDLES:
+                        self._bundles.clear()
+                    self._bundles[detail] = found
+        return self._bundles[detail]
 
     async def _ready(self, count: int, bundles: Collection[Bundle]) -> Connection:
         """Return the lane's connection, acting as a maker that has room for ``count`` and may join all ``bundles``."""

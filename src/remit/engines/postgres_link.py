@@ -178,9 +178,9 @@ class Link:
         return theirs - self._clock()
 
     async def close(self) -> None:
-        """Close all connections that are not lent out."""
-        for _ in range(POOL):
-            held = await self._free.get()
+        """Wait for the connections that are lent out, and close all."""
+        lent = [await self._free.get() for _ in range(POOL)]
+        for held in lent:
             if held is not None and not held.is_closed():
                 held.terminate()
             self._free.put_nowait(None)
