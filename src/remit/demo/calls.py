@@ -49,8 +49,9 @@ class Api:
 
 def api(name: str) -> Api:
     """Return a service by what the environment says of it."""
-    prefix = name.upper()
-    return Api(name, os.environ.get(f"{prefix}_BASE_URL", "").rstrip("/"), os.environ.get(f"{prefix}_API_KEY", ""))
+    prefix, gateway = name.upper(), os.environ.get("REMIT_GATEWAY")
+    base = os.environ.get(f"{prefix}_BASE_URL") or (f"{gateway}/{name}" if gateway else "")
+    return Api(name, base.rstrip("/"), os.environ.get(f"{prefix}_API_KEY", ""))
 
 
 def request(method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from remit.demo import canary
 from remit.demo.world import APIS, DATABASE, World
@@ -28,7 +28,7 @@ class Column:
 
     def told(self) -> dict[str, object]:
         """Return the counts for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 def observe(column: Column, world: World, lines: list[bytes]) -> None:
