@@ -106,7 +106,7 @@ def _postgres(clock: Clock) -> Callable[[Resource, Secret | None], Engine]:
     def make(resource: Resource, secret: Secret | None) -> Engine:
         if find_spec("asyncpg") is None:
             raise UnavailableError("the PostgreSQL engine is not installed", help="pip install 'remit[postgres]'")
-        from remit.engines.postgres import PostgresEngine  # noqa: PLC0415 - an extra
+        from remit.engines.postgres import PostgresEngine
 
         return PostgresEngine(resource, secret, clock=clock, random=secrets.token_bytes)
 

@@ -1,0 +1,37 @@
+"""The embedded broker: ``python -m remit.compose FD`` serves until idle; it says on FD when it is ready or gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+import uvloop
+
+from remit.compose.settings import load
+from remit.compose.foreground import serve
+from remit.errors import RemitError
+
+IDLE = 5.0  # seconds
+
+
+def main(ready: int) -> int:
+    """Serve the state that the environment names."""
+
+    def say(text: str) -> None:
+        os.write(ready, text.encode())
+        os.close(ready)
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(load(os.environ), lambda: say(""), idle=IDLE, tcp=False))
+    except RemitError as error:
+        say(error.detail)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,53 @@
+"""Serving a state in the foreground, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+
+import uvloop
+
+from remit.compose.serving import harden, served, until_stopped
+from remit.compose.settings import Settings
+from remit.stores import private
+
+LOG_SIZE = 4 * 1024 * 1024  # bytes, twice
+
+
+async def serve(settings: Settings, ready: Callable[[], None], *, idle: float | None = None, tcp: bool = True) -> None:
+    """Serve until stopped or idle; call ``ready`` when everything listens."""
+    harden()
+    async with served(settings, tcp=tcp) as edges:
+        log_to(settings)
+        ready()
+        await until_stopped(edges, idle)
+
+
+def up(settings: Settings) -> int:
+    """Serve in the foreground (``remit up``), saying on standard error where."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, lambda: _say(settings)))
+    return 0
+
+
+def _say(settings: Settings) -> None:
+    for name, address in (("api", settings.api), ("gateway", settings.gateway)):
+        if address is not None:
+            sys.stderr.write(f"{name:<8} http://{address[0]}:{address[1]}\n")
+    sys.stderr.write(f"{'control':<8} {settings.places.control}\nready; stop with Ctrl-C\n")
+    sys.stderr.flush()
+
+
+def log_to(settings: Settings) -> None:
+    """Log to the state's own file: never a secret, and never a caller's words at a level that is on by default."""
+    path = settings.places.state / "log"
+    private.make_file(path)
+    handler = RotatingFileHandler(path, maxBytes=LOG_SIZE, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("remit")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = sys.stderr.isatty()

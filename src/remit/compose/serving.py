@@ -1,0 +1,199 @@
+"""The edges, started over one house and stopped with it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import remit.api.app as control
+from remit import catalog
+from remit.api import listen
+from remit.api.listen import Listener
+from remit.api.proven import Keys, Verifier
+from remit.api.who import Authority, Peer, Web
+from remit.compose import wiring
+from remit.compose.settings import Address, Settings
+from remit.compose.wiring import House
+from remit.core.proof import Nonces
+from remit.errors import RemitError, UnavailableError
+from remit.gateway.inject import Injection
+from remit.gateway.server import Gateway
+
+SWEEP = 0.5  # seconds between sweeps
+WITNESS = 10.0  # seconds between checkpoints in the second place
+BACKLOG = 512
+PR_SET_DUMPABLE = 4  # prctl(2)
+
+_LOG = logging.getLogger("remit")
+
+
+class Edges:
+    """What serves: the control plane, the gateway, and the listeners that runs hand over."""
+
+    def __init__(self, house: House) -> None:
+        """Build the edges; nothing listens yet."""
+        self.house = house
+        settings = house.settings
+        keys = Keys(house.tokens.signer, house.tokens.public_jwks())
+        self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, Nonces(secrets.token_bytes(32)))
+        surface = control.Surface(house.broker, self.verifier, wiring.new_id, house.checkpoint)
+        self.app = control.build(surface)
+        self.gateway = Gateway(
+            house.broker,
+            wiring.new_id,
+            seconds=time.monotonic,
+            injections={name: Injection(row.header, row.format) for name, row in catalog.load().items()},
+            problems=f"{settings.issuer}/problems/",
+            verify=self.verifier.proven,
+        )
+        self._listeners: list[Listener] = []
+
+    async def control(self, sock: socket.socket, authority: Authority, uid: int | None = None) -> Listener:
+        """Serve the control plane on a listening socket."""
+        listener = await listen.serve(self.app, sock, authority, uid=uid)
+        self._listeners.append(listener)
+        return listener
+
+    def busy(self) -> bool:
+        """Whether a task is open, or a lease not yet gone."""
+        tasks = self.house.broker.tasks(self.house.operator)
+        return any(not task.head.closed or task.leases for task in tasks)
+
+    async def close(self) -> None:
+        """Stop listening and cut what moves."""
+        for listener in self._listeners:
+            listener.close()
+        await self.gateway.close()
+
+
+@asynccontextmanager
+async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges]:
+    """Serve a state until the block ends."""
+    async with AsyncExitStack() as stack:
+        house = wiring.build(settings)
+        stack.push_async_callback(house.broker.stop)
+        await house.broker.start()
+        stack.push_async_callback(keep, house)
+        edges = Edges(house)
+        stack.push_async_callback(edges.close)
+        owner = Peer(house.operator, gateway=_base(settings.gateway) if tcp else None)
+        await edges.control(bind_unix(settings.places.control), owner, os.geteuid())
+        stack.callback(settings.places.control.unlink, missing_ok=True)
+        if tcp:
+            await _listen_tcp(edges)
+        stack.enter_context(_ticking(house))
+        yield edges
+
+
+async def _listen_tcp(edges: Edges) -> None:
+    settings = edges.house.settings
+    if settings.api is not None:
+        web = Web(_hosts(settings.api), edges.verifier, gateway=_base(settings.gateway))
+        await edges.control(bind_tcp(settings.api, "listen.api"), web)
+    if settings.gateway is not None:
+        await edges.gateway.listen(bind_tcp(settings.gateway, "listen.gateway"), None)
+
+
+@contextmanager
+def _ticking(house: House) -> Iterator[None]:
+    """Sweep, and keep checkpoints in the second place, in the background."""
+    rounds = [(SWEEP, house.broker.sweep)]
+    if house.witness is not None:
+        rounds.append((WITNESS, lambda: keep(house)))
+    tasks = [asyncio.create_task(_every(seconds, what)) for seconds, what in rounds]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _every(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await what()
+        except RemitError as error:
+            _LOG.warning("%s: %s", error.code, error.detail)
+        except Exception:  # noqa: BLE001 - told to the log; the next round comes
+            _LOG.exception("a background round failed")
+
+
+async def keep(house: House) -> None:
+    """Keep a checkpoint of the log in the second place, if there is one."""
+    if house.witness is not None and await house.broker.size():
+        house.witness.keep(await house.checkpoint())
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """Return a listening socket at ``path``, mode 0600; a stale one is replaced, as the state's lock is ours."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    except OSError as error:
+        sock.close()
+        raise UnavailableError("the control socket cannot be made", help="is its path too long?") from error
+    finally:
+        os.umask(before)
+    sock.listen(BACKLOG)
+    return sock
+
+
+def bind_tcp(address: Address, setting: str) -> socket.socket:
+    """Return a listening socket at a loopback address."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise UnavailableError(
+            f"{_name(address)} is in use", help=f'set `{setting}` to another address, or to "off"'
+        ) from error
+    sock.listen(BACKLOG)
+    return sock
+
+
+def _name(address: Address) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def _base(address: Address | None) -> str | None:
+    return None if address is None else f"http://{_name(address)}"
+
+
+def _hosts(address: Address) -> frozenset[str]:
+    return frozenset({_name(address), f"localhost:{address[1]}"})
+
+
+def harden() -> None:
+    """Keep other processes of this user out of our memory, and what we make private, whatever the umask was."""
+    os.umask(0o077)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+async def until_stopped(edges: Edges, idle: float | None) -> None:
+    """Return on SIGTERM or SIGINT, or after ``idle`` seconds in which no task was open."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    quiet_since = time.monotonic()
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.5)
+        if idle is None or edges.busy():
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since >= idle:
+            return
