@@ -21,12 +21,14 @@ from remit.api.listen import Listener
 from remit.api.proven import Keys, Verifier
 from remit.api.who import Authority, Peer, Web
 from remit.compose import wiring
+from remit.compose.runs import RunEdges
 from remit.compose.settings import Address, Settings
 from remit.compose.wiring import House
 from remit.core.proof import Nonces
 from remit.errors import RemitError, UnavailableError
 from remit.gateway.inject import Injection
 from remit.gateway.server import Gateway
+from remit.run.host import LaunchServer
 
 SWEEP = 0.5  # seconds between sweeps
 WITNESS = 10.0  # seconds between checkpoints in the second place
@@ -56,6 +58,7 @@ class Edges:
             verify=self.verifier.proven,
         )
         self._listeners: list[Listener] = []
+        self.launches = LaunchServer(house.broker, RunEdges(house, self.gateway, self.control))
 
     async def control(self, sock: socket.socket, authority: Authority, uid: int | None = None) -> Listener:
         """Serve the control plane on a listening socket."""
@@ -66,10 +69,11 @@ class Edges:
     def busy(self) -> bool:
         """Whether a task is open, or a lease not yet gone."""
         tasks = self.house.broker.tasks(self.house.operator)
-        return any(not task.head.closed or task.leases for task in tasks)
+        return self.launches.busy or any(not task.head.closed or task.leases for task in tasks)
 
     async def close(self) -> None:
-        """Stop listening and cut what moves."""
+        """Stop listening, end the runs, and cut what moves."""
+        await self.launches.close()
         for listener in self._listeners:
             listener.close()
         await self.gateway.close()
@@ -88,6 +92,8 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         owner = Peer(house.operator, gateway=_base(settings.gateway) if tcp else None)
         await edges.control(bind_unix(settings.places.control), owner, os.geteuid())
         stack.callback(settings.places.control.unlink, missing_ok=True)
+        edges.launches.listen(bind_unix(settings.places.launch, socket.SOCK_SEQPACKET), house.operator, os.geteuid())
+        stack.callback(settings.places.launch.unlink, missing_ok=True)
         if tcp:
             await _listen_tcp(edges)
         stack.enter_context(_ticking(house))
@@ -134,16 +140,16 @@ async def keep(house: House) -> None:
         house.witness.keep(await house.checkpoint())
 
 
-def bind_unix(path: Path) -> socket.socket:
+def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """Return a listening socket at ``path``, mode 0600; a stale one is replaced, as the state's lock is ours."""
     path.unlink(missing_ok=True)
-    sock = socket.socket(socket.AF_UNIX)
+    sock = socket.socket(socket.AF_UNIX, kind)
     before = os.umask(0o177)
     try:
         sock.bind(str(path))
     except OSError as error:
         sock.close()
-        raise UnavailableError("the control socket cannot be made", help="is its path too long?") from error
+        raise UnavailableError(f"the socket `{path.name}` cannot be made", help="is its path too long?") from error
     finally:
         os.umask(before)
     sock.listen(BACKLOG)

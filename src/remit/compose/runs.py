@@ -1,0 +1,72 @@
+"""What runs are furnished with, and how their listeners are served."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from remit import catalog
+from remit.api.listen import Listener as Served
+from remit.api.who import Authority, Peer
+from remit.compose.wiring import House
+from remit.core.task import Grant
+from remit.gateway.client import Channel
+from remit.gateway.server import Gateway
+from remit.ports import Resource
+from remit.run import environment
+from remit.run.environment import Listener, Outfit
+from remit.run.host import Close, Run
+
+Control = Callable[[socket.socket, Authority], Awaitable[Served]]
+
+
+@dataclass(frozen=True, slots=True)
+class Furnished:
+    """A provider as a run sees it. ``shape`` is its name, by which a placeholder is drawn."""
+
+    variables: tuple[str, ...]
+    base_urls: Mapping[str, str]
+    shape: str
+
+
+class RunEdges:
+    """Lends the gateway and the control plane to runs."""
+
+    def __init__(self, house: House, gateway: Gateway, control: Control) -> None:
+        """Serve runs of ``house`` by ``gateway`` and ``control``."""
+        self._house, self._gateway, self._control = house, gateway, control
+        self._providers = {name: _furnished(name, row) for name, row in catalog.load().items()}
+
+    def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
+        """Return what a run under ``grant`` gets."""
+        return environment.outfit(grant, self._resources(), self._providers, _placeholder, folder, private=private)
+
+    def variables(self, run: Run) -> Mapping[str, str]:
+        """Return the environment variables that tell a run what it has."""
+        grant = self._house.broker.check(run.grant)
+        return environment.variables(grant, self._resources(), self._providers, run.outfit.placeholders, run.places)
+
+    async def serve(self, run: Run, listener: Listener, sock: socket.socket) -> Close:
+        """Serve one listener as ``run``: identity is the listener."""
+        if listener.kind == "gateway":
+            return (await self._gateway.listen(sock, Channel(run.grant, run.outfit.placeholders))).close
+        if listener.kind == "postgres":
+            return (await self._gateway.pipe(sock, run.grant, listener.resource)).close
+        ports = {item.resource: int(run.places[item.name]) for item in run.outfit.listeners if item.resource}
+        base = f"http://127.0.0.1:{run.places['gateway']}"
+        return (await self._control(sock, Peer(run.holder, gateway=base, ports=ports))).close
+
+    def _resources(self) -> dict[str, Resource]:
+        return {resource.name: resource for resource in self._house.broker.resources()}
+
+
+def _furnished(name: str, provider: catalog.Provider) -> Furnished:
+    base = {} if provider.base is None else {provider.base.variable: provider.base.value.removeprefix("{}")}
+    return Furnished(provider.variables, base, name)
+
+
+def _placeholder(shape: str) -> str:
+    provider = catalog.load()[shape or environment.GENERIC]
+    return catalog.placeholder(provider, secrets.token_bytes(32))

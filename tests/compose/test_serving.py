@@ -1,0 +1,130 @@
+"""The edges over one house, as a client meets them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from remit.compose import settings
+from remit.compose.serving import Edges, bind_tcp, served, until_stopped
+from remit.errors import UnavailableError
+
+DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+
+
+def configured(tmp_path: Path) -> settings.Settings:
+    found = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
+    return replace(found, api=("127.0.0.1", free()), gateway=("127.0.0.1", free()))
+
+
+def free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serving(made: settings.Settings, body: Callable[[Edges, httpx.AsyncClient], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with served(made) as edges:
+            transport = httpx.AsyncHTTPTransport(uds=str(made.places.control))
+            async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
+                await body(edges, client)
+
+    asyncio.run(main())
+
+
+async def opened(client: httpx.AsyncClient) -> dict[str, str]:
+    put = await client.put(
+        "/v1/resources/search",
+        json={"kind": "http", "destination": "http://127.0.0.1:1", "bound": [DETAIL], "settings": {}, "secret": "k"},
+    )
+    assert put.is_success, put.text
+    made = await client.post(
+        "/oauth/token",
+        data={
+            "grant_type": EXCHANGE,
+            "subject_token_type": "urn:remit:peer",
+            "subject_token": "self",
+            "purpose": "look",
+            "ttl": "60",
+            "authorization_details": json.dumps([DETAIL]),
+        },
+    )
+    assert made.is_success, made.text
+    found: dict[str, str] = made.json()
+    return found
+
+
+def test_the_operator_opens_and_closes_a_task_over_the_control_socket(tmp_path: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        made = await opened(client)
+        assert edges.busy()
+        closed = await client.post(f"/v1/tasks/{made['task']}/close")
+        assert closed.json()["state"] == "closed"
+        assert not edges.busy()
+
+    serving(configured(tmp_path), body)
+
+
+def test_sockets_are_for_their_owner_alone_and_gone_afterwards(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+
+    async def body(_: Edges, __: httpx.AsyncClient) -> None:
+        assert made.places.control.stat().st_mode & 0o077 == 0
+
+    serving(made, body)
+    assert not made.places.control.exists()
+
+
+def test_the_web_listener_asks_for_a_proof(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+
+    async def body(_: Edges, __: httpx.AsyncClient) -> None:
+        async with httpx.AsyncClient(base_url=made.issuer) as web:
+            assert (await web.get("/.well-known/oauth-authorization-server")).json()["issuer"] == made.issuer
+            assert (await web.get("/v1/tasks")).status_code == 401
+            assert (await web.get("/v1/tasks", headers={"host": "evil.test"})).status_code == 421
+
+    serving(made, body)
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+    assert made.api is not None
+    with bind_tcp(made.api, "listen.api"), pytest.raises(UnavailableError) as caught:
+        serving(made, lambda *_: asyncio.sleep(0))
+    assert str(made.api[1]) in caught.value.detail
+    assert "listen.api" in str(caught.value.help)
+
+
+def test_an_idle_broker_stops_and_a_busy_one_does_not(tmp_path: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        await asyncio.wait_for(until_stopped(edges, idle=0.0), 5)
+        await opened(client)
+        waiting = asyncio.create_task(until_stopped(edges, idle=0.0))
+        done, _ = await asyncio.wait({waiting}, timeout=1.2)
+        assert not done
+        os.kill(os.getpid(), 15)
+        await asyncio.wait_for(waiting, 5)
+
+    serving(configured(tmp_path), body)
+
+
+def test_the_second_place_gets_a_checkpoint_at_the_end(tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir(mode=0o700)
+
+    async def body(_: Edges, client: httpx.AsyncClient) -> None:
+        await opened(client)
+
+    serving(replace(configured(tmp_path), witness=second), body)
+    assert (second / "checkpoint").read_text().splitlines()[0] == "remit.local/audit"
