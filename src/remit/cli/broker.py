@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from remit.cli import options
+
+if TYPE_CHECKING:
+    from remit.compose.settings import Settings
 
 
 def up() -> None:
@@ -17,10 +22,20 @@ def up() -> None:
       remit up
       REMIT_STATE_DIR=/srv/remit remit up
     """
-    from remit import compose
     from remit.compose.settings import load
+    from remit.compose.up import up as serve
 
-    raise typer.Exit(compose.up(load(os.environ)) or 0)
+    settings = load(os.environ)
+    serve(settings, lambda: _ready(settings))
+
+
+def _ready(settings: Settings) -> None:
+    where = settings.places
+    sys.stderr.write(f"remit is up: control socket {where.control}\n")
+    for name, address in (("api", settings.api), ("gateway", settings.gateway)):
+        if address is not None:
+            sys.stderr.write(f"  {name} on {address[0]}:{address[1]}\n")
+    sys.stderr.flush()
 
 
 def demo(json: options.Json = False) -> None:

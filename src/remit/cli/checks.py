@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ from urllib.parse import urlsplit
 
 from remit.compose.settings import Settings, load
 from remit.errors import RemitError
+from remit.run.machine import bubblewrap
 from remit.sdk import Client, Place, verbs
 
 PATIENCE = 3.0  # seconds a database has to answer
@@ -118,9 +117,10 @@ def second_place(settings: Settings) -> Iterator[Finding]:
 def namespaces(settings: Settings) -> Iterator[Finding]:
     """Try what a run needs: bubblewrap, and namespaces of its own."""
     del settings
-    bwrap = bubblewrap()
-    if bwrap is None:
-        yield Finding("bubblewrap", "wrong", "bubblewrap is not found", "apt-get install bubblewrap")
+    try:
+        bwrap = str(bubblewrap())
+    except RemitError as error:
+        yield Finding("bubblewrap", "wrong", error.detail, error.help or "")
         return
     yield good("bubblewrap", bwrap)
     tried = _try([bwrap, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--", "/bin/true"])
@@ -129,13 +129,6 @@ def namespaces(settings: Settings) -> Iterator[Finding]:
         yield Finding("namespaces", "wrong", text, "allow unprivileged user namespaces: `remit run` needs them")
     else:
         yield good("namespaces", "user, pid, mount, ipc and network namespaces can be made")
-
-
-def bubblewrap() -> str | None:
-    """Return the program: the system's, else the one that came with remit."""
-    system = shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin")
-    own = Path(sys.executable).with_name("bwrap")
-    return system or (str(own) if own.exists() else None)
 
 
 def _try(command: list[str]) -> str:

@@ -15,6 +15,8 @@ from remit.cli.connect import ask
 if TYPE_CHECKING:
     from remit.run.spec import LaunchSpec
 
+RUN_TTL = 28_800  # seconds a task lasts that a run opens and its end closes: the most a task may last
+
 
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND…", help="What is run, with its arguments.")],
@@ -76,7 +78,7 @@ def _request(
         if not wishes:
             raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
         details = _expanded(wishes)
-        return {"open": {"purpose": purpose, "ttl": 28_800, **bounds, "authorization_details": details}}
+        return {"open": {"purpose": purpose, "ttl": RUN_TTL, **bounds, "authorization_details": details}}
     if not wishes:
         return {"grant": grant}
     from remit.sdk import verbs

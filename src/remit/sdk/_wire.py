@@ -17,10 +17,9 @@ from typing import Any, TypeVar
 import httpx
 
 from remit.errors import RemitError, UnavailableError, UpstreamError
+from remit.sdk.place import NO_BROKER
 
 T = TypeVar("T")
-
-NO_BROKER = "start one with `remit up`, or name another with REMIT_SOCKET"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import httpx
 
-from remit.errors import NotFoundError
+from remit.errors import NotFoundError, RemitError
 from remit.sdk import verbs
 from remit.sdk._wire import Flow, adrive
-from remit.sdk.client import BASE, PATIENCE, not_hiding
+from remit.sdk.client import BASE, KEEPING, PASSING, PATIENCE, not_hiding
 from remit.sdk.detail import TTL, Wish, name_of
 from remit.sdk.dpop import Key
 from remit.sdk.held import Credential, Held, credential_of, current_grant, instant
@@ -70,14 +70,23 @@ class Opening(Generic[N]):
 class AsyncClient:
     """A connection to the broker."""
 
-    def __init__(self, place: Place | None = None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        place: Place | None = None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        limits: httpx.Limits = KEEPING,
+    ) -> None:
         """Speak to the broker at ``place``, by default the one that the environment names."""
         self.place = place or find(os.environ)
-        over = transport or httpx.AsyncHTTPTransport(uds=str(self.place.socket), verify=False)  # a socket file: no TLS
+        self._over_socket = transport is None
+        over = transport or httpx.AsyncHTTPTransport(uds=str(self.place.socket), verify=False, limits=limits)
         self._http = httpx.AsyncClient(transport=over, base_url=BASE, timeout=PATIENCE, trust_env=False)
 
     async def run(self, flow: Flow[T]) -> T:
         """Run one conversation (see ``verbs``), or raise a RemitError."""
+        if self._over_socket:
+            self.place.check()
         return await adrive(self._http, flow)
 
     def task(self, purpose: str, *, grants: Iterable[Wish], bounds: Bounds) -> Opening[AsyncTask]:
@@ -177,6 +186,8 @@ class AsyncGrant(Held):
 class AsyncTask(AsyncGrant):
     """The root grant of a task that this process opened; at its end the task is closed."""
 
+    owns = False  # whether the connection was made for this task
+
     async def close(self) -> Report:
         """End the task, and everything in it."""
         flow = verbs.revoke(self.task_id, self.id) if self.place.in_run else verbs.close(self.task_id)
@@ -184,8 +195,11 @@ class AsyncTask(AsyncGrant):
         return self.report
 
     async def _end(self) -> None:
-        await self.close()
-        await self._client.close()
+        try:
+            await self.close()
+        finally:
+            if self.owns:
+                await self._client.close()
 
 
 class AsyncLease:
@@ -232,8 +246,23 @@ def atask(
     fan_out: int = 0,
     exercise: bool = True,
 ) -> Opening[AsyncTask]:
-    """Open a task for this purpose. ``grants`` are names of resources, narrowed names, or whole details."""
-    return AsyncClient().task(purpose, grants=grants, bounds=Bounds(ttl, depth, fan_out, exercise))
+    """Open a task for this purpose; it lasts 15 minutes unless ``ttl`` says otherwise.
+
+    ``grants`` are names of resources (as wide as their bound), narrowed names (``detail``), or whole details.
+    """
+    bounds = Bounds(ttl, depth, fan_out, exercise)
+
+    async def opens() -> AsyncTask:
+        client = AsyncClient()
+        try:
+            opened = await client.task(purpose, grants=grants, bounds=bounds)
+        except RemitError:
+            await client.close()
+            raise
+        opened.owns = True
+        return opened
+
+    return Opening(opens)
 
 
 async def acurrent() -> AsyncGrant:
@@ -241,5 +270,5 @@ async def acurrent() -> AsyncGrant:
     held = current_grant.get()
     if isinstance(held, AsyncGrant):
         return held
-    client = AsyncClient(held.place) if held is not None else AsyncClient()
+    client = AsyncClient(held.place if held is not None else None, limits=PASSING)
     return AsyncGrant(client, held.opened) if held is not None else await client.own()

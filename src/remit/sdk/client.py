@@ -32,19 +32,30 @@ T = TypeVar("T")
 
 BASE = "http://localhost"  # over a socket file the host says nothing
 PATIENCE = httpx.Timeout(60.0, connect=5.0)  # revoking a large tree visits its targets first
+KEEPING = httpx.Limits(keepalive_expiry=30.0)
+PASSING = httpx.Limits(max_keepalive_connections=0)  # of clients that nobody closes
 
 
 class Client:
     """A connection to the broker."""
 
-    def __init__(self, place: Place | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        place: Place | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        limits: httpx.Limits = KEEPING,
+    ) -> None:
         """Speak to the broker at ``place``, by default the one that the environment names."""
         self.place = place or find(os.environ)
-        over = transport or httpx.HTTPTransport(uds=str(self.place.socket), verify=False)  # a socket file: no TLS
+        self._over_socket = transport is None
+        over = transport or httpx.HTTPTransport(uds=str(self.place.socket), verify=False, limits=limits)
         self._http = httpx.Client(transport=over, base_url=BASE, timeout=PATIENCE, trust_env=False)
 
     def run(self, flow: Flow[T]) -> T:
         """Run one conversation (see ``verbs``), or raise a RemitError."""
+        if self._over_socket:
+            self.place.check()
         return drive(self._http, flow)
 
     def task(self, purpose: str, *, grants: Iterable[Wish], bounds: Bounds) -> Task:
@@ -132,6 +143,8 @@ class Grant(Held):
 class Task(Grant):
     """The root grant of a task that this process opened; at its end the task is closed."""
 
+    owns = False  # whether the connection was made for this task
+
     def close(self) -> Report:
         """End the task, and everything in it."""
         flow = verbs.revoke(self.task_id, self.id) if self.place.in_run else verbs.close(self.task_id)
@@ -139,8 +152,11 @@ class Task(Grant):
         return self.report
 
     def _end(self) -> None:
-        self.close()
-        self._client.close()
+        try:
+            self.close()
+        finally:
+            if self.owns:
+                self._client.close()
 
 
 class Lease:
@@ -199,8 +215,18 @@ def task(
     fan_out: int = 0,
     exercise: bool = True,
 ) -> Task:
-    """Open a task for this purpose. ``grants`` are names of resources, narrowed names, or whole details."""
-    return Client().task(purpose, grants=grants, bounds=Bounds(ttl, depth, fan_out, exercise))
+    """Open a task for this purpose; it lasts 15 minutes unless ``ttl`` says otherwise.
+
+    ``grants`` are names of resources (as wide as their bound), narrowed names (``detail``), or whole details.
+    """
+    client = Client()
+    try:
+        opened = client.task(purpose, grants=grants, bounds=Bounds(ttl, depth, fan_out, exercise))
+    except RemitError:
+        client.close()
+        raise
+    opened.owns = True
+    return opened
 
 
 def current() -> Grant:
@@ -208,5 +234,5 @@ def current() -> Grant:
     held = current_grant.get()
     if isinstance(held, Grant):
         return held
-    client = Client(held.place) if held is not None else Client()
+    client = Client(held.place if held is not None else None, limits=PASSING)
     return Grant(client, held.opened) if held is not None else client.own()

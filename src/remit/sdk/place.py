@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from remit.errors import UnavailableError
+
+NO_BROKER = "start one with `remit up`, or name another with REMIT_SOCKET"
 GATEWAY = "http://127.0.0.1:8471"
 
 
@@ -25,6 +28,11 @@ class Place:
     def in_run(self) -> bool:
         """Whether identity is the channel, so that no token is needed."""
         return self.grant is not None
+
+    def check(self) -> None:
+        """Raise UnavailableError when there is no socket; httpcore would leave one of its own open in trying."""
+        if not self.socket.exists():
+            raise UnavailableError("no broker answers", help=NO_BROKER)
 
 
 def find(environ: Mapping[str, str]) -> Place:

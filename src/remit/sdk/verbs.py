@@ -21,6 +21,7 @@ PEER = "urn:remit:peer"
 GRANT = "urn:remit:grant"
 METADATA = "/.well-known/oauth-authorization-server"
 PAGE = 1_000  # audit entries asked for at once
+DEFAULT_TTL = "15m"  # of a task
 MAX_LABEL = 100  # characters
 
 Json = dict[str, Any]
@@ -81,7 +82,8 @@ def open_task(purpose: str, grants: Iterable[Wish], bounds: Bounds, key: Key | N
     known = yield from known_bounds(wishes)
     bound_to = None if key is None else (yield from _binding(key))
     form = {"subject_token": "self", "subject_token_type": PEER, "purpose": purpose}
-    return (yield from _exchange(form, expand(wishes, known), bounds, bound_to))
+    timed = bounds if bounds.ttl is not None else replace(bounds, ttl=DEFAULT_TTL)
+    return (yield from _exchange(form, expand(wishes, known), timed, bound_to))
 
 
 def known_bounds(wishes: Iterable[Wish]) -> Flow[list[Detail]]:

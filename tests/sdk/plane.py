@@ -1,0 +1,138 @@
+"""A broker with its control plane in a thread of its own, so that blocking clients and programs can be tested on it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from remit.api import Keys, Listener, Peer, Surface, Verifier, Web, build, serve
+from remit.broker import Broker, Holder
+from remit.core import audit
+from remit.core.audit import Checkpoint
+from remit.core.proof import Nonces
+from remit.core.secret import Secret
+from remit.keys.signers import ES256, Ed25519
+from remit.ports import Resource
+from remit.sdk import Place
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details
+
+T = TypeVar("T")
+
+ORIGIN = "remit.test/audit"
+UNBOUNDED = {name: value for name, value in SEARCH.items() if name != "uses"}
+
+
+@dataclass
+class Served:
+    """What a test may look at: the world behind the broker, and where its listeners are."""
+
+    directory: Path
+    world: World = field(default_factory=lambda: World(now=datetime.now(UTC)))
+    listeners: list[Listener] = field(default_factory=list)
+    notes: Ed25519 = field(default_factory=lambda: Ed25519(ed25519.Ed25519PrivateKey.generate()))
+    broker: Broker = field(init=False)
+    surface: Surface = field(init=False)
+    base: str = field(init=False, default="")
+    loop: asyncio.AbstractEventLoop = field(init=False, default_factory=asyncio.new_event_loop)
+
+    @property
+    def control(self) -> Path:
+        """The operator's socket."""
+        return self.directory / "control.sock"
+
+    @property
+    def place(self) -> Place:
+        """Where an operator's client finds this broker."""
+        return Place(self.control)
+
+    @property
+    def vkey(self) -> str:
+        """The key that verifies checkpoints."""
+        return audit.verifier_key(ORIGIN, audit.public_bytes(self.notes.public_jwk()))
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something in the broker's own loop."""
+        done: Future[T] = asyncio.run_coroutine_threadsafe(work, self.loop)
+        return done.result(30)
+
+    def channel(self, grant: str, ports: dict[str, int] | None = None) -> Place:
+        """Return the place of a run that was started under a grant."""
+        holder = Holder(self.broker.task_of(grant).id, grant)
+        path = self.directory / f"{grant}.sock"
+        self.call(self._channel(path, Peer(holder, self.base, ports or {})))
+        return Place(path, grant, self.base)
+
+    async def _channel(self, path: Path, peer: Peer) -> None:
+        self.listeners.append(await serve(build(self.surface), _unix(path), peer))
+
+    async def checkpoint(self) -> Checkpoint:
+        """Sign the head of the log."""
+        size, root = await self.broker.root()
+        return audit.checkpoint(ORIGIN, size, root, self.notes)
+
+    async def start(self) -> None:
+        """Listen on the control socket and on loopback TCP."""
+        self.broker = self.world.broker()
+        await self.broker.start()
+        web = socket.socket()
+        web.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{web.getsockname()[1]}"
+        self.base = f"http://{host}"
+        signer = ES256(ec.generate_private_key(ec.SECP256R1()))
+        keys = Keys(signer, [dict(signer.public_jwk())])
+        nonces = Nonces(secrets.token_bytes(32))
+        verifier = Verifier(self.broker, keys, self.base, lambda: self.world.now, nonces)
+        self.surface = Surface(self.broker, verifier, _new_id, self.checkpoint)
+        app = build(self.surface)
+        self.listeners.append(await serve(app, _unix(self.control), Peer(OPERATOR, self.base)))
+        self.listeners.append(await serve(app, web, Web(frozenset({host}), verifier, self.base)))
+        await self._resources()
+
+    async def _resources(self) -> None:
+        search = Resource("search", "http", "https://api.search.example", details(UNBOUNDED), None, {})
+        warehouse = Resource("warehouse", "postgres", "postgresql://remit@127.0.0.1:1/sales", details(TABLE), None, {})
+        await self.broker.put_resource(OPERATOR, search, Secret("sk-search"))
+        await self.broker.put_resource(OPERATOR, warehouse, Secret("pg-login"))
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        for listener in self.listeners:
+            listener.close()
+        await self.broker.stop()
+
+
+def _unix(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    return sock
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_urlsafe(16)}"
+
+
+@contextmanager
+def served(directory: Path) -> Iterator[Served]:
+    """Serve a broker until the block ends."""
+    plane = Served(directory)
+    thread = threading.Thread(target=plane.loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        plane.call(plane.start())
+        yield plane
+    finally:
+        plane.call(plane.stop())
+        plane.loop.call_soon_threadsafe(plane.loop.stop)
+        thread.join(30)
+        plane.loop.close()
