@@ -1,0 +1,164 @@
+"""The hand-over: JSON messages with descriptors over a SOCK_SEQPACKET socket, one message a packet.
+
+The conversation, launcher first::
+
+    {"open": {...}} | {"delegate": {...}} | {"grant": "grt_…"}, with "posture": {"isolation"} and "folder"
+        {"task", "grant", "listeners": [{"name", "port"} | {"name", "path"}, ...]}
+    {"bound": [name, ...]} with one listening descriptor a name, in order
+        {"ready": true, "environment": {...}}
+    {"end": true}
+        {"state", "revoked", "outstanding", "residue"}
+
+Any answer may be ``{"error": {"code", "detail", "help", "offending"}}`` instead. End of file from the launcher's side
+means the same as ``end``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from remit.errors import InvalidRequestError, RemitError, TooLargeError, UnavailableError
+
+MAX_MESSAGE = 128 * 1024  # bytes; a packet is one allocation in the kernel
+MAX_DESCRIPTORS = 64
+
+Message = dict[str, object]
+
+
+def encode(message: Mapping[str, object]) -> bytes:
+    """Return a message as one packet, or raise TooLargeError."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    if len(data) > MAX_MESSAGE:
+        raise TooLargeError("the launch request is larger than one message may be")
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """Return the JSON object in a packet, or raise InvalidRequestError."""
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("a hand-over message is not JSON") from None
+    if not isinstance(message, dict):
+        raise InvalidRequestError("a hand-over message is not a JSON object")
+    return message
+
+
+def send(sock: socket.socket, message: Mapping[str, object], descriptors: Sequence[int] = ()) -> None:
+    """Send one message; the receiver gets duplicates of the descriptors."""
+    socket.send_fds(sock, [encode(message)], list(descriptors))
+
+
+def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
+    """Receive one message and its descriptors (close-on-exec), or None at end of file."""
+    data, descriptors, flags, _ = socket.recv_fds(sock, MAX_MESSAGE + 1, MAX_DESCRIPTORS)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    if not data:
+        discard(descriptors)
+        return None
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise TooLargeError("a hand-over message is too large")
+        return decode(data), descriptors
+    except RemitError:
+        discard(descriptors)
+        raise
+
+
+async def receive_async(sock: socket.socket) -> tuple[Message, list[int]] | None:
+    """Receive as ``receive`` does, on a non-blocking socket."""
+    while True:
+        try:
+            return receive(sock)
+        except BlockingIOError:
+            await readable(sock)
+        except ConnectionError:
+            return None
+
+
+async def readable(sock: socket.socket) -> None:
+    """Wait until a socket has something to read."""
+    await _once(sock, asyncio.get_running_loop().add_reader, asyncio.get_running_loop().remove_reader)
+
+
+async def send_async(sock: socket.socket, message: Mapping[str, object]) -> None:
+    """Send one message on a non-blocking socket; a peer that has gone is no error."""
+    loop = asyncio.get_running_loop()
+    data = encode(message)
+    with suppress(ConnectionError):
+        while True:
+            try:
+                sock.send(data)
+            except BlockingIOError:
+                await _once(sock, loop.add_writer, loop.remove_writer)
+            else:
+                return
+
+
+async def _once(
+    sock: socket.socket,
+    add: Callable[[socket.socket, Callable[[], None]], object],
+    remove: Callable[[socket.socket], object],
+) -> None:
+    event = asyncio.Event()
+    add(sock, event.set)
+    try:
+        await event.wait()
+    finally:
+        remove(sock)
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close descriptors."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def discard(descriptors: Sequence[int]) -> None:
+    """Close descriptors of unknown origin: a socket that lingers would hold up whoever closes it."""
+    for descriptor in descriptors:
+        with suppress(OSError), socket.socket(fileno=descriptor) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+            continue
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def problem(error: RemitError) -> Message:
+    """Return an error as an answer."""
+    shown = {
+        "code": error.code,
+        "detail": error.detail,
+        "help": error.help,
+        "offending": list(error.offending),
+    }
+    return {"error": {key: value for key, value in shown.items() if value}}
+
+
+def raise_problem(message: Message) -> None:
+    """Raise the error that an answer carries, if it carries one."""
+    raw = message.get("error")
+    if raw is None:
+        return
+    shown = raw if isinstance(raw, dict) else {}
+    kind = _kinds(RemitError).get(str(shown.get("code")), UnavailableError)
+    offending = shown.get("offending", [])
+    raise kind(
+        str(shown.get("detail", "")) or None,
+        help=str(shown["help"]) if "help" in shown else None,
+        offending=[item for item in offending if isinstance(item, dict)] if isinstance(offending, list) else [],
+    )
+
+
+def _kinds(kind: type[RemitError]) -> dict[str, type[RemitError]]:
+    found = {kind.code: kind}
+    for below in kind.__subclasses__():
+        found.update(_kinds(below))
+    return found

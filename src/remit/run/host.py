@@ -1,0 +1,369 @@
+"""The broker's side of the hand-over: authority is the listener a launcher connects to, and lasts as long as it stays.
+
+``launch.sock`` of the operator stands for the operator, and is for processes of our own uid. Each run has one of its
+own, which stands for that run's grant. Whoever connects names the authority that its run shall have, gets told what to
+bind, and passes the listening sockets; they are served as that run from then on. End of file ends the channel, the
+grant that was made for the run, and the task that was opened for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from remit.broker import Broker, Holder, Operator
+from remit.core import scope as scopes
+from remit.core.task import Grant, Posture, Report, Task, Wanted
+from remit.errors import DeniedError, InvalidRequestError, NotFoundError, RemitError
+from remit.run import handover
+from remit.run.environment import Listener, Outfit
+from remit.run.handover import Message
+
+Caller = Operator | Holder
+Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
+
+PATIENCE = 30.0  # seconds for each message of a launcher until its run is ready
+RUNS = 1_024  # at a time, on one broker
+RUNS_OF_A_RUN = 64  # at a time, launched through one run's socket
+
+MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
+_ISOLATION = ("unsandboxed", "host-net", "namespace")  # from the weakest
+_LOG = logging.getLogger("remit.run")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is about to be served: who it is, and what it was given."""
+
+    task: str
+    grant: str
+    outfit: Outfit
+    places: Mapping[str, int | str]  # listener name -> port or path, as bound
+
+    @property
+    def holder(self) -> Holder:
+        """Whom the run's own socket stands for."""
+        return Holder(self.task, self.grant)
+
+
+class Edges(Protocol):
+    """What the composition root lends: how a run is furnished, and how each kind of listener is served."""
+
+    def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
+        """Return what a run under ``grant`` gets, its sockets in ``folder``; ``private``: its network is its own."""
+        ...
+
+    def variables(self, run: Run) -> Mapping[str, str]:
+        """Return the environment variables that tell a run what it has."""
+        ...
+
+    async def serve(self, run: Run, listener: Listener, sock: socket.socket) -> Close:
+        """Serve a gateway, database or channel listener as ``run``; the socket belongs to the callee."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a launcher says that its run is; ``posture`` is what the broker makes of it."""
+
+    isolation: str
+    folder: str
+    posture: Posture
+
+
+@dataclass(frozen=True, slots=True)
+class _Authority:
+    """What a launcher was given, and how much of it ends with the run."""
+
+    grant: Grant
+    task: Task
+    ends: Callable[[], Awaitable[Report]] | None
+
+
+class LaunchServer:
+    """Serves launchers: the operator's, and those inside runs."""
+
+    def __init__(self, broker: Broker, edges: Edges) -> None:
+        """Serve runs of ``broker``'s grants with what ``edges`` lends; nothing listens yet."""
+        self._broker = broker
+        self._edges = edges
+        self._conversations: set[asyncio.Task[None]] = set()
+        self._ports: set[socket.socket] = set()
+
+    async def recover(self, operator: Operator) -> None:
+        """End what earlier runs left: their channels ended with the broker that served them."""
+        for task in self._broker.tasks(operator):
+            left = [grant for grant in task.grants.values() if grant.posture.custody == "channel" and not grant.revoked]
+            if any(grant.id == task.head.root for grant in left):
+                await self._broker.close(operator, task.id)
+            elif not task.head.closed:
+                for grant in left:
+                    await self._broker.revoke(operator, grant.id)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is being served."""
+        return bool(self._conversations)
+
+    def listen(self, sock: socket.socket, caller: Caller, uid: int | None = None) -> Close:
+        """Accept launchers on a listening SOCK_SEQPACKET socket, for ``caller``; ``uid``: only of that user."""
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        mine: set[asyncio.Task[None]] = set()
+        loop.add_reader(sock, self._accept, sock, caller, uid, mine)
+        self._ports.add(sock)
+
+        def close() -> None:
+            if sock in self._ports:
+                self._ports.discard(sock)
+                loop.remove_reader(sock)
+                sock.close()
+            for conversation in tuple(mine):
+                conversation.cancel()
+
+        return close
+
+    async def close(self) -> None:
+        """End every run that is being served, and wait for its end."""
+        for sock in tuple(self._ports):
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+        self._ports.clear()
+        waiting = tuple(self._conversations)
+        for conversation in waiting:
+            conversation.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    def _accept(self, sock: socket.socket, caller: Caller, uid: int | None, mine: set[asyncio.Task[None]]) -> None:
+        try:
+            peer, _ = sock.accept()
+        except OSError:
+            return
+        limit = RUNS if isinstance(caller, Operator) else RUNS_OF_A_RUN
+        if len(mine) >= limit or len(self._conversations) >= RUNS or (uid is not None and _uid(peer) != uid):
+            peer.close()
+            return
+        peer.setblocking(False)
+        conversation = asyncio.create_task(self._converse(peer, caller))
+        for kept in (mine, self._conversations):
+            kept.add(conversation)
+            conversation.add_done_callback(kept.discard)
+
+    # -- one launcher -------------------------------------------------------------------------------------------
+
+    async def _converse(self, peer: socket.socket, caller: Caller) -> None:
+        with peer:
+            try:
+                await self._run(peer, caller)
+            except RemitError as error:
+                await handover.send_async(peer, handover.problem(error))
+            except Exception:  # noqa: BLE001 - whatever it was, the launcher gets an answer and the others go on
+                _LOG.exception("a hand-over failed")
+                await handover.send_async(peer, handover.problem(RemitError()))
+
+    async def _run(self, peer: socket.socket, caller: Caller) -> None:
+        request = await _asked(peer)
+        place = _place_of(request, self._posture_of(caller))
+        authority = await self._authority(caller, request, place.posture)
+        report: Report | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                await self._serve(peer, authority, place, stack)
+                await _until_end(peer)
+        finally:
+            if authority.ends is not None:
+                report = await asyncio.shield(authority.ends())
+        await handover.send_async(peer, _ended(report))
+
+    async def _serve(self, peer: socket.socket, authority: _Authority, place: _Place, stack: AsyncExitStack) -> None:
+        outfit = self._edges.outfit(authority.grant, place.folder, private=place.isolation == "namespace")
+        wanted = [listener.wire() for listener in outfit.listeners]
+        await handover.send_async(peer, {"task": authority.task.id, "grant": authority.grant.id, "listeners": wanted})
+        sockets = await _bound(peer, outfit.listeners)
+        try:
+            places = {item.name: _place(item, sock) for item, sock in zip(outfit.listeners, sockets, strict=True)}
+        except BaseException:
+            _close(sockets)
+            raise
+        run = Run(authority.task.id, authority.grant.id, outfit, places)
+        for listener in outfit.listeners:
+            stack.callback(await self._start(run, listener, sockets.pop(0)))
+        await handover.send_async(peer, {"ready": True, "environment": dict(self._edges.variables(run))})
+
+    async def _start(self, run: Run, listener: Listener, sock: socket.socket) -> Close:
+        if listener.kind == "launch":
+            return self.listen(sock, run.holder)
+        return await self._edges.serve(run, listener, sock)
+
+    # -- authority ----------------------------------------------------------------------------------------------
+
+    async def _authority(self, caller: Caller, request: Message, posture: Posture) -> _Authority:
+        match request:
+            case {"open": dict(wish)}:
+                return await self._open(caller, wish, posture)
+            case {"delegate": dict(wish)}:
+                return await self._delegate(caller, wish, posture)
+            case {"grant": str(grant_id)}:
+                return self._attach(caller, grant_id)
+        raise InvalidRequestError("a launch names one of `open`, `delegate` and `grant`")
+
+    async def _open(self, caller: Caller, wish: Mapping[str, object], posture: Posture) -> _Authority:
+        if not isinstance(caller, Operator):
+            raise DeniedError("a run cannot open a task", help="delegate from its own grant")
+        purpose = wish.get("purpose")
+        if not isinstance(purpose, str):
+            raise InvalidRequestError("`purpose` is missing")
+        grant = await self._broker.open(caller, purpose, _wanted(wish, posture))
+        task = self._broker.task_of(grant.id)
+        return _Authority(grant, task, lambda: self._broker.close(caller, task.id))
+
+    async def _delegate(self, caller: Caller, wish: Mapping[str, object], posture: Posture) -> _Authority:
+        parent = wish.get("parent", caller.grant if isinstance(caller, Holder) else None)
+        if not isinstance(parent, str):
+            raise InvalidRequestError("`parent` is missing")
+        grant = await self._broker.delegate(caller, parent, _wanted(wish, posture))
+        return _Authority(grant, self._broker.task_of(grant.id), lambda: self._broker.revoke(caller, grant.id))
+
+    def _attach(self, caller: Caller, grant_id: str) -> _Authority:
+        task = self._broker.task_of(grant_id)
+        self._broker.task(caller, task.id)
+        if isinstance(caller, Holder) and not task.within(grant_id, caller.grant):
+            raise NotFoundError
+        return _Authority(self._broker.check(grant_id), task, None)
+
+    def _posture_of(self, caller: Caller) -> Posture | None:
+        return self._broker.check(caller.grant).posture if isinstance(caller, Holder) else None
+
+
+def _uid(peer: socket.socket) -> int:
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(raw)[1])
+
+
+async def _heard(peer: socket.socket) -> tuple[Message, list[int]]:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            heard = await handover.receive_async(peer)
+    except TimeoutError:
+        raise InvalidRequestError("the launcher took too long") from None
+    if heard is None:
+        raise InvalidRequestError("the launcher went away")
+    return heard
+
+
+async def _asked(peer: socket.socket) -> Message:
+    message, descriptors = await _heard(peer)
+    handover.discard(descriptors)
+    return message
+
+
+async def _bound(peer: socket.socket, wanted: Sequence[Listener]) -> list[socket.socket]:
+    """Return the sockets of the wanted listeners, each checked to be what was asked for."""
+    message, descriptors = await _heard(peer)
+    sockets = _sockets(descriptors)
+    if message.get("bound") != [listener.name for listener in wanted] or len(sockets) != len(wanted):
+        _close(sockets)
+        raise InvalidRequestError("other listeners were bound than was asked for")
+    return sockets
+
+
+def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:
+    made: list[socket.socket] = []
+    for descriptor in descriptors:
+        with suppress(OSError):  # not a socket at all: the count will not match
+            made.append(socket.socket(fileno=descriptor))
+            continue
+        handover.discard([descriptor])
+    return made
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    handover.discard([sock.detach() for sock in sockets])
+
+
+def _place(listener: Listener, sock: socket.socket) -> int | str:
+    """Return where a socket listens; it must be the family and kind that its listener has, and on loopback."""
+    inet = listener.path is None
+    kind = socket.SOCK_SEQPACKET if listener.kind == "launch" else socket.SOCK_STREAM
+    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if sock.family != (socket.AF_INET if inet else socket.AF_UNIX) or sock.type != kind or not listening:
+        raise InvalidRequestError(f"`{listener.name}` is not the listener that was asked for")
+    name = sock.getsockname()
+    if inet and name[0] != "127.0.0.1":
+        raise InvalidRequestError(f"`{listener.name}` is not bound to loopback")
+    return int(name[1]) if inet else str(name)
+
+
+async def _until_end(peer: socket.socket) -> None:
+    """Return when the launcher says that its run has ended, or goes away."""
+    while True:
+        heard = await handover.receive_async(peer)
+        if heard is None:
+            return
+        handover.discard(heard[1])
+        if heard[0].get("end") is True:
+            return
+
+
+def _place_of(request: Message, of_caller: Posture | None) -> _Place:
+    """Read where a run is. Its posture is no better than what surrounds its launcher, whatever that one says."""
+    said, folder = request.get("posture"), request.get("folder")
+    isolation = said.get("isolation") if isinstance(said, dict) else None
+    if not isinstance(isolation, str) or isolation not in _ISOLATION:
+        raise InvalidRequestError("`posture` must say how the run is isolated")
+    if not isinstance(folder, str) or not folder.startswith("/") or len(folder) > MAX_FOLDER:
+        raise InvalidRequestError("`folder` must be where the run has its sockets")
+    around = of_caller.isolation if of_caller is not None and of_caller.isolation in _ISOLATION else isolation
+    weaker = min(isolation, around, key=_ISOLATION.index)
+    return _Place(isolation, folder, Posture(isolation=weaker, custody="channel", at_rest="kek-file"))
+
+
+def _wanted(wish: Mapping[str, object], posture: Posture) -> Wanted:
+    """Read what an open or a delegate asks for."""
+    known = {"purpose", "parent", "authorization_details", "ttl", "depth", "fan_out", "exercise", "label"}
+    for name in wish.keys() - known:
+        raise InvalidRequestError(f"`{name}` is not a field of a launch")
+    ttl = wish.get("ttl")
+    exercise, label = wish.get("exercise", True), wish.get("label", "")
+    if not isinstance(exercise, bool) or not isinstance(label, str):
+        raise InvalidRequestError("`exercise` must be true or false, `label` text")
+    return Wanted(
+        scope=scopes.parse(wish.get("authorization_details")),
+        agent="",
+        ttl=None if ttl is None else timedelta(seconds=_count("ttl", ttl)),
+        depth=_count("depth", wish.get("depth", 0)),
+        fan_out=_count("fan_out", wish.get("fan_out", 0)),
+        exercise=exercise,
+        posture=posture,
+        label=label,
+    )
+
+
+def _count(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1_000_000:  # noqa: PLR2004 - any bound
+        raise InvalidRequestError(f"`{name}` must be a whole number")
+    return value
+
+
+def _ended(report: Report | None) -> Message:
+    if report is None:
+        return {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0}
+    outstanding = [
+        {"lease": lease.id, "kind": lease.plan.detail.type, "expires_at": f"{lease.expires_at:%Y-%m-%dT%H:%M:%SZ}"}
+        for lease in report.outstanding
+    ]
+    return {
+        "state": str(report.state),
+        "revoked": report.revoked,
+        "outstanding": outstanding,
+        "residue": report.residue,
+    }

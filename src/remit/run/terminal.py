@@ -1,0 +1,71 @@
+"""The operator's terminal: raw while a command has a fresh one of its own, and as it was afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import termios
+import tty
+
+CHUNK = 65_536
+
+
+class Terminal:
+    """Copies between the operator's terminal and the other end of a run's."""
+
+    def __init__(self, places: tuple[int, ...], other_end: int) -> None:
+        """Join ``places``, those of descriptors 0-2 that are terminals, with ``other_end``; needs ``restore``."""
+        self.keys = 0 if 0 in places else None  # typed keys are read here
+        self.other_end = other_end
+        self._screen = next((place for place in (1, 2) if place in places), 0)
+        self._before: list[int | list[bytes | int]] | None = None
+        self.resize()
+
+    def open(self) -> None:
+        """Pass every key on as it is typed, from now on."""
+        if self.keys is not None:
+            self._before = termios.tcgetattr(0)
+            tty.setraw(0)
+
+    def resize(self) -> None:
+        """Give the run's terminal the size of the operator's."""
+        empty = struct.pack("HHHH", 0, 0, 0, 0)
+        size = fcntl.ioctl(self._screen, termios.TIOCGWINSZ, empty)
+        fcntl.ioctl(self.other_end, termios.TIOCSWINSZ, size)
+
+    def show(self) -> bool:
+        """Copy what the command wrote; False when it has closed its terminal."""
+        try:
+            data = os.read(self.other_end, CHUNK)
+        except OSError as error:
+            if error.errno == errno.EIO:  # Linux says so when the last one closes the other side
+                return False
+            raise
+        write_all(self._screen, data)
+        return bool(data)
+
+    def type(self) -> bool:
+        """Copy what the operator typed; False at end of file."""
+        data = os.read(0, CHUNK)
+        with contextlib.suppress(OSError):  # the command has gone, and its status is on the way
+            write_all(self.other_end, data)
+        return bool(data)
+
+    def restore(self) -> None:
+        """Show what is left, and put the operator's terminal back as it was."""
+        os.set_blocking(self.other_end, False)
+        with contextlib.suppress(BlockingIOError):
+            while self.show():
+                pass
+        if self._before is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, self._before)
+        os.close(self.other_end)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all bytes, however many calls that takes."""
+    while data:
+        data = data[os.write(descriptor, data) :]

@@ -1,0 +1,40 @@
+"""Launch what the first argument describes as JSON, as the command line does; its own environment is the operator's."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path, PurePosixPath
+
+from remit.errors import RemitError
+from remit.run import launcher
+from remit.run.sandbox import Bind
+from remit.run.spec import LaunchSpec
+
+
+def main() -> int:
+    """Return the exit code of the command, or 3 with the error's code and words on stderr."""
+    told = json.loads(sys.argv[1])
+    spec = LaunchSpec(
+        command=tuple(told["command"]),
+        socket=Path(told["socket"]),
+        request=told["request"],
+        cwd=Path.cwd(),
+        environ=dict(os.environ),
+        binds=tuple(Bind(PurePosixPath(path), writable) for path, writable in told.get("binds", [])),
+        env=tuple(told.get("env", ())),
+        hidden=tuple(map(Path, told.get("hidden", ()))),
+        host_net=told.get("host_net", False),
+        unsandboxed=told.get("unsandboxed", False),
+        quiet=told.get("quiet", False),
+    )
+    try:
+        return launcher.main(spec)
+    except RemitError as error:
+        sys.stderr.write(f"{error.code}: {error.detail}\nhelp: {error.help}\n")
+        return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

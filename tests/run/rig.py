@@ -1,0 +1,198 @@
+"""A broker that serves runs, in a thread; its gateway answers every connection with the grant that it stands for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import remit
+from remit.broker import Broker
+from remit.core.secret import Secret
+from remit.core.task import Grant
+from remit.ports import Resource
+from remit.run import environment
+from remit.run.environment import Listener, Outfit
+from remit.run.host import LaunchServer, Run
+from tests.broker.world import OPERATOR, World, details, search, warehouse
+
+HERE = Path(__file__).parent
+PATIENCE = 30
+READ = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
+TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """A provider as the catalog has them."""
+
+    variables: tuple[str, ...] = ("SEARCH_API_KEY",)
+    base_urls: Mapping[str, str] = field(default_factory=lambda: {"SEARCH_BASE_URL": "/v1"})
+    shape: str = "sk-{48}"
+
+
+PROVIDERS: Mapping[str, environment.Provider] = {"generic": Api()}
+
+
+class EchoEdges:
+    """Serves each listener by writing whose it is, and shows which are open."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.open: list[tuple[str, str]] = []
+        self.runs: list[Run] = []
+
+    def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
+        placeholder = lambda shape: f"placeholder-{shape}"  # noqa: E731 - one shape for all
+        return environment.outfit(grant, self._resources(), PROVIDERS, placeholder, folder, private=private)
+
+    def variables(self, run: Run) -> Mapping[str, str]:
+        grant = self.broker.check(run.grant)
+        return environment.variables(grant, self._resources(), PROVIDERS, run.outfit.placeholders, run.places)
+
+    async def serve(self, run: Run, listener: Listener, sock: socket.socket) -> Callable[[], None]:
+        async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError):
+                writer.write(f"{listener.name} {run.grant}\n".encode())
+                await writer.drain()
+            writer.close()
+
+        start = asyncio.start_server if listener.path is None else asyncio.start_unix_server
+        server = await start(answer, sock=sock)
+        mine = (listener.name, run.grant)
+        self.open.append(mine)
+        self.runs.append(run)
+
+        def close() -> None:
+            server.close()
+            self.open.remove(mine)
+
+        return close
+
+    def _resources(self) -> Mapping[str, Resource]:
+        return {resource.name: resource for resource in self.broker.resources()}
+
+
+class House:
+    """The broker in its thread, and everything to look at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "runtime" / "launch.sock"
+        self.world = World(now=datetime.now(UTC))
+        self.loop = asyncio.new_event_loop()
+        self.broker: Broker
+        self.edges: EchoEdges
+        self.server: LaunchServer
+
+    async def start(self) -> None:
+        self.broker = self.world.broker()
+        await self.broker.start()
+        await self.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
+        await self.broker.put_resource(OPERATOR, search(), Secret("api-key"))
+        self.edges = EchoEdges(self.broker)
+        self.server = LaunchServer(self.broker, self.edges)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.bind(str(self.socket))
+        sock.listen()
+        self.server.listen(sock, OPERATOR, os.geteuid())
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the broker's thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait in the broker's thread until something holds."""
+
+        async def wait() -> None:
+            async with asyncio.timeout(PATIENCE):
+                while not condition():
+                    await asyncio.sleep(0.01)
+
+        self.call(wait())
+
+    # -- launching ----------------------------------------------------------------------------------------------
+
+    def told(self, command: list[str], request: Mapping[str, object] | None = None, **more: object) -> str:
+        """Return what ``drive.py`` takes."""
+        return json.dumps(
+            {"command": command, "socket": str(self.socket), "request": request or opening(), **more}
+        )
+
+    def start_run(
+        self, command: list[str], request: Mapping[str, object] | None = None, **more: object
+    ) -> subprocess.Popen[bytes]:
+        """Start a run; ``environ``, ``cwd``, ``stdin``… go to Popen, the rest to the launcher."""
+        popen = {name: more.pop(name) for name in ("stdin", "stdout", "stderr", "cwd", "preexec_fn") if name in more}
+        environ = more.pop("environ", {})
+        assert isinstance(environ, dict)
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "drive.py"), self.told(command, request, **more)],
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), **environ},
+            **{"cwd": self.project, **streams, **popen},
+        )
+
+    def run(
+        self, command: list[str], request: Mapping[str, object] | None = None, **more: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        told = more.pop("input", None)
+        if told is not None:
+            more["stdin"] = subprocess.PIPE
+        with self.start_run(command, request, **more) as process:
+            try:
+                out, err = process.communicate(told.encode() if isinstance(told, str) else None, PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out.decode(), err.decode())
+
+    def python(self, code: str, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run a Python program in a sandbox."""
+        return self.run([sys.executable, "-c", code, *arguments], **more)
+
+    @property
+    def project(self) -> Path:
+        """The working directory of runs."""
+        return self.folder / "project"
+
+
+def opening(*raw: Mapping[str, object], **more: object) -> dict[str, object]:
+    """Return a request that opens a task."""
+    details = list(raw) or [READ, TABLE]
+    wish = {"purpose": "try", "ttl": 600, "depth": 3, "fan_out": 8, "authorization_details": details, **more}
+    return {"open": wish}
+
+
+@contextmanager
+def house(folder: Path) -> Iterator[House]:
+    """Serve runs until the block ends."""
+    built = House(folder)
+    built.project.mkdir()
+    (folder / "home").mkdir()
+    built.socket.parent.mkdir(mode=0o700)
+    thread = threading.Thread(target=built.loop.run_forever)
+    thread.start()
+    try:
+        built.call(built.start())
+        yield built
+        built.call(built.server.close())
+    finally:
+        built.loop.call_soon_threadsafe(built.loop.stop)
+        thread.join(PATIENCE)
+        built.loop.close()
+
+
+__all__ = ["House", "details", "house", "opening", "remit"]
