@@ -24,7 +24,7 @@ class Disk:
         self.place = place
 
     def open(self, kek: bytes = KEK) -> SqliteStore:
-        return SqliteStore(self.place, FileSealer(kek))
+        return SqliteStore(self.place, FileSealer(kek), busy=0.05)
 
     def run(self, work: Callable[[SqliteStore], Awaitable[T]], kek: bytes = KEK) -> T:
         """Open the store, do ``work`` and close it."""

@@ -283,9 +283,7 @@ def test_the_text_of_a_failure_names_no_path_and_no_driver(disk: Disk) -> None:
     assert not any(word in error.detail.lower() for word in ("sqlite", str(disk.place), "i/o", "error"))
 
 
-def test_a_database_locked_by_another_program_refuses_and_recovers(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remit.stores.sqlite_rows.BUSY", 0.05)
-
+def test_a_database_locked_by_another_program_refuses_and_recovers(disk: Disk) -> None:
     async def locked(store: SqliteStore) -> None:
         await store.commit([], [event()])
         other = sqlite3.connect(disk.place / "remit.db", isolation_level=None)

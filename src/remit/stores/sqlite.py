@@ -30,6 +30,7 @@ from remit.stores.ledger import Group, Ledger, Sealed
 from remit.stores.sqlite_rows import SQL, SqliteRows, connect, meaning, migrate, single, translated
 from remit.stores.tags import Tags
 
+BUSY = 2.0  # seconds to wait for another program's lock before giving up
 GROUP = 1_024  # commits that share one transaction at most
 CHUNK = 128  # audit entries in one INSERT at most
 
@@ -49,8 +50,8 @@ _Outcome = tuple[_Request, Exception | None]
 class SqliteStore:
     """The embedded store."""
 
-    def __init__(self, directory: Path, sealer: Sealer) -> None:
-        """Open the state in ``directory``, making it if there is none.
+    def __init__(self, directory: Path, sealer: Sealer, *, busy: float = BUSY) -> None:
+        """Open the state in ``directory``, making it if there is none; wait ``busy`` seconds for a lock of others.
 
         UnavailableError when another process serves it or the medium fails; IntegrityError when modes are too loose,
         or when what is stored does not verify.
@@ -58,18 +59,18 @@ class SqliteStore:
         private.make_directory(directory)
         self._lock = private.lock(directory / "lock")
         try:
-            self._open(directory / "remit.db", Tags(sealer.mac))
+            self._open(directory / "remit.db", Tags(sealer.mac), busy)
         except BaseException:
             os.close(self._lock)
             raise
 
-    def _open(self, path: Path, tags: Tags) -> None:
+    def _open(self, path: Path, tags: Tags, busy: float) -> None:
         private.make_file(path)
         with translated():
-            writing = connect(path)
+            writing = connect(path, busy)
             try:
                 self._writer = _Writer(writing, tags)
-                self._reading = connect(path)
+                self._reading = connect(path, busy)
                 self._reading.execute("PRAGMA query_only = ON")
             except BaseException:
                 writing.close()

@@ -14,7 +14,6 @@ from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableE
 from remit.stores.tags import Key, Part, Tags, Top, Values, edited
 
 APPLICATION_ID = 0x72656D74  # "remt"
-BUSY = 2.0  # seconds to wait for somebody else's lock before giving up
 WAL_PAGES = 4_000  # pages in the log before they are moved into the database
 SINGLE_KINDS = ("spends", "resources", "secrets", "burns")
 
@@ -58,9 +57,9 @@ def meaning(error: sqlite3.Error) -> RemitError:
     return found
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a connection that makes every commit durable before it returns."""
-    connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+def connect(path: Path, busy: float) -> sqlite3.Connection:
+    """Open a connection that makes every commit durable before it returns, and waits ``busy`` seconds for a lock."""
+    connection = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
     for pragma in (
         "journal_mode = WAL",
         "synchronous = FULL",
