@@ -9,7 +9,7 @@ import sys
 
 import uvloop
 
-from remit.compose.foreground import serve
+from remit.compose.up import serve
 from remit.compose.settings import load
 from remit.errors import RemitError
 

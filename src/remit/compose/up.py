@@ -26,19 +26,10 @@ async def serve(settings: Settings, ready: Callable[[], None], *, idle: float | 
         await until_stopped(edges, idle)
 
 
-def up(settings: Settings) -> int:
-    """Serve in the foreground (``remit up``), saying on standard error where."""
+def up(settings: Settings, ready: Callable[[], None]) -> None:
+    """Serve in the foreground (``remit up``); call ``ready`` when everything listens."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, lambda: _say(settings)))
-    return 0
-
-
-def _say(settings: Settings) -> None:
-    for name, address in (("api", settings.api), ("gateway", settings.gateway)):
-        if address is not None:
-            sys.stderr.write(f"{name:<8} http://{address[0]}:{address[1]}\n")
-    sys.stderr.write(f"{'control':<8} {settings.places.control}\nready; stop with Ctrl-C\n")
-    sys.stderr.flush()
+        runner.run(serve(settings, ready))
 
 
 def log_to(settings: Settings) -> None:
