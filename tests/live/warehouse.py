@@ -31,6 +31,14 @@ CREATE TABLE sales.orders (id int, item text);
 """
 
 
+_DESCENDANTS = """
+WITH RECURSIVE made (oid, level) AS (
+  SELECT oid, 0 FROM pg_roles WHERE rolname = %s
+  UNION SELECT m.roleid, made.level + 1 FROM made JOIN pg_auth_members m ON m.member = made.oid AND m.admin_option
+) SELECT rolname FROM made JOIN pg_roles USING (oid) GROUP BY rolname ORDER BY max(level) DESC
+"""
+
+
 def now() -> datetime:
     """Return the time."""
     return datetime.now(UTC)
@@ -148,9 +156,9 @@ def warehouse() -> Iterator[Warehouse]:
 
 def _demolish(made: Warehouse) -> None:
     with made.admin("postgres") as admin:
+        mine = admin.execute(_DESCENDANTS, (made.login,)).fetchall()
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(made.name)))
-        everyone = r"SELECT rolname FROM pg_roles WHERE rolname LIKE 'remit\_%' ORDER BY rolname LIKE 'remit\_m%'"
-        for (role,) in [*admin.execute(everyone.encode()), (made.login,)]:
+        for (role,) in mine:
             named = sql.Identifier(str(role))
             admin.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(named))
             admin.execute(sql.SQL("DROP ROLE {}").format(named))

@@ -46,12 +46,19 @@ SELECT encode(sha256(convert_to(string_agg(line, E'\\n' ORDER BY line COLLATE "C
   UNION SELECT concat_ws(' ', 'database', a.privilege_type)
     FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
     WHERE d.datname = current_database() AND (a.grantee = $1 OR a.grantee = 0 AND a.privilege_type = 'CONNECT')
+  UNION SELECT concat_ws(' ', 'elsewhere', s.dbid, s.classid, s.objid)
+    FROM pg_shdepend s, (SELECT oid FROM pg_database WHERE datname = current_database()) AS here
+    WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1
+      AND NOT (s.dbid = here.oid AND s.classid = 'pg_class'::regclass AND s.objid = ANY ($2))
+      AND NOT (s.dbid = here.oid AND s.classid = 'pg_namespace'::regclass AND s.objid = ANY ($3))
+      AND NOT (s.dbid = 0 AND s.classid = 'pg_database'::regclass AND s.objid = here.oid)
 ) AS powers
 """
 
 # relkind: table, partitioned table, view, materialised view, foreign table
 _RESOLVE = """
-SELECT c.oid AS table, n.oid AS namespace, format('%I.%I', n.nspname, c.relname) AS sql, quote_ident(n.nspname) AS home,
+SELECT c.oid AS table, n.oid AS namespace, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS sql,
+  quote_ident(n.nspname) AS home,
   session_user::regrole::oid AS login, (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
   (SELECT coalesce(array_agg(ARRAY[attname::text, quote_ident(attname)]), '{}') FROM pg_attribute
    WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) AS columns
@@ -69,15 +76,6 @@ SELECT
   (SELECT coalesce(array_agg(DISTINCT n.oid), '{}')
    FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
    WHERE n.oid = ANY ($1) AND a.grantee = 0 AND a.privilege_type = 'USAGE') AS usage
-"""
-
-# What a role may do or owns outside the given tables and schemas, in any database.
-_ELSEWHERE = """
-SELECT count(*) FROM pg_shdepend
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1 AND classid <> 'pg_auth_members'::regclass
-  AND NOT (classid = 'pg_class'::regclass AND objid = ANY ($2))
-  AND NOT (classid = 'pg_namespace'::regclass AND objid = ANY ($3))
-  AND NOT (classid = 'pg_database'::regclass AND objid = $4)
 """
 
 # Bundles of this database and login that no lease has joined. Makers have, as administrators; so has the login.
@@ -152,7 +150,6 @@ class _Found:
 
     name: str
     places: tuple[_Place, ...]
-    database: int
 
     @property
     def tables(self) -> list[int]:
@@ -165,8 +162,8 @@ class _Found:
 
 async def ensure(connection: Connection, detail: Detail) -> Bundle:
     """Make or mend the bundle of ``detail``; in a transaction. EngineRefusedError when it cannot be as planned."""
+    await connection.execute(LOCK)  # before all else: what a transaction has read already, its caches may keep
     found = await _resolve(connection, lower(detail))
-    await connection.execute(LOCK)
     digest = _expected(found)
     oid = await connection.fetchval("SELECT oid FROM pg_roles WHERE rolname = $1", found.name)
     if oid is None:
@@ -174,9 +171,9 @@ async def ensure(connection: Connection, detail: Detail) -> Bundle:
         await connection.execute(f"SET LOCAL createrole_self_grant = 'set, inherit'; {make}")
         oid = await connection.fetchval("SELECT oid FROM pg_roles WHERE rolname = $1", found.name)
     bundle = Bundle(found.name, oid, tuple(found.tables), tuple(found.schemas), digest)
-    if not await _holds(connection, bundle, found):
+    if not await _holds(connection, bundle):
         await _mend(connection, found)
-        if not await _holds(connection, bundle, found):
+        if not await _holds(connection, bundle):
             raise EngineRefusedError(
                 "the broker's login may not grant what was asked for, or the bundle role was changed by others",
                 help="check the resource: `remit resource check`",
@@ -186,8 +183,6 @@ async def ensure(connection: Connection, detail: Detail) -> Bundle:
 
 async def drop_idle(connection: Connection) -> None:
     """Drop the bundles that no lease has joined; in a transaction."""
-    if not await connection.fetch(_IDLE):
-        return
     await connection.execute(LOCK)
     for row in await connection.fetch(_IDLE):
         name = quoted(row["rolname"])
@@ -201,7 +196,7 @@ async def _resolve(connection: Connection, powers: Sequence[Power]) -> _Found:
     powers_by_table = sorted((place.table, place.power.verbs, place.power.columns or ()) for place in places)
     key = json.dumps([first["login"], first["database"], powers_by_table], separators=(",", ":"))
     name = f"remit_b_{first['database']}_{hashlib.sha256(key.encode()).hexdigest()[:40]}"
-    return _Found(name, places, first["database"])
+    return _Found(name, places)
 
 
 def _place(power: Power, row: Record) -> _Place:
@@ -226,10 +221,9 @@ def _expected(found: _Found) -> str:
     return hashlib.sha256("\n".join(sorted(lines, key=str.encode)).encode()).hexdigest()
 
 
-async def _holds(connection: Connection, bundle: Bundle, found: _Found) -> bool:
+async def _holds(connection: Connection, bundle: Bundle) -> bool:
     digest = await connection.fetchval(CHECK, bundle.oid, list(bundle.tables), list(bundle.schemas))
-    args = (bundle.oid, list(bundle.tables), list(bundle.schemas), found.database)
-    return bool(digest == bundle.digest and await connection.fetchval(_ELSEWHERE, *args) == 0)
+    return bool(digest == bundle.digest)
 
 
 async def _mend(connection: Connection, found: _Found) -> None:

@@ -8,6 +8,10 @@ can become it.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from asyncpg import PostgresError
+
 from remit.engines.postgres_link import Connection, quoted
 
 MAKER_LOCKS = 0x72656D6D  # "remm": advisory locks that say a maker is in use, by its key
@@ -31,11 +35,12 @@ async def maker_name(connection: Connection, key: int) -> str:
 
 
 async def drop_empty(connection: Connection, maker: str | None = None) -> None:
-    """Drop the makers (or that one) that have no leases and that no lane is using."""
+    """Drop the makers (or that one) that have no leases and that no lane is using; leave what others just touched."""
     own = await connection.fetchval(_OWN)
     for row in await connection.fetch(_EMPTY, f"{own.replace('_', '!_')}!_%", maker):
         name = row["rolname"]
         key = int(name.rpartition("_")[2], 16)
-        async with connection.transaction():
-            if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", MAKER_LOCKS, key):
-                await connection.execute(f"DROP ROLE {quoted(name)}")
+        with suppress(PostgresError):
+            async with connection.transaction():
+                if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", MAKER_LOCKS, key):
+                    await connection.execute(f"DROP ROLE IF EXISTS {quoted(name)}")
