@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import socket
+import struct
+from collections.abc import Callable
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from remit.engines import postgres_close
+from remit.errors import EngineError
+from remit.ports import Issued
+from remit.testing.postgres_server import PostgresServer
+from tests.live import warehouse as warehouses
+from tests.live.warehouse import Warehouse, dsn, issue, may, warehouse
+
+pytestmark = pytest.mark.live
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+
+# -- sessions -------------------------------------------------------------------------------------------------------
+
+
+def _idle(_: Connection) -> None:
+    """A session that waits."""
+
+
+def _in_transaction(connection: Connection) -> None:
+    connection.execute("BEGIN; SELECT * FROM sales.revenue")
+
+
+def _failed_transaction(connection: Connection) -> None:
+    with pytest.raises(psycopg.Error):
+        connection.execute("BEGIN; SELECT * FROM nothing")
+
+
+def _cursor(connection: Connection) -> None:
+    connection.execute("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT * FROM sales.revenue; COMMIT; FETCH 1 FROM c")
+
+
+def _listening(connection: Connection) -> None:
+    connection.execute("LISTEN news")
+
+
+def _prepared_statement(connection: Connection) -> None:
+    connection.execute("PREPARE s AS SELECT * FROM sales.revenue")
+
+
+def _advisory_lock(connection: Connection) -> None:
+    connection.execute("SELECT pg_advisory_lock(7)")
+
+
+OPENINGS: list[Callable[[Connection], None]] = [
+    _idle,
+    _in_transaction,
+    _failed_transaction,
+    _cursor,
+    _listening,
+    _prepared_statement,
+    _advisory_lock,
+]
+
+
+@pytest.mark.parametrize("opening", OPENINGS, ids=lambda opening: opening.__name__)
+def test_no_session_survives_revoke_whatever_it_is_doing(opening: Callable[[Connection], None]) -> None:
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plan, issued = await issue(engine, shop.detail())
+            with psycopg.connect(dsn(issued), autocommit=True) as connection:
+                opening(connection)
+                await engine.revoke(plan, None)
+                assert shop.sessions(plan.name) == 0
+                with pytest.raises(psycopg.OperationalError):
+                    connection.execute("SELECT * FROM sales.revenue")
+            assert not may(issued, "SELECT 1")
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+def test_a_running_query_is_cut() -> None:
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plan, issued = await issue(engine, shop.detail())
+            async with await psycopg.AsyncConnection.connect(dsn(issued)) as connection:
+                query = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+                while shop.sessions(plan.name) == 0:
+                    await asyncio.sleep(0)
+                await engine.revoke(plan, None)
+                with pytest.raises(psycopg.OperationalError):
+                    await query
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+def test_all_sessions_of_a_lease_are_cut_and_nobody_elses() -> None:
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plan, issued = await issue(engine, shop.detail())
+            _, other = await issue(engine, shop.detail())
+            mine = [psycopg.connect(dsn(issued)) for _ in range(10)]
+            with pytest.raises(psycopg.OperationalError):
+                psycopg.connect(dsn(issued))  # the connection limit
+            with psycopg.connect(dsn(other)) as theirs:
+                await engine.revoke(plan, None)
+                theirs.execute("SELECT * FROM sales.revenue")
+            assert shop.sessions(plan.name) == 0
+            for connection in mine:
+                connection.close()
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+def test_a_prepared_transaction_is_rolled_back() -> None:
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plan, issued = await issue(engine, shop.detail(actions=["select", "insert"]))
+            gid = "it's \"mine\"; DROP TABLE sales.cost"
+            with psycopg.connect(dsn(issued), autocommit=True) as connection:
+                connection.execute("BEGIN; INSERT INTO sales.revenue VALUES ('late')")
+                connection.execute(sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(gid)))
+            await engine.revoke(plan, None)
+            with shop.admin() as admin:
+                assert admin.execute("SELECT * FROM pg_prepared_xacts").fetchall() == []
+                assert admin.execute("SELECT * FROM sales.revenue WHERE quarter = 'late'").fetchall() == []
+                assert admin.execute("SELECT * FROM sales.cost").fetchall() == []
+            assert await engine.clean([plan]) == {plan.name}
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+def _storm(dsns: list[str], round_: Synchronized[int], ready: Event, stop: Event) -> None:
+    """Connect as fast as possible, and hold on to what came in."""
+    held: list[psycopg.Connection[tuple[object, ...]]] = []
+    ready.set()
+    while not stop.is_set():
+        try:
+            held.append(psycopg.connect(dsns[round_.value], connect_timeout=5))
+        except psycopg.Error:
+            for connection in held:
+                connection.close()
+            held.clear()
+
+
+@pytest.mark.slow
+def test_no_session_survives_a_reconnect_storm_during_revoke_in_250_rounds() -> None:
+    rounds = 250
+    spawn = multiprocessing.get_context("spawn")
+
+    async def run(shop: Warehouse) -> tuple[int, int]:
+        async with shop.engine() as engine:
+            made = await asyncio.gather(*(issue(engine, shop.detail()) for _ in range(rounds)))
+            at, stop = spawn.Value("i", 0), spawn.Event()
+            readies = [spawn.Event() for _ in range(3)]
+            dsns = [dsn(issued) for _, issued in made]
+            storms = [spawn.Process(target=_storm, args=(dsns, at, ready, stop), daemon=True) for ready in readies]
+            for storm in storms:
+                storm.start()
+            for ready in readies:
+                assert ready.wait(30)
+            oids = _oids(shop)
+            survivors = stormed = 0
+            with shop.admin() as admin:
+                for number, (plan, _) in enumerate(made):
+                    at.value = number
+                    while not _inside(admin, oids[plan.name]):
+                        await asyncio.sleep(0)
+                    stormed += 1
+                    await engine.revoke(plan, None)
+                    survivors += _inside(admin, oids[plan.name])
+            stop.set()
+            for storm in storms:
+                storm.join(10)
+            with shop.admin() as admin:
+                survivors += sum(_inside(admin, oid) for oid in oids.values())
+            return stormed, survivors
+
+    with warehouse() as shop:
+        assert asyncio.run(run(shop)) == (rounds, 0)
+
+
+def _oids(shop: Warehouse) -> dict[str, int]:
+    with shop.admin() as admin:
+        rows = admin.execute(r"SELECT rolname, oid FROM pg_roles WHERE rolname LIKE 'remit\_lse\_%'")
+        return {str(name): int(str(oid)) for name, oid in rows}
+
+
+def _inside(admin: Connection, oid: int) -> int:
+    """Count the sessions of a role, starting ones of nobody yet not included."""
+    row = admin.execute("SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s", (oid,)).fetchone()
+    return int(str(row[0])) if row else 0
+
+
+def test_a_client_that_stalls_in_the_handshake_is_not_waited_for_when_the_login_may_see_it() -> None:
+    async def run(shop: Warehouse) -> None:
+        with shop.admin() as admin:
+            admin.execute(sql.SQL("GRANT pg_read_all_stats TO {}").format(sql.Identifier(shop.login)))
+        async with shop.engine() as engine:
+            plan, issued = await issue(engine, shop.detail())
+            with _stalled(shop, plan.name):
+                started = warehouses.now()
+                await engine.revoke(plan, None)
+                assert (warehouses.now() - started).total_seconds() < 2
+            assert not may(issued, "SELECT 1")
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+def test_a_client_that_stalls_unseen_delays_the_answer_and_never_the_end_of_authority(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgres_close, "WAIT_SECONDS", 0.3)
+
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plan, issued = await issue(engine, shop.detail())
+            with _stalled(shop, plan.name):
+                with pytest.raises(EngineError):
+                    await engine.revoke(plan, None)
+                assert not may(issued, "SELECT 1")
+                assert await engine.revoke_many([plan]) == frozenset()
+            await engine.revoke(plan, None)
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+def _stalled(shop: Warehouse, role: str) -> socket.socket:
+    """Start a session as ``role`` and go silent when the server asks for the proof."""
+    client = socket.create_connection(("127.0.0.1", shop.server.port))
+    body = struct.pack("!I", 196608) + f"user\0{role}\0database\0{shop.name}\0\0".encode()
+    client.sendall(struct.pack("!I", len(body) + 4) + body)
+    assert client.recv(1) == b"R"  # authentication is asked for: the backend is in its first transaction
+    return client
+
+
+# -- cleaning -------------------------------------------------------------------------------------------------------
+
+
+def test_a_role_that_owns_something_in_another_database_is_residue_and_holds_up_nobody() -> None:
+    async def run(shop: Warehouse, other: Warehouse) -> None:
+        async with shop.engine() as engine:
+            made = await asyncio.gather(*(issue(engine, shop.detail()) for _ in range(200)))
+            plans = [plan for plan, _ in made]
+            poisoned = plans[77]
+            with other.admin() as admin:
+                role = sql.Identifier(poisoned.name)
+                admin.execute(sql.SQL("CREATE TABLE public.mine (a int); ALTER TABLE public.mine OWNER TO {}").format(role))
+                login = sql.Identifier(other.name)
+                admin.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(login))
+            names = {plan.name for plan in plans}
+            assert await engine.revoke_many(plans) == names
+            assert await engine.clean(plans) == names - {poisoned.name}
+            assert not may(made[77][1], "SELECT 1")
+            with other.admin() as admin:
+                admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO PUBLIC").format(sql.Identifier(other.name)))
+            assert await engine.clean([poisoned]) == {poisoned.name}
+            with other.admin() as admin:
+                assert admin.execute("SELECT to_regclass('public.mine')").fetchone() == (None,)
+        assert shop.roles() == set()
+
+    with warehouse() as other, warehouse() as shop:
+        asyncio.run(run(shop, other))
+
+
+def test_what_a_lease_made_is_dropped_with_it() -> None:
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plan, issued = await issue(engine, shop.detail())
+            assert may(issued, "SELECT lo_create(0)")  # PostgreSQL lets everybody
+            with shop.admin() as admin:
+                assert len(admin.execute("SELECT FROM pg_largeobject_metadata").fetchall()) == 1
+            await engine.revoke(plan, None)
+            assert await engine.clean([plan]) == {plan.name}
+            with shop.admin() as admin:
+                assert admin.execute("SELECT FROM pg_largeobject_metadata").fetchall() == []
+        assert shop.roles() == set()
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+def test_what_others_built_upon_is_left_standing_as_residue() -> None:
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plan, _ = await issue(engine, shop.detail())
+            await engine.revoke(plan, None)
+            with shop.admin() as admin:
+                role = sql.Identifier(plan.name)
+                admin.execute("CREATE TABLE sales.made (a int); CREATE VIEW sales.over AS SELECT * FROM sales.made")
+                admin.execute(sql.SQL("ALTER TABLE sales.made OWNER TO {}").format(role))
+            assert await engine.clean([plan]) == frozenset()
+            with shop.admin() as admin:
+                admin.execute("SELECT * FROM sales.over")
+                admin.execute("DROP VIEW sales.over")
+            assert await engine.clean([plan]) == {plan.name}
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+def test_a_role_that_the_login_may_not_touch_does_not_hold_up_the_others() -> None:
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            made = [await issue(engine, shop.detail()) for _ in range(5)]
+            plans = [plan for plan, _ in made]
+            stranger = plans[2]
+            with shop.admin() as admin:
+                role = sql.Identifier(stranger.name)
+                admin.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(role))
+            names = {plan.name for plan in plans}
+            assert await engine.revoke_many(plans) == names - {stranger.name}
+            assert [may(issued, "SELECT 1") for _, issued in made] == [False, False, True, False, False]
+            with pytest.raises(EngineError):
+                await engine.revoke(stranger, None)
+            assert await engine.clean(plans) == names - {stranger.name}
+            with shop.admin() as admin:
+                admin.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER").format(role))
+            assert await engine.revoke_many(plans) == names
+            assert await engine.clean(plans) == names
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+# -- durability -----------------------------------------------------------------------------------------------------
+
+
+def test_an_answered_revoke_is_there_after_a_crash_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(shop: Warehouse) -> list[tuple[str, Issued]]:
+        async with shop.engine() as engine:
+            made = [await issue(engine, shop.detail()) for _ in range(20)]
+            for plan, _ in made:
+                await engine.revoke(plan, None)
+            server.kill()
+            server.launch()
+            return [(plan.name, issued) for plan, issued in made]
+
+    with PostgresServer(durable=True) as server:
+        monkeypatch.setattr(warehouses, "server", lambda: server)
+        with warehouse() as shop:
+            made = asyncio.run(run(shop))
+            with shop.admin() as admin:
+                can = admin.execute(r"SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname LIKE 'remit\_%'")
+                assert can.fetchall() == []
+            assert not any(may(issued, "SELECT 1") for _, issued in made)
