@@ -1,0 +1,220 @@
+"""Reading the table of providers: every key known, every value of its shape, nothing guessed."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from remit.core.scope import check_path, path_le
+from remit.errors import InvalidRequestError
+
+ALPHABETS: Mapping[str, str] = MappingProxyType(
+    {
+        "digit": "0123456789",
+        "hex": "0123456789abcdef",
+        "alphanumeric": "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+        "base64url": "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
+    }
+)
+MIN_ENTROPY = 128  # bits of a placeholder
+
+_REQUIRED = frozenset({"title", "header", "format", "shape"})
+_OPTIONAL = frozenset(
+    {"destination", "hosts", "accepts", "variables", "base", "arguments", "headers", "mints", "rotate"}
+)
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}")
+_METHOD = re.compile(r"[A-Z]{1,20}|\*")
+_RANDOM = re.compile(r"<([a-z0-9]+):([1-9][0-9]{0,2})>")
+_LITERAL = re.compile(r"[A-Za-z0-9_-]*")
+_FORMAT = re.compile(r"(?:[A-Za-z]+ )?\{\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A header that holds a key, and its value with ``{}`` for the key."""
+
+    header: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The environment variable of a base URL, and its value with ``{}`` for the resource's URL at the gateway."""
+
+    variable: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A kind of request: a method, or ``*`` for each, and a path pattern of ``core.scope``."""
+
+    method: str
+    path: str
+
+    def includes(self, method: str, path: str) -> bool:
+        """Whether a request, or all that a pattern stands for, is this operation."""
+        return self.method in {"*", method} and path_le(path, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a key's shape: literal text, or ``count`` random characters of ``alphabet``."""
+
+    text: str = ""
+    alphabet: str = ""
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider. Empty ``hosts``, None ``destination`` and ``base``: not known, or there is none."""
+
+    name: str
+    title: str
+    header: str
+    format: str
+    shape: tuple[Part, ...]
+    destination: str | None = None
+    hosts: tuple[str, ...] = ()
+    accepts: tuple[Position, ...] = ()
+    variables: tuple[str, ...] = ()
+    base: Base | None = None
+    arguments: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    mints: tuple[Operation, ...] = ()
+    rotate: str | None = None
+
+    def positions(self) -> tuple[Position, ...]:
+        """Return every place where a placeholder is swapped, the real key's own first."""
+        return (Position(self.header, self.format), *self.accepts)
+
+
+def read(text: str) -> Mapping[str, Provider]:
+    """Return the providers of a TOML text by name, or raise InvalidRequestError saying which key is wrong."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequestError("the catalog is not TOML") from error
+    return MappingProxyType({name: _provider(name, table) for name, table in tables.items()})
+
+
+def _provider(name: str, table: object) -> Provider:
+    if not _NAME.fullmatch(name) or not isinstance(table, dict):
+        raise InvalidRequestError(f"`{name}` is not the table of a provider")
+    unknown = table.keys() - _REQUIRED - _OPTIONAL
+    missing = _REQUIRED - table.keys()
+    if unknown or missing:
+        word, keys = ("unknown", unknown) if unknown else ("missing", missing)
+        raise InvalidRequestError(f"`{name}`: {word}: {', '.join(f'`{key}`' for key in sorted(keys))}")
+    where = f"{name}."
+    position = _position(where, {key: table[key] for key in ("header", "format")})
+    return Provider(
+        name=name,
+        title=_text(where + "title", table["title"]),
+        header=position.header,
+        format=position.format,
+        shape=_shape(where + "shape", table["shape"]),
+        destination=_url(where + "destination", table["destination"]) if "destination" in table else None,
+        hosts=_list(where + "hosts", table, _HOST),
+        accepts=tuple(_position(where + "accepts.", item) for item in _items(where + "accepts", table)),
+        variables=_list(where + "variables", table, _VARIABLE),
+        base=_base(where + "base", table["base"]) if "base" in table else None,
+        arguments=_headers(where + "arguments", table),
+        headers=_headers(where + "headers", table),
+        mints=tuple(_operation(where + "mints", item) for item in _items(where + "mints", table)),
+        rotate=_url(where + "rotate", table["rotate"]) if "rotate" in table else None,
+    )
+
+
+def _wrong(where: str, what: str) -> InvalidRequestError:
+    return InvalidRequestError(f"`{where}` {what}")
+
+
+def _text(where: str, value: object, pattern: re.Pattern[str] | None = None) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not value:
+        raise _wrong(where, "must be text")
+    if pattern is not None and not pattern.fullmatch(value):
+        raise _wrong(where, "has an impossible value")
+    return value
+
+
+def _items(where: str, table: Mapping[str, object]) -> list[object]:
+    value = table.get(where.partition(".")[2], [])
+    if not isinstance(value, list):
+        raise _wrong(where, "must be a list")
+    return value
+
+
+def _list(where: str, table: Mapping[str, object], pattern: re.Pattern[str]) -> tuple[str, ...]:
+    found = tuple(_text(where, item, pattern) for item in _items(where, table))
+    if len(set(found)) != len(found):
+        raise _wrong(where, "names something twice")
+    return found
+
+
+def _headers(where: str, table: Mapping[str, object]) -> tuple[str, ...]:
+    found = _list(where, table, _HEADER)
+    if any(name != name.lower() for name in found):
+        raise _wrong(where, "must be in lower case, as header names are compared")
+    return found
+
+
+def _keys(where: str, value: object, keys: set[str]) -> dict[str, object]:
+    if not isinstance(value, dict) or value.keys() != keys:
+        raise _wrong(where, f"must have {' and '.join(f'`{key}`' for key in sorted(keys))}, and nothing else")
+    return value
+
+
+def _position(where: str, value: object) -> Position:
+    table = _keys(where.rstrip("."), value, {"header", "format"})
+    return Position(
+        _text(where + "header", table["header"], _HEADER), _text(where + "format", table["format"], _FORMAT)
+    )
+
+
+def _base(where: str, value: object) -> Base:
+    table = _keys(where, value, {"variable", "value"})
+    text = _text(f"{where}.value", table["value"])
+    if not text.startswith("{}"):
+        raise _wrong(f"{where}.value", "must start with `{}`")
+    return Base(_text(f"{where}.variable", table["variable"], _VARIABLE), text)
+
+
+def _url(where: str, value: object) -> str:
+    text = _text(where, value)
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not _HOST.fullmatch(parts.netloc) or parts.query or parts.fragment:
+        raise _wrong(where, "must be an https URL of a host")
+    return text
+
+
+def _operation(where: str, value: object) -> Operation:
+    method, _, path = _text(where, value).partition(" ")
+    if not _METHOD.fullmatch(method):
+        raise _wrong(where, "must be a method, a space and a path")
+    return Operation(method, check_path(where, path))
+
+
+def _shape(where: str, value: object) -> tuple[Part, ...]:
+    text, parts, at = _text(where, value), [], 0
+    for found in _RANDOM.finditer(text):
+        name, count = found.groups()
+        if name not in ALPHABETS:
+            raise _wrong(where, f"names no alphabet: `{name}`")
+        parts += [Part(text=text[at : found.start()]), Part(alphabet=ALPHABETS[name], count=int(count))]
+        at = found.end()
+    parts.append(Part(text=text[at:]))
+    if any(not _LITERAL.fullmatch(part.text) for part in parts):
+        raise _wrong(where, "may hold letters, digits, `-` and `_` outside of `<alphabet:count>`")
+    if sum(part.count * math.log2(len(part.alphabet) or 1) for part in parts) < MIN_ENTROPY:
+        raise _wrong(where, f"must have {MIN_ENTROPY} random bits, so that nobody guesses a placeholder")
+    return tuple(part for part in parts if part.text or part.count)

@@ -1,0 +1,155 @@
+"""The providers that ship, and what is made of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit import catalog
+from remit.catalog.reading import ALPHABETS, Provider
+from remit.errors import InvalidRequestError
+
+PROVIDERS = catalog.load()
+RANDOM = st.binary(min_size=16, max_size=64)
+KEYS = {
+    "openai": r"sk-proj-[A-Za-z0-9_-]{74}T3BlbkFJ[A-Za-z0-9_-]{74}",
+    "anthropic": r"sk-ant-api03-[A-Za-z0-9_-]{93}AA",
+    "gemini": r"AIza[A-Za-z0-9_-]{35}",
+    "github": r"ghp_[A-Za-z0-9]{36}",
+    "slack": r"xoxb-[0-9]{12}-[0-9]{13}-[A-Za-z0-9]{24}",
+    "generic": r"sk-[A-Za-z0-9]{48}",
+}
+
+
+def test_the_providers_are_those_that_are_documented() -> None:
+    assert PROVIDERS.keys() == KEYS.keys()
+
+
+def test_the_catalog_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        PROVIDERS["evil"] = PROVIDERS["generic"]  # type: ignore[index]
+    with pytest.raises(FrozenInstanceError):
+        PROVIDERS["openai"].header = "X-Evil"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", KEYS)
+@given(random_bytes=RANDOM)
+def test_a_placeholder_looks_like_a_key_of_its_provider(name: str, random_bytes: bytes) -> None:
+    assert re.fullmatch(KEYS[name], catalog.placeholder(PROVIDERS[name], random_bytes))
+
+
+@given(RANDOM)
+def test_the_same_bytes_give_the_same_placeholder(random_bytes: bytes) -> None:
+    made = [catalog.placeholder(PROVIDERS["github"], random_bytes) for _ in range(2)]
+    assert made[0] == made[1]
+
+
+@given(st.sets(RANDOM, min_size=2, max_size=4))
+def test_other_bytes_give_another_placeholder(several: set[bytes]) -> None:
+    assert len({catalog.placeholder(PROVIDERS["gemini"], random_bytes) for random_bytes in several}) == len(several)
+
+
+def test_two_providers_share_no_characters_for_the_same_bytes() -> None:
+    github, generic = (catalog.placeholder(PROVIDERS[name], b"\0" * 32) for name in ("github", "generic"))
+    assert github[4:14] != generic[3:13]
+
+
+def test_every_character_of_the_alphabet_is_drawn() -> None:
+    drawn = "".join(catalog.placeholder(PROVIDERS["openai"], bytes([i]) * 16)[8:82] for i in range(40))
+    assert set(drawn) == set(ALPHABETS["base64url"])
+
+
+def test_too_few_random_bytes_are_refused() -> None:
+    with pytest.raises(ValueError, match="16 random bytes"):
+        catalog.placeholder(PROVIDERS["openai"], b"\0" * 15)
+
+
+ENVIRONMENTS = {
+    "openai": {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://gw/r/v1"},
+    "anthropic": {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "http://gw/r"},
+    "gemini": {"GEMINI_API_KEY": "k", "GOOGLE_API_KEY": "k", "GOOGLE_GEMINI_BASE_URL": "http://gw/r"},
+    "github": {
+        "GITHUB_TOKEN": "k",
+        "GH_TOKEN": "k",
+        "GITHUB_PERSONAL_ACCESS_TOKEN": "k",
+        "GITHUB_API_URL": "http://gw/r",
+    },
+    "slack": {"SLACK_BOT_TOKEN": "k", "SLACK_TOKEN": "k"},
+    "generic": {},
+}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_clients_find_the_placeholder_and_the_gateway_where_they_look(name: str) -> None:
+    assert catalog.environment(PROVIDERS[name], "http://gw/r", "k") == ENVIRONMENTS[name]
+
+
+POSITIONS = {
+    "openai": [("Authorization", "Bearer {}")],
+    "anthropic": [("x-api-key", "{}"), ("Authorization", "Bearer {}")],
+    "gemini": [("x-goog-api-key", "{}"), ("Authorization", "Bearer {}")],
+    "github": [("Authorization", "Bearer {}"), ("Authorization", "token {}")],
+    "slack": [("Authorization", "Bearer {}")],
+    "generic": [("Authorization", "Bearer {}")],
+}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_the_key_goes_into_the_header_of_its_provider(name: str) -> None:
+    assert [(place.header, place.format) for place in PROVIDERS[name].positions()] == POSITIONS[name]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+def test_a_provider_does_not_let_its_key_header_or_an_account_through_as_an_ordinary_header(provider: Provider) -> None:
+    keys = {place.header.lower() for place in provider.positions()}
+    assert keys & {*provider.headers, *provider.arguments} == set()
+    assert set(provider.headers) & set(provider.arguments) == set()
+    assert {*provider.headers} & {"cookie", "host", "authorization", "proxy-authorization"} == set()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+def test_the_destination_is_one_of_the_hosts(provider: Provider) -> None:
+    assert provider.destination is None or provider.destination.removeprefix("https://") in provider.hosts
+
+
+GITHUB = PROVIDERS["github"]
+MINTING = [
+    ("POST", "/user/keys", ["/user/keys"], True),
+    ("POST", "/user/keys", ["/user/*"], False),
+    ("POST", "/user/keys", ["/**"], False),
+    ("POST", "/user/keys", [], False),
+    ("POST", "/user/keys", ["/user/*", "/user/keys"], True),
+    ("GET", "/user/keys", ["/user/*"], True),
+    ("POST", "/repos/acme/app/keys", ["/repos/acme/app/keys"], True),
+    ("POST", "/repos/acme/app/keys", ["/repos/acme/*/keys"], True),
+    ("POST", "/repos/acme/app/keys", ["/repos/acme/app/*"], False),
+    ("POST", "/repos/acme/app/keys", ["/repos/other/app/keys"], False),
+    ("POST", "/repos/acme/app/issues", ["/repos/**"], True),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "patterns", "permitted"), MINTING)
+def test_what_makes_standing_credentials_is_permitted_by_name_only(
+    method: str,
+    path: str,
+    patterns: list[str],
+    permitted: bool,  # noqa: FBT001 - a case
+) -> None:
+    assert catalog.named(GITHUB, method, path, patterns) == permitted
+
+
+def test_an_operation_of_every_method_is_one_whatever_the_method() -> None:
+    slack = PROVIDERS["slack"]
+    assert not catalog.named(slack, "GET", "/api/rtm.connect", ["/api/*"])
+    assert not catalog.named(slack, "POST", "/api/rtm.connect", ["/api/*"])
+
+
+def test_a_provider_is_found_by_its_name_alone() -> None:
+    assert catalog.provider_of("slack") is PROVIDERS["slack"]
+    for name in ("Slack", "", None, ["slack"]):
+        with pytest.raises(InvalidRequestError, match="anthropic, gemini, generic, github, openai, slack"):
+            catalog.provider_of(name)
