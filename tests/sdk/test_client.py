@@ -179,10 +179,7 @@ def test_in_a_run_the_grant_is_named_and_nothing_secret_is_sent(
     seen: list[httpx.Request] = []
     with opened(client, depth=1, fan_out=1) as root:
         entered(monkeypatch, plane, root)
-        with (
-            task("read", grants=["search"]) as inner,
-            httpx.Client(transport=httpx.MockTransport(_noting(seen))) as http,
-        ):
+        with task("read", grants=["search"]) as inner, _noting(seen) as http:
             http.get(inner.url("search") + "/v1/search", auth=inner.auth)
     assert seen[0].headers["remit-grant"] == inner.id
     assert "authorization" not in seen[0].headers

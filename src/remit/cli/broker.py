@@ -9,33 +9,46 @@ from typing import TYPE_CHECKING
 import typer
 
 from remit.cli import options
+from remit.cli.render import emit
 
 if TYPE_CHECKING:
     from remit.compose.settings import Settings
 
 
-def up() -> None:
+def up(json: options.Json = False) -> None:
     """Start the broker and stay in the foreground, until interrupted.
 
     \b
     Examples:
       remit up
+      remit up --json                            (one line, when everything listens)
       REMIT_STATE_DIR=/srv/remit remit up
     """
     from remit.compose.settings import load
     from remit.compose.up import up as serve
 
     settings = load(os.environ)
-    serve(settings, lambda: _ready(settings))
+    serve(settings, lambda: _ready(settings, json))
 
 
-def _ready(settings: Settings) -> None:
+def _ready(settings: Settings, as_json: bool) -> None:
     where = settings.places
+    if as_json:
+        emit({"control": str(where.control), "api": _url(settings.api), "gateway": _url(settings.gateway)})
+        sys.stdout.flush()
+        return
     sys.stderr.write(f"remit is up: control socket {where.control}\n")
     for name, address in (("api", settings.api), ("gateway", settings.gateway)):
         if address is not None:
-            sys.stderr.write(f"  {name} on {address[0]}:{address[1]}\n")
+            sys.stderr.write(f"  {name} on {_url(address)}\n")
     sys.stderr.flush()
+
+
+def _url(address: tuple[str, int] | None) -> str | None:
+    if address is None:
+        return None
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def demo(json: options.Json = False) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typer import Typer
 
 MISUSE = 2
 FAILED = 1
@@ -15,6 +19,22 @@ def main() -> None:
     """Run the command line of this process."""
     sys.path[:] = trusted(sys.path, os.curdir)
     raise SystemExit(run(sys.argv[1:]))
+
+
+def _named(app: Typer, arguments: Sequence[str]) -> str:
+    """Return the longest command that the arguments begin with."""
+    groups = {group.name: group.typer_instance for group in app.registered_groups}
+    words = ["remit"]
+    for word in arguments[:2]:
+        if word in groups:
+            words.append(word)
+            inner = groups[word]
+            groups, app = {}, inner or app
+        elif word in {command.name for command in app.registered_commands}:
+            return " ".join([*words, word])
+        else:
+            break
+    return " ".join(words)
 
 
 def trusted(path: Sequence[str], current: str) -> list[str]:
@@ -46,6 +66,6 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not isinstance(error, wrong):
             raise
-        misused(error, arguments)
+        misused(error, _named(app, arguments))
         return MISUSE
     return code if isinstance(code, int) else 0

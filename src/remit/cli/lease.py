@@ -45,7 +45,9 @@ def issue(
 
 def renew(
     lease: Annotated[str, typer.Argument(metavar="LEASE", help="The lease.")],
-    ttl: Annotated[str, typer.Option("--ttl", metavar="TIME", help="From now on: 90s, 15m, 1h.")],
+    ttl: Annotated[
+        str, typer.Option("--ttl", metavar="TIME", callback=options.duration, help="From now on: 90s, 15m, 1h.")
+    ],
     json: options.Json = False,
 ) -> None:
     """Renew a lease in place, within its grant.

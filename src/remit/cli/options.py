@@ -31,7 +31,22 @@ Details = Annotated[
 GrantId = Annotated[
     str, typer.Option("--grant", "-g", envvar="REMIT_GRANT", metavar="GRANT", help="The grant it comes from.")
 ]
-Ttl = Annotated[str | None, typer.Option("--ttl", metavar="TIME", help="How long at most: 90s, 15m, 1h.")]
+
+
+def duration(text: str | None) -> str | None:
+    """Refuse what is not a duration."""
+    from remit.errors import InvalidRequestError
+    from remit.sdk.detail import seconds
+
+    try:
+        return text if text is None else f"{seconds(text)}s"
+    except InvalidRequestError as error:
+        raise typer.BadParameter(error.detail) from error
+
+
+Ttl = Annotated[
+    str | None, typer.Option("--ttl", metavar="TIME", callback=duration, help="How long at most: 90s, 15m, 1h.")
+]
 Depth = Annotated[int, typer.Option("--depth", min=0, help="How many hops of delegation may follow.")]
 FanOut = Annotated[int, typer.Option("--fan-out", min=0, help="How many live children each grant may have.")]
 Exercise = Annotated[
@@ -78,9 +93,7 @@ def _value(name: str, values: list[str]) -> object:
         return values
     text = ",".join(values)
     if name == "ttl":
-        from remit.sdk.detail import seconds
-
-        return seconds(text)
+        return int((duration(text) or "").removesuffix("s"))
     if name in NUMBERS and text.isascii() and text.isdigit():
         return int(text)
     return loaded(text) if text[:1] in {"{", "["} else text

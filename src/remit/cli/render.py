@@ -53,8 +53,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def safe(value: object) -> str:
     """Return text without control characters: what an agent wrote must not drive a terminal."""
-    text = value if isinstance(value, str) else "-" if value is None else str(value)
+    text = value if isinstance(value, str) else _plain(value)
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def _plain(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case dict() | list():
+            return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+    return str(value)
 
 
 def left(expires_at: str, now: datetime) -> str:
@@ -122,12 +133,12 @@ def complain(error: RemitError) -> None:
         _complaint("note", note)
 
 
-def misused(error: Exception, arguments: Sequence[str]) -> None:
-    """Print what is wrong with a command line."""
-    text = str(getattr(error, "format_message", lambda: str(error))())
+def misused(error: Exception, command: str) -> None:
+    """Print what is wrong with a command line, and whose help says more."""
+    text = str(getattr(error, "format_message", lambda: str(error))()).strip()
+    text = text.removeprefix("Invalid value: ")
     _complaint("error", (text[:1].lower() + text[1:]).rstrip(".") or "this needs a command")
-    named = " ".join(word for word in arguments[:2] if word.isalpha())
-    _complaint("help", f"`remit {named} --help`".replace("  ", " "))
+    _complaint("help", f"`{command} --help`")
 
 
 def _complaint(kind: str, text: str) -> None:
