@@ -74,13 +74,9 @@ class Lease:
     @property
     def recallable(self) -> bool:
         """Whether revoking ends it: not by expiry alone, and not by a receipt that was never seen."""
-        match self.plan.revocation:
-            case Revocation.BY_NAME:
-                return True
-            case Revocation.BY_RECEIPT:
-                return self.receipt is not None
-            case Revocation.BY_EXPIRY:
-                return False
+        if self.plan.revocation is Revocation.BY_RECEIPT:
+            return self.receipt is not None
+        return self.plan.revocation is Revocation.BY_NAME
 
     def settles(self, now: datetime) -> bool:
         """Whether a successful revoke is final now."""
@@ -106,13 +102,9 @@ def standing(lease: Lease) -> bool:
 
 def overdue(lease: Lease, now: datetime) -> bool:
     """Whether a standing lease's time is up."""
-    match lease.state:
-        case LeaseState.ACTIVE:
-            return now >= lease.expires_at
-        case LeaseState.PLANNED:
-            return now >= lease.plan.issue_by
-        case LeaseState.REVOKING | LeaseState.REVOKED:
-            return False
+    if lease.state is LeaseState.ACTIVE:
+        return now >= lease.expires_at
+    return lease.state is LeaseState.PLANNED and now >= lease.plan.issue_by
 
 
 def revoking(lease: Lease) -> Lease:

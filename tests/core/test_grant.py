@@ -1,0 +1,92 @@
+"""Making a grant: never wider than its parent, never later, and within the ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from remit.core import scope
+from remit.core.grant import MAX_DEPTH, MAX_FAN_OUT, MAX_LABEL, MAX_TTL, Grant, Wanted, make_grant
+from remit.errors import AttenuationError, InvalidRequestError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
+NARROW = {**SEARCH, "paths": ["/v1/a"]}
+WIDE = {**SEARCH, "paths": ["/**"]}
+WANTED = Wanted(scope.parse([SEARCH]), "agent", timedelta(minutes=5), depth=2, fan_out=3)
+ROOT = make_grant("grt_1", None, WANTED, NOW)
+
+
+def child(*raw: Mapping[str, object], **more: object) -> Grant:
+    """Make a child of the root."""
+    wanted = Wanted(scope.parse([dict(item) for item in raw or (NARROW,)]), "sub")
+    return make_grant("grt_2", ROOT, replace(wanted, **more), NOW + SECOND)  # type: ignore[arg-type]
+
+
+def test_a_root_has_no_parent_and_ends_after_its_ttl() -> None:
+    assert (ROOT.parent, ROOT.level, ROOT.covers) == (None, 0, ())
+    assert (ROOT.opened_at, ROOT.expires_at) == (NOW, NOW + timedelta(minutes=5))
+    assert (ROOT.depth, ROOT.fan_out, ROOT.revoked, ROOT.exercise) == (2, 3, False, True)
+
+
+def test_a_child_hangs_one_level_below_and_remembers_what_covers_it() -> None:
+    made = child(NARROW, SEARCH)
+    assert (made.parent, made.level, made.covers) == ("grt_1", 1, (0, 0))
+
+
+def test_a_child_without_a_ttl_ends_with_its_parent() -> None:
+    assert child().expires_at == ROOT.expires_at
+
+
+def test_a_child_may_end_with_its_parent_and_no_later() -> None:
+    left = ROOT.expires_at - NOW - SECOND
+    assert child(ttl=left).expires_at == ROOT.expires_at
+    with pytest.raises(AttenuationError, match="ends after the parent"):
+        child(ttl=left + timedelta(microseconds=1))
+
+
+def test_what_is_wider_is_refused_with_all_offending_details() -> None:
+    other = {**SEARCH, "resource": "other"}
+    with pytest.raises(AttenuationError) as caught:
+        child(WIDE, NARROW, other)
+    assert [(d["resource"], d["paths"]) for d in caught.value.offending] == [("search", ["/**"]), ("other", ["/v1/**"])]
+
+
+CEILINGS = {
+    "depth below zero": {"depth": -1},
+    "depth above the ceiling": {"depth": MAX_DEPTH + 1},
+    "fan-out below zero": {"fan_out": -1},
+    "fan-out above the ceiling": {"fan_out": MAX_FAN_OUT + 1},
+    "no time at all": {"ttl": timedelta(0)},
+    "less than no time": {"ttl": -SECOND},
+    "more time than the ceiling": {"ttl": MAX_TTL + timedelta(microseconds=1)},
+    "all the time there is": {"ttl": timedelta.max},
+    "a label of two lines": {"label": "a\nb"},
+    "a label that is too long": {"label": "a" * (MAX_LABEL + 1)},
+}
+
+
+@pytest.mark.parametrize("more", CEILINGS.values(), ids=CEILINGS.keys())
+def test_what_is_beyond_the_ceilings_is_a_bad_request(more: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequestError):
+        make_grant("grt_1", None, replace(WANTED, **more), NOW)  # type: ignore[arg-type]
+
+
+def test_the_ceilings_themselves_are_accepted() -> None:
+    most = replace(WANTED, depth=MAX_DEPTH, fan_out=MAX_FAN_OUT, ttl=MAX_TTL, label="a" * MAX_LABEL)
+    assert make_grant("grt_1", None, most, NOW).expires_at == NOW + MAX_TTL
+
+
+def test_a_grant_keeps_who_holds_it_and_how() -> None:
+    made = child(attested=True, jkt="thumb", label="researcher", exercise=False)
+    assert (made.agent, made.attested, made.jkt, made.label, made.exercise) == (
+        "sub",
+        True,
+        "thumb",
+        "researcher",
+        False,
+    )

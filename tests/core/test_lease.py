@@ -1,0 +1,103 @@
+"""One lease: when it is over, when a revoke is final, and what can truthfully be said meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from remit.core import lease as leases
+from remit.core.lease import Closure, Lease, LeaseState, Plan, Revocation
+from remit.core.scope import Detail
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+INSTANT = timedelta(microseconds=1)
+PLAN = Plan("remit_lse_1", Detail("postgres", "warehouse", ()), {}, NOW + timedelta(seconds=10))
+PLANNED = Lease("lse_1", "grt_1", PLAN, LeaseState.PLANNED, NOW + timedelta(minutes=10))
+ACTIVE = replace(PLANNED, state=LeaseState.ACTIVE, confirmed=True)
+
+
+def of(revocation: Revocation, lease: Lease = ACTIVE, receipt: dict[str, str] | None = None) -> Lease:
+    """Return a lease of another class of revocation."""
+    return replace(lease, plan=replace(PLAN, revocation=revocation), receipt=receipt)
+
+
+def test_a_planned_lease_is_overdue_at_its_issue_by_and_an_active_one_at_its_end() -> None:
+    assert not leases.overdue(PLANNED, PLAN.issue_by - INSTANT)
+    assert leases.overdue(PLANNED, PLAN.issue_by)
+    assert not leases.overdue(ACTIVE, ACTIVE.expires_at - INSTANT)
+    assert leases.overdue(ACTIVE, ACTIVE.expires_at)
+
+
+@pytest.mark.parametrize("state", [LeaseState.REVOKING, LeaseState.REVOKED])
+def test_a_lease_that_is_ending_is_not_overdue(state: LeaseState) -> None:
+    assert not leases.overdue(replace(ACTIVE, state=state), NOW + timedelta(days=1))
+    assert not leases.standing(replace(ACTIVE, state=state))
+
+
+def test_planned_and_active_leases_stand() -> None:
+    assert leases.standing(PLANNED)
+    assert leases.standing(ACTIVE)
+
+
+def test_revoking_makes_a_lease_due_at_once() -> None:
+    tried = replace(ACTIVE, attempts=3, retry_at=NOW)
+    assert leases.revoking(tried) == replace(ACTIVE, state=LeaseState.REVOKING)
+
+
+def test_what_was_never_confirmed_settles_at_its_issue_by_because_an_issue_may_be_in_flight() -> None:
+    assert not PLANNED.settles(PLAN.issue_by - INSTANT)
+    assert PLANNED.settles(PLAN.issue_by)
+    assert leases.settle_at(PLANNED) == PLAN.issue_by
+
+
+def test_what_was_confirmed_settles_at_once() -> None:
+    assert ACTIVE.settles(NOW)
+    assert of(Revocation.BY_RECEIPT, receipt={"id": "1"}).settles(NOW)
+
+
+@pytest.mark.parametrize(
+    "lease", [of(Revocation.BY_EXPIRY), of(Revocation.BY_RECEIPT), of(Revocation.BY_RECEIPT, PLANNED)]
+)
+def test_what_nothing_can_recall_settles_when_it_expires(lease: Lease) -> None:
+    assert not lease.recallable
+    assert not lease.settles(lease.expires_at - INSTANT)
+    assert lease.settles(lease.expires_at)
+    assert leases.settle_at(lease) == lease.expires_at
+
+
+def test_a_name_or_a_receipt_recalls() -> None:
+    assert ACTIVE.recallable
+    assert of(Revocation.BY_RECEIPT, receipt={"id": "1"}).recallable
+
+
+def test_back_off_doubles_up_to_a_cap_and_never_ends() -> None:
+    lease, waits = leases.revoking(ACTIVE), []
+    for _ in range(12):
+        lease = leases.failed(lease, NOW)
+        assert lease.retry_at is not None
+        waits.append((lease.retry_at - NOW).total_seconds())
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+    assert leases.failed(replace(lease, attempts=10**6), NOW).retry_at == NOW + leases.BACK_OFF_CAP
+
+
+def test_a_lease_is_stuck_after_six_failures() -> None:
+    assert not replace(ACTIVE, attempts=5).stuck
+    assert replace(ACTIVE, attempts=6).stuck
+
+
+ENDING = replace(ACTIVE, state=LeaseState.REVOKING)
+SAID = {
+    "nothing is left": ((), Closure.CLOSED),
+    "one was not revoked yet": ((ENDING,), Closure.UNKNOWN),
+    "one only expires": ((of(Revocation.BY_EXPIRY, ENDING),), Closure.PARTIAL),
+    "one has a receipt that was never seen": ((of(Revocation.BY_RECEIPT, ENDING),), Closure.PARTIAL),
+    "one only expires and failed": ((replace(of(Revocation.BY_EXPIRY, ENDING), attempts=1),), Closure.UNKNOWN),
+    "both": ((of(Revocation.BY_EXPIRY, ENDING), ENDING), Closure.UNKNOWN),
+}
+
+
+@pytest.mark.parametrize(("outstanding", "state"), SAID.values(), ids=SAID.keys())
+def test_the_closure_says_what_is_known(outstanding: tuple[Lease, ...], state: Closure) -> None:
+    assert leases.closure(outstanding) is state
