@@ -73,7 +73,7 @@ def broker(folder: Path, api: str = "off", gateway: str = "off") -> Iterator[Hou
     config = Path(env["XDG_CONFIG_HOME"], "remit", "config.toml")
     for made in (config.parent, Path(env["HOME"]), Path(env["TMPDIR"]), folder / "witness"):
         made.mkdir(parents=True, mode=0o700)
-    config.write_text(CONFIG.format(api=api, gateway=gateway, witness=folder / "witness" / "checkpoint"))
+    config.write_text(CONFIG.format(api=api, gateway=gateway, witness=folder / "witness"))
     with (folder / "broker.log").open("wb") as log:
         process = subprocess.Popen([program(), "up"], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     house = House(folder, env, process)

@@ -1,0 +1,87 @@
+"""The reference is complete: what the code has, a page names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from remit import errors
+from remit.cli.app import app
+from remit.compose import settings
+from remit.core import scope
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+SOURCE = ROOT / "src" / "remit"
+
+
+def _page(name: str) -> str:
+    return (DOCS / "reference" / name).read_text(encoding="utf-8")
+
+
+def _errors(kind: type[errors.RemitError]) -> Iterator[type[errors.RemitError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from _errors(child)
+
+
+@pytest.mark.parametrize("kind", list(_errors(errors.RemitError)), ids=lambda kind: kind.code)
+def test_every_error_is_on_the_page_as_it_is(kind: type[errors.RemitError]) -> None:
+    row = f"| `{kind.code}` | {kind.status} | `{kind.oauth}` | `{kind.__name__}` | {kind().detail} |"
+    assert row in _page("errors.md")
+
+
+def _commands() -> Iterator[tuple[str, object]]:
+    waiting: list[tuple[str, object]] = [("remit", typer.main.get_command(app))]
+    while waiting:
+        name, command = waiting.pop()
+        inner = getattr(command, "commands", None)
+        if inner:
+            waiting += [(f"{name} {sub}", child) for sub, child in inner.items()]
+        else:
+            yield name, command
+
+
+COMMANDS = dict(sorted(_commands()))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_each_of_its_options_is_on_the_page(name: str) -> None:
+    found = re.search(rf"^## {re.escape(name)}\n(.*?)(?=^## |\Z)", _page("cli.md"), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    options = [o for p in COMMANDS[name].params for o in (*p.opts, *p.secondary_opts)]  # type: ignore[attr-defined]
+    assert [o for o in options if o.startswith("--") and o != "--help" and f"`{o}`" not in found.group(1)] == []
+
+
+def test_every_setting_is_on_the_page() -> None:
+    names = [f"{section}.{key}" for section, keys in settings._KNOWN.items() for key in keys]
+    assert [name for name in names if f"`{name}`" not in _page("configuration.md")] == []
+
+
+def test_every_field_of_every_detail_type_is_on_the_page() -> None:
+    page = _page("details.md")
+    for kind, fields in scope.TYPES.items():
+        found = re.search(rf"^## {kind}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+        assert found is not None, kind
+        assert [name for name in fields if f"| `{name}` |" not in found.group(1)] == []
+
+
+def _said_events() -> set[str]:
+    pattern = re.compile(r'"((?:task|grant|lease|resource|secret)\.(?!toml)[a-z]+)"')
+    return {name for path in SOURCE.rglob("*.py") for name in pattern.findall(path.read_text(encoding="utf-8"))}
+
+
+def test_every_audit_event_is_on_the_page() -> None:
+    assert [name for name in sorted(_said_events()) if f"| `{name}` |" not in _page("audit.md")] == []
+
+
+def test_every_route_is_on_the_page() -> None:
+    text = (SOURCE / "api" / "app.py").read_text(encoding="utf-8")
+    routes = re.findall(r'Row\("([A-Z]+)", "([^"]+)"', text)
+    assert routes
+    assert [r for r in routes if f"| {r[0]} | `{r[1]}` |" not in _page("http-api.md")] == []
