@@ -126,9 +126,7 @@ class House:
 
     def told(self, command: list[str], request: Mapping[str, object] | None = None, **more: object) -> str:
         """Return what ``drive.py`` takes."""
-        return json.dumps(
-            {"command": command, "socket": str(self.socket), "request": request or opening(), **more}
-        )
+        return json.dumps({"command": command, "socket": str(self.socket), "request": request or opening(), **more})
 
     def start_run(
         self, command: list[str], request: Mapping[str, object] | None = None, **more: object

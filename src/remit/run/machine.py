@@ -52,14 +52,15 @@ def interpreter() -> Path:
     return Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
 
 
-def facts() -> sandbox.Machine:
-    """Read what the sandbox must know of this machine."""
+def facts(socket_folder: Path) -> sandbox.Machine:
+    """Read what the sandbox must know of this machine; ``socket_folder`` is where the broker's sockets are."""
     links = {folder: str(Path(folder).readlink()) for folder in sandbox.SYSTEM if Path(folder).is_symlink()}
     source = Path(remit.__file__).parent
     needed = (Path(sys.base_prefix), Path(sys.prefix), Path(sys.exec_prefix), source)
     kept = {path.resolve() for path in needed} | {path.absolute() for path in needed}
     seen = [path for path in sorted(kept) if not path.is_relative_to("/usr") and len(path.parts) > 1]
-    return sandbox.Machine(os.getuid(), os.getgid(), links, tuple(map(_pure, seen)))
+    nested = socket_folder == Path(sandbox.RUN) and " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
+    return sandbox.Machine(os.getuid(), os.getgid(), links, nested, tuple(map(_pure, seen)))
 
 
 @contextlib.contextmanager
@@ -91,7 +92,7 @@ def _spawn(spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitSta
     files = [passed.enter_context(_memory(text)) for text in _files(spec)]
     passwd, group, hosts, *program = files
     given = sandbox.Descriptors(passwd, group, hosts, *program)
-    options = sandbox.arguments(facts(), room(spec), given)
+    options = sandbox.arguments(facts(spec.socket.parent), room(spec), given)
     listed = passed.enter_context(_memory("\0".join(options).encode() + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
     return _popen(command, (channel, listed, *files), says, Path("/"))

@@ -48,6 +48,7 @@ ETC = (
     "timezone",
 )
 ETC_HOST_NET = ("hosts", "resolv.conf")  # needed only to reach what a network of one's own cannot reach
+PROC = ("acpi", "bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger", "tty")
 RUN = "/run/remit"  # where a run's own sockets are
 UNPRIVILEGED = 1000  # root appears as this uid in a run: uid 0 could not be mapped again in a nested run
 
@@ -62,11 +63,15 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Facts about this machine. ``links`` are system folders that are symbolic links, with their targets."""
+    """Facts about this machine. ``links`` are system folders that are symbolic links, with their targets.
+
+    ``nested``: this is itself a run whose /proc has covers, so that the kernel mounts no fresh one.
+    """
 
     uid: int
     gid: int
     links: Mapping[str, str]
+    nested: bool = False
     interpreter: tuple[Path, ...] = ()  # prefixes and sources that a run's Python needs, read-only
 
 
@@ -115,7 +120,8 @@ def arguments(machine: Machine, room: Room, given: Descriptors) -> list[str]:
         *_namespaces(machine, room.host_net),
         *_system(machine),
         *_etc(room.host_net, given),
-        *("--proc", "/proc", "--dev", "/dev"),
+        *_proc(machine),
+        *("--dev", "/dev"),
         *_empty(room.home),
         *_binds(machine, room),
         *_covers(room),
@@ -165,6 +171,19 @@ def _etc(host_net: bool, given: Descriptors) -> Sequence[str]:  # noqa: FBT001 -
     own = ["--ro-bind-data", str(given.passwd), "/etc/passwd", "--ro-bind-data", str(given.group), "/etc/group"]
     hosts = [] if host_net else ["--ro-bind-data", str(given.hosts), "/etc/hosts"]
     return (*copied, *own, *hosts)
+
+
+def _proc(machine: Machine) -> Sequence[str]:
+    """Show processes, and for root nothing of the kernel that can be written.
+
+    The kernel asks only for uid 0, not for capabilities, before it lets somebody write core_pattern and its kind: as
+    root a run would get out that way. The covers keep a nested run from a fresh /proc; it shares that of the run around
+    it, where it can see other runs' command lines and, being in another user namespace, nothing else of them.
+    """
+    if machine.nested:
+        return ("--bind", "/proc", "/proc")
+    names = PROC if machine.uid == 0 else ()
+    return ("--proc", "/proc", *(o for name in names for o in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")))
 
 
 def _empty(home: Path) -> Sequence[str]:
