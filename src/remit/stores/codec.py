@@ -90,14 +90,14 @@ def _written(row: object) -> bytes:
 def _read(data: bytes) -> dict[str, object]:
     try:
         return _decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise IntegrityError from error
 
 
 def _converted(raw: Mapping[str, object], kind: type[T]) -> T:
     try:
         return msgspec.convert(raw, kind)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise IntegrityError from error
 
 
