@@ -123,7 +123,7 @@ def error_of(answer: httpx.Response) -> RemitError:
         retry_after=_seconds(answer.headers.get("retry-after")),
     )
     instance = _text(document, "instance")
-    if instance:
+    if instance and error.status >= httpx.codes.INTERNAL_SERVER_ERROR:  # the log has more on it
         error.add_note(f"instance: {instance}")
     return error
 

@@ -62,11 +62,13 @@ class _Channel:
 class _Proof:
     """Holds a token and the key it is bound to, and remembers each server's nonce."""
 
-    def __init__(self, token: str, bound_to: verbs.Binding, expires_in: int, gateway: str) -> None:
+    def __init__(
+        self, token: str, bound_to: verbs.Binding, expires_in: int, gateway: str, nonce: str | None = None
+    ) -> None:
         """Sign for the grant of ``token``, which ends in ``expires_in`` seconds."""
         self.key, self.gateway, self.endpoint = bound_to.key, gateway, bound_to.endpoint
         self._token, self._ends = token, self.key.now() + expires_in
-        self._nonces: dict[tuple[str, str | None, int | None], str] = {}
+        self._nonces: dict[tuple[str, str | None, int | None], str] = {origin(gateway): nonce} if nonce else {}
 
     def steps(self, request: Any) -> Steps:
         """Renew the token if it is about to end, then send the request, again if the server names a nonce."""
@@ -99,12 +101,14 @@ class _Proof:
         return refused and nonce != used
 
     def _renew(self, build: Any) -> Steps:
+        """Renew the token; its server and the gateway are one, so a nonce of the one serves at the other."""
         form = {"grant_type": verbs.EXCHANGE, "subject_token": self._token, "subject_token_type": verbs.ACCESS_TOKEN}
         response = yield from self._proven(build("POST", self.endpoint, data=form), None)
         if response.status_code >= httpx.codes.BAD_REQUEST:
             raise error_of(response)
         answer = response.json()
         self._token, self._ends = answer["access_token"], self.key.now() + answer["expires_in"]
+        self._learn(response, origin(self.gateway), None)
 
 
 class _Flows:
@@ -149,7 +153,7 @@ def signer_of(opened: verbs.Opened, gateway: str) -> Steppable:
     """Return what signs for a grant: its token and key, or the channel."""
     if opened.token is None or opened.bound_to is None:
         return _Channel(opened.grant, gateway)
-    return _Proof(opened.token, opened.bound_to, opened.expires_in or 0, gateway)
+    return _Proof(opened.token, opened.bound_to, opened.expires_in or 0, gateway, opened.nonce)
 
 
 def flavour(library: Any, signer: Steppable) -> Any:

@@ -61,6 +61,7 @@ class Opened:
     details: Sequence[Detail]
     token: str | None = field(default=None, repr=False)
     bound_to: Binding | None = field(default=None, repr=False)
+    nonce: str | None = None  # of the server that gave the token
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +129,10 @@ def _exchange(form: Json, details: Sequence[Detail], bounds: Bounds, bound_to: B
         asked["ttl"] = str(seconds(bounds.ttl))
     if bound_to is None:
         return opened((yield from ask(Call("POST", "/oauth/token", form=asked))))
-    return opened((yield from _bound(asked, bound_to)), bound_to)
+    return (yield from _bound(asked, bound_to))
 
 
-def _bound(form: Json, to: Binding) -> Flow[Json]:
+def _bound(form: Json, to: Binding) -> Flow[Opened]:
     """Ask for a token bound to a key, once more with the server's nonce if it wants one."""
     asked = {**form, "req_cnf": encoded({"jwk": to.key.jwk()}), "req_cnf_proof": to.key.proof("POST", to.endpoint)}
     answer = yield Call("POST", "/oauth/token", form=asked)
@@ -139,8 +140,7 @@ def _bound(form: Json, to: Binding) -> Flow[Json]:
     if nonce and answer.is_client_error and error_of(answer).code == "use-nonce":
         asked["req_cnf_proof"] = to.key.proof("POST", to.endpoint, nonce=nonce)
         answer = yield Call("POST", "/oauth/token", form=asked)
-    found: Json = decoded(answer)
-    return found
+    return replace(opened(decoded(answer), to), nonce=answer.headers.get("dpop-nonce"))
 
 
 def opened(answer: Json, bound_to: Binding | None = None) -> Opened:
