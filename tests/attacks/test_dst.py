@@ -1,0 +1,217 @@
+"""Where a credential may go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from remit.core.secret import Secret
+from remit.errors import InvalidRequestError
+from remit.gateway import destination
+from remit.gateway.client import Channel
+from remit.ports import Resource
+from remit.testing.upstream import Sink, Upstream
+from tests.attacks.certificates import authority
+from tests.broker.world import OPERATOR, details
+from tests.gateway.rig import ALL, OTHER_SECRET, SECRET, http, play, rig
+
+
+@pytest.mark.attack("DST-01")
+def test_the_host_header_chooses_no_destination() -> None:
+    async def scene() -> None:
+        async with Upstream() as evil, rig() as r:
+            bound = details({**ALL, "resource": "evil"})
+            await r.broker.put_resource(
+                OPERATOR, Resource("evil", "http", evil.url, bound, None, {}), Secret(OTHER_SECRET)
+            )
+            for host in (
+                f"127.0.0.1:{evil.port}",
+                "evil.test",
+                f"127.0.0.1:{r.upstream.port}",
+                "127.0.0.1",
+                "localhost",
+            ):
+                wire = await r.wire()
+                await wire.send(f"GET /api/x HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                assert (await wire.reply()).status == 421
+            absolute = await r.get(f"http://127.0.0.1:{evil.port}/api/x")
+            connect = await r.get(f"127.0.0.1:{evil.port}", method="CONNECT")
+            assert (absolute.status, connect.status, evil.seen) == (400, 405, [])
+            forwarded = ["X-Forwarded-Host: evil.test", "Forwarded: host=evil.test", "X-Original-URL: /admin"]
+            await r.get("/api/x", *forwarded)
+            other = await r.opened({**ALL, "resource": "evil"})
+            await r.get("/evil/x", port=await r.listen(Channel(other.id, {})))
+            assert r.upstream.heard(SECRET) == 1
+            assert (evil.heard(SECRET), evil.heard(OTHER_SECRET)) == (0, 1)
+            assert r.upstream.seen[-1].headers["host"] == f"127.0.0.1:{r.upstream.port}"
+            assert b"evil.test" not in r.upstream.seen[-1].raw
+
+    play(scene)
+
+
+@pytest.mark.attack("DST-02")
+def test_no_target_reaches_another_authority() -> None:
+    async def scene() -> None:
+        async with Sink() as evil, rig() as r:
+            place = f"127.0.0.1:{evil.port}"
+            for target in (
+                f"@{place}/",
+                f"/@{place}/",
+                f"\\\\@{place}",
+                f"/\\@{place}",
+                f"http:{place}",
+                f"//{place}",
+                f"///{place}/",
+                f"/api@{place}/x",
+                f"/api.{place}/x",
+                f".{place}",
+                f"/api:80@{place}/",
+            ):
+                reply = await r.get(target)
+                assert reply.status in {400, 403}, target
+            assert r.upstream.seen == []
+            kept = await r.get(f"/api/x@{place}")
+            assert kept.json()["target"] == f"/x@{place}"
+            assert (evil.connections, r.upstream.heard(SECRET)) == (0, 1)
+
+    play(scene)
+
+
+@pytest.mark.attack("DST-02")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://api.test@evil.test",
+        "https://api.test\\@evil.test",
+        "https://api.test/..",
+        "https://api.test/a/../b",
+        "https://api.test/",
+        "https://api.test?x",
+        "https://api.test#x",
+        "https:api.test",
+        "//api.test",
+        "https://api.test:0",
+        "https://api.test:70000",
+        "https://api.test:80:80",
+        "HTTPS://api.test",
+        "ftp://api.test",
+        "http://api.test",
+        "http://10.0.0.1",
+        "https://api.test/%2e",
+        "https://api.test/a b",
+        "https://[::1",
+        "",
+    ],
+)
+def test_a_destination_that_reads_in_two_ways_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        destination.read(text)
+
+
+@pytest.mark.attack("DST-04")
+@pytest.mark.parametrize(
+    "host",
+    [
+        "\u24d0pi.example.com",
+        "api\u3002example\u3002com",
+        "\u0430pi.example.com",
+        "api\u00ad.example.com",
+        "api.example.com.",
+        "API.example.com",
+        "api%2eexample.com",
+        "\u2460\u2461\u2466.\u24ea.\u24ea.\u2460",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "api..example.com",
+        "-api.example.com",
+        "api_.example.com",
+    ],
+)
+def test_a_host_is_an_ascii_name_in_one_spelling(host: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        destination.read(f"https://{host}")
+
+
+@pytest.mark.attack("DST-04")
+def test_an_a_label_is_taken_byte_for_byte() -> None:
+    assert destination.read("https://xn--pi-7ba.example.com").host == "xn--pi-7ba.example.com"
+
+
+@pytest.mark.attack("DST-06")
+@pytest.mark.parametrize("flaw", ["self-signed", "expired", "wrong-name", "revoked", "nul-in-name", "plain-text"])
+def test_an_upstream_that_does_not_verify_gets_no_credential(flaw: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        ca = authority(tmp_path)
+        servers = {
+            "self-signed": lambda: ca.server(flaw, signed=False),
+            "expired": lambda: ca.server(flaw, days=-1),
+            "wrong-name": lambda: ca.server(flaw, host="other.test"),
+            "revoked": lambda: ca.server(flaw),
+            "nul-in-name": lambda: ca.server(flaw, host="localhost\0.evil.test"),
+        }
+        trust = ca.trust(revoked="revoked" if flaw == "revoked" else None)
+        server = servers[flaw]() if flaw in servers else None
+        upstream = Upstream(tls=server)
+        async with upstream as up, rig(tls=trust, destination=f"https://localhost:{up.port}") as r:
+            for _ in range(2):
+                reply = await r.get("/api/x")
+                assert (reply.status, reply.json()["code"]) == (502, "upstream")
+                assert b"localhost" not in reply.body
+            assert up.heard(SECRET) == 0
+            assert up.seen == []
+
+    play(scene)
+
+
+@pytest.mark.attack("DST-06")
+def test_an_upstream_that_verifies_is_used_and_its_connection_kept(tmp_path: Path) -> None:
+    async def scene() -> None:
+        ca = authority(tmp_path)
+        async with rig(tls=ca.trust(), upstream=Upstream(tls=ca.server("good"))) as r:
+            for _ in range(2):
+                assert (await r.get("/api/x")).status == 200
+            assert (r.upstream.connections, r.upstream.heard(SECRET)) == (1, 2)
+
+    play(scene)
+
+
+@pytest.mark.attack("DST-07")
+def test_a_resource_name_binds_exactly_one_destination() -> None:
+    async def scene() -> None:
+        names = {"example.com": OTHER_SECRET + "0", "api.example.com": OTHER_SECRET + "1"}
+        async with Upstream() as wide, Upstream() as narrow, rig() as r:
+            for (name, secret), up in zip(names.items(), (wide, narrow), strict=True):
+                bound = details({**ALL, "resource": name})
+                await r.broker.put_resource(OPERATOR, Resource(name, "http", up.url, bound, None, {}), Secret(secret))
+            both = await r.opened(*({**ALL, "resource": name} for name in names))
+            port = await r.listen(Channel(both.id, {}))
+            table = {
+                "api.example.com": 200,
+                "example.com": 200,
+                "API.example.com": 400,
+                "api.example.com.": 403,
+                "x.api.example.com": 403,
+                "api.example.com.evil": 403,
+            }
+            assert {name: (await r.get(f"/{name}/x", port=port)).status for name in table} == table
+            assert [s.headers["authorization"] for s in wide.seen] == [f"Bearer {names['example.com']}"]
+            assert [s.headers["authorization"] for s in narrow.seen] == [f"Bearer {names['api.example.com']}"]
+
+    play(scene)
+
+
+@pytest.mark.attack("DST-08")
+def test_a_secret_does_not_follow_its_resource_to_another_destination() -> None:
+    async def scene() -> None:
+        async with Sink() as evil, rig(http(paths=["/**"])) as r:
+            moved = replace(r.broker.resource("api"), destination=f"http://127.0.0.1:{evil.port}")
+            with pytest.raises(InvalidRequestError):
+                await r.broker.put_resource(OPERATOR, moved)
+            assert (await r.get("/api/x")).status == 200
+            assert evil.connections == 0
+
+    play(scene)

@@ -1,0 +1,369 @@
+"""Grant language and path confusion."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+from remit.core import scope
+from remit.core.scope import Access
+from remit.errors import InvalidRequestError
+from remit.gateway import canon
+from remit.gateway.match import Matcher
+from tests.fuzz.readers import outside
+from tests.gateway.rig import Rig, http, play, rig
+
+REFUSED = {400, 403, 404, 405, 413, 421}
+
+
+async def refused(r: Rig, *targets: str, method: str = "GET") -> None:
+    """Assert that raw targets are refused, that nothing reached the upstream, and that each refusal is on record."""
+    before = len(r.upstream.seen)
+    for target in targets:
+        reply = await r.get(target, method=method)
+        assert reply.status in REFUSED, (target, reply.status)
+    assert len(r.upstream.seen) == before
+    await r.settled(lambda: not r.gateway._tasks)
+    denied = [event for event in await r.events("resource.use") if event.decision == "deny"]
+    assert len(denied) >= min(len(targets), 20)
+
+
+@pytest.mark.attack("GRA-01")
+def test_dot_segments_in_every_spelling_are_refused() -> None:
+    async def scene() -> None:
+        async with rig(http()) as r:
+            base = "/api/v1/public"
+            await refused(
+                r,
+                f"{base}/../admin",
+                f"{base}/%2e%2e/admin",
+                f"{base}/.%2e/admin",
+                f"{base}/%2E%2E%2fadmin",
+                f"{base}/./../admin",
+                f"{base}/./a",
+                f"{base}/..",
+                f"{base}/a/..",
+                f"{base}/..;/admin",
+                f"{base}/..;a=b/admin",
+                f"{base}/..%00/admin",
+                f"{base}/..%20/admin",
+                f"{base}/.../admin",
+            )
+            assert (await r.get(f"{base}/a..b/.well-known")).status == 200
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-02")
+def test_encoded_separators_are_refused() -> None:
+    async def scene() -> None:
+        async with rig(http()) as r:
+            marks = ["%2f", "%2F", "%5c", "%5C", "\\", "%u2215", "%EF%BC%8F", "%E2%88%95", "\uff0f", "\u2215", "%C0%AF"]
+            await refused(r, *(f"/api/v1/public/..{mark}admin" for mark in marks))
+            await refused(r, *(f"/api/v1/public/a{mark}b" for mark in marks))
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-03")
+def test_letters_that_need_no_escape_are_refused_when_escaped() -> None:
+    async def scene() -> None:
+        async with rig(http(paths=["/v1/public/**", "/v1/*/list"])) as r:
+            await refused(
+                r,
+                "/api/v1/%61dmin",
+                "/api/v1/adm%69n",
+                "/api/%76%31/admin",
+                "/api/v1/%61dmin/list",
+                "/api/v1/public/%61",
+            )
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-04")
+def test_only_the_exact_path_is_accepted_whatever_its_slashes() -> None:
+    async def scene() -> None:
+        async with rig(http(paths=["/v1/items/7"])) as r:
+            await refused(
+                r,
+                "//api/v1/items/7",
+                "/api//v1/items/7",
+                "/api/v1//items/7",
+                "/api/v1/items/7/",
+                "/api/v1/items/7//",
+                "/api/v1/items//7",
+                "/api/V1/items/7",
+            )
+            assert (await r.get("/api/v1/items/7")).status == 200
+
+    play(scene)
+
+
+TABLE = [
+    ("/a", "/a", True),
+    ("/a", "/a/", False),
+    ("/a", "/", False),
+    ("/a", "/b", False),
+    ("/a", "/a/b", False),
+    ("/a", "/A", False),
+    ("/a", "/ab", False),
+    ("/a/", "/a/", True),
+    ("/a/", "/a", False),
+    ("/a/b", "/a/b", True),
+    ("/a/b", "/a/c", False),
+    ("/a/b", "/a", False),
+    ("/a/b", "/b", False),
+    ("/a/b", "/x/a/b", False),
+    ("/a/b", "/a/b/c", False),
+    ("/", "/", True),
+    ("/", "/a", False),
+    ("/*", "/a", True),
+    ("/*", "/", False),
+    ("/*", "/a/", False),
+    ("/*", "/a/b", False),
+    ("/*", "/.a", True),
+    ("/*", "/~", True),
+    ("/*", "/%20", True),
+    ("/a/*", "/a/b", True),
+    ("/a/*", "/a/", False),
+    ("/a/*", "/a", False),
+    ("/a/*", "/a/b/", False),
+    ("/a/*", "/a/b/c", False),
+    ("/a/*", "/b/b", False),
+    ("/a/*/c", "/a/b/c", True),
+    ("/a/*/c", "/a//c", False),
+    ("/a/*/c", "/a/b/b/c", False),
+    ("/a/*/c", "/a/c", False),
+    ("/a/*/c", "/a/b/d", False),
+    ("/a/*/", "/a/b/", True),
+    ("/a/*/", "/a/b", False),
+    ("/*/*", "/a/b", True),
+    ("/*/*", "/a", False),
+    ("/*/*", "/a/b/c", False),
+    ("/**", "/", True),
+    ("/**", "/a", True),
+    ("/**", "/a/b/c/", True),
+    ("/a/**", "/a", True),
+    ("/a/**", "/a/", True),
+    ("/a/**", "/a/b", True),
+    ("/a/**", "/a/b/c/d", True),
+    ("/a/**", "/ab", False),
+    ("/a/**", "/ab/c", False),
+    ("/a/**", "/", False),
+    ("/a/**", "/b/a/b", False),
+    ("/a/*/**", "/a/b", True),
+    ("/a/*/**", "/a/b/c", True),
+    ("/a/*/**", "/a/", False),
+    ("/a/*/**", "/a", False),
+    ("/a.b", "/a.b", True),
+    ("/a.b", "/axb", False),
+    ("/a+b", "/aab", False),
+    ("/(a)", "/(a)", True),
+    ("/(a)", "/a", False),
+    ("/$", "/$", True),
+    ("/a%2Bb", "/a%2Bb", True),
+    ("/a%2Bb", "/a+b", False),
+]
+
+
+@pytest.mark.attack("GRA-05")
+@pytest.mark.parametrize(("pattern", "path", "expected"), TABLE)
+def test_the_table_of_segment_wildcards_holds(pattern: str, path: str, *, expected: bool) -> None:
+    grant = scope.parse([http(paths=[pattern])])
+    access = Access("http", "api", "GET", path)
+    assert scope.permits(grant[0], access) is expected
+    assert (Matcher(grant, "api").find(access) is not None) is expected
+
+
+@pytest.mark.attack("GRA-05")
+def test_random_paths_match_as_an_independent_expression_does() -> None:
+    chance = random.Random(5)  # noqa: S311 - a reproducible sample
+    words = ["a", "b", "ab", ".a", "a.b"]
+    matched = 0
+    for _ in range(300):
+        pattern = (
+            "/" + "/".join(chance.choices([*words, "*"], k=chance.randrange(1, 4))) + chance.choice(["", "/**", "/"])
+        )
+        rest = pattern.endswith("/**")
+        expression = re.escape(pattern.removesuffix("/**")).replace(r"\*", "[^/]+") + ("(/.*)?" if rest else "")
+        matcher = Matcher(scope.parse([http(paths=[pattern])]), "api")
+        for _ in range(300):
+            path = "/" + "/".join(chance.choices(words, k=chance.randrange(1, 5))) + chance.choice(["", "/"])
+            permitted = matcher.find(Access("http", "api", "GET", path)) is not None
+            matched += permitted
+            assert permitted is bool(re.fullmatch(expression, path)), (pattern, path)
+    assert matched > 2_000
+
+
+@pytest.mark.attack("GRA-06")
+def test_only_the_named_argument_passes_and_what_passes_is_what_was_judged() -> None:
+    async def scene() -> None:
+        async with rig(http(args={"query.q": "any"}, actions=["GET", "POST"])) as r:
+            path = "/api/v1/public/s"
+            await refused(
+                r,
+                f"{path}?q=a&limit=1",
+                f"{path}?q=a&q=b",
+                f"{path}?r[]=a",
+                f"{path}?q[]=a&q[]=b",
+                f"{path}?q=a;limit=1",
+                f"{path}?=a",
+                f"{path}?q=a&=b",
+                f"{path}?q",
+                f"{path}?q=%00",
+                f"{path}?q=%FF",
+                f"{path}?q=%",
+                f"{path}?q=a&",
+                f"{path}?Q=a",
+            )
+            body = await r.get(f"{path}?q=a", "Content-Type: application/json", method="POST", body=b'{"q": "b"}')
+            assert body.status == 403
+            forwarded = {
+                "q=a%26limit%3D1": "q=a%26limit%3D1",
+                "%71=a": "q=a",
+                "q=a+b": "q=a%20b",
+                "q=": "q=",
+                "q[]=a": "q[]=a",
+            }
+            for sent, judged in forwarded.items():
+                assert (await r.get(f"{path}?{sent}")).json()["target"] == f"/v1/public/s?{judged}"
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-06")
+def test_a_bound_argument_has_no_second_spelling() -> None:
+    async def scene() -> None:
+        async with rig(http(args={"query.q": {"exact": "a"}})) as r:
+            path = "/api/v1/public/s"
+            await refused(
+                r, *(f"{path}?{query}" for query in ("q[]=a", "q=b", "q.x=a", "q=a&q[]=b", "q=a&q.x=b", "q=A"))
+            )
+            assert (await r.get(f"{path}?%71=%61")).json()["target"] == "/v1/public/s?q=a"
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-07")
+def test_only_listed_methods_pass() -> None:
+    async def scene() -> None:
+        async with rig(http()) as r:
+            methods = [
+                "HEAD",
+                "OPTIONS",
+                "TRACE",
+                "CONNECT",
+                "PATCH",
+                "QUERY",
+                "get",
+                "GET ",
+                "GET\t",
+                "G" * 4096,
+                "PRI",
+            ]
+            for method in methods:
+                await refused(r, "/api/v1/public/a", method=method)
+            overrides = ["X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE", "X-Method-Override: DELETE"]
+            assert (await r.get("/api/v1/public/a", *overrides)).status == 200
+            assert not [name for name in r.upstream.seen[0].headers if "method" in name]
+            assert r.upstream.seen[0].method == "GET"
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-08")
+def test_no_target_names_a_destination() -> None:
+    async def scene() -> None:
+        async with rig(http()) as r:
+            await refused(
+                r,
+                "http://other.test/v1/public/x",
+                "http://127.0.0.1/api/v1/public/x",
+                "//other.test/x",
+                "*",
+                "other.test:443",
+                "/api/" + "x" * 65_536,
+                "/api/v1/public/a b",
+                "/api/v1/public/a#b",
+                "api/v1/public/a",
+                "",
+            )
+            await refused(r, "host:443", method="CONNECT")
+
+    play(scene)
+
+
+PIECES = [
+    "/",
+    "/v1",
+    "/public",
+    "/admin",
+    "a",
+    ".",
+    "..",
+    "...",
+    "%2e",
+    "%2E",
+    "%2f",
+    "%2F",
+    "%5c",
+    "%5C",
+    "\\",
+    ";",
+    ";a=b",
+    "%3B",
+    "%00",
+    "%09",
+    "%0A",
+    "%20",
+    "%25",
+    "%252e",
+    "%252f",
+    "%C0%AE",
+    "%C0%AF",
+    "%E2%88%95",
+    "%EF%BC%8F",
+    "%EF%BC%8E",
+    "%E2%80%A5",
+    "%E2%80%A6",
+    "%E2%80%8B",
+    "%C2%A5",
+    "//",
+    "%61",
+    "%7E",
+    "~",
+    "%2A",
+    "*",
+    ":",
+    "@",
+    "&",
+    "=",
+    "+",
+    ",",
+    "!",
+    "%c3%a9",
+    "%C3%A9",
+    "PUBLIC",
+]
+
+
+@pytest.mark.attack("GRA-09")
+def test_no_accepted_target_means_something_else_to_any_reader() -> None:
+    chance = random.Random(9)  # noqa: S311 - a reproducible sample
+    accepted = 0
+    matcher = Matcher(scope.parse([http()]), "api")
+    for _ in range(60_000):
+        path = "/v1/public/" + "".join(chance.choices(PIECES, k=chance.randrange(1, 7)))
+        try:
+            target = canon.target(b"/api" + path.encode())
+        except InvalidRequestError:
+            continue
+        if matcher.find(Access("http", "api", "GET", target.path)) is None:
+            continue
+        accepted += 1
+        assert target.path == path
+        assert outside(path, ("v1", "public")) == [], path
+    assert accepted > 2_000
