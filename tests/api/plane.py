@@ -62,9 +62,7 @@ class Agent:
         """Return the public key alone."""
         return {name: value for name, value in self.signer.public_jwk().items() if name in {"kty", "crv", "x", "y"}}
 
-    def proof(
-        self, method: str, url: str, now: datetime, fresh: str, token: str | None = None, **more: object
-    ) -> str:
+    def proof(self, method: str, url: str, now: datetime, fresh: str, token: str | None = None, **more: object) -> str:
         """Return a DPoP proof; ``more`` replaces claims, and None removes them."""
         claims: dict[str, object] = {
             "jti": secrets.token_urlsafe(16),

@@ -62,7 +62,12 @@ def test_a_proof_passes_once_in_every_one_of_two_hundred_rounds(tmp_path: Path) 
 def test_only_targets_equal_after_normalisation_pass(tmp_path: Path) -> None:
     url = "https://gw.test/v1/x~"
     good = ["HTTPS://gw.test/v1/x~", "https://GW.test/v1/x~", "https://gw.test:443/v1/x~", "https://gw.test/v1/x%7e"]
-    good += ["https://gw.test/v1/./x~", "https://gw.test/v1/x~?", "https://gw.test/v1/x~?a=1", "https://gw.test/v1/x~#f"]
+    good += [
+        "https://gw.test/v1/./x~",
+        "https://gw.test/v1/x~?",
+        "https://gw.test/v1/x~?a=1",
+        "https://gw.test/v1/x~#f",
+    ]
     bad = ["https://gw.test./v1/x~", "https://gw.test//v1/x~", "http://gw.test/v1/x~", "https://other.test/v1/x~"]
     bad += ["https://gw.test/v1/y", "https://gw.test/v1/x~/", "https://gw.test:8443/v1/x~", "/v1/x~", ""]
 

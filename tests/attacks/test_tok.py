@@ -4,7 +4,7 @@ import base64
 import hmac
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from remit.core import jose
 from remit.errors import RemitError
 from remit.keys.signers import ES256, FileKeyring
-from tests.api.plane import Agent, Plane, b64, jws, later
+from tests.api.plane import ACCESS_TOKEN, Agent, Plane, b64, jws, later
 from tests.attacks import forge
 from tests.broker.world import ClearSealer
 
@@ -39,6 +39,10 @@ def test_a_token_without_a_signature_is_refused_however_none_is_spelt(tmp_path: 
     forge.walk(tmp_path, scene)
 
 
+def _hmac(key: bytes, bits: int) -> Callable[[bytes], bytes]:
+    return lambda data: hmac.digest(key, data, f"sha{bits}")
+
+
 def _spellings(public: ec.EllipticCurvePublicKey, jwk: object) -> list[bytes]:
     encoding, shape = serialization.Encoding, serialization.PublicFormat
     point = public.public_numbers()
@@ -56,10 +60,10 @@ def test_a_public_key_is_never_the_secret_of_an_hmac(tmp_path: Path) -> None:
     async def scene(plane: Plane, agent: Agent) -> None:
         header, claims = forge.parts(agent.token)
         published = (await plane.web.get("/oauth/jwks")).json()["keys"][0]
-        numbers = (int.from_bytes(jose.decode(published[name])) for name in ("x", "y"))
-        public = ec.EllipticCurvePublicNumbers(*numbers, ec.SECP256R1()).public_key()
+        x, y = (int.from_bytes(jose.decode(published[name])) for name in ("x", "y"))
+        public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
         forged = [
-            jws({**header, "alg": f"HS{bits}"}, claims, lambda data, k=key, b=bits: hmac.digest(k, data, f"sha{b}"))
+            jws({**header, "alg": f"HS{bits}"}, claims, _hmac(key, bits))
             for key in _spellings(public, published)
             for bits in (256, 384, 512)
         ]
@@ -83,9 +87,15 @@ def test_a_key_that_a_token_brings_along_is_not_trusted(tmp_path: Path) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         mine = ES256(key)
         jwk = {**agent.jwk, **{name: mine.public_jwk()[name] for name in ("x", "y")}}
-        brought = [{"jwk": jwk}, {"x5c": [_certificate(key)]}, {"jku": f"{plane.base}/x"}, {"x5u": f"{plane.base}/x"}]
-        bases = [header, {"typ": "at+jwt", "alg": "ES256"}, {**header, "kid": mine.kid}]
-        forged = [jws({**base, **extra}, claims, mine.sign) for base in bases for extra in [*brought, {}]]
+        brought: list[Mapping[str, object]] = [
+            {},
+            {"jwk": jwk},
+            {"x5c": [_certificate(key)]},
+            {"jku": f"{plane.base}/x"},
+            {"x5u": f"{plane.base}/x"},
+        ]
+        bases: list[Mapping[str, object]] = [header, {"typ": "at+jwt", "alg": "ES256"}, {**header, "kid": mine.kid}]
+        forged = [jws({**base, **extra}, claims, mine.sign) for base in bases for extra in brought]
         assert await forge.refused_everywhere(plane, agent, forged) == 15
 
     forge.walk(tmp_path, scene)
@@ -252,7 +262,7 @@ def test_a_rotated_key_is_good_for_one_more_rotation_and_a_dropped_one_for_nothi
         plane.verifier.keys.replace(ring.signer, [*ring.public_jwks(), plane.signer.public_jwk()])
         assert await forge.at_the_api(plane, agent, old) == 200
         renewed = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token": old}
-        answer = await plane.exchange(agent, {**renewed, "subject_token_type": forge.ACCESS_TOKEN})
+        answer = await plane.exchange(agent, {**renewed, "subject_token_type": ACCESS_TOKEN})
         first = answer.json()["access_token"]
         ring.rotate()
         plane.verifier.keys.replace(ring.signer, ring.public_jwks())

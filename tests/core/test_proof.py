@@ -43,7 +43,7 @@ def test_it_must_be_one_well_formed_jws(text: str) -> None:
 @pytest.mark.parametrize("name", ["jti", "htm", "htu", "iat", "ath", "nonce"])
 def test_every_claim_must_be_there(name: str) -> None:
     with pytest.raises(ProofError):
-        proofs.read([made(**{name: None})], EXPECTED)
+        proofs.read([made(AGENT, TOKEN, **{name: None})], EXPECTED)
 
 
 @pytest.mark.parametrize("typ", ["JWT", "at+jwt", "DPOP+JWT", "dpop"])

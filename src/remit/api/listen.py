@@ -92,6 +92,7 @@ class Connection(HttpToolsProtocol):
         if self._uid is not None and _peer(transport) != self._uid:
             transport.abort()
             return
+        _no_delay(transport)
         super().connection_made(transport)
         self._expect()
 
@@ -133,6 +134,13 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _no_delay(transport: asyncio.Transport) -> None:
+    """Send an answer's head and body at once: asyncio leaves it out for sockets that name no protocol."""
+    sock = transport.get_extra_info("socket")
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _peer(transport: asyncio.Transport) -> int:
