@@ -12,7 +12,7 @@ def _once(path: str) -> str:
 
 
 def _whatwg(path: str) -> str:
-    """Read a path as a WHATWG URL parser does: drop tab and newline, `\\` is `/`, escaped dots are dots."""
+    r"""Read a path as a WHATWG URL parser does: drop tab and newline, `\` is `/`, escaped dots are dots."""
     path = path.replace("\t", "").replace("\n", "").replace("\\", "/")
     kept: list[str] = []
     segments = path.split("/")
