@@ -95,6 +95,12 @@ def test_something_else_in_place_of_the_state_is_refused(disk: Disk, tmp_path: P
         disk.open()
 
 
+def test_a_place_that_cannot_be_a_directory_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnavailableError, match="cannot be used"):
+        Disk(tmp_path / "file" / "state").open()
+
+
 def test_a_schema_of_a_newer_remit_is_refused(disk: Disk) -> None:
     disk.run(nothing_more)
     connection = sqlite3.connect(disk.place / "remit.db")

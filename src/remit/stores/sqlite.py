@@ -56,8 +56,11 @@ class SqliteStore:
         UnavailableError when another process serves it or the medium fails; IntegrityError when modes are too loose,
         or when what is stored does not verify.
         """
-        private.make_directory(directory)
-        self._lock = private.lock(directory / "lock")
+        try:
+            private.make_directory(directory)
+            self._lock = private.lock(directory / "lock")
+        except OSError as error:
+            raise UnavailableError("the state directory cannot be used", help=f"look at `{directory}`") from error
         try:
             self._open(directory / "remit.db", Tags(sealer.mac), busy)
         except BaseException:

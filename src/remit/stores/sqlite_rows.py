@@ -14,7 +14,15 @@ from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableE
 from remit.stores.tags import Key, Part, Tags, Top, Values, edited
 
 APPLICATION_ID = 0x72656D74  # "remt"
-WAL_PAGES = 4_000  # pages in the log before they are moved into the database
+PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "wal_autocheckpoint = 4000",  # pages in the log before they are moved into the database
+    "secure_delete = ON",
+    "trusted_schema = OFF",
+    "cell_size_check = ON",
+    "temp_store = MEMORY",
+)
 SINGLE_KINDS = ("spends", "resources", "secrets", "burns")
 
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
@@ -60,16 +68,12 @@ def meaning(error: sqlite3.Error) -> RemitError:
 def connect(path: Path, busy: float) -> sqlite3.Connection:
     """Open a connection that makes every commit durable before it returns, and waits ``busy`` seconds for a lock."""
     connection = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        f"wal_autocheckpoint = {WAL_PAGES}",
-        "secure_delete = ON",
-        "trusted_schema = OFF",
-        "cell_size_check = ON",
-        "temp_store = MEMORY",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
