@@ -137,7 +137,7 @@ def _document(answer: httpx.Response) -> Mapping[str, object]:
 
 
 def _class_of(document: Mapping[str, object], status: int) -> type[RemitError]:
-    tree = list(_descendants(RemitError))
+    tree: list[type[RemitError]] = [RemitError, *_descendants(RemitError)]
     code = _text(document, "code") or (_text(document, "type") or "").rpartition("/")[2]
     oauth = _text(document, "error")
     for kind in tree:

@@ -16,7 +16,7 @@ Detail = dict[str, object]
 Wish = str | Mapping[str, object]  # a resource's name, a name with overrides, or a whole detail
 TTL = str | int | timedelta
 
-_TTL = re.compile(r"(\d{1,9})([smhd]?)")
+_TTL = re.compile(r"([0-9]{1,9})([smhd]?)")
 _UNIT = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 

@@ -249,12 +249,11 @@ def close(task_id: str) -> Flow[Report]:
 
 def end(node_id: str) -> Flow[Report]:
     """Revoke whatever an id names: a task, a grant with its subtree, or a lease."""
-    prefix = node_id.partition("_")[0]
-    if prefix == "task":
+    if node_id.startswith("task_"):
         return (yield from close(node_id))
-    if prefix == "lse":
+    if node_id.startswith("lse_"):
         return (yield from revoke_lease(node_id))
-    if prefix != "grt":
+    if not node_id.startswith("grt_"):
         raise InvalidRequestError(f"`{node_id}` is not an id of a task, a grant or a lease", help="see `remit tree`")
     return (yield from revoke(id_of((yield from find(node_id)), "task"), node_id))
 

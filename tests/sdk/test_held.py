@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+from remit.errors import ScopeError
+from remit.sdk.held import Credential, Held, credential_of, instant, local
+from remit.sdk.place import Place
+from remit.sdk.verbs import Opened
+
+PLACE = Place(Path("/run/remit/channel.sock"), "grt_1")
+OPENED = Opened("task_1", "grt_1", 900, [{"type": "http", "resource": "search"}])
+CREDENTIAL = Credential("lse_1", datetime(2026, 1, 1, tzinfo=UTC), {"user": "remit_x", "password": "hunter2"})
+
+
+def test_a_resource_has_its_url_at_the_gateway() -> None:
+    assert Held(PLACE, OPENED).url("search") == "http://127.0.0.1:8471/search"
+    named = Place(PLACE.socket, "grt_1", "http://127.0.0.1:9000/")
+    assert Held(named, OPENED).url("search") == "http://127.0.0.1:9000/search"
+
+
+def test_a_resource_that_is_not_granted_has_no_url() -> None:
+    with pytest.raises(ScopeError, match="holds nothing for `mail`"):
+        Held(PLACE, OPENED).url("mail")
+
+
+def test_a_grant_shows_its_id_and_resources() -> None:
+    assert repr(Held(PLACE, OPENED)) == "<Held grt_1 (search)>"
+
+
+def test_httpx2_is_imported_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ModuleType("httpx2")
+    library.Auth = httpx.Auth  # type: ignore[attr-defined]  # stands for the other library's own
+    held = Held(PLACE, OPENED)
+    assert "httpx2" not in sys.modules
+    monkeypatch.setitem(sys.modules, "httpx2", library)
+    assert isinstance(held.auth2, httpx.Auth)
+    assert held.auth2 is held.auth2
+
+
+def test_a_credential_is_read_by_attribute_and_by_item() -> None:
+    assert CREDENTIAL.user == CREDENTIAL["user"] == "remit_x"
+
+
+def test_a_field_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(AttributeError, match="has password, user, not `dsn`"):
+        _ = CREDENTIAL.dsn
+
+
+def test_a_credential_does_not_print_pickle_or_copy() -> None:
+    assert "hunter2" not in repr(CREDENTIAL)
+    assert "hunter2" not in f"{CREDENTIAL}"
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="not serialisable"):
+            attempt(CREDENTIAL)
+
+
+def test_in_a_run_a_database_is_reached_at_the_runs_own_port() -> None:
+    values = {"dsn": "postgresql://u:p%40@db.example:5432/sales?sslmode=disable", "host": "db.example", "port": "5432"}
+    moved = local(values, 15432)
+    assert moved["dsn"] == "postgresql://u:p%40@127.0.0.1:15432/sales?sslmode=disable"
+    assert (moved["host"], moved["port"]) == ("127.0.0.1", "15432")
+
+
+def test_outside_a_run_a_credential_is_as_it_came() -> None:
+    values = {"dsn": "postgresql://u:p@db.example:5432/sales"}
+    assert local(values, None) == values
+    assert local({"token": "x"}, 1) == {"token": "x"}
+
+
+def test_an_issued_lease_is_read_from_the_answer() -> None:
+    answer = {"lease": "lse_1", "expires_at": "2026-01-01T00:00:00.000Z", "credential": {"user": "u", "port": 5432}}
+    read = credential_of(answer, {}, "warehouse")
+    assert (read.lease, read.port, read.expires_at) == ("lse_1", "5432", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_an_instant_is_read_as_utc() -> None:
+    assert instant("2026-01-01T01:00:00+01:00") == datetime(2026, 1, 1, tzinfo=UTC)

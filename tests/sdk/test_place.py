@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from remit.compose.settings import places
+from remit.errors import UnavailableError
+from remit.sdk.place import Place, control, find, state
+
+ENVIRONMENTS: list[Mapping[str, str]] = [
+    {"HOME": "/home/ada"},
+    {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000"},
+    {"HOME": "/home/ada", "XDG_STATE_HOME": "/var/ada"},
+    {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000", "REMIT_STATE_DIR": "/srv/remit"},
+    {"REMIT_STATE_DIR": "relative"},
+    {},
+]
+
+
+@pytest.mark.parametrize("environ", ENVIRONMENTS)
+def test_the_client_looks_where_the_broker_listens(environ: Mapping[str, str]) -> None:
+    assert control(environ) == places(environ).control
+    assert state(environ) == places(environ).state
+
+
+def test_a_run_names_its_channel_and_its_grant() -> None:
+    run = {"REMIT_SOCKET": "/run/remit/channel.sock", "REMIT_GRANT": "grt_1", "REMIT_GATEWAY": "http://127.0.0.1:8471"}
+    place = find({**run, "HOME": "/home/ada"})
+    assert place == Place(Path("/run/remit/channel.sock"), "grt_1", "http://127.0.0.1:8471")
+    assert place.in_run
+
+
+def test_outside_a_run_there_is_no_grant() -> None:
+    assert not find({"HOME": "/home/ada", "REMIT_GRANT": ""}).in_run
+
+
+def test_a_socket_that_is_not_there_is_no_broker(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="no broker answers"):
+        Place(tmp_path / "control.sock").check()
