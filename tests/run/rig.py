@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -114,13 +115,9 @@ class House:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait in the broker's thread until something holds."""
-
-        async def wait() -> None:
-            async with asyncio.timeout(PATIENCE):
-                while not condition():
-                    await asyncio.sleep(0.01)
-
-        self.call(wait())
+        end = time.monotonic() + PATIENCE
+        while not self.call(_said(condition)):
+            assert time.monotonic() < end
 
     # -- launching ----------------------------------------------------------------------------------------------
 
@@ -132,14 +129,17 @@ class House:
         self, command: list[str], request: Mapping[str, object] | None = None, **more: object
     ) -> subprocess.Popen[bytes]:
         """Start a run; ``environ``, ``cwd``, ``stdin``… go to Popen, the rest to the launcher."""
-        popen = {name: more.pop(name) for name in ("stdin", "stdout", "stderr", "cwd", "preexec_fn") if name in more}
+        given: dict[str, Any] = {
+            name: more.pop(name) for name in ("stdin", "stdout", "stderr", "cwd", "preexec_fn") if name in more
+        }
         environ = more.pop("environ", {})
         assert isinstance(environ, dict)
-        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        popen: dict[str, Any] = {"cwd": self.project, **streams, **given}
         return subprocess.Popen(
             [sys.executable, str(HERE / "drive.py"), self.told(command, request, **more)],
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), **environ},
-            **{"cwd": self.project, **streams, **popen},
+            **popen,
         )
 
     def run(
@@ -165,6 +165,10 @@ class House:
     def project(self) -> Path:
         """The working directory of runs."""
         return self.folder / "project"
+
+
+async def _said(condition: Callable[[], bool]) -> bool:
+    return condition()
 
 
 def opening(*raw: Mapping[str, object], **more: object) -> dict[str, object]:

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from remit.core.scope import Scope
+from remit.core.task import Grant, Wanted, open_task
+from remit.ports import Resource
+from remit.run.environment import Listener, Outfit, outfit, variables
+from tests.broker.world import OPERATOR, START, details, search, warehouse
+
+OPENAI = {"type": "http", "resource": "llm", "actions": ["POST"], "paths": ["/v1/**"], "args": "any"}
+READ = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
+TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    variables: tuple[str, ...] = ()
+    base_urls: Mapping[str, str] = field(default_factory=dict)
+    shape: str = "generic"
+
+
+PROVIDERS = {"generic": Api(), "openai": Api(("OPENAI_API_KEY",), {"OPENAI_BASE_URL": "/v1"}, "openai")}
+
+
+def llm(name: str = "llm") -> Resource:
+    return Resource(name, "http", "https://llm.test", (), None, {"provider": "openai"})
+
+
+RESOURCES = {item.name: item for item in (search(), warehouse(), llm(), llm("second"))}
+
+
+def grant(*raw: Mapping[str, object]) -> Grant:
+    scope: Scope = details(*raw)
+    wanted = Wanted(scope, "", timedelta(minutes=5))
+    return open_task("task_1", "grt_1", OPERATOR.subject, "try", wanted, START).grants[0]
+
+
+def fitted(held: Grant, *, private: bool = True) -> Outfit:
+    numbers = itertools.count()
+    return outfit(held, RESOURCES, PROVIDERS, lambda shape: f"{shape}-{next(numbers)}", "/run/remit", private=private)
+
+
+def found(held: Grant) -> dict[str, str]:
+    fit = fitted(held)
+    places: dict[str, int | str] = {item.name: item.port or item.path or 0 for item in fit.listeners}
+    return variables(held, RESOURCES, PROVIDERS, fit.placeholders, places)
+
+
+def test_a_run_has_a_gateway_a_channel_and_a_way_to_launch() -> None:
+    assert [item.wire() for item in fitted(grant(READ)).listeners] == [
+        {"name": "gateway", "port": 8471},
+        {"name": "channel", "path": "/run/remit/channel.sock"},
+        {"name": "launch", "path": "/run/remit/launch.sock"},
+    ]
+
+
+def test_each_database_of_the_grant_has_a_port() -> None:
+    names = {item.name: item.port for item in fitted(grant(READ, TABLE)).listeners}
+    assert names["postgres:warehouse"] == 5432
+
+
+def test_a_database_outside_the_grant_has_none() -> None:
+    assert "postgres:warehouse" not in {item.name for item in fitted(grant(READ)).listeners}
+
+
+def test_ports_in_a_shared_network_are_chosen_by_the_kernel() -> None:
+    listeners = fitted(grant(READ, TABLE), private=False).listeners
+    assert {item.port for item in listeners if item.path is None} == {0}
+
+
+def test_each_http_resource_has_a_placeholder_of_its_own() -> None:
+    placeholders = fitted(grant(OPENAI, READ, TABLE)).placeholders
+    assert placeholders.keys() == {"llm", "search"}
+    assert len(set(placeholders.values())) == 2
+
+
+def test_a_placeholder_has_the_shape_of_its_provider() -> None:
+    assert fitted(grant(OPENAI)).placeholders["llm"].startswith("openai-")
+
+
+def test_the_sdk_finds_its_run() -> None:
+    held = found(grant(READ))
+    assert (held["REMIT_GRANT"], held["REMIT_SOCKET"]) == ("grt_1", "/run/remit/channel.sock")
+    assert held["REMIT_GATEWAY"] == "http://127.0.0.1:8471"
+
+
+def test_a_providers_variables_name_the_gateway_and_the_placeholder() -> None:
+    held = found(grant(OPENAI))
+    assert held["OPENAI_BASE_URL"] == "http://127.0.0.1:8471/llm/v1"
+    assert held["OPENAI_API_KEY"] == held["REMIT_KEY_LLM"] == "openai-0"
+
+
+def test_of_two_resources_of_a_provider_the_first_has_its_variables() -> None:
+    held = found(grant({**OPENAI, "resource": "second"}, OPENAI))
+    assert held["OPENAI_BASE_URL"].startswith("http://127.0.0.1:8471/second")
+    assert held["OPENAI_API_KEY"] == held["REMIT_KEY_SECOND"] != held["REMIT_KEY_LLM"]
+
+
+def test_a_resource_is_found_by_its_own_name() -> None:
+    held = found(grant(READ, TABLE))
+    assert held["REMIT_URL_SEARCH"] == "http://127.0.0.1:8471/search"
+    assert held["REMIT_PORT_WAREHOUSE"] == "5432"
+
+
+def test_a_resource_that_is_gone_is_left_out() -> None:
+    held = grant(READ)
+    fit = outfit(held, {}, PROVIDERS, lambda shape: shape, "/run/remit")
+    assert fit.placeholders == {}
+    assert "REMIT_URL_SEARCH" not in variables(held, {}, PROVIDERS, {}, {"gateway": 1, "channel": "/c"})
+
+
+def test_a_listener_knows_its_kind_and_resource() -> None:
+    listener = Listener("postgres:warehouse", port=5432)
+    assert (listener.kind, listener.resource) == ("postgres", "warehouse")

@@ -1,0 +1,361 @@
+"""The broker's side, as a launcher of any intention meets it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from remit.broker import Holder
+from remit.core.task import Grant
+from remit.run import handover
+from remit.run.handover import Message
+from tests.broker.world import OPERATOR
+from tests.run.rig import READ, TABLE, House, opening
+
+SANDBOX = {"posture": {"isolation": "namespace"}, "folder": "/run/remit"}
+
+
+class Launcher:
+    """A launcher that binds what it likes."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(20)
+        self.sock.connect(str(path))
+        self.folder = folder
+        self.bound: list[socket.socket] = []
+
+    def ask(self, message: Mapping[str, object], descriptors: list[int] | None = None) -> Message:
+        handover.send(self.sock, message, descriptors or [])
+        heard = handover.receive(self.sock)
+        assert heard is not None
+        return heard[0]
+
+    def bind(self, answer: Message) -> list[str]:
+        """Bind what an answer names, on free ports and in our own folder."""
+        listeners = answer["listeners"]
+        assert isinstance(listeners, list)
+        for listener in listeners:
+            self.bound.append(self._bound(listener))
+        return [listener["name"] for listener in listeners]
+
+    def _bound(self, listener: Mapping[str, str]) -> socket.socket:
+        if "port" in listener:
+            return socket.create_server(("127.0.0.1", 0))
+        kind = socket.SOCK_SEQPACKET if listener["name"] == "launch" else socket.SOCK_STREAM
+        sock = socket.socket(socket.AF_UNIX, kind)
+        sock.bind(str(self.folder / f"{len(self.bound)}-{id(self)}"))
+        sock.listen()
+        return sock
+
+    def launch(self, request: Mapping[str, object], **more: object) -> tuple[Message, Message]:
+        """Go through the whole hand-over; return both answers."""
+        granted = self.ask({**SANDBOX, **request, **more})
+        handover.raise_problem(granted)
+        names = self.bind(granted)
+        ready = self.ask({"bound": names}, [sock.fileno() for sock in self.bound])
+        return granted, ready
+
+    def end(self) -> None:
+        for sock in (self.sock, *self.bound):
+            sock.close()
+
+
+@contextmanager
+def launcher(house: House, path: Path | None = None) -> Iterator[Launcher]:
+    """Connect as a launcher; leave in the end."""
+    made = Launcher(path or house.socket, house.folder)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def code(answer: Message) -> object:
+    error = answer["error"]
+    assert isinstance(error, dict)
+    return error["code"]
+
+
+def grant_of(house: House, answer: Message) -> Grant:
+    grant_id = str(answer["grant"])
+    return house.broker.task_of(grant_id).grant(grant_id)
+
+
+def is_closed(house: House, answer: Message) -> bool:
+    return house.broker.task_of(str(answer["grant"])).head.closed
+
+
+def test_a_task_is_opened_for_a_run_and_its_listeners_are_served(runs: House) -> None:
+    with launcher(runs) as one:
+        granted, ready = one.launch(opening())
+        assert ready["ready"] is True
+        assert not is_closed(runs, granted)
+        with socket.create_connection(one.bound[0].getsockname()) as client:
+            assert client.recv(100) == f"gateway {granted['grant']}\n".encode()
+
+
+def test_the_environment_names_the_ports_that_were_bound(runs: House) -> None:
+    with launcher(runs) as one:
+        _, ready = one.launch(opening())
+        environment = ready["environment"]
+        assert isinstance(environment, dict)
+        assert environment["REMIT_GATEWAY"] == f"http://127.0.0.1:{one.bound[0].getsockname()[1]}"
+
+
+def test_end_of_file_closes_the_task_that_was_opened_for_the_run(runs: House) -> None:
+    with launcher(runs) as one:
+        granted, _ = one.launch(opening())
+    runs.until(lambda: is_closed(runs, granted))
+    runs.until(lambda: not runs.edges.open)
+
+
+def test_saying_that_it_ended_is_answered_when_the_authority_has_ended(runs: House) -> None:
+    with launcher(runs) as one:
+        granted, _ = one.launch(opening())
+        assert one.ask({"end": True})["state"] == "closed"
+        assert is_closed(runs, granted)
+
+
+def test_a_launcher_that_leaves_half_way_leaves_nothing_open(runs: House) -> None:
+    with launcher(runs) as one:
+        granted = one.ask({**SANDBOX, **opening()})
+    runs.until(lambda: is_closed(runs, granted))
+
+
+def test_a_run_under_a_grant_that_was_there_ends_without_it(runs: House) -> None:
+    with launcher(runs) as outer:
+        granted, _ = outer.launch(opening())
+        with launcher(runs) as inner:
+            inner.launch({"grant": granted["grant"]})
+        runs.until(lambda: len(runs.edges.open) == 3)
+        assert not grant_of(runs, granted).revoked
+
+
+def test_a_delegated_grant_ends_with_its_run_and_its_parent_stays(runs: House) -> None:
+    with launcher(runs) as outer:
+        granted, _ = outer.launch(opening())
+        wish = {"parent": granted["grant"], "authorization_details": [READ], "label": "reader"}
+        with launcher(runs) as inner:
+            child, _ = inner.launch({"delegate": wish})
+            assert (grant_of(runs, child).parent, grant_of(runs, child).label) == (granted["grant"], "reader")
+        runs.until(lambda: grant_of(runs, child).revoked)
+        assert not grant_of(runs, granted).revoked
+
+
+def test_inside_a_run_the_parent_is_the_runs_own_grant(runs: House) -> None:
+    with launcher(runs) as outer:
+        granted, _ = outer.launch(opening())
+        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+            child, _ = inner.launch({"delegate": {"authorization_details": [READ]}})
+            assert grant_of(runs, child).parent == granted["grant"]
+
+
+def test_a_run_ends_the_runs_launched_inside_it(runs: House) -> None:
+    with launcher(runs) as outer:
+        granted, _ = outer.launch(opening())
+        inner = Launcher(Path(outer.bound[-1].getsockname()), runs.folder)
+        inner.launch({"delegate": {"authorization_details": [READ]}})
+        outer.sock.close()
+        runs.until(lambda: is_closed(runs, granted))
+        runs.until(lambda: not runs.edges.open)
+        assert handover.receive(inner.sock) is None
+        inner.end()
+
+
+@pytest.mark.parametrize(
+    ("request_", "wanted"),
+    [
+        (opening(), "denied"),
+        ({"delegate": {"parent": "grt_unknown", "authorization_details": [READ]}}, "not-found"),
+        ({"grant": "grt_unknown"}, "not-found"),
+        ({"delegate": {"authorization_details": [{**READ, "actions": ["GET", "DELETE"]}]}}, "attenuation"),
+        ({"delegate": {"authorization_details": [READ], "ttl": 100_000}}, "invalid-request"),
+    ],
+)
+def test_a_run_gets_no_more_than_it_has(runs: House, request_: Mapping[str, object], wanted: str) -> None:
+    with launcher(runs) as outer:
+        outer.launch(opening())
+        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+            assert code(inner.ask({**SANDBOX, **request_})) == wanted
+
+
+def test_a_run_cannot_use_the_grant_of_a_sibling_or_of_its_parent(runs: House) -> None:
+    with launcher(runs) as outer, launcher(runs) as other:
+        root, _ = outer.launch(opening())
+        foreign, _ = other.launch(opening())
+        port = Path(outer.bound[-1].getsockname())
+        with launcher(runs, port) as first, launcher(runs, port) as second:
+            one, _ = first.launch({"delegate": {"authorization_details": [READ]}})
+            two, _ = second.launch({"delegate": {"authorization_details": [READ]}})
+            for grant in (two["grant"], root["grant"], foreign["grant"]):
+                with launcher(runs, Path(first.bound[-1].getsockname())) as thief:
+                    assert code(thief.ask({**SANDBOX, "grant": grant})) == "not-found"
+            assert one["grant"] != two["grant"]
+
+
+def test_an_agent_cannot_claim_a_better_posture_than_what_surrounds_it(runs: House) -> None:
+    with launcher(runs) as outer:
+        outer.launch(opening(), posture={"isolation": "host-net"})
+        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+            child, _ = inner.launch({"delegate": {"authorization_details": [READ]}})
+            assert grant_of(runs, child).posture.isolation == "host-net"
+
+
+@pytest.mark.parametrize("isolation", ["namespace", "host-net", "unsandboxed"])
+def test_the_posture_is_recorded(runs: House, isolation: str) -> None:
+    with launcher(runs) as one:
+        granted, _ = one.launch(opening(), posture={"isolation": isolation})
+        posture = grant_of(runs, granted).posture
+        assert (posture.isolation, posture.custody) == (isolation, "channel")
+
+
+MALFORMED: list[Mapping[str, object]] = [
+    {},
+    {"open": 7},
+    {"grant": 7},
+    {**opening(), "posture": {}},
+    {**opening(), "posture": {"isolation": "perfect"}},
+    {**opening(), "posture": {"isolation": ["namespace"]}},
+    {**opening(), "folder": "relative"},
+    {**opening(), "folder": "/" + "x" * 200},
+    {"open": {"authorization_details": [READ], "ttl": 60}},
+    {"delegate": {"authorization_details": [READ]}},
+    opening(ttl="60"),
+    opening(ttl=-1),
+    opening(depth=True),
+    opening(depth=1.5),
+    opening(exercise="no"),
+    opening(label=7),
+    opening(surprise=1),
+    opening(authorization_details="all"),
+]
+
+
+@pytest.mark.parametrize("wrong", MALFORMED, ids=str)
+def test_a_malformed_request_opens_nothing(runs: House, wrong: Mapping[str, object]) -> None:
+    with launcher(runs) as one:
+        assert code(one.ask({**SANDBOX, **wrong})) in {"invalid-request", "unknown-detail"}
+        assert runs.broker.tasks(OPERATOR) == []
+
+
+def test_bytes_that_are_no_message_are_answered(runs: House) -> None:
+    with launcher(runs) as one:
+        one.sock.send(b"\xff\x00")
+        heard = handover.receive(one.sock)
+        assert heard is not None
+        assert code(heard[0]) == "invalid-request"
+
+
+Bound = tuple[list[str], list[socket.socket]]
+
+
+def _swapped(names: list[str], sockets: list[socket.socket]) -> Bound:
+    return names, [sockets[1], sockets[0], *sockets[2:]]  # the gateway in the place of the channel
+
+
+def _missing(names: list[str], sockets: list[socket.socket]) -> Bound:
+    return names, sockets[:-1]
+
+
+def _more(names: list[str], sockets: list[socket.socket]) -> Bound:
+    return names, [*sockets, sockets[0]]
+
+
+def _renamed(names: list[str], sockets: list[socket.socket]) -> Bound:
+    return [*names[:-1], "control"], sockets
+
+
+def _connected(names: list[str], sockets: list[socket.socket]) -> Bound:
+    return names, [socket.create_connection(sockets[0].getsockname()), *sockets[1:]]
+
+
+def _public(names: list[str], sockets: list[socket.socket]) -> Bound:
+    return names, [socket.create_server(("127.0.0.2", 0)), *sockets[1:]]
+
+
+@pytest.mark.parametrize("spoil", [_swapped, _missing, _more, _renamed, _connected, _public])
+def test_other_sockets_than_were_asked_for_are_refused_and_nothing_stays(
+    runs: House, spoil: Callable[[list[str], list[socket.socket]], Bound]
+) -> None:
+    with launcher(runs) as one, ExitStack() as stack:
+        granted = one.ask({**SANDBOX, **opening(READ)})
+        names, sockets = spoil(one.bind(granted), one.bound)
+        for sock in sockets:
+            stack.callback(sock.close)
+        assert code(one.ask({"bound": names}, [sock.fileno() for sock in sockets])) == "invalid-request"
+        runs.until(lambda: is_closed(runs, granted))
+        assert runs.edges.open == []
+
+
+def test_descriptors_that_are_no_sockets_are_refused(runs: House) -> None:
+    with launcher(runs) as one, (runs.folder / "file").open("w") as file:
+        names = one.bind(one.ask({**SANDBOX, **opening(READ)}))
+        assert code(one.ask({"bound": names}, [file.fileno()] * 3)) == "invalid-request"
+
+
+def test_another_user_is_not_spoken_to(runs: House, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.sock"
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.bind(str(path))
+    sock.listen()
+
+    async def listen() -> None:
+        runs.server.listen(sock, OPERATOR, os.geteuid() + 1)
+
+    runs.call(listen())
+    with launcher(runs, path) as one:
+        assert handover.receive(one.sock) is None
+
+
+def test_a_lease_that_cannot_be_ended_is_said_to_be_outstanding(runs: House) -> None:
+    with launcher(runs) as one:
+        granted, _ = one.launch(opening())
+        grant = str(granted["grant"])
+        holder = Holder(str(granted["task"]), grant)
+        detail = grant_of(runs, granted).scope[1]
+        runs.call(runs.broker.issue(holder, grant, detail))
+        runs.world.target.fail.add("revoke")
+        report = one.ask({"end": True})
+        outstanding = report["outstanding"]
+        assert isinstance(outstanding, list)
+        assert (report["state"], outstanding[0]["kind"]) == ("unknown", "postgres")
+
+
+def test_a_broker_that_starts_again_ends_what_its_runs_left(runs: House) -> None:
+    with launcher(runs) as one:
+        granted, _ = one.launch(opening())
+        runs.call(runs.server.recover(OPERATOR))
+        assert is_closed(runs, granted)
+
+
+def test_what_was_not_made_for_a_run_outlives_a_restart(runs: House) -> None:
+    async def left() -> Grant:
+        return await runs.world.opened(runs.broker)
+
+    grant = runs.call(left())
+    runs.call(runs.server.recover(OPERATOR))
+    assert not runs.broker.check(grant.id).revoked
+
+
+def test_a_delegated_run_is_ended_after_a_restart_and_its_task_stays(runs: House) -> None:
+    grant = runs.call(runs.world.opened(runs.broker))
+    with launcher(runs) as one:
+        child, _ = one.launch({"delegate": {"parent": grant.id, "authorization_details": [{**READ, "uses": 1}]}})
+        runs.call(runs.server.recover(OPERATOR))
+        assert grant_of(runs, child).revoked
+        assert not runs.broker.check(grant.id).revoked
+
+
+def test_closing_the_server_ends_every_run(runs: House) -> None:
+    with launcher(runs) as one:
+        granted, _ = one.launch(opening(READ, TABLE))
+        assert runs.server.busy
+        runs.call(runs.server.close())
+        assert is_closed(runs, granted)
+        assert not runs.server.busy
