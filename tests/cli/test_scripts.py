@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from remit.cli.entry import run
-from tests.sdk.plane import Served, served
 
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
 _FILE = re.compile(r"^-- (.+) --$", re.MULTILINE)
@@ -56,19 +55,6 @@ def steps(text: str) -> Iterator[Step]:
             case _ if found:
                 found[-1].expected.append(line)
     yield from found
-
-
-@pytest.fixture
-def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """Serve a broker, and stand in a directory of our own."""
-    with served(tmp_path) as found:
-        monkeypatch.setenv("REMIT_SOCKET", str(found.control))
-        monkeypatch.setenv("REMIT_STATE_DIR", str(tmp_path / "state"))
-        monkeypatch.setenv("COLUMNS", "120")
-        work = tmp_path / "work"
-        work.mkdir()
-        monkeypatch.chdir(work)
-        yield found
 
 
 def obey(step: Step, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import emit, lines, safe, said
+from remit.cli.render import emit, lines, pause, safe, said
 
 if TYPE_CHECKING:
     from remit.core.audit import Checkpoint, Entry
@@ -44,14 +43,13 @@ def tail(
     from remit.sdk import verbs
 
     start = 0 if whole else max(0, ask(verbs.audit())["size"] - count)
-    pause = threading.Event()
     while True:
         for entry in _entries(start):
             emit_entry(entry, json)
             start = entry["seq"] + 1
         if not follow:
             return
-        pause.wait(1.0)
+        pause()
 
 
 def _entries(start: int) -> Iterator[Mapping[str, Any]]:
@@ -104,7 +102,7 @@ def verify(
     from remit.core import audit
     from remit.sdk import verbs
 
-    texts = [path.read_text("utf-8") for path in checkpoint or ()]
+    texts = [_text(path) for path in checkpoint or ()]
     if log is None:
         texts.append(ask(verbs.checkpoint()))
     keys = key or _own_keys()
@@ -150,12 +148,20 @@ def _unsigned(text: str) -> Checkpoint:
         raise IntegrityError("this is not a checkpoint") from error
 
 
+def _text(path: Path) -> str:
+    from remit.errors import InvalidRequestError
+
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"`{path}` cannot be read as text") from error
+
+
 def _read(path: Path) -> Iterator[Entry]:
     from remit.core.audit import Entry
 
-    with path.open("rb") as lines_of:
-        for seq, line in enumerate(lines_of):
-            yield Entry(seq, line.rstrip(b"\n"))
+    for seq, line in enumerate(_text(path).split("\n")[:-1]):
+        yield Entry(seq, line.encode())
 
 
 def _entry(entry: Mapping[str, Any]) -> Entry:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from remit.sdk._wire import Flow
+if TYPE_CHECKING:
+    from remit.sdk._wire import Flow
 
 T = TypeVar("T")
 

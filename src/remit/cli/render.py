@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,11 @@ def left(expires_at: str, now: datetime) -> str:
     if hours:
         return f"{hours}h {minutes:02}m left"
     return f"{minutes}m {rest:02}s left" if minutes else f"{rest}s left"
+
+
+def pause() -> None:
+    """Wait a second before looking again."""
+    threading.Event().wait(1.0)
 
 
 def utc_now() -> datetime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import console, detail_line, emit, left, safe, utc_now
+from remit.cli.render import console, detail_line, emit, left, pause, safe, utc_now
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -59,11 +58,10 @@ def _gather(task: str | None, ended: bool) -> Flow[list[dict[str, Any]]]:
 def _watch(task: str | None, ended: bool) -> None:
     from rich.live import Live
 
-    pause = threading.Event()
     with Live(console=console(), auto_refresh=False) as live:
         while True:
             live.update(drawn(ask(_gather(task, ended)), utc_now()), refresh=True)
-            pause.wait(1.0)
+            pause()
 
 
 def drawn(tasks: Sequence[Mapping[str, Any]], now: datetime) -> Tree:

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from remit.cli.entry import run
+from tests.broker.world import OPERATOR
+from tests.sdk.plane import Served
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def log(plane: Served, capsys: Capture) -> Path:
+    """Write a log with a few entries to a file, and return its path."""
+    run(["open", "draft – é", "-r", "warehouse"])
+    run(["issue", "-g", "grt_1", "warehouse"])
+    run(["open", "wide", "-r", "search:paths=/admin"])
+    capsys.readouterr()
+    assert run(["audit", "tail", "--all", "--json"]) == 0
+    path = plane.directory / "work" / "log.jsonl"
+    path.write_text(capsys.readouterr().out, "utf-8")
+    return path
+
+
+def checkpoint(plane: Served) -> Path:
+    path = plane.directory / "work" / "kept.checkpoint"
+    path.write_text(plane.call(plane.checkpoint()).text, "utf-8")
+    return path
+
+
+@pytest.mark.usefixtures("log")
+def test_the_log_of_a_broker_is_verified_with_its_key(plane: Served, capsys: Capture) -> None:
+    assert run(["audit", "verify", "--key", plane.vkey, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verified"], told["signed"], told["checkpoints"]) == (True, True, 1)
+
+
+def test_a_log_is_verified_without_a_broker(plane: Served, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = checkpoint(plane)
+    monkeypatch.setenv("REMIT_SOCKET", "/nowhere")
+    assert run(["audit", "verify", str(log), "-c", str(kept), "--key", plane.vkey]) == 0
+
+
+def test_a_log_without_a_key_says_that_no_signature_was_checked(log: Path, capsys: Capture) -> None:
+    assert run(["audit", "verify", str(log)]) == 0
+    assert "no signature was checked" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("log")
+def test_the_key_beside_the_state_is_found(plane: Served, capsys: Capture) -> None:
+    state = plane.directory / "state"
+    state.mkdir()
+    (state / "audit.vkey").write_text(plane.vkey + "\n", "ascii")
+    assert run(["audit", "verify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["signed"] is True
+
+
+def changed(log: Path, old: str, new: str) -> None:
+    text = log.read_text("utf-8")
+    assert old in text
+    log.write_text(text.replace(old, new, 1), "utf-8")
+
+
+def test_one_changed_letter_is_found(plane: Served, log: Path, capsys: Capture) -> None:
+    kept = checkpoint(plane)
+    changed(log, "warehouse", "warehousf")
+    assert run(["audit", "verify", str(log), "-c", str(kept), "--key", plane.vkey]) == 1
+    assert "are not those a checkpoint was kept of" in capsys.readouterr().err
+
+
+def test_a_line_taken_out_is_found(log: Path, capsys: Capture) -> None:
+    lines = log.read_text("utf-8").splitlines()
+    log.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n", "utf-8")
+    assert run(["audit", "verify", str(log)]) == 1
+    assert "error: audit entry" in capsys.readouterr().err
+
+
+def test_a_tail_cut_off_is_found_by_a_checkpoint(plane: Served, log: Path, capsys: Capture) -> None:
+    kept = checkpoint(plane)
+    lines = log.read_text("utf-8").splitlines()
+    log.write_text("\n".join(lines[:-1]) + "\n", "utf-8")
+    assert run(["audit", "verify", str(log), "-c", str(kept), "--key", plane.vkey]) == 1
+    assert "rolled back or cut" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_key_is_refused(plane: Served, log: Path, tmp_path: Path, capsys: Capture) -> None:
+    other = Served(tmp_path / "other")
+    other.loop.close()
+    assert run(["audit", "verify", str(log), "-c", str(checkpoint(plane)), "--key", other.vkey]) == 1
+    assert "not signed by a known key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "x\ny\nz\n", "x\n1\n*\n"])
+def test_what_is_no_checkpoint_is_one_clear_error(log: Path, tmp_path: Path, text: str, capsys: Capture) -> None:
+    odd = tmp_path / "odd"
+    odd.write_text(text, "utf-8")
+    assert run(["audit", "verify", str(log), "-c", str(odd)]) == 1
+    assert capsys.readouterr().err == "error: this is not a checkpoint\n"
+
+
+def test_a_file_that_is_not_there_is_one_clear_error(capsys: Capture) -> None:
+    assert run(["audit", "verify", "/nowhere.jsonl"]) == 1
+    assert capsys.readouterr().err.startswith("error: `/nowhere.jsonl` cannot be read")
+
+
+def test_an_entry_is_proven_against_the_signed_checkpoint(plane: Served, log: Path, capsys: Capture) -> None:
+    size = len(log.read_text("utf-8").splitlines())
+    for seq in range(size):
+        assert run(["audit", "prove", str(seq), "--key", plane.vkey]) == 0
+    assert run(["audit", "prove", str(size)]) == 1
+    assert f"no entry {size}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("log")
+def test_a_proof_can_be_kept(plane: Served, capsys: Capture) -> None:
+    assert run(["audit", "prove", "1", "--key", plane.vkey, "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)
+    assert kept["entry"]["seq"] == 1
+    assert kept["checkpoint"].startswith("remit.test/audit\n")
+
+
+@pytest.mark.usefixtures("log")
+def test_following_shows_what_comes(plane: Served, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    rounds = []
+
+    def pause() -> None:
+        rounds.append(1)
+        if len(rounds) > 1:
+            raise KeyboardInterrupt
+        [task] = plane.broker.tasks(OPERATOR)
+        plane.call(plane.broker.close(OPERATOR, task.id))
+
+    monkeypatch.setattr("remit.cli.audit.pause", pause)
+    assert run(["audit", "tail", "-n", "1", "--follow"]) == 130
+    assert "task.close" in capsys.readouterr().out

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+
+from remit.cli.entry import run, trusted
+
+REMIT = Path(sys.executable).with_name("remit")
+
+
+def test_help_is_printed_in_less_than_a_third_of_a_second() -> None:
+    took = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        subprocess.run([REMIT, "--help"], check=True, capture_output=True)
+        took.append(time.perf_counter() - begun)
+    assert min(took) < 0.3
+
+
+def test_help_imports_neither_the_server_nor_the_client() -> None:
+    code = "import sys; from remit.cli.entry import run; run(['--help']); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = done.stdout.rpartition("[")[2]
+    for heavy in ("httpx", "uvicorn", "starlette", "cryptography", "asyncpg", "remit.broker", "rich.console"):
+        assert f"'{heavy}'" not in loaded
+
+
+def test_importing_remit_imports_nothing_of_it() -> None:
+    code = "import sys, remit; print([name for name in sys.modules if name.startswith(('remit.', 'httpx'))])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_lies_in_the_current_directory_is_not_imported(tmp_path: Path) -> None:
+    for name in ("typer", "httpx", "rich", "json", "msgspec"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('hijacked')\n", "utf-8")
+    environ = {**os.environ, "PYTHONPATH": os.pathsep, "REMIT_STATE_DIR": str(tmp_path / "state")}
+    done = subprocess.run([REMIT, "tree"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, "hijacked" in done.stderr + done.stdout) == (1, False)
+
+
+def test_the_current_directory_leaves_the_path_however_it_is_written(tmp_path: Path) -> None:
+    here = str(tmp_path)
+    path = ["", ".", "relative", here, f"{here}/../{tmp_path.name}", "/elsewhere"]
+    assert trusted(path, here) == ["/elsewhere"]
+
+
+def test_where_remit_itself_is_installed_stays_on_the_path() -> None:
+    site = sysconfig.get_paths()["purelib"]
+    library = sysconfig.get_paths()["stdlib"]
+    assert trusted([site], site) == [site]
+    assert trusted([library], library) == [library]
+
+
+def test_an_error_of_ours_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("remit.cli.tree.ask", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(["tree"])
+
+
+def test_an_interrupt_is_no_error_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupting:
+        def isatty(self) -> bool:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupting())
+    assert run(["secret", "set", "search"]) == 130
+    assert "Traceback" not in capsys.readouterr().err

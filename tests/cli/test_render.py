@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from remit.cli import render
+from remit.errors import AttenuationError
+from remit.sdk.verbs import Report
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+Capture = pytest.CaptureFixture[str]
+
+
+def test_what_an_agent_wrote_does_not_drive_the_terminal(capsys: Capture) -> None:
+    render.said("purpose \x1b[2J\x07 \u202egnihton\r\n")
+    assert capsys.readouterr().out == "purpose \\x1b[2J\\x07 \\x202egnihton\\x0d\\x0a\n"
+
+
+def test_control_characters_are_shown_in_errors_too(capsys: Capture) -> None:
+    render.complain(AttenuationError("wider\x1b[31m", help="do\nthis", offending=[{"a": "\x1b"}], enough={"b": 1}))
+    assert capsys.readouterr().err.splitlines() == [
+        "error: wider\\x1b[31m",
+        '  too wide: {"a": "\\u001b"}',
+        '  enough: {"b": 1}',
+        "help: do\\x0athis",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-1, "expired"), (0, "expired"), (59, "59s left"), (61, "1m 01s left"), (3_600, "1h 00m left")],
+)
+def test_the_time_left_is_short(seconds: int, shown: str) -> None:
+    assert render.left((NOW + timedelta(seconds=seconds)).isoformat(), NOW) == shown
+
+
+def test_values_are_lined_up(capsys: Capture) -> None:
+    render.lines({"a": None, "long": True, "map": {"x": 1}})
+    assert capsys.readouterr().out == 'a     -\nlong  yes\nmap   {"x": 1}\n'
+
+
+def test_json_is_one_line(capsys: Capture) -> None:
+    render.emit({"b": "é\n", "a": 1})
+    assert capsys.readouterr().out == '{"a":1,"b":"é\\n"}\n'
+
+
+def test_a_report_says_what_can_still_act(capsys: Capture) -> None:
+    outstanding = [{"lease": "lse_1", "kind": "aws", "expires_at": "2026-01-01T13:00:00Z"}]
+    render.ended(Report("partial", 2, outstanding, 1), as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "partial: 2 revoked",
+        "  outstanding: lse_1 (aws) until 2026-01-01T13:00:00Z",
+        "  left to clean up: 1 (nothing of it can act)",
+    ]
+
+
+def test_a_detail_is_one_line() -> None:
+    detail = {"type": "http", "resource": "s", "actions": ["GET"], "paths": ["/a", "/b"], "args": {"query.q": "any"}}
+    assert render.detail_line({**detail, "uses": 3}) == 's · GET · /a /b · args {"query.q":"any"} · uses 3'
+
+
+def test_markup_in_a_table_is_text(capsys: Capture) -> None:
+    render.table(("a",), [("[red]x[/red]",)])
+    assert "[red]x[/red]" in capsys.readouterr().out
