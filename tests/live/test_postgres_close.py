@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import multiprocessing
 import socket
 import struct
@@ -17,7 +18,7 @@ from remit.errors import EngineError
 from remit.ports import Issued
 from remit.testing.postgres_server import PostgresServer
 from tests.live import warehouse as warehouses
-from tests.live.warehouse import Warehouse, dsn, issue, may, warehouse
+from tests.live.warehouse import Warehouse, dsn, issue, may, until, warehouse
 
 pytestmark = pytest.mark.live
 
@@ -90,8 +91,7 @@ def test_a_running_query_is_cut() -> None:
             plan, issued = await issue(engine, shop.detail())
             async with await psycopg.AsyncConnection.connect(dsn(issued)) as connection:
                 query = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
-                while shop.sessions(plan.name) == 0:
-                    await asyncio.sleep(0)
+                await until(lambda: shop.sessions(plan.name) > 0)
                 await engine.revoke(plan, None)
                 with pytest.raises(psycopg.OperationalError):
                     await query
@@ -123,7 +123,7 @@ def test_a_prepared_transaction_is_rolled_back() -> None:
     async def run(shop: Warehouse) -> None:
         async with shop.engine() as engine:
             plan, issued = await issue(engine, shop.detail(actions=["select", "insert"]))
-            gid = "it's \"mine\"; DROP TABLE sales.cost"
+            gid = 'it\'s "mine"; DROP TABLE sales.cost'
             with psycopg.connect(dsn(issued), autocommit=True) as connection:
                 connection.execute("BEGIN; INSERT INTO sales.revenue VALUES ('late')")
                 connection.execute(sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(gid)))
@@ -172,8 +172,7 @@ def test_no_session_survives_a_reconnect_storm_during_revoke_in_250_rounds() -> 
             with shop.admin() as admin:
                 for number, (plan, _) in enumerate(made):
                     at.value = number
-                    while not _inside(admin, oids[plan.name]):
-                        await asyncio.sleep(0)
+                    await until(functools.partial(_inside, admin, oids[plan.name]))
                     stormed += 1
                     await engine.revoke(plan, None)
                     survivors += _inside(admin, oids[plan.name])
@@ -255,7 +254,9 @@ def test_a_role_that_owns_something_in_another_database_is_residue_and_holds_up_
             poisoned = plans[77]
             with other.admin() as admin:
                 role = sql.Identifier(poisoned.name)
-                admin.execute(sql.SQL("CREATE TABLE public.mine (a int); ALTER TABLE public.mine OWNER TO {}").format(role))
+                admin.execute(
+                    sql.SQL("CREATE TABLE public.mine (a int); ALTER TABLE public.mine OWNER TO {}").format(role)
+                )
                 login = sql.Identifier(other.name)
                 admin.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(login))
             names = {plan.name for plan in plans}
@@ -354,3 +355,22 @@ def test_an_answered_revoke_is_there_after_a_crash_of_the_server(monkeypatch: py
                 can = admin.execute(r"SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname LIKE 'remit\_%'")
                 assert can.fetchall() == []
             assert not any(may(issued, "SELECT 1") for _, issued in made)
+
+
+def test_a_session_that_makes_itself_slow_to_start_is_put_out_too() -> None:
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plan, issued = await issue(engine, shop.detail())
+            options = (
+                "-c post_auth_delay=1 -c search_path=pg_catalog"  # everybody may set it for a session of one's own
+            )
+            slow = asyncio.create_task(psycopg.AsyncConnection.connect(dsn(issued), options=options))
+            await until(lambda: shop.sessions(plan.name) > 0)
+            await engine.revoke(plan, None)
+            assert shop.sessions(plan.name) == 0
+            with pytest.raises(psycopg.OperationalError):
+                async with await slow as connection:
+                    await connection.execute("SELECT 1")
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))

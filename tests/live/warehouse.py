@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -129,6 +130,12 @@ def may(issued: Issued, statement: str) -> bool:
     return True
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Ask the server until ``condition`` holds, letting other tasks on."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
 @contextmanager
 def warehouse() -> Iterator[Warehouse]:
     """Make a warehouse; afterwards drop it, its login and every role of remit's."""
@@ -137,9 +144,7 @@ def warehouse() -> Iterator[Warehouse]:
     login, name = sql.Identifier(made.login), sql.Identifier(made.name)
     with made.admin("postgres") as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(name))
-        admin.execute(
-            sql.SQL("CREATE ROLE {} LOGIN CREATEROLE PASSWORD {}").format(login, sql.Literal(made.password))
-        )
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE PASSWORD {}").format(login, sql.Literal(made.password)))
         admin.execute(sql.SQL("ALTER ROLE {} SET createrole_self_grant = 'set, inherit'").format(login))
         admin.execute(sql.SQL("GRANT pg_signal_backend TO {}").format(login))
     with made.admin() as admin:

@@ -74,12 +74,12 @@ class PostgresEngine:
             raise EngineError("there was no time left to issue") from error
         return Issued(self._credential(plan.name, password))
 
-    async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:  # noqa: ARG002
+    async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
         """Move ``VALID UNTIL``; EngineRefusedError when the role is gone or was revoked."""
         self._check(plan)
         await postgres_close.extend(self._link, plan.name, expires_at)
 
-    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:  # noqa: ARG002 - found by name
+    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
         """End one lease."""
         self._check(plan)
         if plan.name not in await self.revoke_many([plan]):
@@ -92,7 +92,8 @@ class PostgresEngine:
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
         """Drop revoked roles and what they own, then the bundles and makers that became idle."""
         gone = await postgres_close.clean(self._link, [plan.name for plan in plans if self._ours(plan)])
-        await self._link.transaction(drop_idle)
+        stuck = await self._link.transaction(drop_idle)
+        await postgres_close.disown(self._link, stuck)
         await self._lane.rest()
         async with self._link.session() as connection:
             await drop_empty(connection)

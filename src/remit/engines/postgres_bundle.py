@@ -6,6 +6,7 @@ row's ACL outgrows its page at about 2,400 roles. A bundle is granted once; a le
 Rules:
 
 - A bundle's name is a digest of login, database, table OIDs, actions and columns: it cannot mean two things.
+- A bundle that others changed is mended, or else replaced; nobody joins it as it is.
 - Bundles are made, mended and dropped under an exclusive advisory lock of their database; issuing holds it shared.
 - ``CHECK`` says in one digest what a bundle may do now; issuing compares it with the plan's in its own transaction.
 - ``lower`` translates a detail and compares nothing: ``core.scope`` alone compares authority.
@@ -18,17 +19,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asyncpg import PostgresError
+
 from remit.core.scope import Detail
-from remit.engines.postgres_link import Connection, Record, quoted
+from remit.engines.postgres_link import CONCURRENT, Connection, Record, code, quoted
 from remit.errors import EngineRefusedError, UnknownDetailError
 
 LOCK_SPACE = 0x72656D69  # "remi": advisory locks of bundles, key 0
+GENERATIONS = 16
 VERBS = {"select": "SELECT", "insert": "INSERT", "update": "UPDATE", "delete": "DELETE"}
 
 LOCK = f"SELECT pg_advisory_xact_lock({LOCK_SPACE}, 0)"
 LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({LOCK_SPACE}, 0)"
 
-# $1 role, $2 tables, $3 schemas. One digest over everything the role may do there; ``expected`` is its twin here.
+# $1 role, $2 tables, $3 schemas. One digest over what the role may do, there and elsewhere; ``_expected`` is its twin.
+# Large objects and default privileges do not count: any lease may make its own, and give them to whom it likes.
 CHECK = """
 SELECT encode(sha256(convert_to(string_agg(line, E'\\n' ORDER BY line COLLATE "C"), 'UTF8')), 'hex') FROM (
   SELECT concat_ws(' ', 'role', rolname, rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
@@ -49,6 +54,7 @@ SELECT encode(sha256(convert_to(string_agg(line, E'\\n' ORDER BY line COLLATE "C
   UNION SELECT concat_ws(' ', 'elsewhere', s.dbid, s.classid, s.objid)
     FROM pg_shdepend s, (SELECT oid FROM pg_database WHERE datname = current_database()) AS here
     WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1
+      AND s.classid NOT IN ('pg_largeobject'::regclass, 'pg_default_acl'::regclass)
       AND NOT (s.dbid = here.oid AND s.classid = 'pg_class'::regclass AND s.objid = ANY ($2))
       AND NOT (s.dbid = here.oid AND s.classid = 'pg_namespace'::regclass AND s.objid = ANY ($3))
       AND NOT (s.dbid = 0 AND s.classid = 'pg_database'::regclass AND s.objid = here.oid)
@@ -77,6 +83,8 @@ SELECT
    FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
    WHERE n.oid = ANY ($1) AND a.grantee = 0 AND a.privilege_type = 'USAGE') AS usage
 """
+
+_OID = "SELECT oid FROM pg_roles WHERE rolname = $1"
 
 # Bundles of this database and login that no lease has joined. Makers have, as administrators; so has the login.
 _IDLE = """
@@ -161,32 +169,59 @@ class _Found:
 
 
 async def ensure(connection: Connection, detail: Detail) -> Bundle:
-    """Make or mend the bundle of ``detail``; in a transaction. EngineRefusedError when it cannot be as planned."""
+    """Return a sound bundle for ``detail``, made or mended if need be; in a transaction.
+
+    One that cannot be mended is left alone, and the next generation takes its place: else whoever may write anywhere in
+    the cluster could stop the issuing by giving the bundle something. EngineRefusedError when no bundle can be made.
+    """
     await connection.execute(LOCK)  # before all else: what a transaction has read already, its caches may keep
     found = await _resolve(connection, lower(detail))
-    digest = _expected(found)
-    oid = await connection.fetchval("SELECT oid FROM pg_roles WHERE rolname = $1", found.name)
-    if oid is None:
-        make = f"CREATE ROLE {quoted(found.name)} NOLOGIN"
+    for generation in range(GENERATIONS):
+        name = f"{found.name}_{generation}" if generation else found.name
+        bundle = await _sound(connection, found, name)
+        if bundle is not None:
+            return bundle
+    raise EngineRefusedError("the bundle roles of these tables were changed by others too often")
+
+
+async def _sound(connection: Connection, found: _Found, name: str) -> Bundle | None:
+    """Return the bundle ``name``, or None when it exists and cannot be mended."""
+    oid = await connection.fetchval(_OID, name)
+    fresh = oid is None
+    if fresh:
+        make = f"CREATE ROLE {quoted(name)} NOLOGIN"
         await connection.execute(f"SET LOCAL createrole_self_grant = 'set, inherit'; {make}")
-        oid = await connection.fetchval("SELECT oid FROM pg_roles WHERE rolname = $1", found.name)
-    bundle = Bundle(found.name, oid, tuple(found.tables), tuple(found.schemas), digest)
-    if not await _holds(connection, bundle):
-        await _mend(connection, found)
-        if not await _holds(connection, bundle):
-            raise EngineRefusedError(
-                "the broker's login may not grant what was asked for, or the bundle role was changed by others",
-                help="check the resource: `remit resource check`",
-            )
-    return bundle
+        oid = await connection.fetchval(_OID, name)
+    bundle = Bundle(name, oid, tuple(found.tables), tuple(found.schemas), _expected(found, name))
+    if await _holds(connection, bundle):
+        return bundle
+    try:
+        async with connection.transaction():
+            await _mend(connection, found, name)
+    except PostgresError as error:
+        if fresh or code(error) in CONCURRENT:
+            raise
+    if await _holds(connection, bundle):
+        return bundle
+    if fresh:
+        raise EngineRefusedError(
+            "the broker's login may not grant what was asked for", help="check the resource: `remit resource check`"
+        )
+    return None
 
 
-async def drop_idle(connection: Connection) -> None:
-    """Drop the bundles that no lease has joined; in a transaction."""
+async def drop_idle(connection: Connection) -> Sequence[str]:
+    """Drop the bundles that no lease has joined; in a transaction. Return those that are in something's way."""
     await connection.execute(LOCK)
+    kept: list[str] = []
     for row in await connection.fetch(_IDLE):
-        name = quoted(row["rolname"])
-        await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+        name = row["rolname"]
+        try:
+            async with connection.transaction():
+                await connection.execute(f"DROP OWNED BY {quoted(name)}; DROP ROLE {quoted(name)}")
+        except PostgresError:
+            kept.append(name)
+    return kept
 
 
 async def _resolve(connection: Connection, powers: Sequence[Power]) -> _Found:
@@ -211,8 +246,8 @@ def _place(power: Power, row: Record) -> _Place:
     return _Place(power, row["table"], row["namespace"], row["sql"], row["home"], columns)
 
 
-def _expected(found: _Found) -> str:
-    lines = {f"role {found.name} f f f f f f", "database CONNECT"}
+def _expected(found: _Found, name: str) -> str:
+    lines = {f"role {name} f f f f f f", "database CONNECT"}
     for place in found.places:
         power, table = place.power, place.table
         lines |= {f"table {table} {power.schema} {power.table}", f"schema {place.schema} USAGE"}
@@ -226,9 +261,9 @@ async def _holds(connection: Connection, bundle: Bundle) -> bool:
     return bool(digest == bundle.digest)
 
 
-async def _mend(connection: Connection, found: _Found) -> None:
+async def _mend(connection: Connection, found: _Found, name: str) -> None:
     """Take everything from the bundle in this database, then give it what the plan says."""
-    bundle = quoted(found.name)
+    bundle = quoted(name)
     public = await connection.fetchrow(_PUBLIC_HAS, found.schemas)
     script = [f"DROP OWNED BY {bundle}"]
     if not public["connect"]:

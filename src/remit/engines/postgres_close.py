@@ -111,6 +111,20 @@ async def clean(link: Link, wanted: Sequence[str]) -> frozenset[str]:
     return frozenset(wanted) - left
 
 
+async def disown(link: Link, roles: Sequence[str]) -> None:
+    """Drop what roles of the login's own hold in other databases, so that they can be dropped next time."""
+    if not roles:
+        return
+    async with link.session() as connection:
+        oids = [
+            row["oid"] for row in await connection.fetch("SELECT oid FROM pg_roles WHERE rolname = ANY ($1)", roles)
+        ]
+        homes = {row["database"] for row in await connection.fetch(_HELD, oids)}
+    for home in sorted(homes):
+        with suppress(EngineError):
+            await _run_in(link, home, [f"DROP OWNED BY {quoted(role)}" for role in roles])
+
+
 async def _find(connection: Connection, wanted: Collection[str]) -> list[Role]:
     rows = await connection.fetch(_FIND, list(wanted))
     return [Role(r["oid"], r["rolname"], r["rolcanlogin"], r["maker"] or "", tuple(r["bundles"])) for r in rows]
@@ -218,12 +232,17 @@ async def _take_apart(link: Link, roles: Sequence[Role], homes: Mapping[int, Col
 
 
 async def _disown(link: Link, database: str, roles: Sequence[Role]) -> None:
+    drops = [f"{_adopt(role)}; {_as(role.maker, [f'DROP OWNED BY {quoted(role.name)}'])}" for role in roles]
+    await _run_in(link, database, drops)
+
+
+async def _run_in(link: Link, database: str, scripts: Sequence[str]) -> None:
+    """Run scripts in another database, each in a transaction of its own; one that fails changes nothing."""
     connection = await link.connect(database)
     try:
-        for role in roles:
+        for script in scripts:
             with suppress(*DRIVER_ERRORS):
                 async with connection.transaction():
-                    await connection.execute(_adopt(role))
-                    await connection.execute(_as(role.maker, [f"DROP OWNED BY {quoted(role.name)}"]))
+                    await connection.execute(script)
     finally:
         connection.terminate()

@@ -222,7 +222,7 @@ class Lane:
         terms = "WITH INHERIT TRUE, SET FALSE, ADMIN FALSE"
         grants = [f"GRANT {quoted(b.name)} TO {names(roles)} {terms}" for b, roles in joins.items()]
         last = (deadline + self._skew - MARGIN).isoformat()
-        in_time = f"SELECT sqrt(extract(epoch FROM timestamptz '{last}' - clock_timestamp())::float8)"  # noqa: S608
+        in_time = f"SELECT sqrt(extract(epoch FROM timestamptz '{last}' - clock_timestamp())::float8)"
         return "; ".join([LOCK_SHARED, *checks, *creates, *grants, in_time])
 
     def _drop(self) -> None:

@@ -33,7 +33,7 @@ POOL = 4
 ATTEMPTS = 5
 
 _REFUSED = frozenset({"42501", "0LP01", "42P01", "42703", "3F000", "28P01", "28000", "3D000"})
-_CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03"})  # "tuple concurrently updated" is XX000, as bugs are
+CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03"})  # "tuple concurrently updated" is XX000, as bugs are
 
 Connection: TypeAlias = asyncpg.Connection
 Record: TypeAlias = asyncpg.Record
@@ -168,7 +168,7 @@ class Link:
                     async with connection.transaction():
                         return await script(connection)
                 except asyncpg.PostgresError as error:
-                    if code(error) not in _CONCURRENT or attempt == ATTEMPTS - 1:
+                    if code(error) not in CONCURRENT or attempt == ATTEMPTS - 1:
                         raise
         raise EngineError  # not reached: the last attempt raises
 

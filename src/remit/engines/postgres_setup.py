@@ -10,8 +10,8 @@ from remit.ports import Resource
 def setup_sql(resource: Resource) -> str:
     """Return statements for psql, one a line, to be run in the resource's database as the owner of its tables.
 
-    psql itself asks for the password, so that it is in no file and no log. What is commented out closes powers of PUBLIC,
-    and may be missed by other users of the database.
+    psql itself asks for the password, so that it is in no file and no log. What is commented out closes powers of
+    PUBLIC, and may be missed by other users of the database.
     """
     place = target(resource)
     login, database = quoted(place.user), quoted(place.database)

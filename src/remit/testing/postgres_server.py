@@ -186,7 +186,7 @@ class PostgresServer:
             process.wait(STOP_SECONDS)
         deadline = time.monotonic() + STOP_SECONDS
         while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
-            time.sleep(0.01)  # noqa: TID251 - waits for processes that are not our children
+            time.sleep(0.01)
         self._process = None
 
     def close(self) -> None:
@@ -251,7 +251,7 @@ class PostgresServer:
                     return
             if self._process is None or self._process.poll() is not None:
                 break
-            time.sleep(0.02)  # noqa: TID251 - polls a file that a process writes
+            time.sleep(0.02)
         raise UnavailableError("PostgreSQL did not start", help=self._tail())
 
     def _tail(self) -> str:
