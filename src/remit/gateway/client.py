@@ -50,7 +50,7 @@ class Channel:
 class Known:
     """A header section that was read and checked; the same bytes are not read again."""
 
-    __slots__ = ("block", "fields", "named")
+    __slots__ = ("block", "expects", "fields", "named")
 
     def __init__(self, block: bytes, hosts: frozenset[bytes]) -> None:
         """Read a header section strictly, for a listener that is ``hosts``."""
@@ -59,6 +59,7 @@ class Known:
         _check_host(self.fields.get(b"host") or b"", hosts)
         named = self.fields.get(b"remit-grant")
         self.named = named.decode() if named is not None else None
+        self.expects = self.fields.get(b"expect") is not None
 
 
 def _check_host(host: bytes, hosts: frozenset[bytes]) -> None:
@@ -149,7 +150,7 @@ class Client(asyncio.Protocol):
         """Belong to ``listener``."""
         self.listener = listener
         self.gateway = listener.gateway
-        self.deadline = self.gateway.seconds() + HEAD
+        self.deadline = self.gateway.now + HEAD
         self._buffer = b""
         self._exchange: Exchange | None = None
         self._held = False
@@ -172,7 +173,7 @@ class Client(asyncio.Protocol):
             self._buffer = self._buffer + data if self._buffer else data
             self._next()
             return
-        self.deadline = self.gateway.seconds() + STALL
+        self.deadline = self.gateway.now + STALL
         if exchange.reading:
             data = self._body(exchange, data)
         if data:
@@ -206,7 +207,7 @@ class Client(asyncio.Protocol):
 
     def _next(self) -> None:
         """Begin the next request if its head is all there."""
-        self.deadline = self.gateway.seconds() + (HEAD if self._buffer else IDLE)
+        self.deadline = self.gateway.now + (HEAD if self._buffer else IDLE)
         if not self._buffer or self._transport is None or self._transport.is_closing():
             return
         end = self._buffer.find(framing.END)
@@ -221,7 +222,7 @@ class Client(asyncio.Protocol):
 
     def _malformed(self, error: RemitError) -> None:
         """Refuse what is no request, and go on with nothing that follows it."""
-        request = self.gateway.new_id("req")
+        request = self.gateway.new_request()
         self.refuse(error, request, head=False, keep=False)
         self._linger()
         if self.listener.principal is not None:
@@ -246,14 +247,14 @@ class Client(asyncio.Protocol):
             raise MethodError
         known = self.listener.read(block)
         self._buffer = b""
-        self.deadline = self.gateway.seconds() + STALL
+        self.deadline = self.gateway.now + STALL
         self._exchange = exchange = Exchange(self, method, target, known)
         if exchange.reading:
             self._buffer = self._body(exchange, rest) if rest else b""
         else:
             self._buffer = rest
         if self._exchange is exchange:
-            self.gateway.start(exchange.run())
+            self.gateway.run(exchange)
 
     def _body(self, exchange: Exchange, data: bytes) -> bytes:
         try:
@@ -268,7 +269,7 @@ class Client(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send response bytes."""
         if self._transport is not None:
-            self.deadline = self.gateway.seconds() + STALL
+            self.deadline = self.gateway.now + STALL
             self._transport.write(data)
 
     def refuse(self, error: RemitError, request: str, *, head: bool, keep: bool) -> None:
@@ -308,7 +309,7 @@ class Client(asyncio.Protocol):
         self.release()
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self.deadline = self.gateway.seconds() + LINGER
+        self.deadline = self.gateway.now + LINGER
 
     def close(self) -> None:
         """Close once what was written has gone."""

@@ -15,8 +15,8 @@ from remit.broker import Use
 from remit.core.scope import Access
 from remit.errors import PlaceholderError, RemitError, TooLargeError, UpstreamError
 from remit.gateway import canon, problem
-from remit.gateway.answer import Answer
-from remit.gateway.framing import Body, Chunked, Fields, Status, request_body
+from remit.gateway.answer import Answer, Plan
+from remit.gateway.framing import Body, Chunked, Fields, request_body
 from remit.gateway.judge import Asked, Judged, judge
 from remit.gateway.pool import Pool, StaleError, Upstream
 from remit.gateway.scrub import LeakError, Scrubber
@@ -58,25 +58,27 @@ class Exchange:
         "known",
         "method",
         "request",
+        "task",
     )
 
     def __init__(self, client: Client, method: str, raw: bytes, known: Known) -> None:
         """Begin with a head that was read strictly; ``raw`` is the target as it came."""
         self._client = client
         self._gateway = client.gateway
+        self.task: asyncio.Task[None] | None = None
         self.method = method
         self._raw = raw
         self.known = known
         self.fields: Fields = known.fields
         self.grant: str | None = None
-        self.request = self._gateway.new_id("req")
+        self.request = self._gateway.new_request()
         self._body: Body | None = request_body(known.fields)
         self._target: canon.Target | None = None
         self._keep = known.fields.keep
         self._pending: list[bytes] = []  # body that came before it could be sent
         self._size = 0
         self._reading = self._body is not None
-        self._expects = known.fields.get(b"expect") is not None
+        self._expects = known.expects
         self._scrubber: Scrubber | None = None
         self._up: Upstream | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -93,6 +95,12 @@ class Exchange:
     async def run(self) -> None:
         """Take the request all the way."""
         try:
+            await self._run()
+        finally:
+            self._gateway.over(self.task)
+
+    async def _run(self) -> None:
+        try:
             use, judged, pool = await self._permitted()
         except RemitError as error:
             await self._denied(error)
@@ -103,8 +111,10 @@ class Exchange:
             await self._carried(use, judged, pool)
 
     async def _permitted(self) -> tuple[Use, Judged, Pool]:
-        self.grant = self._client.listener.principal
-        self.grant = await self._client.listener.grant(self)
+        listener = self._client.listener
+        self.grant = listener.principal
+        if self.grant is None or self.known.named is not None:
+            self.grant = await listener.grant(self)
         grant = self._gateway.live(self.grant)
         self._target = target = canon.target(self._raw)
         route = self._gateway.route(grant, target.resource)
@@ -158,7 +168,7 @@ class Exchange:
         if self._ended is not None:
             up.abort()
             raise self._ended
-        self._finished = asyncio.get_running_loop().create_future()
+        self._finished = self._gateway.loop.create_future()
         self._up = up
         fixed = pool.recipe.fixed
         up.begin(self, b"".join((judged.start, fixed, judged.lines, self._framing(judged), *self._first(judged))))
@@ -248,7 +258,7 @@ class Exchange:
         if (self.fields.length or 0) > limit:
             raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
         while self._reading:
-            self._wake = asyncio.get_running_loop().create_future()
+            self._wake = self._gateway.loop.create_future()
             self._proceed()
             await self._wake
             if self._ended is not None:
@@ -260,14 +270,13 @@ class Exchange:
 
     # -- the response (pool.Receiver) ---------------------------------------------------------------------------
 
-    def on_head(self, status: Status, fields: Fields, *, has_body: bool) -> None:
+    def on_head(self, plan: Plan) -> None:
         """Take the head; it has been searched for the secret."""
         assert self._up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self._reading
-        needles = self._up.pool.recipe.needles
-        self._answer = Answer(needles, status, fields, has_body=has_body, keep=self._keep)
-        self._status = status.code
-        self._out.append(self._answer.head)
+        self._answer = Answer(self._up.pool.recipe.needles, plan)
+        self._status = plan.status
+        self._out.append(plan.head(keep=self._keep))
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""

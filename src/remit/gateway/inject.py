@@ -116,7 +116,7 @@ class Recipe:
         self.shape = shape
         self.secret = secret
         self.fixed = _fixed(shape.destination, shape.header, value)
-        self.needles = Needles(sorted({text, value, value.rpartition(" ")[2]} - {""}))
+        self.needles = Needles([text] if text else [])  # what holds the secret holds a form of it
 
     def __repr__(self) -> str:
         """Mask the credential."""

@@ -91,7 +91,7 @@ class Pipe:
             self._gateway.start(self._run())
 
     async def _run(self) -> None:
-        request = self._gateway.new_id("req")
+        request = self._gateway.new_request()
         grant = self.grant or ""
         access = Access("postgres", self._resource, "connect")
         try:

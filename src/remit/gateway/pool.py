@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from remit.errors import LimitError, RemitError, UpstreamError
+from remit.gateway.answer import Plan
 from remit.gateway.framing import END, MAX_HEAD, Body, Chunked, Fields, Status, UntilClose, response_body, response_head
 from remit.gateway.inject import Recipe
 
@@ -31,7 +32,7 @@ class Receiver(Protocol):
 
     method: str
 
-    def on_head(self, status: Status, fields: Fields, *, has_body: bool) -> None:
+    def on_head(self, plan: Plan) -> None:
         """Take the head; it has been searched for the secret."""
         ...
 
@@ -195,7 +196,7 @@ class Upstream(asyncio.Protocol):
         self._fields = fields
         self._reusable = fields.keep and status.minor == 1
         self._body = response_body(status.code, fields, receiver.method)
-        receiver.on_head(status, fields, has_body=self._body is not None)
+        receiver.on_head(self.pool.plan(status, fields, has_body=self._body is not None))
         if self._body is None:
             receiver.on_flush()
             self._release(receiver, rest)
@@ -238,7 +239,7 @@ class Upstream(asyncio.Protocol):
 class Pool:
     """The connections of one resource with one secret."""
 
-    __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_tls", "recipe")
+    __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_plans", "_tls", "recipe")
 
     def __init__(self, recipe: Recipe, tls: ssl.SSLContext, clock: Callable[[], float]) -> None:
         """Start empty. ``clock`` counts seconds and never goes back."""
@@ -247,6 +248,7 @@ class Pool:
         self._clock = clock
         self._idle: list[Upstream] = []
         self._all: set[Upstream] = set()
+        self._plans: dict[int, Plan] = {}
         self._known: dict[bytes, tuple[Status, Fields]] = {}
         self._closed = False
 
@@ -262,6 +264,17 @@ class Pool:
                 self._known.clear()
             self._known[head] = read
         return read
+
+    def plan(self, status: Status, fields: Fields, *, has_body: bool) -> Plan:
+        """Return how a response with this head goes on."""
+        plan = self._plans.get(id(fields)) if has_body else None
+        if plan is None or not plan.of(fields):
+            plan = Plan(status, fields, has_body=has_body)
+            if len(self._plans) >= _KNOWN_HEADS:
+                self._plans.clear()
+            if has_body:
+                self._plans[id(fields)] = plan
+        return plan
 
     def take(self) -> Upstream | None:
         """Return an idle connection, or None when one has to be opened."""

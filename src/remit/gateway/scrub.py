@@ -144,12 +144,6 @@ class Scrubber:
         held, self._held = self._held, b""
         return held
 
-    def whole(self, data: bytes) -> bytes:
-        """Take and let go of a stream that is all there: ``feed`` and ``end`` in one."""
-        self._needles.check(data)
-        self._look_inside(data)
-        return data
-
     def _look_inside(self, data: bytes) -> None:
         """Look into a compressed body that its head does not announce."""
         if self._inner is not None:
@@ -158,7 +152,7 @@ class Scrubber:
             self._start += data[:4]
             if self._start.startswith(_ZSTD):
                 raise UpstreamError("the upstream answered in a compression that cannot be looked into")
-            if self._start.startswith(_GZIP) or self._start[:2] in _ZLIB:
+            if is_compressed(self._start):
                 self._inner = Inflated(self._needles, nested=self._nested + 1, strict=False)
                 self._inner.look(self._start[: len(self._start) - len(data[:4])] + data)
 
@@ -166,6 +160,12 @@ class Scrubber:
 _GZIP = b"\x1f\x8b\x08"
 _ZLIB = frozenset({b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"})
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_STARTS = _ZLIB | {_GZIP[:2], _ZSTD[:2]}
+
+
+def is_compressed(start: bytes) -> bool:
+    """Whether bytes begin as a compressed stream does."""
+    return start[:2] in _STARTS and (start[:2] != _ZSTD[:2] or start.startswith(_ZSTD))
 
 
 class Inflated:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 import ssl
@@ -15,6 +16,7 @@ from remit.core.secret import Secret
 from remit.core.task import Grant, Task
 from remit.errors import DeniedError, RemitError, RevokedError, ScopeError
 from remit.gateway.client import Channel, Client, Listener, Verifier
+from remit.gateway.exchange import Exchange
 from remit.gateway.inject import Injection, Recipe, Shape
 from remit.gateway.judge import Judged
 from remit.gateway.match import Matcher
@@ -110,10 +112,15 @@ class Gateway:
         problems: str = "urn:remit:problem:",
         verify: Verifier | None = None,
     ) -> None:
-        """Wire a gateway. ``seconds`` is a clock that never goes back; ``injections`` are by provider."""
+        """Wire a gateway to the running loop.
+
+        ``seconds`` is a clock that never goes back; ``injections`` are by provider.
+        """
         self.broker = broker
-        self.new_id = new_id
-        self.seconds = seconds
+        self.now = seconds()  # as of the last sweep
+        self.loop = asyncio.get_running_loop()
+        self._seconds = seconds
+        self._requests = map((new_id("req") + ".{:x}").format, itertools.count())
         self.problems = problems
         self._tls = tls or ssl.create_default_context()
         self._injections = injections or {}
@@ -140,7 +147,7 @@ class Gateway:
         names = hosts or frozenset({f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
         coded = frozenset(name.encode() for name in names)
         listener = Listener(self, identity, self._verify, coded, f"http://127.0.0.1:{port}")
-        server = await asyncio.get_running_loop().create_server(lambda: Client(listener), sock=sock, backlog=1024)
+        server = await self.loop.create_server(lambda: Client(listener), sock=sock, backlog=1024)
         self._servers.append(server)
         if self._sweeper is None:
             self._sweep()
@@ -148,8 +155,7 @@ class Gateway:
 
     async def pipe(self, sock: socket.socket, grant: str, resource: str) -> asyncio.Server:
         """Pipe a database port of a run: what connects to the socket reaches the resource, under ``grant``."""
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Pipe(self, grant, resource).near, sock=sock, backlog=128)
+        server = await self.loop.create_server(lambda: Pipe(self, grant, resource).near, sock=sock, backlog=128)
         self._servers.append(server)
         return server
 
@@ -169,10 +175,24 @@ class Gateway:
             await asyncio.wait(tuple(self._tasks), timeout=5)
 
     def start(self, story: Coroutine[None, None, None]) -> None:
-        """Run an exchange."""
-        task = asyncio.get_running_loop().create_task(story)
+        """Run something beside what is read and written."""
+        task = self.loop.create_task(story)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def run(self, exchange: Exchange) -> None:
+        """Run an exchange, which says itself when it is over."""
+        exchange.task = self.loop.create_task(exchange.run())
+        self._tasks.add(exchange.task)
+
+    def over(self, task: asyncio.Task[None] | None) -> None:
+        """Take note that an exchange is over."""
+        if task is not None:
+            self._tasks.discard(task)
+
+    def new_request(self) -> str:
+        """Return an id for a request: unique, not secret."""
+        return next(self._requests)
 
     def joined(self, client: Client) -> None:
         """Take note of a client's connection."""
@@ -183,12 +203,12 @@ class Gateway:
         self._clients.discard(client)
 
     def _sweep(self) -> None:
-        now = self.seconds()
+        self.now = now = self._seconds()
         for client in [client for client in self._clients if client.deadline < now]:
             client.expire()
         for pool in self._pools.values():
             pool.sweep()
-        self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
+        self._sweeper = self.loop.call_later(1.0, self._sweep)
 
     # -- compiled state -----------------------------------------------------------------------------------------
 
@@ -231,27 +251,29 @@ class Gateway:
         if pool is None or pool.recipe.shape is not shape or pool.recipe.secret is not secret:
             if pool is not None:
                 pool.close()
-            self._pools[resource.name] = pool = Pool(Recipe(shape, secret), self._tls, self.seconds)
+            self._pools[resource.name] = pool = Pool(Recipe(shape, secret), self._tls, lambda: self.now)
         return pool
 
     # -- what moves ---------------------------------------------------------------------------------------------
 
     def moving(self, moving: Moving) -> None:
         """Take note that something moves under a grant."""
-        self._moving.setdefault(moving.grant or "", set()).add(moving)
+        mine = self._moving.get(moving.grant or "")
+        if mine is None:
+            self._moving[moving.grant or ""] = {moving}
+        else:
+            mine.add(moving)
 
     def moved(self, moving: Moving) -> None:
         """Take note that it has come to its end."""
         mine = self._moving.get(moving.grant or "")
         if mine is not None:
             mine.discard(moving)
-            if not mine:
-                del self._moving[moving.grant or ""]
 
     def ended(self, grants: frozenset[str]) -> None:
         """Cut everything that moves under grants that have ended."""
         for grant in grants:
-            for moving in tuple(self._moving.get(grant, ())):
+            for moving in tuple(self._moving.pop(grant, ())):
                 moving.cut(RevokedError())
         for client in tuple(self._clients):
             if client.listener.principal in grants:
