@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from remit.testing.postgres_server import free_port
 BODY = "x" * 1_024
 UPSTREAM = """
 server {{ listen 127.0.0.1:{port} reuseport; keepalive_requests 100000000;
-  location / {{ if ($http_authorization != "Bearer {key}") {{ return 401; }} default_type text/plain; return 200 "{body}"; }} }}
+  location / {{ if ($http_authorization != "Bearer {key}") {{ return 401; }}
+    default_type text/plain; return 200 "{body}"; }} }}
 """
 SWAP = """
 upstream target {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }}
@@ -91,12 +92,26 @@ class Wrk:
     n: int
 
 
-def load(url: str, pid: int, *, connections: int, seconds: int, prefix: tuple[str, ...] = ()) -> Wrk:
+def load(
+    url: str,
+    pid: int,
+    *,
+    connections: int,
+    seconds: int,
+    prefix: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Wrk:
     """Load ``url`` with GETs, and look at what the process ``pid`` used meanwhile. ``prefix`` runs wrk elsewhere."""
     watched = psutil.Process(pid)
     before = watched.cpu_times()
     command = [*prefix, shutil.which("wrk") or "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
+    with tempfile.TemporaryDirectory(prefix="remit-bench-") as folder:  # where a run may be at home
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=seconds + 30, cwd=folder, env=environment
+        )
+    if done.returncode:
+        raise RuntimeError(f"wrk failed: {done.stderr[-500:]}")
+    out = done.stdout
     after = watched.cpu_times()
     used = after.user + after.system - before.user - before.system
     return _read(out, used)

@@ -1,0 +1,206 @@
+"""The control plane: delegation with both proofs, checking deep grants, memory at rest."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+from benchmarks import openbao, ours
+from benchmarks.client import Client, Load, Step, closed_loop
+from benchmarks.figure import Figure, figure
+from benchmarks.openbao import OpenBao
+from remit.demo.house import House
+from remit.sdk import Bounds, verbs
+from remit.sdk.dpop import Key
+from remit.testing.postgres_server import free_port
+
+ROUNDS = 3
+CLIENTS = 16
+SECONDS = 3.0
+PROOFS = 450  # delegations that each client has proofs for in one round
+IDLE = 10.0  # seconds
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+# -- delegate -------------------------------------------------------------------------------------------------------
+
+
+def delegate_16() -> Figure:
+    """Delegations a second over HTTP, each with the parent's and the child's proof, sixteen clients."""
+    mine, theirs, count = [], [], 0
+    port = free_port()
+    with ours.running(api=f"127.0.0.1:{port}") as house, openbao.process() as (peer_port, pid):
+        ours.with_upstream(house, 9, "unused")
+        bao = asyncio.run(openbao.unsealed(peer_port, pid))
+        for _ in range(ROUNDS):
+            load = asyncio.run(_delegated(house, port))
+            peer = asyncio.run(closed_loop(bao.port, CLIENTS, SECONDS, _child_token(bao)))
+            if load.errors:
+                raise RuntimeError(f"{load.errors} delegations failed")
+            print(f"  p50 {load.p50:.1f} ms, {load.rate:.0f}/s; peer {peer.rate:.0f}/s", file=sys.stderr)
+            mine.append(load.rate)
+            theirs.append(peer.rate)
+            count += load.n
+    return figure(
+        "delegate_16", "delegations/s", mine, "OpenBao 2.7 child token on raft with file audit", theirs, count
+    )
+
+
+async def _delegated(house: House, port: int) -> Load:
+    """Prepare proofs, then send them: what is measured is the broker, not this client's signatures."""
+    bodies = [_prepared(house, port) for _ in range(CLIENTS)]
+    supply = [iter(client) for client in bodies]
+    host = {"Host": f"127.0.0.1:{port}", **FORM}
+
+    async def step(client: Client, number: int) -> bool:
+        body, proof = next(supply[number])
+        status, _ = await client.request("POST", "/oauth/token", body, {**host, "DPoP": proof})
+        return status == 200
+
+    return await _all(port, step)
+
+
+async def _all(port: int, step: Step) -> Load:
+    """Let each client spend its proofs."""
+    clients = [await Client.connect(port) for _ in range(CLIENTS)]
+    times: list[float] = []
+    started = time.perf_counter()
+
+    async def spend(client: Client, number: int) -> int:
+        errors = 0
+        for _ in range(PROOFS):
+            begun = time.perf_counter()
+            errors += not await step(client, number)
+            times.append(time.perf_counter() - begun)
+        return errors
+
+    errors = sum(await asyncio.gather(*(spend(client, number) for number, client in enumerate(clients))))
+    took = time.perf_counter() - started
+    for client in clients:
+        await client.close()
+    times.sort()
+    n = len(times)
+    return Load((n - errors) / took, times[n // 2] * 1e3, times[n * 99 // 100] * 1e3, errors, n)
+
+
+def _prepared(house: House, port: int) -> list[tuple[bytes, str]]:
+    endpoint, key = f"http://127.0.0.1:{port}/oauth/token", Key()
+    detail = [dict(ours.HTTP)]
+    with house.client() as client:
+        task = client.run(verbs.open_task("measure", detail, Bounds("2h", depth=1, fan_out=1_000), key))
+    nonce = _nonce(port)
+    child = Key()
+    fields = {
+        "grant_type": verbs.EXCHANGE,
+        "subject_token": task.token or "",
+        "subject_token_type": verbs.ACCESS_TOKEN,
+        "authorization_details": json.dumps(detail),
+        "req_cnf": json.dumps({"jwk": child.jwk()}),
+    }
+    made = []
+    for _ in range(PROOFS):
+        proof = child.proof("POST", endpoint, token=task.token, nonce=nonce)
+        body = urlencode({**fields, "req_cnf_proof": proof}).encode()
+        made.append((body, key.proof("POST", endpoint, nonce=nonce)))
+    return made
+
+
+def _nonce(port: int) -> str:
+    import httpx
+
+    answer = httpx.post(f"http://127.0.0.1:{port}/oauth/token", data={"grant_type": verbs.EXCHANGE}, trust_env=False)
+    return str(answer.headers["dpop-nonce"])
+
+
+def _child_token(bao: OpenBao) -> Step:
+    async def step(client: Client, _number: int) -> bool:
+        body = b'{"policies": ["default"], "ttl": "1h"}'
+        status, _ = await client.request("POST", "/v1/auth/token/create", body, bao.headers)
+        return status == 200
+
+    return step
+
+
+# -- check ----------------------------------------------------------------------------------------------------------
+
+
+def grant_check_depth() -> Figure:
+    """Microseconds to check a grant at depth 64, against the same at depth 1, in the broker's own process."""
+    return asyncio.run(_checked())
+
+
+async def _checked() -> Figure:
+    from datetime import timedelta
+
+    from remit.broker import Broker, Operator
+    from remit.compose.wiring import local_subject, new_id, steady
+    from remit.core import scope as scopes
+    from remit.core.task import Wanted
+    from remit.keys.file import FileSealer
+    from remit.ports import Resource
+    from remit.stores.memory import MemoryStore
+
+    detail = scopes.parse([dict(ours.HTTP)])
+    broker = Broker(store=MemoryStore(), engines={}, sealer=FileSealer(bytes(32)), clock=steady(), new_id=new_id)
+    await broker.start()
+    owner = Operator(local_subject())
+    await broker.put_resource(owner, Resource("web", "http", "http://127.0.0.1:9", detail, None, {}))
+    line = [await broker.open(owner, "measure", Wanted(detail, "", timedelta(hours=1), depth=64, fan_out=1))]
+    for left in reversed(range(64)):
+        line.append(await broker.delegate(owner, line[-1].id, Wanted(detail, "", depth=left, fan_out=1)))
+    deep, shallow = [], []
+    for _ in range(9):
+        deep.append(_per_call(broker, line[64].id))
+        shallow.append(_per_call(broker, line[1].id))
+    return figure("grant_check_depth", "us", deep, "the same at depth 1", shallow, 9 * CALLS)
+
+
+CALLS = 100_000
+
+
+def _per_call(broker: object, grant: str) -> float:
+    check = broker.check  # type: ignore[attr-defined]  # imported late, so that --help stays quick
+    started = time.perf_counter()
+    for _ in itertools.repeat(None, CALLS):
+        check(grant)
+    return (time.perf_counter() - started) / CALLS * 1e6
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+def idle_memory() -> Figure:
+    """Megabytes (PSS) of an embedded broker, ten seconds after its start."""
+    with ours.running() as house, _dev() as peer:
+        time.sleep(IDLE)
+        mine, theirs = [_pss(house.process.pid)], [_pss(peer)]
+    return figure("idle_memory", "MB", mine, "OpenBao 2.7 dev server", theirs, 1)
+
+
+@contextmanager
+def _dev() -> Iterator[int]:
+    program = str(Path(sys.executable).with_name("bao"))
+    command = [program, "server", "-dev", f"-dev-listen-address=127.0.0.1:{free_port()}", "-dev-no-store-token"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield server.pid
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _pss(pid: int) -> float:
+    """Return the proportional set size of a process and its descendants, in MB."""
+    import psutil
+
+    process = psutil.Process(pid)
+    texts = [Path(f"/proc/{p.pid}/smaps_rollup").read_text() for p in (process, *process.children(recursive=True))]
+    return sum(int(line.split()[1]) for text in texts for line in text.splitlines() if line.startswith("Pss:")) / 1024

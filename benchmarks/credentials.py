@@ -1,0 +1,129 @@
+"""PostgreSQL credentials: issued by one and by sixteen clients, and a thousand revoked, against OpenBao on raft."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks import openbao, ours
+from benchmarks.client import Address, Client, Step, closed_loop
+from benchmarks.figure import Figure, figure
+from benchmarks.openbao import OpenBao
+from remit.demo.house import House
+from remit.testing.postgres_server import PostgresServer
+
+PEER = "OpenBao 2.7 on raft with file audit"
+DATABASE = "bench"
+ROUNDS = 3
+SECONDS = 4.0
+THOUSAND = 1_000
+
+
+@contextmanager
+def both() -> Iterator[tuple[House, OpenBao, PostgresServer]]:
+    """Run remit and OpenBao over one durable PostgreSQL."""
+    settings = {"max_connections": "300"}
+    with PostgresServer(durable=True, settings=settings) as server, openbao.process() as (port, pid):
+        asyncio.run(ours.table(server, DATABASE))
+        with ours.running() as house:
+            asyncio.run(ours.with_database(house, server, DATABASE))
+            bao = asyncio.run(openbao.unsealed(port, pid))
+            asyncio.run(openbao.with_database(bao, server, DATABASE))
+            yield house, bao, server
+
+
+def issue_postgres_1() -> Figure:
+    """Credentials a second, one client."""
+    return _issue("issue_postgres_1", 1)
+
+
+def issue_postgres_16() -> Figure:
+    """Credentials a second, sixteen clients, one table."""
+    return _issue("issue_postgres_16", 16)
+
+
+def _issue(name: str, clients: int) -> Figure:
+    mine, theirs, count = [], [], 0
+    with both() as (house, bao, _):
+        for _ in range(ROUNDS):
+            tasks = ours.opened(house, clients)
+            load = asyncio.run(closed_loop(house.control, clients, SECONDS, ours.issuing(tasks)))
+            ours.closed(house, tasks)
+            _without_errors(name, load.errors)
+            peer = asyncio.run(closed_loop(bao.port, clients, SECONDS, _creds(bao)))
+            asyncio.run(bao.call("PUT", "/v1/sys/leases/revoke-force/database/creds/reader", {}))
+            mine.append(load.rate)
+            theirs.append(peer.rate)
+            count += load.n
+    return figure(name, "credentials/s", mine, PEER, theirs, count)
+
+
+def _without_errors(name: str, errors: int) -> None:
+    if errors:
+        raise RuntimeError(f"{name}: {errors} operations failed")
+
+
+def _creds(bao: OpenBao) -> Step:
+    async def step(client: Client, _number: int) -> bool:
+        status, _ = await client.request("GET", "/v1/database/creds/reader", headers=bao.headers)
+        return status == 200
+
+    return step
+
+
+def revoke_1000() -> Figure:
+    """Seconds until a subtree of a thousand leases is closed, and no role can log in."""
+    mine, theirs = [], []
+    with both() as (house, bao, server):
+        for _ in range(ROUNDS):
+            mine.append(asyncio.run(_revoke_ours(house, server)))
+            theirs.append(asyncio.run(_revoke_bao(bao, server)))
+    return figure("revoke_1000", "s", mine, PEER, theirs, THOUSAND * ROUNDS)
+
+
+async def _revoke_ours(house: House, server: PostgresServer) -> float:
+    [task] = ours.opened(house)
+    issue = ours.issuing([task])
+    await _times(house.control, THOUSAND, issue)
+    if await ours.logins(server) != THOUSAND:
+        raise RuntimeError("not all credentials exist")
+    client = await Client.connect(house.control)
+    path = f"/v1/tasks/{task.task}/grants/{task.grant}/revoke"
+    started = time.perf_counter()
+    _, answer = await client.request("POST", path, b"{}", {"Content-Type": "application/json"})
+    took = time.perf_counter() - started
+    await client.close()
+    left = await ours.logins(server)
+    if json.loads(answer)["state"] != "closed" or left:
+        raise RuntimeError(f"{left} roles can still log in after {answer.decode()[:200]}")
+    return took
+
+
+async def _revoke_bao(bao: OpenBao, server: PostgresServer) -> float:
+    made = await bao.call("POST", "/v1/auth/token/create", {"policies": ["root"], "no_parent": True})
+    token = made["auth"]["client_token"]  # type: ignore[index]
+    holder = OpenBao(bao.port, str(token), bao.pid)
+    await _times(bao.port, THOUSAND, _creds(holder))
+    if await ours.logins(server) != THOUSAND:
+        raise RuntimeError("not all of the peer's credentials exist")
+    started = time.perf_counter()
+    await bao.call("PUT", "/v1/auth/token/revoke", {"token": token})
+    await ours.until_no_logins(server)
+    return time.perf_counter() - started
+
+
+async def _times(address: Address, count: int, step: Step, clients: int = 16) -> None:
+    """Do a step exactly ``count`` times."""
+    left = iter(range(count))
+
+    async def some(number: int) -> None:
+        client = await Client.connect(address)
+        for _ in left:
+            if not await step(client, number):
+                raise RuntimeError("an operation failed")
+        await client.close()
+
+    await asyncio.gather(*(some(number) for number in range(clients)))

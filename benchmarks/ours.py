@@ -1,0 +1,111 @@
+"""remit, measured as it is run: a broker process of its own, spoken to over its sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from benchmarks.client import Client, Step
+from remit.core import scope as scopes
+from remit.demo import house as houses
+from remit.demo.house import House
+from remit.ports import Resource
+from remit.sdk import Bounds, verbs
+from remit.testing.postgres_server import PostgresServer
+
+TABLE = "public.bench"
+DETAIL: Mapping[str, Any] = {"type": "postgres", "resource": "bench", "actions": ["select"], "tables": [TABLE]}
+HTTP: Mapping[str, Any] = {"type": "http", "resource": "web", "actions": ["GET"], "paths": ["/v1/**"]}
+
+
+@contextmanager
+def running(api: str = "off") -> Iterator[House]:
+    """Run a broker with state in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="remit-bench-") as folder, houses.broker(Path(folder), api=api) as house:
+        yield house
+
+
+async def with_database(house: House, server: PostgresServer, database: str) -> None:
+    """Add the database as a resource, its login made as the documentation says."""
+    password = secrets.token_urlsafe(24)
+    resource = Resource(
+        name="bench",
+        kind="postgres",
+        destination=f"postgresql://remit@127.0.0.1:{server.port}/{database}",
+        bound=scopes.parse([DETAIL]),
+        secret=None,
+        settings={"tls": "loopback"},
+    )
+    await houses.prepare(server, database, resource, password)
+    with house.client() as client:
+        client.run(verbs.put_resource("bench", houses.body(resource, password, [DETAIL])))
+
+
+def with_upstream(house: House, port: int, key: str) -> None:
+    """Add an upstream as a resource."""
+    body = {"kind": "http", "destination": f"http://127.0.0.1:{port}", "bound": [HTTP], "secret": key, "settings": {}}
+    with house.client() as client:
+        client.run(verbs.put_resource("web", body))
+
+
+def opened(house: House, count: int = 1, detail: Mapping[str, Any] = DETAIL) -> list[verbs.Opened]:
+    """Open tasks."""
+    with house.client() as client:
+        bounds = Bounds("2h", depth=1, fan_out=1_000)
+        return [client.run(verbs.open_task("measure", [dict(detail)], bounds)) for _ in range(count)]
+
+
+def closed(house: House, tasks: list[verbs.Opened]) -> None:
+    """Close tasks."""
+    with house.client() as client:
+        for task in tasks:
+            client.run(verbs.close(task.task))
+
+
+def issuing(tasks: list[verbs.Opened]) -> Step:
+    """Return a step that issues one credential, client by client in a task of its own."""
+    bodies = [json.dumps({"grant": task.grant, "detail": DETAIL}).encode() for task in tasks]
+    headers = {"Content-Type": "application/json"}
+
+    async def step(client: Client, number: int) -> bool:
+        path = f"/v1/tasks/{tasks[number % len(tasks)].task}/leases"
+        status, _ = await client.request("POST", path, bodies[number % len(tasks)], headers)
+        return status // 100 == 2
+
+    return step
+
+
+async def table(server: PostgresServer, database: str) -> None:
+    """Make the one table, and the role through which the peer grants it."""
+    connection = await asyncpg.connect(server.dsn(), ssl=False)
+    await connection.execute(f"create database {database}")
+    await connection.close()
+    connection = await asyncpg.connect(server.dsn(database), ssl=False)
+    await connection.execute("create table public.bench (a int); create role bench_readers")
+    await connection.execute("grant select on public.bench to bench_readers")
+    await connection.close()
+
+
+async def logins(server: PostgresServer) -> int:
+    """Count the roles that can log in, the two that always can left out."""
+    connection = await asyncpg.connect(server.dsn(), ssl=False)
+    try:
+        sql = "select count(*) from pg_roles where rolcanlogin and rolname not in ('postgres', 'remit')"
+        found: int = await connection.fetchval(sql)
+        return found
+    finally:
+        await connection.close()
+
+
+async def until_no_logins(server: PostgresServer) -> None:
+    """Wait until every issued role is gone, or can no longer log in."""
+    while await logins(server):
+        await asyncio.sleep(0.01)
