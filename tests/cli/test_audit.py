@@ -15,7 +15,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture
 def log(plane: Served, capsys: Capture) -> Path:
     """Write a log with a few entries to a file, and return its path."""
-    run(["open", "draft – é", "-r", "warehouse"])
+    run(["open", "draft über", "-r", "warehouse"])
     run(["issue", "-g", "grt_1", "warehouse"])
     run(["open", "wide", "-r", "search:paths=/admin"])
     capsys.readouterr()
