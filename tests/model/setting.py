@@ -1,0 +1,119 @@
+"""A broker on the memory store and a simulated target, with time and ids in the test's hands."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from remit.broker import Broker, Operator
+from remit.core import scope
+from remit.core.lease import LeaseState, Revocation
+from remit.core.scope import Detail
+from remit.core.secret import Secret
+from remit.core.task import Subject, Task, Wanted
+from remit.errors import NotFoundError
+from remit.ports import Engine, Resource, Store
+from remit.stores.memory import MemoryStore
+from remit.testing.simulated import BulkEngine, SimulatedEngine, SimulatedTarget
+from tests.broker.world import ClearSealer
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+OWNER = Operator(Subject("unix://host#1000", "local-uid"))
+TABLES = ["sales.a", "sales.b", "sales.c", "sales.d"]
+WIDE: dict[str, object] = {
+    "type": "postgres",
+    "resource": "warehouse",
+    "actions": ["select", "insert"],
+    "tables": TABLES,
+}
+READ: dict[str, object] = {**WIDE, "actions": ["select"], "tables": ["sales.a"], "ttl": 60}
+SEARCH: dict[str, object] = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/**"], "uses": 10}
+RESOURCES = (
+    Resource("warehouse", "postgres", "postgresql://remit@127.0.0.1:1/db", scope.parse([WIDE]), None, {}),
+    Resource("search", "http", "https://search.test", scope.parse([{**SEARCH, "args": "any"}]), None, {}),
+)
+
+
+def detail(raw: Mapping[str, object]) -> Detail:
+    """Read one detail."""
+    return scope.parse_detail(raw)
+
+
+def wanted(*raw: Mapping[str, object], **more: object) -> Wanted:
+    """Return what an open or a delegate asks for."""
+    details = scope.parse([dict(item) for item in raw])
+    return Wanted(**{"scope": details, "agent": "", "depth": 0, "fan_out": 0, **more})  # type: ignore[arg-type]
+
+
+async def at_once(call: Awaitable[object], _: float) -> object:
+    """Wait for an engine without a deadline: time is the test's."""
+    return await call
+
+
+@dataclass
+class Setting:
+    """One state directory, one target, one clock; brokers come and go."""
+
+    revocation: Revocation = Revocation.BY_NAME
+    bulk: bool = False
+    store: Store = field(default_factory=MemoryStore)
+    now: datetime = START
+    ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    target: SimulatedTarget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.target = SimulatedTarget(lambda: self.now, self.revocation)
+
+    def broker(self, store: Store | None = None) -> Broker:
+        """Return a broker on the state, not started."""
+        return Broker(
+            store=store or self.store,
+            engines={"postgres": self.engine},
+            sealer=ClearSealer(),
+            clock=lambda: self.now,
+            new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
+            bounded=at_once,
+        )
+
+    def engine(self, _: Resource, __: Secret | None) -> Engine:
+        """Return an engine on the target."""
+        return BulkEngine(self.target) if self.bulk else SimulatedEngine(self.target)
+
+    async def ready(self) -> Broker:
+        """Return a broker that is started and has the resources."""
+        broker = self.broker()
+        await broker.start()
+        for resource in RESOURCES:
+            await broker.put_resource(OWNER, resource)
+        return broker
+
+    def later(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+    async def tasks(self) -> list[Task]:
+        """Return all tasks as they are stored."""
+        return [await self.store.load(task_id) for task_id in await self.store.tasks(1_000)]
+
+    async def wrong(self) -> list[str]:
+        """Return what works at the target although nothing that is live says so."""
+        entitled: dict[str, datetime] = {}
+        for task in await self.tasks():
+            for lease in task.leases.values():
+                if lease.state is LeaseState.ACTIVE and alive(task, lease.grant, self.now):
+                    entitled[(lease.receipt or {}).get("handle", lease.plan.name)] = task.grants[lease.grant].expires_at
+        live = self.target.live()
+        return [name for name, end in live.items() if name not in entitled or end > entitled[name]]
+
+
+def alive(task: Task, grant_id: str, now: datetime) -> bool:
+    """Whether a grant is live as stored."""
+    try:
+        task.live(grant_id, now)
+    except NotFoundError:
+        raise
+    except Exception:  # noqa: BLE001 - any other refusal means no
+        return False
+    return True
