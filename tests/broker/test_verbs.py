@@ -572,7 +572,7 @@ def test_a_clock_set_back_revives_nothing_and_extends_nothing(world: World) -> N
         await again.start()
         with pytest.raises(UnavailableError, match="clock"):
             await world.opened(again)
-        with pytest.raises((NotFoundError, RevokedError)):
+        with pytest.raises(ExpiredError):
             again.check(root.id)
 
     run(body())

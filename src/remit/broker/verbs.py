@@ -46,6 +46,7 @@ from remit.ports import (
 )
 
 ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
+RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
 KINDS = frozenset(scopes.TYPES)
 
 
@@ -94,10 +95,10 @@ class Broker:
         self.deny = self._uses.deny
 
     async def start(self) -> None:
-        """Load what is unsettled. A log that does not extend its last witnessed checkpoint ends every task."""
+        """Load what is unsettled or recent. A log that does not extend its last checkpoint ends every task."""
         await self._heads.floor()
         await self._custody.load()
-        for task_id in await self._store.unsettled():
+        for task_id in {*await self._store.unsettled(), *await self._store.tasks(RECENT)}:
             await self._heads.load(task_id)
         self._rolled_back = not await self._extends_checkpoint()
         if self._rolled_back:
