@@ -65,7 +65,8 @@ SELECT encode(sha256(convert_to(string_agg(line, E'\\n' ORDER BY line COLLATE "C
 _RESOLVE = """
 SELECT c.oid AS table, n.oid AS namespace, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS sql,
   quote_ident(n.nspname) AS home,
-  session_user::regrole::oid AS login, (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
+  (SELECT oid FROM pg_roles WHERE rolname = session_user) AS login,
+  (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
   (SELECT coalesce(array_agg(ARRAY[attname::text, quote_ident(attname)]), '{}') FROM pg_attribute
    WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) AS columns
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (schema, name, place)

@@ -25,9 +25,9 @@ FROM pg_roles WHERE rolname = session_user
 
 # $1 schema, $2 table, $3 verbs, $4 columns or null. Which verbs the login may not pass on.
 _GRANTABLE = """
-SELECT to_regclass(format('%I.%I', $1::text, $2::text)) IS NOT NULL AS known,
+SELECT c.oid IS NOT NULL AS known,
   ARRAY(SELECT verb FROM unnest($3::text[]) verb WHERE CASE
-    WHEN to_regclass(format('%I.%I', $1::text, $2::text)) IS NULL THEN false
+    WHEN c.oid IS NULL THEN false
     WHEN $4::text[] IS NULL THEN NOT has_table_privilege(c.oid, verb || ' WITH GRANT OPTION')
     ELSE EXISTS (SELECT FROM unnest($4::text[]) wanted LEFT JOIN pg_attribute t
                  ON t.attrelid = c.oid AND t.attname = wanted AND t.attnum > 0 AND NOT t.attisdropped
@@ -35,8 +35,8 @@ SELECT to_regclass(format('%I.%I', $1::text, $2::text)) IS NOT NULL AS known,
     END) AS missing,
   coalesce(has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION') OR EXISTS (
     SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'USAGE'), false) AS schema
-FROM (SELECT to_regclass(format('%I.%I', $1::text, $2::text))::oid AS oid) c
-LEFT JOIN pg_namespace n ON n.nspname = $1
+FROM (VALUES (1)) AS one LEFT JOIN pg_namespace n ON n.nspname = $1
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = $2
 """
 
 _CONNECT = """

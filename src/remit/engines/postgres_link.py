@@ -26,6 +26,7 @@ from remit.core.secret import Secret
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
 from remit.ports import Resource
 
+PORT = 5432
 CONNECT_SECONDS = 5.0
 STATEMENT_MILLISECONDS = 10_000
 LOCK_MILLISECONDS = 5_000
@@ -53,14 +54,19 @@ class Target:
 
 def target(resource: Resource) -> Target:
     """Read ``postgresql://user@host:port/database``, or raise InvalidRequestError."""
-    parts = urlsplit(resource.destination)
+    wrong = InvalidRequestError("`destination` must be postgresql://user@host:port/database, without a password")
+    try:
+        parts = urlsplit(resource.destination)
+        port = parts.port or PORT
+    except ValueError as error:
+        raise wrong from error
     database = unquote(parts.path.removeprefix("/"))
     if parts.scheme != "postgresql" or not parts.hostname or not parts.username or not database or parts.password:
-        raise InvalidRequestError("`destination` must be postgresql://user@host:port/database, without a password")
+        raise wrong
     tls = resource.settings.get("tls", "verify-full")
     if tls not in {"verify-full", "loopback"} or (tls == "loopback" and not _is_loopback(parts.hostname)):
         raise InvalidRequestError('`tls` must be "verify-full", or "loopback" for a server on this machine')
-    return Target(parts.hostname, parts.port or 5432, database, unquote(parts.username), str(tls))
+    return Target(parts.hostname, port, database, unquote(parts.username), str(tls))
 
 
 def _is_loopback(host: str) -> bool:
