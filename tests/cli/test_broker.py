@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remit.cli.entry import run
+
+REMIT = Path(sys.executable).with_name("remit")
+
+
+@pytest.fixture
+def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Return the environment of a broker that listens on sockets alone."""
+    config = tmp_path / "config" / "remit"
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text('[listen]\napi = "off"\ngateway = "off"\n', "utf-8")
+    names = {"XDG_CONFIG_HOME": str(config.parent), "REMIT_STATE_DIR": str(tmp_path / "state")}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    return {**os.environ, **names}
+
+
+@pytest.fixture
+def up(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a broker; end it."""
+    broker = subprocess.Popen([REMIT, "up", "--json"], env=environ, stdout=subprocess.PIPE, stderr=-3, text=True)
+    yield broker
+    broker.send_signal(signal.SIGTERM)
+    assert broker.wait(20) == 0
+    assert broker.stdout is not None
+    broker.stdout.close()
+
+
+def test_a_broker_says_when_it_listens_and_ends_when_told(
+    up: subprocess.Popen[str], environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert up.stdout is not None
+    told = json.loads(up.stdout.readline())
+    assert told == {"api": None, "control": f"{environ['REMIT_STATE_DIR']}/run/control.sock", "gateway": None}
+    assert run(["tree"]) == 0
+    assert "no task is open" in capsys.readouterr().out
+
+
+def test_a_second_broker_on_the_same_state_is_refused(up: subprocess.Popen[str], environ: dict[str, str]) -> None:
+    assert up.stdout is not None
+    up.stdout.readline()
+    second = subprocess.run([REMIT, "up"], env=environ, capture_output=True, text=True, check=False, timeout=30)
+    assert second.returncode == 1
+    assert second.stderr.startswith("error: ")
+
+
+def test_the_demo_is_told_how_to_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.demo.main", lambda as_json: 3 if as_json else 4)
+    assert run(["demo", "--json"]) == 3
+    assert run(["demo"]) == 4

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from remit.cli import checks
+from remit.cli.checks import Finding
+from remit.cli.entry import run
+from remit.compose.settings import Places, Settings
+from tests.sdk.plane import Served
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return the settings of a state with a database and a key."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    for name in ("remit.db", "kek"):
+        (state / name).touch(mode=0o600)
+    return Settings(Places(tmp_path / "config.toml", state, state / "run"))
+
+
+def only(findings: Iterable[Finding]) -> Finding:
+    [finding] = findings
+    return finding
+
+
+def test_a_private_state_is_good(settings: Settings) -> None:
+    assert only(checks.modes(settings)).level == "good"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_file_that_others_may_touch_is_wrong(settings: Settings, mode: int) -> None:
+    path = settings.places.state / "kek"
+    path.chmod(mode)
+    finding = only(checks.modes(settings))
+    assert (finding.level, str(path) in finding.text) == ("wrong", True)
+
+
+def test_the_public_key_of_the_log_may_be_read_by_all(settings: Settings) -> None:
+    path = settings.places.state / "audit.vkey"
+    path.touch()
+    path.chmod(0o644)
+    assert only(checks.modes(settings)).level == "good"
+
+
+def test_no_state_yet_is_good(tmp_path: Path) -> None:
+    nothing = Settings(Places(tmp_path / "c", tmp_path / "none", tmp_path / "run"))
+    for check in (checks.modes, checks.custody, checks.clock):
+        assert only(check(nothing)).level == "good"
+
+
+def test_a_key_beside_its_database_protects_copies_alone(settings: Settings) -> None:
+    assert only(checks.custody(settings)).level == "warning"
+
+
+def test_a_key_on_another_disk_is_good(settings: Settings) -> None:
+    elsewhere = next(path for path in (Path("/dev/null"), Path("/proc/version")) if path.exists())
+    assert only(checks.custody(replace(settings, kek=elsewhere))).level == "good"
+
+
+def test_without_a_second_place_a_rollback_cannot_be_seen(settings: Settings) -> None:
+    finding = only(checks.second_place(settings))
+    assert finding.level == "warning"
+    assert "rollback" in finding.text
+
+
+def test_a_second_place_that_is_missing_is_wrong(settings: Settings, tmp_path: Path) -> None:
+    assert only(checks.second_place(replace(settings, witness=tmp_path / "unmounted"))).level == "wrong"
+
+
+def test_a_second_place_on_the_same_disk_is_a_warning(settings: Settings, tmp_path: Path) -> None:
+    assert only(checks.second_place(replace(settings, witness=tmp_path))).level == "warning"
+
+
+def test_a_second_place_elsewhere_is_good(settings: Settings) -> None:
+    assert only(checks.second_place(replace(settings, witness=Path("/proc")))).level == "good"
+
+
+def test_a_clock_behind_the_database_is_wrong(settings: Settings) -> None:
+    later = (datetime.now(UTC) + timedelta(days=1)).timestamp()
+    os.utime(settings.places.state / "remit.db", (later, later))
+    finding = only(checks.clock(settings))
+    assert (finding.level, finding.help) == ("wrong", "set the clock")
+
+
+def test_a_namespace_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n", "utf-8")
+    broken.chmod(0o700)
+    assert checks._try([str(broken)]) == "No permissions to create new namespace"
+    assert checks._try([str(tmp_path / "absent")])
+    assert checks._try(["/bin/true"]) == ""
+
+
+def test_a_configuration_that_cannot_be_read_is_the_only_finding(tmp_path: Path) -> None:
+    (tmp_path / "remit").mkdir()
+    (tmp_path / "remit" / "config.toml").write_text("listen = 7\n", "utf-8")
+    finding = only(checks.examine({"XDG_CONFIG_HOME": str(tmp_path), "REMIT_STATE_DIR": str(tmp_path / "s")}))
+    assert (finding.name, finding.level) == ("configuration", "wrong")
+
+
+def test_no_broker_is_a_warning(settings: Settings) -> None:
+    assert only(checks.broker(settings)).level == "warning"
+
+
+def test_a_database_that_does_not_answer_is_wrong(plane: Served) -> None:
+    places = Places(plane.directory / "c", plane.directory / "state", plane.directory)
+    findings = {finding.name: finding for finding in checks.broker(Settings(places))}
+    assert findings["broker"].level == "good"
+    assert findings["postgres warehouse"].level == "wrong"
+
+
+def test_a_database_that_answers_is_good() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert checks._reach("postgres x", f"postgresql://remit@127.0.0.1:{port}/sales").level == "good"
+
+
+@pytest.mark.usefixtures("plane")
+def test_the_doctor_prints_all_findings_and_exits_with_one_when_something_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = [Finding("clock", "wrong", "it is 1970", "set the clock"), Finding("files", "good", "fine")]
+    monkeypatch.setattr("remit.cli.checks.examine", lambda _: wrong)
+    assert run(["doctor", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["healthy"] is False
+    assert run(["doctor"]) == 1
+    assert "clock: set the clock" in capsys.readouterr().out
+    monkeypatch.setattr("remit.cli.checks.examine", lambda _: wrong[1:])
+    assert run(["doctor"]) == 0

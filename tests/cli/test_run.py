@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from remit.cli.entry import run
+from remit.run.sandbox import Bind
+from remit.run.spec import LaunchSpec
+from tests.sdk.plane import Served
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[LaunchSpec]:
+    """Collect what the launcher is asked for, in its place."""
+    specs: list[LaunchSpec] = []
+
+    def main(spec: LaunchSpec) -> int:
+        specs.append(spec)
+        return 7
+
+    monkeypatch.setattr("remit.run.launcher.main", main)
+    monkeypatch.setattr("remit.compose.embedded.ensure", lambda *_: None)
+    return specs
+
+
+def request(spec: LaunchSpec) -> dict[str, Any]:
+    return dict(spec.request)
+
+
+@pytest.mark.usefixtures("plane")
+def test_outside_a_run_a_task_is_opened_for_the_command(launched: list[LaunchSpec]) -> None:
+    code = run(
+        ["run", "-p", "summary", "-r", "search:paths=/v1/a", "--depth", "1", "--fan-out", "2", "--", "sh", "-c", "x"]
+    )
+    assert code == 7
+    [spec] = launched
+    asked = request(spec)["open"]
+    assert spec.command == ("sh", "-c", "x")
+    assert (asked["purpose"], asked["depth"], asked["fan_out"], asked["exercise"]) == ("summary", 1, 2, True)
+    assert asked["authorization_details"][0]["paths"] == ["/v1/a"]
+
+
+@pytest.mark.usefixtures("plane")
+def test_a_purpose_that_is_not_said_names_the_program_and_not_its_arguments(launched: list[LaunchSpec]) -> None:
+    run(["run", "-r", "search", "--", "/usr/bin/agent", "--key", "sk-oops"])
+    assert request(launched[0])["open"]["purpose"] == "run agent"
+
+
+@pytest.mark.usefixtures("plane")
+def test_a_task_lives_no_longer_than_is_said(launched: list[LaunchSpec]) -> None:
+    run(["run", "-r", "search", "--ttl", "5m", "--", "true"])
+    run(["run", "-r", "search", "--", "true"])
+    assert [request(spec)["open"]["ttl"] for spec in launched] == [300, 28_800]
+
+
+@pytest.mark.usefixtures("plane")
+def test_a_grant_is_used_as_it_is(launched: list[LaunchSpec]) -> None:
+    run(["run", "-g", "grt_1", "--", "true"])
+    assert request(launched[0]) == {"grant": "grt_1"}
+
+
+@pytest.mark.usefixtures("plane")
+def test_a_grant_with_resources_is_delegated_from(launched: list[LaunchSpec]) -> None:
+    run(["open", "t", "-r", "search", "--depth", "1", "--fan-out", "1"])
+    run(["run", "-g", "grt_1", "-r", "search:uses=3", "--label", "reader", "--", "true"])
+    asked = request(launched[0])["delegate"]
+    assert (asked["parent"], asked["label"], asked["authorization_details"][0]["uses"]) == ("grt_1", "reader", 3)
+
+
+def test_in_a_run_the_runs_own_grant_and_channel_are_used(
+    plane: Served, launched: list[LaunchSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(["open", "t", "-r", "search", "--depth", "1", "--fan-out", "1"])
+    place = plane.channel("grt_1")
+    monkeypatch.setenv("REMIT_SOCKET", str(place.socket))
+    monkeypatch.setenv("REMIT_GRANT", "grt_1")
+    run(["run", "-r", "search:paths=/v1/a", "--", "true"])
+    run(["run", "--", "true"])
+    assert request(launched[0])["delegate"]["parent"] == "grt_1"
+    assert request(launched[1]) == {"grant": "grt_1"}
+    assert {spec.socket for spec in launched} == {place.socket.with_name("launch.sock")}
+    assert launched[0].hidden == ()
+
+
+def test_what_belongs_to_remit_is_hidden_from_the_run(plane: Served, launched: list[LaunchSpec]) -> None:
+    run(["run", "-g", "grt_1", "--", "true"])
+    state = plane.directory / "state"
+    assert {state, state / "run"} <= set(launched[0].hidden)
+    assert launched[0].socket == state / "run" / "launch.sock"
+
+
+@pytest.mark.usefixtures("plane")
+def test_paths_and_variables_are_passed_on(launched: list[LaunchSpec]) -> None:
+    run(["run", "-g", "grt_1", "--bind", "/data:rw", "--bind", "/with:colon", "-e", "A=1", "-e", "B", "--", "true"])
+    [spec] = launched
+    assert spec.binds == (Bind(PurePosixPath("/data"), writable=True), Bind(PurePosixPath("/with:colon")))
+    assert spec.env == ("A=1", "B")
+    assert spec.cwd == Path.cwd()
+
+
+@pytest.mark.usefixtures("plane")
+def test_less_isolation_is_asked_for_by_name(launched: list[LaunchSpec]) -> None:
+    run(["run", "-g", "grt_1", "--net", "host", "--", "true"])
+    run(["run", "-g", "grt_1", "--unsandboxed", "-q", "--", "true"])
+    assert [(spec.host_net, spec.unsandboxed, spec.quiet) for spec in launched] == [
+        (True, False, False),
+        (False, True, True),
+    ]
+
+
+@pytest.mark.usefixtures("plane")
+def test_the_commands_own_options_are_its_own(launched: list[LaunchSpec]) -> None:
+    run(["run", "-g", "grt_1", "ls", "--json", "-r", "x"])
+    assert launched[0].command == ("ls", "--json", "-r", "x")
+
+
+@pytest.mark.usefixtures("plane")
+def test_a_run_of_nothing_is_a_misuse(launched: list[LaunchSpec], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", "--", "true"]) == 2
+    assert "say what is granted" in capsys.readouterr().err
+    assert run(["run", "-g", "grt_1"]) == 2
+    assert launched == []
