@@ -115,9 +115,8 @@ class Exchange:
         self.grant = listener.principal
         if self.grant is None or self.known.named is not None:
             self.grant = await listener.grant(self)
-        grant = self._gateway.live(self.grant)
         self._target = target = canon.target(self._raw)
-        route = self._gateway.route(grant, target.resource)
+        route = self._gateway.route(self.grant, target.resource)
         judged = route.known.get((self.method, self._raw, self.known.block)) if self._body is None else None
         if judged is None:
             judged = await self._judged(route, target)
@@ -126,6 +125,7 @@ class Exchange:
         return use, judged, self._gateway.pool(route.shape)
 
     async def _judged(self, route: Route, target: canon.Target) -> Judged:
+        self._gateway.broker.check(self.grant or "")  # an ended grant is told so, whatever it covered
         self._client.listener.check_placeholders(self.known, self._raw, route.shape)
         asked = Asked(self.method, target, self.fields, has_body=self._body is not None)
         judged = judge(route.matcher, route.shape, asked)

@@ -215,18 +215,23 @@ class Gateway:
     def live(self, grant_id: str) -> Grant:
         """Return a grant that is live and not suspended."""
         grant = self.broker.check(grant_id)
+        self._check_suspended(grant_id)
+        return grant
+
+    def _check_suspended(self, grant_id: str) -> None:
         if self._suspended and not self._suspended.isdisjoint(
             g.id for g in self.broker.task_of(grant_id).lineage(grant_id)
         ):
             raise DeniedError("the grant is suspended: answers to it repeated the credential too often")
-        return grant
 
-    def route(self, grant: Grant, name: str) -> Route:
-        """Return a grant's compiled rules for a resource."""
-        key = (grant.id, name)
+    def route(self, grant_id: str, name: str) -> Route:
+        """Return a grant's compiled rules for a resource. ``use`` looks whether the grant is live."""
+        key = (grant_id, name)
         route = self._routes.get(key)
+        if self._suspended:
+            self._check_suspended(grant_id)
         if route is None or route.shape.resource is not self.broker.resource(name):
-            route = self._compiled(grant, name)
+            route = self._compiled(self.live(grant_id), name)
             if len(self._routes) >= _ROUTES:
                 self._routes.clear()
             self._routes[key] = route
