@@ -48,6 +48,15 @@ def test_a_broker_says_when_it_listens_and_ends_when_told(
     assert "no task is open" in capsys.readouterr().out
 
 
+def test_the_log_of_a_broker_is_verified_with_the_key_beside_its_state(
+    up: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert up.stdout is not None
+    up.stdout.readline()
+    assert run(["audit", "verify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["signed"] is True
+
+
 def test_a_second_broker_on_the_same_state_is_refused(up: subprocess.Popen[str], environ: dict[str, str]) -> None:
     assert up.stdout is not None
     up.stdout.readline()

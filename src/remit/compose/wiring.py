@@ -6,10 +6,11 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
+from pathlib import Path
 
 from remit.broker import Broker, Operator
 from remit.compose.settings import Settings
@@ -60,8 +61,10 @@ def build(settings: Settings) -> House:
     store = SqliteStore(where.state, sealer)
     notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519")
     tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256")
+    origin = f"{settings.trust_domain}/audit"
     publics = [audit.public_bytes(jwk) for jwk in notes.public_jwks()]
-    witness = FileWitness(settings.witness, f"{settings.trust_domain}/audit", publics) if settings.witness else None
+    _publish(where.state / "audit.vkey", [audit.verifier_key(origin, public) for public in publics])
+    witness = FileWitness(settings.witness, origin, publics) if settings.witness else None
     clock = steady()
     broker = Broker(
         store=store,
@@ -74,6 +77,12 @@ def build(settings: Settings) -> House:
     )
     owner = Operator(local_subject())
     return House(settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure)
+
+
+def _publish(path: Path, keys: Sequence[str]) -> None:
+    """Write the keys that verify checkpoints, one a line, where `remit audit verify` finds them."""
+    private.make_file(path)
+    path.write_text("".join(f"{key}\n" for key in keys), "ascii")
 
 
 def local_subject() -> Subject:
