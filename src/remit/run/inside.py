@@ -80,8 +80,6 @@ def take(places: list[int], descriptors: list[int]) -> None:
 def terminal(places: list[int]) -> int:
     """Put a fresh terminal in the place of the operator's; return its other end."""
     ours, theirs = os.openpty()
-    with contextlib.suppress(PermissionError):  # bubblewrap has made the session already
-        os.setsid()
     fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
     for place in places:
         os.dup2(theirs, place)
@@ -104,6 +102,8 @@ def become(channel: socket.socket, order: dict) -> None:  # type: ignore[type-ar
 
 def main() -> None:
     """Hand over, then become the command."""
+    with contextlib.suppress(PermissionError):  # it leads one already
+        os.setsid()  # of its own: the group that a signal from the launcher goes to
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)

@@ -1,0 +1,392 @@
+"""Real runs: what a command meets inside, and what its launcher and its broker see of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.broker.world import OPERATOR
+from tests.run.rig import HERE, PATIENCE, READ, House, house, opening
+
+pytestmark = pytest.mark.live
+DRIVE = str(HERE / "drive.py")
+SELF = [[str(HERE.parents[1] / "tests"), False]]
+ASK_GATEWAY = "import socket; print(socket.create_connection(('127.0.0.1', 8471)).recv(100).decode())"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[House]:
+    with house(tmp_path) as built:
+        yield built
+
+
+def line(process: subprocess.Popen[bytes]) -> str:
+    """Return the next line that a run writes."""
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
+
+
+def closed(runs: House) -> bool:
+    return all(task.head.closed for task in runs.broker.tasks(OPERATOR))
+
+
+def test_the_gateway_of_a_run_stands_for_its_grant(runs: House) -> None:
+    done = runs.python(ASK_GATEWAY + "; import os; print(os.environ['REMIT_GRANT'])")
+    said, grant = done.stdout.split("\n")[0], done.stdout.split()[-1]
+    assert said == f"gateway {grant}"
+
+
+def test_the_channel_of_a_run_is_where_its_environment_says(runs: House) -> None:
+    ask = (
+        "import os, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['REMIT_SOCKET']); print(s.recv(99))"
+    )
+    assert runs.python(ask).stdout.startswith("b'channel grt_")
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, 255])
+def test_the_exit_code_is_the_commands(runs: House, code: int) -> None:
+    assert runs.run(["sh", "-c", f"exit {code}"]).returncode == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
+def test_a_command_that_dies_of_a_signal_exits_as_in_a_shell(runs: House, number: int) -> None:
+    assert runs.run(["sh", "-c", f"kill -{number} $$"]).returncode == 128 + number
+
+
+def test_a_command_that_is_not_there_is_said_to_be_missing(runs: House) -> None:
+    done = runs.run(["no-such-command"])
+    assert done.returncode == 127
+    assert done.stderr.startswith("error: `no-such-command` cannot be executed in the run")
+
+
+def test_a_command_that_is_no_program_is_said_to_be_none(runs: House) -> None:
+    (runs.project / "text").write_text("hello")
+    assert runs.run(["./text"]).returncode == 126
+
+
+def test_the_task_is_closed_when_the_command_ends(runs: House) -> None:
+    assert runs.run(["true"]).returncode == 0
+    assert closed(runs)  # already, not some time later
+
+
+def test_a_refused_grant_runs_nothing(runs: House) -> None:
+    done = runs.run(["touch", "ran"], opening({**READ, "paths": ["/**"]}))
+    assert (done.returncode, done.stderr.split(":")[0]) == (3, "policy")
+    assert not (runs.project / "ran").exists()
+
+
+def test_standard_streams_are_passed_byte_for_byte(runs: House) -> None:
+    data = bytes(range(256)) * 1_000
+    with runs.start_run(["cat"], stdin=subprocess.PIPE) as process:
+        out, err = process.communicate(data, PATIENCE)
+    assert (out, err) == (data, b"")
+
+
+def test_a_stdio_server_answers_line_by_line(runs: House) -> None:
+    with runs.start_run(["cat"], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        for number in range(3):
+            process.stdin.write(f'{{"id": {number}}}\n'.encode())
+            process.stdin.flush()
+            assert json.loads(line(process)) == {"id": number}
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
+
+
+def test_a_closed_standard_input_stays_closed(runs: House) -> None:
+    assert runs.run(["cat"], input="").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_to_the_launcher_reaches_the_command(runs: House, number: signal.Signals) -> None:
+    script = f"trap 'echo got; exit 9' {number.value}; echo ready; while :; do read -t 1 x <> /dev/null; done"
+    with runs.start_run(["bash", "-c", script]) as process:
+        assert line(process) == "ready"
+        process.send_signal(number)
+        assert line(process) == "got"
+        assert process.wait(PATIENCE) == 9
+
+
+def test_an_interrupt_reaches_what_the_command_is_waiting_for(runs: House) -> None:
+    with runs.start_run(["bash", "-c", "echo ready; cat <> /dev/zero > /dev/null; exit 3"]) as process:
+        assert line(process) == "ready"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+
+
+def test_killing_the_launcher_ends_the_sandbox_and_the_task(runs: House) -> None:
+    with runs.start_run(["sh", "-c", "echo ready; exec tail -f /dev/null"]) as process:
+        assert line(process) == "ready"
+        process.kill()
+        assert process.stdout is not None
+        assert process.stdout.read() == b""  # nobody holds the pipe any more: everything inside has gone
+    runs.until(lambda: closed(runs))
+    runs.until(lambda: not runs.edges.open)
+
+
+def test_a_broker_that_goes_away_is_told_and_the_command_goes_on(runs: House) -> None:
+    with runs.start_run(["sh", "-c", "echo ready; read x; exit 5"], stdin=subprocess.PIPE) as process:
+        assert line(process) == "ready"
+        runs.call(runs.server.close())
+        assert process.stderr is not None
+        assert b"no authority any more" in process.stderr.readline()
+        process.communicate(b"\n", PATIENCE)
+        assert process.returncode == 5
+
+
+def test_no_broker_is_a_clear_error(runs: House) -> None:
+    told = json.loads(runs.told(["true"]))
+    told["socket"] = str(runs.folder / "absent.sock")
+    done = subprocess.run(
+        [sys.executable, DRIVE, json.dumps(told)], cwd=runs.project, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.split("\n")[0]) == (3, "unavailable: no broker listens for runs")
+
+
+def test_the_working_directory_is_writable_and_nothing_else_is(runs: House) -> None:
+    script = "echo yes > made; for d in / /usr /etc /proc/sys/kernel; do touch $d/x 2>/dev/null && echo $d; done; pwd"
+    assert runs.run(["sh", "-c", script]).stdout.strip() == str(runs.project)
+    assert (runs.project / "made").read_text() == "yes\n"
+
+
+def test_a_bound_folder_is_read_only_unless_said_otherwise(runs: House, tmp_path: Path) -> None:
+    for name in ("read", "write"):
+        (tmp_path / name).mkdir()
+    script = f"touch {tmp_path}/read/x || touch {tmp_path}/write/x"
+    binds = [[str(tmp_path / "read"), False], [str(tmp_path / "write"), True]]
+    assert runs.run(["sh", "-c", script], binds=binds).returncode == 0
+    assert (tmp_path / "write" / "x").exists()
+    assert not (tmp_path / "read" / "x").exists()
+
+
+def test_a_run_from_home_is_refused_with_a_way_out(runs: House) -> None:
+    done = runs.run(["true"], cwd=runs.folder / "home")
+    assert (done.returncode, "--bind" in done.stderr) == (3, True)
+
+
+def test_a_python_of_a_virtual_environment_works_inside(runs: House) -> None:
+    done = runs.python("import sys, httpx, remit.sdk; print(sys.prefix)")
+    assert (done.stdout.strip(), done.stderr) == (sys.prefix, "")
+
+
+# -- terminals ----------------------------------------------------------------------------------------------------
+
+
+class Screen:
+    """A terminal with somebody in front of it."""
+
+    def __init__(self, runs: House, command: list[str], rows: int = 33, columns: int = 101) -> None:
+        self.end, theirs = pty.openpty()
+        self.size(rows, columns)
+        self.name = os.ttyname(theirs)
+        self.before = termios.tcgetattr(theirs)
+        self.process = runs.start_run(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=self._control, environ={"TERM": "xterm"}
+        )
+        os.close(theirs)
+        self.seen = b""
+
+    @staticmethod
+    def _control() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    def size(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self.end, text.encode())
+
+    def until(self, text: str) -> str:
+        """Read until some text is on the screen; return what was there, without it."""
+        while text.encode() not in self.seen:
+            self.seen += os.read(self.end, 65_536)
+        before, _, self.seen = self.seen.partition(text.encode())
+        return before.decode()
+
+
+@contextmanager
+def screen_of(runs: House, command: list[str]) -> Iterator[Screen]:
+    """Run a command in front of somebody."""
+    screen = Screen(runs, command)
+    try:
+        yield screen
+        screen.process.wait(PATIENCE)
+    finally:
+        screen.process.kill()
+        screen.process.wait()
+        os.close(screen.end)
+
+
+def test_an_interactive_program_has_a_terminal_of_its_own(runs: House) -> None:
+    with screen_of(runs, ["sh", "-c", "tty; stty size; echo end"]) as screen:
+        said = screen.until("end").split()
+        assert said == ["/dev/pts/0", "33", "101"]
+        assert screen.process.wait(PATIENCE) == 0
+
+
+def test_the_terminal_of_the_operator_is_nowhere_inside(runs: House) -> None:
+    script = "ls -l /proc/*/fd 2>/dev/null | grep -o '/dev/pts/.*' | sort -u; ls /dev/pts; echo end"
+    with screen_of(runs, ["sh", "-c", script]) as screen:
+        assert screen.until("end").split() == ["/dev/pts/0", "0", "ptmx"]
+
+
+def test_keys_reach_the_command_and_control_c_interrupts_it(runs: House) -> None:
+    with screen_of(
+        runs, ["bash", "-c", "trap 'echo interrupted' INT; echo ready; read x; read y; echo got $y"]
+    ) as screen:
+        screen.until("ready")
+        screen.type("\x03")
+        screen.until("interrupted")
+        screen.type("a\n")
+        screen.type("b\n")
+        assert screen.process.wait(PATIENCE) == 0
+
+
+def test_a_window_that_changes_changes_inside(runs: House) -> None:
+    with screen_of(
+        runs, ["bash", "-c", "trap 'stty size; exit 0' WINCH; echo ready; while :; do read -t 1 x; done"]
+    ) as screen:
+        screen.until("ready")
+        screen.size(50, 150)
+        screen.until("50 150")
+        assert screen.process.wait(PATIENCE) == 0
+
+
+def test_job_control_works_inside(runs: House) -> None:
+    with screen_of(runs, ["bash", "--norc", "-i"]) as screen:
+        screen.until("$ ")
+        screen.type("cat\n")
+        screen.until("cat\r\n")
+        screen.type("typed\n")
+        screen.until("typed\r\ntyped")  # its echo, and cat's answer
+        screen.type("\x1a")
+        screen.until("Stopped")
+        screen.until("$ ")
+        screen.type("kill -9 %1; wait; exit 4\n")
+        assert screen.process.wait(PATIENCE) == 4
+
+
+def test_the_terminal_is_left_as_it_was(runs: House) -> None:
+    with screen_of(runs, ["true"]) as screen:
+        screen.process.wait(PATIENCE)
+        assert termios.tcgetattr(screen.end)[:4] == screen.before[:4]
+
+
+# -- runs inside runs -----------------------------------------------------------------------------------------------
+
+
+def inside(command: list[str], wish: Mapping[str, object], **more: object) -> list[str]:
+    """Return the command that launches ``command`` from inside a run."""
+    told = {"command": command, "socket": "/run/remit/launch.sock", "request": {"delegate": wish}, **more}
+    return [sys.executable, DRIVE, json.dumps(told)]
+
+
+CHILD: dict[str, object] = {"authorization_details": [READ]}
+
+
+def test_a_run_inside_a_run_has_a_grant_of_its_own(runs: House) -> None:
+    done = runs.run(inside([sys.executable, "-c", ASK_GATEWAY], CHILD), binds=SELF)
+    (task,) = runs.broker.tasks(OPERATOR)
+    (child,) = (grant.id for grant in task.grants.values() if grant.parent == task.head.root)
+    assert done.stdout.strip() == f"gateway {child}"
+
+
+def test_runs_can_be_nested_as_deep_as_they_may_delegate(runs: House) -> None:
+    innermost = inside(["sh", "-c", "echo deep; exit 6"], CHILD)
+    middle = inside(innermost, {**CHILD, "depth": 1, "fan_out": 1}, binds=SELF)
+    done = runs.run(middle, binds=SELF)
+    assert (done.stdout, done.returncode) == ("deep\n", 6)
+
+
+def test_a_wider_run_inside_a_run_is_refused(runs: House) -> None:
+    wide = {"authorization_details": [{**READ, "actions": ["GET", "POST"]}]}
+    done = runs.run(inside(["true"], wide), binds=SELF)
+    assert (done.returncode, done.stderr.split(":")[0]) == (3, "attenuation")
+
+
+def test_the_grant_of_an_inner_run_ends_with_it(runs: House) -> None:
+    script = f"{' '.join(map(_quoted, inside(['true'], CHILD)))}; echo over; read x"
+    with runs.start_run(["sh", "-c", script], stdin=subprocess.PIPE, binds=SELF) as process:
+        assert line(process) == "over"
+        (task,) = runs.broker.tasks(OPERATOR)
+        states = {grant.level: grant.revoked for grant in task.grants.values()}
+        assert states == {0: False, 1: True}
+        process.communicate(b"\n", PATIENCE)
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def test_killing_the_outer_launcher_ends_the_inner_run_too(runs: House) -> None:
+    with runs.start_run(inside(["sh", "-c", "echo ready; exec tail -f /dev/null"], CHILD), binds=SELF) as process:
+        assert line(process) == "ready"
+        process.kill()
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+    runs.until(lambda: closed(runs) and not runs.edges.open)
+
+
+# -- less than a sandbox, said aloud ----------------------------------------------------------------------------------
+
+
+def test_a_shared_network_is_said_and_recorded_and_still_works(runs: House) -> None:
+    code = "import os, urllib.parse as u, socket; p = u.urlsplit(os.environ['REMIT_GATEWAY']).port; "
+    code += "print(socket.create_connection(('127.0.0.1', p)).recv(99).decode())"
+    done = runs.python(code, host_net=True)
+    (task,) = runs.broker.tasks(OPERATOR)
+    assert done.stdout.startswith("gateway grt_")
+    assert "any user" in done.stderr
+    assert task.grant(task.head.root).posture.isolation == "host-net"
+
+
+def test_without_a_sandbox_is_said_and_recorded_and_still_works(runs: House) -> None:
+    code = (
+        "import os, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['REMIT_SOCKET']); print(s.recv(99))"
+    )
+    done = runs.python(code, unsandboxed=True)
+    (task,) = runs.broker.tasks(OPERATOR)
+    assert done.stdout.startswith("b'channel grt_")
+    assert "runs as you" in done.stderr
+    assert task.grant(task.head.root).posture.isolation == "unsandboxed"
+    assert list(runs.socket.parent.iterdir()) == [runs.socket]  # its sockets are gone again
+
+
+def test_killing_the_launcher_ends_a_command_without_a_sandbox(runs: House) -> None:
+    with runs.start_run(["sh", "-c", "echo ready; exec tail -f /dev/null"], unsandboxed=True) as process:
+        assert line(process) == "ready"
+        process.kill()
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+    runs.until(lambda: closed(runs))
+
+
+def test_quiet_says_nothing(runs: House) -> None:
+    assert runs.run(["true"], host_net=True, quiet=True).stderr == ""
+
+
+def test_without_namespaces_it_refuses_and_opens_nothing(runs: House) -> None:
+    # A user namespace in which no further one may be made stands for a machine that allows none.
+    limited = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", limited, "sh", sys.executable, DRIVE]
+    if subprocess.run([*command[:5], "echo 0 > /proc/sys/user/max_user_namespaces"], check=False).returncode:
+        pytest.skip("this machine does not let a namespace limit itself")
+    told = runs.told(["touch", "ran"])
+    done = subprocess.run([*command, told], cwd=runs.project, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.split(":")[0]) == (3, "unavailable")
+    assert "--unsandboxed" in done.stderr
+    assert runs.broker.tasks(OPERATOR) == []
+    assert not (runs.project / "ran").exists()
