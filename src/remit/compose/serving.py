@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from pathlib import Path
 
 import remit.api.app as control
-from remit import catalog
 from remit.api import listen
 from remit.api.listen import Listener
 from remit.api.proven import Keys, Verifier
@@ -26,7 +25,6 @@ from remit.compose.settings import Address, Settings
 from remit.compose.wiring import House
 from remit.core.proof import Nonces
 from remit.errors import RemitError, UnavailableError
-from remit.gateway.inject import Injection
 from remit.gateway.server import Gateway
 from remit.run.host import LaunchServer
 
@@ -53,9 +51,9 @@ class Edges:
             house.broker,
             wiring.new_id,
             seconds=time.monotonic,
-            injections={name: Injection(row.header, row.format) for name, row in catalog.load().items()},
             problems=f"{settings.issuer}/problems/",
             verify=self.verifier.proven,
+            nonce=self.verifier.nonce,
         )
         self._listeners: list[Listener] = []
         self.launches = LaunchServer(house.broker, RunEdges(house, self.gateway, self.control))

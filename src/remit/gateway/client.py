@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from remit.core.scope import Access
@@ -72,15 +73,14 @@ def _check_host(host: bytes, hosts: frozenset[bytes]) -> None:
 class Listener:
     """One listening socket and whose it is. ``principal`` is its channel's grant, or None where callers prove one."""
 
-    __slots__ = ("_channel", "_known", "_placeholders", "_verify", "_within", "gateway", "hosts", "origin", "principal")
+    __slots__ = ("_channel", "_known", "_placeholders", "_verify", "_within", "gateway", "hosts", "principal")
 
     def __init__(
-        self, gateway: Gateway, channel: Channel | None, verify: Verifier | None, hosts: frozenset[bytes], origin: str
+        self, gateway: Gateway, channel: Channel | None, verify: Verifier | None, hosts: frozenset[bytes]
     ) -> None:
         """Bind a listener to its identity for good."""
         self.gateway = gateway
         self.hosts = hosts
-        self.origin = origin
         self.principal = channel.grant if channel is not None else None
         self._channel = channel
         self._verify = verify
@@ -109,7 +109,8 @@ class Listener:
         if self._verify is None:
             raise NotFoundError
         headers = {name.decode(): value.decode("latin-1") for name, value in exchange.fields.items}
-        proven = await self._verify(headers, exchange.method, self.origin + exchange.path)
+        url = f"http://{headers['host']}{exchange.path}"  # the host was found to be this listener's
+        proven = await self._verify(headers, exchange.method, url)
         return proven if named is None or named == proven else self._descendant(named, proven)
 
     def _descendant(self, named: str, ancestor: str) -> str:
@@ -274,7 +275,10 @@ class Client(asyncio.Protocol):
 
     def refuse(self, error: RemitError, request: str, *, head: bool, keep: bool) -> None:
         """Send a refusal."""
-        self.write(problem.response(error, request, self.gateway.problems, head=head, keep=keep))
+        nonce = (
+            self.gateway.nonce() if self.gateway.nonce is not None and error.status == HTTPStatus.UNAUTHORIZED else None
+        )
+        self.write(problem.response(error, request, self.gateway.problems, head=head, keep=keep, nonce=nonce))
 
     def hold(self) -> None:
         """Read no more for now."""

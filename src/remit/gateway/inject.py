@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from remit.catalog import Position, Provider
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
 from remit.gateway import destination
@@ -19,6 +19,7 @@ from remit.gateway.framing import Fields
 from remit.gateway.scrub import Needles
 from remit.ports import Resource
 
+BEARER = Position("Authorization", "Bearer {}")
 MAX_BODY = 1_048_576  # bytes of a body that is judged as a whole
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -65,36 +66,42 @@ NEVER = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
-    """Where a credential goes: the name of a header, and its value with `{}` for the secret."""
-
-    header: str
-    format: str
-
-
 class Shape:
     """What is configured about one http resource, compiled; nothing secret."""
 
-    __slots__ = ("allowed", "arguments", "destination", "format", "header", "max_body", "resource")
+    __slots__ = (
+        "allowed",
+        "arguments",
+        "destination",
+        "format",
+        "header",
+        "max_body",
+        "positions",
+        "provider",
+        "resource",
+    )
 
-    def __init__(self, resource: Resource, default: Injection) -> None:
-        """Compile a resource; ``default`` is where its key goes unless the resource says otherwise."""
+    def __init__(self, resource: Resource, provider: Provider | None) -> None:
+        """Compile a resource of a known provider, or of none; what the resource says itself comes first."""
+        default = Position(provider.header, provider.format) if provider is not None else BEARER
         injection = _injection(resource.settings.get("inject"), default)
+        accepts = provider.accepts if provider is not None else ()
         self.resource = resource
+        self.provider = provider
+        self.positions = tuple((i.header.lower().encode(), i.format) for i in (injection, *accepts))
         self.destination: Destination = destination.read(resource.destination)
         self.header = injection.header
         self.format = injection.format
         self.max_body = _whole(resource.settings.get("max_body"), MAX_BODY)
-        self.arguments = (
-            _names("arguments", resource.settings.get("arguments")) - NEVER
-        )  # headers that select an account
-        forbidden = NEVER | self.arguments | {injection.header.lower().encode()}
-        self.allowed = (ALWAYS | _names("headers", resource.settings.get("headers"))) - forbidden
+        known = _names("arguments", provider.arguments if provider is not None else None)
+        self.arguments = (known | _names("arguments", resource.settings.get("arguments"))) - NEVER  # select an account
+        headers = _names("headers", provider.headers if provider is not None else None)
+        forbidden = NEVER | self.arguments | {header for header, _ in self.positions}
+        self.allowed = (ALWAYS | headers | _names("headers", resource.settings.get("headers"))) - forbidden
 
     def forwarded(self, fields: Fields, granted: frozenset[bytes]) -> bytes:
         """Return the client's header lines that go along: the allow-list, and those that the grant names."""
-        named = granted - NEVER - {self.header.lower().encode()} if granted else granted
+        named = granted - NEVER - {header for header, _ in self.positions} if granted else granted
         return b"".join(
             b"%b: %b\r\n" % (name, value)
             for name, value in fields.items
@@ -130,7 +137,7 @@ def _fixed(target: Destination, header: str, value: str) -> bytes:
     return lines.encode("ascii")
 
 
-def _injection(raw: object, default: Injection) -> Injection:
+def _injection(raw: object, default: Position) -> Position:
     if raw is None:
         return default
     if not isinstance(raw, Mapping) or not set(raw) <= {"header", "format"}:
@@ -140,7 +147,7 @@ def _injection(raw: object, default: Injection) -> Injection:
         raise InvalidRequestError("`inject.header` is not the name of a header that may hold a credential")
     if not isinstance(form, str) or form.count("{}") != 1 or not _VALUE.fullmatch(form):
         raise InvalidRequestError("`inject.format` is text with one `{}`")
-    return Injection(header, form)
+    return Position(header, form)
 
 
 def _names(what: str, raw: object) -> frozenset[bytes]:
@@ -171,11 +178,12 @@ class Placeholders:
         self.needles = Needles(sorted(set(values.values())))
 
     def check_fields(self, raw: bytes, fields: Fields, shape: Shape) -> None:
-        """Raise PlaceholderError if a placeholder stands anywhere but alone in the credential's header."""
+        """Raise PlaceholderError if a placeholder stands anywhere but alone in a credential's header."""
         mine = self._of.get(shape.resource.name)
-        proper = shape.format.replace("{}", mine.decode()).encode() if mine is not None else None
-        header = shape.header.lower().encode()
-        right = sum(name == header and value in {proper, mine} - {None} for name, value in fields.items)
+        right = 0
+        if mine is not None:
+            proper = {(name, form.replace("{}", mine.decode()).encode()) for name, form in shape.positions}
+            right = len(proper.intersection(fields.items))
         if sum(raw.count(value) for value in self._all) != right:
             raise PlaceholderError
         for value in self._all if right else ():

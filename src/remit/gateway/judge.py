@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from remit import catalog
 from remit.broker.use import enough
 from remit.core import scope as scopes
 from remit.core.scope import Access
@@ -54,6 +55,12 @@ def judge(matcher: Matcher, shape: Shape, asked: Asked) -> Judged | None:
     rules = matcher.rules(asked.method, asked.target.path)
     if not rules:
         raise ScopeError(enough=_enough(asked, _known_args(asked)))
+    rules = tuple(rule for rule in rules if _named(rule, shape, asked))
+    if not rules:
+        raise ScopeError(
+            "this makes a standing credential at the provider, so a grant must name its path",
+            enough=_enough(asked, _known_args(asked)),
+        )
     _check_range(rules, shape, asked)
     if rules[0].free:
         return _permitted(rules[0], shape, asked, None, {})
@@ -63,6 +70,12 @@ def judge(matcher: Matcher, shape: Shape, asked: Asked) -> Judged | None:
     if asked.body is not None:
         return _with_body(rules, shape, asked, pairs, args)
     return _by_head(rules, shape, asked, pairs, args)
+
+
+def _named(rule: Rule, shape: Shape, asked: Asked) -> bool:
+    """Whether a rule may permit what makes standing credentials: only if its own paths name just that."""
+    provider = shape.provider
+    return provider is None or catalog.named(provider, asked.method, asked.target.path, rule.patterns)
 
 
 def _by_head(

@@ -16,7 +16,8 @@ class Rule:
 
     index: int
     actions: frozenset[str]
-    paths: re.Pattern[str]
+    patterns: tuple[str, ...]
+    paths: re.Pattern[str]  # all of them
     args: Value
     free: bool  # every argument is permitted, named or not
     free_body: bool  # the body as a whole is
@@ -57,6 +58,7 @@ def _rule(index: int, detail: Detail) -> Rule:
     return Rule(
         index=index,
         actions=frozenset(detail.texts("actions")),
+        patterns=detail.texts("paths"),
         paths=re.compile("|".join(_pattern(path) for path in detail.texts("paths")), re.DOTALL),
         args=args,
         free=args == scopes.ANY,

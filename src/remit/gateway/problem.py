@@ -36,7 +36,7 @@ def document(error: RemitError, request: str, base: str) -> dict[str, object]:
     return found
 
 
-def response(error: RemitError, request: str, base: str, *, head: bool, keep: bool) -> bytes:
+def response(error: RemitError, request: str, base: str, *, head: bool, keep: bool, nonce: str | None = None) -> bytes:
     """Write a refusal as a whole response; ``head`` leaves the body out."""
     body = scopes.json_text(document(error, request, base)).encode()
     status = HTTPStatus(error.status)
@@ -50,6 +50,8 @@ def response(error: RemitError, request: str, base: str, *, head: bool, keep: bo
     ]
     if error.status == HTTPStatus.UNAUTHORIZED:
         lines.append(f'WWW-Authenticate: DPoP error="{error.oauth}", algs="ES256 EdDSA"')
+    if nonce is not None:
+        lines.append(f"DPoP-Nonce: {nonce}")
     if error.retry_after is not None:
         lines.append(f"Retry-After: {error.retry_after}")
     if not keep:

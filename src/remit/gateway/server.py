@@ -10,14 +10,16 @@ import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Protocol
 
+from remit import catalog
 from remit.broker import Use
+from remit.catalog import Provider
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Grant, Task
 from remit.errors import DeniedError, RemitError, RevokedError, ScopeError
 from remit.gateway.client import Channel, Client, Listener, Verifier
 from remit.gateway.exchange import Exchange
-from remit.gateway.inject import Injection, Recipe, Shape
+from remit.gateway.inject import Recipe, Shape
 from remit.gateway.judge import Judged
 from remit.gateway.match import Matcher
 from remit.gateway.pipe import Pipe
@@ -28,7 +30,6 @@ MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspend
 _KNOWN = 512
 _KNOWN_SIZE = 4_096  # bytes
 _ROUTES = 4_096
-_BEARER = Injection("Authorization", "Bearer {}")
 _log = logging.getLogger("remit.gateway")
 
 
@@ -108,13 +109,15 @@ class Gateway:
         *,
         seconds: Callable[[], float],
         tls: ssl.SSLContext | None = None,
-        injections: Mapping[str, Injection] | None = None,
+        providers: Mapping[str, Provider] | None = None,
         problems: str = "urn:remit:problem:",
         verify: Verifier | None = None,
+        nonce: Callable[[], str] | None = None,
     ) -> None:
         """Wire a gateway to the running loop.
 
-        ``seconds`` is a clock that never goes back; ``injections`` are by provider.
+        ``seconds`` is a clock that never goes back; ``providers`` are the catalog's unless given; ``verify`` tells the
+        grant of a caller without a channel, and ``nonce`` the one for its next proof.
         """
         self.broker = broker
         self.now = seconds()  # as of the last sweep
@@ -123,7 +126,8 @@ class Gateway:
         self._requests = map((new_id("req") + ".{:x}").format, itertools.count())
         self.problems = problems
         self._tls = tls or ssl.create_default_context()
-        self._injections = injections or {}
+        self._providers = providers if providers is not None else catalog.load()
+        self.nonce = nonce
         self._verify = verify
         self._shapes: dict[str, Shape] = {}
         self._pools: dict[str, Pool] = {}
@@ -146,7 +150,7 @@ class Gateway:
         port = sock.getsockname()[1]
         names = hosts or frozenset({f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
         coded = frozenset(name.encode() for name in names)
-        listener = Listener(self, identity, self._verify, coded, f"http://127.0.0.1:{port}")
+        listener = Listener(self, identity, self._verify, coded)
         server = await self.loop.create_server(lambda: Client(listener), sock=sock, backlog=1024)
         self._servers.append(server)
         if self._sweeper is None:
@@ -244,8 +248,8 @@ class Gateway:
         shape = self._shapes.get(name)
         if shape is None or shape.resource is not resource:
             provider = resource.settings.get("provider")
-            default = self._injections.get(provider, _BEARER) if isinstance(provider, str) else _BEARER
-            self._shapes[name] = shape = Shape(resource, default)
+            known = self._providers.get(provider) if isinstance(provider, str) else None
+            self._shapes[name] = shape = Shape(resource, known)
         return Route(Matcher(grant.scope, name), shape)
 
     def pool(self, shape: Shape) -> Pool:
