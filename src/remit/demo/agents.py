@@ -162,7 +162,7 @@ def _feed() -> None:
 # -- writer ---------------------------------------------------------------------------------------------------------
 
 
-def write(figures: str) -> int:
+def write(figures: str = "{}") -> int:
     """Draft the summary for the CFO and announce it."""
     say("agent", role="writer", grant=os.environ.get("REMIT_GRANT"))
     quarters: dict[str, int] = json.loads(figures)

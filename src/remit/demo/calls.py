@@ -48,10 +48,11 @@ class Api:
 
 
 def api(name: str) -> Api:
-    """Return a service by what the environment says of it."""
-    prefix, gateway = name.upper(), os.environ.get("REMIT_GATEWAY")
-    base = os.environ.get(f"{prefix}_BASE_URL") or (f"{gateway}/{name}" if gateway else "")
-    return Api(name, base.rstrip("/"), os.environ.get(f"{prefix}_API_KEY", ""))
+    """Return a service by what the environment says of it: a run's own variables, else the usual ones."""
+    label = name.upper()
+    base = os.environ.get(f"REMIT_URL_{label}") or os.environ.get(f"{label}_BASE_URL", "")
+    key = os.environ.get(f"REMIT_KEY_{label}") or os.environ.get(f"{label}_API_KEY", "")
+    return Api(name, base.rstrip("/"), key)
 
 
 def request(method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:

@@ -24,11 +24,12 @@ _log = logging.getLogger("remit.gateway")
 class End(asyncio.Protocol):
     """One side of a pipe. What it reads, the other side writes, no faster than that takes it."""
 
-    __slots__ = ("_pipe", "other", "transport")
+    __slots__ = ("_early", "_pipe", "other", "transport")
 
     def __init__(self, pipe: Pipe) -> None:
         """Belong to ``pipe``."""
         self._pipe = pipe
+        self._early = b""
         self.other: End | None = None
         self.transport: asyncio.Transport | None = None
 
@@ -38,9 +39,20 @@ class End(asyncio.Protocol):
         self._pipe.connected(self)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on."""
-        if self.other is not None and self.other.transport is not None:
+        """Pass on; keep what comes before there is another side (uvloop starts to read after ``connection_made``)."""
+        if self.other is None:
+            self._early += data
+            if self.transport is not None:
+                self.transport.pause_reading()
+        elif self.other.transport is not None:
             self.other.transport.write(data)
+
+    def join(self, other: End) -> None:
+        """Pass on to ``other`` from now on, first what came before."""
+        self.other = other
+        if self._early and other.transport is not None:
+            other.transport.write(self._early)
+        self._early = b""
 
     def eof_received(self) -> bool:
         """Pass on that this side says no more."""
@@ -129,7 +141,8 @@ class Pipe:
             self.cut(UpstreamError())
             await self._outcome("failed", None)
             return
-        near.other, far.other = far, near
+        far.join(near)
+        near.join(far)
         self._piped = True
         near.transport.resume_reading()
 
