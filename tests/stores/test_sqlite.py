@@ -59,7 +59,7 @@ def test_an_open_that_fails_lets_go_of_the_lock(disk: Disk) -> None:
     disk.run(nothing_more)
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
 def test_every_file_is_private_whatever_the_umask(disk: Disk, umask: int) -> None:
     async def modes(store: SqliteStore) -> dict[str, int]:
         await filled(store)
@@ -220,6 +220,28 @@ def test_burns_that_are_over_are_swept_with_the_next_one(disk: Disk) -> None:
     disk.run(nothing_more)
 
 
+def test_a_value_burnt_anew_after_its_time_stays_burnt(disk: Disk) -> None:
+    async def burn(store: SqliteStore) -> None:
+        await store.commit([Burn("old", NOW - timedelta(seconds=1))], [])
+        later = NOW + timedelta(hours=1)
+        await asyncio.gather(
+            store.commit([Burn("old", later)], [event()]), store.commit([Burn("other", later)], [event()])
+        )
+        await raises(ConflictError, store.commit([Burn("old", later)], [event()]))
+
+    disk.run(burn)
+
+
+def test_the_ledger_forgets_leases_that_are_forgotten(disk: Disk) -> None:
+    async def forget(store: SqliteStore) -> None:
+        task, changes = task_with_leases()
+        await store.commit(changes, [event()])
+        await store.commit([replace(task.revoke_leases(()), forget=tuple(task.leases))], [event()])
+        assert {kind for kind, _ in store._writer.ledger.sums(task.id).weights} == {"grants"}
+
+    disk.run(forget)
+
+
 def test_the_ledger_reads_again_what_it_has_forgotten(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remit.stores.ledger.TASKS_KEPT", 1)
     monkeypatch.setattr("remit.stores.ledger.WEIGHTS_KEPT", 1)
@@ -307,12 +329,15 @@ def test_a_database_locked_by_another_program_refuses_and_recovers(disk: Disk) -
 def test_a_second_writer_is_noticed_before_anything_is_added(disk: Disk) -> None:
     async def rival(store: SqliteStore) -> None:
         await store.commit([], [event()])
-        disk.edit("UPDATE state SET tag = x'00'")
+        disk.edit("CREATE TABLE kept AS SELECT tag FROM state", "UPDATE state SET tag = x'00'")
         await raises(IntegrityError, store.commit([opening()], [event()]))
         assert await store.size() == 1
+        assert disk.rows("SELECT count(*) FROM entries") == [(1,)]
+        disk.edit("UPDATE state SET tag = (SELECT tag FROM kept)")
+        await store.commit([opening()], [event()])
 
     disk.run(rival)
-    assert disk.rows("SELECT count(*) FROM entries") == [(1,)]
+    assert disk.rows("SELECT count(*) FROM entries") == [(2,)]
 
 
 # -- kill -9 --------------------------------------------------------------------------------------------------------

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from remit.core.audit import verify
-from remit.errors import IntegrityError
+from remit.core.tree import leaf_hash
+from remit.errors import IntegrityError, NotFoundError
 from remit.ports import Burn, PutResource, PutSecret, SealedSecret, Spend
 from remit.stores.sqlite import SqliteStore
 from remit.testing.samples import NOW, RESOURCE, event, opening, task_with_leases
@@ -181,3 +184,51 @@ def test_the_file_holds_no_weight(stolen: Disk) -> None:
         row[0] for row in stolen.rows("SELECT tag FROM grants UNION SELECT tag FROM tasks UNION SELECT tag FROM state")
     ]
     assert {len(tag) for tag in tags if isinstance(tag, bytes)} == {16}
+
+
+LIVE = {
+    "resources": "UPDATE resources SET body = CAST(replace(body, 'api.search', 'evil') AS BLOB)",
+    "secrets": "UPDATE secrets SET destination = 'https://evil.example' WHERE name = 'key'",
+    "spends": "UPDATE spends SET used = 0",
+    "grants": "UPDATE grants SET rev = 9 WHERE id = 'task_1_root'",
+}
+
+
+READS: dict[str, Callable[[SqliteStore], Awaitable[object]]] = {
+    "resources": SqliteStore.resources,
+    "secrets": lambda store: store.secret("key"),
+    "spends": lambda store: store.spent("task_1"),
+    "grants": lambda store: store.load("task_1"),
+}
+
+
+@pytest.mark.parametrize("table", LIVE)
+def test_a_row_that_is_edited_while_a_broker_runs_is_not_served(stolen: Disk, table: str) -> None:
+    async def read(store: SqliteStore) -> None:
+        stolen.edit(LIVE[table])
+        with pytest.raises(IntegrityError, match=table):
+            await READS[table](store)
+
+    stolen.run(read)
+
+
+def test_an_entry_rewritten_together_with_its_hash_is_noticed(stolen: Disk) -> None:
+    thief = sqlite3.connect(stolen.place / "remit.db", isolation_level=None)
+    (leaf,) = thief.execute("SELECT replace(leaf, 'allow', 'deny') FROM entries WHERE seq = 3").fetchone()
+    thief.execute("UPDATE entries SET leaf = ?, hash = ? WHERE seq = 3", (leaf, leaf_hash(leaf.encode())))
+    thief.close()
+    with pytest.raises(IntegrityError):
+        stolen.run(serve)
+
+
+def test_a_tree_with_holes_has_no_root(disk: Disk) -> None:
+    async def holes(store: SqliteStore) -> None:
+        await store.commit([], [event()] * 600)
+        disk.edit("DELETE FROM tiles WHERE n = 1")
+        for size in (512, 599):
+            with pytest.raises(NotFoundError):
+                await store.root(size)
+
+    disk.run(holes)
+    with pytest.raises(IntegrityError, match="missing"):
+        disk.run(serve)

@@ -96,9 +96,7 @@ class MemoryStore:
 def _step(rows: ChainMap[Key, Row | None], write: Write) -> None:
     match write:
         case Change():
-            key = ("task", write.head.id)
-            task = rows.get(key)
-            rows[key] = (task if isinstance(task, Task) else nothing(write.head.id)).apply(write)
+            _change(rows, write)
         case Spend():
             rows["spend", write.task, write.grant, str(write.index)] = write
         case PutResource():
@@ -111,6 +109,13 @@ def _step(rows: ChainMap[Key, Row | None], write: Write) -> None:
             if ("burn", write.digest) in rows:
                 raise ConflictError
             rows["burn", write.digest] = write.until
+
+
+def _change(rows: ChainMap[Key, Row | None], change: Change) -> None:
+    if change.head.rev != change.base + 1:
+        raise ConflictError
+    task = rows.get(("task", change.head.id))
+    rows["task", change.head.id] = (task if isinstance(task, Task) else nothing(change.head.id)).apply(change)
 
 
 def _delete(rows: ChainMap[Key, Row | None], name: str) -> None:

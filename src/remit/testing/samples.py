@@ -98,4 +98,4 @@ def task_with_leases(task_id: str = "task_1") -> tuple[Task, list[Change]]:
 def lease(lease_id: str, grant: str) -> Lease:
     """Return a planned lease on the warehouse."""
     plan = Plan(f"remit_{lease_id}", SCOPE[1], {"role": lease_id}, NOW + timedelta(seconds=10), Revocation.BY_NAME)
-    return Lease(lease_id, grant, plan, LeaseState.PLANNED, NOW + timedelta(minutes=4), key="key-1")
+    return Lease(lease_id, grant, plan, LeaseState.PLANNED, NOW + timedelta(minutes=4), key=f"key-{lease_id}")

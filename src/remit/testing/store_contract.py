@@ -101,6 +101,27 @@ async def the_first_change_of_a_task_has_base_zero(factory: Open) -> None:
     await store.close()
 
 
+async def a_revision_grows_by_one(factory: Open) -> None:
+    """A change that would skip one, or stay, is none."""
+    store = factory()
+    change = opening()
+    for rev in (0, 2):
+        await raises(ConflictError, store.commit([replace(change, head=replace(change.head, rev=rev))], [event()]))
+    await store.commit([change], [event()])
+    await store.close()
+
+
+async def a_commit_may_hold_several_changes_of_a_task(factory: Open) -> None:
+    """In their order; out of order none of them stays."""
+    store = factory()
+    task, changes = task_with_leases()
+    await raises(ConflictError, store.commit(changes[::-1], [event()]))
+    await raises(NotFoundError, store.load(task.id))
+    await store.commit(changes, [event()])
+    assert await store.load(task.id) == task
+    await store.close()
+
+
 async def of_rival_changes_one_wins(factory: Open) -> None:
     """Sixteen callers, one revision."""
     store = factory()
@@ -222,6 +243,10 @@ async def a_resource_takes_its_secret_with_it(factory: Open) -> None:
     secret = SealedSecret("key", 1, "search", "https://api.search.example", b"sealed")
     other = replace(secret, name="other", resource="b")
     await store.commit([PutResource(RESOURCE), PutSecret(secret), PutSecret(other)], [])
+    moved = replace(secret, version=2, resource="b")
+    await store.commit([PutSecret(moved), DeleteResource("search")], [])
+    assert (await store.secret("key"), await store.secret("other")) == (moved, other)
+    await store.commit([PutResource(RESOURCE), PutSecret(replace(secret, version=3))], [])
     await store.commit([DeleteResource("search")], [])
     await raises(NotFoundError, store.secret("key"))
     assert await store.secret("other") == other
@@ -315,6 +340,8 @@ CASES: tuple[Case, ...] = (
     an_unknown_task_is_not_found,
     a_change_on_another_revision_conflicts_and_changes_nothing,
     the_first_change_of_a_task_has_base_zero,
+    a_revision_grows_by_one,
+    a_commit_may_hold_several_changes_of_a_task,
     of_rival_changes_one_wins,
     changes_of_a_task_may_be_queued_one_upon_another,
     a_conflict_does_not_take_its_neighbours_with_it,
