@@ -61,7 +61,7 @@ class Terminal:
             while self.show():
                 pass
         if self._before is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, self._before)
+            termios.tcsetattr(0, termios.TCSANOW, self._before)
         os.close(self.other_end)
 
 
