@@ -69,6 +69,13 @@ def test_in_a_run_a_database_is_reached_at_the_runs_own_port() -> None:
     assert (moved["host"], moved["port"]) == ("127.0.0.1", "15432")
 
 
+def test_a_server_whose_certificate_is_verified_keeps_its_name() -> None:
+    values = {"dsn": "postgresql://u:p@db.example:5432/sales?options=x&sslmode=verify-full", "host": "db.example"}
+    moved = local(values, 15432)
+    assert moved["dsn"] == ("postgresql://u:p@db.example:15432/sales?options=x&sslmode=verify-full&hostaddr=127.0.0.1")
+    assert (moved["host"], moved["hostaddr"], moved["port"]) == ("db.example", "127.0.0.1", "15432")
+
+
 def test_outside_a_run_a_credential_is_as_it_came() -> None:
     values = {"dsn": "postgresql://u:p@db.example:5432/sales"}
     assert local(values, None) == values

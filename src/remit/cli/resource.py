@@ -39,6 +39,10 @@ def add(
     setting: Annotated[
         list[str] | None, typer.Option("--setting", metavar="NAME=JSON", help="A setting of its kind.")
     ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="FINDING", help="Accept what checking the target found, by its name."),
+    ] = None,
     secret: Annotated[
         bool, typer.Option("--secret", help="Read its static secret from stdin or a prompt, in the same step.")
     ] = False,
@@ -57,8 +61,8 @@ def add(
 
     kind = "postgres" if destination.startswith(("postgresql://", "postgres://")) else "http"
     settings = dict(_setting(text) for text in setting or ())
-    if provider is not None:
-        settings["provider"] = provider
+    settings |= {"provider": provider} if provider else {}
+    settings |= {"accept": accept} if accept else {}
     body: dict[str, Any] = {"kind": kind, "destination": destination, "settings": settings}
     body["bound"] = [_bound(name, kind, text) for text in bound]
     if secret:

@@ -18,6 +18,8 @@ from remit.sdk.auth import Auth, Steppable, flavour, signer_of
 from remit.sdk.detail import Detail
 from remit.sdk.place import GATEWAY, Place
 
+HERE = "127.0.0.1"
+
 
 class Held:
     """A grant in the hands of its holder."""
@@ -113,13 +115,20 @@ def credential_of(answer: verbs.Json, ports: Mapping[str, int], resource: str) -
 
 
 def local(values: Mapping[str, str], port: int | None) -> dict[str, str]:
-    """Return a database credential that points to a port of this run; unchanged without one."""
+    """Return a database credential that points to a port of this run; unchanged without one.
+
+    Where the server's certificate is verified its name stays, and ``hostaddr`` (libpq) says where it is reached.
+    """
     if port is None or "dsn" not in values:
         return dict(values)
     parts = urlsplit(values["dsn"])
-    login = parts.netloc.rpartition("@")[0]
-    moved = urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}" if login else f"127.0.0.1:{port}"))
-    return {**values, "dsn": moved, "host": "127.0.0.1", "port": str(port)}
+    login, at, _ = parts.netloc.rpartition("@")
+    if "sslmode=verify-full" in parts.query.split("&"):
+        named = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        moved = parts._replace(netloc=f"{login}{at}{named}:{port}", query=f"{parts.query}&hostaddr={HERE}")
+        return {**values, "dsn": urlunsplit(moved), "hostaddr": HERE, "port": str(port)}
+    moved = parts._replace(netloc=f"{login}{at}{HERE}:{port}")
+    return {**values, "dsn": urlunsplit(moved), "host": HERE, "port": str(port)}
 
 
 def instant(text: str) -> datetime:
