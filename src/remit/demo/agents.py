@@ -58,23 +58,36 @@ ROOT = tuple(detail for details in GRANTS.values() for detail in details)
 def orchestrate() -> int:
     """Pull last quarter's revenue and draft a summary: spawn who is needed, when it is needed."""
     say("agent", role="orchestrator", grant=os.environ.get("REMIT_GRANT"))
-    analyst, researcher = _spawn("analyst"), _spawn("researcher")
+    analyst = _spawn("analyst", {})
+    introduced = _introduction(analyst)
+    researcher = _spawn("researcher", {"SIBLING_ANALYST": introduced} if introduced else {})
     figures: list[str] = []
     readers = [threading.Thread(target=_relay, args=(child, figures)) for child in (analyst, researcher)]
     for reader in readers:
         reader.start()
     for reader in readers:
         reader.join()
-    writer = _spawn("writer", *figures[:1])
+    writer = _spawn("writer", {}, *figures[:1])
     _relay(writer, [])
     return writer.wait()
 
 
-def _spawn(role: str, *arguments: str) -> subprocess.Popen[bytes]:
+def _spawn(role: str, env: Mapping[str, str], *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "remit.demo.agents", role, *arguments]
     if os.environ.get("REMIT_SOCKET"):
-        command = channel.delegated(role, GRANTS[role], command)
+        patience = {"DEMO_PATIENCE": os.environ.get("DEMO_PATIENCE", "2")}
+        command = channel.delegated(role, GRANTS[role], command, {**patience, **env})
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+
+
+def _introduction(child: subprocess.Popen[bytes]) -> str | None:
+    """Return the grant that a sub-agent says it has: agents talk, and a grant's id is no secret."""
+    assert child.stdout is not None  # noqa: S101 - it was started with a pipe
+    line = child.stdout.readline()
+    sys.stdout.write(line.decode(errors="replace"))
+    sys.stdout.flush()
+    grant: str | None = json.loads(line)["grant"] if line else None
+    return grant
 
 
 def _relay(child: subprocess.Popen[bytes], figures: list[str]) -> None:

@@ -134,12 +134,26 @@ def _message(text: str, channel: str = "#everyone") -> bytes:
 
 
 def use_siblings_authority(orders: Orders) -> bool:
-    """Post a message, which only the writer may: with the sibling's grant where there is one, with its key else."""
+    """Do what a sibling may: with its grant where there is one, else with the key that was meant for it."""
     del orders
     grants = [value for name, value in os.environ.items() if name.startswith("SIBLING_")]
-    headers: list[dict[str, str]] = [{"Remit-Grant": grant} for grant in grants] or [{}]
-    answers = [api("messages").call("POST", "/v1/messages", _message("as my sibling"), **h) for h in headers]
-    return any(answer.ok for answer in answers)
+    if not grants:
+        return api("messages").call("POST", "/v1/messages", _message("as my sibling")).ok
+    posts = [api("messages").call("POST", "/v1/messages", _message("hi"), **{"Remit-Grant": g}) for g in grants]
+    reads = [api("search").call("GET", query("/v1/search", q="as"), None, **{"Remit-Grant": g}) for g in grants]
+    return any(answer.ok for answer in (*posts, *reads, *map(_lease, grants)))
+
+
+def _lease(grant: str) -> Answer:
+    """Ask for a database login under a grant."""
+    socket_path = os.environ.get("REMIT_SOCKET", "")
+    own = _over(socket_path, "/v1/self", None)
+    task = json.loads(own.body)["task"] if own.ok else ""
+    detail = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"]}
+    body = json.dumps({"grant": grant, "detail": detail}).encode()
+    answer = _over(socket_path, f"/v1/tasks/{task}/leases", body, "application/json")
+    say("granted" if answer.ok else "denied", what="lease", text=answer.body.decode(errors="replace"))
+    return answer
 
 
 def exceed_own_authority(orders: Orders) -> bool:
@@ -189,10 +203,10 @@ def _connects(address: str) -> bool:
         return False
 
 
-def _over(path: str, target: str, form: bytes | None) -> Answer:
-    """Make one request over a unix socket."""
-    kind = "Content-Type: application/x-www-form-urlencoded\r\n" if form is not None else ""
-    method, body = ("GET", b"") if form is None else ("POST", form)
+def _over(path: str, target: str, body: bytes | None, media: str = "application/x-www-form-urlencoded") -> Answer:
+    """Make one request over a unix socket: a GET without a body, else a POST."""
+    kind = f"Content-Type: {media}\r\n" if body is not None else ""
+    method, body = ("GET", b"") if body is None else ("POST", body)
     head = (
         f"{method} {target} HTTP/1.1\r\nHost: remit\r\n{kind}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )

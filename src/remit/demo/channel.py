@@ -24,6 +24,10 @@ def program() -> str:
     return str(Path(sys.prefix, "bin", "remit"))
 
 
-def delegated(role: str, details: Sequence[Mapping[str, object]], command: list[str]) -> list[str]:
-    """Return the command that runs ``command`` under a grant of its own."""
-    return [program(), "run", "--label", role, "--grant-detail", json.dumps(details), "--", *command]
+def delegated(
+    role: str, details: Sequence[Mapping[str, object]], command: list[str], env: Mapping[str, str]
+) -> list[str]:
+    """Return the command that runs ``command`` under a grant of its own, which may delegate once more."""
+    named = [part for name, value in env.items() for part in ("--env", f"{name}={value}")]
+    bounds = ["--depth", "1", "--fan-out", "2", "--grant-detail", json.dumps(details)]
+    return [program(), "run", "--label", role, *bounds, *named, "--", *command]

@@ -41,7 +41,7 @@ class Guarded(Column):
     revoke_ms: dict[str, float] = field(default_factory=dict)  # role -> until the revoke had answered
     last_accepted_ms: dict[str, float] = field(
         default_factory=dict
-    )  # role -> last accepted call after the revoke began
+    )  # role -> last accepted call, from when the revoke began; negative: before
     revoke_state: dict[str, str] = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
@@ -178,7 +178,7 @@ def _judge(column: Guarded, world: World, watch: _Watch, lines: list[bytes]) -> 
         column.revoke_state[revoked.role] = revoked.state
         times = _accepted(world, events, revoked.role)
         column.accepted_after_revoke += sum(at > revoked.answered for at in times)
-        column.last_accepted_ms[revoked.role] = round(max(0.0, max(times, default=0.0) - revoked.began) * 1e3, 1)
+        column.last_accepted_ms[revoked.role] = round((max(times, default=revoked.began) - revoked.began) * 1e3, 1)
 
 
 def _accepted(world: World, events: list[dict[str, Any]], role: str) -> list[float]:

@@ -21,7 +21,8 @@ def show(console: Console, baseline: Column, guarded: Guarded) -> None:
     console.print(_tree(guarded.task))
     for role, took in guarded.revoke_ms.items():
         last, state = guarded.last_accepted_ms[role], guarded.revoke_state[role]
-        console.print(f"revoke {role}: {state} after {took} ms; the last accepted call came {last} ms after it began")
+        when = f"{last} ms after it began" if last > 0 else f"{-last} ms before it began"
+        console.print(f"revoke {role}: {state} after {took} ms; the last accepted call came {when}")
     verified = "verified" if guarded.audit.get("verified") else "NOT VERIFIED"
     console.print(f"audit: {guarded.audit.get('entries', 0)} entries, {verified}, root {guarded.audit.get('root', '')}")
     console.print(_verdict(guarded))
@@ -40,7 +41,7 @@ def _attempts(baseline: Column, guarded: Guarded) -> Table:
 def _worked(worked: bool | None) -> Text:  # noqa: FBT001 - a cell
     if worked is None:
         return Text("not reached", style="yellow")
-    return Text("worked", style="red") if worked else Text("refused", style="green")
+    return Text("worked", style="red") if worked else Text("in vain", style="green")
 
 
 def _counts(baseline: Column, guarded: Guarded) -> Table:
