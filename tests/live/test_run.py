@@ -273,7 +273,11 @@ def test_job_control_works_inside(runs: House) -> None:
         screen.type("\x1a")
         screen.until("Stopped")
         screen.until("$ ")
-        screen.type("kill -9 %1; wait; exit 4\n")
+        screen.type("fg\n")
+        screen.until("cat")
+        screen.type("\x03")
+        screen.until("$ ")
+        screen.type("exit 4\n")
         assert screen.process.wait(PATIENCE) == 4
 
 
