@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,18 @@ from remit.cli.entry import run, trusted
 REMIT = Path(sys.executable).with_name("remit")
 
 
-def test_help_is_printed_in_less_than_a_third_of_a_second() -> None:
+def worked() -> float:
+    """Return the processor's seconds of our children: what a busy machine does not stretch."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_help_is_printed_in_less_than_three_tenths_of_a_second() -> None:
     took = []
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = worked()
         subprocess.run([REMIT, "--help"], check=True, capture_output=True)
-        took.append(time.perf_counter() - begun)
+        took.append(worked() - begun)
     assert min(took) < 0.3
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -63,3 +64,27 @@ def test_a_detail_is_one_line() -> None:
 def test_markup_in_a_table_is_text(capsys: Capture) -> None:
     render.table(("a",), [("[red]x[/red]",)])
     assert "[red]x[/red]" in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_long_work_shows_a_bar_on_a_terminal_and_leaves_stdout_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert list(render.progress(iter(range(3)), 3, "verifying")) == [0, 1, 2]
+    with render.waiting("revoking \x1b[2J"):
+        pass
+    assert "\x1b[2J" not in terminal.getvalue()
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_terminal_nothing_is_drawn(capsys: Capture) -> None:
+    assert list(render.progress(iter(range(3)), None, "verifying")) == [0, 1, 2]
+    with render.waiting("revoking"):
+        pass
+    assert capsys.readouterr().err == ""

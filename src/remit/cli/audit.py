@@ -12,7 +12,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import emit, lines, pause, safe, said
+from remit.cli.render import emit, lines, pause, progress, safe, said
 
 if TYPE_CHECKING:
     from remit.core.audit import Checkpoint, Entry
@@ -107,7 +107,9 @@ def verify(
         texts.append(ask(verbs.checkpoint()))
     keys = key or _own_keys()
     notes = [_checkpoint(text, keys) for text in texts]
-    tree = audit.verify(_read(log) if log else (_entry(item) for item in _entries(0)), notes)
+    total = None if log else notes[-1].size
+    entries = _read(log) if log else (_entry(item) for item in _entries(0))
+    tree = audit.verify(progress(entries, total, "verifying"), notes)
     shown = {"entries": tree.size, "root": tree.root().hex(), "checkpoints": len(notes), "signed": bool(keys)}
     if json:
         emit({"verified": True, **shown})

@@ -8,7 +8,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import detail_line, emit, ended, lines, said
+from remit.cli.render import detail_line, emit, ended, lines, said, waiting
 from remit.cli.task import written
 
 
@@ -56,4 +56,6 @@ def revoke(
     """
     from remit.sdk import verbs
 
-    ended(ask(verbs.end(id)), json)
+    with waiting("revoking"):
+        report = ask(verbs.end(id))
+    ended(report, json)

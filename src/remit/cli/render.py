@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from remit.errors import RemitError
     from remit.sdk.verbs import Report
+
+T = TypeVar("T")
 
 
 def emit(value: object) -> None:
@@ -79,6 +82,29 @@ def left(expires_at: str, now: datetime) -> str:
     if hours:
         return f"{hours}h {minutes:02}m left"
     return f"{minutes}m {rest:02}s left" if minutes else f"{rest}s left"
+
+
+def progress(items: Iterable[T], total: int | None, about: str) -> Iterator[T]:
+    """Yield items, with a bar on a terminal; stdout stays as it is."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, about, total, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def waiting(about: str) -> Iterator[None]:
+    """Say on a terminal what is being waited for."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(safe(about)):
+        yield
 
 
 def pause() -> None:

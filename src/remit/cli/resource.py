@@ -9,7 +9,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import detail_line, emit, lines, said, table
+from remit.cli.render import detail_line, emit, lines, said, table, waiting
 from remit.cli.secret import read
 
 app = options.group("What credentials are for, and how far they may go.")
@@ -67,7 +67,8 @@ def add(
     body["bound"] = [_bound(name, kind, text) for text in bound]
     if secret:
         body["secret"] = read(name)
-    put = ask(verbs.put_resource(name, body))
+    with waiting("checking the target"):
+        put = ask(verbs.put_resource(name, body))
     if json:
         emit(put)
         return
@@ -157,7 +158,8 @@ def check(name: Name, json: options.Json = False) -> None:
 
     found = ask(verbs.resource(name))
     kept = {key: found[key] for key in ("kind", "destination", "bound", "settings")}
-    ask(verbs.put_resource(name, kept))
+    with waiting("checking the target"):
+        ask(verbs.put_resource(name, kept))
     if json:
         emit({"resource": name, "checked": True})
         return

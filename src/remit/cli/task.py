@@ -8,7 +8,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import detail_line, emit, ended, lines, said
+from remit.cli.render import detail_line, emit, ended, lines, said, waiting
 
 
 def open_(
@@ -88,4 +88,6 @@ def close(
     """
     from remit.sdk import verbs
 
-    ended(ask(verbs.close(task)), json)
+    with waiting("closing the task"):
+        report = ask(verbs.close(task))
+    ended(report, json)
