@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from remit.broker import Broker
+from remit.compose import serving, wiring
+from remit.compose.settings import Places, Settings
 from remit.core import audit
 from remit.core.audit import Checkpoint, Entry, Event, checkpoint, public_bytes
 from remit.core.scope import Access
@@ -195,6 +197,33 @@ def test_a_broker_on_an_older_copy_ends_every_task_and_serves_nothing(house: Hou
     asyncio.run(go_on(task))
     (house.state / "older.db").replace(house.state / "remit.db")
     asyncio.run(restored(grant, task))
+
+
+@pytest.mark.attack("AUD-01")
+def test_a_log_that_was_rolled_back_does_not_cover_it_up_by_growing(tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    where = Places(tmp_path / "config.toml", tmp_path / "state", tmp_path / "run")
+    made = Settings(where, api=None, gateway=None, witness=second)
+
+    async def record(count: int, cause: str) -> None:
+        house = wiring.build(made)
+        store = house.broker._store
+        await store.commit([], [Event("task.close", START, "done", cause=cause)] * count)
+        try:
+            await serving.keep(house)
+        finally:
+            await store.close()
+
+    asyncio.run(record(5, "before"))
+    shutil.copy(where.state / "remit.db", tmp_path / "older.db")
+    asyncio.run(record(5, "lost"))
+    kept = (second / "checkpoint").read_text()
+    shutil.copy(tmp_path / "older.db", where.state / "remit.db")
+    for count in (1, 4, 50):  # below what was kept, as many, more
+        with pytest.raises(IntegrityError):
+            asyncio.run(record(count, "after"))
+        assert (second / "checkpoint").read_text() == kept
 
 
 NASTY = [

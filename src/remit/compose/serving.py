@@ -23,6 +23,7 @@ from remit.compose import wiring
 from remit.compose.runs import RunEdges
 from remit.compose.settings import Address, Settings
 from remit.compose.wiring import House
+from remit.core import audit
 from remit.core.proof import Nonces
 from remit.errors import RemitError, UnavailableError
 from remit.gateway.server import Gateway
@@ -133,9 +134,17 @@ async def _every(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
 
 
 async def keep(house: House) -> None:
-    """Keep a checkpoint of the log in the second place, if there is one."""
-    if house.witness is not None and await house.broker.size():
-        house.witness.keep(await house.checkpoint())
+    """Keep a checkpoint of the log in the second place, if there is one and the log extends what it holds.
+
+    A log that was rolled back goes on growing while its tasks are closed: it must not cover up what it lost.
+    """
+    if house.witness is None or not await house.broker.size():
+        return
+    note, last = await house.checkpoint(), house.witness.last()
+    if last is not None:
+        root = (await house.broker.root(last.size))[1] if last.size <= note.size else b""
+        audit.extends(last, note.size, lambda _: root)
+    house.witness.keep(note)
 
 
 def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
