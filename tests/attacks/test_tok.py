@@ -17,10 +17,10 @@ from cryptography.x509.oid import NameOID
 
 from remit.core import jose
 from remit.errors import RemitError
+from remit.keys.file import FileSealer
 from remit.keys.signers import ES256, FileKeyring
 from tests.api.plane import ACCESS_TOKEN, Agent, Plane, b64, jws, later
 from tests.attacks import forge
-from tests.broker.world import ClearSealer
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "published" / "wycheproof"
 ABSENT = object()
@@ -255,7 +255,7 @@ def test_a_claim_that_is_missing_or_of_another_type_is_refused(tmp_path: Path) -
 
 @pytest.mark.attack("TOK-10")
 def test_a_rotated_key_is_good_for_one_more_rotation_and_a_dropped_one_for_nothing(tmp_path: Path) -> None:
-    ring = FileKeyring(tmp_path / "keys", ClearSealer(), "token", "ES256")
+    ring = FileKeyring(tmp_path / "keys", FileSealer(b"k" * 32), "token", "ES256")
 
     async def scene(plane: Plane, agent: Agent) -> None:
         old = agent.token

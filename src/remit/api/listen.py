@@ -47,6 +47,7 @@ async def serve(app: ASGIApp, sock: socket.socket, authority: Authority, *, uid:
     """Serve ``app`` on a listening socket, where whoever connects speaks with ``authority``.
 
     ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it.
+    Keep what is returned: uvloop closes a unix listener that nobody refers to.
     """
     config = Config(
         app,

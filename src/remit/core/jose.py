@@ -113,7 +113,7 @@ def public_key(jwk: object, error: type[RemitError] = TokenError) -> PublicKey:
     if not _for_signatures(jwk, kty):
         raise error("the key is not meant for signatures")
     try:
-        return _loaded(kty, *(_coordinate(jwk.get(name)) for name in _PUBLIC[kty][1:]))
+        return _loaded(kty, *(jwk.get(name) for name in _PUBLIC[kty][1:]))
     except (ValueError, TypeError, JoseError):
         raise error("the key is not a point on its curve in canonical form") from None
 
@@ -126,17 +126,14 @@ def _for_signatures(jwk: Mapping[str, object], kty: str) -> bool:
 
 def _coordinate(value: object) -> str:
     if not isinstance(value, str) or len(decode(value)) != _OCTETS:
-        raise ValueError
+        raise ValueError("not a coordinate")
     return value
 
 
 @lru_cache(maxsize=4_096)
-def _loaded(kty: str, *coordinates: str) -> PublicKey:
-    jwk: dict[str, str | list[str]] = {
-        "kty": kty,
-        "crv": _CURVES[kty],
-        **dict(zip(_PUBLIC[kty][1:], coordinates, strict=True)),
-    }
+def _loaded(kty: str, *coordinates: object) -> PublicKey:
+    named = dict(zip(_PUBLIC[kty][1:], map(_coordinate, coordinates), strict=True))
+    jwk: dict[str, str | list[str]] = {"kty": kty, "crv": _CURVES[kty], **named}
     key = ECKey.import_key(jwk) if kty == "EC" else OKPKey.import_key(jwk)
     key.get_op_key("verify")  # loads, and refuses a point off the curve
     return PublicKey(kty, key.thumbprint(), key)

@@ -9,6 +9,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import urlsplit
 
@@ -47,16 +48,18 @@ class Nonces:
 
     def at(self, now: int) -> str:
         """Return the nonce to use now."""
-        return self._of(now // NONCE_LIFE)
+        return _nonce(self.key, now // NONCE_LIFE)
 
     def good(self, nonce: str, now: int) -> bool:
         """Whether a nonce is this period's or the last one's."""
         slot = now // NONCE_LIFE
         given = nonce.encode("utf-8", "replace")
-        return any(hmac.compare_digest(given, self._of(at).encode()) for at in (slot, slot - 1))
+        return any(hmac.compare_digest(given, _nonce(self.key, at).encode()) for at in (slot, slot - 1))
 
-    def _of(self, slot: int) -> str:
-        return jose.encode(hmac.digest(self.key, b"remit nonce %d" % slot, sha256)[:16])
+
+@lru_cache(maxsize=8)
+def _nonce(key: bytes, slot: int) -> str:
+    return jose.encode(hmac.digest(key, b"remit nonce %d" % slot, sha256)[:16])
 
 
 @dataclass(frozen=True, slots=True)
