@@ -92,11 +92,11 @@ class PostgresEngine:
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
         """Drop revoked roles and what they own, then the bundles and makers that became idle."""
         gone = await postgres_close.clean(self._link, [plan.name for plan in plans if self._ours(plan)])
-        stuck = await self._link.transaction(drop_idle)
-        await postgres_close.disown(self._link, stuck)
         await self._lane.rest()
         async with self._link.session() as connection:
+            stuck = await drop_idle(connection)
             await drop_empty(connection)
+        await postgres_close.disown(self._link, stuck)
         return gone
 
     async def inspect(self) -> Sequence[Finding]:

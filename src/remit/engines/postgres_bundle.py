@@ -7,7 +7,9 @@ Rules:
 
 - A bundle's name is a digest of login, database, table OIDs, actions and columns: it cannot mean two things.
 - A bundle that others changed is mended, or else replaced; nobody joins it as it is.
-- Bundles are made, mended and dropped under an exclusive advisory lock of their database; issuing holds it shared.
+- Bundles are made and mended under an advisory lock of their database. Anybody may take that lock, a lease too, so it
+  only keeps brokers from disturbing each other: correct it is without, and it is waited for briefly.
+- A bundle is dropped under the lock on the role that joining takes as well: nobody joins one that is going.
 - ``CHECK`` says in one digest what a bundle may do now; issuing compares it with the plan's in its own transaction.
 - ``lower`` translates a detail and compares nothing: ``core.scope`` alone compares authority.
 """
@@ -17,9 +19,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from asyncpg import PostgresError
+from asyncpg import LockNotAvailableError, PostgresError
 
 from remit.core.scope import Detail
 from remit.engines.postgres_link import CONCURRENT, Connection, Record, code, quoted
@@ -29,8 +32,8 @@ LOCK_SPACE = 0x72656D69  # "remi": advisory locks of bundles, key 0
 GENERATIONS = 16
 VERBS = {"select": "SELECT", "insert": "INSERT", "update": "UPDATE", "delete": "DELETE"}
 
-LOCK = f"SELECT pg_advisory_xact_lock({LOCK_SPACE}, 0)"
-LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({LOCK_SPACE}, 0)"
+_LOCK = f"SET LOCAL lock_timeout = 300; SELECT pg_advisory_xact_lock({LOCK_SPACE}, 0)"
+_WAIT = "SET LOCAL lock_timeout = 1000"
 
 # $1 role, $2 tables, $3 schemas. One digest over what the role may do, there and elsewhere; ``_expected`` is its twin.
 # Large objects and default privileges do not count: any lease may make its own, and give them to whom it likes.
@@ -91,7 +94,7 @@ _OID = "SELECT oid FROM pg_roles WHERE rolname = $1"
 _IDLE = """
 SELECT b.rolname FROM pg_roles b
 WHERE b.rolname LIKE (SELECT format('remit!_b!_%s!_%%', oid) FROM pg_database WHERE datname = current_database())
-  ESCAPE '!'
+  ESCAPE '!' AND ($1::text IS NULL OR b.rolname = $1)
   AND EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member
               WHERE m.roleid = b.oid AND m.admin_option AND u.rolname = session_user)
   AND NOT EXISTS (
@@ -175,7 +178,10 @@ async def ensure(connection: Connection, detail: Detail) -> Bundle:
     One that cannot be mended is left alone, and the next generation takes its place: else whoever may write anywhere in
     the cluster could stop the issuing by giving the bundle something. EngineRefusedError when no bundle can be made.
     """
-    await connection.execute(LOCK)  # before all else: what a transaction has read already, its caches may keep
+    with suppress(LockNotAvailableError):  # before all else: what a transaction has read, its caches may keep
+        async with connection.transaction():
+            await connection.execute(_LOCK)
+    await connection.execute(_WAIT)
     found = await _resolve(connection, lower(detail))
     for generation in range(GENERATIONS):
         name = f"{found.name}_{generation}" if generation else found.name
@@ -212,17 +218,25 @@ async def _sound(connection: Connection, found: _Found, name: str) -> Bundle | N
 
 
 async def drop_idle(connection: Connection) -> Sequence[str]:
-    """Drop the bundles that no lease has joined; in a transaction. Return those that are in something's way."""
-    await connection.execute(LOCK)
+    """Drop the bundles that no lease has joined. Return those that something is in the way of."""
     kept: list[str] = []
-    for row in await connection.fetch(_IDLE):
-        name = row["rolname"]
+    for row in await connection.fetch(_IDLE, None):
         try:
             async with connection.transaction():
-                await connection.execute(f"DROP OWNED BY {quoted(name)}; DROP ROLE {quoted(name)}")
+                await _drop(connection, row["rolname"])
         except PostgresError:
-            kept.append(name)
+            kept.append(row["rolname"])
     return kept
+
+
+async def _drop(connection: Connection, name: str) -> None:
+    # The GRANT changes nothing, and takes the lock that joining takes; only what is idle under it may go.
+    bundle = quoted(name)
+    await connection.execute(
+        f"SET LOCAL lock_timeout = 100; GRANT {bundle} TO SESSION_USER WITH INHERIT TRUE, SET TRUE"
+    )
+    if await connection.fetch(_IDLE, name):
+        await connection.execute(f"DROP OWNED BY {bundle}; DROP ROLE {bundle}")
 
 
 async def _resolve(connection: Connection, powers: Sequence[Power]) -> _Found:

@@ -2,7 +2,8 @@
 
 Rules:
 
-- Shut: NOLOGIN, PASSWORD NULL, out of the bundle, in one transaction for all; role by role when that fails.
+- Shut: NOLOGIN, PASSWORD NULL, out of the bundle, in one transaction for all, or for halves of them when that fails. A
+  role may change itself (its password), and so hold its row: then its sessions are kept out while it is shut.
 - Put out: sessions are found by the role's oid and terminated until there are none. A backend that had passed its check
   when we committed has no user to be seen by yet; it is waited out, by its transaction in ``pg_locks``.
 - Tidy up: DROP ROLE in bulk; a role that owns something is taken apart by itself, in each database (DROP OWNED), and
@@ -13,17 +14,25 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
-from remit.engines.postgres_link import DRIVER_ERRORS, Connection, Link, names, quoted, wrapped
+from remit.engines.postgres_link import DRIVER_ERRORS, Connection, Link, names, quoted, refused, wrapped
 from remit.errors import EngineError, EngineRefusedError
+
+T = TypeVar("T")
 
 WAIT_SECONDS = 5.0
 POLL_SECONDS = (0.001, 0.05)  # first and longest pause
+RESISTANCE = 10  # more tries to shut a role that resists
 CHUNK = 500  # roles in one DROP ROLE: each takes a lock until commit
+
+# Whoever holds a lock against us is a session of a lease, or an administrator at work: do not wait, come again.
+_PATIENCE = "SET LOCAL lock_timeout = 100"
 
 _FIND = """
 SELECT r.oid, r.rolname, r.rolcanlogin,
@@ -75,7 +84,8 @@ async def close(link: Link, wanted: Sequence[str]) -> frozenset[str]:
     shut = await _shut(link, wanted)
     async with link.session() as connection:
         left = await _find(connection, wanted)
-        inside = await _put_out(connection, [role.oid for role in left])
+    inside = await _put_out(link, [role.oid for role in left])
+    async with link.session() as connection:
         prepared = await connection.fetch(_PREPARED, [role.name for role in left])
     await _roll_back(link, {role.name: role for role in left}, [(p["database"], p["role"], p["sql"]) for p in prepared])
     return frozenset(name for name in wanted if name in shut) - {role.name for role in left if role.oid in inside}
@@ -104,8 +114,9 @@ async def clean(link: Link, wanted: Sequence[str]) -> frozenset[str]:
     for row in held:
         homes.setdefault(row["oid"], set()).add(row["database"])
     free = [role for role in found if role.oid not in homes]
-    failed = [role for start in range(0, len(free), CHUNK) for role in await _drop(link, free[start : start + CHUNK])]
-    await _take_apart(link, [role for role in found if role.oid in homes] + failed, homes)
+    for start in range(0, len(free), CHUNK):
+        await _halving(partial(_drop, link), free[start : start + CHUNK])
+    await _take_apart(link, [role for role in found if role.oid in homes], homes)
     async with link.session() as connection:
         left = {role.name for role in await _find(connection, wanted)}
     return frozenset(wanted) - left
@@ -131,33 +142,86 @@ async def _find(connection: Connection, wanted: Collection[str]) -> list[Role]:
 
 
 async def _shut(link: Link, wanted: Sequence[str]) -> frozenset[str]:
-    """Shut all roles at once, or else one by one; return those that are shut or absent."""
+    """Shut all roles at once; if that fails, as many at once as may be. Return those that are shut or absent."""
+
+    async def shut(some: Sequence[str]) -> None:
+        await link.transaction(lambda connection: _shut_all(connection, some), attempts=2)
+
     try:
-        await link.transaction(lambda connection: _shut_all(connection, wanted))
-    except EngineError:
-        if len(wanted) == 1:
+        await shut(wanted)
+    except EngineError as error:
+        if not refused(error):
             raise
-        shut: set[str] = set()
-        for name in wanted:
-            with suppress(EngineError):
-                shut |= await _shut(link, [name])
-        return frozenset(shut)
+        async with link.alone, _kept_out(link, wanted):
+            resisting = await _halving(shut, wanted)
+            for _ in range(RESISTANCE):
+                resisting = [name for name in resisting if await _halving(shut, [name])]
+        return frozenset(wanted) - set(resisting)
     return frozenset(wanted)
+
+
+@asynccontextmanager
+async def _kept_out(link: Link, wanted: Sequence[str]) -> AsyncIterator[None]:
+    """Take roles out of their bundles, and terminate their sessions as they come: one of them is changing its role."""
+    async with link.session() as watching:
+        roles = await _find(watching, wanted)
+        await _halving(partial(_leave_all, link), roles)
+        done = asyncio.Event()
+        watch = asyncio.create_task(_keep_out(watching, [role.oid for role in roles], done))
+        try:
+            yield
+        finally:
+            done.set()
+            await watch
+
+
+async def _halving(work: Callable[[Sequence[T]], Awaitable[object]], items: Sequence[T]) -> list[T]:
+    """Do ``work`` on all items, or on halves of them, and so on; return those with which it fails alone."""
+    if not items:
+        return []
+    try:
+        await work(items)
+    except EngineError as error:
+        if not refused(error):
+            raise
+        if len(items) == 1:
+            return list(items)
+        middle = len(items) // 2
+        return [*await _halving(work, items[:middle]), *await _halving(work, items[middle:])]
+    return []
+
+
+async def _keep_out(connection: Connection, oids: Sequence[int], done: asyncio.Event) -> None:
+    """Terminate the sessions of roles as they come, until ``done``."""
+    while not done.is_set():
+        await connection.fetch(_TERMINATE, list(oids))
+        await asyncio.sleep(POLL_SECONDS[0])
+
+
+async def _transact(link: Link, scripts: Sequence[str]) -> None:
+    await link.transaction(lambda connection: connection.execute("; ".join([_PATIENCE, *scripts])), attempts=1)
+
+
+async def _leave_all(link: Link, roles: Sequence[Role]) -> None:
+    await _transact(link, [_as(maker, _leave(some)) for maker, some in _by_maker(roles).items()])
 
 
 async def _shut_all(connection: Connection, wanted: Sequence[str]) -> None:
     script: list[str] = []
     for maker, roles in _by_maker(await _find(connection, wanted)).items():
-        steps = [f"ALTER ROLE {quoted(role.name)} NOLOGIN PASSWORD NULL" for role in roles if role.open]
-        joined: dict[str, list[str]] = {}
-        for role in roles:
-            for bundle in role.bundles:
-                joined.setdefault(bundle, []).append(role.name)
-        steps += [f"REVOKE {quoted(bundle)} FROM {names(members)}" for bundle, members in joined.items()]
-        if steps:
+        bars = [f"ALTER ROLE {quoted(role.name)} NOLOGIN PASSWORD NULL" for role in roles if role.open]
+        if steps := _leave(roles) + bars:
             script.append(_as(maker, steps))
     if script:
-        await connection.execute("; ".join(script))
+        await connection.execute("; ".join([_PATIENCE, *script]))
+
+
+def _leave(roles: Sequence[Role]) -> list[str]:
+    joined: dict[str, list[str]] = {}
+    for role in roles:
+        for bundle in role.bundles:
+            joined.setdefault(bundle, []).append(role.name)
+    return [f"REVOKE {quoted(bundle)} FROM {names(members)}" for bundle, members in joined.items()]
 
 
 def _by_maker(roles: Iterable[Role]) -> Mapping[str, list[Role]]:
@@ -172,24 +236,30 @@ def _as(maker: str, steps: Iterable[str]) -> str:
     return "; ".join([f"SET LOCAL ROLE {quoted(maker)}", *steps, "RESET ROLE"])
 
 
-async def _put_out(connection: Connection, oids: Sequence[int]) -> frozenset[int]:
+async def _put_out(link: Link, oids: Sequence[int]) -> frozenset[int]:
     """Terminate the sessions of roles until there are none; return the roles that may have one when time is up."""
     if not oids:
         return frozenset()
-    starting = {tuple(row) for row in await connection.fetch(_STARTING)}
+    starting = await _starting(link)
     pause, longest = POLL_SECONDS
     loop = asyncio.get_running_loop()
     end = loop.time() + WAIT_SECONDS
     while True:
         if starting:
-            starting &= {tuple(row) for row in await connection.fetch(_STARTING)}
-        inside = {row["oid"] for row in await connection.fetch(_TERMINATE, list(oids))}
+            starting &= await _starting(link)
+        async with link.session() as connection:  # anew each time: who waits for long must not keep others waiting
+            inside = {row["oid"] for row in await connection.fetch(_TERMINATE, list(oids))}
         if not inside and not starting:
             return frozenset()
         if loop.time() >= end:
             return frozenset(oids) if starting else frozenset(inside)
         await asyncio.sleep(pause)
         pause = min(pause * 2, longest)
+
+
+async def _starting(link: Link) -> set[tuple[object, ...]]:
+    async with link.session() as connection:
+        return {tuple(row) for row in await connection.fetch(_STARTING)}
 
 
 async def _roll_back(link: Link, roles: Mapping[str, Role], prepared: Sequence[tuple[str, str, str]]) -> None:
@@ -211,15 +281,10 @@ def _adopt(role: Role) -> str:
     return _as(role.maker, [f"GRANT {quoted(role.name)} TO {quoted(role.maker)} WITH INHERIT TRUE, SET TRUE"])
 
 
-async def _drop(link: Link, roles: Sequence[Role]) -> Sequence[Role]:
-    """Drop roles that own nothing, in one transaction; return all of them when that fails."""
+async def _drop(link: Link, roles: Sequence[Role]) -> None:
+    """Drop roles that own nothing, in one transaction."""
     drops = {maker: f"DROP ROLE {names(role.name for role in some)}" for maker, some in _by_maker(roles).items()}
-    script = "; ".join(_as(maker, [drop]) for maker, drop in drops.items())
-    try:
-        await link.transaction(lambda connection: connection.execute(script))
-    except EngineError:
-        return roles
-    return ()
+    await _transact(link, [_as(maker, [drop]) for maker, drop in drops.items()])
 
 
 async def _take_apart(link: Link, roles: Sequence[Role], homes: Mapping[int, Collection[str]]) -> None:
@@ -227,8 +292,7 @@ async def _take_apart(link: Link, roles: Sequence[Role], homes: Mapping[int, Col
     for database in sorted({home for role in roles for home in homes.get(role.oid, ())}):
         with suppress(EngineError):
             await _disown(link, database, [role for role in roles if database in homes.get(role.oid, ())])
-    for role in roles:
-        await _drop(link, [role])
+    await _halving(partial(_drop, link), roles)
 
 
 async def _disown(link: Link, database: str, roles: Sequence[Role]) -> None:

@@ -10,7 +10,7 @@ by maker roles ``remit_m_<database>_<key>``, which cannot log in, hold no data, 
 Rules:
 
 - The server, not we, refuses after the deadline: the last statement before the commit compares its clock.
-- Each batch compares every bundle it joins with its plan, in the same transaction, under the shared advisory lock.
+- Each batch compares every bundle it joins with its plan, in the same transaction.
 - A batch that fails leaves nothing. What can be told to have left nothing is tried again smaller, so that one bad
   lease fails alone; a broken connection fails its whole batch, because nobody knows.
 """
@@ -26,7 +26,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from remit.core.scope import Detail
-from remit.engines.postgres_bundle import CHECK, LOCK_SHARED, Bundle, ensure
+from remit.engines.postgres_bundle import CHECK, Bundle, ensure
 from remit.engines.postgres_link import DRIVER_ERRORS, Connection, Link, code, names, quoted, wrapped
 from remit.engines.postgres_makers import MAKER_LOCKS, drop_empty, maker_name
 from remit.errors import EngineError
@@ -43,7 +43,9 @@ _LATE = "2201F"  # square root of a negative number: after the deadline
 _AGAIN = frozenset({_CHANGED, "42704", "0LP01", "XX000", "40P01", "55P03"})  # others changed roles at the same time
 
 # One plan for the check, made once, that stays right when there are ten thousand roles: planning costs 4x running.
-_SESSION = "SET createrole_self_grant = ''; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
+_SESSION = (
+    "SET createrole_self_grant = ''; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
+)
 _PREPARE = f"PREPARE remit_check (oid, oid[], oid[], text) AS SELECT 1 / coalesce(({CHECK}) = $4, false)::int"
 
 
@@ -225,7 +227,7 @@ class Lane:
         grants = [f"GRANT {quoted(b.name)} TO {names(roles)} {terms}" for b, roles in joins.items()]
         last = (deadline + self._skew - MARGIN).isoformat()
         in_time = f"SELECT sqrt(extract(epoch FROM timestamptz '{last}' - clock_timestamp())::float8)"
-        return "; ".join([LOCK_SHARED, *checks, *creates, *grants, in_time])
+        return "; ".join([*checks, *creates, *grants, in_time])
 
     def _drop(self) -> None:
         connection, self._connection, self._maker = self._connection, None, None

@@ -30,11 +30,13 @@ PORT = 5432
 CONNECT_SECONDS = 5.0
 STATEMENT_MILLISECONDS = 10_000
 LOCK_MILLISECONDS = 5_000
-POOL = 4
+POOL = 6
 ATTEMPTS = 5
 
 _REFUSED = frozenset({"42501", "0LP01", "42P01", "42703", "3F000", "28P01", "28000", "3D000"})
-CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03"})  # "tuple concurrently updated" is XX000, as bugs are
+# What others did at the same time: "tuple concurrently updated" is XX000, as bugs are; made by two, it is 23505.
+CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03", "42710", "23505"})
+_GONE = ("08", "57P", "53")  # classes of errors that say nothing about the statement: connection, shutdown, resources
 
 Connection: TypeAlias = asyncpg.Connection
 Record: TypeAlias = asyncpg.Record
@@ -81,6 +83,12 @@ def code(error: BaseException | None) -> str:
     return str(getattr(error, "sqlstate", None) or "")
 
 
+def refused(error: EngineError) -> bool:
+    """Whether the database did answer, and its answer was about what it was told to do."""
+    state = code(error.__cause__)
+    return bool(state) and not state.startswith(_GONE)
+
+
 def wrapped(error: BaseException) -> EngineError:
     """Return the EngineError to raise for a driver's error."""
     state = code(error)
@@ -121,6 +129,7 @@ class Link:
         self.target = place
         self._secret = secret
         self._clock = clock
+        self.alone = asyncio.Lock()  # for work that needs two connections at a time: else the last ones could wait
         self._free = asyncio.LifoQueue[Connection | None]()
         for _ in range(POOL):
             self._free.put_nowait(None)
@@ -166,15 +175,15 @@ class Link:
                 held.terminate()
             self._free.put_nowait(keep)
 
-    async def transaction(self, script: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run ``script`` in a transaction; again, a few times, when others changed the same rows at the same time."""
-        for attempt in range(ATTEMPTS):
+    async def transaction(self, script: Callable[[Connection], Awaitable[T]], attempts: int = ATTEMPTS) -> T:
+        """Run ``script`` in a transaction; again, so many times, when others changed the same rows at the same time."""
+        for attempt in range(attempts):
             async with self.session() as connection:
                 try:
                     async with connection.transaction():
                         return await script(connection)
                 except asyncpg.PostgresError as error:
-                    if code(error) not in CONCURRENT or attempt == ATTEMPTS - 1:
+                    if code(error) not in CONCURRENT or attempt == attempts - 1:
                         raise
         raise EngineError  # not reached: the last attempt raises
 

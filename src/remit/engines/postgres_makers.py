@@ -43,4 +43,4 @@ async def drop_empty(connection: Connection, maker: str | None = None) -> None:
         with suppress(PostgresError):
             async with connection.transaction():
                 if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", MAKER_LOCKS, key):
-                    await connection.execute(f"DROP ROLE IF EXISTS {quoted(name)}")
+                    await connection.execute(f"SET LOCAL lock_timeout = 100; DROP ROLE IF EXISTS {quoted(name)}")
