@@ -14,7 +14,9 @@ SOURCES = sorted((ROOT / "src" / "remit").rglob("*.py"))
 FILE_CAP = 400
 FUNCTION_CAP = 40
 MEDIAN_CAP = 8
-MIDDLE_CAP = 2_000  # core + ports + broker
+MIDDLE_CAP = 2_700  # core + ports + broker: docs/decisions/0005-size-of-the-middle.md
+DECIDING_CAP = 2_000  # the same without what reads wire formats and what writes the log
+DECIDES_NOTHING = frozenset({f"core/{name}.py" for name in ("jose", "proof", "strict", "token", "audit", "tree")})
 FORBIDDEN_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "manager", "service", "misc", "base"})
 
 # Files and functions that are over a cap; this list may only shrink.
@@ -69,9 +71,16 @@ def test_half_of_all_functions_have_at_most_eight_lines() -> None:
     assert statistics.median(size for _, size in _functions()) <= MEDIAN_CAP
 
 
+def _middle() -> list[Path]:
+    return [path for path in SOURCES if _name(path).startswith(("core/", "broker/")) or _name(path) == "ports.py"]
+
+
 def test_the_middle_stays_small() -> None:
-    middle = [p for p in SOURCES if _name(p).startswith(("core/", "broker/")) or _name(p) in {"ports.py", "broker.py"}]
-    assert sum(_code_lines(path) for path in middle) < MIDDLE_CAP
+    assert sum(_code_lines(path) for path in _middle()) < MIDDLE_CAP
+
+
+def test_what_decides_over_authority_stays_smaller() -> None:
+    assert sum(_code_lines(path) for path in _middle() if _name(path) not in DECIDES_NOTHING) < DECIDING_CAP
 
 
 def _code_lines(path: Path) -> int:
