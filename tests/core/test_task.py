@@ -251,6 +251,15 @@ def test_a_plan_that_is_no_plan_is_refused() -> None:
         assert name
 
 
+def test_a_plan_under_a_key_ends_what_stands_under_it_in_the_same_grant() -> None:
+    task = tree()
+    for made in (lease("b", "one", key="k"), lease("b", "two", key="l"), lease("a", "three", key="k"), lease("b", "four")):
+        task = with_lease(task, made)
+    ended = [item.id for item in task.plan(lease("b", "five", key="k"), NOW).leases]
+    assert ended == ["one", "five"]
+    assert [item.id for item in task.plan(lease("b", "six"), NOW).leases] == ["six"]
+
+
 def test_a_confirmed_lease_is_active_and_keeps_its_receipt() -> None:
     task = with_lease(opened(), lease(), confirmed=False)
     after = task.apply(task.confirm("lse_1", {"id": "7"}, NOW)).lease("lse_1")

@@ -12,9 +12,9 @@ from remit.core import scope
 from remit.core.lease import LeaseState, Revocation
 from remit.core.scope import Detail
 from remit.core.secret import Secret
-from remit.core.task import Subject, Task, Wanted
+from remit.core.task import Plan, Subject, Task, Wanted
 from remit.errors import NotFoundError
-from remit.ports import Engine, Resource, Store
+from remit.ports import Engine, Issued, Resource, Store
 from remit.stores.memory import MemoryStore
 from remit.testing.simulated import BulkEngine, SimulatedEngine, SimulatedTarget
 from tests.broker.world import ClearSealer
@@ -62,6 +62,7 @@ class Setting:
     now: datetime = START
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     target: SimulatedTarget = field(init=False)
+    in_flight: list[tuple[Plan, datetime]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.target = SimulatedTarget(lambda: self.now, self.revocation)
@@ -79,7 +80,14 @@ class Setting:
 
     def engine(self, _: Resource, __: Secret | None) -> Engine:
         """Return an engine on the target."""
-        return BulkEngine(self.target) if self.bulk else SimulatedEngine(self.target)
+        return BulkEngine(self.target) if self.bulk else InFlightEngine(self.target, self.in_flight)
+
+    def land(self) -> None:
+        """Let requests arrive that were sent by a broker which is no more."""
+        while self.in_flight:
+            plan, expires_at = self.in_flight.pop()
+            if self.now < plan.issue_by:
+                self.target.create(plan, expires_at)
 
     async def ready(self) -> Broker:
         """Return a broker that is started and has the resources."""
@@ -106,6 +114,20 @@ class Setting:
                     entitled[(lease.receipt or {}).get("handle", lease.plan.name)] = task.grants[lease.grant].expires_at
         live = self.target.live()
         return [name for name, end in live.items() if name not in entitled or end > entitled[name]]
+
+
+class InFlightEngine(SimulatedEngine):
+    """Remembers what was sent and has not arrived, so that it can arrive late."""
+
+    def __init__(self, target: SimulatedTarget, in_flight: list[tuple[Plan, datetime]]) -> None:
+        super().__init__(target)
+        self.in_flight = in_flight
+
+    async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
+        self.in_flight.append((plan, expires_at))
+        await self.target.gate("issue", "sent")
+        self.in_flight.remove((plan, expires_at))
+        return await super().issue(plan, expires_at)
 
 
 def alive(task: Task, grant_id: str, now: datetime) -> bool:

@@ -8,6 +8,7 @@ were built on it fail too, before anything built on the reloaded head is looked 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -147,6 +148,9 @@ class Heads:
     async def load(self, task_id: str) -> Task:
         """Read a task from the store and make it the head."""
         task = await self.store.load(task_id)
+        newer = self._tasks.get(task_id)
+        if newer is not None and newer.head.rev >= task.head.rev:  # somebody else read it, and went on
+            return newer
         for counter in await self.store.spent(task_id):
             key = (counter.grant, counter.index)
             self.spent[key] = max(counter.used, self.spent.get(key, 0))
@@ -166,9 +170,15 @@ class Heads:
         except BaseException:
             self.forget(task_id)
             if not fresh:
+                with suppress(RemitError):
+                    await self.durable()  # a cancelled commit may still be on its way; what is read must include it
                 await self.load(task_id)
             raise
         return after
+
+    async def durable(self) -> None:
+        """Wait until every commit that was called before has succeeded or failed; the store keeps their order."""
+        await self.store.commit((), ())
 
     async def record(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
         """Commit what is not a step of a task."""

@@ -38,6 +38,10 @@ class Targets:
         """Mark a subtree, then visit its targets; say what is outstanding."""
         ids = frozenset(grant.id for grant in task.subtree(grant_id))
         change = task.revoke(grant_id)
+        if not (change.grants or change.leases):
+            await self._heads.durable()  # it ended in memory; whoever ended it may still be waiting for the store
+            task = self._heads.task(task.id)
+            change = task.revoke(grant_id)
         if change.grants or change.leases:
             event = self._heads.event(name, "done", grant_id, cause=cause or f"{len(change.grants)} grants")
             task = await self._heads.step(task.id, lambda t: t.revoke(grant_id), event)

@@ -205,11 +205,16 @@ class Task:
         return grant
 
     def plan(self, lease: Lease, now: datetime) -> Change:
-        """Record the intent to create a credential, before anything is created."""
+        """Record the intent to create a credential, before anything is created; it ends others under its key."""
         grant = self.usable(lease.grant, lease.plan.detail, now)
         if lease.id in self.leases or lease.state is not LeaseState.PLANNED or lease.expires_at > grant.expires_at:
             raise ConflictError
-        return self._change(leases=(lease,))
+        return self._change(leases=(*self._under_key(lease), lease))
+
+    def _under_key(self, lease: Lease) -> Iterator[Lease]:
+        for other in self.leases.values():
+            if lease.key is not None and (other.grant, other.key) == (lease.grant, lease.key) and standing(other):
+                yield revoking(other)
 
     def confirm(self, lease_id: str, receipt: Mapping[str, str] | None, now: datetime) -> Change:
         """Record that the credential exists; refused when the grant ended meanwhile or the lease was claimed."""
