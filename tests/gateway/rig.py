@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import socket
 import ssl
 import time
@@ -12,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+
+import uvloop
 
 from remit.broker import Broker, Holder
 from remit.core import audit, scope
@@ -231,9 +234,12 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def play(scene: Callable[[], Awaitable[None]]) -> None:
-    """Run a test's scene."""
+    """Run a test's scene on the loop that serves, or on the one that `REMIT_LOOP` names."""
 
     async def main() -> None:
         await scene()
 
-    asyncio.run(main())
+    if os.environ.get("REMIT_LOOP") == "asyncio":
+        asyncio.run(main())
+    else:
+        uvloop.run(main())

@@ -24,13 +24,14 @@ _log = logging.getLogger("remit.gateway")
 class End(asyncio.Protocol):
     """One side of a pipe. What it reads, the other side writes, no faster than that takes it."""
 
-    __slots__ = ("_early", "_pipe", "other", "transport")
+    __slots__ = ("_early", "_pipe", "ended", "other", "transport")
 
     def __init__(self, pipe: Pipe) -> None:
         """Belong to ``pipe``."""
         self._pipe = pipe
         self._early = b""
         self.other: End | None = None
+        self.ended = False
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,11 +56,15 @@ class End(asyncio.Protocol):
         self._early = b""
 
     def eof_received(self) -> bool:
-        """Pass on that this side says no more."""
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.write_eof()
-            return True
-        return False
+        """Pass on that this side says no more; when neither does, both are done."""
+        self.ended = True
+        other = self.other
+        if other is None or other.transport is None:
+            return False
+        other.transport.write_eof()
+        if other.ended:
+            other.transport.close()
+        return not other.ended
 
     def pause_writing(self) -> None:
         """Hold the other side."""

@@ -1,0 +1,143 @@
+"""Where a credential goes, what goes along, and where a placeholder may stand."""
+
+from __future__ import annotations
+
+import pytest
+
+from remit import catalog
+from remit.core import scope
+from remit.core.secret import Secret
+from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
+from remit.gateway import framing
+from remit.gateway.inject import Placeholders, Recipe, Shape
+from remit.ports import Resource
+from remit.testing.upstream import CODERS
+from tests.gateway.rig import ALL, PLACEHOLDER, SECRET
+
+OTHER = "sk-other-0123456789abcdef0123456789abcdef"
+
+
+def shape(provider: str | None = None, **settings: object) -> Shape:
+    """Compile a resource."""
+    resource = Resource("api", "http", "https://api.test:8443/base", scope.parse([ALL]), None, settings)
+    return Shape(resource, catalog.load()[provider] if provider is not None else None)
+
+
+def check(*lines: str, how: Shape | None = None, placeholders: dict[str, str] | None = None) -> None:
+    """Look for placeholders in a header section."""
+    block = "\r\n".join(["Host: a", *lines]).encode()
+    given = Placeholders(placeholders or {"api": PLACEHOLDER, "other": OTHER})
+    given.check_fields(block, framing.request_fields(block), how or shape())
+
+
+def test_the_credential_is_written_once_where_the_resource_says() -> None:
+    recipe = Recipe(shape(inject={"header": "X-Api-Key", "format": "{}"}), Secret(SECRET))
+    assert recipe.fixed == f"Host: api.test:8443\r\nX-Api-Key: {SECRET}\r\nAccept-Encoding: identity\r\n".encode()
+
+
+def test_a_provider_says_where_its_key_goes() -> None:
+    assert b"x-api-key: sk\r\n" in Recipe(shape("anthropic"), Secret("sk")).fixed
+
+
+def test_a_resource_without_a_secret_gets_none() -> None:
+    assert Recipe(shape(), None).fixed == b"Host: api.test:8443\r\nAccept-Encoding: identity\r\n"
+
+
+def test_a_recipe_does_not_print_its_secret() -> None:
+    assert SECRET not in repr(Recipe(shape(), Secret(SECRET)))
+
+
+@pytest.mark.parametrize("text", ["a\r\nX: y", "a\nb", "a\0", "caf\u00e9", "a "])
+def test_a_secret_that_cannot_stand_in_a_header_is_not_written(text: str) -> None:
+    with pytest.raises(UpstreamError):
+        Recipe(shape(), Secret(text))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"inject": {"header": "X:Y"}},
+        {"inject": {"header": "Host"}},
+        {"inject": {"header": "Cookie"}},
+        {"inject": {"format": "no place"}},
+        {"inject": {"format": "{} {}"}},
+        {"inject": {"format": "a\r\n{}"}},
+        {"inject": {"other": 1}},
+        {"inject": []},
+        {"headers": "x"},
+        {"headers": ["a b"]},
+        {"max_body": 0},
+        {"max_body": True},
+        {"max_body": "1"},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequestError):
+        shape(None, **settings)
+
+
+def test_only_listed_headers_go_along() -> None:
+    block = b"\r\n".join(
+        line.encode()
+        for line in [
+            "Host: a",
+            "Accept: x/y",
+            "X-Mine: 1",
+            "X-Other: 2",
+            "Cookie: c=d",
+            "Authorization: Bearer mine",
+            "X-Forwarded-For: 1.2.3.4",
+            "Via: 1.1 x",
+            "Content-Length: 0",
+            "X-HTTP-Method-Override: DELETE",
+            "User-Agent: ua",
+            "Connection: user-agent",
+        ]
+    )
+    how = shape(headers=["X-Mine", "Cookie", "Authorization", "Via"])
+    assert how.forwarded(framing.request_fields(block), frozenset()) == b"accept: x/y\r\nx-mine: 1\r\n"
+
+
+def test_no_grant_lets_the_credentials_header_along() -> None:
+    fields = framing.request_fields(b"Host: a\r\nAuthorization: mine\r\nCookie: c")
+    assert shape().forwarded(fields, frozenset({b"authorization", b"cookie", b"host"})) == b""
+
+
+def test_a_placeholder_may_stand_alone_in_the_credentials_header() -> None:
+    check(f"Authorization: Bearer {PLACEHOLDER}")
+
+
+def test_a_placeholder_may_stand_in_each_position_that_the_provider_accepts() -> None:
+    check(f"Authorization: Bearer {PLACEHOLDER}", f"x-api-key: {PLACEHOLDER}", how=shape("anthropic"))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"X-Api-Key: {PLACEHOLDER}"],
+        [f"Authorization: Basic {PLACEHOLDER}"],
+        [f"Authorization: Bearer {PLACEHOLDER} x"],
+        [f"Authorization: Bearer {PLACEHOLDER}{PLACEHOLDER}"],
+        [f"Authorization: Bearer {PLACEHOLDER}", f"X: {PLACEHOLDER}"],
+        [f"Authorization: Bearer {OTHER}"],
+        [f"User-Agent: a {PLACEHOLDER} b"],
+        [f"{PLACEHOLDER}: x"],
+        *([f"X: {CODERS[form](PLACEHOLDER).decode()}"] for form in CODERS if not form.startswith("utf")),
+    ],
+)
+def test_a_placeholder_anywhere_else_in_a_head_is_refused(lines: list[str]) -> None:
+    with pytest.raises(PlaceholderError):
+        check(*lines)
+
+
+@pytest.mark.parametrize("form", CODERS)
+def test_a_placeholder_in_a_target_is_refused(form: str) -> None:
+    given = Placeholders({"api": PLACEHOLDER})
+    with pytest.raises(PlaceholderError):
+        given.check(b"/api/x?q=" + CODERS[form](PLACEHOLDER))
+
+
+def test_a_placeholder_in_part_percent_encoded_is_refused() -> None:
+    coded = "".join(f"%{ord(c):02X}" if i % 3 == 0 else c for i, c in enumerate(PLACEHOLDER))
+    with pytest.raises(PlaceholderError):
+        Placeholders({"api": PLACEHOLDER}).check(f"/api/x?q={coded}".encode())

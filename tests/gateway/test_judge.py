@@ -1,0 +1,178 @@
+"""Which detail permits a request, and how it is written to the upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from remit import catalog
+from remit.core import scope
+from remit.errors import InvalidRequestError, ScopeError
+from remit.gateway import canon, framing
+from remit.gateway.inject import Shape
+from remit.gateway.judge import Asked, Judged, judge
+from remit.gateway.match import Matcher
+from remit.ports import Resource
+from tests.gateway.rig import ALL, http
+
+JSON = "Content-Type: application/json"
+
+
+def shape(provider: str | None = None, base: str = "", **settings: object) -> Shape:
+    """Compile a resource."""
+    bound = scope.parse([ALL])
+    resource = Resource("api", "http", f"https://api.test{base}", bound, None, settings)
+    return Shape(resource, catalog.load()[provider] if provider is not None else None)
+
+
+def asked(target: str, *lines: str, method: str = "GET", body: bytes | None = None, has_body: bool = False) -> Asked:
+    """Read a request."""
+    fields = framing.request_fields("\r\n".join(["Host: a", *lines]).encode())
+    return Asked(method, canon.target(target.encode()), fields, has_body=has_body or body is not None, body=body)
+
+
+def verdict(detail: Mapping[str, object], request: Asked, how: Shape | None = None) -> Judged | None:
+    """Judge a request against one detail."""
+    return judge(Matcher(scope.parse([dict(detail)]), "api"), how or shape(), request)
+
+
+def test_the_request_line_is_written_from_what_was_judged() -> None:
+    judged = verdict(http(args={"query.q": "any"}), asked("/api/v1/public/a?q=%41+b"), shape(base="/base"))
+    assert judged is not None
+    assert judged.start == b"GET /base/v1/public/a?q=A%20b HTTP/1.1\r\n"
+
+
+def test_a_free_query_goes_on_as_it_came() -> None:
+    judged = verdict(http(args="any"), asked("/api/v1/public/a?q=%41+b&&x"))
+    assert judged is not None
+    assert judged.start == b"GET /v1/public/a?q=%41+b&&x HTTP/1.1\r\n"
+
+
+def test_without_arguments_query_and_body_must_be_empty() -> None:
+    assert verdict(http(), asked("/api/v1/public/a")) is not None
+    for request in (asked("/api/v1/public/a?q=1"), asked("/api/v1/public/a", has_body=True)):
+        with pytest.raises(ScopeError):
+            verdict(http(), request)
+
+
+def test_an_empty_query_is_no_query() -> None:
+    judged = verdict(http(), asked("/api/v1/public/a?"))
+    assert judged is not None
+    assert judged.start == b"GET /v1/public/a HTTP/1.1\r\n"
+
+
+def test_a_refusal_names_the_detail_that_would_have_been_enough() -> None:
+    with pytest.raises(ScopeError) as caught:
+        verdict(http(), asked("/api/v1/admin?x=1", method="POST", has_body=True))
+    assert caught.value.enough == {
+        "type": "http",
+        "resource": "api",
+        "actions": ["POST"],
+        "paths": ["/v1/admin"],
+        "args": {"query.x": "1", "body": "any"},
+    }
+    enough = dict(caught.value.enough)
+    assert verdict(enough, asked("/api/v1/admin?x=1", method="POST", has_body=True)) is not None
+
+
+def test_a_bound_body_is_waited_for_and_written_anew() -> None:
+    detail = http(args={"body.to": "ann", "body.text": "any"})
+    assert verdict(detail, asked("/api/v1/public/a", JSON, has_body=True)) is None
+    judged = verdict(detail, asked("/api/v1/public/a", JSON, body=b'{ "to" : "\\u0061nn", "text":"x" }'))
+    assert judged is not None
+    assert judged.body == b'{"to":"ann","text":"x"}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"to":"bob"}',
+        b'{"to":"ann","to":"bob"}',
+        b'{"to":"ann","cc":"bob"}',
+        b'{"to":["ann"]}',
+        b'{"to":{"x":"ann"}}',
+        b'{"to":"ann","text.x":"bob"}',
+        b'{"to":"ann","text[0]":"bob"}',
+        b'["ann"]',
+        b'"ann"',
+        b"{}",
+        b"",
+        b'{"to":"ann"} ',
+        b'{"to":"ann"}{}',
+        b'{"to":"ann","text":NaN}',
+        b'{"to":"ann","text":1e999}',
+        b'{"to":"ann","text":"\\ud800"}',
+        b'\xef\xbb\xbf{"to":"ann"}',
+        b'{"to":"ann","text":"\xff"}',
+        b'{"to":"ann","text":' + b"[" * 2000 + b"]" * 2000 + b"}",
+    ],
+)
+def test_a_body_that_is_not_just_what_was_granted_is_refused(body: bytes) -> None:
+    detail = http(args={"body.to": "ann", "body.text": "any"})
+    if body == b'{"to":"ann"} ':
+        assert verdict(detail, asked("/api/v1/public/a", JSON, body=body)) is not None
+        return
+    with pytest.raises((ScopeError, InvalidRequestError)):
+        verdict(detail, asked("/api/v1/public/a", JSON, body=body))
+
+
+def test_a_body_to_be_judged_must_say_that_it_is_json() -> None:
+    detail = http(args={"body.to": "any"})
+    for line in ("Content-Type: text/plain", "X: y", "Content-Type: application/json; charset=utf-16"):
+        with pytest.raises(InvalidRequestError):
+            verdict(detail, asked("/api/v1/public/a", line, body=b"{}"))
+
+
+def test_a_free_body_is_not_waited_for() -> None:
+    judged = verdict(http(args={"body": "any"}), asked("/api/v1/public/a", has_body=True))
+    assert judged is not None
+    assert judged.body is None
+
+
+def test_the_first_detail_that_permits_is_the_one_debited() -> None:
+    details = scope.parse([http(args={"query.q": "x"}), http(args={"query.q": "any"}), http(args="any")])
+    matcher = Matcher(details, "api")
+    found = [judge(matcher, shape(), asked(f"/api/v1/public/a?{q}")) for q in ("q=x", "q=y", "z=1")]
+    assert [judged.index for judged in found if judged is not None] == [0, 1, 2]
+
+
+def test_a_named_header_is_an_argument_and_goes_along() -> None:
+    detail = http(args={"header.x-account": {"one_of": ["a", "b"]}})
+    judged = verdict(detail, asked("/api/v1/public/a", "X-Account: a", "X-Other: c"))
+    assert judged is not None
+    assert judged.lines == b"x-account: a\r\n"
+    for lines in (["X-Account: c"], [], ["X-Account: a", "X-Account: b"], ["X-Account: a", "Connection: x-account"]):
+        with pytest.raises((ScopeError, InvalidRequestError)):
+            verdict(detail, asked("/api/v1/public/a", *lines))
+
+
+def test_a_header_that_selects_an_account_is_never_just_dropped() -> None:
+    openai = shape("openai")
+    assert b"openai-organization" in openai.arguments
+    with pytest.raises(ScopeError):
+        verdict(http(), asked("/api/v1/public/a", "OpenAI-Organization: org-1"), openai)
+    judged = verdict(http(args="any"), asked("/api/v1/public/a", "OpenAI-Organization: org-1"), openai)
+    assert judged is not None
+    assert judged.lines == b"openai-organization: org-1\r\n"
+
+
+def test_a_range_must_be_granted_by_name() -> None:
+    line = "Range: bytes=0-7"
+    for args in ("any", {"query.q": "any"}, {}):
+        with pytest.raises(ScopeError) as caught:
+            verdict(http(args=args), asked("/api/v1/public/a", line))
+        assert caught.value.enough is not None
+    judged = verdict(http(args={"header.range": "any"}), asked("/api/v1/public/a", line))
+    assert judged is not None
+    assert judged.lines == b"range: bytes=0-7\r\n"
+
+
+def test_an_operation_that_mints_credentials_must_be_named() -> None:
+    openai = shape("openai")
+    request = asked("/api/v1/organization/admin_api_keys", method="POST")
+    wide = {**ALL, "args": "any"}
+    with pytest.raises(ScopeError, match="standing credential"):
+        verdict(wide, request, openai)
+    named = {**wide, "paths": ["/v1/organization/admin_api_keys"]}
+    assert verdict(named, request, openai) is not None

@@ -1,0 +1,58 @@
+"""Refusals as an agent reads them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from remit import errors
+from remit.gateway import problem
+
+BASE = "https://remit.test/problems/"
+
+
+def _classes() -> list[type[errors.RemitError]]:
+    found, queue = [], [errors.RemitError]
+    while queue:
+        found.append(queue.pop())
+        queue += found[-1].__subclasses__()
+    return found
+
+
+@pytest.mark.parametrize("kind", _classes(), ids=lambda kind: kind.__name__)
+def test_every_error_renders_as_a_problem_and_says_that_remit_refused(kind: type[errors.RemitError]) -> None:
+    raw = problem.response(kind(), "req_1", BASE, head=False, keep=True)
+    head, _, body = raw.partition(b"\r\n\r\n")
+    read = json.loads(body)
+    assert head.startswith(b"HTTP/1.1 %d " % kind.status)
+    assert (read["status"], read["code"], read["type"]) == (kind.status, kind.code, BASE + kind.code)
+    assert b"\r\nProxy-Status: remit; error=" in head
+    assert b"Content-Length: %d\r\n" % len(body) in head
+
+
+def test_what_would_have_been_enough_is_said() -> None:
+    error = errors.ScopeError(enough={"type": "http"}, help="ask", offending=[{"type": "x"}])
+    read = problem.document(error, "req_1", BASE)
+    assert (read["enough"], read["help"], read["offending"]) == ({"type": "http"}, "ask", [{"type": "x"}])
+
+
+def test_a_head_request_gets_no_body_and_a_last_answer_says_so() -> None:
+    raw = problem.response(errors.ScopeError(), "req_1", BASE, head=True, keep=False)
+    assert raw.endswith(b"Connection: close\r\n\r\n")
+
+
+def test_a_caller_without_proof_is_challenged() -> None:
+    raw = problem.response(errors.NonceRequiredError(), "req_1", BASE, head=False, keep=True, nonce="n-1")
+    assert b'WWW-Authenticate: DPoP error="use_dpop_nonce"' in raw
+    assert b"\r\nDPoP-Nonce: n-1\r\n" in raw
+
+
+def test_a_limit_says_when_to_come_back() -> None:
+    raw = problem.response(errors.LimitError(retry_after=3), "req_1", BASE, head=False, keep=True)
+    assert b"\r\nRetry-After: 3\r\n" in raw
+
+
+def test_a_detail_with_line_breaks_stays_in_the_body() -> None:
+    raw = problem.response(errors.ScopeError("a\r\nX: y"), "req_1", BASE, head=False, keep=True)
+    assert raw.count(b"\r\nX: y") == 0

@@ -1,0 +1,143 @@
+"""Database ports of a run, piped under a grant and cut with it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from remit.ports import Resource
+from tests.broker.world import OPERATOR, details
+from tests.gateway.rig import ALL, Rig, play, rig
+
+pytestmark = pytest.mark.live
+TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["a.b"]}
+
+
+@dataclass
+class Database:
+    """Something that answers what it is told, in upper case."""
+
+    port: int = 0
+    connections: int = 0
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while data := await reader.read(65_536):
+                writer.write(data.upper())
+                await writer.drain()
+        except ConnectionError:
+            pass
+        self.lost.set()
+        writer.close()
+
+
+@asynccontextmanager
+async def database() -> AsyncIterator[Database]:
+    """Start a database."""
+    made = Database()
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+
+
+async def piped(r: Rig, made: Database, *raw: dict[str, object]) -> tuple[int, str]:
+    """Open a port onto the database; return it with the grant it is bound to."""
+    place = f"postgresql://broker@127.0.0.1:{made.port}/db"
+    await r.broker.put_resource(OPERATOR, Resource("warehouse", "postgres", place, details(TABLE), None, {}))
+    grant = await r.opened(*(raw or (TABLE,)))
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    sock.setblocking(False)
+    await r.gateway.pipe(sock, grant.id, "warehouse")
+    return sock.getsockname()[1], grant.id
+
+
+def test_bytes_go_both_ways_and_the_end_goes_too() -> None:
+    async def scene() -> None:
+        async with database() as made, rig() as r:
+            port, _ = await piped(r, made)
+            wire = await r.wire(port)
+            await wire.send(b"select 1;")
+            assert await wire.reader.readexactly(9) == b"SELECT 1;"
+            wire.writer.write_eof()
+            assert await wire.rest() == b""
+            await r.outcomes(1)
+            uses = [(e.decision, e.resource, e.action) for e in await r.events("resource.use")]
+            assert uses == [("allow", "warehouse", "connect")]
+
+    play(scene)
+
+
+def test_much_goes_through_at_the_pace_of_the_slower_side() -> None:
+    async def scene() -> None:
+        async with database() as made, rig() as r:
+            port, _ = await piped(r, made)
+            wire = await r.wire(port)
+            sending = asyncio.create_task(wire.send(b"a" * 20_000_000))
+            assert await wire.reader.readexactly(20_000_000) == b"A" * 20_000_000
+            await sending
+
+    play(scene)
+
+
+def test_revoking_cuts_a_session_on_both_sides() -> None:
+    async def scene() -> None:
+        async with database() as made, rig() as r:
+            port, grant = await piped(r, made)
+            wire = await r.wire(port)
+            await wire.send(b"x")
+            await wire.reader.readexactly(1)
+            await r.broker.revoke(OPERATOR, grant)
+            await wire.rest()
+            await asyncio.wait_for(made.lost.wait(), 5)
+
+    play(scene)
+
+
+def test_a_revoked_grant_opens_no_session() -> None:
+    async def scene() -> None:
+        async with database() as made, rig() as r:
+            port, grant = await piped(r, made)
+            await r.broker.revoke(OPERATOR, grant)
+            assert await (await r.wire(port)).rest() == b""
+            assert made.connections == 0
+
+    play(scene)
+
+
+def test_a_grant_that_does_not_cover_the_database_opens_no_session() -> None:
+    async def scene() -> None:
+        async with database() as made, rig() as r:
+            port, _ = await piped(r, made, ALL)
+            assert await (await r.wire(port)).rest() == b""
+            assert made.connections == 0
+            denied = [e for e in await r.events("resource.use") if e.decision == "deny"]
+            assert [(e.resource, e.code) for e in denied] == [("warehouse", "scope")]
+
+    play(scene)
+
+
+def test_a_database_that_is_not_there_ends_the_session() -> None:
+    async def scene() -> None:
+        async with database() as made, rig() as r:
+            spare = socket.socket()
+            spare.bind(("127.0.0.1", 0))
+            made.port = spare.getsockname()[1]
+            port, _ = await piped(r, made)
+            assert await (await r.wire(port)).rest() == b""
+            spare.close()
+            [event] = await r.outcomes(1)
+            assert (event.decision, event.code) == ("failed", "upstream")
+
+    play(scene)
