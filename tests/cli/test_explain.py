@@ -59,7 +59,7 @@ def test_arguments_are_judged_by_name() -> None:
     assert answered(found, "grt_1", ["GET", "/search/v1/x?q=a&limit=20"], None, NOW).allowed
     refused = answered(found, "grt_1", ["GET", "/search/v1/x?q=a&limit=21"], None, NOW)
     assert refused.enough is not None
-    assert refused.enough["args"] == {"query.q": {"exact": "a"}, "query.limit": {"exact": "21"}}
+    assert refused.enough["args"] == {"query.q": "a", "query.limit": "21"}
 
 
 def test_what_would_be_enough_is_enough() -> None:
@@ -73,3 +73,13 @@ def test_what_would_be_enough_is_enough() -> None:
 def test_words_that_are_neither_are_a_misuse() -> None:
     with pytest.raises(typer.BadParameter, match="METHOD"):
         answered(task(grant("grt_1", None)), "grt_1", ["GET", "search"], None, NOW)
+
+
+def test_what_mints_standing_credentials_must_be_granted_by_its_path() -> None:
+    keys: dict[str, Any] = {"type": "http", "resource": "github", "actions": ["POST"], "paths": ["/**"], "args": "any"}
+    github = {"resource": "github", "destination": "https://api.github.com", "settings": {"provider": "github"}}
+    what = ["POST", "/github/user/keys"]
+    refused = answered(task(grant("grt_1", None, keys)), "grt_1", what, None, NOW, github)
+    assert "standing credential" in refused.reasons[0]
+    named = {**keys, "paths": ["/user/keys"]}
+    assert answered(task(grant("grt_1", None, named)), "grt_1", what, None, NOW, github).allowed

@@ -238,3 +238,16 @@ def test_an_ended_grant_has_no_children(client: Client) -> None:
     root.revoke()
     with pytest.raises(GrantEndedError):
         root.delegate(grants=["search"])
+
+
+def test_a_task_that_is_refused_leaves_no_connection_open(plane: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMIT_SOCKET", str(plane.control))
+    with pytest.raises(NotFoundError, match="no resource `nowhere`"):
+        task("draft", grants=["nowhere"])
+
+
+def test_a_task_of_its_own_takes_its_connection_along(plane: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMIT_SOCKET", str(plane.control))
+    with task("draft", grants=["search"]) as opened_here:
+        connection = opened_here._client._http
+    assert connection.is_closed

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
 from remit.cli.render import detail_line, emit, said, utc_now
+
+if TYPE_CHECKING:
+    from remit.gateway.inject import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,31 @@ def explain(
     from remit.sdk import verbs
 
     task = ask(verbs.find(grant))
-    answer = answered(task, grant, what, body, utc_now())
+    answer = answered(task, grant, what, body, utc_now(), _configured(what))
     if json:
         shown = {"allowed": answer.allowed, "reasons": answer.reasons, "by": answer.by, "enough": answer.enough}
         emit({name: value for name, value in shown.items() if value is not None})
     else:
         _tell(answer)
     raise typer.Exit(0 if answer.allowed else 1)
+
+
+def is_request(what: list[str]) -> bool:
+    """Whether a method and a path are asked about, and not a detail."""
+    return len(what) == 2 and what[1].startswith("/")  # noqa: PLR2004 - those two
+
+
+def _configured(what: list[str]) -> Mapping[str, Any] | None:
+    """Return the resource that is asked about, if the caller may look at it: only the operator may."""
+    from remit.errors import DeniedError, NotFoundError
+    from remit.sdk import verbs
+
+    if not is_request(what):
+        return None
+    try:
+        return ask(verbs.resource(what[1].split("/")[1]))
+    except (DeniedError, NotFoundError):
+        return None
 
 
 def _tell(answer: Answer) -> None:
@@ -65,18 +86,25 @@ def _tell(answer: Answer) -> None:
         said(f"  enough: {detail_line(answer.enough)}")
 
 
-def answered(task: Mapping[str, Any], grant: str, what: list[str], body: str | None, now: datetime) -> Answer:
-    """Judge what a grant of a task would be used for."""
+def answered(
+    task: Mapping[str, Any],
+    grant: str,
+    what: list[str],
+    body: str | None,
+    now: datetime,
+    resource: Mapping[str, Any] | None = None,
+) -> Answer:
+    """Judge what a grant of a task would be used for, at a resource as it is configured, if the caller may know."""
     by_id = {node["grant"]: node for node in task["grants"]}
     holder = by_id[grant]
     reasons = _ended(task, by_id, holder, now)
     if not holder["exercise"]:
         reasons.append("the grant may delegate, but not be used itself")
-    request = len(what) == 2 and what[1].startswith("/")  # noqa: PLR2004 - a method and a path
-    index, enough, resource = _request(holder, what, body) if request else _lease(holder, what)
+    judged = _request(holder, what, body, resource) if is_request(what) else _lease(holder, what)
+    index, why, enough, name = judged
     if index is None:
-        found = [d for d in holder["authorization_details"] if d["resource"] == resource]
-        reasons.append("no detail of the grant covers it" if found else f"the grant holds nothing for `{resource}`")
+        found = [d for d in holder["authorization_details"] if d["resource"] == name]
+        reasons.append(why if found else f"the grant holds nothing for `{name}`")
         return Answer(allowed=False, reasons=tuple(reasons), enough=enough)
     by = holder["authorization_details"][index]
     reasons += _spent(by_id, holder, index)
@@ -120,24 +148,39 @@ def _spent(by_id: Mapping[str, Any], node: Mapping[str, Any], index: int) -> lis
     return reasons
 
 
-Judged = tuple[int | None, Mapping[str, Any], str]  # the detail that covers it, what would be enough, the resource
+Judged = tuple[int | None, str, Mapping[str, Any] | None, str]  # covering detail, else why and what is enough; resource
 
 
-def _request(holder: Mapping[str, Any], what: list[str], body: str | None) -> Judged:
+def _request(holder: Mapping[str, Any], what: list[str], body: str | None, found: Mapping[str, Any] | None) -> Judged:
     from remit.core import scope as scopes
-    from remit.core.scope import Access
+    from remit.errors import ScopeError
     from remit.gateway import canon
+    from remit.gateway.framing import Fields
+    from remit.gateway.judge import Asked, judge
+    from remit.gateway.match import Matcher
 
     target = canon.target(what[1].encode())
-    args = {f"query.{name}": scopes.json_text(value) for name, value in canon.query_pairs(target.query)}
-    if body is not None:
-        args.update(canon.leaves(canon.json_body(body.encode())))
-    access = Access("http", target.resource, what[0].upper(), target.path, args=args)
-    enough: dict[str, Any] = {"type": "http", "resource": access.resource, "actions": [access.action]}
-    enough["paths"] = [access.path]
-    if args:
-        enough["args"] = {name: {"exact": options.loaded(text)} for name, text in args.items()}
-    return scopes.permitting(scopes.parse(holder["authorization_details"]), access), enough, access.resource
+    raw = None if body is None else body.encode()
+    fields = Fields(((b"content-type", b"application/json"),) if raw else (), None, False, True, frozenset())
+    asked = Asked(what[0].upper(), target, fields, raw is not None, raw)
+    matcher = Matcher(scopes.parse(holder["authorization_details"]), target.resource)
+    try:
+        judged = judge(matcher, _shape(target.resource, found), asked)
+    except ScopeError as error:
+        return None, error.detail, error.enough, target.resource
+    return (judged.index if judged else None), "", None, target.resource
+
+
+def _shape(name: str, found: Mapping[str, Any] | None) -> Shape:
+    """Compile what is configured; an agent cannot look, and is told what its grant alone says."""
+    from remit import catalog
+    from remit.gateway.inject import Shape
+    from remit.ports import Resource
+
+    settings = found["settings"] if found else {}
+    provider = catalog.load().get(str(settings.get("provider")))
+    destination = found["destination"] if found else "https://unseen.invalid"
+    return Shape(Resource(name, "http", destination, (), None, settings), provider)
 
 
 def _lease(holder: Mapping[str, Any], what: list[str]) -> Judged:
@@ -149,4 +192,4 @@ def _lease(holder: Mapping[str, Any], what: list[str]) -> Judged:
     wish: Any = options.loaded(what[0]) if what[0].startswith("{") else options.wish(what[0])
     [detail] = scopes.parse([expand_one(wish, holder["authorization_details"])])
     index = scopes.cover(detail, scopes.parse(holder["authorization_details"]))
-    return index, scopes.dump((detail,))[0], detail.resource
+    return index, "no detail of the grant covers it", scopes.dump((detail,))[0], detail.resource
