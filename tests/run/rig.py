@@ -130,7 +130,9 @@ class House:
     ) -> subprocess.Popen[bytes]:
         """Start a run; ``environ``, ``cwd``, ``stdin``… go to Popen, the rest to the launcher."""
         given: dict[str, Any] = {
-            name: more.pop(name) for name in ("stdin", "stdout", "stderr", "cwd", "preexec_fn") if name in more
+            name: more.pop(name)
+            for name in ("stdin", "stdout", "stderr", "cwd", "preexec_fn", "pass_fds")
+            if name in more
         }
         environ = more.pop("environ", {})
         assert isinstance(environ, dict)
