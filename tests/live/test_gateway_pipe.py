@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -50,7 +50,7 @@ async def database() -> AsyncIterator[Database]:
         server.close()
 
 
-async def piped(r: Rig, made: Database, *raw: dict[str, object]) -> tuple[int, str]:
+async def piped(r: Rig, made: Database, *raw: Mapping[str, object]) -> tuple[int, str]:
     """Open a port onto the database; return it with the grant it is bound to."""
     place = f"postgresql://broker@127.0.0.1:{made.port}/db"
     await r.broker.put_resource(OPERATOR, Resource("warehouse", "postgres", place, details(TABLE), None, {}))
