@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from remit.core.scope import Detail
-from remit.core.task import Revocation
+from remit.core.task import Plan, Revocation
 from remit.ports import Issued
 from remit.testing.engine_contract import CASES, NEEDS, Case, Session, engine_contract
 from remit.testing.samples import NOW, SCOPE
@@ -105,14 +105,14 @@ def test_a_gap_that_nobody_knows_is_an_error() -> None:
 class Lazy(SimulatedEngine):
     """An engine that says it revoked."""
 
-    async def revoke(self, plan: object, receipt: object) -> None:
-        del plan, receipt
+    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
+        """Do nothing."""
 
 
 class Careless(SimulatedEngine):
     """An engine that forgets the deadline, and takes a taken name for its own."""
 
-    async def issue(self, plan, expires_at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         self.target.accounts[plan.name] = expires_at
         return Issued({"user": plan.name, "password": "in the clear"})
 
