@@ -19,7 +19,7 @@ from remit.gateway.answer import Answer, Plan
 from remit.gateway.framing import Body, Chunked, Fields, request_body
 from remit.gateway.judge import Asked, Judged, judge
 from remit.gateway.pool import Pool, StaleError, Upstream
-from remit.gateway.scrub import LeakError, Scrubber
+from remit.gateway.scrub import LeakError
 
 if TYPE_CHECKING:
     from remit.gateway.client import Client, Known
@@ -52,6 +52,7 @@ class Exchange:
         "_status",
         "_target",
         "_up",
+        "_use",
         "_wake",
         "fields",
         "grant",
@@ -79,8 +80,8 @@ class Exchange:
         self._size = 0
         self._reading = self._body is not None
         self._expects = known.expects
-        self._scrubber: Scrubber | None = None
         self._up: Upstream | None = None
+        self._use: Use
         self._wake: asyncio.Future[None] | None = None
         self._finished: asyncio.Future[None] | None = None
         self._answer: Answer | None = None
@@ -139,8 +140,9 @@ class Exchange:
 
     async def _carried(self, use: Use, judged: Judged, pool: Pool) -> None:
         error: RemitError | None = None
+        self._use = use
         try:
-            await self._sent(judged, pool)
+            await self._sent(use, judged, pool)
         except RemitError as failure:
             error = failure
             self._failed(failure)
@@ -153,15 +155,24 @@ class Exchange:
         if isinstance(error, LeakError):
             self._gateway.leaked(self.grant, self._client.listener.principal, judged.access.resource)
         decision = "done" if error is None else "failed"
-        await self._gateway.broker.outcome(use, decision, error.code if error else None, str(self._status or ""))
+        await self._gateway.broker.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
 
-    async def _sent(self, judged: Judged, pool: Pool) -> None:
+    async def _sent(self, use: Use, judged: Judged, pool: Pool) -> None:
+        """Send on an idle connection or a new one.
+
+        A connection that turns out to be closed is replaced once. The upstream may have seen the first request, so the
+        second is a use of its own, with its own entry.
+        """
         up = pool.take() or await pool.connect()
         try:
             await self._tried(up, judged, pool)
-        except StaleError:
+        except StaleError as error:
             if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
                 raise
+            await self._gateway.broker.outcome(use, "failed", error.code, "")
+            self._use = await self._gateway.broker.use(
+                use.grant.id, judged.access, f"{self.request}.again", judged.index
+            )
             await self._tried(await pool.connect(), judged, pool)
 
     async def _tried(self, up: Upstream, judged: Judged, pool: Pool) -> None:
