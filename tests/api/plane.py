@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -32,8 +33,10 @@ EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 PEER = "urn:remit:peer"
 GRANT = "urn:remit:grant"
+NOTE = Ed25519(ed25519.Ed25519PrivateKey.from_private_bytes(b"n" * 32))
 
 Form = dict[str, str]
+Answer = dict[str, Any]
 
 
 def b64(data: bytes) -> str:
@@ -130,7 +133,7 @@ class Plane:
         headers = self.headers(agent, method, path)
         return await self.web.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
 
-    async def opened(self, agent: Agent | None = None, **more: str) -> Form:
+    async def opened(self, agent: Agent | None = None, **more: str) -> Answer:
         """Open a task at the control socket, bound to ``agent``'s key if there is one; return the answer."""
         form = {**opening(), **more}
         if agent is not None:
@@ -139,7 +142,7 @@ class Plane:
         assert answer.status_code == 200, answer.text
         return self.taken(answer.json(), agent)
 
-    def taken(self, answer: Form, agent: Agent | None) -> Form:
+    def taken(self, answer: Answer, agent: Agent | None) -> Answer:
         """Let ``agent`` keep its token."""
         if agent is not None:
             agent.token, agent.grant, agent.task = answer["access_token"], answer["grant"], answer["task"]
@@ -166,7 +169,7 @@ class Plane:
         proof = parent.proof("POST", self.endpoint, self.world.now, self.verifier.nonce(), None, **more)
         return await self.web.post("/oauth/token", data=form, headers={"dpop": proof})
 
-    async def delegated(self, parent: Agent, child: Agent, **more: str) -> Form:
+    async def delegated(self, parent: Agent, child: Agent, **more: str) -> Answer:
         """Delegate over TCP; return the answer."""
         answer = await self.exchange(parent, self.delegation(parent, child, **more))
         assert answer.status_code == 200, answer.text
@@ -235,8 +238,7 @@ async def plane(directory: Path, world: World | None = None) -> AsyncIterator[Pl
 
 async def _checkpoint(world: World) -> Checkpoint:
     size = await world.store.size()
-    note = Ed25519(ed25519.Ed25519PrivateKey.from_private_bytes(b"n" * 32))
-    return audit.checkpoint("remit.test/audit", size, root_of(await world.store.leaves(0, size)), note)
+    return audit.checkpoint("remit.test/audit", size, root_of(await world.store.leaves(0, size)), NOTE)
 
 
 def play(directory: Path, scene: Callable[[Plane], Awaitable[None]]) -> None:

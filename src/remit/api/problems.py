@@ -11,6 +11,7 @@ from remit import errors
 from remit.api import wire
 from remit.errors import (
     LimitError,
+    MethodError,
     MisdirectedError,
     ProofError,
     RemitError,
@@ -81,7 +82,7 @@ def _registered(error: RemitError) -> str:
 
 def _oauth_status(error: RemitError) -> int:
     """RFC 6749 §5.2: 400 unless the client itself could not be authenticated, or the server is at fault."""
-    if isinstance(error, TooLargeError | LimitError | MisdirectedError) or error.status >= 500:  # noqa: PLR2004
+    if isinstance(error, TooLargeError | LimitError | MisdirectedError | MethodError) or error.status >= 500:  # noqa: PLR2004
         return error.status
     return 401 if error.oauth == "invalid_client" else 400
 

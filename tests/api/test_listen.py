@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from remit.api import Peer, build, listen, serve
+from remit.broker import Holder
+from tests.api.plane import Plane, _unix, plane, play
+from tests.broker.world import OPERATOR
+
+
+async def exchange(path: Path, data: bytes) -> bytes:
+    """Send bytes to a unix socket; return what comes back until it closes."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(data)
+    try:
+        return await asyncio.wait_for(reader.read(65_536), 5)
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+ASK = b"GET /v1/self HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_both_loops_serve(tmp_path: Path, loop: object) -> None:
+    async def scene() -> None:
+        async with plane(tmp_path) as made:
+            opened = await made.opened()
+            assert (await made.control.get(f"/v1/tasks/{opened['task']}")).status_code == 200
+            assert (await made.web.get("/oauth/jwks")).status_code == 200
+
+    with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # one of two factories
+        runner.run(scene())
+
+
+def test_a_process_of_another_user_is_cut_off(tmp_path: Path) -> None:
+    async def scene(made: Plane) -> None:
+        path = tmp_path / "theirs.sock"
+        uid = os.geteuid() + 1
+        made.listeners.append(await serve(build(made.surface), _unix(path), Peer(OPERATOR), uid=uid))
+        assert await exchange(path, ASK) == b""
+        assert (await exchange(tmp_path / "control.sock", ASK)).startswith(b"HTTP/1.1 200")
+
+    play(tmp_path, scene)
+
+
+def test_each_listener_stands_for_its_own_grant(tmp_path: Path) -> None:
+    async def scene(made: Plane) -> None:
+        grants = [await made.opened() for _ in range(3)]
+        channels = [await made.channel(Holder(grant["task"], grant["grant"])) for grant in grants]
+        told = [(await channel.get("/v1/self")).json()["grant"] for channel in channels]
+        assert told == [grant["grant"] for grant in grants]
+
+    play(tmp_path, scene)
+
+
+def test_closing_a_listener_cuts_its_connections_and_no_others(tmp_path: Path) -> None:
+    async def scene(made: Plane) -> None:
+        opened = await made.opened()
+        channel = await made.channel(Holder(opened["task"], opened["grant"]))
+        assert (await channel.get("/v1/self")).status_code == 200
+        listener = made.listeners.pop()
+        listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_unix_connection(str(tmp_path / f"{opened['grant']}.sock"))
+        assert not [connection for connection in listener.state.connections if not connection.transport.is_closing()]
+        assert (await made.control.get("/v1/self")).status_code == 200
+
+    play(tmp_path, scene)
+
+
+def test_a_request_that_does_not_arrive_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "ARRIVAL", 0.05)
+
+    async def scene(_: Plane) -> None:
+        path = tmp_path / "control.sock"
+        assert await exchange(path, b"") == b""
+        assert await exchange(path, b"GET /v1/self HT") == b""
+        assert await exchange(path, b"POST /v1/tasks/x/close HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{}") == b""
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /v1/self HTTP/1.1\r\nHost : x\r\n\r\n",
+        b"POST /oauth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /oauth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 2\r\n\r\nab",
+    ],
+)
+def test_what_is_not_http_is_a_bad_request(tmp_path: Path, data: bytes) -> None:
+    async def scene(_: Plane) -> None:
+        assert (await exchange(tmp_path / "control.sock", data)).startswith(b"HTTP/1.1 400")
+
+    play(tmp_path, scene)
+
+
+def test_an_answer_over_tcp_is_not_held_back(tmp_path: Path) -> None:
+    async def scene(made: Plane) -> None:
+        host, _, port = made.base.removeprefix("http://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /oauth/jwks HTTP/1.1\r\nHost: x\r\n\r\n")
+        await made.web.get("/oauth/jwks")
+        (connection, *_) = made.listeners[1].state.connections
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+
+    play(tmp_path, scene)
