@@ -1,4 +1,4 @@
-"""SQL: what a holder, or what a holder writes, can do to the database and its roles."""
+"""SQL and CRA-04: what a holder can do to the database and its roles, and what a crash of the server can."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from psycopg import sql
 
 from remit.core.scope import Detail, parse_detail
 from remit.core.secret import Secret
-from remit.errors import EngineRefusedError, InvalidRequestError, RemitError, UnknownDetailError
+from remit.engines.postgres import PostgresEngine
+from remit.errors import EngineError, EngineRefusedError, InvalidRequestError, RemitError, UnknownDetailError
 from remit.ports import Issued
-from tests.live.warehouse import LIFE, WINDOW, Warehouse, dsn, issue, may, now, warehouse
+from remit.testing.postgres_server import PostgresServer
+from tests.live import warehouse as warehouses
+from tests.live.warehouse import LIFE, WINDOW, Warehouse, dsn, issue, lease_id, may, now, until, warehouse
 
 pytestmark = pytest.mark.live
 
@@ -285,3 +288,41 @@ def test_a_table_outside_what_the_login_may_grant_cannot_be_reached_by_asking() 
 
     with warehouse() as shop:
         asyncio.run(run(shop))
+
+
+@pytest.mark.attack("CRA-04")
+@pytest.mark.slow
+def test_no_acknowledged_revoke_is_lost_when_the_server_is_killed_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    revoked: list[str] = []
+    failed: list[BaseException] = []
+
+    async def worker(engine: PostgresEngine, shop: Warehouse) -> None:
+        for _ in range(32):  # 16 workers, more than 500 issues and as many revokes
+            plan = engine.plan(shop.detail(), lease_id(), now() + WINDOW)
+            try:
+                await engine.issue(plan, now() + LIFE)
+                await engine.revoke(plan, None)
+            except EngineError as error:
+                failed.append(error)
+                return
+            revoked.append(plan.name)
+
+    async def killer(shop: Warehouse) -> None:
+        await until(lambda: len(revoked) > 100)
+        shop.server.kill()
+
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as one, shop.engine() as two:  # two brokers, so that they get in each other's way
+            await asyncio.gather(killer(shop), *(worker(one if i % 2 else two, shop) for i in range(16)))
+        shop.server.launch()
+        with shop.admin() as admin:
+            found = admin.execute("SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname = ANY (%s)", (revoked,))
+            assert found.fetchall() == []
+
+    with PostgresServer(durable=True) as server:
+        monkeypatch.setattr(warehouses, "server", lambda: server)
+        with warehouse() as shop:
+            asyncio.run(run(shop))
+    assert len(revoked) > 100
+    assert failed
+    assert all(isinstance(error, EngineError) for error in failed)
