@@ -1,0 +1,124 @@
+"""The gateway as a conversation without sockets: bytes in at both ends, bytes out at both ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from remit.gateway.client import Channel, Client, Listener
+from remit.gateway.pool import Pool, Upstream
+from tests.gateway.rig import PLACEHOLDER, Rig, rig
+
+
+class Line(asyncio.Transport):
+    """A transport that keeps what is written and what is done to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = bytearray()
+        self.log: list[str] = []
+        self.protocol: asyncio.Protocol | None = None
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.out += data
+
+    def is_closing(self) -> bool:
+        return "close" in self.log or "abort" in self.log
+
+    def close(self) -> None:
+        self._end("close")
+
+    def abort(self) -> None:
+        self._end("abort")
+
+    def _end(self, how: str) -> None:
+        if not self.is_closing():
+            self.log.append(how)
+            if self.protocol is not None:
+                asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    def pause_reading(self) -> None:
+        self.log.append("pause")
+
+    def resume_reading(self) -> None:
+        self.log.append("resume")
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.log.append("eof")
+
+    def take(self) -> bytes:
+        """Return what was written since the last look."""
+        data, self.out = bytes(self.out), bytearray()
+        return data
+
+
+class PlayedPool(Pool):
+    """A pool whose connections are lines."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self, real: Pool) -> None:
+        super().__init__(real.recipe, real._tls, real._clock)
+        self.lines: list[tuple[Upstream, Line]] = []
+
+    async def connect(self) -> Upstream:
+        upstream = Upstream(self)
+        line = Line()
+        line.protocol = upstream
+        upstream.connection_made(line)
+        self.lines.append((upstream, line))
+        return upstream
+
+
+@dataclass
+class Play:
+    """A client, the gateway, and its upstream."""
+
+    rig: Rig
+    client: Client
+    line: Line
+    lines: list[tuple[Upstream, Line]] = field(default_factory=list)
+
+    async def client_says(self, data: bytes) -> None:
+        """>> bytes from the client, and time for what follows from them."""
+        self.client.data_received(data)
+        await self.pause()
+
+    async def upstream_says(self, data: bytes, which: int = -1) -> None:
+        """>> bytes from the upstream."""
+        self.lines[which][0].data_received(data)
+        await self.pause()
+
+    def client_hears(self) -> bytes:
+        """<< bytes to the client."""
+        return self.line.take()
+
+    def upstream_hears(self, which: int = -1) -> bytes:
+        """<< bytes to the upstream."""
+        return self.lines[which][1].take()
+
+    async def pause(self) -> None:
+        """Let everything happen that needs no more bytes."""
+        for _ in range(40):
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def play(*raw: Mapping[str, object]) -> AsyncIterator[Play]:
+    """Set the scene: a channel with a placeholder, one client connected."""
+    async with rig(*raw) as r:
+        # one real request compiles the route and opens the secret
+        assert (await r.get("/api/v1/public/warm")).status == 200
+        pool = PlayedPool(r.gateway._pools["api"])
+        r.gateway._pools["api"] = pool
+        channel = Channel(r.grant.id, {"api": PLACEHOLDER})
+        client = Client(Listener(r.gateway, channel, None, frozenset({b"gw"})))
+        line = Line()
+        line.protocol = client
+        client.connection_made(line)
+        yield Play(r, client, line, pool.lines)
