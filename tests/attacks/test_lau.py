@@ -139,6 +139,27 @@ def test_no_file_or_socket_of_the_operator_is_there(runs: House) -> None:
 
 @pytest.mark.live
 @pytest.mark.attack("LAU-03")
+def test_credential_files_of_the_working_directory_are_empty_and_named(runs: House) -> None:
+    for name in (".env", ".env.local", ".netrc"):
+        (runs.project / name).write_text(canary())
+    done = runs.run([sys.executable, PROBE, "files"], binds=BIND)
+    assert json.loads(done.stdout)["found"] == {}
+    assert done.stderr.count("holds credentials and is empty in this run") == 3
+    assert runs.run(["cat", ".env"]).stdout == ""
+    assert runs.run(["sh", "-c", "cat .env"], quiet=True).returncode == 0
+
+
+@pytest.mark.live
+@pytest.mark.attack("LAU-03")
+def test_without_a_sandbox_it_says_which_credential_files_can_be_read(runs: House) -> None:
+    _home(runs.folder / "home")
+    done = runs.run(["true"], unsandboxed=True)
+    readable = [line for line in done.stderr.splitlines() if line.startswith("warning: it can read")]
+    assert len(readable) == 8
+
+
+@pytest.mark.live
+@pytest.mark.attack("LAU-03")
 def test_the_probe_finds_a_file_that_is_there(runs: House) -> None:
     (runs.project / "mine").write_text(canary())
     assert list(probe(runs, "files")["found"]) == [str(runs.project / "mine")]  # type: ignore[call-overload]  # a dict

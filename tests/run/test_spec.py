@@ -90,3 +90,8 @@ def test_writable_folders_and_masked_files_are_named() -> None:
     binds = (Bind(PurePosixPath("/data"), writable=True), Bind(PurePosixPath("/more")))
     said = render_exposure(replace(SPEC, binds=binds, masked=(Path("/p/.env"),)))
     assert said == ["note: the command can write to /data", "note: /p/.env holds credentials and is empty in this run"]
+
+
+def test_files_that_stay_readable_are_named_as_such() -> None:
+    said = render_exposure(replace(SPEC, unsandboxed=True, masked=(Path("/home/ann/.netrc"),)))
+    assert said[-1] == "warning: it can read /home/ann/.netrc"

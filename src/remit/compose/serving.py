@@ -91,6 +91,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         owner = Peer(house.operator, gateway=_base(settings.gateway) if tcp else None)
         await edges.control(bind_unix(settings.places.control), owner, os.geteuid())
         stack.callback(settings.places.control.unlink, missing_ok=True)
+        await edges.launches.recover(house.operator)
         edges.launches.listen(bind_unix(settings.places.launch, socket.SOCK_SEQPACKET), house.operator, os.geteuid())
         stack.callback(settings.places.launch.unlink, missing_ok=True)
         if tcp:

@@ -16,11 +16,12 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from remit.errors import InvalidRequestError, UnavailableError
-from remit.run import handover, sandbox
+from remit.run import credentials, handover, sandbox
 from remit.run.handover import Message
 from remit.run.machine import Started, started
 from remit.run.spec import LaunchSpec, base_environment, complete, render_exposure
@@ -43,6 +44,7 @@ def main(spec: LaunchSpec) -> int:
     """
     harden()
     _check(spec)
+    spec = replace(spec, masked=_masked(spec))
     for line in () if spec.quiet else render_exposure(spec):
         _say(line)
     with _connect(spec.socket) as broker, started(spec) as running, _folder(spec) as folder:
@@ -63,6 +65,13 @@ def _check(spec: LaunchSpec) -> None:
         raise InvalidRequestError("there is no command to run", help="remit run [options] -- COMMAND [arguments]")
     if any("\0" in argument for argument in spec.command):
         raise InvalidRequestError("an argument of the command holds a zero byte")
+
+
+def _masked(spec: LaunchSpec) -> tuple[Path, ...]:
+    """Return the credential files that the working directory would show; without a sandbox, all that stay readable."""
+    named = {Path(bind.path) for bind in spec.binds}
+    found = [path for path in credentials.in_project(spec.cwd.resolve()) if path not in named]
+    return (*spec.masked, *found, *(credentials.in_home(spec.home) if spec.unsandboxed else ()))
 
 
 def _connect(path: Path) -> socket.socket:

@@ -91,11 +91,12 @@ def _spawn(spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitSta
         return _popen(first, (channel,), says, spec.cwd)
     files = [passed.enter_context(_memory(text)) for text in _files(spec)]
     passwd, group, hosts, *program = files
-    given = sandbox.Descriptors(passwd, group, hosts, *program)
+    blanks = [passed.enter_context(_memory(b"")) for _ in spec.masked]
+    given = sandbox.Descriptors(passwd, group, hosts, program[0] if program else None, tuple(blanks))
     options = sandbox.arguments(facts(spec.socket.parent), room(spec), given)
     listed = passed.enter_context(_memory("\0".join(options).encode() + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
-    return _popen(command, (channel, listed, *files), says, Path("/"))
+    return _popen(command, (channel, listed, *files, *blanks), says, Path("/"))
 
 
 def room(spec: LaunchSpec) -> sandbox.Room:

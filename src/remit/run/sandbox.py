@@ -95,6 +95,7 @@ class Descriptors:
     group: int
     hosts: int
     seccomp: int | None = None
+    blanks: tuple[int, ...] = ()  # an empty one for each masked file
 
 
 def check(room: Room) -> None:
@@ -124,7 +125,7 @@ def arguments(machine: Machine, room: Room, given: Descriptors) -> list[str]:
         *("--dev", "/dev"),
         *_empty(room.home),
         *_binds(machine, room),
-        *_covers(room),
+        *_covers(room, given.blanks),
         *("--remount-ro", "/", "--chdir", str(room.cwd)),
         *(("--seccomp", str(given.seccomp)) if given.seccomp is not None else ()),
     ]
@@ -205,9 +206,10 @@ def _bind(bind: Bind) -> Sequence[str]:
     return ("--bind" if bind.writable else "--ro-bind", str(bind.path), str(bind.path))
 
 
-def _covers(room: Room) -> Sequence[str]:
+def _covers(room: Room, blanks: Sequence[int]) -> Sequence[str]:
     shown = [room.cwd, *(bind.path for bind in room.binds)]
     folders = [path for path in room.hidden if any(top in path.parents for top in shown)]
     over = [option for path in folders for option in ("--perms", "0500", "--tmpfs", str(path))]
-    blank = [option for path in room.masked for option in ("--ro-bind", "/dev/null", str(path))]
+    pairs = zip(blanks, room.masked, strict=True)
+    blank = [option for number, path in pairs for option in ("--ro-bind-data", str(number), str(path))]
     return (*over, *blank)

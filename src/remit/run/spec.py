@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from remit.core.task import Posture
@@ -36,7 +36,7 @@ class LaunchSpec:
     host_net: bool = False
     unsandboxed: bool = False
     quiet: bool = False
-    masked: tuple[Path, ...] = field(default=())
+    masked: tuple[Path, ...] = ()  # credential files; the launcher adds those that it finds
 
     @property
     def posture(self) -> Posture:
@@ -98,5 +98,6 @@ def render_exposure(spec: LaunchSpec) -> list[str]:
             "warning: every local process, of any user, can use this run's gateway and database ports",
         ]
     lines += [f"note: the command can write to {bind.path}" for bind in spec.binds if bind.writable]
-    lines += [f"note: {path} holds credentials and is empty in this run" for path in spec.masked]
+    said = "warning: it can read {}" if spec.unsandboxed else "note: {} holds credentials and is empty in this run"
+    lines += [said.format(path) for path in spec.masked]
     return lines
