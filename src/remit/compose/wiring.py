@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -97,11 +97,10 @@ def new_id(prefix: str) -> str:
 
 def steady() -> Clock:
     """Return a clock that starts at the wall's time and then cannot be set back; forward corrections are followed."""
-    start, origin = datetime.now(UTC), time.monotonic()
+    origin = time.time() - time.monotonic()
 
     def now() -> datetime:
-        elapsed = start + timedelta(seconds=time.monotonic() - origin)
-        return max(elapsed, datetime.now(UTC))
+        return datetime.fromtimestamp(max(time.monotonic() + origin, time.time()), UTC)
 
     return now
 

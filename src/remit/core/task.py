@@ -188,7 +188,10 @@ class Task:
             raise DepthError(f"`depth` may be at most {parent.depth - 1} here")
         if wanted.fan_out > parent.fan_out:
             raise DepthError(f"`fan_out` may be at most {parent.fan_out} here")
-        siblings = (self.grants[child] for child in self.children.get(parent.id, ()))
+        children = self.children.get(parent.id, ())
+        if len(children) < parent.fan_out:
+            return
+        siblings = (self.grants[child] for child in children)
         if sum(not child.revoked and child.expires_at > now for child in siblings) >= parent.fan_out:
             raise DepthError(
                 f"the grant has {parent.fan_out} live children, as many as it may have",
