@@ -1,0 +1,300 @@
+"""One-line sabotages that a test must catch, each with the tests that do.
+
+``EQUIVALENT`` are those that no test can catch, because another line does the same work; they stay as a second line of
+defence, and this list says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCOPE = ("tests/core/test_scope.py",)
+ORDERS = ("tests/core/test_orders.py", "tests/core/test_scope.py")
+TASK = ("tests/core/test_task.py", "tests/core/test_lease.py", "tests/core/test_grant.py")
+TREE = ("tests/model/test_tree.py",)
+CRASH = ("tests/model/test_crash.py",)
+RACES = ("tests/model/test_races.py",)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One sabotage: in ``file``, ``old`` (found once) becomes ``new``; some of ``tests`` must then fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = [
+    Mutant(
+        "two details may cover together",
+        "core/scope.py",
+        "    return all(_field_le(name, row, child, parent) for name, row in types[child.type].items())",
+        "    return any(_field_le(name, row, child, parent) for name, row in types[child.type].items())",
+        SCOPE,
+    ),
+    Mutant(
+        "absent in the child is no wider",
+        "core/scope.py",
+        "    return narrow is not None and row.order.le(narrow, wide)",
+        "    return narrow is None or row.order.le(narrow, wide)",
+        SCOPE,
+    ),
+    Mutant(
+        "another resource is covered",
+        "core/scope.py",
+        "    if child.type != parent.type or child.resource != parent.resource:",
+        "    if child.type != parent.type:",
+        SCOPE,
+    ),
+    Mutant(
+        "unknown fields are ignored",
+        "core/scope.py",
+        '        if name not in table and name not in {"type", "resource"}:',
+        '        if name not in table and name in {"type", "resource"}:',
+        SCOPE,
+    ),
+    Mutant(
+        "a table without columns is no wider",
+        "core/scope.py",
+        "    return all(key in narrow and row.order.le(narrow[key], wide[key]) for key in keys if key in wide)",
+        "    return all(key not in narrow or row.order.le(narrow[key], wide[key]) for key in keys if key in wide)",
+        SCOPE,
+    ),
+    Mutant(
+        "any action is permitted",
+        "core/scope.py",
+        '    if access.action not in detail.texts("actions"):',
+        '    if not detail.texts("actions"):',
+        SCOPE,
+    ),
+    Mutant(
+        "a prefix is a path",
+        "core/orders.py",
+        "    return len(narrow) == len(wide)",
+        "    return len(narrow) >= len(wide)",
+        ORDERS,
+    ),
+    Mutant(
+        "a star takes an empty segment",
+        "core/orders.py",
+        '        if segment == "*" and narrow[index] != "":',
+        '        if segment == "*":',
+        ORDERS,
+    ),
+    Mutant(
+        "the rest of a path is one segment",
+        "core/orders.py",
+        '        if index >= len(narrow) or narrow[index] == "**":',
+        "        if index >= len(narrow):",
+        ORDERS,
+    ),
+    Mutant(
+        "encoded slashes are segments",
+        "core/orders.py",
+        "    return all(octet not in _FORBIDDEN_OCTETS and chr(octet) not in _UNRESERVED for octet in octets)",
+        "    return all(chr(octet) not in _UNRESERVED for octet in octets)",
+        ORDERS,
+    ),
+    Mutant(
+        "unnamed arguments are permitted",
+        "core/orders.py",
+        "    return outer is not None and named[outer][0] == ANY",
+        "    return outer is None or named[outer][0] == ANY",
+        ORDERS,
+    ),
+    Mutant(
+        "required arguments may be absent",
+        "core/orders.py",
+        "    if any(constraint[0] != ANY and key not in args for key, constraint in constraints):",
+        "    if any(constraint[0] == ANY and key not in args for key, constraint in constraints):",
+        ORDERS,
+    ),
+    Mutant(
+        "a child may drop what its parent requires",
+        "core/orders.py",
+        "    if not required <= narrow.keys() <= wide.keys():",
+        "    if not narrow.keys() <= wide.keys():",
+        ORDERS,
+    ),
+    Mutant(
+        "true is one",
+        "core/orders.py",
+        "    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_INT:",
+        "    if not isinstance(value, int) or not 1 <= value <= MAX_INT:",
+        ORDERS,
+    ),
+    Mutant(
+        "below zero is at most anything",
+        "core/orders.py",
+        '_DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")',
+        '_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")',
+        ORDERS,
+    ),
+    Mutant(
+        "a child may end after its parent",
+        "core/grant.py",
+        "        if ends and ends[0] > parent.expires_at:",
+        "        if ends and ends[0] > parent.expires_at + (parent.expires_at - now):",
+        TASK,
+    ),
+    Mutant(
+        "a grant lives at the instant it expires",
+        "core/task.py",
+        "        if any(now >= grant.expires_at for grant in line):",
+        "        if any(now > grant.expires_at for grant in line):",
+        TASK,
+    ),
+    Mutant(
+        "hops are not counted",
+        "core/task.py",
+        "        if wanted.depth > parent.depth - 1:",
+        "        if wanted.depth > parent.depth:",
+        (*TASK, *TREE),
+    ),
+    Mutant(
+        "children are not counted",
+        "core/task.py",
+        ">= parent.fan_out:",
+        "> parent.fan_out:",
+        (*TASK, *TREE),
+    ),
+    Mutant(
+        "revoke ends the grant alone",
+        "core/task.py",
+        "        ended = {grant.id for grant in self.subtree(grant_id)}",
+        "        ended = {grant_id}",
+        (*TASK, *TREE),
+    ),
+    Mutant(
+        "what was claimed is confirmed",
+        "core/task.py",
+        "        if lease.state is not LeaseState.PLANNED or now >= lease.plan.issue_by:",
+        "        if now >= lease.plan.issue_by:",
+        (*TASK, *RACES),
+    ),
+    Mutant(
+        "a lease may outlive its grant",
+        "core/task.py",
+        "min(expires_at, grant.expires_at)",
+        "max(expires_at, grant.expires_at)",
+        (*TASK, *TREE),
+    ),
+    Mutant(
+        "what was never confirmed settles at once",
+        "core/lease.py",
+        "        return self.confirmed or now >= self.plan.issue_by",
+        "        return True",
+        RACES,
+    ),
+    Mutant(
+        "a receipt that was never seen recalls",
+        "core/lease.py",
+        "            return self.receipt is not None",
+        "            return True",
+        TASK,
+    ),
+    Mutant(
+        "back-off gives up",
+        "core/task.py",
+        "lease.retry_at is None or now >= lease.retry_at",
+        "lease.retry_at is None",
+        (*TASK, *CRASH),
+    ),
+    Mutant(
+        "two leases under one key",
+        "core/task.py",
+        "        return self._change(leases=(*self._under_key(lease), lease))",
+        "        return self._change(leases=(lease,))",
+        RACES,
+    ),
+    Mutant(
+        "the effect comes before its record",
+        "broker/verbs.py",
+        "            await self._heads.step(task.id, lambda t: t.plan(lease, now), event)",
+        "            await engine.issue(lease.plan, lease.expires_at); await self._heads.step(task.id, lambda t: t.plan(lease, now), event)",
+        (*CRASH, *TREE),
+    ),
+    Mutant(
+        "a failed issue is not abandoned",
+        "broker/verbs.py",
+        "            await self._abandon(task_id, lease, error)",
+        "            assert error",
+        ("tests/broker/test_verbs.py", *TREE),
+    ),
+    Mutant(
+        "the second revoke does not wait",
+        "broker/targets.py",
+        "            await self._heads.durable()",
+        "            pass",
+        RACES,
+    ),
+    Mutant(
+        "a head is read again too early",
+        "broker/heads.py",
+        "                    await self.durable()  # a cancelled",
+        "                    pass  # a cancelled",
+        RACES,
+    ),
+    Mutant(
+        "an older head replaces a newer one",
+        "broker/heads.py",
+        "        if newer is not None and newer.head.rev >= task.head.rev:",
+        "        if newer is not None and newer.head.rev < 0:",
+        ("tests/broker/test_heads_reload.py",),
+    ),
+    Mutant(
+        "a failed commit keeps its head",
+        "broker/heads.py",
+        "        except BaseException:\n            self.forget(task_id)",
+        "        except ZeroDivisionError:\n            self.forget(task_id)",
+        (*RACES, "tests/broker/test_heads_reload.py"),
+    ),
+    Mutant(
+        "overdue leases are left",
+        "broker/targets.py",
+        "        if overdue:",
+        "        if not overdue:",
+        (*CRASH, *TREE),
+    ),
+    Mutant(
+        "expiry is not looked at",
+        "broker/heads.py",
+        "        if self.now() >= live.expires_at:",
+        "        if self.now() < live.grant.opened_at:",
+        TREE,
+    ),
+    Mutant(
+        "an agent reaches all of its task",
+        "broker/heads.py",
+        "                if caller.task != task_id or not task.within(grant_id or caller.grant, caller.grant):",
+        "                if caller.task != task_id:",
+        ("tests/broker/test_verbs.py",),
+    ),
+    Mutant(
+        "a use is not looked at again after it is recorded",
+        "broker/use.py",
+        "        await self._heads.record(spends, (event,))\n        self._heads.check(grant_id)",
+        "        await self._heads.record(spends, (event,))",
+        ("tests/broker/test_use.py", "tests/broker/test_verbs.py"),
+    ),
+    Mutant(
+        "a use is debited from the leaf alone",
+        "core/budget.py",
+        "    for counter in chain:",
+        "    for counter in chain[:1]:",
+        ("tests/core/test_budget.py",),
+    ),
+]
+
+EQUIVALENT = [
+    Mutant(
+        "the ancestors are not looked at",
+        "core/task.py",
+        "        if self.head.closed or any(grant.revoked for grant in line):",
+        "        if self.head.closed or line[0].revoked:",
+        (*TREE, *CRASH),
+    ),
+]
