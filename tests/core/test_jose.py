@@ -121,3 +121,14 @@ def test_a_key_that_is_not_plainly_public_and_for_signatures_is_refused(change: 
 def test_a_key_that_is_no_object_is_refused(value: object) -> None:
     with pytest.raises(TokenError):
         jose.public_key(value)
+
+
+@pytest.mark.parametrize("header", [b"[]", b"1", b'"ES256"'])
+def test_a_header_that_is_no_object_is_refused(header: bytes) -> None:
+    with pytest.raises(TokenError, match="JSON object"):
+        jose.read(f"{b64(header)}.{b64(b'x')}.{b64(b'x')}", HEADER)
+
+
+def test_a_digest_is_the_one_that_rfc_9449_shows() -> None:
+    token = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"
+    assert jose.digest(token) == "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"

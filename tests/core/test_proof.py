@@ -179,3 +179,10 @@ def test_any_other_target_is_another(htu: object) -> None:
 
 def test_an_empty_path_is_the_root() -> None:
     assert proofs.same_target("https://gw.test", "https://gw.test/")
+
+
+@pytest.mark.parametrize(
+    ("htu", "same"), [("https://gw.test/a/.", "https://gw.test/a/"), ("https://gw.test/a/b/..", "https://gw.test/a/")]
+)
+def test_a_dot_segment_at_the_end_leaves_a_slash(htu: str, same: str) -> None:
+    assert proofs.same_target(htu, same)

@@ -135,3 +135,14 @@ def test_a_token_that_is_not_bound_to_one_key_is_refused(cnf: object) -> None:
 def test_a_token_that_starts_later_is_refused_until_then() -> None:
     with pytest.raises(TokenError, match="not valid yet"):
         tokens.read(minted(nbf=int(NOW.timestamp()) + 6), KEYS, ISSUER, NOW)
+
+
+@pytest.mark.parametrize("exp", [None, "1", 1.5, True, -1, 253_402_300_800])
+def test_an_instant_that_is_not_a_whole_number_of_seconds_is_refused(exp: object) -> None:
+    with pytest.raises(TokenError, match="exp"):
+        tokens.read(minted(exp=exp), KEYS, ISSUER, NOW)
+
+
+def test_an_nbf_that_is_no_instant_is_refused() -> None:
+    with pytest.raises(TokenError, match="nbf"):
+        tokens.read(minted(nbf="1"), KEYS, ISSUER, NOW)
