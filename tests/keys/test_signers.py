@@ -112,6 +112,14 @@ def test_a_loose_key_file_is_refused(tmp_path: Path) -> None:
     assert caught.value.help.startswith("chmod 600")
 
 
+def test_a_loose_directory_is_refused(tmp_path: Path) -> None:
+    FileKeyring(tmp_path / "keys", SEALER, "audit", "Ed25519")
+    (tmp_path / "keys").chmod(0o750)
+    with pytest.raises(IntegrityError) as caught:
+        FileKeyring(tmp_path / "keys", SEALER, "audit", "Ed25519")
+    assert caught.value.help == f"chmod 700 '{tmp_path}/keys'"
+
+
 def test_a_key_of_another_kind_is_refused() -> None:
     with pytest.raises(IntegrityError):
         signer_of(ec.generate_private_key(ec.SECP384R1()))

@@ -103,6 +103,8 @@ class FileKeyring:
         if not directory.exists():
             directory.mkdir(mode=PRIVATE)
             directory.chmod(PRIVATE)
+        if directory.stat().st_mode & 0o077:
+            raise IntegrityError("others may open the directory of signing keys", help=f"chmod 700 '{directory}'")
         if not self._numbers():
             self._make(1)
         self._signers = self._load()
