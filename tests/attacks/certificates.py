@@ -13,6 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 NOW = datetime.now(UTC)
+_NOTHING = dict.fromkeys(
+    ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
+)
+_AUTHORITY = x509.KeyUsage(**_NOTHING, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Authority:
             .not_valid_before(NOW - timedelta(days=9))
             .not_valid_after(NOW + timedelta(days=days))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .add_extension(_signed_by(self.key if signed else key), critical=False)
             .sign(self.key if signed else key, hashes.SHA256())
         )
         return _server_context(self.folder / name, key, certificate)
@@ -76,9 +81,16 @@ def authority(folder: Path) -> Authority:
         .not_valid_before(NOW - timedelta(days=10))
         .not_valid_after(NOW + timedelta(days=10))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_AUTHORITY, critical=True)
         .sign(key, hashes.SHA256())
     )
     return Authority(folder, key, certificate)
+
+
+def _signed_by(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
+    """Name the signer, as a strict reader of RFC 5280 wants (the default from Python 3.13 on)."""
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
 
 
 def _server_context(path: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> ssl.SSLContext:

@@ -114,7 +114,7 @@ class _Watch:
 
     def __init__(self, house: House, say: Say) -> None:
         self._house = house
-        self._say = say
+        self.say = say
         self._waiting: dict[str, str] = {}  # role -> grant, in the order in which they are to be revoked
         self.revoked: list[Revoked] = []
         self.root = ""
@@ -123,7 +123,7 @@ class _Watch:
         """Take note of what an agent says."""
         match event["event"]:
             case "agent":
-                self._say(f"  {event['role']} started, grant {event['grant']}")
+                self.say(f"  {event['role']} started, grant {event['grant']}")
                 if event["role"] == "orchestrator":
                     self.root = event["grant"]
             case "looping":
@@ -141,7 +141,7 @@ class _Watch:
             began = time.monotonic()
             report = client.run(verbs.revoke(task, grant))
             answered = time.monotonic()
-        self._say(f"  revoked {role}: {report.state} after {(answered - began) * 1e3:.1f} ms")
+        self.say(f"  revoked {role}: {report.state} after {(answered - began) * 1e3:.1f} ms")
         self.revoked.append(Revoked(role, began, answered, report.state))
 
 
@@ -164,7 +164,10 @@ def _attended(house: House, work: Path, watch: _Watch) -> list[bytes]:
             lines.append(line)
             if line.startswith(b'{"event"'):
                 watch.heard(json.loads(line))
-    return [*lines, (house.folder / "run.log").read_bytes()]
+    said = (house.folder / "run.log").read_bytes()
+    if process.returncode:
+        watch.say(f"the run ended with {process.returncode}: {said[-2_000:].decode(errors='replace')}")
+    return [*lines, said]
 
 
 # -- counting -------------------------------------------------------------------------------------------------------
