@@ -123,7 +123,7 @@ class PostgresEngine:
         address = f"[{place.host}]" if ":" in place.host else place.host
         options = {"options": "-c search_path=pg_catalog"}
         if place.tls == "verify-full":
-            options["sslmode"] = "verify-full"
+            options |= {"sslmode": "verify-full", "sslrootcert": "system"}  # as the engine itself verifies
         dsn = (
             f"postgresql://{quote(user, safe='')}:{quote(password.reveal(), safe='')}@{address}:{place.port}"
             f"/{quote(place.database, safe='')}?{urlencode(options, quote_via=quote)}"

@@ -202,7 +202,6 @@ class Lane:
         self._maker = None
         self._connection = connection = await self._link.connect()
         await connection.execute(f"{_SESSION}; {_PREPARE}")
-        self._skew = await self._link.skew(connection)
         await drop_empty(connection)
         return connection
 
@@ -210,6 +209,7 @@ class Lane:
         """Act as a new maker from now on; holding its lock says that it lives, however empty it is."""
         key = int.from_bytes(self._random(4), "big") >> 1
         maker = await maker_name(connection, key)
+        self._skew = await self._link.skew(connection)  # anew now and then: clocks drift, machines sleep
         await connection.execute(
             f"RESET ROLE; SELECT pg_advisory_unlock_all(); SELECT pg_advisory_lock_shared({MAKER_LOCKS}, {key}); "
             f"SET LOCAL createrole_self_grant = 'set'; CREATE ROLE {quoted(maker)} NOLOGIN CREATEROLE NOINHERIT; "
