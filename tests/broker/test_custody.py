@@ -167,3 +167,16 @@ def test_a_lease_kind_must_fit_its_resource(world: World) -> None:
             await kept.engine("nowhere", "postgres")
 
     run(body())
+
+
+def test_a_kinds_own_check_can_refuse_a_resource(world: World) -> None:
+    def check(resource: Resource) -> None:
+        raise InvalidRequestError(f"`{resource.name}` can never work")
+
+    async def body() -> None:
+        kept = Custody(world.store, ClearSealer(), {}, frozenset({"http", "postgres"}), {"http": check})
+        await kept.put(warehouse(), None)
+        with pytest.raises(InvalidRequestError, match="never work"):
+            await kept.put(search(), None)
+
+    run(body())

@@ -8,7 +8,7 @@ from remit import catalog
 from remit.core import scope
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
-from remit.gateway import framing
+from remit.gateway import framing, inject
 from remit.gateway.inject import Placeholders, Recipe, Shape
 from remit.ports import Resource
 from remit.testing.upstream import CODERS
@@ -141,3 +141,25 @@ def test_a_placeholder_in_part_percent_encoded_is_refused() -> None:
     coded = "".join(f"%{ord(c):02X}" if i % 3 == 0 else c for i, c in enumerate(PLACEHOLDER))
     with pytest.raises(PlaceholderError):
         Placeholders({"api": PLACEHOLDER}).check(f"/api/x?q={coded}".encode())
+
+
+@pytest.mark.parametrize(
+    ("destination", "settings"),
+    [
+        ("http://api.test", {}),
+        ("https://api.test@evil.test", {}),
+        ("https://api.test", {"inject": {"header": "Host"}}),
+        ("https://api.test", {"provider": "nobody"}),
+        ("https://api.test", {"provider": 1}),
+    ],
+)
+def test_a_resource_that_could_never_be_used_is_refused_when_it_is_added(
+    destination: str, settings: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidRequestError):
+        inject.check(Resource("api", "http", destination, scope.parse([ALL]), None, settings))
+
+
+def test_a_resource_of_a_known_provider_or_of_none_is_accepted() -> None:
+    for settings in ({}, {"provider": "openai"}, {"inject": {"format": "Token {}"}}):
+        inject.check(Resource("api", "http", "https://api.test", scope.parse([ALL]), None, settings))

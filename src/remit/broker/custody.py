@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from remit.core import scope as scopes
 from remit.core.secret import Secret
@@ -23,6 +24,7 @@ from remit.ports import (
     Write,
 )
 
+Check = Callable[[Resource], None]  # raises InvalidRequestError for what can never work
 EngineFactory = Callable[[Resource, Secret | None], Engine]
 MAX_SECRET = 16_384  # characters
 
@@ -31,13 +33,19 @@ class Custody:
     """What is configured, and the one place that opens a static secret."""
 
     def __init__(
-        self, store: Store, sealer: Sealer, engines: Mapping[str, EngineFactory], kinds: frozenset[str]
+        self,
+        store: Store,
+        sealer: Sealer,
+        engines: Mapping[str, EngineFactory],
+        kinds: frozenset[str],
+        checks: Mapping[str, Check] = MappingProxyType({}),
     ) -> None:
-        """Start empty; ``load`` fills. ``kinds`` are all resource kinds, those without an engine too."""
+        """Start empty; ``load`` fills. ``kinds`` are all kinds, those without an engine too; ``checks`` are by kind."""
         self._store = store
         self._sealer = sealer
         self._factories = engines
         self._kinds = kinds
+        self._checks = checks
         self._resources: dict[str, Resource] = {}
         self._engines: dict[str, Engine] = {}
         self._opened: dict[str, Secret] = {}
@@ -120,6 +128,8 @@ class Custody:
             raise InvalidRequestError("`bound` is missing: say what no grant may exceed on this resource")
         if any(d.resource != resource.name or d.type != resource.kind for d in resource.bound):
             raise InvalidRequestError("each detail of `bound` must name this resource and its kind")
+        if resource.kind in self._checks:
+            self._checks[resource.kind](resource)
 
     async def _inspect(self, resource: Resource, value: Secret | None) -> None:
         factory = self._factories.get(resource.kind)

@@ -13,8 +13,9 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
-from remit.broker.custody import Custody, EngineFactory
+from remit.broker.custody import Check, Custody, EngineFactory
 from remit.broker.heads import Caller, Heads, Operator
 from remit.broker.targets import Bounded, Targets
 from remit.broker.use import Use, Uses
@@ -77,11 +78,12 @@ class Broker:
         decide: policy.Policy = policy.within_bounds,
         trust_domain: str = "remit.local",
         bounded: Bounded = _deadline,
+        checks: Mapping[str, Check] = MappingProxyType({}),
     ) -> None:
         """Wire a broker; ``start`` makes it ready."""
         self._store = store
         self._heads = Heads(store, clock)
-        self._custody = Custody(store, sealer, engines, KINDS)
+        self._custody = Custody(store, sealer, engines, KINDS, checks)
         self._uses = Uses(self._heads)
         self._targets = Targets(self._heads, self._custody, bounded)
         self._new_id = new_id

@@ -19,6 +19,7 @@ from remit.core.audit import Checkpoint
 from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import UnavailableError
+from remit.gateway import inject
 from remit.keys.file import FileSealer, load_kek
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness
@@ -74,6 +75,7 @@ def build(settings: Settings) -> House:
         new_id=new_id,
         witness=witness,
         trust_domain=settings.trust_domain,
+        checks={"http": inject.check},
     )
     owner = Operator(local_subject())
     return House(settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
-from remit.catalog import Position, Provider
+from remit.catalog import Position, Provider, provider_of
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
 from remit.gateway import destination
@@ -107,6 +107,12 @@ class Shape:
             for name, value in fields.items
             if (name in self.allowed or name in named) and name not in fields.nominated
         )
+
+
+def check(resource: Resource) -> None:
+    """Raise InvalidRequestError for an http resource that could never be used."""
+    provider = resource.settings.get("provider")
+    Shape(resource, provider_of(provider) if provider is not None else None)
 
 
 class Recipe:
