@@ -275,6 +275,15 @@ def test_job_control_works_inside(runs: House) -> None:
         screen.process.kill()
 
 
+def test_an_operator_who_hangs_up_ends_the_command_as_a_shell_would(runs: House) -> None:
+    screen = Screen(runs, ["bash", "-c", "trap 'touch hung-up; exit 1' HUP; echo ready; while :; do read -t 1 x; done"])
+    screen.until("ready")
+    os.close(screen.end)
+    screen.process.wait(PATIENCE)
+    assert (runs.project / "hung-up").exists()
+    runs.until(lambda: closed(runs))
+
+
 def test_the_terminal_is_left_as_it_was(runs: House) -> None:
     with screen_of(runs, ["true"]) as screen:
         screen.process.wait(PATIENCE)

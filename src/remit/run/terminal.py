@@ -44,12 +44,16 @@ class Terminal:
             if error.errno == errno.EIO:  # Linux says so when the last one closes the other side
                 return False
             raise
-        write_all(self._screen, data)
+        with contextlib.suppress(OSError):  # the operator has hung up; SIGHUP says so to the command
+            write_all(self._screen, data)
         return bool(data)
 
     def type(self) -> bool:
-        """Copy what the operator typed; False at end of file."""
-        data = os.read(0, CHUNK)
+        """Copy what the operator typed; False at end of file, and when the operator has hung up."""
+        try:
+            data = os.read(0, CHUNK)
+        except OSError:
+            return False
         with contextlib.suppress(OSError):  # the command has gone, and its status is on the way
             write_all(self.other_end, data)
         return bool(data)
@@ -60,8 +64,9 @@ class Terminal:
         with contextlib.suppress(BlockingIOError):
             while self.show():
                 pass
-        if self._before is not None:
-            termios.tcsetattr(0, termios.TCSANOW, self._before)
+        with contextlib.suppress(termios.error):
+            if self._before is not None:
+                termios.tcsetattr(0, termios.TCSANOW, self._before)
         os.close(self.other_end)
 
 
