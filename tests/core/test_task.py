@@ -253,7 +253,12 @@ def test_a_plan_that_is_no_plan_is_refused() -> None:
 
 def test_a_plan_under_a_key_ends_what_stands_under_it_in_the_same_grant() -> None:
     task = tree()
-    for made in (lease("b", "one", key="k"), lease("b", "two", key="l"), lease("a", "three", key="k"), lease("b", "four")):
+    for made in (
+        lease("b", "one", key="k"),
+        lease("b", "two", key="l"),
+        lease("a", "three", key="k"),
+        lease("b", "four"),
+    ):
         task = with_lease(task, made)
     ended = [item.id for item in task.plan(lease("b", "five", key="k"), NOW).leases]
     assert ended == ["one", "five"]
