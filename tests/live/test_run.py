@@ -268,7 +268,7 @@ def test_a_window_that_changes_changes_inside(runs: House) -> None:
 def test_job_control_works_inside(runs: House) -> None:
     with screen_of(runs, ["bash", "--norc", "-i"]) as screen:
         screen.until("$ ")
-        screen.type("sh -c 'echo be''gun; cat'\n")
+        screen.type("sh -c 'echo be''gun; read x'\n")
         screen.until("begun")  # written by the command; what was typed has quotes in it
         screen.type("\x1a")
         screen.until("Stopped")
