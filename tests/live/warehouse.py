@@ -52,8 +52,9 @@ def lease_id() -> str:
 
 @functools.cache
 def server() -> PostgresServer:
-    """Return the session's server: it logs every statement and allows two-phase commit."""
-    made = PostgresServer(settings={"log_statement": "all", "max_prepared_transactions": "20"})
+    """Return the session's server: it logs and counts every statement, and allows two-phase commit."""
+    watching = {"log_statement": "all", "shared_preload_libraries": "pg_stat_statements"}
+    made = PostgresServer(settings={**watching, "max_prepared_transactions": "20"})
     made.start()
     atexit.register(made.close)
     return made
