@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -168,6 +169,7 @@ def test_a_path_in_canonical_form_is_kept(path: str) -> None:
 
 BAD: list[tuple[orders.Order, list[object]]] = [
     (orders.AT_MOST, [0, -1, True, 1.0, "1", 2**53, None]),
+    (orders.SECONDS, [0, -1, True, 10**9 + 1, 2**31, 2**63]),
     (orders.METHODS, ["GET", [], ["get"], ["GET "], [1], ["G" * 21], ["GET"] * 257]),
     (orders.PATHS, ["/a", [], [1], ["a"], ["/a"] * 257]),
     (orders.TABLES, [["revenue"], ["a.b.c"], ["a.b; drop"], ["a.*"], [""]]),
@@ -188,6 +190,12 @@ def test_a_number_is_at_most_another() -> None:
     assert orders.AT_MOST.le(1, 1)
     assert not orders.AT_MOST.le(2, 1)
     assert orders.AT_MOST.dump(orders.AT_MOST.parse("ttl", 2**53 - 1)) == 2**53 - 1
+
+
+def test_a_ttl_can_be_added_to_an_instant() -> None:
+    most = orders.SECONDS.parse("ttl", 10**9)
+    assert isinstance(most, int)
+    assert (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=most)).year == 2057
 
 
 def test_sets_are_kept_sorted_and_once() -> None:

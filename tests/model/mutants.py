@@ -214,7 +214,8 @@ MUTANTS = [
         "the effect comes before its record",
         "broker/verbs.py",
         "            await self._heads.step(task.id, lambda t: t.plan(lease, now), event)",
-        "            await engine.issue(lease.plan, lease.expires_at); await self._heads.step(task.id, lambda t: t.plan(lease, now), event)",
+        "            await engine.issue(lease.plan, lease.expires_at)\n"
+        "            await self._heads.step(task.id, lambda t: t.plan(lease, now), event)",
         (*CRASH, *TREE),
     ),
     Mutant(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from remit.broker import Broker, Operator
 from remit.core import scope
+from remit.core.audit import Event
 from remit.core.lease import LeaseState, Revocation
 from remit.core.scope import Detail
 from remit.core.secret import Secret
 from remit.core.task import Plan, Subject, Task, Wanted
 from remit.errors import NotFoundError
-from remit.ports import Engine, Issued, Resource, Store
+from remit.ports import Engine, Issued, Resource, Store, Write
 from remit.stores.memory import MemoryStore
 from remit.testing.simulated import BulkEngine, SimulatedEngine, SimulatedTarget
 from tests.broker.world import ClearSealer
@@ -29,10 +31,11 @@ WIDE: dict[str, object] = {
     "tables": TABLES,
 }
 READ: dict[str, object] = {**WIDE, "actions": ["select"], "tables": ["sales.a"], "ttl": 60}
-SEARCH: dict[str, object] = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/**"], "uses": 10}
+ANYWHERE: dict[str, object] = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/**"]}
+SEARCH: dict[str, object] = {**ANYWHERE, "uses": 10}
 RESOURCES = (
     Resource("warehouse", "postgres", "postgresql://remit@127.0.0.1:1/db", scope.parse([WIDE]), None, {}),
-    Resource("search", "http", "https://search.test", scope.parse([{**SEARCH, "args": "any"}]), None, {}),
+    Resource("search", "http", "https://search.test", scope.parse([{**ANYWHERE, "args": "any"}]), None, {}),
 )
 
 
@@ -114,6 +117,14 @@ class Setting:
                     entitled[(lease.receipt or {}).get("handle", lease.plan.name)] = task.grants[lease.grant].expires_at
         live = self.target.live()
         return [name for name, end in live.items() if name not in entitled or end > entitled[name]]
+
+
+class YieldingStore(MemoryStore):
+    """Lets others go first before each answer, as a store with a medium does."""
+
+    async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
+        await super().commit(writes, events)
+        await asyncio.sleep(0)
 
 
 class InFlightEngine(SimulatedEngine):

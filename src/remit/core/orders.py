@@ -21,6 +21,7 @@ from remit.errors import UnknownDetailError
 ANY = "any"
 MAX_ITEMS = 256  # of a set or a map
 MAX_TEXT = 1_024  # characters of one string
+MAX_SECONDS = 10**9  # of a ttl: what is added to an instant must still be one
 MAX_INT = 2**53 - 1  # RFC 8259 §6: beyond it, readers disagree
 
 Value = object  # a normal form, hashable: str, int, tuple[str, ...] or tuple of pairs
@@ -61,6 +62,13 @@ def _number(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_INT:
         raise _bad(name, "must be a whole number of at least 1")
     return value
+
+
+def _seconds(name: str, value: object) -> int:
+    seconds = _number(name, value)
+    if seconds > MAX_SECONDS:
+        raise _bad(name, f"must be at most {MAX_SECONDS} seconds")
+    return seconds
 
 
 def _set_of(pattern: re.Pattern[str], what: str) -> Callable[[str, object], Value]:
@@ -333,6 +341,7 @@ def _same(value: Value) -> object:
 
 
 AT_MOST = Order(_number, _same, _at_most)
+SECONDS = Order(_seconds, _same, _at_most)
 PATHS = Order(_paths, _dump_set, _paths_le)
 ARGS = Order(_http_args, _dump_args, _args_le)
 TOOLS = Order(_tools, _dump_tools, _tools_le)

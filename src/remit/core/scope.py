@@ -114,19 +114,19 @@ TYPES: Mapping[str, DetailType] = MappingProxyType(
             "actions": Field(orders.METHODS, required=True),
             "paths": Field(orders.PATHS, required=True),
             "args": Field(orders.ARGS, default=()),
-            "ttl": Field(orders.AT_MOST),
+            "ttl": Field(orders.SECONDS),
             "uses": Field(orders.AT_MOST),
         },
         "postgres": {
             "actions": Field(orders.among("select", "insert", "update", "delete"), required=True),
             "tables": Field(orders.TABLES, required=True),
             "columns": Field(orders.COLUMNS, per="tables"),
-            "ttl": Field(orders.AT_MOST),
+            "ttl": Field(orders.SECONDS),
         },
         "mcp": {
             "actions": Field(orders.among("tools/call", "tools/list"), required=True),
             "tools": Field(orders.TOOLS, required=True),
-            "ttl": Field(orders.AT_MOST),
+            "ttl": Field(orders.SECONDS),
             "uses": Field(orders.AT_MOST),
         },
     }
