@@ -82,3 +82,21 @@ def test_enough_permits_the_access_it_was_made_for() -> None:
     for access in accesses:
         [detail] = scope.parse([enough(access)])
         assert scope.permits(detail, access)
+
+
+def test_outcomes_that_were_noted_share_one_commit(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        first = await broker.use(root.id, SEARCHED, "r1", 1)
+        second = await broker.use(root.id, SEARCHED, "r2", 1)
+        before = len(await world.events())
+        broker.ended(first, "done", None, "200")
+        broker.ended(second, "failed", "upstream", "502")
+        assert len(await world.events()) == before
+        await broker.flush()
+        await broker.flush()
+        found = [(event.request, event.decision, event.code) for event in (await world.events())[before:]]
+        assert found == [("r1", "done", None), ("r2", "failed", "upstream")]
+
+    run(body())

@@ -103,7 +103,7 @@ def test_a_placeholder_in_a_body_stops_it_before_it_is_out() -> None:
         assert text[:20] not in p.upstream_hears()
         assert p.lines[0][1].log == ["abort"]
         assert b" 403 " in p.client_hears()
-        [outcome] = (await p.rig.events("resource.outcome"))[1:]
+        [outcome] = (await p.rig.outcomes(2))[1:]
         assert (outcome.decision, outcome.code) == ("failed", "placeholder")
 
     scene(act)
@@ -170,7 +170,7 @@ def test_a_client_that_leaves_takes_its_request_with_it() -> None:
         p.client.connection_lost(None)
         await p.pause()
         assert p.lines[0][1].log == ["abort"]
-        assert (await p.rig.events("resource.outcome"))[-1].decision == "failed"
+        assert (await p.rig.outcomes(2))[-1].decision == "failed"
 
     scene(act)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from remit.broker.heads import Heads
 from remit.core import scope as scopes
+from remit.core.audit import Event
 from remit.core.scope import Access
 from remit.core.task import Grant
 from remit.errors import RemitError, ScopeError
@@ -31,6 +32,7 @@ class Uses:
     def __init__(self, heads: Heads) -> None:
         """Work on ``heads``."""
         self._heads = heads
+        self._late: list[Event] = []
 
     async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
         """Permit one use, its audit entry durable, or raise. ``index`` is the permitting detail if known already."""
@@ -51,6 +53,11 @@ class Uses:
 
     async def outcome(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
         """Record how a permitted use ended."""
+        self.ended(use, decision, code, action)
+        await self.flush()
+
+    def ended(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
+        """Take note of how a permitted use ended, for ``flush`` to record; the use itself is recorded already."""
         event = self._heads.event(
             "resource.outcome",
             decision,
@@ -60,7 +67,13 @@ class Uses:
             code=code,
             request=use.request,
         )
-        await self._heads.record((), (event,))
+        self._late.append(event)
+
+    async def flush(self) -> None:
+        """Record all outcomes noted since the last time, in one commit."""
+        late, self._late = self._late, []
+        if late:
+            await self._heads.record((), late)
 
     async def deny(self, grant_id: str | None, access: Access, error: RemitError, request: str) -> None:
         """Record a denial; a flood is counted, so that no agent fills the disk."""

@@ -94,6 +94,8 @@ class Broker:
         self.sweep = self._targets.sweep
         self.on_end = self._heads.on_end
         self.outcome = self._uses.outcome
+        self.ended = self._uses.ended
+        self.flush = self._uses.flush
         self.deny = self._uses.deny
 
     async def start(self) -> None:

@@ -155,7 +155,7 @@ class Exchange:
         if isinstance(error, LeakError):
             self._gateway.leaked(self.grant, self._client.listener.principal, judged.access.resource)
         decision = "done" if error is None else "failed"
-        await self._gateway.broker.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
+        self._gateway.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
 
     async def _sent(self, use: Use, judged: Judged, pool: Pool) -> None:
         """Send on an idle connection or a new one.
@@ -169,7 +169,7 @@ class Exchange:
         except StaleError as error:
             if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
                 raise
-            await self._gateway.broker.outcome(use, "failed", error.code, "")
+            self._gateway.outcome(use, "failed", error.code)
             self._use = await self._gateway.broker.use(
                 use.grant.id, judged.access, f"{self.request}.again", judged.index
             )

@@ -123,7 +123,7 @@ class Pipe:
             await self._connect()
         except RemitError as error:
             self.cut(error)
-            await self._outcome("failed", error.code)
+            self._outcome("failed", error.code)
 
     def _index(self, grant: str) -> int:
         for index, detail in enumerate(self._gateway.live(grant).scope):
@@ -144,7 +144,7 @@ class Pipe:
             raise UpstreamError("the database could not be reached") from error
         if near.transport is None or self.grant is None:  # it left, or was cut, meanwhile
             self.cut(UpstreamError())
-            await self._outcome("failed", None)
+            self._outcome("failed", None)
             return
         far.join(near)
         near.join(far)
@@ -159,13 +159,13 @@ class Pipe:
         elif self._piped:
             self._piped = False
             self._gateway.moved(self)
-            self._gateway.start(self._outcome("done", None))
+            self._outcome("done", None)
 
-    async def _outcome(self, decision: str, code: str | None) -> None:
+    def _outcome(self, decision: str, code: str | None) -> None:
         self._gateway.moved(self)
         use, self._use = self._use, None
         if use is not None:
-            await self._gateway.broker.outcome(use, decision, code)
+            self._gateway.outcome(use, decision, code)
 
     def cut(self, error: RemitError) -> None:
         """Cut both sides at once."""

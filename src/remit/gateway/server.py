@@ -29,6 +29,7 @@ from remit.ports import NewId, Resource
 MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspended
 _KNOWN = 512
 _KNOWN_SIZE = 4_096  # bytes
+FLUSH = 0.01  # seconds that outcomes wait for each other
 _ROUTES = 4_096
 _log = logging.getLogger("remit.gateway")
 
@@ -56,8 +57,12 @@ class Uses(Protocol):
         """Permit one use, its audit entry durable and the grant live, or raise."""
         ...
 
-    async def outcome(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
-        """Record how a permitted use ended."""
+    def ended(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
+        """Take note of how a permitted use ended, for ``flush`` to record."""
+        ...
+
+    async def flush(self) -> None:
+        """Record all outcomes noted since the last time."""
         ...
 
     async def deny(self, grant_id: str | None, access: Access, error: RemitError, request: str) -> None:
@@ -139,6 +144,7 @@ class Gateway:
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
+        self._flusher: asyncio.TimerHandle | None = None
         broker.on_end(self.ended)
 
     # -- listeners ----------------------------------------------------------------------------------------------
@@ -177,6 +183,10 @@ class Gateway:
             pool.close()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=5)
+        if self._flusher is not None:
+            self._flusher.cancel()
+            self._flush()
+            await asyncio.wait(tuple(self._tasks), timeout=5)
 
     def start(self, story: Coroutine[None, None, None]) -> None:
         """Run something beside what is read and written."""
@@ -193,6 +203,22 @@ class Gateway:
         """Take note that an exchange is over."""
         if task is not None:
             self._tasks.discard(task)
+
+    def outcome(self, use: Use, decision: str, code: str | None, action: str | None = None) -> None:
+        """Take note of how a use ended. Outcomes share a commit: each alone would hold up the next request's entry."""
+        self.broker.ended(use, decision, code, action)
+        if self._flusher is None:
+            self._flusher = self.loop.call_later(FLUSH, self._flush)
+
+    def _flush(self) -> None:
+        self._flusher = None
+        self.start(self._flushed())
+
+    async def _flushed(self) -> None:
+        try:
+            await self.broker.flush()
+        except RemitError as error:
+            _log.warning("outcomes could not be recorded: %s", error.code)
 
     def new_request(self) -> str:
         """Return an id for a request: unique, not secret."""
