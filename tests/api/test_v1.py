@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from remit.api import problems
+from remit.api import Peer, build, problems, serve
 from remit.broker import Holder
 from remit.core import jose, tree
-from remit.core.audit import Entry, public_bytes, read, read_checkpoint
+from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpoint
 from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError
-from tests.api.plane import NOTE, Agent, Plane, opening, play
-from tests.broker.world import TABLE
+from tests.api.plane import NOTE, Agent, Plane, _unix, opening, play
+from tests.broker.world import OPERATOR, TABLE
 
 HTTP = {"type": "http", "resource": "mail", "actions": ["POST"], "paths": ["/send"], "args": "any"}
 
@@ -245,6 +246,22 @@ def test_every_error_renders_for_both_kinds_of_client(code: str) -> None:
     told = json.loads(bytes(problems.problem(error, "http://i", "urn:x").body))
     assert (told["code"], told["status"], told["offending"]) == (code, error.status, [{"type": "http"}])
     assert json.loads(bytes(problems.oauth(error, "urn:x").body))["code"] == code
+
+
+def test_what_was_not_foreseen_is_told_to_the_log_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken() -> Checkpoint:
+        raise RuntimeError("inside")
+
+    async def scene(plane: Plane) -> None:
+        app = build(replace(plane.surface, checkpoint=broken))
+        plane.listeners.append(await serve(app, _unix(tmp_path / "broken.sock"), Peer(OPERATOR)))
+        answer = await plane._client(tmp_path / "broken.sock").get("/v1/audit/checkpoint")
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+        assert "inside" not in answer.json()["detail"].replace("inside remit", "")
+        assert answer.json()["instance"] in caplog.text
+        assert "RuntimeError: inside" in caplog.text
+
+    play(tmp_path, scene)
 
 
 def test_an_error_that_passes_says_when_to_come_back() -> None:
