@@ -2,8 +2,8 @@
 
 Run from the repository's root: ``python tests/vectors/make_attenuation.py``. A test holds the file to what this writes.
 
-``result`` is ``valid`` when the child is within the parent, ``invalid`` when it is refused; ``error`` is then the code of
-the refusal. ``flags`` name the rule a case is about.
+``result`` is ``valid`` when the child is within the parent, ``invalid`` when it is refused; then ``error`` is the code
+of the refusal. ``flags`` name the rule a case is about.
 """
 
 from __future__ import annotations
