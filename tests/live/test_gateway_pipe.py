@@ -25,9 +25,11 @@ class Database:
     port: int = 0
     connections: int = 0
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         try:
             while data := await reader.read(65_536):
                 writer.write(data.upper())
@@ -48,6 +50,9 @@ async def database() -> AsyncIterator[Database]:
         yield made
     finally:
         server.close()
+        for writer in made.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
 
 
 async def piped(r: Rig, made: Database, *raw: Mapping[str, object]) -> tuple[int, str]:
@@ -101,6 +106,19 @@ def test_revoking_cuts_a_session_on_both_sides() -> None:
             await r.broker.revoke(OPERATOR, grant)
             await wire.rest()
             await asyncio.wait_for(made.lost.wait(), 5)
+
+    play(scene)
+
+
+def test_a_grant_revoked_while_its_session_is_being_opened_gets_none() -> None:
+    async def scene() -> None:
+        async with database() as made, rig() as r:
+            port, grant = await piped(r, made)
+            wire = await r.wire(port)
+            await r.settled(lambda: bool(r.gateway._moving.get(grant)))
+            await r.broker.revoke(OPERATOR, grant)
+            assert await wire.rest() == b""
+            await r.settled(lambda: all(writer.transport.is_closing() for writer in made.writers))
 
     play(scene)
 

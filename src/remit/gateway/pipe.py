@@ -85,7 +85,7 @@ class End(asyncio.Protocol):
 class Pipe:
     """One connection through a database port."""
 
-    __slots__ = ("_ends", "_gateway", "_piped", "_resource", "_use", "grant")
+    __slots__ = ("_cut", "_ends", "_gateway", "_piped", "_resource", "_use", "grant")
 
     def __init__(self, gateway: Gateway, grant: str, resource: str) -> None:
         """Pipe to ``resource`` under ``grant``."""
@@ -93,6 +93,7 @@ class Pipe:
         self._resource = resource
         self._use: Use | None = None
         self._piped = False
+        self._cut = False
         self.grant: str | None = grant
         self._ends = (End(self), End(self))  # inside the run, at the database
 
@@ -142,7 +143,7 @@ class Pipe:
                 await asyncio.get_running_loop().create_connection(lambda: far, host, port)
         except (OSError, TimeoutError) as error:
             raise UpstreamError("the database could not be reached") from error
-        if near.transport is None or self.grant is None:  # it left, or was cut, meanwhile
+        if near.transport is None or self._cut:  # it left, or was cut, meanwhile
             self.cut(UpstreamError())
             self._outcome("failed", None)
             return
@@ -168,7 +169,8 @@ class Pipe:
             self._gateway.outcome(use, decision, code)
 
     def cut(self, error: RemitError) -> None:
-        """Cut both sides at once."""
+        """Cut both sides at once, and one that is not there yet as soon as it is."""
+        self._cut = True
         _log.info("a connection to %s was cut: %s", self._resource, error.code)
         for end in self._ends:
             if end.transport is not None:
