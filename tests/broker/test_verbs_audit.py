@@ -1,0 +1,37 @@
+"""What the broker tells of its log, and how it serves what has no secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from remit.core import tree
+from remit.core.scope import Access
+from remit.errors import NotFoundError
+from tests.broker.world import OPERATOR, SEARCH, World, run, search
+
+
+def test_the_nodes_of_a_proof_are_roots_over_what_the_log_holds(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        await world.opened(broker)
+        leaves = [tree.leaf_hash(entry.leaf) for entry in await broker.entries(0, 10)]
+        first, all_of_them = await broker.nodes([(0, 1), (0, len(leaves))])
+        size, root = await broker.root()
+        assert first == leaves[0]
+        assert (size, root) == (len(leaves), all_of_them)
+
+    run(body())
+
+
+def test_a_resource_without_a_secret_is_used_without_one(world: World) -> None:
+    async def body() -> None:
+        broker = world.broker()
+        await broker.start()
+        await broker.put_resource(OPERATOR, search("http://127.0.0.1:9"))
+        root = await world.opened(broker, SEARCH)
+        use = await broker.use(root.id, Access("http", "search", "GET", "/v1/x"), "r1")
+        assert (use.resource, use.index) == ("search", 0)
+        with pytest.raises(NotFoundError):
+            broker.secret_of("search")
+
+    run(body())
