@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +86,11 @@ def test_every_route_is_on_the_page() -> None:
     routes = re.findall(r'Row\("([A-Z]+)", "([^"]+)"', text)
     assert routes
     assert [r for r in routes if f"| {r[0]} | `{r[1]}` |" not in _page("http-api.md")] == []
+
+
+def test_every_provider_and_every_key_of_the_catalog_is_on_the_page() -> None:
+    rows = tomllib.loads((SOURCE / "catalog" / "providers.toml").read_text(encoding="utf-8"))
+    page = _page("catalog.md")
+    keys = {key for row in rows.values() for key in row}
+    assert [name for name in rows if f"| `{name}` |" not in page] == []
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
