@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -11,7 +12,7 @@ from remit.broker import Broker, Holder
 from remit.core.audit import Checkpoint, checkpoint
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.core.task import Closure, LeaseState, Revocation, Wanted
+from remit.core.task import Closure, LeaseState, Plan, Revocation, Wanted
 from remit.errors import (
     AttenuationError,
     BudgetError,
@@ -28,12 +29,13 @@ from remit.errors import (
     ScopeError,
     UnavailableError,
 )
-from remit.ports import Finding
+from remit.ports import Finding, Issued
 from tests.broker.world import (
     OPERATOR,
     SEARCH,
     STRANGER,
     TABLE,
+    FullEngine,
     PlainEngine,
     World,
     details,
@@ -727,5 +729,59 @@ def test_every_refusal_is_a_remit_error(world: World) -> None:
         broker = await world.ready()
         with pytest.raises(RemitError):
             broker.task_of_lease("lse_unknown")
+
+    run(body())
+
+
+def test_a_credential_whose_lease_was_revoked_meanwhile_is_ended_by_the_receipt_that_only_we_have(world: World) -> None:
+    class ByReceipt(PlainEngine):
+        """The target chooses the handle."""
+
+        async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
+            self.target.accounts["handle-7"] = expires_at
+            if self.target.during_issue is not None:
+                await self.target.during_issue()
+            return Issued({"user": plan.name}, {"handle": "handle-7"})
+
+        async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
+            await super().revoke(plan, receipt)
+            self.target.accounts.pop(receipt["handle"] if receipt else "", None)
+
+    async def body() -> None:
+        world.engine, world.target.revocation = ByReceipt, Revocation.BY_RECEIPT
+        broker = await world.ready()
+        root = await world.opened(broker)
+
+        async def revoke() -> None:
+            world.target.during_issue = None
+            await broker.revoke(OPERATOR, root.id)
+
+        world.target.during_issue = revoke
+        with pytest.raises(ConflictError):
+            await broker.issue(OPERATOR, root.id, DETAIL)
+        assert world.target.accounts == {}
+
+    run(body())
+
+
+def test_what_cannot_be_tidied_up_now_is_left_for_later(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        first, second = await broker.issue(OPERATOR, root.id, DETAIL), await broker.issue(OPERATOR, root.id, DETAIL)
+        await broker.revoke(OPERATOR, root.id)
+        assert len(world.target.residue) == 2
+        lost = broker._custody._resources.pop("warehouse")  # noqa: SLF001 - as if the row were lost
+        await broker._custody.close()  # noqa: SLF001 - and the engine with it
+        await broker.sweep()
+        assert set(broker.task_of(root.id).leases) == {first.lease.id, second.lease.id}
+        broker._custody._resources["warehouse"] = lost  # noqa: SLF001
+        world.engine = PlainEngine
+        await broker.sweep()
+        assert len(world.target.residue) == 2
+        await broker._custody.close()  # noqa: SLF001
+        world.engine = FullEngine
+        await broker.sweep()
+        assert world.target.residue == set()
 
     run(body())

@@ -80,12 +80,13 @@ class Targets:
             return set(), False
         untidy = isinstance(engine, Cleanable)
         if isinstance(engine, Bulk) and len(leases) > 1:
-            names = await self._quietly(engine.revoke_many([lease.plan for lease in leases]))
+            names = await self.quietly(engine.revoke_many([lease.plan for lease in leases]))
             return {lease.id for lease in leases if lease.plan.name in (names or ())}, untidy
-        ended = {i.id for i in leases if await self._quietly(_and_true(engine.revoke(i.plan, i.receipt)))}
+        ended = {i.id for i in leases if await self.quietly(_and_true(engine.revoke(i.plan, i.receipt)))}
         return ended, untidy
 
-    async def _quietly(self, call: Awaitable[T]) -> T | None:
+    async def quietly(self, call: Awaitable[T]) -> T | None:
+        """Call an engine; None when it fails, since what is due stays due."""
         try:
             return await self.call(call, REVOKE_WINDOW)
         except RemitError:
@@ -130,14 +131,20 @@ class Targets:
         revoked = [i for i in self._heads.task(task_id).leases.values() if i.state is LeaseState.REVOKED]
         gone = {lease.id for lease in revoked if not lease.residue}
         for group in _by_resource([lease for lease in revoked if lease.residue]):
-            detail = group[0].plan.detail
-            engine = await self._custody.engine(detail.resource, detail.type)
-            names = (
-                await self._quietly(engine.clean([i.plan for i in group])) if isinstance(engine, Cleanable) else None
-            )
-            gone |= {lease.id for lease in group if lease.plan.name in (names or ())}
+            names = await self._cleaned(group)
+            gone |= {lease.id for lease in group if lease.plan.name in names}
         if gone:
             await self._heads.step(task_id, lambda t: t.cleaned(frozenset(gone)))
+
+    async def _cleaned(self, group: list[Lease]) -> frozenset[str]:
+        detail = group[0].plan.detail
+        try:
+            engine = await self._custody.engine(detail.resource, detail.type)
+        except RemitError:
+            return frozenset()
+        if not isinstance(engine, Cleanable):
+            return frozenset()
+        return await self.quietly(engine.clean([lease.plan for lease in group])) or frozenset()
 
     def lease_event(self, name: str, decision: str, lease: Lease, **more: str | None) -> Event:
         """Describe what happened to a lease."""

@@ -250,7 +250,7 @@ class Broker:
         return Lease(lease_id, grant.id, plan, LeaseState.PLANNED, ends, key=key)
 
     async def _make(self, engine: Engine, lease: Lease) -> IssuedLease:
-        task_id = self.task_of_lease(lease.id).id
+        task_id, issued = self.task_of_lease(lease.id).id, None
         try:
             issued = await self._targets.call(engine.issue(lease.plan, lease.expires_at), ISSUE_WINDOW)
             event = self._targets.lease_event("lease.issue", "done", lease)
@@ -259,6 +259,8 @@ class Broker:
             )
         except Exception as error:
             await self._abandon(task_id, lease, error)
+            if issued is not None and issued.receipt is not None:  # known to nobody but us
+                await self._targets.quietly(engine.revoke(lease.plan, issued.receipt))
             raise
         return IssuedLease(task.lease(lease.id), issued.credential)
 

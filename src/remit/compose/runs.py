@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from starlette.types import ASGIApp
+
 from remit import catalog
-from remit.api.listen import Listener as Served
-from remit.api.who import Authority, Peer
+from remit.api import listen
+from remit.api.who import Peer
 from remit.compose.wiring import House
 from remit.core.task import Grant
 from remit.gateway.client import Channel
@@ -18,8 +20,6 @@ from remit.ports import Resource
 from remit.run import environment
 from remit.run.environment import Listener, Outfit
 from remit.run.host import Close, Run
-
-Control = Callable[[socket.socket, Authority], Awaitable[Served]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Furnished:
 class RunEdges:
     """Lends the gateway and the control plane to runs."""
 
-    def __init__(self, house: House, gateway: Gateway, control: Control) -> None:
-        """Serve runs of ``house`` by ``gateway`` and ``control``."""
-        self._house, self._gateway, self._control = house, gateway, control
+    def __init__(self, house: House, gateway: Gateway, app: ASGIApp) -> None:
+        """Serve runs of ``house`` by ``gateway`` and the control plane's ``app``."""
+        self._house, self._gateway, self._app = house, gateway, app
         self._providers = {name: _furnished(name, row) for name, row in catalog.load().items()}
 
     def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
@@ -56,7 +56,7 @@ class RunEdges:
             return (await self._gateway.pipe(sock, run.grant, listener.resource)).close
         ports = {item.resource: int(run.places[item.name]) for item in run.outfit.listeners if item.resource}
         base = f"http://127.0.0.1:{run.places['gateway']}"
-        return (await self._control(sock, Peer(run.holder, gateway=base, ports=ports))).close
+        return (await listen.serve(self._app, sock, Peer(run.holder, gateway=base, ports=ports))).close
 
     def _resources(self) -> dict[str, Resource]:
         return {resource.name: resource for resource in self._house.broker.resources()}

@@ -57,7 +57,7 @@ class Edges:
             nonce=self.verifier.nonce,
         )
         self._listeners: list[Listener] = []
-        self.launches = LaunchServer(house.broker, RunEdges(house, self.gateway, self.control))
+        self.launches = LaunchServer(house.broker, RunEdges(house, self.gateway, self.app))
 
     async def control(self, sock: socket.socket, authority: Authority, uid: int | None = None) -> Listener:
         """Serve the control plane on a listening socket."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ async def serve(settings: Settings, ready: Callable[[], None], *, idle: float | 
     harden()
     async with served(settings, tcp=tcp) as edges:
         log_to(settings)
+        gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
         ready()
         await until_stopped(edges, idle)
 

@@ -19,6 +19,7 @@ from remit.gateway.framing import Fields
 from remit.gateway.scrub import Needles
 from remit.ports import Resource
 
+SETTINGS = frozenset({"arguments", "headers", "inject", "max_body", "provider"})
 BEARER = Position("Authorization", "Bearer {}")
 MAX_BODY = 1_048_576  # bytes of a body that is judged as a whole
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -111,6 +112,9 @@ class Shape:
 
 def check(resource: Resource) -> None:
     """Raise InvalidRequestError for an http resource that could never be used."""
+    unknown = sorted(resource.settings.keys() - SETTINGS)
+    if unknown:
+        raise InvalidRequestError(f"`{unknown[0]}` is not a setting of http; there are {', '.join(sorted(SETTINGS))}")
     provider = resource.settings.get("provider")
     Shape(resource, provider_of(provider) if provider is not None else None)
 

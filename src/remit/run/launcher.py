@@ -224,7 +224,7 @@ class _Run:
 
     def _advise(self, failed: int) -> None:
         if failed == errno.ENOENT and not self.spec.unsandboxed:
-            _say("help: a run sees the system, its working directory and what --ro-bind names")
+            _say("help: a run sees the system, its working directory and what --bind names")
 
     def _finish(self) -> None:
         """Wait for the end of the run's authority, and say so when it is not complete."""
