@@ -771,15 +771,15 @@ def test_what_cannot_be_tidied_up_now_is_left_for_later(world: World) -> None:
         first, second = await broker.issue(OPERATOR, root.id, DETAIL), await broker.issue(OPERATOR, root.id, DETAIL)
         await broker.revoke(OPERATOR, root.id)
         assert len(world.target.residue) == 2
-        lost = broker._custody._resources.pop("warehouse")  # noqa: SLF001 - as if the row were lost
-        await broker._custody.close()  # noqa: SLF001 - and the engine with it
+        lost = broker._custody._resources.pop("warehouse")
+        await broker._custody.close()
         await broker.sweep()
         assert set(broker.task_of(root.id).leases) == {first.lease.id, second.lease.id}
-        broker._custody._resources["warehouse"] = lost  # noqa: SLF001
+        broker._custody._resources["warehouse"] = lost
         world.engine = PlainEngine
         await broker.sweep()
         assert len(world.target.residue) == 2
-        await broker._custody.close()  # noqa: SLF001
+        await broker._custody.close()
         world.engine = FullEngine
         await broker.sweep()
         assert world.target.residue == set()
