@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -379,11 +379,12 @@ class Bulk(Tree):
     bulk = True
 
 
+ROUNDS = 4
 BOUNDS = settings(
     max_examples=80,
     stateful_step_count=40,
     deadline=None,
-    derandomize=True,
+    derandomize=False,  # seeded instead
     database=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -391,13 +392,21 @@ BOUNDS = settings(
 
 def test_the_tree_is_what_the_model_says_and_the_generator_reached_it() -> None:
     SEEN.clear()
-    run_state_machine_as_test(Tree, settings=BOUNDS)
-    assert {name: SEEN[name] for name, floor in FLOORS.items() if SEEN[name] < floor} == {}
+    for number in range(ROUNDS):  # what one round reaches varies with the interpreter and the modules in it
+        run_state_machine_as_test(seed(number)(type(f"Tree{number}", (Tree,), {})), settings=BOUNDS)
+        if _short() == {}:
+            break
+    assert _short() == {}
+
+
+def _short() -> dict[str, int]:
+    """Return what the generator has not reached often enough."""
+    return {name: SEEN[name] for name, floor in FLOORS.items() if SEEN[name] < floor}
 
 
 def test_the_tree_holds_where_the_target_chooses_the_handle() -> None:
-    run_state_machine_as_test(ByReceipt, settings=settings(BOUNDS, max_examples=20))
+    run_state_machine_as_test(seed(0)(ByReceipt), settings=settings(BOUNDS, max_examples=20))
 
 
 def test_the_tree_holds_where_many_are_revoked_at_once() -> None:
-    run_state_machine_as_test(Bulk, settings=settings(BOUNDS, max_examples=20))
+    run_state_machine_as_test(seed(0)(Bulk), settings=settings(BOUNDS, max_examples=20))
