@@ -20,6 +20,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 from remit.core import orders
@@ -194,6 +195,7 @@ def dump(scope: Scope, types: Mapping[str, DetailType] = TYPES) -> list[dict[str
     ]
 
 
+@lru_cache(maxsize=1_024)
 def digest(scope: Scope) -> str:
     """Return the SHA-256 of a scope's canonical JSON, base64url without padding."""
     hashed = hashlib.sha256(json_text(dump(scope)).encode()).digest()
