@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from remit.broker.custody import Custody
 from remit.core.secret import Secret
 from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFoundError
-from remit.ports import Engine, PutSecret, Resource
+from remit.ports import Engine, PutSecret, Resource, SealedSecret
+from remit.stores.memory import MemoryStore
 from tests.broker.world import (
     SEARCH,
     TABLE,
@@ -178,5 +180,48 @@ def test_a_kinds_own_check_can_refuse_a_resource(world: World) -> None:
         await kept.put(warehouse(), None)
         with pytest.raises(InvalidRequestError, match="never work"):
             await kept.put(search(), None)
+
+    run(body())
+
+
+class SlowStore(MemoryStore):
+    """A store in which something happens while a secret is read."""
+
+    happening: Callable[[], Awaitable[None]] | None = None
+
+    async def secret(self, name: str) -> SealedSecret:
+        found = await super().secret(name)
+        happening, self.happening = self.happening, None
+        if happening is not None:
+            await happening()
+        return found
+
+
+def test_a_secret_read_while_its_resource_moves_is_not_kept_for_the_new_destination(world: World) -> None:
+    async def body() -> None:
+        world.store = slow = SlowStore()
+        kept = custody(world)
+        await store(world, kept, search(), Secret("key-1"))
+        moved = replace(search(), destination="https://elsewhere.test")
+        slow.happening = lambda: store(world, kept, moved, Secret("key-2"))
+        with pytest.raises(ConflictError):
+            await kept.secret("search")
+        assert (await kept.secret("search")).reveal() == "key-2"
+
+    run(body())
+
+
+def test_uses_that_open_a_secret_together_get_the_same(world: World) -> None:
+    async def body() -> None:
+        world.store = slow = SlowStore()
+        kept = custody(world)
+        await store(world, kept, search(), Secret("key-1"))
+        first: list[Secret] = []
+
+        async def meanwhile() -> None:
+            first.append(await kept.secret("search"))
+
+        slow.happening = meanwhile
+        assert await kept.secret("search") is first[0]
 
     run(body())

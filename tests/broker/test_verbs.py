@@ -785,3 +785,19 @@ def test_what_cannot_be_tidied_up_now_is_left_for_later(world: World) -> None:
         assert world.target.residue == set()
 
     run(body())
+
+
+def test_a_narrower_bound_ends_the_tasks_that_hold_more_before_it_is_acknowledged(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        wide, narrow = await world.opened(broker), await world.opened(broker, {**SEARCH, "paths": ["/v1/news/**"]})
+        issued = await broker.issue(OPERATOR, wide.id, DETAIL)
+        bound = details({**{k: v for k, v in SEARCH.items() if k != "uses"}, "paths": ["/v1/news/**"]})
+        await broker.put_resource(OPERATOR, replace(search(), bound=bound))
+        with pytest.raises(RevokedError):
+            broker.check(wide.id)
+        assert issued.lease.plan.name not in world.target.accounts
+        broker.check(narrow.id)
+        assert [e.cause for e in await world.events() if e.event == "task.close"] == ["a bound was narrowed"]
+
+    run(body())

@@ -130,6 +130,7 @@ class World:
             sealer=ClearSealer(),
             clock=lambda: self.now,
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
+            at_rest="kek-file",
         )
 
     def _engine(self, _resource: Resource, _secret: Secret | None) -> Engine:

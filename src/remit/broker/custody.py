@@ -80,7 +80,10 @@ class Custody:
             sealed = await self._store.secret(resource.secret)
             if sealed.resource != name or sealed.destination != resource.destination:
                 raise NotFoundError(f"the secret of `{name}` is bound to another destination", help="store it anew")
-            self._opened[name] = Secret(self._sealer.open(sealed.sealed, associated(sealed)).decode())
+            if self.resource(name) is not resource:  # else the old secret would go to the new destination
+                raise ConflictError(f"`{name}` was changed meanwhile", help="try again")
+            opened = Secret(self._sealer.open(sealed.sealed, associated(sealed)).decode())
+            self._opened.setdefault(name, opened)  # uses that wait for it together get the same
         return self._opened[name]
 
     def opened(self, name: str) -> Secret:

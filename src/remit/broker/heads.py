@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from remit.core import audit, budget
 from remit.core.audit import Event
 from remit.core.task import Change, Grant, Lease, Subject, Task, nothing
-from remit.errors import ExpiredError, NotFoundError, RemitError, RevokedError, UnavailableError
+from remit.errors import ExpiredError, IntegrityError, NotFoundError, RemitError, RevokedError, UnavailableError
 from remit.ports import Clock, Spend, Store, Write
 
 SKEW = timedelta(seconds=5)
@@ -63,6 +63,7 @@ class Heads:
         self.store = store
         self._clock = clock
         self._floor: datetime | None = None
+        self.rolled_back = False
         self._tasks: dict[str, Task] = {}
         self._live: dict[str, Live] = {}
         self._task_of_lease: dict[str, str] = {}
@@ -91,6 +92,12 @@ class Heads:
         if self._clock() < now - SKEW:
             raise UnavailableError("the clock is behind what the audit log has seen", help="set the clock, then retry")
         return now
+
+    def serving(self) -> datetime:
+        """Return the time for what extends authority; refuse on a log that was rolled back."""
+        if self.rolled_back:
+            raise IntegrityError("the audit log was rolled back, so nothing is served", help="see `remit doctor`")
+        return self.forward()
 
     # -- reading ------------------------------------------------------------------------------------------------
 

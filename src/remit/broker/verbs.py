@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from remit.broker.custody import Check, Custody, EngineFactory
 from remit.broker.heads import Caller, Heads, Operator
+from remit.broker.resources import Resources
 from remit.broker.targets import Bounded, Targets
 from remit.broker.use import Use, Uses
 from remit.core import policy
@@ -36,7 +37,6 @@ from remit.errors import (
 )
 from remit.ports import (
     Clock,
-    DeleteResource,
     Engine,
     NewId,
     Renewable,
@@ -77,6 +77,7 @@ class Broker:
         witness: Witness | None = None,
         decide: policy.Policy = policy.within_bounds,
         trust_domain: str = "remit.local",
+        at_rest: str = "none",
         bounded: Bounded = _deadline,
         checks: Mapping[str, Check] = MappingProxyType({}),
     ) -> None:
@@ -88,9 +89,12 @@ class Broker:
         self._targets = Targets(self._heads, self._custody, bounded)
         self._new_id = new_id
         self._witness = witness
-        self._decide = decide
+        self._resources = Resources(self._heads, self._custody, self._targets, decide)
         self._trust_domain = trust_domain
-        self._rolled_back = False
+        self._at_rest = at_rest
+        self.put_resource = self._resources.put
+        self.put_secret = self._resources.put_secret
+        self.delete_resource = self._resources.delete
         self.sweep = self._targets.sweep
         self.on_end = self._heads.on_end
         self.outcome = self._uses.outcome
@@ -104,8 +108,8 @@ class Broker:
         await self._custody.load()
         for task_id in {*await self._store.unsettled(), *await self._store.tasks(RECENT)}:
             await self._heads.load(task_id)
-        self._rolled_back = not await self._extends_checkpoint()
-        if self._rolled_back:
+        if not await self._extends_checkpoint():
+            self._heads.rolled_back = True
             for task in self._heads:
                 await self._targets.end(task, task.head.root, "task.close", cause="the audit log was rolled back")
 
@@ -173,9 +177,8 @@ class Broker:
 
     async def open(self, operator: Operator, purpose: str, wanted: Wanted) -> Grant:
         """Open a task for a human, within what policy allows; return its root grant."""
-        now = self._serving()
-        question = policy.Question(operator.subject, purpose, wanted.scope, self._custody.bounds())
-        decision = self._decide(question)
+        now = self._heads.serving()
+        decision = self._resources.decide(operator.subject, purpose, wanted.scope)
         if not decision.allowed:
             error = PolicyError("; ".join(decision.reasons), offending=scopes.dump(decision.offending))
             await self._heads.denied("task.open", None, error, subject=operator.subject.sub)
@@ -194,7 +197,7 @@ class Broker:
             cause=decision.version,
             detail_s256=scopes.digest(wanted.scope),
         )
-        named = replace(wanted, agent=agent)
+        named = self._named(wanted, agent)
         task = await self._heads.step(
             task_id, lambda _: open_task(task_id, root_id, operator.subject, purpose, named, now), event, fresh=True
         )
@@ -203,9 +206,9 @@ class Broker:
     async def delegate(self, caller: Caller, parent_id: str, wanted: Wanted) -> Grant:
         """Make a child of a grant, no wider than it; nobody has to know the child beforehand."""
         task = self._reach(caller, parent_id)
-        now = self._serving()
+        now = self._heads.serving()
         child_id = self._new_id("grt")
-        named = replace(wanted, agent=wanted.agent if wanted.attested else self._agent(task.id, child_id))
+        named = self._named(wanted, wanted.agent if wanted.attested else self._agent(task.id, child_id))
         parent = task.grant(parent_id)
         event = replace(
             self._heads.event("grant.delegate", "allow", parent_id, detail_s256=scopes.digest(wanted.scope)),
@@ -221,6 +224,9 @@ class Broker:
             raise
         return task.grant(child_id)
 
+    def _named(self, wanted: Wanted, agent: str) -> Wanted:
+        return replace(wanted, agent=agent, posture=replace(wanted.posture, at_rest=self._at_rest))
+
     def _agent(self, task_id: str, grant_id: str) -> str:
         return f"spiffe://{self._trust_domain}/task/{task_id}/{grant_id}"
 
@@ -229,7 +235,7 @@ class Broker:
     async def issue(self, caller: Caller, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
         """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
         task = self._reach(caller, grant_id)
-        now = self._serving()
+        now = self._heads.serving()
         try:
             grant = task.usable(grant_id, detail, now)
             engine = await self._custody.engine(detail.resource, detail.type)
@@ -286,7 +292,7 @@ class Broker:
         task = self.task_of_lease(lease_id)
         lease = task.lease(lease_id)
         self._heads.allowed(caller, task.id, lease.grant)
-        now = self._serving()
+        now = self._heads.serving()
         most = lease.plan.detail.number("ttl")
         if ttl <= timedelta(0) or (most is not None and ttl > timedelta(seconds=most)):
             raise AttenuationError("`ttl` must be positive and no longer than the detail allows")
@@ -331,49 +337,13 @@ class Broker:
 
     async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
         """Permit one use through the gateway; its audit entry is durable and the grant live when this returns."""
-        if self._rolled_back:
+        if self._heads.rolled_back:
             raise IntegrityError
         if self._custody.resource(access.resource).secret is not None:
             await self._custody.secret(access.resource)
         return await self._uses.use(grant_id, access, request, index)
 
-    # -- resources ----------------------------------------------------------------------------------------------
-
-    async def put_resource(self, operator: Operator, resource: Resource, value: Secret | None = None) -> None:
-        """Add or replace a resource, checked at the target first; with its secret, if one is given."""
-        self._serving()
-        if self._standing(resource.name) and self._moved(resource):
-            raise ConflictError(f"leases stand on `{resource.name}`", help="revoke them first")
-        writes = await self._custody.put(resource, value)
-        event = self._heads.event("resource.put", "done", None, subject=operator.subject.sub, resource=resource.name)
-        await self._heads.record(writes, (event,))
-        await self._custody.took(writes)
-
-    def _moved(self, resource: Resource) -> bool:
-        return any(i.name == resource.name and i.destination != resource.destination for i in self.resources())
-
-    async def put_secret(self, operator: Operator, name: str, value: Secret) -> None:
-        """Replace the static secret of a resource."""
-        await self.put_resource(operator, self.resource(name), value)
-
-    async def delete_resource(self, operator: Operator, name: str) -> None:
-        """Remove a resource on which no lease stands, and its secret."""
-        self.resource(name)
-        if self._standing(name):
-            raise ConflictError(f"leases stand on `{name}`", help="revoke them first")
-        event = self._heads.event("resource.delete", "done", None, subject=operator.subject.sub, resource=name)
-        await self._heads.record((DeleteResource(name),), (event,))
-        await self._custody.took([DeleteResource(name)])
-
-    def _standing(self, resource: str) -> bool:
-        return any(lease.plan.detail.resource == resource for task in self._heads for lease in task.leases.values())
-
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def _serving(self) -> datetime:
-        if self._rolled_back:
-            raise IntegrityError("the audit log was rolled back, so nothing is served", help="see `remit doctor`")
-        return self._heads.forward()
 
     def _reach(self, caller: Caller, grant_id: str) -> Task:
         return self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id)

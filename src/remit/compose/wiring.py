@@ -75,6 +75,7 @@ def build(settings: Settings) -> House:
         new_id=new_id,
         witness=witness,
         trust_domain=settings.trust_domain,
+        at_rest="kek-file",
         checks={"http": inject.check},
     )
     owner = Operator(local_subject())
