@@ -18,11 +18,12 @@ from remit.gateway import canon, problem
 from remit.gateway.answer import Answer, Plan
 from remit.gateway.framing import Body, Chunked, Fields, request_body
 from remit.gateway.judge import Asked, Judged, judge
-from remit.gateway.pool import Pool, StaleError, Upstream
+from remit.gateway.pool import StaleError, Upstream
 from remit.gateway.scrub import LeakError
 
 if TYPE_CHECKING:
     from remit.gateway.client import Client, Known
+    from remit.gateway.inject import Shape
     from remit.gateway.server import Route
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -102,16 +103,16 @@ class Exchange:
 
     async def _run(self) -> None:
         try:
-            use, judged, pool = await self._permitted()
+            use, judged, shape = await self._permitted()
         except RemitError as error:
             await self._denied(error)
         except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
             _log.exception("request %s failed", self.request)
             self._refuse(problem.unexpected())
         else:
-            await self._carried(use, judged, pool)
+            await self._carried(use, judged, shape)
 
-    async def _permitted(self) -> tuple[Use, Judged, Pool]:
+    async def _permitted(self) -> tuple[Use, Judged, Shape]:
         listener = self._client.listener
         self.grant = listener.principal
         if self.grant is None or self.known.named is not None:
@@ -123,7 +124,7 @@ class Exchange:
             judged = await self._judged(route, target)
         use = await self._gateway.broker.use(self.grant, judged.access, self.request, judged.index)
         self._gateway.moving(self)
-        return use, judged, self._gateway.pool(route.shape)
+        return use, judged, route.shape
 
     async def _judged(self, route: Route, target: canon.Target) -> Judged:
         self._gateway.broker.check(self.grant or "")  # an ended grant is told so, whatever it covered
@@ -138,11 +139,11 @@ class Exchange:
             route.remember((self.method, self._raw, self.known.block), judged)
         return judged
 
-    async def _carried(self, use: Use, judged: Judged, pool: Pool) -> None:
+    async def _carried(self, use: Use, judged: Judged, shape: Shape) -> None:
         error: RemitError | None = None
         self._use = use
         try:
-            await self._sent(use, judged, pool)
+            await self._sent(use, judged, shape)
         except RemitError as failure:
             error = failure
             self._failed(failure)
@@ -157,15 +158,16 @@ class Exchange:
         decision = "done" if error is None else "failed"
         self._gateway.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
 
-    async def _sent(self, use: Use, judged: Judged, pool: Pool) -> None:
+    async def _sent(self, use: Use, judged: Judged, shape: Shape) -> None:
         """Send on an idle connection or a new one.
 
         A connection that turns out to be closed is replaced once. The upstream may have seen the first request, so the
         second is a use of its own, with its own entry.
         """
+        pool = self._gateway.pool(shape)
         up = pool.take() or await pool.connect()
         try:
-            await self._tried(up, judged, pool)
+            await self._tried(up, judged)
         except StaleError as error:
             if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
                 raise
@@ -173,15 +175,19 @@ class Exchange:
             self._use = await self._gateway.broker.use(
                 use.grant.id, judged.access, f"{self.request}.again", judged.index
             )
-            await self._tried(await pool.connect(), judged, pool)
+            await self._tried(await self._gateway.pool(shape).connect(), judged)
 
-    async def _tried(self, up: Upstream, judged: Judged, pool: Pool) -> None:
-        if self._ended is not None:
+    async def _tried(self, up: Upstream, judged: Judged) -> None:
+        try:
+            if self._ended is not None:
+                raise self._ended
+            self._gateway.check_current(up.pool)
+        except RemitError:
             up.abort()
-            raise self._ended
+            raise
         self._finished = self._gateway.loop.create_future()
         self._up = up
-        fixed = pool.recipe.fixed
+        fixed = up.pool.recipe.fixed
         up.begin(self, b"".join((judged.start, fixed, judged.lines, self._framing(judged), *self._first(judged))))
         await self._finished
 

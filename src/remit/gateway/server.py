@@ -16,7 +16,7 @@ from remit.catalog import Provider
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Grant, Task
-from remit.errors import DeniedError, RemitError, RevokedError, ScopeError
+from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError
 from remit.gateway.client import Channel, Client, Listener, Verifier
 from remit.gateway.exchange import Exchange
 from remit.gateway.inject import Recipe, Shape
@@ -279,8 +279,14 @@ class Gateway:
         return Route(Matcher(grant.scope, name), shape)
 
     def pool(self, shape: Shape) -> Pool:
-        """Return the pool of a resource with the secret it has now."""
+        """Return the pool of a resource with the secret it has now.
+
+        ConflictError when the resource is no longer the one that ``shape`` was compiled from: its secret now may be
+        sealed for another destination.
+        """
         resource = shape.resource
+        if self.broker.resource(resource.name) is not resource:
+            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
         secret = self.broker.secret_of(resource.name) if resource.secret is not None else None
         pool = self._pools.get(resource.name)
         if pool is None or pool.recipe.shape is not shape or pool.recipe.secret is not secret:
@@ -288,6 +294,11 @@ class Gateway:
                 pool.close()
             self._pools[resource.name] = pool = Pool(Recipe(shape, secret), self._tls, lambda: self.now)
         return pool
+
+    def check_current(self, pool: Pool) -> None:
+        """Raise ConflictError if the resource or its secret was changed since the pool was taken."""
+        if self.pool(pool.recipe.shape) is not pool:
+            raise ConflictError("the credential was changed meanwhile, so the request was not sent", help="try again")
 
     # -- what moves ---------------------------------------------------------------------------------------------
 
