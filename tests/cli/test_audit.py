@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from remit.cli.entry import run
+from remit.core.secret import Secret
 from tests.broker.world import OPERATOR
-from tests.sdk.plane import Served
+from tests.sdk.plane import Served, served
 
 Capture = pytest.CaptureFixture[str]
 
@@ -44,9 +45,89 @@ def test_a_log_is_verified_without_a_broker(plane: Served, log: Path, monkeypatc
     assert run(["audit", "verify", str(log), "-c", str(kept), "--key", plane.vkey]) == 0
 
 
-def test_a_log_without_a_key_says_that_no_signature_was_checked(log: Path, capsys: Capture) -> None:
-    assert run(["audit", "verify", str(log)]) == 0
-    assert "no signature was checked" in capsys.readouterr().out
+def test_a_log_without_a_checkpoint_is_consistent_with_itself_only(plane: Served, log: Path, capsys: Capture) -> None:
+    assert run(["audit", "verify", str(log), "--key", plane.vkey, "--json"]) == 1
+    told = capsys.readouterr()
+    shown = json.loads(told.out)
+    assert (shown["verified"], shown["signed"], shown["signed_entries"], shown["checkpoints"]) == (False, False, 0, 0)
+    assert "consistent with themselves only" in told.err
+
+
+def test_a_tampered_log_is_not_verified_for_want_of_a_checkpoint(plane: Served, log: Path, capsys: Capture) -> None:
+    changed(log, '"allow"', '"deny"')
+    assert run(["audit", "verify", str(log), "--key", plane.vkey, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["verified"] is False
+
+
+def test_a_checkpoint_without_a_key_shows_no_signature(plane: Served, log: Path, capsys: Capture) -> None:
+    kept = checkpoint(plane)
+    assert run(["audit", "verify", str(log), "-c", str(kept), "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["signed"] is False
+    assert "no signature was checked" in told.err
+
+
+def test_self_consistency_can_be_accepted_and_is_not_called_verified(log: Path, capsys: Capture) -> None:
+    assert run(["audit", "verify", str(log), "--self-consistent", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verified"] is False
+
+
+def test_entries_after_the_newest_checkpoint_are_not_verified(plane: Served, log: Path, capsys: Capture) -> None:
+    kept, size = checkpoint(plane), len(log.read_text("utf-8").splitlines())
+    run(["open", "later", "-r", "search"])
+    capsys.readouterr()
+    run(["audit", "tail", "--all", "--json"])
+    log.write_text(capsys.readouterr().out, "utf-8")
+    assert run(["audit", "verify", str(log), "-c", str(kept), "--key", plane.vkey, "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["signed_entries"] == size
+    assert f"covers the first {size} only" in told.err
+
+
+def test_an_entry_without_its_end_of_line_is_an_entry(plane: Served, log: Path) -> None:
+    kept = checkpoint(plane)
+    log.write_text(log.read_text("utf-8") + "{", "utf-8")
+    assert run(["audit", "verify", str(log), "-c", str(kept), "--key", plane.vkey]) == 1
+
+
+def test_two_entries_that_changed_places_are_found(plane: Served, log: Path, capsys: Capture) -> None:
+    kept = checkpoint(plane)
+    first, second, *rest = log.read_text("utf-8").splitlines()
+    log.write_text("\n".join([second, first, *rest]) + "\n", "utf-8")
+    assert run(["audit", "verify", str(log), "-c", str(kept), "--key", plane.vkey]) == 1
+    assert "error: audit entry 0" in capsys.readouterr().err
+
+
+def test_the_log_of_another_broker_is_not_what_a_checkpoint_signed(
+    plane: Served, log: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    kept = checkpoint(plane)
+    (tmp_path / "other").mkdir()
+    with served(tmp_path / "other") as other:
+        other.call(other.broker.put_resource(OPERATOR, other.broker.resource("search"), Secret("sk-other")))
+        found = other.call(other.broker.entries(0, 1_000))
+        lines = [entry.leaf.decode() for entry in found]
+    lines += log.read_text("utf-8").splitlines()[len(lines) :]
+    log.write_text("\n".join(lines) + "\n", "utf-8")
+    assert run(["audit", "verify", str(log), "-c", str(kept), "--key", plane.vkey]) == 1
+    assert "are not those a checkpoint was kept of" in capsys.readouterr().err
+
+
+def test_the_verifier_key_is_printed(plane: Served, capsys: Capture) -> None:
+    assert run(["audit", "key"]) == 1
+    state = plane.directory / "state"
+    state.mkdir()
+    (state / "audit.vkey").write_text(plane.vkey + "\n", "ascii")
+    capsys.readouterr()
+    assert run(["audit", "key"]) == 0
+    assert capsys.readouterr().out == plane.vkey + "\n"
+
+
+def test_a_checkpoint_is_printed_as_it_was_signed(plane: Served, log: Path, capsys: Capture) -> None:
+    assert run(["audit", "checkpoint"]) == 0
+    kept = log.with_name("printed")
+    kept.write_text(capsys.readouterr().out, "utf-8")
+    assert run(["audit", "verify", str(log), "-c", str(kept), "--key", plane.vkey]) == 0
 
 
 @pytest.mark.usefixtures("log")

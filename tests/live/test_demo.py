@@ -70,3 +70,4 @@ def test_the_tree_holds_the_orchestrator_and_three_unregistered_agents(shown: di
 def test_the_audit_log_verifies_with_its_signature(shown: dict[str, Any]) -> None:
     assert shown["remit"]["audit"]["verified"] is True
     assert shown["remit"]["audit"]["signed"] is True
+    assert shown["remit"]["audit"]["signed_entries"] == shown["remit"]["audit"]["entries"] > 0

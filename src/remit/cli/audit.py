@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from remit.cli.render import emit, lines, pause, progress, safe, said
 
 if TYPE_CHECKING:
     from remit.core.audit import Checkpoint, Entry
+    from remit.errors import IntegrityError
 
 app = options.group("The audit log, and proofs from it.")
 
@@ -87,36 +89,88 @@ def verify(
         list[Path] | None, typer.Option("--checkpoint", "-c", metavar="FILE", help="A checkpoint kept elsewhere.")
     ] = None,
     key: Key = None,
+    self_consistent: Annotated[
+        bool, typer.Option("--self-consistent", help="Accept entries that no signed checkpoint covers.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """Verify the log: no gap, every entry as it was hashed, every checkpoint extended.
+    """Verify the log: no gap, every entry as it was hashed, every checkpoint extended and its signature checked.
 
-    Given a LOG it needs no broker. What it shows without a checkpoint and a key from elsewhere is only that the log is
-    consistent with itself.
+    Given a LOG it needs no broker, but a checkpoint: anyone can write entries that are consistent with themselves.
+    The log is verified when a signed checkpoint covers its last entry, and no further than the key is trusted.
 
     \b
     Examples:
       remit audit verify
-      remit audit verify log.jsonl -c kept.checkpoint --key "$(cat remit.vkey)"
+      remit audit checkpoint > kept.checkpoint && remit audit key > kept.vkey
+      remit audit verify log.jsonl -c kept.checkpoint --key "$(cat kept.vkey)"
     """
     from remit.core import audit
     from remit.sdk import verbs
 
     texts = [_text(path) for path in checkpoint or ()]
-    if log is None:
-        texts.append(ask(verbs.checkpoint()))
-    keys = key or _own_keys()
-    notes = [_checkpoint(text, keys) for text in texts]
+    newest = ask(verbs.checkpoint()) if log is None else None
+    keys = _given(key) or _own_keys()
+    notes = [_checkpoint(text, keys) for text in [*texts, *([newest] if newest else [])]]
     total = None if log else notes[-1].size
-    entries = _read(log) if log else (_entry(item) for item in _entries(0))
+    entries = _read(log) if log else (_entry(item) for item in islice(_entries(0), total))
     tree = audit.verify(progress(entries, total, "verifying"), notes)
-    shown = {"entries": tree.size, "root": tree.root().hex(), "checkpoints": len(notes), "signed": bool(keys)}
+    signed = max((note.size for note in notes), default=-1) if keys else -1
+    shown = {"entries": tree.size, "root": tree.root().hex(), "checkpoints": len(notes)}
+    shown |= {"signed": signed == tree.size, "signed_entries": max(signed, 0), "verified": signed == tree.size}
     if json:
-        emit({"verified": True, **shown})
-        return
-    lines(shown)
+        emit(shown)
+    else:
+        lines({**shown, "keys": "as given" if key else "of the broker's own state" if keys else "none"})
+    if signed != tree.size and not self_consistent:
+        raise _unproven(tree.size, max(signed, 0), bool(notes), bool(keys))
+
+
+def _unproven(size: int, signed: int, noted: bool, keyed: bool) -> IntegrityError:
+    """Say which entries are consistent with themselves only, and what would show more."""
+    from remit.errors import IntegrityError
+
+    if noted and not keyed:
+        why, help_ = "no signature was checked", "pass --key with one you got from elsewhere (`remit audit key`)"
+    else:
+        why = f"a signed checkpoint covers the first {signed} only" if noted else "there is no checkpoint"
+        help_ = "pass --checkpoint with a newer one (`remit audit checkpoint`)"
+    text = f"the log's {size} entries are consistent with themselves only: {why}"
+    return IntegrityError(text, help=f"{help_}, or --self-consistent to accept that")
+
+
+@app.command("key")
+def key_() -> None:
+    """Print the keys that verify checkpoints (C2SP), one a line. Note them elsewhere when the log begins.
+
+    \b
+    Examples:
+      remit audit key > kept.vkey
+    """
+    from remit.errors import NotFoundError
+
+    keys = _own_keys()
     if not keys:
-        said("no signature was checked, for want of a key: pass --key with one you got from elsewhere")
+        raise NotFoundError("there is no verifier key beside the state", help="a broker writes it when it starts")
+    for line in keys:
+        said(line)
+
+
+@app.command("checkpoint")
+def checkpoint_() -> None:
+    """Print a checkpoint that signs the log as it is now (a C2SP note). Keep it where the operator cannot change it.
+
+    \b
+    Examples:
+      remit audit checkpoint > kept.checkpoint
+    """
+    from remit.sdk import verbs
+
+    typer.echo(ask(verbs.checkpoint()), nl=False)
+
+
+def _given(keys: Sequence[str] | None) -> list[str]:
+    return [line for text in keys or () for line in text.split()]
 
 
 def _own_keys() -> list[str]:
@@ -162,7 +216,8 @@ def _text(path: Path) -> str:
 def _read(path: Path) -> Iterator[Entry]:
     from remit.core.audit import Entry
 
-    for seq, line in enumerate(_text(path).split("\n")[:-1]):
+    text = _text(path)
+    for seq, line in enumerate(text.removesuffix("\n").split("\n") if text else ()):
         yield Entry(seq, line.encode())
 
 
@@ -190,7 +245,7 @@ def prove(
     from remit.sdk import verbs
 
     text = ask(verbs.checkpoint())
-    keys = key or _own_keys()
+    keys = _given(key) or _own_keys()
     note = _checkpoint(text, keys)
     page = ask(verbs.entries(seq, 1))
     if not page or seq >= note.size:
@@ -200,7 +255,11 @@ def prove(
         tree.leaf_hash(leaf(page[0])), seq, note.size, [jose.decode(node) for node in proof], note.root
     )
     if json:
-        emit({"entry": page[0], "checkpoint": text, "proof": proof})
+        emit({"entry": page[0], "checkpoint": text, "proof": proof, "signed": bool(keys)})
         return
     lines({"entry": seq, "size": note.size, "root": note.root.hex(), "hashes": len(proof), "signed": bool(keys)})
-    said("the entry is in the log")
+    said(
+        "the entry is in the log"
+        if keys
+        else "the entry is in the log, by a checkpoint whose signature was not checked"
+    )
