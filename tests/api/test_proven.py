@@ -33,6 +33,7 @@ def test_another_proof_passes_too(other: Proof) -> None:
     replays.note(other, NOW)
 
 
+@pytest.mark.attack("DOS-04")
 def test_a_proof_is_remembered_as_long_as_its_window_and_no_longer() -> None:
     replays = Replays(most=2)
     replays.note(proof(), NOW)
@@ -43,6 +44,7 @@ def test_a_proof_is_remembered_as_long_as_its_window_and_no_longer() -> None:
     replays.note(proof("b", last + 1), last + 1)
 
 
+@pytest.mark.attack("DOS-04")
 def test_when_the_memory_is_full_no_proof_passes() -> None:
     replays = Replays(most=1)
     replays.note(proof(), NOW)

@@ -1,0 +1,87 @@
+"""How long a key stays in the clear in the broker's memory, and who can look there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from remit.demo import house as houses
+from remit.demo.house import House
+from remit.sdk import verbs
+
+CANARY = "rmt-memory-5d41402abc4b2a76b9719d911017c592"
+MOST = 12  # copies; docs/explanation/limits.md publishes this number
+CALL = "import os, urllib.request as u; print(u.urlopen(os.environ['REMIT_URL_API'] + '/v1/x').status)"
+DETAIL = {"type": "http", "resource": "api", "actions": ["GET"], "paths": ["/v1/**"]}
+
+
+class Answer(BaseHTTPRequestHandler):
+    """An upstream that says yes."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def _used(house: House) -> None:
+    """Store a key and use it ten times, each time in a run of its own."""
+    upstream = HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=upstream.serve_forever, daemon=True).start()
+    try:
+        destination = f"http://127.0.0.1:{upstream.server_port}"
+        body = {"kind": "http", "destination": destination, "bound": [DETAIL], "settings": {}, "secret": CANARY}
+        with house.client() as client:
+            client.run(verbs.put_resource("api", body))
+        work = house.folder / "work"
+        work.mkdir()
+        for _ in range(10):
+            command = house.command("run", "--purpose", "use", "-r", "api", "-q", "--", sys.executable, "-c", CALL)
+            done = subprocess.run(command, env=house.environment, cwd=work, capture_output=True, text=True, check=False)
+            assert done.stdout.strip() == "200", done.stderr
+    finally:
+        upstream.shutdown()
+        upstream.server_close()
+
+
+def _copies(pid: int) -> int:
+    """Count the canary in a process's memory; only root can look, since the process is not dumpable."""
+    found = 0
+    with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
+            if place is None:
+                continue
+            start, end = (int(text, 16) for text in place.groups())
+            try:
+                memory.seek(start)
+                found += memory.read(end - start).count(CANARY.encode())
+            except OSError:  # a mapping that cannot be read, such as the kernel's own
+                continue
+    return found
+
+
+@pytest.mark.attack("STO-06")
+@pytest.mark.live
+def test_the_broker_keeps_few_copies_of_a_key_and_nobody_of_its_own_user_can_look(tmp_path: Path) -> None:
+    with houses.broker(tmp_path) as house:
+        _used(house)
+        pid = house.process.pid
+        if os.geteuid() == 0:
+            assert 1 <= _copies(pid) <= MOST
+            assert Path(f"/proc/{pid}").stat().st_uid == 0
+        else:
+            with pytest.raises(PermissionError):
+                Path(f"/proc/{pid}/mem").open("rb")
+        written = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert all(CANARY.encode() not in path.read_bytes() for path in written)
