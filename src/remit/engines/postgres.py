@@ -25,6 +25,7 @@ from remit.engines.postgres_bundle import drop_idle, lower
 from remit.engines.postgres_lane import Lane, Order
 from remit.engines.postgres_link import Link, target
 from remit.engines.postgres_makers import drop_empty
+from remit.engines.postgres_reserve import Reserve
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
 from remit.ports import Finding, Issued, Resource
 
@@ -52,6 +53,7 @@ class PostgresEngine:
         self._target = target(resource)
         self._random = random
         self._link = Link(self._target, secret, clock)
+        self._reserve = Reserve(self._link)
         self._lane = Lane(self._link, clock, random)
 
     def plan(self, detail: Detail, lease_id: str, issue_by: datetime) -> Plan:
@@ -66,6 +68,7 @@ class PostgresEngine:
         """Create the role; EngineError when it may exist or not, EngineRefusedError when asking again is no use."""
         self._check(plan)
         password = scram.password(self._random)
+        await self._reserve.hold()  # no lease without the means to end it
         verifier = scram.verifier(password, self._random(scram.SALT_BYTES))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
@@ -87,7 +90,8 @@ class PostgresEngine:
 
     async def revoke_many(self, plans: Sequence[Plan]) -> frozenset[str]:
         """End many leases at once: one transaction, then their sessions."""
-        return await postgres_close.close(self._link, [plan.name for plan in plans if self._ours(plan)])
+        ours = [plan.name for plan in plans if self._ours(plan)]
+        return await postgres_close.close(self._link, self._reserve, ours)
 
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
         """Drop revoked roles and what they own, then the bundles and makers that became idle."""
@@ -107,6 +111,7 @@ class PostgresEngine:
     async def close(self) -> None:
         """Let go of all connections."""
         await self._lane.close()
+        await self._reserve.close()
         await self._link.close()
 
     def _ours(self, plan: Plan) -> bool:

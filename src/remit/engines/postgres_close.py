@@ -4,6 +4,8 @@ Rules:
 
 - Shut: NOLOGIN, PASSWORD NULL, out of the bundle, in one transaction for all, or for halves of them when that fails. A
   role may change itself (its password), and so hold its row: then its sessions are kept out while it is shut.
+- A lease that fills the server (its memory for locks, its connections) makes any step fail: then too its sessions are
+  kept out, from a reserve (``postgres_reserve``), while the step is tried again.
 - Put out: sessions are found by the role's oid and terminated until there are none. A backend that had passed its check
   when we committed has no user to be seen by yet; it is waited out, by its transaction in ``pg_locks``.
 - Tidy up: DROP ROLE in bulk; a role that owns something is taken apart by itself, in each database (DROP OWNED), and
@@ -22,6 +24,7 @@ from functools import partial
 from typing import TypeVar
 
 from remit.engines.postgres_link import DRIVER_ERRORS, Connection, Link, names, quoted, refused, wrapped
+from remit.engines.postgres_reserve import Reserve
 from remit.errors import EngineError, EngineRefusedError
 
 T = TypeVar("T")
@@ -79,16 +82,22 @@ class Role:
     bundles: tuple[str, ...]
 
 
-async def close(link: Link, wanted: Sequence[str]) -> frozenset[str]:
+async def close(link: Link, reserve: Reserve, wanted: Sequence[str]) -> frozenset[str]:
     """End the authority of the roles ``wanted``; return those that have none left and no session."""
-    shut = await _shut(link, wanted)
+    shut = await _shut(link, reserve, wanted)
+    inside = await _insisting(reserve, wanted, partial(_empty, link, wanted))
+    return frozenset(name for name in wanted if name in shut) - inside
+
+
+async def _empty(link: Link, wanted: Sequence[str]) -> frozenset[str]:
+    """Put out the sessions of roles, and roll back what they prepared; return those that may have a session."""
     async with link.session() as connection:
         left = await _find(connection, wanted)
     inside = await _put_out(link, [role.oid for role in left])
     async with link.session() as connection:
         prepared = await connection.fetch(_PREPARED, [role.name for role in left])
     await _roll_back(link, {role.name: role for role in left}, [(p["database"], p["role"], p["sql"]) for p in prepared])
-    return frozenset(name for name in wanted if name in shut) - {role.name for role in left if role.oid in inside}
+    return frozenset(role.name for role in left if role.oid in inside)
 
 
 async def extend(link: Link, name: str, expires_at: datetime) -> None:
@@ -141,7 +150,7 @@ async def _find(connection: Connection, wanted: Collection[str]) -> list[Role]:
     return [Role(r["oid"], r["rolname"], r["rolcanlogin"], r["maker"] or "", tuple(r["bundles"])) for r in rows]
 
 
-async def _shut(link: Link, wanted: Sequence[str]) -> frozenset[str]:
+async def _shut(link: Link, reserve: Reserve, wanted: Sequence[str]) -> frozenset[str]:
     """Shut all roles at once; if that fails, as many at once as may be. Return those that are shut or absent."""
 
     async def shut(some: Sequence[str]) -> None:
@@ -152,27 +161,56 @@ async def _shut(link: Link, wanted: Sequence[str]) -> frozenset[str]:
     except EngineError as error:
         if not refused(error):
             raise
-        async with link.alone, _kept_out(link, wanted):
+        async with _kept_out(reserve, wanted):
+            await _leave_first(link, wanted)
             resisting = await _halving(shut, wanted)
             for _ in range(RESISTANCE):
+                if not resisting:
+                    break
+                await asyncio.sleep(POLL_SECONDS[1])
                 resisting = [name for name in resisting if await _halving(shut, [name])]
         return frozenset(wanted) - set(resisting)
     return frozenset(wanted)
 
 
+async def _insisting(reserve: Reserve, wanted: Sequence[str], work: Callable[[], Awaitable[T]]) -> T:
+    """Do ``work``; when the server refuses, again and again while the sessions of the roles are kept out."""
+    try:
+        return await work()
+    except EngineError as error:
+        if not refused(error):
+            raise
+    async with _kept_out(reserve, wanted):
+        for _ in range(RESISTANCE):
+            await asyncio.sleep(POLL_SECONDS[1])
+            try:
+                return await work()
+            except EngineError as error:
+                if not refused(error):
+                    raise
+        return await work()
+
+
 @asynccontextmanager
-async def _kept_out(link: Link, wanted: Sequence[str]) -> AsyncIterator[None]:
-    """Take roles out of their bundles, and terminate their sessions as they come: one of them is changing its role."""
-    async with link.session() as watching:
-        roles = await _find(watching, wanted)
+async def _kept_out(reserve: Reserve, wanted: Sequence[str]) -> AsyncIterator[None]:
+    """Terminate the sessions of roles as they come; afterwards fill the reserve again, or leave that to the next."""
+    done = asyncio.Event()
+    watch = asyncio.create_task(_keep_out(reserve, wanted, done))
+    try:
+        yield
+    finally:
+        done.set()
+        await watch
+        with suppress(EngineError):
+            await reserve.hold()
+
+
+async def _leave_first(link: Link, wanted: Sequence[str]) -> None:
+    """Take roles out of their bundles, if that can be: one of them may be holding its row, and shutting needs it."""
+    with suppress(EngineError):
+        async with link.session() as connection:
+            roles = await _find(connection, wanted)
         await _halving(partial(_leave_all, link), roles)
-        done = asyncio.Event()
-        watch = asyncio.create_task(_keep_out(watching, [role.oid for role in roles], done))
-        try:
-            yield
-        finally:
-            done.set()
-            await watch
 
 
 async def _halving(work: Callable[[Sequence[T]], Awaitable[object]], items: Sequence[T]) -> list[T]:
@@ -191,10 +229,11 @@ async def _halving(work: Callable[[Sequence[T]], Awaitable[object]], items: Sequ
     return []
 
 
-async def _keep_out(connection: Connection, oids: Sequence[int], done: asyncio.Event) -> None:
+async def _keep_out(reserve: Reserve, wanted: Sequence[str], done: asyncio.Event) -> None:
     """Terminate the sessions of roles as they come, until ``done``."""
     while not done.is_set():
-        await connection.fetch(_TERMINATE, list(oids))
+        with suppress(EngineError):
+            await reserve.put_out(wanted)
         await asyncio.sleep(POLL_SECONDS[0])
 
 

@@ -37,6 +37,7 @@ _REFUSED = frozenset({"42501", "0LP01", "42P01", "42703", "3F000", "28P01", "280
 # What others did at the same time: "tuple concurrently updated" is XX000, as bugs are; made by two, it is 23505.
 CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03", "42710", "23505"})
 _GONE = ("08", "57P", "53")  # classes of errors that say nothing about the statement: connection, shutdown, resources
+_CROWDED = frozenset({"53200", "53300"})  # no memory for a lock, no connection left: a lease can bring that about
 
 Connection: TypeAlias = asyncpg.Connection
 Record: TypeAlias = asyncpg.Record
@@ -84,9 +85,9 @@ def code(error: BaseException | None) -> str:
 
 
 def refused(error: EngineError) -> bool:
-    """Whether the database did answer, and its answer was about what it was told to do."""
+    """Whether the database did answer, about what it was told to do or about what leases may have used up."""
     state = code(error.__cause__)
-    return bool(state) and not state.startswith(_GONE)
+    return state in _CROWDED or (bool(state) and not state.startswith(_GONE))
 
 
 def wrapped(error: BaseException) -> EngineError:
@@ -129,7 +130,6 @@ class Link:
         self.target = place
         self._secret = secret
         self._clock = clock
-        self.alone = asyncio.Lock()  # for work that needs two connections at a time: else the last ones could wait
         self._free = asyncio.LifoQueue[Connection | None]()
         for _ in range(POOL):
             self._free.put_nowait(None)
@@ -169,11 +169,19 @@ class Link:
             yield held
             keep = held
         except DRIVER_ERRORS as error:
+            keep = held if self.survives(held, error) else None
             raise wrapped(error) from error
         finally:
             if held is not None and keep is None and not held.is_closed():
                 held.terminate()
             self._free.put_nowait(keep)
+
+    @staticmethod
+    def survives(connection: Connection | None, error: BaseException) -> bool:
+        """Whether a connection can be used after ``error``: the server may have no place for a new one."""
+        if connection is None or connection.is_closed() or connection.is_in_transaction():
+            return False
+        return bool(code(error)) and not code(error).startswith(("08", "57P"))
 
     async def transaction(self, script: Callable[[Connection], Awaitable[T]], attempts: int = ATTEMPTS) -> T:
         """Run ``script`` in a transaction; again, so many times, when others changed the same rows at the same time."""
