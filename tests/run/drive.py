@@ -25,6 +25,7 @@ def main() -> int:
         binds=tuple(Bind(PurePosixPath(path), writable) for path, writable in told.get("binds", [])),
         env=tuple(told.get("env", ())),
         hidden=tuple(map(Path, told.get("hidden", ()))),
+        apart=tuple(map(Path, told.get("apart", ()))),
         host_net=told.get("host_net", False),
         unsandboxed=told.get("unsandboxed", False),
         quiet=told.get("quiet", False),

@@ -19,10 +19,16 @@ def test_a_template_is_not(tmp_path: Path, name: str) -> None:
     assert list(credentials.in_project(tmp_path)) == []
 
 
-def test_a_folder_or_a_link_of_that_name_is_not(tmp_path: Path) -> None:
+def test_a_folder_or_a_link_to_nothing_of_that_name_is_not(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     (tmp_path / ".netrc").symlink_to(tmp_path / "elsewhere")
     assert list(credentials.in_project(tmp_path)) == []
+
+
+def test_for_a_link_the_file_is_found_that_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_text("KEY=1")
+    (tmp_path / ".env").symlink_to("keys.txt")
+    assert list(credentials.in_project(tmp_path)) == [tmp_path / "keys.txt"]
 
 
 def test_what_is_in_a_home_is_found_where_custom_has_it(tmp_path: Path) -> None:

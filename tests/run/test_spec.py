@@ -22,6 +22,7 @@ OPERATOR = {
     "PYTHONPATH": "/p/evil",
     "SSH_AUTH_SOCK": "/p/agent",
 }
+EMPTY = "holds credentials and is empty in this run, until that file is replaced"
 SPEC = LaunchSpec(("true",), Path("/run/user/1000/remit/launch.sock"), {"grant": "grt_1"}, Path("/p"), OPERATOR)
 
 
@@ -89,7 +90,7 @@ def test_a_run_without_a_sandbox_says_both() -> None:
 def test_writable_folders_and_masked_files_are_named() -> None:
     binds = (Bind(PurePosixPath("/data"), writable=True), Bind(PurePosixPath("/more")))
     said = render_exposure(replace(SPEC, binds=binds, masked=(Path("/p/.env"),)))
-    assert said == ["note: the command can write to /data", "note: /p/.env holds credentials and is empty in this run"]
+    assert said == ["note: the command can write to /data", f"note: /p/.env {EMPTY}"]
 
 
 def test_files_that_stay_readable_are_named_as_such() -> None:

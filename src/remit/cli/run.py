@@ -127,11 +127,20 @@ def _launch(
         binds=tuple(_bind(text) for text in bind),
         env=tuple(env),
         hidden=() if inside else (where.state, where.runtime, where.config.parent),
+        apart=() if inside else _apart(),
         host_net=host_net,
         unsandboxed=unsandboxed,
         quiet=quiet,
     )
     return launcher.main(spec)
+
+
+def _apart() -> tuple[Path, ...]:
+    """Return the files of remit that the configuration has in places of their own."""
+    from remit.compose.settings import load
+
+    settings = load(os.environ)
+    return tuple(path for path in (settings.kek, settings.witness) if path is not None)
 
 
 def _bind(text: str) -> Any:

@@ -27,11 +27,11 @@ TEMPLATES = (".example", ".sample", ".template", ".dist", ".tmpl")
 
 
 def in_project(folder: Path) -> Iterator[Path]:
-    """Yield the credential files directly in a working directory, by name; links are left to where they lead."""
+    """Yield the credential files directly in a working directory, by name; for a link the file that it leads to."""
     for pattern in PROJECT:
         for path in sorted(folder.glob(pattern)):
-            if path.is_file() and not path.is_symlink() and not path.name.endswith(TEMPLATES):
-                yield path
+            if path.is_file() and not path.name.endswith(TEMPLATES):
+                yield path.resolve()
 
 
 def in_home(home: Path) -> Iterator[Path]:

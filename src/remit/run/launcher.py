@@ -23,7 +23,7 @@ from types import FrameType
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.run import credentials, handover, sandbox
 from remit.run.handover import Message
-from remit.run.machine import Started, started
+from remit.run.machine import Started, gaps, started
 from remit.run.spec import LaunchSpec, base_environment, complete, render_exposure
 from remit.run.terminal import Terminal
 
@@ -45,7 +45,7 @@ def main(spec: LaunchSpec) -> int:
     harden()
     _check(spec)
     spec = replace(spec, masked=_masked(spec))
-    for line in () if spec.quiet else render_exposure(spec):
+    for line in () if spec.quiet else (*render_exposure(spec), *gaps(spec, os.uname().machine)):
         _say(line)
     with _connect(spec.socket) as broker, started(spec) as running, _folder(spec) as folder:
         return _Run(spec, broker, running).follow(folder)
@@ -69,8 +69,10 @@ def _check(spec: LaunchSpec) -> None:
 
 def _masked(spec: LaunchSpec) -> tuple[Path, ...]:
     """Return the credential files that the working directory would show; without a sandbox, all that stay readable."""
-    named = {Path(bind.path) for bind in spec.binds}
-    found = [path for path in credentials.in_project(spec.cwd.resolve()) if path not in named]
+    named = [Path(bind.path).resolve() for bind in spec.binds]
+    tops = [Path("/")] if spec.unsandboxed else [spec.cwd.resolve(), *named]
+    there = dict.fromkeys(path for path in credentials.in_project(spec.cwd.resolve()) if path not in named)
+    found = [path for path in there if any(path.is_relative_to(top) for top in tops)]
     return (*spec.masked, *found, *(credentials.in_home(spec.home) if spec.unsandboxed else ()))
 
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +21,7 @@ from remit.run.spec import LaunchSpec, base_environment
 
 INSIDE = Path(__file__).with_name("inside.py")
 MAX_COMPLAINT = 4_096  # bytes of bubblewrap's own words
+MAX_LINKS = 40  # as many as the kernel follows
 HELP = (
     "user namespaces must be allowed to unprivileged users (sysctl kernel.unprivileged_userns_clone, "
     "user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns); "
@@ -52,15 +53,35 @@ def interpreter() -> Path:
     return Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
 
 
-def facts(socket_folder: Path) -> sandbox.Machine:
-    """Read what the sandbox must know of this machine; ``socket_folder`` is where the broker's sockets are."""
+def facts(socket_folder: Path, writable: Sequence[PurePosixPath] = ()) -> sandbox.Machine:
+    """Read what the sandbox must know of this machine; ``socket_folder`` is where the broker's sockets are.
+
+    Folders that Python imports from are part of the interpreter when they lie in one of the ``writable`` ones.
+    """
     links = {folder: str(Path(folder).readlink()) for folder in sandbox.SYSTEM if Path(folder).is_symlink()}
-    source = Path(remit.__file__).parent
-    needed = (Path(sys.base_prefix), Path(sys.prefix), Path(sys.exec_prefix), source)
+    needed = _programs()
     kept = {path.resolve() for path in needed} | {path.absolute() for path in needed}
+    imported = (Path(entry).resolve() for entry in sys.path if Path(entry).is_dir())
+    kept |= {path for path in imported if _inside(path, writable)}
     seen = [path for path in sorted(kept) if not path.is_relative_to("/usr") and len(path.parts) > 1]
     nested = socket_folder == Path(sandbox.RUN) and " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
     return sandbox.Machine(os.getuid(), os.getgid(), links, nested, tuple(map(_pure, seen)))
+
+
+def _programs() -> tuple[Path, ...]:
+    """Return the interpreter's folders and the one that remit is imported from, where its neighbours are found, too."""
+    return (Path(sys.base_prefix), Path(sys.prefix), Path(sys.exec_prefix), Path(remit.__file__).parents[1])
+
+
+def _inside(path: Path, folders: Iterable[PurePosixPath]) -> bool:
+    return any(Path(folder) in path.parents for folder in folders)
+
+
+def gaps(spec: LaunchSpec, machine: str) -> list[str]:
+    """Return the lines that say what a sandbox lacks on this kind of machine."""
+    if spec.unsandboxed or seccomp.program(machine) is not None:
+        return []
+    return [f"warning: no system call filter for {machine}: your kernel keyrings and vsock are within the run's reach"]
 
 
 @contextlib.contextmanager
@@ -93,25 +114,70 @@ def _spawn(spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitSta
     passwd, group, hosts, *program = files
     blanks = [passed.enter_context(_memory(b"")) for _ in spec.masked]
     given = sandbox.Descriptors(passwd, group, hosts, program[0] if program else None, tuple(blanks))
-    options = sandbox.arguments(facts(spec.socket.parent), room(spec), given)
+    seen = room(spec)
+    known = facts(spec.socket.parent, [bind.path for bind in seen.shown if bind.writable])
+    options = sandbox.arguments(known, seen, given)
     listed = passed.enter_context(_memory("\0".join(options).encode() + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
     return _popen(command, (channel, listed, *files, *blanks), says, Path("/"))
 
 
 def room(spec: LaunchSpec) -> sandbox.Room:
-    """Return what a run is to see, with every path as the kernel knows it."""
-    binds = tuple(sandbox.Bind(_pure(Path(bind.path).absolute()), bind.writable) for bind in spec.binds)
-    own = {spec.socket.parent.resolve(), *(path.resolve() for path in spec.hidden)}
-    hidden = tuple(_pure(path) for path in sorted(own) if path.exists())
+    """Return what a run is to see, with every path as the kernel knows it.
+
+    Hidden folders that are not there yet are made where a run would see them: a cover needs a place.
+    """
+    binds = tuple(sandbox.Bind(_pure(Path(bind.path).resolve()), bind.writable) for bind in spec.binds)
+    own = (spec.socket.parent, *spec.hidden)
+    cwd = _pure(spec.cwd.resolve())
+    hidden = sorted({path.resolve() for path in own})
+    for path in hidden:
+        if not path.exists() and _inside(path, (cwd, *(bind.path for bind in binds))):
+            _make(path)
+    followed = (*own, *spec.apart, *_programs(), Path(sys.executable))
     return sandbox.Room(
-        cwd=_pure(spec.cwd.resolve()),
+        cwd=cwd,
         home=_pure(spec.home),
         binds=binds,
-        hidden=hidden,
+        hidden=tuple(_pure(path) for path in hidden if path.exists()),
         masked=tuple(_pure(path) for path in spec.masked),
         host_net=spec.host_net,
+        apart=tuple(_pure(path.resolve()) for path in spec.apart),
+        signs=tuple(sorted({_pure(link) for path in followed for link in _links(path)})),
+        aliases=_aliases(spec.binds),
     )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise UnavailableError(
+            f"`{folder}` belongs to remit, is in what the run sees, and cannot be made: {error.strerror}",
+            help="start the run in another folder",
+        ) from error
+
+
+def _aliases(binds: Iterable[sandbox.Bind]) -> tuple[tuple[PurePosixPath, PurePosixPath], ...]:
+    named = [Path(os.path.normpath(Path(bind.path).absolute())) for bind in binds]
+    return tuple((_pure(path), _pure(path.resolve())) for path in named if path.resolve() != path)
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """Yield the symbolic links that the kernel follows on the way to a path."""
+    at, todo, budget = Path("/"), list(reversed(path.absolute().parts[1:])), MAX_LINKS
+    while todo and budget:
+        step = at / todo.pop()
+        if step.name == "..":
+            at = at.parent
+        elif not step.is_symlink():
+            at = step
+        else:
+            yield step
+            budget -= 1
+            target = step.readlink()
+            at = Path("/") if target.is_absolute() else at
+            todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
 
 
 def _files(spec: LaunchSpec) -> list[bytes]:

@@ -3,12 +3,13 @@
 What a run sees: the system read-only, a few files of /etc that hold no secret, its working directory, what was bound by
 name, and the interpreter that runs remit. HOME, /tmp and /run are empty. What was hidden stays hidden whatever else is
 bound, and the interpreter stays read-only even inside the working directory: what an agent writes there must not run
-with its operator's authority the next time.
+with its operator's authority the next time. A mount point cannot be renamed, but a folder that contains one can; so
+every folder between a writable bind and what lies protected in it is bound onto itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath as Path
 
@@ -49,7 +50,12 @@ ETC = (
 )
 ETC_HOST_NET = ("hosts", "resolv.conf")  # needed only to reach what a network of one's own cannot reach
 PROC = ("acpi", "bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger", "tty")
+ELSEWHERE = "start the run in another folder, one that holds the project alone"
 RUN = "/run/remit"  # where a run's own sockets are
+PROGRAMS = (
+    *("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec"),
+    *("/usr/local/bin", "/usr/local/sbin", "/usr/local/lib"),
+)  # what everybody runs: writable in no run, not even as root
 UNPRIVILEGED = 1000  # root appears as this uid in a run: uid 0 could not be mapped again in a nested run
 
 
@@ -77,7 +83,11 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What one run is to see. ``hidden`` folders and ``masked`` files are covered, whatever else is bound."""
+    """What one run is to see. ``hidden`` folders and ``masked`` files are covered, whatever else is bound.
+
+    ``apart`` are files that no bind may contain: their owner replaces them, which would take a cover away.
+    ``signs`` are the symbolic links by which remit finds what is its own, ``aliases`` those by which binds were named.
+    """
 
     cwd: Path
     home: Path
@@ -85,6 +95,14 @@ class Room:
     hidden: tuple[Path, ...] = ()
     masked: tuple[Path, ...] = ()
     host_net: bool = False
+    apart: tuple[Path, ...] = ()
+    signs: tuple[Path, ...] = ()
+    aliases: tuple[tuple[Path, Path], ...] = ()  # each link with where it leads
+
+    @property
+    def shown(self) -> tuple[Bind, ...]:
+        """The working directory and what was bound by name."""
+        return (Bind(self.cwd, writable=True), *self.binds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +116,59 @@ class Descriptors:
     blanks: tuple[int, ...] = ()  # an empty one for each masked file
 
 
-def check(room: Room) -> None:
-    """Raise InvalidRequestError when what is to be seen would show what must not be."""
+def check(machine: Machine, room: Room) -> None:
+    """Raise InvalidRequestError when a run would see, or could change, what belongs to remit or to everybody."""
     for bind in room.binds:
         if not bind.path.is_absolute() or ".." in bind.path.parts:
             raise InvalidRequestError(f"`{bind.path}` must be an absolute path")
-        if any(bind.path == hidden or hidden in bind.path.parents for hidden in room.hidden):
+        if any(_within(bind.path, hidden) for hidden in room.hidden):
             raise InvalidRequestError(f"`{bind.path}` belongs to remit and is in no run")
-    if room.cwd == room.home or room.cwd in room.home.parents:
+    if _within(room.home, room.cwd):
         raise InvalidRequestError(
             f"the working directory `{room.cwd}` would show the run your whole home",
             help="start it in the folder of a project, or name what it needs with --bind",
         )
-    if any(room.cwd == hidden or hidden in room.cwd.parents for hidden in room.hidden):
+    if any(_within(room.cwd, hidden) for hidden in room.hidden):
         raise InvalidRequestError(f"the working directory `{room.cwd}` belongs to remit and is in no run")
+    _check_programs(machine, room)
+    _check_own(machine, room)
+
+
+def _check_programs(machine: Machine, room: Room) -> None:
+    system = [Path(folder) for folder in PROGRAMS]
+    for path in (bind.path for bind in room.shown if bind.writable):
+        if any(_within(path, program) for program in (*machine.interpreter, *system)):
+            raise InvalidRequestError(f"`{path}` holds programs that run outside, too", help=ELSEWHERE)
+        if any(_within(folder, path) for folder in (*system, Path("/etc"))):
+            raise InvalidRequestError(f"`{path}` contains the system's own files", help=ELSEWHERE)
+
+
+def _check_own(machine: Machine, room: Room) -> None:
+    for path in room.apart:
+        if any(_within(path, bind.path) for bind in _mounts(machine, room)):
+            raise InvalidRequestError(
+                f"`{path}` belongs to remit and would be in the run",
+                help="keep the key and the witness in a folder that no run sees, or start this run in another folder",
+            )
+    for sign in room.signs:
+        around = _around(sign, _mounts(machine, room))
+        if around is not None and around.writable:
+            raise InvalidRequestError(f"remit follows the link `{sign}`, which the run could replace", help=ELSEWHERE)
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return path == folder or folder in path.parents
+
+
+def _around(path: Path, mounts: Sequence[Bind]) -> Bind | None:
+    """Return the bind that shows a path: the innermost, of several of the same folder the last."""
+    found = [bind for bind in mounts if _within(path, bind.path)]
+    return found[-1] if found else None
 
 
 def arguments(machine: Machine, room: Room, given: Descriptors) -> list[str]:
     """Return bubblewrap's options for a room, or raise InvalidRequestError."""
-    check(room)
+    check(machine, room)
     return [
         *_namespaces(machine, room.host_net),
         *_system(machine),
@@ -125,7 +177,8 @@ def arguments(machine: Machine, room: Room, given: Descriptors) -> list[str]:
         *("--dev", "/dev"),
         *_empty(room.home),
         *_binds(machine, room),
-        *_covers(room, given.blanks),
+        *_covers(machine, room, given.blanks),
+        *_aliases(machine, room),
         *("--remount-ro", "/", "--chdir", str(room.cwd)),
         *(("--seccomp", str(given.seccomp)) if given.seccomp is not None else ()),
     ]
@@ -194,22 +247,44 @@ def _empty(home: Path) -> Sequence[str]:
     return (*options, "--perms", "0700", "--dir", RUN)
 
 
-def _binds(machine: Machine, room: Room) -> Sequence[str]:
+def _mounts(machine: Machine, room: Room) -> list[Bind]:
     """Order binds from the outside in, so that a folder does not cover what was bound inside it."""
-    program = [Bind(path) for path in machine.interpreter]
-    wanted = [Bind(room.cwd, writable=True), *room.binds, *program]
-    ordered = sorted(wanted, key=lambda bind: len(bind.path.parts))
+    wanted = [*room.shown, *(Bind(path) for path in machine.interpreter)]
+    return sorted(wanted, key=lambda bind: len(bind.path.parts))
+
+
+def _binds(machine: Machine, room: Room) -> Sequence[str]:
+    mounts = _mounts(machine, room)
+    held = {Bind(path, writable=True) for path in _held(machine, room, mounts)}
+    ordered = sorted([*mounts, *held], key=lambda bind: (len(bind.path.parts), str(bind.path)))
     return [option for bind in ordered for option in _bind(bind)]
+
+
+def _held(machine: Machine, room: Room, mounts: Sequence[Bind]) -> Iterator[Path]:
+    """Yield the folders that must be mount points, so that what is protected inside cannot be moved with them."""
+    for path in (*machine.interpreter, *room.hidden, *room.masked):
+        for level in path.parents:
+            around = _around(level, mounts)
+            if around is not None and around.writable and around.path != level:
+                yield level
 
 
 def _bind(bind: Bind) -> Sequence[str]:
     return ("--bind" if bind.writable else "--ro-bind", str(bind.path), str(bind.path))
 
 
-def _covers(room: Room, blanks: Sequence[int]) -> Sequence[str]:
-    shown = [room.cwd, *(bind.path for bind in room.binds)]
+def _covers(machine: Machine, room: Room, blanks: Sequence[int]) -> Sequence[str]:
+    system = [Path(folder) for folder in SYSTEM]
+    shown = [*system, *(bind.path for bind in _mounts(machine, room))]
     folders = [path for path in room.hidden if any(top in path.parents for top in shown)]
     over = [option for path in folders for option in ("--perms", "0500", "--tmpfs", str(path))]
     pairs = zip(blanks, room.masked, strict=True)
     blank = [option for number, path in pairs for option in ("--ro-bind-data", str(number), str(path))]
     return (*over, *blank)
+
+
+def _aliases(machine: Machine, room: Room) -> Sequence[str]:
+    """Make the links by which binds were named, where no folder that is shown has them already."""
+    tops = [*map(Path, SYSTEM), *(bind.path for bind in _mounts(machine, room))]
+    absent = [pair for pair in room.aliases if not any(_within(pair[0], top) for top in tops)]
+    return [option for link, target in absent for option in ("--symlink", str(target), str(link))]

@@ -22,7 +22,8 @@ class LaunchSpec:
     "authorization_details"}}``, ``{"delegate": {"parent"?, "authorization_details", "ttl"?, "depth", "fan_out",
     "exercise", "label"}}`` (``parent`` defaults to the channel's own grant) and ``{"grant": "grt_…"}``.
     ``socket`` is the broker's launch.sock, inside a run the run's own. ``environ`` is the caller's environment,
-    ``env`` holds the ``--env`` options, NAME or NAME=VALUE. ``hidden`` are folders that no run may see.
+    ``env`` holds the ``--env`` options, NAME or NAME=VALUE. ``hidden`` are folders that no run may see, ``apart`` files
+    of remit's own elsewhere, which no folder of a run may contain.
     """
 
     command: tuple[str, ...]
@@ -36,6 +37,7 @@ class LaunchSpec:
     host_net: bool = False
     unsandboxed: bool = False
     quiet: bool = False
+    apart: tuple[Path, ...] = ()
     masked: tuple[Path, ...] = ()  # credential files; the launcher adds those that it finds
 
     @property
@@ -98,6 +100,7 @@ def render_exposure(spec: LaunchSpec) -> list[str]:
             "warning: every local process, of any user, can use this run's gateway and database ports",
         ]
     lines += [f"note: the command can write to {bind.path}" for bind in spec.binds if bind.writable]
-    said = "warning: it can read {}" if spec.unsandboxed else "note: {} holds credentials and is empty in this run"
+    empty = "note: {} holds credentials and is empty in this run, until that file is replaced"
+    said = "warning: it can read {}" if spec.unsandboxed else empty
     lines += [said.format(path) for path in spec.masked]
     return lines
