@@ -13,6 +13,7 @@ from remit.core import jose, tree
 from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpoint
 from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError
+from remit.ports import Finding
 from tests.api.plane import NOTE, Agent, Plane, _unix, opening, play
 from tests.broker.world import OPERATOR, TABLE
 
@@ -134,6 +135,30 @@ def test_a_resource_is_put_shown_listed_and_removed(tmp_path: Path) -> None:
         assert "k3y-of-mail" not in listed.text + put.text
         assert (await plane.control.delete("/v1/resources/mail")).status_code == 204
         assert (await plane.control.get("/v1/resources/mail")).status_code == 404
+
+    play(tmp_path, scene)
+
+
+def test_checking_a_resource_changes_neither_it_nor_the_log(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        before = (await plane.control.get("/v1/resources/warehouse")).json()
+        size = await plane.broker.size()
+        plane.world.target.findings = [Finding("login-superuser", "the login is a superuser", acceptable=False)]
+        told = (await plane.control.post("/v1/resources/warehouse/check")).json()
+        assert told["findings"] == [
+            {"name": "login-superuser", "text": "the login is a superuser", "acceptable": False}
+        ]
+        assert told["contacted"] is True
+        assert (await plane.control.get("/v1/resources/warehouse")).json() == before
+        assert await plane.broker.size() == size
+
+    play(tmp_path, scene)
+
+
+def test_an_agent_may_not_check_a_resource(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        _, channel = await channel_of(plane)
+        assert (await channel.post("/v1/resources/warehouse/check")).status_code == 403
 
     play(tmp_path, scene)
 

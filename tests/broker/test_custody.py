@@ -10,7 +10,7 @@ import pytest
 from remit.broker.custody import Custody
 from remit.core.secret import Secret
 from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFoundError
-from remit.ports import Engine, PutSecret, Resource, SealedSecret
+from remit.ports import Engine, Finding, PutSecret, Resource, SealedSecret
 from remit.stores.memory import MemoryStore
 from tests.broker.world import (
     SEARCH,
@@ -155,6 +155,27 @@ def test_an_engine_without_inspection_or_connections_is_fine(world: World) -> No
         await store(world, kept, warehouse(), Secret("pw"))
         await kept.engine("warehouse", "postgres")
         await kept.close()
+
+    run(body())
+
+
+def test_looking_at_a_resource_tells_what_is_wrong_now_but_not_what_was_accepted(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, warehouse(accept=["public-temp"]), Secret("pw"))
+        superuser = Finding("login-superuser", "the login is a superuser", acceptable=False)
+        world.target.findings = [Finding("public-temp", "everybody may", acceptable=True), superuser]
+        assert await kept.findings("warehouse") == [superuser]
+
+    run(body())
+
+
+def test_looking_at_a_resource_without_an_engine_contacts_nothing(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, search())
+        world.target.findings = [Finding("login-superuser", "the login is a superuser", acceptable=False)]
+        assert list(await kept.findings("search")) == []
 
     run(body())
 

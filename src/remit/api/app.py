@@ -89,6 +89,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         Row("GET", "/v1/resources/{resource}", Who.OPERATOR, v1.resource),
         Row("PUT", "/v1/resources/{resource}", Who.OPERATOR, v1.put_resource),
         Row("DELETE", "/v1/resources/{resource}", Who.OPERATOR, v1.delete_resource),
+        Row("POST", "/v1/resources/{resource}/check", Who.OPERATOR, v1.check_resource),
         Row("PUT", "/v1/secrets/{secret}", Who.OPERATOR, v1.put_secret),
         Row("GET", "/v1/audit", Who.OPERATOR, log.entries, audit.ENTRIES),
         Row("GET", "/v1/audit/checkpoint", Who.OPERATOR, log.checkpoint),

@@ -109,6 +109,15 @@ class V1:
         await self._broker.put_resource(operator(caller), resource, value)
         return wire.answer(render.resource(self._broker.resource(resource.name)))
 
+    async def check_resource(self, request: Request, caller: Caller) -> Response:
+        """Check a resource again, and change nothing; ``contacted`` says whether its target was."""
+        await wire.nothing(request)
+        name = request.path_params["resource"]
+        findings = await self._broker.check_resource(operator(caller), name)
+        shown = [{"name": item.name, "text": item.text, "acceptable": item.acceptable} for item in findings]
+        contacted = self._broker.resource(name).kind == "postgres"
+        return wire.answer({"resource": name, "contacted": contacted, "findings": shown})
+
     async def delete_resource(self, request: Request, caller: Caller) -> Response:
         """Remove a resource and its secret."""
         await wire.nothing(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -14,6 +14,7 @@ from remit.ports import (
     Closable,
     DeleteResource,
     Engine,
+    Finding,
     Inspectable,
     PutResource,
     PutSecret,
@@ -134,10 +135,25 @@ class Custody:
         if resource.kind in self._checks:
             self._checks[resource.kind](resource)
 
+    async def findings(self, name: str) -> Sequence[Finding]:
+        """Check a resource as it is configured, at its target too if its kind has an engine; change nothing."""
+        resource = self.resource(name)
+        self._check(resource)
+        return await self._refused(resource, await self.secret(name) if resource.secret else None)
+
     async def _inspect(self, resource: Resource, value: Secret | None) -> None:
+        refused = await self._refused(resource, value)
+        if refused:
+            hints = [f.name for f in refused if f.acceptable]
+            raise ConflictError(
+                "; ".join(f"{finding.name}: {finding.text}" for finding in refused),
+                help=f"fix it, or accept by name: {', '.join(hints)}" if hints else "fix it at the target",
+            )
+
+    async def _refused(self, resource: Resource, value: Secret | None) -> Sequence[Finding]:
         factory = self._factories.get(resource.kind)
         if factory is None:
-            return
+            return ()
         engine = factory(resource, value)
         try:
             findings = await engine.inspect() if isinstance(engine, Inspectable) else ()
@@ -145,13 +161,7 @@ class Custody:
             await _close(engine)
         accepted = resource.settings.get("accept", ())
         names = accepted if isinstance(accepted, list | tuple) else ()
-        refused = [f for f in findings if not (f.acceptable and f.name in names)]
-        if refused:
-            hints = [f.name for f in refused if f.acceptable]
-            raise ConflictError(
-                "; ".join(f"{finding.name}: {finding.text}" for finding in refused),
-                help=f"fix it, or accept by name: {', '.join(hints)}" if hints else "fix it at the target",
-            )
+        return [f for f in findings if not (f.acceptable and f.name in names)]
 
     async def sealed(self, resource: Resource, value: Secret) -> SealedSecret:
         """Seal a new version of a resource's secret to its destination."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from remit.broker.custody import Custody
 from remit.broker.heads import Heads, Operator
 from remit.broker.targets import Targets
@@ -12,7 +14,7 @@ from remit.core.scope import Scope
 from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import ConflictError
-from remit.ports import DeleteResource, PutSecret, Resource
+from remit.ports import DeleteResource, Finding, PutSecret, Resource
 
 
 class Resources:
@@ -42,6 +44,11 @@ class Resources:
         await self._heads.record(writes, events)
         await self._custody.took(writes)
         await self._redecide()
+
+    async def check(self, operator: Operator, name: str) -> Sequence[Finding]:
+        """Look at a resource as it is configured, at its target if leases are made there; change nothing."""
+        del operator  # any operator may look
+        return await self._custody.findings(name)
 
     async def put_secret(self, operator: Operator, name: str, value: Secret) -> None:
         """Replace the static secret of a resource."""

@@ -93,6 +93,7 @@ class Broker:
         self._trust_domain = trust_domain
         self._at_rest = at_rest
         self.put_resource = self._resources.put
+        self.check_resource = self._resources.check
         self.put_secret = self._resources.put_secret
         self.delete_resource = self._resources.delete
         self.sweep = self._targets.sweep

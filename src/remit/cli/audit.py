@@ -140,7 +140,7 @@ def _unproven(size: int, signed: int, noted: bool, keyed: bool) -> IntegrityErro
 
 
 @app.command("key")
-def key_() -> None:
+def key_(json: options.Json = False) -> None:
     """Print the keys that verify checkpoints (C2SP), one a line. Note them elsewhere when the log begins.
 
     \b
@@ -152,12 +152,15 @@ def key_() -> None:
     keys = _own_keys()
     if not keys:
         raise NotFoundError("there is no verifier key beside the state", help="a broker writes it when it starts")
+    if json:
+        emit({"keys": keys})
+        return
     for line in keys:
         said(line)
 
 
 @app.command("checkpoint")
-def checkpoint_() -> None:
+def checkpoint_(json: options.Json = False) -> None:
     """Print a checkpoint that signs the log as it is now (a C2SP note). Keep it where the operator cannot change it.
 
     \b
@@ -166,7 +169,11 @@ def checkpoint_() -> None:
     """
     from remit.sdk import verbs
 
-    typer.echo(ask(verbs.checkpoint()), nl=False)
+    text = ask(verbs.checkpoint())
+    if json:
+        emit({"checkpoint": text})
+        return
+    typer.echo(text, nl=False)
 
 
 def _given(keys: Sequence[str] | None) -> list[str]:

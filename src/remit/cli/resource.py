@@ -148,19 +148,28 @@ def remove(name: Name, json: options.Json = False) -> None:
 
 @app.command("check")
 def check(name: Name, json: options.Json = False) -> None:
-    """Check a resource at its target again, as adding it did: the login's powers, and what everybody has there.
+    """Check a resource again; nothing is written, here or there.
+
+    A database is asked, as when it was added: the login's powers, and what everybody has there. Of an http resource
+    only the form of its destination, settings and bound is checked, and nothing is contacted.
 
     \b
     Examples:
       remit resource check warehouse
     """
+    from remit.errors import ConflictError
     from remit.sdk import verbs
 
-    found = ask(verbs.resource(name))
-    kept = {key: found[key] for key in ("kind", "destination", "bound", "settings")}
     with waiting("checking the target"):
-        ask(verbs.put_resource(name, kept))
+        checked = ask(verbs.check_resource(name))
+    found = checked["findings"]
     if json:
-        emit({"resource": name, "checked": True})
-        return
-    said(f"`{name}` is as it should be")
+        emit(checked)
+        raise typer.Exit(1 if found else 0)
+    if found:
+        hints = ", ".join(item["name"] for item in found if item["acceptable"])
+        raise ConflictError(
+            "; ".join(f"{item['name']}: {item['text']}" for item in found),
+            help=f"fix it, or accept by name: {hints}" if hints else "fix it at the target",
+        )
+    said(f"`{name}` is as it should be" if checked["contacted"] else f"`{name}` is well formed; nothing was contacted")

@@ -287,6 +287,12 @@ def put_resource(name: str, body: Json) -> Flow[Json]:
     return put
 
 
+def check_resource(name: str) -> Flow[Json]:
+    """Check a resource as it is configured, at its target if it has an engine; nothing is written."""
+    checked: Json = yield from ask(Call("POST", f"/v1/resources/{_part(name)}/check", body={}))
+    return checked
+
+
 def delete_resource(name: str) -> Flow[Json]:
     """Remove a resource and its secret."""
     gone: Json = yield from ask(Call("DELETE", f"/v1/resources/{_part(name)}"))
