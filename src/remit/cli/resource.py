@@ -52,7 +52,7 @@ def add(
 
     \b
     Examples:
-      remit resource add search https://api.search.example -b actions=GET,paths=/v1/**,args=any --secret < key.txt
+      remit resource add search https://api.search.example -b actions=GET,paths=/v1/**,args=any --secret
       remit resource add openai https://api.openai.com --provider openai -b actions=POST,paths=/v1/**,args=any
       remit resource add warehouse postgresql://remit@db.example:5432/sales --secret \\
           --setting 'tls="verify-full"' -b actions=select,tables=sales.revenue

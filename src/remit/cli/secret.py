@@ -28,8 +28,8 @@ def set_(
 
     \b
     Examples:
-      remit secret set openai < key.txt
       remit secret set search                    (asks for it)
+      pass show openai | remit secret set openai
     """
     from remit.sdk import verbs
 
