@@ -63,7 +63,7 @@ class PlayedPool(Pool):
     __slots__ = ("lines",)
 
     def __init__(self, real: Pool) -> None:
-        super().__init__(real.recipe, real._tls, real._clock)
+        super().__init__(real.recipe, real._tls, real._clock, real._room)
         self.lines: list[tuple[Upstream, Line]] = []
 
     async def connect(self) -> Upstream:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from remit.gateway.room import MAX_PIPES
 from remit.ports import Resource
 from tests.broker.world import OPERATOR, details
 from tests.gateway.rig import ALL, Rig, play, rig
@@ -157,5 +158,23 @@ def test_a_database_that_is_not_there_ends_the_session() -> None:
             spare.close()
             [event] = await r.outcomes(1)
             assert (event.decision, event.code) == ("failed", "upstream")
+
+    play(scene)
+
+
+def test_a_grant_has_only_so_many_connections_at_a_time() -> None:
+    async def scene() -> None:
+        async with database() as made, rig() as r:
+            port, _ = await piped(r, made)
+            wires = [await r.wire(port) for _ in range(MAX_PIPES)]
+            await r.settled(lambda: made.connections == MAX_PIPES)
+            assert await (await r.wire(port)).rest() == b""
+            [denied] = [event for event in await r.events("resource.use") if event.decision == "deny"]
+            assert denied.code == "limit"
+            wires[0].close()
+            await r.settled(lambda: r.gateway.room._pipes.total() < MAX_PIPES)
+            again = await r.wire(port)
+            await again.send(b"abc")
+            assert await again.reader.readexactly(3) == b"ABC"
 
     play(scene)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
@@ -19,7 +21,7 @@ from uvicorn.server import ServerState
 from remit.api.who import Authority
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
-MAX_CONNECTIONS = 512  # of one listener
+MAX_CONNECTIONS = 128  # of one listener
 ARRIVAL = 15.0  # seconds for a whole request to arrive
 IDLE = 75  # seconds between two requests
 BACKLOG = 128
@@ -27,11 +29,22 @@ BACKLOG = 128
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
 
 
+class Closing(Protocol):
+    """What accepts, and can be told to stop."""
+
+    def close(self) -> None:
+        """Stop accepting."""
+        ...
+
+
+Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
+
+
 @dataclass(slots=True)
 class Listener:
     """One listening socket being served."""
 
-    server: asyncio.Server
+    server: Closing
     state: ServerState = field(repr=False)
 
     def close(self) -> None:
@@ -43,10 +56,13 @@ class Listener:
                 transport.abort()
 
 
-async def serve(app: ASGIApp, sock: socket.socket, authority: Authority, *, uid: int | None = None) -> Listener:
+async def serve(
+    app: ASGIApp, sock: socket.socket, authority: Authority, *, uid: int | None = None, start: Start | None = None
+) -> Listener:
     """Serve ``app`` on a listening socket, where whoever connects speaks with ``authority``.
 
-    ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it.
+    ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it. ``start``
+    accepts in the place of the loop, which may do so only on a socket that nobody else holds.
     Keep what is returned: uvloop closes a unix listener that nobody refers to.
     """
     config = Config(
@@ -61,7 +77,7 @@ async def serve(app: ASGIApp, sock: socket.socket, authority: Authority, *, uid:
         server_header=False,
         date_header=False,
         timeout_keep_alive=IDLE,
-        limit_concurrency=MAX_CONNECTIONS,
+        limit_concurrency=MAX_CONNECTIONS + 1,
     )
     config.load()
     state = ServerState()
@@ -70,6 +86,8 @@ async def serve(app: ASGIApp, sock: socket.socket, authority: Authority, *, uid:
     def connected() -> Connection:
         return Connection(config, state, {"authority": authority}, uid)
 
+    if start is not None:
+        return Listener(await start(connected, sock), state)
     if sock.family == socket.AF_UNIX:
         return Listener(await loop.create_unix_server(connected, sock=sock, backlog=BACKLOG), state)
     return Listener(await loop.create_server(connected, sock=sock, backlog=BACKLOG), state)
@@ -91,6 +109,9 @@ class Connection(HttpToolsProtocol):
         """Admit a peer of the right user."""
         self.transport = transport
         if self._uid is not None and _peer(transport) != self._uid:
+            transport.abort()
+            return
+        if len(self.connections) >= MAX_CONNECTIONS:  # descriptors are for all listeners
             transport.abort()
             return
         _no_delay(transport)

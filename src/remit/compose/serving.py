@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -31,7 +32,8 @@ from remit.run.host import LaunchServer
 
 SWEEP = 0.5  # seconds between sweeps
 WITNESS = 10.0  # seconds between checkpoints in the second place
-BACKLOG = 512
+BACKLOG = 128
+RESERVE = 256  # descriptors that the gateway leaves: for the control plane, the store, engines, listeners
 PR_SET_DUMPABLE = 4  # prctl(2)
 
 _LOG = logging.getLogger("remit")
@@ -55,6 +57,7 @@ class Edges:
             problems=f"{settings.issuer}/problems/",
             verify=self.verifier.proven,
             nonce=self.verifier.nonce,
+            descriptors=_descriptors(),
         )
         self._listeners: list[Listener] = []
         self.launches = LaunchServer(house.broker, RunEdges(house, self.gateway, self.app))
@@ -191,9 +194,19 @@ def _hosts(address: Address) -> frozenset[str]:
     return frozenset({_name(address), f"localhost:{address[1]}"})
 
 
+def _descriptors() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - RESERVE, soft // 2)
+
+
 def harden() -> None:
-    """Keep other processes of this user out of our memory, and what we make private, whatever the umask was."""
+    """Keep other processes of this user out of our memory, and what we make private, whatever the umask was.
+
+    And take all the descriptors that we may have.
+    """
     os.umask(0o077)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 

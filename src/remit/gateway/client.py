@@ -73,7 +73,16 @@ def _check_host(host: bytes, hosts: frozenset[bytes]) -> None:
 class Listener:
     """One listening socket and whose it is. ``principal`` is its channel's grant, or None where callers prove one."""
 
-    __slots__ = ("_channel", "_known", "_placeholders", "_verify", "_within", "gateway", "hosts", "principal")
+    __slots__ = (
+        "_channel",
+        "_known",
+        "_placeholders",
+        "_verify",
+        "clients",
+        "gateway",
+        "hosts",
+        "principal",
+    )
 
     def __init__(
         self, gateway: Gateway, channel: Channel | None, verify: Verifier | None, hosts: frozenset[bytes]
@@ -86,7 +95,7 @@ class Listener:
         self._verify = verify
         self._placeholders = Placeholders(channel.placeholders if channel is not None else {})
         self._known: dict[bytes, Known] = {}
-        self._within: dict[str, bool] = {}
+        self.clients: dict[Client, None] = {}  # the longest there first
 
     def read(self, block: bytes) -> Known:
         """Return a header section, read strictly; the same bytes are read once."""
@@ -163,7 +172,8 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = transport  # type: ignore[assignment]  # create_server makes Transports
-        self.gateway.joined(self)
+        if not self.gateway.joined(self):
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         """Read requests."""
@@ -203,6 +213,11 @@ class Client(asyncio.Protocol):
         """Let the upstream go on."""
         if self._exchange is not None:
             self._exchange.client_writable(writable=True)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._exchange is None
 
     # -- requests -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from remit.broker import Use
 from remit.core.scope import Access
-from remit.errors import NotFoundError, RemitError, ScopeError, UpstreamError
+from remit.errors import LimitError, NotFoundError, RemitError, ScopeError, UpstreamError
 from remit.gateway.destination import read_database
 
 if TYPE_CHECKING:
@@ -85,13 +85,15 @@ class End(asyncio.Protocol):
 class Pipe:
     """One connection through a database port."""
 
-    __slots__ = ("_cut", "_ends", "_gateway", "_piped", "_resource", "_use", "grant")
+    __slots__ = ("_begins", "_counted", "_cut", "_ends", "_gateway", "_piped", "_resource", "_use", "grant")
 
     def __init__(self, gateway: Gateway, grant: str, resource: str) -> None:
         """Pipe to ``resource`` under ``grant``."""
         self._gateway = gateway
         self._resource = resource
         self._use: Use | None = None
+        self._begins = False
+        self._counted = False  # among its grant's pipes
         self._piped = False
         self._cut = False
         self.grant: str | None = grant
@@ -106,13 +108,27 @@ class Pipe:
         """Begin when the side inside the run is there."""
         if end is self.near and end.transport is not None:
             end.transport.pause_reading()
+            self._counted = self._gateway.room.take_pipe(self.grant or "")
+            if self._counted:
+                self._begins = True
+            else:
+                end.transport.abort()
             self._gateway.start(self._run())
 
     async def _run(self) -> None:
+        try:
+            await self._begun()
+        finally:
+            self._begins = False
+            self._uncount()
+
+    async def _begun(self) -> None:
         request = self._gateway.new_request()
         grant = self.grant or ""
         access = Access("postgres", self._resource, "connect")
         try:
+            if not self._counted:
+                raise LimitError("too many connections to databases are open", retry_after=1)
             index = self._index(grant)
             self._use = await self._gateway.broker.use(grant, access, request, index)
         except RemitError as error:
@@ -154,6 +170,7 @@ class Pipe:
 
     def lost(self, end: End, *, broken: bool) -> None:
         """Take note that one side is gone."""
+        self._uncount()
         other = self._ends[1] if end is self.near else self.near
         if other.transport is not None:
             other.transport.abort() if broken else other.transport.close()
@@ -161,6 +178,12 @@ class Pipe:
             self._piped = False
             self._gateway.moved(self)
             self._outcome("done", None)
+
+    def _uncount(self) -> None:
+        """Give the descriptors back once neither side has one, nor is to get one."""
+        if self._counted and not self._begins and all(end.transport is None for end in self._ends):
+            self._counted = False
+            self._gateway.room.give_pipe(self.grant or "")
 
     def _outcome(self, decision: str, code: str | None) -> None:
         self._gateway.moved(self)

@@ -15,6 +15,7 @@ from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway.answer import Plan
 from remit.gateway.framing import END, MAX_HEAD, Body, Chunked, Fields, Status, UntilClose, response_body, response_head
 from remit.gateway.inject import Recipe
+from remit.gateway.room import Room
 
 CONNECT = 10.0  # seconds
 IDLE = 30.0  # seconds an unused connection is kept
@@ -239,13 +240,14 @@ class Upstream(asyncio.Protocol):
 class Pool:
     """The connections of one resource with one secret."""
 
-    __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_plans", "_tls", "recipe")
+    __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_plans", "_room", "_tls", "recipe")
 
-    def __init__(self, recipe: Recipe, tls: ssl.SSLContext, clock: Callable[[], float]) -> None:
-        """Start empty. ``clock`` counts seconds and never goes back."""
+    def __init__(self, recipe: Recipe, tls: ssl.SSLContext, clock: Callable[[], float], room: Room) -> None:
+        """Start empty. ``clock`` counts seconds and never goes back; ``room`` has the descriptors."""
         self.recipe = recipe
         self._tls = tls
         self._clock = clock
+        self._room = room
         self._idle: list[Upstream] = []
         self._all: set[Upstream] = set()
         self._plans: dict[int, Plan] = {}
@@ -286,7 +288,7 @@ class Pool:
 
     async def connect(self) -> Upstream:
         """Open a connection to the configured host, its certificate verified for the configured name."""
-        if len(self._all) >= MAX_CONNECTIONS:
+        if len(self._all) >= MAX_CONNECTIONS or not self._room.take(1):
             raise LimitError("too many requests to this resource are under way", retry_after=1)
         target = self.recipe.shape.destination
         upstream = Upstream(self)
@@ -302,7 +304,7 @@ class Pool:
                     server_hostname=name,
                 )
         except BaseException as error:
-            self._all.discard(upstream)
+            self.gone(upstream)
             raise _connect_error(error) from error
         return upstream
 
@@ -316,7 +318,9 @@ class Pool:
 
     def gone(self, upstream: Upstream) -> None:
         """Forget a connection that is closed."""
-        self._all.discard(upstream)
+        if upstream in self._all:
+            self._all.discard(upstream)
+            self._room.give(1)
         if upstream in self._idle:
             self._idle.remove(upstream)
 

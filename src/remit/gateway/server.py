@@ -7,7 +7,7 @@ import itertools
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Protocol
 
 from remit import catalog
@@ -24,11 +24,13 @@ from remit.gateway.judge import Judged
 from remit.gateway.match import Matcher
 from remit.gateway.pipe import Pipe
 from remit.gateway.pool import Pool
+from remit.gateway.room import DESCRIPTORS, MAX_CALLERS, MAX_CLIENTS, Room
 from remit.ports import NewId, Resource
 
 MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspended
 _KNOWN = 512
 _KNOWN_SIZE = 4_096  # bytes
+BACKLOG = 128
 FLUSH = 0.01  # seconds that outcomes wait for each other
 _ROUTES = 4_096
 _log = logging.getLogger("remit.gateway")
@@ -72,6 +74,18 @@ class Uses(Protocol):
     def on_end(self, callback: Callable[[frozenset[str]], None]) -> None:
         """Call back at once with the ids of grants that ended."""
         ...
+
+
+class Closing(Protocol):
+    """What accepts, and can be told to stop."""
+
+    def close(self) -> None:
+        """Stop accepting."""
+        ...
+
+
+# accepts in the place of the loop, which may do so only on a socket that nobody else holds
+Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
 
 
 class Moving(Protocol):
@@ -118,15 +132,18 @@ class Gateway:
         problems: str = "urn:remit:problem:",
         verify: Verifier | None = None,
         nonce: Callable[[], str] | None = None,
+        descriptors: int = DESCRIPTORS,
     ) -> None:
         """Wire a gateway to the running loop.
 
         ``seconds`` is a clock that never goes back; ``providers`` are the catalog's unless given; ``verify`` tells the
-        grant of a caller without a channel, and ``nonce`` the one for its next proof.
+        grant of a caller without a channel, and ``nonce`` the one for its next proof; no more than ``descriptors`` are
+        used for what is connected.
         """
         self.broker = broker
         self.now = seconds()  # as of the last sweep
         self.loop = asyncio.get_running_loop()
+        self.room = Room(descriptors)
         self._seconds = seconds
         self._requests = map((new_id("req") + ".{:x}").format, itertools.count())
         self.problems = problems
@@ -142,7 +159,7 @@ class Gateway:
         self._leaks: dict[str, int] = {}
         self._suspended: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Closing] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._flusher: asyncio.TimerHandle | None = None
         broker.on_end(self.ended)
@@ -150,22 +167,34 @@ class Gateway:
     # -- listeners ----------------------------------------------------------------------------------------------
 
     async def listen(
-        self, sock: socket.socket, identity: Channel | None, hosts: frozenset[str] = frozenset()
-    ) -> asyncio.Server:
+        self,
+        sock: socket.socket,
+        identity: Channel | None,
+        hosts: frozenset[str] = frozenset(),
+        start: Start | None = None,
+    ) -> Closing:
         """Serve a listening socket. ``identity`` is fixed for good; None: each request proves its own grant."""
         port = sock.getsockname()[1]
         names = hosts or frozenset({f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
         coded = frozenset(name.encode() for name in names)
         listener = Listener(self, identity, self._verify, coded)
-        server = await self.loop.create_server(lambda: Client(listener), sock=sock, backlog=1024)
-        self._servers.append(server)
+        server = await self._started(lambda: Client(listener), sock, start)
         if self._sweeper is None:
             self._sweep()
         return server
 
-    async def pipe(self, sock: socket.socket, grant: str, resource: str) -> asyncio.Server:
+    async def pipe(self, sock: socket.socket, grant: str, resource: str, start: Start | None = None) -> Closing:
         """Pipe a database port of a run: what connects to the socket reaches the resource, under ``grant``."""
-        server = await self.loop.create_server(lambda: Pipe(self, grant, resource).near, sock=sock, backlog=128)
+        return await self._started(lambda: Pipe(self, grant, resource).near, sock, start)
+
+    async def _started(
+        self, factory: Callable[[], asyncio.Protocol], sock: socket.socket, start: Start | None
+    ) -> Closing:
+        server: Closing
+        if start is not None:
+            server = await start(factory, sock)
+        else:
+            server = await self.loop.create_server(factory, sock=sock, backlog=BACKLOG)
         self._servers.append(server)
         return server
 
@@ -224,13 +253,27 @@ class Gateway:
         """Return an id for a request: unique, not secret."""
         return next(self._requests)
 
-    def joined(self, client: Client) -> None:
-        """Take note of a client's connection."""
+    def joined(self, client: Client) -> bool:
+        """Take note of a client's connection; return False if its listener has too many, and all of them in use."""
+        crowd = client.listener.clients
+        most = MAX_CLIENTS if client.listener.principal is not None else MAX_CALLERS
+        if len(crowd) >= most or not self.room.take(1):
+            idle = next((other for other in crowd if other.idle), None)
+            if idle is None:
+                return False
+            self.left(idle)
+            idle.abort()
+            self.room.take(1)
+        crowd[client] = None
         self._clients.add(client)
+        return True
 
     def left(self, client: Client) -> None:
         """Forget a client's connection."""
-        self._clients.discard(client)
+        if client in self._clients:
+            self._clients.discard(client)
+            del client.listener.clients[client]
+            self.room.give(1)
 
     def _sweep(self) -> None:
         self.now = now = self._seconds()
@@ -292,7 +335,7 @@ class Gateway:
         if pool is None or pool.recipe.shape is not shape or pool.recipe.secret is not secret:
             if pool is not None:
                 pool.close()
-            self._pools[resource.name] = pool = Pool(Recipe(shape, secret), self._tls, lambda: self.now)
+            self._pools[resource.name] = pool = Pool(Recipe(shape, secret), self._tls, lambda: self.now, self.room)
         return pool
 
     def check_current(self, pool: Pool) -> None:

@@ -1,0 +1,57 @@
+"""A broker with few descriptors, a run's gateway listener and its channel: ``python -m tests.live.crowd_driver STATE``.
+
+It says on standard output where everything is, in JSON, and serves until its standard input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import socket
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import uvloop
+
+from remit.api.who import Peer
+from remit.broker import Holder
+from remit.compose import settings
+from remit.compose.serving import harden, served
+from remit.core import scope
+from remit.core.task import Wanted
+from remit.gateway.client import Channel
+from remit.ports import Resource
+
+DESCRIPTORS = 512
+DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
+
+
+async def serve(state: str) -> None:
+    """Serve until standard input ends."""
+    made = settings.read(settings.places({"REMIT_STATE_DIR": state}), {})
+    detail = scope.parse([DETAIL])
+    async with served(made, tcp=False) as edges:
+        house = edges.house
+        search = Resource("search", "http", "http://127.0.0.1:1", detail, None, {})
+        await house.broker.put_resource(house.operator, search)
+        grant = await house.broker.open(house.operator, "crowd", Wanted(detail, "agent", timedelta(minutes=5)))
+        task = house.broker.task_of(grant.id).id
+        gateway = socket.create_server(("127.0.0.1", 0))
+        await edges.gateway.listen(gateway, Channel(grant.id, {}))
+        channel = socket.create_server(("127.0.0.1", 0))
+        kept = await edges.control(channel, Peer(Holder(task, grant.id)))
+        ports = [gateway.getsockname()[1], channel.getsockname()[1]]
+        sys.stdout.write(json.dumps([str(made.places.control), task, grant.id, *ports]) + "\n")
+        sys.stdout.flush()
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        kept.close()
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).mkdir(mode=0o700, exist_ok=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS // 2, DESCRIPTORS))
+    harden()
+
+    uvloop.run(serve(sys.argv[1]))
