@@ -166,6 +166,46 @@ def test_a_masked_file_is_empty() -> None:
     assert at(found, "--ro-bind-data", "20") > at(found, "--bind", "/home/ann/project")
 
 
+LAYERS = Path("/home/ann/project/a/b/state")
+
+
+@pytest.mark.parametrize("cwd", ["/home/ann/project", "/home/ann/project/a"])
+def test_every_folder_between_a_writable_one_and_what_is_hidden_is_a_mount_point(cwd: str) -> None:
+    found = options(replace(USER, interpreter=()), Room(Path(cwd), Path("/home/ann"), hidden=(LAYERS,)))
+    between = [str(level) for level in LAYERS.parents if Path(cwd) in (level, *level.parents)]
+    assert pairs(found, "--bind") == [(level, level) for level in reversed(between)]
+
+
+def test_a_folder_in_a_read_only_bind_is_not_made_writable_on_the_way() -> None:
+    binds = (Bind(Path("/home/ann/project/a")),)
+    found = options(replace(USER, interpreter=()), replace(ROOM, binds=binds, hidden=(LAYERS,)))
+    assert pairs(found, "--bind") == [("/home/ann/project", "/home/ann/project")]
+
+
+@pytest.mark.parametrize("path", ["/", "/usr", "/usr/local", "/etc", "/usr/lib/python3", "/home/ann/project/.venv/lib"])
+def test_programs_of_everybody_are_writable_in_no_run(path: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"programs|system"):
+        options(room=replace(ROOM, binds=(Bind(Path(path), writable=True),)))
+
+
+def test_a_key_in_a_folder_that_is_covered_is_no_hindrance() -> None:
+    hidden = Path("/home/ann/project/state")
+    room = replace(ROOM, hidden=(hidden,), apart=(hidden / "kek",), signs=(hidden / "link",))
+    assert "--tmpfs" in options(room=room)
+
+
+def test_a_link_in_what_is_read_only_is_no_hindrance() -> None:
+    assert options(room=replace(ROOM, signs=(Path("/home/ann/project/.venv/bin/python"), Path("/home/ann/link"))))
+
+
+def test_a_bind_is_found_by_the_link_it_was_named_by() -> None:
+    binds = (Bind(Path("/data/real")),)
+    aliases = ((Path("/data/link"), Path("/data/real")), (Path("/home/ann/project/link"), Path("/data/real")))
+    assert pairs(options(room=replace(ROOM, binds=binds, aliases=aliases)), "--symlink")[1:] == [
+        ("/data/real", "/data/link")
+    ]
+
+
 segments = st.sampled_from(["a", "b", "c", ".local", "state"])
 paths = st.lists(segments, min_size=1, max_size=4).map(lambda parts: Path("/", *parts))
 
@@ -182,3 +222,17 @@ def test_nothing_hidden_is_ever_left_uncovered(cwd: Path, home: Path, binds: lis
     if any(path in hidden.parents for path in shown):
         last = max(i for i, word in enumerate(found) if word in {"--bind", "--ro-bind"})
         assert at(found, "--tmpfs", str(hidden)) > last
+
+
+@given(cwd=paths, home=paths, binds=st.lists(st.builds(Bind, paths, st.booleans()), max_size=4), hidden=paths)
+def test_nothing_hidden_can_ever_be_moved(cwd: Path, home: Path, binds: list[Bind], hidden: Path) -> None:
+    room = Room(cwd, home, tuple(binds), (hidden,))
+    try:
+        found = options(replace(USER, interpreter=()), room)
+    except InvalidRequestError:
+        return
+    writable = {Path(path) for path, _ in pairs(found, "--bind")}
+    points = writable | {Path(path) for path, _ in pairs(found, "--ro-bind")}
+    for level in hidden.parents:
+        around = [point for point in points if point in level.parents]
+        assert level in points or not around or max(around, key=lambda point: len(point.parts)) not in writable

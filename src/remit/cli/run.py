@@ -13,6 +13,7 @@ from remit.cli import options
 from remit.cli.connect import ask
 
 if TYPE_CHECKING:
+    from remit.compose.settings import Places
     from remit.run.spec import LaunchSpec
 
 RUN_TTL = 28_800  # seconds a task lasts that a run opens and its end closes: the most a task may last
@@ -127,7 +128,7 @@ def _launch(
         binds=tuple(_bind(text) for text in bind),
         env=tuple(env),
         hidden=() if inside else (where.state, where.runtime, where.config.parent),
-        apart=() if inside else _apart(),
+        apart=() if inside else _apart(where),
         host_net=host_net,
         unsandboxed=unsandboxed,
         quiet=quiet,
@@ -135,12 +136,13 @@ def _launch(
     return launcher.main(spec)
 
 
-def _apart() -> tuple[Path, ...]:
-    """Return the files of remit that the configuration has in places of their own."""
+def _apart(where: Places) -> tuple[Path, ...]:
+    """Return the files of remit that may be elsewhere, by the configuration or by a link."""
     from remit.compose.settings import load
 
     settings = load(os.environ)
-    return tuple(path for path in (settings.kek, settings.witness) if path is not None)
+    configured = tuple(path for path in (settings.kek, settings.witness) if path is not None)
+    return (where.config, where.state / "kek", where.state / "remit.db", *configured)
 
 
 def _bind(text: str) -> Any:

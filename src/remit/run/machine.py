@@ -61,8 +61,7 @@ def facts(socket_folder: Path, writable: Sequence[PurePosixPath] = ()) -> sandbo
     links = {folder: str(Path(folder).readlink()) for folder in sandbox.SYSTEM if Path(folder).is_symlink()}
     needed = _programs()
     kept = {path.resolve() for path in needed} | {path.absolute() for path in needed}
-    imported = (Path(entry).resolve() for entry in sys.path if Path(entry).is_dir())
-    kept |= {path for path in imported if _inside(path, writable)}
+    kept |= {path for path in (found.resolve() for found in _imported()) if _inside(path, writable)}
     seen = [path for path in sorted(kept) if not path.is_relative_to("/usr") and len(path.parts) > 1]
     nested = socket_folder == Path(sandbox.RUN) and " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
     return sandbox.Machine(os.getuid(), os.getgid(), links, nested, tuple(map(_pure, seen)))
@@ -71,6 +70,12 @@ def facts(socket_folder: Path, writable: Sequence[PurePosixPath] = ()) -> sandbo
 def _programs() -> tuple[Path, ...]:
     """Return the interpreter's folders and the one that remit is imported from, where its neighbours are found, too."""
     return (Path(sys.base_prefix), Path(sys.prefix), Path(sys.exec_prefix), Path(remit.__file__).parents[1])
+
+
+def _imported() -> list[Path]:
+    """Return where Python looks for code beside its own folders."""
+    named = [entry for entry in (*sys.path, sys.pycache_prefix) if entry]
+    return [path for path in map(Path, named) if path.exists()]
 
 
 def _inside(path: Path, folders: Iterable[PurePosixPath]) -> bool:
@@ -134,7 +139,7 @@ def room(spec: LaunchSpec) -> sandbox.Room:
     for path in hidden:
         if not path.exists() and _inside(path, (cwd, *(bind.path for bind in binds))):
             _make(path)
-    followed = (*own, *spec.apart, *_programs(), Path(sys.executable))
+    followed = (*own, *spec.apart, *_programs(), *_imported(), Path(sys.executable))
     return sandbox.Room(
         cwd=cwd,
         home=_pure(spec.home),

@@ -144,16 +144,20 @@ def _check_programs(machine: Machine, room: Room) -> None:
 
 
 def _check_own(machine: Machine, room: Room) -> None:
-    for path in room.apart:
+    for path in (path for path in room.apart if not _covered(room, path)):
         if any(_within(path, bind.path) for bind in _mounts(machine, room)):
             raise InvalidRequestError(
                 f"`{path}` belongs to remit and would be in the run",
                 help="keep the key and the witness in a folder that no run sees, or start this run in another folder",
             )
-    for sign in room.signs:
+    for sign in (sign for sign in room.signs if not _covered(room, sign)):
         around = _around(sign, _mounts(machine, room))
         if around is not None and around.writable:
             raise InvalidRequestError(f"remit follows the link `{sign}`, which the run could replace", help=ELSEWHERE)
+
+
+def _covered(room: Room, path: Path) -> bool:
+    return any(_within(path, hidden) for hidden in room.hidden)
 
 
 def _within(path: Path, folder: Path) -> bool:

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from remit.errors import UnavailableError
+from remit.run import machine
+from remit.run.spec import LaunchSpec
+
+
+def spec(folder: Path, **more: object) -> LaunchSpec:
+    """Return a launch in a project of some folder."""
+    (folder / "project").mkdir(exist_ok=True)
+    plain = LaunchSpec(
+        ("true",), folder / "runtime/launch.sock", {}, folder / "project", {"HOME": str(folder / "home")}
+    )
+    return replace(plain, **more)  # type: ignore[arg-type]  # fields by name
+
+
+def test_a_machine_without_a_filter_says_so(tmp_path: Path) -> None:
+    assert "riscv64" in "".join(machine.gaps(spec(tmp_path), "riscv64"))
+
+
+@pytest.mark.parametrize("kind", ["x86_64", "aarch64"])
+def test_a_machine_with_a_filter_says_nothing(tmp_path: Path, kind: str) -> None:
+    assert machine.gaps(spec(tmp_path), kind) == []
+
+
+def test_every_link_on_the_way_to_what_is_remits_is_a_sign(tmp_path: Path) -> None:
+    (tmp_path / "real/state").mkdir(parents=True)
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to(tmp_path / "real")
+    (tmp_path / "real/kek").symlink_to("../elsewhere")
+    found = machine.room(spec(tmp_path, apart=(tmp_path / "one/state/../kek",)))
+    assert {tmp_path / "one", tmp_path / "two", tmp_path / "real/kek"} <= set(map(Path, found.signs))
+    assert tmp_path / "elsewhere" in map(Path, found.apart)
+
+
+def test_a_hidden_folder_that_nobody_would_see_is_not_made(tmp_path: Path) -> None:
+    machine.room(spec(tmp_path, hidden=(tmp_path / "absent",)))
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_hidden_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    told = spec(tmp_path, hidden=(tmp_path / "project/file/remit",))
+    (tmp_path / "project/file").write_text("in the way")
+    with pytest.raises(UnavailableError, match="cannot be made"):
+        machine.room(told)
