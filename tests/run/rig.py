@@ -23,6 +23,7 @@ from remit.core.secret import Secret
 from remit.core.task import Grant
 from remit.ports import Resource
 from remit.run import environment
+from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit
 from remit.run.host import LaunchServer, Run
 from tests.broker.world import OPERATOR, World, details, search, warehouse
@@ -62,15 +63,22 @@ class EchoEdges:
         grant = self.broker.check(run.grant)
         return environment.variables(grant, self._resources(), PROVIDERS, run.outfit.placeholders, run.places)
 
-    async def serve(self, run: Run, listener: Listener, sock: socket.socket) -> Callable[[], None]:
+    async def serve(
+        self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None
+    ) -> Callable[[], None]:
         async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
                 writer.write(f"{listener.name} {run.grant}\n".encode())
                 await writer.drain()
             writer.close()
 
-        start = asyncio.start_server if listener.path is None else asyncio.start_unix_server
-        server = await start(answer, sock=sock)
+        server: asyncio.Server | Doors
+        if doors is not None:
+            server = await doors.serve(_streams(answer), sock)
+        elif listener.path is None:
+            server = await asyncio.start_server(answer, sock=sock)
+        else:
+            server = await asyncio.start_unix_server(answer, sock=sock)
         mine = (listener.name, run.grant)
         self.open.append(mine)
         self.runs.append(run)
@@ -83,6 +91,13 @@ class EchoEdges:
 
     def _resources(self) -> Mapping[str, Resource]:
         return {resource.name: resource for resource in self.broker.resources()}
+
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+def _streams(answer: Answer) -> Callable[[], asyncio.StreamReaderProtocol]:
+    return lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), answer)
 
 
 class House:

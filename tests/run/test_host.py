@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import struct
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from remit.broker import Holder
 from remit.core.task import Grant
-from remit.run import handover
+from remit.run import handover, host
+from remit.run.doors import Doors
 from remit.run.handover import Message
 from tests.broker.world import OPERATOR
 from tests.run.rig import READ, TABLE, House, opening
 
+CLOSED = {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0}
 SANDBOX = {"posture": {"isolation": "namespace"}, "folder": "/run/remit"}
 
 
@@ -183,6 +189,184 @@ def test_a_run_gets_no_more_than_it_has(runs: House, request_: Mapping[str, obje
         outer.launch(opening())
         with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
             assert code(inner.ask({**SANDBOX, **request_})) == wanted
+
+
+@contextmanager
+def attached(house: House, **more: object) -> Iterator[tuple[Launcher, Launcher]]:
+    """Launch a run, and one inside it that keeps duplicates of what it passed."""
+    with launcher(house) as outer:
+        granted, _ = outer.launch(opening(), **more)
+        with launcher(house, Path(outer.bound[-1].getsockname())) as inner:
+            inner.launch({"grant": granted["grant"]})
+            yield outer, inner
+
+
+def answers(house: House) -> bool:
+    """Whether the broker's loop answers at once."""
+    done = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), house.loop)
+    try:
+        done.result(5)
+    except TimeoutError:
+        return False
+    return True
+
+
+def connect(sock: socket.socket) -> socket.socket:
+    """Connect to a listening socket of any family and kind."""
+    client = socket.socket(sock.family, sock.type)
+    client.settimeout(20)
+    client.connect(sock.getsockname())
+    return client
+
+
+def test_a_run_inside_a_run_is_served_like_any_other(runs: House) -> None:
+    with attached(runs) as (_, inner):
+        for sock, name in zip(inner.bound, ("gateway", "postgres:warehouse", "channel"), strict=False):
+            with connect(sock) as client:
+                assert client.recv(100).startswith(name.encode())
+        with launcher(runs, Path(inner.bound[-1].getsockname())) as third:
+            assert third.launch({"delegate": {"authorization_details": [READ]}})[1]["ready"] is True
+
+
+@contextmanager
+def taking(kept: socket.socket) -> Iterator[None]:
+    """Accept on a duplicate of what was handed over, in threads, with the description's O_NONBLOCK cleared."""
+
+    def take() -> None:
+        with suppress(OSError):
+            while True:
+                kept.accept()[0].close()
+
+    kept.settimeout(None)
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the broker has done so
+            kept.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+
+
+EACH = pytest.mark.parametrize("which", range(4), ids=["gateway", "postgres", "channel", "launch"])
+
+
+@EACH
+def test_a_run_that_takes_its_connections_first_holds_up_nobody(runs: House, which: int) -> None:
+    with attached(runs) as (_, inner), taking(inner.bound[which]):
+        for _ in range(100):
+            connect(inner.bound[which]).close()
+            assert answers(runs)
+
+
+@EACH
+def test_a_run_that_shuts_a_socket_down_is_ended_and_costs_nothing(runs: House, which: int) -> None:
+    with attached(runs) as (_, inner):
+        inner.bound[which].shutdown(socket.SHUT_RDWR)
+        assert handover.receive(inner.sock) in (None, (CLOSED, []))
+        runs.until(lambda: len(runs.edges.open) == 3)
+        before = time.process_time()
+        assert not threading.Event().wait(0.5)
+        assert time.process_time() - before < 0.25
+
+
+@EACH
+def test_a_run_that_ends_while_it_keeps_the_thread_waiting_leaves_no_thread(runs: House, which: int) -> None:
+    with attached(runs) as (_, inner), taking(inner.bound[which]):
+        for _ in range(100):
+            connect(inner.bound[which]).close()
+        inner.sock.close()
+        runs.until(lambda: not any(thread.name == "remit-doors" for thread in threading.enumerate()))
+
+
+def test_a_run_cannot_make_the_broker_linger(runs: House) -> None:
+    with attached(runs) as (_, inner):
+        inner.bound[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1_000))
+        lingering: list[bytes] = []
+
+        def look(peer: socket.socket) -> None:
+            lingering.append(peer.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+            peer.close()
+
+        async def watch() -> Doors:
+            doors = Doors(lambda: None)
+            doors.add(inner.bound[0].dup(), look)
+            return doors
+
+        doors = runs.call(watch())
+        while not lingering:
+            connect(inner.bound[0]).close()
+        runs.loop.call_soon_threadsafe(doors.close)
+        assert lingering[0][:4] == bytes(4)
+
+
+def test_launches_inside_a_task_are_counted_together_however_they_are_chained(
+    runs: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "RUNS_OF_A_TASK", 3)
+    with launcher(runs) as outer, ExitStack() as stack:
+        granted, _ = outer.launch(opening())
+        last = outer
+        for _ in range(3):
+            last = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))
+            last.launch({"grant": granted["grant"]})
+        one_more = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))
+        heard = handover.receive(one_more.sock)
+        assert heard is not None
+        assert code(heard[0]) == "limit"
+        stack.enter_context(launcher(runs)).launch(opening())  # the operator's are not held up
+
+
+def test_the_places_of_runs_that_ended_are_free_again(runs: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "RUNS_OF_A_TASK", 1)
+    with launcher(runs) as outer:
+        granted, _ = outer.launch(opening())
+        for _ in range(3):
+            with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+                inner.launch({"grant": granted["grant"]})
+                inner.ask({"end": True})
+            runs.until(lambda: len(runs.server._conversations) == 1)
+
+
+def test_runs_are_nested_only_so_deep(runs: House) -> None:
+    with launcher(runs) as outer, ExitStack() as stack:
+        granted, _ = outer.launch(opening())
+        last = outer
+        for _ in range(host.NESTED - 1):
+            last = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))
+            last.launch({"grant": granted["grant"]})
+        deeper = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))
+        assert code(deeper.ask({**SANDBOX, "grant": granted["grant"]})) == "limit"
+
+
+@pytest.mark.parametrize(
+    ("held", "weaker"), [("namespace", "host-net"), ("namespace", "unsandboxed"), ("host-net", "unsandboxed")]
+)
+def test_a_run_in_weaker_surroundings_than_its_grant_promises_is_refused(runs: House, held: str, weaker: str) -> None:
+    with launcher(runs) as outer, launcher(runs) as other, launcher(runs) as child:
+        granted, _ = outer.launch(opening(), posture={"isolation": held})
+        refused = other.ask({**SANDBOX, "grant": granted["grant"], "posture": {"isolation": weaker}})
+        assert code(refused) == "denied"
+        wish = {"parent": granted["grant"], "authorization_details": [READ]}
+        made, _ = child.launch({"delegate": wish}, posture={"isolation": weaker})
+        assert grant_of(runs, made).posture.isolation == weaker
+
+
+def test_a_grant_that_promises_no_surroundings_is_used_in_any(runs: House) -> None:
+    grant = runs.call(runs.world.opened(runs.broker))
+    with launcher(runs) as one:
+        assert one.launch({"grant": grant.id}, posture={"isolation": "unsandboxed"})[1]["ready"] is True
+
+
+def test_a_run_inside_promises_no_more_than_the_run_around_it_whatever_its_grant_does(runs: House) -> None:
+    grant = runs.call(runs.world.opened(runs.broker))
+    with launcher(runs) as outer:
+        outer.launch({"grant": grant.id}, posture={"isolation": "host-net"})
+        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+            child, _ = inner.launch({"delegate": {"authorization_details": [{**READ, "uses": 1}]}})
+            assert grant_of(runs, child).posture.isolation == "host-net"
 
 
 def test_a_run_cannot_use_the_grant_of_a_sibling_or_of_its_parent(runs: House) -> None:

@@ -18,6 +18,7 @@ from remit.gateway.client import Channel
 from remit.gateway.server import Gateway
 from remit.ports import Resource
 from remit.run import environment
+from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit
 from remit.run.host import Close, Run
 
@@ -48,15 +49,17 @@ class RunEdges:
         grant = self._house.broker.check(run.grant)
         return environment.variables(grant, self._resources(), self._providers, run.outfit.placeholders, run.places)
 
-    async def serve(self, run: Run, listener: Listener, sock: socket.socket) -> Close:
+    async def serve(self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None) -> Close:
         """Serve one listener as ``run``: identity is the listener."""
+        start = None if doors is None else doors.serve
         if listener.kind == "gateway":
-            return (await self._gateway.listen(sock, Channel(run.grant, run.outfit.placeholders))).close
+            return (await self._gateway.listen(sock, Channel(run.grant, run.outfit.placeholders), start=start)).close
         if listener.kind == "postgres":
-            return (await self._gateway.pipe(sock, run.grant, listener.resource)).close
+            return (await self._gateway.pipe(sock, run.grant, listener.resource, start)).close
         ports = {item.resource: int(run.places[item.name]) for item in run.outfit.listeners if item.resource}
         base = f"http://127.0.0.1:{run.places['gateway']}"
-        return (await listen.serve(self._app, sock, Peer(run.holder, gateway=base, ports=ports))).close
+        who = Peer(run.holder, gateway=base, ports=ports)
+        return (await listen.serve(self._app, sock, who, start=start)).close
 
     def _resources(self) -> dict[str, Resource]:
         return {resource.name: resource for resource in self._house.broker.resources()}

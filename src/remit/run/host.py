@@ -15,28 +15,26 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol
 
 from remit.broker import Broker, Holder, Operator
-from remit.core import scope as scopes
-from remit.core.task import Grant, Posture, Report, Task, Wanted
-from remit.errors import DeniedError, InvalidRequestError, NotFoundError, RemitError
-from remit.run import handover
+from remit.core.task import Grant, Posture, Report, Task
+from remit.errors import DeniedError, InvalidRequestError, LimitError, NotFoundError, RemitError
+from remit.run import handover, wish
+from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit
 from remit.run.handover import Message
+from remit.run.wish import Place
 
 Caller = Operator | Holder
 Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
 
 PATIENCE = 30.0  # seconds for each message of a launcher until its run is ready
 RUNS = 1_024  # at a time, on one broker
-RUNS_OF_A_RUN = 64  # at a time, launched through one run's socket
-
-MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
+RUNS_OF_A_TASK = 64  # at a time, launched inside its runs, through whichever socket
+NESTED = 8  # runs, one inside the other
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
-_ISOLATION = ("unsandboxed", "host-net", "namespace")  # from the weakest
 _LOG = logging.getLogger("remit.run")
 
 
@@ -51,7 +49,7 @@ class Run:
 
     @property
     def holder(self) -> Holder:
-        """Whom the run's own socket stands for."""
+        """Whom the run's channel stands for."""
         return Holder(self.task, self.grant)
 
 
@@ -66,18 +64,12 @@ class Edges(Protocol):
         """Return the environment variables that tell a run what it has."""
         ...
 
-    async def serve(self, run: Run, listener: Listener, sock: socket.socket) -> Close:
-        """Serve a gateway, database or channel listener as ``run``; the socket belongs to the callee."""
+    async def serve(self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None) -> Close:
+        """Serve a gateway, database or channel listener as ``run``; the socket belongs to the callee.
+
+        With ``doors`` others may hold the socket as well, and only they may accept on it.
+        """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a launcher says that its run is; ``posture`` is what the broker makes of it."""
-
-    isolation: str
-    folder: str
-    posture: Posture
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +80,25 @@ class _Authority:
     task: Task
     ends: Callable[[], Awaitable[Report]] | None
 
+    @property
+    def holder(self) -> Holder:
+        """Whom the run's own socket stands for."""
+        return Holder(self.task.id, self.grant.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """A socket that launchers connect to: whom it stands for, and the runs around it with what isolates them."""
+
+    caller: Caller
+    uid: int | None = None
+    around: tuple[str, ...] = ()
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its launchers keep nothing of what they hand over: the operator's, and no agent's."""
+        return isinstance(self.caller, Operator)
+
 
 class LaunchServer:
     """Serves launchers: the operator's, and those inside runs."""
@@ -97,6 +108,7 @@ class LaunchServer:
         self._broker = broker
         self._edges = edges
         self._conversations: set[asyncio.Task[None]] = set()
+        self._nested: dict[str, set[asyncio.Task[None]]] = {}  # those inside runs, by task
         self._ports: set[socket.socket] = set()
 
     async def recover(self, operator: Operator) -> None:
@@ -116,11 +128,17 @@ class LaunchServer:
 
     def listen(self, sock: socket.socket, caller: Caller, uid: int | None = None) -> Close:
         """Accept launchers on a listening SOCK_SEQPACKET socket, for ``caller``; ``uid``: only of that user."""
-        sock.setblocking(False)
+        return self._listen(sock, _Port(caller, uid), None)
+
+    def _listen(self, sock: socket.socket, port: _Port, doors: Doors | None) -> Close:
         loop = asyncio.get_running_loop()
         mine: set[asyncio.Task[None]] = set()
-        loop.add_reader(sock, self._accept, sock, caller, uid, mine)
-        self._ports.add(sock)
+        if doors is not None:
+            doors.add(sock, lambda peer: self._welcome(peer, port, mine))
+        else:
+            sock.setblocking(False)
+            loop.add_reader(sock, self._accept, sock, port, mine)
+            self._ports.add(sock)
 
         def close() -> None:
             if sock in self._ports:
@@ -143,48 +161,70 @@ class LaunchServer:
             conversation.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
 
-    def _accept(self, sock: socket.socket, caller: Caller, uid: int | None, mine: set[asyncio.Task[None]]) -> None:
-        try:
-            peer, _ = sock.accept()
-        except OSError:
-            return
-        limit = RUNS if isinstance(caller, Operator) else RUNS_OF_A_RUN
-        if len(mine) >= limit or len(self._conversations) >= RUNS or (uid is not None and _uid(peer) != uid):
+    def _accept(self, sock: socket.socket, port: _Port, mine: set[asyncio.Task[None]]) -> None:
+        with suppress(OSError):
+            self._welcome(sock.accept()[0], port, mine)
+
+    def _welcome(self, peer: socket.socket, port: _Port, mine: set[asyncio.Task[None]]) -> None:
+        peer.setblocking(False)
+        if port.uid is not None and _uid(peer) != port.uid:
             peer.close()
             return
-        peer.setblocking(False)
-        conversation = asyncio.create_task(self._converse(peer, caller))
-        for kept in (mine, self._conversations):
-            kept.add(conversation)
-            conversation.add_done_callback(kept.discard)
+        kept = [mine, self._conversations]
+        if isinstance(port.caller, Holder):
+            kept.append(self._nested.setdefault(port.caller.task, set()))
+        if len(self._conversations) >= RUNS or len(kept[-1]) >= (RUNS if port.trusted else RUNS_OF_A_TASK):
+            _refuse(peer)
+            return
+        doors = Doors(lambda: _hang_up(peer))
+        conversation = asyncio.create_task(self._converse(peer, port, doors))
+        for group in kept:
+            group.add(conversation)
+        conversation.add_done_callback(lambda done: doors.when_gone(lambda: self._over(done, port, kept)))
+
+    def _over(self, conversation: asyncio.Task[None], port: _Port, kept: Sequence[set[asyncio.Task[None]]]) -> None:
+        for group in kept:
+            group.discard(conversation)
+        if isinstance(port.caller, Holder) and not self._nested.get(port.caller.task, True):
+            del self._nested[port.caller.task]
 
     # -- one launcher -------------------------------------------------------------------------------------------
 
-    async def _converse(self, peer: socket.socket, caller: Caller) -> None:
+    async def _converse(self, peer: socket.socket, port: _Port, doors: Doors) -> None:
         with peer:
             try:
-                await self._run(peer, caller)
+                await self._run(peer, port, doors)
             except RemitError as error:
                 await handover.send_async(peer, handover.problem(error))
             except Exception:  # noqa: BLE001 - whatever it was, the launcher gets an answer and the others go on
                 _LOG.exception("a hand-over failed")
                 await handover.send_async(peer, handover.problem(RemitError()))
 
-    async def _run(self, peer: socket.socket, caller: Caller) -> None:
+    async def _run(self, peer: socket.socket, port: _Port, doors: Doors) -> None:
         request = await _asked(peer)
-        place = _place_of(request, self._posture_of(caller))
-        authority = await self._authority(caller, request, place.posture)
+        place = wish.place_of(request, self._around(port))
+        authority = await self._authority(port.caller, request, place)
         report: Report | None = None
         try:
             async with AsyncExitStack() as stack:
-                await self._serve(peer, authority, place, stack)
+                stack.callback(doors.close)
+                inner = _Port(authority.holder, None, (*port.around, place.posture.isolation))
+                await self._serve(peer, authority, place, stack, inner, None if port.trusted else doors)
                 await _until_end(peer)
         finally:
             if authority.ends is not None:
                 report = await asyncio.shield(authority.ends())
         await handover.send_async(peer, _ended(report))
 
-    async def _serve(self, peer: socket.socket, authority: _Authority, place: _Place, stack: AsyncExitStack) -> None:
+    async def _serve(
+        self,
+        peer: socket.socket,
+        authority: _Authority,
+        place: Place,
+        stack: AsyncExitStack,
+        inner: _Port,
+        doors: Doors | None,
+    ) -> None:
         outfit = self._edges.outfit(authority.grant, place.folder, private=place.isolation == "namespace")
         wanted = [listener.wire() for listener in outfit.listeners]
         await handover.send_async(peer, {"task": authority.task.id, "grant": authority.grant.id, "listeners": wanted})
@@ -196,52 +236,71 @@ class LaunchServer:
             raise
         run = Run(authority.task.id, authority.grant.id, outfit, places)
         for listener in outfit.listeners:
-            stack.callback(await self._start(run, listener, sockets.pop(0)))
+            stack.callback(await self._start(run, listener, sockets.pop(0), inner, doors))
         await handover.send_async(peer, {"ready": True, "environment": dict(self._edges.variables(run))})
 
-    async def _start(self, run: Run, listener: Listener, sock: socket.socket) -> Close:
+    async def _start(
+        self, run: Run, listener: Listener, sock: socket.socket, inner: _Port, doors: Doors | None
+    ) -> Close:
         if listener.kind == "launch":
-            return self.listen(sock, run.holder)
-        return await self._edges.serve(run, listener, sock)
+            return self._listen(sock, inner, doors)
+        return await self._edges.serve(run, listener, sock, doors)
 
     # -- authority ----------------------------------------------------------------------------------------------
 
-    async def _authority(self, caller: Caller, request: Message, posture: Posture) -> _Authority:
+    async def _authority(self, caller: Caller, request: Message, place: Place) -> _Authority:
         match request:
-            case {"open": dict(wish)}:
-                return await self._open(caller, wish, posture)
-            case {"delegate": dict(wish)}:
-                return await self._delegate(caller, wish, posture)
+            case {"open": dict(asked)}:
+                return await self._open(caller, asked, place.posture)
+            case {"delegate": dict(asked)}:
+                return await self._delegate(caller, asked, place.posture)
             case {"grant": str(grant_id)}:
-                return self._attach(caller, grant_id)
+                return self._attach(caller, grant_id, place)
         raise InvalidRequestError("a launch names one of `open`, `delegate` and `grant`")
 
-    async def _open(self, caller: Caller, wish: Mapping[str, object], posture: Posture) -> _Authority:
+    async def _open(self, caller: Caller, asked: Mapping[str, object], posture: Posture) -> _Authority:
         if not isinstance(caller, Operator):
             raise DeniedError("a run cannot open a task", help="delegate from its own grant")
-        purpose = wish.get("purpose")
+        purpose = asked.get("purpose")
         if not isinstance(purpose, str):
             raise InvalidRequestError("`purpose` is missing")
-        grant = await self._broker.open(caller, purpose, _wanted(wish, posture))
+        grant = await self._broker.open(caller, purpose, wish.wanted(asked, posture))
         task = self._broker.task_of(grant.id)
         return _Authority(grant, task, lambda: self._broker.close(caller, task.id))
 
-    async def _delegate(self, caller: Caller, wish: Mapping[str, object], posture: Posture) -> _Authority:
-        parent = wish.get("parent", caller.grant if isinstance(caller, Holder) else None)
+    async def _delegate(self, caller: Caller, asked: Mapping[str, object], posture: Posture) -> _Authority:
+        parent = asked.get("parent", caller.grant if isinstance(caller, Holder) else None)
         if not isinstance(parent, str):
             raise InvalidRequestError("`parent` is missing")
-        grant = await self._broker.delegate(caller, parent, _wanted(wish, posture))
+        grant = await self._broker.delegate(caller, parent, wish.wanted(asked, posture))
         return _Authority(grant, self._broker.task_of(grant.id), lambda: self._broker.revoke(caller, grant.id))
 
-    def _attach(self, caller: Caller, grant_id: str) -> _Authority:
+    def _attach(self, caller: Caller, grant_id: str, place: Place) -> _Authority:
         task = self._broker.task_of(grant_id)
         self._broker.task(caller, task.id)
         if isinstance(caller, Holder) and not task.within(grant_id, caller.grant):
             raise NotFoundError
-        return _Authority(self._broker.check(grant_id), task, None)
+        grant = self._broker.check(grant_id)
+        wish.check_attach(grant, place)
+        return _Authority(grant, task, None)
 
-    def _posture_of(self, caller: Caller) -> Posture | None:
-        return self._broker.check(caller.grant).posture if isinstance(caller, Holder) else None
+    def _around(self, port: _Port) -> tuple[str, ...]:
+        if not isinstance(port.caller, Holder):
+            return port.around
+        if len(port.around) >= NESTED:
+            raise LimitError(f"{NESTED} runs are one inside the other already")
+        return (*port.around, self._broker.check(port.caller.grant).posture.isolation)
+
+
+def _refuse(peer: socket.socket) -> None:
+    with peer, suppress(OSError):
+        handover.send(peer, handover.problem(LimitError("too many runs at a time")))
+
+
+def _hang_up(peer: socket.socket) -> None:
+    """End the conversation with a launcher whose run has broken a socket that it handed over."""
+    with suppress(OSError):
+        peer.shutdown(socket.SHUT_RDWR)
 
 
 def _uid(peer: socket.socket) -> int:
@@ -312,46 +371,6 @@ async def _until_end(peer: socket.socket) -> None:
         handover.discard(heard[1])
         if heard[0].get("end") is True:
             return
-
-
-def _place_of(request: Message, of_caller: Posture | None) -> _Place:
-    """Read where a run is. Its posture is no better than what surrounds its launcher, whatever that one says."""
-    said, folder = request.get("posture"), request.get("folder")
-    isolation = said.get("isolation") if isinstance(said, dict) else None
-    if not isinstance(isolation, str) or isolation not in _ISOLATION:
-        raise InvalidRequestError("`posture` must say how the run is isolated")
-    if not isinstance(folder, str) or not folder.startswith("/") or len(folder) > MAX_FOLDER:
-        raise InvalidRequestError("`folder` must be where the run has its sockets")
-    around = of_caller.isolation if of_caller is not None and of_caller.isolation in _ISOLATION else isolation
-    weaker = min(isolation, around, key=_ISOLATION.index)
-    return _Place(isolation, folder, Posture(isolation=weaker, custody="channel", at_rest="kek-file"))
-
-
-def _wanted(wish: Mapping[str, object], posture: Posture) -> Wanted:
-    """Read what an open or a delegate asks for."""
-    known = {"purpose", "parent", "authorization_details", "ttl", "depth", "fan_out", "exercise", "label"}
-    for name in wish.keys() - known:
-        raise InvalidRequestError(f"`{name}` is not a field of a launch")
-    ttl = wish.get("ttl")
-    exercise, label = wish.get("exercise", True), wish.get("label", "")
-    if not isinstance(exercise, bool) or not isinstance(label, str):
-        raise InvalidRequestError("`exercise` must be true or false, `label` text")
-    return Wanted(
-        scope=scopes.parse(wish.get("authorization_details")),
-        agent="",
-        ttl=None if ttl is None else timedelta(seconds=_count("ttl", ttl)),
-        depth=_count("depth", wish.get("depth", 0)),
-        fan_out=_count("fan_out", wish.get("fan_out", 0)),
-        exercise=exercise,
-        posture=posture,
-        label=label,
-    )
-
-
-def _count(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1_000_000:  # noqa: PLR2004 - any bound
-        raise InvalidRequestError(f"`{name}` must be a whole number")
-    return value
 
 
 def _ended(report: Report | None) -> Message:

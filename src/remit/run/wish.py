@@ -1,0 +1,75 @@
+"""What a launcher asks for, read with care: inside a run, the agent writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from remit.core import scope as scopes
+from remit.core.task import Grant, Posture, Wanted
+from remit.errors import DeniedError, InvalidRequestError
+from remit.run.handover import Message
+
+MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
+
+_ISOLATION = ("unsandboxed", "host-net", "namespace")  # from the weakest
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a launcher says that its run is; ``posture`` is what the broker makes of it."""
+
+    isolation: str
+    folder: str
+    posture: Posture
+
+
+def place_of(request: Message, around: Sequence[str]) -> Place:
+    """Read where a run is. Its posture is no better than what is ``around`` its launcher, whatever that one says."""
+    said, folder = request.get("posture"), request.get("folder")
+    isolation = said.get("isolation") if isinstance(said, dict) else None
+    if not isinstance(isolation, str) or isolation not in _ISOLATION:
+        raise InvalidRequestError("`posture` must say how the run is isolated")
+    if not isinstance(folder, str) or not folder.startswith("/") or len(folder) > MAX_FOLDER:
+        raise InvalidRequestError("`folder` must be where the run has its sockets")
+    known = [each for each in around if each in _ISOLATION]  # a grant that is held outside of runs promises nothing
+    weakest = min(isolation, *known, key=_ISOLATION.index) if known else isolation
+    return Place(isolation, folder, Posture(isolation=weakest, custody="channel", at_rest="kek-file"))
+
+
+def check_attach(grant: Grant, place: Place) -> None:
+    """Refuse a run that would hold a grant in weaker surroundings than token, audit and policy say it is held in."""
+    promised, isolation = grant.posture.isolation, place.posture.isolation
+    if promised in _ISOLATION and _ISOLATION.index(isolation) < _ISOLATION.index(promised):
+        raise DeniedError(
+            f"the grant is held as `{promised}`, and this run would be `{isolation}`",
+            help="delegate from it: a child of the grant (-r or -d) has the posture of its own run",
+        )
+
+
+def wanted(wish: Mapping[str, object], posture: Posture) -> Wanted:
+    """Read what an open or a delegate asks for."""
+    known = {"purpose", "parent", "authorization_details", "ttl", "depth", "fan_out", "exercise", "label"}
+    for name in wish.keys() - known:
+        raise InvalidRequestError(f"`{name}` is not a field of a launch")
+    ttl = wish.get("ttl")
+    exercise, label = wish.get("exercise", True), wish.get("label", "")
+    if not isinstance(exercise, bool) or not isinstance(label, str):
+        raise InvalidRequestError("`exercise` must be true or false, `label` text")
+    return Wanted(
+        scope=scopes.parse(wish.get("authorization_details")),
+        agent="",
+        ttl=None if ttl is None else timedelta(seconds=_count("ttl", ttl)),
+        depth=_count("depth", wish.get("depth", 0)),
+        fan_out=_count("fan_out", wish.get("fan_out", 0)),
+        exercise=exercise,
+        posture=posture,
+        label=label,
+    )
+
+
+def _count(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1_000_000:  # noqa: PLR2004 - any bound
+        raise InvalidRequestError(f"`{name}` must be a whole number")
+    return value
