@@ -7,6 +7,7 @@ import json
 import pytest
 
 from remit import errors
+from remit.api import problems
 from remit.gateway import problem
 
 BASE = "https://remit.test/problems/"
@@ -56,3 +57,10 @@ def test_a_limit_says_when_to_come_back() -> None:
 def test_a_detail_with_line_breaks_stays_in_the_body() -> None:
     raw = problem.response(errors.ScopeError("a\r\nX: y"), "req_1", BASE, head=False, keep=True)
     assert raw.count(b"\r\nX: y") == 0
+
+
+def test_a_challenge_names_the_algorithms_that_the_control_plane_names() -> None:
+    head = problem.response(errors.ProofError(), "req_1", BASE, head=True, keep=True)
+    challenge = problems.problem(errors.ProofError(), "https://remit.test", "req_1").headers["www-authenticate"]
+    assert 'algs="ES256 Ed25519 EdDSA"' in challenge
+    assert b"\r\nWWW-Authenticate: %b\r\n" % challenge.encode() in head

@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from remit import errors
 from remit.api import wire
+from remit.core import jose
 from remit.errors import (
     LimitError,
     MethodError,
@@ -20,7 +21,6 @@ from remit.errors import (
     UnauthenticatedError,
 )
 
-ALGORITHMS = "ES256 Ed25519 EdDSA"
 _NOT_IN_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")  # RFC 6749 §5.2
 
 
@@ -100,9 +100,9 @@ def _headers(error: RemitError, *, challenge: bool = True) -> Mapping[str, str]:
 
 def _challenge(error: UnauthenticatedError) -> str:
     if type(error) is UnauthenticatedError:
-        return f'DPoP algs="{ALGORITHMS}"'
+        return f'DPoP algs="{jose.CHALLENGE}"'
     name = error.oauth if isinstance(error, ProofError) else "invalid_token"
-    return f'DPoP error="{name}", algs="{ALGORITHMS}"'
+    return f'DPoP error="{name}", algs="{jose.CHALLENGE}"'
 
 
 def internal() -> RemitError:

@@ -8,9 +8,10 @@ from starlette.responses import Response
 from remit.api import problems, wire
 from remit.api.oauth import EXCHANGE
 from remit.api.proven import Verifier
+from remit.core import jose
 from remit.core.scope import TYPES
 
-ALGORITHMS = problems.ALGORITHMS.split()
+ALGORITHMS = jose.CHALLENGE.split()
 
 
 class WellKnown:

@@ -24,6 +24,7 @@ from remit.errors import RemitError, TokenError
 
 MAX_TOKEN = 32_768  # characters
 ALGORITHMS = {"EC": frozenset({"ES256"}), "OKP": frozenset({"Ed25519", "EdDSA"})}  # EdDSA: RFC 9864 deprecates the name
+CHALLENGE = " ".join(sorted(frozenset().union(*ALGORITHMS.values())))  # `algs` of a challenge, RFC 9449 §7.1
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 _PUBLIC = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from remit.core import jose
 from remit.core import scope as scopes
 from remit.errors import RemitError
 
@@ -49,7 +50,7 @@ def response(error: RemitError, request: str, base: str, *, head: bool, keep: bo
         "Cache-Control: no-store",
     ]
     if error.status == HTTPStatus.UNAUTHORIZED:
-        lines.append(f'WWW-Authenticate: DPoP error="{error.oauth}", algs="ES256 EdDSA"')
+        lines.append(f'WWW-Authenticate: DPoP error="{error.oauth}", algs="{jose.CHALLENGE}"')
     if nonce is not None:
         lines.append(f"DPoP-Nonce: {nonce}")
     if error.retry_after is not None:
