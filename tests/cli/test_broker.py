@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from remit.cli.entry import run
+from remit.compose.settings import places
+from remit.compose.up import embedded
+from remit.stores import private
 
+EMBEDDED = (
+    "import os; from remit.compose import embedded, settings; embedded.ensure(settings.places(os.environ), os.environ)"
+)
 REMIT = Path(sys.executable).with_name("remit")
 
 
@@ -62,7 +68,26 @@ def test_a_second_broker_on_the_same_state_is_refused(up: subprocess.Popen[str],
     up.stdout.readline()
     second = subprocess.run([REMIT, "up"], env=environ, capture_output=True, text=True, check=False, timeout=30)
     assert second.returncode == 1
-    assert second.stderr.startswith("error: ")
+    assert second.stderr.startswith(f"error: another broker serves this state: process {up.pid}\n")
+
+
+@pytest.mark.slow
+def test_an_idle_broker_that_a_run_started_is_outwaited(
+    environ: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    where = places(environ)
+    subprocess.run([sys.executable, "-c", EMBEDDED], env=environ, check=True, timeout=30)
+    idle = private.holder(where.state / "lock")
+    assert embedded(idle)
+    up = request.getfixturevalue("up")
+    assert json.loads(up.stdout.readline())["control"] == str(where.control)
+    assert not embedded(idle)
+    assert private.holder(where.state / "lock") == up.pid
+
+
+def test_what_no_run_started_is_not_waited_for() -> None:
+    assert not embedded(os.getpid())
+    assert not embedded(None)
 
 
 def test_the_demo_is_told_how_to_print(monkeypatch: pytest.MonkeyPatch) -> None:

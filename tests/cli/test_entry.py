@@ -64,6 +64,15 @@ def test_where_remit_itself_is_installed_stays_on_the_path() -> None:
     assert trusted([library], library) == [library]
 
 
+@pytest.mark.parametrize("arguments", [[], ["resource"], ["audit"], ["secret"]])
+def test_a_command_that_needs_another_prints_its_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.splitlines()[0].lower().startswith(" ".join(["usage: remit", *arguments]))
+    assert "\nCommands:\n" in told
+    assert "\\x0a" not in told
+
+
 def test_an_error_of_ours_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError

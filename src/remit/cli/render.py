@@ -168,6 +168,9 @@ def complain(error: RemitError) -> None:
 def misused(error: Exception, command: str) -> None:
     """Print what is wrong with a command line, and whose help says more."""
     text = str(getattr(error, "format_message", lambda: str(error))()).strip()
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+        sys.stderr.write(f"{text}\n")
+        return
     text = text.removeprefix("Invalid value: ")
     _complaint("error", (text[:1].lower() + text[1:]).rstrip(".") or "this needs a command")
     _complaint("help", f"`{command} --help`")

@@ -6,8 +6,10 @@ import asyncio
 import gc
 import logging
 import sys
+import time
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 import uvloop
 
@@ -15,6 +17,8 @@ from remit.compose.serving import harden, served, until_stopped
 from remit.compose.settings import Settings
 from remit.stores import private
 
+PATIENCE = 8.0  # seconds: an embedded broker ends after five without a task
+PAUSE = 0.1  # seconds between looks
 LOG_SIZE = 4 * 1024 * 1024  # bytes, twice
 
 
@@ -30,8 +34,24 @@ async def serve(settings: Settings, ready: Callable[[], None], *, idle: float | 
 
 def up(settings: Settings, ready: Callable[[], None]) -> None:
     """Serve in the foreground (``remit up``); call ``ready`` when everything listens."""
+    outwait(settings.places.state / "lock", PATIENCE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, ready))
+
+
+def outwait(lock: Path, patience: float) -> None:
+    """Wait as many seconds for an embedded broker that is idle to end; one that is not idle has the lock afterwards."""
+    deadline = time.monotonic() + patience
+    while embedded(private.holder(lock)) and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+
+
+def embedded(pid: int | None) -> bool:
+    """Whether a process lives and is a broker that a run started for itself."""
+    try:
+        return pid is not None and b"remit.compose" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def log_to(settings: Settings) -> None:

@@ -52,14 +52,27 @@ def check(path: Path, found: os.stat_result, mode: int) -> None:
 
 
 def lock(path: Path) -> int:
-    """Take the lock file, or raise UnavailableError when another process has it; return its descriptor."""
+    """Take the lock file and write our pid into it, or raise UnavailableError when another has it; return it, open."""
     make_file(path)
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
+        pid = holder(path)
         raise UnavailableError(
-            "another broker serves this state", help="use that one, stop it, or name another REMIT_STATE_DIR"
+            "another broker serves this state" + (f": process {pid}" if pid else ""),
+            help="use that one, stop it, or name another REMIT_STATE_DIR",
         ) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     return handle
+
+
+def holder(path: Path) -> int | None:
+    """Return the process that took a lock file last, if it says so; it need not live any more."""
+    try:
+        text = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdecimal() else None
