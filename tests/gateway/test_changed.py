@@ -95,3 +95,25 @@ def test_a_request_is_not_tried_again_at_a_destination_that_changed() -> None:
             assert codes == [False, False, True]
 
     play(scene)
+
+
+def test_a_second_try_that_is_refused_leaves_one_outcome_of_the_first() -> None:
+    async def scene() -> None:
+        async with rig(http(paths=["/**"], uses=2)) as r:
+            await r.get("/api/v1/x")
+            pool = PlayedPool(r.gateway._pools["api"])
+            idle, line = Connection(pool), Line()
+            idle.connection_made(line)
+            idle.fresh = False
+            pool.put(idle)
+            r.gateway._pools["api"] = pool
+            wire = await r.wire()
+            await wire.send(r.request("/api/v1/x"))
+            await r.settled(lambda: SECRET.encode() in line.out)
+            idle.connection_lost(None)
+            assert (await wire.reply()).json()["code"] == "budget"
+            await r.gateway.close()
+            [_, outcome] = await r.outcomes(2)
+            assert (outcome.decision, outcome.code) == ("failed", "budget")
+
+    play(scene)

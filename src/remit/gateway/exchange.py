@@ -171,10 +171,9 @@ class Exchange:
         except StaleError as error:
             if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
                 raise
+            again = await self._gateway.broker.use(use.grant.id, judged.access, f"{self.request}.again", judged.index)
             self._gateway.outcome(use, "failed", error.code)
-            self._use = await self._gateway.broker.use(
-                use.grant.id, judged.access, f"{self.request}.again", judged.index
-            )
+            self._use = again
             await self._tried(await self._gateway.pool(shape).connect(), judged)
 
     async def _tried(self, up: Upstream, judged: Judged) -> None:
