@@ -75,6 +75,13 @@ def test_a_folder_that_python_imports_from_is_read_only(runs: House) -> None:
 
 
 @pytest.mark.attack("LAU-05")
+@pytest.mark.parametrize("named", ["{}", ":/nowhere", "/nowhere:."])
+def test_a_run_in_a_folder_that_remit_imports_from_is_refused(runs: House, named: str) -> None:
+    done = runs.run(["true"], environ={"PYTHONPATH": named.format(runs.project)})
+    assert (done.returncode, "PYTHONPATH" in done.stderr) == (3, True)
+
+
+@pytest.mark.attack("LAU-05")
 @pytest.mark.parametrize("below", [".", "remit", "remit/run"])
 def test_a_run_in_remits_own_source_is_refused(runs: House, below: str) -> None:
     environ = own_source(runs.project)

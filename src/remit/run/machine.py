@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import remit
-from remit.errors import UnavailableError
+from remit.errors import InvalidRequestError, UnavailableError
 from remit.run import sandbox, seccomp
 from remit.run.inner import Inner
 from remit.run.spec import LaunchSpec, base_environment
@@ -74,8 +74,19 @@ def _programs() -> tuple[Path, ...]:
 
 def _imported() -> list[Path]:
     """Return where Python looks for code beside its own folders."""
-    named = [entry for entry in (*sys.path, sys.pycache_prefix) if entry]
+    named = [entry for entry in (*sys.path, sys.pycache_prefix) if entry is not None]  # "" is the working directory
     return [path for path in map(Path, named) if path.exists()]
+
+
+def _check_imports(spec: LaunchSpec, writable: Sequence[PurePosixPath]) -> None:
+    """Refuse a folder that remit itself imports from; inside a run it is the run's own affair."""
+    if spec.socket.parent == Path(sandbox.RUN):
+        return
+    for path in {found.resolve() for found in _imported()} & set(map(Path, writable)):
+        raise InvalidRequestError(
+            f"remit imports from `{path}`, where the run could leave code that runs as you",
+            help="take it out of PYTHONPATH, or start the run in another folder",
+        )
 
 
 def _inside(path: Path, folders: Iterable[PurePosixPath]) -> bool:
@@ -120,7 +131,9 @@ def _spawn(spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitSta
     blanks = [passed.enter_context(_memory(b"")) for _ in spec.masked]
     given = sandbox.Descriptors(passwd, group, hosts, program[0] if program else None, tuple(blanks))
     seen = room(spec)
-    known = facts(spec.socket.parent, [bind.path for bind in seen.shown if bind.writable])
+    writable = [bind.path for bind in seen.shown if bind.writable]
+    _check_imports(spec, writable)
+    known = facts(spec.socket.parent, writable)
     options = sandbox.arguments(known, seen, given)
     listed = passed.enter_context(_memory("\0".join(options).encode() + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
