@@ -68,6 +68,7 @@ def test_issue_renew_and_revoke_a_lease(tmp_path: Path) -> None:
         plane.world.later(60)
         renewed = await channel.post(f"/v1/leases/{lease}/renew", json={"ttl": 600})
         assert renewed.json()["expires_at"] == "2026-11-25T12:11:00.000Z"
+        assert renewed.json()["ends_with_grant"] is False
         report = (await channel.post(f"/v1/leases/{lease}/revoke", json={})).json()
         assert (report["state"], report["revoked"]) == ("closed", 1)
         assert plane.world.target.accounts == {}

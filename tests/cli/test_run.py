@@ -52,7 +52,7 @@ def test_a_purpose_that_is_not_said_names_the_program_and_not_its_arguments(laun
 def test_a_task_lives_no_longer_than_is_said(launched: list[LaunchSpec]) -> None:
     run(["run", "-r", "search", "--ttl", "5m", "--", "true"])
     run(["run", "-r", "search", "--", "true"])
-    assert [request(spec)["open"]["ttl"] for spec in launched] == [300, 28_800]
+    assert [request(spec)["open"]["ttl"] for spec in launched] == [300, 3_600]
 
 
 @pytest.mark.usefixtures("plane")
@@ -89,6 +89,17 @@ def test_what_belongs_to_remit_is_hidden_from_the_run(plane: Served, launched: l
     state = plane.directory / "state"
     assert {state, state / "run"} <= set(launched[0].hidden)
     assert launched[0].socket == state / "run" / "launch.sock"
+
+
+def test_a_key_and_a_witness_in_places_of_their_own_are_kept_apart(
+    plane: Served, launched: list[LaunchSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(plane.directory))
+    config = plane.directory / "remit/config.toml"
+    config.parent.mkdir()
+    config.write_text('[keys]\nkek = "/keys/kek"\n[audit]\nwitness = "/far/witness"\n')
+    run(["run", "-g", "grt_1", "--", "true"])
+    assert {config, Path("/keys/kek"), Path("/far/witness")} <= set(launched[0].apart)
 
 
 @pytest.mark.usefixtures("plane")

@@ -79,6 +79,21 @@ def test_what_an_agent_is_called_is_text_and_no_markup() -> None:
     assert "[bold]p" in text
 
 
+@pytest.mark.parametrize(
+    ("isolation", "mark"),
+    [("none", "no isolation"), ("host-net", "host-net"), ("unsandboxed", "unsandboxed"), ("namespace", "")],
+)
+def test_what_surroundings_do_not_promise_is_marked(isolation: str, mark: str) -> None:
+    text = shown(task(grant("grt_1", None, posture={"isolation": isolation})))
+    [line] = [line for line in text.splitlines() if "grt_1" in line]
+    assert line.endswith(f"  {mark}" if mark else "left")
+
+
+def test_a_grant_that_is_not_to_be_used_itself_is_marked_as_advisory() -> None:
+    text = shown(task(grant("grt_1", None, exercise=False, posture={"isolation": "namespace"})))
+    assert "not to be used itself (advisory)" in text
+
+
 def test_no_task_is_said() -> None:
     assert shown().strip() == "no task is open"
 

@@ -81,7 +81,9 @@ class V1:
         asked = await wire.document(request, frozenset({"ttl"}))
         ttl = wire.seconds("ttl", asked.get("ttl"))
         lease = await self._broker.renew(caller, request.path_params["lease"], ttl)
-        return wire.answer({"lease": lease.id, "expires_at": wire.instant(lease.expires_at)})
+        grant = self._broker.task_of_lease(lease.id).grant(lease.grant)
+        ends = {"expires_at": wire.instant(lease.expires_at), "ends_with_grant": lease.expires_at >= grant.expires_at}
+        return wire.answer({"lease": lease.id, **ends})
 
     async def revoke_lease(self, request: Request, caller: Caller) -> Response:
         """End one lease."""

@@ -8,7 +8,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import emit, lines
+from remit.cli.render import emit, lines, said
 
 
 def issue(
@@ -54,7 +54,7 @@ def renew(
     ],
     json: options.Json = False,
 ) -> None:
-    """Renew a lease in place, within its grant.
+    """Renew a lease in place, to the end of its grant at most; say so when that is sooner than asked.
 
     \b
     Examples:
@@ -67,3 +67,5 @@ def renew(
         emit(renewed)
         return
     lines({"lease": lease, "expires_at": renewed["expires_at"]})
+    if renewed.get("ends_with_grant"):
+        said("it ends with its grant, and cannot be renewed beyond it")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from remit.compose.settings import Places
     from remit.run.spec import LaunchSpec
 
-RUN_TTL = 28_800  # seconds a task lasts that a run opens and its end closes: the most a task may last
+RUN_TTL = 3_600  # seconds that a task lasts at most which a run opens and its end closes, unless more is asked for
 
 
 def run(
@@ -26,12 +26,20 @@ def run(
         typer.Option("--grant", "-g", metavar="GRANT", help="Use this grant; with -r or -d, a child of it."),
     ] = None,
     purpose: Annotated[
-        str | None, typer.Option("--purpose", "-p", help="Open a task for this, which ends with the command.")
+        str | None, typer.Option("--purpose", "-p", help="Open a task for this; else for `run PROGRAM`.")
     ] = None,
     label: Annotated[str, typer.Option("--label", help="What a child is called.")] = "",
     resource: options.Resources = None,
     grant_detail: options.Details = None,
-    ttl: options.Ttl = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(
+            "--ttl",
+            metavar="TIME",
+            callback=options.duration,
+            help="How long at most; else a task 1h, and a child as long as its parent. At most 8h.",
+        ),
+    ] = None,
     depth: options.Depth = 0,
     fan_out: options.FanOut = 0,
     exercise: options.Exercise = True,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -67,9 +68,23 @@ def show(
         emit(found)
         return
     plain = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
-    lines({**plain, "task": task["task"], "subject": task["subject"]["sub"]})
+    about = {"posture": _posture(found)} if "posture" in found else {}
+    lines({**plain, **about, "task": task["task"], "subject": task["subject"]["sub"]})
     for detail in found.get("authorization_details", []):
         said(f"  {detail_line(detail)}")
+    for grant in found.get("grants", []):
+        state = ", revoked" if grant["revoked"] else ""
+        said(
+            f"  grant {grant['grant']}  {grant['label'] or '-'}  until {grant['expires_at']}{state}  {_posture(grant)}"
+        )
+    for lease in found.get("leases", []):
+        what = f"{lease['kind']} / {lease['resource']}"
+        said(f"  lease {lease['lease']}  {what}  {lease['state']}, until {lease['expires_at']}")
+
+
+def _posture(grant: Mapping[str, Any]) -> str:
+    posture = grant["posture"]
+    return f"isolation {posture['isolation']}, custody {posture['custody']}, at rest {posture['at_rest']}"
 
 
 def _own(node: dict[str, object]) -> object:

@@ -112,10 +112,20 @@ def _grant_text(node: Mapping[str, Any], now: datetime, over: str) -> Any:
     state = "closed" if over == "closed" else _state(node, now)
     name = safe(node.get("label") or ("agent" if node["parent"] is None else "sub-agent"))
     text = Text.assemble((name, "cyan"), f"  {node['grant']}  ", *_marks(state, node, now))
+    for mark in weaknesses(node):
+        text.append(f"  {mark}", style="yellow")
     for index, detail in enumerate(node["authorization_details"]):
         used = node["used"][index] if "uses" in detail else None
         text.append(f"\n{safe(detail_line(detail))}" + (f" ({used} used)" if used is not None else ""), style="dim")
     return text
+
+
+def weaknesses(node: Mapping[str, Any]) -> list[str]:
+    """Return what the surroundings of a grant's holder do not promise."""
+    isolation = str(node.get("posture", {}).get("isolation", "none"))
+    marks = [] if isolation == "namespace" else ["no isolation" if isolation == "none" else safe(isolation)]
+    # whether its children run outside its control is not known here, and a holder that controls them can use them
+    return marks if node.get("exercise", True) else [*marks, "not to be used itself (advisory)"]
 
 
 def _lease_text(lease: Mapping[str, Any], now: datetime) -> Any:
