@@ -63,11 +63,9 @@ async def echoed(sock: socket.socket) -> bytes:
 
 
 async def gone(doors: Doors) -> None:
-    done = asyncio.Event()
     doors.close()
-    doors.when_gone(done.set)
     async with asyncio.timeout(10):
-        await done.wait()
+        await doors.gone()
 
 
 def on(loop: Callable[[], asyncio.AbstractEventLoop], scene: Callable[[], object]) -> None:

@@ -73,6 +73,12 @@ class Doors:
         else:
             self._then.append(then)
 
+    async def gone(self) -> None:
+        """Wait until the thread has ended."""
+        ended = asyncio.Event()
+        self.when_gone(ended.set)
+        await ended.wait()
+
     # -- in the loop --------------------------------------------------------------------------------------------
 
     def _start(self) -> None:

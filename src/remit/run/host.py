@@ -32,6 +32,7 @@ Close = Callable[[], None]  # stop accepting on a listener, and cut its connecti
 PATIENCE = 30.0  # seconds for each message of a launcher until its run is ready
 RUNS = 1_024  # at a time, on one broker
 RUNS_OF_A_TASK = 64  # at a time, launched inside its runs, through whichever socket
+LAST = 5.0  # seconds for the last threads to end
 NESTED = 8  # runs, one inside the other
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
@@ -109,6 +110,7 @@ class LaunchServer:
         self._edges = edges
         self._conversations: set[asyncio.Task[None]] = set()
         self._nested: dict[str, set[asyncio.Task[None]]] = {}  # those inside runs, by task
+        self._doors: set[Doors] = set()
         self._ports: set[socket.socket] = set()
 
     async def recover(self, operator: Operator) -> None:
@@ -160,6 +162,9 @@ class LaunchServer:
         for conversation in waiting:
             conversation.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST):
+                await asyncio.gather(*(doors.gone() for doors in tuple(self._doors)))
 
     def _accept(self, sock: socket.socket, port: _Port, mine: set[asyncio.Task[None]]) -> None:
         with suppress(OSError):
@@ -177,12 +182,16 @@ class LaunchServer:
             _refuse(peer)
             return
         doors = Doors(lambda: _hang_up(peer))
+        self._doors.add(doors)
         conversation = asyncio.create_task(self._converse(peer, port, doors))
         for group in kept:
             group.add(conversation)
-        conversation.add_done_callback(lambda done: doors.when_gone(lambda: self._over(done, port, kept)))
+        conversation.add_done_callback(lambda done: doors.when_gone(lambda: self._over(done, doors, port, kept)))
 
-    def _over(self, conversation: asyncio.Task[None], port: _Port, kept: Sequence[set[asyncio.Task[None]]]) -> None:
+    def _over(
+        self, conversation: asyncio.Task[None], doors: Doors, port: _Port, kept: Sequence[set[asyncio.Task[None]]]
+    ) -> None:
+        self._doors.discard(doors)
         for group in kept:
             group.discard(conversation)
         if isinstance(port.caller, Holder) and not self._nested.get(port.caller.task, True):
