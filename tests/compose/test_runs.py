@@ -1,0 +1,85 @@
+"""Runs on the real edges and the broker's own loop: what a run inside a run hands over is served like the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import uvloop
+
+from remit.broker import Operator
+from remit.compose import settings
+from remit.compose.serving import served
+from remit.core import scope
+from remit.core.secret import Secret
+from remit.ports import Resource
+from remit.run import handover
+from remit.run.handover import Message
+
+DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
+OPENING = {"open": {"purpose": "try", "ttl": 60, "depth": 1, "fan_out": 1, "authorization_details": [DETAIL]}}
+WHERE = {"posture": {"isolation": "namespace"}, "folder": "/run/remit"}
+
+
+def ask(sock: socket.socket, message: Mapping[str, object], descriptors: tuple[int, ...] = ()) -> Message:
+    handover.send(sock, message, descriptors)
+    heard = handover.receive(sock)
+    assert heard is not None
+    handover.raise_problem(heard[0])
+    return heard[0]
+
+
+def launch(
+    stack: ExitStack, path: Path, folder: Path, request: Mapping[str, object]
+) -> tuple[str, list[socket.socket]]:
+    """Hand over what a run has; return its grant and its listening sockets."""
+    folder.mkdir()
+    sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    sock.settimeout(20)
+    sock.connect(str(path))
+    granted = ask(sock, {**WHERE, **request})
+    listeners = granted["listeners"]
+    assert isinstance(listeners, list)
+    bound = [stack.enter_context(listening(item, folder)) for item in listeners]
+    ask(sock, {"bound": [item["name"] for item in listeners]}, tuple(each.fileno() for each in bound))
+    return str(granted["grant"]), bound
+
+
+def listening(listener: Mapping[str, object], folder: Path) -> socket.socket:
+    if "port" in listener:
+        return socket.create_server(("127.0.0.1", 0))
+    kind = socket.SOCK_SEQPACKET if listener["name"] == "launch" else socket.SOCK_STREAM
+    sock = socket.socket(socket.AF_UNIX, kind)
+    sock.bind(str(folder / str(listener["name"])))
+    sock.listen()
+    return sock
+
+
+def test_a_run_inside_a_run_reaches_gateway_and_control_plane(tmp_path: Path) -> None:
+    found = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
+    made = replace(found, api=None, gateway=None)
+
+    async def scene() -> None:
+        async with served(made) as edges:
+            operator: Operator = edges.house.operator
+            resource = Resource("search", "http", "http://127.0.0.1:1", scope.parse([DETAIL]), None, {})
+            await edges.house.broker.put_resource(operator, resource, Secret("k"))
+            with ExitStack() as stack:
+                outer = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", OPENING)
+                port = Path(outer[1][-1].getsockname())
+                inner = await asyncio.to_thread(launch, stack, port, tmp_path / "2", {"grant": outer[0]})
+                transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "2" / "channel"))
+                async with httpx.AsyncClient(transport=transport, base_url="http://remit") as channel:
+                    assert (await channel.get("/v1/self")).json()["grant"] == outer[0]
+                async with httpx.AsyncClient() as web:
+                    base = f"http://127.0.0.1:{inner[1][0].getsockname()[1]}"
+                    denied = await web.get(f"{base}/other/v1/x")
+                assert denied.status_code == 403
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scene())
