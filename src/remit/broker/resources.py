@@ -13,7 +13,7 @@ from remit.core.audit import Event
 from remit.core.scope import Scope
 from remit.core.secret import Secret
 from remit.core.task import Subject
-from remit.errors import ConflictError
+from remit.errors import ConflictError, PolicyError
 from remit.ports import DeleteResource, Finding, PutSecret, Resource
 
 
@@ -27,6 +27,17 @@ class Resources:
     def decide(self, subject: Subject, purpose: str, scope: Scope) -> policy.Decision:
         """Decide whether a human may hold this much, with the bounds that there are now."""
         return self._policy(policy.Question(subject, purpose, scope, self._custody.bounds()))
+
+    def too_wide(self, decision: policy.Decision) -> PolicyError:
+        """Return the refusal of what was decided to be too wide, with the bounds that it exceeds."""
+        names, bounds = {detail.resource for detail in decision.offending}, self._custody.bounds()
+        bound = scopes.shown(tuple(item for scope in bounds.values() for item in scope), names)
+        known = not names.isdisjoint(bounds)
+        return PolicyError(
+            "; ".join(decision.reasons),
+            offending=scopes.dump(decision.offending),
+            help=f"the bound is {bound}" if known else "`remit resource list` shows what there is",
+        )
 
     async def put(self, operator: Operator, resource: Resource, value: Secret | None = None) -> None:
         """Add or replace a resource, checked at the target first; with its secret, if one is given.

@@ -32,7 +32,6 @@ from remit.errors import (
     ConflictError,
     IntegrityError,
     NotFoundError,
-    PolicyError,
     RemitError,
 )
 from remit.ports import (
@@ -181,7 +180,7 @@ class Broker:
         now = self._heads.serving()
         decision = self._resources.decide(operator.subject, purpose, wanted.scope)
         if not decision.allowed:
-            error = PolicyError("; ".join(decision.reasons), offending=scopes.dump(decision.offending))
+            error = self._resources.too_wide(decision)
             await self._heads.denied("task.open", None, error, subject=operator.subject.sub)
             raise error
         task_id, root_id = self._new_id("task"), self._new_id("grt")
@@ -296,7 +295,8 @@ class Broker:
         now = self._heads.serving()
         most = lease.plan.detail.number("ttl")
         if ttl <= timedelta(0) or (most is not None and ttl > timedelta(seconds=most)):
-            raise AttenuationError("`ttl` must be positive and no longer than the detail allows")
+            allowed = "" if most is None else f": {most} seconds"
+            raise AttenuationError(f"`ttl` must be positive, and no longer than the detail allows{allowed}")
         lease, _ = task.renewable(lease_id, now)
         engine = await self._custody.engine(lease.plan.detail.resource, lease.plan.detail.type)
         if not isinstance(engine, Renewable):

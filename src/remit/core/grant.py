@@ -87,7 +87,8 @@ def _covered(child: Scope, parent: Scope) -> tuple[int, ...]:
     found = [scopes.cover(detail, parent) for detail in child]
     wide = [detail for detail, index in zip(child, found, strict=True) if index is None]
     if wide:
-        raise AttenuationError(offending=scopes.dump(tuple(wide)), help="ask for no more than the parent grant holds")
+        held = scopes.shown(parent, {detail.resource for detail in wide})
+        raise AttenuationError(offending=scopes.dump(tuple(wide)), help=f"the parent grant holds {held}")
     return tuple(index for index in found if index is not None)
 
 
@@ -98,7 +99,8 @@ def make_grant(grant_id: str, parent: Grant | None, wanted: Wanted, now: datetim
     ends = [now + wanted.ttl] if wanted.ttl is not None else []
     if parent is not None:
         if ends and ends[0] > parent.expires_at:
-            raise AttenuationError("`ttl` ends after the parent grant does")
+            left = int((parent.expires_at - now).total_seconds())
+            raise AttenuationError("`ttl` ends after the parent grant does", help=f"{left} seconds are left of it")
         ends.append(parent.expires_at)
     return Grant(
         id=grant_id,

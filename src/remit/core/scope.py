@@ -18,7 +18,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -49,6 +49,7 @@ __all__ = [
     "path_le",
     "permits",
     "permitting",
+    "shown",
 ]
 
 MAX_DETAILS = 64
@@ -156,10 +157,16 @@ def parse_detail(raw: object, types: Mapping[str, DetailType] = TYPES) -> Detail
     table = types[kind]
     for name in raw:
         if name not in table and name not in {"type", "resource"}:
-            raise UnknownDetailError(f"`{name}` is not a field of a detail of type `{kind}`")
+            known = ", ".join(sorted({"type", "resource", *table}))
+            raise UnknownDetailError(f"`{name}` is not a field of a detail of type `{kind}`", help=f"fields: {known}")
     values = {name: value for name, row in table.items() if (value := _value(name, row, raw)) is not None}
     _check_keys(table, values)
     return Detail(kind, resource, tuple(sorted(values.items())))
+
+
+def shown(scope: Scope, resources: Collection[str]) -> str:
+    """Return what a scope holds for some resources as one line of JSON, for people."""
+    return json_text(dump(tuple(d for d in scope if d.resource in resources)))
 
 
 def _value(name: str, row: Field, raw: Mapping[str, object]) -> Value | None:
