@@ -184,7 +184,7 @@ def test_what_is_no_checkpoint_is_one_clear_error(log: Path, tmp_path: Path, tex
 
 def test_a_file_that_is_not_there_is_one_clear_error(capsys: Capture) -> None:
     assert run(["audit", "verify", "/nowhere.jsonl"]) == 1
-    assert capsys.readouterr().err.startswith("error: `/nowhere.jsonl` cannot be read")
+    assert capsys.readouterr().err == "error: `/nowhere.jsonl` cannot be read: No such file or directory\n"
 
 
 def test_an_entry_is_proven_against_the_signed_checkpoint(plane: Served, log: Path, capsys: Capture) -> None:

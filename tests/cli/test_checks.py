@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,9 @@ from remit.cli import checks
 from remit.cli.checks import Finding
 from remit.cli.entry import run
 from remit.compose.settings import Places, Settings
+from remit.errors import EngineRefusedError
+from remit.ports import Finding as TargetFinding
+from tests.broker.world import FullEngine
 from tests.sdk.plane import Served
 
 
@@ -111,17 +113,32 @@ def test_no_broker_is_a_warning(settings: Settings) -> None:
     assert only(checks.broker(settings)).level == "warning"
 
 
-def test_a_database_that_does_not_answer_is_wrong(plane: Served) -> None:
+def databases(plane: Served) -> Finding:
     places = Places(plane.directory / "c", plane.directory / "state", plane.directory)
     findings = {finding.name: finding for finding in checks.broker(Settings(places))}
     assert findings["broker"].level == "good"
-    assert findings["postgres warehouse"].level == "wrong"
+    return findings["postgres warehouse"]
 
 
-def test_a_database_that_answers_is_good() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert checks._reach("postgres x", f"postgresql://remit@127.0.0.1:{port}/sales").level == "good"
+def test_a_database_that_the_broker_can_log_in_to_is_good(plane: Served) -> None:
+    assert databases(plane).level == "good"
+
+
+def test_a_database_whose_login_became_too_strong_is_wrong(plane: Served) -> None:
+    plane.world.target.findings = [TargetFinding("login-superuser", "the login is a superuser", acceptable=False)]
+    finding = databases(plane)
+    assert (finding.level, finding.text) == ("wrong", "login-superuser: the login is a superuser")
+
+
+def test_a_database_that_refuses_the_login_is_wrong_though_it_answers(
+    plane: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refusing(*_: object) -> object:
+        raise EngineRefusedError("the database refused the login (SQLSTATE 28P01)", help="set the login's password")
+
+    monkeypatch.setattr(FullEngine, "inspect", refusing)
+    finding = databases(plane)
+    assert (finding.level, finding.help) == ("wrong", "set the login's password")
 
 
 @pytest.mark.usefixtures("plane")

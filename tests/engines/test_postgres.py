@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -105,6 +106,21 @@ def test_a_dead_server_is_an_engine_error_that_names_nothing() -> None:
 
         error = asyncio.run(run())
         assert error.detail == "the database could not be reached, or the connection broke"
+
+
+@pytest.mark.parametrize(
+    ("error", "help_"),
+    [
+        (asyncpg.InvalidPasswordError("canary"), "remit secret set"),
+        (asyncpg.InvalidAuthorizationSpecificationError("canary"), "remit secret set"),
+        (ConnectionError('PostgreSQL server at "canary" rejected SSL upgrade'), "`tls`"),
+        (ssl.SSLCertVerificationError("canary"), "the host's name"),
+    ],
+)
+def test_what_keeps_a_login_out_says_what_to_do(error: Exception, help_: str) -> None:
+    shown = wrapped(error)
+    assert help_ in (shown.help or "")
+    assert "canary" not in f"{shown} {shown.help}"
 
 
 def test_driver_errors_are_wrapped_without_their_words() -> None:

@@ -216,7 +216,9 @@ def _text(path: Path) -> str:
 
     try:
         return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InvalidRequestError(f"`{path}` cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise InvalidRequestError(f"`{path}` cannot be read as text") from error
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from remit.compose.settings import Settings, load
 from remit.errors import RemitError
 from remit.run.machine import bubblewrap
 from remit.sdk import Client, Place, verbs
 
-PATIENCE = 3.0  # seconds a database has to answer
 SKEW = timedelta(seconds=60)
 LOOSE = 0o077  # permissions of others
 
@@ -169,14 +166,20 @@ def broker(settings: Settings) -> Iterator[Finding]:
     yield good("broker", f"answers on `{settings.places.control}`")
     for item in found:
         if item["kind"] == "postgres":
-            yield _reach(f"postgres {item['resource']}", str(item["destination"]))
+            yield database(settings, str(item["resource"]))
 
 
-def _reach(name: str, destination: str) -> Finding:
-    parts = urlsplit(destination)
-    try:
-        with socket.create_connection((parts.hostname or "", parts.port or 5432), timeout=PATIENCE):
-            return good(name, f"{parts.hostname}:{parts.port or 5432} can be reached")
-    except OSError as error:
-        text = f"{parts.hostname}:{parts.port or 5432} cannot be reached: {error.strerror or error}"
-        return Finding(name, "wrong", text, "start it, or correct the resource's destination")
+def database(settings: Settings, name: str) -> Finding:
+    """Have the broker log in to a database, and look at what it looked at when the resource was added."""
+    about = f"postgres {name}"
+    with Client(Place(settings.places.control)) as client:
+        try:
+            found = client.run(verbs.check_resource(name))["findings"]
+        except RemitError as error:
+            return Finding(
+                about, "wrong", error.detail, error.help or "start it, or correct the resource's destination"
+            )
+    if found:
+        text = "; ".join(f"{item['name']}: {item['text']}" for item in found)
+        return Finding(about, "wrong", text, "fix it at the database, or accept by name what can be accepted")
+    return good(about, "the broker can log in, and the login is as it should be")

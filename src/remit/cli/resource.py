@@ -59,7 +59,7 @@ def add(
     """
     from remit.sdk import verbs
 
-    kind = "postgres" if destination.startswith(("postgresql://", "postgres://")) else "http"
+    kind = _kind(destination)
     settings = dict(_setting(text) for text in setting or ())
     settings |= {"provider": provider} if provider else {}
     settings |= {"accept": accept} if accept else {}
@@ -73,6 +73,16 @@ def add(
         emit(put)
         return
     said(f"`{name}` is ready" if put.get("secret") else f"`{name}` has no secret yet: remit secret set {name}")
+
+
+def _kind(destination: str) -> str:
+    scheme, found, _ = destination.partition("://")
+    kinds = {"https": "http", "http": "http", "postgresql": "postgres"}
+    if not found or scheme not in kinds:
+        raise typer.BadParameter(
+            "a destination is https://host[:port][/base] (http:// on this machine) or postgresql://user@host:port/database"
+        )
+    return kinds[scheme]
 
 
 def _bound(name: str, kind: str, text: str) -> options.Detail:

@@ -33,7 +33,9 @@ LOCK_MILLISECONDS = 5_000
 POOL = 6
 ATTEMPTS = 5
 
-_REFUSED = frozenset({"42501", "0LP01", "42P01", "42703", "3F000", "28P01", "28000", "3D000"})
+_LOGIN = frozenset({"28P01", "28000"})
+_REFUSED = frozenset({"42501", "0LP01", "42P01", "42703", "3F000", "3D000"})
+_NO_TLS = "rejected SSL upgrade"  # what asyncpg says of it, in an exception of no type of its own
 # What others did at the same time: "tuple concurrently updated" is XX000, as bugs are; made by two, it is 23505.
 CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03", "42710", "23505"})
 _GONE = ("08", "57P", "53")  # classes of errors that say nothing about the statement: connection, shutdown, resources
@@ -93,12 +95,23 @@ def refused(error: EngineError) -> bool:
 def wrapped(error: BaseException) -> EngineError:
     """Return the EngineError to raise for a driver's error."""
     state = code(error)
+    if state in _LOGIN:
+        return EngineRefusedError(
+            f"the database refused the login (SQLSTATE {state})",
+            help="set the login's password: `remit secret set RESOURCE`",
+        )
     if state in _REFUSED:
         return EngineRefusedError(
             f"the database refused (SQLSTATE {state})", help="check the resource: `remit resource check`"
         )
     if state:
         return EngineError(f"the database did not do it (SQLSTATE {state})")
+    if isinstance(error, ssl.SSLError):
+        return EngineError("the database's certificate was not accepted", help="it must be valid for the host's name")
+    if isinstance(error, ConnectionError) and _NO_TLS in str(error):
+        return EngineError(
+            "the database does not speak TLS", help='turn it on there, or set `tls` to "loopback" on this machine'
+        )
     return EngineError("the database could not be reached, or the connection broke")
 
 
