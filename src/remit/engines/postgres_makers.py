@@ -37,10 +37,14 @@ async def maker_name(connection: Connection, key: int) -> str:
 async def drop_empty(connection: Connection, maker: str | None = None) -> None:
     """Drop the makers (or that one) that have no leases and that no lane is using; leave what others just touched."""
     own = await connection.fetchval(_OWN)
-    for row in await connection.fetch(_EMPTY, f"{own.replace('_', '!_')}!_%", maker):
+    pattern = f"{own.replace('_', '!_')}!_%"
+    for row in await connection.fetch(_EMPTY, pattern, maker):
         name = row["rolname"]
         key = int(name.rpartition("_")[2], 16)
         with suppress(PostgresError):
             async with connection.transaction():
-                if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", MAKER_LOCKS, key):
+                # A lane may have made a lease and let go of its maker since the look above: only under the lock is
+                # empty for good. A lease whose maker is gone could be dropped by nobody but a superuser.
+                locked = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", MAKER_LOCKS, key)
+                if locked and await connection.fetch(_EMPTY, pattern, name):
                     await connection.execute(f"SET LOCAL lock_timeout = 100; DROP ROLE IF EXISTS {quoted(name)}")
