@@ -153,3 +153,16 @@ def test_the_doctor_prints_all_findings_and_exits_with_one_when_something_is_wro
     assert "clock: set the clock" in capsys.readouterr().out
     monkeypatch.setattr("remit.cli.checks.examine", lambda _: wrong[1:])
     assert run(["doctor"]) == 0
+
+
+def test_in_a_run_its_own_channel_is_asked_and_nothing_of_the_operators(plane: Served) -> None:
+    run(["open", "t", "-r", "search"])
+    place = plane.channel("grt_1")
+    findings = checks.examine({"REMIT_SOCKET": str(place.socket), "REMIT_GRANT": "grt_1"})
+    assert {finding.name for finding in findings} <= {"bubblewrap", "namespaces", "channel"}
+    assert findings[-1] == Finding("channel", "good", "the broker answers: this run holds grt_1")
+
+
+def test_in_a_run_whose_channel_is_gone_the_channel_is_wrong(tmp_path: Path) -> None:
+    finding = checks.channel({"REMIT_SOCKET": str(tmp_path / "none"), "REMIT_GRANT": "grt_1"})
+    assert finding.level == "wrong"

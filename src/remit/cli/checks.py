@@ -14,6 +14,7 @@ from remit.compose.settings import Settings, load
 from remit.errors import RemitError
 from remit.run.machine import bubblewrap
 from remit.sdk import Client, Place, verbs
+from remit.sdk.place import find
 
 SKEW = timedelta(seconds=60)
 LOOSE = 0o077  # permissions of others
@@ -38,7 +39,9 @@ def good(name: str, text: str) -> Finding:
 
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:
-    """Run all checks in the order in which a broker would trip over them."""
+    """Run all checks in the order in which a broker would trip over them; in a run those that are about the run."""
+    if environ.get("REMIT_GRANT"):
+        return [*nested(), channel(environ)]
     try:
         settings = load(environ)
     except RemitError as error:
@@ -114,13 +117,23 @@ def second_place(settings: Settings) -> Iterator[Finding]:
 def namespaces(settings: Settings) -> Iterator[Finding]:
     """Try what a run needs: bubblewrap, and namespaces of its own."""
     del settings
+    yield from _namespaces(("--proc", "/proc"))
+
+
+def nested() -> Iterator[Finding]:
+    """Try what a run in this run needs: it shares this one's /proc where root's is covered."""
+    covered = " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
+    yield from _namespaces(("--bind", "/proc", "/proc") if covered else ("--proc", "/proc"))
+
+
+def _namespaces(proc: tuple[str, ...]) -> Iterator[Finding]:
     try:
         bwrap = str(bubblewrap())
     except RemitError as error:
         yield Finding("bubblewrap", "wrong", error.detail, error.help or "")
         return
     yield good("bubblewrap", bwrap)
-    tried = _try([bwrap, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--", "/bin/true"])
+    tried = _try([bwrap, "--unshare-all", "--ro-bind", "/", "/", *proc, "--", "/bin/true"])
     if tried:
         text = f"a namespace cannot be made: {tried}"
         yield Finding("namespaces", "wrong", text, "allow unprivileged user namespaces: `remit run` needs them")
@@ -151,6 +164,16 @@ def clock(settings: Settings) -> Iterator[Finding]:
 
 def _changed(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def channel(environ: Mapping[str, str]) -> Finding:
+    """Ask the broker over the run's own channel what grant this is."""
+    try:
+        with Client(find(environ)) as client:
+            own = client.run(verbs.own())
+    except RemitError as error:
+        return Finding("channel", "wrong", error.detail, error.help or "")
+    return good("channel", f"the broker answers: this run holds {own.grant}")
 
 
 def broker(settings: Settings) -> Iterator[Finding]:
