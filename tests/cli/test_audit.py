@@ -204,6 +204,14 @@ def test_a_proof_can_be_kept(plane: Served, capsys: Capture) -> None:
 
 
 @pytest.mark.usefixtures("log")
+def test_a_proof_whose_signature_nobody_checked_is_none(capsys: Capture) -> None:
+    assert run(["audit", "prove", "1", "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["signed"] is False
+    assert "no signature was checked" in told.err
+
+
+@pytest.mark.usefixtures("log")
 def test_following_shows_what_comes(plane: Served, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     rounds = []
 

@@ -250,7 +250,7 @@ def prove(
       remit audit prove 17 --json > proof.json
     """
     from remit.core import jose, tree
-    from remit.errors import NotFoundError
+    from remit.errors import IntegrityError, NotFoundError
     from remit.sdk import verbs
 
     text = ask(verbs.checkpoint())
@@ -265,10 +265,9 @@ def prove(
     )
     if json:
         emit({"entry": page[0], "checkpoint": text, "proof": proof, "signed": bool(keys)})
-        return
-    lines({"entry": seq, "size": note.size, "root": note.root.hex(), "hashes": len(proof), "signed": bool(keys)})
-    said(
-        "the entry is in the log"
-        if keys
-        else "the entry is in the log, by a checkpoint whose signature was not checked"
-    )
+    else:
+        lines({"entry": seq, "size": note.size, "root": note.root.hex(), "hashes": len(proof), "signed": bool(keys)})
+    if not keys:
+        raise IntegrityError("no signature was checked", help="pass --key with one you got from elsewhere")
+    if not json:
+        said("the entry is in the log")
