@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from remit.compose import settings
-from remit.compose.serving import Edges, bind_tcp, served, until_stopped
+from remit.compose.serving import Edges, bind_tcp, served, stopping, until_stopped
 from remit.errors import UnavailableError
 
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
@@ -108,9 +108,9 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 def test_an_idle_broker_stops_and_a_busy_one_does_not(tmp_path: Path) -> None:
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
-        await asyncio.wait_for(until_stopped(edges, idle=0.0), 5)
+        await asyncio.wait_for(until_stopped(edges, stopping(), idle=0.0), 5)
         await opened(client)
-        waiting = asyncio.create_task(until_stopped(edges, idle=0.0))
+        waiting = asyncio.create_task(until_stopped(edges, stopping(), idle=0.0))
         done, _ = await asyncio.wait({waiting}, timeout=1.2)
         assert not done
         os.kill(os.getpid(), 15)

@@ -210,12 +210,16 @@ def harden() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-async def until_stopped(edges: Edges, idle: float | None) -> None:
-    """Return on SIGTERM or SIGINT, or after ``idle`` seconds in which no task was open."""
+def stopping() -> asyncio.Event:
+    """Return what SIGTERM and SIGINT set from now on, in place of killing this process."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def until_stopped(edges: Edges, stop: asyncio.Event, idle: float | None) -> None:
+    """Return when ``stop`` is set, or after ``idle`` seconds in which no task was open."""
     quiet_since = time.monotonic()
     while not stop.is_set():
         with suppress(TimeoutError):

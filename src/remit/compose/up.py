@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from remit.compose.serving import harden, served, until_stopped
+from remit.compose.serving import harden, served, stopping, until_stopped
 from remit.compose.settings import Settings
 from remit.stores import private
 
@@ -25,11 +25,12 @@ LOG_SIZE = 4 * 1024 * 1024  # bytes, twice
 async def serve(settings: Settings, ready: Callable[[], None], *, idle: float | None = None, tcp: bool = True) -> None:
     """Serve until stopped or idle; call ``ready`` when everything listens."""
     harden()
+    stop = stopping()
     async with served(settings, tcp=tcp) as edges:
         log_to(settings)
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
         ready()
-        await until_stopped(edges, idle)
+        await until_stopped(edges, stop, idle)
 
 
 def up(settings: Settings, ready: Callable[[], None]) -> None:

@@ -116,7 +116,9 @@ def engines(clock: Clock) -> Mapping[str, Callable[[Resource, Secret | None], En
 def _postgres(clock: Clock) -> Callable[[Resource, Secret | None], Engine]:
     def make(resource: Resource, secret: Secret | None) -> Engine:
         if find_spec("asyncpg") is None:
-            raise UnavailableError("the PostgreSQL engine is not installed", help="in a clone of remit: pip install '.[postgres]'")
+            raise UnavailableError(
+                "the PostgreSQL engine is not installed", help="in a clone of remit: pip install '.[postgres]'"
+            )
         from remit.engines.postgres import PostgresEngine
 
         return PostgresEngine(resource, secret, clock=clock, random=secrets.token_bytes)
