@@ -9,6 +9,7 @@ import pytest
 from remit.core import scope
 from remit.core.secret import Secret
 from remit.errors import NotFoundError, RevokedError
+from remit.ports import Finding
 from tests.broker.world import OPERATOR, TABLE, World, run, search, warehouse
 
 
@@ -57,5 +58,17 @@ def test_what_is_kept_sealed_says_so_in_every_grant(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         assert (await world.opened(broker)).posture.at_rest == "kek-file"
+
+    run(body())
+
+
+def test_looking_at_a_resource_tells_what_is_wrong_there_and_changes_nothing(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        size = await broker.size()
+        world.target.findings = [Finding("superuser", "the login is superuser", acceptable=False)]
+        assert await broker.check_resource(OPERATOR, "warehouse") == world.target.findings
+        assert list(await broker.check_resource(OPERATOR, "search")) == []
+        assert await broker.size() == size
 
     run(body())

@@ -278,3 +278,9 @@ def test_a_name_is_lower_case_and_bounded() -> None:
     for name in ("", "Ware", "a" * 64, "-a", "a/b", None):
         with pytest.raises(InvalidRequestError):
             scope.check_name(name)
+
+
+def test_what_is_shown_of_a_scope_is_what_it_holds_for_the_resources_named() -> None:
+    one = {"type": "http", "resource": "a", "actions": ["GET"], "paths": ["/x"]}
+    held = scope.parse([one, {**one, "resource": "b"}])
+    assert json.loads(scope.shown(held, {"a"})) == scope.dump(held[:1])
