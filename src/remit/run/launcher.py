@@ -102,6 +102,19 @@ def _say(line: str) -> None:
         sys.stderr.flush()
 
 
+@contextlib.contextmanager
+def _woken_by_signals() -> Iterator[socket.socket]:
+    """Give what is readable after a signal: one that comes just before a wait would else be handled after it."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield reader
+        finally:
+            signal.set_wakeup_fd(before)
+
+
 class _Run:
     """One command in its sandbox, from the hand-over to its exit code."""
 
@@ -161,8 +174,9 @@ class _Run:
     def _wait(self) -> int:
         watched = os.pidfd_open(self.process.pid)
         try:
-            with selectors.DefaultSelector() as selector:
+            with selectors.DefaultSelector() as selector, _woken_by_signals() as signalled:
                 selector.register(watched, selectors.EVENT_READ, None)
+                selector.register(signalled, selectors.EVENT_READ, lambda: bool(signalled.recv(64)))
                 for end, copy in self._copies():
                     selector.register(end, selectors.EVENT_READ, copy)
                 while not self._step(selector):
