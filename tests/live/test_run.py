@@ -32,6 +32,16 @@ def runs(tmp_path: Path) -> Iterator[House]:
         yield built
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_usual() -> Iterator[None]:
+    """Undo what ``nohup`` or a shell's background ignores: a command inherits it, and its traps would do nothing."""
+    usual = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in usual if signal.getsignal(n) is signal.SIG_IGN}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def line(process: subprocess.Popen[bytes]) -> str:
     """Return the next line that a run writes."""
     assert process.stdout is not None
