@@ -6,16 +6,31 @@ Each class carries its own facts, so no surface keeps a table that could forget 
      x InvalidRequestError           invalid-request       400    invalid_request
        + UnknownDetailError          unknown-detail        400    invalid_authorization_details
        + TooLargeError               too-large             413    invalid_request
+       + UnsupportedGrantError       unsupported-grant     400    unsupported_grant_type
+       + TargetError                 target                400    invalid_target
+       + GrantTokenError             grant-token           400    invalid_grant
+         + UsedError                 used                  400    invalid_grant
      x UnauthenticatedError          unauthenticated       401    invalid_client
        + TokenError                  token                 401    invalid_token
+         + AudienceError             audience              401    invalid_token
        + ProofError                  proof                 401    invalid_dpop_proof
+         + ReplayError               replay                401    invalid_dpop_proof
+         + WrongKeyError             wrong-key             401    invalid_dpop_proof
          + NonceRequiredError        use-nonce             401    use_dpop_nonce
      x DeniedError                   denied                403    access_denied
        + AttenuationError            attenuation           403    invalid_authorization_details
        + PolicyError                 policy                403    access_denied
        + DepthError                  depth                 403    access_denied
+         + FanOutError               fan-out               403    access_denied
+         + DelegateError             delegate              403    access_denied
        + ScopeError                  scope                 403    insufficient_scope
        + BudgetError                 budget                403    access_denied
+       + SplicedError                spliced               403    invalid_grant
+       + StepUpError                 step-up               403    insufficient_user_authentication
+       + ApprovalError               approval              403    access_denied
+         + PendingError              pending               403    authorization_pending
+         + SlowDownError             slow-down             403    slow_down
+         + LapsedError               lapsed                403    expired_token
        + GrantEndedError             grant-ended           403    invalid_grant
          + RevokedError              revoked               403    invalid_grant
          + ExpiredError              expired               403    invalid_grant
@@ -91,6 +106,30 @@ class TooLargeError(InvalidRequestError):
     code, status = "too-large", 413
 
 
+class UnsupportedGrantError(InvalidRequestError):
+    """this way to a token is not one that this server takes"""
+
+    code, status, oauth = "unsupported-grant", 400, "unsupported_grant_type"
+
+
+class TargetError(InvalidRequestError):
+    """tokens are not made for this audience or resource"""
+
+    code, status, oauth = "target", 400, "invalid_target"
+
+
+class GrantTokenError(InvalidRequestError):
+    """the code, assertion or token to be exchanged is not one that can be used"""
+
+    code, status, oauth = "grant-token", 400, "invalid_grant"
+
+
+class UsedError(GrantTokenError):
+    """the code, assertion or token was used before"""
+
+    code, status, oauth = "used", 400, "invalid_grant"
+
+
 class UnauthenticatedError(RemitError):
     """the caller did not prove who it is"""
 
@@ -103,10 +142,28 @@ class TokenError(UnauthenticatedError):
     code, oauth = "token", "invalid_token"
 
 
+class AudienceError(TokenError):
+    """the token is meant for somebody else"""
+
+    code, status, oauth = "audience", 401, "invalid_token"
+
+
 class ProofError(UnauthenticatedError):
     """the proof of possession is missing or wrong"""
 
     code, oauth = "proof", "invalid_dpop_proof"
+
+
+class ReplayError(ProofError):
+    """the proof was used before"""
+
+    code, status, oauth = "replay", 401, "invalid_dpop_proof"
+
+
+class WrongKeyError(ProofError):
+    """the proof is by another key than the token's"""
+
+    code, status, oauth = "wrong-key", 401, "invalid_dpop_proof"
 
 
 class NonceRequiredError(ProofError):
@@ -139,6 +196,18 @@ class DepthError(DeniedError):
     code = "depth"
 
 
+class FanOutError(DepthError):
+    """the grant has as many live children as it may have"""
+
+    code, status, oauth = "fan-out", 403, "access_denied"
+
+
+class DelegateError(DepthError):
+    """the grant may not be delegated to this agent"""
+
+    code, status, oauth = "delegate", 403, "access_denied"
+
+
 class ScopeError(DeniedError):
     """the grant does not cover this request"""
 
@@ -149,6 +218,42 @@ class BudgetError(DeniedError):
     """the budget of the grant, or of one it comes from, is used up"""
 
     code = "budget"
+
+
+class SplicedError(DeniedError):
+    """the tokens do not belong to one chain"""
+
+    code, status, oauth = "spliced", 403, "invalid_grant"
+
+
+class StepUpError(DeniedError):
+    """the human did not prove strongly enough, or recently enough, who it is"""
+
+    code, status, oauth = "step-up", 403, "insufficient_user_authentication"
+
+
+class ApprovalError(DeniedError):
+    """a human has to approve this first, or has refused"""
+
+    code, status, oauth = "approval", 403, "access_denied"
+
+
+class PendingError(ApprovalError):
+    """a human has not decided yet"""
+
+    code, status, oauth = "pending", 403, "authorization_pending"
+
+
+class SlowDownError(ApprovalError):
+    """it was asked too often whether a human has decided"""
+
+    code, status, oauth = "slow-down", 403, "slow_down"
+
+
+class LapsedError(ApprovalError):
+    """nobody decided in time"""
+
+    code, status, oauth = "lapsed", 403, "expired_token"
 
 
 class GrantEndedError(DeniedError):

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from remit.core.audit import Checkpoint, Entry, Event
+from remit.core.identity import Human, Signal, Workload
 from remit.core.scope import Detail
 from remit.core.secret import Secret
 from remit.core.task import Change, Plan, Revocation, Task
@@ -82,7 +83,28 @@ class Burn:
     until: datetime
 
 
-Write = Change | Spend | PutResource | DeleteResource | PutSecret | Burn
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A small document of its own: an approval, a chain of refresh tokens, a signal that came in.
+
+    ``rev`` counts its changes from 1. It is forgotten some time after ``until``.
+    """
+
+    kind: str
+    id: str
+    rev: int
+    body: bytes  # canonical JSON
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PutRecord:
+    """Add a record (``rev`` 1) or replace it; ConflictError unless the stored one is one revision behind."""
+
+    record: Record
+
+
+Write = Change | Spend | PutResource | DeleteResource | PutSecret | Burn | PutRecord
 
 
 class Store(Protocol):
@@ -117,6 +139,10 @@ class Store(Protocol):
 
     async def secret(self, name: str) -> SealedSecret:
         """Return the newest version of a sealed secret, or raise NotFoundError."""
+        ...
+
+    async def records(self, kind: str) -> Sequence[Record]:
+        """Return all records of a kind that are kept, in order of their ids; those that are over may be among them."""
         ...
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
@@ -157,8 +183,8 @@ class Engine(Protocol):
 
     revocation: Revocation
 
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime) -> Plan:
-        """Choose the credential's name. Pure: same arguments, same plan."""
+    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
+        """Choose the credential's name. Pure: same arguments, same plan. ``agent`` is whom it is for (a URI)."""
         ...
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
@@ -271,4 +297,59 @@ class Witness(Protocol):
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint durably."""
+        ...
+
+
+class Humans(Protocol):
+    """Verifies what issuers say of humans. All raise GrantTokenError, AudienceError, UsedError or UnavailableError."""
+
+    async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
+        """Return the human of an OIDC ID token that was issued to a client that is configured here.
+
+        ``nonce`` must be the token's when given (OIDC Core §3.1.3.7).
+        """
+        ...
+
+    async def id_jag(self, token: str, client: str) -> Human:
+        """Return the human of an identity assertion grant made for ``client`` and for this broker alone."""
+        ...
+
+
+class Logins(Protocol):
+    """Sends a browser to the issuer and takes it back (OIDC Core §3.1), as a confidential or public client."""
+
+    async def begin(self, redirect_uri: str, state: str, nonce: str, *, issuer: str | None, acr: Sequence[str]) -> str:
+        """Return the URL to send the browser to. ``nonce`` ties the login to one request; ``acr`` asks for step-up."""
+        ...
+
+    async def finish(self, query: str, redirect_uri: str, state: str, nonce: str) -> Human:
+        """Redeem the authorization response (its query string) and return who logged in; RFC 9207 ``iss`` checked."""
+        ...
+
+
+class Workloads(Protocol):
+    """Verifies workloads. All raise UnauthenticatedError, AudienceError or UnavailableError; doubt denies."""
+
+    async def assertion(self, token: str, kind: str) -> Workload:
+        """Return the workload of a client assertion; ``kind`` is its ``client_assertion_type``."""
+        ...
+
+    async def certified(self, chain: Sequence[bytes]) -> Workload:
+        """Return the workload of a TLS client's X.509-SVID: DER certificates, the leaf first."""
+        ...
+
+    async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
+        """Return the workload of a WIT with a WPT for ``target`` (URI without query) that covers ``token``, if any."""
+        ...
+
+
+class Signals(Protocol):
+    """Verifies what issuers push: security event tokens (RFC 8417) and logout tokens."""
+
+    async def event(self, token: str) -> Sequence[Signal]:
+        """Return what a security event token (``secevent+jwt``) says of humans."""
+        ...
+
+    async def logout(self, token: str) -> Sequence[Signal]:
+        """Return what a logout token says (OIDC Back-Channel Logout 1.0 §2.4)."""
         ...

@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remit.api.app import Row, Who, rows
+from remit.api.app import rows
+from remit.api.routes import Row, Who
 from remit.broker import Holder
 from tests.api.plane import Agent, Plane, opening, play
 from tests.attacks import forge

@@ -17,6 +17,7 @@ from remit.errors import (
     AttenuationError,
     BudgetError,
     ConflictError,
+    DeniedError,
     DepthError,
     EngineError,
     ExpiredError,
@@ -147,15 +148,16 @@ def test_an_agent_reaches_only_its_own_subtree(world: World) -> None:
     run(body())
 
 
-def test_another_human_sees_nothing(world: World) -> None:
+def test_the_owner_ends_what_another_human_opened_but_does_not_act_in_it(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
-        root = await world.opened(broker)
+        root = await world.opened(broker, depth=1, fan_out=1)
         task_id = broker.task_of(root.id).id
-        assert broker.tasks(STRANGER) == []
-        for attempt in (broker.close(STRANGER, task_id), broker.revoke(STRANGER, root.id)):
-            with pytest.raises(NotFoundError):
+        assert [task.id for task in broker.tasks(STRANGER)] == [task_id]
+        for attempt in (broker.delegate(STRANGER, root.id, child(TABLE)), broker.issue(STRANGER, root.id, DETAIL)):
+            with pytest.raises(DeniedError, match="belongs to somebody else"):
                 await attempt
+        assert (await broker.close(STRANGER, task_id)).state is Closure.CLOSED
 
     run(body())
 

@@ -69,7 +69,8 @@ class PlainEngine:
     target: Target
     revocation: Revocation = Revocation.BY_NAME
 
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime) -> Plan:
+    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
+        del agent
         return Plan(f"remit_{lease_id}", detail, {}, issue_by, self.target.revocation)
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:

@@ -74,7 +74,7 @@ def test_there_is_no_third_way_beside_verified_tls_and_loopback(tls: object) -> 
 
 
 def test_a_plan_is_named_after_its_lease_and_holds_what_undoing_needs() -> None:
-    plan = _engine().plan(DETAIL, "lse_abc-_9", NOW)
+    plan = _engine().plan(DETAIL, "lse_abc-_9", NOW, agent="spiffe://remit.test/agent")
     assert plan.name == "remit_lse_abc-_9"
     assert plan.undo == {"destination": "postgresql://remit@127.0.0.1:5432/shop", "role": "remit_lse_abc-_9"}
     assert plan.revocation is Revocation.BY_NAME
@@ -93,7 +93,7 @@ def test_a_dead_server_is_an_engine_error_that_names_nothing() -> None:
         engine = _engine(f"postgresql://remit@127.0.0.1:{taken.getsockname()[1]}/shop")
 
         async def run() -> EngineError:
-            plan = engine.plan(DETAIL, "lse_x", NOW + timedelta(seconds=5))
+            plan = engine.plan(DETAIL, "lse_x", NOW + timedelta(seconds=5), agent="spiffe://remit.test/agent")
             for work in (engine.revoke(plan, None), engine.renew(plan, None, NOW), engine.inspect()):
                 with pytest.raises(EngineError):
                     await work

@@ -110,7 +110,7 @@ class Warehouse:
 
 async def issue(engine: PostgresEngine, detail: Detail, life: timedelta = LIFE) -> tuple[Plan, Issued]:
     """Issue a lease on ``detail``."""
-    plan = engine.plan(detail, lease_id(), now() + WINDOW)
+    plan = engine.plan(detail, lease_id(), now() + WINDOW, agent="spiffe://remit.test/agent")
     return plan, await engine.issue(plan, now() + life)
 
 

@@ -19,13 +19,16 @@ WHOLE = st.integers(0, 2**31)
 MAP = st.dictionaries(TEXT, TEXT, max_size=3)
 
 HEADS = st.builds(
-    Head, TEXT, WHOLE, TEXT, st.builds(Subject, TEXT, TEXT, st.none() | INSTANT, st.lists(TEXT).map(tuple)), TEXT,
+    Head, TEXT, WHOLE, TEXT, st.builds(Subject, TEXT, TEXT, st.none() | INSTANT, st.lists(TEXT).map(tuple),
+        st.lists(TEXT).map(tuple), st.none() | TEXT), TEXT,
     INSTANT, INSTANT, st.booleans(),
 )  # fmt: skip
 GRANTS = st.builds(
     Grant, TEXT, st.none() | TEXT, TEXT, st.booleans(), st.sampled_from([SCOPE, SCOPE[:1], SCOPE[1:]]),
     st.lists(WHOLE, max_size=3).map(tuple), WHOLE, WHOLE, WHOLE, st.booleans(), INSTANT, INSTANT,
-    st.builds(Posture, TEXT, TEXT, TEXT), st.none() | TEXT, st.booleans(), TEXT,
+    st.builds(Posture, TEXT, TEXT, TEXT), st.none() | TEXT, st.booleans(), TEXT, st.none() | TEXT,
+    st.lists(TEXT).map(tuple), st.booleans(), st.none() | TEXT, st.none() | TEXT, st.none() | WHOLE,
+    st.lists(st.tuples(TEXT, TEXT)).map(tuple),
 )  # fmt: skip
 PLANS = st.builds(Plan, TEXT, st.sampled_from(SCOPE), MAP, INSTANT, st.sampled_from(Revocation))
 LEASES = st.builds(
@@ -69,7 +72,7 @@ def test_reading_restores_types_and_not_just_equal_values() -> None:
 
 @pytest.mark.parametrize("kind", [Head, Grant, Lease, Plan, Resource, Change])
 def test_the_strategies_know_every_field(kind: type) -> None:
-    known = {Head: 8, Grant: 16, Lease: 11, Plan: 5, Resource: 6, Change: 5}
+    known = {Head: 8, Grant: 23, Lease: 11, Plan: 5, Resource: 6, Change: 5}
     assert len(fields(kind)) == known[kind], "teach the strategies above the new field"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import StrEnum
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,50 +13,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from remit.api import audit, problems, wire
-from remit.api.audit import Audit, Checkpoints
+from remit.api.audit import Audit
 from remit.api.oauth import OAuth
 from remit.api.proven import Verifier
+from remit.api.routes import Open, Row, Surface, Who
 from remit.api.v1 import V1
 from remit.api.wellknown import WellKnown
-from remit.api.who import Caller, Web, authority_of, check_path, operator
-from remit.broker import Broker
+from remit.api.who import Web, authority_of, check_path, operator
 from remit.errors import MethodError, NotFoundError, RemitError
-from remit.ports import NewId
 
 _LOG = logging.getLogger("remit.api")
-
-Open = Callable[[Request], Awaitable[Response]]
-Closed = Callable[[Request, Caller], Awaitable[Response]]
-
-
-class Who(StrEnum):
-    """Who may call a route. Every route is one of these; a test walks them."""
-
-    PUBLIC = "public"  # anybody: discovery
-    PROVING = "proving"  # the handler itself asks for its proof: the token endpoint
-    AGENT = "agent"  # an operator, or the holder of a live grant, within its own subtree
-    OPERATOR = "operator"  # the human at the control socket
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One route: ``query`` names the parameters its URL may carry."""
-
-    method: str
-    path: str
-    who: Who
-    handler: Open | Closed
-    query: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Surface:
-    """What the control plane is served from."""
-
-    broker: Broker
-    verifier: Verifier
-    new_id: NewId
-    checkpoint: Checkpoints
 
 
 def rows(surface: Surface) -> tuple[Row, ...]:

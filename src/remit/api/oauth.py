@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.api import render, wire
+from remit.api.minting import ACCESS_TOKEN, Minter
 from remit.api.proven import Verifier
 from remit.api.who import Caller, Peer, Web, authority_of, operator, url_of
 from remit.broker import Broker, Holder
@@ -18,7 +19,7 @@ from remit.core import token as tokens
 from remit.core.proof import Proof
 from remit.core.scope import Scope
 from remit.core.strict import read_json
-from remit.core.task import Grant, Posture, Wanted
+from remit.core.task import Posture, Wanted
 from remit.core.token import Claims
 from remit.errors import (
     InvalidRequestError,
@@ -31,7 +32,6 @@ from remit.errors import (
 from remit.ports import NewId
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
 PEER = "urn:remit:peer"
 GRANT = "urn:remit:grant"
 
@@ -52,7 +52,8 @@ class OAuth:
 
     def __init__(self, broker: Broker, verifier: Verifier, new_id: NewId) -> None:
         """Serve ``broker``; ``new_id`` names tokens."""
-        self._broker, self._verifier, self._new_id = broker, verifier, new_id
+        self._broker, self._verifier = broker, verifier
+        self._minter = Minter(broker, verifier, new_id)
 
     # -- token --------------------------------------------------------------------------------------------------
 
@@ -87,7 +88,7 @@ class OAuth:
         if wanted.ttl is None:
             raise InvalidRequestError("`ttl` is missing")
         grant = await self._broker.open(caller, wire.text(form, "purpose"), wanted)
-        return self._answer(grant, None)
+        return self._minter.answer(grant, None)
 
     async def _delegate_here(self, request: Request, form: Form) -> Response:
         """Delegate on a unix socket, where the listener stands for the caller."""
@@ -100,7 +101,7 @@ class OAuth:
         posture = self._broker.task(caller, self._broker.task_of(parent).id).grant(parent).posture
         child = self._child(form, None)
         wanted = _wanted(form, _scope(form), child, posture if child is None else Posture())
-        return self._answer(await self._broker.delegate(caller, parent, wanted), None)
+        return self._minter.answer(await self._broker.delegate(caller, parent, wanted), None)
 
     async def _by_token(self, request: Request, form: Form) -> Response:
         """Delegate or renew, by a token and a proof of its key: nobody can use a token that is not theirs."""
@@ -111,13 +112,13 @@ class OAuth:
             token, request.headers.getlist("dpop"), "POST", url_of(request), hashed=False
         )
         if not form.keys() & _BOUNDS:
-            return self._answer(self._broker.check(holder.grant), claims.par_hash)
+            return self._minter.answer(self._broker.check(holder.grant), claims.par_hash)
         child = self._child(form, token)
         if child is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
         wanted = _wanted(form, _scope(form), child, Posture())
         grant = await self._broker.delegate(holder, holder.grant, wanted)
-        return self._answer(grant, jose.digest(token))
+        return self._minter.answer(grant, jose.digest(token))
 
     async def _caller(self, request: Request) -> Caller:
         return await authority_of(request).identify(request)
@@ -136,30 +137,6 @@ class OAuth:
             raise ProofError("`req_cnf_proof` is by another key than `req_cnf`")
         self._verifier.once(proof)
         return proof
-
-    def _answer(self, grant: Grant, par_hash: str | None) -> Response:
-        now = self._verifier.clock()
-        task = self._broker.task_of(grant.id)
-        content: dict[str, object] = {
-            "task": task.id,
-            "grant": grant.id,
-            "expires_in": int((grant.expires_at - now).total_seconds()),
-            "authorization_details": scopes.dump(grant.scope),
-        }
-        return wire.answer(content if grant.jkt is None else {**content, **self._made(grant, par_hash)})
-
-    def _made(self, grant: Grant, par_hash: str | None) -> dict[str, object]:
-        signer, now = self._verifier.keys.signer, self._verifier.clock()
-        task = self._broker.task_of(grant.id)
-        claims = tokens.claims(
-            task, grant, issuer=self._verifier.issuer, jti=self._new_id("tok"), now=now, par_hash=par_hash
-        )
-        return {
-            "access_token": tokens.mint(claims, signer.kid, signer.alg, signer.sign),
-            "token_type": "DPoP",
-            "issued_token_type": ACCESS_TOKEN,
-            "expires_in": tokens.life(claims),
-        }
 
     # -- revoke, introspect -------------------------------------------------------------------------------------
 

@@ -11,14 +11,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 from remit.core import audit, budget
 from remit.core.audit import Event
 from remit.core.task import Change, Grant, Lease, Subject, Task, nothing
-from remit.errors import ExpiredError, IntegrityError, NotFoundError, RemitError, RevokedError, UnavailableError
+from remit.errors import (
+    DeniedError,
+    ExpiredError,
+    IntegrityError,
+    LimitError,
+    NotFoundError,
+    RemitError,
+    RevokedError,
+    UnavailableError,
+)
 from remit.ports import Clock, Spend, Store, Write
 
 SKEW = timedelta(seconds=5)
+PLACES = 1 << 20  # of the token status list
 DENIALS = 20  # audited one by one per grant, code and minute; beyond it they are counted
 
 
@@ -70,6 +81,7 @@ class Heads:
         self.spent: dict[budget.Key, int] = {}
         self._denials: dict[tuple[str | None, str], tuple[int, int]] = {}  # (grant, code) -> (minute, count)
         self._ended: list[Callable[[frozenset[str]], None]] = []
+        self._places: dict[int, str] = {}  # in the token status list -> grant id
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -136,19 +148,37 @@ class Heads:
             raise RevokedError
         return live
 
-    def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None) -> Task:
-        """Return a task if the caller may act there; unknown and foreign are the same NotFoundError."""
+    def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None, *, acting: bool = False) -> Task:
+        """Return a task if the caller may look there, and end things; unknown and foreign are the same NotFoundError.
+
+        ``acting`` is what is done in the name of the task's human: the owner of the state may end what others opened,
+        never act for them.
+        """
         task = self.task(task_id)
         match caller:
             case Operator(subject):
-                if task.head.subject.sub != subject.sub:
-                    raise NotFoundError
                 if grant_id is not None:
                     task.grant(grant_id)
+                if acting and task.head.subject.sub != subject.sub:
+                    raise DeniedError("this task belongs to somebody else; you may end it, not act in it")
             case Holder():
                 if caller.task != task_id or not task.within(grant_id or caller.grant, caller.grant):
                     raise NotFoundError
         return task
+
+    def place(self, grant_id: str) -> int:
+        """Return a free place in the status list for a new grant: as random as its id."""
+        at = int.from_bytes(sha256(grant_id.encode()).digest()[:4], "big") % PLACES
+        for step in range(PLACES):
+            if (at + step) % PLACES not in self._places:
+                return (at + step) % PLACES
+        raise LimitError("there are too many grants for the status list")
+
+    def places(self) -> list[int]:
+        """Return the places of all grants that are live now."""
+        now = self.now()
+        found = ((at, self._live.get(grant_id)) for at, grant_id in self._places.items())
+        return [at for at, live in found if live is not None and not live.ended and now < live.expires_at]
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -164,8 +194,18 @@ class Heads:
         self._put(task, tuple(task.grants.values()), tuple(task.leases.values()))
         return task
 
-    async def step(self, task_id: str, step: Callable[[Task], Change], *events: Event, fresh: bool = False) -> Task:
-        """Take one pure step and make it durable with its events; the head moves at once, the answer waits."""
+    async def step(
+        self,
+        task_id: str,
+        step: Callable[[Task], Change],
+        *events: Event,
+        fresh: bool = False,
+        writes: Sequence[Write] = (),
+    ) -> Task:
+        """Take one pure step and make it durable with its events; the head moves at once, the answer waits.
+
+        ``writes`` are committed with it: both or neither.
+        """
         task = nothing(task_id) if fresh else self.task(task_id)
         change = step(task)
         after = task.apply(change)
@@ -173,7 +213,7 @@ class Heads:
         for lease_id in change.forget:
             self._task_of_lease.pop(lease_id, None)
         try:
-            await self.store.commit([change], events)
+            await self.store.commit([change, *writes], events)
         except BaseException:
             self.forget(task_id)
             if not fresh:
@@ -211,8 +251,10 @@ class Heads:
     def forget(self, task_id: str) -> None:
         """Drop a task from memory; its grants are not live until it is loaded again."""
         task = self._tasks.pop(task_id, None)
-        for grant_id in task.grants if task else ():
+        for grant_id, grant in task.grants.items() if task else ():
             self._live.pop(grant_id, None)
+            if grant.status is not None:
+                self._places.pop(grant.status, None)
         for lease_id in task.leases if task else ():
             self._task_of_lease.pop(lease_id, None)
 
@@ -223,6 +265,8 @@ class Heads:
             old = self._live.get(grant.id)
             if old is None:
                 self._live[grant.id] = Live(task, grant)
+                if grant.status is not None:
+                    self._places[grant.status] = grant.id
                 continue
             old.grant = grant
             if grant.revoked and not old.ended:

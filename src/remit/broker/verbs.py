@@ -15,17 +15,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
+from remit.broker.approvals import Approvals, StepUp
+from remit.broker.ceiling import Ceiling
 from remit.broker.custody import Check, Custody, EngineFactory
-from remit.broker.heads import Caller, Heads, Operator
+from remit.broker.heads import Caller, Heads
+from remit.broker.openings import Openings
 from remit.broker.resources import Resources
+from remit.broker.signals import Endings
 from remit.broker.targets import Bounded, Targets
 from remit.broker.use import Use, Uses
 from remit.core import policy
 from remit.core import scope as scopes
-from remit.core.audit import Entry, Event
+from remit.core.audit import Entry
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
-from remit.core.task import Grant, Lease, LeaseState, Report, Task, Wanted, open_task
+from remit.core.task import Grant, Lease, LeaseState, Report, Task
 from remit.core.tree import Range
 from remit.errors import (
     AttenuationError,
@@ -54,6 +58,12 @@ async def _deadline(call: Awaitable[object], seconds: float) -> object:
     return await asyncio.wait_for(call, seconds)
 
 
+def _whoever(sub: str) -> tuple[str, ...]:
+    """Ask nobody for more than a login."""
+    del sub
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class IssuedLease:
     """A lease with its credential, handed out once."""
@@ -75,6 +85,7 @@ class Broker:
         new_id: NewId,
         witness: Witness | None = None,
         decide: policy.Policy = policy.within_bounds,
+        step_up: StepUp = _whoever,
         trust_domain: str = "remit.local",
         at_rest: str = "none",
         bounded: Bounded = _deadline,
@@ -88,9 +99,21 @@ class Broker:
         self._targets = Targets(self._heads, self._custody, bounded)
         self._new_id = new_id
         self._witness = witness
-        self._resources = Resources(self._heads, self._custody, self._targets, decide)
-        self._trust_domain = trust_domain
-        self._at_rest = at_rest
+        self._ceiling = Ceiling(self._heads, self._custody, self._targets, decide)
+        self._resources = Resources(self._heads, self._custody, self._ceiling)
+        self._approvals = Approvals(self._heads, new_id, step_up)
+        self._endings = Endings(self._heads, self._targets)
+        openings = Openings(self._heads, self._ceiling, self._approvals, self._endings, new_id, trust_domain, at_rest)
+        self.open = openings.open
+        self.delegate = openings.delegate
+        self.ask = openings.ask
+        self.ask_to_open = openings.ask_to_open
+        self.approval = self._approvals.get
+        self.approvals = self._approvals.seen
+        self.approve = self._approvals.approve
+        self.refuse = self._approvals.refuse
+        self.signal = self._endings.take
+        self.reload = self._ceiling.reload
         self.put_resource = self._resources.put
         self.check_resource = self._resources.check
         self.put_secret = self._resources.put_secret
@@ -106,12 +129,15 @@ class Broker:
         """Load what is unsettled or recent. A log that does not extend its last checkpoint ends every task."""
         await self._heads.floor()
         await self._custody.load()
+        await self._approvals.load()
+        await self._endings.load()
         for task_id in {*await self._store.unsettled(), *await self._store.tasks(RECENT)}:
             await self._heads.load(task_id)
         if not await self._extends_checkpoint():
             self._heads.rolled_back = True
             for task in self._heads:
                 await self._targets.end(task, task.head.root, "task.close", cause="the audit log was rolled back")
+        await self._endings.resume()
 
     async def stop(self) -> None:
         """Let go of targets and of the store."""
@@ -140,6 +166,10 @@ class Broker:
     def check(self, grant_id: str) -> Grant:
         """Return a grant if it is live now: one look-up, flat in depth."""
         return self._heads.check(grant_id).grant
+
+    def places(self) -> list[int]:
+        """Return the places in the token status list of all grants that are live now."""
+        return self._heads.places()
 
     def spent(self, grant_id: str, index: int) -> int:
         """Return how often a detail of a grant was used, by it and all below it."""
@@ -173,73 +203,17 @@ class Broker:
         """Return the number of audit entries."""
         return await self._store.size()
 
-    # -- open, delegate -----------------------------------------------------------------------------------------
-
-    async def open(self, operator: Operator, purpose: str, wanted: Wanted) -> Grant:
-        """Open a task for a human, within what policy allows; return its root grant."""
-        now = self._heads.serving()
-        decision = self._resources.decide(operator.subject, purpose, wanted.scope)
-        if not decision.allowed:
-            error = self._resources.too_wide(decision)
-            await self._heads.denied("task.open", None, error, subject=operator.subject.sub)
-            raise error
-        task_id, root_id = self._new_id("task"), self._new_id("grt")
-        agent = self._agent(task_id, root_id)
-        event = Event(
-            "task.open",
-            now,
-            "allow",
-            task=task_id,
-            grant=root_id,
-            lineage=(root_id,),
-            subject=operator.subject.sub,
-            agent=agent,
-            cause=decision.version,
-            detail_s256=scopes.digest(wanted.scope),
-        )
-        named = self._named(wanted, agent)
-        task = await self._heads.step(
-            task_id, lambda _: open_task(task_id, root_id, operator.subject, purpose, named, now), event, fresh=True
-        )
-        return task.grant(root_id)
-
-    async def delegate(self, caller: Caller, parent_id: str, wanted: Wanted) -> Grant:
-        """Make a child of a grant, no wider than it; nobody has to know the child beforehand."""
-        task = self._reach(caller, parent_id)
-        now = self._heads.serving()
-        child_id = self._new_id("grt")
-        named = self._named(wanted, wanted.agent if wanted.attested else self._agent(task.id, child_id))
-        parent = task.grant(parent_id)
-        event = replace(
-            self._heads.event("grant.delegate", "allow", parent_id, detail_s256=scopes.digest(wanted.scope)),
-            grant=child_id,
-            agent=named.agent,
-            attested=named.attested,
-            lineage=(*self._heads.live(parent_id).lineage, child_id),
-        )
-        try:
-            task = await self._heads.step(task.id, lambda t: t.delegate(parent.id, child_id, named, now), event)
-        except RemitError as error:
-            await self._heads.denied("grant.delegate", parent_id, error, detail_s256=scopes.digest(wanted.scope))
-            raise
-        return task.grant(child_id)
-
-    def _named(self, wanted: Wanted, agent: str) -> Wanted:
-        return replace(wanted, agent=agent, posture=replace(wanted.posture, at_rest=self._at_rest))
-
-    def _agent(self, task_id: str, grant_id: str) -> str:
-        return f"spiffe://{self._trust_domain}/task/{task_id}/{grant_id}"
-
     # -- issue, renew -------------------------------------------------------------------------------------------
 
     async def issue(self, caller: Caller, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
         """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
-        task = self._reach(caller, grant_id)
+        task = self._reach(caller, grant_id, acting=True)
         now = self._heads.serving()
         try:
             grant = task.usable(grant_id, detail, now)
             engine = await self._custody.engine(detail.resource, detail.type)
             await self._supersede(task, grant_id, key)
+            self._permitted(task, grant, "issue", detail)  # after the last wait: a reload in between counts
             lease = self._planned(engine, grant, detail, key, now)
             event = self._targets.lease_event("lease.issue", "allow", lease)
             await self._heads.step(task.id, lambda t: t.plan(lease, now), event)
@@ -252,7 +226,7 @@ class Broker:
         lease_id = self._new_id("lse")
         ttl = detail.number("ttl")
         ends = grant.expires_at if ttl is None else min(grant.expires_at, now + timedelta(seconds=ttl))
-        plan = engine.plan(detail, lease_id, now + ISSUE_WINDOW)
+        plan = engine.plan(detail, lease_id, now + ISSUE_WINDOW, agent=grant.agent)
         return Lease(lease_id, grant.id, plan, LeaseState.PLANNED, ends, key=key)
 
     async def _make(self, engine: Engine, lease: Lease) -> IssuedLease:
@@ -291,7 +265,7 @@ class Broker:
         """Extend a lease in place, within its grant and its detail's ttl."""
         task = self.task_of_lease(lease_id)
         lease = task.lease(lease_id)
-        self._heads.allowed(caller, task.id, lease.grant)
+        self._heads.allowed(caller, task.id, lease.grant, acting=True)
         now = self._heads.serving()
         most = lease.plan.detail.number("ttl")
         if ttl <= timedelta(0) or (most is not None and ttl > timedelta(seconds=most)):
@@ -301,6 +275,7 @@ class Broker:
         engine = await self._custody.engine(lease.plan.detail.resource, lease.plan.detail.type)
         if not isinstance(engine, Renewable):
             raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
+        self._permitted(task, task.grant(lease.grant), "renew", lease.plan.detail)
         event = self._targets.lease_event("lease.renew", "allow", lease)
         task = await self._heads.step(task.id, lambda t: t.extend(lease_id, now + ttl, now), event)
         longer = task.lease(lease_id)
@@ -346,8 +321,13 @@ class Broker:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _reach(self, caller: Caller, grant_id: str) -> Task:
-        return self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id)
+    def _reach(self, caller: Caller, grant_id: str, *, acting: bool = False) -> Task:
+        return self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id, acting=acting)
+
+    def _permitted(self, task: Task, grant: Grant, verb: str, detail: Detail) -> None:
+        decision = self._ceiling.held(task, grant, verb, (detail,))
+        if not decision.allowed:
+            raise self._ceiling.refusal(decision)
 
     def _sees(self, caller: Caller, task: Task) -> bool:
         try:

@@ -19,6 +19,7 @@ import remit.api.app as control
 from remit.api import listen
 from remit.api.listen import Listener
 from remit.api.proven import Keys, Verifier
+from remit.api.routes import Surface
 from remit.api.who import Authority, Peer, Web
 from remit.compose import wiring
 from remit.compose.runs import RunEdges
@@ -48,7 +49,7 @@ class Edges:
         settings = house.settings
         keys = Keys(house.tokens.signer, house.tokens.public_jwks())
         self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, Nonces(secrets.token_bytes(32)))
-        surface = control.Surface(house.broker, self.verifier, wiring.new_id, house.checkpoint)
+        surface = Surface(house.broker, self.verifier, wiring.new_id, house.checkpoint, house.identity)
         self.app = control.build(surface)
         self.gateway = Gateway(
             house.broker,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from remit.errors import InvalidRequestError
@@ -15,6 +15,7 @@ MAX_PORT = 65_535
 Address = tuple[str, int]
 
 _KNOWN = {"listen": {"api", "gateway"}, "audit": {"witness"}, "keys": {"kek"}, "identity": {"trust_domain"}}
+PARTS = frozenset({"humans", "workloads", "trust_domains", "clients", "policy", "signals", "tls"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Settings:
     witness: Path | None = None
     kek: Path | None = None
     trust_domain: str = "remit.local"
+    parts: Mapping[str, object] = field(default_factory=dict)  # read by the modules named after them
 
     @property
     def issuer(self) -> str:
@@ -79,7 +81,10 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 def read(where: Places, raw: Mapping[str, object]) -> Settings:
     """Build settings from decoded TOML."""
+    parts = {name: value for name, value in raw.items() if name in PARTS}
     for section, values in raw.items():
+        if section in PARTS:
+            continue
         if section not in _KNOWN or not isinstance(values, Mapping):
             raise InvalidRequestError(f"`{section}` is not a section of the configuration")
         for key in values:
@@ -92,6 +97,7 @@ def read(where: Places, raw: Mapping[str, object]) -> Settings:
         witness=_path(raw, "audit", "witness"),
         kek=_path(raw, "keys", "kek"),
         trust_domain=_text(raw, "identity", "trust_domain") or "remit.local",
+        parts=parts,
     )
 
 

@@ -7,11 +7,12 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+from remit.api.routes import Identity
 from remit.broker import Broker, Operator
 from remit.compose.settings import Settings
 from remit.core import audit
@@ -40,6 +41,7 @@ class House:
     operator: Operator
     clock: Clock
     failure: Callable[[], Exception | None]
+    identity: Identity = field(default_factory=Identity)
 
     @property
     def origin(self) -> str:

@@ -2,6 +2,7 @@
 
 - An entry's leaf is canonical JSON: keys sorted, no white space, everything outside printable ASCII escaped. One
   event is one line whatever a caller wrote into it.
+- ``approval``, ``key``, ``policy`` and ``posture`` are there only where there is something to say.
 - Text longer than ``MAX_TEXT`` is cut, and its SHA-256 stands for the rest.
 - ``read`` accepts exactly what ``encode`` writes, so a leaf has one reading.
 
@@ -54,6 +55,10 @@ class Event:
     request: str | None = None  # correlation id
     cause: str | None = None
     detail_s256: str | None = None
+    approval: str | None = None  # the human decision it rests on
+    key: str | None = None  # thumbprint of the key that a new grant is bound to
+    policy: str | None = None  # version of the policy that decided
+    posture: str | None = None  # isolation/custody/at-rest that the decision was made on
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +90,20 @@ def encode(seq: int, event: Event) -> bytes:
     """
     lineage = ",".join(map(_text, event.lineage))
     return (
-        f'{{"action":{_text(event.action)},"agent":{_text(event.agent)},"at":"{_instant(event.at)}",'
+        f'{{"action":{_text(event.action)},"agent":{_text(event.agent)},{_known("approval", event.approval)}'
+        f'"at":"{_instant(event.at)}",'
         f'"attested":{"true" if event.attested else "false"},"cause":{_text(event.cause)},"code":{_text(event.code)},'
         f'"decision":{_text(event.decision)},"detail_s256":{_text(event.detail_s256)},"event":{_text(event.event)},'
-        f'"grant":{_text(event.grant)},"lineage":[{lineage}],"request":{_text(event.request)},'
+        f'"grant":{_text(event.grant)},{_known("key", event.key)}"lineage":[{lineage}],'
+        f'{_known("policy", event.policy)}{_known("posture", event.posture)}"request":{_text(event.request)},'
         f'"resource":{_text(event.resource)},"seq":{seq:d},"subject":{_text(event.subject)},'
         f'"task":{_text(event.task)}}}'
     ).encode("ascii")
+
+
+def _known(name: str, value: str | None) -> str:
+    """Write a member that is left out where there is nothing to say, as in all entries of earlier versions."""
+    return "" if value is None else f'"{name}":{_text(value)},'
 
 
 def _text(value: str | None) -> str:

@@ -31,6 +31,8 @@ def counters(task: Task, grant_id: str, index: int) -> tuple[Counter, ...]:
             found.append(Counter((grant.id, index), limit))
         if grant.covers:
             index = grant.covers[index]
+            if index < 0:  # covered by an approval, which is a root of its own
+                break
     return tuple(found)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from remit.core import scope as scopes
+from remit.core import spiffe
 from remit.core.scope import Scope
 from remit.errors import AttenuationError, InvalidRequestError
 
@@ -13,16 +14,23 @@ MAX_DEPTH = 64
 MAX_FAN_OUT = 1_000
 MAX_TTL = timedelta(hours=8)
 MAX_LABEL = 200  # characters
+APPROVED = -1  # in place of the parent's detail: covered by an approval alone
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The human at the root: ``sub`` is issuer-qualified, ``acr`` says how it was proven."""
+    """The human at the root: ``sub`` is issuer-qualified (``issuer#sub``), ``acr`` says how it was proven.
+
+    ``groups`` are claims of the issuer, by configuration; ``sid`` is the session at the issuer. A workload that acts
+    for nobody but itself is its own subject, with the ``acr`` ``workload``.
+    """
 
     sub: str
     acr: str
     auth_time: datetime | None = None
     amr: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    sid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,13 @@ class Grant:
     jkt: str | None = None  # RFC 7638 SHA-256 thumbprint of the holder's key; None on a channel
     revoked: bool = False
     label: str = ""
+    x5t: str | None = None  # RFC 8705 thumbprint of the holder's certificate, in place of ``jkt``
+    delegates: tuple[str, ...] = (spiffe.ANY,)  # patterns of the attested workloads that may be children
+    unattested: bool = True  # whether a child may be one that nobody attested
+    policy: str | None = None  # version of the policy that allowed it
+    approval: str | None = None  # the human decision that it rests on where it exceeds its parent
+    status: int | None = None  # place in the token status list
+    claims: tuple[tuple[str, str], ...] = ()  # of the attested agent, as policies see them
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,13 @@ class Wanted:
     posture: Posture = Posture()
     jkt: str | None = None
     label: str = ""
+    x5t: str | None = None
+    delegates: tuple[str, ...] | None = None  # None: as the parent, and at the root every attested workload
+    unattested: bool = True
+    policy: str | None = None
+    approval: str | None = None
+    status: int | None = None
+    claims: tuple[tuple[str, str], ...] = ()
 
 
 def _check_ceilings(wanted: Wanted) -> None:
@@ -81,6 +103,10 @@ def _check_ceilings(wanted: Wanted) -> None:
         raise InvalidRequestError(f"`ttl` must be from 1 second to {int(MAX_TTL.total_seconds())} seconds")
     if len(wanted.label) > MAX_LABEL or not wanted.label.isprintable():
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
+    if len(wanted.delegates or ()) > spiffe.MAX_PATTERNS:
+        raise InvalidRequestError(f"`delegates` has at most {spiffe.MAX_PATTERNS} patterns")
+    for pattern in wanted.delegates or ():
+        spiffe.check_pattern(pattern)
 
 
 def _covered(child: Scope, parent: Scope) -> tuple[int, ...]:
@@ -93,9 +119,12 @@ def _covered(child: Scope, parent: Scope) -> tuple[int, ...]:
 
 
 def make_grant(grant_id: str, parent: Grant | None, wanted: Wanted, now: datetime) -> Grant:
-    """Return a new grant, no wider than its parent and ending no later, or raise AttenuationError."""
+    """Return a new grant, no wider than its parent and ending no later, or raise AttenuationError.
+
+    A grant that rests on an approval takes its details from the human who gave it; it still ends with its parent.
+    """
     _check_ceilings(wanted)
-    covers = _covered(wanted.scope, parent.scope) if parent is not None else ()
+    covers = () if parent is None else _uncovered(wanted, parent)
     ends = [now + wanted.ttl] if wanted.ttl is not None else []
     if parent is not None:
         if ends and ends[0] > parent.expires_at:
@@ -118,4 +147,31 @@ def make_grant(grant_id: str, parent: Grant | None, wanted: Wanted, now: datetim
         posture=wanted.posture,
         jkt=wanted.jkt,
         label=wanted.label,
+        x5t=wanted.x5t,
+        delegates=_delegates(parent, wanted),
+        unattested=wanted.unattested,
+        policy=wanted.policy,
+        approval=wanted.approval,
+        status=wanted.status,
+        claims=wanted.claims,
     )
+
+
+def _uncovered(wanted: Wanted, parent: Grant) -> tuple[int, ...]:
+    if wanted.approval is None:
+        return _covered(wanted.scope, parent.scope)
+    found = (scopes.cover(detail, parent.scope) for detail in wanted.scope)
+    return tuple(APPROVED if index is None else index for index in found)
+
+
+def _delegates(parent: Grant | None, wanted: Wanted) -> tuple[str, ...]:
+    """Return the workloads that may be children: those the parent may have, unless fewer are named."""
+    if parent is None:
+        return (spiffe.ANY,) if wanted.delegates is None else wanted.delegates
+    if wanted.unattested and not parent.unattested and wanted.depth:
+        raise AttenuationError("`unattested` must be false: the parent grant allows attested children alone")
+    if wanted.delegates is None:
+        return parent.delegates
+    if not spiffe.within(wanted.delegates, parent.delegates):
+        raise AttenuationError("`delegates` is wider than that of the parent grant", help=f"it has {parent.delegates}")
+    return wanted.delegates

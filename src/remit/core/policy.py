@@ -1,29 +1,50 @@
-"""The ceiling question: may this human open this much? Pure: the answer is a Decision with its reasons.
+"""The ceiling question: may this human, by this agent, at this place in the tree, hold this much? Pure.
 
-The local policy, until policies are written down: the owner of the state may open anything within the ``bound`` that
-each resource carries. Depth, fan-out and ttl have hard ceilings of their own (``core.task``).
+It is asked at open, delegate, issue and renew, never for a request through the gateway: the answer is compiled into
+the grant. The local policy holds until policies are written down: the owner of the state may open anything within the
+``bound`` that each resource carries. Depth, fan-out and ttl have hard ceilings of their own (``core.grant``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
 
 from remit.core import scope as scopes
+from remit.core.grant import Posture, Subject
 from remit.core.scope import Scope
-from remit.core.task import Subject
 
 VERSION = "local-1"
+LOCAL = "unix://"  # how the subject of the state's owner starts
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Who wants to open what, and why. ``bounds`` maps each configured resource to its bound."""
+    """Who wants to do what, and why. ``bounds`` maps each configured resource to its bound.
+
+    ``verb`` is open | delegate | issue | renew. ``agent`` is the acting workload of the grant that would be made or
+    used, ``attested`` by somebody else than its holder. ``level`` is its distance from the root; ``depth`` and
+    ``fan_out`` are how far it could be delegated. ``approval`` is the human decision it rests on, if it needed one.
+    """
 
     subject: Subject
     purpose: str
     scope: Scope
     bounds: Mapping[str, Scope]
+    verb: str = "open"
+    agent: str = ""
+    attested: bool = False
+    claims: Mapping[str, str] = field(default_factory=dict)
+    level: int = 0
+    depth: int = 0
+    fan_out: int = 0
+    exercise: bool = True
+    unattested: bool = True
+    ttl: timedelta | None = None
+    posture: Posture = field(default_factory=Posture)
+    approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +57,24 @@ class Decision:
     version: str = VERSION
 
 
-Policy = Callable[[Question], Decision]
+class Policy(Protocol):
+    """What decides. An answer that cannot be worked out is a denial that says so; it never raises."""
+
+    def __call__(self, question: Question) -> Decision:
+        """Decide."""
+        ...
 
 
 def within_bounds(question: Question) -> Decision:
-    """Allow what every detail's resource is bounded to."""
+    """Allow the owner of the state what every detail's resource is bounded to; others need a policy."""
+    bounded = in_bounds(question)
+    if bounded.allowed and not question.subject.sub.startswith(LOCAL):
+        return Decision(allowed=False, reasons=("no policy allows anything to anybody but the owner of this state",))
+    return bounded
+
+
+def in_bounds(question: Question) -> Decision:
+    """Deny what exceeds the bound of its resource, whoever asks and whatever policies say."""
     wide = tuple(d for d in question.scope if scopes.cover(d, question.bounds.get(d.resource, ())) is None)
     if not wide:
         return Decision(allowed=True, reasons=("every detail is within the bound of its resource",))

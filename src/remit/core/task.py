@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from remit.core import scope as scopes
+from remit.core import spiffe
 from remit.core.grant import Grant, Posture, Subject, Wanted, make_grant
 from remit.core.lease import (
     Closure,
@@ -36,8 +37,10 @@ from remit.core.lease import (
 from remit.core.scope import Detail
 from remit.errors import (
     ConflictError,
+    DelegateError,
     DepthError,
     ExpiredError,
+    FanOutError,
     InvalidRequestError,
     NotFoundError,
     RevokedError,
@@ -175,9 +178,10 @@ class Task:
         return Task(change.head, grants, leases, children)
 
     def delegate(self, parent_id: str, child_id: str, wanted: Wanted, now: datetime) -> Change:
-        """Make a child grant, no wider than its parent in any dimension."""
+        """Make a child grant, no wider than its parent in any dimension, but for what a human approved beyond it."""
         parent = self.live(parent_id, now)
-        self._may_have_child(parent, wanted, now)
+        if wanted.approval is None:
+            self._may_have_child(parent, wanted, now)
         child = make_grant(child_id, parent, wanted, now)
         return self._change(grants=(child,))
 
@@ -188,15 +192,26 @@ class Task:
             raise DepthError(f"`depth` may be at most {parent.depth - 1} here")
         if wanted.fan_out > parent.fan_out:
             raise DepthError(f"`fan_out` may be at most {parent.fan_out} here")
+        self._may_be_child(parent, wanted)
         children = self.children.get(parent.id, ())
         if len(children) < parent.fan_out:
             return
         siblings = (self.grants[child] for child in children)
         if sum(not child.revoked and child.expires_at > now for child in siblings) >= parent.fan_out:
-            raise DepthError(
+            raise FanOutError(
                 f"the grant has {parent.fan_out} live children, as many as it may have",
                 help="revoke one, or open the task with a larger `fan_out`",
             )
+
+    def _may_be_child(self, parent: Grant, wanted: Wanted) -> None:
+        if not wanted.attested and not parent.unattested:
+            raise DelegateError("the grant may be delegated to attested agents alone", help="give an `actor_token`")
+        if (
+            wanted.attested
+            and spiffe.ANY not in parent.delegates
+            and not spiffe.matches(wanted.agent, parent.delegates)
+        ):
+            raise DelegateError(help=f"it may be delegated to {', '.join(parent.delegates) or 'nobody attested'}")
 
     def usable(self, grant_id: str, detail: Detail, now: datetime) -> Grant:
         """Return the live grant if it may be exercised for ``detail``, else say why not."""

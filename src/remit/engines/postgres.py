@@ -56,8 +56,9 @@ class PostgresEngine:
         self._reserve = Reserve(self._link)
         self._lane = Lane(self._link, clock, random)
 
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime) -> Plan:
+    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
         """Name the role after the lease; InvalidRequestError or UnknownDetailError when that is impossible."""
+        del agent
         if not _LEASE.fullmatch(lease_id):
             raise InvalidRequestError("the id of a lease is letters, digits, `_` and `-`")
         lower(detail)

@@ -15,7 +15,17 @@ from remit.core.audit import Event, encode
 from remit.core.task import Change
 from remit.core.tree import Frontier, Tile, leaf_hash
 from remit.errors import ConflictError, NotFoundError
-from remit.ports import Burn, DeleteResource, PutResource, PutSecret, SealedSecret, Spend, Write
+from remit.ports import (
+    Burn,
+    DeleteResource,
+    PutRecord,
+    PutResource,
+    PutSecret,
+    Record,
+    SealedSecret,
+    Spend,
+    Write,
+)
 from remit.stores import codec
 from remit.stores.tags import Key, Rows, Sums, Tags, Top, Values
 
@@ -100,7 +110,7 @@ class Group:
         first = self._ledger.tree.size + len(self._leaves)
         leaves = [encode(seq, event) for seq, event in enumerate(events, first)]
         fresh: Fresh = {}
-        if events and any(isinstance(write, Burn) for write in writes):
+        if events and any(isinstance(write, Burn | PutRecord) for write in writes):
             self._purge(fresh, events[0].at)
         for write in writes:
             self._write(fresh, write)
@@ -121,6 +131,8 @@ class Group:
                 self._put_secret(fresh, write.secret)
             case Burn():
                 self._burn(fresh, write)
+            case PutRecord():
+                self._put_record(fresh, write.record)
 
     def _change(self, fresh: Fresh, change: Change) -> None:
         head = change.head
@@ -158,7 +170,14 @@ class Group:
     def _burn(self, fresh: Fresh, burn: Burn) -> None:
         if self._stored(fresh, ("burns", burn.digest)) is not None:
             raise ConflictError
-        fresh["burns", burn.digest] = (burn.until.astimezone(UTC).isoformat(timespec="microseconds"),)
+        fresh["burns", burn.digest] = (_instant(burn.until),)
+
+    def _put_record(self, fresh: Fresh, record: Record) -> None:
+        key = ("records", record.kind, record.id)
+        row = self._stored(fresh, key)
+        if record.rev != (int(row[0]) if row else 0) + 1:
+            raise ConflictError
+        fresh[key] = (record.rev, _instant(record.until), record.body)
 
     def _stored(self, fresh: Fresh, key: Key) -> Values | None:
         for rows in (fresh, self._rows):
@@ -168,9 +187,11 @@ class Group:
         return found[0] if found else None
 
     def _purge(self, fresh: Fresh, now: datetime) -> None:
-        for digest in self._ledger.rows.burnt_before(now.astimezone(UTC).isoformat(timespec="microseconds")):
-            if ("burns", digest) not in self._rows:  # else this group has already burnt it anew
-                fresh["burns", digest] = None
+        over: list[Key] = [("burns", digest) for digest in self._ledger.rows.burnt_before(_instant(now))]
+        over += [("records", *name) for name in self._ledger.rows.over_before(_instant(now))]
+        for key in over:
+            if key not in self._rows:  # else this group has already written it anew
+                fresh[key] = None
 
     # -- sealing ----------------------------------------------------------------------------------------------------
 
@@ -225,3 +246,7 @@ class Group:
         sealed.total += change.weight - sums.weight
         tag = self._ledger.tags.tree(top, change.total)
         sealed.puts.setdefault("tasks", []).append((("tasks", top.id), top[1:], tag))
+
+
+def _instant(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")

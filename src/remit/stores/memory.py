@@ -12,9 +12,20 @@ from remit.core.audit import Entry, Event, encode
 from remit.core.task import Change, Task, nothing
 from remit.core.tree import Frontier, Range, leaf_hash, root_of
 from remit.errors import ConflictError, NotFoundError
-from remit.ports import Burn, DeleteResource, PutResource, PutSecret, Resource, SealedSecret, Spend, Write
+from remit.ports import (
+    Burn,
+    DeleteResource,
+    PutRecord,
+    PutResource,
+    PutSecret,
+    Record,
+    Resource,
+    SealedSecret,
+    Spend,
+    Write,
+)
 
-Row = Task | Spend | Resource | SealedSecret | datetime
+Row = Task | Spend | Resource | SealedSecret | Record | datetime
 Key = tuple[str, ...]  # kind, then what identifies the row
 T = TypeVar("T", bound=Row)
 
@@ -66,6 +77,10 @@ class MemoryStore:
         """Return a sealed secret, or raise NotFoundError."""
         return _found(self._rows, SealedSecret, ("secret", name))
 
+    async def records(self, kind: str) -> Sequence[Record]:
+        """Return all records of a kind, in order of their ids."""
+        return sorted((row for row in self._all(Record) if row.kind == kind), key=lambda record: record.id)
+
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         """Return audit entries from sequence number ``start``."""
         return self._entries[start : start + limit]
@@ -99,16 +114,28 @@ def _step(rows: ChainMap[Key, Row | None], write: Write) -> None:
             _change(rows, write)
         case Spend():
             rows["spend", write.task, write.grant, str(write.index)] = write
+        case Burn():
+            _burn(rows, write)
+        case PutRecord():
+            _put_record(rows, write.record)
+        case _:
+            _configure(rows, write)
+
+
+def _configure(rows: ChainMap[Key, Row | None], write: PutResource | DeleteResource | PutSecret) -> None:
+    match write:
         case PutResource():
             rows["resource", write.resource.name] = write.resource
         case DeleteResource():
             _delete(rows, write.name)
         case PutSecret():
             _put_secret(rows, write.secret)
-        case Burn():
-            if ("burn", write.digest) in rows:
-                raise ConflictError
-            rows["burn", write.digest] = write.until
+
+
+def _burn(rows: ChainMap[Key, Row | None], burn: Burn) -> None:
+    if ("burn", burn.digest) in rows:
+        raise ConflictError
+    rows["burn", burn.digest] = burn.until
 
 
 def _change(rows: ChainMap[Key, Row | None], change: Change) -> None:
@@ -132,6 +159,14 @@ def _put_secret(rows: ChainMap[Key, Row | None], secret: SealedSecret) -> None:
     if secret.version != (stored.version if isinstance(stored, SealedSecret) else 0) + 1:
         raise ConflictError
     rows["secret", secret.name] = secret
+
+
+def _put_record(rows: ChainMap[Key, Row | None], record: Record) -> None:
+    key = ("record", record.kind, record.id)
+    stored = rows.get(key)
+    if record.rev != (stored.rev if isinstance(stored, Record) else 0) + 1:
+        raise ConflictError
+    rows[key] = record
 
 
 def _found(rows: Mapping[Key, Row | None], kind: type[T], key: Key) -> T:

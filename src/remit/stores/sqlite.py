@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from threading import Thread
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -24,7 +25,7 @@ from remit.core.audit import Entry, Event
 from remit.core.task import Change, Task, nothing
 from remit.core.tree import Frontier, Range
 from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
-from remit.ports import Resource, SealedSecret, Sealer, Spend, Write
+from remit.ports import Record, Resource, SealedSecret, Sealer, Spend, Write
 from remit.stores import codec, private
 from remit.stores.ledger import Group, Ledger, Sealed
 from remit.stores.sqlite_rows import SQL, SqliteRows, connect, meaning, migrate, single, translated
@@ -164,6 +165,20 @@ class SqliteStore:
         if not isinstance(sealed, bytes):
             raise IntegrityError
         return SealedSecret(name, int(version), str(resource), str(destination), sealed)
+
+    async def records(self, kind: str) -> Sequence[Record]:
+        """Return all records of a kind, in order of their ids."""
+        return await self._read(self._records, kind)
+
+    def _records(self, rows: SqliteRows, kind: str) -> list[Record]:
+        found = rows.all("records of", kind)
+        for row in found:
+            single(self._tags, "records", row)
+        return [
+            Record(kind, str(name), int(rev), body, datetime.fromisoformat(str(until)))
+            for _, name, rev, until, body, _ in found
+            if isinstance(body, bytes)
+        ]
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         """Return audit entries from sequence number ``start``."""

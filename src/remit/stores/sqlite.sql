@@ -22,6 +22,9 @@ INSERT OR REPLACE INTO secrets (name, version, resource, destination, sealed, ta
 -- name: put burns
 INSERT OR REPLACE INTO burns (digest, until, tag) VALUES (?, ?, ?);
 
+-- name: put records
+INSERT OR REPLACE INTO records (kind, id, rev, until, body, tag) VALUES (?, ?, ?, ?, ?, ?);
+
 -- name: delete leases
 DELETE FROM leases WHERE task = ? AND id = ?;
 
@@ -33,6 +36,9 @@ DELETE FROM secrets WHERE name = ?;
 
 -- name: delete burns
 DELETE FROM burns WHERE digest = ?;
+
+-- name: delete records
+DELETE FROM records WHERE kind = ? AND id = ?;
 
 -- name: put tiles
 INSERT INTO tiles (n, hash) VALUES (?, ?);
@@ -63,6 +69,9 @@ SELECT version, resource, destination, sealed, tag FROM secrets WHERE name = ?;
 -- name: one burns
 SELECT until, tag FROM burns WHERE digest = ?;
 
+-- name: one records
+SELECT rev, until, body, tag FROM records WHERE kind = ? AND id = ?;
+
 -- name: head
 SELECT id, rev, closed, body, tag FROM tasks WHERE id = ?;
 
@@ -78,6 +87,12 @@ SELECT name FROM secrets WHERE resource = ?;
 -- name: burnt before
 SELECT digest FROM burns WHERE until < ?;
 
+-- name: over before
+SELECT kind, id FROM records WHERE until < ?;
+
+-- name: records of
+SELECT kind, id, rev, until, body, tag FROM records WHERE kind = ? ORDER BY id;
+
 -- name: all tasks
 SELECT id, rev, closed, body FROM tasks;
 
@@ -92,6 +107,9 @@ SELECT name, version, resource, destination, sealed, tag FROM secrets;
 
 -- name: all burns
 SELECT digest, until, tag FROM burns;
+
+-- name: all records
+SELECT kind, id, rev, until, body, tag FROM records;
 
 -- name: state
 SELECT size, tag FROM state WHERE one = 1;

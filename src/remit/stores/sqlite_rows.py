@@ -23,7 +23,8 @@ PRAGMAS = (
     "cell_size_check = ON",
     "temp_store = MEMORY",
 )
-SINGLE_KINDS = ("spends", "resources", "secrets", "burns")
+SINGLE_KINDS = ("spends", "resources", "secrets", "burns", "records")
+KEYS = {"spends": 3, "records": 2}  # columns that identify a row; of others it is one
 
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _MEDIUM = {
@@ -115,7 +116,7 @@ class SqliteRows:
         return [Part(*row) for row in self._connection.execute(SQL[f"parts {kind}"], (task,))]
 
     def one(self, key: Key) -> tuple[Values, bytes] | None:
-        """Return a resource, secret, counter or burn, and its tag."""
+        """Return a resource, secret, counter, burn or record, and its tag."""
         row = self._connection.execute(SQL[f"one {key[0]}"], key[1:]).fetchone()
         return (row[:-1], row[-1]) if row else None
 
@@ -126,6 +127,10 @@ class SqliteRows:
     def burnt_before(self, until: str) -> Sequence[str]:
         """Return the digests of burns that are over."""
         return [str(digest) for (digest,) in self.all("burnt before", until)]
+
+    def over_before(self, until: str) -> Sequence[tuple[str, str]]:
+        """Return kind and id of the records that are over."""
+        return [(str(kind), str(name)) for kind, name in self.all("over before", until)]
 
     def entries(self, start: int, limit: int) -> list[Entry]:
         """Return audit entries from ``start``, or raise IntegrityError for one that is not what was hashed."""
@@ -182,7 +187,7 @@ class SqliteRows:
 def single(tags: Tags, kind: str, row: Values) -> int:
     """Return the weight of a whole row that hangs below no head, or raise IntegrityError."""
     *values, tag = row
-    keys = 3 if kind == "spends" else 1
+    keys = KEYS.get(kind, 1)
     if not isinstance(tag, bytes):
         raise edited(kind)
     return tags.check((kind, *map(_key, values[:keys])), tuple(values[keys:]), tag)

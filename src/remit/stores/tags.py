@@ -2,8 +2,8 @@
 
 - Each row carries a tag, half of a MAC over its kind, key, revision and body. The other half is its weight.
 - The tag of a task's head covers the sum of the weights of its grants and leases: a row that was deleted, or put back
-  from an older copy, breaks the task. The tag of the state covers the sum over heads, resources, secrets, counters and
-  burns, and the frontier of the audit tree: an older task beside newer entries breaks the state.
+  from an older copy, breaks the task. The tag of the state covers the sum over heads, resources, secrets, counters,
+  burns and records, and the frontier of the audit tree: an older task beside newer entries breaks the state.
 - Weights are never stored, so nobody without the key can find another set of rows with the same sum.
 """
 
@@ -57,7 +57,7 @@ class Rows(Protocol):
         ...
 
     def one(self, key: Key) -> tuple[Values, bytes] | None:
-        """Return a resource, secret, counter or burn, and its tag."""
+        """Return a resource, secret, counter, burn or record, and its tag."""
         ...
 
     def secrets_of(self, resource: str) -> Sequence[str]:
@@ -66,6 +66,10 @@ class Rows(Protocol):
 
     def burnt_before(self, until: str) -> Sequence[str]:
         """Return the digests of burns that are over."""
+        ...
+
+    def over_before(self, until: str) -> Sequence[tuple[str, str]]:
+        """Return kind and id of the records that are over."""
         ...
 
 

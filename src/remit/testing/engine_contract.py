@@ -31,6 +31,7 @@ from remit.ports import Bulk, Cleanable, Engine, Issued, Renewable
 WINDOW = timedelta(seconds=30)
 LIFE = timedelta(minutes=10)
 MANY = 24
+AGENT = "spiffe://remit.test/agent"
 
 GAPS = {
     "sessions": "the target has no sessions that outlive a request",
@@ -127,7 +128,7 @@ async def refused(work: Awaitable[object]) -> EngineError:
 
 
 def _plan(target: Target, number: int = 0, window: timedelta = WINDOW) -> Plan:
-    return target.engine.plan(target.detail(), f"lse_contract{number:014d}", target.now() + window)
+    return target.engine.plan(target.detail(), f"lse_contract{number:014d}", target.now() + window, agent=AGENT)
 
 
 async def _issue(target: Target, number: int = 0, life: timedelta = LIFE) -> tuple[Plan, Issued]:
@@ -145,7 +146,7 @@ def _secrets(issued: Issued) -> list[str]:
 async def plan_is_pure(target: Target) -> None:
     """Same arguments, same plan; another lease, another name; nothing happens at the target."""
     by = target.now() + WINDOW
-    first, again, other = (target.engine.plan(target.detail(), f"lse_pure{n}", by) for n in (1, 1, 2))
+    first, again, other = (target.engine.plan(target.detail(), f"lse_pure{n}", by, agent=AGENT) for n in (1, 1, 2))
     assert first == again
     assert first.name != other.name
     assert first.issue_by == by

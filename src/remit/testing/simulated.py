@@ -112,8 +112,9 @@ class SimulatedEngine:
         self.target = target
         self.revocation = target.revocation
 
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime) -> Plan:
+    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
         """Choose the credential's name."""
+        del agent
         return Plan(f"remit_{lease_id}", detail, {}, issue_by, self.revocation)
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:

@@ -23,7 +23,18 @@ from remit.core.audit import encode, read
 from remit.core.task import Change, Wanted, nothing
 from remit.core.tree import consistency_path, inclusion_path, leaf_hash, root_of, verify_consistency, verify_inclusion
 from remit.errors import ConflictError, NotFoundError, RemitError
-from remit.ports import Burn, DeleteResource, PutResource, PutSecret, SealedSecret, Spend, Store, Write
+from remit.ports import (
+    Burn,
+    DeleteResource,
+    PutRecord,
+    PutResource,
+    PutSecret,
+    Record,
+    SealedSecret,
+    Spend,
+    Store,
+    Write,
+)
 from remit.testing.samples import NOW, RESOURCE, SCOPE, event, opening, task_with_leases
 
 Open = Callable[[], Store]
@@ -271,6 +282,27 @@ async def a_value_burns_once(factory: Open) -> None:
     await store.close()
 
 
+async def a_record_is_replaced_one_revision_at_a_time(factory: Open) -> None:
+    """Of rivals one wins, kinds do not mix, and everything is there after a reopening."""
+    store = factory()
+    first = Record("approval", "apr_1", 1, b'{"a":1}', NOW + timedelta(hours=1))
+    rivals = [replace(first, rev=2, body=b'{"a":%d}' % number) for number in range(8)]
+    await store.commit([PutRecord(first), PutRecord(replace(first, id="apr_0"))], [event()])
+    await raises(ConflictError, store.commit([PutRecord(first)], [event()]))
+    won = await asyncio.gather(*(store.commit([PutRecord(r)], [event()]) for r in rivals), return_exceptions=True)
+    assert [type(error) for error in won].count(ConflictError) == len(rivals) - 1
+    await raises(ConflictError, store.commit([PutRecord(replace(first, rev=4))], [event()]))
+    await store.commit([PutRecord(replace(first, kind="signal"))], [event()])
+    await store.close()
+
+    store = factory()
+    assert [record.id for record in await store.records("approval")] == ["apr_0", "apr_1"]
+    assert (await store.records("approval"))[1] == rivals[won.index(None)]
+    assert list(await store.records("signal")) == [replace(first, kind="signal")]
+    assert list(await store.records("other")) == []
+    await store.close()
+
+
 # -- audit ----------------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +384,7 @@ CASES: tuple[Case, ...] = (
     a_secret_is_replaced_one_version_at_a_time,
     a_resource_takes_its_secret_with_it,
     a_value_burns_once,
+    a_record_is_replaced_one_revision_at_a_time,
     entries_stand_in_the_order_of_calls,
     the_tree_and_its_proofs_are_those_of_the_entries,
     nothing_is_written_twice_or_lost_over_a_reopening,

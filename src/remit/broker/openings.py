@@ -1,0 +1,197 @@
+"""Open and delegate: how authority comes to be, from a human at the root and from parent to child below it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from remit.broker.approvals import Approvals, holder_name
+from remit.broker.ceiling import Ceiling
+from remit.broker.heads import Caller, Heads, Operator
+from remit.broker.signals import Endings
+from remit.core import approval as approvals
+from remit.core import scope as scopes
+from remit.core.approval import Approval
+from remit.core.audit import Event
+from remit.core.grant import Posture, Subject
+from remit.core.identity import Human, Workload
+from remit.core.policy import Decision
+from remit.core.task import Grant, Wanted, open_task
+from remit.errors import ConflictError, GrantTokenError, PolicyError, RemitError, UsedError
+from remit.ports import Burn, NewId, Write
+
+Opener = Operator | Human | Workload | Approval
+
+
+class Openings:
+    """The two verbs that make grants."""
+
+    def __init__(
+        self,
+        heads: Heads,
+        ceiling: Ceiling,
+        asked: Approvals,
+        endings: Endings,
+        new_id: NewId,
+        trust_domain: str,
+        at_rest: str,
+    ) -> None:
+        """Make grants within ``ceiling``, or on the strength of what ``asked`` holds."""
+        self._heads, self._ceiling, self._asked, self._endings = heads, ceiling, asked, endings
+        self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
+
+    # -- open ---------------------------------------------------------------------------------------------------
+
+    async def open(self, opener: Opener, purpose: str, wanted: Wanted) -> Grant:
+        """Open a task for a human, within what policy allows; return its root grant.
+
+        An ID token opens one task, and so does an approval. A workload that opens a task acts for nobody but itself.
+        """
+        now = self._heads.serving()
+        subject = _subject(opener, self._asked)
+        task_id, root_id = self._new_id("task"), self._new_id("grt")
+        named = self._named(task_id, root_id, wanted, opener.id if isinstance(opener, Approval) else None)
+        try:
+            if isinstance(opener, Human):
+                self._endings.check(opener)
+            decision = self._decided(self._ceiling.opening(subject, purpose, named))
+            named = replace(named, policy=decision.version)
+            writes = self._spent(opener, approvals.request_of(wanted, purpose=purpose), root_id)
+        except RemitError as error:
+            await self._denied("task.open", None, error, named, subject=subject.sub)
+            raise
+        event = self._receipt(
+            Event("task.open", now, "allow", task=task_id, subject=subject.sub, lineage=(root_id,)), root_id, named
+        )
+        step = lambda _: open_task(task_id, root_id, subject, purpose, named, now)  # noqa: E731 - named for the reader
+        try:
+            task = await self._heads.step(task_id, step, event, fresh=True, writes=writes)
+        except ConflictError:
+            await self._denied("task.open", None, UsedError(), named, subject=subject.sub)
+            raise UsedError from None
+        except BaseException:
+            self._restore(opener)
+            raise
+        return task.grant(root_id)
+
+    def _spent(self, opener: Opener, request: str, result: str) -> tuple[Write, ...]:
+        """Return what makes sure that an opener opens one task alone."""
+        match opener:
+            case Human():
+                return (Burn(opener.digest, opener.until),)
+            case Workload(digest=str(digest)):
+                return (Burn(digest, opener.expires_at),)
+            case Approval():
+                return self._asked.consumed(opener, request, result)
+        return ()
+
+    def _restore(self, opener: Opener) -> None:
+        if isinstance(opener, Approval):
+            self._asked.restore(opener)
+
+    async def ask_to_open(self, client: str, purpose: str, wanted: Wanted, secret: str | None = None) -> Approval:
+        """Ask whoever logs in to open a task for a client: what device and authorization codes stand for."""
+        return await self._asked.ask("task.open", approvals.request_of(wanted, purpose=purpose), client, secret=secret)
+
+    # -- delegate -----------------------------------------------------------------------------------------------
+
+    async def delegate(self, caller: Caller, parent_id: str, wanted: Wanted, approval: Approval | None = None) -> Grant:
+        """Make a child of a grant, no wider than it; nobody has to know the child beforehand.
+
+        ``approval`` allows what exceeds the parent: exactly what a human saw, once.
+        """
+        task = self._heads.allowed(caller, self._heads.task_of(parent_id).id, parent_id, acting=True)
+        now = self._heads.serving()
+        child_id = self._new_id("grt")
+        parent = task.grant(parent_id)
+        named = self._named(task.id, child_id, wanted, None if approval is None else approval.id)
+        writes: tuple[Write, ...] = ()
+        try:
+            task.delegate(parent.id, child_id, named, now)  # before a policy is asked, and an approval used up
+            decision = self._decided(self._ceiling.child(task, parent, named))
+            named = replace(named, policy=decision.version)
+            if approval is not None:
+                writes = self._asked.consumed(approval, approvals.request_of(wanted, parent=parent_id), child_id)
+            event = self._receipt(self._heads.event("grant.delegate", "allow", parent_id), child_id, named)
+            event = replace(event, lineage=(*self._heads.live(parent_id).lineage, child_id))
+            task = await self._heads.step(
+                task.id, lambda t: t.delegate(parent.id, child_id, named, now), event, writes=writes
+            )
+        except BaseException as error:
+            if approval is not None and writes:
+                self._asked.restore(approval)
+            if isinstance(error, RemitError):
+                await self._denied("grant.delegate", parent_id, error, named)
+            raise
+        return task.grant(child_id)
+
+    async def ask(self, caller: Caller, parent_id: str, wanted: Wanted) -> Approval:
+        """Ask the task's human for a child that exceeds its parent; refused at once where policy would refuse it."""
+        task = self._heads.allowed(caller, self._heads.task_of(parent_id).id, parent_id, acting=True)
+        parent = task.live(parent_id, self._heads.serving())
+        self._decided(self._ceiling.child(task, parent, replace(wanted, approval="asked")))
+        return await self._asked.ask(
+            "grant.delegate",
+            approvals.request_of(wanted, parent=parent_id),
+            holder_name(caller),
+            approver=task.head.subject.sub,
+            task=task.id,
+            grant=parent_id,
+        )
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _decided(self, decision: Decision) -> Decision:
+        if not decision.allowed:
+            raise self._ceiling.refusal(decision)
+        return decision
+
+    def _named(self, task_id: str, grant_id: str, wanted: Wanted, approval: str | None) -> Wanted:
+        bound = wanted.jkt is not None or wanted.x5t is not None
+        return replace(
+            wanted,
+            agent=wanted.agent if wanted.attested else f"spiffe://{self._trust_domain}/task/{task_id}/{grant_id}",
+            posture=replace(wanted.posture, at_rest=self._at_rest),
+            approval=approval,
+            status=self._heads.place(grant_id) if bound else None,
+        )
+
+    async def _denied(self, name: str, parent: str | None, error: RemitError, made: Wanted, **more: str) -> None:
+        if isinstance(error, PolicyError):
+            more["cause"] = error.detail
+        if parent is None:
+            more["agent"] = made.agent
+        await self._heads.denied(
+            name, parent, error, detail_s256=scopes.digest(made.scope), posture=_posture(made.posture), **more
+        )
+
+    def _receipt(self, event: Event, grant_id: str, made: Wanted) -> Event:
+        """Return the receipt of a hop: parent (by lineage), child's key, details, decision, approval, posture."""
+        return replace(
+            event,
+            grant=grant_id,
+            agent=made.agent,
+            attested=made.attested,
+            cause=made.policy,
+            detail_s256=scopes.digest(made.scope),
+            approval=made.approval,
+            key=made.jkt or made.x5t,
+            policy=made.policy,
+            posture=_posture(made.posture),
+        )
+
+
+def _subject(opener: Opener, asked: Approvals) -> Subject:
+    match opener:
+        case Operator() | Human():
+            return opener.subject
+        case Workload():
+            return Subject(opener.id, "workload")
+        case Approval():
+            found = asked.get(opener.id).by
+            if found is None:
+                raise GrantTokenError("nobody has approved this")
+            return found
+
+
+def _posture(posture: Posture) -> str:
+    return f"{posture.isolation}/{posture.custody}/{posture.at_rest}"

@@ -1,0 +1,183 @@
+"""Asking a human: one state machine for approvals, device codes, authorization codes and back-channel requests. Pure.
+
+    PENDING ── approve ──▶ APPROVED ── consume ──▶ CONSUMED
+       ├── deny ──▶ DENIED
+       └── time ──▶ lapsed (from PENDING and APPROVED alike)
+
+What a human decides on is the exact request, named by its digest: whoever decides says which digest they saw, and
+whoever redeems must ask for that very thing. A decision counts once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from remit.core import jose
+from remit.core import scope as scopes
+from remit.core.grant import Subject, Wanted
+from remit.core.orders import json_text
+from remit.core.policy import LOCAL
+from remit.errors import (
+    ApprovalError,
+    ConflictError,
+    InvalidRequestError,
+    LapsedError,
+    NotFoundError,
+    PendingError,
+    StepUpError,
+    UsedError,
+)
+
+MAX_REQUEST = 32_768  # characters
+SKEW = timedelta(seconds=5)  # between an issuer's clock and ours
+
+
+class Verdict(StrEnum):
+    """Where an approval is in its life."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    CONSUMED = "consumed"
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One thing to be decided by a human, and what became of it. ``rev`` grows by one with every change.
+
+    ``verb`` is task.open or grant.delegate. ``request`` is what is asked for, as canonical JSON text, and all that
+    ``digest`` covers beside the id. ``approver`` is the one human who may decide (issuer-qualified); None, for a task
+    that is yet to be opened, lets in whoever the issuers know, and makes them its human. ``acr`` is how strongly they
+    must have proven who they are. ``secret`` is the SHA-256 of what the asking client redeems it by.
+    """
+
+    id: str
+    verb: str
+    request: str
+    asked_at: datetime
+    expires_at: datetime
+    approver: str | None
+    asker: str  # the agent or client that asked
+    acr: tuple[str, ...] = ()
+    task: str | None = None
+    grant: str | None = None
+    secret: str | None = None
+    verdict: Verdict = Verdict.PENDING
+    by: Subject | None = None
+    decided_at: datetime | None = None
+    result: str | None = None  # the grant that came of it
+    rev: int = 1
+
+    @property
+    def digest(self) -> str:
+        """What a human decides on: SHA-256 over the id and the exact request, base64url."""
+        return jose.digest(f"{self.id}\n{self.verb}\n{self.request}")
+
+
+def request_of(wanted: Wanted, *, purpose: str | None = None, parent: str | None = None) -> str:
+    """Return what is asked for as canonical JSON text: all that a human decides on, the key included."""
+    asked = {
+        "authorization_details": scopes.dump(wanted.scope),
+        "ttl": None if wanted.ttl is None else int(wanted.ttl.total_seconds()),
+        "depth": wanted.depth,
+        "fan_out": wanted.fan_out,
+        "exercise": wanted.exercise,
+        "delegates": None if wanted.delegates is None else list(wanted.delegates),
+        "unattested": wanted.unattested,
+        "agent": wanted.agent if wanted.attested else None,
+        "label": wanted.label,
+        "jkt": wanted.jkt,
+        "x5t": wanted.x5t,
+        "purpose": purpose,
+        "parent": parent,
+    }
+    text = json_text(asked)
+    if len(text) > MAX_REQUEST:
+        raise InvalidRequestError("the request is too large for a human to decide on")
+    return text
+
+
+def asked(approval: Approval) -> Mapping[str, object]:
+    """Return the request as it is shown: every member that says something."""
+    return {name: value for name, value in json.loads(approval.request).items() if value is not None}
+
+
+def wanted_of(approval: Approval) -> Wanted:
+    """Return what was approved, as it is to be made. The agent's name, unless it was attested, is still to be given."""
+    raw = json.loads(approval.request)
+    return Wanted(
+        scope=scopes.parse(raw["authorization_details"]),
+        agent=raw["agent"] or "",
+        attested=raw["agent"] is not None,
+        ttl=None if raw["ttl"] is None else timedelta(seconds=raw["ttl"]),
+        depth=raw["depth"],
+        fan_out=raw["fan_out"],
+        exercise=raw["exercise"],
+        delegates=None if raw["delegates"] is None else tuple(raw["delegates"]),
+        unattested=raw["unattested"],
+        label=raw["label"],
+        jkt=raw["jkt"],
+        x5t=raw["x5t"],
+    )
+
+
+def _open(approval: Approval, now: datetime) -> None:
+    if now >= approval.expires_at:
+        raise LapsedError
+    if approval.verdict is not Verdict.PENDING:
+        raise ConflictError("this was decided before")
+
+
+def may_decide(approval: Approval, digest: str, by: Subject) -> None:
+    """Raise unless ``by`` may decide on this, having seen the request of this digest."""
+    if approval.approver not in {None, by.sub}:
+        raise NotFoundError
+    if digest != approval.digest:
+        raise ConflictError("this is not the request that was shown")
+    if approval.acr and by.acr not in approval.acr:
+        raise StepUpError(help=f"log in again with {' or '.join(approval.acr)}")
+    fresh = by.auth_time is not None and by.auth_time >= approval.asked_at - SKEW
+    if approval.approver is not None and not by.sub.startswith(LOCAL) and not fresh:
+        raise StepUpError("the human has to log in again to decide on this")
+
+
+def approve(approval: Approval, digest: str, by: Subject, now: datetime) -> Approval:
+    """Return the approval as approved by a human who saw the request of this digest."""
+    may_decide(approval, digest, by)
+    _open(approval, now)
+    return replace(approval, verdict=Verdict.APPROVED, by=by, decided_at=now, rev=approval.rev + 1)
+
+
+def deny(approval: Approval, digest: str, by: Subject, now: datetime) -> Approval:
+    """Return the approval as refused; who may approve may refuse, however they proved who they are."""
+    if approval.approver not in {None, by.sub}:
+        raise NotFoundError
+    if digest != approval.digest:
+        raise ConflictError("this is not the request that was shown")
+    _open(approval, now)
+    return replace(approval, verdict=Verdict.DENIED, by=by, decided_at=now, rev=approval.rev + 1)
+
+
+def consume(approval: Approval, request: str, result: str, now: datetime) -> Approval:
+    """Return the approval as used up for exactly the request that was approved, or say why it cannot be."""
+    ready(approval, now)
+    if request != approval.request:
+        raise ApprovalError("something else was approved", help="ask for exactly what the human saw, or ask anew")
+    return replace(approval, verdict=Verdict.CONSUMED, result=result, rev=approval.rev + 1)
+
+
+def ready(approval: Approval, now: datetime) -> Subject:
+    """Return the human who approved, or raise what an asking client has to know."""
+    if approval.verdict is Verdict.CONSUMED:
+        raise UsedError("this approval was used before")
+    if approval.verdict is Verdict.DENIED:
+        raise ApprovalError("a human refused this")
+    if now >= approval.expires_at:
+        raise LapsedError
+    if approval.verdict is Verdict.PENDING or approval.by is None:
+        raise PendingError(help="ask again later")
+    return approval.by

@@ -1,0 +1,93 @@
+"""Names of workloads: SPIFFE IDs (SPIFFE-ID §2) and patterns over them, compared by whole path segments. Pure.
+
+A pattern is a SPIFFE ID in which ``*`` stands for one segment and a final ``**`` for the rest; or ``*`` alone, for
+every workload that was attested; or a name that is no SPIFFE ID (``issuer#subject``), which matches itself alone. The
+trust domain is always literal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from remit.core.orders import path_le
+from remit.errors import InvalidRequestError
+
+ANY = "*"
+MAX_ID = 2_048  # bytes, SPIFFE-ID §2.3
+MAX_PATTERNS = 32
+
+_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
+_SCHEME = "spiffe://"
+
+
+@dataclass(frozen=True, slots=True)
+class SpiffeId:
+    """A workload's name. ``path`` starts with a slash, or is empty for the trust domain itself."""
+
+    domain: str
+    path: str
+
+    def __str__(self) -> str:
+        """Return the URI."""
+        return f"{_SCHEME}{self.domain}{self.path}"
+
+
+def parse(text: str) -> SpiffeId:
+    """Return a SPIFFE ID in its one canonical spelling, or raise InvalidRequestError."""
+    found = _split(text)
+    if found is None or not all(_plain(segment) for segment in _segments(found.path)):
+        raise InvalidRequestError(f"`{text[:100]}` is not a SPIFFE ID")
+    return found
+
+
+def _split(text: str) -> SpiffeId | None:
+    if not text.startswith(_SCHEME) or len(text) > MAX_ID or not text.isascii():
+        return None
+    domain, slash, path = text.removeprefix(_SCHEME).partition("/")
+    return SpiffeId(domain, slash + path) if _DOMAIN.fullmatch(domain) else None
+
+
+def _segments(path: str) -> list[str]:
+    return path.split("/")[1:]
+
+
+def _plain(segment: str) -> bool:
+    return _SEGMENT.fullmatch(segment) is not None and segment not in {".", ".."}
+
+
+def check_pattern(text: str) -> str:
+    """Return a pattern, or raise InvalidRequestError."""
+    if text == ANY or (text and not text.startswith(_SCHEME) and "*" not in text and text.isprintable()):
+        return text
+    found = _split(text)
+    segments = _segments(found.path) if found else [""]
+    wild = all(_plain(segment) or segment == "*" for segment in segments[:-1])
+    if not segments or not wild or not (_plain(segments[-1]) or segments[-1] in {"*", "**"}):
+        raise InvalidRequestError(
+            f"`{text[:100]}` is not a pattern of workloads", help="write spiffe://domain/segment/*/** or *"
+        )
+    return text
+
+
+def pattern_le(child: str, parent: str) -> bool:
+    """Whether every workload that ``child`` matches, ``parent`` matches too."""
+    if ANY in {child, parent} or child == parent:
+        return parent in {ANY, child}
+    inner, outer = _split(child), _split(parent)
+    if inner is None or outer is None or inner.domain != outer.domain or not inner.path or not outer.path:
+        return False
+    return path_le(inner.path, outer.path)
+
+
+def within(child: Iterable[str], parent: Iterable[str]) -> bool:
+    """Whether each pattern of ``child`` is within one of ``parent``."""
+    outer = tuple(parent)
+    return all(any(pattern_le(one, other) for other in outer) for one in child)
+
+
+def matches(identity: str, patterns: Iterable[str]) -> bool:
+    """Whether a workload's name is one of those that the patterns stand for."""
+    return within((identity,), patterns) and ANY not in identity
