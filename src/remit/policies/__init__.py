@@ -1,0 +1,1 @@
+"""Policies written down, behind the question of ``core.policy``."""

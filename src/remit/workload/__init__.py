@@ -1,0 +1,1 @@
+"""The SPIFFE Workload API for runs: each listener answers for one grant."""
