@@ -88,9 +88,12 @@ class Openings:
         if isinstance(opener, Approval):
             self._asked.restore(opener)
 
-    async def ask_to_open(self, client: str, purpose: str, wanted: Wanted, secret: str | None = None) -> Approval:
-        """Ask whoever logs in to open a task for a client: what device and authorization codes stand for."""
-        return await self._asked.ask("task.open", approvals.request_of(wanted, purpose=purpose), client, secret=secret)
+    async def ask_to_open(
+        self, client: str, purpose: str, wanted: Wanted, secret: str | None = None, approver: str | None = None
+    ) -> Approval:
+        """Ask whoever logs in, or ``approver`` alone, to open a task for a client: what codes stand for."""
+        request = approvals.request_of(wanted, purpose=purpose)
+        return await self._asked.ask("task.open", request, client, secret=secret, approver=approver)
 
     # -- delegate -----------------------------------------------------------------------------------------------
 
