@@ -22,6 +22,7 @@ BODY_KEYS = ("body.a", "body.a.b", "body.items", "body.items[0].id", "body.n")
 TOOLS = ("create_issue", "search", "close")
 TABLES = ("sales.revenue", "sales.orders", "hr.staff")
 COLUMNS = ("quarter", "amount", "name")
+AUDIENCES = ("https://ledger.example", "spiffe://prod.example/api", "api://x")
 PATH_VALUES = ("/a", "/a/b", "/b/a", "/a/b/v1", "/")
 
 
@@ -162,7 +163,7 @@ def _some(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
 
 
 @st.composite
-def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "mcp")) -> Raw:
+def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "mcp", "spiffe")) -> Raw:
     """Draw a detail in wire form."""
     kind = draw(st.sampled_from(kinds))
     raw: Raw = {"type": kind, "resource": draw(st.sampled_from(["one", "two"]))}
@@ -177,7 +178,11 @@ def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "mcp"
         case "mcp":
             keys = ("repo", "query", "query.limit", "n")
             raw |= {"actions": ["tools/call"], "tools": {t: draw(arguments(keys)) for t in draw(_some(TOOLS))}}
-    for limit in ("ttl",) if kind == "postgres" else ("ttl", "uses"):
+        case "spiffe":
+            raw |= {"actions": draw(_some(("x509", "jwt"))), "ttl": draw(st.integers(1, 20))}
+            if draw(st.booleans()):
+                raw["audiences"] = draw(_some(AUDIENCES))
+    for limit in ("ttl",) if kind in {"postgres", "spiffe"} else ("ttl", "uses"):
         if draw(st.booleans()):
             raw[limit] = draw(st.integers(1, 20))
     return raw
@@ -198,6 +203,9 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
         case "mcp":
             tools = draw(_some(tuple(raw["tools"])))
             child["tools"] = {t: draw(below_arguments(("repo", "n"), raw["tools"][t])) for t in tools}
+        case "spiffe":
+            audiences = raw.get("audiences", [])
+            child["audiences"] = draw(_some(tuple(audiences))) if audiences and draw(st.booleans()) else []
     for limit in ("ttl", "uses"):
         if limit in raw:
             child[limit] = draw(st.integers(1, raw[limit]))
@@ -208,9 +216,9 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
 def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
     """Draw a detail that is wider than another in one field; return the field too."""
     wider: dict[str, Raw] = {"resource": {"resource": "three"}}
-    wider["actions"] = {
-        "actions": [*raw["actions"], {"http": "PUT", "postgres": "delete", "mcp": "tools/list"}[raw["type"]]]
-    }
+    more = {"http": "PUT", "postgres": "delete", "mcp": "tools/list", "spiffe": "x509"}[raw["type"]]
+    if more not in raw["actions"]:
+        wider["actions"] = {"actions": [*raw["actions"], more]}
     for limit in ("ttl", "uses"):
         if limit in raw:
             wider[f"{limit} + 1"] = {limit: raw[limit] + 1}
@@ -225,6 +233,8 @@ def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
                 wider["no columns"] = {"columns": None}
         case "mcp":
             wider["tools"] = {"tools": {**raw["tools"], "delete_repo": {}}}
+        case "spiffe":
+            wider["audiences"] = {"audiences": [*raw.get("audiences", []), "https://other.example"]}
     name = draw(st.sampled_from(sorted(wider)))
     return name, {key: value for key, value in {**raw, **wider[name]}.items() if value is not None}
 

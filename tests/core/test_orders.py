@@ -170,6 +170,8 @@ def test_a_path_in_canonical_form_is_kept(path: str) -> None:
 BAD: list[tuple[orders.Order, list[object]]] = [
     (orders.AT_MOST, [0, -1, True, 1.0, "1", 2**53, None]),
     (orders.SECONDS, [0, -1, True, 10**9 + 1, 2**31, 2**63]),
+    (orders.SVID_SECONDS, [0, -1, True, 3_601]),
+    (orders.AUDIENCES, [None, "https://a", [""], ["a b"], ["\u00e9"], ["a" * 513], [1], ["a"] * 257]),
     (orders.METHODS, ["GET", [], ["get"], ["GET "], [1], ["G" * 21], ["GET"] * 257]),
     (orders.PATHS, ["/a", [], [1], ["a"], ["/a"] * 257]),
     (orders.TABLES, [["revenue"], ["a.b.c"], ["a.b; drop"], ["a.*"], [""]]),
@@ -219,6 +221,13 @@ def test_a_form_that_is_not_normal_is_written_as_the_least() -> None:
 def test_each_pattern_is_part_of_one_single_pattern() -> None:
     assert orders.PATHS.le(("/a/b", "/c"), ("/a/*", "/c"))
     assert not orders.PATHS.le(("/a/b", "/d"), ("/a/*", "/c"))
+
+
+def test_no_audience_is_part_of_every_set_of_audiences() -> None:
+    none, one = orders.AUDIENCES.parse("audiences", []), orders.AUDIENCES.parse("audiences", ["https://a"])
+    assert orders.AUDIENCES.dump(none) == []
+    assert orders.AUDIENCES.le(none, one)
+    assert not orders.AUDIENCES.le(one, none)
 
 
 def test_columns_compare_as_sets() -> None:

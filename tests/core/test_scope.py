@@ -204,6 +204,24 @@ def test_a_plugin_contributes_a_table_and_no_comparison() -> None:
     assert scope.dump((narrow,), table)[0]["principals"] == ["A"]
 
 
+def test_an_svid_lives_an_hour_at_most_and_has_no_audience_unless_it_is_named() -> None:
+    mesh = scope.parse_detail({"type": "spiffe", "resource": "mesh", "actions": ["x509"]})
+    assert scope.dump((mesh,))[0] == {
+        "type": "spiffe",
+        "resource": "mesh",
+        "actions": ["x509"],
+        "audiences": [],
+        "ttl": 3_600,
+    }
+    with pytest.raises(UnknownDetailError):
+        scope.parse_detail({"type": "spiffe", "resource": "mesh", "actions": ["x509"], "ttl": 3_601})
+
+
+def test_an_svid_is_not_used_through_the_gateway() -> None:
+    mesh = scope.parse_detail({"type": "spiffe", "resource": "mesh", "actions": ["x509"]})
+    assert not permits(mesh, Access("spiffe", "mesh", "x509"))
+
+
 # -- covering -------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ ANY = "any"
 MAX_ITEMS = 256  # of a set or a map
 MAX_TEXT = 1_024  # characters of one string
 MAX_SECONDS = 10**9  # of a ttl: what is added to an instant must still be one
+MAX_SVID = 3_600  # seconds of an SVID's life: it ends by expiry alone
 MAX_INT = 2**53 - 1  # RFC 8259 §6: beyond it, readers disagree
 
 Value = object  # a normal form, hashable: str, int, tuple[str, ...] or tuple of pairs
@@ -33,6 +34,7 @@ _TABLE = re.compile(rf"{_IDENTIFIER}\.{_IDENTIFIER}")
 _COLUMN = re.compile(_IDENTIFIER)
 _ARGUMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.\[\]-]{0,127}")
 _HTTP_ARGUMENT = re.compile(r"(?:query|header)\.|body[.\[]|(?:query|body)$")
+_AUDIENCE = re.compile(r"[!-~]{1,512}")
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;=:@]|%[0-9A-F]{2})*")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -64,17 +66,20 @@ def _number(name: str, value: object) -> int:
     return value
 
 
-def _seconds(name: str, value: object) -> int:
-    seconds = _number(name, value)
-    if seconds > MAX_SECONDS:
-        raise _bad(name, f"must be at most {MAX_SECONDS} seconds")
-    return seconds
+def _seconds(most: int) -> Callable[[str, object], Value]:
+    def parse_seconds(name: str, value: object) -> Value:
+        seconds = _number(name, value)
+        if seconds > most:
+            raise _bad(name, f"must be at most {most} seconds")
+        return seconds
+
+    return parse_seconds
 
 
-def _set_of(pattern: re.Pattern[str], what: str) -> Callable[[str, object], Value]:
+def _set_of(pattern: re.Pattern[str], what: str, least: int = 1) -> Callable[[str, object], Value]:
     def parse_set(name: str, value: object) -> Value:
-        if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
-            raise _bad(name, f"must be a list of 1 to {MAX_ITEMS} {what}")
+        if not isinstance(value, list) or not least <= len(value) <= MAX_ITEMS:
+            raise _bad(name, f"must be a list of {least} to {MAX_ITEMS} {what}")
         for item in value:
             if not isinstance(item, str) or not pattern.fullmatch(item):
                 raise _bad(name, f"must hold {what}")
@@ -341,12 +346,14 @@ def _same(value: Value) -> object:
 
 
 AT_MOST = Order(_number, _same, _at_most)
-SECONDS = Order(_seconds, _same, _at_most)
+SECONDS = Order(_seconds(MAX_SECONDS), _same, _at_most)
+SVID_SECONDS = Order(_seconds(MAX_SVID), _same, _at_most)
 PATHS = Order(_paths, _dump_set, _paths_le)
 ARGS = Order(_http_args, _dump_args, _args_le)
 TOOLS = Order(_tools, _dump_tools, _tools_le)
 METHODS = Order(_set_of(_METHOD, "HTTP methods"), _dump_set, _subset)
 TABLES = Order(_set_of(_TABLE, "tables as schema.table"), _dump_set, _subset)
+AUDIENCES = Order(_set_of(_AUDIENCE, "audiences in printable ASCII", least=0), _dump_set, _subset)
 COLUMNS = Order(_columns, _dump_map_of_sets, _subset)  # compared for each table
 
 

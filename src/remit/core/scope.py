@@ -131,6 +131,11 @@ TYPES: Mapping[str, DetailType] = MappingProxyType(
             "ttl": Field(orders.SECONDS),
             "uses": Field(orders.AT_MOST),
         },
+        "spiffe": {
+            "actions": Field(orders.among("x509", "jwt"), required=True),
+            "audiences": Field(orders.AUDIENCES, default=()),
+            "ttl": Field(orders.SVID_SECONDS, default=orders.MAX_SVID),
+        },
     }
 )
 
