@@ -10,6 +10,7 @@ from remit.broker import Broker
 from remit.core import scope as scopes
 from remit.core import token as tokens
 from remit.core.task import Grant
+from remit.core.token import Making
 from remit.ports import NewId
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
@@ -37,9 +38,7 @@ class Minter:
     def _made(self, grant: Grant, par_hash: str | None) -> dict[str, object]:
         signer, now = self._verifier.keys.signer, self._verifier.clock()
         task = self._broker.task_of(grant.id)
-        claims = tokens.claims(
-            task, grant, issuer=self._verifier.issuer, jti=self._new_id("tok"), now=now, par_hash=par_hash
-        )
+        claims = tokens.claims(task, grant, Making(self._verifier.issuer, self._new_id("tok"), now, par_hash))
         return {
             "access_token": tokens.mint(claims, signer.kid, signer.alg, signer.sign),
             "token_type": "DPoP",

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
+from hashlib import sha256
+
+from cryptography import x509
 
 from remit.broker import Broker, Holder
+from remit.core import jose
 from remit.core import proof as proofs
 from remit.core import token as tokens
 from remit.core.jose import PublicKey, public_key
@@ -97,18 +102,38 @@ class Verifier:
         values = {name.lower(): [value] for name, value in headers.items()}
         return (await self.holder(method, url, values)).grant
 
-    async def holder(self, method: str, url: str, headers: Headers) -> Holder:
-        """Return the holder of the token in ``Authorization``, proven by ``DPoP``."""
-        return await self.bearer(_presented(headers.get("authorization", ())), headers.get("dpop", ()), method, url)
+    async def holder(self, method: str, url: str, headers: Headers, certificates: Sequence[bytes] = ()) -> Holder:
+        """Return the holder of the token in ``Authorization``: proven by ``DPoP``, or by a TLS client's certificate.
 
-    async def bearer(self, token: str, texts: Sequence[str], method: str, url: str, *, hashed: bool = True) -> Holder:
-        """Return the holder of a live token if the proof is by its key, for this request, and new.
+        ``Bearer`` is for a token that is bound to a certificate alone (RFC 8705 §3), and never a fallback for a token
+        that is bound to a key (RFC 9449 §7.1).
+        """
+        scheme, token = _presented(headers.get("authorization", ()))
+        texts = headers.get("dpop", ())
+        if (scheme == "bearer") != (self.claims(token).x5t is not None) or (scheme == "bearer" and texts):
+            raise TokenError("a token that is bound to a key has the scheme DPoP, and one to a certificate Bearer")
+        return await self.bearer(token, texts, method, url, certificates=certificates)
 
-        ``hashed`` asks for ``ath``, which a token request has not (RFC 9449 §5). Only a proof that belongs to a live
-        token is remembered: strangers cannot fill the memory. A token without its key was taken from its holder, or
-        is spliced into a chain it does not belong to: the audit shows it.
+    async def bearer(
+        self,
+        token: str,
+        texts: Sequence[str],
+        method: str,
+        url: str,
+        *,
+        hashed: bool = True,
+        certificates: Sequence[bytes] = (),
+    ) -> Holder:
+        """Return the holder of a live token if what it is bound to is proven: its key, or its certificate.
+
+        A proof is for this request, and new; ``hashed`` asks for ``ath``, which a token request has not (RFC 9449 §5).
+        Only a proof that belongs to a live token is remembered: strangers cannot fill the memory. ``certificates`` are
+        the TLS client's: the handshake has shown that it has the leaf's key (RFC 8705 §3.1). A token without its key
+        was taken from its holder, or is spliced into a chain it does not belong to: the audit shows it.
         """
         claims = self.claims(token)
+        if claims.x5t is not None:
+            return await self._certified(claims, claims.x5t, certificates)
         try:
             proof = self.read(texts, method, url, token if hashed else None)
             _check_key(claims, proof)
@@ -120,19 +145,29 @@ class Verifier:
             raise
         return holder
 
+    async def _certified(self, claims: Claims, x5t: str, certificates: Sequence[bytes]) -> Holder:
+        try:
+            _check_certificate(x5t, certificates, self.clock())
+        except TokenError as error:
+            await self._broker.deny(claims.grant, PROVE, error, claims.jti)
+            raise
+        return self.living(claims)
+
     def living(self, claims: Claims) -> Holder:
         """Return the holder of verified claims if the broker's own state agrees with them."""
         try:
             grant = self._broker.check(claims.grant)
         except NotFoundError:
             raise TokenError("its grant is not known here") from None
-        if grant.jkt != claims.jkt or self._broker.task_of(grant.id).id != claims.task:
+        if (grant.jkt, grant.x5t) != (claims.jkt, claims.x5t) or self._broker.task_of(grant.id).id != claims.task:
             raise TokenError("its grant is not bound to this key")
         return Holder(claims.task, claims.grant)
 
     def claims(self, token: str, *, expired: bool = False) -> Claims:
-        """Return the claims of a token that this broker signed."""
-        return self.keys.claims(token, self.issuer, self.clock(), expired=expired)
+        """Return the claims of a token that this broker signed for itself."""
+        found = self.keys.claims(token, self.issuer, self.clock(), expired=expired)
+        tokens.check_audience(found, {self.issuer})
+        return found
 
     def read(self, texts: Sequence[str], method: str, url: str, token: str | None) -> Proof:
         """Return what a proof proves; whether it is new, ``once`` tells."""
@@ -148,9 +183,29 @@ def _check_key(claims: Claims, proof: Proof) -> None:
         raise ProofError("it is by another key than the token's")
 
 
-def _presented(values: Sequence[str]) -> str:
-    """Return the token of an ``Authorization: DPoP`` header; Bearer is no fallback (RFC 9449 §7.1)."""
+def _check_certificate(x5t: str, certificates: Sequence[bytes], now: datetime) -> None:
+    if not certificates:
+        raise TokenError("it is bound to a certificate: use the TLS listener, with that certificate")
+    if thumbprint(certificates[0]) != x5t:
+        raise TokenError("it is bound to another certificate")
+    if ends(certificates[0]) <= now:
+        raise TokenError("the certificate it is bound to has expired")
+
+
+def thumbprint(certificate: bytes) -> str:
+    """Return the ``x5t#S256`` of a certificate in DER (RFC 8705 §3.1)."""
+    return jose.encode(sha256(certificate).digest())
+
+
+@lru_cache(maxsize=1_024)
+def ends(certificate: bytes) -> datetime:
+    """Return the instant after which a certificate (DER) is worth nothing, and a token bound to it neither."""
+    return x509.load_der_x509_certificate(certificate).not_valid_after_utc
+
+
+def _presented(values: Sequence[str]) -> tuple[str, str]:
+    """Return the scheme and the token of the one ``Authorization`` header."""
     scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-    if scheme.lower() != "dpop" or not token:
+    if scheme.lower() not in {"dpop", "bearer"} or not token:
         raise TokenError("there must be one `Authorization` header, with the scheme DPoP")
-    return token.strip(" ")
+    return scheme.lower(), token.strip(" ")
