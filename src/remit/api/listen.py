@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from remit.api.tls import presented
 from remit.api.who import Authority
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
 MAX_CONNECTIONS = 128  # of one listener
 ARRIVAL = 15.0  # seconds for a whole request to arrive
+HANDSHAKE = 5.0  # seconds for a TLS handshake
 IDLE = 75  # seconds between two requests
 BACKLOG = 128
 
@@ -57,12 +60,19 @@ class Listener:
 
 
 async def serve(
-    app: ASGIApp, sock: socket.socket, authority: Authority, *, uid: int | None = None, start: Start | None = None
+    app: ASGIApp,
+    sock: socket.socket,
+    authority: Authority,
+    *,
+    uid: int | None = None,
+    start: Start | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Listener:
     """Serve ``app`` on a listening socket, where whoever connects speaks with ``authority``.
 
     ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it. ``start``
-    accepts in the place of the loop, which may do so only on a socket that nobody else holds.
+    accepts in the place of the loop, which may do so only on a socket that nobody else holds. With ``tls`` a TCP
+    listener speaks TLS; what certificates a client presents is in the state of each request (``who.certificates_of``).
     Keep what is returned: uvloop closes a unix listener that nobody refers to.
     """
     config = Config(
@@ -90,7 +100,9 @@ async def serve(
         return Listener(await start(connected, sock), state)
     if sock.family == socket.AF_UNIX:
         return Listener(await loop.create_unix_server(connected, sock=sock, backlog=BACKLOG), state)
-    return Listener(await loop.create_server(connected, sock=sock, backlog=BACKLOG), state)
+    patience = None if tls is None else HANDSHAKE
+    made = loop.create_server(connected, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=patience)
+    return Listener(await made, state)
 
 
 class Connection(HttpToolsProtocol):
@@ -115,6 +127,7 @@ class Connection(HttpToolsProtocol):
             transport.abort()
             return
         _no_delay(transport)
+        self.app_state = {**self.app_state, "certificates": presented(transport.get_extra_info("ssl_object"))}
         super().connection_made(transport)
         self._expect()
 

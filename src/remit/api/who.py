@@ -1,8 +1,11 @@
-"""Who speaks on a listener. Identity is the listener itself on unix sockets, and a proven token on TCP."""
+"""Who speaks on a listener. Identity is the listener itself on unix sockets, and a proven token on TCP.
+
+On the TLS listener a client may present a certificate; what it is worth, others decide (``certificates_of``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,19 +38,22 @@ class Peer:
 class Prover(Protocol):
     """Finds the holder of a proven token in the headers of a request."""
 
-    async def holder(self, method: str, url: str, headers: Mapping[str, list[str]]) -> Holder:
-        """Return the holder, or raise UnauthenticatedError."""
+    async def holder(
+        self, method: str, url: str, headers: Mapping[str, list[str]], certificates: Sequence[bytes]
+    ) -> Holder:
+        """Return the holder, or raise UnauthenticatedError. ``certificates`` are the TLS client's, the leaf first."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """A loopback TCP listener: every call names one of ``hosts`` and proves a token's key."""
+    """A TCP listener: every call names one of ``hosts`` and proves a token's key. Beyond loopback it speaks TLS."""
 
     hosts: frozenset[str]  # host:port as in the Host header
     prover: Prover
     gateway: str | None = None
     ports: Mapping[str, int] = field(default_factory=dict)
+    scheme: str = "http"  # https on the TLS listener
 
     def admit(self, request: Request) -> None:
         """Refuse what a browser was lured into: a foreign Host always, a foreign Origin where state changes."""
@@ -59,14 +65,14 @@ class Web:
             raise DeniedError("calls from other origins are not accepted")
 
     def _origins(self) -> frozenset[str]:
-        return frozenset(f"http://{host}" for host in self.hosts)
+        return frozenset(f"{self.scheme}://{host}" for host in self.hosts)
 
     async def identify(self, request: Request) -> Caller:
         """Return the holder of the token that the request proves."""
         if not request.headers.get("authorization"):
             raise UnauthenticatedError("this needs a grant's token and a proof of its key")
         headers = {name: request.headers.getlist(name) for name in ("authorization", "dpop")}
-        return await self.prover.holder(request.method, url_of(request), headers)
+        return await self.prover.holder(request.method, url_of(request), headers, certificates_of(request))
 
 
 Authority = Peer | Web
@@ -81,9 +87,20 @@ def authority_of(request: Request) -> Authority:
 
 
 def url_of(request: Request) -> str:
-    """Return the URL a proof must name: the admitted Host and the path as it was sent."""
+    """Return the URL a proof must name: the listener's scheme, the admitted Host and the path as it was sent."""
+    authority = authority_of(request)
+    scheme = authority.scheme if isinstance(authority, Web) else "http"
     path: bytes = request.scope["raw_path"]
-    return f"http://{request.headers['host'].lower()}{path.decode('ascii')}"
+    return f"{scheme}://{request.headers['host'].lower()}{path.decode('ascii')}"
+
+
+def certificates_of(request: Request) -> tuple[bytes, ...]:
+    """Return the certificates (DER, the leaf first) that the client of the TLS listener proved the key of, or none.
+
+    The handshake only sees that some configured authority signed them: whose they are, ``Workloads.certified`` says.
+    """
+    found: tuple[bytes, ...] = request.scope["state"].get("certificates", ())
+    return found
 
 
 def operator(caller: Caller) -> Operator:

@@ -1,0 +1,89 @@
+"""TLS of the control plane: a server certificate and optional client certificates, both replaced while it serves.
+
+The handshake is a filter alone: it lets in whoever presents no certificate, or one that some configured authority
+signed. Contexts cannot forget an authority, so each change makes a new one, and the next handshake takes it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from remit.errors import UnavailableError
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy and authenticated encryption alone
+
+Anchors = Callable[[], Sequence[bytes] | None]  # DER of every authority; None: clients are not asked for a certificate
+
+
+def context(certificate: Path, key: Path, anchors: Sequence[bytes] | None) -> ssl.SSLContext:
+    """Return the context of a server, or raise UnavailableError."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    made.num_tickets = 0  # a session that is resumed would keep a certificate that is no longer trusted
+    made.set_ciphers(CIPHERS)
+    made.set_alpn_protocols(["http/1.1"])
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority of a bundle need not be self-signed
+    made.verify_mode = ssl.CERT_NONE if anchors is None else ssl.CERT_OPTIONAL
+    try:
+        made.load_cert_chain(certificate, key, password=_no_password)
+        if anchors:
+            made.load_verify_locations(cadata=b"".join(dict.fromkeys(anchors)))
+    except (OSError, ValueError) as error:
+        raise UnavailableError(
+            "the certificate of the TLS listener cannot be used",
+            help="check `tls.certificate` (PEM, with its chain) and `tls.key` (PEM, without a password)",
+        ) from error
+    return made
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
+
+
+class Door:
+    """What TLS handshakes use: always the newest of what is on disk and in the bundles."""
+
+    def __init__(self, certificate: Path, key: Path, anchors: Anchors) -> None:
+        """Read the server's certificate and key, or raise UnavailableError."""
+        self._certificate, self._key, self._anchors = certificate, key, anchors
+        self._made_of = self._now()
+        self._current = context(certificate, key, self._made_of[1])
+        self.context = context(certificate, key, self._made_of[1])  # what a listener is started with
+        self.context.sni_callback = self._swap  # called with or without a name
+
+    def refresh(self) -> None:
+        """Use what is new, from the next handshake on; what cannot be used changes nothing and raises."""
+        found = self._now()
+        if found != self._made_of:
+            self._current = context(self._certificate, self._key, found[1])
+            self._made_of = found
+
+    def _now(self) -> tuple[tuple[tuple[int, int, int], ...], Sequence[bytes] | None]:
+        anchors = self._anchors()
+        return (_stamp(self._certificate), _stamp(self._key)), None if anchors is None else tuple(anchors)
+
+    def _swap(self, peer: ssl.SSLObject, name: str | None, started: ssl.SSLContext) -> None:
+        del name, started
+        peer.context = self._current
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise UnavailableError(f"the file `{path.name}` of the TLS listener cannot be read") from error
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def presented(peer: Any) -> tuple[bytes, ...]:
+    """Return the certificates (DER, the leaf first) at the other end of a TLS connection; none without TLS."""
+    if peer is None or peer.getpeercert(binary_form=True) is None:
+        return ()
+    if hasattr(peer, "get_unverified_chain"):  # from Python 3.13 on
+        return tuple(peer.get_unverified_chain())
+    inner = peer._sslobj  # noqa: SLF001 - what 3.13 made public
+    return tuple(ssl.PEM_cert_to_DER_cert(found.public_bytes()) for found in inner.get_unverified_chain())
