@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from remit.compose import tls
+from remit.compose.tls import Tls
 from remit.errors import InvalidRequestError
 
 MAX_PORT = 65_535
@@ -48,10 +50,13 @@ class Settings:
     kek: Path | None = None
     trust_domain: str = "remit.local"
     parts: Mapping[str, object] = field(default_factory=dict)  # read by the modules named after them
+    tls: Tls | None = None
 
     @property
     def issuer(self) -> str:
-        """The issuer of tokens: the API's own URL."""
+        """The issuer of tokens: the API's own URL, that of the TLS listener if there is one."""
+        if self.tls is not None:
+            return self.tls.url
         host, port = self.api or ("127.0.0.1", 8470)
         return f"http://{host}:{port}"
 
@@ -98,6 +103,7 @@ def read(where: Places, raw: Mapping[str, object]) -> Settings:
         kek=_path(raw, "keys", "kek"),
         trust_domain=_text(raw, "identity", "trust_domain") or "remit.local",
         parts=parts,
+        tls=tls.read(parts.get("tls")),
     )
 
 
@@ -140,6 +146,6 @@ def _address(raw: Mapping[str, object], key: str, default: Address) -> Address |
         raise InvalidRequestError(f'`listen.{key}` must be "off" or a loopback address with a port') from None
     if not loopback or not 1 <= number <= MAX_PORT:
         raise InvalidRequestError(
-            f"`listen.{key}` must be a loopback address", help="remit has no TLS listener yet, so it stays on this host"
+            f"`listen.{key}` must be a loopback address", help="other hosts reach the listener of `[tls]` alone"
         )
     return host.strip("[]"), number
