@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api import audit, problems, wire
+from remit.api import audit, login, problems, wire
 from remit.api.audit import Audit
 from remit.api.oauth import OAuth
 from remit.api.proven import Verifier
@@ -41,6 +41,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         Row("GET", "/.well-known/oauth-authorization-server", Who.PUBLIC, known.server),
         Row("GET", "/.well-known/oauth-protected-resource", Who.PUBLIC, known.resource),
         Row("GET", "/problems/{code}", Who.PUBLIC, known.problem),
+        *login.rows(surface),
         Row("GET", "/v1/self", Who.AGENT, v1.self_),
         Row("GET", "/v1/tasks", Who.AGENT, v1.tasks),
         Row("GET", "/v1/tasks/{task}", Who.AGENT, v1.task),

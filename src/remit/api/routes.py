@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -47,6 +47,7 @@ class Identity:
     logins: Logins | None = None
     workloads: Workloads | None = None
     signals: Signals | None = None
+    native: Sequence[Mapping[str, object]] = ()  # issuers with the public client of terminals, as anybody may see
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from remit.cli import audit, broker, doctor, explain, grant, lease, resource, run, secret, task, tree
+from remit.cli import audit, broker, doctor, explain, grant, lease, login, resource, run, secret, task, tree
 
 app = typer.Typer(
     name="remit",
@@ -16,6 +16,9 @@ app = typer.Typer(
 )
 
 app.command("up")(broker.up)
+app.command("login")(login.login)
+app.command("whoami")(login.whoami)
+app.command("logout")(login.logout)
 app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
 app.command("tree")(tree.tree)
 app.command("show")(task.show)

@@ -11,6 +11,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
+from remit.cli.login import AsOwner, session_token
 
 if TYPE_CHECKING:
     from remit.compose.settings import Places
@@ -43,6 +44,7 @@ def run(
     depth: options.Depth = 0,
     fan_out: options.FanOut = 0,
     exercise: options.Exercise = True,
+    as_owner: AsOwner = False,
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="NAME[=VALUE]", help="A variable the command gets, too.")
     ] = None,
@@ -55,8 +57,8 @@ def run(
 ) -> None:
     """Run a command in namespaces of its own, under a grant; what it opened ends with it.
 
-    Outside a run this opens a task, or uses a grant; inside a run it makes a child of the run's own grant. The exit
-    code is the command's.
+    Outside a run this opens a task, of whoever is logged in, or uses a grant; inside a run it makes a child of the
+    run's own grant. The exit code is the command's.
 
     \b
     Examples:
@@ -75,19 +77,22 @@ def run(
     bounds = {"depth": depth, "fan_out": fan_out, "exercise": exercise}
     if ttl is not None:
         bounds["ttl"] = seconds(ttl)
-    request = _request(grant or inside, wishes, bounds, purpose or f"run {Path(command[0]).name}", label)
+    purpose = purpose or f"run {Path(command[0]).name}"
+    request = _request(grant or inside, wishes, bounds, purpose, label, as_owner)
     raise typer.Exit(_launch(command, request, env or [], bind or [], net == "host", unsandboxed, quiet))
 
 
 def _request(
-    grant: str | None, wishes: list[Any], bounds: Mapping[str, Any], purpose: str, label: str
+    grant: str | None, wishes: list[Any], bounds: Mapping[str, Any], purpose: str, label: str, as_owner: bool
 ) -> Mapping[str, Any]:
     """Return what the broker is asked for: an open, a delegate, or a grant that is there."""
     if grant is None:
         if not wishes:
             raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
         details = _expanded(wishes)
-        return {"open": {"purpose": purpose, "ttl": RUN_TTL, **bounds, "authorization_details": details}}
+        token = session_token(as_owner)
+        named = {} if token is None else {"id_token": token}
+        return {"open": {"purpose": purpose, "ttl": RUN_TTL, **bounds, "authorization_details": details, **named}}
     if not wishes:
         return {"grant": grant}
     from remit.sdk import verbs
@@ -150,7 +155,7 @@ def _apart(where: Places) -> tuple[Path, ...]:
 
     settings = load(os.environ)
     configured = tuple(path for path in (settings.kek, settings.witness) if path is not None)
-    return (where.config, where.state / "kek", where.state / "remit.db", *configured)
+    return (where.config, where.state / "kek", where.state / "remit.db", where.state / "session", *configured)
 
 
 def _bind(text: str) -> Any:

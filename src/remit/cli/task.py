@@ -9,6 +9,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
+from remit.cli.login import AsOwner, session_token
 from remit.cli.render import detail_line, emit, ended, lines, said, waiting
 
 
@@ -20,9 +21,10 @@ def open_(
     depth: options.Depth = 0,
     fan_out: options.FanOut = 0,
     exercise: options.Exercise = True,
+    as_owner: AsOwner = False,
     json: options.Json = False,
 ) -> None:
-    """Open a task, and print its root grant.
+    """Open a task, and print its root grant. It is the task of whoever is logged in, else of this state's owner.
 
     \b
     Examples:
@@ -32,7 +34,8 @@ def open_(
     from remit.sdk import verbs
 
     wishes = options.wishes(resource, grant_detail)
-    opened = ask(verbs.open_task(purpose, wishes, verbs.Bounds(ttl, depth, fan_out, exercise)))
+    bounds = verbs.Bounds(ttl, depth, fan_out, exercise)
+    opened = ask(verbs.open_task(purpose, wishes, bounds, id_token=session_token(as_owner)))
     if json:
         emit(written(opened))
         return

@@ -61,7 +61,7 @@ class Edges:
             descriptors=_descriptors(),
         )
         self._listeners: list[Listener] = []
-        self.launches = LaunchServer(house.broker, RunEdges(house, self.gateway, self.app))
+        self.launches = LaunchServer(house.broker, RunEdges(house, self.gateway, self.app), house.identity.humans)
 
     async def control(self, sock: socket.socket, authority: Authority, uid: int | None = None) -> Listener:
         """Serve the control plane on a listening socket."""

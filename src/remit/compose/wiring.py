@@ -14,6 +14,7 @@ from pathlib import Path
 
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
+from remit.compose import login
 from remit.compose.settings import Settings
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -81,7 +82,8 @@ def build(settings: Settings) -> House:
         checks={"http": inject.check},
     )
     owner = Operator(local_subject())
-    return House(settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure)
+    identity = Identity(native=login.native(settings.parts))
+    return House(settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure, identity)
 
 
 def _publish(path: Path, keys: Sequence[str]) -> None:

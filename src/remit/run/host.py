@@ -20,6 +20,7 @@ from typing import Protocol
 from remit.broker import Broker, Holder, Operator
 from remit.core.task import Grant, Posture, Report, Task
 from remit.errors import DeniedError, InvalidRequestError, LimitError, NotFoundError, RemitError
+from remit.ports import Humans
 from remit.run import handover, wish
 from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit
@@ -104,9 +105,9 @@ class _Port:
 class LaunchServer:
     """Serves launchers: the operator's, and those inside runs."""
 
-    def __init__(self, broker: Broker, edges: Edges) -> None:
-        """Serve runs of ``broker``'s grants with what ``edges`` lends; nothing listens yet."""
-        self._broker = broker
+    def __init__(self, broker: Broker, edges: Edges, humans: Humans | None = None) -> None:
+        """Serve runs of ``broker``'s grants with what ``edges`` lends, also for ``humans``; nothing listens yet."""
+        self._broker, self._humans = broker, humans
         self._edges = edges
         self._conversations: set[asyncio.Task[None]] = set()
         self._nested: dict[str, set[asyncio.Task[None]]] = {}  # those inside runs, by task
@@ -273,7 +274,8 @@ class LaunchServer:
         purpose = asked.get("purpose")
         if not isinstance(purpose, str):
             raise InvalidRequestError("`purpose` is missing")
-        grant = await self._broker.open(caller, purpose, wish.wanted(asked, posture))
+        opener, rest = await wish.opener(caller, asked, self._humans)
+        grant = await self._broker.open(opener, purpose, wish.wanted(rest, posture))
         task = self._broker.task_of(grant.id)
         return _Authority(grant, task, lambda: self._broker.close(caller, task.id))
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from remit.broker import Operator
 from remit.core import scope as scopes
+from remit.core.identity import Human
 from remit.core.task import Grant, Posture, Wanted
-from remit.errors import DeniedError, InvalidRequestError
+from remit.errors import DeniedError, GrantTokenError, InvalidRequestError
+from remit.ports import Humans
 from remit.run.handover import Message
 
 MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
@@ -67,6 +70,19 @@ def wanted(wish: Mapping[str, object], posture: Posture) -> Wanted:
         posture=posture,
         label=label,
     )
+
+
+async def opener(
+    caller: Operator, asked: Mapping[str, object], humans: Humans | None
+) -> tuple[Operator | Human, Mapping[str, object]]:
+    """Return whose task an open is, and the rest of what is asked: a human's by ``id_token``, else the caller's."""
+    rest = dict(asked)
+    token = rest.pop("id_token", None)
+    if token is None:
+        return caller, rest
+    if humans is None or not isinstance(token, str):
+        raise GrantTokenError("this broker takes no ID tokens", help="configure `[[humans]]`, or open `--as-owner`")
+    return await humans.id_token(token), rest
 
 
 def _count(name: str, value: object) -> int:

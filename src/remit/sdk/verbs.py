@@ -17,6 +17,7 @@ from remit.sdk.dpop import Key
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
+ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - as above
 PEER = "urn:remit:peer"
 GRANT = "urn:remit:grant"
 METADATA = "/.well-known/oauth-authorization-server"
@@ -77,12 +78,19 @@ class Report:
 # -- open, delegate -------------------------------------------------------------------------------------------------
 
 
-def open_task(purpose: str, grants: Iterable[Wish], bounds: Bounds, key: Key | None = None) -> Flow[Opened]:
-    """Open a task at the operator's own socket; names are expanded to the bound of their resource."""
+def open_task(
+    purpose: str, grants: Iterable[Wish], bounds: Bounds, key: Key | None = None, id_token: str | None = None
+) -> Flow[Opened]:
+    """Open a task at the operator's own socket, for the human of ``id_token`` or for the owner of the state.
+
+    Names are expanded to the bound of their resource.
+    """
     wishes = list(grants)
     known = yield from known_bounds(wishes)
     bound_to = None if key is None else (yield from _binding(key))
     form = {"subject_token": "self", "subject_token_type": PEER, "purpose": purpose}
+    if id_token is not None:
+        form |= {"subject_token": id_token, "subject_token_type": ID_TOKEN}
     timed = bounds if bounds.ttl is not None else replace(bounds, ttl=DEFAULT_TTL)
     return (yield from _exchange(form, expand(wishes, known), timed, bound_to))
 
@@ -164,6 +172,12 @@ def opened(answer: Json, bound_to: Binding | None = None) -> Opened:
 def self() -> Flow[Json]:
     """Return the channel's own grant, its gateway and its database ports."""
     found: Json = yield from ask(Call("GET", "/v1/self"))
+    return found
+
+
+def identity() -> Flow[Json]:
+    """Return whose word the broker takes for humans, and how one logs in there. Nothing in it is secret."""
+    found: Json = yield from ask(Call("GET", "/v1/identity"))
     return found
 
 

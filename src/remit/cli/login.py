@@ -1,0 +1,256 @@
+"""Log in at an issuer, and be its human in what is opened from this terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remit.cli import options
+from remit.cli.connect import ask
+from remit.cli.render import emit, lines, safe, said
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from remit.core.secret import Secret
+    from remit.sdk.login import Tokens
+    from remit.sdk.session import Session, Sessions
+
+AsOwner = Annotated[
+    bool, typer.Option("--as-owner", help="As the owner of this state, even when somebody is logged in.")
+]
+
+
+def login(
+    issuer: Annotated[
+        str | None, typer.Option("--issuer", metavar="URL", help="Which issuer, when the broker knows several.")
+    ] = None,
+    client_id: Annotated[
+        str | None,
+        typer.Option("--client-id", metavar="ID", help="What the issuer knows remit as, if not what the broker says."),
+    ] = None,
+    device: Annotated[bool, typer.Option("--device", help="Enter a code in a browser elsewhere.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Log in at an OpenID issuer: tasks opened from this terminal are then yours, by its word.
+
+    A browser is opened; what it is told comes back to a loopback port of this machine. With --device a code is entered
+    in a browser anywhere.
+
+    \b
+    Examples:
+      remit login
+      remit login --issuer https://login.example.com --device
+    """
+    from remit.sdk.login import Login
+    from remit.sdk.session import session_of
+
+    sessions, (at, groups_claim) = _sessions(), _issuer(issuer, client_id)
+    with sessions.alone():
+        there = Login(at)
+        try:
+            tokens = there.device(_enter) if device else there.browser(_visit)
+        finally:
+            there.close()
+        session = session_of(at, groups_claim, tokens, unused=True)
+        sessions.save(session)
+    _show(session, json)
+
+
+def logout(json: options.Json = False) -> None:
+    """Forget the login, and give its refresh token back to the issuer. Open tasks go on: close them yourself.
+
+    \b
+    Examples:
+      remit logout
+    """
+    from remit.errors import RemitError
+    from remit.sdk.login import Login
+
+    sessions = _sessions()
+    with sessions.alone():
+        try:
+            session = sessions.load()
+        except RemitError:  # damaged, or seen by others: forgotten all the same
+            session = None
+        sessions.forget()
+    if session is None:
+        _told({"forgotten": True, "revoked": False, "page": None}, json)
+        return
+    try:
+        there = Login(session.of)
+        try:
+            page = there.log_out(session.tokens)
+        finally:
+            there.close()
+    except RemitError as error:
+        error.add_note("the login is forgotten here, but the issuer was not told")
+        raise
+    _told({"forgotten": True, "revoked": session.refresh_token is not None, "page": page}, json)
+
+
+def whoami(json: options.Json = False) -> None:
+    """Show who is logged in, as the issuer said it.
+
+    \b
+    Examples:
+      remit whoami
+      remit whoami --json
+    """
+    _show(_sessions().need(), json)
+
+
+# -- for other commands ---------------------------------------------------------------------------------------------
+
+
+def id_token(nonce: str | None = None, acr: tuple[str, ...] = (), fresh: bool = False) -> Secret:
+    """Return an ID token that nobody has used.
+
+    With ``nonce``, ``acr`` or ``fresh`` the human logs in now, in a browser (step-up), and the token carries the nonce;
+    otherwise the kept login is refreshed.
+    """
+    from remit.core.secret import Secret
+
+    sessions = _sessions()
+    session = sessions.need()
+    if nonce is None and not acr and not fresh:
+        return Secret(_refreshed(sessions))
+    return Secret(_stepped_up(session, nonce, acr))
+
+
+def session_token(as_owner: bool) -> str | None:
+    """Return a new ID token to open a task with, or None: nobody is logged in, or the owner is meant."""
+    if as_owner or os.environ.get("REMIT_GRANT"):
+        return None
+    sessions = _sessions()
+    return None if sessions.load() is None else _refreshed(sessions)
+
+
+def _refreshed(sessions: Sessions) -> str:
+    """Take a new ID token from the issuer, or the one of the login itself if it gives no refresh tokens; use it once.
+
+    The refresh token that comes with it is kept before anything is done with the other.
+    """
+    from remit.errors import GrantTokenError, RemitError
+    from remit.sdk.login import AGAIN, Login
+
+    with sessions.alone():
+        session = sessions.need()
+        if session.refresh_token is None:
+            if not session.unused:
+                raise GrantTokenError("this issuer's login opens one task, and it has", help=AGAIN)
+            sessions.save(replace(session, unused=False))
+            return session.claims_token
+        there = Login(session.of)
+        try:
+            tokens = there.refresh(session.refresh_token, session.tokens.claims)
+        except RemitError as error:
+            error.add_note("with --as-owner nobody has to be logged in")
+            raise
+        finally:
+            there.close()
+        sessions.save(replace(session, claims_token=tokens.id_token, refresh_token=tokens.refresh_token, unused=False))
+        return tokens.id_token
+
+
+def _stepped_up(session: Session, nonce: str | None, acr: Sequence[str]) -> str:
+    from remit.errors import GrantTokenError
+    from remit.sdk.login import Login
+
+    there = Login(session.of)
+    try:
+        tokens: Tokens = there.browser(_visit, nonce=nonce, acr=acr, fresh=True)
+    finally:
+        there.close()
+    if tokens.claims.get("sub") != session.tokens.claims.get("sub"):
+        raise GrantTokenError("somebody else logged in", help="log out at the issuer first, or `remit login`")
+    return tokens.id_token
+
+
+# -- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _sessions() -> Sessions:
+    from remit.sdk.session import Sessions
+
+    return Sessions(os.environ)
+
+
+def _issuer(url: str | None, client_id: str | None) -> tuple[Any, str]:
+    """Return the issuer to log in at, and the claim that names groups there."""
+    from remit.sdk.login import SCOPES, Issuer
+
+    if url is not None and client_id is not None:
+        return Issuer(url, client_id), "groups"
+    known = _known(url)
+    scopes = tuple(dict.fromkeys([*SCOPES, *known.get("scopes", [])]))
+    return Issuer(known["issuer"], client_id or known["client_id"], scopes), str(known.get("groups_claim", "groups"))
+
+
+def _known(url: str | None) -> dict[str, Any]:
+    from remit.errors import InvalidRequestError, NotFoundError
+    from remit.sdk import verbs
+
+    known = [one for one in ask(verbs.identity()).get("humans", []) if url in {None, one["issuer"]}]
+    if not known:
+        raise NotFoundError(
+            "the broker knows no such issuer for this", help="configure [[humans]], or name --issuer and --client-id"
+        )
+    if len(known) > 1:
+        names = ", ".join(str(one["issuer"]) for one in known)
+        raise InvalidRequestError(f"the broker knows several issuers: {names}", help="choose with --issuer")
+    found: dict[str, Any] = known[0]
+    return found
+
+
+def _visit(url: str) -> None:
+    """Open a browser, and say where it should be in case there is none."""
+    import webbrowser
+
+    sys.stderr.write(f"log in at: {safe(url)}\n")
+    webbrowser.open(url)
+
+
+def _enter(url: str, code: str) -> None:
+    sys.stderr.write(f"log in at: {safe(url)}\nthe code there must be: {safe(code)}\n")
+
+
+def _show(session: Session, as_json: bool) -> None:
+    from remit.sdk.login import ends_at
+
+    claims = session.tokens.claims
+    groups = claims.get(session.groups_claim)
+    _told(
+        {
+            "issuer": session.issuer,
+            "sub": claims.get("sub"),
+            "groups": groups if isinstance(groups, list) else [],
+            "acr": claims.get("acr"),
+            "auth_time": _instant(claims.get("auth_time")),
+            "token_until": ends_at(claims).isoformat(),
+            "renewable": session.refresh_token is not None,
+        },
+        as_json,
+    )
+
+
+def _instant(seconds: object) -> str | None:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).isoformat() if isinstance(seconds, int | float) else None
+
+
+def _told(about: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        emit(about)
+        return
+    if "forgotten" in about:
+        said("logged out here")
+        if about["page"]:
+            said(f"to end the session at the issuer: {about['page']}")
+        return
+    lines(about)

@@ -1,0 +1,308 @@
+"""Log in at an OpenID issuer as a native app: by browser (RFC 8252) or by device code (RFC 8628); refresh; log out.
+
+- Authorization code with PKCE (S256), a state, a nonce, and a redirect to a loopback port that is open for one answer.
+- Tokens come straight from the token endpoint over TLS, which stands in for a look at their signature here (OpenID
+  Connect Core §3.1.3.7, 6.); the broker verifies it.
+- Blocking: this is for people at a terminal. Needs authlib: the extra ``oidc``.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import httpx
+
+from remit.errors import DeniedError, GrantTokenError, InvalidRequestError, LapsedError, UnavailableError, UpstreamError
+from remit.sdk.loopback import Loopback
+
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+OFFLINE = "offline_access"
+SCOPES = ("openid", OFFLINE)
+PATIENCE = 300.0  # seconds for a human in a browser
+INTERVAL = 5.0  # seconds between polls, RFC 8628 §3.2
+AGAIN = "log in again with `remit login`"
+
+Say = Callable[[str, str], None]  # what a human has to visit, and the code to enter there or ""
+Pause = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """An issuer, and what it knows us as."""
+
+    url: str
+    client_id: str
+    scopes: tuple[str, ...] = SCOPES
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What an issuer gave: an ID token with its claims, and a refresh token if it gives those."""
+
+    id_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    claims: Mapping[str, Any]
+
+
+class Login:
+    """One issuer, spoken to as one public client."""
+
+    def __init__(self, issuer: Issuer, transport: httpx.BaseTransport | None = None) -> None:
+        """Read what the issuer says of itself (OpenID Connect Discovery §4); it must say so of this very URL."""
+        self.issuer = issuer
+        self._client = _client(issuer, transport)
+        check_url(issuer.url)
+        self._metadata = self._discovered()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    # -- by browser ---------------------------------------------------------------------------------------------
+
+    def browser(
+        self, visit: Callable[[str], None], *, nonce: str | None = None, acr: Sequence[str] = (), fresh: bool = False
+    ) -> Tokens:
+        """Let ``visit`` show a human the issuer's page, and take the answer at a loopback port.
+
+        ``fresh`` asks for a login now, whoever is logged in already; ``acr`` for how, any of these.
+        """
+        nonce, verifier = nonce or secrets.token_urlsafe(32), secrets.token_urlsafe(48)
+        with Loopback(secrets.token_urlsafe(32)) as loopback:
+            visit(self._asking(loopback, nonce, verifier, acr, fresh=fresh))
+            answer = loopback.wait(PATIENCE)
+        self._check_answer(answer)
+        given = self._fetched(
+            grant_type="authorization_code",
+            code=answer["code"],
+            redirect_uri=loopback.redirect_uri,
+            code_verifier=verifier,
+        )
+        return self._read(given, nonce)
+
+    def _asking(self, loopback: Loopback, nonce: str, verifier: str, acr: Sequence[str], *, fresh: bool) -> str:
+        prompts = [*(["login"] if fresh else []), *(["consent"] if OFFLINE in self.issuer.scopes else [])]
+        more = {
+            "nonce": nonce,
+            **({"prompt": " ".join(prompts)} if prompts else {}),  # offline_access asks for consent, Core §11
+            **({"max_age": "0"} if fresh else {}),
+            **({"acr_values": " ".join(acr)} if acr else {}),
+        }
+        url, _ = self._client.create_authorization_url(
+            self._endpoint("authorization_endpoint"),
+            state=loopback.state,
+            code_verifier=verifier,
+            redirect_uri=loopback.redirect_uri,
+            **more,
+        )
+        return str(url)
+
+    def _check_answer(self, answer: Mapping[str, str]) -> None:
+        """Raise unless the answer is this issuer's (RFC 9207 §2.4) and carries a code."""
+        named = answer.get("iss")
+        required = self._metadata.get("authorization_response_iss_parameter_supported") is True
+        if (named is None and required) or (named is not None and named != self.issuer.url):
+            raise DeniedError("the answer is not from the issuer that was asked")
+        if "code" not in answer:
+            raise _refused(answer.get("error", ""), answer.get("error_description", ""))
+
+    # -- by device ----------------------------------------------------------------------------------------------
+
+    def device(self, say: Say, pause: Pause = time.sleep) -> Tokens:
+        """Let ``say`` tell a human where to enter which code, then ask until they have (RFC 8628 §3.4, §3.5)."""
+        answer = self._posted(
+            self._endpoint("device_authorization_endpoint"),
+            {"client_id": self.issuer.client_id, "scope": " ".join(self.issuer.scopes)},
+        )
+        code, interval = _text(answer, "device_code"), float(answer.get("interval") or INTERVAL)
+        left = float(answer.get("expires_in") or PATIENCE)
+        say(str(answer.get("verification_uri_complete") or _text(answer, "verification_uri")), str(answer["user_code"]))
+        while left > 0:
+            pause(interval)
+            left -= interval
+            given = self._poll(code)
+            if given is None:
+                continue
+            if given:
+                return self._read(given, None)
+            interval += INTERVAL
+        raise LapsedError("the code was not entered in time", help=AGAIN)
+
+    def _poll(self, code: str) -> Mapping[str, Any] | None:
+        """Return the tokens; None while nobody has decided; nothing in it when it was asked too often."""
+        try:
+            return self._fetched(grant_type=DEVICE_CODE, device_code=code)
+        except DeniedError as refusal:
+            match getattr(refusal.__cause__, "error", ""):
+                case "authorization_pending":
+                    return None
+                case "slow_down":
+                    return {}
+                case "expired_token":
+                    raise LapsedError("the code was not entered in time", help=AGAIN) from refusal
+            raise
+
+    # -- afterwards ---------------------------------------------------------------------------------------------
+
+    def refresh(self, refresh_token: str, claims: Mapping[str, Any]) -> Tokens:
+        """Return a new ID token of the same human, with the refresh token that is good from now on (Core §12)."""
+        given = self._fetched(grant_type="refresh_token", refresh_token=refresh_token)
+        if not isinstance(given.get("id_token"), str):
+            raise GrantTokenError("the issuer gives no new ID token for this login", help=AGAIN)
+        fresh = self._read({"refresh_token": refresh_token, **given}, None)
+        if fresh.claims.get("sub") != claims.get("sub"):
+            raise GrantTokenError("the issuer answered with somebody else's ID token", help=AGAIN)
+        return fresh
+
+    def log_out(self, tokens: Tokens) -> str | None:
+        """Revoke the refresh token (RFC 7009); return the page that ends the session at the issuer, if it has one."""
+        endpoint = self._metadata.get("revocation_endpoint")
+        if isinstance(endpoint, str) and tokens.refresh_token:
+            check_url(endpoint)
+            form = {"token": tokens.refresh_token, "token_type_hint": "refresh_token"}
+            self._sent("POST", endpoint, {**form, "client_id": self.issuer.client_id})
+        page = self._metadata.get("end_session_endpoint")
+        if not isinstance(page, str):
+            return None
+        check_url(page)
+        asked = urlencode({"client_id": self.issuer.client_id, "logout_hint": str(tokens.claims.get("sub"))})
+        return f"{page}{'&' if urlsplit(page).query else '?'}{asked}"
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _discovered(self) -> Mapping[str, Any]:
+        url = f"{self.issuer.url.rstrip('/')}/.well-known/openid-configuration"
+        found = _document(self._sent("GET", url))
+        if found.get("issuer") != self.issuer.url:
+            raise UpstreamError("the issuer describes itself under another name")
+        return found
+
+    def _endpoint(self, name: str) -> str:
+        found = self._metadata.get(name)
+        if not isinstance(found, str):
+            raise UnavailableError(f"the issuer has no `{name}`")
+        check_url(found)
+        return found
+
+    def _fetched(self, **form: str) -> Mapping[str, Any]:
+        from authlib.integrations.base_client.errors import OAuthError  # type: ignore[import-untyped]
+
+        try:
+            return dict(self._client.fetch_token(self._endpoint("token_endpoint"), **form))
+        except OAuthError as error:
+            raise _refused(str(error.error or ""), str(error.description or "")) from error
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            raise UnavailableError("the issuer does not answer") from error
+        except ValueError as error:
+            raise UpstreamError("the issuer's answer is not JSON") from error
+
+    def _posted(self, url: str, form: Mapping[str, str]) -> Mapping[str, Any]:
+        answer = self._sent("POST", url, form)
+        found = _document(answer)
+        if answer.status_code >= httpx.codes.BAD_REQUEST:
+            raise _refused(str(found.get("error", "")), str(found.get("error_description", "")))
+        return found
+
+    def _sent(self, method: str, url: str, form: Mapping[str, str] | None = None) -> httpx.Response:
+        try:
+            answer: httpx.Response = self._client.request(method, url, data=form, withhold_token=True)
+        except httpx.TransportError as error:
+            raise UnavailableError("the issuer does not answer") from error
+        return answer
+
+    def _read(self, given: Mapping[str, Any], nonce: str | None) -> Tokens:
+        token, refresh = _text(given, "id_token"), given.get("refresh_token")
+        claims = claims_of(token)
+        audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        if claims.get("iss") != self.issuer.url or self.issuer.client_id not in audiences:
+            raise GrantTokenError("the ID token is not one of this issuer for us")
+        if nonce is not None and claims.get("nonce") != nonce:
+            raise GrantTokenError("the ID token belongs to another login")
+        return Tokens(token, refresh if isinstance(refresh, str) else None, claims)
+
+
+def _refused(error: str, description: str) -> DeniedError | GrantTokenError:
+    """Return what an OAuth error of the issuer means to whoever is at the terminal."""
+    said = "".join(char for char in (description or error)[:200] if char.isprintable())
+    if error == "invalid_grant":
+        return GrantTokenError(f"the issuer no longer knows this login: {said}", help=AGAIN)
+    return DeniedError(f"the issuer refused: {said}" if said else "the issuer refused")
+
+
+def _client(issuer: Issuer, transport: httpx.BaseTransport | None) -> Any:
+    try:
+        from authlib.integrations.httpx_client import OAuth2Client  # type: ignore[import-untyped]
+    except ImportError:
+        raise UnavailableError(
+            "logging in is not installed", help="in a clone of remit: pip install '.[oidc]'"
+        ) from None
+    return OAuth2Client(
+        client_id=issuer.client_id,
+        scope=" ".join(issuer.scopes),
+        token_endpoint_auth_method="none",  # noqa: S106 - a public client
+        code_challenge_method="S256",
+        timeout=30.0,
+        transport=transport,
+    )
+
+
+def check_url(url: str) -> None:
+    """Raise InvalidRequestError unless a URL is https, or http on this host: a token must not travel in clear."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return
+    if parts.scheme == "http" and _loopback(parts.hostname or ""):
+        return
+    raise InvalidRequestError("an issuer's URLs must be https")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """Return the claims of a JWT without verifying it: for people to read, and to compare."""
+    try:
+        part = token.split(".")[1]
+        read = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, IndexError):
+        read = None
+    if not isinstance(read, dict):
+        raise UpstreamError("the issuer's ID token is not a JWT")
+    return read
+
+
+def ends_at(claims: Mapping[str, Any]) -> datetime:
+    """Return when an ID token ends."""
+    exp = claims.get("exp")
+    return datetime.fromtimestamp(exp if isinstance(exp, int | float) else 0, UTC)
+
+
+def _document(answer: httpx.Response) -> Mapping[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UpstreamError("the issuer's answer is not a JSON object")
+    return found
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    found = document.get(name)
+    if not isinstance(found, str) or not found:
+        raise UpstreamError(f"the issuer's answer has no `{name}`")
+    return found
