@@ -1,0 +1,172 @@
+"""Trust bundles: the keys of other trust domains, each from where the configuration says, never merged.
+
+A bundle is looked at again as often as it asks for (``spiffe_refresh_hint``) or its source calls for. When its source
+is out, the last good bundle serves for ``LIFE``; then nobody of that trust domain is believed until it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from cryptography import x509
+
+from remit.core.strict import read_json
+from remit.errors import RemitError, UnauthenticatedError, UnavailableError
+from remit.ports import Clock
+
+LIFE = timedelta(hours=1)  # of a bundle whose source is out
+RETRY = timedelta(seconds=10)  # after a look that failed, and between two looks for a key that is not there
+MAX_BUNDLE = 1_048_576  # bytes
+MAX_KEYS = 256
+SHORTEST, LONGEST = timedelta(seconds=5), timedelta(hours=1)  # between two looks, whatever a bundle hints
+
+_LOG = logging.getLogger("remit.identity")
+
+Jwk = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The keys of one trust domain, by what they sign (SPIFFE Trust Domain and Bundle §4)."""
+
+    domain: str
+    authorities: tuple[bytes, ...] = ()  # x509-svid: certificates in DER
+    jwt: tuple[Jwk, ...] = ()  # jwt-svid: public JWKs without `use`
+    wit: tuple[Jwk, ...] = ()  # wit-svid: as above
+    hint: timedelta | None = None
+
+
+class Source(Protocol):
+    """Where the bundle of one trust domain comes from."""
+
+    every: timedelta  # between two looks, unless the bundle hints otherwise
+
+    async def fetch(self, domain: str) -> Bundle:
+        """Return the bundle as it is now, or raise UnavailableError."""
+        ...
+
+
+def parse(domain: str, raw: bytes) -> Bundle:
+    """Return the bundle of a JWK Set, or raise UnavailableError. What is unknown in it is passed over (§4.1.3)."""
+    try:
+        document = read_json(raw, limit=MAX_BUNDLE)
+    except RemitError as error:
+        raise UnavailableError(f"the bundle of `{domain}` is not strict JSON") from error
+    keys = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(document, Mapping) or not isinstance(keys, list) or len(keys) > MAX_KEYS:
+        raise UnavailableError(f"the bundle of `{domain}` is not a JWK Set of at most {MAX_KEYS} keys")
+    known = [jwk for jwk in keys if isinstance(jwk, Mapping)]
+    certificates = (_certificate(jwk) for jwk in known if jwk.get("use") == "x509-svid")
+    return Bundle(
+        domain,
+        tuple(dict.fromkeys(der for der in certificates if der is not None)),
+        _signing(known, "jwt-svid"),
+        _signing(known, "wit-svid"),
+        _hint(document.get("spiffe_refresh_hint")),
+    )
+
+
+def _certificate(jwk: Jwk) -> bytes | None:
+    """Return the first certificate of ``x5c`` (X509-SVID §6.2)."""
+    listed = jwk.get("x5c")
+    if not isinstance(listed, list) or not listed or not isinstance(listed[0], str):
+        return None
+    try:
+        der = base64.b64decode(listed[0], validate=True)
+        x509.load_der_x509_certificate(der)
+    except ValueError:
+        return None
+    return der
+
+
+def _signing(keys: Sequence[Jwk], use: str) -> tuple[Jwk, ...]:
+    """Return the keys of one use; ``kid`` must be set (JWT-SVID §6.2)."""
+    found = [jwk for jwk in keys if jwk.get("use") == use and isinstance(jwk.get("kid"), str)]
+    return tuple({name: value for name, value in jwk.items() if name != "use"} for jwk in found)
+
+
+def _hint(value: object) -> timedelta | None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        return None
+    return min(max(timedelta(seconds=value), SHORTEST), LONGEST)
+
+
+@dataclass(slots=True)
+class _Held:
+    """What is known of one trust domain. ``at`` is the last good look, ``due`` the next one."""
+
+    source: Source
+    due: datetime
+    at: datetime | None = None
+    tried: datetime | None = None
+    bundle: Bundle | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Bundles:
+    """The bundles of the trust domains that are configured, kept fresh."""
+
+    def __init__(self, sources: Mapping[str, Source], clock: Clock) -> None:
+        """Take each trust domain's bundle from its own source."""
+        self._clock = clock
+        self._held = {domain: _Held(source, clock()) for domain, source in sources.items()}
+
+    async def of(self, domain: str) -> Bundle:
+        """Return the bundle of a trust domain.
+
+        UnauthenticatedError when the domain is not configured; UnavailableError when its bundle is not to be had.
+        """
+        held = self._known(domain)
+        await self._look(held, domain, held.due)
+        return self._good(held, domain)
+
+    async def again(self, domain: str) -> Bundle:
+        """Return the bundle after a fresh look, for a key that is not in it yet; but not more often than RETRY."""
+        held = self._known(domain)
+        await self._look(held, domain, held.due if held.tried is None else min(held.due, held.tried + RETRY))
+        return self._good(held, domain)
+
+    async def refresh(self) -> None:
+        """Look again wherever it is time to; what fails is told to the log."""
+        await asyncio.gather(*(self._look(held, domain, held.due) for domain, held in self._held.items()))
+
+    def authorities(self) -> tuple[bytes, ...]:
+        """Return the certificates of all authorities there are: for the filter of a handshake, never for a decision."""
+        good = [held.bundle for held in self._held.values() if held.bundle is not None and self._fresh(held)]
+        return tuple(der for bundle in good for der in bundle.authorities)
+
+    def _known(self, domain: str) -> _Held:
+        held = self._held.get(domain)
+        if held is None:
+            raise UnauthenticatedError("the workload is of a trust domain that is not configured here")
+        return held
+
+    def _fresh(self, held: _Held) -> bool:
+        return held.at is not None and self._clock() < held.at + LIFE
+
+    def _good(self, held: _Held, domain: str) -> Bundle:
+        if held.bundle is None or not self._fresh(held):
+            raise UnavailableError(f"the trust bundle of `{domain}` is out of reach", help="see the log of the broker")
+        return held.bundle
+
+    async def _look(self, held: _Held, domain: str, due: datetime) -> None:
+        if self._clock() < due:
+            return
+        async with held.lock:
+            if held.tried is not None and held.tried >= due:  # somebody else has looked meanwhile
+                return
+            held.tried = self._clock()
+            try:
+                held.bundle = await held.source.fetch(domain)
+            except UnavailableError as error:
+                held.due = self._clock() + RETRY
+                _LOG.warning("trust bundle of %s: %s", domain, error.detail, exc_info=error.__cause__)
+            else:
+                held.at = self._clock()
+                held.due = held.at + (held.bundle.hint or held.source.every)

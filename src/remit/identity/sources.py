@@ -1,0 +1,120 @@
+"""Where trust bundles come from: a file, a bundle endpoint (``https_web``), a Workload API."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from joserfc.jwk import ECKey, RSAKey
+
+from remit.errors import UnavailableError
+from remit.identity.bundles import MAX_BUNDLE, Bundle, Jwk, parse
+
+TIMEOUT = 5.0  # seconds
+
+
+class FileSource:
+    """A bundle in a file that others may replace at any time."""
+
+    every = timedelta(seconds=1)
+
+    def __init__(self, path: Path) -> None:
+        """Read ``path``."""
+        self._path = path
+        self._last: tuple[bytes, Bundle] | None = None
+
+    async def fetch(self, domain: str) -> Bundle:
+        """Return what the file holds now; a hint in it is for others, as looking costs nothing here."""
+        raw = await asyncio.to_thread(self._read)
+        if self._last is None or self._last[0] != raw:
+            self._last = raw, replace(parse(domain, raw), hint=None)
+        return self._last[1]
+
+    def _read(self) -> bytes:
+        try:
+            with self._path.open("rb") as file:
+                return file.read(MAX_BUNDLE + 1)
+        except OSError as error:
+            raise UnavailableError(f"the bundle file `{self._path.name}` cannot be read") from error
+
+
+class WebSource:
+    """A bundle endpoint that the web's authorities vouch for, or those of a file (§5.2.1). Its URL is configuration."""
+
+    every = timedelta(minutes=5)
+
+    def __init__(self, url: str, ca_file: Path | None) -> None:
+        """Fetch ``url``."""
+        self._url, self._ca_file = url, ca_file
+
+    async def fetch(self, domain: str) -> Bundle:
+        """Return what the endpoint says now. It is not followed elsewhere."""
+        try:
+            async with asyncio.timeout(TIMEOUT), httpx.AsyncClient(verify=self._trust(), trust_env=False) as client:
+                raw = await self._body(client)
+        except (httpx.HTTPError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"the bundle endpoint of `{domain}` does not answer") from error
+        return parse(domain, raw)
+
+    def _trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self._ca_file)
+
+    async def _body(self, client: httpx.AsyncClient) -> bytes:
+        async with client.stream("GET", self._url, timeout=TIMEOUT) as response:
+            if response.status_code != httpx.codes.OK:
+                raise UnavailableError(f"the bundle endpoint answers with status {response.status_code}")
+            raw = bytearray()
+            async for chunk in response.aiter_bytes():
+                raw += chunk
+                if len(raw) > MAX_BUNDLE:
+                    raise UnavailableError(f"the bundle endpoint sends more than {MAX_BUNDLE} bytes")
+            return bytes(raw)
+
+
+class ApiSource:
+    """A Workload API: the bundles that the local SPIFFE agent gives to this process."""
+
+    every = timedelta(seconds=30)
+
+    def __init__(self, socket: str) -> None:
+        """Ask the agent at ``socket``: ``unix:///path`` or ``tcp://ip:port``."""
+        self._socket = socket
+
+    async def fetch(self, domain: str) -> Bundle:
+        """Return what the agent has for the trust domain now."""
+        if find_spec("spiffe") is None:
+            raise UnavailableError("the Workload API client is not installed", help="pip install '.[spiffe]'")
+        return await asyncio.to_thread(self._fetch, domain)
+
+    def _fetch(self, domain: str) -> Bundle:
+        from spiffe import TrustDomain, WorkloadApiClient
+        from spiffe.errors import PySpiffeError
+
+        try:
+            name = TrustDomain(domain)
+            with WorkloadApiClient(self._socket, default_timeout=TIMEOUT) as client:
+                x509 = client.fetch_x509_bundles().get_bundle_for_trust_domain(name)
+                jwt = client.fetch_jwt_bundles().get_bundle_for_trust_domain(name)
+        except PySpiffeError as error:
+            raise UnavailableError("the Workload API does not give its bundles") from error
+        if x509 is None and jwt is None:
+            raise UnavailableError(f"the Workload API has no bundle of `{domain}`")
+        return Bundle(
+            domain,
+            tuple(sorted(found.public_bytes(Encoding.DER) for found in x509.x509_authorities)) if x509 else (),
+            tuple(_jwk(kid, key) for kid, key in jwt.jwt_authorities.items()) if jwt else (),
+        )
+
+
+def _jwk(kid: str, key: object) -> Jwk:
+    pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
+    kind = ECKey if hasattr(key, "curve") else RSAKey
+    jwk: Mapping[str, object] = kind.import_key(pem).as_dict(private=False)
+    return {**jwk, "kid": kid}
