@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+ASK = "ask the human for more with `remit ask`, `task.ask(...)` in Python or POST /v1/approvals"
+
+
 class RemitError(Exception):
     """something went wrong inside remit"""
 
@@ -77,11 +80,11 @@ class RemitError(Exception):
     ) -> None:
         """Build an error.
 
-        ``offending`` lists the details that were too wide, ``enough`` is the detail that would have sufficed,
-        ``retry_after`` is in seconds.
+        ``offending`` lists the details that were too wide, ``enough`` is the detail that would have sufficed, for
+        which a human can be asked. ``retry_after`` is in seconds.
         """
         self.detail = detail or (type(self).__doc__ or "").split("\n", 1)[0]
-        self.help = help
+        self.help = ASK if help is None and enough is not None else help
         self.offending = tuple(offending)
         self.enough = enough
         self.retry_after = retry_after

@@ -157,8 +157,8 @@ MUTANTS = [
     Mutant(
         "children are not counted",
         "core/task.py",
-        ">= parent.fan_out:",
-        "> parent.fan_out:",
+        "for child in siblings) >= parent.fan_out",
+        "for child in siblings) > parent.fan_out",
         (*TASK, *TREE),
     ),
     Mutant(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -12,30 +15,48 @@ from remit.core import approval as approvals
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import Subject
 from remit.core.identity import Human
-from remit.errors import IntegrityError, LimitError, NotFoundError, RemitError
+from remit.errors import (
+    ApprovalError,
+    ConflictError,
+    IntegrityError,
+    LimitError,
+    NotFoundError,
+    RemitError,
+    StepUpError,
+    UsedError,
+)
 from remit.ports import Burn, NewId, PutRecord, Record, Write
 
 KIND = "approval"
 LIFE = timedelta(minutes=10)
-KEPT = timedelta(days=1)  # after it is over
-MAX_PENDING = 1_000
-MAX_PENDING_OF_ONE = 20  # of one task, or of one client: nobody is asked until they tire
+KEPT = timedelta(days=1)  # after it is over, if a human decided
+MAX_OF_TASK = 20  # asked for in ``LIFE``, whatever became of it: nobody is asked until they tire
+MAX_OF_CLIENT = 100  # that wait at once
+MAX_PENDING = 1_000  # of a verb
 
 StepUp = Callable[[str], tuple[str, ...]]  # the human (issuer-qualified) -> the acr values that decide for them
+Check = Callable[[Human], None]  # raises if the issuer has ended this login
 
 
 class Approvals:
-    """What humans were asked, and what they said."""
+    """What humans were asked, and what they said.
 
-    def __init__(self, heads: Heads, new_id: NewId, step_up: StepUp) -> None:
+    INVARIANT: as with the heads of tasks, memory may be ahead of the store by commits that are under way. A change is
+    valid only on the revision before it, so what is built on a commit that fails, fails too.
+    """
+
+    def __init__(self, heads: Heads, new_id: NewId, step_up: StepUp, check: Check) -> None:
         """Start empty; ``load`` fills."""
-        self._heads, self._new_id, self._step_up = heads, new_id, step_up
+        self._heads, self._new_id, self._step_up, self._check = heads, new_id, step_up, check
         self._kept: dict[str, Approval] = {}
+        self._decided: dict[str, asyncio.Event] = {}
 
     async def load(self) -> None:
         """Read what is kept."""
         for record in await self._heads.store.records(KIND):
             self._kept[record.id] = _read(record)
+
+    # -- reading ------------------------------------------------------------------------------------------------
 
     def get(self, approval_id: str) -> Approval:
         """Return an approval, or raise NotFoundError."""
@@ -44,8 +65,16 @@ class Approvals:
             raise NotFoundError
         return found
 
+    def look(self, caller: Caller, approval_id: str) -> Approval:
+        """Return an approval that the caller may know of; unknown and foreign are the same NotFoundError."""
+        found = self.get(approval_id)
+        if not self._sees(caller, found):
+            raise NotFoundError
+        return found
+
     def seen(self, caller: Caller) -> list[Approval]:
         """Return what a caller may know of, oldest first: an agent, what was asked for its own subtree."""
+        self._forget(self._heads.now())
         return sorted(
             (item for item in self._kept.values() if self._sees(caller, item)), key=lambda item: item.asked_at
         )
@@ -55,14 +84,22 @@ class Approvals:
             return True
         return item.task == caller.task and self._heads.task(caller.task).within(item.grant or "", caller.grant)
 
+    async def wait(self, approval_id: str, seconds: float) -> Approval:
+        """Return an approval once it was decided on or has lapsed, but after ``seconds`` at the latest."""
+        item = self.get(approval_id)
+        left = (item.expires_at - self._heads.now()).total_seconds()
+        if item.verdict is Verdict.PENDING and left > 0:
+            decided = self._decided.setdefault(approval_id, asyncio.Event())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(decided.wait(), min(seconds, left))
+        return self.get(approval_id)
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
     async def ask(self, verb: str, request: str, asker: str, **more: str | None) -> Approval:
         """Ask for a decision. ``more`` are ``approver``, ``task``, ``grant`` and ``secret`` of the approval."""
-        now = self._heads.forward()
-        await self._forget(now)
-        waiting = [i for i in self._kept.values() if i.verdict is Verdict.PENDING and now < i.expires_at]
-        mine = sum(i.task == more.get("task") and i.asker == asker for i in waiting)
-        if mine >= MAX_PENDING_OF_ONE or len(waiting) >= MAX_PENDING:
-            raise LimitError("too many requests wait for a human", retry_after=int(LIFE.total_seconds()))
+        now = self._heads.serving()
+        self._forget(now)
         approver = more.get("approver")
         item = Approval(
             id=self._new_id("apr"),
@@ -77,45 +114,83 @@ class Approvals:
             grant=more.get("grant"),
             secret=more.get("secret"),
         )
+        self._bounded(item, now)
         await self._put(item, "approval.ask", "done")
         return item
 
+    def _bounded(self, item: Approval, now: datetime) -> None:
+        """Refuse what would tire the humans who decide: an agent that was refused, or misled, asks again."""
+        recent = [i for i in self._kept.values() if i.verb == item.verb and now < i.expires_at]
+        waiting = [i for i in recent if i.verdict is Verdict.PENDING]
+        if item.task is None:
+            mine, most = [i for i in waiting if i.asker == item.asker], MAX_OF_CLIENT
+        else:
+            mine, most = [i for i in recent if i.task == item.task], MAX_OF_TASK
+        if any(i.verdict is Verdict.DENIED and i.request == item.request for i in mine):
+            raise ApprovalError("a human refused this before", help="do without it, and say so")
+        if len(mine) >= most or len(waiting) >= MAX_PENDING:
+            first = min(i.expires_at for i in mine or waiting)
+            raise LimitError("too much was asked for lately", retry_after=math.ceil((first - now).total_seconds()))
+
+    # -- deciding -----------------------------------------------------------------------------------------------
+
     async def approve(self, approval_id: str, digest: str, by: Operator | Human) -> Approval:
         """Record that a human approves of the request of this digest."""
-        return await self._decide(approval_id, "approval.approve", "allow", by, digest, approvals.approve)
+        return await self._decide(approval_id, "approval.approve", "allow", by, digest)
 
     async def refuse(self, approval_id: str, digest: str, by: Operator | Human) -> Approval:
         """Record that a human refuses it."""
-        return await self._decide(approval_id, "approval.deny", "deny", by, digest, approvals.deny)
+        return await self._decide(approval_id, "approval.deny", "deny", by, digest)
 
-    async def _decide(
-        self,
-        approval_id: str,
-        event: str,
-        decision: str,
-        by: Operator | Human,
-        digest: str,
-        step: Callable[[Approval, str, Subject, datetime], Approval],
-    ) -> Approval:
+    async def _decide(self, approval_id: str, event: str, decision: str, by: Operator | Human, digest: str) -> Approval:
         item = self.get(approval_id)
         burns = (Burn(by.digest, by.until),) if isinstance(by, Human) else ()
         try:
-            decided = step(item, digest, by.subject, self._heads.forward())
+            decided = self._step(item, by, digest, allow=decision == "allow")
+            await self._put(decided, event, decision, burns)
         except RemitError as error:
             await self._heads.denied(event, item.grant, error, subject=by.subject.sub, approval=item.id)
             raise
-        await self._put(decided, event, decision, burns)
+        self._decided.pop(item.id, asyncio.Event()).set()
         return decided
+
+    def _step(self, item: Approval, by: Operator | Human, digest: str, *, allow: bool) -> Approval:
+        now = self._heads.serving()
+        if isinstance(by, Human):
+            self._check(by)
+            if by.nonce != item.digest:  # a login for something else, or for nothing in particular
+                raise StepUpError("this login was not made to decide on this request")
+        if not allow:
+            return approvals.deny(item, digest, by.subject, now)
+        decided = approvals.approve(item, digest, by.subject, now)
+        if item.grant is not None:
+            self._heads.check(item.grant)
+        return decided
+
+    # -- using up -----------------------------------------------------------------------------------------------
 
     def consumed(self, item: Approval, request: str, result: str) -> tuple[Write, ...]:
         """Return what to commit with the thing that was approved. The approval counts as used at once."""
-        used = approvals.consume(self.get(item.id), request, result, self._heads.forward())
+        used = approvals.consume(self.get(item.id), request, result, self._heads.serving())
         self._kept[item.id] = used
         return (PutRecord(_record(used)),)
 
-    def restore(self, item: Approval) -> None:
-        """Take back what ``consumed`` did, when the commit failed."""
-        self._kept[item.id] = item
+    def ready(self, item: Approval) -> Subject:
+        """Return the human who approved, or say why it cannot be used; also when the issuer ended their login since."""
+        kept = self.get(item.id)
+        by = approvals.ready(kept, self._heads.serving())
+        self._check(Human(by, "", kept.decided_at or kept.asked_at, kept.expires_at, ""))
+        return by
+
+    async def reload(self, approval_id: str) -> None:
+        """Read an approval anew after a commit failed: it may still have gone through."""
+        self._kept.pop(approval_id, None)
+        with suppress(RemitError):
+            await self._heads.durable()
+            for record in await self._heads.store.records(KIND):
+                kept = self._kept.get(record.id)
+                if record.id == approval_id and (kept is None or kept.rev < record.rev):
+                    self._kept[record.id] = _read(record)
 
     async def _put(self, item: Approval, name: str, decision: str, burns: tuple[Burn, ...] = ()) -> None:
         event = self._heads.event(
@@ -127,20 +202,19 @@ class Approvals:
             detail_s256=item.digest,
             **({"subject": item.by.sub} if item.by else {}),
         )
-        before = self._kept.get(item.id)
         self._kept[item.id] = item
         try:
             await self._heads.record((PutRecord(_record(item)), *burns), (event,))
-        except BaseException:
-            if before is None:
-                self._kept.pop(item.id, None)
-            else:
-                self._kept[item.id] = before
+        except BaseException as error:
+            await self.reload(item.id)
+            if burns and isinstance(error, ConflictError):
+                raise UsedError("this login was used before") from error
             raise
 
-    async def _forget(self, now: datetime) -> None:
-        for item in [i for i in self._kept.values() if i.expires_at + KEPT < now]:
+    def _forget(self, now: datetime) -> None:
+        for item in [i for i in self._kept.values() if _until(i) < now]:
             del self._kept[item.id]
+            self._decided.pop(item.id, None)
 
 
 def holder_name(caller: Caller) -> str:
@@ -149,7 +223,12 @@ def holder_name(caller: Caller) -> str:
 
 
 def _record(item: Approval) -> Record:
-    return Record(KIND, item.id, item.rev, msgspec.json.encode(item), item.expires_at + KEPT)
+    return Record(KIND, item.id, item.rev, msgspec.json.encode(item), _until(item))
+
+
+def _until(item: Approval) -> datetime:
+    """Return how long an approval is kept; what nobody decided on, anybody can make us keep."""
+    return item.expires_at + (LIFE if item.verdict is Verdict.PENDING else KEPT)
 
 
 def _read(record: Record) -> Approval:

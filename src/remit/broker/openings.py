@@ -15,9 +15,12 @@ from remit.core.audit import Event
 from remit.core.grant import Posture, Subject
 from remit.core.identity import Human, Workload
 from remit.core.policy import Decision
-from remit.core.task import Grant, Wanted, open_task
-from remit.errors import ConflictError, GrantTokenError, PolicyError, RemitError, UsedError
+from remit.core.task import Grant, Task, Wanted, open_task
+from remit.errors import ConflictError, InvalidRequestError, NotFoundError, PolicyError, RemitError, UsedError
 from remit.ports import Burn, NewId, Write
+
+OPEN = "task.open"
+DELEGATE = "grant.delegate"
 
 Opener = Operator | Human | Workload | Approval
 
@@ -47,33 +50,40 @@ class Openings:
         An ID token opens one task, and so does an approval. A workload that opens a task acts for nobody but itself.
         """
         now = self._heads.serving()
-        subject = _subject(opener, self._asked)
         task_id, root_id = self._new_id("task"), self._new_id("grt")
         named = self._named(task_id, root_id, wanted, opener.id if isinstance(opener, Approval) else None)
+        subject = _proven(opener)
         try:
+            subject = subject or self._approved(opener)
             if isinstance(opener, Human):
                 self._endings.check(opener)
             decision = self._decided(self._ceiling.opening(subject, purpose, named))
             named = replace(named, policy=decision.version)
-            writes = self._spent(opener, approvals.request_of(wanted, purpose=purpose), root_id)
+            opened = open_task(task_id, root_id, subject, purpose, named, now)  # before an approval is used up
+            writes = self._spent(opener, purpose, named, root_id)
         except RemitError as error:
-            await self._denied("task.open", None, error, named, subject=subject.sub)
+            await self._denied("task.open", None, error, named, **({"subject": subject.sub} if subject else {}))
             raise
         event = self._receipt(
             Event("task.open", now, "allow", task=task_id, subject=subject.sub, lineage=(root_id,)), root_id, named
         )
-        step = lambda _: open_task(task_id, root_id, subject, purpose, named, now)  # noqa: E731 - named for the reader
         try:
-            task = await self._heads.step(task_id, step, event, fresh=True, writes=writes)
-        except ConflictError:
+            task = await self._heads.step(task_id, lambda _: opened, event, fresh=True, writes=writes)
+        except BaseException as error:
+            if isinstance(opener, Approval):
+                await self._asked.reload(opener.id)
+            if not isinstance(error, ConflictError):
+                raise
             await self._denied("task.open", None, UsedError(), named, subject=subject.sub)
-            raise UsedError from None
-        except BaseException:
-            self._restore(opener)
-            raise
+            raise UsedError from error
         return task.grant(root_id)
 
-    def _spent(self, opener: Opener, request: str, result: str) -> tuple[Write, ...]:
+    def _approved(self, opener: Opener) -> Subject:
+        if not isinstance(opener, Approval) or opener.verb != OPEN:
+            raise NotFoundError
+        return self._asked.ready(opener)
+
+    def _spent(self, opener: Opener, purpose: str, wanted: Wanted, result: str) -> tuple[Write, ...]:
         """Return what makes sure that an opener opens one task alone."""
         match opener:
             case Human():
@@ -81,65 +91,83 @@ class Openings:
             case Workload(digest=str(digest)):
                 return (Burn(digest, opener.expires_at),)
             case Approval():
-                return self._asked.consumed(opener, request, result)
+                # a device proves its key with its token request alone (RFC 9449 §5): then the human saw none
+                seen = wanted if approvals.keyed(opener) else replace(wanted, jkt=None, x5t=None)
+                return self._asked.consumed(opener, approvals.request_of(seen, purpose=purpose), result)
         return ()
 
-    def _restore(self, opener: Opener) -> None:
-        if isinstance(opener, Approval):
-            self._asked.restore(opener)
-
-    async def ask_to_open(
-        self, client: str, purpose: str, wanted: Wanted, secret: str | None = None, approver: str | None = None
-    ) -> Approval:
-        """Ask whoever logs in, or ``approver`` alone, to open a task for a client: what codes stand for."""
-        request = approvals.request_of(wanted, purpose=purpose)
-        return await self._asked.ask("task.open", request, client, secret=secret, approver=approver)
+    async def ask_to_open(self, client: str, purpose: str, wanted: Wanted, secret: str | None = None) -> Approval:
+        """Ask whoever logs in to open a task for a client: what device and authorization codes stand for."""
+        try:
+            open_task("", "", Subject("", ""), purpose, wanted, self._heads.serving())  # what nobody could approve
+            request = approvals.request_of(wanted, purpose=purpose)
+            return await self._asked.ask(OPEN, request, client, secret=secret)
+        except RemitError as error:
+            await self._denied("approval.ask", None, error, wanted, cause=client)
+            raise
 
     # -- delegate -----------------------------------------------------------------------------------------------
 
     async def delegate(self, caller: Caller, parent_id: str, wanted: Wanted, approval: Approval | None = None) -> Grant:
         """Make a child of a grant, no wider than it; nobody has to know the child beforehand.
 
-        ``approval`` allows what exceeds the parent: exactly what a human saw, once.
+        ``approval`` allows what exceeds the parent: exactly what a human saw, once, and under the grant it was asked
+        for. Any other is unknown here (NotFoundError).
         """
         task = self._heads.allowed(caller, self._heads.task_of(parent_id).id, parent_id, acting=True)
+        if approval is not None and (approval.verb, approval.grant) != (DELEGATE, parent_id):
+            raise NotFoundError
         now = self._heads.serving()
         child_id = self._new_id("grt")
         parent = task.grant(parent_id)
         named = self._named(task.id, child_id, wanted, None if approval is None else approval.id)
         writes: tuple[Write, ...] = ()
         try:
+            if approval is not None:
+                self._asked.ready(approval)
             task.delegate(parent.id, child_id, named, now)  # before a policy is asked, and an approval used up
             decision = self._decided(self._ceiling.child(task, parent, named))
             named = replace(named, policy=decision.version)
             if approval is not None:
                 writes = self._asked.consumed(approval, approvals.request_of(wanted, parent=parent_id), child_id)
-            event = self._receipt(self._heads.event("grant.delegate", "allow", parent_id), child_id, named)
+            event = self._receipt(self._heads.event(DELEGATE, "allow", parent_id), child_id, named)
             event = replace(event, lineage=(*self._heads.live(parent_id).lineage, child_id))
             task = await self._heads.step(
                 task.id, lambda t: t.delegate(parent.id, child_id, named, now), event, writes=writes
             )
         except BaseException as error:
             if approval is not None and writes:
-                self._asked.restore(approval)
+                await self._asked.reload(approval.id)
             if isinstance(error, RemitError):
-                await self._denied("grant.delegate", parent_id, error, named)
+                await self._denied(DELEGATE, parent_id, error, named)
             raise
         return task.grant(child_id)
 
     async def ask(self, caller: Caller, parent_id: str, wanted: Wanted) -> Approval:
         """Ask the task's human for a child that exceeds its parent; refused at once where policy would refuse it."""
         task = self._heads.allowed(caller, self._heads.task_of(parent_id).id, parent_id, acting=True)
-        parent = task.live(parent_id, self._heads.serving())
-        self._decided(self._ceiling.child(task, parent, replace(wanted, approval="asked")))
-        return await self._asked.ask(
-            "grant.delegate",
-            approvals.request_of(wanted, parent=parent_id),
-            holder_name(caller),
-            approver=task.head.subject.sub,
-            task=task.id,
-            grant=parent_id,
-        )
+        named = self._named(task.id, "asked", wanted, "asked")
+        try:
+            self._check_need(task, parent_id, named)
+            return await self._asked.ask(
+                DELEGATE,
+                approvals.request_of(wanted, parent=parent_id),
+                holder_name(caller),
+                approver=task.head.subject.sub,
+                task=task.id,
+                grant=parent_id,
+            )
+        except RemitError as error:
+            await self._denied("approval.ask", parent_id, error, named)
+            raise
+
+    def _check_need(self, task: Task, parent_id: str, wanted: Wanted) -> None:
+        """Raise where asking is in vain, and where there is nothing to ask for."""
+        beyond = task.asking(parent_id, wanted, self._heads.serving())
+        parent = task.grant(parent_id)
+        self._decided(self._ceiling.child(task, parent, wanted))
+        if not beyond and self._ceiling.child(task, parent, replace(wanted, approval=None)).allowed:
+            raise InvalidRequestError("this needs no approval", help="delegate it: the grant covers it")
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -183,17 +211,14 @@ class Openings:
         )
 
 
-def _subject(opener: Opener, asked: Approvals) -> Subject:
+def _proven(opener: Opener) -> Subject | None:
+    """Return who opens a task; None where a human was asked, and what they said is still to be looked up."""
     match opener:
         case Operator() | Human():
             return opener.subject
         case Workload():
             return Subject(opener.id, "workload")
-        case Approval():
-            found = asked.get(opener.id).by
-            if found is None:
-                raise GrantTokenError("nobody has approved this")
-            return found
+    return None
 
 
 def _posture(posture: Posture) -> str:

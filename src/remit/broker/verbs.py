@@ -101,8 +101,8 @@ class Broker:
         self._witness = witness
         self._ceiling = Ceiling(self._heads, self._custody, self._targets, decide)
         self._resources = Resources(self._heads, self._custody, self._ceiling)
-        self._approvals = Approvals(self._heads, new_id, step_up)
         self._endings = Endings(self._heads, self._targets)
+        self._approvals = Approvals(self._heads, new_id, step_up, self._endings.check)
         openings = Openings(self._heads, self._ceiling, self._approvals, self._endings, new_id, trust_domain, at_rest)
         self.open = openings.open
         self.delegate = openings.delegate
@@ -110,6 +110,8 @@ class Broker:
         self.ask_to_open = openings.ask_to_open
         self.approval = self._approvals.get
         self.approvals = self._approvals.seen
+        self.look = self._approvals.look
+        self.wait = self._approvals.wait
         self.approve = self._approvals.approve
         self.refuse = self._approvals.refuse
         self.signal = self._endings.take

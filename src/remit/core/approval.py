@@ -34,6 +34,7 @@ from remit.errors import (
 
 MAX_REQUEST = 32_768  # characters
 SKEW = timedelta(seconds=5)  # between an issuer's clock and ours
+SECOND = timedelta(seconds=1)
 
 
 class Verdict(StrEnum):
@@ -82,7 +83,7 @@ def request_of(wanted: Wanted, *, purpose: str | None = None, parent: str | None
     """Return what is asked for as canonical JSON text: all that a human decides on, the key included."""
     asked = {
         "authorization_details": scopes.dump(wanted.scope),
-        "ttl": None if wanted.ttl is None else int(wanted.ttl.total_seconds()),
+        "ttl": None if wanted.ttl is None else -(-wanted.ttl // SECOND),
         "depth": wanted.depth,
         "fan_out": wanted.fan_out,
         "exercise": wanted.exercise,
@@ -125,11 +126,23 @@ def wanted_of(approval: Approval) -> Wanted:
     )
 
 
+def keyed(approval: Approval) -> bool:
+    """Whether the key that the grant is to be bound to is part of what is decided on."""
+    raw = json.loads(approval.request)
+    return raw["jkt"] is not None or raw["x5t"] is not None
+
+
+def state(approval: Approval, now: datetime) -> str:
+    """Return where an approval is in its life, time included: a verdict, or ``lapsed``."""
+    over = approval.verdict in {Verdict.PENDING, Verdict.APPROVED} and now >= approval.expires_at
+    return "lapsed" if over else approval.verdict.value
+
+
 def _open(approval: Approval, now: datetime) -> None:
-    if now >= approval.expires_at:
-        raise LapsedError
     if approval.verdict is not Verdict.PENDING:
         raise ConflictError("this was decided before")
+    if now >= approval.expires_at:
+        raise LapsedError
 
 
 def may_decide(approval: Approval, digest: str, by: Subject) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from remit.core import scope as scopes
 from remit.core import spiffe
 from remit.core.scope import Scope
-from remit.errors import AttenuationError, InvalidRequestError
+from remit.errors import ASK, AttenuationError, InvalidRequestError
 
 MAX_DEPTH = 64
 MAX_FAN_OUT = 1_000
@@ -114,22 +114,25 @@ def _covered(child: Scope, parent: Scope) -> tuple[int, ...]:
     wide = [detail for detail, index in zip(child, found, strict=True) if index is None]
     if wide:
         held = scopes.shown(parent, {detail.resource for detail in wide})
-        raise AttenuationError(offending=scopes.dump(tuple(wide)), help=f"the parent grant holds {held}")
+        raise AttenuationError(offending=scopes.dump(tuple(wide)), help=f"the parent grant holds {held}; {ASK}")
     return tuple(index for index in found if index is not None)
 
 
 def make_grant(grant_id: str, parent: Grant | None, wanted: Wanted, now: datetime) -> Grant:
     """Return a new grant, no wider than its parent and ending no later, or raise AttenuationError.
 
-    A grant that rests on an approval takes its details from the human who gave it; it still ends with its parent.
+    A grant that rests on an approval takes its details and its delegability from the human who gave it; it still ends
+    with its parent, though time has passed since the human saw it.
     """
     _check_ceilings(wanted)
+    level = 0 if parent is None else parent.level + 1
+    if level + wanted.depth > MAX_DEPTH:
+        raise InvalidRequestError(f"no grant may be more than {MAX_DEPTH} hops from the human")
     covers = () if parent is None else _uncovered(wanted, parent)
     ends = [now + wanted.ttl] if wanted.ttl is not None else []
     if parent is not None:
-        if ends and ends[0] > parent.expires_at:
-            left = int((parent.expires_at - now).total_seconds())
-            raise AttenuationError("`ttl` ends after the parent grant does", help=f"{left} seconds are left of it")
+        if wanted.approval is None:
+            check_end(parent, wanted, now)
         ends.append(parent.expires_at)
     return Grant(
         id=grant_id,
@@ -138,7 +141,7 @@ def make_grant(grant_id: str, parent: Grant | None, wanted: Wanted, now: datetim
         attested=wanted.attested,
         scope=wanted.scope,
         covers=covers,
-        level=parent.level + 1 if parent else 0,
+        level=level,
         depth=wanted.depth,
         fan_out=wanted.fan_out,
         exercise=wanted.exercise,
@@ -149,12 +152,51 @@ def make_grant(grant_id: str, parent: Grant | None, wanted: Wanted, now: datetim
         label=wanted.label,
         x5t=wanted.x5t,
         delegates=_delegates(parent, wanted),
-        unattested=wanted.unattested,
+        unattested=_unattested(parent, wanted),
         policy=wanted.policy,
         approval=wanted.approval,
         status=wanted.status,
         claims=wanted.claims,
     )
+
+
+def check_end(parent: Grant, wanted: Wanted, now: datetime) -> None:
+    """Raise AttenuationError if a child would end after its parent."""
+    if wanted.ttl is not None and now + wanted.ttl > parent.expires_at:
+        left = int((parent.expires_at - now).total_seconds())
+        raise AttenuationError("`ttl` ends after the parent grant does", help=f"{left} seconds are left of it")
+
+
+def beyond(parent: Grant, wanted: Wanted) -> tuple[str, ...]:
+    """Name the dimensions in which a child would exceed its parent: what a human has to approve."""
+    found = {
+        "authorization_details": any(scopes.cover(detail, parent.scope) is None for detail in wanted.scope),
+        "depth": wanted.depth > parent.depth - 1,
+        "fan_out": wanted.fan_out > parent.fan_out,
+        "delegates": not spiffe.within(wanted.delegates or (), parent.delegates) or not _chosen(parent, wanted),
+        "unattested": not parent.unattested and (not wanted.attested or (wanted.unattested and wanted.depth > 0)),
+    }
+    return tuple(name for name, exceeds in found.items() if exceeds)
+
+
+def _chosen(parent: Grant, wanted: Wanted) -> bool:
+    return not wanted.attested or may_be_delegate(parent, wanted.agent)
+
+
+def may_be_delegate(parent: Grant, agent: str) -> bool:
+    """Whether an attested agent is one that a grant may be delegated to."""
+    return spiffe.ANY in parent.delegates or spiffe.matches(agent, parent.delegates)
+
+
+def unusable(grant: Grant) -> str | None:
+    """Say how far it holds that a grant is not to be used itself: binding | advisory; None where it may be used.
+
+    A holder can give what it holds to a child of its own making and use that. So it binds only where no child is
+    possible but such as somebody else attests.
+    """
+    if grant.exercise:
+        return None
+    return "advisory" if grant.unattested and grant.depth > 0 else "binding"
 
 
 def _uncovered(wanted: Wanted, parent: Grant) -> tuple[int, ...]:
@@ -168,10 +210,17 @@ def _delegates(parent: Grant | None, wanted: Wanted) -> tuple[str, ...]:
     """Return the workloads that may be children: those the parent may have, unless fewer are named."""
     if parent is None:
         return (spiffe.ANY,) if wanted.delegates is None else wanted.delegates
-    if wanted.unattested and not parent.unattested and wanted.depth:
-        raise AttenuationError("`unattested` must be false: the parent grant allows attested children alone")
     if wanted.delegates is None:
         return parent.delegates
-    if not spiffe.within(wanted.delegates, parent.delegates):
+    if wanted.approval is None and not spiffe.within(wanted.delegates, parent.delegates):
         raise AttenuationError("`delegates` is wider than that of the parent grant", help=f"it has {parent.delegates}")
     return wanted.delegates
+
+
+def _unattested(parent: Grant | None, wanted: Wanted) -> bool:
+    """Return whether a child may be one that nobody attested; where no child can be, as the parent has it."""
+    if parent is None or parent.unattested or wanted.approval is not None:
+        return wanted.unattested
+    if wanted.unattested and wanted.depth:
+        raise AttenuationError("`unattested` must be false: the parent grant allows attested children alone")
+    return False

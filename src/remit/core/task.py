@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from remit.core import scope as scopes
-from remit.core import spiffe
-from remit.core.grant import Grant, Posture, Subject, Wanted, make_grant
+from remit.core.grant import Grant, Posture, Subject, Wanted, beyond, check_end, make_grant, may_be_delegate
 from remit.core.lease import (
     Closure,
     Lease,
@@ -36,6 +35,7 @@ from remit.core.lease import (
 )
 from remit.core.scope import Detail
 from remit.errors import (
+    ASK,
     ConflictError,
     DelegateError,
     DepthError,
@@ -185,33 +185,39 @@ class Task:
         child = make_grant(child_id, parent, wanted, now)
         return self._change(grants=(child,))
 
+    def asking(self, parent_id: str, wanted: Wanted, now: datetime) -> tuple[str, ...]:
+        """Name the dimensions in which a child would exceed its parent, or raise what no human can approve."""
+        parent = self.live(parent_id, now)
+        check_end(parent, wanted, now)
+        make_grant("", parent, replace(wanted, approval=""), now)
+        found = beyond(parent, wanted)
+        return (*found, "fan_out") if self._full(parent, now) and "fan_out" not in found else found
+
     def _may_have_child(self, parent: Grant, wanted: Wanted, now: datetime) -> None:
         if parent.depth < 1:
-            raise DepthError("the grant may not be delegated further", help="open the task with a larger `depth`")
+            raise DepthError(
+                "the grant may not be delegated further", help=f"open the task with more `depth`, or {ASK}"
+            )
         if wanted.depth > parent.depth - 1:
-            raise DepthError(f"`depth` may be at most {parent.depth - 1} here")
+            raise DepthError(f"`depth` may be at most {parent.depth - 1} here", help=ASK)
         if wanted.fan_out > parent.fan_out:
-            raise DepthError(f"`fan_out` may be at most {parent.fan_out} here")
-        self._may_be_child(parent, wanted)
-        children = self.children.get(parent.id, ())
-        if len(children) < parent.fan_out:
-            return
-        siblings = (self.grants[child] for child in children)
-        if sum(not child.revoked and child.expires_at > now for child in siblings) >= parent.fan_out:
+            raise DepthError(f"`fan_out` may be at most {parent.fan_out} here", help=ASK)
+        if not wanted.attested and not parent.unattested:
+            raise DelegateError("the grant may be delegated to attested agents alone", help="give an `actor_token`")
+        if wanted.attested and not may_be_delegate(parent, wanted.agent):
+            raise DelegateError(help=f"it may be delegated to {', '.join(parent.delegates) or 'nobody attested'}")
+        if self._full(parent, now):
             raise FanOutError(
                 f"the grant has {parent.fan_out} live children, as many as it may have",
                 help="revoke one, or open the task with a larger `fan_out`",
             )
 
-    def _may_be_child(self, parent: Grant, wanted: Wanted) -> None:
-        if not wanted.attested and not parent.unattested:
-            raise DelegateError("the grant may be delegated to attested agents alone", help="give an `actor_token`")
-        if (
-            wanted.attested
-            and spiffe.ANY not in parent.delegates
-            and not spiffe.matches(wanted.agent, parent.delegates)
-        ):
-            raise DelegateError(help=f"it may be delegated to {', '.join(parent.delegates) or 'nobody attested'}")
+    def _full(self, parent: Grant, now: datetime) -> bool:
+        children = self.children.get(parent.id, ())
+        if len(children) < parent.fan_out:
+            return False
+        siblings = (self.grants[child] for child in children)
+        return sum(not child.revoked and child.expires_at > now for child in siblings) >= parent.fan_out
 
     def usable(self, grant_id: str, detail: Detail, now: datetime) -> Grant:
         """Return the live grant if it may be exercised for ``detail``, else say why not."""
