@@ -164,7 +164,7 @@ def test_a_wider_child_is_refused_with_what_is_too_wide(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"grant_type": "password"}, "invalid_request"),
+        ({"grant_type": "password"}, "unsupported_grant_type"),
         ({"subject_token_type": "urn:ietf:params:oauth:token-type:id_token"}, "invalid_request"),
         ({"subject_token_type": ACCESS_TOKEN}, "invalid_request"),
         ({"requested_token_type": "urn:ietf:params:oauth:token-type:jwt"}, "invalid_request"),

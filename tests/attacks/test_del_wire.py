@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from remit.api import Peer, build, serve
-from tests.api.plane import EXCHANGE, Agent, Plane, _unix, b64, jws, play
+from tests.api.plane import EXCHANGE, GRANT, Agent, Plane, _unix, b64, jws, play
 from tests.attacks import forge
-from tests.broker.world import STRANGER
+from tests.broker.world import SEARCH, STRANGER
 
 
 async def _bobs(plane: Plane) -> Agent:
@@ -33,8 +33,8 @@ def test_a_chain_is_never_spliced_from_two(tmp_path: Path) -> None:
             assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
         refused = [event for event in await plane.world.events() if event.decision == "deny"]
         assert [(event.grant, event.action, event.code) for event in refused] == [
-            (alices.grant, "prove", "proof"),
-            (bobs.grant, "prove", "proof"),
+            (alices.grant, "prove", "wrong-key"),
+            (bobs.grant, "prove", "wrong-key"),
         ]
 
     play(tmp_path, scene)
@@ -58,7 +58,10 @@ def test_the_tokens_of_one_human_open_nothing_of_another(tmp_path: Path) -> None
         alices, bobs = Agent(), await _bobs(plane)
         await plane.opened(alices)
         assert (await plane.call(alices, "GET", f"/v1/tasks/{bobs.task}")).status_code == 404
-        assert (await plane.control.get(f"/v1/tasks/{bobs.task}")).status_code == 404
+        assert (await plane.control.get(f"/v1/tasks/{bobs.task}")).status_code == 200
+        form = {"grant_type": EXCHANGE, "subject_token": bobs.grant, "subject_token_type": GRANT}
+        answer = await plane.control.post("/oauth/token", data={**form, "authorization_details": json.dumps([SEARCH])})
+        assert (answer.status_code, answer.json()["error"]) == (400, "access_denied")
 
     play(tmp_path, scene)
 

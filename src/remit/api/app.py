@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,7 +14,11 @@ from starlette.routing import Route
 
 from remit.api import audit, login, problems, wire
 from remit.api.audit import Audit
-from remit.api.oauth import OAuth
+from remit.api.clients import Clients
+from remit.api.exchange import Exchange
+from remit.api.federation import Federation
+from remit.api.minting import Minter
+from remit.api.oauth import Endpoint, GrantType, OAuth
 from remit.api.proven import Verifier
 from remit.api.routes import Open, Row, Surface, Who
 from remit.api.v1 import V1
@@ -27,14 +31,11 @@ _LOG = logging.getLogger("remit.api")
 
 def rows(surface: Surface) -> tuple[Row, ...]:
     """Return the route table."""
-    v1, log, known = (
-        V1(surface.broker, surface.verifier.clock),
-        Audit(surface.broker, surface.checkpoint),
-        WellKnown(surface.verifier),
-    )
-    oauth = OAuth(surface.broker, surface.verifier, surface.new_id)
+    v1, log = V1(surface.broker, surface.verifier.clock), Audit(surface.broker, surface.checkpoint)
+    ways = grant_types(surface)
+    known, oauth = WellKnown(surface, ways), OAuth(surface.broker, surface.verifier)
     return (
-        Row("POST", "/oauth/token", Who.PROVING, oauth.token),
+        Row("POST", "/oauth/token", Who.PROVING, Endpoint(Clients(surface.identity.workloads), ways).token),
         Row("POST", "/oauth/revoke", Who.AGENT, oauth.revoke),
         Row("POST", "/oauth/introspect", Who.AGENT, oauth.introspect),
         Row("GET", "/oauth/jwks", Who.PUBLIC, known.jwks),
@@ -61,6 +62,12 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         Row("GET", "/v1/audit/proof/inclusion", Who.OPERATOR, log.inclusion, audit.INCLUSION),
         Row("GET", "/v1/audit/proof/consistency", Who.OPERATOR, log.consistency, audit.CONSISTENCY),
     )
+
+
+def grant_types(surface: Surface) -> Mapping[str, GrantType]:
+    """Return every way to a token that can succeed here, by its ``grant_type``."""
+    minter = Minter(surface.broker, surface.verifier, surface.new_id)
+    return {**Exchange(surface, minter).ways(), **Federation(surface, minter).ways()}
 
 
 def build(surface: Surface) -> Starlette:

@@ -17,7 +17,18 @@ from remit.core.jose import PublicKey, public_key
 from remit.core.proof import Expected, Nonces, Proof
 from remit.core.scope import Access
 from remit.core.token import Claims
-from remit.errors import LimitError, NonceRequiredError, NotFoundError, ProofError, TokenError
+from remit.errors import (
+    ExpiredError,
+    GrantEndedError,
+    LimitError,
+    NonceRequiredError,
+    NotFoundError,
+    RemitError,
+    ReplayError,
+    TokenError,
+    UnauthenticatedError,
+    WrongKeyError,
+)
 from remit.ports import Clock, Signer
 
 MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
@@ -70,7 +81,7 @@ class Replays:
         seen = self._seen.setdefault(proof.iat, set())
         key = (proof.jkt, proof.jti)
         if key in seen:
-            raise ProofError("it was used before", help="make a new proof for every request")
+            raise ReplayError(help="make a new proof for every request")
         if self._count >= self._most:
             raise LimitError("too many requests with proofs", retry_after=proofs.MAX_AGE)
         seen.add(key)
@@ -84,9 +95,12 @@ class Replays:
 class Verifier:
     """From the headers of a request to the holder behind it: API and gateway share one, and its memory."""
 
-    def __init__(self, broker: Broker, keys: Keys, issuer: str, clock: Clock, nonces: Nonces) -> None:
-        """Verify tokens that ``keys`` signed for ``issuer``."""
+    def __init__(
+        self, broker: Broker, keys: Keys, issuer: str, clock: Clock, nonces: Nonces, gateway: str | None = None
+    ) -> None:
+        """Verify tokens that ``keys`` signed as ``issuer``, for it or for the ``gateway`` (its URL) alone."""
         self._broker, self.keys, self.issuer, self.clock, self.nonces = broker, keys, issuer, clock, nonces
+        self.gateway = gateway
         self._replays = Replays()
 
     def nonce(self) -> str:
@@ -100,7 +114,7 @@ class Verifier:
     async def proven(self, headers: Mapping[str, str], method: str, url: str) -> str:
         """Return the id of the grant that a request to the gateway proves, or raise."""
         values = {name.lower(): [value] for name, value in headers.items()}
-        return (await self.holder(method, url, values)).grant
+        return (await self._held(method, url, values, (), frozenset({self.issuer, self.gateway or self.issuer}))).grant
 
     async def holder(self, method: str, url: str, headers: Headers, certificates: Sequence[bytes] = ()) -> Holder:
         """Return the holder of the token in ``Authorization``: proven by ``DPoP``, or by a TLS client's certificate.
@@ -108,11 +122,17 @@ class Verifier:
         ``Bearer`` is for a token that is bound to a certificate alone (RFC 8705 §3), and never a fallback for a token
         that is bound to a key (RFC 9449 §7.1).
         """
+        return await self._held(method, url, headers, certificates, frozenset({self.issuer}))
+
+    async def _held(
+        self, method: str, url: str, headers: Headers, certificates: Sequence[bytes], audiences: frozenset[str]
+    ) -> Holder:
         scheme, token = _presented(headers.get("authorization", ()))
         texts = headers.get("dpop", ())
-        if (scheme == "bearer") != (self.claims(token).x5t is not None) or (scheme == "bearer" and texts):
+        certified = self._signed(token).x5t is not None
+        if (scheme == "bearer") != certified or (certified and texts):
             raise TokenError("a token that is bound to a key has the scheme DPoP, and one to a certificate Bearer")
-        return await self.bearer(token, texts, method, url, certificates=certificates)
+        return await self.bearer(token, texts, method, url, certificates=certificates, audiences=audiences)
 
     async def bearer(
         self,
@@ -123,35 +143,38 @@ class Verifier:
         *,
         hashed: bool = True,
         certificates: Sequence[bytes] = (),
+        audiences: frozenset[str] = frozenset(),
     ) -> Holder:
         """Return the holder of a live token if what it is bound to is proven: its key, or its certificate.
 
         A proof is for this request, and new; ``hashed`` asks for ``ath``, which a token request has not (RFC 9449 §5).
         Only a proof that belongs to a live token is remembered: strangers cannot fill the memory. ``certificates`` are
-        the TLS client's: the handshake has shown that it has the leaf's key (RFC 8705 §3.1). A token without its key
-        was taken from its holder, or is spliced into a chain it does not belong to: the audit shows it.
+        the TLS client's: the handshake has shown that it has the leaf's key (RFC 8705 §3.1). ``audiences`` are those
+        that the token may be for; empty is the broker alone. A token without its key was taken from its holder, or is
+        spliced into a chain it does not belong to: the audit shows it, and every other refusal of a signed token.
         """
-        claims = self.claims(token)
-        if claims.x5t is not None:
-            return await self._certified(claims, claims.x5t, certificates)
+        claims = self._signed(token)
         try:
+            tokens.check_time(claims, self.now())
+            tokens.check_audience(claims, audiences or {self.issuer})
+            if claims.x5t is not None:
+                _check_certificate(claims.x5t, certificates, self.clock())
+                return self.living(claims)
             proof = self.read(texts, method, url, token if hashed else None)
             _check_key(claims, proof)
             holder = self.living(claims)
             self.once(proof)
-        except ProofError as error:
-            if not isinstance(error, NonceRequiredError):
-                await self._broker.deny(claims.grant, PROVE, error, claims.jti)
+        except NonceRequiredError:
+            raise
+        except (UnauthenticatedError, GrantEndedError) as error:
+            await self.refused(claims, error)
             raise
         return holder
 
-    async def _certified(self, claims: Claims, x5t: str, certificates: Sequence[bytes]) -> Holder:
-        try:
-            _check_certificate(x5t, certificates, self.clock())
-        except TokenError as error:
-            await self._broker.deny(claims.grant, PROVE, error, claims.jti)
-            raise
-        return self.living(claims)
+    async def refused(self, claims: Claims, error: RemitError) -> None:
+        """Record that a token which this broker signed was refused. What is over says so, whatever else is wrong."""
+        over = type(error) is TokenError and self.now() >= claims.expires_at
+        await self._broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
 
     def living(self, claims: Claims) -> Holder:
         """Return the holder of verified claims if the broker's own state agrees with them."""
@@ -169,6 +192,9 @@ class Verifier:
         tokens.check_audience(found, {self.issuer})
         return found
 
+    def _signed(self, token: str) -> Claims:
+        return self.keys.claims(token, self.issuer, self.clock(), expired=True)
+
     def read(self, texts: Sequence[str], method: str, url: str, token: str | None) -> Proof:
         """Return what a proof proves; whether it is new, ``once`` tells."""
         return proofs.read(texts, Expected(method, url, self.now(), self.nonces, token))
@@ -180,14 +206,14 @@ class Verifier:
 
 def _check_key(claims: Claims, proof: Proof) -> None:
     if claims.jkt != proof.jkt:
-        raise ProofError("it is by another key than the token's")
+        raise WrongKeyError
 
 
 def _check_certificate(x5t: str, certificates: Sequence[bytes], now: datetime) -> None:
     if not certificates:
         raise TokenError("it is bound to a certificate: use the TLS listener, with that certificate")
     if thumbprint(certificates[0]) != x5t:
-        raise TokenError("it is bound to another certificate")
+        raise WrongKeyError("it is bound to another certificate")
     if ends(certificates[0]) <= now:
         raise TokenError("the certificate it is bound to has expired")
 

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from remit.core.strict import read_json
-from remit.errors import InvalidRequestError, TooLargeError
+from remit.errors import InvalidRequestError, TargetError, TooLargeError
 
 MAX_BODY = 65_536  # bytes
 MAX_FIELDS = 32  # of a form or a query
@@ -60,13 +60,16 @@ def _typed(request: Request, wanted: str) -> None:
         raise InvalidRequestError(f"the content type must be `{wanted}`")
 
 
-async def form(request: Request, known: frozenset[str]) -> dict[str, str]:
-    """Return the fields of a form. A field without a value counts as absent (RFC 6749 §3.2)."""
+async def form(request: Request, known: frozenset[str], targets: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Return the fields of a form. A field without a value counts as absent (RFC 6749 §3.2).
+
+    ``targets`` are those that name whom a token is for: TargetError when one is empty or given twice (RFC 8707 §2).
+    """
     _typed(request, _FORM)
-    return pairs(await body(request), known)
+    return pairs(await body(request), known, targets)
 
 
-def pairs(raw: bytes, known: frozenset[str]) -> dict[str, str]:
+def pairs(raw: bytes, known: frozenset[str], targets: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return the fields of a form body or a query: each known, each at most once."""
     if not raw:
         return {}
@@ -77,6 +80,9 @@ def pairs(raw: bytes, known: frozenset[str]) -> dict[str, str]:
     except ValueError as error:
         raise InvalidRequestError("the parameters are not well formed") from error
     fields = dict(read)
+    asked = [name for name, _ in read if name in targets]
+    if len(set(asked)) != len(asked) or not all(fields[name] for name in asked):
+        raise TargetError("a token is for one audience; name one, or none")
     if len(fields) != len(read):
         raise InvalidRequestError("a parameter is given more than once")
     only(fields, known)
