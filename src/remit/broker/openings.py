@@ -16,7 +16,7 @@ from remit.core.grant import Posture, Subject
 from remit.core.identity import Human, Workload
 from remit.core.policy import Decision
 from remit.core.task import Grant, Task, Wanted, open_task
-from remit.errors import ConflictError, InvalidRequestError, NotFoundError, PolicyError, RemitError, UsedError
+from remit.errors import ConflictError, InvalidRequestError, NotFoundError, RemitError, UsedError
 from remit.ports import Burn, NewId, Write
 
 OPEN = "task.open"
@@ -96,12 +96,14 @@ class Openings:
                 return self._asked.consumed(opener, approvals.request_of(seen, purpose=purpose), result)
         return ()
 
-    async def ask_to_open(self, client: str, purpose: str, wanted: Wanted, secret: str | None = None) -> Approval:
-        """Ask whoever logs in to open a task for a client: what device and authorization codes stand for."""
+    async def ask_to_open(
+        self, client: str, purpose: str, wanted: Wanted, secret: str | None = None, approver: str | None = None
+    ) -> Approval:
+        """Ask whoever logs in, or ``approver`` alone, to open a task for a client: what codes stand for."""
         try:
             open_task("", "", Subject("", ""), purpose, wanted, self._heads.serving())  # what nobody could approve
             request = approvals.request_of(wanted, purpose=purpose)
-            return await self._asked.ask(OPEN, request, client, secret=secret)
+            return await self._asked.ask(OPEN, request, client, secret=secret, approver=approver)
         except RemitError as error:
             await self._denied("approval.ask", None, error, wanted, cause=client)
             raise
@@ -187,8 +189,6 @@ class Openings:
         )
 
     async def _denied(self, name: str, parent: str | None, error: RemitError, made: Wanted, **more: str) -> None:
-        if isinstance(error, PolicyError):
-            more["cause"] = error.detail
         if parent is None:
             more["agent"] = made.agent
         await self._heads.denied(

@@ -178,20 +178,9 @@ def deny(approval: Approval, digest: str, by: Subject, now: datetime) -> Approva
 def consume(approval: Approval, request: str, result: str, now: datetime) -> Approval:
     """Return the approval as used up for exactly the request that was approved, or say why it cannot be."""
     ready(approval, now)
-    if approval.request not in {request, _unbound(approval, request)}:
+    if request != approval.request:
         raise ApprovalError("something else was approved", help="ask for exactly what the human saw, or ask anew")
     return replace(approval, verdict=Verdict.CONSUMED, result=result, rev=approval.rev + 1)
-
-
-def _unbound(approval: Approval, request: str) -> str | None:
-    """Return a request without its key, where a key need not have been approved.
-
-    Whoever redeems a code for a new task is the client that the human saw, and brings its key only then (RFC 9449 §5).
-    A key that was named when the human was asked stays part of what they approved.
-    """
-    if approval.verb != "task.open":
-        return None
-    return json_text({**json.loads(request), "jkt": None, "x5t": None})
 
 
 def ready(approval: Approval, now: datetime) -> Subject:
