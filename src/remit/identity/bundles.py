@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from cryptography import x509
 
+from remit.core import foreign
+from remit.core.foreign import Keys
 from remit.core.strict import read_json
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
 from remit.ports import Clock
@@ -24,6 +26,7 @@ LIFE = timedelta(hours=1)  # of a bundle whose source is out
 RETRY = timedelta(seconds=10)  # after a look that failed, and between two looks for a key that is not there
 MAX_BUNDLE = 1_048_576  # bytes
 MAX_KEYS = 256
+NO_KEYS = Keys(())
 SHORTEST, LONGEST = timedelta(seconds=5), timedelta(hours=1)  # between two looks, whatever a bundle hints
 
 _LOG = logging.getLogger("remit.identity")
@@ -37,8 +40,8 @@ class Bundle:
 
     domain: str
     authorities: tuple[bytes, ...] = ()  # x509-svid: certificates in DER
-    jwt: tuple[Jwk, ...] = ()  # jwt-svid: public JWKs without `use`
-    wit: tuple[Jwk, ...] = ()  # wit-svid: as above
+    jwt: Keys = NO_KEYS  # jwt-svid
+    wit: Keys = NO_KEYS  # wit-svid
     hint: timedelta | None = None
 
 
@@ -62,12 +65,13 @@ def parse(domain: str, raw: bytes) -> Bundle:
     if not isinstance(document, Mapping) or not isinstance(keys, list) or len(keys) > MAX_KEYS:
         raise UnavailableError(f"the bundle of `{domain}` is not a JWK Set of at most {MAX_KEYS} keys")
     known = [jwk for jwk in keys if isinstance(jwk, Mapping)]
+    named = [jwk for jwk in known if isinstance(jwk.get("kid"), str)]  # JWT-SVID §6.2
     certificates = (_certificate(jwk) for jwk in known if jwk.get("use") == "x509-svid")
     return Bundle(
         domain,
         tuple(dict.fromkeys(der for der in certificates if der is not None)),
-        _signing(known, "jwt-svid"),
-        _signing(known, "wit-svid"),
+        foreign.keys_of(named, "jwt-svid"),
+        foreign.keys_of(named, "wit-svid"),
         _hint(document.get("spiffe_refresh_hint")),
     )
 
@@ -83,12 +87,6 @@ def _certificate(jwk: Jwk) -> bytes | None:
     except ValueError:
         return None
     return der
-
-
-def _signing(keys: Sequence[Jwk], use: str) -> tuple[Jwk, ...]:
-    """Return the keys of one use; ``kid`` must be set (JWT-SVID §6.2)."""
-    found = [jwk for jwk in keys if jwk.get("use") == use and isinstance(jwk.get("kid"), str)]
-    return tuple({name: value for name, value in jwk.items() if name != "use"} for jwk in found)
 
 
 def _hint(value: object) -> timedelta | None:

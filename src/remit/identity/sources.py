@@ -14,6 +14,7 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey, RSAKey
 
+from remit.core import foreign
 from remit.errors import UnavailableError
 from remit.identity.bundles import MAX_BUNDLE, Bundle, Jwk, parse
 
@@ -109,7 +110,7 @@ class ApiSource:
         return Bundle(
             domain,
             tuple(sorted(found.public_bytes(Encoding.DER) for found in x509.x509_authorities)) if x509 else (),
-            tuple(_jwk(kid, key) for kid, key in jwt.jwt_authorities.items()) if jwt else (),
+            foreign.keys_of([_jwk(kid, key) for kid, key in jwt.jwt_authorities.items()] if jwt else []),
         )
 
 

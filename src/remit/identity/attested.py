@@ -1,0 +1,41 @@
+"""Every way in which a workload shows who it is, behind one port."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from remit.core.identity import Workload
+from remit.errors import UnauthenticatedError
+from remit.identity.certificates import Certificates
+from remit.identity.wit import Wits
+
+Assertion = Callable[[str], Awaitable[Workload]]
+
+
+class Attested:
+    """Verifies workloads by what is configured; what is not configured is not believed."""
+
+    def __init__(
+        self, assertions: Mapping[str, Assertion], certificates: Certificates | None = None, wits: Wits | None = None
+    ) -> None:
+        """Verify client assertions by their ``client_assertion_type``, certificates and WITs."""
+        self._assertions, self._certificates, self._wits = dict(assertions), certificates, wits
+
+    async def assertion(self, token: str, kind: str) -> Workload:
+        """Return the workload of a client assertion."""
+        verify = self._assertions.get(kind)
+        if verify is None:
+            raise UnauthenticatedError("this kind of client assertion is not configured here")
+        return await verify(token)
+
+    async def certified(self, chain: Sequence[bytes]) -> Workload:
+        """Return the workload of a TLS client's X.509-SVID."""
+        if self._certificates is None:
+            raise UnauthenticatedError("client certificates are not believed here: no trust domain is configured")
+        return await self._certificates.certified(chain)
+
+    async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
+        """Return the workload of a WIT with a WPT."""
+        if self._wits is None:
+            raise UnauthenticatedError("workload identity tokens are not believed here: no trust domain is configured")
+        return await self._wits.proven(wit, wpt, target, token)

@@ -1,0 +1,87 @@
+"""JWT-SVIDs as client assertions (draft-ietf-oauth-spiffe-client-auth): whose they are, by their own bundle's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+from remit.core import foreign, spiffe
+from remit.core.foreign import Foreign, Keys, Rules
+from remit.core.identity import Workload
+from remit.core.spiffe import SpiffeId
+from remit.errors import AudienceError, InvalidRequestError, UnauthenticatedError
+from remit.identity.bundles import Bundle, Bundles
+from remit.ports import Clock
+
+JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+MAX_LIFE = timedelta(hours=1)  # that the end of a bearer credential may be away
+SKEW = timedelta(seconds=5)
+
+_RULES = Rules(
+    types=frozenset({"jwt", "jose", ""}),
+    algorithms=foreign.RSA | {"ES256", "ES384", "ES512"},  # JWT-SVID §2.1; no EdDSA
+    members=frozenset({"alg", "kid", "typ"}),
+    error=UnauthenticatedError,
+)
+_TYPES = frozenset({None, "JWT", "JOSE"})  # §2.3, case and all
+
+
+class JwtSvids:
+    """Verifies JWT-SVIDs."""
+
+    def __init__(self, bundles: Bundles, allow: Iterable[str], issuer: str, clock: Clock) -> None:
+        """Take what is made for ``issuer`` alone, in names that match a pattern of ``allow``."""
+        self._bundles, self._allow, self._issuer, self._clock = bundles, tuple(allow), issuer, clock
+
+    async def verified(self, text: str) -> Workload:
+        """Return the workload of a JWT-SVID, or raise UnauthenticatedError, AudienceError or UnavailableError.
+
+        One with a ``jti`` says of itself that it is unique, so it counts once (``digest``). One without may be sent
+        again while it lives: agents of SPIRE keep them and hand the same out for minutes (JWT-SVID §7.1).
+        """
+        token = foreign.read(text, _RULES)
+        if token.compact.header.get("typ") not in _TYPES:
+            raise UnauthenticatedError("its type is not one of a JWT-SVID")
+        identity = subject(token)
+        await by_bundle(self._bundles, identity.domain, token, lambda bundle: bundle.jwt)
+        expires = ends(token, self._clock(), MAX_LIFE)
+        audience = token.claims.get("aud")
+        if audience not in (self._issuer, [self._issuer]):
+            raise AudienceError("the JWT-SVID must be for this server alone", help=f"its `aud` must be {self._issuer}")
+        if not spiffe.matches(str(identity), self._allow):
+            raise UnauthenticatedError("the SPIFFE ID matches no pattern that is allowed here")
+        return Workload(str(identity), "jwt-svid", expires, digest=token.digest if "jti" in token.claims else None)
+
+
+def subject(token: Foreign) -> SpiffeId:
+    """Return the SPIFFE ID of a token that is not verified yet: it says which keys may verify it."""
+    try:
+        found = spiffe.parse(foreign.text(token.claims, "sub", UnauthenticatedError))
+    except InvalidRequestError as error:
+        raise UnauthenticatedError("its `sub` is not a SPIFFE ID") from error
+    if not found.path:
+        raise UnauthenticatedError("its `sub` names a trust domain, not a workload")
+    return found
+
+
+async def by_bundle(bundles: Bundles, domain: str, token: Foreign, keys: Callable[[Bundle], Keys]) -> None:
+    """Check a signature by the keys of one trust domain; a key that is new there is looked for once more."""
+    found = keys(await bundles.of(domain))
+    if found.find(token, UnauthenticatedError) is None:
+        found = keys(await bundles.again(domain))
+    found.verify(token, UnauthenticatedError)
+
+
+def ends(token: Foreign, now: datetime, longest: timedelta) -> datetime:
+    """Return the end of a token that counts now, and not for much longer."""
+    expires = foreign.moment(token.claims, "exp", UnauthenticatedError)
+    if now >= expires:
+        raise UnauthenticatedError("it has expired")
+    if expires > now + longest + SKEW:
+        raise UnauthenticatedError("it lives too long to be believed")
+    for name in ("nbf", "iat"):
+        if name in token.claims and foreign.moment(token.claims, name, UnauthenticatedError) > now + SKEW:
+            raise UnauthenticatedError(
+                "it does not count yet", help="compare the clocks of the issuer and of this host"
+            )
+    return expires
