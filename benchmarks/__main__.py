@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from benchmarks import control, credentials, gateway, nginx
+from benchmarks import control, credentials, gateway, identity, nginx
 from benchmarks.figure import Figure, record
 
 FIGURES: dict[str, Callable[[], Figure]] = {
@@ -17,6 +17,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "gateway_added_1": gateway.gateway_added_1,
     "grant_check_depth": control.grant_check_depth,
     "delegate_16": control.delegate_16,
+    "exchange_16": identity.exchange_16,
+    "introspect_16": identity.introspect_16,
     "idle_memory": control.idle_memory,
 }
 NEEDS_DEBIAN = {"gateway_cpu_32", "gateway_added_1"}

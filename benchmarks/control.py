@@ -65,18 +65,18 @@ async def _delegated(house: House, port: int) -> Load:
         status, _ = await client.request("POST", "/oauth/token", body, {**host, "DPoP": proof})
         return status == 200
 
-    return await _all(port, step)
+    return await spent(port, step, PROOFS)
 
 
-async def _all(port: int, step: Step) -> Load:
-    """Let each client spend its proofs."""
+async def spent(port: int, step: Step, each: int) -> Load:
+    """Let each client do what it has prepared, ``each`` times."""
     clients = [await Client.connect(port) for _ in range(CLIENTS)]
     times: list[float] = []
     started = time.perf_counter()
 
     async def spend(client: Client, number: int) -> int:
         errors = 0
-        for _ in range(PROOFS):
+        for _ in range(each):
             begun = time.perf_counter()
             errors += not await step(client, number)
             times.append(time.perf_counter() - begun)
@@ -96,7 +96,7 @@ def _prepared(house: House, port: int) -> list[tuple[bytes, str]]:
     detail = [dict(ours.HTTP)]
     with house.client() as client:
         task = client.run(verbs.open_task("measure", detail, Bounds("2h", depth=1, fan_out=1_000), key))
-    nonce = _nonce(port)
+    fresh = nonce(port)
     child = Key()
     fields = {
         "grant_type": verbs.EXCHANGE,
@@ -107,13 +107,14 @@ def _prepared(house: House, port: int) -> list[tuple[bytes, str]]:
     }
     made = []
     for _ in range(PROOFS):
-        proof = child.proof("POST", endpoint, token=task.token, nonce=nonce)
+        proof = child.proof("POST", endpoint, token=task.token, nonce=fresh)
         body = urlencode({**fields, "req_cnf_proof": proof}).encode()
-        made.append((body, key.proof("POST", endpoint, nonce=nonce)))
+        made.append((body, key.proof("POST", endpoint, nonce=fresh)))
     return made
 
 
-def _nonce(port: int) -> str:
+def nonce(port: int) -> str:
+    """Return the nonce for the next proofs."""
     import httpx
 
     answer = httpx.post(f"http://127.0.0.1:{port}/oauth/token", data={"grant_type": verbs.EXCHANGE}, trust_env=False)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,15 @@ HTTP: Mapping[str, Any] = {"type": "http", "resource": "web", "actions": ["GET"]
 
 
 @contextmanager
-def running(api: str = "off") -> Iterator[House]:
-    """Run a broker with state in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="remit-bench-") as folder, houses.broker(Path(folder), api=api) as house:
-        yield house
+def running(api: str = "off", more: str = "", before: Callable[[Path], None] = lambda _: None) -> Iterator[House]:
+    """Run a broker with state in a folder of its own.
+
+    ``more`` is configuration, in which {folder} is that folder; ``before`` puts there what it names.
+    """
+    with tempfile.TemporaryDirectory(prefix="remit-bench-") as folder:
+        before(Path(folder))
+        with houses.broker(Path(folder), api=api, more=more.replace("{folder}", folder)) as house:
+            yield house
 
 
 async def with_database(house: House, server: PostgresServer, database: str) -> None:

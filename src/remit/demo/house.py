@@ -67,13 +67,13 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def broker(folder: Path, api: str = "off", gateway: str = "off") -> Iterator[House]:
-    """Run a broker under ``folder`` until the block ends."""
+def broker(folder: Path, api: str = "off", gateway: str = "off", more: str = "") -> Iterator[House]:
+    """Run a broker under ``folder`` until the block ends; ``more`` is further configuration (TOML)."""
     env = environment(folder)
     config = Path(env["XDG_CONFIG_HOME"], "remit", "config.toml")
     for made in (config.parent, Path(env["HOME"]), Path(env["TMPDIR"]), folder / "witness"):
         made.mkdir(parents=True, mode=0o700)
-    config.write_text(CONFIG.format(api=api, gateway=gateway, witness=folder / "witness"))
+    config.write_text(CONFIG.format(api=api, gateway=gateway, witness=folder / "witness") + more)
     with (folder / "broker.log").open("wb") as log:
         process = subprocess.Popen([program(), "up"], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     house = House(folder, env, process)

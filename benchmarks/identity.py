@@ -1,0 +1,217 @@
+"""Humans and tokens: exchange of an ID token, and introspection, each beside what OpenBao has for it."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+from benchmarks import openbao, ours
+from benchmarks.client import Client, Load, Step, closed_loop
+from benchmarks.control import CLIENTS, FORM, ROUNDS, SECONDS, nonce, spent
+from benchmarks.figure import Figure, figure
+from benchmarks.openbao import OpenBao
+from remit.demo.house import House
+from remit.sdk import Bounds, verbs
+from remit.sdk.dpop import Key
+from remit.testing.postgres_server import free_port
+
+TOKENS = 250  # exchanges that each client has ID tokens and proofs for in one round
+ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the name of a type
+POLICY = '@id("bench")\npermit (principal, action, resource);\n'
+CONFIG = """
+[[humans]]
+issuer = "{issuer}"
+client_id = "remit"
+
+[policy]
+directory = "{{folder}}/policy"
+"""
+
+
+# -- an issuer ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def issuer(key: RSAKey) -> Iterator[str]:
+    """Serve discovery and keys of an issuer, and nothing else; yield its URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    documents: dict[str, Any] = {
+        "/.well-known/openid-configuration": {
+            "issuer": url,
+            "jwks_uri": f"{url}/jwks",
+            "authorization_endpoint": f"{url}/auth",
+            "token_endpoint": f"{url}/token",
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        },
+        "/jwks": {"keys": [{**key.as_dict(private=False), "use": "sig", "alg": "RS256", "kid": "bench"}]},
+    }
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = documents.get(self.path)
+            body = json.dumps(found).encode()
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield url
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _id_token(key: RSAKey, url: str, audience: str) -> str:
+    now = int(time.time())
+    claims = {"iss": url, "aud": audience, "sub": "bench", "iat": now, "exp": now + 3_600, "jti": secrets.token_hex(16)}
+    return jwt.encode({"alg": "RS256", "kid": "bench"}, claims, key)
+
+
+# -- exchange -------------------------------------------------------------------------------------------------------
+
+
+def exchange_16() -> Figure:
+    """Tasks opened a second by exchanging an ID token (RS256), each with a proof, sixteen clients."""
+    key = RSAKey.generate_key(2048, private=True)
+    mine, theirs, count = [], [], 0
+    port = free_port()
+    with issuer(key) as url, _with_policy(port, url) as house, openbao.process() as (peer_port, pid):
+        ours.with_upstream(house, 9, "unused")
+        bao = asyncio.run(openbao.unsealed(peer_port, pid))
+        asyncio.run(_jwt_login(bao, key, url))
+        for _ in range(ROUNDS):
+            load = asyncio.run(_exchanged(port, key, url))
+            if load.errors:
+                raise RuntimeError(f"{load.errors} exchanges failed")
+            peer = asyncio.run(closed_loop(bao.port, CLIENTS, SECONDS, _login(_id_token(key, url, "remit"))))
+            print(f"  p50 {load.p50:.1f} ms, {load.rate:.0f}/s; peer {peer.rate:.0f}/s", file=sys.stderr)
+            mine.append(load.rate)
+            theirs.append(peer.rate)
+            count += load.n
+    return figure("exchange_16", "exchanges/s", mine, "OpenBao 2.7 jwt login on raft with file audit", theirs, count)
+
+
+@contextmanager
+def _with_policy(port: int, url: str) -> Iterator[House]:
+    with ours.running(api=f"127.0.0.1:{port}", more=CONFIG.format(issuer=url), before=_policy) as house:
+        yield house
+
+
+def _policy(folder: Path) -> None:
+    directory = folder / "policy"
+    directory.mkdir(mode=0o700)
+    (directory / "bench.cedar").write_text(POLICY, "utf-8")
+
+
+async def _exchanged(port: int, key: RSAKey, url: str) -> Load:
+    """Prepare tokens and proofs, then send them: what is measured is the broker, not this client's signatures."""
+    supply = [iter(_prepared(port, key, url)) for _ in range(CLIENTS)]
+    host = {"Host": f"127.0.0.1:{port}", **FORM}
+
+    async def step(client: Client, number: int) -> bool:
+        body, proof = next(supply[number])
+        status, _ = await client.request("POST", "/oauth/token", body, {**host, "DPoP": proof})
+        return status == 200
+
+    return await spent(port, step, TOKENS)
+
+
+def _prepared(port: int, key: RSAKey, url: str) -> list[tuple[bytes, str]]:
+    endpoint, holder, fresh = f"http://127.0.0.1:{port}/oauth/token", Key(), nonce(port)
+    fields = {
+        "grant_type": verbs.EXCHANGE,
+        "subject_token_type": ID_TOKEN,
+        "authorization_details": json.dumps([dict(ours.HTTP)]),
+        "purpose": "measure",
+        "ttl": "600",
+    }
+    made = []
+    for _ in range(TOKENS):
+        body = urlencode({**fields, "subject_token": _id_token(key, url, "remit")}).encode()
+        made.append((body, holder.proof("POST", endpoint, nonce=fresh)))
+    return made
+
+
+async def _jwt_login(bao: OpenBao, key: RSAKey, url: str) -> None:
+    await bao.call("POST", "/v1/sys/auth/jwt", {"type": "jwt"})
+    pem = key.as_pem(private=False).decode()
+    await bao.call("POST", "/v1/auth/jwt/config", {"jwt_validation_pubkeys": [pem], "bound_issuer": url})
+    role = {"role_type": "jwt", "bound_audiences": ["remit"], "user_claim": "sub", "token_policies": ["default"]}
+    await bao.call("POST", "/v1/auth/jwt/role/bench", {**role, "token_ttl": "10m"})
+
+
+def _login(token: str) -> Step:
+    body = json.dumps({"jwt": token, "role": "bench"}).encode()
+
+    async def step(client: Client, _number: int) -> bool:
+        status, _ = await client.request("POST", "/v1/auth/jwt/login", body, {"Content-Type": "application/json"})
+        return status == 200
+
+    return step
+
+
+# -- introspection --------------------------------------------------------------------------------------------------
+
+
+def introspect_16() -> Figure:
+    """Introspections a second on the control socket, of the token of a grant, sixteen clients."""
+    mine, theirs, count = [], [], 0
+    port = free_port()
+    with ours.running(api=f"127.0.0.1:{port}") as house, openbao.process() as (peer_port, pid):
+        ours.with_upstream(house, 9, "unused")
+        bao = asyncio.run(openbao.unsealed(peer_port, pid))
+        with house.client() as client:
+            task = client.run(verbs.open_task("measure", [dict(ours.HTTP)], Bounds("2h"), Key()))
+        made = asyncio.run(bao.call("POST", "/v1/auth/token/create", {"policies": ["default"], "ttl": "1h"}))
+        auth: Mapping[str, Any] = made["auth"]  # type: ignore[assignment]
+        for _ in range(ROUNDS):
+            load = asyncio.run(closed_loop(house.control, CLIENTS, SECONDS, _introspection(task.token or "")))
+            peer = asyncio.run(closed_loop(bao.port, CLIENTS, SECONDS, _lookup(bao, str(auth["client_token"]))))
+            if load.errors:
+                raise RuntimeError(f"{load.errors} introspections failed")
+            print(f"  p50 {load.p50:.1f} ms, {load.rate:.0f}/s; peer {peer.rate:.0f}/s", file=sys.stderr)
+            mine.append(load.rate)
+            theirs.append(peer.rate)
+            count += load.n
+    return figure("introspect_16", "introspections/s", mine, "OpenBao 2.7 token lookup on raft", theirs, count)
+
+
+def _introspection(token: str) -> Step:
+    body = urlencode({"token": token}).encode()
+    return _answering("/oauth/introspect", body, FORM, lambda answer: answer["active"] is True)
+
+
+def _lookup(bao: OpenBao, token: str) -> Step:
+    body = json.dumps({"token": token}).encode()
+    return _answering("/v1/auth/token/lookup", body, bao.headers, lambda answer: bool(answer["data"]))
+
+
+def _answering(path: str, body: bytes, headers: Mapping[str, str], good: Callable[[Any], bool]) -> Step:
+    async def step(client: Client, _number: int) -> bool:
+        status, answer = await client.request("POST", path, body, headers)
+        return status == 200 and good(json.loads(answer))
+
+    return step
