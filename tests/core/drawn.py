@@ -180,12 +180,13 @@ def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "mcp"
             raw |= {"actions": ["tools/call"], "tools": {t: draw(arguments(keys)) for t in draw(_some(TOOLS))}}
         case "spiffe":
             raw |= {"actions": draw(_some(("x509", "jwt"))), "ttl": draw(st.integers(1, 20))}
-            if draw(st.booleans()):
-                raw["audiences"] = draw(_some(AUDIENCES))
-    for limit in ("ttl",) if kind in {"postgres", "spiffe"} else ("ttl", "uses"):
-        if draw(st.booleans()):
-            raw[limit] = draw(st.integers(1, 20))
-    return raw
+            raw |= draw(st.sampled_from([{}, {"audiences": draw(_some(AUDIENCES))}]))
+    return raw | draw(_limits(("ttl",) if kind in {"postgres", "spiffe"} else ("ttl", "uses")))
+
+
+@st.composite
+def _limits(draw: st.DrawFn, names: tuple[str, ...]) -> Raw:
+    return {name: draw(st.integers(1, 20)) for name in names if draw(st.booleans())}
 
 
 @st.composite
@@ -219,10 +220,8 @@ def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
     more = {"http": "PUT", "postgres": "delete", "mcp": "tools/list", "spiffe": "x509"}[raw["type"]]
     if more not in raw["actions"]:
         wider["actions"] = {"actions": [*raw["actions"], more]}
-    for limit in ("ttl", "uses"):
-        if limit in raw:
-            wider[f"{limit} + 1"] = {limit: raw[limit] + 1}
-            wider[f"no {limit}"] = {limit: None}
+    for limit in {"ttl", "uses"} & raw.keys():
+        wider |= {f"{limit} + 1": {limit: raw[limit] + 1}, f"no {limit}": {limit: None}}
     match raw["type"]:
         case "http":
             _widen_http(raw, wider)

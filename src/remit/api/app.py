@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api import audit, login, problems, wire
+from remit.api import audit, login, problems, spiffe, wire
 from remit.api.audit import Audit
 from remit.api.clients import Clients
 from remit.api.exchange import Exchange
@@ -43,6 +43,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         Row("GET", "/.well-known/oauth-protected-resource", Who.PUBLIC, known.resource),
         Row("GET", "/problems/{code}", Who.PUBLIC, known.problem),
         *login.rows(surface),
+        *spiffe.rows(surface),
         Row("GET", "/v1/self", Who.AGENT, v1.self_),
         Row("GET", "/v1/tasks", Who.AGENT, v1.tasks),
         Row("GET", "/v1/tasks/{task}", Who.AGENT, v1.task),

@@ -13,7 +13,7 @@ from remit.api.audit import Checkpoints
 from remit.api.proven import Verifier
 from remit.api.who import Caller
 from remit.broker import Broker
-from remit.ports import Humans, Logins, NewId, Signals, Workloads
+from remit.ports import Authority, Humans, Logins, NewId, Signals, Workloads
 
 Open = Callable[[Request], Awaitable[Response]]
 Closed = Callable[[Request, Caller], Awaitable[Response]]
@@ -59,3 +59,4 @@ class Surface:
     new_id: NewId
     checkpoint: Checkpoints
     identity: Identity = field(default_factory=Identity)
+    authority: Authority | None = None  # of the broker's own trust domain

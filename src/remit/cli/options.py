@@ -11,7 +11,7 @@ import typer
 
 Detail = dict[str, object]
 
-LISTS = frozenset({"actions", "paths", "tables"})
+LISTS = frozenset({"actions", "audiences", "paths", "tables"})
 NUMBERS = frozenset({"uses"})
 _FIELD = re.compile(r"[a-z_]+=")
 

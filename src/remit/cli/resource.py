@@ -77,10 +77,11 @@ def add(
 
 def _kind(destination: str) -> str:
     scheme, found, _ = destination.partition("://")
-    kinds = {"https": "http", "http": "http", "postgresql": "postgres"}
+    kinds = {"https": "http", "http": "http", "postgresql": "postgres", "spiffe": "spiffe"}
     if not found or scheme not in kinds:
         raise typer.BadParameter(
-            "a destination is https://host[:port][/base] (http:// on this machine) or postgresql://user@host:port/database"
+            "a destination is https://host[:port][/base] (http:// on this machine), "
+            "postgresql://user@host:port/database or spiffe://trust-domain"
         )
     return kinds[scheme]
 

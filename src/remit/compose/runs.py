@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from remit import catalog
 from remit.api import listen
 from remit.api.who import Peer
+from remit.compose import issuer
 from remit.compose.wiring import House
 from remit.core.task import Grant
 from remit.gateway.client import Channel
@@ -38,11 +39,20 @@ class RunEdges:
     def __init__(self, house: House, gateway: Gateway, app: ASGIApp) -> None:
         """Serve runs of ``house`` by ``gateway`` and the control plane's ``app``."""
         self._house, self._gateway, self._app = house, gateway, app
+        self._workload = issuer.workload_api(house.broker, house.authority, house.clock)
         self._providers = {name: _furnished(name, row) for name, row in catalog.load().items()}
 
     def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
         """Return what a run under ``grant`` gets."""
-        return environment.outfit(grant, self._resources(), self._providers, _placeholder, folder, private=private)
+        return environment.outfit(
+            grant,
+            self._resources(),
+            self._providers,
+            _placeholder,
+            folder,
+            private=private,
+            workload=self._workload is not None,
+        )
 
     def variables(self, run: Run) -> Mapping[str, str]:
         """Return the environment variables that tell a run what it has."""
@@ -56,6 +66,8 @@ class RunEdges:
             return (await self._gateway.listen(sock, Channel(run.grant, run.outfit.placeholders), start=start)).close
         if listener.kind == "postgres":
             return (await self._gateway.pipe(sock, run.grant, listener.resource, start)).close
+        if listener.kind == "workload" and self._workload is not None:
+            return await self._workload.serve(sock, run.holder, start)
         ports = {item.resource: int(run.places[item.name]) for item in run.outfit.listeners if item.resource}
         base = f"http://127.0.0.1:{run.places['gateway']}"
         who = Peer(run.holder, gateway=base, ports=ports)

@@ -21,7 +21,7 @@ from remit.api.listen import Listener
 from remit.api.proven import Keys, Verifier
 from remit.api.routes import Surface
 from remit.api.who import Authority, Peer, Web
-from remit.compose import wiring
+from remit.compose import issuer, wiring
 from remit.compose.runs import RunEdges
 from remit.compose.settings import Address, Settings
 from remit.compose.wiring import House
@@ -49,7 +49,7 @@ class Edges:
         settings = house.settings
         keys = Keys(house.tokens.signer, house.tokens.public_jwks())
         self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, Nonces(secrets.token_bytes(32)))
-        surface = Surface(house.broker, self.verifier, wiring.new_id, house.checkpoint, house.identity)
+        surface = Surface(house.broker, self.verifier, wiring.new_id, house.checkpoint, house.identity, house.authority)
         self.app = control.build(surface)
         self.gateway = Gateway(
             house.broker,
@@ -117,6 +117,7 @@ async def _listen_tcp(edges: Edges) -> None:
 def _ticking(house: House) -> Iterator[None]:
     """Sweep, and keep checkpoints in the second place, in the background."""
     rounds = [(SWEEP, house.broker.sweep)]
+    rounds.append((issuer.TEND, house.authority.tended))
     if house.witness is not None:
         rounds.append((WITNESS, lambda: keep(house)))
     tasks = [asyncio.create_task(_every(seconds, what)) for seconds, what in rounds]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
-from remit.compose import login
+from remit.compose import issuer, login
 from remit.compose.settings import Settings
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -22,6 +22,7 @@ from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import UnavailableError
 from remit.gateway import inject
+from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness
@@ -42,6 +43,7 @@ class House:
     operator: Operator
     clock: Clock
     failure: Callable[[], Exception | None]
+    authority: FileAuthority
     identity: Identity = field(default_factory=Identity)
 
     @property
@@ -70,20 +72,21 @@ def build(settings: Settings) -> House:
     _publish(where.state / "audit.vkey", [audit.verifier_key(origin, public) for public in publics])
     witness = FileWitness(settings.witness, origin, publics) if settings.witness else None
     clock = steady()
+    domain = issuer.authority(settings, sealer, clock)
     broker = Broker(
         store=store,
-        engines=engines(clock),
+        engines={**engines(clock), "spiffe": issuer.engine(domain, settings.issuer, clock)},
         sealer=sealer,
         clock=clock,
         new_id=new_id,
         witness=witness,
         trust_domain=settings.trust_domain,
         at_rest="kek-file",
-        checks={"http": inject.check},
+        checks={"http": inject.check, "spiffe": issuer.check(domain)},
     )
     owner = Operator(local_subject())
     identity = Identity(native=login.native(settings.parts))
-    return House(settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure, identity)
+    return House(settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure, domain, identity)
 
 
 def _publish(path: Path, keys: Sequence[str]) -> None:

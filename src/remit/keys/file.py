@@ -22,6 +22,7 @@ from remit.errors import IntegrityError, NotFoundError, UnavailableError
 KEY = 32  # bytes
 NONCE = 12  # bytes, RFC 8452
 FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
 MAX_FILE = 65_536  # bytes
 VERSION = b"\x01"  # first byte of everything sealed
 
@@ -84,6 +85,15 @@ def write_private(path: Path, content: bytes) -> None:
         sync_directory(path.parent)
     except OSError as error:
         raise UnavailableError("a key file cannot be written", help=f"look at `{path}`") from error
+
+
+def private_directory(path: Path) -> None:
+    """Make a directory of keys with mode 0700 unless it is there; IntegrityError when others may open it."""
+    if not path.exists():
+        path.mkdir(mode=DIRECTORY_MODE)
+        path.chmod(DIRECTORY_MODE)
+    if path.stat().st_mode & 0o077:
+        raise IntegrityError("others may open the directory of signing keys", help=f"chmod 700 '{path}'")
 
 
 def sync_directory(path: Path) -> None:

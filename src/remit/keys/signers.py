@@ -14,23 +14,25 @@ from hashlib import sha256
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from remit.errors import IntegrityError
-from remit.keys.file import read_private, sync_directory, write_private
+from remit.keys.file import private_directory, read_private, sync_directory, write_private
 from remit.ports import Sealer
 
 PUBLISHED = 2  # keys: the one that signs, and the one before it
-PRIVATE = 0o700
 
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+RSA_BITS = 2048  # NIST SP 800-57: to the end of 2030; what federating clouds all take
+RSA_EXPONENT = 65_537
+
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 
 def thumbprint(jwk: Mapping[str, str]) -> str:
     """Return the RFC 7638 SHA-256 thumbprint of a public JWK, base64url."""
-    required = {name: jwk[name] for name in ("crv", "kty", "x", "y") if name in jwk}
+    required = {name: jwk[name] for name in ("crv", "e", "kty", "n", "x", "y") if name in jwk}
     return _b64(sha256(json.dumps(required, sort_keys=True, separators=(",", ":")).encode()).digest())
 
 
@@ -39,10 +41,17 @@ class ES256:
 
     alg = "ES256"
 
+    @staticmethod
+    def public(key: ec.EllipticCurvePublicKey) -> Mapping[str, str]:
+        """Return a point on P-256 as a JWK without anything beside the key."""
+        point = key.public_numbers()
+        x, y = (_b64(number.to_bytes(32, "big")) for number in (point.x, point.y))
+        return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
+
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         """Sign with ``key``."""
         self._key = key
-        self._jwk = _ec_jwk(key.public_key())
+        self._jwk = self.public(key.public_key())
         self.kid = thumbprint(self._jwk)
 
     def sign(self, data: bytes) -> bytes:
@@ -75,7 +84,32 @@ class Ed25519:
         return {**self._jwk, "kid": self.kid, "alg": self.alg, "use": "sig"}
 
 
-FileSigner = ES256 | Ed25519
+class RS256:
+    """RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 §3.3): for federation alone, where nothing else is common to all."""
+
+    alg = "RS256"
+
+    def __init__(self, key: rsa.RSAPrivateKey) -> None:
+        """Sign with ``key``."""
+        self._key = key
+        public = key.public_key().public_numbers()
+        self._jwk = {"kty": "RSA", "n": _b64(_octets(public.n)), "e": _b64(_octets(public.e))}
+        self.kid = thumbprint(self._jwk)
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature, as long as the modulus."""
+        return self._key.sign(data, padding.PKCS1v15(), SHA256())
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Raise cryptography's InvalidSignature unless ``signature`` is this key's over ``data``."""
+        self._key.public_key().verify(signature, data, padding.PKCS1v15(), SHA256())
+
+    def public_jwk(self) -> Mapping[str, str]:
+        """Return the public key as a JWK."""
+        return {**self._jwk, "kid": self.kid, "alg": self.alg, "use": "sig"}
+
+
+FileSigner = ES256 | Ed25519 | RS256
 
 
 def signer_of(key: object) -> FileSigner:
@@ -85,12 +119,15 @@ def signer_of(key: object) -> FileSigner:
             return ES256(key)
         case ed25519.Ed25519PrivateKey():
             return Ed25519(key)
+        case rsa.RSAPrivateKey() if key.key_size >= RSA_BITS:
+            return RS256(key)
     raise IntegrityError("a signing key is of a kind that remit does not use")
 
 
 MAKERS: Mapping[str, Callable[[], PrivateKey]] = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "Ed25519": ed25519.Ed25519PrivateKey.generate,
+    "RS256": lambda: rsa.generate_private_key(RSA_EXPONENT, RSA_BITS),
 }
 
 
@@ -100,11 +137,7 @@ class FileKeyring:
     def __init__(self, directory: Path, sealer: Sealer, purpose: str, alg: str) -> None:
         """Open the ring in ``directory`` (made with mode 0700); ``alg`` is what new keys are for."""
         self._directory, self._sealer, self._purpose, self._alg = directory, sealer, purpose, alg
-        if not directory.exists():
-            directory.mkdir(mode=PRIVATE)
-            directory.chmod(PRIVATE)
-        if directory.stat().st_mode & 0o077:
-            raise IntegrityError("others may open the directory of signing keys", help=f"chmod 700 '{directory}'")
+        private_directory(directory)
         if not self._numbers():
             self._make(1)
         self._signers = self._load()
@@ -152,10 +185,8 @@ class FileKeyring:
         return signer_of(serialization.load_der_private_key(encoded, None))
 
 
-def _ec_jwk(public: ec.EllipticCurvePublicKey) -> Mapping[str, str]:
-    point = public.public_numbers()
-    x, y = (_b64(number.to_bytes(32, "big")) for number in (point.x, point.y))
-    return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
+def _octets(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
 def _b64(data: bytes) -> str:

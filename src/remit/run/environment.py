@@ -43,7 +43,7 @@ class Provider(Protocol):
 class Listener:
     """One listener of a run: a TCP ``port`` on 127.0.0.1 (0: any free one), or a unix socket at ``path``."""
 
-    name: str  # gateway | postgres:<resource> | channel | launch
+    name: str  # gateway | postgres:<resource> | channel | launch | workload
     port: int | None = None
     path: str | None = None
 
@@ -79,8 +79,12 @@ def outfit(
     folder: str,
     *,
     private: bool = True,
+    workload: bool = False,
 ) -> Outfit:
-    """Return what a run under ``grant`` gets: its sockets in ``folder``, fixed ports if its network is ``private``."""
+    """Return what a run under ``grant`` gets: its sockets in ``folder``, fixed ports if its network is ``private``.
+
+    ``workload``: the SPIFFE Workload API is there, for grants that may have SVIDs.
+    """
     mine = _mine(grant, resources)
     databases = [resource for resource in mine if resource.kind == "postgres"]
     listeners = [
@@ -92,6 +96,8 @@ def outfit(
         Listener("channel", path=f"{folder}/channel.sock"),
         Listener("launch", path=f"{folder}/launch.sock"),
     ]
+    if workload and any(resource.kind == "spiffe" for resource in mine):
+        listeners.append(Listener("workload", path=f"{folder}/workload.sock"))
     shapes = {r.name: _provider(r, providers).shape for r in mine if r.kind == "http" and _known(r, providers)}
     generic = {r.name: "" for r in mine if r.kind == "http" and r.name not in shapes}
     return Outfit(tuple(listeners), {name: placeholder(shape) for name, shape in {**shapes, **generic}.items()})
@@ -111,6 +117,8 @@ def variables(
     """
     base = f"http://127.0.0.1:{places['gateway']}"
     found = {"REMIT_GRANT": grant.id, "REMIT_SOCKET": str(places["channel"]), "REMIT_GATEWAY": base}
+    if "workload" in places:
+        found["SPIFFE_ENDPOINT_SOCKET"] = f"unix://{places['workload']}"
     for resource in _mine(grant, resources):
         found |= _own(resource, base, placeholders, places)
         if resource.kind == "http" and _known(resource, providers):

@@ -31,7 +31,7 @@ from remit.ports import Bulk, Cleanable, Engine, Issued, Renewable
 WINDOW = timedelta(seconds=30)
 LIFE = timedelta(minutes=10)
 MANY = 24
-AGENT = "spiffe://remit.test/agent"
+AGENT = "spiffe://remit.test/task/task_contract/grt_contract"
 
 GAPS = {
     "sessions": "the target has no sessions that outlive a request",

@@ -1,0 +1,50 @@
+"""The broker as the SPIFFE authority of its own trust domain: keys, engine, Workload API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from remit.broker import Broker
+from remit.compose.settings import Settings
+from remit.core import spiffe
+from remit.core.secret import Secret
+from remit.engines import spiffe as svids
+from remit.errors import InvalidRequestError, UnavailableError
+from remit.keys.authority import FileAuthority
+from remit.ports import Authority, Clock, Engine, Resource, Sealer
+from remit.workload.listen import WorkloadApi
+
+TEND = 60.0  # seconds between looks at what is to be rotated, or is published no longer
+
+
+def authority(settings: Settings, sealer: Sealer, clock: Clock) -> FileAuthority:
+    """Open the keys of the broker's own trust domain; nobody else may be configured as its authority."""
+    name = settings.trust_domain
+    if spiffe.parse(f"spiffe://{name}").path:
+        raise InvalidRequestError("`identity.trust_domain` must be the name of a trust domain, without a path")
+    configured = settings.parts.get("trust_domains", ())
+    for domain in configured if isinstance(configured, list) else ():
+        if isinstance(domain, Mapping) and domain.get("name") == name:
+            raise InvalidRequestError(
+                f"`trust_domains` names `{name}`, of which the broker itself is the authority",
+                help="set `identity.trust_domain` to a name of the broker's own",
+            )
+    return FileAuthority(settings.places.state / "keys", sealer, name, clock)
+
+
+def engine(domain: Authority, issuer: str, clock: Clock) -> Callable[[Resource, Secret | None], Engine]:
+    """Return what makes the engine of a resource of kind ``spiffe``."""
+    return lambda resource, secret: svids.SpiffeEngine(resource, secret, authority=domain, issuer=issuer, clock=clock)
+
+
+def check(domain: Authority) -> Callable[[Resource], None]:
+    """Return what checks a resource of kind ``spiffe``."""
+    return lambda resource: svids.check(resource, domain.trust_domain)
+
+
+def workload_api(broker: Broker, domain: Authority, clock: Clock) -> WorkloadApi | None:
+    """Return the Workload API for runs, or None when the extra that it needs is not installed."""
+    try:
+        return WorkloadApi(broker, domain, clock)
+    except UnavailableError:
+        return None

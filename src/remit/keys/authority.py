@@ -1,0 +1,236 @@
+"""The authority of the broker's own trust domain: a CA for X.509-SVIDs and keys for JWT-SVIDs, in one sealed file.
+
+- A key is published before it signs and until what it signed has expired, so that no verifier meets a signer that it
+  could not know yet, and none loses one that it still needs. A *generation* is a CA and a JWT key that go together.
+- The file's number is the bundle's sequence: every change of what is published writes the next file, then removes the
+  one before.
+- JWT-SVIDs are signed by RSA keys of their own, never by those of grants' tokens: one cannot be taken for the other.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+
+from remit.errors import ConflictError, IntegrityError
+from remit.keys import certificates, svid
+from remit.keys.file import private_directory, read_private, sync_directory, write_private
+from remit.keys.signers import MAKERS, RS256, FileSigner, PrivateKey, signer_of
+from remit.ports import Clock, Sealer
+
+MAX_LIFE = timedelta(hours=1)  # of an SVID: there is no way to end one earlier
+TURN_AFTER = timedelta(days=30)  # a generation signs for so long
+SKEW = timedelta(minutes=1)  # between our clock and a verifier's
+GENERATIONS = 10  # at a time: the next, the one that signs, and those whose SVIDs have not all expired
+
+_NAME = re.compile(r"spiffe\.([1-9][0-9]*)\.key")
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """Keys as PKCS #8, the CA's certificate as DER. ``until``: when it stops being published; None: not decided."""
+
+    ca: bytes
+    certificate: bytes
+    jwt: bytes
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """All that is in the file: the generations, first the next one, then the one that signs since ``turned``."""
+
+    trust_domain: str
+    turned: datetime
+    generations: tuple[_Generation, ...]
+
+
+class FileAuthority:
+    """The CA and the JWT keys of one trust domain, made when there are none yet."""
+
+    def __init__(self, directory: Path, sealer: Sealer, trust_domain: str, clock: Clock) -> None:
+        """Open what ``directory`` (mode 0700) holds; what it holds of another trust domain is replaced."""
+        self._directory, self._sealer, self._clock = directory, sealer, clock
+        self._trust_domain = trust_domain
+        self._watching: list[Callable[[], None]] = []
+        self._jwts: list[RS256] = []
+        private_directory(directory)
+        self._number = max(self._numbers(), default=0)
+        found = self._read() if self._number else None
+        if found is None or found.trust_domain != trust_domain:
+            self._keep(_Held(trust_domain, clock(), (self._made(), self._made())))
+        else:
+            self._take(found)
+        self.tend()
+
+    # -- what is published --------------------------------------------------------------------------------------
+
+    @property
+    def trust_domain(self) -> str:
+        """The name of the trust domain."""
+        return self._trust_domain
+
+    @property
+    def sequence(self) -> int:
+        """The number of the bundle as it is now (``spiffe_sequence``); it grows with every change."""
+        return self._number
+
+    def certificates(self) -> Sequence[bytes]:
+        """Return the CA certificates that verify X.509-SVIDs, DER, the one that signs first."""
+        return [each.certificate for each in self._published()]
+
+    def jwks(self) -> Sequence[Mapping[str, str]]:
+        """Return the public keys that verify JWT-SVIDs, the one that signs first."""
+        return [jwt.public_jwk() for jwt in self._jwts]
+
+    def bundle(self) -> Sequence[Mapping[str, object]]:
+        """Return the keys of the SPIFFE bundle (SPIFFE Trust Domain and Bundle §4)."""
+        authorities = [_authority_jwk(certificate) for certificate in self.certificates()]
+        return [*authorities, *({**jwk, "use": "jwt-svid"} for jwk in self.jwks())]
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back when what is published, or what signs, has changed."""
+        self._watching.append(callback)
+
+    # -- signing and verifying ----------------------------------------------------------------------------------
+
+    @property
+    def signer(self) -> FileSigner:
+        """The key that signs JWT-SVIDs now."""
+        return self._jwts[0]
+
+    def certify(self, agent: str, public: bytes, serial: int, end: datetime) -> Sequence[bytes]:
+        """Return the chain of an X.509-SVID, DER, leaf first.
+
+        ``public`` is the agent's key as a DER SubjectPublicKeyInfo. It ends at ``end``, an hour from now at most.
+        """
+        now = self._clock()
+        end = min(end, now + MAX_LIFE)
+        issuer = certificates.Issuer(self._generations[1].certificate, self._generations[1].ca)
+        return [certificates.leaf(issuer, agent, public, serial, min(now, end) - SKEW, end)]
+
+    def verify(self, token: str, audience: str) -> Mapping[str, object]:
+        """Return the claims of a JWT-SVID of this trust domain for ``audience``; TokenError or AudienceError."""
+        keys = {jwt.kid: jwt for jwt in self._jwts}
+        return svid.verify(token, audience, keys, self.trust_domain, self._clock())
+
+    # -- rotating -----------------------------------------------------------------------------------------------
+
+    def rotate(self) -> None:
+        """Let the next generation sign, and publish one after it; what signed stays until its SVIDs have expired."""
+        now = self._clock()
+        if len(self._generations) >= GENERATIONS:
+            raise ConflictError(
+                "the keys were rotated too often: SVIDs of all the earlier ones are still valid", help="wait an hour"
+            )
+        upcoming, signing, *earlier = self._generations
+        retired = replace(signing, until=now + MAX_LIFE + SKEW)
+        self._keep(_Held(self.trust_domain, now, (self._made(), upcoming, retired, *earlier)))
+
+    def tend(self) -> None:
+        """Rotate when it is time, and stop publishing what no SVID needs any more."""
+        now = self._clock()
+        kept = tuple(each for each in self._generations if each.until is None or now < each.until)
+        if kept != self._generations:
+            self._keep(replace(self._held, generations=kept))
+        if now >= self._held.turned + TURN_AFTER:
+            self.rotate()
+
+    async def tended(self) -> None:
+        """Do what ``tend`` does, in the rounds of a broker."""
+        self.tend()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    @property
+    def _generations(self) -> tuple[_Generation, ...]:
+        return self._held.generations
+
+    def _published(self) -> tuple[_Generation, ...]:
+        upcoming, *others = self._generations
+        return (*others, upcoming)
+
+    def _made(self) -> _Generation:
+        ca, jwt = (_private(MAKERS[alg]()) for alg in ("ES256", "RS256"))
+        return _Generation(ca, certificates.authority(ca, self.trust_domain, self._clock() - SKEW), jwt)
+
+    def _numbers(self) -> list[int]:
+        named = (_NAME.fullmatch(file.name) for file in self._directory.iterdir())
+        return [int(name[1]) for name in named if name]
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"spiffe.{number}.key"
+
+    def _read(self) -> _Held:
+        raw = self._sealer.open(read_private(self._path(self._number)), _associated(self._number))
+        found = json.loads(raw)
+        generations = tuple(_generation(each) for each in found["generations"])
+        return _Held(found["trust_domain"], datetime.fromisoformat(found["turned"]), generations)
+
+    def _keep(self, held: _Held) -> None:
+        """Write the next file, then let go of those before it, and tell who watches."""
+        before = self._numbers()
+        number = self._number + 1
+        document = {
+            "trust_domain": held.trust_domain,
+            "turned": held.turned.isoformat(),
+            "generations": [_written(each) for each in held.generations],
+        }
+        write_private(self._path(number), self._sealer.seal(json.dumps(document).encode(), _associated(number)))
+        for earlier in before:
+            self._path(earlier).unlink()
+        sync_directory(self._directory)
+        self._number = number
+        self._take(held)
+        for callback in self._watching:
+            callback()
+
+    def _take(self, held: _Held) -> None:
+        self._held = held
+        self._jwts = [_rsa(each.jwt) for each in self._published()]
+
+
+# -- the sealed file ------------------------------------------------------------------------------------------------
+
+
+def _associated(number: int) -> bytes:
+    return f"authority\nspiffe\n{number}".encode()
+
+
+def _written(generation: _Generation) -> dict[str, str | None]:
+    keys = {name: base64.b64encode(getattr(generation, name)).decode() for name in ("ca", "certificate", "jwt")}
+    return {**keys, "until": None if generation.until is None else generation.until.isoformat()}
+
+
+def _generation(raw: Mapping[str, str | None]) -> _Generation:
+    ca, certificate, jwt = (base64.b64decode(raw[name] or "") for name in ("ca", "certificate", "jwt"))
+    until = raw["until"]
+    return _Generation(ca, certificate, jwt, None if until is None else datetime.fromisoformat(until))
+
+
+def _private(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _rsa(encoded: bytes) -> RS256:
+    signer = signer_of(serialization.load_der_private_key(encoded, None))
+    if not isinstance(signer, RS256):
+        raise IntegrityError("a key for JWT-SVIDs is not of the kind that was made")
+    return signer
+
+
+def _authority_jwk(certificate: bytes) -> Mapping[str, object]:
+    return {
+        **certificates.point(certificate),
+        "use": "x509-svid",
+        "x5c": [base64.b64encode(certificate).decode()],
+    }

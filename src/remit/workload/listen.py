@@ -1,0 +1,135 @@
+"""Serving the Workload API on the listeners of runs, with bounds on what a run can make the broker hold."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from remit.broker import Broker, Holder
+from remit.ports import Authority, Clock
+from remit.workload.service import Pulse, WorkloadService, stubs
+from remit.workload.svids import Svids
+
+if TYPE_CHECKING:
+    from grpclib.protocol import H2Protocol
+
+MAX_CONNECTIONS = 16  # of one run
+MAX_CALLS = 32  # at a time on one connection
+MAX_REQUEST = 65_536  # bytes of one call
+WINDOW = 65_535  # bytes, HTTP/2's smallest
+
+
+class Closing(Protocol):
+    """What accepts, and can be told to stop."""
+
+    def close(self) -> None:
+        """Stop accepting."""
+        ...
+
+
+Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
+
+
+class WorkloadApi:
+    """The Workload API of one broker: a listener for each run."""
+
+    def __init__(self, broker: Broker, authority: Authority, clock: Clock) -> None:
+        """Serve SVIDs of ``authority``; UnavailableError when the extra ``spiffe`` is not installed."""
+        stubs()
+        self._broker, self._authority, self._clock = broker, authority, clock
+        self._pulse = Pulse()
+        authority.on_change(self._pulse.beat)
+        broker.on_end(lambda _: self._pulse.beat())
+
+    async def serve(self, sock: socket.socket, holder: Holder, start: Start | None = None) -> Callable[[], None]:
+        """Serve ``holder`` on a listening unix socket; return what ends that.
+
+        ``start`` accepts in the place of the loop, which may do so only on a socket that nobody else holds.
+        """
+        svids = Svids(self._broker, holder, self._authority, self._clock)
+        service = WorkloadService(self._broker, svids, self._authority, self._pulse, self._clock)
+        factory = Connections(service)
+        if start is not None:
+            server: Closing = await start(factory.made, sock)
+        else:
+            server = await asyncio.get_running_loop().create_unix_server(factory.made, sock=sock)
+
+        def close() -> None:
+            server.close()
+            factory.close()
+
+        return close
+
+
+class Connections:
+    """The connections of one run."""
+
+    def __init__(self, service: WorkloadService) -> None:
+        """Let ``service`` answer on each."""
+        from grpclib.config import Configuration
+        from grpclib.server import Server
+
+        config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
+        self._server = Server([service], config=config)
+        self._open: set[Bounded] = set()
+
+    def made(self) -> Bounded:
+        """Return the protocol of a new connection."""
+        return Bounded(self._server._protocol_factory(), self._open)  # noqa: SLF001 - we accept in its place
+
+    def close(self) -> None:
+        """Cut the connections there are."""
+        for connection in tuple(self._open):
+            connection.cut()
+
+
+class Bounded(asyncio.Protocol):
+    """A connection that holds no more than a few small calls: they are read whole before they are looked at."""
+
+    def __init__(self, inner: H2Protocol, others: set[Bounded]) -> None:
+        """Pass everything on to ``inner``."""
+        self._inner, self._others = inner, others
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit a connection, unless there are many."""
+        self._transport = transport  # type: ignore[assignment]  # of a stream socket, it is one of a stream
+        if len(self._others) >= MAX_CONNECTIONS:
+            self.cut()
+            return
+        self._others.add(self)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, unless there are too many of one call, or too many calls."""
+        if self not in self._others:
+            return
+        try:
+            self._inner.data_received(data)
+        except NotImplementedError:  # a frame that is none of gRPC's business
+            self.cut()
+            return
+        calls = self._inner.processor.streams
+        if len(calls) > MAX_CALLS or any(call.data_received > MAX_REQUEST for call in calls.values()):
+            self.cut()
+
+    def pause_writing(self) -> None:
+        """Wait with what is to be written."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection and end its calls."""
+        if self in self._others:
+            self._others.discard(self)
+            self._inner.connection_lost(exc)
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,205 @@
+"""The five calls of the SPIFFE Workload API (SPIFFE Workload API §5, §6) for one run, over ``grpclib``.
+
+The caller is whoever reached the listener: nothing that a request says is taken for an identity. Every call must carry
+the metadata ``workload.spiffe.io: true``, so that nobody can be made to call here by a browser or a forwarder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from remit.broker import Broker
+from remit.errors import (
+    DeniedError,
+    EngineError,
+    InvalidRequestError,
+    LimitError,
+    NotFoundError,
+    RemitError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from remit.ports import Authority, Clock
+from remit.workload.svids import Certified, Svids
+
+if TYPE_CHECKING:
+    from grpclib.const import Handler
+    from grpclib.server import Stream
+
+SERVICE = "/SpiffeWorkloadAPI"
+SECURITY = "workload.spiffe.io"
+
+_LOG = logging.getLogger("remit.workload")
+
+
+def stubs() -> ModuleType:
+    """Return the messages of the Workload API, as the ``spiffe`` package has them; UnavailableError without it."""
+    try:
+        import grpclib.server  # noqa: F401 - both come with one extra
+        from spiffe._proto import workload_pb2
+    except ImportError as error:
+        raise UnavailableError(
+            "the Workload API is not installed", help="in a clone of remit: pip install '.[spiffe]'"
+        ) from error
+    return workload_pb2
+
+
+class Pulse:
+    """Wakes all streams that wait: the authority changed, or some grant ended."""
+
+    def __init__(self) -> None:
+        """Let nobody wait yet."""
+        self._next = asyncio.Event()
+
+    def beat(self) -> None:
+        """Wake whoever waits."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Return at the next beat, or after so many seconds."""
+        try:
+            await asyncio.wait_for(self._next.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+class WorkloadService:
+    """Answers for one run."""
+
+    def __init__(self, broker: Broker, svids: Svids, authority: Authority, pulse: Pulse, clock: Clock) -> None:
+        """Hand out ``svids``; push again when ``pulse`` beats and what was sent is no longer what there is."""
+        self._broker, self._svids, self._authority = broker, svids, authority
+        self._pulse, self._clock, self._pb = pulse, clock, stubs()
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Return the calls by path, as ``grpclib`` wants them."""
+        from grpclib.const import Cardinality, Handler
+
+        pb, one, many = self._pb, Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        calls = {
+            "FetchX509SVID": (self.x509_svid, many, pb.X509SVIDRequest, pb.X509SVIDResponse),
+            "FetchX509Bundles": (self.x509_bundles, many, pb.X509BundlesRequest, pb.X509BundlesResponse),
+            "FetchJWTSVID": (self.jwt_svid, one, pb.JWTSVIDRequest, pb.JWTSVIDResponse),
+            "FetchJWTBundles": (self.jwt_bundles, many, pb.JWTBundlesRequest, pb.JWTBundlesResponse),
+            "ValidateJWTSVID": (self.validate, one, pb.ValidateJWTSVIDRequest, pb.ValidateJWTSVIDResponse),
+        }
+        return {f"{SERVICE}/{name}": Handler(self._guarded(call[0]), *call[1:]) for name, call in calls.items()}
+
+    def _guarded(self, call: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Stream[Any, Any]], Awaitable[None]]:
+        async def guarded(stream: Stream[Any, Any]) -> None:
+            with _as_status():
+                if not stream.metadata or stream.metadata.getall(SECURITY, []) != ["true"]:
+                    raise InvalidRequestError(f"the metadata `{SECURITY}: true` is missing")
+                request = await stream.recv_message()
+                if request is None:
+                    raise InvalidRequestError("there is no request")
+                await call(stream, request)
+
+        return guarded
+
+    # -- the calls ----------------------------------------------------------------------------------------------
+
+    async def x509_svid(self, stream: Stream[Any, Any], _request: Any) -> None:
+        """Send an X.509-SVID with its bundle, and the next at half its life or when the authority changes."""
+        sent: Certified | None = None
+        while True:
+            svid = await self._svids.certified()
+            if svid is not sent:
+                await stream.send_message(self._x509(svid))
+                sent = svid
+            await self._pulse.wait((svid.half - self._clock()).total_seconds())
+
+    async def x509_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
+        """Send the bundle of X.509 authorities, and again when it changes."""
+        await self._bundles(stream, lambda: self._pb.X509BundlesResponse(bundles=self._keyed(self._roots())))
+
+    async def jwt_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
+        """Send the bundle of JWT authorities, and again when it changes."""
+        await self._bundles(stream, lambda: self._pb.JWTBundlesResponse(bundles=self._keyed(self._jwks())))
+
+    async def jwt_svid(self, stream: Stream[Any, Any], request: Any) -> None:
+        """Send a JWT-SVID for the audiences that were asked for."""
+        if not request.audience:
+            raise InvalidRequestError("`audience` is missing")
+        if request.spiffe_id and request.spiffe_id != self._svids.entitled().agent:
+            raise DeniedError("this is not the caller's SPIFFE ID")
+        spiffe_id, token = await self._svids.token(request.audience)
+        svid = self._pb.JWTSVID(spiffe_id=spiffe_id, svid=token.reveal())
+        await stream.send_message(self._pb.JWTSVIDResponse(svids=[svid]))
+
+    async def validate(self, stream: Stream[Any, Any], request: Any) -> None:
+        """Send what a JWT-SVID of this trust domain says; one whose grant has ended is refused before it expires."""
+        self._svids.entitled()
+        with _as_invalid():
+            claims = self._authority.verify(request.svid, request.audience)
+            self._broker.check(str(claims.get("grant")))
+        response = self._pb.ValidateJWTSVIDResponse(spiffe_id=str(claims["sub"]))
+        response.claims.update(claims)
+        await stream.send_message(response)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _bundles(self, stream: Stream[Any, Any], response: Callable[[], object]) -> None:
+        sent = 0
+        while True:
+            self._svids.entitled()
+            if self._authority.sequence != sent:
+                sent = self._authority.sequence
+                await stream.send_message(response())
+            await self._pulse.wait(None)
+
+    def _x509(self, svid: Certified) -> object:
+        key = base64.b64decode(svid.key.reveal())
+        one = self._pb.X509SVID(spiffe_id=svid.spiffe_id, x509_svid=svid.chain, x509_svid_key=key, bundle=self._roots())
+        return self._pb.X509SVIDResponse(svids=[one])
+
+    def _keyed(self, bundle: bytes) -> Mapping[str, bytes]:
+        return {f"spiffe://{self._authority.trust_domain}": bundle}
+
+    def _roots(self) -> bytes:
+        return b"".join(self._authority.certificates())
+
+    def _jwks(self) -> bytes:
+        return json.dumps({"keys": [{**jwk, "use": "jwt-svid"} for jwk in self._authority.jwks()]}).encode()
+
+
+@contextmanager
+def _as_status() -> Iterator[None]:
+    """Turn what remit raises into a status of gRPC, with words that are safe for the caller."""
+    from grpclib.const import Status
+    from grpclib.exceptions import GRPCError
+
+    try:
+        yield
+    except RemitError as error:
+        if error.status == RemitError.status:
+            _LOG.error("the Workload API: %s", error.code, exc_info=error)
+        raise GRPCError(Status[_status(error)], error.detail) from error
+
+
+def _status(error: RemitError) -> str:
+    match error:
+        case InvalidRequestError():
+            return "INVALID_ARGUMENT"
+        case DeniedError() | NotFoundError() | UnauthenticatedError():
+            return "PERMISSION_DENIED"
+        case LimitError() | UnavailableError() | EngineError():
+            return "UNAVAILABLE"
+    return "INTERNAL"
+
+
+@contextmanager
+def _as_invalid() -> Iterator[None]:
+    """Turn what is wrong with a token into what is wrong with the request that brought it."""
+    try:
+        yield
+    except (DeniedError, NotFoundError, UnauthenticatedError) as error:
+        raise InvalidRequestError(error.detail) from error

@@ -1,0 +1,137 @@
+"""The SVIDs of one run: leases that the broker makes for its grant, kept until half their life is over."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from remit.broker import Broker, Holder
+from remit.core.scope import Detail, parse_detail
+from remit.core.secret import Secret
+from remit.core.task import Grant
+from remit.errors import DeniedError
+from remit.ports import Authority, Clock
+
+KIND = "spiffe"
+LEAST = timedelta(seconds=1)  # between two SVIDs
+AUDIENCES = 16  # sets of audiences whose tokens are kept at a time
+
+_ARMOUR = re.compile(r"-----BEGIN [A-Z ]+-----\n([A-Za-z0-9+/=\n]+)-----END [A-Z ]+-----")
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """An X.509-SVID as the Workload API hands it out: DER, and a PKCS #8 key."""
+
+    spiffe_id: str
+    chain: bytes
+    key: Secret  # base64 of the DER
+    half: datetime  # when the next one is due
+    sequence: int  # of the authority, when it was made
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A JWT-SVID that is still to be handed out again."""
+
+    text: Secret
+    half: datetime
+    sequence: int
+
+
+class Svids:
+    """Asks the broker for SVIDs in the name of one holder. Each that is still fresh serves all who ask."""
+
+    def __init__(self, broker: Broker, holder: Holder, authority: Authority, clock: Clock) -> None:
+        """Serve ``holder``."""
+        self._broker, self._holder, self._authority, self._clock = broker, holder, authority, clock
+        self._certified: Certified | None = None
+        self._tokens: dict[tuple[str, ...], _Token] = {}
+        self._asking = asyncio.Lock()
+
+    def entitled(self) -> Grant:
+        """Return the grant if it is live and may have SVIDs at all, else raise a DeniedError that says why not."""
+        grant = self._broker.check(self._holder.grant)
+        if not _details(grant):
+            raise DeniedError("the grant has no detail of type `spiffe`")
+        return grant
+
+    async def certified(self) -> Certified:
+        """Return an X.509-SVID of which more than half its life is left."""
+        async with self._asking:
+            detail = self._details("x509")[0]
+            kept = self._certified
+            if kept is None or not self._fresh(kept.half, kept.sequence):
+                kept = self._certified = await self._certify(detail)
+            return kept
+
+    async def token(self, audiences: Sequence[str]) -> tuple[str, Secret]:
+        """Return the SPIFFE ID and a JWT-SVID for these audiences; ScopeError when they exceed the grant's."""
+        wanted = tuple(sorted(set(audiences)))
+        async with self._asking:
+            details = self._details("jwt")
+            kept = self._tokens.get(wanted)
+            if kept is None or not self._fresh(kept.half, kept.sequence):
+                wide = [detail for detail in details if set(wanted) <= set(detail.texts("audiences"))]
+                kept = await self._sign((wide or details)[0], wanted)  # one that is too narrow is refused, on record
+                self._keep(wanted, kept)
+            return self.entitled().agent, kept.text
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _details(self, action: str) -> list[Detail]:
+        """Return the details with this action; a live grant may be allowed SVIDs of the other kind alone."""
+        found = [detail for detail in _details(self.entitled()) if action in detail.texts("actions")]
+        if not found:
+            raise DeniedError(f"the grant has no detail of type `spiffe` with the action `{action}`")
+        return found
+
+    def _fresh(self, half: datetime, sequence: int) -> bool:
+        return self._clock() < half and sequence == self._authority.sequence
+
+    async def _certify(self, detail: Detail) -> Certified:
+        made, half, sequence = await self._issue(detail, {"actions": ["x509"]})
+        chain = b"".join(_ders(str(made["certificate"])))
+        return Certified(str(made["spiffe_id"]), chain, _key(made["key"]), half, sequence)
+
+    async def _sign(self, detail: Detail, audiences: Sequence[str]) -> _Token:
+        made, half, sequence = await self._issue(detail, {"actions": ["jwt"], "audiences": list(audiences)})
+        text = made["jwt"]
+        return _Token(text if isinstance(text, Secret) else Secret(text), half, sequence)
+
+    async def _issue(
+        self, detail: Detail, narrower: Mapping[str, object]
+    ) -> tuple[Mapping[str, str | Secret], datetime, int]:
+        limits = {"type": KIND, "resource": detail.resource, "ttl": detail.number("ttl")}
+        now, sequence = self._clock(), self._authority.sequence
+        issued = await self._broker.issue(self._holder, self._holder.grant, parse_detail({**limits, **narrower}))
+        return issued.credential, self._half(now, issued.lease.expires_at), sequence
+
+    def _half(self, now: datetime, end: datetime) -> datetime:
+        """Return when the next SVID is due; none after one that ends with its grant."""
+        if end >= self.entitled().expires_at:
+            return end
+        return max(now + (end - now) / 2, now + LEAST)
+
+    def _keep(self, audiences: tuple[str, ...], token: _Token) -> None:
+        self._tokens.pop(audiences, None)
+        while len(self._tokens) >= AUDIENCES:
+            self._tokens.pop(next(iter(self._tokens)))
+        self._tokens[audiences] = token
+
+
+def _details(grant: Grant) -> list[Detail]:
+    return [detail for detail in grant.scope if detail.type == KIND]
+
+
+def _ders(pem: str) -> list[bytes]:
+    return [base64.b64decode(body) for body in _ARMOUR.findall(pem)]
+
+
+def _key(pem: str | Secret) -> Secret:
+    text = pem.reveal() if isinstance(pem, Secret) else pem
+    return Secret(base64.b64encode(_ders(text)[0]).decode())
