@@ -20,6 +20,7 @@ from remit.api.federation import Federation
 from remit.api.minting import Minter
 from remit.api.oauth import Endpoint, GrantType, OAuth
 from remit.api.proven import Verifier
+from remit.api.refresh import Refreshes
 from remit.api.routes import Open, Row, Surface, Who
 from remit.api.v1 import V1
 from remit.api.wellknown import WellKnown
@@ -68,7 +69,10 @@ def rows(surface: Surface) -> tuple[Row, ...]:
 def grant_types(surface: Surface) -> Mapping[str, GrantType]:
     """Return every way to a token that can succeed here, by its ``grant_type``."""
     minter = Minter(surface.broker, surface.verifier, surface.new_id)
-    return {**Exchange(surface, minter).ways(), **Federation(surface, minter).ways()}
+    found = {**Exchange(surface, minter).ways(), **Federation(surface, minter).ways()}
+    if surface.identity.logins is not None:
+        found |= Refreshes(surface, minter).ways()
+    return found
 
 
 def build(surface: Surface) -> Starlette:

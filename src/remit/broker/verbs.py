@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from remit.broker.approvals import Approvals, StepUp
 from remit.broker.ceiling import Ceiling
+from remit.broker.chains import Chains
 from remit.broker.custody import Check, Custody, EngineFactory
 from remit.broker.heads import Caller, Heads
 from remit.broker.openings import Openings
@@ -102,6 +103,7 @@ class Broker:
         self._ceiling = Ceiling(self._heads, self._custody, self._targets, decide)
         self._resources = Resources(self._heads, self._custody, self._ceiling)
         self._endings = Endings(self._heads, self._targets)
+        self._chains = Chains(self._heads, self._targets, new_id)
         self._approvals = Approvals(self._heads, new_id, step_up, self._endings.check)
         openings = Openings(self._heads, self._ceiling, self._approvals, self._endings, new_id, trust_domain, at_rest)
         self.open = openings.open
@@ -115,6 +117,9 @@ class Broker:
         self.approve = self._approvals.approve
         self.refuse = self._approvals.refuse
         self.signal = self._endings.take
+        self.begin_chain = self._chains.begin
+        self.turn_chain = self._chains.turn
+        self.chain_of = self._chains.find
         self.reload = self._ceiling.reload
         self.put_resource = self._resources.put
         self.check_resource = self._resources.check
@@ -133,6 +138,7 @@ class Broker:
         await self._custody.load()
         await self._approvals.load()
         await self._endings.load()
+        await self._chains.load()
         for task_id in {*await self._store.unsettled(), *await self._store.tasks(RECENT)}:
             await self._heads.load(task_id)
         if not await self._extends_checkpoint():
