@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from ssl import SSLContext
 
 import remit.api.app as control
 from remit.api import listen
@@ -21,7 +22,7 @@ from remit.api.listen import Listener
 from remit.api.proven import Keys, Verifier
 from remit.api.routes import Surface
 from remit.api.who import Authority, Peer, Web
-from remit.compose import issuer, wiring
+from remit.compose import issuer, wiring, workloads
 from remit.compose.runs import RunEdges
 from remit.compose.settings import Address, Settings
 from remit.compose.wiring import House
@@ -32,6 +33,7 @@ from remit.gateway.server import Gateway
 from remit.run.host import LaunchServer
 
 SWEEP = 0.5  # seconds between sweeps
+TRUST = 1.0  # seconds between two looks whether a trust bundle is due, or our certificate new
 WITNESS = 10.0  # seconds between checkpoints in the second place
 BACKLOG = 128
 RESERVE = 256  # descriptors that the gateway leaves: for the control plane, the store, engines, listeners
@@ -61,13 +63,23 @@ class Edges:
             descriptors=_descriptors(),
         )
         self._listeners: list[Listener] = []
+        self.door = workloads.door(settings, house.bundles)
         self.launches = LaunchServer(house.broker, RunEdges(house, self.gateway, self.app), house.identity.humans)
 
-    async def control(self, sock: socket.socket, authority: Authority, uid: int | None = None) -> Listener:
+    async def control(
+        self, sock: socket.socket, authority: Authority, uid: int | None = None, tls: SSLContext | None = None
+    ) -> Listener:
         """Serve the control plane on a listening socket."""
-        listener = await listen.serve(self.app, sock, authority, uid=uid)
+        listener = await listen.serve(self.app, sock, authority, uid=uid, tls=tls)
         self._listeners.append(listener)
         return listener
+
+    async def trust(self) -> None:
+        """Look for new trust bundles and a new certificate of ours; TLS handshakes use them from now on."""
+        if self.house.bundles is not None:
+            await self.house.bundles.refresh()
+        if self.door is not None:
+            self.door.refresh()
 
     def busy(self) -> bool:
         """Whether a task is open, or a lease not yet gone."""
@@ -100,7 +112,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         stack.callback(settings.places.launch.unlink, missing_ok=True)
         if tcp:
             await _listen_tcp(edges)
-        stack.enter_context(_ticking(house))
+        stack.enter_context(_ticking(house, edges))
         yield edges
 
 
@@ -109,14 +121,18 @@ async def _listen_tcp(edges: Edges) -> None:
     if settings.api is not None:
         web = Web(_hosts(settings.api), edges.verifier, gateway=_base(settings.gateway))
         await edges.control(bind_tcp(settings.api, "listen.api"), web)
+    if settings.tls is not None and edges.door is not None:
+        await edges.trust()
+        web = Web(settings.tls.hosts, edges.verifier, gateway=_base(settings.gateway), scheme="https")
+        await edges.control(bind_tcp(settings.tls.listen, "tls.listen"), web, tls=edges.door.context)
     if settings.gateway is not None:
         await edges.gateway.listen(bind_tcp(settings.gateway, "listen.gateway"), None)
 
 
 @contextmanager
-def _ticking(house: House) -> Iterator[None]:
-    """Sweep, and keep checkpoints in the second place, in the background."""
-    rounds = [(SWEEP, house.broker.sweep)]
+def _ticking(house: House, edges: Edges) -> Iterator[None]:
+    """Sweep, keep checkpoints in the second place, and look for new trust bundles, in the background."""
+    rounds = [(SWEEP, house.broker.sweep), (TRUST, edges.trust)]
     rounds.append((issuer.TEND, house.authority.tended))
     if house.witness is not None:
         rounds.append((WITNESS, lambda: keep(house)))
@@ -170,7 +186,7 @@ def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socke
 
 
 def bind_tcp(address: Address, setting: str) -> socket.socket:
-    """Return a listening socket at a loopback address."""
+    """Return a listening socket at an address."""
     sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
-from remit.compose import issuer, login
+from remit.compose import issuer, login, workloads
 from remit.compose.settings import Settings
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -22,6 +22,7 @@ from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import UnavailableError
 from remit.gateway import inject
+from remit.identity.bundles import Bundles
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
 from remit.keys.signers import FileKeyring
@@ -45,6 +46,7 @@ class House:
     failure: Callable[[], Exception | None]
     authority: FileAuthority
     identity: Identity = field(default_factory=Identity)
+    bundles: Bundles | None = None
 
     @property
     def origin(self) -> str:
@@ -85,8 +87,13 @@ def build(settings: Settings) -> House:
         checks={"http": inject.check, "spiffe": issuer.check(domain)},
     )
     owner = Operator(local_subject())
-    identity = Identity(native=login.native(settings.parts))
-    return House(settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure, domain, identity)
+    domains = workloads.read(settings)
+    bundles = workloads.bundles(domains, clock)
+    attested = workloads.attested(domains, bundles, settings.issuer, clock, {})
+    identity = Identity(native=login.native(settings.parts), workloads=attested)
+    return House(
+        settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure, domain, identity, bundles
+    )
 
 
 def _publish(path: Path, keys: Sequence[str]) -> None:

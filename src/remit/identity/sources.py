@@ -17,6 +17,7 @@ from joserfc.jwk import ECKey, RSAKey
 from remit.core import foreign
 from remit.errors import UnavailableError
 from remit.identity.bundles import MAX_BUNDLE, Bundle, Jwk, parse
+from remit.identity.fetch import Bounded
 
 TIMEOUT = 5.0  # seconds
 
@@ -57,26 +58,18 @@ class WebSource:
 
     async def fetch(self, domain: str) -> Bundle:
         """Return what the endpoint says now. It is not followed elsewhere."""
+        over = Bounded(httpx.AsyncHTTPTransport(verify=self._trust(), trust_env=False), MAX_BUNDLE)
         try:
-            async with asyncio.timeout(TIMEOUT), httpx.AsyncClient(verify=self._trust(), trust_env=False) as client:
-                raw = await self._body(client)
+            async with asyncio.timeout(TIMEOUT), httpx.AsyncClient(transport=over, timeout=TIMEOUT) as client:
+                answer = await client.get(self._url)
         except (httpx.HTTPError, OSError, TimeoutError) as error:
             raise UnavailableError(f"the bundle endpoint of `{domain}` does not answer") from error
-        return parse(domain, raw)
+        if answer.status_code != httpx.codes.OK:
+            raise UnavailableError(f"the bundle endpoint of `{domain}` answers with status {answer.status_code}")
+        return parse(domain, answer.content)
 
     def _trust(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self._ca_file)
-
-    async def _body(self, client: httpx.AsyncClient) -> bytes:
-        async with client.stream("GET", self._url, timeout=TIMEOUT) as response:
-            if response.status_code != httpx.codes.OK:
-                raise UnavailableError(f"the bundle endpoint answers with status {response.status_code}")
-            raw = bytearray()
-            async for chunk in response.aiter_bytes():
-                raw += chunk
-                if len(raw) > MAX_BUNDLE:
-                    raise UnavailableError(f"the bundle endpoint sends more than {MAX_BUNDLE} bytes")
-            return bytes(raw)
 
 
 class ApiSource:
