@@ -22,6 +22,7 @@ from remit.api.oauth import Endpoint, GrantType, OAuth
 from remit.api.proven import Verifier
 from remit.api.refresh import Refreshes
 from remit.api.routes import Open, Row, Surface, Who
+from remit.api.status import Statuses
 from remit.api.v1 import V1
 from remit.api.wellknown import WellKnown
 from remit.api.who import Web, authority_of, check_path, operator
@@ -33,12 +34,13 @@ _LOG = logging.getLogger("remit.api")
 def rows(surface: Surface) -> tuple[Row, ...]:
     """Return the route table."""
     v1, log = V1(surface.broker, surface.verifier.clock), Audit(surface.broker, surface.checkpoint)
-    ways = grant_types(surface)
-    known, oauth = WellKnown(surface, ways), OAuth(surface.broker, surface.verifier)
+    who, ways = Clients(surface.identity.workloads), grant_types(surface)
+    known, oauth = WellKnown(surface, ways), OAuth(surface.broker, surface.verifier, who)
     return (
-        Row("POST", "/oauth/token", Who.PROVING, Endpoint(Clients(surface.identity.workloads), ways).token),
-        Row("POST", "/oauth/revoke", Who.AGENT, oauth.revoke),
+        Row("POST", "/oauth/token", Who.PROVING, Endpoint(who, ways).token),
+        Row("POST", "/oauth/revoke", Who.PROVING, oauth.revoke),
         Row("POST", "/oauth/introspect", Who.AGENT, oauth.introspect),
+        *Statuses(surface).rows(),
         Row("GET", "/oauth/jwks", Who.PUBLIC, known.jwks),
         Row("GET", "/.well-known/oauth-authorization-server", Who.PUBLIC, known.server),
         Row("GET", "/.well-known/oauth-protected-resource", Who.PUBLIC, known.resource),

@@ -15,8 +15,10 @@ from remit.api import asked, clients, render, wire
 from remit.api.clients import Client, Clients
 from remit.api.minting import ACCESS_TOKEN
 from remit.api.proven import Verifier
-from remit.api.who import Caller
+from remit.api.who import Caller, Peer, authority_of
 from remit.broker import Broker, Holder
+from remit.core import jose
+from remit.core.task import Task
 from remit.core.token import Claims
 from remit.errors import (
     InvalidRequestError,
@@ -62,22 +64,64 @@ class Endpoint:
 class OAuth:
     """What is done with tokens that there are."""
 
-    def __init__(self, broker: Broker, verifier: Verifier) -> None:
-        """Serve ``broker``; tokens are read by ``verifier``."""
-        self._broker, self._verifier = broker, verifier
+    def __init__(self, broker: Broker, verifier: Verifier, who: Clients) -> None:
+        """Serve ``broker``; tokens are read by ``verifier``, clients without one are authenticated by ``who``."""
+        self._broker, self._verifier, self._who = broker, verifier, who
 
-    async def revoke(self, request: Request, caller: Caller) -> Response:
-        """End the grant of a token and all below it; a token that is not the caller's business changes nothing."""
-        form = await wire.form(request, _HINTED)
-        claims = self._own(caller, wire.text(form, "token"))
-        if claims is None:
+    # -- revoke (RFC 7009) --------------------------------------------------------------------------------------
+
+    async def revoke(self, request: Request) -> Response:
+        """End the grant of a token and all below it; what is not the caller's business changes nothing.
+
+        Whoever holds a token may end what it stands for, without a proof of its key: a token in the wrong hands
+        should end. So a client of a browser flow revokes as RFC 7009 has it. A proof reaches further: everything in
+        the caller's own subtree, by a token that has expired too.
+        """
+        form = await wire.form(request, _HINTED | clients.FIELDS)
+        token = wire.text(form, "token")
+        if isinstance(authority_of(request), Peer) or request.headers.get("authorization"):
+            wire.only(form, _HINTED)
+            caller = await authority_of(request).identify(request)
+            return await self._end(caller, self._own(caller, token))
+        named = self._given(token, await self._who.authenticate(request, form))
+        return await self._end(named, None if named is None else named.grant)
+
+    async def _end(self, caller: Caller | None, grant: str | None) -> Response:
+        if caller is None or grant is None:
             return wire.answer({})
-        return wire.answer(render.report(await self._broker.revoke(caller, claims.grant)))
+        return wire.answer(render.report(await self._broker.revoke(caller, grant)))
+
+    def _own(self, caller: Caller, token: str) -> str | None:
+        """Return the grant of an access or refresh token of the caller's own subtree."""
+        chain = self._broker.chain_of(jose.digest(token))
+        if chain is None:
+            claims = self._claims(caller, token)
+            return None if claims is None else claims.grant
+        task = self._task(caller, chain.grant)
+        return None if task is None else chain.grant
+
+    def _given(self, token: str, client: Client) -> Holder | None:
+        """Return the holder that a token stands for, if it was given to this client and has not expired."""
+        chain = self._broker.chain_of(jose.digest(token))
+        try:
+            grant_id = self._verifier.claims(token).grant if chain is None else chain.grant
+            task = self._broker.task_of(grant_id)
+        except (NotFoundError, UnauthenticatedError):
+            return None
+        grant = task.grant(grant_id)
+        given_to = grant.agent if chain is None else chain.client
+        open_to_all = chain is None and not grant.attested
+        return Holder(task.id, grant_id) if open_to_all or _is(client, given_to) else None
+
+    # -- introspect (RFC 7662) ----------------------------------------------------------------------------------
 
     async def introspect(self, request: Request, caller: Caller) -> Response:
-        """Tell the claims of a live token of the caller's own subtree; of all else, that it is not active."""
+        """Tell the claims of a live token of the caller's own subtree; of all else, that it is not active.
+
+        Whether a foreign grant lives is not even looked up, so that the answer takes as long as for an unknown one.
+        """
         form = await wire.form(request, _HINTED)
-        claims = self._own(caller, wire.text(form, "token"))
+        claims = self._claims(caller, wire.text(form, "token"))
         try:
             if claims is None or claims.expires_at <= self._verifier.now():
                 return wire.answer({"active": False})
@@ -86,15 +130,30 @@ class OAuth:
             return wire.answer({"active": False})
         return wire.answer({"active": True, "token_type": "DPoP" if claims.x5t is None else "Bearer", **claims.all})
 
-    def _own(self, caller: Caller, token: str) -> Claims | None:
-        """Return the claims of a token of the caller's own subtree, expired or not."""
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _claims(self, caller: Caller, token: str) -> Claims | None:
+        """Return the claims of an access token of the caller's own subtree, expired or not."""
         try:
-            claims = self._verifier.claims(token, expired=True)
-            task = self._broker.task(caller, claims.task)
-        except (NotFoundError, UnauthenticatedError):
+            claims = self._verifier.signed(token)
+        except UnauthenticatedError:
+            return None
+        task = self._task(caller, claims.grant)
+        return claims if task is not None and task.id == claims.task else None
+
+    def _task(self, caller: Caller, grant: str) -> Task | None:
+        """Return the task of a grant that is within the caller's own."""
+        try:
+            task = self._broker.task(caller, self._broker.task_of(grant).id)
+        except NotFoundError:
             return None
         root = caller.grant if isinstance(caller, Holder) else task.head.root
-        return claims if task.within(claims.grant, root) else None
+        return task if task.within(grant, root) else None
+
+
+def _is(client: Client, given_to: str) -> bool:
+    """Whether a token was given to this client: a SPIFFE ID or another attested name has to be proven."""
+    return client.id == given_to and (client.workload is not None or not given_to.startswith("spiffe://"))
 
 
 def check_requested(form: Form) -> None:

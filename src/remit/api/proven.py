@@ -129,7 +129,7 @@ class Verifier:
     ) -> Holder:
         scheme, token = _presented(headers.get("authorization", ()))
         texts = headers.get("dpop", ())
-        certified = self._signed(token).x5t is not None
+        certified = self.signed(token).x5t is not None
         if (scheme == "bearer") != certified or (certified and texts):
             raise TokenError("a token that is bound to a key has the scheme DPoP, and one to a certificate Bearer")
         return await self.bearer(token, texts, method, url, certificates=certificates, audiences=audiences)
@@ -153,7 +153,7 @@ class Verifier:
         that the token may be for; empty is the broker alone. A token without its key was taken from its holder, or is
         spliced into a chain it does not belong to: the audit shows it, and every other refusal of a signed token.
         """
-        claims = self._signed(token)
+        claims = self.signed(token)
         try:
             tokens.check_time(claims, self.now())
             tokens.check_audience(claims, audiences or {self.issuer})
@@ -192,7 +192,8 @@ class Verifier:
         tokens.check_audience(found, {self.issuer})
         return found
 
-    def _signed(self, token: str) -> Claims:
+    def signed(self, token: str) -> Claims:
+        """Return the claims of a token that this broker signed, for whomever and whenever."""
         return self.keys.claims(token, self.issuer, self.clock(), expired=True)
 
     def read(self, texts: Sequence[str], method: str, url: str, token: str | None) -> Proof:

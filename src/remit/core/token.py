@@ -135,9 +135,11 @@ def life(content: Mapping[str, object]) -> int:
     return _instant(content, "exp") - _instant(content, "iat")
 
 
-def mint(content: Mapping[str, object], kid: str, algorithm: str, sign: Callable[[bytes], bytes]) -> str:
+def mint(
+    content: Mapping[str, object], kid: str, algorithm: str, sign: Callable[[bytes], bytes], typ: str = TYPE
+) -> str:
     """Return the signed token."""
-    header = {"typ": TYPE, "alg": algorithm, "kid": kid}
+    header = {"typ": typ, "alg": algorithm, "kid": kid}
     signed = ".".join(jose.encode(scopes.json_text(part).encode()) for part in (header, content))
     return f"{signed}.{jose.encode(sign(signed.encode()))}"
 
