@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -182,3 +183,15 @@ class Domain:
             jwk_of(self.wit_key, use="wit-svid", kid="wit-1"),
         ]
         return json.dumps({"keys": keys, "spiffe_sequence": 1, "spiffe_refresh_hint": 300, **more}).encode()
+
+
+def server(authority: Authority, *hosts: str) -> Svid:
+    """Return the certificate of a TLS server that answers to these hosts."""
+    private = key()
+    made = _certificate("server", private, (), NOW, timedelta(hours=1), (usage("digital_signature"),))
+    names = [x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host) for host in hosts]
+    made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    made = made.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
+    )
+    return Svid(private, (made.issuer_name(authority.certificate.subject).sign(authority.key, hashes.SHA256()),))
