@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from remit.core.secret import Secret
-    from remit.sdk.login import Tokens
+    from remit.sdk.login import Issuer, Login, Tokens
     from remit.sdk.session import Session, Sessions
 
 AsOwner = Annotated[
@@ -46,16 +47,12 @@ def login(
       remit login
       remit login --issuer https://login.example.com --device
     """
-    from remit.sdk.login import Login
     from remit.sdk.session import session_of
 
     sessions, (at, groups_claim) = _sessions(), _issuer(issuer, client_id)
     with sessions.alone():
-        there = Login(at)
-        try:
+        with closing(there_at(at)) as there:
             tokens = there.device(_enter) if device else there.browser(_visit)
-        finally:
-            there.close()
         session = session_of(at, groups_claim, tokens, unused=True)
         sessions.save(session)
     _show(session, json)
@@ -69,7 +66,6 @@ def logout(json: options.Json = False) -> None:
       remit logout
     """
     from remit.errors import RemitError
-    from remit.sdk.login import Login
 
     sessions = _sessions()
     with sessions.alone():
@@ -82,11 +78,8 @@ def logout(json: options.Json = False) -> None:
         _told({"forgotten": True, "revoked": False, "page": None}, json)
         return
     try:
-        there = Login(session.of)
-        try:
+        with closing(there_at(session.of)) as there:
             page = there.log_out(session.tokens)
-        finally:
-            there.close()
     except RemitError as error:
         error.add_note("the login is forgotten here, but the issuer was not told")
         raise
@@ -136,7 +129,7 @@ def _refreshed(sessions: Sessions) -> str:
     The refresh token that comes with it is kept before anything is done with the other.
     """
     from remit.errors import GrantTokenError, RemitError
-    from remit.sdk.login import AGAIN, Login
+    from remit.sdk.login import AGAIN
 
     with sessions.alone():
         session = sessions.need()
@@ -145,27 +138,21 @@ def _refreshed(sessions: Sessions) -> str:
                 raise GrantTokenError("this issuer's login opens one task, and it has", help=AGAIN)
             sessions.save(replace(session, unused=False))
             return session.claims_token
-        there = Login(session.of)
         try:
-            tokens = there.refresh(session.refresh_token, session.tokens.claims)
+            with closing(there_at(session.of)) as there:
+                tokens = there.refresh(session.refresh_token, session.tokens.claims)
         except RemitError as error:
             error.add_note("with --as-owner nobody has to be logged in")
             raise
-        finally:
-            there.close()
         sessions.save(replace(session, claims_token=tokens.id_token, refresh_token=tokens.refresh_token, unused=False))
         return tokens.id_token
 
 
 def _stepped_up(session: Session, nonce: str | None, acr: Sequence[str]) -> str:
     from remit.errors import GrantTokenError
-    from remit.sdk.login import Login
 
-    there = Login(session.of)
-    try:
+    with closing(there_at(session.of)) as there:
         tokens: Tokens = there.browser(_visit, nonce=nonce, acr=acr, fresh=True)
-    finally:
-        there.close()
     if tokens.claims.get("sub") != session.tokens.claims.get("sub"):
         raise GrantTokenError("somebody else logged in", help="log out at the issuer first, or `remit login`")
     return tokens.id_token
@@ -174,13 +161,20 @@ def _stepped_up(session: Session, nonce: str | None, acr: Sequence[str]) -> str:
 # -- inside ---------------------------------------------------------------------------------------------------------
 
 
+def there_at(issuer: Issuer) -> Login:
+    """Return the issuer, as one speaks to it."""
+    from remit.sdk.login import Login
+
+    return Login(issuer)
+
+
 def _sessions() -> Sessions:
     from remit.sdk.session import Sessions
 
     return Sessions(os.environ)
 
 
-def _issuer(url: str | None, client_id: str | None) -> tuple[Any, str]:
+def _issuer(url: str | None, client_id: str | None) -> tuple[Issuer, str]:
     """Return the issuer to log in at, and the claim that names groups there."""
     from remit.sdk.login import SCOPES, Issuer
 

@@ -3,12 +3,13 @@
 - Authorization code with PKCE (S256), a state, a nonce, and a redirect to a loopback port that is open for one answer.
 - Tokens come straight from the token endpoint over TLS, which stands in for a look at their signature here (OpenID
   Connect Core §3.1.3.7, 6.); the broker verifies it.
-- Blocking: this is for people at a terminal. Needs authlib: the extra ``oidc``.
+- Blocking: this is for people at a terminal.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import ipaddress
 import json
 import secrets
@@ -21,7 +22,18 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 
-from remit.errors import DeniedError, GrantTokenError, InvalidRequestError, LapsedError, UnavailableError, UpstreamError
+from remit.errors import (
+    DeniedError,
+    GrantTokenError,
+    InvalidRequestError,
+    LapsedError,
+    PendingError,
+    RemitError,
+    SlowDownError,
+    UnavailableError,
+    UpstreamError,
+)
+from remit.sdk.dpop import base64url
 from remit.sdk.loopback import Loopback
 
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -59,13 +71,13 @@ class Login:
     def __init__(self, issuer: Issuer, transport: httpx.BaseTransport | None = None) -> None:
         """Read what the issuer says of itself (OpenID Connect Discovery §4); it must say so of this very URL."""
         self.issuer = issuer
-        self._client = _client(issuer, transport)
+        self._http = httpx.Client(timeout=30.0, transport=transport)
         check_url(issuer.url)
         self._metadata = self._discovered()
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._client.close()
+        self._http.close()
 
     # -- by browser ---------------------------------------------------------------------------------------------
 
@@ -81,7 +93,7 @@ class Login:
             visit(self._asking(loopback, nonce, verifier, acr, fresh=fresh))
             answer = loopback.wait(PATIENCE)
         self._check_answer(answer)
-        given = self._fetched(
+        given = self._given(
             grant_type="authorization_code",
             code=answer["code"],
             redirect_uri=loopback.redirect_uri,
@@ -91,20 +103,20 @@ class Login:
 
     def _asking(self, loopback: Loopback, nonce: str, verifier: str, acr: Sequence[str], *, fresh: bool) -> str:
         prompts = [*(["login"] if fresh else []), *(["consent"] if OFFLINE in self.issuer.scopes else [])]
-        more = {
+        asked = {
+            "response_type": "code",
+            "client_id": self.issuer.client_id,
+            "redirect_uri": loopback.redirect_uri,
+            "scope": " ".join(self.issuer.scopes),
+            "state": loopback.state,
             "nonce": nonce,
+            "code_challenge": base64url(hashlib.sha256(verifier.encode()).digest()),
+            "code_challenge_method": "S256",
             **({"prompt": " ".join(prompts)} if prompts else {}),  # offline_access asks for consent, Core §11
             **({"max_age": "0"} if fresh else {}),
             **({"acr_values": " ".join(acr)} if acr else {}),
         }
-        url, _ = self._client.create_authorization_url(
-            self._endpoint("authorization_endpoint"),
-            state=loopback.state,
-            code_verifier=verifier,
-            redirect_uri=loopback.redirect_uri,
-            **more,
-        )
-        return str(url)
+        return _with_query(self._endpoint("authorization_endpoint"), asked)
 
     def _check_answer(self, answer: Mapping[str, str]) -> None:
         """Raise unless the answer is this issuer's (RFC 9207 §2.4) and carries a code."""
@@ -119,10 +131,7 @@ class Login:
 
     def device(self, say: Say, pause: Pause = time.sleep) -> Tokens:
         """Let ``say`` tell a human where to enter which code, then ask until they have (RFC 8628 §3.4, §3.5)."""
-        answer = self._posted(
-            self._endpoint("device_authorization_endpoint"),
-            {"client_id": self.issuer.client_id, "scope": " ".join(self.issuer.scopes)},
-        )
+        answer = self._posted("device_authorization_endpoint", scope=" ".join(self.issuer.scopes))
         code, interval = _text(answer, "device_code"), float(answer.get("interval") or INTERVAL)
         left = float(answer.get("expires_in") or PATIENCE)
         say(str(answer.get("verification_uri_complete") or _text(answer, "verification_uri")), str(answer["user_code"]))
@@ -140,22 +149,17 @@ class Login:
     def _poll(self, code: str) -> Mapping[str, Any] | None:
         """Return the tokens; None while nobody has decided; nothing in it when it was asked too often."""
         try:
-            return self._fetched(grant_type=DEVICE_CODE, device_code=code)
-        except DeniedError as refusal:
-            match getattr(refusal.__cause__, "error", ""):
-                case "authorization_pending":
-                    return None
-                case "slow_down":
-                    return {}
-                case "expired_token":
-                    raise LapsedError("the code was not entered in time", help=AGAIN) from refusal
-            raise
+            return self._given(grant_type=DEVICE_CODE, device_code=code)
+        except PendingError:
+            return None
+        except SlowDownError:
+            return {}
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
     def refresh(self, refresh_token: str, claims: Mapping[str, Any]) -> Tokens:
         """Return a new ID token of the same human, with the refresh token that is good from now on (Core §12)."""
-        given = self._fetched(grant_type="refresh_token", refresh_token=refresh_token)
+        given = self._given(grant_type="refresh_token", refresh_token=refresh_token)
         if not isinstance(given.get("id_token"), str):
             raise GrantTokenError("the issuer gives no new ID token for this login", help=AGAIN)
         fresh = self._read({"refresh_token": refresh_token, **given}, None)
@@ -165,17 +169,13 @@ class Login:
 
     def log_out(self, tokens: Tokens) -> str | None:
         """Revoke the refresh token (RFC 7009); return the page that ends the session at the issuer, if it has one."""
-        endpoint = self._metadata.get("revocation_endpoint")
-        if isinstance(endpoint, str) and tokens.refresh_token:
-            check_url(endpoint)
+        if tokens.refresh_token and self._metadata.get("revocation_endpoint"):
             form = {"token": tokens.refresh_token, "token_type_hint": "refresh_token"}
-            self._sent("POST", endpoint, {**form, "client_id": self.issuer.client_id})
-        page = self._metadata.get("end_session_endpoint")
-        if not isinstance(page, str):
+            self._post("revocation_endpoint", **form)
+        if not self._metadata.get("end_session_endpoint"):
             return None
-        check_url(page)
-        asked = urlencode({"client_id": self.issuer.client_id, "logout_hint": str(tokens.claims.get("sub"))})
-        return f"{page}{'&' if urlsplit(page).query else '?'}{asked}"
+        asked = {"client_id": self.issuer.client_id, "logout_hint": str(tokens.claims.get("sub"))}
+        return _with_query(self._endpoint("end_session_endpoint"), asked)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -193,31 +193,26 @@ class Login:
         check_url(found)
         return found
 
-    def _fetched(self, **form: str) -> Mapping[str, Any]:
-        from authlib.integrations.base_client.errors import OAuthError  # type: ignore[import-untyped]
+    def _given(self, **form: str) -> Mapping[str, Any]:
+        return self._posted("token_endpoint", **form)
 
-        try:
-            return dict(self._client.fetch_token(self._endpoint("token_endpoint"), **form))
-        except OAuthError as error:
-            raise _refused(str(error.error or ""), str(error.description or "")) from error
-        except (httpx.TransportError, httpx.HTTPStatusError) as error:
-            raise UnavailableError("the issuer does not answer") from error
-        except ValueError as error:
-            raise UpstreamError("the issuer's answer is not JSON") from error
-
-    def _posted(self, url: str, form: Mapping[str, str]) -> Mapping[str, Any]:
-        answer = self._sent("POST", url, form)
+    def _posted(self, endpoint: str, **form: str) -> Mapping[str, Any]:
+        answer = self._post(endpoint, **form)
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise UnavailableError("the issuer cannot answer now")
         found = _document(answer)
-        if answer.status_code >= httpx.codes.BAD_REQUEST:
+        if not answer.is_success:
             raise _refused(str(found.get("error", "")), str(found.get("error_description", "")))
         return found
 
+    def _post(self, endpoint: str, **form: str) -> httpx.Response:
+        return self._sent("POST", self._endpoint(endpoint), {"client_id": self.issuer.client_id, **form})
+
     def _sent(self, method: str, url: str, form: Mapping[str, str] | None = None) -> httpx.Response:
         try:
-            answer: httpx.Response = self._client.request(method, url, data=form, withhold_token=True)
+            return self._http.request(method, url, data=form, headers={"accept": "application/json"})
         except httpx.TransportError as error:
             raise UnavailableError("the issuer does not answer") from error
-        return answer
 
     def _read(self, given: Mapping[str, Any], nonce: str | None) -> Tokens:
         token, refresh = _text(given, "id_token"), given.get("refresh_token")
@@ -231,29 +226,23 @@ class Login:
         return Tokens(token, refresh if isinstance(refresh, str) else None, claims)
 
 
-def _refused(error: str, description: str) -> DeniedError | GrantTokenError:
+def _refused(error: str, description: str) -> RemitError:
     """Return what an OAuth error of the issuer means to whoever is at the terminal."""
     said = "".join(char for char in (description or error)[:200] if char.isprintable())
-    if error == "invalid_grant":
-        return GrantTokenError(f"the issuer no longer knows this login: {said}", help=AGAIN)
+    match error:
+        case "invalid_grant":
+            return GrantTokenError(f"the issuer no longer knows this login: {said}", help=AGAIN)
+        case "authorization_pending":
+            return PendingError()
+        case "slow_down":
+            return SlowDownError()
+        case "expired_token":
+            return LapsedError("the code was not entered in time", help=AGAIN)
     return DeniedError(f"the issuer refused: {said}" if said else "the issuer refused")
 
 
-def _client(issuer: Issuer, transport: httpx.BaseTransport | None) -> Any:
-    try:
-        from authlib.integrations.httpx_client import OAuth2Client  # type: ignore[import-untyped]
-    except ImportError:
-        raise UnavailableError(
-            "logging in is not installed", help="in a clone of remit: pip install '.[oidc]'"
-        ) from None
-    return OAuth2Client(
-        client_id=issuer.client_id,
-        scope=" ".join(issuer.scopes),
-        token_endpoint_auth_method="none",  # noqa: S106 - a public client
-        code_challenge_method="S256",
-        timeout=30.0,
-        transport=transport,
-    )
+def _with_query(url: str, asked: Mapping[str, str]) -> str:
+    return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(asked)}"
 
 
 def check_url(url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import time
+import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import TracebackType
 from typing import Self
@@ -13,6 +13,7 @@ from remit.errors import LapsedError
 
 HOST = "127.0.0.1"  # a literal: `localhost` may be somebody else's, RFC 8252 §8.3
 PATH = "/callback"
+LOOK = 0.2  # seconds between looks whether nobody waits any more
 SLOW = 5.0  # seconds for a request that was begun
 DONE = b"<!doctype html><title>remit</title><p>The login is back at your terminal. You may close this page.\n"
 STRANGE = b"<!doctype html><title>remit</title><p>This is not the answer that is waited for.\n"
@@ -27,13 +28,15 @@ HEADERS = {
 
 
 class Loopback:
-    """Listens on a port of its own until the answer to ``state`` came. Whatever else comes is turned away."""
+    """Listens on a port of its own, in a thread, until the answer to ``state`` came; all else is turned away."""
 
     def __init__(self, state: str) -> None:
         """Listen; ``state`` is what the answer has to repeat."""
         self.state = state
         self.answer: dict[str, str] | None = None
+        self._came, self._closed = threading.Event(), False
         self._server = _Server(self)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
 
     @property
     def redirect_uri(self) -> str:
@@ -42,13 +45,15 @@ class Loopback:
 
     def wait(self, seconds: float) -> dict[str, str]:
         """Return the parameters of the answer, or raise LapsedError."""
-        end = time.monotonic() + seconds
-        while self.answer is None:
-            self._server.timeout = max(end - time.monotonic(), 0.0)
-            if self._server.timeout <= 0:
-                raise LapsedError("nobody logged in in time")
-            self._server.handle_request()
+        self._came.wait(seconds)
+        if self.answer is None:
+            raise LapsedError("nobody logged in in time")
         return self.answer
+
+    def _serve(self) -> None:
+        while self.answer is None and not self._closed:
+            self._server.handle_request()
+        self._came.set()
 
     def offer(self, path: str) -> bool:
         """Take the path of a request if it is the answer."""
@@ -66,12 +71,15 @@ class Loopback:
 
     def __enter__(self) -> Self:
         """Return the open port."""
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the port."""
+        self._closed = True
+        self._thread.join()
         self._server.server_close()
 
 
@@ -80,6 +88,7 @@ class _Server(HTTPServer):
         """Listen for ``loopback``."""
         self.loopback = loopback
         super().__init__((HOST, 0), _Handler)
+        self.timeout = LOOK
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Let a connection that broke be the problem of whoever broke it."""

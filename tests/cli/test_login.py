@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remit.cli.entry import run
+from remit.cli.login import id_token, session_token
+from remit.errors import DeniedError, GrantTokenError, UnauthenticatedError
+from remit.run.spec import LaunchSpec
+from remit.sdk.login import Login, claims_of
+from tests.sdk.issuer import URL, FakeIssuer
+
+LOGIN = ["login", "--issuer", URL, "--client-id", "remit"]
+
+
+@pytest.fixture
+def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeIssuer:
+    """Stand at a terminal with a browser, beside an issuer."""
+    made = FakeIssuer()
+    monkeypatch.setenv("REMIT_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.delenv("REMIT_GRANT", raising=False)
+    monkeypatch.setattr("remit.cli.login.there_at", lambda at: Login(at, made.transport))
+    monkeypatch.setattr("webbrowser.open", made.visit)
+    return made
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Run a command that succeeds, and read the JSON it prints."""
+
+    def call(*arguments: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert run([*arguments, "--json"]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    return call
+
+
+def test_a_login_by_browser_shows_who_it_is(issuer: FakeIssuer, told: Callable[..., dict[str, Any]]) -> None:
+    issuer.claims = {"groups": ["analysts"], "acr": "gold", "auth_time": 1_900_000_000}
+    shown = told(*LOGIN)
+    assert shown == told("whoami")
+    assert shown == {
+        "issuer": URL,
+        "sub": "alice",
+        "groups": ["analysts"],
+        "acr": "gold",
+        "auth_time": datetime.fromtimestamp(1_900_000_000, UTC).isoformat(),
+        "token_until": datetime.fromtimestamp(2_000_000_000, UTC).isoformat(),
+        "renewable": True,
+    }
+
+
+def test_no_token_is_ever_printed(issuer: FakeIssuer, capsys: pytest.CaptureFixture[str]) -> None:
+    run(LOGIN)
+    run(["whoami"])
+    run(["logout"])
+    assert issuer.codes == 1
+    printed = "".join(capsys.readouterr())
+    assert "eyJ" not in printed
+    assert "r-1" not in printed
+
+
+@pytest.mark.usefixtures("issuer")
+def test_a_login_by_device_shows_where_and_what_to_enter(capsys: pytest.CaptureFixture[str]) -> None:
+    FakeIssuer.polls = []
+    assert run([*LOGIN, "--device"]) == 0
+    shown = capsys.readouterr().err
+    assert f"{URL}/enter" in shown
+    assert "BCDF" in shown
+
+
+def test_logging_out_forgets_and_gives_the_refresh_token_back(
+    issuer: FakeIssuer, told: Callable[..., dict[str, Any]]
+) -> None:
+    run(LOGIN)
+    assert told("logout") == {
+        "forgotten": True,
+        "revoked": True,
+        "page": f"{URL}/end?client_id=remit&logout_hint=alice",
+    }
+    assert issuer.forms[-1][0] == "/revoke"
+    assert run(["whoami"]) == 1
+
+
+@pytest.mark.usefixtures("issuer")
+def test_logging_out_twice_is_no_failure(told: Callable[..., dict[str, Any]]) -> None:
+    assert told("logout") == {"forgotten": True, "revoked": False, "page": None}
+
+
+def test_a_login_that_others_could_read_is_forgotten_all_the_same(issuer: FakeIssuer, tmp_path: Path) -> None:
+    run(LOGIN)
+    (tmp_path / "state" / "session").chmod(0o644)
+    assert run(["whoami"]) == 1
+    assert run(["logout"]) == 0
+    assert not (tmp_path / "state" / "session").exists()
+    assert issuer.codes == 1
+
+
+@pytest.mark.parametrize("command", [LOGIN, ["whoami"], ["logout"]])
+def test_in_a_run_there_is_no_login(
+    issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.setenv("REMIT_GRANT", "grt_1")
+    assert run(command) == 1
+    assert "a run has no login" in capsys.readouterr().err
+    assert issuer.forms == []
+
+
+# -- for other commands -----------------------------------------------------------------------------------------------
+
+
+def test_every_use_takes_a_new_id_token_and_the_refresh_token_that_came_with_the_last(issuer: FakeIssuer) -> None:
+    run(LOGIN)
+    first, second = session_token(as_owner=False), session_token(as_owner=False)
+    assert first is not None
+    assert second is not None
+    used = [form["refresh_token"] for _, form in issuer.forms if form.get("grant_type") == "refresh_token"]
+    assert used == ["r-1", "r-2"]
+
+
+def test_without_refresh_tokens_a_login_opens_one_task(issuer: FakeIssuer) -> None:
+    issuer.token = {"refresh_token": None}
+    run(LOGIN)
+    assert session_token(as_owner=False) is not None
+    with pytest.raises(GrantTokenError, match="opens one task"):
+        session_token(as_owner=False)
+
+
+def test_a_login_that_has_ended_is_said_and_is_not_the_owners_instead(issuer: FakeIssuer) -> None:
+    run(LOGIN)
+    issuer.token = {"error": "invalid_grant"}
+    with pytest.raises(GrantTokenError) as refusal:
+        session_token(as_owner=False)
+    assert refusal.value.help == "log in again with `remit login`"
+    assert refusal.value.__notes__ == ["with --as-owner nobody has to be logged in"]
+
+
+def test_the_owner_needs_no_login(issuer: FakeIssuer) -> None:
+    run(LOGIN)
+    assert session_token(as_owner=True) is None
+    assert issuer.codes == 1
+
+
+@pytest.mark.usefixtures("issuer")
+def test_where_nobody_is_logged_in_the_owner_is_meant() -> None:
+    assert session_token(as_owner=False) is None
+
+
+def test_a_step_up_carries_the_nonce_and_leaves_the_login_as_it_is(
+    issuer: FakeIssuer, told: Callable[..., dict[str, Any]]
+) -> None:
+    before = told(*LOGIN)
+    token = id_token(nonce="the-digest", acr=("gold",), fresh=True)
+    assert claims_of(token.reveal())["nonce"] == "the-digest"
+    assert issuer.asked["prompt"].startswith("login")
+    assert told("whoami") == before
+
+
+def test_a_step_up_by_somebody_else_is_refused(issuer: FakeIssuer) -> None:
+    run(LOGIN)
+    issuer.claims = {"sub": "bob"}
+    with pytest.raises(GrantTokenError, match="somebody else"):
+        id_token(nonce="the-digest", acr=(), fresh=True)
+
+
+@pytest.mark.usefixtures("issuer")
+def test_a_step_up_needs_a_login() -> None:
+    with pytest.raises(UnauthenticatedError):
+        id_token(nonce="n", acr=(), fresh=True)
+
+
+def test_an_id_token_without_a_step_up_is_a_refreshed_one(issuer: FakeIssuer) -> None:
+    run(LOGIN)
+    assert claims_of(id_token(None, (), fresh=False).reveal())["sub"] == "alice"
+    assert issuer.forms[-1][1]["grant_type"] == "refresh_token"
+
+
+def test_an_id_token_is_not_for_runs(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(LOGIN)
+    monkeypatch.setenv("REMIT_GRANT", "grt_1")
+    with pytest.raises(DeniedError):
+        id_token(None, (), fresh=False)
+    assert session_token(as_owner=False) is None
+    assert issuer.codes == 1
+
+
+# -- which issuer -----------------------------------------------------------------------------------------------------
+
+
+def test_an_issuer_of_the_brokers_configuration_is_used(
+    issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, told: Callable[..., dict[str, Any]]
+) -> None:
+    known = {"issuer": URL, "client_id": "remit", "scopes": ["openid", "groups"], "groups_claim": "roles"}
+    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [known]})
+    issuer.claims = {"roles": ["on-call"]}
+    assert told("login")["groups"] == ["on-call"]
+    assert issuer.asked["scope"] == "openid offline_access groups"
+
+
+@pytest.mark.usefixtures("issuer")
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [([], "knows no such issuer"), ([{"issuer": URL}, {"issuer": "https://b.test"}], f"several issuers: {URL}, https")],
+)
+def test_an_issuer_that_is_not_clear_has_to_be_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: list[dict[str, str]], said: str
+) -> None:
+    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": known})
+    assert run(["login"]) == 1
+    assert said in capsys.readouterr().err
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_opened_for_whoever_is_logged_in(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs: list[LaunchSpec] = []
+
+    def main(spec: LaunchSpec) -> int:
+        specs.append(spec)
+        return 0
+
+    monkeypatch.setattr("remit.run.launcher.main", main)
+    monkeypatch.setattr("remit.compose.embedded.ensure", lambda *_: None)
+    monkeypatch.setattr("remit.cli.run._expanded", lambda _: [])
+    run(LOGIN)
+    run(["run", "-r", "search", "--", "true"])
+    run(["run", "-r", "search", "--as-owner", "--", "true"])
+    asked: list[Any] = [spec.request["open"] for spec in specs]
+    assert claims_of(asked[0]["id_token"])["sub"] == "alice"
+    assert "id_token" not in asked[1]
+    assert issuer.codes == 2
+    assert "session" in {path.name for path in specs[0].apart}
