@@ -191,6 +191,7 @@ class PolicyError(DeniedError):
     """the policy does not allow this"""
 
     code = "policy"
+    version: str | None = None  # of the policy that decided
 
 
 class DepthError(DeniedError):

@@ -800,6 +800,7 @@ def test_a_narrower_bound_ends_the_tasks_that_hold_more_before_it_is_acknowledge
             broker.check(wide.id)
         assert issued.lease.plan.name not in world.target.accounts
         broker.check(narrow.id)
-        assert [e.cause for e in await world.events() if e.event == "task.close"] == ["a bound was narrowed"]
+        [cause] = [e.cause for e in await world.events() if e.event == "task.close"]
+        assert cause == "a bound was narrowed: wider than the bound of `search`"
 
     run(body())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +13,8 @@ from starlette.responses import Response
 from remit.api.audit import Checkpoints
 from remit.api.proven import Verifier
 from remit.api.who import Caller
-from remit.broker import Broker
+from remit.broker import Broker, Operator
+from remit.core.policy import Question
 from remit.ports import Authority, Humans, Logins, NewId, Signals, Workloads
 
 Open = Callable[[Request], Awaitable[Response]]
@@ -50,6 +52,22 @@ class Identity:
     native: Sequence[Mapping[str, object]] = ()  # issuers with the public client of terminals, as anybody may see
 
 
+class Policies(Protocol):
+    """What decides, as the control plane shows it."""
+
+    def shown(self) -> Mapping[str, object]:
+        """Describe what holds, and what was wrong when it was last to be replaced."""
+        ...
+
+    def explained(self, question: Question) -> Mapping[str, object]:
+        """Decide, and say why."""
+        ...
+
+    async def reload(self, operator: Operator) -> Mapping[str, object]:
+        """Load anew; what is not allowed any more has ended when this returns."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Surface:
     """What the control plane is served from."""
@@ -60,3 +78,4 @@ class Surface:
     checkpoint: Checkpoints
     identity: Identity = field(default_factory=Identity)
     authority: Authority | None = None  # of the broker's own trust domain
+    policies: Policies | None = None

@@ -7,20 +7,26 @@ through the gateway never asks.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeGuard
 
 from remit.broker.custody import Custody
 from remit.broker.heads import Heads, Operator
 from remit.broker.targets import Targets
 from remit.core import policy
 from remit.core import scope as scopes
+from remit.core.lease import standing as is_standing
 from remit.core.policy import Decision, Policy, Question
 from remit.core.scope import Scope
 from remit.core.task import Grant, Subject, Task, Wanted
-from remit.errors import PolicyError
+from remit.errors import ConflictError, NotFoundError, PolicyError, UnavailableError
 
-BREATH = 200  # grants decided on before the loop may do something else
+BREATH = 50  # grants of one task decided on before the loop may do something else
+ABREAST = 64  # tasks at once: their marks share a commit, and the way to their targets
+TRIES = 5  # when commits that ours is built on fail
 
 
 class Ceiling:
@@ -29,6 +35,8 @@ class Ceiling:
     def __init__(self, heads: Heads, custody: Custody, targets: Targets, decide: Policy) -> None:
         """Decide by ``decide`` on what ``custody`` holds."""
         self._heads, self._custody, self._targets, self._policy = heads, custody, targets, decide
+        self._one = asyncio.Lock()  # one round of deciding anew at a time
+        self._due: str | None = None  # why a round is under way, or has to be done again
 
     def opening(self, subject: Subject, purpose: str, wanted: Wanted) -> Decision:
         """Decide on a task that is yet to be opened."""
@@ -36,16 +44,18 @@ class Ceiling:
 
     def child(self, task: Task, parent: Grant, wanted: Wanted) -> Decision:
         """Decide on a child of a grant."""
-        return self._decide(
-            _question("delegate", task.head.subject, task.head.purpose, wanted, parent.level + 1, wanted.ttl)
-        )
+        lasts = wanted.ttl or parent.expires_at - self._heads.now()
+        head = task.head
+        return self._decide(_question("delegate", head.subject, head.purpose, wanted, parent.level + 1, lasts))
 
     def held(self, task: Task, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Decision:
         """Decide on a grant as it stands; with ``verb`` and ``scope``, on a lease under it."""
-        verb = verb or ("delegate" if grant.parent else "open")
-        lasts = grant.expires_at - grant.opened_at
-        question = _question(verb, task.head.subject, task.head.purpose, grant, grant.level, lasts)
-        return self._decide(question if scope is None else replace(question, scope=scope))
+        return self._decide(_standing(task, grant, verb, scope))
+
+    def question(self, grant_id: str) -> Question:
+        """Return what is asked about a grant as it stands, live or not."""
+        task = self._heads.task_of(grant_id)
+        return replace(_standing(task, task.grant(grant_id)), bounds=self._custody.bounds())
 
     def _decide(self, question: Question) -> Decision:
         question = replace(question, bounds=self._custody.bounds())
@@ -57,40 +67,127 @@ class Ceiling:
         names, bounds = {detail.resource for detail in decision.offending}, self._custody.bounds()
         bound = scopes.shown(tuple(item for scope in bounds.values() for item in scope), names)
         known = not names.isdisjoint(bounds)
-        unknown = "`remit resource list` shows what there is" if names else "`remit policy explain` shows what decided"
-        return PolicyError(
+        hint = f"the bound is {bound}" if known else "`remit resource list` shows what there is"
+        ours = bool(names) and decision.version == policy.VERSION
+        error = PolicyError(
             "; ".join(decision.reasons),
             offending=scopes.dump(decision.offending),
-            help=f"the bound is {bound}" if known else unknown,
+            help=hint if ours else "`remit policy explain` shows what decided",
         )
+        error.version = decision.version
+        return error
+
+    # -- when it changes ----------------------------------------------------------------------------------------
 
     async def reload(self, operator: Operator, decide: Policy, version: str) -> int:
-        """Decide by another policy from now on; what it does not allow has ended when this answers, with how much."""
+        """Decide by another policy from now on; what it does not allow has ended when this answers, with how much.
+
+        Raises what the store raises: then the policy holds for what is new, and the sweep goes on ending the rest.
+        """
+        await self._tell(operator, "done", version)
         self._policy = decide
-        await self._heads.record(
-            (), (self._heads.event("policy.reload", "done", None, subject=operator.subject.sub, policy=version),)
-        )
         return await self.redecide("the policy changed")
 
-    async def redecide(self, cause: str) -> int:
-        """Ask about every live grant again, parents first; end what is no longer allowed, with all below it."""
-        ended, asked = 0, 0
-        for task in self._heads:
-            waiting = [task.head.root]
-            while waiting:
-                grant = self._heads.task(task.id).grant(waiting.pop())
-                if grant.revoked or grant.expires_at <= self._heads.now():
-                    continue
-                asked += 1
-                if asked % BREATH == 0:
-                    await asyncio.sleep(0)
-                if self.held(task, grant).allowed:
-                    waiting.extend(self._heads.task(task.id).children.get(grant.id, ()))
-                    continue
-                name = "grant.revoke" if grant.parent else "task.close"
-                await self._targets.end(self._heads.task(task.id), grant.id, name, cause=cause)
-                ended += 1
+    async def keep(self, operator: Operator, version: str, cause: str) -> None:
+        """Record that a policy was not replaced, since what was to replace it is no good."""
+        await self._tell(operator, "failed", version, code=PolicyError.code, cause=cause)
+
+    async def _tell(self, operator: Operator, decision: str, version: str, **more: str) -> None:
+        event = self._heads.event("policy.reload", decision, None, subject=operator.subject.sub, policy=version, **more)
+        await self._heads.record((), (event,))
+
+    async def sweep(self) -> None:
+        """Do what is due at the targets, and end what a policy does not allow if that failed before."""
+        await self._targets.sweep()
+        if self._due is not None:
+            await self.redecide(self._due)
+
+    async def redecide(self, cause: str, *, visit: bool = True) -> int:
+        """Ask about all that is live again, parents first; end what is no longer allowed, with all below it.
+
+        Everything is marked before any target is visited; without ``visit`` the sweep goes there.
+        """
+        async with self._one:
+            self._due = cause
+            tasks = self._heads.known()
+            ended = sum(await _abreast(lambda task_id: self._redecide(task_id, cause), tasks))
+            self._due = None
+        if visit and ended:
+            await _abreast(self._targets.catch_up, tasks)
         return ended
+
+    async def _redecide(self, task_id: str, cause: str) -> int:
+        for _ in range(TRIES):
+            if not await self._heads.returned(task_id):
+                return 0  # over and swept, or never stored
+            with suppress(ConflictError, NotFoundError):
+                return await self._decided(task_id, cause)
+        raise UnavailableError("what is no longer allowed could not be ended yet", help="try again")
+
+    async def _decided(self, task_id: str, cause: str) -> int:
+        waiting, ended = [self._heads.task(task_id).head.root], 0
+        while waiting:
+            batch, waiting = waiting[-BREATH:], waiting[:-BREATH]
+            task, over = self._heads.task(task_id), []
+            for grant in filter(self._lives, map(task.grants.get, batch)):
+                decision = self.held(task, grant)
+                if decision.allowed:
+                    waiting.extend(task.children.get(grant.id, ()))
+                else:
+                    over.append((grant.id, decision))
+            if over:
+                await self._end(task, over, cause)
+                ended += len(over)
+            await asyncio.sleep(0)
+        return ended + await self._leases(task_id, cause)
+
+    def _lives(self, grant: Grant | None) -> TypeGuard[Grant]:
+        return grant is not None and not grant.revoked and grant.expires_at > self._heads.now()
+
+    async def _end(self, task: Task, over: Sequence[tuple[str, Decision]], cause: str) -> None:
+        events = [
+            self._heads.event(
+                "task.close" if grant_id == task.head.root else "grant.revoke",
+                "done",
+                grant_id,
+                cause=f"{cause}: {'; '.join(decision.reasons)}",
+                policy=decision.version,
+            )
+            for grant_id, decision in over
+        ]
+        await self._heads.step(task.id, lambda t: t.revoke(*(grant_id for grant_id, _ in over)), *events)
+
+    async def _leases(self, task_id: str, cause: str) -> int:
+        """End the leases that could not be issued any more."""
+        task = self._heads.task(task_id)
+        standing = (lease for lease in task.leases.values() if is_standing(lease))
+        asked = ((i, self.held(task, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
+        over = [(lease, decision) for lease, decision in asked if not decision.allowed]
+        if over:
+            events = [
+                self._targets.lease_event("lease.revoke", "done", lease, cause=cause, policy=decision.version)
+                for lease, decision in over
+            ]
+            await self._heads.step(task_id, lambda t: t.revoke_leases(tuple(i.id for i, _ in over)), *events)
+        return len(over)
+
+
+async def _abreast(work: Callable[[str], Awaitable[int]], ids: Sequence[str]) -> list[int]:
+    """Do the same for many, some at a time; one's failure holds up no other, and the first is raised in the end."""
+    done: list[int | BaseException] = []
+    for start in range(0, len(ids), ABREAST):
+        done += await asyncio.gather(*map(work, ids[start : start + ABREAST]), return_exceptions=True)
+    for failure in done:
+        if isinstance(failure, BaseException):
+            raise failure
+    return [item for item in done if isinstance(item, int)]
+
+
+def _standing(task: Task, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Question:
+    verb = verb or ("delegate" if grant.parent else "open")
+    lasts = grant.expires_at - grant.opened_at
+    question = _question(verb, task.head.subject, task.head.purpose, grant, grant.level, lasts)
+    return question if scope is None else replace(question, scope=scope)
 
 
 def _question(

@@ -7,6 +7,7 @@ were built on it fail too, before anything built on the reloaded head is looked 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from remit.errors import (
     IntegrityError,
     LimitError,
     NotFoundError,
+    PolicyError,
     RemitError,
     RevokedError,
     UnavailableError,
@@ -81,6 +83,7 @@ class Heads:
         self.spent: dict[budget.Key, int] = {}
         self._denials: dict[tuple[str | None, str], tuple[int, int]] = {}  # (grant, code) -> (minute, count)
         self._ended: list[Callable[[frozenset[str]], None]] = []
+        self._away: dict[str, list[asyncio.Event]] = {}  # tasks that are being read again after a commit failed
         self._places: dict[int, str] = {}  # in the token status list -> grant id
 
     # -- time ---------------------------------------------------------------------------------------------------
@@ -217,11 +220,31 @@ class Heads:
         except BaseException:
             self.forget(task_id)
             if not fresh:
-                with suppress(RemitError):
-                    await self.durable()  # a cancelled commit may still be on its way; what is read must include it
-                await self.load(task_id)
+                await self._read_again(task_id)
             raise
         return after
+
+    async def _read_again(self, task_id: str) -> None:
+        back = asyncio.Event()
+        self._away.setdefault(task_id, []).append(back)
+        try:
+            with suppress(RemitError):
+                await self.durable()  # a cancelled commit may still be on its way; what is read must include it
+            await self.load(task_id)
+        finally:
+            self._away[task_id].remove(back)
+            back.set()
+
+    def known(self) -> list[str]:
+        """Return the ids of the tasks that are loaded, and of those that are being read again."""
+        return [*self._tasks, *(task_id for task_id, waiting in self._away.items() if waiting)]
+
+    async def returned(self, task_id: str) -> bool:
+        """Wait until a task is not being read again; return whether it is loaded then."""
+        while self._away.get(task_id):
+            await self._away[task_id][-1].wait()
+        self._away.pop(task_id, None)
+        return task_id in self._tasks
 
     async def durable(self) -> None:
         """Wait until every commit that was called before has succeeded or failed; the store keeps their order."""
@@ -304,6 +327,8 @@ class Heads:
 
     async def denied(self, name: str, grant_id: str | None, error: RemitError, **more: str | None) -> None:
         """Record a denial; in a flood only each power of two is written, with the count."""
+        if isinstance(error, PolicyError):
+            more |= {"cause": error.detail, "policy": error.version}
         count = self._count(grant_id, error.code)
         if count > DENIALS:
             if count & (count - 1):

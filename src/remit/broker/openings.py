@@ -65,7 +65,17 @@ class Openings:
             await self._denied("task.open", None, error, named, **({"subject": subject.sub} if subject else {}))
             raise
         event = self._receipt(
-            Event("task.open", now, "allow", task=task_id, subject=subject.sub, lineage=(root_id,)), root_id, named
+            Event(
+                OPEN,
+                now,
+                "allow",
+                task=task_id,
+                subject=subject.sub,
+                lineage=(root_id,),
+                cause="; ".join(decision.reasons),
+            ),
+            root_id,
+            named,
         )
         try:
             task = await self._heads.step(task_id, lambda _: opened, event, fresh=True, writes=writes)
@@ -132,7 +142,8 @@ class Openings:
             named = replace(named, policy=decision.version)
             if approval is not None:
                 writes = self._asked.consumed(approval, approvals.request_of(wanted, parent=parent_id), child_id)
-            event = self._receipt(self._heads.event(DELEGATE, "allow", parent_id), child_id, named)
+            event = self._heads.event(DELEGATE, "allow", parent_id, cause="; ".join(decision.reasons))
+            event = self._receipt(event, child_id, named)
             event = replace(event, lineage=(*self._heads.live(parent_id).lineage, child_id))
             task = await self._heads.step(
                 task.id, lambda t: t.delegate(parent.id, child_id, named, now), event, writes=writes
@@ -202,7 +213,6 @@ class Openings:
             grant=grant_id,
             agent=made.agent,
             attested=made.attested,
-            cause=made.policy,
             detail_s256=scopes.digest(made.scope),
             approval=made.approval,
             key=made.jkt or made.x5t,

@@ -7,6 +7,7 @@ that succeeds, however often it takes.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -48,6 +49,14 @@ class Targets:
         now = self._heads.now()
         task = await self.visit(task.id, tuple(lease.id for lease in task.due(now) if lease.grant in ids))
         return task.report(ids, len(change.grants))
+
+    async def catch_up(self, task_id: str) -> int:
+        """Visit the targets of what is due in a task, now; return how much is. What fails stays due."""
+        with suppress(RemitError):
+            due = tuple(lease.id for lease in self._heads.task(task_id).due(self._heads.now()))
+            await self.visit(task_id, due)
+            return len(due)
+        return 0
 
     # -- the targets --------------------------------------------------------------------------------------------
 

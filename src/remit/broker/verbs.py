@@ -28,6 +28,7 @@ from remit.broker.use import Use, Uses
 from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.audit import Entry
+from remit.core.policy import Decision
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, LeaseState, Report, Task
@@ -37,6 +38,7 @@ from remit.errors import (
     ConflictError,
     IntegrityError,
     NotFoundError,
+    PolicyError,
     RemitError,
 )
 from remit.ports import (
@@ -121,11 +123,13 @@ class Broker:
         self.turn_chain = self._chains.turn
         self.chain_of = self._chains.find
         self.reload = self._ceiling.reload
+        self.keep_policy = self._ceiling.keep
+        self.question = self._ceiling.question
         self.put_resource = self._resources.put
         self.check_resource = self._resources.check
         self.put_secret = self._resources.put_secret
         self.delete_resource = self._resources.delete
-        self.sweep = self._targets.sweep
+        self.sweep = self._ceiling.sweep
         self.on_end = self._heads.on_end
         self.outcome = self._uses.outcome
         self.ended = self._uses.ended
@@ -145,6 +149,7 @@ class Broker:
             self._heads.rolled_back = True
             for task in self._heads:
                 await self._targets.end(task, task.head.root, "task.close", cause="the audit log was rolled back")
+        await self._ceiling.redecide("not allowed any more at the start", visit=False)
         await self._endings.resume()
 
     async def stop(self) -> None:
@@ -221,9 +226,9 @@ class Broker:
             grant = task.usable(grant_id, detail, now)
             engine = await self._custody.engine(detail.resource, detail.type)
             await self._supersede(task, grant_id, key)
-            self._permitted(task, grant, "issue", detail)  # after the last wait: a reload in between counts
+            decision = self._permitted(task, grant, "issue", detail)  # after the last wait: a reload in between counts
             lease = self._planned(engine, grant, detail, key, now)
-            event = self._targets.lease_event("lease.issue", "allow", lease)
+            event = self._targets.lease_event("lease.issue", "allow", lease, policy=decision.version)
             await self._heads.step(task.id, lambda t: t.plan(lease, now), event)
         except RemitError as error:
             await self._heads.denied("lease.issue", grant_id, error, resource=detail.resource)
@@ -283,8 +288,12 @@ class Broker:
         engine = await self._custody.engine(lease.plan.detail.resource, lease.plan.detail.type)
         if not isinstance(engine, Renewable):
             raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
-        self._permitted(task, task.grant(lease.grant), "renew", lease.plan.detail)
-        event = self._targets.lease_event("lease.renew", "allow", lease)
+        try:
+            decision = self._permitted(task, task.grant(lease.grant), "renew", lease.plan.detail)
+        except PolicyError as error:
+            await self._heads.denied("lease.renew", lease.grant, error, resource=lease.plan.detail.resource)
+            raise
+        event = self._targets.lease_event("lease.renew", "allow", lease, policy=decision.version)
         task = await self._heads.step(task.id, lambda t: t.extend(lease_id, now + ttl, now), event)
         longer = task.lease(lease_id)
         await self._targets.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)
@@ -332,10 +341,11 @@ class Broker:
     def _reach(self, caller: Caller, grant_id: str, *, acting: bool = False) -> Task:
         return self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id, acting=acting)
 
-    def _permitted(self, task: Task, grant: Grant, verb: str, detail: Detail) -> None:
+    def _permitted(self, task: Task, grant: Grant, verb: str, detail: Detail) -> Decision:
         decision = self._ceiling.held(task, grant, verb, (detail,))
         if not decision.allowed:
             raise self._ceiling.refusal(decision)
+        return decision
 
     def _sees(self, caller: Caller, task: Task) -> bool:
         try:

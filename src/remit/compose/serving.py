@@ -51,7 +51,15 @@ class Edges:
         settings = house.settings
         keys = Keys(house.tokens.signer, house.tokens.public_jwks())
         self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, Nonces(secrets.token_bytes(32)))
-        surface = Surface(house.broker, self.verifier, wiring.new_id, house.checkpoint, house.identity, house.authority)
+        surface = Surface(
+            house.broker,
+            self.verifier,
+            wiring.new_id,
+            house.checkpoint,
+            house.identity,
+            house.authority,
+            policies=house.policies,
+        )
         self.app = control.build(surface)
         self.gateway = Gateway(
             house.broker,
@@ -234,6 +242,24 @@ def stopping() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+def reloading(house: House) -> asyncio.Task[None]:
+    """Load the policies anew whenever SIGHUP comes, from now on; the log has what came of it."""
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    return asyncio.create_task(_reload(house, asked))
+
+
+async def _reload(house: House, asked: asyncio.Event) -> None:
+    while house.policies is not None:
+        await asked.wait()
+        asked.clear()
+        try:
+            answer = await house.policies.reload(house.operator)
+            _LOG.info("policies %s hold, %s ended", answer["version"], answer["ended"])
+        except RemitError as error:
+            _LOG.error("the policies were not loaded: %s", error.detail)
 
 
 async def until_stopped(edges: Edges, stop: asyncio.Event, idle: float | None) -> None:

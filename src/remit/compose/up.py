@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from remit.compose.serving import harden, served, stopping, until_stopped
+from remit.compose.serving import harden, reloading, served, stopping, until_stopped
 from remit.compose.settings import Settings
 from remit.stores import private
 
@@ -29,8 +29,10 @@ async def serve(settings: Settings, ready: Callable[[], None], *, idle: float | 
     async with served(settings, tcp=tcp) as edges:
         log_to(settings)
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
+        hup = reloading(edges.house)
         ready()
         await until_stopped(edges, stop, idle)
+        hup.cancel()
 
 
 def up(settings: Settings, ready: Callable[[], None]) -> None:

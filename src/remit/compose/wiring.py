@@ -15,6 +15,7 @@ from pathlib import Path
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
 from remit.compose import issuer, login, workloads
+from remit.compose.policy import Policies, directory_of
 from remit.compose.settings import Settings
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -47,6 +48,7 @@ class House:
     authority: FileAuthority
     identity: Identity = field(default_factory=Identity)
     bundles: Bundles | None = None
+    policies: Policies | None = None
 
     @property
     def origin(self) -> str:
@@ -75,6 +77,7 @@ def build(settings: Settings) -> House:
     witness = FileWitness(settings.witness, origin, publics) if settings.witness else None
     clock = steady()
     domain = issuer.authority(settings, sealer, clock)
+    policies = Policies(directory_of(settings))
     broker = Broker(
         store=store,
         engines={**engines(clock), "spiffe": issuer.engine(domain, settings.issuer, clock)},
@@ -82,17 +85,30 @@ def build(settings: Settings) -> House:
         clock=clock,
         new_id=new_id,
         witness=witness,
+        decide=policies.decide,
         trust_domain=settings.trust_domain,
         at_rest="kek-file",
         checks={"http": inject.check, "spiffe": issuer.check(domain)},
     )
+    policies.broker = broker
     owner = Operator(local_subject())
     domains = workloads.read(settings)
     bundles = workloads.bundles(domains, clock)
     attested = workloads.attested(domains, bundles, settings.issuer, clock, {})
     identity = Identity(native=login.native(settings.parts), workloads=attested)
     return House(
-        settings, broker, tokens, notes, witness, owner, clock, lambda: store.failure, domain, identity, bundles
+        settings,
+        broker,
+        tokens,
+        notes,
+        witness,
+        owner,
+        clock,
+        lambda: store.failure,
+        domain,
+        identity,
+        bundles,
+        policies=policies,
     )
 
 

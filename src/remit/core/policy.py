@@ -57,6 +57,20 @@ class Decision:
     version: str = VERSION
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with policies as they are written. ``line`` counts from 1; 0: it is about the whole file."""
+
+    file: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        """Return it as compilers do: file:line: text."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.text}" if place else self.text
+
+
 class Policy(Protocol):
     """What decides. An answer that cannot be worked out is a denial that says so; it never raises."""
 

@@ -190,6 +190,11 @@ class Task:
         parent = self.live(parent_id, now)
         check_end(parent, wanted, now)
         make_grant("", parent, replace(wanted, approval=""), now)
+        return self.beyond(parent_id, wanted, now)
+
+    def beyond(self, parent_id: str, wanted: Wanted, now: datetime) -> tuple[str, ...]:
+        """Name the dimensions in which a child would exceed its parent."""
+        parent = self.grant(parent_id)
         found = beyond(parent, wanted)
         return (*found, "fan_out") if self._full(parent, now) and "fan_out" not in found else found
 
@@ -262,12 +267,12 @@ class Task:
         later = max(lease.expires_at, min(expires_at, grant.expires_at))
         return self._change(leases=(replace(lease, expires_at=later),))
 
-    def revoke(self, grant_id: str) -> Change:
-        """End a grant and everything below it."""
-        ended = {grant.id for grant in self.subtree(grant_id)}
+    def revoke(self, *grant_ids: str) -> Change:
+        """End grants and everything below them."""
+        ended = {grant.id for grant_id in grant_ids for grant in self.subtree(grant_id)}
         grants = tuple(replace(self.grants[i], revoked=True) for i in ended if not self.grants[i].revoked)
         leases = tuple(revoking(lease) for lease in self.leases.values() if lease.grant in ended and standing(lease))
-        return self._change(grants=grants, leases=leases, closed=grant_id == self.head.root)
+        return self._change(grants=grants, leases=leases, closed=self.head.root in grant_ids)
 
     def revoke_leases(self, lease_ids: tuple[str, ...]) -> Change:
         """End single leases; those already ending are left as they are."""

@@ -1,0 +1,294 @@
+"""Policies: check, test, explain, show, reload."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remit.cli import options
+from remit.cli.connect import ask
+from remit.cli.render import emit, lines, said, table, waiting
+
+if TYPE_CHECKING:
+    from remit.core.policy import Problem
+    from remit.policies.cases import Result
+    from remit.policies.sets import CedarPolicies
+
+CASES = "*.test.toml"
+
+app = options.group("Policies: what is allowed at most, decided when authority is made.")
+
+Directory = Annotated[
+    Path | None,
+    typer.Argument(metavar="DIR", help="A directory of *.cedar files; without it the one that is configured."),
+]
+
+
+@app.command("check")
+def check(directory: Directory = None, json: options.Json = False) -> None:
+    """Read and validate policies as the broker would, and name everything that is wrong; no broker is needed.
+
+    Exits with 1 when something is wrong.
+
+    \b
+    Examples:
+      remit policy check examples/policies
+      remit policy check --json
+    """
+    found, problems = _loaded(directory)
+    if json:
+        emit(_checked(found, problems))
+    else:
+        for problem in problems:
+            said(str(problem))
+        if found:
+            said(f"{len(found.policies)} policies are good: {found.version}")
+    raise typer.Exit(int(found is None))
+
+
+def _checked(found: CedarPolicies | None, problems: Sequence[Problem]) -> dict[str, object]:
+    wrong = [{"file": item.file, "line": item.line, "text": item.text} for item in problems]
+    named = [{"id": item.id, "effect": item.effect, "file": item.file, "line": item.line} for item in _policies(found)]
+    return {
+        "good": found is not None,
+        "version": found.version if found else None,
+        "policies": named,
+        "problems": wrong,
+    }
+
+
+def _policies(found: CedarPolicies | None) -> Sequence[Any]:
+    return found.policies if found else ()
+
+
+@app.command("test")
+def cases(directory: Directory = None, json: options.Json = False) -> None:
+    """Put the questions of *.test.toml files to the policies beside them, and compare what is decided and by which.
+
+    Exits with 1 when a case comes out otherwise than it says, and when there are no cases.
+
+    \b
+    Examples:
+      remit policy test examples/policies
+      remit policy test --json
+    """
+    from remit.policies.cases import read, tried
+
+    where = _where(directory)
+    found = _good(where)
+    results = [
+        (path.name, tried(found, case)) for path in sorted(where.glob(CASES)) for case in read(path.read_text("utf-8"))
+    ]
+    failed = [(file, result) for file, result in results if not result.passed]
+    if json:
+        emit({"cases": [_result(file, result) for file, result in results], "failed": len(failed)})
+    else:
+        for file, result in failed:
+            said(f"{file}: `{result.case.name}` {_otherwise(result)}")
+        said(f"{len(results) - len(failed)} of {len(results)} cases came out as they say")
+    raise typer.Exit(int(bool(failed) or not results))
+
+
+def _result(file: str, result: Result) -> dict[str, object]:
+    return {
+        "file": file,
+        "case": result.case.name,
+        "passed": result.passed,
+        "allowed": result.decision.allowed,
+        "by": list(result.by),
+        "reasons": list(result.decision.reasons),
+    }
+
+
+def _otherwise(result: Result) -> str:
+    came = "was allowed" if result.decision.allowed else "was denied"
+    wanted = "" if result.case.reasons is None else f", not by {', '.join(result.case.reasons) or 'none'}"
+    return f"{came} by {', '.join(result.by) or 'no policy'}{wanted}: {'; '.join(result.decision.reasons)}"
+
+
+@app.command("explain")
+def explain(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A file of questions, written as cases are for `policy test`.")
+    ] = None,
+    grant: Annotated[
+        str | None, typer.Option("--grant", "-g", metavar="GRANT", help="A live grant: how it is decided now.")
+    ] = None,
+    entry: Annotated[
+        int | None, typer.Option("--entry", metavar="SEQ", help="An audit entry: what was decided then, and by what.")
+    ] = None,
+    policies: Annotated[
+        Path | None,
+        typer.Option("--policies", metavar="DIR", help="For FILE: other policies than the configured ones."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Explain why something is or was allowed or denied: each policy, what it came to, and what it looked at.
+
+    \b
+    Examples:
+      remit policy explain -g grt_7VYx1bD0Qe2mNf3sK9h6Lw
+      remit policy explain --entry 4711
+      remit policy explain question.toml --policies examples/policies
+    """
+    if sum(item is not None for item in (file, grant, entry)) != 1:
+        raise typer.BadParameter("say what is to be explained: FILE, --grant or --entry")
+    if file is not None:
+        answers = _answered(file, policies)
+    else:
+        answers = [_entry(entry) if entry is not None else ask(_call("GET", f"/v1/policy/explain/{grant}"))]
+    if json:
+        emit({"answers": answers})
+        return
+    for answer in answers:
+        _tell(answer)
+
+
+def _answered(file: Path, directory: Path | None) -> list[dict[str, Any]]:
+    from remit.compose.policy import explained
+    from remit.policies.cases import read
+
+    found = _good(_where(directory))
+    return [{"name": c.name, **explained(found, c.question, found(c.question))} for c in read(_text(file))]
+
+
+def _entry(seq: int) -> dict[str, Any]:
+    from remit.errors import NotFoundError
+    from remit.sdk import verbs
+
+    entries = ask(verbs.entries(seq, 1))
+    if not entries:
+        raise NotFoundError(f"there is no audit entry {seq}")
+    event = entries[0]
+    return {
+        "name": f"entry {seq}: {event['event']}",
+        "allowed": event["decision"] in {"allow", "done"},
+        "reasons": [event["cause"]] if event["cause"] else [],
+        "version": event.get("policy"),
+        "code": event["code"],
+        "details": [],
+    }
+
+
+def _tell(answer: Mapping[str, Any]) -> None:
+    said(f"{answer['name']}:" if "name" in answer else answer["verb"])
+    said(f"  {'allowed' if answer['allowed'] else 'denied'}, policies {answer['version'] or 'unknown'}")
+    for reason in answer["reasons"]:
+        said(f"  {reason}")
+    for detail in answer["details"]:
+        said(f"  {detail['type']} {detail['resource']}:")
+        for step in detail["policies"]:
+            said(f"    {step['policy']} ({step['place']}) {_came(step)}")
+            for name, value in step["attributes"].items():
+                said(f"      {name} = {_shown(value)}")
+
+
+def _came(step: Mapping[str, Any]) -> str:
+    joined = " because " if step["outcome"] == "failed" else ": this does not hold: "
+    return f"{step['outcome']}{joined}{step['because']}" if step["because"] else str(step["outcome"])
+
+
+def _shown(value: object) -> str:
+    from remit.core.scope import json_text
+
+    return "(not there)" if value is None else json_text(value)
+
+
+@app.command("show")
+def show(json: options.Json = False) -> None:
+    """Show which policies the broker decides by, and what was wrong the last time they were to be replaced.
+
+    \b
+    Examples:
+      remit policy show
+      remit policy show --json
+    """
+    answer = ask(_call("GET", "/v1/policy"))
+    if json:
+        emit(answer)
+        return
+    lines({"version": answer["version"], "directory": answer["directory"] or "none: the local owner alone may open"})
+    if answer["policies"]:
+        table(
+            ("policy", "effect", "written in"),
+            ((p["id"], p["effect"], f"{p['file']}:{p['line']}") for p in answer["policies"]),
+        )
+    _problems(answer)
+
+
+@app.command("reload")
+def reload(json: options.Json = False) -> None:
+    """Have the broker read its policies anew; when this returns, what they do not allow has ended.
+
+    Policies with anything wrong in them change nothing: the old ones stay, and this exits with 1.
+
+    \b
+    Examples:
+      remit policy reload
+      remit policy reload --json
+    """
+    with waiting("deciding on all live grants"):
+        answer = ask(_call("POST", "/v1/policy/reload"))
+    if json:
+        emit(answer)
+    elif answer["reloaded"]:
+        said(f"policies {answer['version']} hold; {answer['ended']} grants or leases were ended")
+    else:
+        said(f"nothing was changed: policies {answer['version']} still hold")
+        _problems(answer)
+    raise typer.Exit(int(not answer["reloaded"]))
+
+
+def _problems(answer: Mapping[str, Any]) -> None:
+    from remit.core.policy import Problem
+
+    for problem in answer["problems"]:
+        said(str(Problem(**problem)))
+
+
+# -- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _call(method: str, path: str) -> Any:
+    from remit.sdk._wire import Call
+    from remit.sdk._wire import ask as call
+
+    return call(Call(method, path))
+
+
+def _where(directory: Path | None) -> Path:
+    from remit.compose.policy import directory_of
+    from remit.compose.settings import load
+
+    found = directory or directory_of(load(os.environ))
+    if found is None:
+        raise typer.BadParameter("no policies are configured: name a directory")
+    return found
+
+
+def _loaded(directory: Path | None) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
+    from remit.compose.policy import load
+
+    return load(_where(directory))
+
+
+def _good(directory: Path) -> CedarPolicies:
+    from remit.errors import InvalidRequestError
+
+    found, problems = _loaded(directory)
+    if found is None:
+        raise InvalidRequestError(f"these policies are not good: {problems[0]}", help="`remit policy check` names all")
+    return found
+
+
+def _text(file: Path) -> str:
+    from remit.errors import InvalidRequestError
+
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"`{file}` cannot be read as text") from error

@@ -1,0 +1,163 @@
+"""Questions written down in TOML, with what is expected of them: tests of policies, and what-if questions."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from remit.core import scope as scopes
+from remit.core.grant import Posture, Subject
+from remit.core.policy import Decision, Question
+from remit.errors import InvalidRequestError, RemitError
+from remit.policies.sets import CedarPolicies
+
+VERBS = ("open", "delegate", "issue", "renew")
+
+_SUBJECT = {"sub": str, "acr": str, "amr": list, "groups": list, "auth_time": int}
+_POSTURE = {"isolation": str, "custody": str, "at_rest": str}
+_PLAIN: Mapping[str, type] = {
+    "agent": str,
+    "attested": bool,
+    "level": int,
+    "depth": int,
+    "fan_out": int,
+    "exercise": bool,
+    "unattested": bool,
+}
+_KNOWN: Mapping[str, type] = {
+    **_PLAIN,
+    "name": str,
+    "verb": str,
+    "purpose": str,
+    "subject": dict,
+    "details": list,
+    "claims": dict,
+    "ttl": int,
+    "posture": dict,
+    "approval": bool,
+    "expect": str,
+    "reasons": list,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question, and what is expected of it: allowed or not, and by which policies; None: that is not asked."""
+
+    name: str
+    question: Question
+    allowed: bool | None = None
+    reasons: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a case. ``by`` are the ids of the policies that decided."""
+
+    case: Case
+    decision: Decision
+    by: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all that was expected came true."""
+        as_expected = self.case.allowed in {None, self.decision.allowed}
+        return as_expected and (self.case.reasons is None or set(self.case.reasons) == set(self.by))
+
+
+def tried(policies: CedarPolicies, case: Case) -> Result:
+    """Put a case to the policies."""
+    verdicts, decision = policies.verdicts(case.question), policies(case.question)
+    told = [verdict for verdict in verdicts if decision.allowed or not verdict.allowed]
+    by = [name for verdict in told for name in (*verdict.failed, *(() if verdict.failed else verdict.by))]
+    return Result(case, decision, tuple(dict.fromkeys(by)))
+
+
+def read(text: str) -> tuple[Case, ...]:
+    """Read the ``[[case]]`` tables of a file, or raise InvalidRequestError naming the case and the field."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequestError(f"this is not TOML: {error}") from error
+    cases = raw.get("case")
+    if raw.keys() != {"case"} or not isinstance(cases, list):
+        raise InvalidRequestError("cases are written as `[[case]]` tables, and nothing else is in the file")
+    return tuple(_cases(cases))
+
+
+def _cases(raw: list[Any]) -> Iterator[Case]:
+    for number, item in enumerate(raw, 1):
+        name = str(item.get("name", f"case {number}"))
+        try:
+            yield _case(name, item)
+        except RemitError as error:
+            raise InvalidRequestError(f"`{name}`: {error.detail}", help=error.help) from error
+
+
+def _case(name: str, raw: Mapping[str, Any]) -> Case:
+    _check(raw, _KNOWN)
+    expect, reasons = raw.get("expect"), raw.get("reasons")
+    if expect not in {None, "allow", "deny"}:
+        raise InvalidRequestError("`expect` must be allow or deny")
+    return Case(
+        name,
+        question(raw),
+        None if expect is None else expect == "allow",
+        None if reasons is None else _texts(reasons, "reasons"),
+    )
+
+
+def question(raw: Mapping[str, Any]) -> Question:
+    """Read one question; what is not said is as it is for a grant of which nothing is said."""
+    subject, posture = raw.get("subject", {}), raw.get("posture", {})
+    _check(subject, _SUBJECT)
+    _check(posture, _POSTURE)
+    verb = raw.get("verb", "open")
+    if verb not in VERBS:
+        raise InvalidRequestError(f"`verb` must be one of {', '.join(VERBS)}")
+    if "details" not in raw or "sub" not in subject:
+        raise InvalidRequestError("`details` and `subject.sub` are needed")
+    return Question(
+        subject=_subject(subject),
+        purpose=raw.get("purpose", ""),
+        scope=scopes.parse(raw["details"]),
+        bounds={},
+        verb=verb,
+        claims={key: _text(value, "claims") for key, value in raw.get("claims", {}).items()},
+        ttl=timedelta(seconds=raw["ttl"]) if "ttl" in raw else None,
+        posture=Posture(**posture),
+        approval="asked" if raw.get("approval") else None,
+        **{key: raw[key] for key in _PLAIN if key in raw},
+    )
+
+
+def _subject(raw: Mapping[str, Any]) -> Subject:
+    at = raw.get("auth_time")
+    return Subject(
+        raw["sub"],
+        raw.get("acr", ""),
+        None if at is None else datetime.fromtimestamp(at, UTC),
+        _texts(raw.get("amr", []), "amr"),
+        _texts(raw.get("groups", []), "groups"),
+    )
+
+
+def _check(raw: Mapping[str, Any], known: Mapping[str, type]) -> None:
+    for key, value in raw.items():
+        if key not in known:
+            raise InvalidRequestError(f"`{key}` is not known here", help=f"known: {', '.join(sorted(known))}")
+        if type(value) is not known[key]:
+            raise InvalidRequestError(f"`{key}` has the wrong type")
+
+
+def _texts(value: list[Any], name: str) -> tuple[str, ...]:
+    return tuple(_text(item, name) for item in value)
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequestError(f"`{name}` must hold text")
+    return value

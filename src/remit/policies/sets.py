@@ -1,0 +1,183 @@
+"""A set of policies: read and validated as a whole, or refused with every problem there is; then asked.
+
+Deviating from Cedar, a policy that cannot be evaluated denies the whole decision: a ``forbid`` that was skipped
+because it failed would be an open door.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from remit.core.grant import Subject
+from remit.core.policy import Decision, Problem, Question
+from remit.policies import installed, model
+from remit.policies.statements import Statement, cut
+
+if TYPE_CHECKING:
+    from cedarpy import AuthzResult, Entities, PolicySet
+
+REMEMBERED = 4_096  # combinations of principal, claims and resources whose entities stay parsed
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ABOUT = re.compile(r"^(?:Policy parse error: |for policy `[^`]*`, )")
+_ACTION = re.compile(r' for Action::"[a-z]+"')  # the same is said for each action
+_FAILED = re.compile(r"error while evaluating policy `([^`]+)`: (.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where a policy stands, and what it is. ``node`` is its syntax tree (``cedarpy.pst.Template``)."""
+
+    id: str
+    file: str
+    line: int
+    text: str
+    node: Any
+
+    @property
+    def effect(self) -> str:
+        """Return permit or forbid."""
+        return str(self.node.effect)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a set says of one detail. ``by`` are the policies that decided; ``failed`` maps those that failed to why."""
+
+    allowed: bool
+    by: tuple[str, ...]
+    failed: Mapping[str, str]
+
+
+class CedarPolicies:
+    """Decides by policies that were found to be good. Nothing is allowed that no policy permits; a forbid wins."""
+
+    def __init__(self, version: str, policies: Sequence[Written], parsed: PolicySet, names: Mapping[str, str]) -> None:
+        """Hold parsed handles; ``names`` maps Cedar's own numbering to the ids of ``policies``."""
+        self.version, self.policies = version, tuple(policies)
+        self._parsed, self._names = parsed, names
+        self._cedar, self._schema = installed.cedar(), installed.schema()
+
+    def __call__(self, question: Question) -> Decision:
+        """Decide on every detail; all must be allowed."""
+        verdicts = self.verdicts(question)
+        failed = {name: why for verdict in verdicts for name, why in verdict.failed.items()}
+        if failed:
+            reasons = [f"`{name}` could not be evaluated: {why}" for name, why in failed.items()]
+            return Decision(allowed=False, reasons=tuple(reasons), version=self.version)
+        pairs = list(zip(question.scope, verdicts, strict=True))
+        denied = tuple(detail for detail, verdict in pairs if not verdict.allowed)
+        told = [pair for pair in pairs if not denied or not pair[1].allowed]
+        reasons = [reason for detail, verdict in told for reason in _reasons(question, detail.resource, verdict)]
+        return Decision(not denied, tuple(dict.fromkeys(reasons)), denied, self.version)
+
+    def verdicts(self, question: Question) -> list[Verdict]:
+        """Return what is said of each detail, in order."""
+        asked = model.requests(question)
+        try:
+            answers = self._cedar.is_authorized_batch(asked, self._parsed, self.entities(question), self._schema)
+        except (ValueError, TypeError) as error:  # text that is no text: nothing is decided, so nothing is allowed
+            return [Verdict(allowed=False, by=(), failed={"the question": str(error)})] * len(asked)
+        return [self._verdict(answer) for answer in answers]
+
+    def entities(self, question: Question) -> Entities:
+        """Return the parsed entities that a question names."""
+        named = tuple(sorted({(detail.resource, detail.type) for detail in question.scope}))
+        return _entities(question.subject, tuple(sorted(question.claims.items())), named)
+
+    def _verdict(self, answer: AuthzResult) -> Verdict:
+        failed = {}
+        for text in answer.diagnostics.errors:
+            found = _FAILED.fullmatch(text)
+            name, why = found.groups() if found else ("the question", text)
+            failed[self._names.get(name, name)] = why
+        by = tuple(sorted(self._names[name] for name in answer.diagnostics.reasons))
+        return Verdict(answer.allowed and not failed, by, failed)
+
+
+def _reasons(question: Question, resource: str, verdict: Verdict) -> list[str]:
+    if verdict.allowed:
+        return [f"`{name}` permits `{resource}`" for name in verdict.by]
+    if verdict.by:
+        return [f"`{name}` forbids `{resource}`" for name in verdict.by]
+    return [f"no policy permits to {question.verb} `{resource}`"]
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _entities(subject: Subject, claims: tuple[tuple[str, str], ...], named: tuple[tuple[str, str], ...]) -> Entities:
+    text = model.entities_text(subject, dict(claims), named)
+    found: Entities = installed.cedar().Entities.from_json_str(text, installed.schema())
+    return found
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+def version_of(texts: Mapping[str, str]) -> str:
+    """Return the name of a set: a short digest over the schema and all files."""
+    hashed = sha256(installed.schema_text().encode())
+    for name in sorted(texts):
+        for part in (name, texts[name]):
+            raw = part.encode()
+            hashed.update(len(raw).to_bytes(8, "big") + raw)
+    return f"cedar-{hashed.hexdigest()[:16]}"
+
+
+def read(texts: Mapping[str, str]) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
+    """Read a set from its files (name -> Cedar text): the set, or else all that is wrong with it."""
+    reader = _Reader()
+    for name in sorted(texts):
+        for statement in cut(texts[name]):
+            reader.take(name, statement)
+    if not reader.found and not reader.problems:
+        reader.problems.append(Problem("", 0, "there is no policy here; to deny everything, write a forbid"))
+    if reader.problems:
+        return None, tuple(reader.problems)
+    parsed = installed.cedar().PolicySet.from_str("\n".join(item.text for item in reader.found))
+    nodes = parsed.to_pst().static_policies
+    names = {number: node.annotations["id"] for number, node in nodes.items()}
+    return CedarPolicies(version_of(texts), reader.found, parsed, names), ()
+
+
+class _Reader:
+    """Collects good policies and problems."""
+
+    def __init__(self) -> None:
+        self.found: list[Written] = []
+        self.problems: list[Problem] = []
+
+    def take(self, file: str, statement: Statement) -> None:
+        """Read one policy."""
+        said = [*self._wrong(file, statement)]
+        self.problems += [Problem(file, statement.line_of(text), text) for text in said]
+
+    def _wrong(self, file: str, statement: Statement) -> list[str]:
+        if not statement.whole:
+            return ["the policy has no end: a `;` is missing, or a string is not closed"]
+        try:
+            parsed = installed.cedar().PolicySet.from_str(statement.text).to_pst()
+        except ValueError as error:
+            return [_plain(error)]
+        if parsed.templates or len(parsed.static_policies) != 1:
+            return ["this is not one policy: templates are not used here, write principal and resource out"]
+        [node] = parsed.static_policies.values()
+        name = node.annotations.get("id", "")
+        if not _ID.fullmatch(name):
+            return ['the policy needs a name: @id("what-it-does"), of letters, digits, `.`, `_` and `-`']
+        twin = next((item for item in self.found if item.id == name), None)
+        if twin is not None:
+            return [f"the name `{name}` is taken by {twin.file}:{twin.line}"]
+        found = installed.cedar().validate_policies(statement.text, installed.schema()).errors
+        self.found.append(Written(name, file, statement.line, statement.text, node))
+        return list(
+            {_ACTION.sub("", text): text for text in map(_plain, (item.error for item in reversed(found)))}.values()
+        )
+
+
+def _plain(error: object) -> str:
+    return _ABOUT.sub("", " ".join(str(error).split()))
