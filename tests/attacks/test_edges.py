@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_no_route_gives_an_operator_a_stored_secret(tmp_path: Path) -> None:
         answers = []
         for row in rows(made.surface):
             for method in (row.method, "GET", "OPTIONS"):
-                path = row.path.format(**named)
+                path = re.sub(r"\{(\w+)\}", lambda found: named.get(found[1], "x"), row.path)
                 answers.append(await made.control.request(method, path))
                 answers.append(await made.control.request(method, f"{path}?reveal=true"))
         assert len(answers) > 100

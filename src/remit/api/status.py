@@ -1,4 +1,4 @@
-"""The token status list on the wire (draft-ietf-oauth-status-list): signed, public, and never older than the last end."""
+"""The token status list on the wire (draft-ietf-oauth-status-list): signed, public, never older than the last end."""
 
 from __future__ import annotations
 
