@@ -150,7 +150,7 @@ class Ceiling:
                 "task.close" if grant_id == task.head.root else "grant.revoke",
                 "done",
                 grant_id,
-                cause=f"{cause}: {'; '.join(decision.reasons)}",
+                cause=_cause(cause, decision),
                 policy=decision.version,
             )
             for grant_id, decision in over
@@ -165,11 +165,17 @@ class Ceiling:
         over = [(lease, decision) for lease, decision in asked if not decision.allowed]
         if over:
             events = [
-                self._targets.lease_event("lease.revoke", "done", lease, cause=cause, policy=decision.version)
+                self._targets.lease_event(
+                    "lease.revoke", "done", lease, cause=_cause(cause, decision), policy=decision.version
+                )
                 for lease, decision in over
             ]
             await self._heads.step(task_id, lambda t: t.revoke_leases(tuple(i.id for i, _ in over)), *events)
         return len(over)
+
+
+def _cause(cause: str, decision: Decision) -> str:
+    return f"{cause}: {'; '.join(decision.reasons)}"
 
 
 async def _abreast(work: Callable[[str], Awaitable[int]], ids: Sequence[str]) -> list[int]:

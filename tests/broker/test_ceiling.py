@@ -1,0 +1,147 @@
+"""What policy allows at most: asked before authority is made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from remit.core.policy import VERSION
+from remit.errors import NotFoundError, PolicyError
+from tests.broker.ruled import DETAIL, Rule, child, forbids
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, holder, run
+
+
+def test_every_verb_is_asked_with_all_that_is_known_of_the_grant() -> None:
+    async def body() -> None:
+        rule = Rule("v1")
+        world = World(decide=rule)
+        broker = await world.ready()
+        root = await world.opened(broker, label="root")
+        under = await child(broker, root, TABLE, depth=1, fan_out=2, exercise=True)
+        issued = await broker.issue(holder(broker, under), under.id, DETAIL)
+        await broker.renew(holder(broker, under), issued.lease.id, timedelta(seconds=60))
+        asked = {question.verb: question for question in rule.asked}
+        assert set(asked) == {"open", "delegate", "issue", "renew"}
+        assert {q.purpose for q in rule.asked} == {"draft the CFO summary"}
+        assert {q.subject for q in rule.asked} == {OPERATOR.subject}
+        below = asked["delegate"]
+        assert (below.level, below.depth, below.fan_out, below.scope) == (1, 1, 2, under.scope)
+        assert asked["issue"].scope == (DETAIL,) == asked["renew"].scope
+        assert set(asked["open"].bounds) == {"search", "warehouse"}
+        assert asked["open"].posture.at_rest == "kek-file"
+
+    run(body())
+
+
+def test_a_child_that_names_no_time_is_asked_about_with_what_is_left_of_its_parent() -> None:
+    async def body() -> None:
+        rule = Rule("v1")
+        world = World(decide=rule)
+        broker = await world.ready()
+        root = await world.opened(broker)
+        world.later(100)
+        await child(broker, root)
+        assert rule.asked[-1].ttl == timedelta(minutes=15) - timedelta(seconds=100)
+
+    run(body())
+
+
+def test_bounds_hold_whatever_a_policy_says() -> None:
+    async def body() -> None:
+        rule = Rule("v1")
+        world = World(decide=rule)
+        broker = await world.ready()
+        with pytest.raises(PolicyError) as refused:
+            await world.opened(broker, {**SEARCH, "paths": ["/v2/**"]})
+        assert rule.asked == []
+        assert refused.value.version == VERSION
+        assert refused.value.help is not None
+        assert refused.value.help.startswith("the bound is [")
+        assert '"paths":["/v1/**"]' in refused.value.help
+
+    run(body())
+
+
+def test_an_unknown_resource_says_where_to_look() -> None:
+    async def body() -> None:
+        world = World()
+        broker = await world.ready()
+        with pytest.raises(PolicyError) as refused:
+            await world.opened(broker, {**SEARCH, "resource": "other"})
+        assert refused.value.help == "`remit resource list` shows what there is"
+
+    run(body())
+
+
+def test_a_refusal_by_policy_names_what_decided_and_how_to_learn_more() -> None:
+    async def body() -> None:
+        world = World(decide=forbids("warehouse"))
+        broker = await world.ready()
+        with pytest.raises(PolicyError) as refused:
+            await world.opened(broker)
+        assert refused.value.detail == "`no` forbids it"
+        assert refused.value.version == "no-warehouse"
+        assert refused.value.help == "`remit policy explain` shows what decided"
+
+    run(body())
+
+
+@pytest.mark.parametrize("verb", ["open", "delegate", "issue", "renew"])
+def test_a_denial_is_on_record_with_its_reasons_and_the_version_that_decided(verb: str) -> None:
+    async def body() -> None:
+        world = World()
+        broker = await world.ready()
+        rule = forbids("warehouse", verb)
+        if verb == "open":
+            await broker.reload(OPERATOR, rule, rule.version)
+            with pytest.raises(PolicyError):
+                await world.opened(broker)
+        else:
+            root = await world.opened(broker)
+            issued = await broker.issue(OPERATOR, root.id, DETAIL)
+            await broker.reload(OPERATOR, rule, rule.version)
+            again: dict[str, Callable[[], Awaitable[object]]] = {
+                "delegate": lambda: child(broker, root, TABLE),
+                "issue": lambda: broker.issue(OPERATOR, root.id, DETAIL),
+                "renew": lambda: broker.renew(OPERATOR, issued.lease.id, timedelta(seconds=60)),
+            }
+            with pytest.raises(PolicyError):
+                await again[verb]()
+        noun = {"open": "task", "delegate": "grant"}.get(verb, "lease")
+        [denied] = [event for event in await world.events() if event.decision == "deny"]
+        assert denied.event == f"{noun}.{verb}"
+        assert (denied.code, denied.cause, denied.policy) == ("policy", "`no` forbids it", "no-warehouse")
+
+    run(body())
+
+
+def test_what_was_allowed_is_on_record_with_its_reasons_and_the_version() -> None:
+    async def body() -> None:
+        world = World(decide=Rule("v7"))
+        broker = await world.ready()
+        root = await world.opened(broker)
+        await child(broker, root)
+        issued = await broker.issue(OPERATOR, root.id, DETAIL)
+        await broker.renew(OPERATOR, issued.lease.id, timedelta(seconds=60))
+        told = {event.event: event for event in await world.events() if event.decision == "allow"}
+        assert {event.policy for event in told.values()} == {"v7"}
+        assert told["task.open"].cause == told["grant.delegate"].cause == "`yes` permits it"
+        assert root.policy == "v7"
+
+    run(body())
+
+
+def test_the_question_about_a_grant_can_be_looked_at() -> None:
+    async def body() -> None:
+        world = World()
+        broker = await world.ready()
+        root = await world.opened(broker)
+        question = broker.question(root.id)
+        assert (question.verb, question.scope, question.level) == ("open", root.scope, 0)
+        assert set(question.bounds) == {"search", "warehouse"}
+        with pytest.raises(NotFoundError):
+            broker.question("grt_none")
+
+    run(body())
