@@ -21,6 +21,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from remit.api import Keys, Listener, Peer, Surface, Verifier, Web, build, serve
+from remit.api.routes import Identity
 from remit.broker import Broker, Holder
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -208,16 +209,20 @@ def _tcp() -> socket.socket:
 
 
 @asynccontextmanager
-async def plane(directory: Path, world: World | None = None) -> AsyncIterator[Plane]:
-    """Serve a control plane whose sockets are in ``directory``."""
+async def plane(
+    directory: Path, world: World | None = None, identity: Identity | None = None, gateway: str | None = None
+) -> AsyncIterator[Plane]:
+    """Serve a control plane whose sockets are in ``directory``; ``identity`` says who is believed."""
     world = world or World(now=datetime(2026, 11, 25, 12, tzinfo=UTC))
     broker = await world.ready()
     sock, ids = _tcp(), itertools.count()
     host = f"127.0.0.1:{sock.getsockname()[1]}"
     signer = ES256(ec.generate_private_key(ec.SECP256R1()))
     keys = Keys(signer, [signer.public_jwk()])
-    verifier = Verifier(broker, keys, f"http://{host}", lambda: world.now, Nonces(b"k" * 32))
-    surface = Surface(broker, verifier, lambda prefix: f"{prefix}_{next(ids)}", lambda: _checkpoint(world))
+    verifier = Verifier(broker, keys, f"http://{host}", lambda: world.now, Nonces(b"k" * 32), gateway)
+    surface = Surface(
+        broker, verifier, lambda prefix: f"{prefix}_{next(ids)}", lambda: _checkpoint(world), identity or Identity()
+    )
     app = build(surface)
     listeners = [
         await serve(app, _unix(directory / "control.sock"), Peer(OPERATOR), uid=os.geteuid()),
@@ -241,11 +246,17 @@ async def _checkpoint(world: World) -> Checkpoint:
     return audit.checkpoint("remit.test/audit", size, root_of(await world.store.leaves(0, size)), NOTE)
 
 
-def play(directory: Path, scene: Callable[[Plane], Awaitable[None]]) -> None:
+def play(
+    directory: Path,
+    scene: Callable[[Plane], Awaitable[None]],
+    world: World | None = None,
+    identity: Identity | None = None,
+    gateway: str | None = None,
+) -> None:
     """Run a scene on a control plane."""
 
     async def main() -> None:
-        async with plane(directory) as made:
+        async with plane(directory, world, identity, gateway) as made:
             await scene(made)
 
     asyncio.run(main())
