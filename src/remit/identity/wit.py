@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
-from remit.core import foreign, jose, spiffe, wpt
-from remit.core.foreign import Foreign, Rules
+from remit.core import jose, spiffe
 from remit.core.identity import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import InvalidRequestError, LimitError, ReplayError, UnauthenticatedError
+from remit.identity import foreign, wpt
 from remit.identity.bundles import Bundles
+from remit.identity.foreign import Foreign, Rules
 from remit.identity.svid import by_bundle, ends
 from remit.ports import Clock
 

@@ -1,4 +1,4 @@
-"""Workload proof tokens (draft-ietf-wimse-wpt): that whoever sends a workload identity token has its key. Pure.
+"""Workload proof tokens (draft-ietf-wimse-wpt): that whoever sends a workload identity token has its key.
 
 Replay is the caller's to see: a proof that holds has a ``jti`` and an end to remember it by.
 """

@@ -7,9 +7,10 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from remit.core import jose, wpt
-from remit.core.wpt import Expected
+from remit.core import jose
 from remit.errors import AudienceError, RemitError, TokenError
+from remit.identity import wpt
+from remit.identity.wpt import Expected
 from remit.keys.signers import ES256, Ed25519
 
 NOW = 1_764_072_000
