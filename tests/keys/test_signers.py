@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
@@ -14,7 +14,7 @@ from remit.core.audit import checkpoint, public_bytes, read_checkpoint
 from remit.core.tree import EMPTY_ROOT
 from remit.errors import IntegrityError
 from remit.keys.file import FileSealer
-from remit.keys.signers import FileKeyring, FileSigner, signer_of, thumbprint
+from remit.keys.signers import RS256, FileKeyring, FileSigner, signer_of, thumbprint
 
 SEALER = FileSealer(b"k" * 32)
 
@@ -25,6 +25,10 @@ def raw(text: str) -> bytes:
 
 def verify(signer: FileSigner, signature: bytes, data: bytes) -> None:
     jwk = signer.public_jwk()
+    if isinstance(signer, RS256):
+        n, e = (int.from_bytes(raw(jwk[name]), "big") for name in "ne")
+        rsa.RSAPublicNumbers(e, n).public_key().verify(signature, data, padding.PKCS1v15(), SHA256())
+        return
     assert len(signature) == 64
     if signer.alg == "ES256":
         x, y = (int.from_bytes(raw(jwk[name]), "big") for name in "xy")
@@ -34,7 +38,7 @@ def verify(signer: FileSigner, signature: bytes, data: bytes) -> None:
         ed25519.Ed25519PublicKey.from_public_bytes(raw(jwk["x"])).verify(signature, data)
 
 
-@pytest.mark.parametrize("alg", ["ES256", "Ed25519"])
+@pytest.mark.parametrize("alg", ["ES256", "Ed25519", "RS256"])
 def test_a_signature_holds_under_the_public_jwk(tmp_path: Path, alg: str) -> None:
     signer = FileKeyring(tmp_path / "keys", SEALER, "token", alg).signer
     for number in range(50):  # ECDSA numbers with leading zeros turn up
@@ -46,6 +50,22 @@ def test_a_signature_holds_under_the_public_jwk(tmp_path: Path, alg: str) -> Non
 def test_the_thumbprint_is_that_of_the_rfcs_example() -> None:
     jwk = {"crv": "Ed25519", "kty": "OKP", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "x", "use": "sig"}
     assert thumbprint(jwk) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"  # RFC 8037 A.3
+
+
+def test_the_thumbprint_of_an_rsa_key_is_that_of_the_rfcs_example() -> None:
+    n = (
+        "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3okn"
+        "jhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qM"
+        "QvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJz"
+        "KnqDKgw"
+    )
+    jwk = {"kty": "RSA", "n": n, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29"}
+    assert thumbprint(jwk) == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"  # RFC 7638 §3.1
+
+
+def test_a_short_rsa_key_is_not_used() -> None:
+    with pytest.raises(IntegrityError):
+        signer_of(rsa.generate_private_key(65_537, 1_024))  # noqa: S505 - it is to be refused
 
 
 def test_the_kid_is_the_thumbprint(tmp_path: Path) -> None:

@@ -120,7 +120,9 @@ def utc_now() -> datetime:
 def detail_line(detail: Mapping[str, Any]) -> str:
     """Return a detail in one line: its resource, then what it permits."""
     parts = [str(detail.get("resource"))]
-    parts += [" ".join(map(str, detail[name])) for name in ("actions", "paths", "tables") if name in detail]
+    parts += [
+        " ".join(map(str, detail[name])) for name in ("actions", "paths", "tables", "audiences") if detail.get(name)
+    ]
     parts += [f"{name} {_brief(value)}" for name, value in detail.items() if name in {"args", "tools", "columns"}]
     parts += [f"{name} {value}" for name, value in detail.items() if name in {"ttl", "uses"}]
     return " · ".join(parts)

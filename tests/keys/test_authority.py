@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from remit.core import jose
+from remit.errors import ConflictError, IntegrityError, TokenError
+from remit.keys.authority import MAX_LIFE, SKEW, TURN_AFTER, FileAuthority
+from remit.keys.certificates import CA_LIFE
+from remit.keys.file import FileSealer
+from remit.keys.signers import FileSigner
+
+SEALER = FileSealer(b"k" * 32)
+AGENT = "spiffe://remit.test/task/task_1/grt_1"
+HOUR = timedelta(hours=1)
+
+
+@dataclass
+class Keep:
+    """A directory of keys, and the time."""
+
+    folder: Path
+    now: datetime = field(default_factory=lambda: datetime(2026, 11, 25, 12, tzinfo=UTC))
+
+    def opened(self, domain: str = "remit.test") -> FileAuthority:
+        return FileAuthority(self.folder / "keys", SEALER, domain, lambda: self.now)
+
+    def later(self, by: timedelta) -> None:
+        self.now += by
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Keep:
+    return Keep(tmp_path)
+
+
+def leaf(authority: FileAuthority, end: datetime, agent: str = AGENT) -> x509.Certificate:
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    encoded = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (only,) = authority.certify(agent, encoded, 7, end)
+    return x509.load_der_x509_certificate(only)
+
+
+def verified_by(certificate: x509.Certificate, ders: object) -> list[int]:
+    """Return which of some CA certificates signed this one."""
+    assert isinstance(ders, list)
+    return [at for at, der in enumerate(ders) if _signed(certificate, x509.load_der_x509_certificate(der))]
+
+
+def _signed(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except Exception:  # noqa: BLE001 - another issuer, or another key
+        return False
+    return True
+
+
+def token(signer: FileSigner, now: datetime) -> str:
+    claims = {"sub": AGENT, "aud": "https://a", "exp": int(now.timestamp()) + 60}
+    header = {"alg": signer.alg, "kid": signer.kid, "typ": "JWT"}
+    signed = ".".join(jose.encode(json.dumps(part).encode()) for part in (header, claims))
+    return f"{signed}.{jose.encode(signer.sign(signed.encode()))}"
+
+
+def test_an_authority_reopens_as_it_was(keep: Keep) -> None:
+    first, again = keep.opened(), keep.opened()
+    assert (first.certificates(), first.jwks(), first.sequence) == (again.certificates(), again.jwks(), again.sequence)
+
+
+def test_its_file_is_private_and_shows_no_key(keep: Keep) -> None:
+    keep.opened()
+    (file,) = (keep.folder / "keys").iterdir()
+    assert (file.name, file.stat().st_mode & 0o777) == ("spiffe.1.key", 0o600)
+    assert b"generations" not in file.read_bytes()
+
+
+def test_a_file_that_was_changed_is_refused(keep: Keep) -> None:
+    keep.opened()
+    (file,) = (keep.folder / "keys").iterdir()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityError):
+        keep.opened()
+
+
+def test_a_file_under_another_number_is_refused(keep: Keep) -> None:
+    keep.opened()
+    (file,) = (keep.folder / "keys").iterdir()
+    file.rename(file.with_name("spiffe.2.key"))  # a bundle of the past, as if it were newer
+    with pytest.raises(IntegrityError):
+        keep.opened()
+
+
+def test_an_svid_is_verified_by_the_first_certificate_of_the_bundle(keep: Keep) -> None:
+    authority = keep.opened()
+    assert verified_by(leaf(authority, keep.now + HOUR), authority.certificates()) == [0]
+
+
+def test_the_next_keys_are_published_before_they_sign(keep: Keep) -> None:
+    authority = keep.opened()
+    before, jwks = authority.certificates(), [jwk["kid"] for jwk in authority.jwks()]
+    authority.rotate()
+    assert verified_by(leaf(authority, keep.now + HOUR), before) == [1]
+    assert authority.signer.kid == jwks[1]
+
+
+def test_what_signed_before_a_rotation_is_published_until_its_last_svid_has_expired(keep: Keep) -> None:
+    authority = keep.opened()
+    old, signer = leaf(authority, keep.now + HOUR), authority.signer
+    authority.rotate()
+    keep.later(HOUR)
+    authority.tend()
+    assert verified_by(old, authority.certificates())
+    assert authority.verify(token(signer, keep.now), "https://a")["sub"] == AGENT
+    keep.later(SKEW)
+    authority.tend()
+    assert not verified_by(old, authority.certificates())
+    with pytest.raises(TokenError):
+        authority.verify(token(signer, keep.now), "https://a")
+
+
+def test_every_change_makes_the_sequence_larger(keep: Keep) -> None:
+    authority, seen = keep.opened(), []
+    seen.append(authority.sequence)
+    authority.rotate()
+    seen.append(authority.sequence)
+    keep.later(MAX_LIFE + SKEW)
+    authority.tend()
+    seen += [authority.sequence, keep.opened().sequence]
+    assert seen == [1, 2, 3, 3]
+
+
+def test_nothing_changes_while_nothing_is_due(keep: Keep) -> None:
+    authority = keep.opened()
+    keep.later(TURN_AFTER - timedelta(seconds=1))
+    authority.tend()
+    assert authority.sequence == 1
+
+
+def test_it_rotates_by_itself_also_when_it_was_not_running(keep: Keep) -> None:
+    before = keep.opened().certificates()
+    keep.later(TURN_AFTER)
+    authority = keep.opened()
+    assert verified_by(leaf(authority, keep.now + HOUR), list(before)) == [1]
+
+
+def test_a_ca_outlives_what_it_may_have_signed(keep: Keep) -> None:
+    made = keep.now
+    keep.opened()
+    keep.later(TURN_AFTER)  # it begins to sign
+    keep.opened()
+    keep.later(TURN_AFTER)  # it signs for the last time
+    assert made - SKEW + CA_LIFE > keep.now + MAX_LIFE
+
+
+def test_who_watches_is_told_of_each_change(keep: Keep) -> None:
+    authority, told = keep.opened(), []
+    authority.on_change(lambda: told.append(authority.sequence))
+    authority.rotate()
+    assert told == [2]
+
+
+def test_rotating_without_end_is_refused_while_svids_of_all_the_keys_are_valid(keep: Keep) -> None:
+    authority = keep.opened()
+    for _ in range(8):
+        authority.rotate()
+    with pytest.raises(ConflictError):
+        authority.rotate()
+    keep.later(MAX_LIFE + SKEW)
+    authority.tend()
+    authority.rotate()
+
+
+def test_no_svid_lives_longer_than_an_hour(keep: Keep) -> None:
+    authority = keep.opened()
+    assert leaf(authority, keep.now + 2 * HOUR).not_valid_after_utc == keep.now + HOUR
+
+
+def test_another_trust_domain_has_other_keys_and_a_larger_sequence(keep: Keep) -> None:
+    first = keep.opened()
+    other = keep.opened("other.test")
+    assert other.sequence == 2
+    assert not set(first.certificates()) & set(other.certificates())
+
+
+def test_the_bundle_says_what_each_key_is_for_and_holds_nothing_private(keep: Keep) -> None:
+    authority = keep.opened()
+    x5c, jwt = authority.bundle()[:2], authority.bundle()[2:]
+    assert [set(key) for key in x5c] == [{"kty", "crv", "x", "y", "use", "x5c"}] * 2
+    assert [set(key) for key in jwt] == [{"kty", "n", "e", "kid", "alg", "use"}] * 2
+    assert [key["use"] for key in authority.bundle()] == ["x509-svid", "x509-svid", "jwt-svid", "jwt-svid"]
