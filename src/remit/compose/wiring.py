@@ -14,7 +14,7 @@ from pathlib import Path
 
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
-from remit.compose import issuer, login, workloads
+from remit.compose import humans, issuer, login, workloads
 from remit.compose.policy import Policies, directory_of
 from remit.compose.settings import Settings
 from remit.core import audit
@@ -78,6 +78,7 @@ def build(settings: Settings) -> House:
     clock = steady()
     domain = issuer.authority(settings, sealer, clock)
     policies = Policies(directory_of(settings))
+    known = humans.known(settings, clock)
     broker = Broker(
         store=store,
         engines={**engines(clock), "spiffe": issuer.engine(domain, settings.issuer, clock)},
@@ -86,30 +87,25 @@ def build(settings: Settings) -> House:
         new_id=new_id,
         witness=witness,
         decide=policies.decide,
+        step_up=known.step_up,
         trust_domain=settings.trust_domain,
         at_rest="kek-file",
         checks={"http": inject.check, "spiffe": issuer.check(domain)},
     )
     policies.broker = broker
-    owner = Operator(local_subject())
+    identity, bundles = _identity(settings, known, clock)
+    owner, failure = Operator(local_subject()), lambda: store.failure
+    return House(settings, broker, tokens, notes, witness, owner, clock, failure, domain, identity, bundles, policies)
+
+
+def _identity(settings: Settings, known: humans.Known, clock: Clock) -> tuple[Identity, Bundles | None]:
+    """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
     domains = workloads.read(settings)
     bundles = workloads.bundles(domains, clock)
-    attested = workloads.attested(domains, bundles, settings.issuer, clock, {})
-    identity = Identity(native=login.native(settings.parts), workloads=attested)
-    return House(
-        settings,
-        broker,
-        tokens,
-        notes,
-        witness,
-        owner,
-        clock,
-        lambda: store.failure,
-        domain,
-        identity,
-        bundles,
-        policies=policies,
-    )
+    platforms = {humans.JWT_BEARER: known.platforms.assertion} if known.platforms else {}
+    attested = workloads.attested(domains, bundles, settings.issuer, clock, platforms)
+    native = login.native(settings.parts)
+    return Identity(humans=known.humans, logins=known.logins, workloads=attested, native=native), bundles
 
 
 def _publish(path: Path, keys: Sequence[str]) -> None:

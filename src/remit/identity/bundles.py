@@ -16,10 +16,10 @@ from typing import Protocol
 
 from cryptography import x509
 
-from remit.core import foreign
-from remit.core.foreign import Keys
 from remit.core.strict import read_json
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
+from remit.identity import foreign
+from remit.identity.foreign import Keys
 from remit.ports import Clock
 
 LIFE = timedelta(hours=1)  # of a bundle whose source is out
@@ -43,6 +43,11 @@ class Bundle:
     jwt: Keys = NO_KEYS  # jwt-svid
     wit: Keys = NO_KEYS  # wit-svid
     hint: timedelta | None = None
+    sequence: int | None = None
+
+    def is_older(self, other: Bundle) -> bool:
+        """Whether this is an earlier edition than ``other`` (§4.1.1), or cannot show that it is none."""
+        return other.sequence is not None and (self.sequence is None or self.sequence < other.sequence)
 
 
 class Source(Protocol):
@@ -73,6 +78,7 @@ def parse(domain: str, raw: bytes) -> Bundle:
         foreign.keys_of(named, "jwt-svid"),
         foreign.keys_of(named, "wit-svid"),
         _hint(document.get("spiffe_refresh_hint")),
+        _sequence(document.get("spiffe_sequence")),
     )
 
 
@@ -93,6 +99,10 @@ def _hint(value: object) -> timedelta | None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         return None
     return min(max(timedelta(seconds=value), SHORTEST), LONGEST)
+
+
+def _sequence(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 @dataclass(slots=True)
@@ -121,7 +131,8 @@ class Bundles:
         UnauthenticatedError when the domain is not configured; UnavailableError when its bundle is not to be had.
         """
         held = self._known(domain)
-        await self._look(held, domain, held.due)
+        if not (held.lock.locked() and self._fresh(held)):  # what is good serves while somebody looks
+            await self._look(held, domain, held.due)
         return self._good(held, domain)
 
     async def again(self, domain: str) -> Bundle:
@@ -161,10 +172,18 @@ class Bundles:
                 return
             held.tried = self._clock()
             try:
-                held.bundle = await held.source.fetch(domain)
+                held.bundle = await _newer(held, domain)
             except UnavailableError as error:
                 held.due = self._clock() + RETRY
                 _LOG.warning("trust bundle of %s: %s", domain, error.detail, exc_info=error.__cause__)
             else:
                 held.at = self._clock()
                 held.due = held.at + (held.bundle.hint or held.source.every)
+
+
+async def _newer(held: _Held, domain: str) -> Bundle:
+    """Return what the source has now; UnavailableError for an edition that was replaced: its keys may be withdrawn."""
+    found = await held.source.fetch(domain)
+    if held.bundle is not None and found.is_older(held.bundle):
+        raise UnavailableError("its source has gone back to an earlier edition")
+    return found

@@ -14,8 +14,8 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey, RSAKey
 
-from remit.core import foreign
 from remit.errors import UnavailableError
+from remit.identity import foreign
 from remit.identity.bundles import MAX_BUNDLE, Bundle, Jwk, parse
 from remit.identity.fetch import Bounded
 

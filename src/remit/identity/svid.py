@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from remit.core import foreign, spiffe
-from remit.core.foreign import Foreign, Keys, Rules
+from remit.core import spiffe
 from remit.core.identity import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import AudienceError, InvalidRequestError, UnauthenticatedError
+from remit.identity import foreign
 from remit.identity.bundles import Bundle, Bundles
+from remit.identity.foreign import Foreign, Keys, Rules
 from remit.ports import Clock
 
 JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"

@@ -1,0 +1,109 @@
+"""Documents fetched from where the configuration says: bounded in size and time, no redirects, no proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from functools import cached_property
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import httpx
+
+from remit.errors import InvalidRequestError, UnavailableError
+
+MAX_DOCUMENT = 262_144  # bytes
+PATIENCE = 5.0  # seconds, for a whole answer
+MAX_URL = 2_048  # characters
+
+
+class Fetch(Protocol):
+    """Fetches a document."""
+
+    async def __call__(self, url: str) -> bytes:
+        """Return the body of a successful answer, or raise UnavailableError."""
+        ...
+
+
+def check_url(url: object, what: str) -> str:
+    """Return a URL that may be fetched: https, or http to a loopback host; or raise InvalidRequestError.
+
+    Credentials, fragments, and whatever does not print have no place in it.
+    """
+    if not isinstance(url, str) or len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
+        raise InvalidRequestError(f"{what} is not a URL")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise InvalidRequestError(f"{what} is not a URL") from None
+    if not host or "@" in parts.netloc or "#" in url or "\\" in url:
+        raise InvalidRequestError(f"{what} is not a URL without credentials and fragment")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise InvalidRequestError(f"{what} must be https, or http to a loopback host")
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this host and nothing else."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Bounded(httpx.AsyncBaseTransport):
+    """A transport whose answers are plain bytes, and few enough."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, limit: int = MAX_DOCUMENT) -> None:
+        """Limit the bodies of ``inner``'s answers to ``limit`` bytes."""
+        self._inner, self._limit = inner, limit
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer with the whole body in memory, or raise httpx.ReadError."""
+        request.headers["accept-encoding"] = "identity"
+        answer = await self._inner.handle_async_request(request)
+        try:
+            if answer.headers.get("content-encoding", "identity") != "identity":
+                raise httpx.ReadError("an answer that was asked for plain came encoded", request=request)
+            body = bytearray()
+            async for chunk in answer.aiter_raw():
+                body += chunk
+                if len(body) > self._limit:
+                    raise httpx.ReadError("an answer is too large", request=request)
+        finally:
+            await answer.aclose()
+        return httpx.Response(answer.status_code, headers=answer.headers, content=bytes(body), request=request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+
+class Web:
+    """Fetches over HTTP. The authorities that OpenSSL trusts here (``SSL_CERT_FILE``) vouch for https."""
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        """Wait at most ``patience`` seconds for an answer."""
+        self.patience = patience
+
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+    def transport(self) -> httpx.AsyncBaseTransport:
+        """Return a fresh bounded transport."""
+        return Bounded(httpx.AsyncHTTPTransport(verify=self._trusted, trust_env=False))
+
+    async def __call__(self, url: str) -> bytes:
+        """Return the body of a successful answer, or raise UnavailableError."""
+        client = httpx.AsyncClient(transport=self.transport(), trust_env=False, timeout=self.patience)
+        try:
+            async with asyncio.timeout(self.patience), client:
+                answer = await client.get(url, headers={"accept": "application/json"})
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+            raise UnavailableError(f"`{url}` cannot be fetched") from error
+        if answer.status_code != httpx.codes.OK:
+            raise UnavailableError(f"`{url}` answered {answer.status_code}")
+        return answer.content

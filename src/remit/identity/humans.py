@@ -1,0 +1,147 @@
+"""Humans, by the ID tokens (OpenID Connect Core §2) and identity assertion grants (ID-JAG) of their issuers."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from remit.core import jose
+from remit.core.grant import Subject
+from remit.core.identity import Human
+from remit.core.secret import Secret
+from remit.errors import GrantTokenError
+from remit.identity import claims as named
+from remit.identity import foreign
+from remit.identity.foreign import SKEW, Foreign, Rules
+from remit.identity.issuers import Issuer
+from remit.ports import Clock
+
+MAX_AGE = timedelta(hours=12)  # of an ID token; shorter than what an issuer says of logins is remembered
+MAX_GRANT = timedelta(hours=1)  # of an identity assertion grant
+MAX_GROUPS = 1_000
+UNSAID = "unspecified"  # the acr of a token that does not say how its human was proven
+
+_ID_TOKEN = Rules(frozenset({"", "jwt"}), error=GrantTokenError)
+_ID_JAG = Rules(frozenset({"oauth-id-jag+jwt"}), error=GrantTokenError)
+# Claims of an ID-JAG that limit it in ways that nothing here can hold.
+_LIMITS = {
+    "scope": "to scopes: ask the issuer for authorization_details",
+    "cnf": "to a key",
+    "tenant": "to a tenant",
+    "aud_tenant": "to a tenant",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What remit is to an issuer of humans, and what it takes from it.
+
+    ``groups`` names the claim that holds a human's groups. ``acr`` are the values that decide on approvals; empty: any.
+    ``id_jag``: whether its identity assertion grants open tasks.
+    """
+
+    issuer: Issuer
+    client_id: str
+    secret: Secret | None = None
+    scopes: tuple[str, ...] = ("openid",)
+    groups: str | None = None
+    acr: tuple[str, ...] = ()
+    id_jag: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedHumans:
+    """Verifies what the configured issuers say of humans. ``audience`` is this broker's own issuer identifier."""
+
+    registrations: Sequence[Registration] = field(repr=False)
+    audience: str
+    clock: Clock
+
+    async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
+        """Return the human of an ID token that was issued to remit (OpenID Connect Core §3.1.3.7)."""
+        read, at = self._read(token, _ID_TOKEN)
+        client = foreign.audience(read.claims, [item.client_id for item in at])
+        await self._verified(read, at[0].issuer)
+        claims = read.claims
+        if claims.get("azp", client) != client:
+            raise GrantTokenError("it was issued to another client")
+        if "events" in claims:
+            raise GrantTokenError("it is a message of its issuer, not an ID token")
+        if nonce is not None and not _same(claims.get("nonce"), nonce):
+            raise GrantTokenError("it was not obtained for this request")
+        registration = next(item for item in at if item.client_id == client)
+        return self._human(read, registration, MAX_AGE, read.digest)
+
+    async def id_jag(self, token: str, client: str) -> Human:
+        """Return the human of an identity assertion grant for ``client`` (ID-JAG §4, RFC 7523 §3)."""
+        read, at = self._read(token, _ID_JAG)
+        taking = [item for item in at if item.id_jag]
+        if not taking:
+            raise GrantTokenError("identity assertion grants of its issuer are not taken here")
+        foreign.audience(read.claims, (self.audience,))
+        await self._verified(read, taking[0].issuer)
+        claims = read.claims
+        if not client or foreign.text(claims, "client_id", GrantTokenError) != client:
+            raise GrantTokenError("it was issued to another client")
+        for name, what in _LIMITS.items():
+            if claims.get(name) is not None:
+                raise GrantTokenError(f"it is limited {what}")
+        if not set(foreign.texts(claims, "resource", GrantTokenError)) <= {self.audience}:
+            raise GrantTokenError("it is for a resource that is not this broker")
+        jti = foreign.text(claims, "jti", GrantTokenError)
+        once = jose.digest(f"id-jag\n{taking[0].issuer.url}\n{jti}")
+        human = self._human(read, taking[0], MAX_GRANT, once)
+        return replace(human, client=client, details=claims.get("authorization_details"))
+
+    def _read(self, token: str, rules: Rules) -> tuple[Foreign, Sequence[Registration]]:
+        read = foreign.read(token, rules)
+        issuer = foreign.text(read.claims, "iss", GrantTokenError)
+        at = [item for item in self.registrations if item.issuer.url == issuer]
+        if not at:
+            raise GrantTokenError("its issuer is not one that is trusted here")
+        return read, at
+
+    async def _verified(self, read: Foreign, issuer: Issuer) -> None:
+        told = (await issuer.metadata()).algorithms
+        if told is not None and read.alg not in told:
+            raise GrantTokenError("its algorithm is not one of its issuer")
+        await issuer.verified(read, GrantTokenError)
+
+    def _human(self, read: Foreign, at: Registration, max_age: timedelta, digest: str) -> Human:
+        now, claims = self.clock(), read.claims
+        window = foreign.window(claims, now, max_age, GrantTokenError)
+        logged_in = foreign.moment(claims, "auth_time", GrantTokenError) if "auth_time" in claims else None
+        if logged_in is not None and logged_in > now + SKEW:
+            raise GrantTokenError("its human logs in only later", help="compare the clocks")
+        sid = foreign.text_or_none(claims, "sid", GrantTokenError)
+        subject = Subject(
+            sub=f"{at.issuer.url}#{foreign.text(claims, 'sub', GrantTokenError)}",
+            acr=foreign.text_or_none(claims, "acr", GrantTokenError) or UNSAID,
+            auth_time=logged_in,
+            amr=foreign.texts(claims, "amr", GrantTokenError),
+            groups=_groups(claims, at.groups),
+            sid=None if sid is None else f"{at.issuer.url}#{sid}",
+        )
+        nonce = foreign.text_or_none(claims, "nonce", GrantTokenError)
+        return Human(subject, digest, window.issued_at, window.expires_at + SKEW, at.client_id, nonce)
+
+
+def _same(told: object, expected: str) -> bool:
+    return isinstance(told, str) and hmac.compare_digest(told.encode(), expected.encode())
+
+
+def _groups(claims: Mapping[str, object], name: str | None) -> tuple[str, ...]:
+    """Return a human's groups; none where none are configured or told, and a refusal where they were left out."""
+    if name is None:
+        return ()
+    elsewhere = claims.get("_claim_names")  # OpenID Connect Core §5.6.2: too many to be told, in practice
+    if isinstance(elsewhere, Mapping) and name in elsewhere:
+        raise GrantTokenError("its issuer left out the groups", help="let it name only groups that matter to remit")
+    value = named.find(claims, name)
+    groups = foreign.texts({name: [] if value is None else value}, name, GrantTokenError)
+    if len(groups) > MAX_GROUPS:
+        raise GrantTokenError(f"it names more than {MAX_GROUPS} groups")
+    return groups

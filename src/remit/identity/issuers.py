@@ -1,0 +1,169 @@
+"""Issuers of other people's tokens: what they say of themselves, and the keys they sign with, kept for a bounded time.
+
+Keys that are older than `FRESH` are fetched again before they are used, and so are keys among which a token's is not.
+In between, an issuer is asked once in `RETRY` at most. While it does not answer, what it said last counts until `KEEP`
+has passed since; then nobody of that issuer is let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from remit.core.strict import read_json
+from remit.errors import InvalidRequestError, RemitError, TokenError, UnavailableError
+from remit.identity import foreign
+from remit.identity.fetch import MAX_DOCUMENT, Fetch, check_url
+from remit.identity.foreign import Foreign, Keys
+from remit.ports import Clock
+
+FRESH = timedelta(minutes=5)
+KEEP = timedelta(hours=1)
+RETRY = timedelta(seconds=10)
+OPENID = "/.well-known/openid-configuration"
+
+_LOG = logging.getLogger("remit")
+_MAX_NAMES = 64  # of a list in a document
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What an issuer says of itself (OpenID Connect Discovery 1.0 §3). ``algorithms`` None: it does not say."""
+
+    issuer: str
+    jwks_uri: str
+    authorization_endpoint: str | None = None
+    token_endpoint: str | None = None
+    device_authorization_endpoint: str | None = None
+    algorithms: frozenset[str] | None = None
+    auth_methods: frozenset[str] = frozenset({"client_secret_basic"})
+    names_itself: bool = False  # in authorization responses, RFC 9207
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    metadata: Metadata
+    keys: Keys
+    at: datetime
+
+
+def check_issuer(value: object, what: str) -> str:
+    """Return an issuer identifier (a URL without query and fragment), or raise InvalidRequestError."""
+    url = check_url(value, what)
+    if "?" in url:
+        raise InvalidRequestError(f"{what} has a query, and is no issuer")
+    return url
+
+
+def read_metadata(raw: bytes, issuer: str) -> Metadata:
+    """Return the metadata of exactly ``issuer``, or raise InvalidRequestError.
+
+    An issuer that is reached by https names https endpoints alone.
+    """
+    document = read_json(raw, limit=MAX_DOCUMENT)
+    if not isinstance(document, Mapping) or document.get("issuer") != issuer:
+        raise InvalidRequestError("the document is not this issuer's")
+    secure = issuer.startswith("https://")
+    return Metadata(
+        issuer=issuer,
+        jwks_uri=_endpoint(document, "jwks_uri", secure=secure) or _missing("jwks_uri"),
+        authorization_endpoint=_endpoint(document, "authorization_endpoint", secure=secure),
+        token_endpoint=_endpoint(document, "token_endpoint", secure=secure),
+        device_authorization_endpoint=_endpoint(document, "device_authorization_endpoint", secure=secure),
+        algorithms=_names(document, "id_token_signing_alg_values_supported"),
+        auth_methods=_names(document, "token_endpoint_auth_methods_supported") or frozenset({"client_secret_basic"}),
+        names_itself=document.get("authorization_response_iss_parameter_supported") is True,
+    )
+
+
+def _missing(name: str) -> str:
+    raise InvalidRequestError(f"`{name}` is missing")
+
+
+def _endpoint(document: Mapping[str, object], name: str, *, secure: bool) -> str | None:
+    if name not in document:
+        return None
+    url = check_url(document[name], f"`{name}`")
+    if secure and not url.startswith("https://"):
+        raise InvalidRequestError(f"`{name}` must be https, as the issuer is")
+    return url
+
+
+def _names(document: Mapping[str, object], name: str) -> frozenset[str] | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) > _MAX_NAMES or not all(isinstance(item, str) for item in value):
+        raise InvalidRequestError(f"`{name}` is not a list of names")
+    return frozenset(value)
+
+
+class Issuer:
+    """One issuer that the configuration trusts."""
+
+    def __init__(self, url: str, fetch: Fetch, clock: Clock, well_known: str = OPENID) -> None:
+        """Ask nothing yet. ``well_known`` is the path of the issuer's document."""
+        self.url = check_issuer(url, "the issuer")
+        self._fetch, self._clock, self._well_known = fetch, clock, well_known
+        self._held: _Held | None = None
+        self._tried: datetime | None = None
+        self._asking = asyncio.Lock()
+
+    async def metadata(self) -> Metadata:
+        """Return what the issuer says of itself, or raise UnavailableError."""
+        return (await self._current()).metadata
+
+    async def verified(self, token: Foreign, error: type[RemitError] = TokenError) -> Foreign:
+        """Return a token whose signature holds by a key of this issuer; raise ``error`` or UnavailableError."""
+        held = await self._current()
+        if held.keys.find(token, error) is None:
+            held = await self._current(anew=True)
+        return held.keys.verify(token, error)
+
+    async def _current(self, *, anew: bool = False) -> _Held:
+        held = self._held
+        if held is not None and self._usable(held) and not anew and (self._fresh(held) or self._asking.locked()):
+            return held
+        async with self._asking:
+            if self._held is not held and self._held is not None and self._fresh(self._held):
+                return self._held  # somebody else has just asked
+            return await self._asked()
+
+    async def _asked(self) -> _Held:
+        now, held = self._clock(), self._held
+        why: RemitError | None = None
+        if self._tried is None or now - self._tried >= RETRY:
+            self._tried = now
+            try:
+                self._held = held = await self._load(now)
+            except RemitError as error:
+                _LOG.warning("the issuer %s cannot be asked: %s", self.url, error.detail)
+                why = error
+        if held is None or not self._usable(held):
+            raise UnavailableError(
+                f"the issuer `{self.url}` cannot be asked for its keys",
+                help="nobody of this issuer is let in before it answers",
+                retry_after=int(RETRY.total_seconds()),
+            ) from why
+        return held
+
+    async def _load(self, now: datetime) -> _Held:
+        metadata = read_metadata(await self._fetch(self._document()), self.url)
+        return _Held(metadata, foreign.read_keys(await self._fetch(metadata.jwks_uri)), now)
+
+    def _document(self) -> str:
+        """Return where the issuer's document is: after its path for OpenID, before it elsewhere (RFC 8615)."""
+        if self._well_known == OPENID:
+            return self.url.rstrip("/") + OPENID
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}{self._well_known}{parts.path.rstrip('/')}"
+
+    def _fresh(self, held: _Held) -> bool:
+        return self._clock() - held.at < FRESH
+
+    def _usable(self, held: _Held) -> bool:
+        return self._clock() - held.at < KEEP

@@ -1,0 +1,71 @@
+"""Workloads, by the OIDC tokens of the platform they run on: Kubernetes, CI, clouds, any issuer (RFC 7523 §3).
+
+A rule names an issuer, the audience its tokens must be made for, and what claims must be, exactly. Who matches no rule
+is nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from remit.core.identity import Workload
+from remit.errors import TokenError, UnauthenticatedError
+from remit.identity import claims as named
+from remit.identity import foreign
+from remit.identity.foreign import SKEW, Rules
+from remit.identity.issuers import Issuer
+from remit.ports import Clock
+
+MAX_AGE = timedelta(hours=24)  # of a token, whatever it says of its end
+
+_TOKEN = Rules(frozenset({"", "jwt"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Whom to let in. ``match``: claim -> the values it may have. ``claims`` are passed on to policies."""
+
+    issuer: Issuer
+    audience: str
+    match: Mapping[str, tuple[str, ...]]
+    claims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Platforms:
+    """Verifies workloads' tokens by rules, of which the first that matches decides what policies are told."""
+
+    rules: Sequence[Rule] = field(repr=False)
+    clock: Clock
+
+    async def assertion(self, token: str) -> Workload:
+        """Return the workload of a client assertion of type ``jwt-bearer``.
+
+        Raises TokenError, AudienceError, UnauthenticatedError or UnavailableError.
+        """
+        read = foreign.read(token, _TOKEN)
+        claims, issuer = read.claims, foreign.text(read.claims, "iss")
+        rules = [rule for rule in self.rules if rule.issuer.url == issuer]
+        if not rules:
+            raise TokenError("its issuer is not one that is trusted here")
+        audience = foreign.audience(claims, {rule.audience for rule in rules})
+        await rules[0].issuer.verified(read)
+        if "nonce" in claims or "events" in claims:
+            raise TokenError("it is not a workload's token")
+        window = foreign.window(claims, self.clock(), MAX_AGE)
+        rule = next((rule for rule in rules if rule.audience == audience and _matches(claims, rule)), None)
+        if rule is None:
+            raise UnauthenticatedError("no rule lets this workload in", help="see `[[workloads]]` of the configuration")
+        picked = ((name, named.plain(named.find(claims, name))) for name in rule.claims)
+        return Workload(
+            id=f"{issuer}#{foreign.text(claims, 'sub')}",
+            method="oidc",
+            expires_at=window.expires_at + SKEW,
+            claims={name: value for name, value in picked if value is not None},
+        )
+
+
+def _matches(claims: Mapping[str, object], rule: Rule) -> bool:
+    return all(named.plain(named.find(claims, name)) in values for name, values in rule.match.items())
