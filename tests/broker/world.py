@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from remit.broker import Broker, Holder, Operator
 from remit.core import audit, scope
 from remit.core.audit import Event
+from remit.core.policy import Policy, within_bounds
 from remit.core.scope import Detail, Scope
 from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Revocation, Subject, Wanted
@@ -123,6 +124,7 @@ class World:
     now: datetime = START
     engine: type[PlainEngine] = FullEngine
     ids: itertools.count[int] = field(default_factory=itertools.count)
+    decide: Policy = within_bounds
 
     def broker(self) -> Broker:
         return Broker(
@@ -132,6 +134,7 @@ class World:
             clock=lambda: self.now,
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
             at_rest="kek-file",
+            decide=self.decide,
         )
 
     def _engine(self, _resource: Resource, _secret: Secret | None) -> Engine:

@@ -136,8 +136,8 @@ MUTANTS = [
     Mutant(
         "a child may end after its parent",
         "core/grant.py",
-        "        if ends and ends[0] > parent.expires_at:",
-        "        if ends and ends[0] > parent.expires_at + (parent.expires_at - now):",
+        "now + wanted.ttl > parent.expires_at:",
+        "now + wanted.ttl > parent.expires_at + (parent.expires_at - now):",
         TASK,
     ),
     Mutant(

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api import audit, login, problems, spiffe, wire
+from remit.api import audit, login, policy, problems, spiffe, wire
+from remit.api.approvals import Approvals
 from remit.api.audit import Audit
 from remit.api.clients import Clients
 from remit.api.exchange import Exchange
@@ -55,12 +56,14 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         Row("POST", "/v1/tasks/{task}/grants/{grant}/revoke", Who.AGENT, v1.revoke),
         Row("POST", "/v1/leases/{lease}/renew", Who.AGENT, v1.renew),
         Row("POST", "/v1/leases/{lease}/revoke", Who.AGENT, v1.revoke_lease),
+        *Approvals(surface).rows(),
         Row("GET", "/v1/resources", Who.OPERATOR, v1.resources),
         Row("GET", "/v1/resources/{resource}", Who.OPERATOR, v1.resource),
         Row("PUT", "/v1/resources/{resource}", Who.OPERATOR, v1.put_resource),
         Row("DELETE", "/v1/resources/{resource}", Who.OPERATOR, v1.delete_resource),
         Row("POST", "/v1/resources/{resource}/check", Who.OPERATOR, v1.check_resource),
         Row("PUT", "/v1/secrets/{secret}", Who.OPERATOR, v1.put_secret),
+        *policy.rows(surface),
         Row("GET", "/v1/audit", Who.OPERATOR, log.entries, audit.ENTRIES),
         Row("GET", "/v1/audit/checkpoint", Who.OPERATOR, log.checkpoint),
         Row("GET", "/v1/audit/proof/inclusion", Who.OPERATOR, log.inclusion, audit.INCLUSION),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from remit.api.wire import instant
 from remit.broker import Broker, Holder, Operator
+from remit.core import approval as approvals
 from remit.core import scope as scopes
+from remit.core.approval import Approval
+from remit.core.grant import APPROVED, unusable
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, Report, Task
 from remit.ports import Resource
@@ -44,7 +48,11 @@ def summary(found: Task) -> dict[str, object]:
 
 
 def grant(found: Grant, broker: Broker) -> dict[str, object]:
-    """Write a grant. ``used`` counts the uses of each detail, by this grant and all below it."""
+    """Write a grant.
+
+    ``used`` counts the uses of each detail, by this grant and all below it; ``approved`` are the details that its
+    parent does not cover, but a human approved. ``unusable`` is how far ``exercise: false`` holds: binding | advisory.
+    """
     return {
         "grant": found.id,
         "parent": found.parent,
@@ -56,12 +64,60 @@ def grant(found: Grant, broker: Broker) -> dict[str, object]:
         "level": found.level,
         "depth": found.depth,
         "fan_out": found.fan_out,
+        "delegates": list(found.delegates),
+        "unattested": found.unattested,
         "exercise": found.exercise,
+        "unusable": unusable(found),
+        "approval": found.approval,
+        "approved": [index for index, covering in enumerate(found.covers) if covering == APPROVED],
+        "policy": found.policy,
         "posture": posture(found),
         "jkt": found.jkt,
         "opened_at": instant(found.opened_at),
         "expires_at": instant(found.expires_at),
         "revoked": found.revoked,
+    }
+
+
+def approval(
+    caller: Operator | Holder, found: Approval, broker: Broker, issuer: str, now: datetime
+) -> dict[str, object]:
+    """Write what was asked of a human: the exact request, who asks, from where to the human, and what it exceeds."""
+    return {
+        "approval": found.id,
+        "verb": found.verb,
+        "state": approvals.state(found, now),
+        "digest": found.digest,
+        "request": approvals.asked(found),
+        "asker": found.asker,
+        "asked_at": instant(found.asked_at),
+        "expires_at": instant(found.expires_at),
+        "approver": found.approver,
+        "acr": list(found.acr),
+        "decided_by": None if found.by is None else {"sub": found.by.sub, "acr": found.by.acr},
+        "decided_at": None if found.decided_at is None else instant(found.decided_at),
+        "grant": found.result,
+        "verification_uri": f"{issuer}/approvals/{found.id}",
+        **(_around(caller, found, broker, now) if found.grant is not None else {}),
+    }
+
+
+def _around(caller: Operator | Holder, found: Approval, broker: Broker, now: datetime) -> dict[str, object]:
+    """Write the task and the lineage of the grant that asks, root first, as far up as the caller may see."""
+    held, parent = broker.task_of(found.grant or ""), found.grant or ""
+    wanted, line = approvals.wanted_of(found), held.lineage(parent)
+    if isinstance(caller, Holder):
+        line = line[: [grant.id for grant in line].index(caller.grant) + 1]
+    wide = tuple(detail for detail in wanted.scope if scopes.cover(detail, line[0].scope) is None)
+    return {
+        "task": summary(held),
+        "parent": parent,
+        "lineage": [
+            {"grant": item.id, "agent": item.agent, "attested": item.attested, "label": item.label}
+            for item in reversed(line)
+        ],
+        "exceeds": list(held.beyond(parent, wanted, now)),
+        "offending": scopes.dump(wide),
     }
 
 

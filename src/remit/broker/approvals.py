@@ -18,6 +18,7 @@ from remit.core.identity import Human
 from remit.errors import (
     ApprovalError,
     ConflictError,
+    DeniedError,
     IntegrityError,
     LimitError,
     NotFoundError,
@@ -134,28 +135,31 @@ class Approvals:
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
-    async def approve(self, approval_id: str, digest: str, by: Operator | Human) -> Approval:
-        """Record that a human approves of the request of this digest."""
+    async def approve(self, approval_id: str, digest: str, by: Caller | Human) -> Approval:
+        """Record that a human approves of the request of this digest. No agent can, by whatever way it comes."""
         return await self._decide(approval_id, "approval.approve", "allow", by, digest)
 
-    async def refuse(self, approval_id: str, digest: str, by: Operator | Human) -> Approval:
+    async def refuse(self, approval_id: str, digest: str, by: Caller | Human) -> Approval:
         """Record that a human refuses it."""
         return await self._decide(approval_id, "approval.deny", "deny", by, digest)
 
-    async def _decide(self, approval_id: str, event: str, decision: str, by: Operator | Human, digest: str) -> Approval:
-        item = self.get(approval_id)
+    async def _decide(self, approval_id: str, event: str, decision: str, by: Caller | Human, digest: str) -> Approval:
+        item = self.look(by, approval_id) if isinstance(by, Holder) else self.get(approval_id)
         burns = (Burn(by.digest, by.until),) if isinstance(by, Human) else ()
         try:
             decided = self._step(item, by, digest, allow=decision == "allow")
             await self._put(decided, event, decision, burns)
         except RemitError as error:
-            await self._heads.denied(event, item.grant, error, subject=by.subject.sub, approval=item.id)
+            grant, subject = (by.grant, {}) if isinstance(by, Holder) else (item.grant, {"subject": by.subject.sub})
+            await self._heads.denied(event, grant, error, approval=item.id, **subject)
             raise
         self._decided.pop(item.id, asyncio.Event()).set()
         return decided
 
-    def _step(self, item: Approval, by: Operator | Human, digest: str, *, allow: bool) -> Approval:
+    def _step(self, item: Approval, by: Caller | Human, digest: str, *, allow: bool) -> Approval:
         now = self._heads.serving()
+        if isinstance(by, Holder):
+            raise DeniedError("no agent decides on what agents ask for", help="a human does, outside of runs")
         if isinstance(by, Human):
             self._check(by)
             if by.nonce != item.digest:  # a login for something else, or for nothing in particular
