@@ -1,21 +1,50 @@
-"""What issuers say of humans after the fact, as that a session ended: all that it opened ends at once."""
+"""What issuers say of humans after the fact, as that a session ended: all that it opened ends at once.
+
+Rules:
+
+- A signal counts from the moment it is heard: whatever was opened, or logged in, by then is in doubt and ends.
+- A session that was named has ended for good. A human who was named logs in again, and is welcome.
+- Nothing that a signal voids is opened while it becomes durable, and what it ended stays ended across a restart.
+- A second delivery ends what the first did not get to, and nothing that was opened since.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from remit.broker.heads import Heads
 from remit.broker.targets import Targets
 from remit.core import jose
+from remit.core.grant import Subject
 from remit.core.identity import Human, Signal
 from remit.core.task import Task
-from remit.errors import ConflictError, GrantTokenError
+from remit.errors import ConflictError, GrantTokenError, NotFoundError, UnavailableError
 from remit.ports import Burn, PutRecord, Record
 
 KIND = "signal"
-KEPT = timedelta(days=1)  # longer than a token that was issued before it can be used
+KEPT = timedelta(days=400)  # longer than issuers renew a login without a human
+TRIES = 5  # when commits that ours is built on fail
+CAUSE = "the issuer ended this login"
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """Logins of a human up to ``at`` do not count, or those of session ``sid`` at any time. Both issuer-qualified."""
+
+    at: datetime
+    sub: str | None
+    sid: str | None
+    rev: int
+
+    @property
+    def key(self) -> str:
+        """Whom it is about, as text of one meaning."""
+        return f"sub {self.sub}" if self.sid is None else f"sid {self.sid}"
 
 
 class Endings:
@@ -24,64 +53,121 @@ class Endings:
     def __init__(self, heads: Heads, targets: Targets) -> None:
         """Start empty; ``load`` fills."""
         self._heads, self._targets = heads, targets
-        self._kept: dict[str, tuple[datetime, int]] = {}  # whom it is about -> (until when logins are void, rev)
+        self._kept: dict[str, Void] = {}
+        self._unnamed: dict[str, datetime] = {}  # human -> until when logins of no known session are void
+        self._one_at_a_time = asyncio.Lock()
+        self._running: set[asyncio.Task[int]] = set()
+        self._due = False  # whether something that a signal ended may still be there
 
     async def load(self) -> None:
         """Read what is kept."""
         for record in await self._heads.store.records(KIND):
             raw = json.loads(record.body)
-            self._kept[raw["about"]] = (datetime.fromisoformat(raw["at"]), record.rev)
+            self._note(Void(datetime.fromisoformat(raw["at"]), raw["sub"], raw["sid"], record.rev))
 
     async def resume(self) -> None:
         """End what a signal was about when the process died before it had ended everything."""
-        for task in self._heads:
-            subject = task.head.subject
-            void = (self._kept.get(about) for about in _about(subject.sub, subject.sid))
-            if not task.head.closed and any(found and task.head.opened_at <= found[0] for found in void):
-                await self._targets.end(task, task.head.root, "task.close", cause="the issuer ended this login")
+        await self._end(CAUSE)
+
+    async def sweep(self) -> None:
+        """End what could not be ended when the signal came."""
+        if self._due:
+            await self._end(CAUSE)
 
     def check(self, human: Human) -> None:
         """Raise GrantTokenError if the issuer has said that this login no longer counts."""
-        logged_in = human.subject.auth_time or human.issued_at
-        for about in _about(human.subject.sub, human.subject.sid):
-            void = self._kept.get(about)
-            if void is not None and min(logged_in, human.issued_at) <= void[0]:
-                raise GrantTokenError("the issuer has ended this login", help="log in again")
+        logged_in = min(human.subject.auth_time or human.issued_at, human.issued_at)
+        for void in self._voids(human.subject):
+            if void is None or logged_in <= void:
+                raise GrantTokenError(CAUSE, help="log in again")
 
     async def take(self, signals: Sequence[Signal]) -> int:
-        """Take what an issuer said; every task it is about has ended when this answers, with how many."""
+        """Take what an issuer said; every task it is about has ended when this answers, with how many.
+
+        Raises what the store raises: then no login counts that the signal is about, the sweep goes on ending the rest,
+        and the issuer has to say it again.
+        """
+        taking = asyncio.create_task(self._taken(signals))
+        self._running.add(taking)
+        taking.add_done_callback(self._running.discard)
+        return await asyncio.shield(taking)  # whoever hangs up meanwhile leaves nothing half done
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _taken(self, signals: Sequence[Signal]) -> int:
         ended = 0
         for signal in signals:
             await self._keep(signal)
-            for task in self._heads:
-                if _concerns(signal, task) and not task.head.closed:
-                    await self._targets.end(task, task.head.root, "task.close", cause=signal.cause)
-                    ended += 1
+            ended += await self._end(signal.cause)
         return ended
 
-    async def _keep(self, signal: Signal) -> None:
-        about = signal.sid if signal.sid is not None else signal.sub
-        if about is None:
-            return
-        _, rev = self._kept.get(about, (signal.at, 0))
-        now = self._heads.now()
-        void = max(signal.at, now)  # whatever was issued before we heard of it is in doubt
-        body = json.dumps({"about": about, "at": void.isoformat()}).encode()
-        event = self._heads.event("signal.take", "done", None, subject=signal.sub, cause=signal.cause)
-        record = Record(KIND, jose.digest(about), rev + 1, body, now + KEPT)
+    async def _end(self, cause: str) -> int:
+        """End what is over, side by side: all is marked before a slow target of one could hold up another."""
+        self._due = True
+        over = [task_id for task_id in self._heads.known() if self._may_be_over(task_id)]
+        results = await asyncio.gather(*(self._end_one(i, cause) for i in over), return_exceptions=True) if over else []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        self._due = False
+        return sum(result for result in results if isinstance(result, int))
+
+    async def _end_one(self, task_id: str, cause: str) -> int:
+        for _ in range(TRIES):
+            if not await self._heads.returned(task_id):
+                return 0  # over and swept, or never stored
+            with suppress(ConflictError, NotFoundError):  # a commit that ours was built on has failed
+                task = self._heads.task(task_id)
+                if not self._over(task):
+                    return 0
+                await self._targets.end(task, task.head.root, "task.close", cause=cause)
+                return 1
+        raise UnavailableError("what an issuer ended could not be ended yet", help="send it again")
+
+    def _may_be_over(self, task_id: str) -> bool:
+        """Whether a task is over; one that is being read again has to be waited for."""
         try:
-            await self._heads.record((PutRecord(record), Burn(signal.digest, now + KEPT)), (event,))
-        except ConflictError:  # delivered twice: what it ended has ended
-            return
-        self._kept[about] = (void, rev + 1)
+            return self._over(self._heads.task(task_id))
+        except NotFoundError:
+            return True
+
+    def _over(self, task: Task) -> bool:
+        opened = task.head.opened_at
+        return not task.head.closed and any(void is None or opened <= void for void in self._voids(task.head.subject))
+
+    def _voids(self, subject: Subject) -> Iterator[datetime | None]:
+        """Yield until when logins like this one are void; None: for good."""
+        human = self._kept.get(f"sub {subject.sub}")
+        if human is not None:
+            yield human.at
+        if subject.sid is not None and f"sid {subject.sid}" in self._kept:
+            yield None
+        if subject.sid is None and subject.sub in self._unnamed:  # it may have been any of the human's sessions
+            yield self._unnamed[subject.sub]
+
+    def _note(self, void: Void) -> None:
+        self._kept[void.key] = void
+        if void.sid is not None and void.sub is not None:
+            self._unnamed[void.sub] = max(void.at, self._unnamed.get(void.sub, void.at))
+
+    async def _keep(self, signal: Signal) -> None:
+        now = self._heads.now()  # whatever was issued before we heard of it is in doubt
+        void = Void(now, signal.sub, signal.sid, 1)
+        async with self._one_at_a_time:
+            before, unnamed = self._kept.get(void.key), dict(self._unnamed)
+            void = replace(void, rev=1 if before is None else before.rev + 1)
+            self._note(void)  # at once, so that nothing is opened while it becomes durable
+            event = self._heads.event("signal.take", "done", None, subject=signal.sub, cause=signal.cause)
+            try:
+                await self._heads.record((PutRecord(_record(void)), Burn(signal.digest, now + KEPT)), (event,))
+            except ConflictError:  # delivered before: what was opened since is none of its business
+                self._unnamed = unnamed
+                self._kept[void.key] = before or replace(void, rev=0)
+            except BaseException:  # in doubt it stays void; what comes next is written on what is stored
+                self._kept[void.key] = replace(void, rev=void.rev - 1)
+                raise
 
 
-def _about(sub: str, sid: str | None) -> tuple[str, ...]:
-    return (sub,) if sid is None else (sub, sid)
-
-
-def _concerns(signal: Signal, task: Task) -> bool:
-    subject = task.head.subject
-    if signal.sid is not None:
-        return subject.sid == signal.sid and signal.sub in {None, subject.sub}
-    return signal.sub == subject.sub
+def _record(void: Void) -> Record:
+    body = {"at": void.at.isoformat(), "sub": void.sub, "sid": void.sid}
+    return Record(KIND, jose.digest(void.key), void.rev, json.dumps(body).encode(), void.at + KEPT)

@@ -129,7 +129,6 @@ class Broker:
         self.check_resource = self._resources.check
         self.put_secret = self._resources.put_secret
         self.delete_resource = self._resources.delete
-        self.sweep = self._ceiling.sweep
         self.on_end = self._heads.on_end
         self.outcome = self._uses.outcome
         self.ended = self._uses.ended
@@ -151,6 +150,11 @@ class Broker:
                 await self._targets.end(task, task.head.root, "task.close", cause="the audit log was rolled back")
         await self._ceiling.redecide("not allowed any more at the start", visit=False)
         await self._endings.resume()
+
+    async def sweep(self) -> None:
+        """End what is over, do what is due at targets, and go on with what a policy or an issuer has ended."""
+        await self._ceiling.sweep()
+        await self._endings.sweep()
 
     async def stop(self) -> None:
         """Let go of targets and of the store."""
