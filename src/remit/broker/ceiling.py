@@ -34,7 +34,7 @@ class Ceiling:
 
     def __init__(self, heads: Heads, custody: Custody, targets: Targets, decide: Policy) -> None:
         """Decide by ``decide`` on what ``custody`` holds."""
-        self._heads, self._custody, self._targets, self._policy = heads, custody, targets, decide
+        self._heads, self._custody, self._targets, self.deciding = heads, custody, targets, decide
         self._one = asyncio.Lock()  # one round of deciding anew at a time
         self._due: str | None = None  # why a round is under way, or has to be done again
 
@@ -60,7 +60,7 @@ class Ceiling:
     def _decide(self, question: Question) -> Decision:
         question = replace(question, bounds=self._custody.bounds())
         bounded = policy.in_bounds(question)
-        return self._policy(question) if bounded.allowed else bounded
+        return self.deciding(question) if bounded.allowed else bounded
 
     def refusal(self, decision: Decision) -> PolicyError:
         """Return the refusal of what was decided to be too much, with the bounds that it exceeds if it does."""
@@ -85,7 +85,7 @@ class Ceiling:
         Raises what the store raises: then the policy holds for what is new, and the sweep goes on ending the rest.
         """
         await self._tell(operator, "done", version)
-        self._policy = decide
+        self.deciding = decide
         return await self.redecide("the policy changed")
 
     async def keep(self, operator: Operator, version: str, cause: str) -> None:

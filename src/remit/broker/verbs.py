@@ -135,6 +135,11 @@ class Broker:
         self.flush = self._uses.flush
         self.deny = self._uses.deny
 
+    @property
+    def deciding(self) -> policy.Policy:
+        """What decides now on what is made."""
+        return self._ceiling.deciding
+
     async def start(self) -> None:
         """Load what is unsettled or recent. A log that does not extend its last checkpoint ends every task."""
         await self._heads.floor()

@@ -152,9 +152,11 @@ def _launch(
 def _apart(where: Places) -> tuple[Path, ...]:
     """Return the files of remit that may be elsewhere, by the configuration or by a link."""
     from remit.compose.settings import load
+    from remit.policies import files
 
     settings = load(os.environ)
-    configured = tuple(path for path in (settings.kek, settings.witness) if path is not None)
+    places = (settings.kek, settings.witness, files.configured(settings.parts.get("policy")))
+    configured = tuple(path for path in places if path is not None)
     return (where.config, where.state / "kek", where.state / "remit.db", where.state / "session", *configured)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +14,10 @@ from remit.broker import Broker, Operator
 from remit.compose.settings import Settings
 from remit.core import policy
 from remit.core.policy import Decision, Policy, Problem, Question
-from remit.errors import InvalidRequestError, NotFoundError
+from remit.errors import IntegrityError, NotFoundError, UnavailableError
 from remit.policies import files, sets, trace
 from remit.policies.sets import CedarPolicies
+from remit.stores import private
 
 NONE = "none"  # the version of what denies everything
 
@@ -22,15 +26,7 @@ _LOG = logging.getLogger("remit.policy")
 
 def directory_of(settings: Settings) -> Path | None:
     """Return the directory of policies that is configured, if one is."""
-    raw = settings.parts.get("policy")
-    if raw is None:
-        return None
-    if not isinstance(raw, Mapping) or raw.keys() != {"directory"}:
-        raise InvalidRequestError("`policy` has one setting, `directory`")
-    where = raw["directory"]
-    if not isinstance(where, str) or not Path(where).is_absolute():
-        raise InvalidRequestError("`policy.directory` must be an absolute path")
-    return Path(where)
+    return files.configured(settings.parts.get("policy"))
 
 
 def load(directory: Path) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
@@ -47,19 +43,65 @@ def nothing(question: Question) -> Decision:
     return Decision(allowed=False, reasons=("the policies cannot be read, so nothing is allowed",), version=NONE)
 
 
+class Kept:
+    """The last good set, in a file of the state: a restart does not fall behind it when what is configured is bad."""
+
+    def __init__(self, path: Path) -> None:
+        """Keep it at ``path``, mode 0600."""
+        self._path = path
+
+    def read(self) -> CedarPolicies | None:
+        """Return the set that was kept, if there is one that is still good."""
+        try:
+            texts = json.loads(self._path.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise IntegrityError("the last good policies cannot be read", help=f"remove `{self._path}`") from error
+        return sets.read(texts)[0]
+
+    def write(self, policies: CedarPolicies) -> None:
+        """Replace it, or raise UnavailableError: an older set must not come back in place of this one."""
+        fresh = self._path.with_suffix(".new")
+        try:
+            private.make_file(fresh)
+            with fresh.open("w", encoding="utf-8") as file:
+                json.dump(policies.texts, file)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except OSError as error:
+            raise UnavailableError("the policies cannot be kept", help="is the disk full?") from error
+
+
 class Policies:
     """What decides now, and what was wrong the last time it was to be replaced."""
 
-    def __init__(self, directory: Path | None) -> None:
-        """Load what is in ``directory``; None: no policies are configured, and the local owner alone may open."""
-        self.directory = directory
+    def __init__(self, directory: Path | None, kept: Kept | None = None) -> None:
+        """Load what is in ``directory``; None: no policies are configured, and the local owner alone may open.
+
+        Where it is bad, the last good set that was ``kept`` decides; without one nothing is allowed.
+        """
+        self.directory, self._kept = directory, kept
         self.problems: tuple[Problem, ...] = ()
         self.current: CedarPolicies | None = None
         self.broker: Broker | None = None  # whose grants a reload decides on again
+        self._one = asyncio.Lock()  # one reload at a time
+        self._new = False  # whether other policies hold than before the start
         if directory is not None:
             self.current, self.problems = load(directory)
-            for problem in self.problems:
-                _LOG.error("nothing is allowed until this is right: %s", problem)
+            self._settle()
+
+    def _settle(self) -> None:
+        last = self._kept.read() if self._kept is not None else None
+        if self.current is None:
+            self.current = last
+        elif last is None or last.version != self.current.version:
+            self._new = True
+            self._keep(self.current)
+        held = f"policies {self.current.version} stay" if self.current else "nothing is allowed"
+        for problem in self.problems:
+            _LOG.error("%s until this is right: %s", held, problem)
 
     @property
     def decide(self) -> Policy:
@@ -70,11 +112,12 @@ class Policies:
 
     def shown(self) -> Mapping[str, object]:
         """Describe what decides now."""
-        found = self.current.policies if self.current else ()
+        found, failing = (self.current.policies, self.current.failing) if self.current else ((), {})
         return {
             "directory": None if self.directory is None else str(self.directory),
             "version": self._version(),
             "policies": [{"id": p.id, "effect": p.effect, "file": p.file, "line": p.line} for p in found],
+            "failing": [{"policy": name, **asdict(found)} for name, found in failing.items()],
             "problems": [asdict(problem) for problem in self.problems],
         }
 
@@ -89,24 +132,46 @@ class Policies:
         bounded = decision.allowed
         if bounded:
             decision = self.decide(question)
-        return {**explained(self.current if bounded else None, question, decision)}
+        return explained(self.current if bounded else None, question, decision)
+
+    async def started(self, operator: Operator) -> None:
+        """Put on record that other policies hold than before the start, or that those that were configured are bad."""
+        if self.broker is None or self.directory is None:
+            return
+        if self.problems:
+            await self.broker.keep_policy(operator, self._version(), str(self.problems[0]))
+        elif self._new:
+            await self.broker.reload(operator, self.decide, self._version())
 
     async def reload(self, operator: Operator) -> Mapping[str, object]:
         """Load the policies anew; a set with anything wrong changes nothing, and what holds is told with what is wrong.
 
-        When this answers, what the new set does not allow has ended.
+        When this answers, what the new set does not allow has ended. Raises what the store raises: if the new set was
+        on record by then, it holds, and the sweep goes on ending the rest.
         """
         if self.directory is None or self.broker is None:
             raise NotFoundError("no policies are configured", help="set `policy.directory` in the configuration")
-        fresh, self.problems = load(self.directory)
-        if fresh is None:
-            for problem in self.problems:
-                _LOG.error("the policies stay as they were: %s", problem)
-            await self.broker.keep_policy(operator, self._version(), str(self.problems[0]))
-            return {"reloaded": False, "ended": 0, **self.shown()}
-        ended = await self.broker.reload(operator, fresh, fresh.version)
-        self.current = fresh
-        return {"reloaded": True, "ended": ended, **self.shown()}
+        async with self._one:
+            fresh, self.problems = await asyncio.to_thread(load, self.directory)
+            if fresh is None:
+                return await self._refused(self.broker, operator)
+            self._keep(fresh)
+            try:
+                ended = await self.broker.reload(operator, fresh, fresh.version)
+            finally:
+                if self.broker.deciding is fresh:
+                    self.current = fresh
+            return {"reloaded": True, "ended": ended, **self.shown()}
+
+    def _keep(self, policies: CedarPolicies) -> None:
+        if self._kept is not None:
+            self._kept.write(policies)
+
+    async def _refused(self, broker: Broker, operator: Operator) -> Mapping[str, object]:
+        for problem in self.problems:
+            _LOG.error("the policies stay as they were: %s", problem)
+        await broker.keep_policy(operator, self._version(), str(self.problems[0]))
+        return {"reloaded": False, "ended": 0, **self.shown()}
 
 
 def explained(policies: CedarPolicies | None, question: Question, decision: Decision) -> dict[str, object]:

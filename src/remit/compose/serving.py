@@ -109,6 +109,8 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         house = wiring.build(settings)
         stack.push_async_callback(house.broker.stop)
         await house.broker.start()
+        if house.policies is not None:
+            await house.policies.started(house.operator)
         stack.push_async_callback(keep, house)
         edges = Edges(house)
         stack.push_async_callback(edges.close)
@@ -245,9 +247,13 @@ def stopping() -> asyncio.Event:
 
 
 def reloading(house: House) -> asyncio.Task[None]:
-    """Load the policies anew whenever SIGHUP comes, from now on; the log has what came of it."""
+    """Load the policies anew whenever SIGHUP comes, from now on; the log has what came of it.
+
+    Where none are configured, SIGHUP goes on ending the process whose terminal is gone.
+    """
     asked = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    if house.policies is not None and house.policies.directory is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
     return asyncio.create_task(_reload(house, asked))
 
 
@@ -257,9 +263,12 @@ async def _reload(house: House, asked: asyncio.Event) -> None:
         asked.clear()
         try:
             answer = await house.policies.reload(house.operator)
-            _LOG.info("policies %s hold, %s ended", answer["version"], answer["ended"])
+            if answer["reloaded"]:
+                _LOG.info("policies %s hold, %s ended", answer["version"], answer["ended"])
         except RemitError as error:
             _LOG.error("the policies were not loaded: %s", error.detail)
+        except Exception:  # noqa: BLE001 - told to the log; the next signal is heard
+            _LOG.exception("the policies were not loaded")
 
 
 async def until_stopped(edges: Edges, stop: asyncio.Event, idle: float | None) -> None:

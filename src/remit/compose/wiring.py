@@ -15,7 +15,7 @@ from pathlib import Path
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
 from remit.compose import humans, issuer, login, workloads
-from remit.compose.policy import Policies, directory_of
+from remit.compose.policy import Kept, Policies, directory_of
 from remit.compose.settings import Settings
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -77,7 +77,7 @@ def build(settings: Settings) -> House:
     witness = FileWitness(settings.witness, origin, publics) if settings.witness else None
     clock = steady()
     domain = issuer.authority(settings, sealer, clock)
-    policies = Policies(directory_of(settings))
+    policies = Policies(directory_of(settings), Kept(where.state / "policies.json"))
     known = humans.known(settings, clock)
     broker = Broker(
         store=store,

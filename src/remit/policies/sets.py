@@ -54,12 +54,23 @@ class Verdict:
     failed: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """How often a policy could not be evaluated, and why the last time."""
+
+    times: int
+    why: str
+
+
 class CedarPolicies:
     """Decides by policies that were found to be good. Nothing is allowed that no policy permits; a forbid wins."""
 
-    def __init__(self, version: str, policies: Sequence[Written], parsed: PolicySet, names: Mapping[str, str]) -> None:
-        """Hold parsed handles; ``names`` maps Cedar's own numbering to the ids of ``policies``."""
-        self.version, self.policies = version, tuple(policies)
+    def __init__(
+        self, texts: Mapping[str, str], policies: Sequence[Written], parsed: PolicySet, names: Mapping[str, str]
+    ) -> None:
+        """Hold parsed handles of what is in ``texts``; ``names`` maps Cedar's own numbering to ids of ``policies``."""
+        self.texts, self.version, self.policies = dict(texts), version_of(texts), tuple(policies)
+        self.failing: dict[str, Failing] = {}  # the policies that could not be evaluated when they were asked
         self._parsed, self._names = parsed, names
         self._cedar, self._schema = installed.cedar(), installed.schema()
 
@@ -68,6 +79,7 @@ class CedarPolicies:
         verdicts = self.verdicts(question)
         failed = {name: why for verdict in verdicts for name, why in verdict.failed.items()}
         if failed:
+            self._note(failed)
             reasons = [f"`{name}` could not be evaluated: {why}" for name, why in failed.items()]
             return Decision(allowed=False, reasons=tuple(reasons), version=self.version)
         pairs = list(zip(question.scope, verdicts, strict=True))
@@ -75,6 +87,11 @@ class CedarPolicies:
         told = [pair for pair in pairs if not denied or not pair[1].allowed]
         reasons = [reason for detail, verdict in told for reason in _reasons(question, detail.resource, verdict)]
         return Decision(not denied, tuple(dict.fromkeys(reasons)), denied, self.version)
+
+    def _note(self, failed: Mapping[str, str]) -> None:
+        for name, why in failed.items():
+            before = self.failing.get(name)
+            self.failing[name] = Failing(1 if before is None else before.times + 1, why)
 
     def verdicts(self, question: Question) -> list[Verdict]:
         """Return what is said of each detail, in order."""
@@ -141,7 +158,7 @@ def read(texts: Mapping[str, str]) -> tuple[CedarPolicies | None, tuple[Problem,
     parsed = installed.cedar().PolicySet.from_str("\n".join(item.text for item in reader.found))
     nodes = parsed.to_pst().static_policies
     names = {number: node.annotations["id"] for number, node in nodes.items()}
-    return CedarPolicies(version_of(texts), reader.found, parsed, names), ()
+    return CedarPolicies(texts, reader.found, parsed, names), ()
 
 
 class _Reader:
