@@ -16,6 +16,7 @@ from remit.core.scope import Access
 from remit.core.task import Grant, Subject
 from remit.errors import (
     AttenuationError,
+    DeniedError,
     ExpiredError,
     GrantEndedError,
     InvalidRequestError,
@@ -187,9 +188,19 @@ def test_unknown_and_foreign_are_the_same_not_found() -> None:
     async def body() -> None:
         broker = await Setting().ready()
         root, child = await family(broker)
-        stranger = Operator(Subject("unix://host#1001", "local-uid"))
+        other = await broker.open(OWNER, "bob's", wanted(WIDE, ttl=MINUTES))
+        below, bob = Holder(broker.task_of(root).id, child), Holder(broker.task_of(other.id).id, other.id)
+        callers: list[tuple[Operator | Holder, str]] = [
+            (OWNER, "grt_999"),
+            (below, "grt_999"),
+            (below, root),
+            (bob, "grt_999"),
+            (bob, root),
+            (bob, child),
+            (Holder("task_9", "grt_9"), child),
+        ]
         said = set()
-        for caller, grant in ((OWNER, "grt_999"), (stranger, root), (Holder("task_9", "grt_9"), child)):
+        for caller, grant in callers:
             with pytest.raises(NotFoundError) as caught:
                 await broker.revoke(caller, grant)
             said.add((caught.value.detail, caught.value.help, caught.value.status))
@@ -250,11 +261,10 @@ def test_knowing_the_id_of_a_lease_is_no_authority_over_it() -> None:
         lease = next(iter(task.leases))
         sibling = await broker.delegate(OWNER, root, wanted(WIDE))
         other = await broker.open(OWNER, "bob's", wanted(WIDE, ttl=MINUTES))
-        bobs: list[Holder | Operator] = [
+        bobs = [
             Holder(task.id, sibling.id),
             Holder(broker.task_of(other.id).id, other.id),
             Holder(broker.task_of(other.id).id, child),
-            Operator(Subject("unix://host#1001", "local-uid")),
         ]
         before = (broker.task_of(root), dict(setting.target.accounts))
         for bob in bobs:
@@ -266,6 +276,32 @@ def test_knowing_the_id_of_a_lease_is_no_authority_over_it() -> None:
             with pytest.raises(NotFoundError):
                 await broker.issue(bob, child, detail(READ), "key")
         assert (broker.task_of(root), dict(setting.target.accounts)) == before
+
+    asyncio.run(body())
+
+
+@pytest.mark.attack("REV-06")
+def test_the_owner_of_the_state_ends_what_another_human_opened_and_never_acts_in_their_name() -> None:
+    async def body() -> None:
+        setting = Setting()
+        broker = await setting.ready()
+        root, child = await family(broker)
+        lease = next(iter(broker.task_of(root).leases))
+        owner = Operator(Subject("unix://host#1001", "local-uid"))  # OWNER is somebody else to them
+        attempts: list[Awaitable[object]] = [
+            broker.issue(owner, child, detail(READ)),
+            broker.issue(owner, child, detail(READ), "key"),
+            broker.renew(owner, lease, timedelta(seconds=30)),
+            broker.delegate(owner, child, wanted(WIDE)),
+            broker.ask(owner, child, wanted(WIDE, depth=5)),
+        ]
+        before = (broker.task_of(root), dict(setting.target.accounts))
+        for attempt in attempts:
+            with pytest.raises(DeniedError, match="somebody else"):
+                await attempt
+        assert (broker.task_of(root), dict(setting.target.accounts)) == before
+        assert (await broker.revoke(owner, child)).state is Closure.CLOSED
+        assert setting.target.live() == {}
 
     asyncio.run(body())
 
