@@ -25,6 +25,7 @@ PUBLIC = {
     "/.well-known/oauth-protected-resource",
     "/problems/{code}",
     "/v1/identity",
+    "/approvals/{approval}",
 }
 PROVING = {"/oauth/token", "/oauth/revoke", "/v1/approvals/{approval}/approve", "/v1/approvals/{approval}/deny"}
 

@@ -18,6 +18,7 @@ from remit.api.audit import Audit
 from remit.api.clients import Clients
 from remit.api.exchange import Exchange
 from remit.api.federation import Federation
+from remit.api.flows import Flows
 from remit.api.minting import Minter
 from remit.api.oauth import Endpoint, GrantType, OAuth
 from remit.api.proven import Verifier
@@ -31,17 +32,23 @@ from remit.errors import MethodError, NotFoundError, RemitError
 
 _LOG = logging.getLogger("remit.api")
 
+_FOR_CLIENTS = frozenset(  # whose errors are those of RFC 6749 §5.2, with its status codes
+    f"/oauth/{name}" for name in ("token", "par", "device_authorization", "bc-authorize")
+)
+
 
 def rows(surface: Surface) -> tuple[Row, ...]:
     """Return the route table."""
     v1, log = V1(surface.broker, surface.verifier.clock), Audit(surface.broker, surface.checkpoint)
-    who, ways = Clients(surface.identity.workloads), grant_types(surface)
-    known, oauth = WellKnown(surface, ways), OAuth(surface.broker, surface.verifier, who)
+    flows = Flows(surface, Minter(surface.broker, surface.verifier, surface.new_id))
+    who, ways = Clients(surface.identity.workloads), {**grant_types(surface), **flows.ways()}
+    known, oauth = WellKnown(surface, ways, flows.metadata()), OAuth(surface.broker, surface.verifier, who)
     return (
         Row("POST", "/oauth/token", Who.PROVING, Endpoint(who, ways).token),
         Row("POST", "/oauth/revoke", Who.PROVING, oauth.revoke),
         Row("POST", "/oauth/introspect", Who.AGENT, oauth.introspect),
         *Statuses(surface).rows(),
+        *flows.rows(),
         Row("GET", "/oauth/jwks", Who.PUBLIC, known.jwks),
         Row("GET", "/.well-known/oauth-authorization-server", Who.PUBLIC, known.server),
         Row("GET", "/.well-known/oauth-protected-resource", Who.PUBLIC, known.resource),
@@ -72,7 +79,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
 
 
 def grant_types(surface: Surface) -> Mapping[str, GrantType]:
-    """Return every way to a token that can succeed here, by its ``grant_type``."""
+    """Return every way to a token that can succeed here without a human in between, by its ``grant_type``."""
     minter = Minter(surface.broker, surface.verifier, surface.new_id)
     found = {**Exchange(surface, minter).ways(), **Federation(surface, minter).ways()}
     if surface.identity.logins is not None:
@@ -149,7 +156,7 @@ class Way:
 
     def _rendered(self, request: Request, error: RemitError, instance: str) -> Response:
         path: str = request.scope["path"]
-        if path == "/oauth/token":
+        if path in _FOR_CLIENTS:
             return problems.oauth(error, instance)
         if path.startswith("/oauth/"):
             return problems.oauth(error, instance, error.status)
@@ -158,7 +165,7 @@ class Way:
     def _with_nonce(self, request: Request, response: Response) -> Response:
         """Give the nonce for the next proof (RFC 9449 §8.2), where proofs are made."""
         authority = request.scope["state"].get("authority")
-        if isinstance(authority, Web) or request.scope["path"] == "/oauth/token":
+        if isinstance(authority, Web) or request.scope["path"] in _FOR_CLIENTS:
             response.headers["dpop-nonce"] = self._verifier.nonce()
         return response
 

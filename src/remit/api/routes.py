@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from remit.api.audit import Checkpoints
 from remit.api.proven import Verifier
+from remit.api.registry import Registry
 from remit.api.who import Caller
 from remit.broker import Broker, Operator
 from remit.core.policy import Question
@@ -50,6 +51,8 @@ class Identity:
     workloads: Workloads | None = None
     signals: Signals | None = None
     native: Sequence[Mapping[str, object]] = ()  # issuers with the public client of terminals, as anybody may see
+    issuers: Mapping[str, str] = field(default_factory=dict)  # of humans: URL -> name, for people to choose from
+    clients: Registry = field(default_factory=Registry)
 
 
 class Policies(Protocol):

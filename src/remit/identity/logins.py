@@ -53,10 +53,13 @@ class IssuerLogins:
         self._humans, self._transport, self._clock = humans, transport, clock
         self._waiting: dict[str, _Begun] = {}  # by state
 
-    async def begin(self, redirect_uri: str, state: str, nonce: str, *, issuer: str | None, acr: Sequence[str]) -> str:
+    async def begin(
+        self, redirect_uri: str, state: str, nonce: str, *, issuer: str | None, acr: Sequence[str], anew: bool = False
+    ) -> str:
         """Return the URL to send the browser to.
 
-        With ``acr``, the human has to prove anew who they are, and that strongly. ``issuer`` None: there is one only.
+        With ``anew`` the human has to prove again who they are, with ``acr`` that strongly too. ``issuer`` None: there
+        is one only.
         """
         registration = self._at(issuer)
         metadata = await registration.issuer.metadata()
@@ -64,7 +67,8 @@ class IssuerLogins:
             raise UnavailableError(f"nobody can log in with a browser at `{registration.issuer.url}`")
         verifier = secrets.token_urlsafe(48)
         self._keep(state, _Begun(registration, verifier, redirect_uri, nonce, tuple(acr), self._clock()))
-        stronger = {"acr_values": " ".join(acr), "max_age": "0", "prompt": "login"} if acr else {}
+        stronger = {"max_age": "0", "prompt": "login"} if acr or anew else {}
+        stronger |= {"acr_values": " ".join(acr)} if acr else {}
         async with self._client(registration, metadata, redirect_uri) as client:
             url, _ = client.create_authorization_url(
                 metadata.authorization_endpoint, state=state, code_verifier=verifier, nonce=nonce, **stronger

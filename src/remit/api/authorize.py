@@ -1,0 +1,195 @@
+"""Asking by browser: pushed requests (RFC 9126) and the authorization endpoint (RFC 6749 §4.1, RFC 7636, RFC 9207).
+
+Until client and redirect URI are known to belong together, an error is a page; from then on it goes to the client.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from urllib.parse import SplitResult, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.api import asked, pages, wire
+from remit.api import clients as authentication
+from remit.api.clients import Clients
+from remit.api.codes import Held
+from remit.api.deciding import Back, Desk, described, question_of
+from remit.api.pages import Question
+from remit.api.proven import Verifier
+from remit.api.registry import Registered, is_registered
+from remit.api.routes import Row, Surface, Who
+from remit.api.who import url_of
+from remit.core.approval import Approval
+from remit.core.task import Wanted
+from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
+
+PUSHED = "urn:ietf:params:oauth:request_uri:"
+PUSHED_LIFE = timedelta(seconds=60)
+TTL = "3600"  # seconds, unless the client says: an OAuth client that knows nothing of remit cannot
+
+_REQUEST = (
+    asked.BOUNDS
+    | {"client_id", "response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method"}
+    | asked.TARGETS
+    | {"purpose", "dpop_jkt"}
+    | {"scope", "nonce", "prompt", "response_mode", "request", "login_hint", "ui_locales", "display", "max_age"}
+)
+_AUTHORIZE = _REQUEST | {"request_uri"}
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
+_STATE = re.compile(r"[ -~]{1,512}")
+
+Form = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A whole request of a client that may ask: who, for what, and where the answer goes."""
+
+    client: Registered
+    back: Back
+    purpose: str
+    wanted: Wanted
+    audience: str | None = None
+
+
+class Authorize:
+    """The two endpoints of the code flow that come before the token endpoint."""
+
+    def __init__(self, surface: Surface, desk: Desk) -> None:
+        """Ask the broker of ``surface``; ``desk`` has humans decide."""
+        self._broker, self._verifier = surface.broker, surface.verifier
+        self._registry, self._desk = surface.identity.clients, desk
+        self._clients = Clients(surface.identity.workloads)
+        self._pushed: Held[Asking] = Held(surface.verifier.clock)
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the routes."""
+        return (
+            Row("POST", "/oauth/par", Who.PROVING, self.push),
+            Row("GET", "/oauth/authorize", Who.PUBLIC, pages.shown(self.authorize), _AUTHORIZE),
+        )
+
+    async def push(self, request: Request) -> Response:
+        """Take a request from the client itself; the browser then carries only its name (RFC 9126)."""
+        form = await wire.form(request, _REQUEST | authentication.FIELDS, asked.TARGETS)
+        client = await self._clients.authenticate(request, form)
+        client.check_named()
+        registered, back = await self._back(form)
+        if client.workload is not None and client.id != registered.client_id:
+            raise UnauthenticatedError("`client_id` must be the whole name of the workload that asks")
+        refused = _unsupported(form)
+        if refused is not None:
+            return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
+        asking = self._asking(form, registered, back)
+        wanted = asked.attested(keyed(asking.wanted, proven_key(self._verifier, request)), client.workload)
+        asking = replace(asking, wanted=wanted)
+        name = self._pushed.put(asking, PUSHED_LIFE)
+        content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
+        return wire.answer(content, 201)
+
+    async def authorize(self, request: Request) -> Response:
+        """Show a request to the human at a browser."""
+        query = wire.pairs(request.scope["query_string"], _AUTHORIZE, asked.TARGETS)
+        if "request_uri" in query:
+            return await self._ask(self._taken(query))
+        registered, back = await self._back(query)
+        refused = _unsupported(query)
+        if refused is not None:
+            return pages.away(back.refusal(*refused))
+        try:
+            return await self._ask(self._asking(query, registered, back))
+        except RemitError as error:
+            return pages.away(back.refusal(error.oauth, error.detail))
+
+    async def _ask(self, asking: Asking) -> Response:
+        item = await self._broker.ask_to_open(asking.client.client_id, asking.purpose, asking.wanted)
+        return self._desk.show(item, _question(item, asking), replace(asking.back, audience=asking.audience))
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _taken(self, query: Form) -> Asking:
+        name = query["request_uri"]
+        found = self._pushed.pop(name.removeprefix(PUSHED)) if name.startswith(PUSHED) else None
+        if found is None or found.client.client_id != query.get("client_id"):
+            raise InvalidRequestError("`request_uri` is not known here, or was used before", help="start again")
+        return found
+
+    async def _back(self, form: Form) -> tuple[Registered, Back]:
+        """Return the client and where its answers go: what must be right before anything is sent there."""
+        try:
+            client = await self._registry.get(wire.text(form, "client_id"))
+        except UnauthenticatedError as error:
+            raise InvalidRequestError(error.detail, help="an operator adds clients to the configuration") from error
+        uri = wire.text(form, "redirect_uri")
+        if not is_registered(client, uri):
+            raise InvalidRequestError("`redirect_uri` is not one of this client's")
+        state = form.get("state")
+        if state is not None and not _STATE.fullmatch(state):
+            raise InvalidRequestError("`state` must be at most 512 printable ASCII characters")
+        return client, Back(client.client_id, uri, form.get("code_challenge", ""), state, self._verifier.issuer)
+
+    def _asking(self, form: Form, client: Registered, back: Back) -> Asking:
+        if form.get("code_challenge_method") != "S256" or not _THUMBPRINT.fullmatch(back.challenge):
+            raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
+        audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        wanted = asked.wanted({"ttl": TTL, **form}, asked.scope(form))
+        return Asking(client, back, wire.text(form, "purpose"), keyed(wanted, form.get("dpop_jkt")), audience)
+
+
+def proven_key(verifier: Verifier, request: Request) -> str | None:
+    """Return the thumbprint of the key that a request is sent with, if it is (RFC 9449 §10.1)."""
+    if not request.headers.getlist("dpop"):
+        return None
+    proof = verifier.read(request.headers.getlist("dpop"), "POST", url_of(request), None)
+    verifier.once(proof)
+    return proof.jkt
+
+
+def keyed(wanted: Wanted, jkt: str | None) -> Wanted:
+    """Return what is asked for as bound to a key, if one is named, so that the human approves of the key too."""
+    if jkt is None:
+        return wanted
+    if not _THUMBPRINT.fullmatch(jkt) or wanted.jkt not in {None, jkt}:
+        raise InvalidRequestError("`dpop_jkt` must be the thumbprint of the key that the proof is by")
+    return replace(wanted, jkt=jkt)
+
+
+def _unsupported(form: Form) -> tuple[str, str] | None:
+    """Return error and description for what this server does not do (RFC 6749 §4.1.2.1, OIDC Core §3.1.2.6)."""
+    if "request" in form:
+        return "request_not_supported", "request objects are not taken here: push the request"
+    if form.get("response_type") != "code":
+        return "unsupported_response_type", "`response_type` must be `code`"
+    if form.get("response_mode", "query") != "query":
+        return "invalid_request", "`response_mode` must be `query`"
+    if "scope" in form:
+        return "invalid_scope", "what may be done is said in `authorization_details`, not in `scope`"
+    if "none" in form.get("prompt", "").split():
+        return "interaction_required", "a human always decides here"
+    return None
+
+
+def _question(item: Approval, asking: Asking) -> Question:
+    client, parts = asking.client, urlsplit(asking.back.redirect_uri)
+    return question_of(item, client.name, warning_of(client), the_answer_goes_to=_destination(parts))
+
+
+def warning_of(client: Registered) -> str:
+    """Return what a human has to know of a client that no operator set up."""
+    if client.vouched is None:
+        return ""
+    return (
+        f"This program is not one that your operator set up. It calls itself “{client.name}”; "
+        f"all that is known is that {client.vouched} publishes it."
+    )
+
+
+def _destination(parts: SplitResult) -> str:
+    if parts.hostname in {"127.0.0.1", "::1", "localhost"}:
+        return f"a program on this computer ({parts.netloc})"
+    return parts.netloc or f"the app that owns {parts.scheme}:"

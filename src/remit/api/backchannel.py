@@ -1,0 +1,98 @@
+"""Asking one human from afar (OpenID Connect CIBA Core 1.0, poll mode): the client names them, and polls.
+
+remit keeps no list of humans: one is named by issuer and subject, or by an ID token of theirs. They find what waits for
+them by the link in the answer or in the list of approvals, and log in to decide. No ID token comes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.api import asked, wire
+from remit.api.authorize import TTL, keyed, proven_key
+from remit.api.clients import FIELDS, Clients
+from remit.api.codes import INTERVAL, REMEMBERED, Poll, Waiting
+from remit.api.routes import Row, Surface, Who
+from remit.core.approval import Approval
+from remit.core.task import Wanted
+from remit.errors import InvalidRequestError
+
+_HINTS = ("login_hint", "id_token_hint", "login_hint_token")
+_ASKED = (
+    (asked.BOUNDS - {"label"})
+    | asked.TARGETS
+    | FIELDS
+    | frozenset(_HINTS)
+    | {"purpose", "dpop_jkt", "scope", "binding_message", "requested_expiry"}
+)
+
+Form = Mapping[str, str]
+
+
+class Backchannel:
+    """The backchannel authentication endpoint."""
+
+    def __init__(self, surface: Surface, waiting: Waiting) -> None:
+        """Ask the broker of ``surface``; ``waiting`` keeps what clients come back with."""
+        self._broker, self._verifier, self._identity = surface.broker, surface.verifier, surface.identity
+        self._clients, self._polls = Clients(surface.identity.workloads), waiting.polls
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the route."""
+        return (Row("POST", "/oauth/bc-authorize", Who.PROVING, self.begin),)
+
+    async def begin(self, request: Request) -> Response:
+        """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""
+        form = await wire.form(request, _ASKED, asked.TARGETS)
+        client = await self._clients.authenticate(request, form)
+        await self._identity.clients.asking(client)
+        if form.get("scope", "openid") != "openid":
+            return _refusal("invalid_scope", "what may be done is said in `authorization_details`, not in `scope`")
+        audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        wanted = keyed(keyed(_wanted(form), form.get("dpop_jkt")), proven_key(self._verifier, request))
+        wanted = asked.attested(wanted, client.workload)
+        human = await self._human(form)
+        if human is None:
+            return _refusal("unknown_user_id", "the hint names nobody who can log in here")
+        item = await self._broker.ask_to_open(client.id, wire.text(form, "purpose"), wanted, approver=human)
+        poll = Poll(item.id, client.id, self._verifier.clock(), audience=audience)
+        return wire.answer(self._waiting(item, poll, form))
+
+    def _waiting(self, item: Approval, poll: Poll, form: Form) -> dict[str, object]:
+        life = item.expires_at - self._verifier.clock()
+        if "requested_expiry" in form:
+            life = min(life, timedelta(seconds=max(1, wire.whole("requested_expiry", form["requested_expiry"]))))
+            poll.until = self._verifier.clock() + life
+        return {
+            "auth_req_id": self._polls.put(poll, life + REMEMBERED),
+            "expires_in": int(life.total_seconds()),
+            "interval": int(INTERVAL.total_seconds()),
+            "verification_uri": f"{self._verifier.issuer}/approvals/{item.id}",
+        }
+
+    async def _human(self, form: Form) -> str | None:
+        """Return whom the one hint names, issuer-qualified; None when that is nobody of an issuer known here."""
+        given = [name for name in _HINTS if name in form]
+        if len(given) != 1 or given == ["login_hint_token"]:
+            raise InvalidRequestError("there must be one hint: `login_hint` or `id_token_hint`")
+        if given == ["id_token_hint"] and self._identity.humans is not None:
+            return (await self._identity.humans.id_token(form["id_token_hint"])).subject.sub
+        issuers, hint = list(self._identity.issuers), form.get("login_hint", "")
+        if hint.partition("#")[0] in issuers and hint.partition("#")[2]:
+            return hint
+        bare = "#" not in hint and "://" not in hint and hint.isprintable()
+        return f"{issuers[0]}#{hint}" if bare and len(issuers) == 1 else None
+
+
+def _wanted(form: Form) -> Wanted:
+    """Return what is asked for; the message that both devices show (CIBA §7.1) is its label, so the human sees it."""
+    labelled = {"label": form["binding_message"]} if "binding_message" in form else {}
+    return asked.wanted({"ttl": TTL, **form, **labelled}, asked.scope(form))
+
+
+def _refusal(error: str, description: str) -> Response:
+    return wire.answer({"error": error, "error_description": description.replace("`", "'")}, 400)

@@ -1,0 +1,264 @@
+"""A human decides on one request in one browser: shown here, decided here, proven by a login at the issuer.
+
+No session of ours is trusted. A random cookie binds a browser to a request, so that nobody can have another's browser
+finish what they began (OAU-03); the login's nonce is the digest of the request, so that it is a login for this alone.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.api import pages, wire
+from remit.api.codes import CODE_LIFE, REMEMBERED, Code, Waiting
+from remit.api.codes import Held as Kept
+from remit.api.pages import Buttons, Question
+from remit.api.registry import browsable
+from remit.api.routes import Row, Surface, Who
+from remit.core import approval as approvals
+from remit.core import jose
+from remit.core.approval import Approval, Verdict
+from remit.core.policy import LOCAL
+from remit.errors import (
+    GrantTokenError,
+    InvalidRequestError,
+    LimitError,
+    RemitError,
+    StepUpError,
+    UnavailableError,
+)
+from remit.ports import Logins
+
+LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
+CALLBACK = frozenset(
+    {"code", "state", "iss", "error", "error_description", "error_uri", "session_state", "scope"}
+    | {"authuser", "prompt", "hd", "client_info"}  # what well-known issuers add
+)
+_CONSENT = frozenset({"visit", "csrf", "decision", "issuer"})
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """Where an authorization response goes, and what its code will be bound to."""
+
+    client_id: str
+    redirect_uri: str
+    challenge: str
+    state: str | None
+    issuer: str
+    audience: str | None = None
+
+    def url(self, **answer: str) -> str:
+        """Return the redirect with an answer: ``state`` as it came, ``iss`` (RFC 9207) always."""
+        given = {**answer, **({} if self.state is None else {"state": self.state}), "iss": self.issuer}
+        return f"{self.redirect_uri}{'&' if '?' in self.redirect_uri else '?'}{urlencode(given)}"
+
+    def refusal(self, error: str, description: str) -> str:
+        """Return the redirect that tells a client no (RFC 6749 §4.1.2.1)."""
+        return self.url(error=error, error_description=described(description))
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One browser before one request. Only digests of what the browser holds are kept."""
+
+    id: str
+    approval: str
+    cookie: str
+    csrf: str
+    back: Back | None = None
+    approves: bool = False
+    issuer: str | None = None  # where to log in
+
+
+class Desk:
+    """Shows requests to browsers and takes decisions."""
+
+    def __init__(self, surface: Surface, waiting: Waiting) -> None:
+        """Decide for the broker of ``surface``; codes go to ``waiting``."""
+        self._broker, self._issuer = surface.broker, surface.verifier.issuer
+        self._now: Callable[[], datetime] = surface.verifier.clock
+        self._identity, self._codes = surface.identity, waiting.codes
+        self._visits: Kept[Visit] = Kept(self._now)
+        self._logins: Kept[Visit] = Kept(self._now)  # by the state of the login
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the routes."""
+        return (
+            *self.pages(),
+            Row("POST", "/oauth/consent", Who.PUBLIC, pages.shown(self.consent)),
+            Row("GET", "/oauth/callback", Who.PUBLIC, pages.shown(self.callback), CALLBACK),
+        )
+
+    def pages(self) -> tuple[Row, ...]:
+        """Return the routes that need nobody to log in."""
+        return (Row("GET", "/approvals/{approval}", Who.PUBLIC, pages.shown(self.approval)),)
+
+    # -- showing ------------------------------------------------------------------------------------------------
+
+    async def approval(self, request: Request) -> Response:
+        """Show what was asked of a human, from wherever it was asked."""
+        item = self._broker.approval(request.path_params["approval"])
+        return self.show(item, question_of(item))
+
+    def show(self, item: Approval, asked: Question, back: Back | None = None) -> Response:
+        """Show a request to a browser, which may decide on it from now on."""
+        state = approvals.state(item, self._now())
+        if state != Verdict.PENDING:
+            return pages.question(asked, None, note=_OVER[state])
+        if item.approver is not None and item.approver.startswith(LOCAL):
+            return pages.question(asked, None, note=f"Decide on the broker's host: remit approve {item.id}")
+        cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        visit = Visit(secrets.token_hex(8), item.id, jose.digest(cookie), jose.digest(csrf), back)
+        self._visits.put(visit, LIFE, visit.id)
+        buttons = Buttons(visit.id, csrf, self._choice(item))
+        return pages.question(asked, buttons, cookies=[self._cookie(visit.id, cookie)])
+
+    # -- deciding -----------------------------------------------------------------------------------------------
+
+    async def consent(self, request: Request) -> Response:
+        """Take a decision, and send the human to the issuer to stand by it."""
+        form = await wire.form(request, _CONSENT)
+        visit = self._visits.get(wire.text(form, "visit"))
+        if visit is None:
+            raise InvalidRequestError("this page is too old, or was used before", help="start again")
+        self._check_browser(request, visit)
+        if not hmac.compare_digest(jose.digest(wire.text(form, "csrf")), visit.csrf):
+            raise InvalidRequestError("this form is not from our page")
+        decision = wire.text(form, "decision")
+        if decision not in {"approve", "deny"}:
+            raise InvalidRequestError("`decision` must be `approve` or `deny`")
+        self._visits.pop(visit.id)
+        if decision == "deny" and visit.back is not None:
+            url = visit.back.refusal("access_denied", "the human refused")
+            return pages.leaving("Refused", url, "Go back to the program", [self._cookie(visit.id, "")])
+        visit = replace(visit, approves=decision == "approve", issuer=self._chosen(visit, form.get("issuer")))
+        return pages.leaving("On to your login", await self._login(visit), "Log in")
+
+    def _choice(self, item: Approval) -> Mapping[str, str]:
+        """Return the issuers to choose from: none where it is clear at which to log in."""
+        issuers = self._identity.issuers
+        return issuers if item.approver is None and len(issuers) > 1 else {}
+
+    def _chosen(self, visit: Visit, issuer: str | None) -> str | None:
+        item = self._broker.approval(visit.approval)
+        choice = self._choice(item)
+        if (issuer is not None and issuer not in choice) or (issuer is None and choice):
+            raise InvalidRequestError("`issuer` must be one that the page names")
+        return issuer if item.approver is None else item.approver.partition("#")[0]
+
+    async def _login(self, visit: Visit) -> str:
+        """Return where the human logs in: who decides for a task that there is, anew and as strongly as it takes."""
+        item = self._broker.approval(visit.approval)
+        state = self._logins.put(visit, LIFE)
+        acr = item.acr if visit.approves else ()
+        anew = visit.approves and item.approver is not None
+        begun = self._issuers().begin(self._back, state, item.digest, issuer=visit.issuer, acr=acr, anew=anew)
+        return browsable(await begun)
+
+    async def callback(self, request: Request) -> Response:
+        """Take the human back from the issuer, and let their decision count."""
+        query: bytes = request.scope["query_string"]
+        state = wire.text(wire.pairs(query, CALLBACK), "state")
+        visit = self._logins.get(state)
+        if visit is None:
+            raise InvalidRequestError("this login is not known here, or took too long", help="start again")
+        self._check_browser(request, visit)
+        self._logins.pop(state)
+        gone = [self._cookie(visit.id, "")]
+        try:
+            await self._decided(visit, query.decode("ascii"), state)
+        except RemitError as error:
+            return self._undecided(visit, error, gone)
+        if visit.back is not None:
+            return pages.away(visit.back.url(code=self._code(visit, visit.back)), gone)
+        said = "Approved" if visit.approves else "Refused"
+        return pages.message(said, "You can close this page and go back to where you came from.", cookies=gone)
+
+    def _undecided(self, visit: Visit, error: RemitError, gone: Sequence[str]) -> Response:
+        """Say why a login did not count; where a stronger one would, how to go on."""
+        if visit.back is not None:
+            return pages.away(visit.back.refusal(_authorization_error(error), error.detail), gone)
+        again = f"/approvals/{visit.approval}" if isinstance(error, StepUpError | GrantTokenError) else ""
+        return pages.refusal(error, again, gone)
+
+    async def _decided(self, visit: Visit, query: str, state: str) -> None:
+        item = self._broker.approval(visit.approval)
+        human = await self._issuers().finish(query, self._back, state, item.digest)
+        decide = self._broker.approve if visit.approves else self._broker.refuse
+        await decide(item.id, item.digest, human)
+
+    def _code(self, visit: Visit, back: Back) -> str:
+        until = self._now() + CODE_LIFE
+        made = Code(visit.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
+        return self._codes.put(made, REMEMBERED)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    @property
+    def _back(self) -> str:
+        return f"{self._issuer}/oauth/callback"
+
+    def _issuers(self) -> Logins:
+        if self._identity.logins is None:
+            raise UnavailableError("nobody can log in here: no issuer of humans is configured")
+        return self._identity.logins
+
+    @property
+    def _secure(self) -> bool:
+        return self._issuer.startswith("https:")
+
+    def _cookie(self, visit: str, value: str) -> str:
+        """Return a cookie of this visit alone; an empty value removes it."""
+        life = int(LIFE.total_seconds()) if value else 0
+        secure = "; Secure" if self._secure else ""
+        return f"{self._name(visit)}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}{secure}"
+
+    def _name(self, visit: str) -> str:
+        return f"{'__Host-' if self._secure else ''}remit-{visit}"
+
+    def _check_browser(self, request: Request, visit: Visit) -> None:
+        given = jose.digest(request.cookies.get(self._name(visit.id), ""))
+        if not hmac.compare_digest(given, visit.cookie):
+            raise InvalidRequestError("this was begun in another browser", help="start again in this one")
+
+
+_OVER = {
+    "approved": "This was approved.",
+    "denied": "This was refused.",
+    "consumed": "This was approved, and is in use or over.",
+    "lapsed": "Nobody decided on this in time.",
+}
+
+
+def question_of(item: Approval, client: str = "", warning: str = "", **facts: str) -> Question:
+    """Return a request as it is shown. ``facts`` are said beside it."""
+    asked = approvals.asked(item)
+    who = client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
+    title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
+    intro = {
+        "task.open": "If you approve, it can do the following in your name, and nothing else. It says what for:",
+        "grant.delegate": "If you approve, a sub-agent of your task can do the following, and nothing else.",
+    }[item.verb]
+    told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *facts.items()]
+    rows = [(name.replace("_", " "), value) for name, value in told if value]
+    return Question(title, intro, asked, item.digest, rows, warning)
+
+
+def _authorization_error(error: RemitError) -> str:
+    """Return the registered error of an authorization response (RFC 6749 §4.1.2.1) for one of ours."""
+    if isinstance(error, UnavailableError | LimitError):
+        return "temporarily_unavailable"
+    return "server_error" if error.status >= 500 else "access_denied"  # noqa: PLR2004
+
+
+def described(text: str) -> str:
+    """Return text as ``error_description`` may hold it (RFC 6749 §4.1.2.1)."""
+    return "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in text)

@@ -1,0 +1,298 @@
+"""What people see in a browser: whole documents, no scripts, every value escaped, nothing fetched from anywhere.
+
+A page that leads elsewhere is a page with a link that follows itself: the answer to a form is never a redirect, so that
+``form-action 'self'`` can hold (CSP 3 §6.4.1 checks every hop of a redirect after a form).
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.api import wire
+from remit.api.who import Web, authority_of
+from remit.errors import NotFoundError, RemitError
+
+STYLE = """
+:root{color-scheme:light dark;--ink:#16181d;--soft:#5b6270;--line:#d9dde4;--page:#f4f5f7;--card:#fff;--well:#f4f5f7;
+--act:#1b5e46;--on:#fff;--warn:#8a4b00}
+@media(prefers-color-scheme:dark){:root{--ink:#eceef2;--soft:#a3abba;--line:#363c48;--page:#12151a;--card:#1b1f26;
+--well:#13161b;--act:#7fd6b0;--on:#0d1f17;--warn:#ffc27a}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
+main{max-width:41rem;margin:2.5rem auto;padding:2rem;background:var(--card);border:1px solid var(--line);
+border-radius:14px}
+header{max-width:41rem;margin:2.5rem auto -1.5rem;padding:0 .25rem;color:var(--soft);font-weight:600}
+h1{font-size:1.45rem;line-height:1.25;margin:0 0 .75rem;overflow-wrap:anywhere}
+h2{font-size:.8rem;letter-spacing:.05em;text-transform:uppercase;color:var(--soft);margin:1.75rem 0 .5rem}
+p{margin:.5rem 0}
+blockquote{margin:.75rem 0;padding:.5rem 1rem;border-left:4px solid var(--act);background:var(--well);
+overflow-wrap:anywhere}
+section.detail{border:1px solid var(--line);border-radius:10px;padding:.75rem 1rem;margin:.6rem 0}
+section.detail h3{margin:0 0 .35rem;font-size:1rem}
+dl{display:grid;grid-template-columns:minmax(7.5rem,max-content) 1fr;gap:.2rem 1rem;margin:0}
+dt{color:var(--soft)}
+dd{margin:0;overflow-wrap:anywhere}
+code,pre{font:.875em/1.5 ui-monospace,monospace}
+code{overflow-wrap:anywhere}
+pre{background:var(--well);border:1px solid var(--line);border-radius:8px;padding:.75rem;white-space:pre-wrap;
+overflow-wrap:anywhere}
+summary{cursor:pointer;color:var(--soft)}
+.soft{color:var(--soft)}
+.warn{color:var(--warn)}
+form{display:flex;flex-wrap:wrap;gap:.75rem;margin-top:1.5rem;align-items:end}
+label{display:block;flex:1 1 100%;font-weight:600}
+select{font:inherit;padding:.4rem;margin-left:.5rem}
+input[type=text]{display:block;width:100%;margin-top:.35rem;padding:.6rem .75rem;border:1px solid var(--soft);
+border-radius:8px;background:var(--card);color:inherit;font:1.5rem/1.3 ui-monospace,monospace;letter-spacing:.15em;
+text-transform:uppercase}
+button,a.go{font:inherit;font-weight:600;padding:.65rem 1.25rem;border-radius:8px;border:1px solid var(--act);
+background:var(--act);color:var(--on);cursor:pointer;text-decoration:none;display:inline-block}
+button.no{background:transparent;color:var(--ink);border-color:var(--soft)}
+:focus-visible{outline:3px solid var(--act);outline-offset:2px}
+@media(max-width:34rem){main{margin:0;border:0;border-radius:0;padding:1.25rem}header{margin:1rem 1.25rem 0}
+dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.4rem}}
+""".strip()
+
+POLICY = (
+    f"default-src 'none'; style-src 'sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {
+    **wire.HEADERS,
+    "content-security-policy": POLICY,
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+_FIELDS = {
+    "actions": "may",
+    "paths": "paths",
+    "args": "arguments",
+    "tables": "tables",
+    "columns": "columns",
+    "tools": "tools",
+    "uses": "times, at most",
+    "ttl": "each credential for",
+}
+_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Buttons:
+    """What a decision is sent with: which request it is on, and that it comes from our page."""
+
+    visit: str
+    csrf: str
+    issuers: Mapping[str, str] = field(default_factory=dict)  # to choose from: URL -> name
+    approve: str = "Log in and approve"
+    deny: str = "Deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request as a human sees it. ``asked`` is the exact request; ``facts`` are said of it beside."""
+
+    title: str
+    intro: str
+    asked: Mapping[str, object]
+    digest: str
+    facts: Sequence[tuple[str, str]] = ()
+    warning: str = ""
+
+
+# -- documents ------------------------------------------------------------------------------------------------------
+
+
+def safe(value: object) -> str:
+    """Return text that a browser shows as it is: escaped, and with a mark for each character that would not show."""
+    text = str(value)
+    shown = "".join(char if char.isprintable() or char == "\n" else f"\\u{ord(char):04x}" for char in text)
+    return html.escape(shown)
+
+
+def document(title: str, body: str, status: int = 200, *, head: str = "", cookies: Sequence[str] = ()) -> Response:
+    """Return a whole page. ``body`` and ``head`` are HTML; ``cookies`` are values of Set-Cookie."""
+    # without this, browsers would send `Origin: null` with our own forms, as the header says no-referrer
+    text = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta name="referrer" content="same-origin"><title>{safe(title)} · remit</title>{head}'
+        f"<style>{STYLE}</style></head><body><header>remit</header><main>{body}</main></body></html>"
+    )
+    response = Response(text, status, HEADERS, "text/html; charset=utf-8")
+    for cookie in cookies:
+        response.headers.append("set-cookie", cookie)
+    return response
+
+
+def message(title: str, text: str, *, cookies: Sequence[str] = ()) -> Response:
+    """Return a page that only says something."""
+    return document(title, f"<h1>{safe(title)}</h1><p>{safe(text)}</p>", cookies=cookies)
+
+
+def refusal(error: RemitError, again: str = "", cookies: Sequence[str] = ()) -> Response:
+    """Say an error to a person; ``again`` is a path of ours where they can try once more."""
+    title, text = "This cannot go on", f"{error.detail[:1].upper()}{error.detail[1:]}."
+    hint = f'<p class="soft">{safe(_sentence(error.help))}</p>' if error.help else ""
+    link = f'<p><a class="go" href="{safe(again)}">Log in again</a></p>' if again else ""
+    return document(title, f"<h1>{title}</h1><p>{safe(text)}</p>{hint}{link}", error.status, cookies=cookies)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def leaving(title: str, url: str, link: str, cookies: Sequence[str] = ()) -> Response:
+    """Send the browser elsewhere from a page of ours, after a form."""
+    head = f'<meta http-equiv="refresh" content="0;url={safe(url)}">'
+    body = f'<h1>{safe(title)}</h1><p><a class="go" rel="noreferrer" href="{safe(url)}">{safe(link)}</a></p>'
+    return document(title, body, head=head, cookies=cookies)
+
+
+def away(url: str, cookies: Sequence[str] = ()) -> Response:
+    """Redirect a browser that no form sent here."""
+    response = Response(status_code=303, headers={**HEADERS, "location": url})
+    for cookie in cookies:
+        response.headers.append("set-cookie", cookie)
+    return response
+
+
+def shown(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Let a handler's errors be pages. Pages are for browsers, which reach TCP alone: sockets of runs show none."""
+
+    async def called(request: Request) -> Response:
+        if not isinstance(authority_of(request), Web):
+            raise NotFoundError("pages are for browsers")
+        try:
+            return await handler(request)
+        except RemitError as error:
+            return refusal(error)
+
+    return called
+
+
+# -- requests -------------------------------------------------------------------------------------------------------
+
+
+def question(asked: Question, buttons: Buttons | None, note: str = "", cookies: Sequence[str] = ()) -> Response:
+    """Show a request, and take a decision on it if there is one to take."""
+    body = [
+        f"<h1>{safe(asked.title)}</h1><p>{safe(asked.intro)}</p>",
+        f"<blockquote>{safe(asked.asked['purpose'])}</blockquote>" if "purpose" in asked.asked else "",
+        f'<p class="warn">{safe(asked.warning)}</p>' if asked.warning else "",
+        _table(asked.facts),
+        "<h2>What it may do</h2>",
+        *(_detail(item) for item in _details(asked.asked)),
+        "<h2>For how long, and by whom</h2>",
+        _table(_bounds(asked.asked)),
+        _exact(asked),
+        f"<p><strong>{safe(note)}</strong></p>" if note else "",
+        _form(buttons) if buttons else "",
+    ]
+    return document(asked.title, "".join(body), cookies=cookies)
+
+
+def code_form(code: str, wrong: str = "", status: int = 200) -> Response:
+    """Ask for the code that another device shows (RFC 8628 §3.3)."""
+    title = "Enter the code"
+    said = f'<p class="warn" role="alert">{safe(wrong)}</p>' if wrong else ""
+    body = (
+        f"<h1>{title}</h1><p>Enter the code that the program or device shows. Go on only if you started it yourself,"
+        f" and the code here is the code there.</p>{said}"
+        '<form method="post" action="/oauth/device"><label>Code <input type="text" name="user_code" required'
+        ' autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="20"'
+        f' value="{safe(code)}"></label>'
+        "<button>See what is asked</button></form>"
+    )
+    return document(title, body, status)
+
+
+def _form(buttons: Buttons) -> str:
+    return (
+        '<form method="post" action="/oauth/consent">'
+        f'<input type="hidden" name="visit" value="{safe(buttons.visit)}">'
+        f'<input type="hidden" name="csrf" value="{safe(buttons.csrf)}">'
+        f"{_issuers(buttons.issuers)}"
+        f'<button name="decision" value="approve">{safe(buttons.approve)}</button>'
+        f'<button class="no" name="decision" value="deny">{safe(buttons.deny)}</button></form>'
+    )
+
+
+def _issuers(issuers: Mapping[str, str]) -> str:
+    if not issuers:
+        return ""
+    options = "".join(f'<option value="{safe(url)}">{safe(name)}</option>' for url, name in issuers.items())
+    return f'<label>Log in at <select name="issuer">{options}</select></label>'
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    return "<dl>" + "".join(f"<dt>{safe(name)}</dt><dd>{safe(value)}</dd>" for name, value in rows) + "</dl>"
+
+
+def _details(asked: Mapping[str, object]) -> list[Mapping[str, object]]:
+    found = asked.get("authorization_details")
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+def _detail(detail: Mapping[str, object]) -> str:
+    rows = [
+        (_FIELDS.get(name, name), length(value) if name == "ttl" and isinstance(value, int) else plain(value))
+        for name, value in detail.items()
+        if name not in {"type", "resource"} and value not in ([], {})
+    ]
+    title = f'<h3>{safe(detail.get("resource"))} <span class="soft">{safe(detail.get("type"))}</span></h3>'
+    return f'<section class="detail">{title}{_table(rows)}</section>'
+
+
+def _bounds(asked: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return what is asked for beside the details, in words."""
+    ttl, depth, patterns = asked.get("ttl"), asked.get("depth"), asked.get("delegates")
+    rows = [("lasts", length(ttl) if isinstance(ttl, int) else "as long as the grant it comes from")]
+    hops = f"{depth} levels deep, {asked.get('fan_out')} at each at once" if depth else "it may not"
+    rows.append(("may hand on to sub-agents", hops))
+    if depth:
+        rows.append(("sub-agents that nobody attests", "yes" if asked.get("unattested") else "no"))
+    if depth and patterns is not None:
+        rows.append(("sub-agents", plain(patterns)))
+    rows.append(("may use it itself", "yes" if asked.get("exercise") else "no: it only hands on"))
+    said = (("label", "called"), ("agent", "attested as"), ("jkt", "key"), ("x5t", "certificate"))
+    return rows + [(words, str(asked[name])) for name, words in said if asked.get(name)]
+
+
+def _exact(asked: Question) -> str:
+    raw = json.dumps(asked.asked, indent=2, ensure_ascii=True, sort_keys=True)
+    return (
+        f"<details><summary>The exact request</summary><pre>{safe(raw)}</pre></details>"
+        f'<p class="soft">Digest of this request <code>{safe(asked.digest)}</code></p>'
+    )
+
+
+def plain(value: object) -> str:
+    """Write a JSON value for people: lists with commas, maps with colons."""
+    match value:
+        case str():
+            return value
+        case list():
+            return ", ".join(plain(item) for item in value)
+        case Mapping():
+            return "; ".join(f"{name}: {plain(item)}" for name, item in value.items())
+    return json.dumps(value)
+
+
+def length(seconds: int) -> str:
+    """Write a length of time: at most two units, never rounded."""
+    parts, left = [], seconds
+    for name, size in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {name}{'' if count == 1 else 's'}")
+    return " ".join(parts) or "no time"
