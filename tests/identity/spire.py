@@ -18,12 +18,47 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from joserfc.jwk import ECKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from remit.errors import UnavailableError
+from remit.identity.bundles import Bundle, parse
+
 NOW = datetime.now(UTC).replace(microsecond=0)
 BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 _KINDS = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
 _MORE = ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+@dataclass
+class Times:
+    """A clock that stands until it is moved."""
+
+    at: datetime = NOW
+
+    def __call__(self) -> datetime:
+        """Return the time."""
+        return self.at
+
+    def pass_(self, **more: float) -> None:
+        """Let time pass: ``seconds=…`` and the like."""
+        self.at += timedelta(**more)
+
+
+@dataclass
+class Held:
+    """Where a bundle comes from in tests: what it is now, whether the source is out, how often it was looked at."""
+
+    raw: bytes
+    every: timedelta = timedelta(seconds=30)
+    out: bool = False
+    looks: int = 0
+
+    async def fetch(self, domain: str) -> Bundle:
+        """Return the bundle."""
+        self.looks += 1
+        if self.out:
+            raise UnavailableError("the source is out")
+        return parse(domain, self.raw)
 
 
 def b64(data: bytes) -> str:

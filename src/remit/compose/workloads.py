@@ -84,11 +84,15 @@ def _source(row: Mapping[str, object]) -> Source:
         case "bundle_file":
             return FileSource(_path(row, "bundle_file"))
         case "bundle_url":
-            return WebSource(
-                check_url(row.get("bundle_url"), "`trust_domains.bundle_url`"),
-                _path(row, "ca_file") if "ca_file" in row else None,
-            )
+            return WebSource(_url(row), _path(row, "ca_file") if "ca_file" in row else None)
     return ApiSource(_socket(_text(row, "workload_api")))
+
+
+def _url(row: Mapping[str, object]) -> str:
+    url = check_url(row.get("bundle_url"), "`trust_domains.bundle_url`")
+    if not url.startswith("https://"):
+        raise InvalidRequestError("`trust_domains.bundle_url` must be https: whoever answers there is believed")
+    return url
 
 
 def _socket(text: str) -> str:

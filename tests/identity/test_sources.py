@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from remit.errors import UnavailableError
+from remit.identity import sources
+from remit.identity.bundles import MAX_BUNDLE
+from remit.identity.sources import ApiSource, FileSource, WebSource
+from tests.identity.spire import Authority, Domain, server
+from tests.identity.workload_api import Agent
+
+DOMAIN = Domain("prod.example")
+OTHER = Domain("other.example")
+WEB = Authority.root("the web")
+
+
+# -- file -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_read_anew_when_it_changes(tmp_path: Path) -> None:
+    async def scene() -> None:
+        path = tmp_path / "bundle.json"
+        path.write_bytes(DOMAIN.bundle())
+        source = FileSource(path)
+        first = await source.fetch(DOMAIN.name)
+        assert first.authorities
+        assert first.hint is None  # looking costs nothing
+        assert await source.fetch(DOMAIN.name) is first
+        fresh = tmp_path / "new.json"
+        fresh.write_bytes(OTHER.bundle())
+        fresh.replace(path)
+        assert (await source.fetch(DOMAIN.name)).authorities != first.authorities
+
+    asyncio.run(scene())
+
+
+def test_a_file_that_is_missing_unreadable_or_no_bundle_gives_none(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b'{"keys": []' + b" " * MAX_BUNDLE + b"}")
+    torn = tmp_path / "torn"
+    torn.write_bytes(DOMAIN.bundle()[:-10])
+    for path in (tmp_path / "none", tmp_path, large, torn):
+        with pytest.raises(UnavailableError):
+            asyncio.run(FileSource(path).fetch(DOMAIN.name))
+
+
+# -- https_web --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Endpoint:
+    """A bundle endpoint on loopback, with a certificate that ``WEB`` signed."""
+
+    body: bytes = field(default_factory=DOMAIN.bundle)
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    url: str = ""
+    asked: int = 0
+
+
+@contextmanager
+def endpoint(directory: Path, host: str = "127.0.0.1") -> Iterator[Endpoint]:
+    made = Endpoint()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked += 1
+            self.send_response(made.status)
+            for name, value in (*made.headers, ("content-length", str(len(made.body)))):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(made.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (directory / "server.pem").write_bytes(server(WEB, host).pem)
+    (directory / "ca.pem").write_bytes(WEB.certificate.public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.pem")
+    listening = HTTPServer(("127.0.0.1", 0), Handler)
+    listening.socket = context.wrap_socket(listening.socket, server_side=True)
+    thread = threading.Thread(target=listening.serve_forever)
+    thread.start()
+    made.url = f"https://127.0.0.1:{listening.server_port}/bundle"
+    try:
+        yield made
+    finally:
+        listening.shutdown()
+        thread.join()
+        listening.server_close()
+
+
+def fetched(url: str, ca_file: Path | None) -> object:
+    return asyncio.run(WebSource(url, ca_file).fetch(DOMAIN.name))
+
+
+def test_an_endpoint_is_believed_by_its_certificate(tmp_path: Path) -> None:
+    with endpoint(tmp_path) as there:
+        found = asyncio.run(WebSource(there.url, tmp_path / "ca.pem").fetch(DOMAIN.name))
+        assert found.authorities
+        assert found.hint is not None
+        assert found.sequence == 1
+
+
+def test_an_endpoint_that_nobody_vouches_for_is_not(tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    other.write_bytes(Authority.root("another").certificate.public_bytes(Encoding.PEM))
+    with endpoint(tmp_path) as there:
+        for ca_file in (None, other, tmp_path / "missing.pem"):
+            with pytest.raises(UnavailableError):
+                fetched(there.url, ca_file)
+        assert there.asked == 0
+
+
+def test_an_endpoint_of_another_name_is_not_believed(tmp_path: Path) -> None:
+    with endpoint(tmp_path, "bundles.example") as there, pytest.raises(UnavailableError):
+        fetched(there.url, tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 204, 403, 404, 500])
+def test_any_answer_but_success_is_none_and_no_redirect_is_followed(tmp_path: Path, status: int) -> None:
+    with endpoint(tmp_path) as there:
+        there.status, there.headers = status, (("location", there.url),)
+        with pytest.raises(UnavailableError):
+            fetched(there.url, tmp_path / "ca.pem")
+        assert there.asked == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"keys": []' + b" " * MAX_BUNDLE + b"}"])
+def test_an_answer_that_is_no_bundle_or_too_large_is_none(tmp_path: Path, body: bytes) -> None:
+    with endpoint(tmp_path) as there:
+        there.body = body
+        with pytest.raises(UnavailableError):
+            fetched(there.url, tmp_path / "ca.pem")
+
+
+def test_an_endpoint_that_is_down_or_hangs_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for port in (silent.getsockname()[1], 1):
+            with pytest.raises(UnavailableError, match="does not answer"):
+                fetched(f"https://127.0.0.1:{port}/", None)
+
+
+# -- Workload API -----------------------------------------------------------------------------------------------------
+
+
+def test_an_agent_gives_the_bundle_of_one_trust_domain(tmp_path: Path) -> None:
+    with Agent(tmp_path / "agent.sock", (DOMAIN, OTHER)) as agent:
+        for domain in (DOMAIN, OTHER):
+            found = asyncio.run(ApiSource(agent.url).fetch(domain.name))
+            assert found.authorities == (domain.authority.certificate.public_bytes(Encoding.DER),)
+            assert [one.kid for one in found.jwt.keys] == ["jwt-1"]
+            assert found.jwt.keys[0].public == domain.jwt_key.public_key()
+
+
+def test_a_trust_domain_that_the_agent_does_not_know_has_no_bundle(tmp_path: Path) -> None:
+    with Agent(tmp_path / "agent.sock", (OTHER,)) as agent, pytest.raises(UnavailableError, match="no bundle"):
+        asyncio.run(ApiSource(agent.url).fetch(DOMAIN.name))
+
+
+def test_an_agent_that_is_not_there_is_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
+    for socket_ in (f"unix://{tmp_path}/none.sock", "tcp://127.0.0.1:1", "tcp://localhost:1", "unix://"):
+        with pytest.raises(UnavailableError):
+            asyncio.run(ApiSource(socket_).fetch(DOMAIN.name))
+
+
+def test_an_agent_that_has_no_identity_for_us_is_out(tmp_path: Path) -> None:
+    with Agent(tmp_path / "agent.sock", (DOMAIN,), entitled=False) as agent, pytest.raises(UnavailableError):
+        asyncio.run(ApiSource(agent.url).fetch(DOMAIN.name))

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from remit.core import jose
+from remit.core.identity import Workload
+from remit.errors import AudienceError, RemitError, UnauthenticatedError, UnavailableError
+from remit.identity.bundles import RETRY, Bundles
+from remit.identity.svid import MAX_LIFE, SKEW, JwtSvids
+from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key, signed
+
+ISSUER = "https://remit.example"
+AT = int(NOW.timestamp())
+DOMAIN = Domain("prod.example")
+OTHER = Domain("other.example")
+ALLOW = ("spiffe://prod.example/ns/agents/*", "spiffe://other.example/**")
+
+
+def svids(clock: Times | None = None, **sources: Held) -> JwtSvids:
+    held = {one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}
+    named = {name.replace("_", "."): source for name, source in sources.items()}
+    times = clock or Times()
+    return JwtSvids(Bundles({**held, **named}, times), ALLOW, ISSUER, times)
+
+
+def verified(text: str, by: JwtSvids | None = None) -> Workload:
+    return asyncio.run((by or svids()).verified(text))
+
+
+def test_a_jwt_svid_for_this_server_names_its_workload() -> None:
+    found = verified(DOMAIN.jwt(ISSUER))
+    assert (found.id, found.method, found.jkt, found.x5t) == (DOMAIN.id(), "jwt-svid", None, None)
+    assert int(found.expires_at.timestamp()) == AT + 300
+
+
+@pytest.mark.parametrize("audience", [ISSUER, [ISSUER]])
+def test_the_audience_is_this_server_alone(audience: object) -> None:
+    assert verified(DOMAIN.jwt(audience)).id == DOMAIN.id()
+
+
+@pytest.mark.parametrize(
+    "audience",
+    [
+        None,
+        [],
+        "",
+        7,
+        [ISSUER, "https://other.example"],
+        [ISSUER, ISSUER],
+        [[ISSUER]],
+        f"{ISSUER}/",
+        f"{ISSUER}/oauth/token",
+        ISSUER.upper(),
+        "https://other.example",
+    ],
+)
+def test_one_for_others_or_for_several_is_refused(audience: object) -> None:
+    with pytest.raises(AudienceError):
+        verified(DOMAIN.jwt(audience))
+
+
+@pytest.mark.parametrize(
+    "sub",
+    [
+        None,
+        "",
+        7,
+        "planner",
+        "spiffe://prod.example",
+        "spiffe://prod.example/",
+        "spiffe://prod.example/ns/agents/planner/",
+        "spiffe://prod.example//agents",
+        "spiffe://prod.example/ns/../ns/agents/planner",
+        "spiffe://prod.example/ns/agents/%70lanner",
+        "spiffe://PROD.example/ns/agents/planner",
+        "spiffe://prod.example:443/ns/agents/planner",
+        "spiffe://user@prod.example/ns/agents/planner",
+        "spiffe://prod.example/ns/agents/planner?a=b",
+        "SPIFFE://prod.example/ns/agents/planner",
+        "spiffe://prod.example/ns/agents/*",
+    ],
+)
+def test_a_subject_that_is_no_workload_is_refused(sub: object) -> None:
+    with pytest.raises(UnauthenticatedError):
+        verified(DOMAIN.jwt(ISSUER, sub=sub))
+
+
+@pytest.mark.parametrize(
+    "path", ["/ns/agents", "/ns/agents/planner/child", "/ns/agentsx/planner", "/ns/Agents/planner"]
+)
+def test_a_name_that_no_pattern_allows_is_refused(path: str) -> None:
+    with pytest.raises(UnauthenticatedError, match="pattern"):
+        verified(DOMAIN.jwt(ISSUER, sub=DOMAIN.id(path)))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": None},
+        {"exp": AT},
+        {"exp": AT - 1},
+        {"exp": "soon"},
+        {"exp": True},
+        {"exp": AT + int((MAX_LIFE + SKEW).total_seconds()) + 1},
+        {"nbf": AT + 6},
+        {"iat": AT + 6},
+        {"nbf": "now"},
+        {"iat": False},
+    ],
+)
+def test_one_that_does_not_count_now_is_refused(claims: dict[str, object]) -> None:
+    with pytest.raises(UnauthenticatedError):
+        verified(DOMAIN.jwt(ISSUER, {}, **claims))
+
+
+def test_clocks_may_differ_a_little_at_its_beginning_and_not_at_its_end() -> None:
+    assert verified(DOMAIN.jwt(ISSUER, iat=AT + 5, nbf=AT + 5)).id == DOMAIN.id()
+    assert verified(DOMAIN.jwt(ISSUER, exp=AT + 1, iat=None)).id == DOMAIN.id()
+
+
+@pytest.mark.parametrize("typ", ["JWT", "JOSE"])
+def test_its_type_may_be_named(typ: str) -> None:
+    assert verified(DOMAIN.jwt(ISSUER, {"typ": typ})).id == DOMAIN.id()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"typ": "jwt"},
+        {"typ": "at+jwt"},
+        {"typ": "application/jwt"},
+        {"typ": ""},
+        {"jku": "https://evil.example/keys"},
+        {"x5c": ["AAAA"]},
+        {"jwk": jwk_of(key())},
+        {"crit": ["exp"]},
+        {"cty": "JWT"},
+        {"kid": "unknown"},
+    ],
+)
+def test_a_header_that_a_jwt_svid_does_not_have_is_refused(header: dict[str, object]) -> None:
+    with pytest.raises(UnauthenticatedError):
+        verified(DOMAIN.jwt(ISSUER, header))
+
+
+def test_a_key_id_may_be_left_out_where_one_key_alone_could_have_signed() -> None:
+    claims = {"sub": DOMAIN.id(), "aud": ISSUER, "exp": AT + 60}
+    text = signed(DOMAIN.jwt_key, {"alg": "ES256"}, claims)
+    assert verified(text).id == DOMAIN.id()
+    second = jwk_of(key(), use="jwt-svid", kid="jwt-2")
+    both = json.dumps({"keys": [jwk_of(DOMAIN.jwt_key, use="jwt-svid", kid="jwt-1"), second]}).encode()
+    with pytest.raises(UnauthenticatedError, match="several keys"):
+        verified(text, svids(prod_example=Held(both)))
+
+
+@pytest.mark.parametrize("alg", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
+def test_rsa_algorithms_of_the_specification_are_taken(alg: str) -> None:
+    strong = rsa.generate_private_key(65537, 2048)
+    domain = Domain("prod.example", jwt_key=strong)
+    assert verified(domain.jwt(ISSUER, {"alg": alg}), svids(prod_example=Held(domain.bundle()))).id == DOMAIN.id()
+
+
+def _forged(alg: str, sign: Callable[[bytes], bytes]) -> str:
+    claims = {"sub": DOMAIN.id(), "aud": ISSUER, "exp": AT + 60}
+    head, body = (jose.encode(json.dumps(part).encode()) for part in ({"alg": alg, "kid": "jwt-1"}, claims))
+    return f"{head}.{body}.{jose.encode(sign(f'{head}.{body}'.encode()))}"
+
+
+@pytest.mark.parametrize("alg", ["none", "HS256", "EdDSA", "Ed25519", "ES256K", "es256", "RS256"])
+def test_any_other_algorithm_is_refused(alg: str) -> None:
+    with pytest.raises(UnauthenticatedError):
+        verified(_forged(alg, lambda data: data[:64]))
+
+
+def test_a_signature_that_does_not_hold_is_refused() -> None:
+    whole = DOMAIN.jwt(ISSUER)
+    head, body, signature = whole.split(".")
+    changed = json.loads(jose.decode(body)) | {"sub": DOMAIN.id("/ns/agents/admin")}
+    other = jose.encode(json.dumps(changed).encode())
+    for text in (
+        f"{head}.{other}.{signature}",
+        f"{head}.{body}.",
+        f"{head}.{body}",
+        f"{whole}.{signature}",
+        "",
+        whole + "=",
+    ):
+        with pytest.raises(UnauthenticatedError):
+            verified(text)
+
+
+def test_the_key_of_one_trust_domain_signs_nothing_for_another() -> None:
+    """Both have a key `jwt-1`; the subject says whose counts."""
+    for key_of, name in ((OTHER, DOMAIN), (DOMAIN, OTHER)):
+        claims = {"sub": name.id(), "aud": ISSUER, "exp": AT + 60}
+        with pytest.raises(UnauthenticatedError, match="signature"):
+            verified(signed(key_of.jwt_key, {"alg": "ES256", "kid": "jwt-1"}, claims))
+
+
+@pytest.mark.parametrize("wrong", ["wit_key", "authority"])
+def test_a_key_for_another_use_signs_no_jwt_svid(wrong: str) -> None:
+    private = DOMAIN.wit_key if wrong == "wit_key" else DOMAIN.authority.key
+    claims = {"sub": DOMAIN.id(), "aud": ISSUER, "exp": AT + 60}
+    for kid in ("wit-1", "jwt-1"):
+        with pytest.raises(UnauthenticatedError):
+            verified(signed(private, {"alg": "ES256", "kid": kid}, claims))
+
+
+def test_a_trust_domain_that_is_not_configured_is_refused() -> None:
+    stranger = Domain("stranger.example")
+    with pytest.raises(UnauthenticatedError, match="not configured"):
+        verified(stranger.jwt(ISSUER))
+
+
+def test_a_key_that_has_just_been_added_is_found() -> None:
+    async def scene() -> None:
+        source, clock = Held(DOMAIN.bundle()), Times()
+        made = svids(clock, prod_example=source)
+        assert (await made.verified(DOMAIN.jwt(ISSUER))).id == DOMAIN.id()
+        fresh = key()
+        new = jwk_of(fresh, use="jwt-svid", kid="jwt-2")
+        source.raw = json.dumps({"keys": [new], "spiffe_sequence": 2}).encode()
+        clock.pass_(seconds=RETRY.total_seconds())
+        claims = {"sub": DOMAIN.id(), "aud": ISSUER, "exp": AT + 60}
+        assert (await made.verified(signed(fresh, {"alg": "ES256", "kid": "jwt-2"}, claims))).id == DOMAIN.id()
+        with pytest.raises(UnauthenticatedError):
+            await made.verified(DOMAIN.jwt(ISSUER))
+
+    asyncio.run(scene())
+
+
+def test_without_a_bundle_nobody_is_believed() -> None:
+    with pytest.raises(UnavailableError):
+        verified(DOMAIN.jwt(ISSUER), svids(prod_example=Held(b"", out=True)))
+
+
+def test_one_that_says_it_is_unique_counts_once_and_one_that_does_not_may_be_sent_again() -> None:
+    assert verified(DOMAIN.jwt(ISSUER)).digest is None
+    text = DOMAIN.jwt(ISSUER, jti="one")
+    first = verified(text).digest
+    assert first is not None
+    assert first == verified(text).digest
+    assert first != verified(DOMAIN.jwt(ISSUER, jti="two")).digest
+
+
+def test_claims_that_are_unknown_are_passed_over() -> None:
+    assert verified(DOMAIN.jwt(ISSUER, iss="https://spire.example", shoe=42)).id == DOMAIN.id()
+
+
+@pytest.mark.parametrize("text", ["", "a.b.c", "é" * 40, "." * 100, "{}", "a" * 40_000])
+def test_what_is_no_token_is_refused(text: str) -> None:
+    with pytest.raises(RemitError) as caught:
+        verified(text)
+    assert isinstance(caught.value, UnauthenticatedError)
