@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 from joserfc import jws
 from joserfc.errors import SecurityWarning
@@ -24,22 +25,24 @@ ALL = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "
 Changes = Mapping[str, object]
 
 
-@cache
-def rsa(kid: str = "r-1") -> RSAKey:
+def rsa(kid: str = "r-1") -> Key:
     """Return an RSA key, the same for the same name."""
-    return RSAKey.generate_key(2_048, {"kid": kid})
+    return _made(RSAKey, 2_048, kid)
 
 
-@cache
-def ec(kid: str = "e-1", curve: str = "P-256") -> ECKey:
+def ec(kid: str = "e-1", curve: str = "P-256") -> Key:
     """Return a key on a curve, the same for the same name."""
-    return ECKey.generate_key(curve, {"kid": kid})
+    return _made(ECKey, curve, kid)
+
+
+def okp(kid: str = "o-1") -> Key:
+    """Return an Ed25519 key, the same for the same name."""
+    return _made(OKPKey, "Ed25519", kid)
 
 
 @cache
-def okp(kid: str = "o-1") -> OKPKey:
-    """Return an Ed25519 key, the same for the same name."""
-    return OKPKey.generate_key("Ed25519", {"kid": kid})
+def _made(kind: type[RSAKey | ECKey | OKPKey], size: Any, kid: str) -> Key:
+    return kind.generate_key(size, {"kid": kid})
 
 
 def public(key: Key, **about: object) -> dict[str, object]:
