@@ -178,3 +178,17 @@ def test_each_pattern_must_be_within_one_of_the_others() -> None:
     assert not within(("spiffe://td.example/a/*", "spiffe://td.example/c"), wide)
     assert within((), wide)
     assert not within(("spiffe://td.example/a/x",), ())
+
+
+def test_a_name_of_one_scheme_is_none_of_another() -> None:
+    assert matches("wimse://td.example/agents/a", ["wimse://td.example/agents/*"])
+    assert not matches("wimse://td.example/agents/a", ["spiffe://td.example/**"])
+    assert not matches("spiffe://td.example/agents/a", ["wimse://td.example/**"])
+    assert not matches("wimse://td.example.evil/agents/a", ["wimse://td.example/**"])
+    assert not pattern_le("wimse://td.example/**", "spiffe://td.example/**")
+    assert check_pattern("wimse://td.example/agents/**")
+    for bad in ("wimse://td.example", "wimse://*/a", "wimse://td.example/a/**/b"):
+        with pytest.raises(InvalidRequestError):
+            check_pattern(bad)
+    with pytest.raises(InvalidRequestError):
+        parse("wimse://td.example/agents/a")

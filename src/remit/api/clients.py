@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from remit.api.who import certificates_of, url_of
-from remit.core import jose
+from remit.core import jose, spiffe
 from remit.core.identity import Workload
 from remit.errors import InvalidRequestError, TokenError, UnauthenticatedError
 from remit.ports import Workloads
@@ -39,9 +39,9 @@ class Client:
     workload: Workload | None = None
 
     def check_named(self) -> None:
-        """Raise UnauthenticatedError for a client that calls itself by a SPIFFE ID and proves nothing."""
-        if self.workload is None and self.id.startswith(_SPIFFE):
-            raise UnauthenticatedError("a client with a SPIFFE ID has to prove it")
+        """Raise UnauthenticatedError for a client that calls itself by a workload's name and proves nothing."""
+        if self.workload is None and self.id.startswith(spiffe.SCHEMES):
+            raise UnauthenticatedError("a client with a workload's name has to prove it")
 
 
 class Clients:

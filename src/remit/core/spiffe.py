@@ -2,7 +2,7 @@
 
 A pattern is a SPIFFE ID in which ``*`` stands for one segment and a final ``**`` for the rest; or ``*`` alone, for
 every workload that was attested; or a name that is no SPIFFE ID (``issuer#subject``), which matches itself alone. The
-trust domain is always literal.
+trust domain is always literal. WIMSE's own identifiers (``wimse://``) have the same form, and are other names.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ MAX_PATTERNS = 32
 _DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 _SCHEME = "spiffe://"
+SCHEMES = (_SCHEME, "wimse://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,22 @@ class SpiffeId:
 
 def parse(text: str) -> SpiffeId:
     """Return a SPIFFE ID in its one canonical spelling, or raise InvalidRequestError."""
-    found = _split(text)
+    found = _split(text) if text.startswith(_SCHEME) else None
     if found is None or not all(_plain(segment) for segment in _segments(found.path)):
         raise InvalidRequestError(f"`{text[:100]}` is not a SPIFFE ID")
     return found
 
 
 def _split(text: str) -> SpiffeId | None:
-    if not text.startswith(_SCHEME) or len(text) > MAX_ID or not text.isascii():
+    """Return the parts of a name of either scheme."""
+    if not text.startswith(SCHEMES) or len(text) > MAX_ID or not text.isascii():
         return None
-    domain, slash, path = text.removeprefix(_SCHEME).partition("/")
+    domain, slash, path = text.partition("://")[2].partition("/")
     return SpiffeId(domain, slash + path) if _DOMAIN.fullmatch(domain) else None
+
+
+def _scheme(text: str) -> str:
+    return text.partition("://")[0]
 
 
 def _segments(path: str) -> list[str]:
@@ -60,7 +66,7 @@ def _plain(segment: str) -> bool:
 
 def check_pattern(text: str) -> str:
     """Return a pattern, or raise InvalidRequestError."""
-    if text == ANY or (text and not text.startswith(_SCHEME) and "*" not in text and text.isprintable()):
+    if text == ANY or (text and not text.startswith(SCHEMES) and "*" not in text and text.isprintable()):
         return text
     found = _split(text)
     segments = _segments(found.path) if found else [""]
@@ -77,7 +83,9 @@ def pattern_le(child: str, parent: str) -> bool:
     if ANY in {child, parent} or child == parent:
         return parent in {ANY, child}
     inner, outer = _split(child), _split(parent)
-    if inner is None or outer is None or inner.domain != outer.domain or not inner.path or not outer.path:
+    if inner is None or outer is None or not inner.path or not outer.path:
+        return False
+    if (_scheme(child), inner.domain) != (_scheme(parent), outer.domain):
         return False
     return path_le(inner.path, outer.path)
 

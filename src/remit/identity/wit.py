@@ -71,7 +71,7 @@ def _check_alone(wit: Foreign) -> None:
     if "aud" in wit.claims:
         raise UnauthenticatedError("a workload identity token has no audience")
     others = (value for name, value in wit.claims.items() if name not in {"sub", "iss"})
-    if any(isinstance(value, str) and value.startswith((_WIMSE, _SPIFFE)) for value in others):
+    if any(isinstance(value, str) and value.startswith(spiffe.SCHEMES) for value in others):
         raise UnauthenticatedError("a workload identity token has one identifier alone")
 
 
