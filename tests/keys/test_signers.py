@@ -3,6 +3,9 @@ from __future__ import annotations
 import base64
 import os
 import stat
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from remit.core.audit import checkpoint, public_bytes, read_checkpoint
 from remit.core.tree import EMPTY_ROOT
-from remit.errors import IntegrityError
+from remit.errors import IntegrityError, NotFoundError
 from remit.keys.file import FileSealer
 from remit.keys.signers import RS256, FileKeyring, FileSigner, signer_of, thumbprint
 
@@ -85,16 +88,179 @@ def test_rings_of_two_purposes_share_a_directory_and_no_key(tmp_path: Path) -> N
     assert len(token.public_jwks()) == len(audit.public_jwks()) == 1
 
 
-def test_a_rotated_key_signs_and_the_one_before_it_still_verifies(tmp_path: Path) -> None:
-    ring = FileKeyring(tmp_path / "keys", SEALER, "token", "ES256")
+START = datetime(2026, 11, 25, 12, tzinfo=UTC)
+OVERLAP = timedelta(minutes=10)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def opened(directory: Path, clock: Clock | None = None, overlap: timedelta | None = OVERLAP) -> FileKeyring:
+    """Open a ring of keys for tokens."""
+    return FileKeyring(directory, SEALER, "token", "ES256", overlap=overlap, clock=clock or Clock())
+
+
+def kids(ring: FileKeyring) -> list[str]:
+    return [jwk["kid"] for jwk in ring.public_jwks()]
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_rotated_key_signs_and_those_before_it_still_verify(tmp_path: Path) -> None:
+    ring = opened(tmp_path / "keys")
+    first, second, third = ring.signer.kid, ring.rotate().kid, ring.rotate().kid
+    assert kids(ring) == kids(opened(tmp_path / "keys")) == [third, second, first]
+    assert [(key.kid, key.signing, key.until) for key in ring.shown()] == [
+        (third, True, None),
+        (second, False, START + OVERLAP),
+        (first, False, START + OVERLAP),
+    ]
+
+
+def test_the_private_half_of_a_retired_key_is_gone(tmp_path: Path) -> None:
+    opened(tmp_path / "keys").rotate()
+    assert files(tmp_path / "keys") == ["token.1.pub", "token.2.key"]
+
+
+def test_a_retired_key_is_published_until_what_it_signed_has_ended(tmp_path: Path) -> None:
+    clock = Clock()
+    ring = opened(tmp_path / "keys", clock)
+    first, second = ring.signer.kid, ring.rotate().kid
+    clock.now += OVERLAP - timedelta(seconds=1)
+    assert kids(ring) == [second, first]
+    clock.now += timedelta(seconds=1)
+    assert kids(ring) == kids(opened(tmp_path / "keys", clock)) == [second]
+
+
+def test_tending_removes_what_is_not_published_any_more(tmp_path: Path) -> None:
+    clock = Clock()
+    ring = opened(tmp_path / "keys", clock)
+    ring.rotate()
+    ring.tend()
+    assert files(tmp_path / "keys") == ["token.1.pub", "token.2.key"]
+    clock.now += OVERLAP
+    ring.tend()
+    assert files(tmp_path / "keys") == ["token.2.key"]
+
+
+def test_without_an_overlap_retired_keys_are_published_for_good(tmp_path: Path) -> None:
+    clock = Clock()
+    ring = opened(tmp_path / "keys", clock, overlap=None)
+    first, second = ring.signer.kid, ring.rotate().kid
+    clock.now += timedelta(days=10_000)
+    ring.tend()
+    assert kids(opened(tmp_path / "keys", clock, overlap=None)) == [second, first]
+
+
+def test_revoking_the_key_that_signs_publishes_another_alone(tmp_path: Path) -> None:
+    ring = opened(tmp_path / "keys")
     first = ring.signer.kid
-    second = ring.rotate().kid
-    assert [jwk["kid"] for jwk in ring.public_jwks()] == [second, first]
-    third = ring.rotate().kid
-    assert [jwk["kid"] for jwk in ring.public_jwks()] == [third, second]
-    again = FileKeyring(tmp_path / "keys", SEALER, "token", "ES256")
-    assert [jwk["kid"] for jwk in again.public_jwks()] == [third, second]
-    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["token.2.key", "token.3.key"]
+    ring.revoke(first)
+    assert len(kids(ring)) == 1
+    assert first not in kids(ring)
+    assert kids(opened(tmp_path / "keys")) == kids(ring)
+    assert files(tmp_path / "keys") == ["token.2.key"]
+
+
+def test_revoking_a_retired_key_leaves_the_others(tmp_path: Path) -> None:
+    ring = opened(tmp_path / "keys")
+    first, second, third = ring.signer.kid, ring.rotate().kid, ring.rotate().kid
+    ring.revoke(second)
+    assert kids(ring) == kids(opened(tmp_path / "keys")) == [third, first]
+
+
+def test_a_key_of_elsewhere_is_not_revoked(tmp_path: Path) -> None:
+    ring = opened(tmp_path / "keys")
+    before = kids(ring)
+    with pytest.raises(NotFoundError):
+        ring.revoke("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I")
+    assert kids(ring) == before
+
+
+def dying(directory: Path, step: int, turn: Callable[[FileKeyring], object]) -> None:
+    """Turn a ring in a process that dies before one of its changes of the directory."""
+    left = iter(range(step))
+
+    class Dead(Exception):  # noqa: N818 - it is no error of remit
+        pass
+
+    class Mortal(FileKeyring):
+        def _make(self, number: int) -> None:
+            self._live()
+            super()._make(number)
+
+        def _note(self, number: int, jwk: Mapping[str, str], until: datetime | None) -> None:
+            self._live()
+            super()._note(number, jwk, until)
+
+        def _remove(self, paths: list[Path]) -> None:
+            if paths:
+                self._live()
+            super()._remove(paths)
+
+        def _live(self) -> None:
+            if next(left, None) is None:
+                raise Dead
+
+    ring = Mortal(directory, SEALER, "token", "ES256", overlap=OVERLAP, clock=Clock())
+    with suppress(Dead):
+        turn(ring)
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_crash_in_a_rotation_leaves_a_ring_that_signs_and_verifies_what_was_signed(tmp_path: Path, step: int) -> None:
+    first = opened(tmp_path / "keys").signer.kid
+    dying(tmp_path / "keys", step, FileKeyring.rotate)
+    ring = opened(tmp_path / "keys")
+    assert first in kids(ring)
+    assert len([name for name in files(tmp_path / "keys") if name.endswith(".key")]) == 1
+    assert kids(opened(tmp_path / "keys")) == kids(ring)
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_crash_in_a_revocation_leaves_the_key_revoked_as_soon_as_anything_was_written(
+    tmp_path: Path, step: int
+) -> None:
+    first = opened(tmp_path / "keys").signer.kid
+    before = files(tmp_path / "keys")
+    dying(tmp_path / "keys", step, lambda ring: ring.revoke(first))
+    begun = files(tmp_path / "keys") != before
+    assert begun or step <= 1
+    assert (first in kids(opened(tmp_path / "keys"))) is not begun
+
+
+def test_a_key_that_a_crash_left_half_revoked_stays_revoked_whatever_is_tried_next(tmp_path: Path) -> None:
+    first = opened(tmp_path / "keys").signer.kid
+    ring = opened(tmp_path / "keys")
+    ring._note(1, ring.signer.public_jwk(), START)
+    ring.rotate()
+    assert first not in kids(ring)
+
+
+def test_a_ring_of_a_version_that_kept_private_halves_is_taken_over(tmp_path: Path) -> None:
+    ring = opened(tmp_path / "keys")
+    first = ring.signer.kid
+    ring._make(2)
+    again = opened(tmp_path / "keys")
+    assert kids(again)[1:] == [first]
+    assert files(tmp_path / "keys") == ["token.1.pub", "token.2.key"]
+
+
+def test_a_public_half_that_somebody_put_there_is_refused(tmp_path: Path) -> None:
+    ring = opened(tmp_path / "keys")
+    ring.rotate()
+    (tmp_path / "keys" / "token.1.pub").rename(tmp_path / "keys" / "token.9.pub")
+    with pytest.raises(IntegrityError):
+        opened(tmp_path / "keys")
 
 
 def test_the_files_hold_no_key_in_the_clear_and_are_private(tmp_path: Path) -> None:

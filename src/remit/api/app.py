@@ -72,6 +72,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         Row("PUT", "/v1/secrets/{secret}", Who.OPERATOR, v1.put_secret),
         *policy.rows(surface),
         Row("GET", "/v1/audit", Who.OPERATOR, log.entries, audit.ENTRIES),
+        *keys.rows(surface),
         Row("GET", "/v1/audit/checkpoint", Who.OPERATOR, log.checkpoint),
         Row("GET", "/v1/audit/proof/inclusion", Who.OPERATOR, log.inclusion, audit.INCLUSION),
         Row("GET", "/v1/audit/proof/consistency", Who.OPERATOR, log.consistency, audit.CONSISTENCY),

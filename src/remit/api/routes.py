@@ -16,7 +16,7 @@ from remit.api.registry import Registry
 from remit.api.who import Caller
 from remit.broker import Broker, Operator
 from remit.core.policy import Question
-from remit.ports import Authority, Humans, Logins, NewId, Signals, Workloads
+from remit.ports import Authority, Humans, Logins, NewId, Signals, SigningKey, Workloads
 
 Open = Callable[[Request], Awaitable[Response]]
 Closed = Callable[[Request, Caller], Awaitable[Response]]
@@ -71,6 +71,22 @@ class Policies(Protocol):
         ...
 
 
+class Rings(Protocol):
+    """The signing keys, as the control plane shows and turns them. A ring is audit | spiffe | token."""
+
+    def shown(self) -> Mapping[str, Sequence[SigningKey]]:
+        """Return the keys of every ring, the signing one first."""
+        ...
+
+    async def rotate(self, operator: Operator, ring: str) -> str:
+        """Make a new key sign; return its id. The one before it is published until all it signed has ended."""
+        ...
+
+    async def revoke(self, operator: Operator, ring: str, kid: str) -> str:
+        """End all that a key has signed, at once; return the id of the key that signs now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Surface:
     """What the control plane is served from."""
@@ -82,3 +98,4 @@ class Surface:
     identity: Identity = field(default_factory=Identity)
     authority: Authority | None = None  # of the broker's own trust domain
     policies: Policies | None = None
+    rings: Rings | None = None

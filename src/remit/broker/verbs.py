@@ -19,7 +19,7 @@ from remit.broker.approvals import Approvals, StepUp
 from remit.broker.ceiling import Ceiling
 from remit.broker.chains import Chains
 from remit.broker.custody import Check, Custody, EngineFactory
-from remit.broker.heads import Caller, Heads
+from remit.broker.heads import Caller, Heads, Operator
 from remit.broker.openings import Openings
 from remit.broker.resources import Resources
 from remit.broker.signals import Endings
@@ -119,6 +119,7 @@ class Broker:
         self.approve = self._approvals.approve
         self.refuse = self._approvals.refuse
         self.signal = self._endings.take
+        self.refuse_signal = self._endings.refuse
         self.begin_chain = self._chains.begin
         self.turn_chain = self._chains.turn
         self.chain_of = self._chains.find
@@ -334,6 +335,13 @@ class Broker:
         task = await self._targets.visit(task.id, (lease_id,))
         still = task.leases.get(lease_id, lease)
         return replace(task, leases={lease_id: still}).report(frozenset({lease.grant}), int(standing))
+
+    # -- what is not a task's -----------------------------------------------------------------------------------
+
+    async def note(self, operator: Operator, name: str, decision: str, **more: str) -> None:
+        """Record what an operator does to the house itself: its signing keys."""
+        event = self._heads.event(name, decision, None, subject=operator.subject.sub, **more)
+        await self._heads.record((), (event,))
 
     # -- use ----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from remit.cli import audit, broker, doctor, explain, grant, lease, login, policy, resource, run, secret, task, tree
+from remit.cli import (
+    audit,
+    broker,
+    doctor,
+    explain,
+    grant,
+    keys,
+    lease,
+    login,
+    policy,
+    resource,
+    run,
+    secret,
+    task,
+    tree,
+)
 
 app = typer.Typer(
     name="remit",
@@ -32,6 +47,7 @@ app.command("close")(task.close)
 app.add_typer(resource.app, name="resource")
 app.add_typer(secret.app, name="secret")
 app.add_typer(policy.app, name="policy")
+app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.command("demo")(broker.demo)
 app.command("doctor")(doctor.doctor)

@@ -22,7 +22,8 @@ from remit.api.listen import Listener
 from remit.api.proven import Keys, Verifier
 from remit.api.routes import Surface
 from remit.api.who import Authority, Peer, Web
-from remit.compose import issuer, wiring, workloads
+from remit.compose import issuer, rings, wiring, workloads
+from remit.compose.rings import Domain, Notes, Rings, Tokens
 from remit.compose.runs import RunEdges
 from remit.compose.settings import Address, Settings
 from remit.compose.wiring import House
@@ -50,7 +51,9 @@ class Edges:
         self.house = house
         settings = house.settings
         keys = Keys(house.tokens.signer, house.tokens.public_jwks())
-        self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, Nonces(secrets.token_bytes(32)))
+        nonces, gateway = Nonces(secrets.token_bytes(32)), _base(settings.gateway)
+        self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, nonces, gateway)
+        self.rings = turning(house, keys)
         surface = Surface(
             house.broker,
             self.verifier,
@@ -59,6 +62,7 @@ class Edges:
             house.identity,
             house.authority,
             policies=house.policies,
+            rings=self.rings,
         )
         self.app = control.build(surface)
         self.gateway = Gateway(
@@ -142,7 +146,7 @@ async def _listen_tcp(edges: Edges) -> None:
 @contextmanager
 def _ticking(house: House, edges: Edges) -> Iterator[None]:
     """Sweep, keep checkpoints in the second place, and look for new trust bundles, in the background."""
-    rounds = [(SWEEP, house.broker.sweep), (TRUST, edges.trust)]
+    rounds = [(SWEEP, house.broker.sweep), (TRUST, edges.trust), (issuer.TEND, edges.rings.tend)]
     rounds.append((issuer.TEND, house.authority.tended))
     if house.witness is not None:
         rounds.append((WITNESS, lambda: keep(house)))
@@ -163,6 +167,13 @@ async def _every(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
             _LOG.warning("%s: %s", error.code, error.detail)
         except Exception:  # noqa: BLE001 - told to the log; the next round comes
             _LOG.exception("a background round failed")
+
+
+def turning(house: House, keys: Keys) -> Rings:
+    """Return the rings of signing keys, with all that has to know when one turns; ``keys`` verifies tokens."""
+    notes = Notes(house.notes, lambda: wiring.publish(house.settings, house.notes, house.witness), lambda: keep(house))
+    tokens = Tokens(house.tokens, keys)
+    return Rings(house.broker, {rings.TOKEN: tokens, rings.AUDIT: notes, rings.SPIFFE: Domain(house.authority)})
 
 
 async def keep(house: House) -> None:

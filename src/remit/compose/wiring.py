@@ -6,15 +6,14 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from pathlib import Path
 
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
-from remit.compose import humans, issuer, login, workloads
+from remit.compose import clients, humans, issuer, login, rings, workloads
 from remit.compose.policy import Kept, Policies, directory_of
 from remit.compose.settings import Settings
 from remit.core import audit
@@ -28,7 +27,7 @@ from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness
-from remit.ports import Clock, Engine, Resource, Witness
+from remit.ports import Clock, Engine, Resource
 from remit.stores import private
 from remit.stores.sqlite import SqliteStore
 
@@ -41,7 +40,7 @@ class House:
     broker: Broker
     tokens: FileKeyring
     notes: FileKeyring
-    witness: Witness | None
+    witness: FileWitness | None
     operator: Operator
     clock: Clock
     failure: Callable[[], Exception | None]
@@ -69,13 +68,11 @@ def build(settings: Settings) -> House:
     kek_path = settings.kek or where.state / "kek"
     sealer = FileSealer(load_kek(kek_path, create=not (where.state / "remit.db").exists()))
     store = SqliteStore(where.state, sealer)
-    notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519")
-    tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256")
-    origin = f"{settings.trust_domain}/audit"
-    publics = [audit.public_bytes(jwk) for jwk in notes.public_jwks()]
-    _publish(where.state / "audit.vkey", [audit.verifier_key(origin, public) for public in publics])
-    witness = FileWitness(settings.witness, origin, publics) if settings.witness else None
     clock = steady()
+    notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519", clock=clock)
+    tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=rings.OVERLAP, clock=clock)
+    witness = FileWitness(settings.witness, f"{settings.trust_domain}/audit", ()) if settings.witness else None
+    publish(settings, notes, witness)
     domain = issuer.authority(settings, sealer, clock)
     policies = Policies(directory_of(settings), Kept(where.state / "policies.json"))
     known = humans.known(settings, clock)
@@ -108,8 +105,12 @@ def _identity(settings: Settings, known: humans.Known, clock: Clock) -> tuple[Id
     return Identity(humans=known.humans, logins=known.logins, workloads=attested, native=native), bundles
 
 
-def _publish(path: Path, keys: Sequence[str]) -> None:
-    """Write the keys that verify checkpoints, one a line, where `remit audit verify` finds them."""
+def publish(settings: Settings, notes: FileKeyring, witness: FileWitness | None) -> None:
+    """Tell the keys that verify checkpoints to the second place, and to `remit audit verify`, one a line."""
+    publics = [audit.public_bytes(jwk) for jwk in notes.public_jwks()]
+    if witness is not None:
+        witness.trust(publics)
+    path = settings.places.state / "audit.vkey"
     private.make_file(path)
     path.write_text("".join(f"{key}\n" for key in keys), "ascii")
 
@@ -118,6 +119,7 @@ def local_subject() -> Subject:
     """Return who owns this state: a socket proves a uid, never a human, and the ``acr`` says so."""
     return Subject(f"unix://{socket.gethostname()}#{os.geteuid()}", "local-uid")
 
+    keys = (audit.verifier_key(f"{settings.trust_domain}/audit", public) for public in publics)
 
 def new_id(prefix: str) -> str:
     """Return a fresh id: a prefix and 128 random bits. Never a secret."""

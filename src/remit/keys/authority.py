@@ -23,7 +23,7 @@ from remit.errors import ConflictError, IntegrityError
 from remit.keys import certificates, svid
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
 from remit.keys.signers import MAKERS, RS256, FileSigner, PrivateKey, signer_of
-from remit.ports import Clock, Sealer
+from remit.ports import Clock, Sealer, SigningKey
 
 MAX_LIFE = timedelta(hours=1)  # of an SVID: there is no way to end one earlier
 TURN_AFTER = timedelta(days=30)  # a generation signs for so long
@@ -95,6 +95,11 @@ class FileAuthority:
         authorities = [_authority_jwk(certificate) for certificate in self.certificates()]
         return [*authorities, *({**jwk, "use": "jwt-svid"} for jwk in self.jwks())]
 
+    def shown(self) -> list[SigningKey]:
+        """Describe the keys that verify JWT-SVIDs, the signing one first."""
+        told = zip(self._jwts, self._published(), strict=True)
+        return [SigningKey(jwt.kid, jwt.alg, signing=jwt is self._jwts[0], until=each.until) for jwt, each in told]
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back when what is published, or what signs, has changed."""
         self._watching.append(callback)
@@ -133,6 +138,10 @@ class FileAuthority:
         upcoming, signing, *earlier = self._generations
         retired = replace(signing, until=now + MAX_LIFE + SKEW)
         self._keep(_Held(self.trust_domain, now, (self._made(), upcoming, retired, *earlier)))
+
+    def revoke(self) -> None:
+        """Publish none of the generations any longer: what they signed is worth nothing from now on."""
+        self._keep(_Held(self.trust_domain, self._clock(), (self._made(), self._made())))
 
     def tend(self) -> None:
         """Rotate when it is time, and stop publishing what no SVID needs any more."""

@@ -1,7 +1,9 @@
 """Signing keys in sealed files, and their rotation with an overlap.
 
-A keyring is ``<purpose>.<n>.key`` in one directory, each a sealed PKCS #8. The highest number signs; it and the one
-before it are published, so that what was signed just before a rotation still verifies.
+A keyring is ``<purpose>.<n>.key`` in one directory, each a sealed PKCS #8; the highest number signs. A key that signs
+no more leaves ``<purpose>.<n>.pub``, its sealed public half and until when it is published, so that what it signed
+still verifies; its private half is removed. The ``.pub`` is written first: a key that has one is retired, and whoever
+opens the ring after a crash finishes the rotation before anything is signed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,11 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from remit.errors import IntegrityError
+from remit.errors import IntegrityError, NotFoundError
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
-from remit.ports import Sealer
-
-PUBLISHED = 2  # keys: the one that signs, and the one before it
+from remit.ports import Clock, Sealer, SigningKey
 
 RSA_BITS = 2048  # NIST SP 800-57: to the end of 2030; what federating clouds all take
 RSA_EXPONENT = 65_537
@@ -131,58 +133,158 @@ MAKERS: Mapping[str, Callable[[], PrivateKey]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Retired:
+    """A key that signs no more: its public JWK, and when it stops being published; None: never by itself."""
+
+    number: int
+    jwk: Mapping[str, str]
+    until: datetime | None
+
+
+def _wall() -> datetime:
+    return datetime.now(UTC)
+
+
 class FileKeyring:
     """The signing keys of one purpose, sealed in files. The first key is made when the ring is opened empty."""
 
-    def __init__(self, directory: Path, sealer: Sealer, purpose: str, alg: str) -> None:
-        """Open the ring in ``directory`` (made with mode 0700); ``alg`` is what new keys are for."""
+    def __init__(
+        self,
+        directory: Path,
+        sealer: Sealer,
+        purpose: str,
+        alg: str,
+        *,
+        overlap: timedelta | None = None,
+        clock: Clock = _wall,
+    ) -> None:
+        """Open the ring in ``directory`` (made with mode 0700); ``alg`` is what new keys are for.
+
+        ``overlap`` is how long a retired key is published: as long as anything that it signed is good. None: for good.
+        """
         self._directory, self._sealer, self._purpose, self._alg = directory, sealer, purpose, alg
+        self._overlap, self._clock = overlap, clock
         private_directory(directory)
-        if not self._numbers():
-            self._make(1)
-        self._signers = self._load()
+        if not self._numbers("key"):
+            self._make(max(self._numbers("pub"), default=0) + 1)
+        self._take()
 
     @property
     def signer(self) -> FileSigner:
         """The key that signs now."""
-        return self._signers[0]
+        return self._signer
 
     def public_jwks(self) -> list[Mapping[str, str]]:
         """Return the public keys to verify with, the signing one first."""
-        return [signer.public_jwk() for signer in self._signers]
+        return [self._signer.public_jwk(), *(key.jwk for key in self._published())]
+
+    def shown(self) -> list[SigningKey]:
+        """Describe the keys to verify with, the signing one first."""
+        retired = (
+            SigningKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until) for key in self._published()
+        )
+        return [SigningKey(self._signer.kid, self._signer.alg), *retired]
+
+    # -- changing -----------------------------------------------------------------------------------------------
 
     def rotate(self) -> FileSigner:
-        """Make a new key sign; the one before it is still published, older ones are removed."""
-        numbers = self._numbers()
-        self._make(numbers[0] + 1)
-        for number in numbers[PUBLISHED - 1 :]:
-            self._path(number).unlink()
-        sync_directory(self._directory)
-        self._signers = self._load()
+        """Make a new key sign; the one before it is published until nothing that it signed is good any more."""
+        self._retire(None if self._overlap is None else self._clock() + self._overlap)
         return self.signer
 
-    def _load(self) -> list[FileSigner]:
-        return [self._read(number) for number in self._numbers()[:PUBLISHED]]
+    def revoke(self, kid: str) -> None:
+        """Publish a key no longer: what it signed is worth nothing from now on. NotFoundError for a key not of here.
 
-    def _numbers(self) -> list[int]:
-        named = (re.fullmatch(rf"{self._purpose}\.([1-9][0-9]*)\.key", file.name) for file in self._directory.iterdir())
+        If it is the one that signs, a new one does.
+        """
+        if kid == self._signer.kid:
+            self._retire(self._clock())
+            return
+        found = [key for key in self._retired if key.jwk["kid"] == kid]
+        if not found:
+            raise NotFoundError("there is no such key in this ring")
+        self._remove([self._path(found[0].number, "pub")])
+        self._take()
+
+    def tend(self) -> None:
+        """Stop publishing what nothing needs any more."""
+        if len(self._published()) < len(self._retired):
+            self._take()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _published(self) -> list[_Retired]:
+        now = self._clock()
+        return [key for key in self._retired if key.until is None or now < key.until]
+
+    def _retire(self, until: datetime | None) -> None:
+        """Write the public half of the signing key, make a new key, remove the private half: in this order."""
+        number = max(self._numbers("key"))
+        if number in self._numbers("pub"):  # an attempt that failed half-way: what it revoked stays revoked
+            before = self._opened(number).until
+            until = min((end for end in (before, until) if end is not None), default=None)
+        self._note(number, self._signer.public_jwk(), until)
+        self._take()
+
+    def _take(self) -> None:
+        """Finish what was begun, remove what is not published any more, and read what is left."""
+        numbers, retired = self._numbers("key"), self._numbers("pub")
+        if numbers[0] in retired:
+            self._make(numbers[0] + 1)
+            numbers = self._numbers("key")
+        signer = self._read(numbers[0])
+        self._remove([self._path(number, "key") for number in numbers[1:] if number in retired])
+        for number in self._numbers("key")[1:]:  # of a version that left no public half
+            self._note(number, self._read(number).public_jwk(), self._end())
+            self._remove([self._path(number, "key")])
+        self._signer = signer
+        self._retired = [self._opened(number) for number in self._numbers("pub")]
+        kept = self._published()
+        self._remove([self._path(key.number, "pub") for key in self._retired if key not in kept])
+        self._retired = kept
+
+    def _end(self) -> datetime | None:
+        return None if self._overlap is None else self._clock() + self._overlap
+
+    def _numbers(self, kind: str) -> list[int]:
+        pattern = re.compile(rf"{self._purpose}\.([1-9][0-9]*)\.{kind}")
+        named = (pattern.fullmatch(file.name) for file in self._directory.iterdir())
         return sorted((int(name[1]) for name in named if name), reverse=True)
 
-    def _path(self, number: int) -> Path:
-        return self._directory / f"{self._purpose}.{number}.key"
+    def _path(self, number: int, kind: str) -> Path:
+        return self._directory / f"{self._purpose}.{number}.{kind}"
 
-    def _associated(self, number: int) -> bytes:
-        return f"signer\n{self._purpose}\n{number}".encode()
+    def _remove(self, paths: list[Path]) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        if paths:
+            sync_directory(self._directory)
+
+    def _associated(self, number: int, kind: str = "signer") -> bytes:
+        return f"{kind}\n{self._purpose}\n{number}".encode()
 
     def _make(self, number: int) -> None:
         encoded = MAKERS[self._alg]().private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_private(self._path(number), self._sealer.seal(encoded, self._associated(number)))
+        write_private(self._path(number, "key"), self._sealer.seal(encoded, self._associated(number)))
 
     def _read(self, number: int) -> FileSigner:
-        encoded = self._sealer.open(read_private(self._path(number)), self._associated(number))
+        encoded = self._sealer.open(read_private(self._path(number, "key")), self._associated(number))
         return signer_of(serialization.load_der_private_key(encoded, None))
+
+    def _note(self, number: int, jwk: Mapping[str, str], until: datetime | None) -> None:
+        document = json.dumps({"jwk": dict(jwk), "until": None if until is None else until.isoformat()}).encode()
+        sealed = self._sealer.seal(document, self._associated(number, "retired"))
+        self._remove([self._path(number, "pub")])
+        write_private(self._path(number, "pub"), sealed)
+
+    def _opened(self, number: int) -> _Retired:
+        sealed = read_private(self._path(number, "pub"))
+        found = json.loads(self._sealer.open(sealed, self._associated(number, "retired")))
+        until = found["until"]
+        return _Retired(number, found["jwk"], None if until is None else datetime.fromisoformat(until))
 
 
 def _octets(number: int) -> bytes:

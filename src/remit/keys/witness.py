@@ -24,6 +24,10 @@ class FileWitness:
         """Keep it in ``directory``; only checkpoints of ``origin`` signed by one of the Ed25519 keys are taken."""
         self._directory, self._origin, self._publics = directory, origin, tuple(publics)
 
+    def trust(self, publics: Sequence[bytes]) -> None:
+        """Take checkpoints that one of these keys signed, and no others, from now on."""
+        self._publics = tuple(publics)
+
     def last(self) -> Checkpoint | None:
         """Return the newest checkpoint kept, or None when there is none yet.
 
@@ -47,9 +51,10 @@ class FileWitness:
         """Keep a checkpoint durably, in place of an older one; IntegrityError for one that goes back or disagrees."""
         read_checkpoint(checkpoint.text, self._origin, self._publics)
         last = self.last()
-        if last is not None and (checkpoint.size, checkpoint.root) == (last.size, last.root):
+        if last is not None and checkpoint.text == last.text:
             return
-        if last is not None and checkpoint.size <= last.size:
+        same = last is not None and (checkpoint.size, checkpoint.root) == (last.size, last.root)  # by another key
+        if last is not None and checkpoint.size <= last.size and not same:
             raise IntegrityError(f"a checkpoint of {last.size} entries is kept already, and this one is not newer")
         try:
             self._replace(checkpoint.text.encode())

@@ -1,0 +1,80 @@
+"""Signing keys: list, rotate, revoke."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from remit.cli import options
+from remit.cli.connect import ask
+from remit.cli.render import emit, said, table
+
+app = options.group("The keys that the broker signs with: of tokens, of audit checkpoints, of its SPIFFE trust domain.")
+
+Ring = Annotated[str, typer.Argument(metavar="RING", help="Which keys: token, audit or spiffe.")]
+
+
+@app.command("list")
+def list_(json: options.Json = False) -> None:
+    """List the keys that verify what the broker has signed, and which of them sign.
+
+    \b
+    Examples:
+      remit keys list
+      remit keys list --json
+    """
+    answer = ask(_call("GET", "/v1/keys"))
+    if json:
+        emit(answer)
+        return
+    rows = ((ring, key["kid"], key["alg"], _state(key)) for ring, keys in answer["rings"].items() for key in keys)
+    table(("ring", "key", "algorithm", "state"), rows)
+
+
+def _state(key: dict[str, Any]) -> str:
+    if key["signing"]:
+        return "signs"
+    return f"verifies until {key['until']}" if key["until"] else "verifies"
+
+
+@app.command("rotate")
+def rotate(ring: Ring, json: options.Json = False) -> None:
+    """Make a new key sign; the one before it verifies until everything that it signed has ended.
+
+    \b
+    Examples:
+      remit keys rotate token
+      remit keys rotate audit --json
+    """
+    answer = ask(_call("POST", f"/v1/keys/{ring}/rotate"))
+    if json:
+        emit(answer)
+        return
+    said(f"{answer['signing']} signs from now on; the key before it still verifies what it has signed")
+
+
+@app.command("revoke")
+def revoke(
+    ring: Ring,
+    kid: Annotated[str, typer.Argument(metavar="KEY", help="The id of a key, as `remit keys list` shows it.")],
+    json: options.Json = False,
+) -> None:
+    """End everything that a key has signed, at once: for a key that somebody else may have. A new one signs.
+
+    \b
+    Examples:
+      remit keys revoke token 0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I
+    """
+    answer = ask(_call("POST", f"/v1/keys/{ring}/{kid}/revoke"))
+    if json:
+        emit(answer)
+        return
+    said(f"what {answer['revoked']} has signed is worth nothing any more; {answer['signing']} signs")
+
+
+def _call(method: str, path: str) -> Any:
+    from remit.sdk._wire import Call
+    from remit.sdk._wire import ask as call
+
+    return call(Call(method, path))

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from remit.compose.rings import OVERLAP
+from remit.compose.serving import Edges, keep
+from remit.core import audit, token
+from remit.errors import IntegrityError, TokenError, UnavailableError
+from tests.api.plane import Agent
+from tests.compose.test_serving import EXCHANGE, configured, opened, serving
+
+DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
+
+
+async def told(client: httpx.AsyncClient, ring: str) -> list[dict[str, Any]]:
+    """Return the keys of a ring as the operator sees them."""
+    return list((await client.get("/v1/keys")).json()["rings"][ring])
+
+
+async def published(client: httpx.AsyncClient) -> list[str]:
+    return [key["kid"] for key in (await client.get("/oauth/jwks")).json()["keys"]]
+
+
+async def a_token(edges: Edges, client: httpx.AsyncClient, agent: Agent) -> str:
+    """Open a task with a token for ``agent``."""
+    await opened(client)
+    url = f"{edges.verifier.issuer}/oauth/token"
+    proof = agent.proof("POST", url, edges.house.clock(), edges.verifier.nonce())
+    form = {
+        "grant_type": EXCHANGE,
+        "subject_token_type": "urn:remit:peer",
+        "subject_token": "self",
+        "purpose": "look",
+        "ttl": "900",
+        "authorization_details": json.dumps([DETAIL]),
+        "req_cnf": json.dumps({"jwk": agent.jwk}),
+        "req_cnf_proof": proof,
+    }
+    return str((await client.post("/oauth/token", data=form)).json()["access_token"])
+
+
+async def events(client: httpx.AsyncClient) -> list[tuple[str, str, str, str]]:
+    found = (await client.get("/v1/audit", params={"start": "0", "limit": "100"})).json()["entries"]
+    keys = [entry for entry in found if entry["event"].startswith("key.")]
+    return [(entry["event"], entry["decision"], entry["action"], entry["key"]) for entry in keys]
+
+
+def test_the_overlap_is_as_long_as_a_token_can_live() -> None:
+    assert OVERLAP.total_seconds() == token.LIFE.total_seconds() + token.SKEW
+
+
+def test_a_rotation_is_seen_at_once_by_all_who_sign_verify_and_publish(tmp_path: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        old = await a_token(edges, client, Agent())
+        (first,) = await published(client)
+        answer = (await client.post("/v1/keys/token/rotate")).json()
+        assert await published(client) == [answer["signing"], first]
+        assert edges.verifier.claims(old).grant
+        new = await a_token(edges, client, Agent())
+        assert edges.verifier.keys.signer.kid == answer["signing"]
+        assert edges.verifier.claims(new).grant
+        assert await events(client) == [
+            ("key.rotate", "allow", "token", first),
+            ("key.rotate", "done", "token", answer["signing"]),
+        ]
+
+    serving(configured(tmp_path), body)
+
+
+def test_a_revoked_key_takes_its_tokens_with_it_at_once(tmp_path: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        old = await a_token(edges, client, Agent())
+        (first,) = await published(client)
+        answer = (await client.post(f"/v1/keys/token/{first}/revoke")).json()
+        assert await published(client) == [answer["signing"]]
+        with pytest.raises(TokenError):
+            edges.verifier.claims(old)
+        with pytest.raises(TokenError):
+            edges.verifier.claims(old, expired=True)
+        assert edges.verifier.claims(await a_token(edges, client, Agent())).grant
+        assert (await events(client))[-1] == ("key.revoke", "done", "token", answer["signing"])
+
+    serving(configured(tmp_path), body)
+
+
+def test_a_restart_has_the_keys_that_were_there(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    async def first(edges: Edges, client: httpx.AsyncClient) -> None:
+        del edges
+        await client.post("/v1/keys/token/rotate")
+        seen.append(await published(client))
+
+    async def second(edges: Edges, client: httpx.AsyncClient) -> None:
+        del edges
+        assert [await published(client)] == seen
+
+    made = configured(tmp_path)
+    serving(made, first)
+    serving(made, second)
+
+
+def test_what_nothing_needs_any_more_is_published_no_longer(tmp_path: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        answer = (await client.post("/v1/keys/token/rotate")).json()
+        edges.house.tokens._clock = lambda: edges.house.clock() + OVERLAP
+        await edges.rings.tend()
+        assert await published(client) == [answer["signing"]]
+
+    serving(configured(tmp_path), body)
+
+
+@pytest.mark.parametrize("ring", ["token", "audit", "spiffe"])
+def test_each_ring_turns_and_lists_its_keys(tmp_path: Path, ring: str) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        del edges
+        before = await told(client, ring)
+        answer = await client.post(f"/v1/keys/{ring}/rotate")
+        after = await told(client, ring)
+        assert [key["kid"] for key in after if key["signing"]] == [answer.json()["signing"]]
+        assert before[0]["kid"] in [key["kid"] for key in after if not key["signing"]]
+        answer = await client.post(f"/v1/keys/{ring}/{before[0]['kid']}/revoke")
+        assert before[0]["kid"] not in [key["kid"] for key in await told(client, ring)]
+        assert answer.json()["signing"] == (await told(client, ring))[0]["kid"]
+
+    serving(configured(tmp_path), body)
+
+
+@pytest.mark.parametrize("path", ["/v1/keys/none/rotate", "/v1/keys/none/abc/revoke", "/v1/keys/token/abc/revoke"])
+def test_what_there_is_not_is_not_turned_and_leaves_no_entry(tmp_path: Path, path: str) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        del edges
+        before = (await client.get("/v1/keys")).json()
+        assert (await client.post(path)).status_code == 404
+        assert (await client.get("/v1/keys")).json() == before
+        assert await events(client) == []
+
+    serving(configured(tmp_path), body)
+
+
+def test_checkpoints_of_before_and_after_verify_by_the_published_keys(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        await opened(client)
+        before = await edges.house.checkpoint()
+        await client.post("/v1/keys/audit/rotate")
+        after = await edges.house.checkpoint()
+        lines = (made.places.state / "audit.vkey").read_text().splitlines()
+        publics = [audit.read_verifier_key(line)[1] for line in lines]
+        assert len(publics) == 2
+        for note, public in ((after, publics[0]), (before, publics[1])):
+            assert audit.read_checkpoint(note.text, edges.house.origin, [public]) == note
+
+    serving(made, body)
+
+
+def test_revoking_the_audit_key_first_gives_the_second_place_what_another_key_signed(tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    made = replace(configured(tmp_path), witness=second)
+
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        await opened(client)
+        await keep(edges.house)
+        (first,) = await told(client, "audit")
+        old = (second / "checkpoint").read_text()
+        assert (await client.post(f"/v1/keys/audit/{first['kid']}/revoke")).status_code == 200
+        assert (second / "checkpoint").read_text() != old
+        assert edges.house.witness is not None
+        assert edges.house.witness.last() is not None
+        (second / "checkpoint").write_text(old)
+        with pytest.raises(IntegrityError):
+            edges.house.witness.last()
+        (second / "checkpoint").write_text((await edges.house.checkpoint()).text)
+
+    async def again(edges: Edges, client: httpx.AsyncClient) -> None:
+        del client
+        assert not edges.house.broker._heads.rolled_back
+
+    serving(made, body)
+    serving(made, again)
+
+
+def test_a_revocation_that_could_not_tell_the_second_place_says_so_and_is_in_the_audit(tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    made = replace(configured(tmp_path), witness=second)
+
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        del edges
+        await opened(client)
+        (first,) = await told(client, "audit")
+        second.rename(tmp_path / "away")
+        answer = await client.post(f"/v1/keys/audit/{first['kid']}/revoke")
+        (tmp_path / "away").rename(second)
+        assert (answer.status_code, answer.json()["code"]) == (503, UnavailableError.code)
+        assert first["kid"] in [key["kid"] for key in await told(client, "audit")]
+        assert (await events(client))[-1][:2] == ("key.revoke", "failed")
+        assert (await client.post(f"/v1/keys/audit/{first['kid']}/revoke")).status_code == 200
+
+    serving(made, body)
+
+
+def test_the_gateway_is_the_one_other_audience_of_tokens(tmp_path: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        del client
+        assert edges.verifier.gateway == f"http://127.0.0.1:{edges.house.settings.gateway[1]}"  # type: ignore[index]
+
+    serving(configured(tmp_path), body)
