@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from remit.core import scope as scopes
-from remit.core.grant import Posture, Subject
+from remit.core.grant import MAX_DEPTH, MAX_FAN_OUT, MAX_TTL, Posture, Subject
 from remit.core.policy import Decision, Question
 from remit.errors import InvalidRequestError, RemitError
 from remit.policies.sets import CedarPolicies
@@ -18,6 +18,20 @@ VERBS = ("open", "delegate", "issue", "renew")
 
 _SUBJECT = {"sub": str, "acr": str, "amr": list, "groups": list, "auth_time": int}
 _POSTURE = {"isolation": str, "custody": str, "at_rest": str}
+_RANGES = {
+    "level": MAX_DEPTH,
+    "depth": MAX_DEPTH,
+    "fan_out": MAX_FAN_OUT,
+    "ttl": int(MAX_TTL.total_seconds()),
+    "auth_time": 253_402_300_799,  # the last second that a calendar has
+}
+_CHOICES = {
+    "expect": ("allow", "deny"),
+    "verb": VERBS,
+    "isolation": ("namespace", "host-net", "unsandboxed", "none"),
+    "custody": ("channel", "holder"),
+    "at_rest": ("kek-file", "none"),
+}
 _PLAIN: Mapping[str, type] = {
     "agent": str,
     "attested": bool,
@@ -83,7 +97,7 @@ def read(text: str) -> tuple[Case, ...]:
     except tomllib.TOMLDecodeError as error:
         raise InvalidRequestError(f"this is not TOML: {error}") from error
     cases = raw.get("case")
-    if raw.keys() != {"case"} or not isinstance(cases, list):
+    if raw.keys() != {"case"} or not isinstance(cases, list) or not all(isinstance(item, dict) for item in cases):
         raise InvalidRequestError("cases are written as `[[case]]` tables, and nothing else is in the file")
     return tuple(_cases(cases))
 
@@ -100,8 +114,6 @@ def _cases(raw: list[Any]) -> Iterator[Case]:
 def _case(name: str, raw: Mapping[str, Any]) -> Case:
     _check(raw, _KNOWN)
     expect, reasons = raw.get("expect"), raw.get("reasons")
-    if expect not in {None, "allow", "deny"}:
-        raise InvalidRequestError("`expect` must be allow or deny")
     return Case(
         name,
         question(raw),
@@ -115,9 +127,6 @@ def question(raw: Mapping[str, Any]) -> Question:
     subject, posture = raw.get("subject", {}), raw.get("posture", {})
     _check(subject, _SUBJECT)
     _check(posture, _POSTURE)
-    verb = raw.get("verb", "open")
-    if verb not in VERBS:
-        raise InvalidRequestError(f"`verb` must be one of {', '.join(VERBS)}")
     if "details" not in raw or "sub" not in subject:
         raise InvalidRequestError("`details` and `subject.sub` are needed")
     return Question(
@@ -125,7 +134,7 @@ def question(raw: Mapping[str, Any]) -> Question:
         purpose=raw.get("purpose", ""),
         scope=scopes.parse(raw["details"]),
         bounds={},
-        verb=verb,
+        verb=raw.get("verb", "open"),
         claims={key: _text(value, "claims") for key, value in raw.get("claims", {}).items()},
         ttl=timedelta(seconds=raw["ttl"]) if "ttl" in raw else None,
         posture=Posture(**posture),
@@ -151,6 +160,11 @@ def _check(raw: Mapping[str, Any], known: Mapping[str, type]) -> None:
             raise InvalidRequestError(f"`{key}` is not known here", help=f"known: {', '.join(sorted(known))}")
         if type(value) is not known[key]:
             raise InvalidRequestError(f"`{key}` has the wrong type")
+        least, most = int(key == "ttl"), _RANGES.get(key)
+        if most is not None and not least <= value <= most:
+            raise InvalidRequestError(f"`{key}` must be from {least} to {most}")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise InvalidRequestError(f"`{key}` must be one of {', '.join(_CHOICES[key])}")
 
 
 def _texts(value: list[Any], name: str) -> tuple[str, ...]:

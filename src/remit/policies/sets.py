@@ -191,9 +191,7 @@ class _Reader:
             return [f"the name `{name}` is taken by {twin.file}:{twin.line}"]
         found = installed.cedar().validate_policies(statement.text, installed.schema()).errors
         self.found.append(Written(name, file, statement.line, statement.text, node))
-        return list(
-            {_ACTION.sub("", text): text for text in map(_plain, (item.error for item in reversed(found)))}.values()
-        )
+        return sorted({_ACTION.sub("", _plain(item.error)) for item in found})  # Cedar's own order is any
 
 
 def _plain(error: object) -> str:

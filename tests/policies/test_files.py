@@ -1,0 +1,135 @@
+"""The directory of policies: only what its owner wrote is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from remit.errors import InvalidRequestError
+from remit.policies import files
+
+
+def problem(directory: Path) -> str:
+    texts, problems = files.read(directory)
+    [found] = problems
+    assert found.file not in texts
+    return str(found)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    made = tmp_path / "policies"
+    made.mkdir(mode=0o755)
+    return made
+
+
+def test_cedar_files_are_read_by_name_and_nothing_else_is(home: Path) -> None:
+    (home / "b.cedar").write_text("second")
+    (home / "a.cedar").write_text("first é")
+    (home / "README.md").write_text("not a policy")
+    (home / "a.test.toml").write_text("not a policy")
+    (home / "below").mkdir()
+    (home / "below" / "c.cedar").write_text("not looked into")
+    assert files.read(home) == ({"a.cedar": "first é", "b.cedar": "second"}, ())
+
+
+def test_a_directory_that_is_not_there_is_a_problem(home: Path) -> None:
+    assert problem(home / "none") == f"`{home / 'none'}` cannot be read: No such file or directory"
+
+
+def test_a_file_in_place_of_the_directory_is_a_problem(home: Path) -> None:
+    (home / "a.cedar").touch()
+    assert problem(home / "a.cedar") == "this is not a directory"
+
+
+def test_what_everybody_can_write_is_not_believed(home: Path) -> None:
+    (home / "a.cedar").touch()
+    (home / "a.cedar").chmod(0o646)
+    assert problem(home) == "a.cedar: the file can be written by everybody: chmod o-w"
+    home.chmod(0o757)
+    assert problem(home) == "the directory can be written by everybody: chmod o-w"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_somebody_else_owns_is_not_believed(home: Path) -> None:
+    (home / "a.cedar").touch()
+    os.chown(home / "a.cedar", 4711, 4711)
+    assert problem(home) == "a.cedar: the file belongs to somebody else"
+    os.chown(home, 4711, 4711)
+    assert problem(home) == "the directory belongs to somebody else"
+
+
+def test_a_link_is_followed_inside_the_directory_alone(home: Path) -> None:
+    (home / "real").write_text("inside")
+    (home / "a.cedar").symlink_to("real")
+    assert files.read(home) == ({"a.cedar": "inside"}, ())
+    (home.parent / "far").write_text("outside")
+    (home / "b.cedar").symlink_to("../far")
+    assert problem(home) == "b.cedar: this is a link out of the directory"
+
+
+def test_the_directory_itself_may_be_a_link(home: Path) -> None:
+    (home / "a.cedar").write_text("text")
+    (home.parent / "current").symlink_to(home)
+    assert files.read(home.parent / "current") == ({"a.cedar": "text"}, ())
+
+
+def test_a_link_to_nothing_and_links_in_a_circle_are_problems(home: Path) -> None:
+    (home / "a.cedar").symlink_to("nowhere")
+    assert problem(home) == "a.cedar: it cannot be read: No such file or directory"
+    (home / "nowhere").symlink_to("a.cedar")
+    assert problem(home).startswith("a.cedar: it cannot be read: ")
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(home: Path) -> None:
+    os.mkfifo(home / "a.cedar")
+    assert problem(home) == "a.cedar: this is not a regular file"
+
+
+def test_what_is_no_text_is_a_problem(home: Path) -> None:
+    (home / "a.cedar").write_bytes(b"\xff")
+    assert problem(home) == "a.cedar: this is not UTF-8 text"
+
+
+def test_every_file_with_a_problem_is_named(home: Path) -> None:
+    (home / "a.cedar").write_bytes(b"\xff")
+    (home / "b.cedar").write_text("good")
+    (home / "c.cedar").write_bytes(b"\xff")
+    texts, problems = files.read(home)
+    assert [item.file for item in problems] == ["a.cedar", "c.cedar"]
+    assert texts == {"b.cedar": "good"}
+
+
+def test_sizes_are_bounded(home: Path) -> None:
+    (home / "a.cedar").write_bytes(b" " * (files.MAX_FILE + 1))
+    assert problem(home) == "a.cedar: the file has more than 262144 bytes"
+    (home / "a.cedar").write_bytes(b" " * files.MAX_FILE)
+    assert files.read(home)[1] == ()
+    for number in range(16):
+        (home / f"{number}.cedar").write_bytes(b" " * files.MAX_FILE)
+    assert problem(home) == "the files have more than 4194304 bytes together"
+
+
+def test_the_number_of_files_is_bounded(home: Path) -> None:
+    for number in range(files.MAX_FILES + 1):
+        (home / f"{number}.cedar").touch()
+    assert problem(home) == "there are more than 1000 files"
+
+
+def test_a_configuration_names_the_directory_or_none() -> None:
+    assert files.configured(None) is None
+    assert files.configured({"directory": "/etc/remit/policies"}) == Path("/etc/remit/policies")
+
+
+@pytest.mark.parametrize("raw", [{}, [], "x", {"directory": "/a", "more": 1}, {"Directory": "/a"}])
+def test_a_configuration_has_one_setting(raw: object) -> None:
+    with pytest.raises(InvalidRequestError, match="has one setting"):
+        files.configured(raw)
+
+
+@pytest.mark.parametrize("where", ["policies", "./x", 3, ["/a"], ""])
+def test_the_directory_is_an_absolute_path(where: object) -> None:
+    with pytest.raises(InvalidRequestError, match="must be an absolute path"):
+        files.configured({"directory": where})
