@@ -17,7 +17,7 @@ MAX_PORT = 65_535
 Address = tuple[str, int]
 
 _KNOWN = {"listen": {"api", "gateway"}, "audit": {"witness"}, "keys": {"kek"}, "identity": {"trust_domain"}}
-PARTS = frozenset({"humans", "workloads", "trust_domains", "clients", "policy", "signals", "tls"})
+PARTS = frozenset({"humans", "workloads", "trust_domains", "clients", "client_documents", "policy", "signals", "tls"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,8 +101,15 @@ def _identity(settings: Settings, known: humans.Known, clock: Clock) -> tuple[Id
     bundles = workloads.bundles(domains, clock)
     platforms = {humans.JWT_BEARER: known.platforms.assertion} if known.platforms else {}
     attested = workloads.attested(domains, bundles, settings.issuer, clock, platforms)
-    native = login.native(settings.parts)
-    return Identity(humans=known.humans, logins=known.logins, workloads=attested, native=native), bundles
+    identity = Identity(
+        humans=known.humans,
+        logins=known.logins,
+        workloads=attested,
+        native=login.native(settings.parts),
+        issuers=clients.issuers(known),
+        clients=clients.registry(settings, clock),
+    )
+    return identity, bundles
 
 
 def publish(settings: Settings, notes: FileKeyring, witness: FileWitness | None) -> None:

@@ -1,0 +1,178 @@
+"""``[[clients]]`` and ``[client_documents]``: who may send a browser here, and whose documents about themselves count.
+
+A document is fetched because a stranger named its URL. So it comes from hosts that the operator listed, over https,
+from an address that was looked at before it was connected to, without redirects, and small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import urlsplit
+
+import httpx
+
+from remit.api.registry import MAX_REDIRECTS, Registered, Registry, check_name, check_redirect
+from remit.compose.humans import Known
+from remit.compose.settings import Settings
+from remit.errors import InvalidRequestError, LimitError, UnavailableError
+from remit.identity.fetch import Bounded, is_loopback
+from remit.ports import Clock
+
+MAX_CLIENTS = 256
+MAX_ID = 512  # characters
+MAX_DOCUMENT = 16_384  # bytes
+PATIENCE = 5.0  # seconds, for name, connection and answer together
+MAX_FETCHES = 8  # at once
+HTTPS = 443
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+
+_KEYS = frozenset({"id", "name", "redirect_uris"})
+_DOCUMENTS = frozenset({"hosts", "private"})
+
+Row = Mapping[str, object]
+Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> its IP addresses
+
+
+def issuers(known: Known) -> Mapping[str, str]:
+    """Return where humans can log in, by URL, each with a name for them to choose by."""
+    registrations = known.humans.registrations if known.humans is not None else ()
+    return {item.issuer.url: item.name or item.issuer.url for item in registrations}
+
+
+def registry(settings: Settings, clock: Clock) -> Registry:
+    """Return the clients of the configuration, or raise InvalidRequestError naming what is wrong."""
+    table = settings.parts.get("clients", [])
+    if not isinstance(table, list) or len(table) > MAX_CLIENTS or not all(isinstance(row, Mapping) for row in table):
+        raise InvalidRequestError(f"`clients` must be a list of at most {MAX_CLIENTS} tables: [[clients]]")
+    known = [_client(row) for row in table]
+    if len({client.client_id for client in known}) != len(known):
+        raise InvalidRequestError("two of `clients` have the same `id`")
+    documents = _documents(settings.parts.get("client_documents"))
+    return Registry(known, documents, clock)
+
+
+def _client(row: Row) -> Registered:
+    _only(row, _KEYS, "clients")
+    client_id, uris = row.get("id"), row.get("redirect_uris", [])
+    if not isinstance(client_id, str) or not 1 <= len(client_id) <= MAX_ID or not client_id.isprintable():
+        raise InvalidRequestError(f"`clients.id` must be text of 1 to {MAX_ID} characters")
+    if not isinstance(uris, list) or len(uris) > MAX_REDIRECTS:
+        raise InvalidRequestError(f"`clients.redirect_uris` must be a list of at most {MAX_REDIRECTS}")
+    return Registered(
+        client_id, check_name(row.get("name", client_id[:100])), tuple(check_redirect(uri) for uri in uris)
+    )
+
+
+def _documents(table: object) -> Documents | None:
+    if table is None:
+        return None
+    if not isinstance(table, Mapping):
+        raise InvalidRequestError("`client_documents` must be a table: [client_documents]")
+    _only(table, _DOCUMENTS, "client_documents")
+    hosts, private = table.get("hosts"), table.get("private", False)
+    if not isinstance(hosts, list) or not hosts or not all(isinstance(host, str) and _is_host(host) for host in hosts):
+        raise InvalidRequestError('`client_documents.hosts` must be a list of host names, such as ["app.example.com"]')
+    if not isinstance(private, bool):
+        raise InvalidRequestError("`client_documents.private` must be true or false")
+    return Documents(frozenset(hosts), private=private)
+
+
+def _is_host(host: str) -> bool:
+    bare = host.removeprefix("*.")
+    return host == "*" or (bool(bare) and bare == bare.lower() and not set(bare) & set("*/:@?# \\[]"))
+
+
+def _only(row: Row, known: frozenset[str], section: str) -> None:
+    for key in row:
+        if key not in known:
+            raise InvalidRequestError(f"`{section}.{key}` is not a setting")
+
+
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of a host."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)  # SOCK_STREAM
+    return [str(address[4][0]) for address in found]
+
+
+@dataclass
+class Documents:
+    """Fetches the documents of clients from ``hosts``: names, ``*.`` with all names below one, or ``*`` for any.
+
+    With ``private`` they may be in networks of one's own, and plain http on this very host.
+    """
+
+    hosts: frozenset[str]
+    private: bool = False
+    lookup: Lookup = look_up
+    _running: int = 0
+
+    async def __call__(self, url: str) -> bytes:
+        """Return a document, or raise InvalidRequestError where it may not be fetched, UnavailableError where not."""
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or HTTPS
+        if not self._listed(host):
+            raise InvalidRequestError("its host is not one whose documents are read here")
+        local = parts.scheme == "http" and self.private and is_loopback(host)
+        if parts.scheme != "https" and not local:
+            raise InvalidRequestError("its URL must be https")
+        if self._running >= MAX_FETCHES:
+            raise LimitError("too many clients at once", retry_after=int(PATIENCE))
+        self._running += 1
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._fetched(url, host, await self._address(host, port))
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, UnicodeError) as error:
+            raise UnavailableError("it cannot be fetched") from error
+        finally:
+            self._running -= 1
+
+    def _listed(self, host: str) -> bool:
+        above = {"*." + host.split(".", count)[-1] for count in range(1, host.count(".") + 1)}
+        return bool(self.hosts & ({host, "*"} | above))
+
+    async def _address(self, host: str, port: int) -> str:
+        """Return the address to connect to. All must be public, so that none is reached by asking again."""
+        found = [ipaddress.ip_address(address) for address in await self.lookup(host, port)]
+        if not found or not (self.private or all(_is_public(address) for address in found)):
+            raise InvalidRequestError("its host is not on the public Internet")
+        return str(found[0])
+
+    async def _fetched(self, url: str, host: str, address: str) -> bytes:
+        """Fetch from ``address``, as ``host``: the name in the certificate and in the request is still checked."""
+        asked = httpx.URL(url)
+        client = httpx.AsyncClient(transport=self.transport(), trust_env=False, timeout=PATIENCE)
+        headers = {"host": asked.netloc.decode("ascii"), "accept": "application/json"}
+        async with client:
+            answer = await client.get(
+                asked.copy_with(host=address),
+                headers=headers,
+                extensions={"sni_hostname": host},
+                follow_redirects=False,
+            )
+        if answer.status_code != httpx.codes.OK:
+            raise UnavailableError(f"its URL answered {answer.status_code}")
+        return answer.content
+
+    def transport(self) -> httpx.AsyncBaseTransport:
+        """Return a fresh bounded transport."""
+        return Bounded(httpx.AsyncHTTPTransport(verify=self._trusted, trust_env=False), MAX_DOCUMENT)
+
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is of the public Internet, and does not stand for another one by way of a gateway."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return _is_public(address.ipv4_mapped)
+        if address.sixtofour is not None or address.teredo is not None or address in _NAT64:
+            return False
+    return address.is_global and not address.is_multicast
