@@ -160,11 +160,15 @@ def _check(raw: Mapping[str, Any], known: Mapping[str, type]) -> None:
             raise InvalidRequestError(f"`{key}` is not known here", help=f"known: {', '.join(sorted(known))}")
         if type(value) is not known[key]:
             raise InvalidRequestError(f"`{key}` has the wrong type")
-        least, most = int(key == "ttl"), _RANGES.get(key)
-        if most is not None and not least <= value <= most:
-            raise InvalidRequestError(f"`{key}` must be from {least} to {most}")
-        if key in _CHOICES and value not in _CHOICES[key]:
-            raise InvalidRequestError(f"`{key}` must be one of {', '.join(_CHOICES[key])}")
+        _check_value(key, value)
+
+
+def _check_value(key: str, value: Any) -> None:
+    least, most = int(key == "ttl"), _RANGES.get(key)
+    if most is not None and not least <= value <= most:
+        raise InvalidRequestError(f"`{key}` must be from {least} to {most}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise InvalidRequestError(f"`{key}` must be one of {', '.join(_CHOICES[key])}")
 
 
 def _texts(value: list[Any], name: str) -> tuple[str, ...]:
