@@ -159,6 +159,20 @@ def test_a_ca_outlives_what_it_may_have_signed(keep: Keep) -> None:
     assert made - SKEW + CA_LIFE > keep.now + MAX_LIFE
 
 
+@pytest.mark.parametrize("days", [31, 59, 61, 89, 91, 1_000])
+def test_after_an_absence_of_any_length_svids_are_signed_by_a_ca_that_outlives_its_turn(keep: Keep, days: int) -> None:
+    keep.opened()
+    keep.later(timedelta(days=days))
+    authority = keep.opened()
+    keep.later(TURN_AFTER - timedelta(seconds=1))  # the last ones that it signs
+    authority.tend()
+    svid = leaf(authority, keep.now + HOUR)
+    (at,) = verified_by(svid, list(authority.certificates()))
+    ca = x509.load_der_x509_certificate(authority.certificates()[at])
+    assert ca.not_valid_before_utc < svid.not_valid_before_utc
+    assert svid.not_valid_after_utc < ca.not_valid_after_utc
+
+
 def test_who_watches_is_told_of_each_change(keep: Keep) -> None:
     authority, told = keep.opened(), []
     authority.on_change(lambda: told.append(authority.sequence))

@@ -46,7 +46,7 @@ class Bundle:
             {
                 "issuer": self._issuer,
                 "jwks_uri": f"{self._issuer}/oauth/federation/jwks",
-                "response_types_supported": [],
+                "response_types_supported": ["id_token"],  # one at least, RFC 8414 §3.2; as other issuers for machines
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": [self._authority.signer.alg],
                 "claims_supported": ["iss", "sub", "aud", "exp", "iat", "jti", "attested", "task", "grant"],

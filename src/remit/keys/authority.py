@@ -149,8 +149,12 @@ class FileAuthority:
         kept = tuple(each for each in self._generations if each.until is None or now < each.until)
         if kept != self._generations:
             self._keep(replace(self._held, generations=kept))
-        if now >= self._held.turned + TURN_AFTER:
+        if now < self._held.turned + TURN_AFTER:
+            return
+        if certificates.end(self._generations[0].certificate) > now + TURN_AFTER + MAX_LIFE:
             self.rotate()
+        else:  # so long away that the next CA would end before its turn is over: no SVID of any is left
+            self._keep(_Held(self.trust_domain, now, (self._made(), self._made())))
 
     async def tended(self) -> None:
         """Do what ``tend`` does, in the rounds of a broker."""

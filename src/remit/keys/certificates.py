@@ -77,6 +77,11 @@ def leaf(issuer: Issuer, agent: str, public: bytes, serial: int, start: datetime
     return builder.sign(_private(issuer.key), SHA256()).public_bytes(serialization.Encoding.DER)
 
 
+def end(certificate: bytes) -> datetime:
+    """Return when a certificate ends."""
+    return x509.load_der_x509_certificate(certificate).not_valid_after_utc
+
+
 def point(certificate: bytes) -> Mapping[str, str]:
     """Return the public key of a certificate as a JWK without anything beside the key."""
     key = x509.load_der_x509_certificate(certificate).public_key()

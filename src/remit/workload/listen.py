@@ -116,12 +116,16 @@ class Bounded(asyncio.Protocol):
             self.cut()
 
     def pause_writing(self) -> None:
-        """Wait with what is to be written."""
+        """Wait with what is to be written, and take nothing until then: a PING asks for an answer as well."""
         self._inner.pause_writing()
+        if self._transport is not None:
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on."""
         self._inner.resume_writing()
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection and end its calls."""

@@ -11,7 +11,7 @@ import base64
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SERVICE = "/SpiffeWorkloadAPI"
 SECURITY = "workload.spiffe.io"
+ABSENT = ("FetchWITSVID", "FetchWITBundles")  # optional, and incubating
 
 _LOG = logging.getLogger("remit.workload")
 
@@ -63,12 +64,22 @@ class Pulse:
         self._next.set()
         self._next = asyncio.Event()
 
-    async def wait(self, seconds: float | None) -> None:
-        """Return at the next beat, or after so many seconds."""
-        try:
-            await asyncio.wait_for(self._next.wait(), seconds)
-        except TimeoutError:
-            return
+    def next(self) -> Beat:
+        """Return the next beat. Whoever takes it before looking at what there is misses nothing."""
+        return Beat(self._next)
+
+
+class Beat:
+    """One beat to come."""
+
+    def __init__(self, come: asyncio.Event) -> None:
+        """Wait for ``come``."""
+        self._come = come
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Return when it has come, or after so many seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._come.wait(), seconds)
 
 
 class WorkloadService:
@@ -90,6 +101,7 @@ class WorkloadService:
             "FetchJWTSVID": (self.jwt_svid, one, pb.JWTSVIDRequest, pb.JWTSVIDResponse),
             "FetchJWTBundles": (self.jwt_bundles, many, pb.JWTBundlesRequest, pb.JWTBundlesResponse),
             "ValidateJWTSVID": (self.validate, one, pb.ValidateJWTSVIDRequest, pb.ValidateJWTSVIDResponse),
+            **dict.fromkeys(ABSENT, (self.absent, many, pb.X509SVIDRequest, pb.X509SVIDResponse)),
         }
         return {f"{SERVICE}/{name}": Handler(self._guarded(call[0]), *call[1:]) for name, call in calls.items()}
 
@@ -111,11 +123,12 @@ class WorkloadService:
         """Send an X.509-SVID with its bundle, and the next at half its life or when the authority changes."""
         sent: Certified | None = None
         while True:
+            beat = self._pulse.next()
             svid = await self._svids.certified()
             if svid is not sent:
                 await stream.send_message(self._x509(svid))
                 sent = svid
-            await self._pulse.wait((svid.half - self._clock()).total_seconds())
+            await beat.wait((svid.half - self._clock()).total_seconds())
 
     async def x509_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
         """Send the bundle of X.509 authorities, and again when it changes."""
@@ -145,16 +158,24 @@ class WorkloadService:
         response.claims.update(claims)
         await stream.send_message(response)
 
+    async def absent(self, _stream: Stream[Any, Any], _request: Any) -> None:
+        """Say that there is no such call; what ``grpclib`` says of a path that it does not know, Go does not read."""
+        from grpclib.const import Status
+        from grpclib.exceptions import GRPCError
+
+        raise GRPCError(Status.UNIMPLEMENTED, "there are no WIT-SVIDs here")
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     async def _bundles(self, stream: Stream[Any, Any], response: Callable[[], object]) -> None:
         sent = 0
         while True:
+            beat = self._pulse.next()
             self._svids.entitled()
             if self._authority.sequence != sent:
                 sent = self._authority.sequence
                 await stream.send_message(response())
-            await self._pulse.wait(None)
+            await beat.wait()
 
     def _x509(self, svid: Certified) -> object:
         key = base64.b64decode(svid.key.reveal())
