@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api import audit, login, policy, problems, spiffe, wire
+from remit.api import audit, keys, login, policy, problems, spiffe, wire
 from remit.api.approvals import Approvals
 from remit.api.audit import Audit
 from remit.api.clients import Clients
@@ -71,8 +71,8 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         Row("POST", "/v1/resources/{resource}/check", Who.OPERATOR, v1.check_resource),
         Row("PUT", "/v1/secrets/{secret}", Who.OPERATOR, v1.put_secret),
         *policy.rows(surface),
-        Row("GET", "/v1/audit", Who.OPERATOR, log.entries, audit.ENTRIES),
         *keys.rows(surface),
+        Row("GET", "/v1/audit", Who.OPERATOR, log.entries, audit.ENTRIES),
         Row("GET", "/v1/audit/checkpoint", Who.OPERATOR, log.checkpoint),
         Row("GET", "/v1/audit/proof/inclusion", Who.OPERATOR, log.inclusion, audit.INCLUSION),
         Row("GET", "/v1/audit/proof/consistency", Who.OPERATOR, log.consistency, audit.CONSISTENCY),

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
-from remit.compose import clients, humans, issuer, login, rings, workloads
+from remit.compose import humans, issuer, login, rings, workloads
 from remit.compose.policy import Kept, Policies, directory_of
 from remit.compose.settings import Settings
 from remit.core import audit
@@ -101,15 +101,8 @@ def _identity(settings: Settings, known: humans.Known, clock: Clock) -> tuple[Id
     bundles = workloads.bundles(domains, clock)
     platforms = {humans.JWT_BEARER: known.platforms.assertion} if known.platforms else {}
     attested = workloads.attested(domains, bundles, settings.issuer, clock, platforms)
-    identity = Identity(
-        humans=known.humans,
-        logins=known.logins,
-        workloads=attested,
-        native=login.native(settings.parts),
-        issuers=clients.issuers(known),
-        clients=clients.registry(settings, clock),
-    )
-    return identity, bundles
+    native = login.native(settings.parts)
+    return Identity(humans=known.humans, logins=known.logins, workloads=attested, native=native), bundles
 
 
 def publish(settings: Settings, notes: FileKeyring, witness: FileWitness | None) -> None:
@@ -119,6 +112,7 @@ def publish(settings: Settings, notes: FileKeyring, witness: FileWitness | None)
         witness.trust(publics)
     path = settings.places.state / "audit.vkey"
     private.make_file(path)
+    keys = (audit.verifier_key(f"{settings.trust_domain}/audit", public) for public in publics)
     path.write_text("".join(f"{key}\n" for key in keys), "ascii")
 
 
@@ -126,7 +120,6 @@ def local_subject() -> Subject:
     """Return who owns this state: a socket proves a uid, never a human, and the ``acr`` says so."""
     return Subject(f"unix://{socket.gethostname()}#{os.geteuid()}", "local-uid")
 
-    keys = (audit.verifier_key(f"{settings.trust_domain}/audit", public) for public in publics)
 
 def new_id(prefix: str) -> str:
     """Return a fresh id: a prefix and 128 random bits. Never a secret."""
