@@ -125,6 +125,7 @@ class World:
     engine: type[PlainEngine] = FullEngine
     ids: itertools.count[int] = field(default_factory=itertools.count)
     decide: Policy = within_bounds
+    step_up: dict[str, tuple[str, ...]] = field(default_factory=dict)  # human -> the acr that decide
 
     def broker(self) -> Broker:
         return Broker(
@@ -135,6 +136,7 @@ class World:
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
             at_rest="kek-file",
             decide=self.decide,
+            step_up=lambda sub: self.step_up.get(sub, ()),
         )
 
     def _engine(self, _resource: Resource, _secret: Secret | None) -> Engine:

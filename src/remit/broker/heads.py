@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -306,24 +306,16 @@ class Heads:
     # -- events -------------------------------------------------------------------------------------------------
 
     def event(self, name: str, decision: str, grant_id: str | None, **more: object) -> Event:
-        """Describe something that happened under a grant, with its lineage and the human at the root."""
+        """Describe something that happened under a grant, with its lineage and human; what ``more`` says goes first."""
         at = self.now()
         live = self._live.get(grant_id) if grant_id is not None else None
-        if live is None:
-            return replace(Event(name, at, decision, grant=grant_id), **more)  # type: ignore[arg-type]  # fields of Event
-        subject = self._tasks[live.task].head.subject.sub if live.task in self._tasks else None
-        return Event(
-            name,
-            at,
-            decision,
-            task=live.task,
-            grant=grant_id,
-            lineage=live.lineage,
-            subject=subject,
-            agent=live.grant.agent,
-            attested=live.grant.attested,
-            **more,  # type: ignore[arg-type]  # fields of Event
-        )
+        known: dict[str, object] = {"grant": grant_id}
+        if live is not None:
+            known |= {"task": live.task, "lineage": live.lineage}
+            known |= {"agent": live.grant.agent, "attested": live.grant.attested}
+            if live.task in self._tasks:
+                known["subject"] = self._tasks[live.task].head.subject.sub
+        return Event(name, at, decision, **known | more)  # type: ignore[arg-type]  # fields of Event
 
     async def denied(self, name: str, grant_id: str | None, error: RemitError, **more: str | None) -> None:
         """Record a denial; in a flood only each power of two is written, with the count."""

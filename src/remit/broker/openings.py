@@ -16,11 +16,12 @@ from remit.core.grant import Posture, Subject
 from remit.core.identity import Human, Workload
 from remit.core.policy import Decision
 from remit.core.task import Grant, Task, Wanted, open_task
-from remit.errors import ConflictError, InvalidRequestError, NotFoundError, RemitError, UsedError
+from remit.errors import ApprovalError, ConflictError, InvalidRequestError, NotFoundError, RemitError, UsedError
 from remit.ports import Burn, NewId, Write
 
 OPEN = "task.open"
 DELEGATE = "grant.delegate"
+WORKLOAD = "workload"  # the acr of a subject that is no human
 
 Opener = Operator | Human | Workload | Approval
 
@@ -176,6 +177,8 @@ class Openings:
 
     def _check_need(self, task: Task, parent_id: str, wanted: Wanted) -> None:
         """Raise where asking is in vain, and where there is nothing to ask for."""
+        if task.head.subject.acr == WORKLOAD:
+            raise ApprovalError("no human is behind this task", help="open a task for the human who is to decide")
         beyond = task.asking(parent_id, wanted, self._heads.serving())
         parent = task.grant(parent_id)
         self._decided(self._ceiling.child(task, parent, wanted))
@@ -227,7 +230,7 @@ def _proven(opener: Opener) -> Subject | None:
         case Operator() | Human():
             return opener.subject
         case Workload():
-            return Subject(opener.id, "workload")
+            return Subject(opener.id, WORKLOAD)
     return None
 
 

@@ -191,12 +191,13 @@ def may_be_delegate(parent: Grant, agent: str) -> bool:
 def unusable(grant: Grant) -> str | None:
     """Say how far it holds that a grant is not to be used itself: binding | advisory; None where it may be used.
 
-    A holder can give what it holds to a child of its own making and use that. So it binds only where no child is
-    possible but such as somebody else attests.
+    A holder can give what it holds to a child of its own making, or to itself by a name that it has, and use that. So
+    it binds only where no child is possible but such as somebody else attests, by names that are not the holder's.
     """
     if grant.exercise:
         return None
-    return "advisory" if grant.unattested and grant.depth > 0 else "binding"
+    itself = grant.unattested or may_be_delegate(grant, grant.agent)
+    return "advisory" if grant.depth > 0 and itself else "binding"
 
 
 def _uncovered(wanted: Wanted, parent: Grant) -> tuple[int, ...]:

@@ -1,0 +1,579 @@
+"""Asking humans at the broker: who may ask, look and decide; one use in the commit that makes what was approved."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from remit.broker import Broker, Holder
+from remit.broker import approvals as module
+from remit.core.approval import Approval, Verdict
+from remit.core.grant import APPROVED
+from remit.core.identity import Human, Signal
+from remit.errors import (
+    ApprovalError,
+    ConflictError,
+    DeniedError,
+    GrantTokenError,
+    IntegrityError,
+    LapsedError,
+    LimitError,
+    NotFoundError,
+    PendingError,
+    RemitError,
+    RevokedError,
+    StepUpError,
+    UnavailableError,
+    UsedError,
+)
+from remit.ports import PutRecord, Record
+from tests.broker.asking import ANN, BOB, House, wide
+from tests.broker.world import OPERATOR, SEARCH, STRANGER, World, details, holder, run
+
+
+@pytest.fixture
+def house() -> House:
+    """Return a house over a fresh world."""
+    return House()
+
+
+# -- from a denial to a grant -----------------------------------------------------------------------------------------
+
+
+def test_what_a_human_approved_is_made_once_and_says_so(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.asked(broker, root)
+        assert (item.approver, item.asker, item.acr, item.verdict) == (ANN, root.id, ("urn:mfa",), Verdict.PENDING)
+        approved = await broker.approve(item.id, item.digest, house.human(item.digest))
+        assert approved.by is not None
+        assert (approved.by.sub, approved.by.acr) == (ANN, "urn:mfa")
+        child = await broker.delegate(holder(broker, root), root.id, wide(), approved)
+        assert (child.approval, child.covers, child.parent) == (item.id, (APPROVED,), root.id)
+        assert child.scope[0].texts("paths") == ("/v1/**",)
+        assert broker.approval(item.id).result == child.id
+        with pytest.raises(UsedError):
+            await broker.delegate(holder(broker, root), root.id, wide(), approved)
+        assert len(broker.task_of(root.id).grants) == 2
+
+    run(body())
+
+
+def test_every_step_is_in_the_audit_with_the_human_and_the_digest(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.approved(broker, root)
+        child = await broker.delegate(holder(broker, root), root.id, wide(), item)
+        ask, approve, delegate = (await house.world.events())[-3:]
+        assert [(e.event, e.decision) for e in (ask, approve, delegate)] == [
+            ("approval.ask", "done"),
+            ("approval.approve", "allow"),
+            ("grant.delegate", "allow"),
+        ]
+        assert {e.approval for e in (ask, approve, delegate)} == {item.id}
+        assert ask.detail_s256 == approve.detail_s256 == item.digest
+        assert (approve.subject, approve.action, approve.grant) == (ANN, "grant.delegate", root.id)
+        assert (delegate.grant, delegate.lineage) == (child.id, (root.id, child.id))
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"scope": details({**SEARCH, "paths": ["/**"]})},
+        {"depth": 2},
+        {"fan_out": 3},
+        {"ttl": timedelta(minutes=1)},
+        {"exercise": False},
+        {"jkt": "k" * 43},
+        {"label": "else"},
+        {"delegates": ()},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_nothing_but_what_was_approved_is_made(house: House, more: dict[str, object]) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker, unattested=True)
+        item = await house.approved(broker, root)
+        with pytest.raises(RemitError):
+            await broker.delegate(holder(broker, root), root.id, replace(wide(), **more), item)  # type: ignore[arg-type]
+        assert broker.approval(item.id).verdict is Verdict.APPROVED
+        assert len(broker.task_of(root.id).grants) == 1
+
+    run(body())
+
+
+def test_an_approval_counts_under_the_grant_it_was_asked_for_alone(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        first, second = await house.root(broker), await house.root(broker)
+        item = await house.approved(broker, first)
+        with pytest.raises(NotFoundError):
+            await broker.delegate(holder(broker, second), second.id, wide(), item)
+        with pytest.raises(NotFoundError):
+            await broker.open(item, "another", replace(wide(), ttl=timedelta(minutes=1)))
+
+    run(body())
+
+
+def test_what_was_refused_pending_or_lapsed_makes_nothing(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        pending = await house.asked(broker, root)
+        with pytest.raises(PendingError):
+            await broker.delegate(holder(broker, root), root.id, wide(), pending)
+        refused = await broker.refuse(pending.id, pending.digest, house.human(pending.digest))
+        with pytest.raises(ApprovalError, match="a human refused"):
+            await broker.delegate(holder(broker, root), root.id, wide(), refused)
+        other = wide(label="again")
+        item = await house.approved(broker, root, other)
+        house.world.now = item.expires_at
+        with pytest.raises(LapsedError):
+            await broker.delegate(holder(broker, root), root.id, other, item)
+        assert len(broker.task_of(root.id).grants) == 1
+
+    run(body())
+
+
+# -- who may look and decide ------------------------------------------------------------------------------------------
+
+
+def test_an_agent_sees_what_was_asked_for_its_own_subtree_and_no_more(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker, fan_out=2, depth=2)
+        child = await broker.delegate(holder(broker, root), root.id, wide({**SEARCH, "paths": ["/v1/search"]}, depth=1))
+        other = await house.root(broker)
+        above, below = await house.asked(broker, root), await house.asked(broker, child)
+        assert [item.id for item in broker.approvals(holder(broker, root))] == [above.id, below.id]
+        assert [item.id for item in broker.approvals(holder(broker, child))] == [below.id]
+        assert broker.approvals(holder(broker, other)) == []
+        assert [item.id for item in broker.approvals(OPERATOR)] == [above.id, below.id]
+        said = set()
+        for caller, name in (
+            (holder(broker, child), above.id),
+            (holder(broker, other), above.id),
+            (holder(broker, child), "apr_999"),
+            (OPERATOR, "apr_999"),
+        ):
+            with pytest.raises(NotFoundError) as caught:
+                broker.look(caller, name)
+            said.add((caught.value.detail, caught.value.status))
+        assert len(said) == 1
+
+    run(body())
+
+
+def test_no_agent_decides_not_even_on_its_own_request(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root, other = await house.root(broker), await house.root(broker)
+        item = await house.asked(broker, root)
+        for decide in (broker.approve, broker.refuse):
+            with pytest.raises(DeniedError, match="no agent decides"):
+                await decide(item.id, item.digest, holder(broker, root))
+            with pytest.raises(NotFoundError):
+                await decide(item.id, item.digest, holder(broker, other))
+        assert broker.approval(item.id) == item
+        denied = [e for e in await house.world.events() if e.event.startswith("approval.") and e.decision == "deny"]
+        assert [(e.event, e.grant, e.code) for e in denied] == [
+            ("approval.approve", root.id, "denied"),
+            ("approval.deny", root.id, "denied"),
+        ]
+
+    run(body())
+
+
+Deciding = dict[str, tuple[dict[str, object], type[RemitError]]]
+NOT_ENOUGH: Deciding = {
+    "another human": ({"sub": BOB}, NotFoundError),
+    "another acr": ({"acr": "pwd"}, StepUpError),
+    "a login from before": ({"auth_time": None}, StepUpError),
+}
+
+
+@pytest.mark.parametrize("how", NOT_ENOUGH)
+def test_who_is_not_the_human_or_did_not_prove_it_enough_decides_nothing(house: House, how: str) -> None:
+    async def body() -> None:
+        more, error = NOT_ENOUGH[how]
+        broker = await house.world.ready()
+        item = await house.asked(broker, await house.root(broker))
+        with pytest.raises(error):
+            await broker.approve(item.id, item.digest, house.human(item.digest, **more))  # type: ignore[arg-type]
+        assert broker.approval(item.id) == item
+        assert (await house.told())[-1] == ("approval.approve", "deny", error.code)
+
+    run(body())
+
+
+def test_a_login_for_anything_else_decides_nothing_and_none_decides_twice(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        first, second = await house.asked(broker, root), await house.asked(broker, root, wide(label="b"))
+        for nonce in (None, second.digest):
+            with pytest.raises(StepUpError, match="not made to decide on this"):
+                await broker.approve(first.id, first.digest, house.human(nonce))
+        used = house.human(first.digest)
+        await broker.approve(first.id, first.digest, used)
+        with pytest.raises(UsedError, match="this login was used before"):
+            await broker.refuse(second.id, second.digest, replace(used, nonce=second.digest))
+        with pytest.raises(UsedError):  # and it opens no task
+            await broker.open(used, "another", wide(ttl=timedelta(minutes=1)))
+        assert broker.approval(second.id).verdict is Verdict.PENDING
+
+    run(body())
+
+
+def test_the_owner_of_the_state_decides_for_themselves_and_not_for_others(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        mine, anns = await house.world.opened(broker, {**SEARCH, "paths": ["/v1/a"]}), await house.root(broker)
+        own, others = await house.asked(broker, mine), await house.asked(broker, anns)
+        assert (await broker.approve(own.id, own.digest, OPERATOR)).by == OPERATOR.subject
+        for decide in (broker.approve, broker.refuse):
+            with pytest.raises(NotFoundError):
+                await decide(others.id, others.digest, OPERATOR)
+            with pytest.raises(NotFoundError):
+                await decide("apr_999", others.digest, OPERATOR)
+        with pytest.raises(DeniedError, match="somebody else"):
+            await broker.ask(STRANGER, mine.id, wide())
+
+    run(body())
+
+
+def test_a_task_that_a_workload_opened_has_nobody_to_ask(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        human = house.human(sub="spiffe://prod.test/agent", acr="workload")
+        root = await broker.open(human, "batch", wide(ttl=timedelta(minutes=5)))
+        with pytest.raises(ApprovalError, match="no human is behind this task"):
+            await house.asked(broker, root, wide(depth=3))
+        assert broker.approvals(OPERATOR) == []
+
+    run(body())
+
+
+def test_a_login_that_the_issuer_has_ended_neither_decides_nor_is_acted_on(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        opened_by = replace(house.human(), subject=replace(house.human().subject, sid="s-0"))
+        asking = replace(wide({**SEARCH, "paths": ["/v1/search"]}), ttl=timedelta(minutes=9))
+        root = await broker.open(opened_by, "why", asking)
+        first, second = await house.asked(broker, root), await house.asked(broker, root, wide(label="b"))
+        await broker.approve(first.id, first.digest, house.human(first.digest, sid="s-1"))
+        late = house.human(second.digest, sid="s-1")
+        await broker.signal([Signal(house.world.now, "session-revoked", "event-1", sid="s-1")])
+        broker.check(root.id)  # it was opened in another session
+        with pytest.raises(GrantTokenError, match="ended this login"):
+            await broker.approve(second.id, second.digest, late)
+        with pytest.raises(GrantTokenError, match="ended this login"):
+            await broker.delegate(holder(broker, root), root.id, wide(), first)
+        assert len(broker.task_of(root.id).grants) == 1
+
+    run(body())
+
+
+def test_nothing_is_approved_for_a_grant_that_has_ended_but_it_can_be_refused(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.asked(broker, root)
+        await broker.revoke(holder(broker, root), root.id)
+        with pytest.raises(RevokedError):
+            await broker.approve(item.id, item.digest, house.human(item.digest))
+        assert broker.approval(item.id).verdict is Verdict.PENDING
+        refused = await broker.refuse(item.id, item.digest, house.human(item.digest))
+        assert refused.verdict is Verdict.DENIED
+        with pytest.raises(RevokedError):
+            await house.asked(broker, root)
+
+    run(body())
+
+
+def test_an_approval_makes_nothing_under_a_grant_that_ended_since(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.approved(broker, root)
+        await broker.revoke(OPERATOR, root.id)
+        with pytest.raises(RevokedError):
+            await broker.delegate(holder(broker, root), root.id, wide(), item)
+
+    run(body())
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def test_whoever_waits_hears_of_the_decision_at_once(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        item = await house.asked(broker, await house.root(broker))
+        waiting = [asyncio.create_task(broker.wait(item.id, 60)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await broker.approve(item.id, item.digest, house.human(item.digest))
+        assert [(await one).verdict for one in waiting] == [Verdict.APPROVED] * 2
+        assert (await broker.wait(item.id, 60)).verdict is Verdict.APPROVED
+
+    run(body())
+
+
+def test_waiting_ends_with_the_time_that_was_given_and_at_once_when_it_has_lapsed(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        item = await house.asked(broker, await house.root(broker))
+        assert (await broker.wait(item.id, 0.01)).verdict is Verdict.PENDING
+        house.world.now = item.expires_at
+        assert (await broker.wait(item.id, 60)).verdict is Verdict.PENDING
+        with pytest.raises(NotFoundError):
+            await broker.wait("apr_999", 0)
+
+    run(body())
+
+
+# -- not to tire anybody ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_human_refused_is_not_asked_again_while_they_remember(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.asked(broker, root)
+        await broker.refuse(item.id, item.digest, house.human(item.digest))
+        with pytest.raises(ApprovalError, match="refused this before"):
+            await house.asked(broker, root)
+        await house.asked(broker, root, wide(label="something else"))
+        house.world.now = item.expires_at
+        assert (await house.asked(broker, root)).id != item.id
+
+    run(body())
+
+
+def test_a_task_asks_so_often_in_a_time_whatever_became_of_it(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root, other = await house.root(broker), await house.root(broker)
+        for number in range(module.MAX_OF_TASK):
+            item = await house.asked(broker, root, wide(label=f"n{number}"))
+            if number % 2:
+                await broker.refuse(item.id, item.digest, house.human(item.digest))
+        house.world.later(60)
+        with pytest.raises(LimitError) as caught:
+            await house.asked(broker, root, wide(label="one more"))
+        assert caught.value.retry_after == (module.LIFE - timedelta(seconds=60)).total_seconds()
+        await house.asked(broker, other)
+        house.world.later(module.LIFE.total_seconds())
+        await house.asked(broker, root, wide(label="one more"))
+
+    run(body())
+
+
+def test_a_client_has_so_many_requests_that_wait_and_all_clients_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_OF_CLIENT", 2)
+    monkeypatch.setattr(module, "MAX_PENDING", 3)
+
+    async def body() -> None:
+        broker = await house.world.ready()
+        wanted = wide(ttl=timedelta(minutes=5))
+        for client in ("one", "one", "two"):
+            await broker.ask_to_open(client, "why", wanted)
+        for client in ("one", "three"):
+            with pytest.raises(LimitError):
+                await broker.ask_to_open(client, "why", wanted)
+        assert (await house.told())[-1] == ("approval.ask", "deny", "limit")
+
+    run(body())
+
+
+def test_what_is_over_is_forgotten_sooner_if_nobody_decided(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        pending, decided = await house.asked(broker, root), await house.approved(broker, root, wide(label="b"))
+        house.world.now = pending.expires_at + module.LIFE + timedelta(seconds=1)
+        assert [item.id for item in broker.approvals(OPERATOR)] == [decided.id]
+        house.world.now = pending.expires_at + module.KEPT + timedelta(seconds=1)
+        assert broker.approvals(OPERATOR) == []
+
+    run(body())
+
+
+# -- restarts and failures --------------------------------------------------------------------------------------------
+
+
+async def restarted(house: House) -> Broker:
+    """Return another broker on the same state."""
+    broker = house.world.broker()
+    await broker.start()
+    return broker
+
+
+def test_what_was_asked_decided_and_used_is_so_after_a_restart(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker, fan_out=5)
+        pending = await house.asked(broker, root)
+        approved = await house.approved(broker, root, wide(label="b"))
+        used = await house.approved(broker, root, wide(label="c"))
+        child = await broker.delegate(holder(broker, root), root.id, wide(label="c"), used)
+        again = await restarted(house)
+        assert again.approvals(OPERATOR) == broker.approvals(OPERATOR)
+        assert again.approval(pending.id) == pending
+        with pytest.raises(UsedError):
+            await again.delegate(holder(again, root), root.id, wide(label="c"), used)
+        made = await again.delegate(holder(again, root), root.id, wide(label="b"), approved)
+        assert {grant.approval for grant in (child, made)} == {used.id, approved.id}
+
+    run(body())
+
+
+def test_what_cannot_be_read_is_not_served(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        until = house.world.now + timedelta(days=1)
+        await house.store.commit([PutRecord(Record("approval", "apr_x", 1, b'{"id": 1}', until))], ())
+        del broker
+        with pytest.raises(IntegrityError, match="cannot be read"):
+            await restarted(house)
+
+    run(body())
+
+
+@pytest.mark.parametrize("outcome", ["lost", "durable"])
+@pytest.mark.parametrize("step", ["ask", "approve", "deny", "consume", "open"])
+def test_a_commit_that_fails_leaves_what_the_store_says(house: House, step: str, outcome: str) -> None:
+    """In doubt memory is read anew: a write whose answer was lost counts, one that was lost does not."""
+    late = outcome == "durable"
+
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.asked(broker, root)
+        house.world.later(1)
+        opening = await broker.ask_to_open("cli", "why", wide(ttl=timedelta(minutes=5)))
+        if step == "consume":
+            item = await broker.approve(item.id, item.digest, house.human(item.digest))
+        if step == "open":
+            opening = await broker.approve(opening.id, opening.digest, house.human(opening.digest))
+        house.store.fail, house.store.late = [UnavailableError()], late
+        with pytest.raises(UnavailableError):
+            await take(broker, step, item, opening, holder(broker, root), house.human(item.digest))
+        house.store.late = False
+        again = await restarted(house)
+        assert broker.approvals(OPERATOR) == again.approvals(OPERATOR)
+        kept = broker.approval(opening.id if step == "open" else item.id).verdict
+        before = Verdict.APPROVED if step in {"consume", "open"} else Verdict.PENDING
+        after = {"approve": Verdict.APPROVED, "deny": Verdict.DENIED, "ask": Verdict.PENDING}
+        assert kept is (after.get(step, Verdict.CONSUMED) if late else before)
+        grants = sum(len(task.grants) for task in again.tasks(OPERATOR))
+        assert grants == (2 if late and step in {"consume", "open"} else 1)
+        assert len(broker.approvals(OPERATOR)) == (3 if late and step == "ask" else 2)
+
+    run(body())
+
+
+async def take(broker: Broker, step: str, item: Approval, opening: Approval, agent: Holder, human: Human) -> None:
+    """Take one step of an approval's life."""
+    match step:
+        case "ask":
+            await broker.ask(agent, agent.grant, wide(label="b"))
+        case "approve":
+            await broker.approve(item.id, item.digest, human)
+        case "deny":
+            await broker.refuse(item.id, item.digest, human)
+        case "consume":
+            await broker.delegate(agent, agent.grant, wide(), item)
+        case "open":
+            await broker.open(opening, "why", wide(ttl=timedelta(minutes=5)))
+
+
+def test_of_two_decisions_at_once_one_counts(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        item = await house.asked(broker, await house.root(broker))
+        results = await asyncio.gather(
+            broker.approve(item.id, item.digest, house.human(item.digest)),
+            broker.refuse(item.id, item.digest, house.human(item.digest)),
+            return_exceptions=True,
+        )
+        assert isinstance(results[0], Approval)
+        assert isinstance(results[1], ConflictError)
+        assert broker.approval(item.id).verdict is Verdict.APPROVED
+
+    run(body())
+
+
+def test_of_two_uses_at_once_one_is_made(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.approved(broker, root)
+        results = await asyncio.gather(
+            *(broker.delegate(holder(broker, root), root.id, wide(), item) for _ in range(3)), return_exceptions=True
+        )
+        assert [type(result) for result in results[1:]] == [UsedError, UsedError]
+        assert len(broker.task_of(root.id).grants) == 2
+
+    run(body())
+
+
+# -- opening ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_was_asked_for_is_opened_once_for_whoever_approved(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        wanted = wide(ttl=timedelta(minutes=5))
+        item = await broker.ask_to_open("cli", "why", wanted, secret="s" * 43)
+        assert (item.approver, item.asker, item.secret, item.acr) == (None, "cli", "s" * 43, ())
+        with pytest.raises(PendingError):
+            await broker.open(item, "why", wanted)
+        approved = await broker.approve(item.id, item.digest, house.human(item.digest, sub=BOB, acr="pwd"))
+        with pytest.raises(ApprovalError, match="something else was approved"):
+            await broker.open(approved, "another purpose", wanted)
+        root = await broker.open(approved, "why", replace(wanted, jkt="k" * 43))  # the key was not part of it
+        assert broker.task_of(root.id).head.subject.sub == BOB
+        assert (root.approval, root.jkt, broker.approval(item.id).result) == (item.id, "k" * 43, root.id)
+        with pytest.raises(UsedError):
+            await broker.open(approved, "why", wanted)
+        assert len(broker.tasks(OPERATOR)) == 1
+
+    run(body())
+
+
+def test_a_key_that_the_human_saw_is_the_only_one_that_counts(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        wanted = wide(ttl=timedelta(minutes=5), jkt="k" * 43)
+        item = await broker.ask_to_open("cli", "why", wanted, approver=ANN)
+        assert (item.approver, item.acr) == (ANN, ("urn:mfa",))
+        approved = await broker.approve(item.id, item.digest, house.human(item.digest))
+        for key in (None, "j" * 43):
+            with pytest.raises(ApprovalError, match="something else"):
+                await broker.open(approved, "why", replace(wanted, jkt=key))
+        assert (await broker.open(approved, "why", wanted)).jkt == "k" * 43
+
+    run(body())
+
+
+def test_in_local_mode_the_owner_may_ask_themselves(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, {**SEARCH, "paths": ["/v1/a"]})
+        item = await broker.ask(OPERATOR, root.id, wide())
+        assert (item.asker, item.approver) == (OPERATOR.subject.sub, OPERATOR.subject.sub)
+        await broker.approve(item.id, item.digest, OPERATOR)
+        assert (await broker.delegate(OPERATOR, root.id, wide(), item)).approval == item.id
+
+    run(body())
