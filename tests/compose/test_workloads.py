@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from remit.compose import settings, workloads
+from remit.compose.settings import Settings
+from remit.core.identity import Workload
+from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
+from remit.identity.sources import ApiSource, FileSource, WebSource
+from remit.identity.svid import JWT_SPIFFE
+from tests.identity.spire import Authority, Domain, Held, Times, server
+
+ISSUER = "https://remit.example"
+ROW: dict[str, object] = {
+    "name": "prod.example",
+    "bundle_file": "/etc/remit/prod.json",
+    "allow": ["spiffe://prod.example/ns/agents/*"],
+}
+
+
+def made(*rows: object, **more: object) -> Settings:
+    where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
+    return settings.read(where, {"trust_domains": list(rows), **more})
+
+
+def test_no_trust_domain_lets_nobody_in() -> None:
+    assert workloads.read(made()) == ()
+    assert workloads.bundles((), Times()) is None
+    assert workloads.attested((), None, ISSUER, Times(), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        ({"bundle_file": "/etc/remit/prod.json"}, FileSource),
+        ({"bundle_url": "https://spire.prod.example/bundle"}, WebSource),
+        ({"bundle_url": "https://127.0.0.1:8443/", "ca_file": "/etc/remit/ca.pem"}, WebSource),
+        ({"workload_api": "unix:///run/spire/agent.sock"}, ApiSource),
+        ({"workload_api": "tcp://127.0.0.1:8082"}, ApiSource),
+    ],
+)
+def test_a_bundle_comes_from_where_the_configuration_says(where: dict[str, object], kind: type) -> None:
+    (found,) = workloads.read(made({"name": "prod.example", "allow": ROW["allow"], **where}))
+    assert isinstance(found.source, kind)
+    assert (found.name, found.allow) == ("prod.example", ("spiffe://prod.example/ns/agents/*",))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": None}, "name"),
+        ({"name": "spiffe://prod.example"}, "name"),
+        ({"name": "Prod.example"}, "name"),
+        ({"name": "prod.example/ns"}, "name"),
+        ({"name": "prod.example:8443"}, "name"),
+        ({"bundle_file": "prod.json"}, "bundle_file"),
+        ({"bundle_file": 7}, "bundle_file"),
+        ({"bundle_url": "https://a.example/"}, "exactly one"),
+        ({"ca_file": "/etc/ca.pem"}, "ca_file"),
+        ({"allow": None}, "allow"),
+        ({"allow": []}, "allow"),
+        ({"allow": "spiffe://prod.example/**"}, "allow"),
+        ({"allow": ["*"]}, "allow"),
+        ({"allow": ["spiffe://prod.example"]}, "allow"),
+        ({"allow": ["spiffe://other.example/**"]}, "allow"),
+        ({"allow": ["spiffe://prod.example.evil/**"]}, "allow"),
+        ({"allow": ["spiffe://*/ns"]}, "allow"),
+        ({"allow": ["spiffe://prod.example/a*"]}, "pattern"),
+        ({"allow": ["spiffe://prod.example/**/a"]}, "pattern"),
+        ({"allow": ["spiffe://prod.example/a/"]}, "pattern"),
+        ({"allow": [7]}, "allow"),
+        ({"allow": ["spiffe://prod.example/a"] * 33}, "allow"),
+        ({"secret": "x"}, "secret"),
+    ],
+)
+def test_whatever_is_wrong_is_named(wrong: dict[str, object], named: str) -> None:
+    with pytest.raises(InvalidRequestError, match=named):
+        workloads.read(made({**ROW, **wrong}))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {},
+        {"bundle_url": "http://spire.prod.example/"},
+        {"bundle_url": "http://127.0.0.1/"},
+        {"bundle_url": "https://user:secret@a.example/"},
+        {"bundle_url": "https://a.example/#x"},
+        {"bundle_url": 7},
+        {"bundle_url": "https://a.example/", "ca_file": "ca.pem"},
+        {"workload_api": "/run/spire/agent.sock"},
+        {"workload_api": "unix://agent.sock"},
+        {"workload_api": "https://a.example/"},
+    ],
+)
+def test_a_source_that_is_none_is_refused(where: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequestError):
+        workloads.read(made({"name": "prod.example", "allow": ROW["allow"], **where}))
+
+
+def test_a_trust_domain_is_configured_once_and_is_not_the_brokers_own() -> None:
+    with pytest.raises(InvalidRequestError, match="twice"):
+        workloads.read(made(ROW, ROW))
+    with pytest.raises(InvalidRequestError, match="own"):
+        workloads.read(made(ROW, identity={"trust_domain": "prod.example"}))
+    for bad in ("prod.example", [ROW], None):
+        with pytest.raises(InvalidRequestError, match="tables"):
+            workloads.read(made(bad))
+
+
+def test_each_trust_domain_is_believed_in_its_own_names_alone() -> None:
+    one, two = Domain("one.example"), Domain("two.example")
+    held = {domain.name: Held(domain.bundle()) for domain in (one, two)}
+    domains = [workloads.TrustDomain(d.name, held[d.name], (f"spiffe://{d.name}/ns/agents/*",)) for d in (one, two)]
+    found = workloads.attested(domains, workloads.bundles(domains, Times()), ISSUER, Times(), {})
+    assert found is not None
+
+    async def scene() -> None:
+        for domain in (one, two):
+            assert (await found.assertion(domain.jwt(ISSUER), JWT_SPIFFE)).id == domain.id()
+            assert (await found.certified(domain.svid().ders)).id == domain.id()
+        for shown in (
+            found.assertion(one.jwt(ISSUER, sub=two.id()), JWT_SPIFFE),
+            found.certified(one.authority.svid(two.id()).ders),
+            found.assertion(one.jwt(ISSUER, sub=one.id("/ns/others/a")), JWT_SPIFFE),
+            found.assertion(one.jwt(ISSUER), "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+        ):
+            with pytest.raises(RemitError) as caught:
+                await shown
+            assert isinstance(caught.value, UnauthenticatedError)
+
+    asyncio.run(scene())
+
+
+def test_platforms_are_believed_with_and_without_trust_domains() -> None:
+    async def platform(token: str) -> Workload:
+        return Workload(token, "oidc", Times()())
+
+    async def scene() -> None:
+        for domains in ([], [workloads.TrustDomain("one.example", Held(b"{}"), ("spiffe://one.example/**",))]):
+            held = workloads.bundles(domains, Times())
+            found = workloads.attested(domains, held, ISSUER, Times(), {"urn:platform": platform})
+            assert found is not None
+            assert (await found.assertion("job", "urn:platform")).id == "job"
+
+    asyncio.run(scene())
+
+
+# -- the TLS listener -------------------------------------------------------------------------------------------------
+
+
+def tls(directory: Path, mode: int = 0o600) -> Settings:
+    svid = server(Authority.root("the web"), "127.0.0.1")
+    (directory / "tls.pem").write_bytes(svid.chain[0].public_bytes(Encoding.PEM))
+    key = directory / "tls.key"
+    key.write_bytes(svid.pem)
+    key.chmod(mode)
+    files = {"certificate": str(directory / "tls.pem"), "key": str(key)}
+    return made(tls={"listen": "127.0.0.1:8443", "names": ["127.0.0.1"], **files})
+
+
+def test_without_tls_there_is_no_door(tmp_path: Path) -> None:
+    assert workloads.door(made(), None) is None
+    assert workloads.door(tls(tmp_path), None) is not None
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
+def test_a_key_that_others_can_read_or_write_opens_no_door(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(InvalidRequestError, match="others"):
+        workloads.door(tls(tmp_path, mode), None)
+
+
+def test_a_key_that_is_missing_or_no_key_opens_no_door(tmp_path: Path) -> None:
+    found = tls(tmp_path)
+    (tmp_path / "tls.key").write_bytes(b"")
+    with pytest.raises(UnavailableError):
+        workloads.door(found, None)
+    (tmp_path / "tls.key").unlink()
+    with pytest.raises(InvalidRequestError):
+        workloads.door(found, None)
