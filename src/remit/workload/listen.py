@@ -19,6 +19,9 @@ MAX_CONNECTIONS = 16  # of one run
 MAX_CALLS = 32  # at a time on one connection
 MAX_REQUEST = 65_536  # bytes of one call
 WINDOW = 65_535  # bytes, HTTP/2's smallest
+MAX_FRAME = 16_384  # bytes: what every HTTP/2 peer has to expect, and we offer no more (RFC 9113 §4.2)
+
+_PREFACE, _LENGTH, _HEADER = 24, 3, 9  # bytes, RFC 9113 §3.4 and §4.1
 
 
 class Closing(Protocol):
@@ -85,12 +88,40 @@ class Connections:
             connection.cut()
 
 
+class Frames:
+    """The lengths of the frames of one connection: ``h2`` looks at one only when it has kept the whole frame."""
+
+    def __init__(self) -> None:
+        """Begin with the preface."""
+        self._rest, self._header = _PREFACE, b""
+
+    def fit(self, data: bytes) -> bool:
+        """Whether no frame is longer than MAX_FRAME, so far."""
+        at = 0
+        while at < len(data):
+            if self._rest:
+                passed = min(self._rest, len(data) - at)
+                self._rest -= passed
+            else:
+                passed = min(_HEADER - len(self._header), len(data) - at)
+                self._begin(data[at : at + passed])
+            at += passed
+            if self._rest > MAX_FRAME:
+                return False
+        return True
+
+    def _begin(self, part: bytes) -> None:
+        self._header += part
+        if len(self._header) == _HEADER:
+            self._rest, self._header = int.from_bytes(self._header[:_LENGTH], "big"), b""
+
+
 class Bounded(asyncio.Protocol):
     """A connection that holds no more than a few small calls: they are read whole before they are looked at."""
 
     def __init__(self, inner: H2Protocol, others: set[Bounded]) -> None:
         """Pass everything on to ``inner``."""
-        self._inner, self._others = inner, others
+        self._inner, self._others, self._frames = inner, others, Frames()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,6 +136,9 @@ class Bounded(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes, unless there are too many of one call, or too many calls."""
         if self not in self._others:
+            return
+        if not self._frames.fit(data):
+            self.cut()
             return
         try:
             self._inner.data_received(data)

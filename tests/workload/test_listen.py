@@ -1,0 +1,281 @@
+"""What a run can make the broker hold: whatever it sends, it is its own connection that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, Event, TrailersReceived
+
+from remit.workload.listen import MAX_CALLS, MAX_CONNECTIONS, MAX_FRAME, MAX_REQUEST, Frames
+from remit.workload.service import SECURITY, SERVICE
+from tests.broker.world import OPERATOR
+from tests.workload.mesh import Client, Mesh, meshed
+
+PATIENCE = 20.0  # seconds
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MAX_KEPT = 8 * 1024 * 1024  # bytes under way to a broker that takes no more: both sockets' buffers, with room
+HEADERS = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", f"{SERVICE}/FetchX509Bundles"),
+    (":authority", "localhost"),
+    ("content-type", "application/grpc"),
+    ("te", "trailers"),
+    (SECURITY, "true"),
+]
+EMPTY = b"\0\0\0\0\0"  # a message of gRPC: not compressed, no bytes
+
+
+def run(folder: Path, body: Callable[[Mesh, Path, Client], Awaitable[None]]) -> None:
+    """Run a test's body with a grant's socket; the grant is served as well as ever afterwards."""
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), meshed(folder) as mesh:
+            grant = await mesh.opened()
+            async with mesh.client(grant) as client:
+                await body(mesh, folder / f"{grant.id}.sock", client)
+                assert (await client.once("FetchX509SVID")).svids[0].spiffe_id == grant.agent
+
+    asyncio.run(main())
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+class Raw:
+    """A connection that says what it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.h2 = H2Connection(config=H2Configuration(client_side=True, validate_outbound_headers=False))
+
+    def greet(self) -> None:
+        self.h2.initiate_connection()
+        self.flush()
+
+    def flush(self) -> None:
+        self.writer.write(self.h2.data_to_send())
+
+    def call(self, number: int, message: bytes = EMPTY, *, end: bool = True) -> None:
+        self.h2.send_headers(number, HEADERS)
+        self.h2.send_data(number, message, end_stream=end)
+
+    async def until(self, kind: type[Event], count: int = 1) -> list[Event]:
+        """Read until so many events of a kind have come."""
+        found: list[Event] = []
+        while len(found) < count:
+            data = await self.reader.read(65_536)
+            assert data
+            found += [event for event in self.h2.receive_data(data) if isinstance(event, kind)]
+            self.flush()
+        return found
+
+    async def ended(self) -> bool:
+        """Whether the broker ends the connection; it waits for that."""
+        with suppress(ConnectionError):
+            while await self.reader.read(65_536):
+                pass
+        return True
+
+
+@asynccontextmanager
+async def raw(path: Path) -> AsyncIterator[Raw]:
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        yield Raw(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+def test_a_run_has_a_number_of_connections_and_no_more(tmp_path: Path) -> None:
+    async def body(mesh: Mesh, path: Path, client: Client) -> None:
+        del mesh
+        await client.once("FetchX509Bundles")  # it has one itself
+        held = [await asyncio.open_unix_connection(path) for _ in range(MAX_CONNECTIONS - 1)]
+        for reader, _ in held:
+            assert await reader.read(9)  # settings: it was let in
+        async with raw(path) as late:
+            assert await late.ended()
+        held[0][1].close()
+        while True:  # until the broker has seen that one is gone
+            async with raw(path) as again:
+                with suppress(ConnectionError):
+                    if await again.reader.read(9):
+                        break
+        for _, writer in held:
+            writer.transport.abort()
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("calls", [MAX_CALLS + 1, 200])
+def test_too_many_calls_at_a_time_end_their_connection(tmp_path: Path, calls: int) -> None:
+    async def body(_: Mesh, path: Path, __: Client) -> None:
+        async with raw(path) as found:
+            found.greet()
+            for number in range(calls):
+                found.call(2 * number + 1)
+            found.flush()
+            assert await found.ended()
+
+    run(tmp_path, body)
+
+
+def test_as_many_calls_as_are_allowed_are_served(tmp_path: Path) -> None:
+    async def body(_: Mesh, path: Path, __: Client) -> None:
+        async with raw(path) as found:
+            found.greet()
+            for number in range(MAX_CALLS):
+                found.call(2 * number + 1)
+            found.flush()
+            answered = await found.until(DataReceived, MAX_CALLS)
+            assert len({event.stream_id for event in answered if isinstance(event, DataReceived)}) == MAX_CALLS
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_a_request_that_is_too_large_ends_its_connection(tmp_path: Path, end: bool) -> None:  # noqa: FBT001 - a case
+    async def body(_: Mesh, path: Path, __: Client) -> None:
+        async with raw(path) as found:
+            found.greet()
+            found.call(1, struct.pack(">?I", False, 2 * MAX_REQUEST), end=False)
+            found.flush()
+            sent = 0
+            while sent <= 2 * MAX_REQUEST:
+                window = min(found.h2.local_flow_control_window(1), 16_384, 2 * MAX_REQUEST + 1 - sent)
+                if window:
+                    found.h2.send_data(1, b"x" * window, end_stream=end and sent + window > 2 * MAX_REQUEST)
+                    found.flush()
+                    sent += window
+                    continue
+                data = await found.reader.read(65_536)
+                if not data:
+                    break
+                found.h2.receive_data(data)
+            assert await found.ended()
+            assert sent < 2 * MAX_REQUEST
+
+    run(tmp_path, body)
+
+
+HOSTILE = {
+    "not http/2": b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+    "tls": bytes.fromhex("16030100c8010000c40303") + b"\0" * 200,
+    "noise": random.Random(7).randbytes(65_536),  # noqa: S311 - noise, and no secret
+    "a frame too long": PREFACE + frame(4, 0, 0, b"") + b"\xff\xff\xff\0\0\0\0\0\1" + b"x" * 70_000,
+    "data without headers": PREFACE + frame(4, 0, 0, b"") + frame(0, 1, 1, b"x"),
+    "headers that do not decode": PREFACE + frame(4, 0, 0, b"") + frame(1, 5, 1, b"\xff" * 40),
+    "an even stream": PREFACE + frame(4, 0, 0, b"") + frame(1, 5, 2, b"\x82"),
+    "a window too large": PREFACE + frame(4, 0, 0, b"") + frame(8, 0, 0, b"\x7f\xff\xff\xff") * 2,
+    "a window of nothing": PREFACE + frame(4, 0, 0, b"") + frame(8, 0, 0, b"\0\0\0\0"),
+    "settings that cannot be": PREFACE + frame(4, 0, 0, struct.pack(">HI", 5, 1)),
+    "a push": PREFACE + frame(4, 0, 0, b"") + frame(5, 4, 1, b"\0\0\0\2\x82"),
+    "continuations without end": PREFACE + frame(4, 0, 0, b"") + frame(1, 1, 1, b"") + frame(9, 0, 1, b"") * 5_000,
+    "headers without end": PREFACE + frame(4, 0, 0, b"") + frame(1, 1, 1, b"\x40\1a\x7f\x80\x7f" + b"b" * 16_000) * 9,
+    "goaway": PREFACE + frame(4, 0, 0, b"") + frame(7, 0, 0, b"\0" * 8),
+    "an unheard-of extension": PREFACE + frame(4, 0, 0, b"") + frame(10, 0, 0, b"\0\1ax") + frame(7, 0, 0, b"\0" * 8),
+}
+
+
+@pytest.mark.parametrize("sent", HOSTILE.values(), ids=HOSTILE)
+def test_what_is_not_grpc_ends_its_own_connection(tmp_path: Path, sent: bytes) -> None:
+    async def body(_: Mesh, path: Path, __: Client) -> None:
+        async with raw(path) as found:
+            found.writer.write(sent)
+            assert await found.ended()
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [frame(6, 0, 0, b"\0" * 8), frame(4, 0, 0, struct.pack(">HI", 3, 9))],
+    ids=["pings", "settings"],
+)
+def test_answers_that_a_run_does_not_read_are_not_kept_for_it(tmp_path: Path, flood: bytes) -> None:
+    async def body(_: Mesh, path: Path, __: Client) -> None:
+        async with raw(path) as found:
+            found.writer.write(PREFACE + frame(4, 0, 0, b""))
+            sent, many = 0, flood * 4_096
+            with suppress(TimeoutError):  # the broker takes no more
+                async with asyncio.timeout(3):
+                    while sent < MAX_KEPT:
+                        found.writer.write(many)
+                        await found.writer.drain()
+                        sent += len(many)
+            assert sent < MAX_KEPT
+
+    run(tmp_path, body)
+
+
+def test_calls_that_are_begun_and_given_up_leave_nothing(tmp_path: Path) -> None:
+    async def body(_: Mesh, path: Path, __: Client) -> None:
+        async with raw(path) as found:
+            found.greet()
+            for number in range(2_000):
+                found.call(2 * number + 1)
+                found.h2.reset_stream(2 * number + 1)
+                if number % 16 == 0:
+                    found.flush()
+                    await found.writer.drain()
+            found.h2.ping(b"are you?")
+            found.flush()
+            data = b""
+            while b"are you?" not in data:
+                data += await found.reader.read(65_536)
+                assert data
+
+    run(tmp_path, body)
+
+
+def test_closing_ends_the_connections_that_are_open(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), meshed(tmp_path) as mesh:
+            grant = await mesh.opened()
+            async with mesh.place(grant) as path:
+                reader, writer = await asyncio.open_unix_connection(path)
+                assert await reader.read(9)
+            with suppress(ConnectionError):
+                while await reader.read(9):
+                    pass
+            writer.close()
+
+    asyncio.run(main())
+
+
+def test_the_end_of_a_grant_reaches_every_connection(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), meshed(tmp_path) as mesh:
+            grant = await mesh.opened()
+            async with mesh.place(grant) as path, raw(path) as one, raw(path) as two:
+                for found in (one, two):
+                    found.greet()
+                    found.call(1)
+                    found.flush()
+                    await found.until(DataReceived)
+                await mesh.broker.revoke(OPERATOR, grant.id)
+                for found in (one, two):
+                    (end,) = await found.until(TrailersReceived)
+                    assert isinstance(end, TrailersReceived)
+                    assert dict(end.headers or ())[b"grpc-status"] == b"7"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("step", [1, 2, 9, 24, 1_000_000])
+def test_the_length_of_a_frame_is_seen_however_its_bytes_come(step: int) -> None:
+    good = PREFACE + frame(4, 0, 0, b"") + frame(0, 0, 1, b"x" * MAX_FRAME) + frame(6, 0, 0, b"\0" * 8)
+    seen = Frames()
+    assert all(seen.fit(good[at : at + step]) for at in range(0, len(good), step))
+    bad = frame(0, 0, 1, b"x" * (MAX_FRAME + 1))[:9]
+    assert not all(seen.fit(bad[at : at + step]) for at in range(0, len(bad), step))
