@@ -232,12 +232,13 @@ class Redeeming:
         return self._minter.answer(await self._broker.delegate(holder, approval.grant, wanted, approval))
 
     def _audience(self, form: Form, meant: str | None) -> str | None:
-        """Return whom the token is for: what was asked for at the start, as nobody may widen it since (RFC 8707)."""
+        """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""
         if not form.keys() & asked.TARGETS:
             return meant
-        if asked.audience(form, self._verifier.issuer, self._verifier.gateway) != meant:
+        named = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        if meant not in {None, named}:
             raise TargetError("this was asked for with another audience")
-        return meant
+        return named
 
     def _delegation(self, approval: Approval) -> Poll:
         found = self._held.delegations.get(approval.id)
