@@ -50,6 +50,7 @@ class Identity:
     logins: Logins | None = None
     workloads: Workloads | None = None
     signals: Signals | None = None
+    methods: Sequence[str] = ()  # how workloads may authenticate, by the names that server metadata has for it
     native: Sequence[Mapping[str, object]] = ()  # issuers with the public client of terminals, as anybody may see
     issuers: Mapping[str, str] = field(default_factory=dict)  # of humans: URL -> name, for people to choose from
     clients: Registry = field(default_factory=Registry)

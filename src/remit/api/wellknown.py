@@ -11,6 +11,7 @@ from starlette.responses import Response
 from remit.api import problems, wire
 from remit.api.oauth import GrantType
 from remit.api.routes import Surface
+from remit.api.status import AGGREGATION
 from remit.core import jose
 from remit.core.scope import TYPES
 
@@ -28,30 +29,36 @@ class WellKnown:
         self._ways, self._more = ways, more
 
     async def server(self, request: Request) -> Response:
-        """Return the authorization server metadata."""
+        """Return the authorization server metadata: what works here, and nothing else."""
         del request
-        issuer = self._verifier.issuer
+        issuer, methods = self._verifier.issuer, ["none", *self._identity.methods]
         return wire.answer(
             {
                 "issuer": issuer,
                 "token_endpoint": f"{issuer}/oauth/token",
-                "token_endpoint_auth_methods_supported": self._methods(),
+                "token_endpoint_auth_methods_supported": methods,
                 "revocation_endpoint": f"{issuer}/oauth/revoke",
-                "revocation_endpoint_auth_methods_supported": ["none"],
+                "revocation_endpoint_auth_methods_supported": methods,
                 "introspection_endpoint": f"{issuer}/oauth/introspect",
-                "introspection_endpoint_auth_methods_supported": ["DPoP"],
+                "introspection_endpoint_auth_methods_supported": self._schemes(),
                 "jwks_uri": f"{issuer}/oauth/jwks",
+                "status_list_aggregation_endpoint": issuer + AGGREGATION,
                 "response_types_supported": [],
                 "grant_types_supported": list(self._ways),
                 "dpop_signing_alg_values_supported": ALGORITHMS,
+                "tls_client_certificate_bound_access_tokens": self._certified(),
                 "authorization_details_types_supported": sorted(TYPES),
                 **self._more,
             }
         )
 
-    def _methods(self) -> list[str]:
-        """Return how a client may authenticate: names of RFC 8414, and of the drafts where they have none."""
-        return ["none"]
+    def _certified(self) -> bool:
+        """Whether clients can have a certificate here: on the TLS listener, of a trust domain (RFC 8705 §3.3)."""
+        return "spiffe_x509" in self._identity.methods
+
+    def _schemes(self) -> list[str]:
+        """Return the types of token that prove a caller: a token that is bound to a certificate is a Bearer's."""
+        return ["DPoP", "Bearer"] if self._certified() else ["DPoP"]
 
     async def resource(self, request: Request) -> Response:
         """Return the metadata of the API as a protected resource."""
@@ -63,7 +70,8 @@ class WellKnown:
                 "authorization_servers": [issuer],
                 "jwks_uri": f"{issuer}/oauth/jwks",
                 "bearer_methods_supported": ["header"],
-                "dpop_bound_access_tokens_required": True,
+                "dpop_bound_access_tokens_required": not self._certified(),
+                "tls_client_certificate_bound_access_tokens": self._certified(),
                 "dpop_signing_alg_values_supported": ALGORITHMS,
                 "authorization_details_types_supported": sorted(TYPES),
             }

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
-from remit.compose import humans, issuer, login, rings, workloads
+from remit.compose import clients, humans, issuer, login, rings, workloads
 from remit.compose.policy import Kept, Policies, directory_of
 from remit.compose.settings import Settings
 from remit.core import audit
@@ -101,8 +101,16 @@ def _identity(settings: Settings, known: humans.Known, clock: Clock) -> tuple[Id
     bundles = workloads.bundles(domains, clock)
     platforms = {humans.JWT_BEARER: known.platforms.assertion} if known.platforms else {}
     attested = workloads.attested(domains, bundles, settings.issuer, clock, platforms)
-    native = login.native(settings.parts)
-    return Identity(humans=known.humans, logins=known.logins, workloads=attested, native=native), bundles
+    identity = Identity(
+        humans=known.humans,
+        logins=known.logins,
+        workloads=attested,
+        methods=workloads.methods(domains, settings),
+        native=login.native(settings.parts),
+        issuers=clients.issuers(known),
+        clients=clients.registry(settings, clock),
+    )
+    return identity, bundles
 
 
 def publish(settings: Settings, notes: FileKeyring, witness: FileWitness | None) -> None:

@@ -140,6 +140,16 @@ def attested(
     )
 
 
+def methods(domains: Sequence[TrustDomain], settings: Settings) -> tuple[str, ...]:
+    """Return how workloads may authenticate (draft-ietf-oauth-spiffe-client-auth §4).
+
+    WIMSE's headers and the tokens of platforms work too; server metadata has no name for them.
+    """
+    if not domains:
+        return ()
+    return ("spiffe_jwt",) if settings.tls is None else ("spiffe_jwt", "spiffe_x509")
+
+
 def door(settings: Settings, held: Bundles | None) -> Door | None:
     """Return what TLS handshakes use; None without ``[tls]``. Clients are asked for certificates if any could count."""
     if settings.tls is None:

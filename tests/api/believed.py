@@ -1,0 +1,98 @@
+"""Humans and workloads that a test believes: ports that know a few tokens by heart, and are not fooled by others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from remit.api.clients import JWT_SPIFFE
+from remit.api.proven import thumbprint
+from remit.api.routes import Identity
+from remit.core import jose
+from remit.core.identity import Human, Workload
+from remit.core.policy import Policy, in_bounds
+from remit.core.task import Subject
+from remit.errors import AudienceError, GrantTokenError, UnauthenticatedError
+from tests.broker.world import START, World
+
+ALICE = "https://idp.test#alice"
+PLANNER = "spiffe://example.org/agent/planner"
+READER = "spiffe://example.org/agent/reader"
+CLIENT = "https://agent.test/client"
+
+
+@dataclass
+class Believed:
+    """The ports Humans and Workloads in one. ``details`` is what every ID-JAG limits its task to."""
+
+    world: World
+    details: object = None
+    keyed: dict[str, str] = field(default_factory=dict)  # SPIFFE ID -> key that its credential is bound to
+    certificates: dict[bytes, str] = field(default_factory=dict)  # DER -> SPIFFE ID
+    seen: list[str] = field(default_factory=list)
+
+    def identity(self) -> Identity:
+        """Return who is believed: these."""
+        return Identity(humans=self, workloads=self, methods=("spiffe_jwt", "spiffe_x509"))
+
+    async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
+        if not token.startswith("id-token-of-alice"):
+            raise GrantTokenError("the ID token is not of an issuer that is known here")
+        if token.endswith("for-another"):
+            raise AudienceError
+        return self._human(token, "remit", nonce)
+
+    async def id_jag(self, token: str, client: str) -> Human:
+        if not token.startswith("id-jag-of-alice") or client != CLIENT:
+            raise GrantTokenError("the assertion was made for another client")
+        return self._human(token, client, None)
+
+    def _human(self, token: str, client: str, nonce: str | None) -> Human:
+        now = self.world.now
+        subject = Subject(ALICE, "urn:test:two-factors", now, ("pwd", "otp"))
+        until = now + timedelta(minutes=10)
+        return Human(subject, jose.digest(token), now, until, client, nonce, self.details)
+
+    async def assertion(self, token: str, kind: str) -> Workload:
+        if kind != JWT_SPIFFE:
+            raise UnauthenticatedError("this kind of client assertion is not configured here")
+        self.seen.append(token)
+        return self._workload(svid_subject(token), "jwt-svid")
+
+    async def certified(self, chain: Sequence[bytes]) -> Workload:
+        name = self.certificates.get(chain[0] if chain else b"")
+        if name is None:
+            raise UnauthenticatedError("no certificate of a workload that is known here")
+        return self._workload(name, "x509-svid", thumbprint(chain[0]))
+
+    async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
+        raise UnauthenticatedError(f"{wit} and {wpt} for {target} and {token} are not known here")
+
+    def _workload(self, name: str, method: str, x5t: str | None = None) -> Workload:
+        until = self.world.now + timedelta(minutes=5)
+        return Workload(name, method, until, {"region": "eu"}, self.keyed.get(name), x5t)
+
+
+def svid(name: str) -> str:
+    """Return what this test takes for the JWT-SVID of a workload."""
+    header, payload = (jose.encode(part.encode()) for part in ('{"alg":"ES256"}', f'{{"sub":"{name}"}}'))
+    return f"{header}.{payload}.{jose.encode(b'signed')}"
+
+
+def svid_subject(token: str) -> str:
+    compact = jose.read(token, frozenset({"alg"}), UnauthenticatedError)
+    subject = jose.document(compact.payload, UnauthenticatedError).get("sub")
+    if compact.signature != b"signed" or subject not in {PLANNER, READER}:
+        raise UnauthenticatedError("the JWT-SVID is not one that is known here")
+    return str(subject)
+
+
+def assertion_of(name: str) -> dict[str, str]:
+    """Return the form fields by which a workload says who it is."""
+    return {"client_assertion": svid(name), "client_assertion_type": JWT_SPIFFE}
+
+
+def world(decide: Policy = in_bounds) -> World:
+    """Return a world in which anybody may open what the resources bound."""
+    return World(now=START, decide=decide)
