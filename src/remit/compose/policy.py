@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+
+import msgspec
 
 from remit.broker import Broker, Operator
 from remit.compose.settings import Settings
@@ -53,10 +54,10 @@ class Kept:
     def read(self) -> CedarPolicies | None:
         """Return the set that was kept, if there is one that is still good."""
         try:
-            texts = json.loads(self._path.read_text("utf-8"))
+            texts = msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, msgspec.MsgspecError) as error:
             raise IntegrityError("the last good policies cannot be read", help=f"remove `{self._path}`") from error
         return sets.read(texts)[0]
 
@@ -65,8 +66,8 @@ class Kept:
         fresh = self._path.with_suffix(".new")
         try:
             private.make_file(fresh)
-            with fresh.open("w", encoding="utf-8") as file:
-                json.dump(policies.texts, file)
+            with fresh.open("wb") as file:
+                file.write(msgspec.json.encode(policies.texts))
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._path)
@@ -155,12 +156,12 @@ class Policies:
             fresh, self.problems = await asyncio.to_thread(load, self.directory)
             if fresh is None:
                 return await self._refused(self.broker, operator)
-            self._keep(fresh)
             try:
                 ended = await self.broker.reload(operator, fresh, fresh.version)
             finally:
                 if self.broker.deciding is fresh:
                     self.current = fresh
+                    self._keep(fresh)  # not earlier: a start that finds other policies than these puts them on record
             return {"reloaded": True, "ended": ended, **self.shown()}
 
     def _keep(self, policies: CedarPolicies) -> None:
