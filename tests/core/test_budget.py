@@ -60,3 +60,14 @@ def test_a_refused_use_debits_nothing() -> None:
     with pytest.raises(BudgetError):
         debit(spent, counters(task, "g1", 0))
     assert spent == {("g0", 0): 1}
+
+
+def test_what_a_human_approved_beyond_the_parent_has_a_budget_of_its_own() -> None:
+    task = tree([detail(5)])
+    beyond = Wanted(scope.parse([detail(9), detail(2, "mail")]), "", depth=1, fan_out=1, approval="apr_1")
+    task = task.apply(task.delegate("g0", "g1", beyond, NOW))
+    below = Wanted(scope.parse([detail(1, "mail")]), "")
+    task = task.apply(task.delegate("g1", "g2", below, NOW))
+    assert [c.key for c in counters(task, "g1", 0)] == [("g1", 0)]
+    assert [c.key for c in counters(task, "g1", 1)] == [("g1", 1)]
+    assert [c.key for c in counters(task, "g2", 0)] == [("g2", 0), ("g1", 1)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from remit.core import scope
-from remit.core.policy import Question, within_bounds
+from remit.core.policy import Problem, Question, within_bounds
 from remit.core.task import Subject
 
 BOUND = scope.parse([{"type": "postgres", "resource": "w", "actions": ["select"], "tables": ["a.b", "a.c"]}])
@@ -30,3 +32,16 @@ def test_what_is_wider_is_named() -> None:
 def test_an_unknown_resource_is_named() -> None:
     decision = within_bounds(ask(FOREIGN))
     assert (decision.allowed, decision.reasons) == (False, ("there is no resource `x`",))
+
+
+def test_without_policies_nobody_else_opens_anything() -> None:
+    for sub in ("https://idp.test#ann", "spiffe://prod.test/agent"):
+        decision = within_bounds(replace(ask(NARROW), subject=Subject(sub, "urn:mfa")))
+        assert (decision.allowed, decision.offending) == (False, ())
+        assert "but the owner of this state" in decision.reasons[0]
+
+
+def test_a_problem_says_where_it_is_as_compilers_do() -> None:
+    assert str(Problem("a.cedar", 3, "no such action")) == "a.cedar:3: no such action"
+    assert str(Problem("a.cedar", 0, "cannot be read")) == "a.cedar: cannot be read"
+    assert str(Problem("", 0, "there is no policy")) == "there is no policy"

@@ -1,0 +1,198 @@
+"""Delegability is explicit: hops, children, by whom, attested or not, used or not; more than that needs an approval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.core import scope, spiffe
+from remit.core.grant import (
+    APPROVED,
+    MAX_DEPTH,
+    MAX_FAN_OUT,
+    MAX_TTL,
+    Grant,
+    Wanted,
+    beyond,
+    make_grant,
+    may_be_delegate,
+    unusable,
+)
+from remit.errors import AttenuationError, InvalidRequestError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
+OTHER = {**SEARCH, "resource": "mail"}
+CI, CI_ALL = "spiffe://prod.test/ci/build", "spiffe://prod.test/ci/**"
+PATTERNS = ("*", CI, CI_ALL, "spiffe://prod.test/**", "spiffe://dev.test/**", "https://ci.test#repo")
+WANTED = Wanted(scope.parse([SEARCH]), "agent", timedelta(minutes=5), depth=3, fan_out=3)
+
+
+def root(**more: object) -> Grant:
+    """Return a root grant."""
+    return make_grant("grt_1", None, replace(WANTED, **more), NOW)  # type: ignore[arg-type]
+
+
+def child(parent: Grant, raw: Mapping[str, object] = SEARCH, **more: object) -> Grant:
+    """Return a child of ``parent``."""
+    return make_grant("grt_2", parent, wanted(raw, **more), NOW)
+
+
+def wanted(raw: Mapping[str, object] = SEARCH, **more: object) -> Wanted:
+    """Return what a child asks for."""
+    return replace(Wanted(scope.parse([dict(raw)]), "sub"), **more)  # type: ignore[arg-type]
+
+
+# -- by whom ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_root_may_be_delegated_to_every_attested_workload_unless_it_says_to_whom() -> None:
+    assert root().delegates == (spiffe.ANY,)
+    assert root(delegates=()).delegates == ()
+    assert root(delegates=(CI_ALL,)).delegates == (CI_ALL,)
+
+
+def test_a_child_has_its_parents_delegates_unless_it_names_fewer() -> None:
+    above = root(delegates=(CI_ALL, "https://ci.test#repo"))
+    assert child(above).delegates == above.delegates
+    assert child(above, delegates=(CI,)).delegates == (CI,)
+    assert child(above, delegates=()).delegates == ()
+    for wider in (("*",), ("spiffe://prod.test/**",), (CI, "spiffe://dev.test/x"), ("https://ci.test#other",)):
+        with pytest.raises(AttenuationError, match="`delegates` is wider"):
+            child(above, delegates=wider)
+
+
+@pytest.mark.parametrize(
+    "patterns", [("spiffe://",), ("spiffe://*/x",), ("",), ("a*",), ("spiffe://prod.test/**/x",), (CI,) * 33]
+)
+def test_what_is_no_pattern_and_too_many_are_refused(patterns: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidRequestError):
+        root(delegates=patterns)
+
+
+def test_who_may_be_a_delegate() -> None:
+    assert may_be_delegate(root(), CI)
+    assert may_be_delegate(root(delegates=(CI_ALL,)), CI)
+    assert not may_be_delegate(root(delegates=(CI_ALL,)), "spiffe://prod.test/cix")
+    assert not may_be_delegate(root(delegates=(CI_ALL,)), "spiffe://dev.test/ci/build")
+    assert not may_be_delegate(root(delegates=()), CI)
+    assert may_be_delegate(root(delegates=("https://ci.test#repo",)), "https://ci.test#repo")
+
+
+@given(st.lists(st.sampled_from(PATTERNS), max_size=3), st.lists(st.sampled_from(PATTERNS), max_size=3))
+def test_no_chain_of_children_reaches_a_workload_that_the_root_may_not(first: list[str], second: list[str]) -> None:
+    above = root(delegates=tuple(first))
+    try:
+        below = child(above, delegates=tuple(second), depth=2)
+    except AttenuationError:
+        return
+    for agent in (CI, "spiffe://prod.test/x", "spiffe://dev.test/x", "https://ci.test#repo"):
+        assert may_be_delegate(above, agent) or not may_be_delegate(below, agent)
+
+
+# -- attested or not --------------------------------------------------------------------------------------------------
+
+
+def test_where_only_attested_children_may_be_that_holds_for_all_below() -> None:
+    above = root(unattested=False)
+    assert not above.unattested
+    with pytest.raises(AttenuationError, match="`unattested` must be false"):
+        child(above, depth=1)
+    below = child(above, depth=1, unattested=False)
+    assert not below.unattested
+    assert not child(below).unattested  # a leaf need not say it
+
+
+def test_a_child_may_be_stricter_than_its_parent() -> None:
+    assert root().unattested
+    assert not child(root(), unattested=False).unattested
+    assert child(root()).unattested
+
+
+# -- used or not ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({}, None),
+        ({"exercise": False}, "advisory"),
+        ({"exercise": False, "depth": 0}, "binding"),
+        ({"exercise": False, "unattested": False}, "advisory"),  # it may be attested by a name of its own
+        ({"exercise": False, "unattested": False, "delegates": (CI_ALL,)}, "binding"),
+        ({"exercise": False, "unattested": False, "delegates": ()}, "binding"),
+        ({"exercise": False, "unattested": True, "delegates": (CI_ALL,)}, "advisory"),
+        ({"exercise": False, "unattested": False, "delegates": (CI_ALL,), "agent": CI, "attested": True}, "advisory"),
+    ],
+)
+def test_exercise_false_binds_only_where_no_child_can_be_the_holder_itself(
+    more: dict[str, object], says: str | None
+) -> None:
+    assert unusable(root(**more)) == says
+
+
+# -- beyond -----------------------------------------------------------------------------------------------------------
+
+BEYOND: dict[str, tuple[dict[str, object], dict[str, object], tuple[str, ...]]] = {
+    "nothing": ({}, {"depth": 2, "fan_out": 3}, ()),
+    "details": ({}, {"scope": scope.parse([OTHER])}, ("authorization_details",)),
+    "depth": ({}, {"depth": 3}, ("depth",)),
+    "no hop at all": ({"depth": 0}, {}, ("depth",)),
+    "fan-out": ({}, {"fan_out": 4}, ("fan_out",)),
+    "delegates": ({"delegates": (CI,)}, {"delegates": (CI_ALL,)}, ("delegates",)),
+    "fewer delegates": ({"delegates": (CI_ALL,)}, {"delegates": (CI,)}, ()),
+    "an agent that is no delegate": ({"delegates": ()}, {"agent": CI, "attested": True}, ("delegates",)),
+    "an agent that is one": ({"delegates": (CI,)}, {"agent": CI, "attested": True}, ()),
+    "an agent that nobody attested": ({"unattested": False}, {}, ("unattested",)),
+    "children that nobody attests": (
+        {"unattested": False},
+        {"agent": CI, "attested": True, "depth": 1},
+        ("unattested",),
+    ),
+    "a leaf": ({"unattested": False}, {"agent": CI, "attested": True}, ()),
+    "everything": (
+        {"depth": 0, "fan_out": 0, "delegates": (), "unattested": False},
+        {"scope": scope.parse([OTHER]), "depth": 1, "fan_out": 1, "delegates": (CI,)},
+        ("authorization_details", "depth", "fan_out", "delegates", "unattested"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("above", "more", "expected"), BEYOND.values(), ids=BEYOND.keys())
+def test_what_a_human_has_to_approve_is_named(
+    above: dict[str, object], more: dict[str, object], expected: tuple[str, ...]
+) -> None:
+    assert beyond(root(**above), wanted(**more)) == expected
+
+
+def test_what_was_approved_may_exceed_its_parent_in_details_and_delegability() -> None:
+    above = root(depth=0, fan_out=0, delegates=(), unattested=False)
+    more: dict[str, object] = {"depth": 2, "fan_out": 5, "delegates": (CI_ALL,), "unattested": True}
+    made = child(above, OTHER, approval="apr_1", **more)
+    assert (made.covers, made.approval) == ((APPROVED,), "apr_1")
+    assert (made.depth, made.fan_out, made.delegates, made.unattested) == (2, 5, (CI_ALL,), True)
+    kept = child(above, SEARCH, approval="apr_1")
+    assert (kept.covers, kept.delegates, kept.unattested) == ((0,), (), True)
+
+
+def test_no_approval_outlasts_the_parent_or_passes_a_ceiling() -> None:
+    above = root()
+    late = child(above, OTHER, approval="apr_1", ttl=timedelta(hours=1))
+    assert late.expires_at == above.expires_at
+    for more in ({"depth": MAX_DEPTH}, {"fan_out": MAX_FAN_OUT + 1}, {"ttl": MAX_TTL * 2}, {"delegates": ("",)}):
+        with pytest.raises(InvalidRequestError):
+            child(above, OTHER, approval="apr_1", **more)
+
+
+@pytest.mark.parametrize("more", [{"depth": 3}, {"fan_out": 4}])
+def test_nobody_is_further_from_the_human_than_the_ceiling(more: dict[str, object]) -> None:
+    deep = replace(root(depth=1), level=MAX_DEPTH - 1)
+    assert child(deep).level == MAX_DEPTH
+    with pytest.raises(InvalidRequestError, match="hops from the human"):
+        child(deep, depth=1)
+    assert beyond(root(), wanted(**more)) != ()
