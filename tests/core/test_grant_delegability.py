@@ -43,7 +43,7 @@ def child(parent: Grant, raw: Mapping[str, object] = SEARCH, **more: object) -> 
     return make_grant("grt_2", parent, wanted(raw, **more), NOW)
 
 
-def wanted(raw: Mapping[str, object] = SEARCH, **more: object) -> Wanted:
+def wanted(raw: Mapping[str, object] = SEARCH, /, **more: object) -> Wanted:
     """Return what a child asks for."""
     return replace(Wanted(scope.parse([dict(raw)]), "sub"), **more)  # type: ignore[arg-type]
 
@@ -167,7 +167,7 @@ BEYOND: dict[str, tuple[dict[str, object], dict[str, object], tuple[str, ...]]] 
 def test_what_a_human_has_to_approve_is_named(
     above: dict[str, object], more: dict[str, object], expected: tuple[str, ...]
 ) -> None:
-    assert beyond(root(**above), wanted(**more)) == expected
+    assert beyond(root(**above), wanted(SEARCH, **more)) == expected
 
 
 def test_what_was_approved_may_exceed_its_parent_in_details_and_delegability() -> None:
@@ -195,4 +195,4 @@ def test_nobody_is_further_from_the_human_than_the_ceiling(more: dict[str, objec
     assert child(deep).level == MAX_DEPTH
     with pytest.raises(InvalidRequestError, match="hops from the human"):
         child(deep, depth=1)
-    assert beyond(root(), wanted(**more)) != ()
+    assert beyond(root(), wanted(SEARCH, **more)) != ()
