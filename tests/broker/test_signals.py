@@ -15,7 +15,7 @@ from remit.core.identity import Human, Signal
 from remit.core.policy import Decision, Question
 from remit.core.scope import parse_detail
 from remit.core.task import Grant, Subject, Wanted
-from remit.errors import ConflictError, GrantEndedError, GrantTokenError, UnavailableError
+from remit.errors import ConflictError, GrantEndedError, GrantTokenError, TokenError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, SEARCH, START, TABLE, World, details, holder, run
@@ -147,6 +147,16 @@ def test_what_an_issuer_said_and_what_it_ended_is_in_the_log(issuer: Issuer) -> 
         assert (taken.event, taken.decision, taken.subject) == ("signal.take", "done", ALICE)
         assert taken.cause == "session-revoked"
         assert (closed.event, closed.grant, closed.cause) == ("task.close", grant.id, "session-revoked")
+
+    run(scenario())
+
+
+def test_what_was_refused_is_in_the_log_with_why(issuer: Issuer) -> None:
+    async def scenario() -> None:
+        broker = await issuer.world.ready()
+        await broker.refuse_signal(TokenError("its signature does not hold"))
+        last = (await issuer.world.events())[-1]
+        assert (last.event, last.decision, last.code, last.subject) == ("signal.take", "deny", TokenError.code, None)
 
     run(scenario())
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.api import audit, keys, login, policy, problems, spiffe, wire
+from remit.api import audit, keys, login, policy, problems, signals, spiffe, wire
 from remit.api.approvals import Approvals
 from remit.api.audit import Audit
 from remit.api.clients import Clients
@@ -55,6 +55,8 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         Row("GET", "/problems/{code}", Who.PUBLIC, known.problem),
         *login.rows(surface),
         *spiffe.rows(surface),
+        *signals.rows(surface),
+        *surface.streams,
         Row("GET", "/v1/self", Who.AGENT, v1.self_),
         Row("GET", "/v1/tasks", Who.AGENT, v1.tasks),
         Row("GET", "/v1/tasks/{task}", Who.AGENT, v1.task),

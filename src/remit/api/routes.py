@@ -100,3 +100,4 @@ class Surface:
     authority: Authority | None = None  # of the broker's own trust domain
     policies: Policies | None = None
     rings: Rings | None = None
+    streams: Sequence[Row] = ()  # routes for receivers of our events, where some are configured

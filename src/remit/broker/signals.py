@@ -23,7 +23,7 @@ from remit.core import jose
 from remit.core.grant import Subject
 from remit.core.identity import Human, Signal
 from remit.core.task import Task
-from remit.errors import ConflictError, GrantTokenError, NotFoundError, UnavailableError
+from remit.errors import ConflictError, GrantTokenError, NotFoundError, RemitError, UnavailableError
 from remit.ports import Burn, PutRecord, Record
 
 KIND = "signal"
@@ -92,27 +92,35 @@ class Endings:
         taking.add_done_callback(self._running.discard)
         return await asyncio.shield(taking)  # whoever hangs up meanwhile leaves nothing half done
 
+    async def refuse(self, error: RemitError) -> None:
+        """Record that something was not taken, and why; a flood is counted."""
+        await self._heads.denied("signal.take", None, error)
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     async def _taken(self, signals: Sequence[Signal]) -> int:
         ended = 0
         for signal in signals:
             await self._keep(signal)
-            ended += await self._end(signal.cause)
+            ended += await self._end(signal.cause, signal.digest)
         return ended
 
-    async def _end(self, cause: str) -> int:
+    async def _end(self, cause: str, request: str | None = None) -> int:
         """End what is over, side by side: all is marked before a slow target of one could hold up another."""
         self._due = True
         over = [task_id for task_id in self._heads.known() if self._may_be_over(task_id)]
-        results = await asyncio.gather(*(self._end_one(i, cause) for i in over), return_exceptions=True) if over else []
+        results = (
+            await asyncio.gather(*(self._end_one(i, cause, request) for i in over), return_exceptions=True)
+            if over
+            else []
+        )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         self._due = False
         return sum(result for result in results if isinstance(result, int))
 
-    async def _end_one(self, task_id: str, cause: str) -> int:
+    async def _end_one(self, task_id: str, cause: str, request: str | None) -> int:
         for _ in range(TRIES):
             if not await self._heads.returned(task_id):
                 return 0  # over and swept, or never stored
@@ -120,7 +128,7 @@ class Endings:
                 task = self._heads.task(task_id)
                 if not self._over(task):
                     return 0
-                await self._targets.end(task, task.head.root, "task.close", cause=cause)
+                await self._targets.end(task, task.head.root, "task.close", cause, request)
                 return 1
         raise UnavailableError("what an issuer ended could not be ended yet", help="send it again")
 

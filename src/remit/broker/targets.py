@@ -35,8 +35,10 @@ class Targets:
         self._custody = custody
         self._bounded = bounded
 
-    async def end(self, task: Task, grant_id: str, name: str, cause: str | None = None) -> Report:
-        """Mark a subtree, then visit its targets; say what is outstanding."""
+    async def end(
+        self, task: Task, grant_id: str, name: str, cause: str | None = None, request: str | None = None
+    ) -> Report:
+        """Mark a subtree, then visit its targets; say what is outstanding. ``request`` is what the end is a part of."""
         ids = frozenset(grant.id for grant in task.subtree(grant_id))
         change = task.revoke(grant_id)
         if not (change.grants or change.leases):
@@ -44,7 +46,9 @@ class Targets:
             task = self._heads.task(task.id)
             change = task.revoke(grant_id)
         if change.grants or change.leases:
-            event = self._heads.event(name, "done", grant_id, cause=cause or f"{len(change.grants)} grants")
+            event = self._heads.event(
+                name, "done", grant_id, cause=cause or f"{len(change.grants)} grants", request=request
+            )
             task = await self._heads.step(task.id, lambda t: t.revoke(grant_id), event)
         now = self._heads.now()
         task = await self.visit(task.id, tuple(lease.id for lease in task.due(now) if lease.grant in ids))

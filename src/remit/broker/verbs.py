@@ -21,6 +21,7 @@ from remit.broker.chains import Chains
 from remit.broker.custody import Check, Custody, EngineFactory
 from remit.broker.heads import Caller, Heads, Operator
 from remit.broker.openings import Openings
+from remit.broker.outbox import Outbox
 from remit.broker.resources import Resources
 from remit.broker.signals import Endings
 from remit.broker.targets import Bounded, Targets
@@ -105,6 +106,7 @@ class Broker:
         self._ceiling = Ceiling(self._heads, self._custody, self._targets, decide)
         self._resources = Resources(self._heads, self._custody, self._ceiling)
         self._endings = Endings(self._heads, self._targets)
+        self._outbox = Outbox(self._heads)
         self._chains = Chains(self._heads, self._targets, new_id)
         self._approvals = Approvals(self._heads, new_id, step_up, self._endings.check)
         openings = Openings(self._heads, self._ceiling, self._approvals, self._endings, new_id, trust_domain, at_rest)
@@ -120,6 +122,8 @@ class Broker:
         self.refuse = self._approvals.refuse
         self.signal = self._endings.take
         self.refuse_signal = self._endings.refuse
+        self.untold = self._outbox.pending
+        self.told = self._outbox.taken
         self.begin_chain = self._chains.begin
         self.turn_chain = self._chains.turn
         self.chain_of = self._chains.find
@@ -148,6 +152,7 @@ class Broker:
         await self._approvals.load()
         await self._endings.load()
         await self._chains.load()
+        await self._outbox.load()
         for task_id in {*await self._store.unsettled(), *await self._store.tasks(RECENT)}:
             await self._heads.load(task_id)
         if not await self._extends_checkpoint():

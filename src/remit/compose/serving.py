@@ -22,10 +22,11 @@ from remit.api.listen import Listener
 from remit.api.proven import Keys, Verifier
 from remit.api.routes import Surface
 from remit.api.who import Authority, Peer, Web
-from remit.compose import issuer, rings, wiring, workloads
+from remit.compose import issuer, rings, signals, wiring, workloads
 from remit.compose.rings import Domain, Notes, Rings, Tokens
 from remit.compose.runs import RunEdges
 from remit.compose.settings import Address, Settings
+from remit.compose.signals import Round
 from remit.compose.wiring import House
 from remit.core import audit
 from remit.core.proof import Nonces
@@ -35,6 +36,7 @@ from remit.run.host import LaunchServer
 
 SWEEP = 0.5  # seconds between sweeps
 TRUST = 1.0  # seconds between two looks whether a trust bundle is due, or our certificate new
+SIGNALS = 1.0  # seconds between two looks whether events are to be fetched or sent
 WITNESS = 10.0  # seconds between checkpoints in the second place
 BACKLOG = 128
 RESERVE = 256  # descriptors that the gateway leaves: for the control plane, the store, engines, listeners
@@ -54,6 +56,8 @@ class Edges:
         nonces, gateway = Nonces(secrets.token_bytes(32)), _base(settings.gateway)
         self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, nonces, gateway)
         self.rings = turning(house, keys)
+        sender = signals.transmitter(house.signals, house.broker, settings.issuer)
+        self.signals = signals.rounds(house.signals, house.broker, house.clock, sender)
         surface = Surface(
             house.broker,
             self.verifier,
@@ -63,6 +67,7 @@ class Edges:
             house.authority,
             policies=house.policies,
             rings=self.rings,
+            streams=() if sender is None else sender.rows(),
         )
         self.app = control.build(surface)
         self.gateway = Gateway(
@@ -146,8 +151,13 @@ async def _listen_tcp(edges: Edges) -> None:
 @contextmanager
 def _ticking(house: House, edges: Edges) -> Iterator[None]:
     """Sweep, keep checkpoints in the second place, and look for new trust bundles, in the background."""
-    rounds = [(SWEEP, house.broker.sweep), (TRUST, edges.trust), (issuer.TEND, edges.rings.tend)]
+    rounds: list[tuple[float, Round]] = [
+        (SWEEP, house.broker.sweep),
+        (TRUST, edges.trust),
+        (issuer.TEND, edges.rings.tend),
+    ]
     rounds.append((issuer.TEND, house.authority.tended))
+    rounds += [(SIGNALS, what) for what in edges.signals]
     if house.witness is not None:
         rounds.append((WITNESS, lambda: keep(house)))
     tasks = [asyncio.create_task(_every(seconds, what)) for seconds, what in rounds]

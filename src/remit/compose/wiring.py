@@ -7,15 +7,16 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
-from remit.compose import clients, humans, issuer, login, rings, workloads
+from remit.compose import clients, humans, issuer, login, rings, signals, workloads
 from remit.compose.policy import Kept, Policies, directory_of
 from remit.compose.settings import Settings
+from remit.compose.signals import Signals
 from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.secret import Secret
@@ -48,6 +49,7 @@ class House:
     identity: Identity = field(default_factory=Identity)
     bundles: Bundles | None = None
     policies: Policies | None = None
+    signals: Signals = field(default_factory=lambda: Signals({}))
 
     @property
     def origin(self) -> str:
@@ -90,12 +92,16 @@ def build(settings: Settings) -> House:
         checks={"http": inject.check, "spiffe": issuer.check(domain)},
     )
     policies.broker = broker
-    identity, bundles = _identity(settings, known, clock)
+    heard = signals.read(settings, known.sources, clock)
+    identity, bundles = _identity(settings, known, heard, clock)
+    if heard.told:
+        heard = replace(heard, ring=FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock))
     owner, failure = Operator(local_subject()), lambda: store.failure
-    return House(settings, broker, tokens, notes, witness, owner, clock, failure, domain, identity, bundles, policies)
+    rest = (clock, failure, domain, identity, bundles, policies, heard)
+    return House(settings, broker, tokens, notes, witness, owner, *rest)
 
 
-def _identity(settings: Settings, known: humans.Known, clock: Clock) -> tuple[Identity, Bundles | None]:
+def _identity(settings: Settings, known: humans.Known, heard: Signals, clock: Clock) -> tuple[Identity, Bundles | None]:
     """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
     domains = workloads.read(settings)
     bundles = workloads.bundles(domains, clock)
@@ -105,6 +111,7 @@ def _identity(settings: Settings, known: humans.Known, clock: Clock) -> tuple[Id
         humans=known.humans,
         logins=known.logins,
         workloads=attested,
+        signals=heard.verified(clock),
         methods=workloads.methods(domains, settings),
         native=login.native(settings.parts),
         issuers=clients.issuers(known),

@@ -1,0 +1,152 @@
+"""What receivers are still to be told of ended tasks: in order, once they have taken it no more, across restarts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from remit.broker import Broker, outbox
+from remit.broker.outbox import Ended
+from remit.core.task import Wanted
+from remit.errors import UnavailableError
+from tests.broker.test_signals import Brittle
+from tests.broker.world import OPERATOR, SEARCH, World, details, holder, run
+
+
+async def ended(world: World, broker: Broker) -> str:
+    """Open and close a task; return its id."""
+    grant = await world.opened(broker)
+    task = broker.task_of(grant.id).id
+    await broker.close(OPERATOR, task)
+    return task
+
+
+def tasks(found: object) -> list[str | None]:
+    """Return the tasks of what is pending."""
+    assert isinstance(found, tuple)
+    return [one.event.task for one in found if isinstance(one, Ended)]
+
+
+def test_a_receiver_is_told_of_what_ends_from_when_it_is_known(world: World) -> None:
+    async def scenario() -> None:
+        broker = await world.ready()
+        await ended(world, broker)
+        assert await broker.untold("siem", 9) == ()
+        first, second = await ended(world, broker), await ended(world, broker)
+        assert tasks(await broker.untold("siem", 9)) == [first, second]
+        assert tasks(await broker.untold("siem", 1)) == [first]
+        assert await broker.untold("other", 9) == ()
+
+    run(scenario())
+
+
+def test_what_was_taken_is_not_told_again_in_whatever_order(world: World) -> None:
+    async def scenario() -> None:
+        broker = await world.ready()
+        assert await broker.untold("siem", 9) == ()
+        expected = [await ended(world, broker) for _ in range(3)]
+        found = await broker.untold("siem", 9)
+        await broker.told("siem", [found[1].seq, 10_000])
+        assert tasks(await broker.untold("siem", 9)) == [expected[0], expected[2]]
+        await broker.told("siem", [found[0].seq, found[1].seq])
+        assert tasks(await broker.untold("siem", 9)) == [expected[2]]
+        await broker.told("siem", [])
+        log = [event for event in await world.events() if event.event == "signal.tell"]
+        assert [(event.task, event.resource) for event in log] == [(expected[1], "siem"), (expected[0], "siem")]
+
+    run(scenario())
+
+
+def test_only_the_end_of_a_whole_task_is_told(world: World) -> None:
+    async def scenario() -> None:
+        broker = await world.ready()
+        assert await broker.untold("siem", 9) == ()
+        root = await world.opened(broker)
+        child = await broker.delegate(holder(broker, root), root.id, Wanted(details(SEARCH), "research"))
+        await broker.revoke(OPERATOR, child.id)
+        assert await broker.untold("siem", 9) == ()
+        await broker.revoke(OPERATOR, root.id)
+        assert tasks(await broker.untold("siem", 9)) == [broker.task_of(root.id).id]
+
+    run(scenario())
+
+
+def test_a_restart_forgets_nothing_that_was_not_taken(world: World) -> None:
+    async def scenario() -> None:
+        broker = await world.ready()
+        assert await broker.untold("siem", 9) == ()
+        first, second, third = [await ended(world, broker) for _ in range(3)]
+        found = await broker.untold("siem", 9)
+        await broker.told("siem", [found[1].seq])
+        again = world.broker()
+        await again.start()
+        assert tasks(await again.untold("siem", 9)) == [first, third]
+        await again.told("siem", [found[0].seq])
+        assert tasks(await again.untold("siem", 9)) == [third]
+        assert second not in tasks(await again.untold("siem", 9))
+
+    run(scenario())
+
+
+def test_what_could_not_be_noted_is_told_again() -> None:
+    async def scenario() -> None:
+        store = Brittle()
+        world = World(store=store)
+        broker = await world.ready()
+        assert await broker.untold("siem", 9) == ()
+        task = await ended(world, broker)
+        found = await broker.untold("siem", 9)
+        store.fail.append(UnavailableError())
+        with pytest.raises(UnavailableError):
+            await broker.told("siem", [found[0].seq])
+        assert tasks(await broker.untold("siem", 9)) == [task]
+        await broker.told("siem", [found[0].seq])
+        assert await broker.untold("siem", 9) == ()
+
+    run(scenario())
+
+
+def test_a_receiver_whose_place_cannot_be_kept_is_not_begun_with() -> None:
+    async def scenario() -> None:
+        store = Brittle()
+        broker = await World(store=store).ready()
+        store.fail.append(UnavailableError())
+        with pytest.raises(UnavailableError):
+            await broker.untold("siem", 9)
+        assert await broker.untold("siem", 9) == ()
+
+    run(scenario())
+
+
+def test_many_that_ask_at_once_see_the_same(world: World) -> None:
+    async def scenario() -> None:
+        broker = await world.ready()
+        assert await asyncio.gather(*(broker.untold("siem", 9) for _ in range(3))) == [(), (), ()]
+        task = await ended(world, broker)
+        for found in await asyncio.gather(*(broker.untold("siem", 9) for _ in range(3))):
+            assert tasks(found) == [task]
+
+    run(scenario())
+
+
+def test_a_place_moves_on_by_itself_past_what_is_of_no_interest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "STRIDE", 3)
+
+    async def scenario() -> None:
+        broker = await world.ready()
+        assert await broker.untold("siem", 9) == ()
+        before = await revisions(world)
+        for _ in range(4):
+            await world.opened(broker)
+        assert await broker.untold("siem", 9) == ()
+        assert await revisions(world) == before + 1
+        assert await broker.untold("siem", 9) == ()
+        assert await revisions(world) == before + 1
+
+    run(scenario())
+
+
+async def revisions(world: World) -> int:
+    """Return how often places were kept."""
+    return sum(record.rev for record in await world.store.records(outbox.KIND))
