@@ -188,16 +188,20 @@ class App:
         url = self.made.base + path
         return (agent or self.agent).proof("POST", url, self.made.world.now, self.made.verifier.nonce(), None)
 
-    async def token(self, agent: Agent | None = None, **form: str | None) -> httpx.Response:
+    async def token(self, agent: Agent | None = None, /, **form: str | None) -> httpx.Response:
         """Call the token endpoint."""
         given = {"client_id": self.client_id, **form}
         data = {name: value for name, value in given.items() if value is not None}
         return await self.made.web.post("/oauth/token", data=data, headers={"dpop": self.proof("/oauth/token", agent)})
 
-    async def redeem(self, code: str, agent: Agent | None = None, **more: str | None) -> httpx.Response:
+    async def redeem(self, code: str, agent: Agent | None = None, /, **more: str | None) -> httpx.Response:
         """Redeem a code."""
-        whole = {"redirect_uri": self.redirect, "code_verifier": self.verifier, **more}
-        return await self.token(agent, grant_type="authorization_code", code=code, **whole)
+        return await self.token(agent, **{**self.redeeming(code), **more})
+
+    def redeeming(self, code: str) -> dict[str, str | None]:
+        """Return the form that redeems a code."""
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self.redirect}
+        return {**form, "code_verifier": self.verifier}
 
 
 def answer_of(sent: httpx.Response) -> dict[str, str]:

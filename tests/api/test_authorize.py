@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -24,9 +25,9 @@ async def page(app: App, **more: str | None) -> httpx.Response:
     return await browser(app.made).get("/oauth/authorize", params=app.asked(**more))
 
 
-async def pushed(app: App, *, proof: bool = False, **more: str | None) -> httpx.Response:
+async def pushed(app: App, signer: Agent | None = None, /, **more: str | None) -> httpx.Response:
     """Push a request."""
-    headers = {"dpop": app.proof("/oauth/par")} if proof else {}
+    headers = {"dpop": app.proof("/oauth/par", signer)} if signer else {}
     return await app.made.web.post("/oauth/par", data=app.asked(**more), headers=headers)
 
 
@@ -121,8 +122,8 @@ def test_a_client_that_is_known_is_told_its_error(tmp_path: Path, wrong: dict[st
 @pytest.mark.parametrize("name", ["client_id", "redirect_uri", "resource", "scope"])
 def test_a_parameter_given_twice_is_refused(tmp_path: Path, name: str) -> None:
     async def played(app: App) -> None:
-        asked = [*app.asked().items(), (name, "x"), (name, "y")]
-        answer = await browser(app.made).get("/oauth/authorize", params=asked)
+        query = urlencode([*app.asked().items(), (name, "x"), (name, "y")])
+        answer = await browser(app.made).get(f"/oauth/authorize?{query}")
         assert answer.status_code == 400
         assert "location" not in answer.headers
 
@@ -214,7 +215,7 @@ def test_what_is_wrong_is_told_when_it_is_pushed(
 
 def test_the_key_of_a_push_is_the_only_one_that_redeems(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        name = (await pushed(app, proof=True)).json()["request_uri"]
+        name = (await pushed(app, app.agent)).json()["request_uri"]
         visitor = browser(app.made)
         shown = await visitor.get("/oauth/authorize", params={"client_id": APP, "request_uri": name})
         assert app.agent.signer.kid in shown.text
@@ -228,8 +229,8 @@ def test_the_key_of_a_push_is_the_only_one_that_redeems(tmp_path: Path) -> None:
 def test_a_push_by_another_key_than_it_names_is_refused(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         named = Agent().signer.kid
-        assert (await pushed(app, proof=True, dpop_jkt=named)).json()["error"] == "invalid_request"
-        own = await pushed(app, proof=True, dpop_jkt=app.agent.signer.kid)
+        assert (await pushed(app, app.agent, dpop_jkt=named)).json()["error"] == "invalid_request"
+        own = await pushed(app, app.agent, dpop_jkt=app.agent.signer.kid)
         assert own.status_code == 201
 
     scene(tmp_path, played)

@@ -50,23 +50,23 @@ class Backchannel:
         form = await wire.form(request, _ASKED, asked.TARGETS)
         client = await self._clients.authenticate(request, form)
         await self._identity.clients.asking(client)
-        if form.get("scope", "openid") != "openid":
-            return _refusal("invalid_scope", "what may be done is said in `authorization_details`, not in `scope`")
+        refused = _unsupported(form)
+        if refused is not None:
+            return _refusal(*refused)
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
         wanted = keyed(keyed(_wanted(form), form.get("dpop_jkt")), proven_key(self._verifier, request))
         wanted = asked.attested(wanted, client.workload)
+        most = _most(form)
         human = await self._human(form)
         if human is None:
             return _refusal("unknown_user_id", "the hint names nobody who can log in here")
         item = await self._broker.ask_to_open(client.id, wire.text(form, "purpose"), wanted, approver=human)
-        poll = Poll(item.id, client.id, self._verifier.clock(), audience=audience)
-        return wire.answer(self._waiting(item, poll, form))
+        now = self._verifier.clock()
+        until = now + min(item.expires_at - now, most)
+        return wire.answer(self._waiting(item, Poll(item.id, client.id, now, audience=audience, until=until)))
 
-    def _waiting(self, item: Approval, poll: Poll, form: Form) -> dict[str, object]:
-        life = item.expires_at - self._verifier.clock()
-        if "requested_expiry" in form:
-            life = min(life, timedelta(seconds=max(1, wire.whole("requested_expiry", form["requested_expiry"]))))
-            poll.until = self._verifier.clock() + life
+    def _waiting(self, item: Approval, poll: Poll) -> dict[str, object]:
+        life = (poll.until or item.expires_at) - self._verifier.clock()
         return {
             "auth_req_id": self._polls.put(poll, life + REMEMBERED),
             "expires_in": int(life.total_seconds()),
@@ -92,6 +92,22 @@ def _wanted(form: Form) -> Wanted:
     """Return what is asked for; the message that both devices show (CIBA §7.1) is its label, so the human sees it."""
     labelled = {"label": form["binding_message"]} if "binding_message" in form else {}
     return asked.wanted({"ttl": TTL, **form, **labelled}, asked.scope(form))
+
+
+def _most(form: Form) -> timedelta:
+    """Return how long the client wants to wait at most."""
+    name = "requested_expiry"
+    return wire.seconds(name, wire.whole(name, form[name])) if name in form else timedelta.max
+
+
+def _unsupported(form: Form) -> tuple[str, str] | None:
+    """Return error and description for what CIBA has errors of its own for (§13)."""
+    if form.get("scope", "openid") != "openid":
+        return "invalid_scope", "what may be done is said in `authorization_details`, not in `scope`"
+    message = form.get("binding_message", "")
+    if len(message) > wire.MAX_LABEL or not message.isprintable():
+        return "invalid_binding_message", f"it must be at most {wire.MAX_LABEL} printable characters"
+    return None
 
 
 def _refusal(error: str, description: str) -> Response:

@@ -1,0 +1,157 @@
+"""Asking one human from afar: who is meant, what they are told, and that nobody else can answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.api.desk import ALICE, BOB, CIBA, PURPOSE, STRONG, App, Issuer, browser, decide, scene
+from tests.api.plane import later
+from tests.broker.world import OPERATOR
+
+
+async def begun(app: App, **more: str | None) -> httpx.Response:
+    """Ask from afar; Alice unless told otherwise."""
+    asked = app.wanted(**{"login_hint": ALICE, **more})
+    return await app.made.web.post("/oauth/bc-authorize", data=asked)
+
+
+async def polled(app: App, told: dict[str, str], **more: str | None) -> httpx.Response:
+    """Poll for the decision."""
+    return await app.token(grant_type=CIBA, auth_req_id=told["auth_req_id"], **more)
+
+
+async def shown(visitor: httpx.AsyncClient, told: dict[str, str]) -> httpx.Response:
+    """Open the page of the link."""
+    return await visitor.get(told["verification_uri"])
+
+
+def test_the_human_who_is_meant_logs_in_and_decides(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await begun(app, binding_message="W4SH")).json()
+        assert (told["expires_in"], told["interval"]) == (600, 5)
+        assert (await polled(app, told)).json()["error"] == "authorization_pending"
+        visitor = browser(app.made)
+        page = await shown(visitor, told)
+        for text in (PURPOSE, "W4SH", ALICE):
+            assert text in page.text
+        assert "Approved" in (await decide(visitor, app.issuer, page)).text
+        later(app.made, 5)
+        answer = await polled(app, told)
+        assert app.made.broker.task_of(answer.json()["grant"]).head.subject.sub == ALICE
+        later(app.made, 5)
+        assert (await polled(app, told)).json()["error"] == "invalid_grant"
+
+    scene(tmp_path, played)
+
+
+def test_another_human_cannot_answer(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told, visitor = (await begun(app)).json(), browser(app.made)
+        app.issuer.sub = BOB
+        answer = await decide(visitor, app.issuer, await shown(visitor, told))
+        assert answer.status_code == 404
+        assert (await polled(app, told)).json()["error"] == "authorization_pending"
+        denied = await decide(visitor, app.issuer, await shown(visitor, told), "deny")
+        assert denied.status_code == 404
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.parametrize(
+    ("hint", "sub"), [({"login_hint": "alice"}, ALICE), ({"login_hint": None, "id_token_hint": "of-alice"}, ALICE)]
+)
+def test_there_are_other_ways_to_name_a_human(tmp_path: Path, hint: dict[str, str | None], sub: str) -> None:
+    async def played(app: App) -> None:
+        assert (await begun(app, **hint)).status_code == 200
+        (item,) = app.made.broker.approvals(OPERATOR)
+        assert item.approver == sub
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"login_hint": "https://other.test#alice"}, "unknown_user_id"),
+        ({"login_hint": "https://idp.test#"}, "unknown_user_id"),
+        ({"login_hint": "unix://host#1000"}, "unknown_user_id"),
+        ({"login_hint": None}, "invalid_request"),
+        ({"id_token_hint": "of-alice"}, "invalid_request"),
+        ({"login_hint": None, "login_hint_token": "x"}, "invalid_request"),
+        ({"login_hint": None, "id_token_hint": "of-bob"}, "invalid_grant"),
+        ({"client_id": "nobody"}, "invalid_client"),
+        ({"client_id": None}, "invalid_request"),
+        ({"scope": "openid email"}, "invalid_scope"),
+        ({"user_code": "1234"}, "invalid_request"),
+        ({"client_notification_token": "x"}, "invalid_request"),
+        ({"binding_message": "x" * 101}, "invalid_binding_message"),
+        ({"requested_expiry": "soon"}, "invalid_request"),
+        ({"purpose": None}, "invalid_request"),
+        ({"resource": "https://elsewhere.test"}, "invalid_target"),
+    ],
+)
+def test_what_is_wrong_asks_nobody(tmp_path: Path, wrong: dict[str, str | None], error: str) -> None:
+    async def played(app: App) -> None:
+        answer = await begun(app, **wrong)
+        assert (answer.status_code, answer.json()["error"]) == (401 if error == "invalid_client" else 400, error)
+        assert app.made.broker.approvals(OPERATOR) == []
+
+    scene(tmp_path, played)
+
+
+def test_a_client_may_want_less_time(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await begun(app, requested_expiry="60", scope="openid")).json()
+        assert told["expires_in"] == 60
+        later(app.made, 60)
+        assert (await polled(app, told)).json()["error"] == "expired_token"
+        assert (await begun(app, requested_expiry="6000")).json()["expires_in"] == 600
+
+    scene(tmp_path, played)
+
+
+def test_another_client_gets_nothing(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await begun(app)).json()
+        assert (await polled(app, told, client_id="tv")).json()["error"] == "invalid_grant"
+
+    scene(tmp_path, played)
+
+
+def test_a_login_that_is_too_weak_does_not_count_and_the_page_says_how_to_go_on(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        app.made.world.step_up[ALICE] = (STRONG,)
+        told, visitor = (await begun(app)).json(), browser(app.made)
+        answer = await decide(visitor, app.issuer, await shown(visitor, told))
+        assert answer.status_code == 403
+        assert f"Log in again with {STRONG}." in answer.text
+        again = told["verification_uri"].removeprefix(app.made.base)
+        assert f'href="{again}"' in answer.text
+        assert [tuple(one["acr"]) for one in app.issuer.begun] == [(STRONG,)]
+        app.issuer.acr = STRONG
+        assert "Approved" in (await decide(visitor, app.issuer, await visitor.get(again))).text
+
+    scene(tmp_path, played)
+
+
+def test_discovery_says_what_there_is(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        known = (await app.made.web.get("/.well-known/oauth-authorization-server")).json()
+        assert known["backchannel_authentication_endpoint"] == f"{app.made.base}/oauth/bc-authorize"
+        assert known["backchannel_token_delivery_modes_supported"] == ["poll"]
+        assert CIBA in known["grant_types_supported"]
+
+    scene(tmp_path, played)
+
+
+def test_the_pretended_issuer_is_asked_for_a_fresh_login(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        assert isinstance(app.issuer, Issuer)
+        told, visitor = (await begun(app)).json(), browser(app.made)
+        await decide(visitor, app.issuer, await shown(visitor, told))
+        assert [(one["anew"], one["issuer"]) for one in app.issuer.begun] == [(True, "https://idp.test")]
+
+    scene(tmp_path, played)

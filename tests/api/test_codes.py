@@ -1,0 +1,291 @@
+"""Redeeming what a human approved: codes once, by their own client, with their verifier; polling at its pace."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from remit.api.codes import MOST, Held
+from remit.errors import LimitError, NotFoundError
+from tests.api.desk import ALICE, CIBA, DEVICE, App, browser, decide, scene
+from tests.api.plane import Agent, later
+from tests.broker.world import OPERATOR, SEARCH, TABLE
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+# -- what is held -----------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A time that can be changed."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_what_is_held_is_found_until_its_time_is_up() -> None:
+    clock = Clock()
+    held: Held[str] = Held(clock)
+    name = held.put("it", timedelta(seconds=10))
+    assert len(name) == 43
+    assert held.get(name) == "it"
+    assert held.get("other") is None
+    clock.now += timedelta(seconds=10)
+    assert held.get(name) is None
+
+
+def test_what_is_taken_out_is_gone() -> None:
+    held: Held[str] = Held(Clock())
+    name = held.put("it", timedelta(seconds=10))
+    assert (held.pop(name), held.pop(name)) == ("it", None)
+
+
+def test_no_name_is_kept_itself() -> None:
+    held: Held[str] = Held(Clock())
+    name = held.put("it", timedelta(seconds=10))
+    assert name not in repr(vars(held))
+
+
+def test_so_many_and_no_more_are_held_and_the_old_make_room() -> None:
+    clock = Clock()
+    held: Held[int] = Held(clock)
+    for number in range(MOST):
+        held.put(number, timedelta(seconds=10))
+    with pytest.raises(LimitError):
+        held.put(0, timedelta(seconds=10))
+    clock.now += timedelta(seconds=10)
+    assert held.get(held.put(7, timedelta(seconds=10))) == 7
+
+
+# -- codes ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_code_is_redeemed_for_a_token_and_a_refresh_token(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await app.redeem(await app.code())).json()
+        assert told["token_type"] == "DPoP"
+        assert told["authorization_details"] == [SEARCH]
+        fresh = await app.token(grant_type="refresh_token", refresh_token=told["refresh_token"])
+        assert fresh.json()["grant"] == told["grant"]
+        stolen = await app.token(Agent(), grant_type="refresh_token", refresh_token=fresh.json()["refresh_token"])
+        assert stolen.json()["error"] == "invalid_dpop_proof"
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"code": "guess"}, "invalid_grant"),
+        ({"code": None}, "invalid_request"),
+        ({"client_id": "tv"}, "invalid_grant"),
+        ({"client_id": None}, "invalid_grant"),
+        ({"redirect_uri": "http://127.0.0.1:9/cb"}, "invalid_grant"),
+        ({"redirect_uri": None}, "invalid_grant"),
+        ({"code_verifier": "v" * 43}, "invalid_grant"),
+        ({"code_verifier": "short"}, "invalid_grant"),
+        ({"code_verifier": None}, "invalid_grant"),
+        ({"resource": "https://elsewhere.test"}, "invalid_target"),
+    ],
+)
+def test_what_does_not_fit_opens_nothing(tmp_path: Path, wrong: dict[str, str | None], error: str) -> None:
+    async def played(app: App) -> None:
+        code = await app.code()
+        answer = await app.token(**{**app.redeeming(code), **wrong})
+        assert (answer.status_code, answer.json()["error"]) == (400, error)
+        assert app.made.broker.tasks(OPERATOR) == []
+
+    scene(tmp_path, played)
+
+
+def test_a_proof_without_a_nonce_does_not_use_up_the_code(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code()
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": app.redirect}
+        form |= {"code_verifier": app.verifier, "client_id": app.client_id}
+        proof = app.agent.proof("POST", app.made.endpoint, app.made.world.now, "stale", None)
+        answer = await app.made.web.post("/oauth/token", data=form, headers={"dpop": proof})
+        assert answer.json()["error"] == "use_dpop_nonce"
+        unproven = await app.made.web.post("/oauth/token", data=form)
+        assert unproven.json()["error"] == "invalid_dpop_proof"
+        assert (await app.redeem(code)).status_code == 200
+
+    scene(tmp_path, played)
+
+
+def test_a_code_used_twice_ends_what_it_opened(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code()
+        told = (await app.redeem(code)).json()
+        app.agent.token = told["access_token"]
+        assert (await app.made.call(app.agent, "GET", "/v1/self")).status_code == 200
+        assert (await app.redeem(code)).json()["error"] == "invalid_grant"
+        assert (await app.made.call(app.agent, "GET", "/v1/self")).status_code in {401, 403}
+        refreshed = await app.token(grant_type="refresh_token", refresh_token=told["refresh_token"])
+        assert refreshed.json()["error"] == "invalid_grant"
+
+    scene(tmp_path, played)
+
+
+def test_of_two_uses_at_once_no_grant_is_left(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code()
+        answers = await asyncio.gather(app.redeem(code), app.redeem(code))
+        assert "invalid_grant" in {answer.json().get("error") for answer in answers}
+        task = app.made.broker.tasks(OPERATOR)[0]
+        assert all(grant.revoked for grant in task.grants.values())
+
+    scene(tmp_path, played)
+
+
+def test_a_code_is_over_after_a_minute(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code()
+        later(app.made, 60)
+        assert (await app.redeem(code)).json()["error"] == "invalid_grant"
+
+    scene(tmp_path, played)
+
+
+def test_what_policy_forbids_is_not_opened_even_if_a_human_approved(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code(
+            authorization_details='[{"type":"http","resource":"none","actions":["GET"],"paths":["/a"]}]'
+        )
+        answer = await app.redeem(code)
+        assert answer.json()["code"] == "policy"
+
+    scene(tmp_path, played)
+
+
+# -- polling ----------------------------------------------------------------------------------------------------------
+
+
+async def device(app: App, **more: str | None) -> dict[str, str]:
+    """Ask as a device; return the two codes."""
+    answer = await app.made.web.post("/oauth/device_authorization", data=app.wanted(**more))
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+async def polled(app: App, code: str, agent: Agent | None = None, **more: str | None) -> tuple[int, str]:
+    """Poll; return the status and the error."""
+    answer = await app.token(agent, grant_type=DEVICE, device_code=code, **more)
+    return answer.status_code, answer.json().get("error", "")
+
+
+async def confirm(app: App, codes: dict[str, str], decision: str = "approve") -> None:
+    """Type the code, and decide."""
+    visitor = browser(app.made)
+    shown = await visitor.post("/oauth/device", data={"user_code": codes["user_code"]})
+    assert (await decide(visitor, app.issuer, shown, decision)).status_code == 200
+
+
+def test_polling_waits_slows_down_and_ends_with_a_token(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        codes = await device(app)
+        assert await polled(app, codes["device_code"]) == (400, "authorization_pending")
+        assert await polled(app, codes["device_code"]) == (400, "slow_down")
+        later(app.made, 9)
+        assert await polled(app, codes["device_code"]) == (400, "slow_down")  # ten by now
+        later(app.made, 15)
+        assert await polled(app, codes["device_code"]) == (400, "authorization_pending")
+        await confirm(app, codes)
+        later(app.made, 15)
+        told = (await app.token(grant_type=DEVICE, device_code=codes["device_code"])).json()
+        assert told["refresh_token"]
+        assert app.made.broker.task_of(told["grant"]).head.subject.sub == ALICE
+        later(app.made, 15)
+        assert await polled(app, codes["device_code"]) == (400, "invalid_grant")
+
+    scene(tmp_path, played)
+
+
+def test_a_refusal_and_the_end_of_time_are_told(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        refused, forgotten = await device(app), await device(app, purpose="something else")
+        await confirm(app, refused, "deny")
+        assert await polled(app, refused["device_code"]) == (400, "access_denied")
+        later(app.made, 600)
+        assert await polled(app, forgotten["device_code"]) == (400, "expired_token")
+        later(app.made, 1_300)
+        await device(app)  # by which the broker forgets what nobody decided on
+        assert await polled(app, forgotten["device_code"]) == (400, "expired_token")
+
+    scene(tmp_path, played)
+
+
+def test_a_device_code_is_of_its_client_alone(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        codes = await device(app)
+        await confirm(app, codes)
+        assert await polled(app, codes["device_code"], client_id="tv") == (400, "invalid_grant")
+        assert await polled(app, "guess") == (400, "invalid_grant")
+        assert await polled(app, codes["device_code"]) == (200, "")
+
+    scene(tmp_path, played)
+
+
+# -- approvals of a grant ---------------------------------------------------------------------------------------------
+
+
+async def asked(app: App, child: Agent) -> dict[str, str]:
+    """Have an agent of Alice's ask for what it has not; return the answer."""
+    told = (await app.redeem(await app.code(depth="2", fan_out="2"))).json()
+    app.agent.token = told["access_token"]
+    proof = child.proof(
+        "POST", f"{app.made.base}/v1/approvals", app.made.world.now, app.made.verifier.nonce(), app.agent.token
+    )
+    body = {"parent": told["grant"], "authorization_details": [TABLE], "ttl": 60}
+    body |= {"req_cnf": {"jwk": child.jwk}, "req_cnf_proof": proof}
+    answer = await app.made.call(app.agent, "POST", "/v1/approvals", json=body)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def test_an_agent_goes_on_by_the_name_of_its_approval(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        child = Agent()
+        item = await asked(app, child)
+        form: dict[str, str | None] = {"grant_type": CIBA, "auth_req_id": item["approval"]}
+        assert (await app.token(child, **form)).json()["error"] == "authorization_pending"
+        assert (await app.token(Agent(), **form)).json()["error"] == "invalid_grant"
+        visitor = browser(app.made)
+        shown = await visitor.get(f"/approvals/{item['approval']}")
+        assert (await decide(visitor, app.issuer, shown)).status_code == 200
+        later(app.made, 5)
+        told = (await app.token(child, **form)).json()
+        assert told["authorization_details"] == [TABLE]
+        assert "refresh_token" not in told
+        later(app.made, 5)
+        assert (await app.token(child, **form)).json()["error"] == "invalid_grant"
+
+    scene(tmp_path, played)
+
+
+def test_an_approval_nobody_asked_for_is_no_way_to_a_token(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        answer = await app.token(grant_type=CIBA, auth_req_id="apr_guess")
+        assert answer.json()["error"] == "invalid_grant"
+        with pytest.raises(NotFoundError):
+            app.made.broker.approval("apr_guess")
+
+    scene(tmp_path, played)
+
+
+def test_the_issuer_is_asked_to_prove_the_human_anew_only_where_there_is_one(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        child = Agent()
+        item = await asked(app, child)
+        visitor = browser(app.made)
+        await decide(visitor, app.issuer, await visitor.get(f"/approvals/{item['approval']}"))
+        assert [one["anew"] for one in app.issuer.begun] == [False, True]
+
+    scene(tmp_path, played)

@@ -1,0 +1,180 @@
+"""Asking from a device without a browser: its codes, the page where one is typed, and guessing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from remit.api.device import ALPHABET, GUESSES
+from tests.api.desk import APP, DEVICE, PURPOSE, App, browser, decide, form_of, scene
+from tests.api.plane import Agent, later
+from tests.api.test_authorize import SPIFFE, SVID, Spire
+from tests.broker.world import OPERATOR
+
+GATEWAY = "http://127.0.0.1:8471"
+
+
+async def begun(app: App, signer: Agent | None = None, /, **more: str | None) -> httpx.Response:
+    """Ask as a device."""
+    headers = {"dpop": app.proof("/oauth/device_authorization", signer)} if signer else {}
+    return await app.made.web.post("/oauth/device_authorization", data=app.wanted(**more), headers=headers)
+
+
+def test_the_answer_is_as_the_standard_has_it(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        answer = await begun(app)
+        told = answer.json()
+        assert re.fullmatch(f"[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}", told["user_code"])
+        assert told["verification_uri"] == f"{app.made.base}/oauth/device"
+        assert told["verification_uri_complete"] == f"{told['verification_uri']}?user_code={told['user_code']}"
+        assert (told["expires_in"], told["interval"]) == (600, 5)
+        assert answer.headers["cache-control"] == "no-store"
+        known = (await app.made.web.get("/.well-known/oauth-authorization-server")).json()
+        assert known["device_authorization_endpoint"] == f"{app.made.base}/oauth/device_authorization"
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"client_id": "nobody"}, "invalid_client"),
+        ({"client_id": None}, "invalid_request"),
+        ({"client_id": SPIFFE}, "invalid_client"),
+        ({"purpose": None}, "invalid_request"),
+        ({"authorization_details": "[]"}, "invalid_authorization_details"),
+        ({"scope": "openid"}, "invalid_request"),
+        ({"resource": "https://elsewhere.test"}, "invalid_target"),
+        ({"dpop_jkt": "x"}, "invalid_request"),
+    ],
+)
+def test_what_is_wrong_asks_nobody(tmp_path: Path, wrong: dict[str, str | None], error: str) -> None:
+    async def played(app: App) -> None:
+        answer = await begun(app, **wrong)
+        assert answer.json()["error"] == error
+        assert app.made.broker.approvals(OPERATOR) == []
+
+    scene(tmp_path, played)
+
+
+def test_a_code_that_came_in_the_link_is_shown_and_still_to_be_confirmed(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await begun(app)).json()
+        visitor = browser(app.made)
+        typed = await visitor.get(told["verification_uri_complete"])
+        assert form_of(typed) == {"user_code": told["user_code"]}
+        assert PURPOSE not in typed.text
+        shown = await visitor.post("/oauth/device", data=form_of(typed))
+        for text in (PURPOSE, "Desk App asks for access", told["user_code"]):
+            assert text in shown.text
+        done = await decide(visitor, app.issuer, shown)
+        assert "Approved" in done.text
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.parametrize("bend", [str.lower, lambda code: code.replace("-", ""), lambda code: f" {code} "])
+def test_a_code_is_read_as_people_type_it(tmp_path: Path, bend: object) -> None:
+    async def played(app: App) -> None:
+        assert callable(bend)
+        code = bend((await begun(app)).json()["user_code"])
+        assert PURPOSE in (await browser(app.made).post("/oauth/device", data={"user_code": code})).text
+
+    scene(tmp_path, played)
+
+
+def test_a_wrong_code_is_said_and_shows_nothing(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        await begun(app)
+        answer = await browser(app.made).post("/oauth/device", data={"user_code": '"><script>x'})
+        assert answer.status_code == 400
+        assert "This code is not one that waits" in answer.text
+        assert PURPOSE not in answer.text
+        assert "<script>" not in answer.text
+
+    scene(tmp_path, played)
+
+
+def test_so_many_guesses_and_no_more(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        right = (await begun(app)).json()["user_code"]
+        visitor = browser(app.made)
+        for number in range(GUESSES):
+            wrong = "".join(ALPHABET[(number + place) % len(ALPHABET)] for place in range(8))
+            assert (await visitor.post("/oauth/device", data={"user_code": wrong})).status_code == 400
+        refused = await visitor.post("/oauth/device", data={"user_code": right})
+        assert refused.status_code == 429
+        assert PURPOSE not in refused.text
+        later(app.made, 60)
+        assert PURPOSE in (await visitor.post("/oauth/device", data={"user_code": right})).text
+
+    scene(tmp_path, played)
+
+
+def test_a_code_is_over_in_ten_minutes_and_decided_on_once(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told, visitor = (await begun(app)).json(), browser(app.made)
+        typed = {"user_code": told["user_code"]}
+        await decide(visitor, app.issuer, await visitor.post("/oauth/device", data=typed))
+        again = await visitor.post("/oauth/device", data=typed)
+        assert "This was approved" in again.text
+        assert form_of(again) == {}
+        later(app.made, 600)
+        assert (await visitor.post("/oauth/device", data=typed)).status_code == 400
+
+    scene(tmp_path, played)
+
+
+def test_the_page_is_for_forms_of_our_own(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await begun(app)).json()
+        foreign = {"origin": "https://evil.test"}
+        answer = await browser(app.made).post("/oauth/device", data={"user_code": told["user_code"]}, headers=foreign)
+        assert answer.status_code == 403
+        assert PURPOSE not in answer.text
+
+    scene(tmp_path, played)
+
+
+def test_a_key_named_at_the_start_is_shown_and_alone_redeems(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told, visitor = (await begun(app, app.agent)).json(), browser(app.made)
+        shown = await visitor.post("/oauth/device", data={"user_code": told["user_code"]})
+        assert app.agent.signer.kid in shown.text
+        await decide(visitor, app.issuer, shown)
+        form: dict[str, str | None] = {"grant_type": DEVICE, "device_code": told["device_code"]}
+        assert (await app.token(Agent(), **form)).json()["error"] == "invalid_dpop_proof"
+        later(app.made, 5)
+        assert (await app.token(**form)).status_code == 200
+
+    scene(tmp_path, played)
+
+
+def test_a_workload_that_proves_itself_needs_no_registration(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await begun(app, client_id=None, **SVID)).json()
+        visitor = browser(app.made)
+        shown = await visitor.post("/oauth/device", data={"user_code": told["user_code"]})
+        assert f"{SPIFFE} asks for access" in shown.text
+        await decide(visitor, app.issuer, shown)
+        form: dict[str, str | None] = {"grant_type": DEVICE, "device_code": told["device_code"]}
+        assert (await app.token(client_id=SPIFFE, **form)).json()["error"] == "invalid_client"
+        redeemed = (await app.token(client_id=None, **form, **SVID)).json()
+        grant = app.made.broker.task_of(redeemed["grant"]).grant(redeemed["grant"])
+        assert (grant.agent, grant.attested) == (SPIFFE, True)
+
+    scene(tmp_path, played, workloads=Spire())
+
+
+def test_the_token_is_for_the_audience_of_the_start(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told, visitor = (await begun(app, resource=GATEWAY)).json(), browser(app.made)
+        await decide(visitor, app.issuer, await visitor.post("/oauth/device", data={"user_code": told["user_code"]}))
+        form: dict[str, str | None] = {"grant_type": DEVICE, "device_code": told["device_code"], "client_id": APP}
+        token = (await app.token(**form)).json()["access_token"]
+        assert app.made.verifier.signed(token).all["aud"] == GATEWAY
+
+    scene(tmp_path, played, gateway=GATEWAY)
