@@ -23,7 +23,7 @@ from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.identity import Human, Workload
 from remit.core.task import Wanted
-from remit.errors import InvalidRequestError, UnauthenticatedError, UnavailableError, WrongKeyError
+from remit.errors import InvalidRequestError, UnauthenticatedError, WrongKeyError
 
 MAX_WAIT = 25  # seconds; shorter than anything on the way waits for an answer
 WAIT = frozenset({"wait"})
@@ -139,7 +139,7 @@ class Approvals:
 
     async def _human(self, asked: Mapping[str, object], digest: str) -> Human:
         if self._identity.humans is None:
-            raise UnavailableError("no issuer of humans is configured here")
+            raise InvalidRequestError("no issuer of humans is configured here")
         return await self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
 
 
