@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from starlette.types import Receive, Scope, Send
+
+from remit.api import Web, build
 from remit.api.clients import JWT_SPIFFE
 from remit.api.proven import thumbprint
 from remit.api.routes import Identity
@@ -14,6 +24,7 @@ from remit.core.identity import Human, Workload
 from remit.core.policy import Policy, in_bounds
 from remit.core.task import Subject
 from remit.errors import AudienceError, GrantTokenError, UnauthenticatedError
+from tests.api.plane import Plane
 from tests.broker.world import START, World
 
 ALICE = "https://idp.test#alice"
@@ -91,6 +102,32 @@ def svid_subject(token: str) -> str:
 def assertion_of(name: str) -> dict[str, str]:
     """Return the form fields by which a workload says who it is."""
     return {"client_assertion": svid(name), "client_assertion_type": JWT_SPIFFE}
+
+
+def certificate(name: str, ends: datetime) -> bytes:
+    """Return a certificate for a workload, DER; who signed it is for the TLS handshake to see."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "workload")])
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(ends - timedelta(days=1))
+        .not_valid_after(ends)
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name)]), critical=False)
+    )
+    return made.sign(key, SHA256()).public_bytes(Encoding.DER)
+
+
+@asynccontextmanager
+async def with_certificate(plane: Plane, der: bytes) -> AsyncIterator[httpx.AsyncClient]:
+    """Call the control plane as from a TLS handshake in which the client proved the key of a certificate."""
+    app, authority = build(plane.surface), Web(frozenset({"tls.test"}), plane.verifier, scheme="https")
+
+    async def handshaken(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"authority": authority, "certificates": (der,)}}, receive, send)
+
+    transport = httpx.ASGITransport(app=handshaken)
+    async with httpx.AsyncClient(transport=transport, base_url="https://tls.test") as client:
+        yield client
 
 
 def world(decide: Policy = in_bounds) -> World:

@@ -95,7 +95,7 @@ class Exchange:
         details, audience, purpose = asked.scope(form), self._audience(form), wire.text(form, "purpose")
         binding = self._child(form, None) or self._minter.binding(request, client)
         wanted = asked.opening(form, details, client, binding)
-        human = await self._humans.id_token(wire.text(form, "subject_token"))
+        human = await self._verifier.believed(self._humans.id_token(wire.text(form, "subject_token")))
         grant = await self._broker.open(human, purpose, wanted)
         return self._minter.answer(grant, audience=audience, until=binding.until)
 

@@ -52,7 +52,7 @@ class Federation:
             raise UnauthenticatedError("`client_id` is missing: an identity assertion is made for one client")
         purpose, audience = wire.text(form, "purpose"), self._audience(form)
         binding = self._minter.binding(request, client)
-        human = await self._humans.id_jag(wire.text(form, "assertion"), client.id)
+        human = await self._verifier.believed(self._humans.id_jag(wire.text(form, "assertion"), client.id))
         limit = None if human.details is None else scopes.parse(human.details)
         details = asked.scope(form) if limit is None or "authorization_details" in form else limit
         _within(details, limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -13,6 +13,7 @@ from remit.broker import Broker, Holder
 from remit.core import jose
 from remit.core import proof as proofs
 from remit.core import token as tokens
+from remit.core.identity import Human
 from remit.core.jose import PublicKey, public_key
 from remit.core.proof import Expected, Nonces, Proof
 from remit.core.scope import Access
@@ -20,6 +21,7 @@ from remit.core.token import Claims
 from remit.errors import (
     ExpiredError,
     GrantEndedError,
+    GrantTokenError,
     LimitError,
     NonceRequiredError,
     NotFoundError,
@@ -175,6 +177,14 @@ class Verifier:
         """Record that a token which this broker signed was refused. What is over says so, whatever else is wrong."""
         over = type(error) is TokenError and self.now() >= claims.expires_at
         await self._broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
+
+    async def believed(self, said: Awaitable[Human]) -> Human:
+        """Return the human that an issuer's token names; that it was refused is in the audit, a flood of it counted."""
+        try:
+            return await said
+        except (UnauthenticatedError, GrantTokenError) as error:
+            await self._broker.deny(None, PROVE, error)
+            raise
 
     def living(self, claims: Claims) -> Holder:
         """Return the holder of verified claims if the broker's own state agrees with them."""

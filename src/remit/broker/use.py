@@ -75,7 +75,7 @@ class Uses:
         if late:
             await self._heads.record((), late)
 
-    async def deny(self, grant_id: str | None, access: Access, error: RemitError, request: str) -> None:
+    async def deny(self, grant_id: str | None, access: Access, error: RemitError, request: str | None = None) -> None:
         """Record a denial; a flood is counted, so that no agent fills the disk."""
         await self._heads.denied(
             "resource.use", grant_id, error, resource=access.resource, action=access.action, request=request

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.api.believed import (
+    ALICE,
+    CLIENT,
+    PLANNER,
+    READER,
+    Believed,
+    assertion_of,
+    certificate,
+    with_certificate,
+)
+from tests.api.plane import Agent, Form, Plane, play
+from tests.api.test_exchange import GATEWAY, last, refused, staged
+from tests.attacks.forge import parts
+from tests.broker.world import SEARCH, TABLE, World
+
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+NARROW = {**SEARCH, "paths": ["/v1/find"]}
+
+
+def asserting(token: str = "id-jag-of-alice", client: str = CLIENT, **more: str) -> Form:
+    """Return the form that opens a task by an identity assertion."""
+    form = {"grant_type": JWT_BEARER, "assertion": token, "client_id": client, "purpose": "find it", "ttl": "60"}
+    return {**form, **more}
+
+
+def alone(**more: str) -> Form:
+    """Return the form by which a workload opens a task for itself."""
+    details = json.dumps([SEARCH])
+    form = {"grant_type": "client_credentials", "purpose": "tidy up", "ttl": "60", "authorization_details": details}
+    return {**form, **more}
+
+
+# -- jwt-bearer -------------------------------------------------------------------------------------------------------
+
+
+def test_an_assertion_opens_a_task_for_its_human_in_the_clients_hands(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        agent = Agent()
+        answer = await plane.exchange(agent, asserting(authorization_details=json.dumps([SEARCH])))
+        assert answer.status_code == 200, answer.text
+        claims = parts(answer.json()["access_token"])[1]
+        assert (claims["sub"], claims["cnf"]) == (ALICE, {"jkt": agent.signer.kid})
+        assert (await last(plane)).subject == ALICE
+
+    staged(tmp_path, scene)
+
+
+def test_an_assertion_opens_one_task(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        form = asserting(authorization_details=json.dumps([SEARCH]))
+        assert (await plane.exchange(Agent(), form)).status_code == 200
+        assert refused(await plane.exchange(Agent(), form)) == (400, "invalid_grant", "used")
+        assert (await last(plane)).code == "used"
+
+    staged(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("token", "client"), [("id-jag-of-alice", "https://other.test/client"), ("id-jag-of-mallory", CLIENT)]
+)
+def test_an_assertion_is_for_the_client_it_names_and_nobody_else(tmp_path: Path, token: str, client: str) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        form = asserting(token, client, authorization_details=json.dumps([SEARCH]))
+        assert refused(await plane.exchange(Agent(), form)) == (400, "invalid_grant", "grant-token")
+        assert ((await last(plane)).code, (await last(plane)).action) == ("grant-token", "prove")
+
+    staged(tmp_path, scene)
+
+
+def test_an_assertion_needs_a_client_that_has_a_name(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        form = asserting(authorization_details=json.dumps([SEARCH]))
+        del form["client_id"]
+        assert refused(await plane.exchange(Agent(), form))[1] == "invalid_client"
+        form["client_id"] = PLANNER
+        assert refused(await plane.exchange(Agent(), form))[1] == "invalid_client"
+
+    staged(tmp_path, scene)
+
+
+def test_what_an_assertion_limits_is_what_is_opened_when_nothing_else_is_asked_for(tmp_path: Path) -> None:
+    async def scene(plane: Plane, known: Believed) -> None:
+        known.details = [NARROW]
+        answer = await plane.exchange(Agent(), asserting())
+        assert [detail["paths"] for detail in answer.json()["authorization_details"]] == [["/v1/find"]]
+
+    staged(tmp_path, scene)
+
+
+@pytest.mark.parametrize("wide", [[SEARCH], [NARROW, TABLE], [{**NARROW, "actions": ["DELETE", "GET"]}]])
+def test_more_than_an_assertion_allows_is_refused(tmp_path: Path, wide: list[object]) -> None:
+    async def scene(plane: Plane, known: Believed) -> None:
+        known.details = [NARROW]
+        answer = await plane.exchange(Agent(), asserting(authorization_details=json.dumps(wide)))
+        assert refused(answer) == (400, "invalid_authorization_details", "attenuation")
+        assert answer.json()["offending"]
+        assert (await plane.exchange(Agent(), asserting())).status_code == 200
+
+    staged(tmp_path, scene)
+
+
+def test_an_assertion_without_a_limit_needs_details(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        assert refused(await plane.exchange(Agent(), asserting()))[1] == "invalid_request"
+
+    staged(tmp_path, scene)
+
+
+# -- client_credentials -----------------------------------------------------------------------------------------------
+
+
+def test_a_workload_opens_a_task_for_itself(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        agent = Agent()
+        answer = await plane.exchange(agent, alone(**assertion_of(PLANNER)))
+        claims = parts(answer.json()["access_token"])[1]
+        assert (claims["sub"], claims["client_id"], claims["acr"]) == (PLANNER, PLANNER, "workload")
+        assert claims["act"] == {"sub": PLANNER}
+        assert "auth_time" not in claims
+
+    staged(tmp_path, scene)
+
+
+def test_a_workloads_credential_may_open_again(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        for _again in range(2):
+            assert (await plane.exchange(Agent(), alone(**assertion_of(PLANNER)))).status_code == 200
+
+    staged(tmp_path, scene)
+
+
+def test_a_client_that_proves_nothing_opens_nothing_for_itself(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        for form in (alone(), alone(client_id="somebody"), alone(client_id=PLANNER)):
+            assert refused(await plane.exchange(Agent(), form)) == (401, "invalid_client", "unauthenticated")
+        assert (await plane.world.events())[-1].event != "task.open"
+
+    staged(tmp_path, scene)
+
+
+def test_a_workload_says_who_it_is_in_one_way(tmp_path: Path) -> None:
+    async def scene(plane: Plane, known: Believed) -> None:
+        der = certificate(PLANNER, plane.world.now.replace(year=2030))
+        known.certificates[der] = PLANNER
+        form = alone(**assertion_of(PLANNER), client_id=PLANNER)
+        async with with_certificate(plane, der) as client:
+            assert (await client.post("/oauth/token", data=form)).json()["error"] == "invalid_request"
+        form = alone(**assertion_of(PLANNER), client_id=READER)
+        assert refused(await plane.exchange(Agent(), form))[1] == "invalid_client"
+
+    staged(tmp_path, scene)
+
+
+def test_a_policy_that_denies_workloads_denies_them_by_name(tmp_path: Path) -> None:
+    """Nobody but the owner of a state may open anything unless a policy says so."""
+    world = World()
+    known = Believed(world)
+
+    async def scene(plane: Plane) -> None:
+        answer = await plane.exchange(Agent(), alone(**assertion_of(PLANNER)))
+        assert refused(answer) == (400, "access_denied", "policy")
+        entry = await last(plane)
+        assert (entry.event, entry.code, entry.subject) == ("task.open", "policy", PLANNER)
+
+    play(tmp_path, scene, world, known.identity(), GATEWAY)

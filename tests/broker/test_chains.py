@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from remit.broker import Broker
+from remit.broker.chains import KEPT, Presented
+from remit.core import jose
+from remit.core.audit import Event
+from remit.core.chain import MAX_SPENT, Chain, turn
+from remit.core.task import Grant, Wanted
+from remit.errors import GrantTokenError, IntegrityError, RevokedError, UnavailableError, UsedError, WrongKeyError
+from remit.ports import PutRecord, Record, Write
+from remit.stores.memory import MemoryStore
+from tests.broker.world import OPERATOR, World, holder, run
+
+JKT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+
+
+def shown(token: str, client: str = "app", jkt: str | None = JKT) -> Presented:
+    return Presented(jose.digest(token), client, jkt)
+
+
+async def begun(world: World, token: str = "first") -> tuple[Broker, Grant]:
+    """Return a broker and a grant whose first refresh token was handed out."""
+    broker = await world.ready()
+    grant = await world.opened(broker, jkt=JKT)
+    await broker.begin_chain(grant, "app", jose.digest(token), None)
+    return broker, grant
+
+
+async def told(world: World) -> list[tuple[str, str, str | None]]:
+    return [(e.event, e.decision, e.code) for e in await world.events() if e.event.startswith(("token.", "grant.rev"))]
+
+
+async def refusal(broker: Broker, presented: Presented, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        await broker.turn_chain(presented, jose.digest("unwanted"))
+
+
+def test_a_token_is_turned_into_the_next_again_and_again() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, grant = await begun(world)
+        for old, new in (("first", "second"), ("second", "third")):
+            found, chain = await broker.turn_chain(shown(old), jose.digest(new))
+            assert (found.id, chain.current) == (grant.id, jose.digest(new))
+        assert await told(world) == [("token.begin", "allow", None), *[("token.refresh", "allow", None)] * 2]
+
+    run(scene())
+
+
+def test_a_spent_token_ends_the_grant_with_all_below_it_and_the_audit_says_why() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, grant = await begun(world)
+        child = await broker.delegate(holder(broker, grant), grant.id, Wanted(grant.scope, "", timedelta(minutes=1)))
+        await broker.turn_chain(shown("first"), jose.digest("second"))
+        await refusal(broker, shown("first"), UsedError)
+        for one in (grant, child):
+            with pytest.raises(RevokedError):
+                broker.check(one.id)
+        await refusal(broker, shown("second"), RevokedError)
+        assert ("token.refresh", "deny", "used") in await told(world)
+        (ended,) = [e for e in await world.events() if e.event == "grant.revoke"]
+        assert ended.cause == "a refresh token was used twice"
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("presented", "kind", "code"),
+    [
+        (shown("first", client="other"), GrantTokenError, "grant-token"),
+        (shown("first", jkt="another-key"), WrongKeyError, "wrong-key"),
+        (shown("first", jkt=None), WrongKeyError, "wrong-key"),
+        (replace(shown("first"), x5t=JKT), WrongKeyError, "wrong-key"),
+    ],
+)
+def test_whoever_else_presents_a_token_gets_nothing_and_spends_nothing(
+    presented: Presented, kind: type[Exception], code: str
+) -> None:
+    async def scene() -> None:
+        world = World()
+        broker, grant = await begun(world)
+        await refusal(broker, presented, kind)
+        entry = (await world.events())[-1]
+        assert (entry.event, entry.decision, entry.code, entry.grant) == ("token.refresh", "deny", code, grant.id)
+        assert (await broker.turn_chain(shown("first"), jose.digest("second")))[0].id == grant.id
+
+    run(scene())
+
+
+def test_a_thief_without_the_key_cannot_end_a_grant_by_a_spent_token() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, grant = await begun(world)
+        await broker.turn_chain(shown("first"), jose.digest("second"))
+        await refusal(broker, shown("first", jkt="another-key"), WrongKeyError)
+        assert broker.check(grant.id).id == grant.id
+
+    run(scene())
+
+
+def test_a_guess_is_nobodys() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, _ = await begun(world)
+        before = len(await world.events())
+        await refusal(broker, shown("guess"), GrantTokenError)
+        assert len(await world.events()) == before
+
+    run(scene())
+
+
+def test_a_token_is_worth_nothing_once_its_grant_has_ended() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, grant = await begun(world)
+        await broker.revoke(OPERATOR, grant.id)
+        await refusal(broker, shown("first"), RevokedError)
+
+    run(scene())
+
+
+def test_of_two_at_the_same_time_one_is_the_second() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, grant = await begun(world)
+        turns = [broker.turn_chain(shown("first"), jose.digest(new)) for new in ("one", "two")]
+        outcomes = await asyncio.gather(*turns, return_exceptions=True)
+        assert any(isinstance(outcome, UsedError) for outcome in outcomes)
+        with pytest.raises(RevokedError):
+            broker.check(grant.id)
+
+    run(scene())
+
+
+def test_chains_survive_a_restart_with_what_they_know_of_theft() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, _ = await begun(world)
+        await broker.turn_chain(shown("first"), jose.digest("second"))
+        again = world.broker()
+        await again.start()
+        await again.turn_chain(shown("second"), jose.digest("third"))
+        await refusal(again, shown("first"), UsedError)
+
+    run(scene())
+
+
+class Failing(MemoryStore):
+    """A store whose medium fails when it is told to."""
+
+    fails = False
+
+    async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
+        if self.fails and any(isinstance(write, PutRecord) for write in writes):
+            raise UnavailableError
+        await super().commit(writes, events)
+
+
+def test_a_turn_that_was_not_made_durable_leaves_the_old_token_good() -> None:
+    async def scene() -> None:
+        store = Failing()
+        world = World(store=store)
+        broker, grant = await begun(world)
+        store.fails = True
+        await refusal(broker, shown("first"), UnavailableError)
+        store.fails = False
+        await refusal(broker, shown("unwanted"), GrantTokenError)
+        assert (await broker.turn_chain(shown("first"), jose.digest("second")))[0].id == grant.id
+
+    run(scene())
+
+
+def test_a_chain_that_was_not_made_durable_is_none() -> None:
+    async def scene() -> None:
+        store = Failing()
+        world = World(store=store)
+        broker = await world.ready()
+        grant = await world.opened(broker, jkt=JKT)
+        store.fails = True
+        with pytest.raises(UnavailableError):
+            await broker.begin_chain(grant, "app", jose.digest("first"), None)
+        assert broker.chain_of(jose.digest("first")) is None
+
+    run(scene())
+
+
+def test_chains_are_forgotten_some_time_after_their_grant() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, _ = await begun(world)
+        world.later(KEPT.total_seconds() + 16 * 60)
+        await broker.begin_chain(await world.opened(broker, jkt=JKT), "app", jose.digest("other"), None)
+        assert broker.chain_of(jose.digest("first")) is None
+        assert broker.chain_of(jose.digest("other")) is not None
+
+    run(scene())
+
+
+def test_a_kept_chain_that_cannot_be_read_stops_the_broker() -> None:
+    async def scene() -> None:
+        world = World()
+        record = Record("refresh", "rfc_1", 1, b"{}", world.now)
+        await world.store.commit([PutRecord(record)], [])
+        with pytest.raises(IntegrityError):
+            await world.broker().start()
+
+    run(scene())
+
+
+def test_a_chain_remembers_a_hundred_spent_tokens_and_the_one_that_counts() -> None:
+    chain = Chain("rfc_1", "grt_1", "app", None, "0")
+    for number in range(1, 151):
+        chain = turn(chain, str(number))
+    assert (chain.current, chain.rev, len(chain.spent)) == ("150", 151, MAX_SPENT)
+    assert chain.known == tuple(str(number) for number in range(50, 151))
