@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -145,9 +145,56 @@ def test_authorities_are_replaced_while_it_serves(tmp_path: Path) -> None:
         async with listening(place) as port:
             assert b"200 OK" in (await ask(port, place.client(DOMAIN.svid())))[1]
             place.anchors = (der(OTHER.authority),)
-            place.door.refresh()
+            assert place.door.refresh()
             assert (await ask(port, place.client(DOMAIN.svid())))[1] == b""
             assert b"200 OK" in (await ask(port, place.client(OTHER.svid())))[1]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone"),
+    [
+        ((DOMAIN,), (DOMAIN,), False),
+        ((DOMAIN,), (DOMAIN, OTHER), False),
+        ((DOMAIN, OTHER), (DOMAIN,), True),
+        ((DOMAIN,), (), True),
+        ((), (DOMAIN,), False),
+    ],
+)
+def test_it_is_said_when_an_authority_is_gone(
+    tmp_path: Path,
+    before: tuple[Domain, ...],
+    after: tuple[Domain, ...],
+    gone: bool,  # noqa: FBT001 - a case
+) -> None:
+    place = Place(tmp_path, [der(one.authority) for one in before])
+    place.anchors = [der(one.authority) for one in after]
+    assert place.door.refresh() is gone
+    assert place.door.refresh() is False
+
+
+def test_connections_that_a_certificate_opened_can_be_cut_and_no_others(tmp_path: Path) -> None:
+    async def scene() -> None:
+        place = Place(tmp_path)
+        sock = _tcp()
+        listener = await serve(Starlette(routes=[Route("/", shown)]), sock, Peer(OPERATOR), tls=place.door.context)
+        port, kept = sock.getsockname()[1], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        opened = []
+        for svid in (DOMAIN.svid(), None):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=place.client(svid))
+            writer.write(kept)
+            assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"]"), 5)
+            opened.append((reader, writer))
+        listener.cut_certified()
+        certified, plain = opened
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(certified[0].read(), 5) == b""
+        plain[1].write(kept)
+        assert b"200 OK" in await asyncio.wait_for(plain[0].readuntil(b"]"), 5)
+        for _, writer in opened:
+            writer.close()
+        listener.close()
 
     asyncio.run(scene())
 

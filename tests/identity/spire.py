@@ -198,7 +198,7 @@ class Domain:
 
     def svid(self, path: str = "/ns/agents/planner", **more: object) -> Svid:
         """Return an X.509-SVID."""
-        return self.authority.svid(self.id(path), **more)  # type: ignore[arg-type]
+        return self.authority.svid(self.id(path), **{"now": self.now, **more})  # type: ignore[arg-type]
 
     def jwt(self, audience: object, header: Mapping[str, object] | None = None, **more: object) -> str:
         """Return a JWT-SVID; ``more`` replaces claims, and None removes them."""
@@ -220,10 +220,10 @@ class Domain:
         return json.dumps({"keys": keys, "spiffe_sequence": 1, "spiffe_refresh_hint": 300, **more}).encode()
 
 
-def server(authority: Authority, *hosts: str) -> Svid:
+def server(authority: Authority, *hosts: str, now: datetime = NOW) -> Svid:
     """Return the certificate of a TLS server that answers to these hosts."""
     private = key()
-    made = _certificate("server", private, (), NOW, timedelta(hours=1), (usage("digital_signature"),))
+    made = _certificate("server", private, (), now, timedelta(hours=1), (usage("digital_signature"),))
     names = [x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host) for host in hosts]
     made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
     made = made.add_extension(

@@ -55,12 +55,16 @@ class Door:
         self.context = context(certificate, key, self._made_of[1])  # what a listener is started with
         self.context.sni_callback = self._swap  # called with or without a name
 
-    def refresh(self) -> None:
-        """Use what is new, from the next handshake on; what cannot be used changes nothing and raises."""
-        found = self._now()
+    def refresh(self) -> bool:
+        """Use what is new, from the next handshake on; what cannot be used changes nothing and raises.
+
+        Return whether an authority is gone: connections that came in by it should end.
+        """
+        found, before = self._now(), self._made_of[1]
         if found != self._made_of:
             self._current = context(self._certificate, self._key, found[1])
             self._made_of = found
+        return not set(before or ()) <= set(found[1] or ())
 
     def _now(self) -> tuple[tuple[tuple[int, int, int], ...], Sequence[bytes] | None]:
         anchors = self._anchors()

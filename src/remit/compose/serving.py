@@ -95,8 +95,9 @@ class Edges:
         """Look for new trust bundles and a new certificate of ours; TLS handshakes use them from now on."""
         if self.house.bundles is not None:
             await self.house.bundles.refresh()
-        if self.door is not None:
-            self.door.refresh()
+        if self.door is not None and self.door.refresh():
+            for listener in self._listeners:
+                listener.cut_certified()
 
     def busy(self) -> bool:
         """Whether a task is open, or a lease not yet gone."""

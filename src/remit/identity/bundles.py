@@ -175,7 +175,8 @@ class Bundles:
                 held.bundle = await _newer(held, domain)
             except UnavailableError as error:
                 held.due = self._clock() + RETRY
-                _LOG.warning("trust bundle of %s: %s", domain, error.detail, exc_info=error.__cause__)
+                why = "" if error.__cause__ is None else f" ({error.__cause__})"
+                _LOG.warning("trust bundle of %s: %s%s", domain, error.detail, why)
             else:
                 held.at = self._clock()
                 held.due = held.at + (held.bundle.hint or held.source.every)
