@@ -41,6 +41,7 @@ def ruled(tmp_path: Path, scene: Scene) -> None:
 
 def test_the_operator_is_shown_what_holds(tmp_path: Path) -> None:
     async def scene(_: Plane, control: httpx.AsyncClient, write: Write) -> None:
+        del write
         answer = await control.get("/v1/policy")
         assert answer.status_code == 200
         shown = answer.json()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,29 +32,49 @@ Directory = Annotated[
 def check(directory: Directory = None, json: options.Json = False) -> None:
     """Read and validate policies as the broker would, and name everything that is wrong; no broker is needed.
 
-    Exits with 1 when something is wrong.
+    Its *.test.toml files are read too, but not put to the policies: `remit policy test` does. Exits with 1 when
+    something is wrong.
 
     \b
     Examples:
       remit policy check examples/policies
       remit policy check --json
     """
-    found, problems = _loaded(directory)
+    where = _where(directory)
+    found, problems = _loaded(where)
+    wrong = (*problems, *_misread(where))
     if json:
-        emit(_checked(found, problems))
+        emit(_checked(found, wrong))
     else:
-        for problem in problems:
+        for problem in wrong:
             said(str(problem))
         if found:
-            said(f"{len(found.policies)} policies are good: {found.version}")
-    raise typer.Exit(int(found is None))
+            said(f"{_count(len(found.policies), 'policy is', 'policies are')} good: {found.version}")
+    raise typer.Exit(int(bool(wrong)))
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _misread(directory: Path) -> Iterator[Problem]:
+    """Yield what is wrong with the files of cases."""
+    from remit.core.policy import Problem
+    from remit.errors import RemitError
+    from remit.policies.cases import read
+
+    for path in sorted(directory.glob(CASES)):
+        try:
+            read(_text(path))
+        except RemitError as error:
+            yield Problem(path.name, 0, error.detail)
 
 
 def _checked(found: CedarPolicies | None, problems: Sequence[Problem]) -> dict[str, object]:
     wrong = [{"file": item.file, "line": item.line, "text": item.text} for item in problems]
     named = [{"id": item.id, "effect": item.effect, "file": item.file, "line": item.line} for item in _policies(found)]
     return {
-        "good": found is not None,
+        "good": not problems,
         "version": found.version if found else None,
         "policies": named,
         "problems": wrong,
@@ -69,28 +89,36 @@ def _policies(found: CedarPolicies | None) -> Sequence[Any]:
 def cases(directory: Directory = None, json: options.Json = False) -> None:
     """Put the questions of *.test.toml files to the policies beside them, and compare what is decided and by which.
 
-    Exits with 1 when a case comes out otherwise than it says, and when there are no cases.
+    Resource bounds and what a parent grant holds are not looked at: it is the policies that are tested. Exits with 1
+    when a case comes out otherwise than it says, and when there are no cases.
 
     \b
     Examples:
       remit policy test examples/policies
       remit policy test --json
     """
+    where = _where(directory)
+    results = list(_tried(where, _good(where)))
+    failed = sum(not result.passed for _, result in results)
+    if json:
+        emit({"cases": [_result(file, result) for file, result in results], "failed": failed})
+    else:
+        for file, result in results:
+            _told(file, result)
+        said(f"{len(results) - failed} of {_count(len(results), 'case', 'cases')} came out as they say")
+    raise typer.Exit(int(bool(failed) or not results))
+
+
+def _tried(directory: Path, policies: CedarPolicies) -> Iterator[tuple[str, Result]]:
+    from remit.errors import InvalidRequestError
     from remit.policies.cases import read, tried
 
-    where = _where(directory)
-    found = _good(where)
-    results = [
-        (path.name, tried(found, case)) for path in sorted(where.glob(CASES)) for case in read(path.read_text("utf-8"))
-    ]
-    failed = [(file, result) for file, result in results if not result.passed]
-    if json:
-        emit({"cases": [_result(file, result) for file, result in results], "failed": len(failed)})
-    else:
-        for file, result in failed:
-            said(f"{file}: `{result.case.name}` {_otherwise(result)}")
-        said(f"{len(results) - len(failed)} of {len(results)} cases came out as they say")
-    raise typer.Exit(int(bool(failed) or not results))
+    for path in sorted(directory.glob(CASES)):
+        try:
+            found = read(_text(path))
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"{path.name}: {error.detail}", help=error.help) from error
+        yield from ((path.name, tried(policies, case)) for case in found)
 
 
 def _result(file: str, result: Result) -> dict[str, object]:
@@ -104,10 +132,20 @@ def _result(file: str, result: Result) -> dict[str, object]:
     }
 
 
-def _otherwise(result: Result) -> str:
-    came = "was allowed" if result.decision.allowed else "was denied"
-    wanted = "" if result.case.reasons is None else f", not by {', '.join(result.case.reasons) or 'none'}"
-    return f"{came} by {', '.join(result.by) or 'no policy'}{wanted}: {'; '.join(result.decision.reasons)}"
+def _told(file: str, result: Result) -> None:
+    came = "allowed" if result.decision.allowed else "denied"
+    said(f"{'ok    ' if result.passed else 'FAILED'}  {result.case.name}: {came} by {_by(result.by)}")
+    if result.passed:
+        return
+    case = result.case
+    expected = {None: "any decision", True: "allowed", False: "denied"}[case.allowed]
+    said(f"        {file} says: {expected}{'' if case.reasons is None else f' by {_by(case.reasons)}'}")
+    for reason in result.decision.reasons:
+        said(f"        {reason}")
+
+
+def _by(names: Sequence[str]) -> str:
+    return ", ".join(names) or "no policy"
 
 
 @app.command("explain")
@@ -217,6 +255,8 @@ def show(json: options.Json = False) -> None:
             ("policy", "effect", "written in"),
             ((p["id"], p["effect"], f"{p['file']}:{p['line']}") for p in answer["policies"]),
         )
+    for item in answer["failing"]:
+        said(f"`{item['policy']}` could not be evaluated, and so denied, {item['times']} times; last: {item['why']}")
     _problems(answer)
 
 
@@ -270,10 +310,10 @@ def _where(directory: Path | None) -> Path:
     return found
 
 
-def _loaded(directory: Path | None) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
+def _loaded(directory: Path) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
     from remit.compose.policy import load
 
-    return load(_where(directory))
+    return load(directory)
 
 
 def _good(directory: Path) -> CedarPolicies:
