@@ -135,11 +135,12 @@ class Desk:
         decision = wire.text(form, "decision")
         if decision not in {"approve", "deny"}:
             raise InvalidRequestError("`decision` must be `approve` or `deny`")
+        chosen = self._chosen(visit, form.get("issuer"))
         self._visits.pop(visit.id)
         if decision == "deny" and visit.back is not None:
             url = visit.back.refusal("access_denied", "the human refused")
             return pages.leaving("Refused", url, "Go back to the program", [self._cookie(visit.id, "")])
-        visit = replace(visit, approves=decision == "approve", issuer=self._chosen(visit, form.get("issuer")))
+        visit = replace(visit, approves=decision == "approve", issuer=chosen)
         return pages.leaving("On to your login", await self._login(visit), "Log in")
 
     def _choice(self, item: Approval) -> Mapping[str, str]:

@@ -289,7 +289,7 @@ def plain(value: object) -> str:
 
 
 def length(seconds: int) -> str:
-    """Write a length of time: at most two units, never rounded."""
+    """Write a length of time, never rounded."""
     parts, left = [], seconds
     for name, size in _UNITS:
         count, left = divmod(left, size)

@@ -1,0 +1,266 @@
+"""A human decides on one request in one browser: shown exactly, bound to it, proven by a login for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from remit.api.deciding import Back, described
+from remit.errors import UnavailableError
+from tests.api.desk import (
+    APP,
+    ISSUER,
+    PURPOSE,
+    App,
+    answer_of,
+    browser,
+    decide,
+    followed,
+    form_of,
+    scene,
+)
+from tests.api.plane import later
+from tests.broker.world import OPERATOR
+
+
+async def shown(app: App, visitor: httpx.AsyncClient, **more: str | None) -> httpx.Response:
+    """Come to the page of a request."""
+    return await visitor.get("/oauth/authorize", params=app.asked(**more))
+
+
+async def sent(visitor: httpx.AsyncClient, page: httpx.Response, **more: str) -> httpx.Response:
+    """Press approve."""
+    return await visitor.post("/oauth/consent", data={**form_of(page), "decision": "approve", **more})
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_names_its_digest_and_holds_no_secret_of_the_client(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        page = await shown(app, browser(app.made))
+        (item,) = app.made.broker.approvals(OPERATOR)
+        assert item.digest in page.text
+        assert json.dumps(PURPOSE)[1:-1] in page.text
+        assert app.verifier not in page.text
+
+    scene(tmp_path, played)
+
+
+def test_a_cookie_binds_one_browser_to_one_request(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        first, second = await shown(app, visitor), await shown(app, visitor, purpose="another thing")
+        for page in (first, second):
+            cookie = page.headers["set-cookie"]
+            assert "HttpOnly; SameSite=Lax; Max-Age=600" in cookie
+            assert form_of(page)["csrf"] not in cookie
+        assert first.headers["set-cookie"].partition("=")[0] != second.headers["set-cookie"].partition("=")[0]
+        for page in (first, second):  # both go on, each for itself
+            assert answer_of(await decide(visitor, app.issuer, page))["code"]
+
+    scene(tmp_path, played)
+
+
+# -- the form ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"csrf": "x"}, "not from our page"),
+        ({"visit": "x"}, "too old"),
+        ({"decision": "maybe"}, "decision"),
+        ({"issuer": ISSUER}, "issuer"),
+        ({"more": "x"}, "not a parameter"),
+    ],
+)
+def test_a_form_that_is_not_ours_decides_nothing(tmp_path: Path, wrong: dict[str, str], said: str) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        answer = await sent(visitor, await shown(app, visitor), **wrong)
+        assert answer.status_code == 400
+        assert said in answer.text
+        assert app.issuer.begun == []
+
+    scene(tmp_path, played)
+
+
+def test_a_form_works_in_its_own_browser_alone_and_once(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        page = await shown(app, visitor)
+        stranger = await sent(browser(app.made), page)
+        assert "begun in another browser" in stranger.text
+        assert (await sent(visitor, page)).status_code == 200
+        assert "used before" in (await sent(visitor, page)).text
+        assert len(app.issuer.begun) == 1
+
+    scene(tmp_path, played)
+
+
+def test_a_form_from_another_origin_is_refused(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        page = await shown(app, visitor)
+        data = {**form_of(page), "decision": "approve"}
+        answer = await visitor.post("/oauth/consent", data=data, headers={"origin": "https://evil.test"})
+        assert answer.status_code == 403
+
+    scene(tmp_path, played)
+
+
+def test_a_page_is_over_in_ten_minutes(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        page = await shown(app, visitor)
+        later(app.made, 600)
+        assert "too old" in (await sent(visitor, page)).text
+
+    scene(tmp_path, played)
+
+
+def test_a_refusal_goes_back_without_a_login(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        answer = await decide(visitor, app.issuer, await shown(app, visitor), "deny")
+        assert followed(answer).startswith(f"{app.redirect}?error=access_denied&")
+        assert app.issuer.begun == []
+
+    scene(tmp_path, played)
+
+
+# -- the login --------------------------------------------------------------------------------------------------------
+
+
+async def logged_in(app: App, visitor: httpx.AsyncClient) -> str:
+    """Approve; return where the issuer sends the browser back."""
+    return app.issuer.back(await sent(visitor, await shown(app, visitor)))
+
+
+def test_a_login_counts_in_its_own_browser_alone_and_once(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        back = await logged_in(app, visitor)
+        stranger = await browser(app.made).get(back)
+        assert (stranger.status_code, "location" in stranger.headers) == (400, False)
+        assert answer_of(await visitor.get(back))["code"]
+        assert (await visitor.get(back)).status_code == 400
+
+    scene(tmp_path, played)
+
+
+def test_an_answer_to_no_login_is_refused(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        for query in ("", "?state=guess&code=x", "?state=guess&state=x", "?state=guess&odd=x"):
+            answer = await browser(app.made).get(f"/oauth/callback{query}")
+            assert answer.status_code == 400
+
+    scene(tmp_path, played)
+
+
+def test_what_the_issuer_refuses_is_told_to_the_client(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        back = (await logged_in(app, visitor)).replace("of-the-issuer", "wrong")
+        answer = answer_of(await visitor.get(back))
+        assert (answer["error"], answer["state"], answer["iss"]) == ("access_denied", "s-t-a-t-e", app.made.base)
+
+    scene(tmp_path, played)
+
+
+def test_an_issuer_that_is_away_is_told_to_the_client(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        back = await logged_in(app, visitor)
+
+        async def away(*_: object) -> object:
+            raise UnavailableError
+
+        app.issuer.finish = away  # type: ignore[method-assign, assignment] # an outage
+        assert answer_of(await visitor.get(back))["error"] == "temporarily_unavailable"
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.parametrize("authorization", ["javascript:alert(1)", "http://idp.test/auth", "file:///etc/passwd", "--x"])
+def test_no_browser_is_sent_to_what_is_no_login_page(tmp_path: Path, authorization: str) -> None:
+    async def played(app: App) -> None:
+        app.issuer.authorization = authorization
+        visitor = browser(app.made)
+        answer = await sent(visitor, await shown(app, visitor))
+        assert answer.status_code == 400
+        assert 'http-equiv="refresh"' not in answer.text
+        assert authorization not in answer.text
+
+    scene(tmp_path, played)
+
+
+def test_of_several_issuers_the_human_chooses_one(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        page = await shown(app, visitor)
+        assert '<option value="https://other.test">Other</option>' in page.text
+        assert (await sent(visitor, page)).status_code == 400
+        assert (await sent(visitor, page, issuer="https://evil.test")).status_code == 400
+        assert (await sent(visitor, page, issuer="https://other.test")).status_code == 200
+        assert [one["issuer"] for one in app.issuer.begun] == ["https://other.test"]
+
+    scene(tmp_path, played, issuers={ISSUER: "Example", "https://other.test": "Other"})
+
+
+# -- approvals --------------------------------------------------------------------------------------------------------
+
+
+def test_the_owner_of_this_state_is_sent_to_the_terminal(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        opened = await app.made.opened(app.agent)
+        body = {"parent": opened["grant"], "authorization_details": [{**json.loads(DETAIL), "uses": 99}], "ttl": 60}
+        asked = (await app.made.control.post("/v1/approvals", json=body)).json()
+        page = await browser(app.made).get(asked["verification_uri"])
+        assert f"remit approve {asked['approval']}" in page.text
+        assert form_of(page) == {}
+
+    scene(tmp_path, played)
+
+
+DETAIL = '{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}'
+
+
+def test_an_approval_that_does_not_exist_has_no_page(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        answer = await browser(app.made).get("/approvals/apr_guess")
+        assert answer.status_code == 404
+        assert answer.headers["content-type"].startswith("text/html")
+
+    scene(tmp_path, played)
+
+
+def test_a_request_is_approved_once_whoever_comes_second(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor, second = browser(app.made), browser(app.made)
+        asked = (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).json()
+        uri = asked["verification_uri"]
+        first_page, second_page = await visitor.get(uri), await second.get(uri)
+        assert "Approved" in (await decide(visitor, app.issuer, first_page)).text
+        assert (await decide(second, app.issuer, second_page)).status_code == 409
+        assert "This was approved" in (await visitor.get(uri)).text
+
+    scene(tmp_path, played)
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_carries_state_and_issuer() -> None:
+    back = Back(APP, "https://app.test/cb?x=1", "c", "s t", "https://remit.test")
+    assert back.url(code="c&d") == "https://app.test/cb?x=1&code=c%26d&state=s+t&iss=https%3A%2F%2Fremit.test"
+    stateless = Back(APP, "https://app.test/cb", "c", None, "https://remit.test")
+    assert stateless.refusal("e", "d") == "https://app.test/cb?error=e&error_description=d&iss=https%3A%2F%2Fremit.test"
+
+
+def test_a_description_holds_what_it_may() -> None:
+    assert described('a "b" \\ é\n`c`') == "a 'b' ' ''`c`"
