@@ -1,0 +1,272 @@
+"""``[[clients]]`` and ``[client_documents]``: read strictly, and documents fetched only where they may be."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from remit.compose import clients
+from remit.compose.clients import MAX_DOCUMENT, MAX_FETCHES, Documents
+from remit.compose.settings import Places, Settings
+from remit.errors import InvalidRequestError, LimitError, UnavailableError
+from remit.identity.fetch import Bounded
+from tests.attacks.certificates import authority
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+APP = {"id": "app", "name": "App", "redirect_uris": ["http://127.0.0.1/cb"]}
+
+
+def settings(**parts: object) -> Settings:
+    """Return settings with these parts."""
+    return Settings(Places(Path("/c"), Path("/s"), Path("/r")), parts=parts)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_clients_are_read_with_their_redirects() -> None:
+    found = clients.registry(settings(clients=[APP, {"id": "tv"}]), lambda: NOW)
+    app, tv = asyncio.run(found.get("app")), asyncio.run(found.get("tv"))
+    assert (app.name, app.redirect_uris, app.vouched) == ("App", ("http://127.0.0.1/cb",), None)
+    assert (tv.name, tv.redirect_uris) == ("tv", ())
+    assert not found.documents
+    assert not clients.registry(settings(), lambda: NOW).documents
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"id": "app"},
+        ["app"],
+        [{}],
+        [{**APP, "secret": "x"}],
+        [{**APP, "id": ""}],
+        [{**APP, "id": 7}],
+        [{**APP, "id": "a" * 513}],
+        [{**APP, "id": "a\nb"}],
+        [{**APP, "name": "a\nb"}],
+        [{**APP, "redirect_uris": "http://127.0.0.1/cb"}],
+        [{**APP, "redirect_uris": ["http://app.test/cb"]}],
+        [{**APP, "redirect_uris": ["https://app.test/cb#x"]}],
+        [{**APP, "redirect_uris": ["https://app.test/cb"] * 21}],
+        [APP, APP],
+        [{"id": str(number)} for number in range(257)],
+    ],
+)
+def test_a_table_of_clients_that_is_wrong_is_refused(table: object) -> None:
+    with pytest.raises(InvalidRequestError, match=r"client|name|redirect"):
+        clients.registry(settings(clients=table), lambda: NOW)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        True,
+        {},
+        {"hosts": []},
+        {"hosts": "app.test"},
+        {"hosts": ["https://app.test"]},
+        {"hosts": ["App.test"]},
+        {"hosts": ["*.*.test"]},
+        {"hosts": ["*."]},
+        {"hosts": ["app.test:443"]},
+        {"hosts": ["app.test"], "private": "yes"},
+        {"hosts": ["app.test"], "proxy": "x"},
+    ],
+)
+def test_a_table_of_documents_that_is_wrong_is_refused(table: object) -> None:
+    with pytest.raises(InvalidRequestError, match="client_documents"):
+        clients.registry(settings(client_documents=table), lambda: NOW)
+
+
+def test_documents_are_read_where_that_is_configured() -> None:
+    assert clients.registry(settings(client_documents={"hosts": ["app.test", "*.corp.test"]}), lambda: NOW).documents
+
+
+# -- fetching ---------------------------------------------------------------------------------------------------------
+
+
+def resolving(*addresses: str) -> clients.Lookup:
+    """Return a lookup that knows one answer."""
+
+    async def look_up(host: str, port: int) -> Sequence[str]:
+        assert (host, bool(port)) == (host.lower(), True)
+        return addresses
+
+    return look_up
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "listed"),
+    [
+        ({"app.test"}, "app.test", True),
+        ({"app.test"}, "x.app.test", False),
+        ({"app.test"}, "app.test.evil.test", False),
+        ({"app.test"}, "evilapp.test", False),
+        ({"*.app.test"}, "x.app.test", True),
+        ({"*.app.test"}, "y.x.app.test", True),
+        ({"*.app.test"}, "app.test", False),
+        ({"*.app.test"}, "evilapp.test", False),
+        ({"*"}, "any.test", True),
+    ],
+)
+def test_only_listed_hosts_are_asked(hosts: set[str], host: str, listed: bool) -> None:  # noqa: FBT001 - a table of cases
+    documents = Documents(frozenset(hosts), lookup=resolving("10.0.0.1"))
+    expected = "not on the public Internet" if listed else "not one whose documents"
+    with pytest.raises(InvalidRequestError, match=expected):
+        asyncio.run(documents(f"https://{host}/client.json"))
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        (),
+        ("127.0.0.1",),
+        ("10.1.2.3",),
+        ("169.254.169.254",),
+        ("192.168.1.1",),
+        ("100.64.0.1",),
+        ("0.0.0.0",),  # noqa: S104 - an address that is refused
+        ("224.0.0.1",),
+        ("::1",),
+        ("fe80::1",),
+        ("fd00::1",),
+        ("::ffff:10.0.0.1",),
+        ("2002:a00:1::",),
+        ("64:ff9b::a00:1",),
+        ("93.184.216.34", "10.0.0.1"),
+    ],
+)
+def test_no_address_of_a_private_network_is_connected_to(addresses: tuple[str, ...]) -> None:
+    documents = Documents(frozenset({"*"}), lookup=resolving(*addresses))
+    with pytest.raises(InvalidRequestError, match="not on the public Internet"):
+        asyncio.run(documents("https://app.test/client.json"))
+
+
+@pytest.mark.parametrize("url", ["http://app.test/c", "http://127.0.0.1/c", "ftp://app.test/c"])
+def test_nothing_is_fetched_in_the_clear(url: str) -> None:
+    with pytest.raises(InvalidRequestError, match="https"):
+        asyncio.run(Documents(frozenset({"*"}), lookup=resolving("93.184.216.34"))(url))
+
+
+def test_a_name_that_does_not_resolve_is_no_document() -> None:
+    async def nowhere(_host: str, _port: int) -> Sequence[str]:
+        raise socket.gaierror
+
+    with pytest.raises(UnavailableError):
+        asyncio.run(Documents(frozenset({"*"}), lookup=nowhere)("https://app.test/c"))
+
+
+def test_the_system_is_asked_for_addresses() -> None:
+    assert "127.0.0.1" in asyncio.run(clients.look_up("127.0.0.1", 443))
+
+
+# -- the wire ---------------------------------------------------------------------------------------------------------
+
+
+class Trusting(Documents):
+    """Trusts the certificate of the test's own server."""
+
+    context: ssl.SSLContext
+
+    def transport(self) -> httpx.AsyncBaseTransport:
+        return Bounded(httpx.AsyncHTTPTransport(verify=self.context, trust_env=False), MAX_DOCUMENT)
+
+
+async def served(answer: bytes, context: ssl.SSLContext | None = None) -> tuple[asyncio.Server, int, list[bytes]]:
+    """Serve one answer to everybody; return the server, its port, and the heads it was sent."""
+    heads: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    return server, server.sockets[0].getsockname()[1], heads
+
+
+def answer(status: str, body: bytes = b"{}", **headers: str) -> bytes:
+    """Return an HTTP answer."""
+    head = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
+
+
+async def fetched(raw: bytes) -> bytes:
+    """Fetch from a server of the test's own, which private documents may be at."""
+    server, port, _ = await served(raw)
+    async with server:
+        documents = Documents(frozenset({"127.0.0.1"}), private=True)
+        return await documents(f"http://127.0.0.1:{port}/client.json")
+
+
+def test_a_document_of_ones_own_network_is_fetched_where_that_was_allowed() -> None:
+    assert asyncio.run(fetched(answer("200 OK", b'{"a": 1}'))) == b'{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        answer("302 Found", location="http://127.0.0.1:1/other"),
+        answer("404 Not Found"),
+        answer("200 OK", b"x" * (MAX_DOCUMENT + 1)),
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n0\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"",
+    ],
+)
+def test_no_redirect_is_followed_and_nothing_large_is_read(raw: bytes) -> None:
+    with pytest.raises(UnavailableError):
+        asyncio.run(fetched(raw))
+
+
+def test_only_so_many_are_fetched_at_once() -> None:
+    async def main() -> None:
+        entered, leave = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow(_host: str, _port: int) -> Sequence[str]:
+            entered.release()
+            await leave.wait()
+            return ()
+
+        documents = Documents(frozenset({"*"}), lookup=slow)
+        running = [asyncio.create_task(documents("https://app.test/c")) for _ in range(MAX_FETCHES)]
+        for _ in running:
+            await entered.acquire()
+        with pytest.raises(LimitError):
+            await documents("https://app.test/c")
+        leave.set()
+        done = await asyncio.gather(*running, return_exceptions=True)
+        assert {type(one) for one in done} == {InvalidRequestError}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("name", "reached"), [("app.test", True), ("evil.test", False)])
+def test_the_certificate_has_to_be_of_the_name_not_of_the_address(tmp_path: Path, name: str, *, reached: bool) -> None:
+    ours = authority(tmp_path)
+
+    async def main() -> None:
+        server, port, heads = await served(answer("200 OK"), ours.server("leaf", host=name))
+        async with server:
+            documents = Trusting(frozenset({"app.test"}), private=True, lookup=resolving("127.0.0.1"))
+            documents.context = ours.trust()
+            url = f"https://app.test:{port}/client.json"
+            if reached:
+                assert await documents(url) == b"{}"
+                assert f"host: app.test:{port}\r\n".encode() in heads[0].lower()
+            else:
+                with pytest.raises(UnavailableError):
+                    await documents(url)
+                assert heads == []
+
+    asyncio.run(main())
