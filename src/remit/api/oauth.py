@@ -49,11 +49,10 @@ class Endpoint:
     def __init__(self, who: Clients, ways: Mapping[str, GrantType]) -> None:
         """Answer the grant types of ``ways``."""
         self._who, self._ways = who, ways
-        self._known = _ALWAYS.union(*(way.fields for way in ways.values()))
 
     async def token(self, request: Request) -> Response:
         """Answer a token request by its grant type."""
-        form = await wire.form(request, self._known, asked.TARGETS)
+        form = await wire.form(request, None, asked.TARGETS)
         way = self._ways.get(wire.text(form, "grant_type"))
         if way is None:
             raise UnsupportedGrantError

@@ -60,16 +60,17 @@ def _typed(request: Request, wanted: str) -> None:
         raise InvalidRequestError(f"the content type must be `{wanted}`")
 
 
-async def form(request: Request, known: frozenset[str], targets: frozenset[str] = frozenset()) -> dict[str, str]:
+async def form(request: Request, known: frozenset[str] | None, targets: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return the fields of a form. A field without a value counts as absent (RFC 6749 §3.2).
 
+    ``known`` None leaves it to the caller to refuse what means nothing (``only``), once it knows what does.
     ``targets`` are those that name whom a token is for: TargetError when one is empty or given twice (RFC 8707 §2).
     """
     _typed(request, _FORM)
     return pairs(await body(request), known, targets)
 
 
-def pairs(raw: bytes, known: frozenset[str], targets: frozenset[str] = frozenset()) -> dict[str, str]:
+def pairs(raw: bytes, known: frozenset[str] | None, targets: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return the fields of a form body or a query: each known, each at most once."""
     if not raw:
         return {}
@@ -85,7 +86,8 @@ def pairs(raw: bytes, known: frozenset[str], targets: frozenset[str] = frozenset
         raise TargetError("a token is for one audience; name one, or none")
     if len(fields) != len(read):
         raise InvalidRequestError("a parameter is given more than once")
-    only(fields, known)
+    if known is not None:
+        only(fields, known)
     return {name: value for name, value in fields.items() if value}
 
 
