@@ -143,6 +143,24 @@ def test_a_token_is_bound_to_the_certificate_it_was_given_for(tmp_path: Path) ->
     play(tmp_path, scene)
 
 
+def test_a_certificate_with_a_proof_of_a_key_gives_a_token_that_outlives_it(tmp_path: Path) -> None:
+    """An X.509-SVID is replaced every hour: what is bound to a key need not be asked for again then."""
+
+    async def scene(fleet: Fleet) -> None:
+        client, key = await fleet.client(fleet.domain.svid()), Key()
+        form = opening(**CREDENTIALS, client_id=fleet.domain.id(PLANNER))
+        answer = await fleet.ask(client, key, **form)
+        assert (answer.status_code, answer.json()["token_type"]) == (200, "DPoP"), answer.text
+        token = answer.json()["access_token"]
+        assert claims_of(token)["cnf"] == {"jkt": jose.public_key(key.jwk).thumbprint}
+        assert await shown(client, token) == 401  # not as a bearer's, though the certificate is the same
+        url, nonce = f"{fleet.issuer}/v1/self", fleet.edges.verifier.nonce()
+        headers = {"authorization": f"DPoP {token}", "dpop": key.proof("GET", url, nonce, token)}
+        assert (await (await fleet.plain()).get("/v1/self", headers=headers)).status_code == 200
+
+    play(tmp_path, scene)
+
+
 def test_a_certificate_of_another_workload_is_not_its_client_id(tmp_path: Path) -> None:
     async def scene(fleet: Fleet) -> None:
         _, answer = await certified(fleet, fleet.domain.svid(WRITER), PLANNER)
@@ -274,7 +292,7 @@ def test_a_bundle_rotates_under_a_running_broker(tmp_path: Path) -> None:
 def test_a_bundle_that_is_out_of_reach_serves_for_a_while_and_then_nobody_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundles, "LIFE", timedelta(seconds=3))
+    monkeypatch.setattr(bundles, "LIFE", timedelta(seconds=5))
     monkeypatch.setattr(bundles, "RETRY", timedelta(seconds=0.2))
 
     async def scene(fleet: Fleet) -> None:
