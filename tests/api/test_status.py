@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-
 from remit.broker.heads import PLACES
 from remit.core import jose, status
 from remit.core import scope as scopes
