@@ -68,7 +68,15 @@ def emit_entry(entry: Mapping[str, Any], as_json: bool) -> None:
         typer.echo(leaf(entry).decode())
         return
     parts = [str(entry["seq"]), entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<6}"]
-    about = (entry["grant"] or entry["task"], entry["resource"], entry["action"], entry["code"], entry["cause"])
+    version = entry.get("policy") if entry["event"].startswith("policy.") else None
+    about = (
+        entry["grant"] or entry["task"],
+        entry["resource"],
+        entry["action"],
+        entry["code"],
+        version,
+        entry["cause"],
+    )
     said("  ".join([*parts, *(safe(item) for item in about if item)]))
 
 

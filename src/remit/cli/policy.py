@@ -97,8 +97,12 @@ def cases(directory: Directory = None, json: options.Json = False) -> None:
       remit policy test examples/policies
       remit policy test --json
     """
+    from remit.errors import InvalidRequestError
+
     where = _where(directory)
     results = list(_tried(where, _good(where)))
+    if not results:
+        raise InvalidRequestError("there are no cases beside these policies", help=f"write them in {CASES} files")
     failed = sum(not result.passed for _, result in results)
     if json:
         emit({"cases": [_result(file, result) for file, result in results], "failed": failed})
@@ -106,7 +110,7 @@ def cases(directory: Directory = None, json: options.Json = False) -> None:
         for file, result in results:
             _told(file, result)
         said(f"{len(results) - failed} of {_count(len(results), 'case', 'cases')} came out as they say")
-    raise typer.Exit(int(bool(failed) or not results))
+    raise typer.Exit(int(bool(failed)))
 
 
 def _tried(directory: Path, policies: CedarPolicies) -> Iterator[tuple[str, Result]]:
@@ -226,8 +230,7 @@ def _tell(answer: Mapping[str, Any]) -> None:
 
 
 def _came(step: Mapping[str, Any]) -> str:
-    joined = " because " if step["outcome"] == "failed" else ": this does not hold: "
-    return f"{step['outcome']}{joined}{step['because']}" if step["because"] else str(step["outcome"])
+    return f"{step['outcome']}: {step['because']}" if step["because"] else str(step["outcome"])
 
 
 def _shown(value: object) -> str:
@@ -276,7 +279,8 @@ def reload(json: options.Json = False) -> None:
     if json:
         emit(answer)
     elif answer["reloaded"]:
-        said(f"policies {answer['version']} hold; {answer['ended']} grants or leases were ended")
+        ended = _count(answer["ended"], "grant or lease was", "grants or leases were")
+        said(f"policies {answer['version']} hold; {ended} ended")
     else:
         said(f"nothing was changed: policies {answer['version']} still hold")
         _problems(answer)

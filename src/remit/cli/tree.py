@@ -114,6 +114,7 @@ def _grant_text(node: Mapping[str, Any], now: datetime, over: str) -> Any:
     text = Text.assemble((name, "cyan"), f"  {node['grant']}  ", *_marks(state, node, now))
     for mark in weaknesses(node):
         text.append(f"  {mark}", style="yellow")
+    text.append("".join(f"  {safe(version)}" for version in policies(node)), style="dim")
     for index, detail in enumerate(node["authorization_details"]):
         used = node["used"][index] if "uses" in detail else None
         text.append(f"\n{safe(detail_line(detail))}" + (f" ({used} used)" if used is not None else ""), style="dim")
@@ -126,6 +127,12 @@ def weaknesses(node: Mapping[str, Any]) -> list[str]:
     marks = [] if isolation == "namespace" else ["no isolation" if isolation == "none" else safe(isolation)]
     # whether its children run outside its control is not known here, and a holder that controls them can use them
     return marks if node.get("exercise", True) else [*marks, "not to be used itself (advisory)"]
+
+
+def policies(node: Mapping[str, Any]) -> list[str]:
+    """Return the version of the policies that a grant was allowed by, where any are written down."""
+    version = node.get("policy")
+    return [f"policies {version}"] if version and not version.startswith("local-") else []
 
 
 def _lease_text(lease: Mapping[str, Any], now: datetime) -> Any:

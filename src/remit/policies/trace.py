@@ -24,8 +24,8 @@ _VARIABLES = frozenset({"principal", "resource", "context"})
 class Step:
     """What one policy came to on one detail: permits | forbids | failed | does not apply.
 
-    ``because`` is what did not hold, as Cedar text, or why it failed. ``attributes`` are those that the policy looks
-    at, with what they were.
+    ``because`` is what kept it from applying (``context.attested is false``), or why it failed. ``attributes`` are
+    those that the policy looks at, with what they were.
     """
 
     policy: str
@@ -75,15 +75,17 @@ class _Try:
         return "does not apply", missing
 
     def _missing(self, node: Any) -> str | None:
-        """Return the first part of a policy that does not hold; None when all of it does."""
+        """Return what keeps a policy from applying, the first thing; None when it applies."""
         for name in ("principal", "action", "resource"):
             if not self._holds(replace(self._bare(node), **{name: getattr(node, name)})):
-                return _scope(self._text(replace(self._bare(node), **{name: getattr(node, name)})), name)
+                text = self._text(replace(self._bare(node), **{name: getattr(node, name)}))
+                return f"{_scope(text, name)} is false"
         tried = self._bare(node)
         for clause in _conditions(node.clauses):
             tried = replace(tried, clauses=(*tried.clauses, clause))
             if not self._holds(tried):
-                return _condition(self._text(replace(self._bare(node), clauses=(clause,))))
+                text = self._text(replace(self._bare(node), clauses=(clause,)))
+                return f"{_condition(text)} is {'false' if _is_when(clause) else 'true'}"
         return None
 
     def _bare(self, node: Any) -> Any:
@@ -124,10 +126,14 @@ def _type(question: Question, resource: str) -> str:
 def _conditions(clauses: tuple[Any, ...]) -> Iterator[Any]:
     """Yield the conditions of a policy one by one: what ``&&`` joins inside of a ``when`` is taken apart."""
     for clause in clauses:
-        if type(clause).__name__ == "When":
+        if _is_when(clause):
             yield from (replace(clause, expr=part) for part in _parts(clause.expr))
         else:
             yield clause
+
+
+def _is_when(clause: Any) -> bool:
+    return type(clause).__name__ == "When"
 
 
 def _parts(expr: Any) -> Iterator[Any]:
