@@ -82,3 +82,9 @@ def test_a_ring_that_there_is_not_is_named_with_those_that_there_are(
 ) -> None:
     (answer,) = running(tmp_path, monkeypatch, ["rotate", "root"])
     assert (answer.exit_code, "audit, spiffe, token" in answer.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("kid", ["-Cj0", "--x", "-h"])
+def test_an_id_may_begin_with_a_hyphen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kid: str) -> None:
+    (done,) = running(tmp_path, monkeypatch, ["revoke", "spiffe", kid])
+    assert "there is no such key in this ring" in done.stderr

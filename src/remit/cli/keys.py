@@ -54,7 +54,7 @@ def rotate(ring: Ring, json: options.Json = False) -> None:
     said(f"{answer['signing']} signs from now on; the key before it still verifies what it has signed")
 
 
-@app.command("revoke")
+@app.command("revoke", context_settings={"ignore_unknown_options": True})  # an id may begin with a hyphen
 def revoke(
     ring: Ring,
     kid: Annotated[str, typer.Argument(metavar="KEY", help="The id of a key, as `remit keys list` shows it.")],
