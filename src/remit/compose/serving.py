@@ -119,6 +119,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         house = wiring.build(settings)
         stack.push_async_callback(house.broker.stop)
         await house.broker.start()
+        await signals.begin(house.signals, house.broker)
         if house.policies is not None:
             await house.policies.started(house.operator)
         stack.push_async_callback(keep, house)

@@ -158,6 +158,12 @@ def _file(row: Row) -> Path | None:
 # -- what is built of it ----------------------------------------------------------------------------------------------
 
 
+async def begin(found: Signals, broker: Broker) -> None:
+    """Let every receiver that is new be told of what ends from now on."""
+    for one in found.told:
+        await broker.untold(one.name, 1)
+
+
 def transmitter(found: Signals, broker: Broker, issuer: str) -> Transmitter | None:
     """Return what tells receivers; None where there is nobody to tell."""
     if found.ring is None:
