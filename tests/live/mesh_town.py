@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Queue
 from typing import Any, Self
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -162,8 +163,11 @@ class Ledger:
     credential: dict[str, str]
     bundle: bytes  # DER of the authorities it believes
     allowed: str = ""
-    seen: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    heard: Queue[str] = field(default_factory=Queue)
+
+    def who(self) -> str:
+        """Return who called next, or why there was nobody to believe."""
+        return self.heard.get(timeout=PATIENCE)
 
     def __enter__(self) -> Self:
         """Listen."""
@@ -196,10 +200,10 @@ class Ledger:
             with self._context().wrap_socket(raw, server_side=True) as secured:
                 certificate: Any = secured.getpeercert()
                 (name,) = [value for kind, value in certificate["subjectAltName"] if kind == "URI"]
-                self.seen.append(name)
+                self.heard.put(name)
                 secured.sendall(b"paid" if name == self.allowed else b"not you")
         except OSError as error:
-            self.refused.append(str(error))
+            self.heard.put(str(error))
 
     def _context(self) -> ssl.SSLContext:
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
