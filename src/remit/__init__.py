@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from remit.errors import RemitError
     from remit.sdk import (
+        Approval,
+        AsyncApproval,
         AsyncClient,
         AsyncGrant,
         AsyncLease,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Approval",
+    "AsyncApproval",
     "AsyncClient",
     "AsyncGrant",
     "AsyncLease",

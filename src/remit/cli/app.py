@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from remit.cli import (
+    approval,
     audit,
     broker,
     doctor,
@@ -40,6 +41,10 @@ app.command("show")(task.show)
 app.command("explain")(explain.explain)
 app.command("open")(task.open_)
 app.command("delegate")(grant.delegate)
+app.command("ask")(approval.ask)
+app.command("approvals")(approval.approvals)
+app.command("approve")(approval.approve)
+app.command("deny")(approval.deny)
 app.command("issue")(lease.issue)
 app.command("renew")(lease.renew)
 app.command("revoke")(grant.revoke)

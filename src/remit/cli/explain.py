@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ import typer
 from remit.cli import options
 from remit.cli.connect import ask
 from remit.cli.render import detail_line, emit, said, utc_now
+from remit.cli.tree import policies
 
 if TYPE_CHECKING:
     from remit.gateway.inject import Shape
@@ -25,6 +26,7 @@ class Answer:
     reasons: tuple[str, ...]
     by: Mapping[str, Any] | None = None
     enough: Mapping[str, Any] | None = None
+    rests_on: tuple[str, ...] = ()  # who holds it, and what humans approved on the way to it
 
 
 def explain(
@@ -52,6 +54,7 @@ def explain(
     answer = answered(task, grant, what, body, utc_now(), _configured(what))
     if json:
         shown = {"allowed": answer.allowed, "reasons": answer.reasons, "by": answer.by, "enough": answer.enough}
+        shown |= {"rests_on": answer.rests_on}
         emit({name: value for name, value in shown.items() if value is not None})
     else:
         _tell(answer)
@@ -82,6 +85,8 @@ def _tell(answer: Answer) -> None:
         said(f"  {reason}")
     if answer.by is not None:
         said(f"  by: {detail_line(answer.by)}")
+    for fact in answer.rests_on:
+        said(f"  {fact}")
     if answer.enough is not None:
         said(f"  enough: {detail_line(answer.enough)}")
 
@@ -99,18 +104,28 @@ def answered(
     holder = by_id[grant]
     reasons = _ended(task, by_id, holder, now)
     if not holder["exercise"]:
-        reasons.append("the grant may delegate, but not be used itself")
+        reasons.append(f"the grant may delegate, but not be used itself ({holder.get('unusable') or 'advisory'})")
     judged = _request(holder, what, body, resource) if is_request(what) else _lease(holder, what)
     index, why, enough, name = judged
     if index is None:
         found = [d for d in holder["authorization_details"] if d["resource"] == name]
         reasons.append(why if found else f"the grant holds nothing for `{name}`")
         return Answer(allowed=False, reasons=tuple(reasons), enough=enough)
-    by = holder["authorization_details"][index]
+    by, rests_on = holder["authorization_details"][index], tuple(_rests_on(by_id, holder))
     reasons += _spent(by_id, holder, index)
     if reasons:
-        return Answer(allowed=False, reasons=tuple(reasons), by=by)
-    return Answer(allowed=True, reasons=("the grant and all it comes from are live",), by=by)
+        return Answer(allowed=False, reasons=tuple(reasons), by=by, rests_on=rests_on)
+    return Answer(allowed=True, reasons=("the grant and all it comes from are live",), by=by, rests_on=rests_on)
+
+
+def _rests_on(by_id: Mapping[str, Any], node: Mapping[str, Any]) -> Iterator[str]:
+    """Say who holds the grant, by whose word, and what on the way to it a human approved beyond the parent."""
+    attested = "attested" if node.get("attested") else "not attested"
+    yield f"held by {node.get('agent', node['grant'])} ({attested})"
+    yield from (f"allowed by {versions}" for versions in policies(node))
+    for item in _lineage(by_id, node):
+        if item.get("approval"):
+            yield f"{item['grant']} was approved by a human: {item['approval']}"
 
 
 def _lineage(by_id: Mapping[str, Any], node: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
@@ -141,7 +156,7 @@ def _spent(by_id: Mapping[str, Any], node: Mapping[str, Any], index: int) -> lis
         if "uses" in detail and item["used"][index] >= detail["uses"]:
             reasons.append(f"the budget of {item['grant']} is used up ({detail['uses']} uses)")
         above = by_id.get(item["parent"])
-        if above is None:
+        if above is None or index in item.get("approved", ()):  # covered by an approval alone
             break
         [narrow], wide = scopes.parse([detail]), scopes.parse(above["authorization_details"])
         index = scopes.cover(narrow, wide) or 0

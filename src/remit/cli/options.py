@@ -53,6 +53,18 @@ Exercise = Annotated[
     bool, typer.Option("--exercise/--no-exercise", help="Whether it may be used itself, or delegated alone.")
 ]
 
+Delegates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--delegate-to",
+        metavar="PATTERN",
+        help="Which attested workloads may be children: spiffe://domain/path/*, or * for all; else as the parent.",
+    ),
+]
+Unattested = Annotated[
+    bool, typer.Option("--unattested/--attested-only", help="Whether a child may be one that nobody attested.")
+]
+
 
 def group(text: str) -> typer.Typer:
     """Return an application for the commands of one noun."""

@@ -21,6 +21,8 @@ def open_(
     depth: options.Depth = 0,
     fan_out: options.FanOut = 0,
     exercise: options.Exercise = True,
+    delegates: options.Delegates = None,
+    unattested: options.Unattested = True,
     as_owner: AsOwner = False,
     json: options.Json = False,
 ) -> None:
@@ -34,7 +36,7 @@ def open_(
     from remit.sdk import verbs
 
     wishes = options.wishes(resource, grant_detail)
-    bounds = verbs.Bounds(ttl, depth, fan_out, exercise)
+    bounds = verbs.Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
     opened = ask(verbs.open_task(purpose, wishes, bounds, id_token=session_token(as_owner)))
     if json:
         emit(written(opened))

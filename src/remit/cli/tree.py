@@ -112,12 +112,18 @@ def _grant_text(node: Mapping[str, Any], now: datetime, over: str) -> Any:
     state = "closed" if over == "closed" else _state(node, now)
     name = safe(node.get("label") or ("agent" if node["parent"] is None else "sub-agent"))
     text = Text.assemble((name, "cyan"), f"  {node['grant']}  ", *_marks(state, node, now))
+    if node.get("attested"):
+        text.append(f"  attested {safe(node['agent'])}", style="green")
     for mark in weaknesses(node):
         text.append(f"  {mark}", style="yellow")
     text.append("".join(f"  {safe(version)}" for version in policies(node)), style="dim")
+    text.append("".join(f"  {safe(version)}" for version in policies(node)), style="dim")
+    if node.get("approval"):
+        text.append(f"  approved {safe(node['approval'])}", style="cyan")
     for index, detail in enumerate(node["authorization_details"]):
-        used = node["used"][index] if "uses" in detail else None
-        text.append(f"\n{safe(detail_line(detail))}" + (f" ({used} used)" if used is not None else ""), style="dim")
+        used = f" ({node['used'][index]} used)" if "uses" in detail else ""
+        above = " (not of its parent: approved)" if index in node.get("approved", ()) else ""
+        text.append(f"\n{safe(detail_line(detail))}{used}{above}", style="dim")
     return text
 
 
@@ -125,8 +131,15 @@ def weaknesses(node: Mapping[str, Any]) -> list[str]:
     """Return what the surroundings of a grant's holder do not promise."""
     isolation = str(node.get("posture", {}).get("isolation", "none"))
     marks = [] if isolation == "namespace" else ["no isolation" if isolation == "none" else safe(isolation)]
-    # whether its children run outside its control is not known here, and a holder that controls them can use them
-    return marks if node.get("exercise", True) else [*marks, "not to be used itself (advisory)"]
+    if node.get("exercise", True):
+        return marks
+    return [*marks, f"not to be used itself ({node.get('unusable') or 'advisory'})"]
+
+
+def policies(node: Mapping[str, Any]) -> list[str]:
+    """Return the version of the policies that a grant was allowed by, where any are written down."""
+    version = node.get("policy")
+    return [f"policies {version}"] if version and not version.startswith("local-") else []
 
 
 def policies(node: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ Example::
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from contextvars import Token
 from datetime import datetime
 from types import TracebackType
@@ -19,10 +19,11 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import httpx
 
 from remit.errors import NotFoundError, RemitError
-from remit.sdk import verbs
+from remit.sdk import asking, verbs
 from remit.sdk._wire import Flow, adrive
+from remit.sdk.asking import Asked
 from remit.sdk.client import BASE, KEEPING, PASSING, PATIENCE, not_hiding
-from remit.sdk.detail import TTL, Wish, name_of
+from remit.sdk.detail import TTL, Wish, name_of, seconds
 from remit.sdk.dpop import Key
 from remit.sdk.held import Credential, Held, credential_of, current_grant, instant
 from remit.sdk.place import Place, find
@@ -137,15 +138,34 @@ class AsyncGrant(Held):
         depth: int = 0,
         fan_out: int = 0,
         exercise: bool = True,
+        delegates: Sequence[str] | None = None,
+        unattested: bool = True,
     ) -> Opening[AsyncGrant]:
         """Make a child, no wider than this grant. Nobody has to know the child beforehand."""
-        bounds = Bounds(ttl, depth, fan_out, exercise)
+        bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
 
         async def opens() -> AsyncGrant:
             flow = verbs.delegate(self.id, self.details, grants, bounds, label, self.binding())
             return AsyncGrant(self._client, await self._client.run(flow))
 
         return Opening(opens)
+
+    async def ask(
+        self,
+        label: str = "",
+        *,
+        grants: Iterable[Wish],
+        ttl: TTL | None = None,
+        depth: int = 0,
+        fan_out: int = 0,
+        exercise: bool = True,
+        delegates: Sequence[str] | None = None,
+        unattested: bool = True,
+    ) -> AsyncApproval:
+        """Ask the task's human for a child that exceeds this grant; ``wait`` of the answer makes it when approved."""
+        bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
+        flow = asking.ask_for(self.id, self.details, grants, bounds, label, self.binding())
+        return AsyncApproval(self._client, await self._client.run(flow))
 
     def lease(self, wish: Wish, *, key: str | None = None, **overrides: object) -> Opening[AsyncLease]:
         """Issue a credential for a resource's name, narrowed by ``overrides``, or for a whole detail.
@@ -181,6 +201,31 @@ class AsyncGrant(Held):
         current_grant.reset(self._entered.pop())
         with not_hiding(error):
             await self._end()
+
+
+class AsyncApproval:
+    """What a human was asked, and the way on once they have approved."""
+
+    def __init__(self, client: AsyncClient, asked: Asked) -> None:
+        """Hold ``asked`` through ``client``."""
+        self._client = client
+        self.asked = asked
+
+    @property
+    def id(self) -> str:
+        """The id of the approval, by which a human decides."""
+        return self.asked.id
+
+    def wait(self, within: TTL = "10m") -> Opening[AsyncGrant]:
+        """Wait for the decision; return the child that was approved. Once: what was approved is made one time.
+
+        PendingError when nobody has decided by then, ApprovalError when a human refused, LapsedError.
+        """
+
+        async def opens() -> AsyncGrant:
+            return AsyncGrant(self._client, await self._client.run(asking.granted(self.asked, seconds(within))))
+
+        return Opening(opens)
 
 
 class AsyncTask(AsyncGrant):
@@ -245,12 +290,14 @@ def atask(
     depth: int = 0,
     fan_out: int = 0,
     exercise: bool = True,
+    delegates: Sequence[str] | None = None,
+    unattested: bool = True,
 ) -> Opening[AsyncTask]:
     """Open a task for this purpose; it lasts 15 minutes unless ``ttl`` says otherwise.
 
     ``grants`` are names of resources (as wide as their bound), narrowed names (``detail``), or whole details.
     """
-    bounds = Bounds(ttl, depth, fan_out, exercise)
+    bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
 
     async def opens() -> AsyncTask:
         client = AsyncClient()

@@ -10,7 +10,7 @@ Example::
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Token
 from datetime import datetime
@@ -20,9 +20,10 @@ from typing import Self, TypeVar
 import httpx
 
 from remit.errors import GrantEndedError, NotFoundError, RemitError
-from remit.sdk import verbs
+from remit.sdk import asking, verbs
 from remit.sdk._wire import Flow, drive
-from remit.sdk.detail import TTL, Wish, name_of
+from remit.sdk.asking import Asked
+from remit.sdk.detail import TTL, Wish, name_of, seconds
 from remit.sdk.dpop import Key
 from remit.sdk.held import Credential, Held, credential_of, current_grant, instant
 from remit.sdk.place import Place, find
@@ -102,11 +103,30 @@ class Grant(Held):
         depth: int = 0,
         fan_out: int = 0,
         exercise: bool = True,
+        delegates: Sequence[str] | None = None,
+        unattested: bool = True,
     ) -> Grant:
         """Make a child, no wider than this grant. Nobody has to know the child beforehand."""
-        bounds = Bounds(ttl, depth, fan_out, exercise)
+        bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
         flow = verbs.delegate(self.id, self.details, grants, bounds, label, self.binding())
         return Grant(self._client, self._client.run(flow))
+
+    def ask(
+        self,
+        label: str = "",
+        *,
+        grants: Iterable[Wish],
+        ttl: TTL | None = None,
+        depth: int = 0,
+        fan_out: int = 0,
+        exercise: bool = True,
+        delegates: Sequence[str] | None = None,
+        unattested: bool = True,
+    ) -> Approval:
+        """Ask the task's human for a child that exceeds this grant; ``wait`` of the answer makes it when approved."""
+        bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
+        flow = asking.ask_for(self.id, self.details, grants, bounds, label, self.binding())
+        return Approval(self._client, self._client.run(flow))
 
     def lease(self, wish: Wish, *, key: str | None = None, **overrides: object) -> Lease:
         """Issue a credential for a resource's name, narrowed by ``overrides``, or for a whole detail.
@@ -138,6 +158,27 @@ class Grant(Held):
         current_grant.reset(self._entered.pop())
         with not_hiding(error):
             self._end()
+
+
+class Approval:
+    """What a human was asked, and the way on once they have approved."""
+
+    def __init__(self, client: Client, asked: Asked) -> None:
+        """Hold ``asked`` through ``client``."""
+        self._client = client
+        self.asked = asked
+
+    @property
+    def id(self) -> str:
+        """The id of the approval, by which a human decides."""
+        return self.asked.id
+
+    def wait(self, within: TTL = "10m") -> Grant:
+        """Wait for the decision; return the child that was approved. Once: what was approved is made one time.
+
+        PendingError when nobody has decided by then, ApprovalError when a human refused, LapsedError.
+        """
+        return Grant(self._client, self._client.run(asking.granted(self.asked, seconds(within))))
 
 
 class Task(Grant):
@@ -214,6 +255,8 @@ def task(
     depth: int = 0,
     fan_out: int = 0,
     exercise: bool = True,
+    delegates: Sequence[str] | None = None,
+    unattested: bool = True,
 ) -> Task:
     """Open a task for this purpose; it lasts 15 minutes unless ``ttl`` says otherwise.
 
@@ -221,7 +264,9 @@ def task(
     """
     client = Client()
     try:
-        opened = client.task(purpose, grants=grants, bounds=Bounds(ttl, depth, fan_out, exercise))
+        opened = client.task(
+            purpose, grants=grants, bounds=Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
+        )
     except RemitError:
         client.close()
         raise

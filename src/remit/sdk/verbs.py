@@ -30,12 +30,17 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What may hang below a grant: how long, how deep, how many, and whether it may be used itself."""
+    """What may hang below a grant: how long, how deep, how many, by whom, and whether it may be used itself.
+
+    ``delegates`` are patterns of the attested workloads that may be children, ``unattested`` whether others may.
+    """
 
     ttl: TTL | None = None
     depth: int = 0
     fan_out: int = 0
     exercise: bool = True
+    delegates: Sequence[str] | None = None  # None: those of the parent
+    unattested: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def open_task(
     if id_token is not None:
         form |= {"subject_token": id_token, "subject_token_type": ID_TOKEN}
     timed = bounds if bounds.ttl is not None else replace(bounds, ttl=DEFAULT_TTL)
-    return (yield from _exchange(form, expand(wishes, known), timed, bound_to))
+    return (yield from exchange(form, expand(wishes, known), timed, bound_to))
 
 
 def known_bounds(wishes: Iterable[Wish]) -> Flow[list[Detail]]:
@@ -115,7 +120,7 @@ def delegate(
     form = {"subject_token": parent, "subject_token_type": GRANT}
     if label:
         form["label"] = label[:MAX_LABEL]
-    return (yield from _exchange(form, expand(grants, known), bounds, bound_to))
+    return (yield from exchange(form, expand(grants, known), bounds, bound_to))
 
 
 def _binding(key: Key) -> Flow[Binding]:
@@ -124,7 +129,8 @@ def _binding(key: Key) -> Flow[Binding]:
     return Binding(key, str(metadata["issuer"]), str(metadata["token_endpoint"]), places.get("gateway"))
 
 
-def _exchange(form: Json, details: Sequence[Detail], bounds: Bounds, bound_to: Binding | None) -> Flow[Opened]:
+def exchange(form: Json, details: Sequence[Detail], bounds: Bounds, bound_to: Binding | None) -> Flow[Opened]:
+    """Ask the token endpoint for a grant."""
     asked = {
         "grant_type": EXCHANGE,
         **form,
@@ -135,6 +141,10 @@ def _exchange(form: Json, details: Sequence[Detail], bounds: Bounds, bound_to: B
     }
     if bounds.ttl is not None:
         asked["ttl"] = str(seconds(bounds.ttl))
+    if bounds.delegates is not None:
+        asked["delegates"] = encoded(list(bounds.delegates))
+    if not bounds.unattested:
+        asked["unattested"] = "false"
     if bound_to is None:
         return opened((yield from ask(Call("POST", "/oauth/token", form=asked))))
     return (yield from _bound(asked, bound_to))

@@ -1,0 +1,182 @@
+"""Approvals: an agent asks for more than its grant; a human looks at the exact request, and approves or denies it.
+
+A decision is the human's: the owner of the state decides at the control socket, anybody else by a login that is made
+for this very request. Inside a run neither is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from remit.cli import options
+from remit.cli.connect import ask as talk
+from remit.cli.login import AsOwner, id_token, somebody
+from remit.cli.render import detail_line, emit, lines, said, table, waiting
+from remit.cli.task import written
+
+LOCAL = "unix://"  # how the owner of a state is called
+
+Id = Annotated[str, typer.Argument(metavar="APPROVAL", help="What was asked, as `remit approvals` lists it.")]
+Digest = Annotated[
+    str | None, typer.Option("--digest", metavar="DIGEST", help="The request that was seen, where nobody can confirm.")
+]
+
+
+def ask(
+    grant: options.GrantId,
+    label: Annotated[str, typer.Argument(help="What the child is called, for people to read.")] = "",
+    resource: options.Resources = None,
+    grant_detail: options.Details = None,
+    ttl: options.Ttl = None,
+    depth: options.Depth = 0,
+    fan_out: options.FanOut = 0,
+    exercise: options.Exercise = True,
+    delegates: options.Delegates = None,
+    unattested: options.Unattested = True,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            "--wait", metavar="TIME", callback=options.duration, help="Wait for the decision, and delegate then."
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Ask the task's human for a sub-agent's grant that exceeds the one it comes from.
+
+    A human approves it outside of runs. Then it is made once: by --wait here, or by `remit delegate --approval`.
+
+    \b
+    Examples:
+      remit ask refunds -g grt_7VYx1bD0Qe2mNf3sK9h6Lw -d '{"type": "http", "resource": "pay", …}' --ttl 5m
+      remit ask -r search:paths=/v1/all --wait 10m        (in a run: for a child of the run's own grant)
+    """
+    from remit.sdk import asking, verbs
+    from remit.sdk.detail import seconds
+
+    wishes = options.wishes(resource, grant_detail)
+    bounds = verbs.Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
+    known = verbs.details_of(talk(verbs.find(grant)), grant)
+    asked = talk(asking.ask_for(grant, known, wishes, bounds, label))
+    if wait is None:
+        _shown(asked.document, json)
+        return
+    with waiting(f"waiting for {asked.document['approver']} to decide on {asked.id}"):
+        child = talk(asking.granted(asked, seconds(wait)))
+    if json:
+        emit(written(child))
+        return
+    lines({"task": child.task, "grant": child.grant, "ends in": f"{child.expires_in} s", "approval": asked.id})
+
+
+def approvals(
+    every: Annotated[bool, typer.Option("--all", "-a", help="Those that are over, too.")] = False,
+    json: options.Json = False,
+) -> None:
+    """List what waits for a human's decision.
+
+    \b
+    Examples:
+      remit approvals
+      remit approvals --all --json
+    """
+    from remit.sdk import asking
+
+    found = [item for item in talk(asking.approvals()) if every or item["state"] == "pending"]
+    if json:
+        emit({"approvals": found})
+        return
+    if not found:
+        said("nothing was asked" if every else "nothing waits for a decision")
+        return
+    rows = ([item["approval"], item["state"], item["verb"], _who(item), item["expires_at"]] for item in found)
+    table(("approval", "state", "for", "who decides", "until"), rows)
+
+
+def approve(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:  # noqa: A002 - as shown
+    """Approve of exactly what was asked, once. The request is shown first, and its digest is what is approved.
+
+    Where a login decides, a browser is opened: that login is for this request alone, however one is logged in already.
+
+    \b
+    Examples:
+      remit approve apr_2b6mTn9pQ4rVx0cZ
+      remit approve apr_2b6mTn9pQ4rVx0cZ --digest 8kQ0yq8m3sVZr1n0T2vXw4b6c8d0e2f4g6h8i0j2k4l
+    """
+    _decide(id, "approve", digest, as_owner, json)
+
+
+def deny(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:  # noqa: A002 - as shown
+    """Deny what was asked. The same request of the same task is not asked again soon.
+
+    \b
+    Examples:
+      remit deny apr_2b6mTn9pQ4rVx0cZ
+    """
+    _decide(id, "deny", digest, as_owner, json)
+
+
+def _decide(approval_id: str, verdict: str, digest: str | None, as_owner: bool, as_json: bool) -> None:
+    from remit.sdk import asking
+
+    item = talk(asking.approval(approval_id))
+    if digest is None:
+        _confirm(item, verdict)
+    done = talk(asking.decide(approval_id, verdict, digest or item["digest"], _proof(item, as_owner)))
+    if as_json:
+        emit(done)
+        return
+    said(f"{done['state']}: {done['approval']}")
+
+
+def _confirm(item: Mapping[str, Any], verdict: str) -> None:
+    """Show the request, and take yes for an answer from a person alone."""
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("nobody can confirm here: say which request was seen, with --digest")
+    _shown(item, as_json=False)
+    typer.confirm(f"{verdict} this?", abort=True)
+
+
+def _proof(item: Mapping[str, Any], as_owner: bool) -> str | None:
+    """Return the ID token that decides on this, from a login made for it; None where the owner of the state decides."""
+    approver = item["approver"]
+    if approver is None and (as_owner or not somebody()):
+        return None
+    if approver is not None and approver.startswith(LOCAL):
+        return None
+    return id_token(nonce=item["digest"], acr=tuple(item["acr"]), fresh=True).reveal()
+
+
+def _shown(item: Mapping[str, Any], as_json: bool) -> None:
+    """Show the exact request: every member that it has."""
+    if as_json:
+        emit(item)
+        return
+    request = {name: value for name, value in item["request"].items() if name != "authorization_details"}
+    above = " > ".join(str(node["label"] or node["agent"]) for node in item.get("lineage", ()))
+    lines(
+        {
+            "approval": item["approval"],
+            "state": item["state"],
+            "for": item["verb"],
+            "task": f"{item['task']['task']} ({item['task']['purpose']})" if "task" in item else None,
+            "asked by": above or item["asker"],
+            "exceeds": ", ".join(item.get("exceeds", ())) or None,
+            "decides": _who(item),
+            "until": item["expires_at"],
+            "digest": item["digest"],
+            **request,
+        }
+    )
+    for detail in item["request"]["authorization_details"]:
+        wide = detail in item.get("offending", ())
+        said(f"  {'beyond: ' if wide else ''}{detail_line(detail)}")
+    said(f"a human decides, outside of runs: remit approve {item['approval']}")
+
+
+def _who(item: Mapping[str, Any]) -> str:
+    strongly = f" ({' or '.join(item['acr'])})" if item["acr"] else ""
+    return f"{item['approver'] or 'whoever logs in'}{strongly}"

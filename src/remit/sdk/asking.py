@@ -1,0 +1,159 @@
+"""Asking a human for what a grant does not cover, as flows: ask, wait, go on with what was approved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from remit.errors import ApprovalError, LapsedError, PendingError
+from remit.sdk import verbs
+from remit.sdk._wire import Call, Flow, ask, decoded, error_of
+from remit.sdk.detail import Detail, Wish, expand, seconds
+from remit.sdk.verbs import MAX_LABEL, Binding, Bounds, Json, Opened
+
+PATH = "/v1/approvals"
+WAIT = 25  # seconds that the broker holds back one answer at most
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a human is to decide on. ``bound_to`` is the key that a grant of it would be bound to; None in a run."""
+
+    document: Json
+    bound_to: Binding | None = field(default=None, repr=False)
+
+    @property
+    def id(self) -> str:
+        """The id of the approval."""
+        return str(self.document["approval"])
+
+    @property
+    def digest(self) -> str:
+        """What a human decides on: the SHA-256 over the id and the exact request, base64url."""
+        return str(self.document["digest"])
+
+    @property
+    def url(self) -> str:
+        """The page where the human decides."""
+        return str(self.document["verification_uri"])
+
+    @property
+    def expires_at(self) -> datetime:
+        """Until when it can be decided on and used."""
+        return datetime.fromisoformat(self.document["expires_at"])
+
+
+def ask_for(
+    parent: str,
+    known: Sequence[Detail],
+    grants: Iterable[Wish],
+    bounds: Bounds,
+    label: str = "",
+    bound_to: Binding | None = None,
+) -> Flow[Asked]:
+    """Ask the task's human for a child of a grant that exceeds it; names are expanded as in ``delegate``."""
+    body: Json = {
+        "parent": parent,
+        "authorization_details": expand(grants, known),
+        "depth": bounds.depth,
+        "fan_out": bounds.fan_out,
+        "exercise": bounds.exercise,
+        "unattested": bounds.unattested,
+        "label": label[:MAX_LABEL],
+    }
+    body |= {} if bounds.ttl is None else {"ttl": seconds(bounds.ttl)}
+    body |= {} if bounds.delegates is None else {"delegates": list(bounds.delegates)}
+    if bound_to is None:
+        return Asked((yield from ask(Call("POST", PATH, body=body))))
+    return (yield from _bound(body, bound_to))
+
+
+def _bound(body: Json, to: Binding) -> Flow[Asked]:
+    """Ask with the proof of a key, once more with the server's nonce if it wants one."""
+    endpoint = f"{to.issuer}{PATH}"
+    asked = {**body, "req_cnf": {"jwk": to.key.jwk()}, "req_cnf_proof": to.key.proof("POST", endpoint)}
+    answer: httpx.Response = yield Call("POST", PATH, body=asked)
+    nonce = answer.headers.get("dpop-nonce")
+    if nonce and answer.is_client_error and error_of(answer).code == "use-nonce":
+        asked["req_cnf_proof"] = to.key.proof("POST", endpoint, nonce=nonce)
+        answer = yield Call("POST", PATH, body=asked)
+    return Asked(decoded(answer), to)
+
+
+# -- reading, waiting -----------------------------------------------------------------------------------------------
+
+
+def approvals() -> Flow[list[Json]]:
+    """Return what was asked, as far as the caller may know of it, oldest first."""
+    answer = yield from ask(Call("GET", PATH))
+    listed: list[Json] = answer.get("approvals", [])
+    return listed
+
+
+def approval(approval_id: str, wait: int = 0) -> Flow[Json]:
+    """Return what was asked, once it was decided on or after ``wait`` seconds (25 at most)."""
+    found: Json = yield from ask(Call("GET", _path(approval_id), query={"wait": wait}))
+    return found
+
+
+def decided(approval_id: str, within: float) -> Flow[Json]:
+    """Return what was asked, once it was decided on or has lapsed, or after ``within`` seconds."""
+    left = int(within)
+    while True:
+        turn = min(left, WAIT)
+        found = yield from approval(approval_id, turn)
+        left -= turn
+        if found["state"] != "pending" or left <= 0:
+            return found
+
+
+def granted(asked: Asked, within: float) -> Flow[Opened]:
+    """Wait for the decision, and make what was approved.
+
+    PendingError when nobody has decided within so many seconds, ApprovalError when a human refused, LapsedError.
+    """
+    found = yield from decided(asked.id, within)
+    match found["state"]:
+        case "pending":
+            raise PendingError(help=f"wait longer: `{asked.id}` can be decided on until {found['expires_at']}")
+        case "denied":
+            raise ApprovalError("a human refused this", help="do without it, and say so")
+        case "lapsed":
+            raise LapsedError
+    return (yield from taken(found, asked.bound_to))
+
+
+def taken(document: Json, bound_to: Binding | None = None) -> Flow[Opened]:
+    """Make the child that was approved: exactly what was asked for, once."""
+    request: Json = document["request"]
+    form = {"subject_token": request["parent"], "subject_token_type": verbs.GRANT, "approval": document["approval"]}
+    form |= {"label": request["label"]} if request.get("label") else {}
+    bounds = Bounds(
+        ttl=request.get("ttl"),
+        depth=request["depth"],
+        fan_out=request["fan_out"],
+        exercise=request["exercise"],
+        delegates=request.get("delegates"),
+        unattested=request["unattested"],
+    )
+    return (yield from verbs.exchange(form, request["authorization_details"], bounds, bound_to))
+
+
+# -- deciding -------------------------------------------------------------------------------------------------------
+
+
+def decide(approval_id: str, verdict: str, digest: str, id_token: str | None = None) -> Flow[Json]:
+    """Say ``approve`` or ``deny`` to the request of this digest, as the owner of the state or by an ID token."""
+    body: dict[str, Any] = {"digest": digest}
+    body |= {} if id_token is None else {"id_token": id_token}
+    done: Json = yield from ask(Call("POST", f"{_path(approval_id)}/{verdict}", body=body))
+    return done
+
+
+def _path(approval_id: str) -> str:
+    return f"{PATH}/{quote(approval_id, safe='')}"
