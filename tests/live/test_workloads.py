@@ -331,6 +331,21 @@ def test_a_bundle_that_is_out_of_reach_serves_for_a_while_and_then_nobody_is_bel
     play(tmp_path, scene)
 
 
+def test_a_broker_that_starts_without_a_bundle_lets_nobody_in_until_there_is_one(tmp_path: Path) -> None:
+    async def scene(fleet: Fleet) -> None:
+        answer = await fleet.ask(await fleet.plain(), Key(), **opening(**CREDENTIALS), **fleet.assertion())
+        assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+        place(tmp_path / "later.json", fleet.domain.bundle())
+
+        async def there() -> bool:
+            return await lets_in(fleet, fleet.assertion()) == 200
+
+        await until(there)
+
+    row = {"name": "prod.example", "allow": ["spiffe://prod.example/**"], "bundle_file": str(tmp_path / "later.json")}
+    play(tmp_path, scene, trust_domains=[row])
+
+
 # -- Workload API -----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,52 @@
+"""A workload with nothing but its SPIFFE identity opens a task at a broker and asks for what it may do.
+
+    SPIFFE_ENDPOINT_SOCKET=unix:///run/spire/agent.sock python workload.py https://remit.example:8443 DETAILS
+
+It needs `pip install httpx spiffe` and the client library of remit. ``SSL_CERT_FILE`` names the authority that signed
+the broker's certificate, if the system does not know it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import httpx
+from spiffe import WorkloadApiClient
+
+from remit.sdk.dpop import Key
+
+
+def proven(broker: httpx.Client, key: Key, method: str, url: str, **more: Any) -> httpx.Response:
+    """Send a request with a proof of the key. The first answer has the nonce that a proof must carry."""
+    token, nonce = more.pop("token", None), None
+    for _ in range(2):
+        headers = {"dpop": key.proof(method, url, token=token, nonce=nonce)}
+        headers |= {"authorization": f"DPoP {token}"} if token else {}
+        answer = broker.request(method, url, headers=headers, **more)
+        nonce = answer.headers.get("dpop-nonce")
+        if answer.is_success:
+            break
+    return answer.raise_for_status()
+
+
+def main(issuer: str, details: str) -> None:
+    """Open a task, and print what the broker says that this workload may do."""
+    key = Key()
+    with WorkloadApiClient() as agent:
+        svid = agent.fetch_jwt_svid({issuer})  # for the broker, and for nobody else
+    form = {
+        "grant_type": "client_credentials",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
+        "client_assertion": svid.token,
+        "purpose": "index the nightly reports",
+        "ttl": "600",
+        "authorization_details": details,
+    }
+    with httpx.Client() as broker:
+        token = proven(broker, key, "POST", f"{issuer}/oauth/token", data=form).json()["access_token"]
+        print(proven(broker, key, "GET", f"{issuer}/v1/self", token=token).text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
