@@ -1,0 +1,96 @@
+"""Forms and queries: whatever is sent is read as one field each, or refused; nothing is read in two ways."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, urlencode
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from remit.api import asked, wire
+from remit.errors import InvalidRequestError, TargetError
+
+KNOWN = frozenset({"grant_type", "ttl", "scope", "é"}) | asked.TARGETS
+NAMES = st.sampled_from(sorted(KNOWN))
+BYTES = st.text("abz019%=&+;#[]éGrant_type\0\r\n ", max_size=60).map(lambda text: text.encode("utf-8"))
+
+
+def read(raw: bytes, known: frozenset[str] | None = KNOWN) -> dict[str, str] | None:
+    """Read fields, or return None for what is refused as a bad request."""
+    try:
+        return wire.pairs(raw, known, asked.TARGETS)
+    except InvalidRequestError:
+        return None
+
+
+@given(st.binary(max_size=200) | BYTES)
+@example(b"ttl=1&ttl=1")
+@example(b"ttl=1;scope=2")
+@example(b"%74tl=1&ttl=2")
+@example(b"ttl=%ff")
+@example(b"ttl=%")
+@example(b"&")
+def test_whatever_is_sent_is_read_or_refused(raw: bytes) -> None:
+    fields = read(raw)
+    if fields is None:
+        return
+    assert fields.keys() <= KNOWN
+    assert all(fields.values())
+    again = dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True))
+    assert {name: value for name, value in again.items() if value} == fields
+
+
+@given(st.dictionaries(NAMES, st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)))
+def test_what_was_written_is_read(fields: dict[str, str]) -> None:
+    assert read(urlencode(fields).encode("ascii")) == fields
+
+
+@given(NAMES, st.text("ab", max_size=3), st.text("ab", max_size=3))
+def test_a_name_given_twice_is_refused_whatever_its_values(name: str, one: str, two: str) -> None:
+    raw = urlencode([(name, one), ("ttl" if name != "ttl" else "scope", "1"), (name, two)]).encode("ascii")
+    assert read(raw) is None
+    assert read(raw, None) is None
+
+
+@given(st.sampled_from(sorted(asked.TARGETS)))
+def test_an_audience_given_twice_or_empty_is_refused_as_such(name: str) -> None:
+    for raw in (f"{name}=a&{name}=b", f"{name}="):
+        try:
+            wire.pairs(raw.encode(), KNOWN, asked.TARGETS)
+        except TargetError:
+            continue
+        raise AssertionError(raw)
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12))
+def test_a_name_that_means_nothing_is_refused(name: str) -> None:
+    if name not in KNOWN:
+        assert read(f"{name}=1".encode()) is None
+
+
+@given(st.integers(wire.MAX_FIELDS + 1, 200))
+def test_more_fields_than_a_form_has_are_refused(count: int) -> None:
+    raw = "&".join(f"n{number}=1" for number in range(count)).encode()
+    assert read(raw, None) is None
+
+
+@given(st.dictionaries(st.sampled_from(sorted(asked.BOUNDS)), st.text(max_size=30)))
+def test_whatever_bounds_are_asked_for_is_read_or_refused(form: dict[str, str]) -> None:
+    try:
+        details = asked.scope(form)
+        wanted = asked.wanted(form, details)
+    except InvalidRequestError:
+        return
+    assert wanted.depth >= 0
+    assert wanted.fan_out >= 0
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_whoever_is_named_a_token_is_for_the_broker_or_its_gateway(resource: str, audience: str) -> None:
+    form = {"resource": resource, "audience": audience}
+    try:
+        found = asked.audience(form, "https://remit.test", "https://gateway.test")
+    except TargetError:
+        return
+    assert found in {None, "https://gateway.test"}
+    assert {resource, audience} <= {"https://remit.test", "https://gateway.test"}
