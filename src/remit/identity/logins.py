@@ -144,6 +144,8 @@ class IssuerLogins:
         """Return authlib's client for one conversation."""
         try:
             with warnings.catch_warnings():
+                import authlib.deprecate  # type: ignore[import-untyped] # noqa: F401 - it undoes what comes before it
+
                 warnings.simplefilter("ignore")  # authlib would rather have a fork of httpx
                 from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped]
         except ImportError as error:

@@ -1,0 +1,338 @@
+"""Logins at an issuer that answers over authlib's own client, whatever a test puts into its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+import httpx
+import pytest
+
+from remit.core.identity import Human
+from remit.core.secret import Secret
+from remit.errors import GrantTokenError, LimitError, RemitError, StepUpError, UnavailableError
+from remit.identity import logins
+from remit.identity.humans import IssuedHumans, Registration
+from remit.identity.logins import LIFE, IssuerLogins
+from tests.identity.issuing import URL, Clock, Site, issuer, signed
+
+BACK = "http://127.0.0.1:8470/oauth/callback"
+SECRET = "the-secret"
+
+
+@dataclass
+class World:
+    """An issuer with a token endpoint, and remit as its client."""
+
+    site: Site = field(default_factory=Site)
+    clock: Clock = field(default_factory=Clock)
+    registration: dict[str, Any] = field(default_factory=lambda: {"secret": Secret(SECRET)})
+    claims: dict[str, Any] = field(default_factory=dict)
+    status: int = 200
+    answer: dict[str, Any] = field(default_factory=dict)  # over the usual
+    broken: httpx.HTTPError | None = None
+    forms: list[dict[str, str]] = field(default_factory=list)
+    headers: list[httpx.Headers] = field(default_factory=list)
+    asked: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one = replace(Registration(issuer(self.site, self.clock), "remit"), **self.registration)
+        self.logins = IssuerLogins(IssuedHumans((one,), "https://remit.test", self.clock), self.transport, self.clock)
+
+    def transport(self) -> httpx.AsyncBaseTransport:
+        return httpx.MockTransport(self.tokens)
+
+    def tokens(self, request: httpx.Request) -> httpx.Response:
+        assert str(request.url) == f"{URL}/token"
+        if self.broken is not None:
+            raise self.broken
+        self.forms.append({name: values[0] for name, values in parse_qs(request.content.decode()).items()})
+        self.headers.append(request.headers)
+        now = {"iat": self.clock.at(), "exp": self.clock.at(minutes=5), "auth_time": self.clock.at()}
+        claims = {"iss": URL, "sub": "alice", "aud": "remit", "nonce": self.asked.get("nonce"), **now, **self.claims}
+        told = {"access_token": "a", "token_type": "Bearer", "id_token": signed(claims), **self.answer}
+        return httpx.Response(self.status, json={name: value for name, value in told.items() if value is not None})
+
+    def begin(self, state: str = "s-1", nonce: str = "n-1", acr: tuple[str, ...] = (), at: str | None = None) -> str:
+        url = asyncio.run(self.logins.begin(BACK, state, nonce, issuer=at, acr=acr))
+        self.asked = dict(parse_qsl(urlsplit(url).query))
+        return url
+
+    def finish(self, query: str | None = None, back: str = BACK, state: str = "s-1", nonce: str = "n-1") -> Human:
+        query = urlencode({"code": "c-1", "state": "s-1", "iss": URL}) if query is None else query
+        return asyncio.run(self.logins.finish(query, back, state, nonce))
+
+
+def test_a_browser_is_sent_off_with_what_its_answer_is_held_to() -> None:
+    world = World(registration={"scopes": ("openid", "groups")})
+    url = world.begin()
+    assert url.startswith(f"{URL}/auth?")
+    challenge = world.asked.pop("code_challenge")
+    assert world.asked == {
+        "response_type": "code",
+        "client_id": "remit",
+        "redirect_uri": BACK,
+        "scope": "openid groups",
+        "state": "s-1",
+        "nonce": "n-1",
+        "code_challenge_method": "S256",
+    }
+    world.finish()
+    verifier = world.forms[0]["code_verifier"]
+    assert base64.urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode() == challenge
+    assert len(verifier) >= 43
+
+
+def test_a_human_who_comes_back_is_who_the_issuer_says() -> None:
+    world = World()
+    world.begin()
+    human = world.finish()
+    assert (human.subject.sub, human.client, human.nonce) == (f"{URL}#alice", "remit", "n-1")
+    form = world.forms[0]
+    assert (form["grant_type"], form["code"], form["redirect_uri"]) == ("authorization_code", "c-1", BACK)
+
+
+@pytest.mark.parametrize(
+    ("methods", "how"),
+    [(None, "basic"), (["client_secret_basic", "client_secret_post"], "basic"), (["client_secret_post"], "post")],
+)
+def test_a_confidential_client_proves_itself_as_the_issuer_takes_it(methods: list[str] | None, how: str) -> None:
+    world = World(site=Site(said={"token_endpoint_auth_methods_supported": methods}))
+    world.begin()
+    world.finish()
+    basic = "Basic " + base64.b64encode(f"remit:{SECRET}".encode()).decode()
+    assert (world.headers[0].get("authorization") == basic) == (how == "basic")
+    assert (world.forms[0].get("client_secret") == SECRET) == (how == "post")
+
+
+def test_a_public_client_names_itself() -> None:
+    world = World(registration={})
+    world.begin()
+    world.finish()
+    assert world.forms[0]["client_id"] == "remit"
+    assert "authorization" not in world.headers[0]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "nonsense",
+        "code=c-1",
+        "code=c-1&state=s-2",
+        "code=c-1&code=c-2&state=s-1",
+        "code=c-1&state=s-1&state=s-1",
+        "code=&state=s-1",
+        "state=s-1",
+        "error=access_denied&state=s-1",
+        "code=c-1&error=access_denied&state=s-1",
+        f"code=c-1&state=s-1&iss={URL}/",
+        "code=c-1&state=s-1&iss=https%3A%2F%2Fevil.test",
+        "code=c-1&state=s-1&iss=",
+        "code=c-1&state=s-1&x=" + "a" * logins.MAX_QUERY,
+        "&".join(["code=c-1&state=s-1", *(f"x{n}=1" for n in range(20))]),
+        "code=%ff&state=s-1",
+    ],
+)
+def test_an_answer_that_is_not_to_this_login_is_not_redeemed(query: str) -> None:
+    world = World()
+    world.begin()
+    with pytest.raises(GrantTokenError):
+        world.finish(query)
+    assert world.forms == []
+
+
+def test_an_issuer_that_names_itself_in_its_answers_always_does() -> None:
+    world = World(site=Site(said={"authorization_response_iss_parameter_supported": True}))
+    world.begin()
+    with pytest.raises(GrantTokenError, match="another issuer"):
+        world.finish("code=c-1&state=s-1")
+    silent = World()
+    silent.begin()
+    assert silent.finish("code=c-1&state=s-1").client == "remit"
+
+
+def test_a_login_counts_once() -> None:
+    world = World()
+    world.begin()
+    world.finish()
+    with pytest.raises(GrantTokenError, match="not begun here"):
+        world.finish()
+    assert len(world.forms) == 1
+
+
+def test_an_answer_that_was_wrong_once_is_not_tried_again() -> None:
+    world = World()
+    world.begin()
+    with pytest.raises(GrantTokenError, match="another login"):
+        world.finish("code=c-1&state=s-2")
+    with pytest.raises(GrantTokenError, match="not begun here"):
+        world.finish()
+
+
+@pytest.mark.parametrize("over", [{"state": "s-2"}, {"nonce": "n-2"}, {"back": f"{BACK}/x"}])
+def test_a_login_counts_for_what_it_was_begun_for(over: dict[str, str]) -> None:
+    world = World()
+    world.begin()
+    with pytest.raises(GrantTokenError, match="begun"):
+        world.finish(**over)
+    assert world.forms == []
+
+
+def test_a_login_that_takes_too_long_is_over() -> None:
+    world = World()
+    world.begin()
+    world.clock.now += LIFE
+    with pytest.raises(GrantTokenError, match="over"):
+        world.finish()
+
+
+def test_the_number_of_logins_under_way_is_bounded_and_those_that_are_over_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logins, "MAX_WAITING", 2)
+    world = World()
+    world.begin("s-1")
+    world.begin("s-2")
+    with pytest.raises(LimitError):
+        world.begin("s-3")
+    world.clock.now += LIFE
+    world.begin("s-3")
+
+
+def test_two_logins_do_not_share_a_state() -> None:
+    world = World()
+    world.begin("s-1")
+    with pytest.raises(LimitError):
+        world.begin("s-1")
+
+
+@pytest.mark.parametrize(
+    ("claims", "error", "says"),
+    [
+        ({"nonce": "n-2"}, GrantTokenError, "this request"),
+        ({"nonce": None}, GrantTokenError, "this request"),
+        ({"aud": "another"}, RemitError, "meant"),
+        ({"iss": "https://evil.test"}, GrantTokenError, "trusted"),
+        ({"exp": 1}, GrantTokenError, "expired"),
+    ],
+)
+def test_the_token_that_a_code_is_redeemed_for_is_verified_like_any_other(
+    claims: dict[str, Any], error: type[RemitError], says: str
+) -> None:
+    world = World(claims=claims)
+    world.begin()
+    with pytest.raises(error, match=says):
+        world.finish()
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "error"),
+    [
+        (400, {"error": "invalid_grant", "error_description": "c-1 is spent"}, GrantTokenError),
+        (401, {"error": "invalid_client"}, GrantTokenError),
+        (200, {"id_token": None}, GrantTokenError),
+        (200, {"id_token": ""}, GrantTokenError),
+        (200, {"id_token": {"a": 1}}, GrantTokenError),
+        (500, {}, UnavailableError),
+    ],
+)
+def test_a_code_that_the_issuer_does_not_redeem_lets_nobody_in(
+    status: int, answer: dict[str, Any], error: type[RemitError]
+) -> None:
+    world = World(status=status, answer=answer)
+    world.begin()
+    with pytest.raises(error) as caught:
+        world.finish()
+    assert "spent" not in str(caught.value)
+
+
+@pytest.mark.parametrize("broken", [httpx.ConnectError("no"), httpx.ReadTimeout("no"), httpx.ReadError("too large")])
+def test_an_issuer_that_does_not_answer_lets_nobody_in(broken: httpx.HTTPError) -> None:
+    world = World(broken=broken)
+    world.begin()
+    with pytest.raises(UnavailableError, match="cannot be asked"):
+        world.finish()
+
+
+@pytest.mark.parametrize("missing", ["authorization_endpoint", "token_endpoint"])
+def test_an_issuer_without_browsers_is_said(missing: str) -> None:
+    with pytest.raises(UnavailableError, match="browser"):
+        World(site=Site(said={missing: None})).begin()
+
+
+# -- step-up ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_up_asks_for_a_new_and_stronger_proof() -> None:
+    world = World(claims={"acr": "phr"})
+    world.begin(acr=("phr", "phrh"))
+    assert (world.asked["acr_values"], world.asked["max_age"], world.asked["prompt"]) == ("phr phrh", "0", "login")
+    assert world.finish().subject.acr == "phr"
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"acr": "pwd"}, {}, {"acr": "phr phrh"}, {"acr": "PHR"}, {"acr": "phr", "auth_time": Clock().at(minutes=-5)}],
+)
+def test_a_step_up_that_the_issuer_did_not_do_is_none(claims: dict[str, Any]) -> None:
+    world = World(claims=claims)
+    world.begin(acr=("phr", "phrh"))
+    with pytest.raises(StepUpError):
+        world.finish()
+
+
+def test_a_step_up_without_the_time_of_the_login_is_none() -> None:
+    world = World(claims={"acr": "phr", "auth_time": None})
+    world.begin(acr=("phr",))
+    with pytest.raises(RemitError):
+        world.finish()
+
+
+# -- several issuers, and other exchanges -----------------------------------------------------------------------------
+
+
+def test_with_several_issuers_it_is_said_at_which_to_log_in() -> None:
+    clock = Clock()
+    other = "https://other.test"
+    both = [Registration(issuer(Site(url=url), clock, url), "remit") for url in (URL, other)]
+    made = IssuerLogins(IssuedHumans(both, "https://remit.test", clock), World().transport, clock)
+    with pytest.raises(GrantTokenError, match="at which issuer"):
+        asyncio.run(made.begin(BACK, "s", "n", issuer=None, acr=()))
+    with pytest.raises(GrantTokenError, match="at which issuer"):
+        asyncio.run(made.begin(BACK, "s", "n", issuer="https://evil.test", acr=()))
+    assert asyncio.run(made.begin(BACK, "s", "n", issuer=other, acr=())).startswith(other)
+
+
+def test_a_login_is_the_confidential_client_s_where_there_is_one() -> None:
+    clock = Clock()
+    at = issuer(clock=clock)
+    both = [Registration(at, "remit"), Registration(at, "web", Secret(SECRET))]
+    made = IssuerLogins(IssuedHumans(both, "https://remit.test", clock), World().transport, clock)
+    assert "client_id=web" in asyncio.run(made.begin(BACK, "s", "n", issuer=None, acr=()))
+
+
+def test_a_token_is_exchanged_at_its_issuer() -> None:
+    world = World(answer={"access_token": "the-jag", "token_type": "N_A"})
+    kinds = {"requested_token_type": "urn:ietf:params:oauth:token-type:id-jag", "audience": "https://mcp.test"}
+    kind = "urn:ietf:params:oauth:token-type:id_token"
+    assert asyncio.run(world.logins.exchanged("tok", kind, URL, **kinds)) == "the-jag"
+    form = world.forms[0]
+    assert form["grant_type"] == logins.EXCHANGE
+    assert (form["subject_token"], form["subject_token_type"], form["audience"]) == ("tok", kind, "https://mcp.test")
+    assert "redirect_uri" not in form
+
+
+def test_nothing_of_a_login_is_shown_by_accident() -> None:
+    world = World()
+    world.begin()
+    shown = repr(vars(world.logins))
+    assert SECRET not in shown
+    world.finish()
+    assert world.forms[0]["code_verifier"] not in shown
+    assert json.dumps(world.asked) not in shown
