@@ -1,0 +1,129 @@
+"""``[[signals]]``, read strictly: who is heard, of whom, and who is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remit.compose import settings, signals
+from remit.compose.signals import Signals
+from remit.errors import InvalidRequestError, RemitError
+from remit.identity.events import Source
+from tests.identity.issuing import URL, Clock, Site, issuer
+
+OTHER = "https://transmitter.test"
+HUMANS = {URL: Source(issuer(), frozenset({"remit"}), about=URL)}
+BROKER = "http://127.0.0.1:8470"
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> str:
+    """Return the path of a token file."""
+    path = tmp_path / "token"
+    path.touch(0o600)
+    path.write_text("a-token")
+    return str(path)
+
+
+def read(*rows: object) -> Signals:
+    """Read tables beside one issuer of humans."""
+    where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
+    return signals.read(settings.read(where, {"signals": list(rows)}), HUMANS, Clock(), Site())
+
+
+def test_issuers_of_humans_are_heard_without_being_named() -> None:
+    found = read()
+    assert found.sources == HUMANS
+    assert (found.polled, found.told) == ((), ())
+    assert found.verified(Clock()) is not None
+    assert Signals({}).verified(Clock()) is None
+
+
+def test_an_issuer_of_humans_can_be_polled_too_and_under_another_audience(token: str) -> None:
+    found = read({"issuer": URL, "audience": "stream-7", "poll": f"{URL}/poll", "token_file": token})
+    source = found.sources[URL]
+    assert (source.audiences, source.about, source.logouts) == (frozenset({"remit", "stream-7"}), URL, True)
+    assert source.issuer is HUMANS[URL].issuer  # one cache of keys
+    (polled,) = found.polled
+    assert (polled.url, str(polled.token)) == (f"{URL}/poll", token)
+
+
+def test_another_transmitter_speaks_of_an_issuers_humans_and_sends_no_logout_tokens() -> None:
+    source = read({"issuer": OTHER, "about": URL}).sources[OTHER]
+    assert (source.audiences, source.about, source.logouts) == (frozenset({BROKER}), URL, False)
+    source = read({"issuer": OTHER, "about": URL, "audience": ["a", "b"]}).sources[OTHER]
+    assert source.audiences == {"a", "b"}
+
+
+def test_receivers_are_pushed_to_or_poll_with_a_token(token: str) -> None:
+    pushed, polls = read(
+        {"receiver": "siem", "audience": "https://siem.test", "push": "https://siem.test/events"},
+        {"receiver": "soc", "audience": "https://soc.test", "token_file": token},
+    ).told
+    assert (pushed.name, pushed.audience, pushed.push, pushed.token) == (
+        "siem", "https://siem.test", "https://siem.test/events", None,
+    )  # fmt: skip
+    assert (polls.push, str(polls.token)) == (None, token)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({}, "either an `issuer`"),
+        ({"issuer": URL, "receiver": "siem"}, "either an `issuer`"),
+        ({"issuer": URL, "secret": "s"}, "`signals.secret` is not a setting"),
+        ({"issuer": URL, "push": "https://siem.test"}, "`signals.push` is not a setting"),
+        ({"issuer": "http://login.test"}, "`signals.issuer`"),
+        ({"issuer": 7}, "`signals.issuer`"),
+        ({"issuer": OTHER}, "about an issuer of `humans`"),
+        ({"issuer": OTHER, "about": "https://nobody.test"}, "about an issuer of `humans`"),
+        ({"issuer": URL, "about": OTHER}, "about an issuer of `humans`"),
+        ({"issuer": URL, "audience": 7}, "`signals.audience`"),
+        ({"issuer": URL, "audience": [""]}, "`signals.audience`"),
+        ({"issuer": URL, "poll": "http://login.test/poll"}, "`signals.poll`"),
+        ({"issuer": URL, "token_file": "{token}"}, "with `poll`"),
+        ({"issuer": URL, "poll": f"{URL}/poll", "token_file": "relative"}, "absolute path"),
+        ({"issuer": URL, "poll": f"{URL}/poll", "token_file": "/nowhere/token"}, "cannot be read"),
+        ({"receiver": "SIEM", "audience": "a", "push": "https://siem.test"}, "short name"),
+        ({"receiver": "a/b", "audience": "a", "push": "https://siem.test"}, "short name"),
+        ({"receiver": 7, "audience": "a", "push": "https://siem.test"}, "short name"),
+        ({"receiver": "siem", "push": "https://siem.test"}, "name the receiver"),
+        ({"receiver": "siem", "audience": ["a", "b"], "push": "https://siem.test"}, "name the receiver"),
+        ({"receiver": "siem", "audience": "a"}, "must show a token"),
+        ({"receiver": "siem", "audience": "a", "push": "http://siem.test"}, "`signals.push`"),
+        ({"receiver": "siem", "audience": "a", "about": URL, "push": "https://siem.test"}, "`signals.about` is not"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_built(row: dict[str, object], said: str, token: str) -> None:
+    filled = {name: token if value == "{token}" else value for name, value in row.items()}
+    with pytest.raises(RemitError) as caught:
+        read(filled)
+    assert said in caught.value.detail
+
+
+def test_what_is_there_twice_is_refused(token: str) -> None:
+    for row in ({"issuer": URL}, {"receiver": "soc", "audience": "a", "token_file": token}):
+        with pytest.raises(InvalidRequestError, match="twice"):
+            read(row, dict(row))
+
+
+def test_an_issuer_of_humans_speaks_of_no_other_issuers_humans() -> None:
+    second = "https://second.test"
+    humans = {**HUMANS, second: Source(issuer(url=second), frozenset({"remit"}), about=second)}
+    where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
+    with pytest.raises(InvalidRequestError, match="its own humans"):
+        signals.read(settings.read(where, {"signals": [{"issuer": URL, "about": second}]}), humans, Clock())
+
+
+@pytest.mark.parametrize("table", [{"issuer": URL}, "x", [7], [{"issuer": URL}] * 65])
+def test_the_table_is_a_list_of_tables(table: object) -> None:
+    where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
+    with pytest.raises(InvalidRequestError, match="list of at most 64 tables"):
+        signals.read(settings.read(where, {"signals": table}), HUMANS, Clock())
+
+
+def test_others_can_not_have_read_the_token(token: str) -> None:
+    Path(token).chmod(0o644)
+    with pytest.raises(RemitError, match="read or written by others"):
+        read({"receiver": "soc", "audience": "a", "token_file": token})
