@@ -28,7 +28,7 @@ from remit.api.status import Statuses
 from remit.api.v1 import V1
 from remit.api.wellknown import WellKnown
 from remit.api.who import Web, authority_of, check_path, operator
-from remit.errors import MethodError, NotFoundError, RemitError
+from remit.errors import MethodError, NotFoundError, RemitError, UnauthenticatedError
 
 _LOG = logging.getLogger("remit.api")
 
@@ -166,9 +166,9 @@ class Way:
         return problems.problem(error, self._verifier.issuer, instance)
 
     def _with_nonce(self, request: Request, response: Response) -> Response:
-        """Give the nonce for the next proof (RFC 9449 §8.2), where proofs are made."""
-        authority = request.scope["state"].get("authority")
-        if isinstance(authority, Web) or request.scope["path"] in _FOR_CLIENTS:
+        """Give the nonce for the next proof (RFC 9449 §8.2), where proofs are made or one was wanting."""
+        authority, wanting = request.scope["state"].get("authority"), UnauthenticatedError.status
+        if isinstance(authority, Web) or request.scope["path"] in _FOR_CLIENTS or response.status_code == wanting:
             response.headers["dpop-nonce"] = self._verifier.nonce()
         return response
 

@@ -64,8 +64,8 @@ def ask_for(
         "fan_out": bounds.fan_out,
         "exercise": bounds.exercise,
         "unattested": bounds.unattested,
-        "label": label[:MAX_LABEL],
     }
+    body |= {"label": label[:MAX_LABEL]} if label else {}
     body |= {} if bounds.ttl is None else {"ttl": seconds(bounds.ttl)}
     body |= {} if bounds.delegates is None else {"delegates": list(bounds.delegates)}
     if bound_to is None:
@@ -80,8 +80,8 @@ def _bound(body: Json, to: Binding) -> Flow[Asked]:
     answer: httpx.Response = yield Call("POST", PATH, body=asked)
     nonce = answer.headers.get("dpop-nonce")
     if nonce and answer.is_client_error and error_of(answer).code == "use-nonce":
-        asked["req_cnf_proof"] = to.key.proof("POST", endpoint, nonce=nonce)
-        answer = yield Call("POST", PATH, body=asked)
+        proof = to.key.proof("POST", endpoint, nonce=nonce)
+        answer = yield Call("POST", PATH, body={**asked, "req_cnf_proof": proof})
     return Asked(decoded(answer), to)
 
 
