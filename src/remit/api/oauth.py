@@ -18,6 +18,7 @@ from remit.api.proven import Verifier
 from remit.api.who import Caller, Peer, authority_of
 from remit.broker import Broker, Holder
 from remit.core import jose
+from remit.core import token as tokens
 from remit.core.task import Task
 from remit.core.token import Claims
 from remit.errors import (
@@ -103,7 +104,7 @@ class OAuth:
         """Return the holder that a token stands for, if it was given to this client and has not expired."""
         chain = self._broker.chain_of(jose.digest(token))
         try:
-            grant_id = self._verifier.claims(token).grant if chain is None else chain.grant
+            grant_id = self._living(token).grant if chain is None else chain.grant
             task = self._broker.task_of(grant_id)
         except (NotFoundError, UnauthenticatedError):
             return None
@@ -111,6 +112,12 @@ class OAuth:
         given_to = grant.agent if chain is None else chain.client
         open_to_all = chain is None and not grant.attested
         return Holder(task.id, grant_id) if open_to_all or _is(client, given_to) else None
+
+    def _living(self, token: str) -> Claims:
+        """Return the claims of a token that has not expired, whomever it is for."""
+        claims = self._verifier.signed(token)
+        tokens.check_time(claims, self._verifier.now())
+        return claims
 
     # -- introspect (RFC 7662) ----------------------------------------------------------------------------------
 
