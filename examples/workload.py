@@ -18,16 +18,19 @@ from remit.sdk.dpop import Key
 
 
 def proven(broker: httpx.Client, key: Key, method: str, url: str, **more: Any) -> httpx.Response:
-    """Send a request with a proof of the key. The first answer has the nonce that a proof must carry."""
-    token, nonce = more.pop("token", None), None
-    for _ in range(2):
-        headers = {"dpop": key.proof(method, url, token=token, nonce=nonce)}
-        headers |= {"authorization": f"DPoP {token}"} if token else {}
-        answer = broker.request(method, url, headers=headers, **more)
-        nonce = answer.headers.get("dpop-nonce")
-        if answer.is_success:
-            break
+    """Send a request with a proof of the key; again, when the first answer has the nonce that a proof must carry."""
+    answer = _sent(broker, key, method, url, None, **more)
+    if not answer.is_success and "dpop-nonce" in answer.headers:
+        answer = _sent(broker, key, method, url, answer.headers["dpop-nonce"], **more)
     return answer.raise_for_status()
+
+
+def _sent(
+    broker: httpx.Client, key: Key, method: str, url: str, nonce: str | None, token: str | None = None, **more: Any
+) -> httpx.Response:
+    headers = {"dpop": key.proof(method, url, token=token, nonce=nonce)}
+    headers |= {"authorization": f"DPoP {token}"} if token else {}
+    return broker.request(method, url, headers=headers, **more)
 
 
 def main(issuer: str, details: str) -> None:
