@@ -45,6 +45,9 @@ _CURVES: Mapping[str, tuple[str, ec.EllipticCurve, int]] = {  # curve -> its alg
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
 _MIN_RSA, _MAX_RSA = 2_048, 8_192  # bits; RFC 7518 §3.3
 _EXPONENT = 65_537
+_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157)
+# What a modulus leaves by these primes if a broken chip made it, whose private key can be computed (CVE-2017-15361).
+_ROCA = {prime: {pow(_EXPONENT, power, prime) for power in range(prime)} for prime in _PRIMES}
 _LAST = 253_402_300_799  # the last second of the year 9999
 
 Public = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
@@ -186,6 +189,8 @@ def _rsa(jwk: Mapping[str, object]) -> rsa.RSAPublicKey:
     n, e = int.from_bytes(modulus), int.from_bytes(exponent)
     if modulus[0] == 0 or exponent[0] == 0 or e != _EXPONENT or not _MIN_RSA <= n.bit_length() <= _MAX_RSA:
         raise ValueError("not an RSA key that is strong enough")
+    if all(n % prime in left for prime, left in _ROCA.items()):
+        raise ValueError("an RSA key of a kind whose private half is no secret")
     return rsa.RSAPublicNumbers(e, n).public_key()
 
 
