@@ -370,6 +370,26 @@ class Signals(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TrustBundle:
+    """The public keys of another trust domain: certificates of authorities in DER, and JWKs of JWT-SVIDs."""
+
+    authorities: tuple[bytes, ...]
+    jwks: tuple[Mapping[str, object], ...]
+
+
+class Federation(Protocol):
+    """The bundles of other trust domains, each apart."""
+
+    def current(self) -> Mapping[str, TrustBundle]:
+        """Return those that are good now, by trust domain."""
+        ...
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back when a bundle has changed."""
+        ...
+
+
 class Authority(Protocol):
     """The authority of the broker's own trust domain (SPIFFE): what verifies its SVIDs, and what signs them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ from remit.core.secret import Secret
 from remit.core.task import Grant, Wanted
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
-from remit.ports import Resource
+from remit.ports import Resource, TrustBundle
 from remit.stores.memory import MemoryStore
 from remit.workload.listen import WorkloadApi
 from remit.workload.service import SECURITY, SERVICE, stubs
@@ -43,6 +43,25 @@ CALLS = (*STREAMS, "FetchJWTSVID", "ValidateJWTSVID")
 
 
 @dataclass
+class Others:
+    """Other trust domains, as a test wants them."""
+
+    found: Mapping[str, TrustBundle] = field(default_factory=dict)
+    watching: list[Callable[[], None]] = field(default_factory=list)
+
+    def current(self) -> Mapping[str, TrustBundle]:
+        return self.found
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        self.watching.append(callback)
+
+    def change(self, found: Mapping[str, TrustBundle]) -> None:
+        self.found = found
+        for callback in self.watching:
+            callback()
+
+
+@dataclass
 class Mesh:
     """The broker and everything to look at."""
 
@@ -50,6 +69,7 @@ class Mesh:
     now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     decide: Policy = within_bounds
     ids: itertools.count[int] = field(default_factory=itertools.count)
+    others: Others = field(default_factory=Others)
     broker: Broker = field(init=False)
     authority: FileAuthority = field(init=False)
     api: WorkloadApi = field(init=False)
@@ -73,7 +93,7 @@ class Mesh:
             OPERATOR, Resource("mesh", "spiffe", f"spiffe://{DOMAIN}", scope.parse([wide]), None, {}), None
         )
         await self.broker.put_resource(OPERATOR, search(), Secret("api-key"))
-        self.api = WorkloadApi(self.broker, self.authority, clock)
+        self.api = WorkloadApi(self.broker, self.authority, clock, self.others)
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

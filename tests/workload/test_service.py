@@ -20,7 +20,8 @@ from remit.broker import Holder
 from remit.core.policy import Decision, Question
 from remit.core.task import Grant
 from remit.errors import NotFoundError
-from remit.workload.service import SECURITY, SERVICE, Pulse, WorkloadService, stubs
+from remit.ports import TrustBundle
+from remit.workload.service import SECURITY, SERVICE, Known, Pulse, WorkloadService, stubs
 from remit.workload.svids import Svids
 from tests.broker.world import OPERATOR, SEARCH
 from tests.workload.mesh import BOTH, CALLS, LEDGER, MAIL, METADATA, STREAMS, Client, Mesh, meshed
@@ -309,7 +310,7 @@ def test_a_grant_that_ends_while_a_message_is_under_way_ends_the_stream(tmp_path
 def service(mesh: Mesh, grant: Grant, name: str) -> tuple[Callable[[Any, Any], Awaitable[None]], Pulse]:
     clock, pulse = (lambda: mesh.now), Pulse()
     svids = Svids(mesh.broker, mesh.holder(grant), mesh.authority, clock)
-    return getattr(WorkloadService(mesh.broker, svids, mesh.authority, pulse, clock), name), pulse
+    return getattr(WorkloadService(mesh.broker, svids, Known(mesh.authority, None), pulse, clock), name), pulse
 
 
 # -- JWT-SVIDs ------------------------------------------------------------------------------------------------------
@@ -392,6 +393,50 @@ def test_what_is_no_jwt_svid_is_an_invalid_argument(tmp_path: Path, token: str) 
     async def body(mesh: Mesh) -> None:
         async with mesh.client(await mesh.opened()) as client:
             assert await refusal(client, "ValidateJWTSVID", audience=LEDGER, svid=token) is Status.INVALID_ARGUMENT
+
+    run(tmp_path, body)
+
+
+# -- other trust domains ------------------------------------------------------------------------------------------
+
+
+def test_bundles_of_other_trust_domains_come_each_under_its_own_name(tmp_path: Path) -> None:
+    async def body(mesh: Mesh) -> None:
+        mesh.others.found = {"prod.test": TrustBundle((b"der",), ({"kty": "EC", "kid": "1", "use": "jwt-svid"},))}
+        async with mesh.client(await mesh.opened()) as client:
+            svid = await client.once("FetchX509SVID")
+            certified = (await client.once("FetchX509Bundles")).bundles
+            signed = (await client.once("FetchJWTBundles")).bundles
+        own = b"".join(mesh.authority.certificates())
+        assert (svid.svids[0].bundle, dict(svid.federated_bundles)) == (own, {"spiffe://prod.test": b"der"})
+        assert dict(certified) == {"spiffe://remit.test": own, "spiffe://prod.test": b"der"}
+        assert json.loads(signed["spiffe://prod.test"]) == {"keys": [{"kty": "EC", "kid": "1", "use": "jwt-svid"}]}
+        assert set(signed) == {"spiffe://remit.test", "spiffe://prod.test"}
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_sends_again_when_another_trust_domain_changes(tmp_path: Path, name: str) -> None:
+    async def body(mesh: Mesh) -> None:
+        async with mesh.client(await mesh.opened()) as client, client.stream(name) as stream:
+            first = await stream.recv_message()
+            mesh.others.change({"prod.test": TrustBundle((b"der",), ({"kid": "1"},))})
+            assert await stream.recv_message() != first
+            await stream.cancel()
+
+    run(tmp_path, body)
+
+
+def test_no_other_bundle_takes_the_place_of_the_own_one(tmp_path: Path) -> None:
+    async def body(mesh: Mesh) -> None:
+        mesh.others.found = {"remit.test": TrustBundle((b"der",), ({"kid": "1"},))}
+        async with mesh.client(await mesh.opened()) as client:
+            assert dict((await client.once("FetchX509Bundles")).bundles) == {
+                "spiffe://remit.test": b"".join(mesh.authority.certificates())
+            }
+            assert not dict((await client.once("FetchX509SVID")).federated_bundles)
+            assert b'"1"' not in (await client.once("FetchJWTBundles")).bundles["spiffe://remit.test"]
 
     run(tmp_path, body)
 

@@ -11,7 +11,7 @@ from remit.core.secret import Secret
 from remit.engines import spiffe as svids
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.keys.authority import FileAuthority
-from remit.ports import Authority, Clock, Engine, Resource, Sealer
+from remit.ports import Authority, Clock, Engine, Federation, Resource, Sealer
 from remit.workload.listen import WorkloadApi
 
 TEND = 60.0  # seconds between looks at what is to be rotated, or is published no longer
@@ -42,9 +42,11 @@ def check(domain: Authority) -> Callable[[Resource], None]:
     return lambda resource: svids.check(resource, domain.trust_domain)
 
 
-def workload_api(broker: Broker, domain: Authority, clock: Clock) -> WorkloadApi | None:
+def workload_api(
+    broker: Broker, domain: Authority, clock: Clock, federation: Federation | None = None
+) -> WorkloadApi | None:
     """Return the Workload API for runs, or None when the extra that it needs is not installed."""
     try:
-        return WorkloadApi(broker, domain, clock)
+        return WorkloadApi(broker, domain, clock, federation)
     except UnavailableError:
         return None

@@ -39,7 +39,7 @@ class RunEdges:
     def __init__(self, house: House, gateway: Gateway, app: ASGIApp) -> None:
         """Serve runs of ``house`` by ``gateway`` and the control plane's ``app``."""
         self._house, self._gateway, self._app = house, gateway, app
-        self._workload = issuer.workload_api(house.broker, house.authority, house.clock)
+        self._workload = issuer.workload_api(house.broker, house.authority, house.clock, house.bundles)
         self._providers = {name: _furnished(name, row) for name, row in catalog.load().items()}
 
     def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:

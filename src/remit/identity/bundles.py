@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -20,7 +20,7 @@ from remit.core.strict import read_json
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
 from remit.identity import foreign
 from remit.identity.foreign import Keys
-from remit.ports import Clock
+from remit.ports import Clock, TrustBundle
 
 LIFE = timedelta(hours=1)  # of a bundle whose source is out
 RETRY = timedelta(seconds=10)  # after a look that failed, and between two looks for a key that is not there
@@ -42,6 +42,7 @@ class Bundle:
     authorities: tuple[bytes, ...] = ()  # x509-svid: certificates in DER
     jwt: Keys = NO_KEYS  # jwt-svid
     wit: Keys = NO_KEYS  # wit-svid
+    jwks: tuple[Jwk, ...] = ()  # those of ``jwt`` as they came, for whoever verifies elsewhere
     hint: timedelta | None = None
     sequence: int | None = None
 
@@ -77,9 +78,15 @@ def parse(domain: str, raw: bytes) -> Bundle:
         tuple(dict.fromkeys(der for der in certificates if der is not None)),
         foreign.keys_of(named, "jwt-svid"),
         foreign.keys_of(named, "wit-svid"),
+        usable(named),
         _hint(document.get("spiffe_refresh_hint")),
         _sequence(document.get("spiffe_sequence")),
     )
+
+
+def usable(jwks: Iterable[Jwk]) -> tuple[Jwk, ...]:
+    """Return the keys of JWT-SVIDs among JWKs that can verify signatures, none of them private."""
+    return tuple(jwk for jwk in jwks if foreign.keys_of([jwk], "jwt-svid").keys)
 
 
 def _certificate(jwk: Jwk) -> bytes | None:
@@ -124,6 +131,7 @@ class Bundles:
         """Take each trust domain's bundle from its own source."""
         self._clock = clock
         self._held = {domain: _Held(source, clock()) for domain, source in sources.items()}
+        self._watching: list[Callable[[], None]] = []
 
     async def of(self, domain: str) -> Bundle:
         """Return the bundle of a trust domain.
@@ -150,6 +158,15 @@ class Bundles:
         good = [held.bundle for held in self._held.values() if held.bundle is not None and self._fresh(held)]
         return tuple(der for bundle in good for der in bundle.authorities)
 
+    def current(self) -> Mapping[str, TrustBundle]:
+        """Return the bundles that are good now, by trust domain."""
+        good = {domain: held.bundle for domain, held in self._held.items() if self._fresh(held)}
+        return {name: TrustBundle(each.authorities, each.jwks) for name, each in good.items() if each is not None}
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back when a bundle has changed."""
+        self._watching.append(callback)
+
     def _known(self, domain: str) -> _Held:
         held = self._held.get(domain)
         if held is None:
@@ -170,7 +187,7 @@ class Bundles:
         async with held.lock:
             if held.tried is not None and held.tried >= due:  # somebody else has looked meanwhile
                 return
-            held.tried = self._clock()
+            held.tried, before = self._clock(), held.bundle
             try:
                 held.bundle = await _newer(held, domain)
             except UnavailableError as error:
@@ -180,6 +197,8 @@ class Bundles:
             else:
                 held.at = self._clock()
                 held.due = held.at + (held.bundle.hint or held.source.every)
+                for callback in self._watching if held.bundle != before else ():
+                    callback()
 
 
 async def _newer(held: _Held, domain: str) -> Bundle:

@@ -16,7 +16,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from remit.errors import UnavailableError
 from remit.identity import foreign
-from remit.identity.bundles import MAX_BUNDLE, Bundle, Jwk, parse
+from remit.identity.bundles import MAX_BUNDLE, Bundle, Jwk, parse, usable
 from remit.identity.fetch import Bounded
 
 TIMEOUT = 5.0  # seconds, for a whole answer
@@ -105,10 +105,12 @@ class ApiSource:
             raise UnavailableError("the Workload API does not give its bundles") from error
         if x509 is None and jwt is None:
             raise UnavailableError(f"the Workload API has no bundle of `{domain}`")
+        jwks = [_jwk(kid, key) for kid, key in jwt.jwt_authorities.items()] if jwt else []
         return Bundle(
             domain,
             tuple(sorted(found.public_bytes(Encoding.DER) for found in x509.x509_authorities)) if x509 else (),
-            foreign.keys_of([_jwk(kid, key) for kid, key in jwt.jwt_authorities.items()] if jwt else []),
+            foreign.keys_of(jwks, "jwt-svid"),
+            jwks=usable(jwks),
         )
 
 
@@ -116,4 +118,4 @@ def _jwk(kid: str, key: object) -> Jwk:
     pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
     kind = ECKey if hasattr(key, "curve") else RSAKey
     jwk: Mapping[str, object] = kind.import_key(pem).as_dict(private=False)
-    return {**jwk, "kid": kid}
+    return {**jwk, "kid": kid, "use": "jwt-svid"}

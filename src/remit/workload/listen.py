@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from remit.broker import Broker, Holder
-from remit.ports import Authority, Clock
-from remit.workload.service import Pulse, WorkloadService, stubs
+from remit.ports import Authority, Clock, Federation
+from remit.workload.service import Known, Pulse, WorkloadService, stubs
 from remit.workload.svids import Svids
 
 if TYPE_CHECKING:
@@ -38,12 +38,16 @@ Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Clos
 class WorkloadApi:
     """The Workload API of one broker: a listener for each run."""
 
-    def __init__(self, broker: Broker, authority: Authority, clock: Clock) -> None:
-        """Serve SVIDs of ``authority``; UnavailableError when the extra ``spiffe`` is not installed."""
+    def __init__(
+        self, broker: Broker, authority: Authority, clock: Clock, federation: Federation | None = None
+    ) -> None:
+        """Serve SVIDs of ``authority`` and the bundles of ``federation``; UnavailableError without the extra."""
         stubs()
-        self._broker, self._authority, self._clock = broker, authority, clock
+        self._broker, self._known, self._clock = broker, Known(authority, federation), clock
         self._pulse = Pulse()
         authority.on_change(self._pulse.beat)
+        if federation is not None:
+            federation.on_change(self._pulse.beat)
         broker.on_end(lambda _: self._pulse.beat())
 
     async def serve(self, sock: socket.socket, holder: Holder, start: Start | None = None) -> Callable[[], None]:
@@ -51,8 +55,8 @@ class WorkloadApi:
 
         ``start`` accepts in the place of the loop, which may do so only on a socket that nobody else holds.
         """
-        svids = Svids(self._broker, holder, self._authority, self._clock)
-        service = WorkloadService(self._broker, svids, self._authority, self._pulse, self._clock)
+        svids = Svids(self._broker, holder, self._known.authority, self._clock)
+        service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
         factory = Connections(service)
         if start is not None:
             server: Closing = await start(factory.made, sock)

@@ -26,7 +26,7 @@ from remit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from remit.ports import Authority, Clock
+from remit.ports import Authority, Clock, Federation, TrustBundle
 from remit.workload.svids import Certified, Svids
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SERVICE = "/SpiffeWorkloadAPI"
 SECURITY = "workload.spiffe.io"
+LOOK = 60.0  # seconds between looks for what ends without a word: a bundle that has not been renewed for long
 ABSENT = ("FetchWITSVID", "FetchWITBundles")  # optional, and incubating
 
 _LOG = logging.getLogger("remit.workload")
@@ -82,12 +83,36 @@ class Beat:
             await asyncio.wait_for(self._come.wait(), seconds)
 
 
+class Known:
+    """The bundles that a run may have: the broker's own, and those of the trust domains that it knows, each apart."""
+
+    def __init__(self, authority: Authority, federation: Federation | None) -> None:
+        """Have the bundle of ``authority``, which no other takes the place of."""
+        self.authority, self._federation = authority, federation
+        self.name = f"spiffe://{authority.trust_domain}"
+
+    def roots(self) -> dict[str, bytes]:
+        """Return certificates of authorities by the SPIFFE ID of their trust domain, DER, one after the other."""
+        found = {name: b"".join(each.authorities) for name, each in self._others().items() if each.authorities}
+        return {**found, self.name: b"".join(self.authority.certificates())}
+
+    def jwks(self) -> dict[str, bytes]:
+        """Return JWK Sets by the SPIFFE ID of their trust domain."""
+        found = {name: each.jwks for name, each in self._others().items() if each.jwks}
+        own = [{**jwk, "use": "jwt-svid"} for jwk in self.authority.jwks()]
+        return {name: json.dumps({"keys": list(keys)}).encode() for name, keys in {**found, self.name: own}.items()}
+
+    def _others(self) -> Mapping[str, TrustBundle]:
+        found = {} if self._federation is None else self._federation.current()
+        return {f"spiffe://{name}": each for name, each in found.items()}
+
+
 class WorkloadService:
     """Answers for one run."""
 
-    def __init__(self, broker: Broker, svids: Svids, authority: Authority, pulse: Pulse, clock: Clock) -> None:
+    def __init__(self, broker: Broker, svids: Svids, known: Known, pulse: Pulse, clock: Clock) -> None:
         """Hand out ``svids``; push again when ``pulse`` beats and what was sent is no longer what there is."""
-        self._broker, self._svids, self._authority = broker, svids, authority
+        self._broker, self._svids, self._known = broker, svids, known
         self._pulse, self._clock, self._pb = pulse, clock, stubs()
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -120,23 +145,24 @@ class WorkloadService:
     # -- the calls ----------------------------------------------------------------------------------------------
 
     async def x509_svid(self, stream: Stream[Any, Any], _request: Any) -> None:
-        """Send an X.509-SVID with its bundle, and the next at half its life or when the authority changes."""
-        sent: Certified | None = None
+        """Send an X.509-SVID with bundles, and the next at half its life or when some authority changes."""
+        sent: object = None
         while True:
             beat = self._pulse.next()
             svid = await self._svids.certified()
-            if svid is not sent:
-                await stream.send_message(self._x509(svid))
-                sent = svid
-            await beat.wait((svid.half - self._clock()).total_seconds())
+            message = self._x509(svid)
+            if message != sent:
+                await stream.send_message(message)
+                sent = message
+            await beat.wait(min(LOOK, (svid.half - self._clock()).total_seconds()))
 
     async def x509_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
-        """Send the bundle of X.509 authorities, and again when it changes."""
-        await self._bundles(stream, lambda: self._pb.X509BundlesResponse(bundles=self._keyed(self._roots())))
+        """Send the bundles of X.509 authorities, and again when one changes."""
+        await self._bundles(stream, lambda: self._pb.X509BundlesResponse(bundles=self._known.roots()))
 
     async def jwt_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
-        """Send the bundle of JWT authorities, and again when it changes."""
-        await self._bundles(stream, lambda: self._pb.JWTBundlesResponse(bundles=self._keyed(self._jwks())))
+        """Send the bundles of JWT authorities, and again when one changes."""
+        await self._bundles(stream, lambda: self._pb.JWTBundlesResponse(bundles=self._known.jwks()))
 
     async def jwt_svid(self, stream: Stream[Any, Any], request: Any) -> None:
         """Send a JWT-SVID for the audiences that were asked for."""
@@ -152,7 +178,7 @@ class WorkloadService:
         """Send what a JWT-SVID of this trust domain says; one whose grant has ended is refused before it expires."""
         self._svids.entitled()
         with _as_invalid():
-            claims = self._authority.verify(request.svid, request.audience)
+            claims = self._known.authority.verify(request.svid, request.audience)
             self._broker.check(str(claims.get("grant")))
         response = self._pb.ValidateJWTSVIDResponse(spiffe_id=str(claims["sub"]))
         response.claims.update(claims)
@@ -168,28 +194,22 @@ class WorkloadService:
     # -- inside -------------------------------------------------------------------------------------------------
 
     async def _bundles(self, stream: Stream[Any, Any], response: Callable[[], object]) -> None:
-        sent = 0
+        sent: object = None
         while True:
             beat = self._pulse.next()
             self._svids.entitled()
-            if self._authority.sequence != sent:
-                sent = self._authority.sequence
-                await stream.send_message(response())
-            await beat.wait()
+            message = response()
+            if message != sent:
+                await stream.send_message(message)
+                sent = message
+            await beat.wait(LOOK)
 
     def _x509(self, svid: Certified) -> object:
         key = base64.b64decode(svid.key.reveal())
-        one = self._pb.X509SVID(spiffe_id=svid.spiffe_id, x509_svid=svid.chain, x509_svid_key=key, bundle=self._roots())
-        return self._pb.X509SVIDResponse(svids=[one])
-
-    def _keyed(self, bundle: bytes) -> Mapping[str, bytes]:
-        return {f"spiffe://{self._authority.trust_domain}": bundle}
-
-    def _roots(self) -> bytes:
-        return b"".join(self._authority.certificates())
-
-    def _jwks(self) -> bytes:
-        return json.dumps({"keys": [{**jwk, "use": "jwt-svid"} for jwk in self._authority.jwks()]}).encode()
+        others = self._known.roots()
+        own = others.pop(self._known.name)
+        one = self._pb.X509SVID(spiffe_id=svid.spiffe_id, x509_svid=svid.chain, x509_svid_key=key, bundle=own)
+        return self._pb.X509SVIDResponse(svids=[one], federated_bundles=others)
 
 
 @contextmanager
