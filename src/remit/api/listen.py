@@ -19,13 +19,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from remit.api.tls import presented
+from remit.api.tls import Handshakes, presented
 from remit.api.who import Authority
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
 MAX_CONNECTIONS = 128  # of one listener
 ARRIVAL = 15.0  # seconds for a whole request to arrive
-HANDSHAKE = 5.0  # seconds for a TLS handshake
 IDLE = 75  # seconds between two requests
 BACKLOG = 128
 
@@ -110,9 +109,9 @@ async def serve(
         return Listener(await start(connected, sock), state)
     if sock.family == socket.AF_UNIX:
         return Listener(await loop.create_unix_server(connected, sock=sock, backlog=BACKLOG), state)
-    patience = None if tls is None else HANDSHAKE
-    made = loop.create_server(connected, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=patience)
-    return Listener(await made, state)
+    if tls is not None:
+        return Listener(Handshakes(sock, connected, tls), state)
+    return Listener(await loop.create_server(connected, sock=sock, backlog=BACKLOG), state)
 
 
 class Connection(HttpToolsProtocol):
