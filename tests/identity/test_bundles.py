@@ -280,3 +280,49 @@ def test_all_authorities_there_are_filter_handshakes() -> None:
         assert set(made.authorities()) == wanted
 
     asyncio.run(scene())
+
+
+# -- handing them on --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_handed_on_is_good_now_and_each_apart() -> None:
+    async def scene() -> None:
+        out, clock = Held(OTHER.bundle()), Times()
+        made = Bundles({DOMAIN.name: Held(DOMAIN.bundle()), OTHER.name: out}, clock)
+        assert made.current() == {}
+        await made.refresh()
+        assert {name: each.authorities for name, each in made.current().items()} == {
+            one.name: (one.authority.certificate.public_bytes(Encoding.DER),) for one in (DOMAIN, OTHER)
+        }
+        assert [jwk["kid"] for jwk in made.current()[DOMAIN.name].jwks] == ["jwt-1"]
+        out.out = True
+        clock.pass_(minutes=59)
+        await made.refresh()
+        clock.pass_(minutes=1)
+        assert list(made.current()) == [DOMAIN.name]
+
+    asyncio.run(scene())
+
+
+def test_a_private_or_weak_key_is_not_handed_on() -> None:
+    private = {**jwk_of(key(), use="jwt-svid", kid="a"), "d": "AA"}
+    good = jwk_of(key(), use="jwt-svid", kid="b")
+    found = parse("prod.example", json.dumps({"keys": [private, {**good, "alg": "HS256", "kid": "c"}, good]}).encode())
+    assert found.jwks == (good,)
+
+
+def test_who_watches_is_told_of_changes_alone() -> None:
+    async def scene() -> None:
+        source, clock, told = Held(DOMAIN.bundle()), Times(), []
+        made = Bundles({DOMAIN.name: source}, clock)
+        made.on_change(lambda: told.append(clock.at))
+        await made.refresh()
+        clock.pass_(minutes=5)
+        await made.refresh()
+        assert told == [NOW]
+        source.raw = DOMAIN.bundle(spiffe_sequence=2)
+        clock.pass_(minutes=5)
+        await made.refresh()
+        assert len(told) == 2
+
+    asyncio.run(scene())

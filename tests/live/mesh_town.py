@@ -39,6 +39,11 @@ listen = "127.0.0.1:{port}"
 names = ["127.0.0.1"]
 certificate = "{certificate}"
 key = "{key}"
+
+[[trust_domains]]
+name = "prod.test"
+bundle_file = "{bundle}"
+allow = ["spiffe://prod.test/**"]
 """
 
 
@@ -50,6 +55,7 @@ class Town:
     environ: dict[str, str]
     base: str
     ca: Path
+    prod: spire.Domain
 
     @property
     def control(self) -> Path:
@@ -125,11 +131,14 @@ def founded(folder: Path) -> Iterator[Town]:
     port = _free()
     config = folder / "config" / "remit"
     config.mkdir(parents=True)
-    (config / "config.toml").write_text(CONFIG.format(domain=DOMAIN, port=port, certificate=chain, key=key), "utf-8")
+    prod, bundle = spire.Domain("prod.test"), folder / "prod.json"
+    bundle.write_bytes(prod.bundle())
+    text = CONFIG.format(domain=DOMAIN, port=port, certificate=chain, key=key, bundle=bundle)
+    (config / "config.toml").write_text(text, "utf-8")
     (folder / "project").mkdir()
     shutil.copy(Path(__file__).with_name("svid_agent.py"), folder / "project")
     names = {"XDG_CONFIG_HOME": str(config.parent), "REMIT_STATE_DIR": str(folder / "state")}
-    town = Town(folder, {**os.environ, **names}, f"https://127.0.0.1:{port}", folder / "ca.pem")
+    town = Town(folder, {**os.environ, **names}, f"https://127.0.0.1:{port}", folder / "ca.pem", prod)
     with _up(town):
         bound = f"actions=x509,jwt,audiences={LEDGER},ttl=300"
         town.remit("resource", "add", "mesh", f"spiffe://{DOMAIN}", "-b", bound)

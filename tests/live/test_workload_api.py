@@ -14,6 +14,7 @@ import httpx
 import jwt
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit.engines.spiffe import serial
 from remit.identity.bundles import Bundle
@@ -21,6 +22,7 @@ from remit.identity.sources import WebSource
 from remit.sdk import Place
 from remit.sdk.client import Client
 from remit.sdk.verbs import Bounds
+from tests.identity.spire import pem
 from tests.live.mesh_town import DOMAIN, LEDGER, REMIT, Agent, Ledger, Town, founded, started
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
@@ -61,7 +63,7 @@ def test_the_official_client_gets_every_kind_of_svid_and_bundle_inside_a_run(tow
         svid = agent.tell("x509")
         assert svid["id"] == name(town, grant)
         assert datetime.fromisoformat(svid["until"]) - datetime.now(UTC) < timedelta(seconds=301)
-        assert agent.tell("x509_bundle") == {DOMAIN: 2}
+        assert agent.tell("x509_bundle") == {DOMAIN: 2, "prod.test": 1}
         token = agent.tell("jwt", audience=[LEDGER])
         assert token["id"] == svid["id"]
         assert agent.tell("validate", token=token["token"], audience=LEDGER) == {"asked": svid["id"], "own": svid["id"]}
@@ -124,7 +126,7 @@ def test_a_service_tells_one_sub_agent_from_another(town: Town, ledger: Ledger) 
     with child(town, root, "reader", ledger) as reader, child(town, root, "payer", ledger) as payer:
         names = [agent.tell("x509")["id"] for agent in (reader, payer)]
         ledger.allowed = names[1]
-        said = [agent.tell("call", path=str(ledger.path)) for agent in (reader, payer)]
+        said = [agent.tell("call", path=str(ledger.path), domain=DOMAIN) for agent in (reader, payer)]
         assert [each["said"] for each in said] == ["not you", "paid"]
         assert [ledger.who(), ledger.who()] == names
         assert {each["server"] for each in said} == {_uri(ledger)}
@@ -134,21 +136,37 @@ def test_a_service_tells_one_sub_agent_from_another(town: Town, ledger: Ledger) 
 def test_a_service_refuses_svids_of_an_authority_that_it_does_not_believe_any_more(town: Town, ledger: Ledger) -> None:
     with child(town, town.opened(), "payer", ledger) as payer:
         ledger.allowed = payer.tell("x509")["id"]
-        assert payer.tell("call", path=str(ledger.path))["said"] == "paid"
+        assert payer.tell("call", path=str(ledger.path), domain=DOMAIN)["said"] == "paid"
         assert ledger.who() == ledger.allowed
         old = ledger.bundle
         signing = town.remit("keys", "list")["rings"]["spiffe"][0]["kid"]
         town.remit("keys", "revoke", "spiffe", signing)
         ledger.bundle = b"".join(bundle(town).authorities)
         assert ledger.bundle not in old
-        assert "CERTIFICATE_VERIFY_FAILED" in payer.tell("call", path=str(ledger.path))["error"]
+        assert "CERTIFICATE_VERIFY_FAILED" in payer.tell("call", path=str(ledger.path), domain=DOMAIN)["error"]
         assert "unknown ca" in ledger.who()  # it does not believe the ledger's old SVID
         ledger.credential = issued(town, town.opened(), "mesh:actions=x509")
-        assert payer.tell("call", path=str(ledger.path))["said"] == "paid"  # it has a new one itself already
+        assert (
+            payer.tell("call", path=str(ledger.path), domain=DOMAIN)["said"] == "paid"
+        )  # it has a new one itself already
         assert ledger.who() == ledger.allowed
         ledger.bundle = old
-        assert "error" in payer.tell("call", path=str(ledger.path))
+        assert "error" in payer.tell("call", path=str(ledger.path), domain=DOMAIN)
         assert "certificate verify failed" in ledger.who()
+
+
+def test_an_agent_and_a_service_of_another_trust_domain_verify_each_other(town: Town, tmp_path: Path) -> None:
+    svid = town.prod.svid("/ns/bank/sa/ledger")
+    chain = b"".join(each.public_bytes(Encoding.PEM) for each in svid.chain).decode()
+    credential = {"certificate": chain, "key": pem(svid.key).decode()}
+    (tmp_path / "bank").mkdir()
+    service = Ledger(tmp_path / "bank" / "sock", credential, b"".join(bundle(town).authorities))
+    with service as bank, child(town, town.opened(), "payer", bank) as payer:
+        bank.allowed = payer.tell("x509")["id"]
+        answer = payer.tell("call", path=str(bank.path), domain="prod.test")
+        assert answer == {"server": "spiffe://prod.test/ns/bank/sa/ledger", "said": "paid"}
+        assert bank.who() == bank.allowed
+        assert "CERTIFICATE_VERIFY_FAILED" in payer.tell("call", path=str(bank.path), domain=DOMAIN)["error"]
 
 
 def test_a_sub_agent_that_an_agent_started_has_a_name_of_its_own(town: Town) -> None:
