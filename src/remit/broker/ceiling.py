@@ -24,8 +24,9 @@ from remit.core.scope import Scope
 from remit.core.task import Grant, Subject, Task, Wanted
 from remit.errors import ConflictError, NotFoundError, PolicyError, UnavailableError
 
-BREATH = 50  # grants of one task decided on before the loop may do something else
-ABREAST = 64  # tasks at once: their marks share a commit, and the way to their targets
+BREATH = 50  # decisions after which the loop may do something else
+MARKED = 16  # tasks at once: their marks share a commit, and requests through the gateway wait for no longer one
+VISITED = 64  # tasks at once on the way to their targets
 TRIES = 5  # when commits that ours is built on fail
 
 
@@ -36,6 +37,7 @@ class Ceiling:
         """Decide by ``decide`` on what ``custody`` holds."""
         self._heads, self._custody, self._targets, self.deciding = heads, custody, targets, decide
         self._one = asyncio.Lock()  # one round of deciding anew at a time
+        self._turn, self._asked = asyncio.Lock(), 0  # whoever of a round takes a breath, and decisions since the last
         self._due: str | None = None  # why a round is under way, or has to be done again
 
     def opening(self, subject: Subject, purpose: str, wanted: Wanted) -> Decision:
@@ -108,12 +110,12 @@ class Ceiling:
         Everything is marked before any target is visited; without ``visit`` the sweep goes there.
         """
         async with self._one:
-            self._due = cause
+            self._due, self._asked = cause, 0
             tasks = self._heads.known()
-            ended = sum(await _abreast(lambda task_id: self._redecide(task_id, cause), tasks))
+            ended = sum(await _abreast(lambda task_id: self._redecide(task_id, cause), tasks, MARKED))
             self._due = None
         if visit and ended:
-            await _abreast(self._targets.catch_up, tasks)
+            await _abreast(self._targets.catch_up, tasks, VISITED)
         return ended
 
     async def _redecide(self, task_id: str, cause: str) -> int:
@@ -128,6 +130,7 @@ class Ceiling:
         waiting, ended = [self._heads.task(task_id).head.root], 0
         while waiting:
             batch, waiting = waiting[-BREATH:], waiting[:-BREATH]
+            await self._breathe(len(batch))
             task, over = self._heads.task(task_id), []
             for grant in filter(self._lives, map(task.grants.get, batch)):
                 decision = self.held(task, grant)
@@ -138,8 +141,15 @@ class Ceiling:
             if over:
                 await self._end(task, over, cause)
                 ended += len(over)
-            await asyncio.sleep(0)
         return ended + await self._leases(task_id, cause)
+
+    async def _breathe(self, asking: int) -> None:
+        """Let the loop do something else from time to time; while one of a round waits for that, so do all others."""
+        async with self._turn:
+            self._asked += asking
+            if self._asked > BREATH:
+                self._asked = asking
+                await asyncio.sleep(0)
 
     def _lives(self, grant: Grant | None) -> TypeGuard[Grant]:
         return grant is not None and not grant.revoked and grant.expires_at > self._heads.now()
@@ -159,8 +169,13 @@ class Ceiling:
 
     async def _leases(self, task_id: str, cause: str) -> int:
         """End the leases that could not be issued any more."""
+        names = [lease.id for lease in self._heads.task(task_id).leases.values() if is_standing(lease)]
+        return sum([await self._some(task_id, names[at : at + BREATH], cause) for at in range(0, len(names), BREATH)])
+
+    async def _some(self, task_id: str, names: Sequence[str], cause: str) -> int:
+        await self._breathe(len(names))
         task = self._heads.task(task_id)
-        standing = (lease for lease in task.leases.values() if is_standing(lease))
+        standing = (task.leases[name] for name in names if name in task.leases and is_standing(task.leases[name]))
         asked = ((i, self.held(task, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
         over = [(lease, decision) for lease, decision in asked if not decision.allowed]
         if over:
@@ -178,11 +193,13 @@ def _cause(cause: str, decision: Decision) -> str:
     return f"{cause}: {'; '.join(decision.reasons)}"
 
 
-async def _abreast(work: Callable[[str], Awaitable[int]], ids: Sequence[str]) -> list[int]:
+async def _abreast(work: Callable[[str], Awaitable[int]], ids: Sequence[str], at_once: int) -> list[int]:
     """Do the same for many, some at a time; one's failure holds up no other, and the first is raised in the end."""
+    if len(ids) == 1:
+        return [await work(ids[0])]
     done: list[int | BaseException] = []
-    for start in range(0, len(ids), ABREAST):
-        done += await asyncio.gather(*map(work, ids[start : start + ABREAST]), return_exceptions=True)
+    for start in range(0, len(ids), at_once):
+        done += await asyncio.gather(*map(work, ids[start : start + at_once]), return_exceptions=True)
     for failure in done:
         if isinstance(failure, BaseException):
             raise failure
