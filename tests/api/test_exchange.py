@@ -163,6 +163,21 @@ def test_an_id_token_at_the_control_socket_is_the_operators_to_bring(tmp_path: P
     staged(tmp_path, scene)
 
 
+def test_an_id_token_at_the_control_socket_needs_no_key_and_the_operator_acts_in_the_task(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        answer = await plane.control.post("/oauth/token", data=opening())
+        assert answer.status_code == 200, answer.text
+        assert "access_token" not in answer.json()
+        grant = answer.json()["grant"]
+        child = {"grant_type": EXCHANGE, "subject_token_type": "urn:remit:grant", "subject_token": grant}
+        more = {"authorization_details": json.dumps([SEARCH])}
+        assert (await plane.control.post("/oauth/token", data={**child, **more})).status_code == 200
+        elsewhere = await plane.web.post("/oauth/token", data=opening())
+        assert refused(elsewhere)[1] == "invalid_dpop_proof"
+
+    staged(tmp_path, scene)
+
+
 # -- delegate ---------------------------------------------------------------------------------------------------------
 
 

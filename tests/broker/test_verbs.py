@@ -10,9 +10,11 @@ import pytest
 
 from remit.broker import Broker, Holder
 from remit.core.audit import Checkpoint, checkpoint
+from remit.core.identity import Human
+from remit.core.policy import Decision
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.core.task import Closure, LeaseState, Plan, Revocation, Wanted
+from remit.core.task import Closure, LeaseState, Plan, Revocation, Subject, Wanted
 from remit.errors import (
     AttenuationError,
     BudgetError,
@@ -158,6 +160,24 @@ def test_the_owner_ends_what_another_human_opened_but_does_not_act_in_it(world: 
             with pytest.raises(DeniedError, match="belongs to somebody else"):
                 await attempt
         assert (await broker.close(STRANGER, task_id)).state is Closure.CLOSED
+
+    run(body())
+
+
+def test_the_owner_acts_in_a_task_that_a_humans_own_token_opened_here(world: World) -> None:
+    async def body() -> None:
+        world.decide = lambda question: Decision(allowed=True, reasons=("anybody may",), version=question.verb)
+        broker = await world.ready()
+        subject = Subject("https://idp.test#alice", "urn:test:password")
+        for count, (jkt, acts) in enumerate(((None, True), ("a-key", False))):
+            human = Human(subject, f"token-{count}", world.now, world.now + timedelta(minutes=5), "remit")
+            wanted = Wanted(details(TABLE), "", timedelta(minutes=5), depth=3, fan_out=3, jkt=jkt)
+            root = await broker.open(human, "draft", wanted)
+            if acts:
+                assert (await broker.delegate(OPERATOR, root.id, child(TABLE))).parent == root.id
+                continue
+            with pytest.raises(DeniedError, match="belongs to somebody else"):
+                await broker.delegate(OPERATOR, root.id, child(TABLE))
 
     run(body())
 

@@ -14,6 +14,7 @@ from typing import Any
 from tests.live.idp import Browser
 
 ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-c", "from remit.cli.entry import main; main()"]
 PATIENCE = 60  # seconds for a command
 
 _BROWSER = """#!{python}
@@ -34,6 +35,7 @@ class Terminal:
     acr: str = "urn:test:password"
     consent: bool = True
     grant: str | None = None  # of the run that this is in
+    work: Path | None = None  # where commands are started, if not at home
 
     @property
     def state(self) -> Path:
@@ -67,8 +69,8 @@ class Terminal:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command."""
         return subprocess.Popen(
-            [sys.executable, "-c", "from remit.cli.entry import main; main()", *arguments],
-            cwd=self.home,
+            [*COMMAND, *arguments],
+            cwd=self.work or self.home,
             env=self.environ(),
             text=True,
             stdin=subprocess.DEVNULL,

@@ -86,18 +86,21 @@ class Exchange:
         return self._minter.answer(grant, audience=audience)
 
     async def _open_for_human(self, request: Request, form: Form, client: Client) -> Response:
-        """Open a task for the human of an ID token. On a unix socket it is the operator who brings it."""
+        """Open a task for the human of an ID token. On a unix socket the operator brings it, key or no key."""
         wire.only(form, _OPENING | _CHILD | _CLIENT)
-        if isinstance(authority_of(request), Peer):
+        here = isinstance(authority_of(request), Peer)
+        if here:
             operator(await self._caller(request))
         if self._humans is None:
             raise InvalidRequestError("no issuer of ID tokens is configured")
         details, audience, purpose = asked.scope(form), self._audience(form), wire.text(form, "purpose")
-        binding = self._child(form, None) or self._minter.binding(request, client)
-        wanted = asked.opening(form, details, client, binding)
+        bound = self._child(form, None)
+        if bound is None and not (here and client.workload is None and "dpop" not in request.headers):
+            bound = self._minter.binding(request, client)
+        wanted = asked.opening(form, details, client, bound)
         human = await self._verifier.believed(self._humans.id_token(wire.text(form, "subject_token")))
         grant = await self._broker.open(human, purpose, wanted)
-        return self._minter.answer(grant, audience=audience, until=binding.until)
+        return self._minter.answer(grant, audience=audience, until=None if bound is None else bound.until)
 
     # -- delegate -----------------------------------------------------------------------------------------------
 

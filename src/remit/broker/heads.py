@@ -32,6 +32,7 @@ from remit.ports import Clock, Spend, Store, Write
 
 SKEW = timedelta(seconds=5)
 PLACES = 1 << 20  # of the token status list
+UNPROVEN = frozenset({"local-uid", "workload"})  # subjects that no issuer of humans has vouched for
 DENIALS = 20  # audited one by one per grant, code and minute; beyond it they are counted
 
 
@@ -155,14 +156,15 @@ class Heads:
         """Return a task if the caller may look there, and end things; unknown and foreign are the same NotFoundError.
 
         ``acting`` is what is done in the name of the task's human: the owner of the state may end what others opened,
-        never act for them.
+        never act for them. Where a human's own token opened a task at the owner's socket, and bound it to no key, the
+        owner is who it was opened for.
         """
         task = self.task(task_id)
         match caller:
             case Operator(subject):
                 if grant_id is not None:
                     task.grant(grant_id)
-                if acting and task.head.subject.sub != subject.sub:
+                if acting and task.head.subject.sub != subject.sub and not _brought(task):
                     raise DeniedError("this task belongs to somebody else; you may end it, not act in it")
             case Holder():
                 if caller.task != task_id or not task.within(grant_id or caller.grant, caller.grant):
@@ -335,3 +337,9 @@ class Heads:
         _, count = self._denials.get((grant_id, code), (minute, 0))
         self._denials[grant_id, code] = (minute, count + 1)
         return count + 1
+
+
+def _brought(task: Task) -> bool:
+    """Whether the owner of the state opened a task with a human's token: only their socket and runs need no key."""
+    root = task.grant(task.head.root)
+    return task.head.subject.acr not in UNPROVEN and root.jkt is None and root.x5t is None
