@@ -117,7 +117,6 @@ def _grant_text(node: Mapping[str, Any], now: datetime, over: str) -> Any:
     for mark in weaknesses(node):
         text.append(f"  {mark}", style="yellow")
     text.append("".join(f"  {safe(version)}" for version in policies(node)), style="dim")
-    text.append("".join(f"  {safe(version)}" for version in policies(node)), style="dim")
     if node.get("approval"):
         text.append(f"  approved {safe(node['approval'])}", style="cyan")
     for index, detail in enumerate(node["authorization_details"]):
@@ -134,12 +133,6 @@ def weaknesses(node: Mapping[str, Any]) -> list[str]:
     if node.get("exercise", True):
         return marks
     return [*marks, f"not to be used itself ({node.get('unusable') or 'advisory'})"]
-
-
-def policies(node: Mapping[str, Any]) -> list[str]:
-    """Return the version of the policies that a grant was allowed by, where any are written down."""
-    version = node.get("policy")
-    return [f"policies {version}"] if version and not version.startswith("local-") else []
 
 
 def policies(node: Mapping[str, Any]) -> list[str]:
