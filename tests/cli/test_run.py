@@ -91,15 +91,17 @@ def test_what_belongs_to_remit_is_hidden_from_the_run(plane: Served, launched: l
     assert launched[0].socket == state / "run" / "launch.sock"
 
 
-def test_a_key_and_a_witness_in_places_of_their_own_are_kept_apart(
+def test_a_key_a_witness_and_policies_in_places_of_their_own_are_kept_apart(
     plane: Served, launched: list[LaunchSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(plane.directory))
     config = plane.directory / "remit/config.toml"
     config.parent.mkdir()
-    config.write_text('[keys]\nkek = "/keys/kek"\n[audit]\nwitness = "/far/witness"\n')
+    policies = '[policy]\ndirectory = "/etc/remit/policies"\n'
+    config.write_text(f'[keys]\nkek = "/keys/kek"\n[audit]\nwitness = "/far/witness"\n{policies}')
     run(["run", "-g", "grt_1", "--", "true"])
-    assert {config, Path("/keys/kek"), Path("/far/witness")} <= set(launched[0].apart)
+    apart = {config, Path("/keys/kek"), Path("/far/witness"), Path("/etc/remit/policies")}
+    assert apart <= set(launched[0].apart)
 
 
 @pytest.mark.usefixtures("plane")
