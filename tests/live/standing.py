@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,10 +122,16 @@ class Standing:
 
 
 @asynccontextmanager
-async def standing(directory: Path, *signals: Mapping[str, object], again: bool = False) -> AsyncIterator[Standing]:
+async def standing(
+    directory: Path,
+    *signals: Mapping[str, object],
+    again: bool = False,
+    parts: Callable[[str], Mapping[str, object]] = lambda _: {},
+) -> AsyncIterator[Standing]:
     """Run all of it; ``signals`` are the tables of that name, where ``{issuer}`` is the provider's issuer.
 
-    ``again``: over the state that is there, with the resources in it.
+    ``again``: over the state that is there, with the resources in it. ``parts`` tells, by the provider's issuer, what
+    takes the place of the usual configuration.
     """
     api, gateway = free(), free()
     policies = directory / "policies"
@@ -144,6 +150,7 @@ async def standing(directory: Path, *signals: Mapping[str, object], again: bool 
                 {name: provider.issuer if value == "{issuer}" else value for name, value in row.items()}
                 for row in signals
             ],
+            **parts(provider.issuer),
         }
         made = settings.read(settings.places({"REMIT_STATE_DIR": str(directory / "state")}), raw)
         edges = await stack.enter_async_context(served(made))
