@@ -288,16 +288,6 @@ class Signer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A key to verify with. ``until`` is when it stops being published; None: not decided, or for good."""
-
-    kid: str
-    alg: str
-    signing: bool = True
-    until: datetime | None = None
-
-
 class Witness(Protocol):
     """The second place that keeps the last checkpoint, so that a rollback can be seen."""
 

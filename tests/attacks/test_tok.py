@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from remit.compose.rings import OVERLAP
 from remit.core import jose
-from remit.errors import RemitError
+from remit.errors import ConflictError, RemitError
 from remit.keys.file import FileSealer
 from remit.keys.signers import ES256, FileKeyring
-from tests.api.plane import ACCESS_TOKEN, Agent, Plane, b64, jws, later
+from tests.api.plane import ACCESS_TOKEN, EXCHANGE, Agent, Plane, b64, jws, later
 from tests.attacks import forge
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "published" / "wycheproof"
@@ -254,23 +255,36 @@ def test_a_claim_that_is_missing_or_of_another_type_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.attack("TOK-10")
-def test_a_rotated_key_is_good_for_one_more_rotation_and_a_dropped_one_for_nothing(tmp_path: Path) -> None:
-    ring = FileKeyring(tmp_path / "keys", FileSealer(b"k" * 32), "token", "ES256")
+def test_a_key_is_good_until_its_tokens_have_ended_and_a_revoked_one_for_nothing(tmp_path: Path) -> None:
+    sealer, late = FileSealer(b"k" * 32), [timedelta(0)]
+    start = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    ring = FileKeyring(tmp_path / "keys", sealer, "token", "ES256", overlap=OVERLAP, clock=lambda: start + late[0])
 
     async def scene(plane: Plane, agent: Agent) -> None:
-        old = agent.token
+        def turned() -> None:
+            plane.verifier.keys.replace(ring.signer, ring.public_jwks())
+
+        async def signed() -> str:
+            form = {"grant_type": EXCHANGE, "subject_token": agent.token, "subject_token_type": ACCESS_TOKEN}
+            agent.token = (await plane.exchange(agent, form)).json()["access_token"]
+            return agent.token
+
         plane.verifier.keys.replace(ring.signer, [*ring.public_jwks(), plane.signer.public_jwk()])
-        assert await forge.at_the_api(plane, agent, old) == 200
-        renewed = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token": old}
-        answer = await plane.exchange(agent, {**renewed, "subject_token_type": ACCESS_TOKEN})
-        first = answer.json()["access_token"]
+        first = await signed()
         ring.rotate()
-        plane.verifier.keys.replace(ring.signer, ring.public_jwks())
-        assert await forge.at_the_api(plane, agent, first) == 200
-        assert await forge.at_the_api(plane, agent, old) == 401
+        turned()
+        second = await signed()
+        assert [await forge.at_the_api(plane, agent, token) for token in (second, first)] == [200, 200]
+        with pytest.raises(ConflictError):
+            ring.rotate()
+        late[0] = OVERLAP
         ring.rotate()
-        plane.verifier.keys.replace(ring.signer, ring.public_jwks())
-        assert await forge.at_the_api(plane, agent, first) == 401
+        turned()
+        third = await signed()
+        assert [await forge.at_the_api(plane, agent, token) for token in (third, second, first)] == [200, 200, 401]
+        ring.revoke(ring.signer.kid)
+        turned()
+        assert [await forge.at_the_api(plane, agent, token) for token in (third, second, first)] == [401, 200, 401]
 
     forge.walk(tmp_path, scene)
 

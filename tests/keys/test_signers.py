@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from remit.core.audit import checkpoint, public_bytes, read_checkpoint
 from remit.core.tree import EMPTY_ROOT
-from remit.errors import IntegrityError, NotFoundError
+from remit.errors import ConflictError, IntegrityError, NotFoundError
 from remit.keys.file import FileSealer
 from remit.keys.signers import RS256, FileKeyring, FileSigner, signer_of, thumbprint
 
@@ -115,15 +115,28 @@ def files(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_a_rotated_key_signs_and_those_before_it_still_verify(tmp_path: Path) -> None:
-    ring = opened(tmp_path / "keys")
-    first, second, third = ring.signer.kid, ring.rotate().kid, ring.rotate().kid
-    assert kids(ring) == kids(opened(tmp_path / "keys")) == [third, second, first]
+def test_a_rotated_key_signs_and_the_one_before_it_still_verifies(tmp_path: Path) -> None:
+    clock = Clock()
+    ring = opened(tmp_path / "keys", clock)
+    first, second = ring.signer.kid, ring.rotate().kid
+    assert kids(ring) == kids(opened(tmp_path / "keys", clock)) == [second, first]
     assert [(key.kid, key.signing, key.until) for key in ring.shown()] == [
-        (third, True, None),
-        (second, False, START + OVERLAP),
+        (second, True, None),
         (first, False, START + OVERLAP),
     ]
+    clock.now += OVERLAP
+    third = ring.rotate().kid
+    assert kids(ring) == kids(opened(tmp_path / "keys", clock)) == [third, second]
+
+
+def test_rotating_again_while_the_key_before_is_needed_changes_nothing(tmp_path: Path) -> None:
+    ring = opened(tmp_path / "keys")
+    ring.rotate()
+    before, written = kids(ring), files(tmp_path / "keys")
+    with pytest.raises(ConflictError) as caught:
+        ring.rotate()
+    assert "12:10:00" in str(caught.value.help)
+    assert (kids(ring), files(tmp_path / "keys")) == (before, written)
 
 
 def test_the_private_half_of_a_retired_key_is_gone(tmp_path: Path) -> None:
@@ -172,10 +185,18 @@ def test_revoking_the_key_that_signs_publishes_another_alone(tmp_path: Path) -> 
 
 
 def test_revoking_a_retired_key_leaves_the_others(tmp_path: Path) -> None:
-    ring = opened(tmp_path / "keys")
+    ring = opened(tmp_path / "keys", overlap=None)
     first, second, third = ring.signer.kid, ring.rotate().kid, ring.rotate().kid
     ring.revoke(second)
-    assert kids(ring) == kids(opened(tmp_path / "keys")) == [third, first]
+    assert kids(ring) == kids(opened(tmp_path / "keys", overlap=None)) == [third, first]
+
+
+def test_the_key_that_signs_can_be_revoked_right_after_a_rotation(tmp_path: Path) -> None:
+    ring = opened(tmp_path / "keys")
+    first, second = ring.signer.kid, ring.rotate().kid
+    ring.revoke(second)
+    assert second not in kids(ring)
+    assert kids(ring)[1:] == [first]
 
 
 def test_a_key_of_elsewhere_is_not_revoked(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from remit.api import wire
 from remit.api.routes import Rings, Row, Surface, Who
 from remit.api.who import Caller, operator
-from remit.ports import SigningKey
+from remit.core.jose import SigningKey
 
 
 def rows(surface: Surface) -> tuple[Row, ...]:

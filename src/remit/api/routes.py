@@ -15,8 +15,9 @@ from remit.api.proven import Verifier
 from remit.api.registry import Registry
 from remit.api.who import Caller
 from remit.broker import Broker, Operator
+from remit.core.jose import SigningKey
 from remit.core.policy import Question
-from remit.ports import Authority, Humans, Logins, NewId, Signals, SigningKey, Workloads
+from remit.ports import Authority, Humans, Logins, NewId, Signals, Workloads
 
 Open = Callable[[Request], Awaitable[Response]]
 Closed = Callable[[Request, Caller], Awaitable[Response]]

@@ -12,10 +12,10 @@ from typing import Protocol
 from remit.api.proven import Keys
 from remit.broker import Broker, Operator
 from remit.core import token
+from remit.core.jose import SigningKey
 from remit.errors import NotFoundError, RemitError
 from remit.keys.authority import FileAuthority
 from remit.keys.signers import FileKeyring
-from remit.ports import SigningKey
 
 OVERLAP = token.LIFE + timedelta(seconds=token.SKEW)  # after it, a key has signed no token that is good
 

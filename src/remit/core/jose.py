@@ -12,6 +12,7 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 
@@ -50,6 +51,16 @@ class PublicKey:
     kty: str
     thumbprint: str
     key: ECKey | OKPKey
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key to verify with. ``until`` is when it stops being published; None: not decided, or for good."""
+
+    kid: str
+    alg: str
+    signing: bool = True
+    until: datetime | None = None
 
 
 def encode(data: bytes) -> str:

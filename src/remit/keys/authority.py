@@ -19,11 +19,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
+from remit.core.jose import SigningKey
 from remit.errors import ConflictError, IntegrityError
 from remit.keys import certificates, svid
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
 from remit.keys.signers import MAKERS, RS256, FileSigner, PrivateKey, signer_of
-from remit.ports import Clock, Sealer, SigningKey
+from remit.ports import Clock, Sealer
 
 MAX_LIFE = timedelta(hours=1)  # of an SVID: there is no way to end one earlier
 TURN_AFTER = timedelta(days=30)  # a generation signs for so long

@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from remit.errors import IntegrityError, NotFoundError
+from remit.core.jose import SigningKey
+from remit.errors import ConflictError, IntegrityError, NotFoundError
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
-from remit.ports import Clock, Sealer, SigningKey
+from remit.ports import Clock, Sealer
 
 RSA_BITS = 2048  # NIST SP 800-57: to the end of 2030; what federating clouds all take
 RSA_EXPONENT = 65_537
@@ -189,7 +190,16 @@ class FileKeyring:
     # -- changing -----------------------------------------------------------------------------------------------
 
     def rotate(self) -> FileSigner:
-        """Make a new key sign; the one before it is published until nothing that it signed is good any more."""
+        """Make a new key sign; the one before it is published until nothing that it signed is good any more.
+
+        ConflictError while one before that still is: of two keys, what they signed is never cut short by rotating.
+        """
+        waiting = max((key.until for key in self._published() if key.until is not None), default=None)
+        if waiting is not None:
+            raise ConflictError(
+                "the key was rotated a moment ago, and what the one before it signed is still good",
+                help=f"rotate again after {waiting:%H:%M:%S} UTC; a key that somebody else may have is to be revoked",
+            )
         self._retire(None if self._overlap is None else self._clock() + self._overlap)
         return self.signer
 
