@@ -149,6 +149,17 @@ def test_without_an_issuer_of_humans_there_is_no_such_endpoint(tmp_path: Path) -
     scene(tmp_path, played, logins=None)
 
 
+@pytest.mark.parametrize(
+    ("more", "anew"), [({}, False), ({"prompt": "login consent"}, True), ({"max_age": "3600"}, True)]
+)
+def test_a_client_may_want_its_human_to_log_in_again(tmp_path: Path, more: dict[str, str], *, anew: bool) -> None:
+    async def played(app: App) -> None:
+        assert await app.code(None, **more)
+        assert [one["anew"] for one in app.issuer.begun] == [anew]
+
+    scene(tmp_path, played)
+
+
 # -- pushing ----------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from remit.api.app import rows
+from remit.broker import Holder
 from tests.api.desk import CIBA, DEVICE, App, browser, scene
 
 ENDPOINTS = {
@@ -45,6 +46,19 @@ def test_without_anywhere_to_log_in_there_is_none_of_them(tmp_path: Path) -> Non
         assert (await browser(app.made).get("/approvals/apr_x")).status_code == 404
 
     scene(tmp_path, played, logins=None)
+
+
+def test_no_flow_begins_on_a_socket(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        channel = await app.made.channel(Holder("task_x", "grt_x"))
+        for client in (channel, app.made.control):
+            for path in ENDPOINTS.values():
+                ask = client.get if path == "/oauth/authorize" else client.post
+                assert (await ask(path)).status_code in {400, 404}, path
+            answer = await client.post("/oauth/device_authorization", data=app.wanted())
+            assert answer.json()["code"] == "not-found"
+
+    scene(tmp_path, played)
 
 
 def test_every_flow_is_among_the_routes(tmp_path: Path) -> None:

@@ -58,8 +58,16 @@ class World:
         told = {"access_token": "a", "token_type": "Bearer", "id_token": signed(claims), **self.answer}
         return httpx.Response(self.status, json={name: value for name, value in told.items() if value is not None})
 
-    def begin(self, state: str = "s-1", nonce: str = "n-1", acr: tuple[str, ...] = (), at: str | None = None) -> str:
-        url = asyncio.run(self.logins.begin(BACK, state, nonce, issuer=at, acr=acr))
+    def begin(
+        self,
+        state: str = "s-1",
+        nonce: str = "n-1",
+        acr: tuple[str, ...] = (),
+        at: str | None = None,
+        *,
+        anew: bool = False,
+    ) -> str:
+        url = asyncio.run(self.logins.begin(BACK, state, nonce, issuer=at, acr=acr, anew=anew))
         self.asked = dict(parse_qsl(urlsplit(url).query))
         return url
 
@@ -292,6 +300,18 @@ def test_a_step_up_without_the_time_of_the_login_is_none() -> None:
     world.begin(acr=("phr",))
     with pytest.raises(RemitError):
         world.finish()
+
+
+@pytest.mark.parametrize(("minutes", "taken"), [(0, True), (-5, False)])
+def test_a_login_that_had_to_be_new_is(minutes: int, *, taken: bool) -> None:
+    world = World(claims={"auth_time": Clock().at(minutes=minutes)})
+    world.begin(anew=True)
+    assert (world.asked["max_age"], world.asked["prompt"], "acr_values" in world.asked) == ("0", "login", False)
+    if taken:
+        assert world.finish().subject.sub.endswith("#alice")
+    else:
+        with pytest.raises(StepUpError):
+            world.finish()
 
 
 # -- several issuers, and other exchanges -----------------------------------------------------------------------------

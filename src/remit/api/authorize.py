@@ -131,7 +131,8 @@ class Authorize:
         state = form.get("state")
         if state is not None and not _STATE.fullmatch(state):
             raise InvalidRequestError("`state` must be at most 512 printable ASCII characters")
-        return client, Back(client.client_id, uri, form.get("code_challenge", ""), state, self._verifier.issuer)
+        challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
+        return client, Back(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
 
     def _asking(self, form: Form, client: Registered, back: Back) -> Asking:
         if form.get("code_challenge_method") != "S256" or not _THUMBPRINT.fullmatch(back.challenge):

@@ -54,6 +54,7 @@ class Back:
     state: str | None
     issuer: str
     audience: str | None = None
+    anew: bool = False  # whether the client wants the human to log in again
 
     def url(self, **answer: str) -> str:
         """Return the redirect with an answer: ``state`` as it came, ``iss`` (RFC 9207) always."""
@@ -160,7 +161,7 @@ class Desk:
         item = self._broker.approval(visit.approval)
         state = self._logins.put(visit, LIFE)
         acr = item.acr if visit.approves else ()
-        anew = visit.approves and item.approver is not None
+        anew = visit.approves and (item.approver is not None or (visit.back is not None and visit.back.anew))
         begun = self._issuers().begin(self._back, state, item.digest, issuer=visit.issuer, acr=acr, anew=anew)
         return browsable(await begun)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from remit.api.authorize import Authorize
 from remit.api.backchannel import Backchannel
@@ -11,7 +15,20 @@ from remit.api.deciding import Desk
 from remit.api.device import Devices
 from remit.api.minting import Minter
 from remit.api.oauth import GrantType
-from remit.api.routes import Row, Surface
+from remit.api.routes import Open, Row, Surface
+from remit.api.who import Web, authority_of
+from remit.errors import NotFoundError
+
+
+def _outside(handler: Callable[..., Awaitable[Response]]) -> Open:
+    """Take requests over TCP alone: an agent in a run asks by its grant, for more than that (``/v1/approvals``)."""
+
+    async def called(request: Request) -> Response:
+        if not isinstance(authority_of(request), Web):
+            raise NotFoundError
+        return await handler(request)
+
+    return called
 
 
 class Flows:
@@ -35,7 +52,7 @@ class Flows:
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
-        asking = tuple(row for part in self._asking for row in part.rows())
+        asking = tuple(replace(row, handler=_outside(row.handler)) for part in self._asking for row in part.rows())
         return (*self._desk.rows(), *asking) if self._open else self._desk.pages()
 
     def metadata(self) -> Mapping[str, object]:

@@ -42,6 +42,7 @@ class _Begun:
     redirect_uri: str
     nonce: str
     acr: tuple[str, ...]
+    anew: bool
     at: datetime
 
 
@@ -66,8 +67,9 @@ class IssuerLogins:
         if metadata.authorization_endpoint is None or metadata.token_endpoint is None:
             raise UnavailableError(f"nobody can log in with a browser at `{registration.issuer.url}`")
         verifier = secrets.token_urlsafe(48)
-        self._keep(state, _Begun(registration, verifier, redirect_uri, nonce, tuple(acr), self._clock()))
-        stronger = {"max_age": "0", "prompt": "login"} if acr or anew else {}
+        anew = anew or bool(acr)
+        self._keep(state, _Begun(registration, verifier, redirect_uri, nonce, tuple(acr), anew, self._clock()))
+        stronger = {"max_age": "0", "prompt": "login"} if anew else {}
         stronger |= {"acr_values": " ".join(acr)} if acr else {}
         async with self._client(registration, metadata, redirect_uri) as client:
             url, _ = client.create_authorization_url(
@@ -87,7 +89,7 @@ class IssuerLogins:
         human = await self._humans.id_token(await self._redeemed(begun, metadata, code), nonce=nonce)
         if begun.acr and human.subject.acr not in begun.acr:
             raise StepUpError(help=f"log in again with {' or '.join(begun.acr)}")
-        if begun.acr and (human.subject.auth_time is None or human.subject.auth_time < begun.at - SKEW):
+        if begun.anew and (human.subject.auth_time is None or human.subject.auth_time < begun.at - SKEW):
             raise StepUpError("the issuer did not ask the human to log in again")
         return human
 
