@@ -243,7 +243,9 @@ class Broker:
             await self._supersede(task, grant_id, key)
             decision = self._permitted(task, grant, "issue", detail)  # after the last wait: a reload in between counts
             lease = self._planned(engine, grant, detail, key, now)
-            event = self._targets.lease_event("lease.issue", "allow", lease, policy=decision.version)
+            event = self._targets.lease_event(
+                "lease.issue", "allow", lease, policy=decision.version, cause="; ".join(decision.reasons)
+            )
             await self._heads.step(task.id, lambda t: t.plan(lease, now), event)
         except RemitError as error:
             await self._heads.denied("lease.issue", grant_id, error, resource=detail.resource)
@@ -308,7 +310,9 @@ class Broker:
         except PolicyError as error:
             await self._heads.denied("lease.renew", lease.grant, error, resource=lease.plan.detail.resource)
             raise
-        event = self._targets.lease_event("lease.renew", "allow", lease, policy=decision.version)
+        event = self._targets.lease_event(
+            "lease.renew", "allow", lease, policy=decision.version, cause="; ".join(decision.reasons)
+        )
         task = await self._heads.step(task.id, lambda t: t.extend(lease_id, now + ttl, now), event)
         longer = task.lease(lease_id)
         await self._targets.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)
