@@ -45,7 +45,7 @@ async def told_by(plane: Plane, *streams: Stream) -> httpx.AsyncClient:
     """Serve what receivers may ask; return a client of one that is on the same machine."""
     transmitter = Transmitter(plane.broker, plane.verifier.issuer, Ring(), streams)
     for stream in streams:
-        await plane.broker.untold(stream.name, 1)
+        await plane.broker.outbox.pending(stream.name, 1)
     surface = replace(plane.surface, streams=transmitter.rows())
     return await replace(plane, surface=surface).channel(Holder("task_0", "grt_0"))
 

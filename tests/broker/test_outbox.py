@@ -32,11 +32,11 @@ def test_a_receiver_is_told_of_what_ends_from_when_it_is_known(world: World) -> 
     async def scenario() -> None:
         broker = await world.ready()
         await ended(world, broker)
-        assert await broker.untold("siem", 9) == ()
+        assert await broker.outbox.pending("siem", 9) == ()
         first, second = await ended(world, broker), await ended(world, broker)
-        assert tasks(await broker.untold("siem", 9)) == [first, second]
-        assert tasks(await broker.untold("siem", 1)) == [first]
-        assert await broker.untold("other", 9) == ()
+        assert tasks(await broker.outbox.pending("siem", 9)) == [first, second]
+        assert tasks(await broker.outbox.pending("siem", 1)) == [first]
+        assert await broker.outbox.pending("other", 9) == ()
 
     run(scenario())
 
@@ -44,14 +44,14 @@ def test_a_receiver_is_told_of_what_ends_from_when_it_is_known(world: World) -> 
 def test_what_was_taken_is_not_told_again_in_whatever_order(world: World) -> None:
     async def scenario() -> None:
         broker = await world.ready()
-        assert await broker.untold("siem", 9) == ()
+        assert await broker.outbox.pending("siem", 9) == ()
         expected = [await ended(world, broker) for _ in range(3)]
-        found = await broker.untold("siem", 9)
-        await broker.told("siem", [found[1].seq, 10_000])
-        assert tasks(await broker.untold("siem", 9)) == [expected[0], expected[2]]
-        await broker.told("siem", [found[0].seq, found[1].seq])
-        assert tasks(await broker.untold("siem", 9)) == [expected[2]]
-        await broker.told("siem", [])
+        found = await broker.outbox.pending("siem", 9)
+        await broker.outbox.taken("siem", [found[1].seq, 10_000])
+        assert tasks(await broker.outbox.pending("siem", 9)) == [expected[0], expected[2]]
+        await broker.outbox.taken("siem", [found[0].seq, found[1].seq])
+        assert tasks(await broker.outbox.pending("siem", 9)) == [expected[2]]
+        await broker.outbox.taken("siem", [])
         log = [event for event in await world.events() if event.event == "signal.tell"]
         assert [(event.task, event.resource) for event in log] == [(expected[1], "siem"), (expected[0], "siem")]
 
@@ -61,13 +61,13 @@ def test_what_was_taken_is_not_told_again_in_whatever_order(world: World) -> Non
 def test_only_the_end_of_a_whole_task_is_told(world: World) -> None:
     async def scenario() -> None:
         broker = await world.ready()
-        assert await broker.untold("siem", 9) == ()
+        assert await broker.outbox.pending("siem", 9) == ()
         root = await world.opened(broker)
         child = await broker.delegate(holder(broker, root), root.id, Wanted(details(SEARCH), "research"))
         await broker.revoke(OPERATOR, child.id)
-        assert await broker.untold("siem", 9) == ()
+        assert await broker.outbox.pending("siem", 9) == ()
         await broker.revoke(OPERATOR, root.id)
-        assert tasks(await broker.untold("siem", 9)) == [broker.task_of(root.id).id]
+        assert tasks(await broker.outbox.pending("siem", 9)) == [broker.task_of(root.id).id]
 
     run(scenario())
 
@@ -75,16 +75,16 @@ def test_only_the_end_of_a_whole_task_is_told(world: World) -> None:
 def test_a_restart_forgets_nothing_that_was_not_taken(world: World) -> None:
     async def scenario() -> None:
         broker = await world.ready()
-        assert await broker.untold("siem", 9) == ()
+        assert await broker.outbox.pending("siem", 9) == ()
         first, second, third = [await ended(world, broker) for _ in range(3)]
-        found = await broker.untold("siem", 9)
-        await broker.told("siem", [found[1].seq])
+        found = await broker.outbox.pending("siem", 9)
+        await broker.outbox.taken("siem", [found[1].seq])
         again = world.broker()
         await again.start()
-        assert tasks(await again.untold("siem", 9)) == [first, third]
-        await again.told("siem", [found[0].seq])
-        assert tasks(await again.untold("siem", 9)) == [third]
-        assert second not in tasks(await again.untold("siem", 9))
+        assert tasks(await again.outbox.pending("siem", 9)) == [first, third]
+        await again.outbox.taken("siem", [found[0].seq])
+        assert tasks(await again.outbox.pending("siem", 9)) == [third]
+        assert second not in tasks(await again.outbox.pending("siem", 9))
 
     run(scenario())
 
@@ -94,15 +94,15 @@ def test_what_could_not_be_noted_is_told_again() -> None:
         store = Brittle()
         world = World(store=store)
         broker = await world.ready()
-        assert await broker.untold("siem", 9) == ()
+        assert await broker.outbox.pending("siem", 9) == ()
         task = await ended(world, broker)
-        found = await broker.untold("siem", 9)
+        found = await broker.outbox.pending("siem", 9)
         store.fail.append(UnavailableError())
         with pytest.raises(UnavailableError):
-            await broker.told("siem", [found[0].seq])
-        assert tasks(await broker.untold("siem", 9)) == [task]
-        await broker.told("siem", [found[0].seq])
-        assert await broker.untold("siem", 9) == ()
+            await broker.outbox.taken("siem", [found[0].seq])
+        assert tasks(await broker.outbox.pending("siem", 9)) == [task]
+        await broker.outbox.taken("siem", [found[0].seq])
+        assert await broker.outbox.pending("siem", 9) == ()
 
     run(scenario())
 
@@ -113,8 +113,8 @@ def test_a_receiver_whose_place_cannot_be_kept_is_not_begun_with() -> None:
         broker = await World(store=store).ready()
         store.fail.append(UnavailableError())
         with pytest.raises(UnavailableError):
-            await broker.untold("siem", 9)
-        assert await broker.untold("siem", 9) == ()
+            await broker.outbox.pending("siem", 9)
+        assert await broker.outbox.pending("siem", 9) == ()
 
     run(scenario())
 
@@ -122,9 +122,9 @@ def test_a_receiver_whose_place_cannot_be_kept_is_not_begun_with() -> None:
 def test_many_that_ask_at_once_see_the_same(world: World) -> None:
     async def scenario() -> None:
         broker = await world.ready()
-        assert await asyncio.gather(*(broker.untold("siem", 9) for _ in range(3))) == [(), (), ()]
+        assert await asyncio.gather(*(broker.outbox.pending("siem", 9) for _ in range(3))) == [(), (), ()]
         task = await ended(world, broker)
-        for found in await asyncio.gather(*(broker.untold("siem", 9) for _ in range(3))):
+        for found in await asyncio.gather(*(broker.outbox.pending("siem", 9) for _ in range(3))):
             assert tasks(found) == [task]
 
     run(scenario())
@@ -135,13 +135,13 @@ def test_a_place_moves_on_by_itself_past_what_is_of_no_interest(world: World, mo
 
     async def scenario() -> None:
         broker = await world.ready()
-        assert await broker.untold("siem", 9) == ()
+        assert await broker.outbox.pending("siem", 9) == ()
         before = await revisions(world)
         for _ in range(4):
             await world.opened(broker)
-        assert await broker.untold("siem", 9) == ()
+        assert await broker.outbox.pending("siem", 9) == ()
         assert await revisions(world) == before + 1
-        assert await broker.untold("siem", 9) == ()
+        assert await broker.outbox.pending("siem", 9) == ()
         assert await revisions(world) == before + 1
 
     run(scenario())

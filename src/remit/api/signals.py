@@ -47,7 +47,7 @@ class Receiver:
         try:
             signals = await read(_bounded(token))
         except (TokenError, InvalidRequestError) as error:
-            await self._broker.refuse_signal(error)
+            await self._broker.endings.refuse(error)
             raise
         await self._broker.signal(signals)
 

@@ -102,9 +102,12 @@ class Transmitter:
         asked = await wire.document(request, _POLLING)
         most, done = _asked(asked)
         if done:
-            known = {name_of(ended, stream): ended.seq for ended in await self._broker.untold(stream.name, MAX_EVENTS)}
-            await self._broker.told(stream.name, [known[jti] for jti in done if jti in known])
-        found = await self._broker.untold(stream.name, MAX_EVENTS)
+            known = {
+                name_of(ended, stream): ended.seq
+                for ended in await self._broker.outbox.pending(stream.name, MAX_EVENTS)
+            }
+            await self._broker.outbox.taken(stream.name, [known[jti] for jti in done if jti in known])
+        found = await self._broker.outbox.pending(stream.name, MAX_EVENTS)
         sets = {name_of(ended, stream): self.written(ended, stream) for ended in found[:most]}
         return wire.answer({"sets": sets, "moreAvailable": len(found) > most})
 

@@ -105,11 +105,11 @@ class Broker:
         self._witness = witness
         self._ceiling = Ceiling(self._heads, self._custody, self._targets, decide)
         self._resources = Resources(self._heads, self._custody, self._ceiling)
-        self._endings = Endings(self._heads, self._targets)
-        self._outbox = Outbox(self._heads)
+        self.endings = Endings(self._heads, self._targets)
+        self.outbox = Outbox(self._heads)
         self._chains = Chains(self._heads, self._targets, new_id)
-        self._approvals = Approvals(self._heads, new_id, step_up, self._endings.check)
-        openings = Openings(self._heads, self._ceiling, self._approvals, self._endings, new_id, trust_domain, at_rest)
+        self._approvals = Approvals(self._heads, new_id, step_up, self.endings.check)
+        openings = Openings(self._heads, self._ceiling, self._approvals, self.endings, new_id, trust_domain, at_rest)
         self.open = openings.open
         self.delegate = openings.delegate
         self.ask = openings.ask
@@ -120,10 +120,7 @@ class Broker:
         self.wait = self._approvals.wait
         self.approve = self._approvals.approve
         self.refuse = self._approvals.refuse
-        self.signal = self._endings.take
-        self.refuse_signal = self._endings.refuse
-        self.untold = self._outbox.pending
-        self.told = self._outbox.taken
+        self.signal = self.endings.take
         self.begin_chain = self._chains.begin
         self.turn_chain = self._chains.turn
         self.chain_of = self._chains.find
@@ -150,9 +147,9 @@ class Broker:
         await self._heads.floor()
         await self._custody.load()
         await self._approvals.load()
-        await self._endings.load()
+        await self.endings.load()
         await self._chains.load()
-        await self._outbox.load()
+        await self.outbox.load()
         for task_id in {*await self._store.unsettled(), *await self._store.tasks(RECENT)}:
             await self._heads.load(task_id)
         if not await self._extends_checkpoint():
@@ -160,12 +157,12 @@ class Broker:
             for task in self._heads:
                 await self._targets.end(task, task.head.root, "task.close", cause="the audit log was rolled back")
         await self._ceiling.redecide("not allowed any more at the start", visit=False)
-        await self._endings.resume()
+        await self.endings.resume()
 
     async def sweep(self) -> None:
         """End what is over, do what is due at targets, and go on with what a policy or an issuer has ended."""
         await self._ceiling.sweep()
-        await self._endings.sweep()
+        await self.endings.sweep()
 
     async def stop(self) -> None:
         """Let go of targets and of the store."""

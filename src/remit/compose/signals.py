@@ -161,7 +161,7 @@ def _file(row: Row) -> Path | None:
 async def begin(found: Signals, broker: Broker) -> None:
     """Let every receiver that is new be told of what ends from now on."""
     for one in found.told:
-        await broker.untold(one.name, 1)
+        await broker.outbox.pending(one.name, 1)
 
 
 def transmitter(found: Signals, broker: Broker, issuer: str) -> Transmitter | None:
@@ -190,9 +190,9 @@ def _push(one: Told, url: str, broker: Broker, clock: Clock, sender: Transmitter
     stream = _stream(one)
 
     async def untold() -> Sequence[tuple[int, str]]:
-        return [(ended.seq, sender.written(ended, stream)) for ended in await broker.untold(stream.name, BATCH)]
+        return [(ended.seq, sender.written(ended, stream)) for ended in await broker.outbox.pending(stream.name, BATCH)]
 
     async def told(place: int) -> None:
-        await broker.told(stream.name, [place])
+        await broker.outbox.taken(stream.name, [place])
 
     return Push(url, one.token, partial(web.transport), untold, told, Pace(clock))
