@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 from datetime import timedelta
@@ -15,6 +16,7 @@ from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key
 
 DOMAIN = Domain("prod.example")
 OTHER = Domain("other.example")
+X5C = [base64.b64encode(DOMAIN.authority.certificate.public_bytes(Encoding.DER)).decode()]
 
 
 def kids(bundle: Bundle) -> tuple[str | None, ...]:
@@ -46,6 +48,8 @@ def test_keys_are_told_apart_by_what_they_sign() -> None:
         {"use": "x509-svid", "x5c": ["AAAA"]},
         {"use": "x509-svid", "x5c": ["not base64!"]},
         {"use": ["jwt-svid"], "kid": "a"},
+        {"use": "jwt-svid", "x5c": X5C},
+        {"x5c": X5C},
     ],
 )
 def test_what_is_not_a_key_of_a_known_use_is_passed_over(jwk: object) -> None:
@@ -150,16 +154,6 @@ def test_a_key_that_is_not_there_yet_is_looked_for_but_not_at_every_call() -> No
     asyncio.run(scene())
 
 
-def test_many_who_ask_at_once_make_one_look() -> None:
-    async def scene() -> None:
-        source = Held(DOMAIN.bundle())
-        made = Bundles({DOMAIN.name: source}, Times())
-        await asyncio.gather(*(made.of(DOMAIN.name) for _ in range(20)))
-        assert source.looks == 1
-
-    asyncio.run(scene())
-
-
 class Slow(Held):
     """A source that says when it is asked, and answers when it is let."""
 
@@ -170,6 +164,22 @@ class Slow(Held):
         self.asked.set()
         await self.gate.wait()
         return await super().fetch(domain)
+
+
+def test_many_who_ask_at_once_make_one_look() -> None:
+    async def scene() -> None:
+        source = Slow(DOMAIN.bundle())
+        source.asked, source.gate = asyncio.Event(), asyncio.Event()
+        made = Bundles({DOMAIN.name: source}, Times())
+        asking = asyncio.gather(*(made.of(DOMAIN.name) for _ in range(20)))
+        await asyncio.wait_for(source.asked.wait(), 5)
+        source.gate.set()
+        assert {kids(found) for found in await asking} == {("jwt-1",)}
+        source.out = True
+        await asyncio.gather(*(made.again(DOMAIN.name) for _ in range(20)))
+        assert source.looks == 1
+
+    asyncio.run(scene())
 
 
 def test_nobody_waits_for_a_look_while_the_last_bundle_is_good() -> None:

@@ -87,6 +87,11 @@ def test_a_leaf_has_exactly_one_uri_and_it_is_a_workloads_name(uris: tuple[str, 
         certified(DOMAIN.authority.svid(*uris).ders)
 
 
+def test_a_trust_domain_is_no_workload_of_its_own() -> None:
+    with pytest.raises(UnauthenticatedError, match="not a workload"):
+        certified(DOMAIN.authority.svid("spiffe://prod.example").ders)
+
+
 def test_names_of_other_kinds_beside_the_uri_are_no_second_identity() -> None:
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(ME), x509.DNSName("planner.prod.example")])
     assert certified(DOMAIN.authority.svid(names=names).ders).id == ME

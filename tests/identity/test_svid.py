@@ -90,6 +90,11 @@ def test_a_subject_that_is_no_workload_is_refused(sub: object) -> None:
         verified(DOMAIN.jwt(ISSUER, sub=sub))
 
 
+def test_a_trust_domain_is_no_workload_of_its_own() -> None:
+    with pytest.raises(UnauthenticatedError, match="not a workload"):
+        verified(DOMAIN.jwt(ISSUER, sub="spiffe://prod.example"))
+
+
 @pytest.mark.parametrize(
     "path", ["/ns/agents", "/ns/agents/planner/child", "/ns/agentsx/planner", "/ns/Agents/planner"]
 )

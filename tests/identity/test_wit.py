@@ -218,6 +218,13 @@ def test_a_token_that_lacks_or_exceeds_something_is_refused(claims: dict[str, ob
     assert isinstance(caught.value, UnauthenticatedError)
 
 
+@pytest.mark.parametrize("alg", [None, 7, ["ES256"]])
+def test_its_key_names_its_algorithm(alg: object) -> None:
+    jwk = {name: value for name, value in public(alg=alg).items() if value is not None}
+    with pytest.raises(UnauthenticatedError, match="one public key"):
+        proven(wit(cnf={"jwk": jwk}))
+
+
 def test_its_issuer_finds_no_keys() -> None:
     assert proven(wit(iss="spiffe://other.example")).id == DOMAIN.id()
     stranger = Domain("stranger.example")
