@@ -1,0 +1,61 @@
+"""The pages on policies: what they show is valid, and the reference names all that a policy can ask about."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from remit.policies import cases, installed, sets
+from tests.docs.test_pages import PAGES, _blocks, _id
+
+DOCS = Path(__file__).parents[2] / "docs"
+REFERENCE = (DOCS / "reference" / "policies.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if _blocks(page, "cedar")], ids=_id)
+def test_every_policy_that_is_shown_is_valid(path: Path) -> None:
+    for block in _blocks(path, "cedar"):
+        assert sets.read({"shown.cedar": block})[1] == ()
+
+
+def test_the_case_that_is_shown_comes_out_as_it_says() -> None:
+    page = DOCS / "how-to" / "write-policies.md"
+    found, _ = sets.read({f"{number}.cedar": block for number, block in enumerate(_blocks(page, "cedar"))})
+    assert found is not None
+    shown = [case for block in _blocks(page, "toml") if "[[case]]" in block for case in cases.read(block)]
+    assert len(shown) == 1
+    assert cases.tried(found, shown[0]).passed
+
+
+def _attributes() -> list[str]:
+    """Return the attributes of the schema as policies write them."""
+    schema = re.sub(r"//.*", "", installed.schema_text())
+    where = {
+        "entity Human in [Group]": "principal",
+        "entity Resource": "resource",
+        "type Asked": "context",
+        "type Posture": "context.posture",
+        "type Detail": "context.detail",
+    }
+    found = []
+    for head, name in where.items():
+        block = re.search(rf"^{re.escape(head)} = \{{\n(.*?)^\}}", schema, re.MULTILINE | re.DOTALL)
+        assert block is not None, head
+        found += [f"{name}.{field}" for field in re.findall(r"(\w+)\??:", block.group(1))]
+    return found
+
+
+@pytest.mark.parametrize("name", _attributes())
+def test_every_attribute_is_on_the_page(name: str) -> None:
+    assert f"| `{name}` |" in REFERENCE
+
+
+def test_every_attribute_on_the_page_is_in_the_schema() -> None:
+    shown = set(re.findall(r"^\| `((?:principal|resource|context)\.[\w.]+)` \|", REFERENCE, re.MULTILINE))
+    assert shown == set(_attributes())
+
+
+def test_every_key_of_a_case_is_on_the_page() -> None:
+    assert [key for key in cases._KNOWN if not re.search(rf"^\| .*`{key}`", REFERENCE, re.MULTILINE)] == []
