@@ -40,13 +40,20 @@ when { context.attested && context.claims.hasTag("/kubernetes.io/namespace") };
 Answer = dict[str, Any]
 
 
-def parts(directory: Path) -> Callable[[str], Mapping[str, object]]:
+ON_BEHALF = """
+@id("reports-reads-for-analysts")
+permit (principal in Group::"{issuer}#analysts", action, resource == Resource::"warehouse")
+when { context.attested && context.agent == "{issuer}#system:serviceaccount:shop:reports" };
+"""
+
+
+def parts(directory: Path, policy: str) -> Callable[[str], Mapping[str, object]]:
     """Return what these tests configure: humans, and three platforms whose tokens the one issuer signs."""
     policies = directory / "ours"
     policies.mkdir(mode=0o700)
 
     def of(issuer: str) -> Mapping[str, object]:
-        (policies / "ours.cedar").write_text(POLICY.replace("{issuer}", issuer))
+        (policies / "ours.cedar").write_text(policy.replace("{issuer}", issuer))
         human = {"issuer": issuer, "client_id": "remit", "groups_claim": "groups", "acr": idp.TWO_FACTORS}
         rules = [
             {
@@ -63,11 +70,11 @@ def parts(directory: Path) -> Callable[[str], Mapping[str, object]]:
     return of
 
 
-def play(directory: Path, scene: Callable[[Standing], Awaitable[None]]) -> None:
+def play(directory: Path, scene: Callable[[Standing], Awaitable[None]], policy: str = POLICY) -> None:
     """Run a scene."""
 
     async def main() -> None:
-        async with standing(directory, parts=parts(directory)) as found:
+        async with standing(directory, parts=parts(directory, policy)) as found:
             await scene(found)
 
     asyncio.run(main())
@@ -290,6 +297,8 @@ def test_an_agent_works_with_a_database_on_behalf_of_a_user_and_the_audit_names_
         user = await found.tokens("alice")  # 1. the user logs in; the application hands the ID token to the agent
         key, wanted = Key(), scope.dump((found.store.detail(),))
         form = opening(found, *wanted, **by_id_token(user["id_token"]))
+        alone = await ask(found, Key(), **form)  # a token that leaks is worth nothing without the agent
+        assert refusal(alone)[:2] == (400, "access_denied")
         answer = await ask(found, key, **form, **asserted(pod(found)))  # 2. the agent exchanges it, as itself
         assert answer.status_code == 200, answer.text
         key.token = answer.json()["access_token"]
@@ -311,7 +320,7 @@ def test_an_agent_works_with_a_database_on_behalf_of_a_user_and_the_audit_names_
         with pytest.raises(psycopg.OperationalError):  # 5. what was made for the task ends with it
             await asyncio.to_thread(_revenue, dsn)
 
-    play(tmp_path, scene)
+    play(tmp_path, scene, ON_BEHALF)
 
 
 def _revenue(dsn: str, table: str = "sales.revenue") -> int:
