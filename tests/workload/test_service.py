@@ -191,6 +191,29 @@ def test_all_who_ask_while_an_svid_is_fresh_get_the_same(tmp_path: Path) -> None
     run(tmp_path, body)
 
 
+def test_an_svid_whose_lease_was_revoked_is_not_handed_out_again(tmp_path: Path) -> None:
+    async def body(mesh: Mesh) -> None:
+        grant = await mesh.opened()
+        async with mesh.client(grant) as client:
+            first = leaf(await client.once("FetchX509SVID"))
+            token = (await client.once("FetchJWTSVID", audience=[LEDGER])).svids[0].svid
+            for lease in mesh.leases(grant):
+                await mesh.broker.revoke_lease(OPERATOR, lease)
+            assert leaf(await client.once("FetchX509SVID")) != first
+            assert (await client.once("FetchJWTSVID", audience=[LEDGER])).svids[0].svid != token
+
+    run(tmp_path, body)
+
+
+def test_a_grant_that_may_only_delegate_gets_no_svid(tmp_path: Path) -> None:
+    async def body(mesh: Mesh) -> None:
+        grant = await mesh.opened(exercise=False, depth=1, unattested=False)
+        async with mesh.client(grant) as client:
+            assert await refusal(client, "FetchX509SVID") is Status.PERMISSION_DENIED
+
+    run(tmp_path, body)
+
+
 def test_no_svid_outlives_the_grant(tmp_path: Path) -> None:
     async def body(mesh: Mesh) -> None:
         grant = await mesh.opened()

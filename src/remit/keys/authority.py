@@ -155,7 +155,7 @@ class FileAuthority:
         if certificates.end(self._generations[0].certificate) > now + TURN_AFTER + MAX_LIFE:
             self.rotate()
         else:  # so long away that the next CA would end before its turn is over: no SVID of any is left
-            self._keep(_Held(self.trust_domain, now, (self._made(), self._made())))
+            self.revoke()
 
     async def tended(self) -> None:
         """Do what ``tend`` does, in the rounds of a broker."""

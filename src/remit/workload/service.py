@@ -154,7 +154,7 @@ class WorkloadService:
             if message != sent:
                 await stream.send_message(message)
                 sent = message
-            await beat.wait(min(LOOK, (svid.half - self._clock()).total_seconds()))
+            await beat.wait(min(LOOK, (svid.made.half - self._clock()).total_seconds()))
 
     async def x509_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
         """Send the bundles of X.509 authorities, and again when one changes."""

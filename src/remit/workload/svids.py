@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from remit.broker import Broker, Holder
 from remit.core.scope import Detail, parse_detail
 from remit.core.secret import Secret
-from remit.core.task import Grant
-from remit.errors import DeniedError
+from remit.core.task import Grant, LeaseState
+from remit.errors import DeniedError, NotFoundError
 from remit.ports import Authority, Clock
 
 KIND = "spiffe"
@@ -24,14 +24,22 @@ _ARMOUR = re.compile(r"-----BEGIN [A-Z ]+-----\n([A-Za-z0-9+/=\n]+)-----END [A-Z
 
 
 @dataclass(frozen=True, slots=True)
+class _Made:
+    """How an SVID was made, and until when it is handed out again."""
+
+    lease: str
+    half: datetime  # when the next one is due
+    sequence: int  # of the authority, when it was made
+
+
+@dataclass(frozen=True, slots=True)
 class Certified:
     """An X.509-SVID as the Workload API hands it out: DER, and a PKCS #8 key."""
 
     spiffe_id: str
     chain: bytes
     key: Secret  # base64 of the DER
-    half: datetime  # when the next one is due
-    sequence: int  # of the authority, when it was made
+    made: _Made
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +47,7 @@ class _Token:
     """A JWT-SVID that is still to be handed out again."""
 
     text: Secret
-    half: datetime
-    sequence: int
+    made: _Made
 
 
 class Svids:
@@ -65,7 +72,7 @@ class Svids:
         async with self._asking:
             detail = self._details("x509")[0]
             kept = self._certified
-            if kept is None or not self._fresh(kept.half, kept.sequence):
+            if kept is None or not self._fresh(kept.made):
                 kept = self._certified = await self._certify(detail)
             return kept
 
@@ -75,7 +82,7 @@ class Svids:
         async with self._asking:
             details = self._details("jwt")
             kept = self._tokens.get(wanted)
-            if kept is None or not self._fresh(kept.half, kept.sequence):
+            if kept is None or not self._fresh(kept.made):
                 wide = [detail for detail in details if set(wanted) <= set(detail.texts("audiences"))]
                 kept = await self._sign((wide or details)[0], wanted)  # one that is too narrow is refused, on record
                 self._keep(wanted, kept)
@@ -90,26 +97,31 @@ class Svids:
             raise DeniedError(f"the grant has no detail of type `spiffe` with the action `{action}`")
         return found
 
-    def _fresh(self, half: datetime, sequence: int) -> bool:
-        return self._clock() < half and sequence == self._authority.sequence
+    def _fresh(self, made: _Made) -> bool:
+        return self._clock() < made.half and made.sequence == self._authority.sequence and self._stands(made.lease)
+
+    def _stands(self, lease_id: str) -> bool:
+        """Whether nobody has revoked a lease: what was issued lives on, and is handed out no more."""
+        try:
+            return self._broker.task_of_lease(lease_id).lease(lease_id).state is LeaseState.ACTIVE
+        except NotFoundError:
+            return False
 
     async def _certify(self, detail: Detail) -> Certified:
-        made, half, sequence = await self._issue(detail, {"actions": ["x509"]})
-        chain = b"".join(_ders(str(made["certificate"])))
-        return Certified(str(made["spiffe_id"]), chain, _key(made["key"]), half, sequence)
+        found, made = await self._issue(detail, {"actions": ["x509"]})
+        chain = b"".join(_ders(str(found["certificate"])))
+        return Certified(str(found["spiffe_id"]), chain, _key(found["key"]), made)
 
     async def _sign(self, detail: Detail, audiences: Sequence[str]) -> _Token:
-        made, half, sequence = await self._issue(detail, {"actions": ["jwt"], "audiences": list(audiences)})
-        text = made["jwt"]
-        return _Token(text if isinstance(text, Secret) else Secret(text), half, sequence)
+        found, made = await self._issue(detail, {"actions": ["jwt"], "audiences": list(audiences)})
+        text = found["jwt"]
+        return _Token(text if isinstance(text, Secret) else Secret(text), made)
 
-    async def _issue(
-        self, detail: Detail, narrower: Mapping[str, object]
-    ) -> tuple[Mapping[str, str | Secret], datetime, int]:
+    async def _issue(self, detail: Detail, narrower: Mapping[str, object]) -> tuple[Mapping[str, str | Secret], _Made]:
         limits = {"type": KIND, "resource": detail.resource, "ttl": detail.number("ttl")}
         now, sequence = self._clock(), self._authority.sequence
         issued = await self._broker.issue(self._holder, self._holder.grant, parse_detail({**limits, **narrower}))
-        return issued.credential, self._half(now, issued.lease.expires_at), sequence
+        return issued.credential, _Made(issued.lease.id, self._half(now, issued.lease.expires_at), sequence)
 
     def _half(self, now: datetime, end: datetime) -> datetime:
         """Return when the next SVID is due; none after one that ends with its grant."""

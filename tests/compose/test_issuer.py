@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from remit.compose import issuer, settings, wiring
+from remit.core import scope
+from remit.errors import InvalidRequestError
+from remit.keys.file import FileSealer
+from remit.ports import Resource
+
+SEALER = FileSealer(b"k" * 32)
+MESH = {"type": "spiffe", "resource": "mesh", "actions": ["x509"]}
+
+
+def now() -> datetime:
+    return datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+def configured(tmp_path: Path, **raw: object) -> settings.Settings:
+    (tmp_path / "s").mkdir(mode=0o700, exist_ok=True)
+    return settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), raw)
+
+
+def test_the_authority_is_that_of_the_configured_trust_domain(tmp_path: Path) -> None:
+    made = configured(tmp_path, identity={"trust_domain": "agents.test"})
+    assert issuer.authority(made, SEALER, now).trust_domain == "agents.test"
+
+
+@pytest.mark.parametrize(
+    "name", ["agents.test/path", "Agents.test", "a b", "spiffe://agents.test", "agents.test:443", "é"]
+)
+def test_what_is_no_name_of_a_trust_domain_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        issuer.authority(configured(tmp_path, identity={"trust_domain": name}), SEALER, now)
+
+
+def test_nobody_else_is_the_authority_of_the_brokers_own_trust_domain(tmp_path: Path) -> None:
+    other = {"name": "agents.test", "bundle_file": "/x", "allow": ["spiffe://agents.test/**"]}
+    made = configured(tmp_path, identity={"trust_domain": "agents.test"}, trust_domains=[other])
+    with pytest.raises(InvalidRequestError) as caught:
+        issuer.authority(made, SEALER, now)
+    assert "identity.trust_domain" in str(caught.value.help)
+
+
+def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
+    check = issuer.check(issuer.authority(configured(tmp_path), SEALER, now))
+    check(Resource("mesh", "spiffe", "spiffe://remit.local", scope.parse([MESH]), None, {}))
+    with pytest.raises(InvalidRequestError):
+        check(Resource("mesh", "spiffe", "spiffe://other.test", scope.parse([MESH]), None, {}))
+
+
+def test_without_the_extra_runs_have_no_workload_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = wiring.build(configured(tmp_path))
+    assert issuer.workload_api(house.broker, house.authority, now) is not None
+    monkeypatch.setitem(sys.modules, "spiffe._proto", None)  # as if it were not installed
+    assert issuer.workload_api(house.broker, house.authority, now) is None
