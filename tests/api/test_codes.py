@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from remit.api import Web, build
 from remit.api.codes import MOST, Held
+from remit.core import jose
 from remit.errors import LimitError, NotFoundError
-from tests.api.desk import ALICE, CIBA, DEVICE, App, browser, decide, scene
+from tests.api.believed import certificate
+from tests.api.desk import ALICE, CIBA, DEVICE, App, answer_of, browser, decide, scene
 from tests.api.plane import Agent, later
 from tests.broker.world import OPERATOR, SEARCH, TABLE
 
@@ -161,6 +167,56 @@ def test_what_policy_forbids_is_not_opened_even_if_a_human_approved(tmp_path: Pa
         )
         answer = await app.redeem(code)
         assert answer.json()["code"] == "policy"
+
+    scene(tmp_path, played)
+
+
+# -- certificates -----------------------------------------------------------------------------------------------------
+
+
+def certified(app: App, shown: list[bytes]) -> httpx.AsyncClient:
+    """Return a client of an application of its own, whose requests come in TLS with the certificate in ``shown``."""
+    served = build(app.made.surface)
+    host = app.made.base.removeprefix("http://")
+    authority = Web(frozenset({host}), app.made.verifier)
+
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
+        state = {"authority": authority, "certificates": tuple(shown)}
+        await served({**scope, "state": state}, receive, send)
+
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(called), base_url=app.made.base)
+    app.made.clients.append(client)
+    return client
+
+
+def test_a_code_can_be_redeemed_for_a_token_of_a_certificate(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        ends = NOW + timedelta(hours=1)
+        own = certificate("app", ends)
+        shown = [own]
+        client = certified(app, shown)
+        last = await decide(client, app.issuer, await client.get("/oauth/authorize", params=app.asked()))
+        form = {**app.redeeming(answer_of(last)["code"]), "client_id": app.client_id}
+        told = (await client.post("/oauth/token", data=form)).json()
+        assert told["token_type"] == "Bearer"
+        assert app.made.verifier.signed(told["access_token"]).x5t == jose.encode(sha256(own).digest())
+        refresh = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"], "client_id": app.client_id}
+        shown[:] = [certificate("other", ends)]
+        assert (await client.post("/oauth/token", data=refresh)).json()["error"] == "invalid_dpop_proof"
+        shown[:] = [own]
+        assert (await client.post("/oauth/token", data=refresh)).json()["token_type"] == "Bearer"
+
+    scene(tmp_path, played)
+
+
+def test_a_certificate_is_no_key_that_a_human_approved_of(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        client = certified(app, [certificate("app", NOW + timedelta(hours=1))])
+        asked = app.asked(dpop_jkt=app.agent.signer.kid)
+        last = await decide(client, app.issuer, await client.get("/oauth/authorize", params=asked))
+        form = {**app.redeeming(answer_of(last)["code"]), "client_id": app.client_id}
+        assert (await client.post("/oauth/token", data=form)).json()["error"] == "invalid_dpop_proof"
+        assert app.made.broker.tasks(OPERATOR) == []
 
     scene(tmp_path, played)
 
