@@ -14,7 +14,7 @@ from typing import Any
 
 from remit.core.audit import Event
 from remit.errors import UnavailableError
-from remit.ports import Write
+from remit.ports import Record, Write
 from remit.stores.memory import MemoryStore
 from tests.model.mortal import Died
 
@@ -86,6 +86,12 @@ class QueueStore(MemoryStore):
             raise Died
         await pause()  # a read is another way to the medium: it sees what is durable, not what is queued
         return await super().load(task_id)
+
+    async def records(self, kind: str) -> Sequence[Record]:
+        if self.dead:
+            raise Died
+        await pause()  # as above
+        return await super().records(kind)
 
 
 @dataclass
