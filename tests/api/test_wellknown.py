@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,18 @@ def test_the_documents_can_be_read_without_saying_who_one_is(tmp_path: Path, ser
             assert (await plane.web.post(path)).status_code == 401
 
     served(tmp_path, scene)
+
+
+def test_a_refused_call_says_where_the_resource_is_described(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        agent = Agent()
+        await plane.opened(agent)
+        for headers in ({}, {"authorization": f"DPoP {agent.token}"}, {"authorization": "Bearer x"}):
+            answer = await plane.web.get("/v1/self", headers=headers)
+            assert answer.status_code == 401
+            challenge = answer.headers["www-authenticate"]
+            assert challenge.startswith("DPoP ")
+            (where,) = re.findall(r'resource_metadata="([^"]+)"', challenge)
+            assert (await plane.web.get(where)).json()["resource"] == plane.base
+
+    bare(tmp_path, scene)

@@ -60,7 +60,8 @@ def problem(error: RemitError, issuer: str, instance: str) -> Response:
         "instance": instance,
         **members(error),
     }
-    return wire.answer(content, error.status, _headers(error), "application/problem+json")
+    where = f'resource_metadata="{issuer}/.well-known/oauth-protected-resource"'  # RFC 9728 §5.1
+    return wire.answer(content, error.status, _headers(error, where), "application/problem+json")
 
 
 def oauth(error: RemitError, instance: str, status: int | None = None) -> Response:
@@ -72,7 +73,7 @@ def oauth(error: RemitError, instance: str, status: int | None = None) -> Respon
         "instance": instance,
         **members(error),
     }
-    return wire.answer(content, status or _oauth_status(error), _headers(error, challenge=status is not None))
+    return wire.answer(content, status or _oauth_status(error), _headers(error, None if status is None else ""))
 
 
 def _registered(error: RemitError) -> str:
@@ -87,10 +88,11 @@ def _oauth_status(error: RemitError) -> int:
     return 401 if error.oauth == "invalid_client" else 400
 
 
-def _headers(error: RemitError, *, challenge: bool = True) -> Mapping[str, str]:
+def _headers(error: RemitError, more: str | None) -> Mapping[str, str]:
+    """Return the headers of a refusal; ``more`` is added to a challenge, and None makes none."""
     headers = {}
-    if isinstance(error, UnauthenticatedError) and challenge:
-        headers["www-authenticate"] = _challenge(error)
+    if isinstance(error, UnauthenticatedError) and more is not None:
+        headers["www-authenticate"] = ", ".join(part for part in (_challenge(error), more) if part)
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, TooLargeError):
