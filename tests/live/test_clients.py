@@ -6,12 +6,14 @@ import asyncio
 import json
 import re
 import secrets
+import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from html import unescape
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -156,6 +158,7 @@ async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIte
         "listen": {"api": f"127.0.0.1:{free()}", "gateway": f"127.0.0.1:{free()}"},
         "humans": [{"issuer": provider.issuer, "client_id": "remit", "groups_claim": "groups", **more}],
         "policy": {"directory": str(policies)},
+        "client_documents": {"hosts": ["127.0.0.1"], "private": True},
         "clients": [{"id": APP, "name": "Research App", "redirect_uris": [REDIRECT]}],
     }
     made = settings.read(settings.places({"REMIT_STATE_DIR": str(directory / "state")}), raw)
@@ -226,6 +229,47 @@ def test_a_library_asks_one_human_from_afar(tmp_path: Path, provider: Provider, 
         said = await found.flow(library, "backchannel", asked={**ASKED, "scope": "openid", "login_hint": "alice"})
         assert "done" in said, said
         assert claims_of(said["done"]["tokens"]["access_token"])["sub"] == f"{provider.issuer}#alice"
+
+    play(tmp_path, provider, scene)
+
+
+@contextmanager
+def published(name: str) -> Iterator[str]:
+    """Serve the document of a client until the block ends; yield its URL, which is the client's id."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            document = {"client_id": url, "client_name": name, "redirect_uris": [REDIRECT]}
+            raw = json.dumps({**document, "token_endpoint_auth_method": "none"}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    url = f"http://127.0.0.1:{server.server_address[1]}/client.json"
+    thread = threading.Thread(target=lambda: server.serve_forever(0.05))
+    thread.start()
+    try:
+        yield url
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_client_that_nobody_named_is_known_by_its_document(tmp_path: Path, provider: Provider, library: str) -> None:
+    async def scene(found: Stage) -> None:
+        with published("Stranger") as url:
+            said = await found.flow(library, "code", client=url, push=True)
+        assert "done" in said, said
+        assert said["done"]["after"] == 403
+        assert "Stranger asks for access" in found.human.pages[0]
+        assert f"all that is known is that {urlsplit(url).netloc} publishes it" in found.human.pages[0]
 
     play(tmp_path, provider, scene)
 
