@@ -108,6 +108,8 @@ def test_every_task_is_opened_by_an_id_token_of_its_own(at: Desk) -> None:
         assert shown["subject"]["sub"] == f"{at.terminal.issuer}#alice"
     child = at.told("delegate", "part", "-g", opened[0]["grant"], "-r", "search")
     assert child["task"] == opened[0]["task"]
+    code, out, err = at.terminal.run("run", "-g", opened[1]["grant"], "--", "sh", "-c", "echo $REMIT_GRANT")
+    assert (code, out.strip()) == (0, opened[1]["grant"]), err
     owned = at.told("open", "mine", "-r", "search", "--as-owner")
     assert at.told("show", owned["task"])["subject"]["sub"].startswith("unix://")
 
