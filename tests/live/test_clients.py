@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -157,6 +158,7 @@ async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIte
     raw: dict[str, object] = {
         "listen": {"api": f"127.0.0.1:{free()}", "gateway": f"127.0.0.1:{free()}"},
         "humans": [{"issuer": provider.issuer, "client_id": "remit", "groups_claim": "groups", **more}],
+        "workloads": [{"issuer": provider.issuer, "audience": "https://remit.test", "match": {"sub": "job-1"}}],
         "policy": {"directory": str(policies)},
         "client_documents": {"hosts": ["127.0.0.1"], "private": True},
         "clients": [{"id": APP, "name": "Research App", "redirect_uris": [REDIRECT]}],
@@ -270,6 +272,24 @@ def test_a_client_that_nobody_named_is_known_by_its_document(tmp_path: Path, pro
         assert said["done"]["after"] == 403
         assert "Stranger asks for access" in found.human.pages[0]
         assert f"all that is known is that {urlsplit(url).netloc} publishes it" in found.human.pages[0]
+
+    play(tmp_path, provider, scene)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_workload_acts_for_itself_by_the_token_of_its_platform(
+    tmp_path: Path, provider: Provider, library: str
+) -> None:
+    async def scene(found: Stage) -> None:
+        now = int(time.time())
+        claims = {"iss": provider.issuer, "sub": "job-1", "aud": "https://remit.test", "iat": now, "exp": now + 300}
+        token = await asyncio.to_thread(lambda: provider.sign(claims, typ="JWT"))
+        said = await found.flow(library, "credentials", client="job-1", token=token)
+        assert "done" in said, said
+        done = said["done"]
+        assert claims_of(done["again"]["access_token"])["client_id"] == f"{provider.issuer}#job-1"
+        assert done["active"]["active"] is True
+        assert "refresh_token" not in done["tokens"]
 
     play(tmp_path, provider, scene)
 

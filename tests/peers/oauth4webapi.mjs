@@ -148,4 +148,31 @@ async function backchannel(told) {
   return { tokens };
 }
 
-run({ code, stolen, device, backchannel });
+// A workload by the token of its platform (RFC 7523), as the library lets its callers authenticate a client.
+const platform = (token) => (as, client, body) => {
+  body.set('client_assertion', token);
+  body.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
+};
+
+async function credentials(told) {
+  const { as, client, DPoP } = await begun(told);
+  const auth = platform(told.token);
+  const tokens = await twice(async () => oauth.processClientCredentialsResponse(
+    as, client,
+    await oauth.clientCredentialsGrantRequest(as, client, auth, new URLSearchParams(told.asked), { DPoP, ...local }),
+  ));
+  // RFC 8693: the token renews itself
+  const form = new URLSearchParams({
+    subject_token: tokens.access_token,
+    subject_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+  });
+  const again = await twice(async () => oauth.processGenericTokenEndpointResponse(
+    as, client,
+    await oauth.genericTokenEndpointRequest(
+      as, client, auth, 'urn:ietf:params:oauth:grant-type:token-exchange', form, { DPoP, ...local },
+    ),
+  ));
+  return { tokens, again, active: await introspected({ as, client, DPoP }, again.access_token) };
+}
+
+run({ code, stolen, credentials, device, backchannel });

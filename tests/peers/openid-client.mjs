@@ -4,8 +4,8 @@ import * as client from 'openid-client';
 
 import { human, run } from './talk.mjs';
 
-async function begun(told) {
-  const config = await client.discovery(new URL(told.issuer), told.client, undefined, client.None(), {
+async function begun(told, auth = client.None()) {
+  const config = await client.discovery(new URL(told.issuer), told.client, undefined, auth, {
     algorithm: 'oauth2',
     execute: [client.allowInsecureRequests], // the issuer of the tests is at a loopback address, without TLS
   });
@@ -31,15 +31,19 @@ async function code(told) {
   const checks = { pkceCodeVerifier, expectedState };
   const tokens = await client.authorizationCodeGrant(config, new URL(back), checks, undefined, { DPoP });
   const again = await client.refreshTokenGrant(config, tokens.refresh_token, undefined, { DPoP });
-  const headers = new Headers({ 'content-type': 'application/x-www-form-urlencoded' });
-  const endpoint = new URL(config.serverMetadata().introspection_endpoint);
-  const active = await (await client.fetchProtectedResource(
-    config, again.access_token, endpoint, 'POST', new URLSearchParams({ token: again.access_token }), headers, { DPoP },
-  )).json();
+  const active = await introspected(config, DPoP, again.access_token);
   const before = await used(config, DPoP, again.access_token, told.resource);
   await client.tokenRevocation(config, again.refresh_token);
   const after = await used(config, DPoP, again.access_token, told.resource);
   return { tokens, again, active, before, after };
+}
+
+// RFC 7662 §2.1: the endpoint takes an access token of its own as authorization, and here the very token.
+async function introspected(config, DPoP, token) {
+  const headers = new Headers({ 'content-type': 'application/x-www-form-urlencoded' });
+  const endpoint = new URL(config.serverMetadata().introspection_endpoint);
+  const body = new URLSearchParams({ token });
+  return (await client.fetchProtectedResource(config, token, endpoint, 'POST', body, headers, { DPoP })).json();
 }
 
 async function used(config, DPoP, token, url) {
@@ -66,4 +70,21 @@ async function backchannel(told) {
   return { tokens: await client.pollBackchannelAuthenticationGrant(config, asked, undefined, { DPoP }) };
 }
 
-run({ code, device, backchannel });
+// A workload by the token of its platform (RFC 7523), as the library lets its callers authenticate a client.
+const platform = (token) => (as, registered, body) => {
+  body.set('client_assertion', token);
+  body.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
+};
+
+async function credentials(told) {
+  const { config, DPoP } = await begun(told, platform(told.token));
+  const tokens = await client.clientCredentialsGrant(config, told.asked, { DPoP });
+  // RFC 8693: the token renews itself
+  const again = await client.genericGrantRequest(config, 'urn:ietf:params:oauth:grant-type:token-exchange', {
+    subject_token: tokens.access_token,
+    subject_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+  }, { DPoP });
+  return { tokens, again, active: await introspected(config, DPoP, again.access_token) };
+}
+
+run({ code, credentials, device, backchannel });
