@@ -136,7 +136,7 @@ class World:
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
             at_rest="kek-file",
             decide=self.decide,
-            step_up=lambda sub: self.step_up.get(sub, ()),
+            **({"step_up": lambda sub: self.step_up.get(sub, ())} if self.step_up else {}),
         )
 
     def _engine(self, _resource: Resource, _secret: Secret | None) -> Engine:
@@ -157,7 +157,7 @@ class World:
         return await broker.open(OPERATOR, "draft the CFO summary", replace_wanted(wanted, more))
 
     async def events(self) -> list[Event]:
-        return [audit.read(entry) for entry in await self.store.entries(0, 1000)]
+        return [audit.read(entry) for entry in await self.store.entries(0, await self.store.size())]
 
 
 def replace_wanted(wanted: Wanted, more: Mapping[str, object]) -> Wanted:

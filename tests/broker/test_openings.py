@@ -1,0 +1,199 @@
+"""Opening and delegating: by whom, once for each credential, and what a policy may make a human's business."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from remit.core.grant import APPROVED
+from remit.core.identity import Workload
+from remit.core.policy import Decision, Question
+from remit.errors import InvalidRequestError, NotFoundError, PolicyError, UnavailableError, UsedError
+from tests.broker.asking import ANN, BOB, NARROW, House, wide
+from tests.broker.world import OPERATOR, START, World, details, holder, run
+
+FIVE = timedelta(minutes=5)
+BUILD = Workload("https://ci.test#repo", "oidc", START + FIVE, {"branch": "main"}, digest="once")
+
+
+@pytest.fixture
+def house() -> House:
+    """Return a house over a fresh world."""
+    return House()
+
+
+def test_a_human_opens_one_task_with_one_token_and_is_its_root(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        ann = house.human()
+        root = await broker.open(ann, "draft", wide(ttl=FIVE))
+        assert broker.task_of(root.id).head.subject == ann.subject
+        assert root.policy == "test-1"
+        with pytest.raises(UsedError):
+            await broker.open(ann, "draft", wide(ttl=FIVE))
+        assert len(broker.tasks(OPERATOR)) == 1
+        assert (await house.told())[-1] == ("task.open", "deny", "used")
+
+    run(body())
+
+
+def test_of_two_tasks_by_one_token_at_once_one_is_opened(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        ann = house.human()
+        results = await asyncio.gather(
+            *(broker.open(ann, "draft", wide(ttl=FIVE)) for _ in range(5)), return_exceptions=True
+        )
+        assert [type(result).__name__ for result in results].count("UsedError") == 4
+        assert len(broker.tasks(OPERATOR)) == 1
+
+    run(body())
+
+
+def test_a_workload_that_opens_a_task_acts_for_nobody_but_itself(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        wanted = wide(ttl=FIVE, agent=BUILD.id, attested=True)
+        root = await broker.open(BUILD, "nightly", wanted)
+        subject = broker.task_of(root.id).head.subject
+        assert (subject.sub, subject.acr, subject.groups) == (BUILD.id, "workload", ())
+        with pytest.raises(UsedError):
+            await broker.open(BUILD, "nightly", wanted)
+        again = replace(BUILD, digest=None)  # an SVID is made to be used again
+        for _ in range(2):
+            await broker.open(again, "nightly", wanted)
+        assert len(broker.tasks(OPERATOR)) == 3
+
+    run(body())
+
+
+def test_without_policies_nobody_but_the_owner_opens_anything(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        for opener in (House(world).human(), BUILD):
+            with pytest.raises(PolicyError, match="no policy allows"):
+                await broker.open(opener, "why", wide(ttl=FIVE))
+        assert broker.tasks(OPERATOR) == []
+        denied = (await world.events())[-2:]
+        assert [(e.event, e.decision, e.subject, e.policy) for e in denied] == [
+            ("task.open", "deny", ANN, "local-1"),
+            ("task.open", "deny", BUILD.id, "local-1"),
+        ]
+        assert all(e.cause and e.posture and e.detail_s256 for e in denied)
+
+    run(body())
+
+
+def test_a_request_that_is_for_a_child_opens_no_task(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.approved(broker, root)
+        with pytest.raises(NotFoundError):
+            await broker.open(item, "why", wide(ttl=FIVE))
+        assert (await house.told())[-1] == ("task.open", "deny", "not-found")
+
+    run(body())
+
+
+def test_what_no_human_could_open_is_not_asked_for(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        for purpose, more in (("", {}), ("why", {"ttl": timedelta(days=1)}), ("why", {"depth": 65})):
+            with pytest.raises(InvalidRequestError):
+                await broker.ask_to_open("cli", purpose, replace(wide(ttl=FIVE), **more))
+        assert broker.approvals(OPERATOR) == []
+        assert (await house.told())[-1] == ("approval.ask", "deny", "invalid-request")
+        item = await broker.ask_to_open("cli", "why", wide(ttl=FIVE), approver=BOB)
+        assert (item.approver, item.acr) == (BOB, ())
+
+    run(body())
+
+
+# -- a policy that wants a human ------------------------------------------------------------------------------------
+
+
+def needs_a_human(question: Question) -> Decision:
+    """Allow a sub-agent only where a human approved it, though its parent covers it."""
+    if question.verb == "delegate" and question.approval is None:
+        return Decision(allowed=False, reasons=("a human has to approve each sub-agent",), version="strict-1")
+    return Decision(allowed=True, reasons=("anybody may",), version="strict-1")
+
+
+def test_a_policy_can_want_a_humans_word_for_what_the_parent_covers(house: House) -> None:
+    async def body() -> None:
+        house.world.decide = needs_a_human
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        within = wide(NARROW)
+        with pytest.raises(PolicyError, match="a human has to approve"):
+            await broker.delegate(holder(broker, root), root.id, within)
+        item = await house.approved(broker, root, within)
+        child = await broker.delegate(holder(broker, root), root.id, within, item)
+        assert (child.approval, child.policy, child.covers) == (item.id, "strict-1", (0,))
+        assert APPROVED not in child.covers
+
+    run(body())
+
+
+def test_nobody_is_asked_for_what_the_grant_covers_or_a_policy_refuses_all_the_same(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        with pytest.raises(InvalidRequestError, match="needs no approval"):
+            await house.asked(broker, root, wide(NARROW))
+        beyond = wide({**NARROW, "paths": ["/admin"]})
+        with pytest.raises(PolicyError, match="wider than the bound"):
+            await house.asked(broker, root, beyond)
+        assert broker.approvals(OPERATOR) == []
+        assert (await house.told())[-2:] == [
+            ("approval.ask", "deny", "invalid-request"),
+            ("approval.ask", "deny", "policy"),
+        ]
+
+    run(body())
+
+
+# -- what breaks ----------------------------------------------------------------------------------------------------
+
+
+def test_a_delegation_that_is_cancelled_is_no_denial(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        house.store.fail = [asyncio.CancelledError()]  # type: ignore[list-item]  # as from whoever hung up
+        with pytest.raises(asyncio.CancelledError):
+            await broker.delegate(holder(broker, root), root.id, wide(NARROW))
+        assert [event for event in await house.told() if event[1] == "deny"] == []
+        assert len(broker.task_of(root.id).grants) == 1
+
+    run(body())
+
+
+def test_a_task_whose_opening_failed_is_not_there_and_its_token_can_be_used(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        ann = house.human()
+        house.store.fail = [UnavailableError()]
+        with pytest.raises(UnavailableError):
+            await broker.open(ann, "draft", wide(ttl=FIVE))
+        assert broker.tasks(OPERATOR) == []
+        await broker.open(ann, "draft", wide(ttl=FIVE))
+
+    run(body())
+
+
+def test_a_grants_receipt_has_its_key_and_posture(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        child = await broker.delegate(holder(broker, root), root.id, replace(wide(NARROW), x5t="x" * 43))
+        hop = (await house.world.events())[-1]
+        assert (hop.grant, hop.key, hop.posture) == (child.id, "x" * 43, "none/holder/kek-file")
+        assert hop.detail_s256
+        assert details(NARROW) == child.scope
+
+    run(body())

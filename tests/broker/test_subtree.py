@@ -1,0 +1,111 @@
+"""A tree of 10,000 grants: revoking a node in its middle ends exactly what hangs below it, at once; and places."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from remit.broker import Broker, heads
+from remit.core.scope import Access
+from remit.core.task import Closure, Grant, Wanted
+from remit.errors import LimitError, RevokedError
+from tests.broker.world import OPERATOR, SEARCH, World, details, holder, run
+
+MANY = details({**SEARCH, "uses": 1_000_000})
+CALL = Access("http", "search", "GET", path="/v1/x")
+BELOW = 100  # grants below each of the root's children
+KIDS = 99
+
+
+async def grown(world: World, broker: Broker) -> tuple[Grant, list[Grant], dict[str, list[Grant]]]:
+    """Return a root, its 99 children, and what hangs below each: 100 grants, the last ten in a row."""
+    more = {"scope": MANY, "depth": 20, "fan_out": 1_000, "jkt": "k" * 43}
+    root = await world.opened(broker, **more)
+    wanted = Wanted(MANY, "", depth=15, fan_out=1_000, jkt="k" * 43)
+    kids = [await broker.delegate(OPERATOR, root.id, wanted) for _ in range(KIDS)]
+    below: dict[str, list[Grant]] = {}
+    for kid in kids:
+        flat = [await broker.delegate(OPERATOR, kid.id, replace(wanted, depth=11)) for _ in range(BELOW - 10)]
+        row = [flat[-1]]
+        for hop in range(10):
+            row.append(await broker.delegate(OPERATOR, row[-1].id, replace(wanted, depth=10 - hop)))
+        below[kid.id] = [*flat, *row[1:]]
+    return root, kids, below
+
+
+def test_revoking_a_middle_node_of_ten_thousand_ends_exactly_its_subtree_at_once(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root, kids, below = await grown(world, broker)
+        task = broker.task_of(root.id)
+        assert len(task.grants) == 1 + KIDS * (1 + BELOW) == 10_000
+        places = broker.places()
+        assert len(places) == len(set(places)) == 10_000
+        ended: list[frozenset[str]] = []
+        broker.on_end(ended.append)
+        middle = kids[KIDS // 2]
+        report = await broker.revoke(holder(broker, middle), middle.id)
+        gone = {middle.id, *(grant.id for grant in below[middle.id])}
+        assert (report.state, report.revoked) == (Closure.CLOSED, 1 + BELOW)
+        assert ended == [frozenset(gone)]  # in one step
+        for grant in task.grants.values():
+            if grant.id in gone:
+                with pytest.raises(RevokedError):
+                    broker.check(grant.id)
+            else:
+                assert not broker.check(grant.id).revoked
+        with pytest.raises(RevokedError):
+            await broker.use(below[middle.id][-1].id, CALL, "req_1")
+        await broker.use(below[kids[0].id][-1].id, CALL, "req_2")
+        assert set(places) - set(broker.places()) == {task.grant(name).status for name in gone}
+        revoked = [e for e in await world.events() if e.event == "grant.revoke"]
+        assert [(e.grant, e.cause, e.lineage) for e in revoked] == [
+            (middle.id, f"{1 + BELOW} grants", (root.id, middle.id))
+        ]
+
+    run(body())
+
+
+# -- places in the status list ----------------------------------------------------------------------------------------
+
+
+def test_a_place_is_taken_from_no_other_and_given_again_only_when_its_task_is_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "PLACES", 4)
+
+    async def body() -> None:
+        broker = await world.ready()
+        bound = {"jkt": "k" * 43, "fan_out": 10}
+        root = await world.opened(broker, **bound)
+        wanted = Wanted(details(SEARCH), "", jkt="k" * 43)
+        kids = [await broker.delegate(OPERATOR, root.id, wanted) for _ in range(3)]
+        assert sorted(broker.places()) == [0, 1, 2, 3]
+        await broker.revoke(OPERATOR, kids[0].id)
+        assert len(broker.places()) == 3
+        with pytest.raises(LimitError, match="too many grants"):  # a token of the revoked one may still be around
+            await broker.delegate(OPERATOR, root.id, wanted)
+        await broker.delegate(OPERATOR, root.id, replace(wanted, jkt=None))  # a run has no token, and no place
+        again = world.broker()
+        await again.start()
+        assert sorted(again.places()) == sorted(broker.places())
+        await broker.close(OPERATOR, broker.task_of(root.id).id)
+        assert broker.places() == []
+        world.later(timedelta(minutes=20).total_seconds())
+        await broker.sweep()
+        assert len({(await world.opened(broker, **bound)).status for _ in range(4)}) == 4
+
+    run(body())
+
+
+def test_a_grant_that_has_expired_is_not_live_in_the_list(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, jkt="k" * 43)
+        assert broker.places() == [root.status]
+        world.now = root.expires_at
+        assert broker.places() == []
+
+    run(body())

@@ -1,0 +1,26 @@
+"""Chains of refresh tokens: one counts, what was spent is known, and no chain grows without end."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.core.chain import MAX_SPENT, Chain, turn
+
+CHAIN = Chain("rfc_1", "grt_1", "spiffe://prod.test/agent", None, "d0")
+
+
+def test_turning_spends_the_token_that_counted() -> None:
+    turned = turn(CHAIN, "d1")
+    assert (turned.current, turned.spent, turned.known, turned.rev) == ("d1", ("d0",), ("d0", "d1"), 2)
+    assert (turned.id, turned.grant, turned.client, turned.audience) == ("rfc_1", "grt_1", CHAIN.client, None)
+    assert CHAIN.known == ("d0",)
+
+
+@given(st.integers(min_value=0, max_value=3 * MAX_SPENT))
+def test_the_newest_tokens_are_known_and_the_oldest_forgotten(turns: int) -> None:
+    chain = CHAIN
+    for number in range(1, turns + 1):
+        chain = turn(chain, f"d{number}")
+    assert chain.known == tuple(f"d{number}" for number in range(max(0, turns - MAX_SPENT), turns + 1))
+    assert chain.rev == turns + 1
