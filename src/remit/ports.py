@@ -360,64 +360,35 @@ class Signals(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TrustBundle:
-    """The public keys of another trust domain: certificates of authorities in DER, and JWKs of JWT-SVIDs."""
-
-    authorities: tuple[bytes, ...]
-    jwks: tuple[Mapping[str, object], ...]
-
-
-class Federation(Protocol):
-    """The bundles of other trust domains, each apart."""
-
-    def current(self) -> Mapping[str, TrustBundle]:
-        """Return those that are good now, by trust domain."""
-        ...
-
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back when a bundle has changed."""
-        ...
-
-
 class Authority(Protocol):
     """The authority of the broker's own trust domain (SPIFFE): what verifies its SVIDs, and what signs them."""
 
     @property
     def trust_domain(self) -> str:
         """The name of the trust domain."""
-        ...
 
     @property
     def sequence(self) -> int:
         """The number of what is published now; it grows with every change (``spiffe_sequence``)."""
-        ...
 
     @property
     def signer(self) -> Signer:
         """The key that signs JWT-SVIDs now."""
-        ...
 
     def certificates(self) -> Sequence[bytes]:
         """Return the CA certificates that verify X.509-SVIDs, DER, the one that signs first."""
-        ...
 
     def jwks(self) -> Sequence[Mapping[str, str]]:
         """Return the public keys that verify JWT-SVIDs, the one that signs first."""
-        ...
 
     def bundle(self) -> Sequence[Mapping[str, object]]:
         """Return the keys of the SPIFFE bundle, JWKs with ``use`` ``x509-svid`` or ``jwt-svid``."""
-        ...
 
     def certify(self, agent: str, public: bytes, serial: int, end: datetime) -> Sequence[bytes]:
         """Return the chain of an X.509-SVID, DER, leaf first; ``public`` is a DER SubjectPublicKeyInfo."""
-        ...
 
     def verify(self, token: str, audience: str) -> Mapping[str, object]:
         """Return the claims of a JWT-SVID of this trust domain; TokenError or AudienceError."""
-        ...
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back when what is published, or what signs, has changed."""
-        ...

@@ -19,13 +19,14 @@ from remit.compose import issuer
 from remit.core import scope
 from remit.core.policy import Policy, within_bounds
 from remit.core.secret import Secret
+from remit.core.spiffe import TrustBundle
 from remit.core.task import Grant, Wanted
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
-from remit.ports import Resource, TrustBundle
+from remit.ports import Resource
 from remit.stores.memory import MemoryStore
+from remit.workload.calls import SECURITY, SERVICE, stubs
 from remit.workload.listen import WorkloadApi
-from remit.workload.service import SECURITY, SERVICE, stubs
 from tests.broker.world import OPERATOR, ClearSealer, holder, replace_wanted, search
 
 DOMAIN = "remit.test"

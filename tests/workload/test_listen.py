@@ -14,8 +14,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, Event, TrailersReceived
 
+from remit.workload.calls import SECURITY, SERVICE
 from remit.workload.listen import MAX_CALLS, MAX_CONNECTIONS, MAX_FRAME, MAX_REQUEST, Frames
-from remit.workload.service import SECURITY, SERVICE
 from tests.broker.world import OPERATOR
 from tests.workload.mesh import Client, Mesh, meshed
 

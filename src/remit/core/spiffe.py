@@ -8,7 +8,7 @@ trust domain is always literal. WIMSE's own identifiers (``wimse://``) have the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from remit.core.orders import path_le
@@ -34,6 +34,14 @@ class SpiffeId:
     def __str__(self) -> str:
         """Return the URI."""
         return f"{_SCHEME}{self.domain}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustBundle:
+    """The public keys of another trust domain: certificates of authorities in DER, and JWKs of JWT-SVIDs."""
+
+    authorities: tuple[bytes, ...]
+    jwks: tuple[Mapping[str, object], ...]
 
 
 def parse(text: str) -> SpiffeId:

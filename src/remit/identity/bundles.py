@@ -16,11 +16,12 @@ from typing import Protocol
 
 from cryptography import x509
 
+from remit.core.spiffe import TrustBundle
 from remit.core.strict import read_json
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
 from remit.identity import foreign
 from remit.identity.foreign import Keys
-from remit.ports import Clock, TrustBundle
+from remit.ports import Clock
 
 LIFE = timedelta(hours=1)  # of a bundle whose source is out
 RETRY = timedelta(seconds=10)  # after a look that failed, and between two looks for a key that is not there

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from remit.broker import Broker, Holder
-from remit.ports import Authority, Clock, Federation
-from remit.workload.service import Known, Pulse, WorkloadService, stubs
+from remit.ports import Authority, Clock
+from remit.workload.calls import Federation, Known, Pulse, WorkloadService, stubs
 from remit.workload.svids import Svids
 
 if TYPE_CHECKING:

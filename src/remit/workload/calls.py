@@ -13,9 +13,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from remit.broker import Broker
+from remit.core.spiffe import TrustBundle
 from remit.errors import (
     DeniedError,
     EngineError,
@@ -26,7 +27,7 @@ from remit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from remit.ports import Authority, Clock, Federation, TrustBundle
+from remit.ports import Authority, Clock
 from remit.workload.svids import Certified, Svids
 
 if TYPE_CHECKING:
@@ -81,6 +82,18 @@ class Beat:
         """Return when it has come, or after so many seconds."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._come.wait(), seconds)
+
+
+class Federation(Protocol):
+    """The bundles of other trust domains, each apart."""
+
+    def current(self) -> Mapping[str, TrustBundle]:
+        """Return those that are good now, by trust domain."""
+        ...
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back when a bundle has changed."""
+        ...
 
 
 class Known:

@@ -18,10 +18,10 @@ from grpclib.exceptions import GRPCError
 
 from remit.broker import Holder
 from remit.core.policy import Decision, Question
+from remit.core.spiffe import TrustBundle
 from remit.core.task import Grant
 from remit.errors import NotFoundError
-from remit.ports import TrustBundle
-from remit.workload.service import SECURITY, SERVICE, Known, Pulse, WorkloadService, stubs
+from remit.workload.calls import SECURITY, SERVICE, Known, Pulse, WorkloadService, stubs
 from remit.workload.svids import Svids
 from tests.broker.world import OPERATOR, SEARCH
 from tests.workload.mesh import BOTH, CALLS, LEDGER, MAIL, METADATA, STREAMS, Client, Mesh, meshed
