@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from remit.api.app import rows
+from remit.api.routes import Who
 from remit.broker import Holder
-from tests.api.desk import CIBA, DEVICE, App, browser, scene
+from tests.api.desk import ALICE, APP, CIBA, DEVICE, App, browser, scene
 
 ENDPOINTS = {
     "authorization_endpoint": "/oauth/authorize",
@@ -61,8 +62,26 @@ def test_no_flow_begins_on_a_socket(tmp_path: Path) -> None:
     scene(tmp_path, played)
 
 
-def test_every_flow_is_among_the_routes(tmp_path: Path) -> None:
+def test_only_pages_are_for_anybody(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        assert {row.path for row in rows(app.made.surface)} >= FLOWS
+        found = {row.path: row.who for row in rows(app.made.surface) if row.path in FLOWS}
+        proving = {"/oauth/par", "/oauth/device_authorization", "/oauth/bc-authorize"}
+        assert found == {path: Who.PROVING if path in proving else Who.PUBLIC for path in FLOWS}
+
+    scene(tmp_path, played)
+
+
+def test_the_audit_leads_from_the_task_to_the_human_and_the_client(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await app.redeem(await app.code())).json()
+        events = await app.made.world.events()
+        (opened,) = [one for one in events if one.event == "task.open" and one.decision == "allow"]
+        assert (opened.grant, opened.subject, opened.key) == (told["grant"], ALICE, app.agent.signer.kid)
+        asked, approved = (
+            next(one for one in events if one.event == name and one.approval == opened.approval)
+            for name in ("approval.ask", "approval.approve")
+        )
+        assert asked.cause == APP
+        assert (approved.subject, approved.detail_s256) == (ALICE, asked.detail_s256)
 
     scene(tmp_path, played)

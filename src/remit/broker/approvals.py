@@ -204,6 +204,7 @@ class Approvals:
             action=item.verb,
             approval=item.id,
             detail_s256=item.digest,
+            cause=item.asker if item.task is None else None,  # the client, which is on no grant
             **({"subject": item.by.sub} if item.by else {}),
         )
         self._kept[item.id] = item
