@@ -107,3 +107,26 @@ def test_a_store_that_takes_nothing_leaves_the_head_as_it_is_stored() -> None:
         assert heads.check("grt_1").grant.id == "grt_1"
 
     run(body())
+
+
+def test_whoever_waits_for_a_task_that_is_being_read_again_goes_on_when_it_is_back() -> None:
+    async def body() -> None:
+        store = SlowStore()
+        heads, task = await opened(store)
+        store.gate.clear()
+        revoking = asyncio.create_task(heads.step(task.id, lambda t: t.revoke("grt_1"), EVENT))
+        await asyncio.sleep(0)
+        revoking.cancel()
+        await asyncio.sleep(0)
+        assert heads.known() == [task.id]  # it is not loaded, and not forgotten
+        waiting = asyncio.create_task(heads.returned(task.id))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        store.gate.set()
+        assert await waiting
+        with pytest.raises(asyncio.CancelledError):
+            await revoking
+        assert heads.task(task.id).head.closed
+        assert not await heads.returned("task_404")
+
+    run(body())

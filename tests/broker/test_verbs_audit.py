@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from remit.core import tree
+from remit.core.policy import within_bounds
 from remit.core.scope import Access
 from remit.errors import NotFoundError
+from tests.broker.ruled import Rule
 from tests.broker.world import OPERATOR, SEARCH, World, run, search
 
 
@@ -33,5 +35,40 @@ def test_a_resource_without_a_secret_is_used_without_one(world: World) -> None:
         assert (use.resource, use.index) == ("search", 0)
         with pytest.raises(NotFoundError):
             broker.secret_of("search")
+
+    run(body())
+
+
+def test_what_an_operator_does_to_the_house_is_recorded_with_who_it_was(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        await broker.note(OPERATOR, "key.rotate", "done", key="kid-1")
+        last = (await world.events())[-1]
+        assert (last.event, last.decision, last.subject, last.key) == (
+            "key.rotate",
+            "done",
+            OPERATOR.subject.sub,
+            "kid-1",
+        )
+        assert (last.task, last.grant, last.lineage) == (None, None, ())
+
+    run(body())
+
+
+def test_what_decides_now_can_be_asked(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        assert broker.deciding is within_bounds
+        other = Rule("v2")
+        await broker.reload(OPERATOR, other, "v2")
+        assert broker.deciding is other
+
+    run(body())
+
+
+def test_catching_up_with_a_task_that_is_gone_is_no_failure(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        assert await broker._targets.catch_up("task_404") == 0
 
     run(body())

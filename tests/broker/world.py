@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from remit.broker import Broker, Holder, Operator
 from remit.core import audit, scope
@@ -128,6 +129,7 @@ class World:
     step_up: dict[str, tuple[str, ...]] = field(default_factory=dict)  # human -> the acr that decide
 
     def broker(self) -> Broker:
+        more: dict[str, Any] = {"step_up": lambda sub: self.step_up.get(sub, ())} if self.step_up else {}
         return Broker(
             store=self.store,
             engines={"postgres": self._engine},
@@ -136,7 +138,7 @@ class World:
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
             at_rest="kek-file",
             decide=self.decide,
-            **({"step_up": lambda sub: self.step_up.get(sub, ())} if self.step_up else {}),
+            **more,
         )
 
     def _engine(self, _resource: Resource, _secret: Secret | None) -> Engine:

@@ -315,8 +315,7 @@ class Heads:
         if live is not None:
             known |= {"task": live.task, "lineage": live.lineage}
             known |= {"agent": live.grant.agent, "attested": live.grant.attested}
-            if live.task in self._tasks:
-                known["subject"] = self._tasks[live.task].head.subject.sub
+            known["subject"] = self._tasks[live.task].head.subject.sub if live.task in self._tasks else None
         return Event(name, at, decision, **known | more)  # type: ignore[arg-type]  # fields of Event
 
     async def denied(self, name: str, grant_id: str | None, error: RemitError, **more: str | None) -> None:
