@@ -259,6 +259,7 @@ def test_a_proof_that_lacks_a_nonce_is_asked_for_one(tmp_path: Path) -> None:
 
 def test_a_token_is_for_the_audience_that_was_asked_for_and_no_other(tmp_path: Path) -> None:
     async def played(app: App) -> None:
+        assert f"<dd>{GATEWAY}</dd>" in (await page(app, resource=GATEWAY)).text
         code = await app.code(resource=GATEWAY)
         wider = await app.redeem(code, resource=app.made.base)
         assert wider.json()["error"] == "invalid_target"

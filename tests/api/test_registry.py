@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -213,6 +214,21 @@ def test_the_port_of_a_loopback_literal_is_free(port: int) -> None:
     client = Registered("app", "App", ("http://127.0.0.1/cb", "http://[::1]:5/cb?x=1"))
     assert registry.is_registered(client, f"http://127.0.0.1:{port}/cb") == (0 < port <= 65_535)
     assert registry.is_registered(client, f"http://[::1]:{port}/cb?x=1") == (0 < port <= 65_535)
+
+
+OWN = ("http://127.0.0.1/cb", "http://[::1]:5/cb?x=1", "https://app.test/cb")
+
+
+@given(st.sampled_from(OWN), st.integers(0, 25), st.integers(0, 3), st.text("a0:/@.%#?\\[]&=\t\u00e9", max_size=4))
+def test_whatever_is_bent_only_a_port_may_differ(own: str, place: int, drop: int, more: str) -> None:
+    uri = own[:place] + more + own[place + drop :]
+    if registry.is_registered(Registered("app", "App", OWN), uri):
+        given, known = urlsplit(uri), [urlsplit(one) for one in OWN]
+        same = [one for one in known if (given.scheme, given.path, given.query) == (one.scheme, one.path, one.query)]
+        assert given.hostname in {one.hostname for one in same}
+        assert "@" not in uri
+        assert "#" not in uri
+        assert given.scheme == "http" or uri in OWN
 
 
 @pytest.mark.parametrize(

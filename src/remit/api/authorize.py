@@ -177,7 +177,8 @@ def _unsupported(form: Form) -> tuple[str, str] | None:
 
 def _question(item: Approval, asking: Asking) -> Question:
     client, parts = asking.client, urlsplit(asking.back.redirect_uri)
-    return question_of(item, client.name, warning_of(client), the_answer_goes_to=_destination(parts))
+    facts = {"the_answer_goes_to": _destination(parts), "the_token_is_for": asking.audience or ""}
+    return question_of(item, client.name, warning_of(client), **facts)
 
 
 def warning_of(client: Registered) -> str:
