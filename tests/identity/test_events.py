@@ -64,6 +64,10 @@ def test_a_revoked_session_ends_what_its_human_had_at_that_moment() -> None:
     assert signal.at == CLOCK.now - timedelta(minutes=1)
 
 
+def test_a_transmitter_s_clock_may_be_a_little_ahead() -> None:
+    assert event(iat=CLOCK.at(seconds=60), events={REVOKED: {}})[0].at == CLOCK.now + timedelta(minutes=1)
+
+
 def test_an_event_without_a_time_of_its_own_happened_when_it_was_issued() -> None:
     assert event(events={REVOKED: {}})[0].at == CLOCK.now
 
@@ -120,6 +124,8 @@ def test_several_events_of_one_token_are_several_signals() -> None:
     [
         (ALICE, f"{URL}#alice", None),
         ({"format": "aliases", "identifiers": [{"format": "email", "email": "a@b"}, ALICE]}, f"{URL}#alice", None),
+        ({"format": "aliases", "identifiers": [{**ALICE, "iss": "https://other.test"}, ALICE]}, f"{URL}#alice", None),
+        ({"format": "aliases", "identifiers": ["x", {"format": "uri", "iss": URL}, ALICE]}, f"{URL}#alice", None),
         ({"format": "complex", "user": ALICE}, f"{URL}#alice", None),
         ({"format": "complex", "session": {"format": "opaque", "id": "s-1"}}, None, f"{URL}#s-1"),
         (

@@ -129,6 +129,10 @@ def test_an_id_token_with_one_thing_wrong_is_refused(over: dict[str, Any], error
         read(**over)
 
 
+def test_a_human_may_log_in_by_a_clock_that_is_a_little_ahead() -> None:
+    assert read(auth_time=CLOCK.at(seconds=60)).subject.auth_time == CLOCK.now + SKEW
+
+
 @pytest.mark.parametrize("typ", ["at+jwt", JAG, "logout+jwt", "secevent+jwt"])
 def test_a_token_of_another_kind_is_no_id_token(typ: str) -> None:
     with pytest.raises(GrantTokenError, match="type"):

@@ -76,8 +76,6 @@ class IssuedSignals:
         foreign.text(claims, "jti")
         events = _events(claims)
         ending = {kind: event for kind, event in events.items() if _ends(kind, event)}
-        if not ending:
-            return ()
         signals = []
         for number, (kind, event) in enumerate(sorted(ending.items())):
             sub, sid = _subject(claims.get("sub_id", event.get("subject")), source.about)

@@ -84,7 +84,7 @@ class IssuedHumans:
         foreign.audience(read.claims, (self.audience,))
         await self._verified(read, taking[0].issuer)
         claims = read.claims
-        if not client or foreign.text(claims, "client_id", GrantTokenError) != client:
+        if foreign.text(claims, "client_id", GrantTokenError) != client:
             raise GrantTokenError("it was issued to another client")
         for name, what in _LIMITS.items():
             if claims.get(name) is not None:
