@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -212,19 +213,40 @@ def test_a_renewed_certificate_serves_from_the_next_handshake(tmp_path: Path) ->
     asyncio.run(scene())
 
 
-def test_a_certificate_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+def test_a_certificate_that_cannot_be_used_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         place = Place(tmp_path)
         async with listening(place) as port:
             first, _ = await ask(port, place.client())
-            for bad in (b"not PEM", server(WEB, "127.0.0.1").pem):  # the second: of another key
-                place.certificate.write_bytes(bad)
-                with pytest.raises(UnavailableError):
+            for told, bad in enumerate((b"not PEM", server(WEB, "127.0.0.1").pem, None), 1):  # the second: another key
+                place.certificate.unlink()
+                if bad is not None:
+                    place.certificate.write_bytes(bad)
+                for _ in range(3):
                     place.door.refresh()
+                assert len(caplog.records) == told  # once, not at every look
+                assert (await ask(port, place.client()))[0] == first
+            renewed = place.renew()
+            place.door.refresh()
+            assert (await ask(port, place.client()))[0] == renewed.ders[0]
+
+    with caplog.at_level(logging.WARNING, "remit.api"):
+        asyncio.run(scene())
+
+
+def test_authorities_are_withdrawn_though_the_certificate_cannot_be_read(tmp_path: Path) -> None:
+    async def scene() -> None:
+        place = Place(tmp_path)
+        async with listening(place) as port:
+            first, answer = await ask(port, place.client(DOMAIN.svid()))
+            assert b"200 OK" in answer
             place.certificate.unlink()
-            with pytest.raises(UnavailableError):
-                place.door.refresh()
-            assert (await ask(port, place.client()))[0] == first
+            place.anchors = (der(OTHER.authority),)
+            assert place.door.refresh()
+            assert (await ask(port, place.client(DOMAIN.svid())))[1] == b""
+            found, answer = await ask(port, place.client(OTHER.svid()))
+            assert found == first
+            assert b"200 OK" in answer
 
     asyncio.run(scene())
 

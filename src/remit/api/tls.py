@@ -7,9 +7,13 @@ signed. Contexts cannot forget an authority, so each change makes a new one, and
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,28 @@ _AT_ONCE = 16  # connections accepted before anything else gets its turn
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy and authenticated encryption alone
 
+_LOG = logging.getLogger("remit.api")
+
 Anchors = Callable[[], Sequence[bytes] | None]  # DER of every authority; None: clients are not asked for a certificate
 
 
-def context(certificate: Path, key: Path, anchors: Sequence[bytes] | None) -> ssl.SSLContext:
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The server's certificate with its chain, and its key: both PEM."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, certificate: Path, key: Path) -> Pair:
+        """Read both, or raise UnavailableError."""
+        try:
+            return cls(certificate.read_bytes(), key.read_bytes())
+        except OSError as error:
+            raise UnavailableError("the certificate or the key of the TLS listener cannot be read") from error
+
+
+def context(pair: Pair, anchors: Sequence[bytes] | None) -> ssl.SSLContext:
     """Return the context of a server, or raise UnavailableError."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -36,7 +58,8 @@ def context(certificate: Path, key: Path, anchors: Sequence[bytes] | None) -> ss
     made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority of a bundle need not be self-signed
     made.verify_mode = ssl.CERT_NONE if anchors is None else ssl.CERT_OPTIONAL
     try:
-        made.load_cert_chain(certificate, key, password=_no_password)
+        with _in_memory(pair.certificate) as certificate, _in_memory(pair.key) as key:
+            made.load_cert_chain(certificate, key, password=_no_password)
         if anchors:
             made.load_verify_locations(cadata=b"".join(dict.fromkeys(anchors)))
     except (OSError, ValueError) as error:
@@ -45,6 +68,15 @@ def context(certificate: Path, key: Path, anchors: Sequence[bytes] | None) -> ss
             help="check `tls.certificate` (PEM, with its chain) and `tls.key` (PEM, without a password)",
         ) from error
     return made
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Yield the path of a file that is nowhere but in memory: OpenSSL is given no keys but by paths."""
+    with os.fdopen(os.memfd_create("tls"), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _no_password() -> str:
@@ -56,37 +88,56 @@ class Door:
 
     def __init__(self, certificate: Path, key: Path, anchors: Anchors) -> None:
         """Read the server's certificate and key, or raise UnavailableError."""
-        self._certificate, self._key, self._anchors = certificate, key, anchors
-        self._made_of = self._now()
-        self._current = context(certificate, key, self._made_of[1])
-        self.context = context(certificate, key, self._made_of[1])  # what a listener is started with
+        self._files, self._anchors = (certificate, key), anchors
+        self._seen = self._stamps()
+        self._pair, self._believed = Pair.read(certificate, key), self._authorities()
+        self._current = context(self._pair, self._believed)
+        self.context = context(self._pair, self._believed)  # what a listener is started with
         self.context.sni_callback = self._swap  # called with or without a name
 
     def refresh(self) -> bool:
-        """Use what is new, from the next handshake on; what cannot be used changes nothing and raises.
+        """Use what is new, from the next handshake on; a certificate or key that cannot be used is told to the log.
 
         Return whether an authority is gone: connections that came in by it should end.
         """
-        found, before = self._now(), self._made_of[1]
-        if found != self._made_of:
-            self._current = context(self._certificate, self._key, found[1])
-            self._made_of = found
-        return not set(before or ()) <= set(found[1] or ())
+        before, self._believed = self._believed, self._authorities()
+        changed = before != self._believed
+        seen = self._stamps()
+        if seen != self._seen:
+            self._seen, changed = seen, self._renewed() or changed
+        if changed:
+            self._current = context(self._pair, self._believed)
+        return not set(before or ()) <= set(self._believed or ())
 
-    def _now(self) -> tuple[tuple[tuple[int, int, int], ...], Sequence[bytes] | None]:
+    def _renewed(self) -> bool:
+        """Whether there is a new certificate with its key."""
+        try:
+            found = Pair.read(*self._files)
+            context(found, None)
+        except UnavailableError as error:
+            _LOG.warning("%s; the last good one serves (%s)", error.detail, error.__cause__)
+            return False
+        self._pair = found
+        return True
+
+    def _authorities(self) -> tuple[bytes, ...] | None:
         anchors = self._anchors()
-        return (_stamp(self._certificate), _stamp(self._key)), None if anchors is None else tuple(anchors)
+        return None if anchors is None else tuple(anchors)
+
+    def _stamps(self) -> tuple[object, ...]:
+        return tuple(_stamp(path) for path in self._files)
 
     def _swap(self, peer: ssl.SSLObject, name: str | None, started: ssl.SSLContext) -> None:
         del name, started
         peer.context = self._current
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file does; None when it is not there."""
     try:
         about = path.stat()
-    except OSError as error:
-        raise UnavailableError(f"the file `{path.name}` of the TLS listener cannot be read") from error
+    except OSError:
+        return None
     return about.st_ino, about.st_mtime_ns, about.st_size
 
 
