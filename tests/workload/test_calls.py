@@ -170,6 +170,8 @@ def test_no_run_gets_svids_of_its_ancestors_or_siblings(tmp_path: Path) -> None:
                 )
                 with pytest.raises(NotFoundError):
                     await mesh.broker.issue(mesh.holder(payer), other.id, root.scope[0])
+            below = await mesh.broker.issue(mesh.holder(root), payer.id, root.scope[0])
+            assert below.credential["spiffe_id"] == payer.agent
             own = await client.once("FetchJWTSVID", audience=[LEDGER], spiffe_id=payer.agent)
             assert own.svids[0].spiffe_id == payer.agent
 

@@ -14,6 +14,8 @@ from remit.cli.secret import read
 
 app = options.group("What credentials are for, and how far they may go.")
 
+KEYLESS = frozenset({"spiffe"})  # kinds whose credentials are made with the broker's own keys
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The resource.")]
 
 
@@ -72,7 +74,11 @@ def add(
     if json:
         emit(put)
         return
-    said(f"`{name}` is ready" if put.get("secret") else f"`{name}` has no secret yet: remit secret set {name}")
+    said(
+        f"`{name}` is ready"
+        if put.get("secret") or kind in KEYLESS
+        else f"`{name}` has no secret yet: remit secret set {name}"
+    )
 
 
 def _kind(destination: str) -> str:
@@ -112,8 +118,12 @@ def list_(json: options.Json = False) -> None:
     if json:
         emit({"resources": found})
         return
-    rows = [(_name(item), item["kind"], item["destination"], "yes" if item["secret"] else "no") for item in found]
+    rows = [(_name(item), item["kind"], item["destination"], _secret(item)) for item in found]
     table(("name", "kind", "destination", "secret"), rows)
+
+
+def _secret(item: Mapping[str, Any]) -> str:
+    return "yes" if item["secret"] else "-" if item["kind"] in KEYLESS else "no"
 
 
 def _name(item: Mapping[str, Any]) -> str:
