@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from remit.broker import Broker
@@ -221,3 +222,49 @@ def test_a_chain_remembers_a_hundred_spent_tokens_and_the_one_that_counts() -> N
         chain = turn(chain, str(number))
     assert (chain.current, chain.rev, len(chain.spent)) == ("150", 151, MAX_SPENT)
     assert chain.known == tuple(str(number) for number in range(50, 151))
+
+
+def test_a_chain_whose_grant_is_long_over_is_worth_nothing() -> None:
+    async def scene() -> None:
+        world = World()
+        chain = Chain("rfc_1", "grt_gone", "app", None, jose.digest("first"))
+        record = Record("refresh", chain.id, 1, msgspec.json.encode(chain), world.now + KEPT)
+        await world.store.commit([PutRecord(record)], [])
+        broker = await world.ready()
+        await refusal(broker, shown("first"), GrantTokenError)
+        assert (await world.events())[-1].code == "grant-token"
+
+    run(scene())
+
+
+def test_a_chain_that_is_still_needed_is_not_forgotten_when_another_begins() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, _ = await begun(world)
+        await broker.begin_chain(await world.opened(broker, jkt=JKT), "app", jose.digest("other"), None)
+        assert broker.chain_of(jose.digest("first")) is not None
+
+    run(scene())
+
+
+def test_the_places_of_live_grants_are_told() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, grant = await begun(world)
+        assert broker.places() == [grant.status]
+        await broker.revoke(OPERATOR, grant.id)
+        assert broker.places() == []
+
+    run(scene())
+
+
+def test_what_the_operator_does_to_the_house_is_in_the_audit() -> None:
+    async def scene() -> None:
+        world = World()
+        broker = await world.ready()
+        await broker.note(OPERATOR, "key.rotate", "allow", action="token", key="kid")
+        entry = (await world.events())[-1]
+        assert (entry.event, entry.decision, entry.action, entry.key) == ("key.rotate", "allow", "token", "kid")
+        assert (entry.subject, entry.grant) == (OPERATOR.subject.sub, None)
+
+    run(scene())

@@ -153,3 +153,52 @@ def test_an_instant_that_is_not_a_whole_number_of_seconds_is_refused(exp: object
 def test_an_nbf_that_is_no_instant_is_refused() -> None:
     with pytest.raises(TokenError, match="nbf"):
         tokens.read(minted(nbf="1"), KEYS, ISSUER, NOW)
+
+
+def test_a_token_of_another_issuer_is_refused() -> None:
+    with pytest.raises(TokenError, match="not made by this broker"):
+        tokens.read(minted(iss="http://other"), KEYS, ISSUER, NOW)
+
+
+def test_how_the_human_was_proven_is_told() -> None:
+    subject = Subject("https://idp.test#alice", "urn:test:strong", NOW, ("pwd", "otp"))
+    task = nothing("task_1").apply(open_task("task_1", "grt_1", subject, "draft", wanted("planner", 0), NOW))
+    told = tokens.claims(task, task.grant("grt_1"), Making(ISSUER, "t", NOW))
+    assert (told["acr"], told["auth_time"], told["amr"]) == (
+        "urn:test:strong",
+        int(NOW.timestamp()),
+        ["pwd", "otp"],
+    )
+
+
+def test_a_grant_with_a_place_in_the_status_list_names_it() -> None:
+    task, grant = family()
+    told = tokens.claims(task, replace(grant, status=412), Making(ISSUER, "t", NOW))
+    assert told["status"] == {"status_list": {"idx": 412, "uri": f"{ISSUER}/oauth/status/1"}}
+
+
+def test_a_token_that_is_bound_to_a_certificate_ends_with_it() -> None:
+    task, grant = family()
+    grant = replace(grant, jkt=None, x5t=JKT)
+    told = tokens.claims(task, grant, Making(ISSUER, "t", NOW, until=NOW + timedelta(seconds=30)))
+    assert (told["cnf"], tokens.life(told)) == ({"x5t#S256": JKT}, 30)
+
+
+def test_a_token_can_be_for_another_audience() -> None:
+    task, grant = family()
+    assert tokens.claims(task, grant, Making(ISSUER, "t", NOW, audience="http://gateway"))["aud"] == "http://gateway"
+
+
+def test_no_more_than_ten_actors_are_named() -> None:
+    task = nothing("task_1").apply(open_task("task_1", "grt_0", Subject("a", "b"), "draft", wanted("a0", 15), NOW))
+    for level in range(1, 15):
+        task = task.apply(task.delegate(f"grt_{level - 1}", f"grt_{level}", wanted(f"a{level}", 15 - level), NOW))
+    act, named = tokens.claims(task, task.grant("grt_14"), Making(ISSUER, "t", NOW))["act"], []
+    while isinstance(act, dict):
+        named.append(act["sub"])
+        act = act.get("act")
+    assert named == [f"a{level}" for level in range(14, 4, -1)]
+
+
+def test_a_token_for_one_of_those_who_are_asked_is_taken() -> None:
+    tokens.check_audience(tokens.read(minted(), KEYS, ISSUER, NOW), {ISSUER, "http://gateway"})

@@ -62,9 +62,8 @@ class Tokens:
 
     def tend(self) -> None:
         """Publish no longer what has signed no token that still lives."""
-        before = self._ring.public_jwks()
         self._ring.tend()
-        if self._ring.public_jwks() != self._known.jwks or before != self._known.jwks:
+        if self._ring.public_jwks() != self._known.jwks:
             self._tell()
 
     def _tell(self) -> None:
