@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from remit.api import Keys, Verifier, Web, build
 from remit.api.deciding import Back, described
 from remit.errors import UnavailableError
 from tests.api.desk import (
@@ -61,6 +64,30 @@ def test_a_cookie_binds_one_browser_to_one_request(tmp_path: Path) -> None:
         assert first.headers["set-cookie"].partition("=")[0] != second.headers["set-cookie"].partition("=")[0]
         for page in (first, second):  # both go on, each for itself
             assert answer_of(await decide(visitor, app.issuer, page))["code"]
+
+    scene(tmp_path, played)
+
+
+def test_over_tls_the_cookie_is_of_this_host_alone(tmp_path: Path) -> None:
+    """RFC 6265bis §4.1.3.2: nobody at another host or without TLS can set or get a cookie named ``__Host-``."""
+
+    async def played(app: App) -> None:
+        made = app.made
+        keys = Keys(made.signer, [made.signer.public_jwk()])
+        verifier = Verifier(made.broker, keys, "https://remit.test", made.verifier.clock, made.verifier.nonces)
+        served, web = build(replace(made.surface, verifier=verifier)), Web(frozenset({"remit.test"}), verifier)
+
+        async def called(scope: Scope, receive: Receive, send: Send) -> None:
+            await served({**scope, "state": {"authority": replace(web, scheme="https")}}, receive, send)
+
+        transport = httpx.ASGITransport(called)
+        async with httpx.AsyncClient(transport=transport, base_url="https://remit.test") as visitor:
+            page = await shown(app, visitor)
+            assert page.headers["set-cookie"].startswith("__Host-remit-")
+            assert page.headers["set-cookie"].endswith("; Secure")
+            last = await decide(visitor, app.issuer, page)
+            assert answer_of(last)["iss"] == "https://remit.test"
+            assert last.headers["set-cookie"].startswith(page.headers["set-cookie"].partition("=")[0] + "=;")
 
     scene(tmp_path, played)
 
