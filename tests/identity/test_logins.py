@@ -118,6 +118,20 @@ def test_a_confidential_client_proves_itself_as_the_issuer_takes_it(methods: lis
     assert (world.forms[0].get("client_secret") == SECRET) == (how == "post")
 
 
+@pytest.mark.parametrize(
+    ("method", "told"), [("client_secret_basic", "p%25+w%3A%E2%82%AC"), ("client_secret_post", None)]
+)
+def test_a_secret_of_any_characters_arrives_as_it_is(method: str, told: str | None) -> None:
+    site = Site(said={"token_endpoint_auth_methods_supported": [method]})
+    world = World(site=site, registration={"secret": Secret("p% w:€")})
+    world.begin()
+    world.finish()
+    if told is not None:
+        assert world.headers[0]["authorization"] == "Basic " + base64.b64encode(f"remit:{told}".encode()).decode()
+    else:
+        assert world.forms[0]["client_secret"] == "p% w:€"
+
+
 def test_a_public_client_names_itself() -> None:
     world = World(registration={})
     world.begin()

@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote_plus
 
 import httpx
 
 from remit.core.identity import Human
+from remit.core.secret import Secret
 from remit.errors import GrantTokenError, LimitError, StepUpError, UnavailableError
 from remit.identity.fetch import PATIENCE
 from remit.identity.foreign import SKEW
@@ -152,11 +153,11 @@ class IssuerLogins:
                 from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped]
         except ImportError as error:
             raise UnavailableError("logins need authlib", help="in a clone of remit: pip install '.[oidc]'") from error
-        secret = registration.secret
+        method = _method(registration, metadata)
         return AsyncOAuth2Client(
             registration.client_id,
-            None if secret is None else secret.reveal(),
-            token_endpoint_auth_method=_method(registration, metadata),
+            _shown(registration.secret, method),
+            token_endpoint_auth_method=method,
             scope=" ".join(registration.scopes),
             redirect_uri=redirect_uri or None,
             code_challenge_method="S256",
@@ -171,6 +172,13 @@ def _method(registration: Registration, metadata: Metadata) -> str:
         return "none"
     basic = "client_secret_basic" in metadata.auth_methods
     return "client_secret_basic" if basic else "client_secret_post"
+
+
+def _shown(secret: Secret | None, method: str) -> str | None:
+    """Return the secret as authlib has to be told it: for Basic it leaves out the encoding of RFC 6749 §2.3.1."""
+    if secret is None:
+        return None
+    return quote_plus(secret.reveal()) if method == "client_secret_basic" else secret.reveal()
 
 
 def _answer(query: str) -> Mapping[str, str]:
