@@ -46,6 +46,15 @@ def test_nobody_else_is_the_authority_of_the_brokers_own_trust_domain(tmp_path: 
     assert "identity.trust_domain" in str(caught.value.help)
 
 
+@pytest.mark.parametrize("part", ["humans", "workloads"])
+@pytest.mark.parametrize("issuer_", ["http://127.0.0.1:8470", "http://127.0.0.1:8470/"])
+def test_the_broker_believes_no_svid_of_its_own_as_the_token_of_an_issuer(
+    tmp_path: Path, part: str, issuer_: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match="itself"):
+        issuer.authority(configured(tmp_path, **{part: [{"issuer": issuer_}]}), SEALER, now)
+
+
 def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
     check = issuer.check(issuer.authority(configured(tmp_path), SEALER, now))
     check(Resource("mesh", "spiffe", "spiffe://remit.local", scope.parse([MESH]), None, {}))

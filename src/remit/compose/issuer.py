@@ -19,18 +19,30 @@ TEND = 60.0  # seconds between looks at what is to be rotated, or is published n
 
 
 def authority(settings: Settings, sealer: Sealer, clock: Clock) -> FileAuthority:
-    """Open the keys of the broker's own trust domain; nobody else may be configured as its authority."""
+    """Open the keys of the broker's own trust domain.
+
+    Nobody else may be configured as its authority, and the broker not as anybody else's: an SVID that it made itself
+    would let its agents in as what somebody attests.
+    """
     name = settings.trust_domain
     if spiffe.parse(f"spiffe://{name}").path:
         raise InvalidRequestError("`identity.trust_domain` must be the name of a trust domain, without a path")
-    configured = settings.parts.get("trust_domains", ())
-    for domain in configured if isinstance(configured, list) else ():
-        if isinstance(domain, Mapping) and domain.get("name") == name:
-            raise InvalidRequestError(
-                f"`trust_domains` names `{name}`, of which the broker itself is the authority",
-                help="set `identity.trust_domain` to a name of the broker's own",
-            )
+    if name in _configured(settings, "trust_domains", "name"):
+        raise InvalidRequestError(
+            f"`trust_domains` names `{name}`, of which the broker itself is the authority",
+            help="set `identity.trust_domain` to a name of the broker's own",
+        )
+    for part in ("humans", "workloads"):
+        if settings.issuer in _configured(settings, part, "issuer"):
+            raise InvalidRequestError(f"`{part}` names the broker itself as an issuer", help="it believes others alone")
     return FileAuthority(settings.places.state / "keys", sealer, name, clock)
+
+
+def _configured(settings: Settings, part: str, key: str) -> set[str]:
+    """Return what the tables of a part of the configuration have under a key."""
+    tables = settings.parts.get(part, ())
+    found = [table.get(key) for table in tables if isinstance(table, Mapping)] if isinstance(tables, list) else []
+    return {value.rstrip("/") for value in found if isinstance(value, str)}
 
 
 def engine(domain: Authority, issuer: str, clock: Clock) -> Callable[[Resource, Secret | None], Engine]:
