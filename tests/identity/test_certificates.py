@@ -155,17 +155,17 @@ def test_a_critical_extension_that_is_unknown_is_refused() -> None:
     svid = DOMAIN.authority.svid(ME, more=strange)
     assert certified(svid.ders).id == ME  # as it is not critical
     with pytest.raises(UnauthenticatedError, match="critical"):
-        certified([_critical(svid.chain[0]).public_bytes(Encoding.DER)])
+        certified([_critical(svid.chain[0])])
 
 
-def _critical(leaf: x509.Certificate) -> x509.Certificate:
-    """Sign a leaf anew, with all extensions critical."""
+def _critical(old: x509.Certificate) -> bytes:
+    """Sign a certificate anew, with all extensions critical."""
     made = x509.CertificateBuilder(
-        leaf.issuer, leaf.subject, leaf.public_key(), 7, leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        old.issuer, old.subject, old.public_key(), 7, old.not_valid_before_utc, old.not_valid_after_utc
     )
-    for extension in leaf.extensions:
+    for extension in old.extensions:
         made = made.add_extension(extension.value, critical=True)
-    return made.sign(DOMAIN.authority.key, hashes.SHA256())
+    return made.sign(DOMAIN.authority.key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 @pytest.mark.parametrize("der", [b"", b"\x30\x00", b"\x30\x82\xff\xff", b"-----BEGIN CERTIFICATE-----"])
@@ -224,6 +224,27 @@ def test_an_intermediate_that_has_ended_signs_nothing_any_more() -> None:
     assert certified(svid.ders).id == ME
     with pytest.raises(UnauthenticatedError):
         certified(svid.ders, certificates(Times(NOW + timedelta(minutes=31))))
+
+
+@pytest.mark.parametrize("names", ["prod.example", ".example", "other.example"])
+def test_an_authority_with_constraints_on_uris_signs_nothing_here(names: str) -> None:
+    """They would have to be honoured (RFC 5280 §4.2.1.10), and are not understood."""
+    constraints = x509.NameConstraints([x509.UniformResourceIdentifier(names)], None)
+    parts = (x509.BasicConstraints(ca=True, path_length=0), usage("key_cert_sign"), constraints)
+    with pytest.raises(UnauthenticatedError):
+        certified(DOMAIN.authority.below("node", *parts).svid(ME).ders)
+
+
+def test_an_authority_that_is_not_understood_does_not_discredit_the_others() -> None:
+    strange = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\0")
+    parts = (x509.BasicConstraints(ca=True, path_length=0), usage("key_cert_sign"), strange)
+    odd = DOMAIN.authority.below("odd", *parts)
+    keys = json.loads(DOMAIN.bundle())["keys"]
+    keys.insert(0, {"use": "x509-svid", "x5c": [base64.b64encode(_critical(odd.certificate)).decode()]})
+    by = certificates(prod_example=Held(json.dumps({"keys": keys}).encode()))
+    assert certified(DOMAIN.svid().ders, by).id == ME
+    with pytest.raises(UnauthenticatedError):
+        certified((odd.svid(ME).ders[0], _critical(odd.certificate)), by)
 
 
 def test_an_intermediate_may_be_the_anchor() -> None:

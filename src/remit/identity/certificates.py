@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -45,8 +46,7 @@ class Certificates:
         leaf, *others = (_loaded(der) for der in chain)
         identity = _leaf(leaf)
         bundle = await self._bundles.of(identity.domain)
-        authorities = [_loaded(der) for der in bundle.authorities]
-        _check_chain(leaf, others, authorities, self._clock())
+        _check_chain(leaf, others, _usable(bundle.authorities), self._clock())
         if not spiffe.matches(str(identity), self._allow):
             raise UnauthenticatedError("the certificate's SPIFFE ID matches no pattern that is allowed here")
         thumbprint = base64.urlsafe_b64encode(sha256(chain[0]).digest()).rstrip(b"=").decode()
@@ -62,6 +62,15 @@ def _loaded(der: bytes) -> x509.Certificate:
         raise UnauthenticatedError("the client certificate is not well formed") from error
     if any(one.critical and isinstance(one.value, x509.UnrecognizedExtension) for one in extensions):
         raise UnauthenticatedError("the client certificate has a critical extension that is unknown here")
+    return found
+
+
+def _usable(authorities: Iterable[bytes]) -> list[x509.Certificate]:
+    """Return the authorities that are understood here: another is no reason to refuse what these have signed."""
+    found = []
+    for der in authorities:
+        with suppress(UnauthenticatedError):
+            found.append(_loaded(der))
     return found
 
 
