@@ -136,6 +136,10 @@ def test_a_code_used_twice_ends_what_it_opened(tmp_path: Path) -> None:
         assert (await app.made.call(app.agent, "GET", "/v1/self")).status_code in {401, 403}
         refreshed = await app.token(grant_type="refresh_token", refresh_token=told["refresh_token"])
         assert refreshed.json()["error"] == "invalid_grant"
+        said = [
+            (one.event, one.action, one.code) for one in await app.made.world.events() if one.grant == told["grant"]
+        ]
+        assert ("resource.use", "redeem", "used") in said
 
     scene(tmp_path, played)
 

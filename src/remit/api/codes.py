@@ -29,6 +29,7 @@ from remit.core import approval as approvals
 from remit.core import jose
 from remit.core.approval import Approval
 from remit.core.identity import Workload
+from remit.core.scope import Access
 from remit.core.task import Grant
 from remit.errors import (
     GrantTokenError,
@@ -49,6 +50,8 @@ CODE_LIFE = timedelta(seconds=60)
 REMEMBERED = timedelta(hours=1)  # a used code, so that its second use ends what it opened
 INTERVAL = timedelta(seconds=5)  # RFC 8628 §3.2
 MOST = 10_000  # of one kind, at once
+
+REDEEM = Access("token", "remit", "redeem")  # what the audit calls a second use of a code
 
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 
@@ -186,6 +189,7 @@ class Redeeming:
         """Revoke what a code opened that somebody uses a second time (RFC 6749 §10.5)."""
         if found.opened is not None:
             with suppress(NotFoundError):  # long over
+                await self._broker.deny(found.opened.grant, REDEEM, UsedError())
                 await self._broker.revoke(found.opened, found.opened.grant)
 
     async def _open(self, approval_id: str, binding: Binding, client: Client) -> Grant:
