@@ -200,6 +200,18 @@ def test_connections_that_a_certificate_opened_can_be_cut_and_no_others(tmp_path
     asyncio.run(scene())
 
 
+def test_an_authority_that_is_none_keeps_nobody_else_out(tmp_path: Path) -> None:
+    async def scene() -> None:
+        place = Place(tmp_path)
+        async with listening(place) as port:
+            place.anchors = (b"\x30\x00", b"", der(OTHER.authority), der(OTHER.authority))
+            place.door.refresh()
+            assert b"200 OK" in (await ask(port, place.client(OTHER.svid())))[1]
+            assert (await ask(port, place.client(DOMAIN.svid())))[1] == b""
+
+    asyncio.run(scene())
+
+
 def test_a_renewed_certificate_serves_from_the_next_handshake(tmp_path: Path) -> None:
     async def scene() -> None:
         place = Place(tmp_path)

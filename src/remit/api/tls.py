@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,14 @@ def context(pair: Pair, anchors: Sequence[bytes] | None) -> ssl.SSLContext:
     try:
         with _in_memory(pair.certificate) as certificate, _in_memory(pair.key) as key:
             made.load_cert_chain(certificate, key, password=_no_password)
-        if anchors:
-            made.load_verify_locations(cadata=b"".join(dict.fromkeys(anchors)))
     except (OSError, ValueError) as error:
         raise UnavailableError(
             "the certificate of the TLS listener cannot be used",
             help="check `tls.certificate` (PEM, with its chain) and `tls.key` (PEM, without a password)",
         ) from error
+    for anchor in anchors or ():
+        with suppress(ssl.SSLError, ValueError):  # one that OpenSSL does not take lets nobody in, and keeps nobody out
+            made.load_verify_locations(cadata=anchor)
     return made
 
 
