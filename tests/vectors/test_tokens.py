@@ -31,7 +31,6 @@ VALID = {
     "bound to a certificate",
     "a claim that nobody has heard of",
     "by another published key, by its name",
-    "by another published key, by its older name",
 }
 
 
