@@ -10,7 +10,7 @@ from remit.broker import Broker
 from remit.core.audit import Event
 from remit.core.policy import Decision, Question
 from remit.core.scope import Access, parse_detail
-from remit.core.task import Grant, Wanted
+from remit.core.task import Grant, Task, Wanted
 from remit.errors import GrantEndedError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
@@ -39,14 +39,21 @@ class Rule:
 
 @dataclass
 class Brittle(MemoryStore):
-    """A memory store whose commits can be held back, and told to fail."""
+    """A memory store whose commits and reads can be held back, and whose commits can be told to fail."""
 
     gate: asyncio.Event | None = None
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    hold: asyncio.Event | None = None
     fail: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
+
+    async def load(self, task_id: str) -> Task:
+        if self.hold is not None:
+            self.waiting.set()
+            await self.hold.wait()
+        return await super().load(task_id)
 
     async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
         if writes and self.fail:

@@ -172,12 +172,15 @@ def test_a_task_that_is_being_read_again_meanwhile_does_not_escape() -> None:
         world = World(store=store)
         broker = await world.ready()
         root = await world.opened(broker)
-        store.gate, store.fail = asyncio.Event(), [UnavailableError()]
+        store.hold, store.fail = asyncio.Event(), [UnavailableError()]
         delegating = asyncio.create_task(child(broker, root))
         await store.waiting.wait()
         fresh = forbids("warehouse")
         reloading = asyncio.create_task(broker.reload(OPERATOR, fresh, fresh.version))
-        store.gate.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not reloading.done()
+        store.hold.set()
         with pytest.raises(UnavailableError):
             await delegating
         assert await reloading == 1

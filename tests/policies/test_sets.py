@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remit.core.grant import Subject
 from remit.policies import sets
 from tests.policies.asked import ALL, SEARCH, TABLE, policies, question, when
 
@@ -78,8 +79,13 @@ def test_what_could_not_be_evaluated_is_counted_with_the_last_reason() -> None:
     assert found.failing["boom"].why.startswith("integer overflow")
 
 
-def test_a_question_that_is_no_text_is_not_decided_and_so_denied() -> None:
-    decision = policies(ALL)(question(purpose="\ud800"))
+@pytest.mark.parametrize(
+    "more",
+    [{"purpose": "\ud800"}, {"subject": Subject("a#\ud800", "")}, {"claims": {"a": "\ud800"}}],
+    ids=["purpose", "subject", "claims"],
+)
+def test_a_question_that_is_no_text_is_not_decided_and_so_denied(more: dict[str, object]) -> None:
+    decision = policies(ALL)(question(**more))
     assert not decision.allowed
     assert decision.reasons[0].startswith("`the question` could not be evaluated: ")
 

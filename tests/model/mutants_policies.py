@@ -1,0 +1,251 @@
+"""One-line sabotages of what decides by policies, each with the tests that catch it."""
+
+from __future__ import annotations
+
+from tests.model.mutants import Mutant
+
+SETS = ("tests/policies/test_sets.py",)
+FILES = ("tests/policies/test_files.py",)
+MODEL = ("tests/policies/test_model.py",)
+CEILING = ("tests/broker/test_ceiling.py",)
+CHANGES = ("tests/broker/test_ceiling_changes.py",)
+COMPOSED = ("tests/compose/test_policy.py",)
+
+REFUSED = (
+    "        if not decision.allowed:\n            raise self._ceiling.refusal(decision)\n        return decision\n"
+)
+TRIED = "                return await self._decided(task_id, cause)\n"
+
+MUTANTS = [
+    Mutant(
+        "what no policy forbids is allowed",
+        "policies/sets.py",
+        "        denied = tuple(detail for detail, verdict in pairs if not verdict.allowed)",
+        "        denied = tuple(detail for detail, verdict in pairs if not verdict.allowed and verdict.by)",
+        SETS,
+    ),
+    Mutant(
+        "a policy that cannot be evaluated is skipped",
+        "policies/sets.py",
+        "            failed[self._names.get(name, name)] = why",
+        "            del name, why",
+        SETS,
+    ),
+    Mutant(
+        "a failure on one detail leaves the others",
+        "policies/sets.py",
+        "        failed = {name: why for verdict in verdicts for name, why in verdict.failed.items()}",
+        "        failed = dict[str, str]()",
+        SETS,
+    ),
+    Mutant(
+        "failures are not counted",
+        "policies/sets.py",
+        "            self._note(failed)",
+        "            pass",
+        SETS,
+    ),
+    Mutant(
+        "a question that is no text is allowed",
+        "policies/sets.py",
+        '            return [Verdict(allowed=False, by=(), failed={"the question": str(error)})] * len(asked)',
+        "            return [Verdict(allowed=True, by=(), failed={} if error else {})] * len(asked)",
+        SETS,
+    ),
+    Mutant(
+        "one allowed detail is enough",
+        "policies/sets.py",
+        "        return Decision(not denied, tuple(dict.fromkeys(reasons)), denied, self.version)",
+        "        return Decision(len(denied) < len(pairs), tuple(dict.fromkeys(reasons)), denied, self.version)",
+        SETS,
+    ),
+    Mutant(
+        "nothing is validated against the schema",
+        "policies/sets.py",
+        '        return sorted({_ACTION.sub("", _plain(item.error)) for item in found})  # Cedar\'s own order is any',
+        "        return []",
+        SETS,
+    ),
+    Mutant(
+        "a name may be taken twice",
+        "policies/sets.py",
+        "        if twin is not None:",
+        "        if twin is self:",
+        SETS,
+    ),
+    Mutant(
+        "a set with problems is used without what is wrong",
+        "policies/sets.py",
+        "    if reader.problems:\n        return None, tuple(reader.problems)",
+        "    if not reader.found:\n        return None, tuple(reader.problems)",
+        SETS,
+    ),
+    Mutant(
+        "a version says nothing of what files hold",
+        "policies/sets.py",
+        "        for part in (name, texts[name]):",
+        "        for part in (name,):",
+        SETS,
+    ),
+    Mutant(
+        "files are run together in a version",
+        "policies/sets.py",
+        '            hashed.update(len(raw).to_bytes(8, "big") + raw)',
+        "            hashed.update(raw)",
+        SETS,
+    ),
+    Mutant(
+        "links lead out of the directory",
+        "policies/files.py",
+        "        if not real.is_relative_to(root):",
+        "        if not real.exists():",
+        FILES,
+    ),
+    Mutant(
+        "everybody may write policies",
+        "policies/files.py",
+        ' if found.st_mode & stat.S_IWOTH else ""',
+        ' if found.st_mode < 0 else ""',
+        FILES,
+    ),
+    Mutant(
+        "groups of all issuers are one",
+        "policies/model.py",
+        '    groups = [{"type": "Group", "id": f"{issuer}#{group}"} for group in subject.groups]',
+        '    groups = [{"type": "Group", "id": group or issuer} for group in subject.groups]',
+        MODEL,
+    ),
+    Mutant(
+        "everything is approved",
+        "policies/model.py",
+        '        "approval": question.approval is not None,',
+        '        "approval": True,',
+        MODEL,
+    ),
+    Mutant(
+        "everybody is attested",
+        "policies/model.py",
+        '        "attested": question.attested,',
+        '        "attested": True,',
+        MODEL,
+    ),
+    Mutant(
+        "all columns look like none",
+        "policies/model.py",
+        'listed.get(table, ("*",))]',
+        "listed.get(table, ())]",
+        MODEL,
+    ),
+    Mutant(
+        "a workload is a human",
+        "policies/model.py",
+        '    return {"type": "Workload" if subject.acr == SELF else "Human", "id": subject.sub}',
+        '    return {"type": "Human", "id": subject.sub}',
+        MODEL,
+    ),
+    Mutant(
+        "a policy widens the bound of a resource",
+        "broker/ceiling.py",
+        "        return self.deciding(question) if bounded.allowed else bounded",
+        "        return self.deciding(question) if question else bounded",
+        CEILING,
+    ),
+    Mutant(
+        "a denial is no refusal",
+        "broker/openings.py",
+        REFUSED,
+        "        return decision\n",
+        CEILING,
+    ),
+    Mutant(
+        "leases are issued and renewed whatever is decided",
+        "broker/verbs.py",
+        REFUSED,
+        "        return decision\n",
+        CEILING,
+    ),
+    Mutant(
+        "a reload answers before anything has ended",
+        "broker/ceiling.py",
+        '        return await self.redecide("the policy changed")',
+        '        self._due = "the policy changed"\n        return 0',
+        CHANGES,
+    ),
+    Mutant(
+        "a reload decides by the old policy",
+        "broker/ceiling.py",
+        '        self.deciding = decide\n        return await self.redecide("the policy changed")',
+        '        n = await self.redecide("the policy changed")\n        self.deciding = decide\n        return n',
+        CHANGES,
+    ),
+    Mutant(
+        "a policy holds before it is on record",
+        "broker/ceiling.py",
+        '        await self._tell(operator, "done", version)\n        self.deciding = decide\n',
+        '        self.deciding = decide\n        await self._tell(operator, "done", version)\n',
+        COMPOSED,
+    ),
+    Mutant(
+        "roots alone are decided anew",
+        "broker/ceiling.py",
+        "                    waiting.extend(task.children.get(grant.id, ()))",
+        "                    pass",
+        CHANGES,
+    ),
+    Mutant(
+        "leases are not decided anew",
+        "broker/ceiling.py",
+        "        return ended + await self._leases(task_id, cause)",
+        "        return ended",
+        CHANGES,
+    ),
+    Mutant(
+        "a round that failed is forgotten",
+        "broker/ceiling.py",
+        "        if self._due is not None:",
+        "        if self._due == ():",
+        CHANGES,
+    ),
+    Mutant(
+        "a task that is read again meanwhile escapes",
+        "broker/heads.py",
+        "        return [*self._tasks, *(task_id for task_id, waiting in self._away.items() if waiting)]",
+        "        return [*self._tasks]",
+        CHANGES,
+    ),
+    Mutant(
+        "a failed commit under a reload is not tried again",
+        "broker/ceiling.py",
+        TRIED,
+        f"{TRIED}            return 0\n",
+        CHANGES,
+    ),
+    Mutant(
+        "a restart does not decide anew",
+        "broker/verbs.py",
+        '        await self._ceiling.redecide("not allowed any more at the start", visit=False)',
+        "        pass",
+        CHANGES,
+    ),
+    Mutant(
+        "bad policies leave everything to the owner",
+        "compose/policy.py",
+        "        return self.current or nothing",
+        "        return self.current or policy.within_bounds",
+        COMPOSED,
+    ),
+    Mutant(
+        "the last good policies are those of the start",
+        "compose/policy.py",
+        "                    self._keep(fresh)  # not earlier",
+        "                    pass  # not earlier",
+        COMPOSED,
+    ),
+    Mutant(
+        "what is shown is not what decides",
+        "compose/policy.py",
+        "                if self.broker.deciding is fresh:",
+        "                if self.broker.deciding is None:",
+        COMPOSED,
+    ),
+]
