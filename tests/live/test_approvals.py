@@ -65,13 +65,25 @@ class Office:
 
     def remit(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run one command outside of runs."""
-        command = [REMIT, *words]
+        command = [str(REMIT), *words]
         return subprocess.run(command, env=self.environ, capture_output=True, text=True, cwd=self.project, check=False)
 
     def told(self, decide: str) -> list[dict[str, Any]]:
         """Start the agent in a run; decide on what it asks when it waits; return all that it says."""
         names = {"TEST_REMIT": str(REMIT), "TEST_CONTROL": f"{self.environ['REMIT_STATE_DIR']}/run/control.sock"}
-        command = [REMIT, "run", "-r", "search:paths=/v1/a", "--ttl", "5m", "--depth", "1", "--fan-out", "2", "--quiet"]
+        command = [
+            str(REMIT),
+            "run",
+            "-r",
+            "search:paths=/v1/a",
+            "--ttl",
+            "5m",
+            "--depth",
+            "1",
+            "--fan-out",
+            "2",
+            "--quiet",
+        ]
         command += [word for name in names for word in ("--env", name)]
         command += ["--", sys.executable, "agent.py"]
         said: list[dict[str, Any]] = []

@@ -137,7 +137,9 @@ def _confirm(item: Mapping[str, Any], verdict: str) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter("nobody can confirm here: say which request was seen, with --digest")
     _shown(item, as_json=False)
-    typer.confirm(f"{verdict} this?", abort=True)
+    if not typer.confirm(f"{verdict} this?"):
+        said("nothing was decided")
+        raise typer.Exit(1)
 
 
 def _proof(item: Mapping[str, Any], as_owner: bool) -> str | None:
