@@ -287,6 +287,54 @@ def test_what_was_not_acknowledged_before_a_restart_is_told_after_it(tmp_path: P
     asyncio.run(scene())
 
 
+def test_no_token_of_anybody_is_in_the_state_or_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="remit")
+    soc = secrets.token_urlsafe(24)
+    with peer() as there:
+        transmitter = Transmitter(there)
+        seen = [there.token, soc]
+
+        async def scene(found: Standing) -> None:
+            await _polled(found, soc)
+            tokens = await found.tokens("alice")
+            work = await found.working(tokens["id_token"])
+            events = {
+                "good": transmitter.event(found.provider.issuer, "alice"),
+                "bad": transmitter.event(found.provider.issuer, "bob", aud="https://other.test"),
+            }
+            pushed = transmitter.event("https://other.test", "alice")
+            assert (await _push(found, pushed)).status_code == 400
+            await found.web.post("/v1/signals/logout", data={"logout_token": pushed})
+            there.waiting |= events
+
+            async def drained() -> bool:
+                await found.entries()
+                return not there.waiting
+
+            await until(drained)
+            assert not await found.works(work)
+            told = (await _polled(found, soc))["sets"].values()
+            secret = [tokens["id_token"], tokens["refresh_token"], work.key.token, pushed, *events.values(), *told]
+            seen.extend(text.rpartition(".")[2] for text in secret)
+            assert len(seen) == 9
+            assert not [text for text in seen if text in json.dumps(await found.entries())]
+
+        rows: list[dict[str, object]] = [
+            {
+                "issuer": there.url,
+                "about": "{issuer}",
+                "audience": "https://remit.test",
+                "poll": f"{there.url}/poll",
+                "token_file": shown(tmp_path, there.token),
+            },
+            {"receiver": "soc", "audience": "https://soc.test", "token_file": shown(tmp_path, soc)},
+        ]
+        play(tmp_path, scene, *rows)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
+    assert b"signal.take" in kept
+    assert [text for text in seen if text.encode() in kept or text in caplog.text] == []
+
+
 def test_without_receivers_there_is_no_transmitter_to_discover(tmp_path: Path) -> None:
     async def scene(found: Standing) -> None:
         assert (await found.web.get("/.well-known/ssf-configuration")).status_code == 401
