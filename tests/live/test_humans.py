@@ -10,13 +10,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
 import pytest
 from psycopg import sql
 
+from remit.compose import humans, settings
+from remit.compose.humans import Known
+from remit.compose.wiring import steady
 from remit.core import scope
+from remit.core.identity import Human
+from remit.errors import GrantTokenError, StepUpError
 from remit.identity import issuers
 from tests.live import idp
 from tests.live.fleet import EXCHANGE, ID_TOKEN, SEARCH, Key, claims_of
@@ -153,6 +159,45 @@ def test_a_human_outside_the_group_opens_nothing(tmp_path: Path) -> None:
         assert refusal(answer)[:2] == (400, "access_denied")
 
     play(tmp_path, scene)
+
+
+# -- logins in a browser, as a confidential client --------------------------------------------------------------------
+
+BACK = "http://127.0.0.1/oauth/callback"
+SECRET = "a secret of any characters: 100% + ~ / = & long enough"
+
+
+def known(directory: Path, issuer: str) -> Known:
+    """Return what a broker knows that has a secret at the issuer."""
+    path = directory / "secret"
+    path.touch(0o600)
+    path.write_text(SECRET + "\n")
+    row = {"issuer": issuer, "client_id": "remit-web", "client_secret_file": str(path), "scopes": idp.SCOPE.split()}
+    found = settings.read(settings.places({"REMIT_STATE_DIR": str(directory)}), {"humans": [row]})
+    return humans.known(found, steady())
+
+
+def test_a_browser_logs_a_human_in_and_a_step_up_is_what_the_issuer_made_of_it(tmp_path: Path) -> None:
+    registered = [{**one, "client_secret": SECRET} for one in idp.clients() if one["client_id"] == "remit-web"]
+    with idp.served(registered) as provider:
+        logins = known(tmp_path, provider.issuer).logins
+        assert logins is not None
+
+        async def login(acr: tuple[str, ...], by: str) -> Human:
+            state, nonce = secrets.token_urlsafe(), secrets.token_urlsafe()
+            url = await logins.begin(BACK, state, nonce, issuer=None, acr=acr)
+            back = await asyncio.to_thread(provider.login, url, "alice", by)
+            with pytest.raises(GrantTokenError):  # somebody else's answer
+                await logins.finish(urlsplit(back).query, BACK, state + "x", nonce)
+            return await logins.finish(urlsplit(back).query, BACK, state, nonce)
+
+        human = asyncio.run(login((), idp.PASSWORD))
+        assert (human.subject.sub, human.client) == (f"{provider.issuer}#alice", "remit-web")
+        assert human.subject.sid is not None
+        stronger = asyncio.run(login((idp.TWO_FACTORS,), idp.TWO_FACTORS))
+        assert (stronger.subject.acr, stronger.subject.amr) == (idp.TWO_FACTORS, ("pwd", "otp"))
+        with pytest.raises(StepUpError):
+            asyncio.run(login((idp.TWO_FACTORS,), idp.PASSWORD))
 
 
 # -- the issuer's keys, and its outages -------------------------------------------------------------------------------
