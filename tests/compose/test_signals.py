@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from remit.compose import settings, signals
 from remit.compose.signals import Signals
 from remit.errors import InvalidRequestError, RemitError
 from remit.identity.events import Source
+from remit.keys.signers import ES256
+from tests.broker.world import OPERATOR, World
 from tests.identity.issuing import URL, Clock, Site, issuer
 
 OTHER = "https://transmitter.test"
@@ -127,3 +136,81 @@ def test_others_can_not_have_read_the_token(token: str) -> None:
     Path(token).chmod(0o644)
     with pytest.raises(RemitError, match="read or written by others"):
         read({"receiver": "soc", "audience": "a", "token_file": token})
+
+
+# -- what is built of it --------------------------------------------------------------------------------------------
+
+
+class Ring:
+    """One key."""
+
+    def __init__(self) -> None:
+        self.signer = ES256(ec.generate_private_key(ec.SECP256R1()))
+
+    def public_jwks(self) -> list[Mapping[str, str]]:
+        """Return the key."""
+        return [self.signer.public_jwk()]
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A receiver and a transmitter that want nothing to do with us."""
+
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_POST(self) -> None:
+        """Refuse."""
+        self.rfile.read(int(self.headers["content-length"]))
+        self.asked.append((self.path, self.headers.get("authorization")))
+        self.send_response(403)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """Serve it; return its URL."""
+    Refusing.asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=lambda: server.serve_forever(0.05))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_without_receivers_nobody_is_told_and_without_issuers_nobody_is_asked() -> None:
+    async def scene() -> None:
+        broker = await World().ready()
+        assert signals.transmitter(read(), broker, BROKER) is None
+        assert signals.rounds(read(), broker, Clock(), None) == ()
+        assert signals.rounds(Signals({}), broker, Clock(), None) == ()
+
+    asyncio.run(scene())
+
+
+def test_there_is_a_round_for_each_that_is_asked_and_each_that_is_pushed_to(refusing: str, token: str) -> None:
+    async def scene() -> None:
+        world = World()
+        broker = await world.ready()
+        found = read(
+            {"issuer": URL, "poll": f"{refusing}/poll", "token_file": token},
+            {"receiver": "siem", "audience": "a", "push": f"{refusing}/siem", "token_file": token},
+            {"receiver": "soc", "audience": "a", "token_file": token},
+        )
+        found = replace(found, ring=Ring())
+        await signals.begin(found, broker)
+        sender = signals.transmitter(found, broker, BROKER)
+        rounds = signals.rounds(found, broker, Clock(), sender)
+        assert len(rounds) == 2
+        opened = await world.opened(broker)
+        await broker.close(OPERATOR, broker.task_of(opened.id).id)
+        for one in rounds:
+            await one()
+        assert [len(await broker.outbox.pending(name, 9)) for name in ("siem", "soc")] == [1, 1]
+
+    asyncio.run(scene())
+    assert Refusing.asked == [("/poll", "Bearer a-token"), ("/siem", "Bearer a-token")]

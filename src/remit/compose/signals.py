@@ -183,7 +183,7 @@ def rounds(found: Signals, broker: Broker, clock: Clock, sender: Transmitter | N
         made += [Poll(one.url, one.token, web.transport, receiver.event, Pace(clock)).round for one in found.polled]
     if sender is not None:
         made += [_push(one, one.push, broker, clock, sender, web).round for one in found.told if one.push]
-    return made
+    return tuple(made)
 
 
 def _push(one: Told, url: str, broker: Broker, clock: Clock, sender: Transmitter, web: Web) -> Push:
