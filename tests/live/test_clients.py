@@ -66,6 +66,7 @@ class Human:
 
     def __init__(self, provider: Provider, login: str = "alice", acr: str = idp.PASSWORD) -> None:
         self.pages: list[str] = []
+        self.decision = "approve"
         self._browser = provider.browser(login, acr)
         self._http = httpx.Client(trust_env=False)
 
@@ -73,28 +74,30 @@ class Human:
         """Leave."""
         self._http.close()
 
-    def visit(self, url: str, decision: str = "approve") -> str:
+    def visit(self, url: str) -> str:
         """Decide on what a page of the broker asks; return where the browser ends, or the text of the last page."""
-        return self._decide(self._http.get(url), decision)
+        return self._decide(self._http.get(url))
 
-    def enter(self, url: str, code: str, decision: str = "approve") -> str:
+    def enter(self, url: str, code: str) -> str:
         """Type a code into the form at ``url``, and decide."""
         self._http.get(url).raise_for_status()
-        return self._decide(self._http.post(url, data={"user_code": code}), decision)
+        return self._decide(self._http.post(url, data={"user_code": code}))
 
     def again(self, acr: str) -> None:
         """Log in from now on by ``acr``."""
         self._browser.acr = acr
 
-    def _decide(self, page: httpx.Response, decision: str) -> str:
+    def _decide(self, page: httpx.Response) -> str:
         self.pages.append(page.text)
         assert page.is_success, page.text
-        form = {**_Form(page.text).fields, "decision": decision}
+        form = {**_Form(page.text).fields, "decision": self.decision}
         sent = self._http.post(page.url.join("/oauth/consent"), data=form)
         self.pages.append(sent.text)
         leads = re.search(r'content="0;url=([^"]+)"', sent.text)
         assert leads is not None, sent.text
         login = unescape(leads[1])
+        if not login.startswith(self._browser.issuer):
+            return login
         back = self._browser.visit(login, leave=True)
         assert back.is_redirect, back.text
         last = self._http.get(back.headers["location"])
@@ -203,6 +206,33 @@ def test_a_library_goes_through_the_code_flow(tmp_path: Path, provider: Provider
         assert done["again"]["refresh_token"] != done["tokens"]["refresh_token"]
         assert (done["active"]["active"], done["active"]["sub"]) == (True, claims["sub"])
         assert (done["before"], done["after"]) == (200, 403)
+
+    play(tmp_path, provider, scene)
+
+
+def test_the_broker_logs_humans_in_with_a_secret_of_its_own_too(tmp_path: Path, provider: Provider) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text(idp.SECRET)
+
+    async def scene(found: Stage) -> None:
+        said = await found.flow("oauth4webapi", "code")
+        assert claims_of(said["done"]["tokens"]["access_token"])["sub"] == f"{provider.issuer}#alice"
+        assert idp.SECRET not in "".join(found.human.pages)
+
+    play(tmp_path, provider, scene, client_id="remit-web", client_secret_file=str(secret))
+
+
+def test_what_a_human_refuses_the_library_is_told(tmp_path: Path, provider: Provider) -> None:
+    async def scene(found: Stage) -> None:
+        found.human.decision = "deny"
+        said = await found.flow("oauth4webapi", "code")
+        assert (said["failed"].partition(":")[0], said["error"]) == (
+            "OAUTH_AUTHORIZATION_RESPONSE_ERROR",
+            "access_denied",
+        )
+        device = await found.flow("openid-client", "device")
+        assert device["error"] == "access_denied"
 
     play(tmp_path, provider, scene)
 
