@@ -37,6 +37,7 @@ from remit.errors import (
 from remit.ports import Logins
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
+MAX_LOGINS = 20  # for one request: whoever has its link must not take all the logins that can wait at once
 CALLBACK = frozenset(
     {"code", "state", "iss", "error", "error_description", "error_uri", "session_state", "scope"}
     | {"authuser", "prompt", "hd", "client_info"}  # what well-known issuers add
@@ -89,6 +90,7 @@ class Desk:
         self._identity, self._codes = surface.identity, waiting.codes
         self._visits: Kept[Visit] = Kept(self._now)
         self._logins: Kept[Visit] = Kept(self._now)  # by the state of the login
+        self._tries: Kept[int] = Kept(self._now)  # logins begun, by approval
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
@@ -158,7 +160,10 @@ class Desk:
 
     async def _login(self, visit: Visit) -> str:
         """Return where the human logs in: who decides for a task that there is, anew and as strongly as it takes."""
-        item = self._broker.approval(visit.approval)
+        item, tries = self._broker.approval(visit.approval), self._tries.get(visit.approval) or 0
+        if tries >= MAX_LOGINS:
+            raise LimitError("too many logins were begun to decide on this", retry_after=int(LIFE.total_seconds()))
+        self._tries.put(tries + 1, LIFE, visit.approval)
         state = self._logins.put(visit, LIFE)
         acr = item.acr if visit.approves else ()
         anew = visit.approves and (item.approver is not None or (visit.back is not None and visit.back.anew))
