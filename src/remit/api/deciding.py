@@ -37,7 +37,7 @@ from remit.errors import (
 from remit.ports import Logins
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
-MAX_LOGINS = 20  # for one request: whoever has its link must not take all the logins that can wait at once
+MAX_SHOWN = 50  # pages of one request: whoever has its link must not take all the room for pages and logins
 CALLBACK = frozenset(
     {"code", "state", "iss", "error", "error_description", "error_uri", "session_state", "scope"}
     | {"authuser", "prompt", "hd", "client_info"}  # what well-known issuers add
@@ -90,7 +90,7 @@ class Desk:
         self._identity, self._codes = surface.identity, waiting.codes
         self._visits: Kept[Visit] = Kept(self._now)
         self._logins: Kept[Visit] = Kept(self._now)  # by the state of the login
-        self._tries: Kept[int] = Kept(self._now)  # logins begun, by approval
+        self._shown: Kept[int] = Kept(self._now)  # how often, by approval
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
@@ -118,6 +118,10 @@ class Desk:
             return pages.question(asked, None, note=_OVER[state])
         if item.approver is not None and item.approver.startswith(LOCAL):
             return pages.question(asked, None, note=f"Decide on the broker's host: remit approve {item.id}")
+        shown = self._shown.get(item.id) or 0
+        if shown >= MAX_SHOWN:
+            raise LimitError("this was opened too often", retry_after=int(LIFE.total_seconds()))
+        self._shown.put(shown + 1, LIFE, item.id)
         cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         visit = Visit(secrets.token_hex(8), item.id, jose.digest(cookie), jose.digest(csrf), back)
         self._visits.put(visit, LIFE, visit.id)
@@ -160,10 +164,7 @@ class Desk:
 
     async def _login(self, visit: Visit) -> str:
         """Return where the human logs in: who decides for a task that there is, anew and as strongly as it takes."""
-        item, tries = self._broker.approval(visit.approval), self._tries.get(visit.approval) or 0
-        if tries >= MAX_LOGINS:
-            raise LimitError("too many logins were begun to decide on this", retry_after=int(LIFE.total_seconds()))
-        self._tries.put(tries + 1, LIFE, visit.approval)
+        item = self._broker.approval(visit.approval)
         state = self._logins.put(visit, LIFE)
         acr = item.acr if visit.approves else ()
         anew = visit.approves and (item.approver is not None or (visit.back is not None and visit.back.anew))
