@@ -11,7 +11,7 @@ from remit.core.audit import Event
 from remit.core.policy import Decision, Question
 from remit.core.scope import Access, parse_detail
 from remit.core.task import Grant, Task, Wanted
-from remit.errors import GrantEndedError
+from remit.errors import GrantEndedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
 from tests.broker.world import SEARCH, TABLE, details, holder
@@ -44,6 +44,7 @@ class Brittle(MemoryStore):
     gate: asyncio.Event | None = None
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     hold: asyncio.Event | None = None
+    unreadable: bool = False
     fail: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -53,6 +54,8 @@ class Brittle(MemoryStore):
         if self.hold is not None:
             self.waiting.set()
             await self.hold.wait()
+        if self.unreadable:
+            raise UnavailableError
         return await super().load(task_id)
 
     async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
