@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,10 +11,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, Event, TrailersReceived
 
+from remit.core.spiffe import TrustBundle
 from remit.workload.calls import SECURITY, SERVICE
 from remit.workload.listen import MAX_CALLS, MAX_CONNECTIONS, MAX_FRAME, MAX_REQUEST, Frames
 from tests.broker.world import OPERATOR
@@ -166,6 +170,61 @@ def test_a_request_that_is_too_large_ends_its_connection(tmp_path: Path, end: bo
             assert sent < 2 * MAX_REQUEST
 
     run(tmp_path, body)
+
+
+MALFORMED = {
+    "no message": (b"", ()),
+    "half a head": (b"\0\0", ()),
+    "less than was said": (b"\0\0\0\0\x09abc", ()),
+    "not protobuf": (b"\0\0\0\0\3\xff\xff\xff", ()),
+    "compressed": (b"\1\0\0\0\1x", ()),
+    "metadata that is not base64": (EMPTY, (("x-bin", "*"),)),
+    "metadata with a reserved name": (EMPTY, (("grpc-foo", "x"),)),
+    "a time that is none": (EMPTY, (("grpc-timeout", "soon"),)),
+    "an encoding nobody has": (EMPTY, (("grpc-encoding", "zip"),)),
+}
+
+
+@pytest.mark.parametrize(("message", "more"), MALFORMED.values(), ids=MALFORMED)
+@pytest.mark.parametrize("name", ["FetchX509SVID", "FetchJWTSVID", "ValidateJWTSVID"])
+def test_a_malformed_call_is_nobodys_business_but_the_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, message: bytes, more: tuple[tuple[str, str], ...]
+) -> None:
+    async def body(_: Mesh, path: Path, __: Client) -> None:
+        async with raw(path) as found:
+            found.greet()
+            found.h2.send_headers(1, [*HEADERS[:2], (":path", f"{SERVICE}/{name}"), *HEADERS[3:], *more])
+            found.h2.send_data(1, message, end_stream=True)
+            found.flush()
+            data = b""
+            while len(data) < 9:  # it is being served; whether there is an answer is up to the library
+                got = await found.reader.read(65_536)
+                if not got:
+                    break
+                data += got
+
+    with caplog.at_level(logging.INFO):
+        run(tmp_path, body)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_what_fails_on_our_side_is_logged_and_said_without_a_word_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), meshed(tmp_path) as mesh:
+
+            def broken() -> dict[str, TrustBundle]:
+                raise ValueError("a secret of ours")
+
+            mesh.others.current = broken  # type: ignore[method-assign]
+            async with mesh.client(await mesh.opened()) as client:
+                with pytest.raises(GRPCError) as caught:
+                    await client.once("FetchX509Bundles")
+            assert (caught.value.status, "secret" in str(caught.value.message)) == (Status.INTERNAL, False)
+
+    asyncio.run(main())
+    assert "a secret of ours" in caplog.text
 
 
 HOSTILE = {

@@ -148,10 +148,7 @@ class WorkloadService:
             with _as_status():
                 if not stream.metadata or stream.metadata.getall(SECURITY, []) != ["true"]:
                     raise InvalidRequestError(f"the metadata `{SECURITY}: true` is missing")
-                request = await stream.recv_message()
-                if request is None:
-                    raise InvalidRequestError("there is no request")
-                await call(stream, request)
+                await call(stream, await _received(stream))
 
         return guarded
 
@@ -225,11 +222,27 @@ class WorkloadService:
         return self._pb.X509SVIDResponse(svids=[one], federated_bundles=others)
 
 
+async def _received(stream: Stream[Any, Any]) -> Any:
+    """Return the request; InvalidRequestError for what is none, whatever the library makes of it."""
+    from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+    try:
+        request = await stream.recv_message()
+    except (GRPCError, StreamTerminatedError):
+        raise
+    except Exception as error:
+        raise InvalidRequestError("the request is not a message of this call") from error
+    if request is None:
+        raise InvalidRequestError("there is no request")
+    return request
+
+
 @contextmanager
 def _as_status() -> Iterator[None]:
     """Turn what remit raises into a status of gRPC, with words that are safe for the caller."""
     from grpclib.const import Status
-    from grpclib.exceptions import GRPCError
+    from grpclib.exceptions import GRPCError, StreamTerminatedError
+    from h2.exceptions import ProtocolError
 
     try:
         yield
@@ -237,6 +250,11 @@ def _as_status() -> Iterator[None]:
         if error.status == RemitError.status:
             _LOG.error("the Workload API: %s", error.code, exc_info=error)
         raise GRPCError(Status[_status(error)], error.detail) from error
+    except (GRPCError, StreamTerminatedError, ProtocolError):  # the caller's own, or that it has gone
+        raise
+    except Exception as error:
+        _LOG.exception("the Workload API")
+        raise GRPCError(Status.INTERNAL, "the broker failed; its log says why") from error
 
 
 def _status(error: RemitError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
@@ -78,6 +79,7 @@ class Connections:
         from grpclib.config import Configuration
         from grpclib.server import Server
 
+        logging.getLogger("grpclib.server").setLevel(logging.CRITICAL)  # a traceback for whatever a run sends
         config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
         self._server = Server([service], config=config)
         self._open: set[Bounded] = set()
