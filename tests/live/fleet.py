@@ -7,7 +7,7 @@ import json
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvloop
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -238,7 +239,13 @@ def play(directory: Path, scene: Callable[[Fleet], Awaitable[None]], **parts: ob
         async with running(directory, fresh(), **parts) as made:
             await scene(made)
 
-    asyncio.run(main())
+    run(main())
+
+
+def run(scene: Coroutine[Any, Any, None]) -> None:
+    """Run a scene on the loop that serves people."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scene)
 
 
 async def until(asked: Callable[[], Awaitable[bool]]) -> None:

@@ -13,7 +13,7 @@ from remit.identity.sources import ApiSource
 from tests.identity.spire import Domain
 from tests.identity.test_sources import endpoint
 from tests.identity.workload_api import Agent
-from tests.live.fleet import Fleet, Key, fresh, opening, running, until
+from tests.live.fleet import Fleet, Key, fresh, opening, run, running, until
 
 pytestmark = pytest.mark.live
 
@@ -68,7 +68,7 @@ def test_an_endpoint_says_how_often_it_is_to_be_asked_and_what_it_says_counts(tm
                 there.body = new.bundle(spiffe_sequence=2, spiffe_refresh_hint=1)
                 await rotates(fleet, old, new)
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_an_agent_whose_keys_change_is_believed_in_the_new_ones(
@@ -89,4 +89,4 @@ def test_an_agent_whose_keys_change_is_believed_in_the_new_ones(
                 with Agent(path, (new,)):
                     await rotates(fleet, old, new)
 
-    asyncio.run(scene())
+    run(scene())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.identity.workload_api import Agent
-from tests.live.fleet import SEARCH, Fleet, fresh, play, running
+from tests.live.fleet import SEARCH, Fleet, fresh, play, run, running
 
 pytestmark = pytest.mark.live
 
@@ -43,7 +43,7 @@ def test_the_example_opens_a_task_by_what_its_agent_gives_it(tmp_path: Path) -> 
             assert (entry["agent"], entry["subject"], entry["attested"]) == (domain.id(), domain.id(), True)
 
     with Agent(tmp_path / "agent.sock", (domain,)) as agent:
-        asyncio.run(scene(agent))
+        run(scene(agent))
 
 
 def test_the_command_with_a_certificate_opens_a_task(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.live.fleet import (
     opening,
     place,
     play,
+    run,
     running,
     until,
 )
@@ -367,7 +368,7 @@ def test_an_agent_on_both_sides_is_all_the_trust_there_is(tmp_path: Path) -> Non
             assert claims_of(answer.json()["access_token"])["cnf"] == {"x5t#S256": leaf.x5t}
 
     with Agent(tmp_path / "agent.sock", (domain,)) as agent:
-        asyncio.run(scene(agent))
+        run(scene(agent))
 
 
 # -- discovery --------------------------------------------------------------------------------------------------------
