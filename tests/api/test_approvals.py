@@ -14,6 +14,7 @@ import pytest
 from remit.api.routes import Identity
 from remit.core.identity import Human
 from remit.core.policy import Decision, Question
+from remit.core.scope import Access
 from remit.core.task import Subject
 from remit.errors import GrantTokenError, WrongKeyError
 from tests.api.plane import EXCHANGE, GRANT, Agent, Answer, Form, Plane, later, play
@@ -172,6 +173,7 @@ def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Pat
         item = await at.asked(child)
         await at.decide(item)
         made = (await at.made.exchange(at.agent, at.exact(child, item))).json()
+        await at.made.broker.use(made["grant"], Access("http", "search", "GET", path="/v1/all"), "req_7")
         await at.made.control.post(f"/v1/tasks/{made['task']}/grants/{made['grant']}/revoke", json={})
         opened, ask, approve, hop, ended = [
             e for e in await at.made.world.events() if e.event.partition(".")[0] in {"task", "grant", "approval"}
@@ -184,7 +186,7 @@ def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Pat
             "grant.revoke",
         ]
         grant = at.made.broker.task_of(made["grant"]).grant(made["grant"])
-        for event, key in ((opened, at.agent), (hop, child)):
+        for event in (opened, hop):
             assert event.agent is not None
             assert event.agent.startswith("spiffe://remit.local/task/")
             assert (event.attested, event.subject, event.decision) == (False, ANN, "allow")
@@ -195,11 +197,13 @@ def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Pat
             assert event.detail_s256
             assert event.key == at.made.broker.task_of(made["grant"]).grant(event.grant or "").jkt
             assert event.key
-            del key
         assert (hop.lineage, hop.approval) == ((at.agent.grant, made["grant"]), item["approval"])
         assert (ask.approval, ask.action, ask.detail_s256) == (item["approval"], "grant.delegate", item["digest"])
         assert (approve.subject, approve.approval, approve.detail_s256) == (ANN, item["approval"], item["digest"])
         assert (ended.grant, ended.decision, ended.cause, ended.subject) == (grant.id, "done", "1 grants", ANN)
+        [used] = [e for e in await at.made.world.events() if e.event == "resource.use"]
+        assert (used.resource, used.action, used.decision, used.request) == ("search", "GET", "allow", "req_7")
+        assert (used.agent, used.subject, used.at) == (grant.agent, ANN, at.made.world.now)
 
     run(tmp_path, scene)
 
