@@ -145,6 +145,18 @@ def test_a_client_that_proves_nothing_opens_nothing_for_itself(tmp_path: Path) -
     staged(tmp_path, scene)
 
 
+def test_a_credential_that_is_refused_is_in_the_audit_and_a_flood_of_them_is_counted(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        nobody = assertion_of("spiffe://example.org/nobody")
+        for _again in range(70):
+            assert (await plane.web.post("/oauth/token", data=alone(**nobody))).status_code == 401
+        denied = [event for event in await plane.world.events() if event.code == "unauthenticated"]
+        assert {(event.action, event.decision, event.grant) for event in denied} == {("prove", "deny", None)}
+        assert len(denied) == 20 + 2  # one by one, then 32 and 64
+
+    staged(tmp_path, scene)
+
+
 def test_a_workload_says_who_it_is_in_one_way(tmp_path: Path) -> None:
     async def scene(plane: Plane, known: Believed) -> None:
         der = certificate(PLANNER, plane.world.now.replace(year=2030))

@@ -44,7 +44,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
     who, ways = Clients(surface.identity.workloads), {**grant_types(surface), **flows.ways()}
     known, oauth = WellKnown(surface, ways, flows.metadata()), OAuth(surface.broker, surface.verifier, who)
     return (
-        Row("POST", "/oauth/token", Who.PROVING, Endpoint(who, ways).token),
+        Row("POST", "/oauth/token", Who.PROVING, Endpoint(who, ways, surface.verifier).token),
         Row("POST", "/oauth/revoke", Who.PROVING, oauth.revoke),
         Row("POST", "/oauth/introspect", Who.AGENT, oauth.introspect),
         *Statuses(surface).rows(),

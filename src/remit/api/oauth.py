@@ -47,9 +47,9 @@ class GrantType:
 class Endpoint:
     """The token endpoint."""
 
-    def __init__(self, who: Clients, ways: Mapping[str, GrantType]) -> None:
-        """Answer the grant types of ``ways``."""
-        self._who, self._ways = who, ways
+    def __init__(self, who: Clients, ways: Mapping[str, GrantType], verifier: Verifier) -> None:
+        """Answer the grant types of ``ways``; ``verifier`` sees to it that refused clients are in the audit."""
+        self._who, self._ways, self._verifier = who, ways, verifier
 
     async def token(self, request: Request) -> Response:
         """Answer a token request by its grant type."""
@@ -58,7 +58,8 @@ class Endpoint:
         if way is None:
             raise UnsupportedGrantError
         wire.only(form, _ALWAYS | way.fields)
-        return await way.handler(request, form, await self._who.authenticate(request, form))
+        client = await self._verifier.believed(self._who.authenticate(request, form))
+        return await way.handler(request, form, client)
 
 
 class OAuth:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
+from typing import TypeVar
 
 from cryptography import x509
 
@@ -13,7 +14,6 @@ from remit.broker import Broker, Holder
 from remit.core import jose
 from remit.core import proof as proofs
 from remit.core import token as tokens
-from remit.core.identity import Human
 from remit.core.jose import PublicKey, public_key
 from remit.core.proof import Expected, Nonces, Proof
 from remit.core.scope import Access
@@ -38,6 +38,7 @@ MAX_KNOWN = 4_096  # tokens whose signature was verified
 
 PROVE = Access("token", "remit", "prove")  # what the audit calls an attempt to use a token
 
+T = TypeVar("T")
 Headers = Mapping[str, Sequence[str]]  # lower-case name -> values
 
 
@@ -178,8 +179,8 @@ class Verifier:
         over = type(error) is TokenError and self.now() >= claims.expires_at
         await self._broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
 
-    async def believed(self, said: Awaitable[Human]) -> Human:
-        """Return the human that an issuer's token names; that it was refused is in the audit, a flood of it counted."""
+    async def believed(self, said: Awaitable[T]) -> T:
+        """Return who a token of others names; that it was refused is in the audit, a flood of it counted."""
         try:
             return await said
         except (UnauthenticatedError, GrantTokenError) as error:
