@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from remit.cli.entry import run
 from remit.compose.settings import places
 from remit.compose.up import embedded
 from remit.stores import private
+from tests.identity.spire import Authority, server
 
 EMBEDDED = (
     "import os; from remit.compose import embedded, settings; embedded.ensure(settings.places(os.environ), os.environ)"
@@ -49,9 +51,32 @@ def test_a_broker_says_when_it_listens_and_ends_when_told(
 ) -> None:
     assert up.stdout is not None
     told = json.loads(up.stdout.readline())
-    assert told == {"api": None, "control": f"{environ['REMIT_STATE_DIR']}/run/control.sock", "gateway": None}
+    control = f"{environ['REMIT_STATE_DIR']}/run/control.sock"
+    assert told == {"api": None, "control": control, "gateway": None, "tls": None}
     assert run(["tree"]) == 0
     assert "no task is open" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_broker_says_where_other_hosts_reach_it(environ: dict[str, str], options: list[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"https://127.0.0.1:{probe.getsockname()[1]}"
+    state = Path(environ["REMIT_STATE_DIR"])
+    state.mkdir(mode=0o700)
+    pair = state / "tls.pem"
+    pair.touch(0o600)
+    pair.write_bytes(server(Authority.root("the web"), "127.0.0.1").pem)
+    config = Path(environ["XDG_CONFIG_HOME"]) / "remit" / "config.toml"
+    with config.open("a") as file:
+        file.write(f'[tls]\nlisten = "{url[8:]}"\nnames = ["127.0.0.1"]\ncertificate = "{pair}"\nkey = "{pair}"\n')
+    broker = subprocess.Popen([REMIT, "up", *options], env=environ, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    assert broker.stdout is not None
+    told = broker.stdout.readline() + ("" if options else broker.stdout.readline())
+    broker.send_signal(signal.SIGTERM)
+    assert broker.wait(20) == 0
+    broker.stdout.close()
+    assert url in told
 
 
 def test_the_log_of_a_broker_is_verified_with_the_key_beside_its_state(

@@ -34,13 +34,17 @@ def up(json: options.Json = False) -> None:
 def _ready(settings: Settings, as_json: bool) -> None:
     where = settings.places
     if as_json:
-        emit({"control": str(where.control), "api": _url(settings.api), "gateway": _url(settings.gateway)})
+        tls = None if settings.tls is None else settings.tls.url
+        urls = {"api": _url(settings.api), "gateway": _url(settings.gateway), "tls": tls}
+        emit({"control": str(where.control), **urls})
         sys.stdout.flush()
         return
     sys.stderr.write(f"remit is up: control socket {where.control}\n")
     for name, address in (("api", settings.api), ("gateway", settings.gateway)):
         if address is not None:
             sys.stderr.write(f"  {name} on {_url(address)}\n")
+    if settings.tls is not None:
+        sys.stderr.write(f"  api on {settings.tls.url}, for other hosts\n")
     sys.stderr.flush()
 
 
