@@ -68,6 +68,33 @@ def test_a_key_on_another_disk_is_good(settings: Settings) -> None:
     assert only(checks.custody(replace(settings, kek=elsewhere))).level == "good"
 
 
+def test_without_policies_it_is_said_who_decides(settings: Settings) -> None:
+    finding = only(checks.policies(settings))
+    assert (finding.level, finding.text) == (
+        "good",
+        "none are configured: the owner of this state alone may open tasks",
+    )
+
+
+def test_policies_are_read_as_the_broker_would(settings: Settings, tmp_path: Path) -> None:
+    directory = tmp_path / "policies"
+    directory.mkdir(mode=0o755)
+    made = replace(settings, parts={"policy": {"directory": str(directory)}})
+    assert only(checks.policies(made)).level == "wrong"
+    (directory / "main.cedar").write_text('@id("all")\npermit (principal, action, resource);\n')
+    assert only(checks.policies(made)).text.startswith("1 are good: cedar-")
+    (directory / "main.cedar").write_text(
+        '@id("all")\npermit (principal, action, resource)\nwhen { context.nonsense };\n'
+    )
+    finding = only(checks.policies(made))
+    assert (finding.level, finding.text) == ("wrong", "main.cedar:3: attribute `nonsense` in context not found")
+
+
+def test_a_directory_that_is_no_setting_is_wrong(settings: Settings) -> None:
+    made = replace(settings, parts={"policy": {"directory": "relative"}})
+    assert only(checks.policies(made)).text == "`policy.directory` must be an absolute path"
+
+
 def test_without_a_second_place_a_rollback_cannot_be_seen(settings: Settings) -> None:
     finding = only(checks.second_place(settings))
     assert finding.level == "warning"

@@ -50,6 +50,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         modes,
         custody,
         second_place,
+        policies,
         namespaces,
         clock,
         broker,
@@ -112,6 +113,25 @@ def second_place(settings: Settings) -> Iterator[Finding]:
         yield Finding(name, "warning", text, "put it under another custody")
     else:
         yield good(name, f"checkpoints are kept in `{place}`")
+
+
+def policies(settings: Settings) -> Iterator[Finding]:
+    """Read the policies that are configured, as the broker would."""
+    from remit.compose.policy import directory_of
+    from remit.compose.policy import load as loaded
+
+    try:
+        directory = directory_of(settings)
+        found, problems = loaded(directory) if directory else (None, ())
+    except RemitError as error:
+        yield Finding("policies", "wrong", error.detail, error.help or "")
+        return
+    if problems:
+        yield Finding("policies", "wrong", str(problems[0]), "`remit policy check` names all that is wrong")
+    elif found is None:
+        yield good("policies", "none are configured: the owner of this state alone may open tasks")
+    else:
+        yield good("policies", f"{len(found.policies)} are good: {found.version}")
 
 
 def namespaces(settings: Settings) -> Iterator[Finding]:
