@@ -17,9 +17,11 @@ import pytest
 
 from tests.live import idp
 from tests.live.fleet import SEARCH, free
+from tests.live.idp import Provider
 from tests.live.standing import POLICY
 from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
 
+REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 REMIT = shlex.join(COMMAND)
 
 pytestmark = pytest.mark.live
@@ -31,6 +33,8 @@ class Desk:
 
     terminal: Terminal
     up: subprocess.Popen[str]
+    provider: Provider
+    api: str
     seen: set[str]
 
     def remember(self) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def desk(home: Path) -> Iterator[Desk]:
             with httpx.Client(transport=transport, base_url="http://control") as control:
                 put = control.put("/v1/resources/search", json={**target, "secret": "k"})
                 assert put.is_success, put.text
-            yield Desk(terminal, up, set())
+            yield Desk(terminal, up, provider, json.loads(line)["api"], set())
         finally:
             up.terminate()
             up.communicate(timeout=PATIENCE)
@@ -176,6 +180,37 @@ def test_after_logging_out_nobody_is_logged_in_and_the_refresh_token_is_spent(tm
         assert not found.terminal.told("show", task)["closed"]  # a logout here is no signal of the issuer
         owned = found.terminal.told("open", "look", "-r", "search")
         assert found.terminal.told("show", owned["task"])["subject"]["sub"].startswith("unix://")
+
+
+def test_a_run_of_a_human_whose_session_ends_can_do_nothing_any_more(tmp_path: Path) -> None:
+    asks = (
+        "import os, urllib.error, urllib.request\n"
+        "def ask():\n"
+        "    try: return urllib.request.urlopen(os.environ['REMIT_GATEWAY'] + '/search/v1/items', timeout=10).status\n"
+        "    except urllib.error.HTTPError as error: return error.code\n"
+        "    except OSError as error: return type(error).__name__\n"
+        "print(ask(), flush=True); input(); print(ask(), flush=True)\n"
+    )
+    with desk(tmp_path) as found:
+        found.told("login")
+        with subprocess.Popen(
+            [*COMMAND, "run", "-q", "-r", "search", "--", "python3", "-c", asks],
+            cwd=found.terminal.work, env=found.terminal.environ(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"502\n"  # the upstream is not there, but the gateway let it through
+            user = {"format": "iss_sub", "iss": found.terminal.issuer, "sub": "alice"}
+            event = found.provider.event("remit", {REVOKED: {}}, sub_id=user)
+            headers = {"content-type": "application/secevent+jwt"}
+            answer = httpx.post(f"{found.api}/v1/signals/events", content=event, headers=headers)
+            assert answer.status_code == 202, answer.text
+            out, _ = process.communicate(b"\n", timeout=PATIENCE)
+            assert out.strip() == b"403"
+        refused = found.terminal.run("open", "look", "-r", "search")
+        assert refused[0] == 1
+        assert "ended this login" in refused[2]
+        assert "log in again" in refused[2]
 
 
 def _read(path: Path) -> bytes:
