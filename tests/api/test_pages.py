@@ -19,7 +19,7 @@ from remit.api import pages
 from remit.api.pages import Buttons, Question
 from remit.api.who import Peer, Web
 from remit.broker import Holder
-from remit.errors import DeniedError, NotFoundError, UnauthenticatedError
+from remit.errors import DeniedError, LimitError, NotFoundError, UnauthenticatedError
 from tests.broker.world import OPERATOR
 
 NASTY = '<script>alert("1")</script>\u202e\x00\'"&<b>'
@@ -151,6 +151,7 @@ def test_an_error_is_a_page_with_its_status_and_a_way_on() -> None:
     assert "Do that." in text
     assert '<a class="go" href="/approvals/apr_1">Log in again</a>' in text
     assert page.headers["set-cookie"] == "a=b"
+    assert pages.refusal(LimitError(retry_after=60)).headers["retry-after"] == "60"
 
 
 def test_a_redirect_is_as_well_protected_as_a_page() -> None:

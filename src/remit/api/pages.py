@@ -144,7 +144,10 @@ def refusal(error: RemitError, again: str = "", cookies: Sequence[str] = ()) -> 
     title, text = "This cannot go on", f"{error.detail[:1].upper()}{error.detail[1:]}."
     hint = f'<p class="soft">{safe(_sentence(error.help))}</p>' if error.help else ""
     link = f'<p><a class="go" href="{safe(again)}">Log in again</a></p>' if again else ""
-    return document(title, f"<h1>{title}</h1><p>{safe(text)}</p>{hint}{link}", error.status, cookies=cookies)
+    page = document(title, f"<h1>{title}</h1><p>{safe(text)}</p>{hint}{link}", error.status, cookies=cookies)
+    if error.retry_after is not None:
+        page.headers["retry-after"] = str(error.retry_after)
+    return page
 
 
 def _sentence(text: str) -> str:
