@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from remit.core.policy import in_bounds
 from tests.api.desk import ALICE, BOB, CIBA, PURPOSE, STRONG, App, Issuer, browser, decide, scene
 from tests.api.plane import later
-from tests.broker.world import OPERATOR
+from tests.broker.world import OPERATOR, World
 
 
 async def begun(app: App, **more: str | None) -> httpx.Response:
@@ -123,7 +125,6 @@ def test_another_client_gets_nothing(tmp_path: Path) -> None:
 
 def test_a_login_that_is_too_weak_does_not_count_and_the_page_says_how_to_go_on(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        app.made.world.step_up[ALICE] = (STRONG,)
         told, visitor = (await begun(app)).json(), browser(app.made)
         answer = await decide(visitor, app.issuer, await shown(visitor, told))
         assert answer.status_code == 403
@@ -134,7 +135,8 @@ def test_a_login_that_is_too_weak_does_not_count_and_the_page_says_how_to_go_on(
         app.issuer.acr = STRONG
         assert "Approved" in (await decide(visitor, app.issuer, await visitor.get(again))).text
 
-    scene(tmp_path, played)
+    world = World(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds, step_up={ALICE: (STRONG,)})
+    scene(tmp_path, played, world=world)
 
 
 def test_discovery_says_what_there_is(tmp_path: Path) -> None:
