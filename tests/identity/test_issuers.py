@@ -42,6 +42,13 @@ def test_the_document_of_an_issuer_says_where_it_is_reached() -> None:
     assert found.names_itself
 
 
+def test_a_list_in_a_document_may_be_long_but_not_endless() -> None:
+    names = [str(number) for number in range(64)]
+    assert read_metadata(Site(said={"token_endpoint_auth_methods_supported": names}).document(), URL).auth_methods >= {
+        "63"
+    }
+
+
 def test_what_a_document_does_not_say_is_what_discovery_says_by_default() -> None:
     found = read_metadata(Site().document(), URL)
     assert (found.algorithms, found.auth_methods, found.names_itself) == (
@@ -68,6 +75,7 @@ def test_what_a_document_does_not_say_is_what_discovery_says_by_default() -> Non
         {"id_token_signing_alg_values_supported": "ES256"},
         {"id_token_signing_alg_values_supported": [7]},
         {"id_token_signing_alg_values_supported": ["x"] * 65},
+        {"id_token_signing_alg_values_supported": {}},
     ],
 )
 def test_a_document_that_is_not_the_issuer_s_own_is_refused(said: dict[str, object]) -> None:
@@ -220,9 +228,25 @@ def test_many_who_wait_for_the_same_keys_fetch_them_once() -> None:
     assert len(site.asked) == 2
 
 
-def test_keys_that_are_not_fresh_serve_while_somebody_fetches_new_ones() -> None:
-    clock, gate, asked = Clock(), asyncio.Event(), asyncio.Event()
-    site = Site()
+def test_many_who_wait_for_a_slow_issuer_do_not_ask_it_one_after_the_other() -> None:
+    site, clock = Site(), Clock()
+
+    async def slowly(url: str) -> bytes:
+        move(clock, RETRY)
+        return await site(url)
+
+    made = Issuer(URL, slowly, clock)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(made.verified(token()) for _ in range(5)))
+
+    asyncio.run(all_at_once())
+    assert len(site.asked) == 2
+
+
+def while_asked(passed: timedelta, *, down: bool) -> tuple[bool, list[Foreign | BaseException]]:
+    """Return whether a second token was verified while keys were fetched for a first, and what became of both."""
+    clock, gate, asked, site = Clock(), asyncio.Event(), asyncio.Event(), Site()
 
     async def slowly(url: str) -> bytes:
         if clock.now > Clock().now:
@@ -232,17 +256,32 @@ def test_keys_that_are_not_fresh_serve_while_somebody_fetches_new_ones() -> None
 
     made = Issuer(URL, slowly, clock)
 
-    async def body() -> None:
+    async def body() -> tuple[bool, list[Foreign | BaseException]]:
         await made.verified(token())
-        move(clock, FRESH)
+        move(clock, passed)
         first = asyncio.create_task(made.verified(token()))
         await asked.wait()
-        assert (await made.verified(token())).kid == "e-1"
-        assert not first.done()
+        second = asyncio.create_task(made.verified(token()))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        at_once, site.down = second.done(), down
         gate.set()
-        assert (await first).kid == "e-1"
+        return at_once, [*await asyncio.gather(first, second, return_exceptions=True)]
 
-    asyncio.run(body())
+    return asyncio.run(body())
+
+
+def test_keys_that_are_not_fresh_serve_while_somebody_fetches_new_ones() -> None:
+    at_once, found = while_asked(FRESH, down=False)
+    assert at_once
+    assert all(isinstance(one, Foreign) for one in found)
+
+
+@pytest.mark.parametrize(("down", "outcome"), [(False, Foreign), (True, UnavailableError)])
+def test_keys_that_are_kept_too_long_serve_nobody_not_even_meanwhile(down: bool, outcome: type) -> None:  # noqa: FBT001 - a case
+    at_once, found = while_asked(KEEP, down=down)
+    assert not at_once
+    assert all(isinstance(one, outcome) for one in found)
 
 
 def test_the_keys_of_one_issuer_verify_nothing_of_another() -> None:
