@@ -22,7 +22,7 @@ from remit.core.audit import Event
 from remit.core.policy import VERSION, Decision, Problem, Question, within_bounds
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.core.task import Grant, Subject, Wanted
+from remit.core.task import Grant, Posture, Subject, Wanted
 from remit.errors import (
     GrantEndedError,
     IntegrityError,
@@ -40,6 +40,8 @@ OPEN = '@id("all")\npermit (principal, action, resource);\n'
 NO_MAIL = OPEN + '@id("no-mail")\nforbid (principal, action, resource == Resource::"mail");\n'
 BAD = '@id("all")\npermit (principal, action, resource)\nwhen { context.nonsense };\n'
 BOOM = OPEN + '@id("boom")\nforbid (principal, action, resource) when { context.ttl + 9223372036854775807 > 0 };\n'
+
+KEPT, BARE = Posture("namespace"), Posture("unsandboxed")
 
 Body = Callable[[House], Awaitable[None]]
 
@@ -216,6 +218,48 @@ def test_a_request_through_the_gateway_asks_no_policy(place: Place) -> None:
         assert len(asked) == after
         await opened(house, SEARCH)
         assert len(asked) == after + 1
+
+    place.up(body)
+
+
+@pytest.mark.parametrize(
+    ("condition", "refused", "allowed"),
+    [
+        ('context.posture.isolation == "namespace"', {"posture": BARE}, {"posture": KEPT}),
+        ("context.level < 2", {"depth": 0}, None),
+        ("context.depth <= 1", {"depth": 2}, {"depth": 1}),
+        ("context.fan_out <= 3", {"fan_out": 4}, {"fan_out": 3}),
+        ("context.ttl <= 60", {"ttl": timedelta(seconds=61)}, {"ttl": timedelta(seconds=60)}),
+        ("context.attested", {"attested": False}, {"attested": True, "agent": "spiffe://prod.example/a"}),
+        (
+            'context.agent like "spiffe://prod.example/*" && context.trust_domain == "prod.example"',
+            {"attested": True, "agent": "spiffe://test.example/a"},
+            {"attested": True, "agent": "spiffe://prod.example/a"},
+        ),
+        (
+            'context.claims.hasTag("env") && context.claims.getTag("env") == "prod"',
+            {"claims": (("env", "test"),)},
+            {"claims": (("env", "prod"),)},
+        ),
+        ("context.exercise", {"exercise": False}, {"exercise": True}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_a_policy_demands_is_demanded_of_every_child(
+    place: Place, condition: str, refused: dict[str, Any], allowed: dict[str, Any] | None
+) -> None:
+    """The root and its child stand anyway; a grandchild, at level 2, is what the policy is about."""
+    demand = f"when {{ context.level == 2 }} unless {{ {condition} }};"
+    place.write(f'{OPEN}@id("demand") forbid (principal, action, resource) {demand}')
+
+    async def body(house: House) -> None:
+        await resources(house)
+        root = await house.broker.open(house.operator, "why", Wanted(SEARCH, "", timedelta(minutes=5), 4, 9))
+        child = await house.broker.delegate(house.operator, root.id, Wanted(SEARCH, "", None, 3, 9))
+        with pytest.raises(PolicyError, match="`demand` forbids `search`"):
+            await house.broker.delegate(house.operator, child.id, Wanted(**{"scope": SEARCH, "agent": "", **refused}))
+        if allowed is not None:
+            await house.broker.delegate(house.operator, child.id, Wanted(**{"scope": SEARCH, "agent": "", **allowed}))
 
     place.up(body)
 
