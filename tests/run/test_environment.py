@@ -30,7 +30,9 @@ def llm(name: str = "llm") -> Resource:
     return Resource(name, "http", "https://llm.test", (), None, {"provider": "openai"})
 
 
-RESOURCES = {item.name: item for item in (search(), warehouse(), llm(), llm("second"))}
+SVID = {"type": "spiffe", "resource": "mesh", "actions": ["x509"]}
+MESH = Resource("mesh", "spiffe", "spiffe://remit.test", (), None, {})
+RESOURCES = {item.name: item for item in (search(), warehouse(), llm(), llm("second"), MESH)}
 
 
 def grant(*raw: Mapping[str, object]) -> Grant:
@@ -39,13 +41,13 @@ def grant(*raw: Mapping[str, object]) -> Grant:
     return open_task("task_1", "grt_1", OPERATOR.subject, "try", wanted, START).grants[0]
 
 
-def fitted(held: Grant, *, private: bool = True) -> Outfit:
+def fitted(held: Grant, **more: bool) -> Outfit:
     numbers = itertools.count()
-    return outfit(held, RESOURCES, PROVIDERS, lambda shape: f"{shape}-{next(numbers)}", "/run/remit", private=private)
+    return outfit(held, RESOURCES, PROVIDERS, lambda shape: f"{shape}-{next(numbers)}", "/run/remit", **more)
 
 
-def found(held: Grant) -> dict[str, str]:
-    fit = fitted(held)
+def found(held: Grant, **more: bool) -> dict[str, str]:
+    fit = fitted(held, **more)
     places: dict[str, int | str] = {item.name: item.port or item.path or 0 for item in fit.listeners}
     return variables(held, RESOURCES, PROVIDERS, fit.placeholders, places)
 
@@ -70,6 +72,16 @@ def test_a_database_outside_the_grant_has_none() -> None:
 def test_ports_in_a_shared_network_are_chosen_by_the_kernel() -> None:
     listeners = fitted(grant(READ, TABLE), private=False).listeners
     assert {item.port for item in listeners if item.path is None} == {0}
+
+
+def test_a_grant_that_may_have_svids_has_a_workload_api() -> None:
+    assert found(grant(SVID, READ), workload=True)["SPIFFE_ENDPOINT_SOCKET"] == "unix:///run/remit/workload.sock"
+    assert "mesh" not in fitted(grant(SVID), workload=True).placeholders  # there is no key of it to hold the place of
+
+
+def test_without_such_a_detail_or_the_extra_there_is_no_workload_api() -> None:
+    assert "SPIFFE_ENDPOINT_SOCKET" not in found(grant(READ), workload=True)
+    assert "SPIFFE_ENDPOINT_SOCKET" not in found(grant(SVID), workload=False)
 
 
 def test_each_http_resource_has_a_placeholder_of_its_own() -> None:
