@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from starlette.requests import Request
 
+from remit.api import oauth
 from remit.api.clients import JWT_BEARER, JWT_SPIFFE, Client, Clients, assertion_type
 from remit.api.who import Web
 from remit.broker import Holder
@@ -104,6 +105,14 @@ def test_nobody_authenticates_by_authorization() -> None:
     for value in ("Basic cmVtaXQ6", "Bearer token"):
         with pytest.raises(UnauthenticatedError):
             authenticated({}, asked=request([("Authorization", value)]))
+
+
+@pytest.mark.parametrize("named", [ME, "wimse://prod.example/agents/a"])
+def test_what_was_given_to_a_workload_was_not_given_to_whoever_takes_its_name(named: str) -> None:
+    workload = Workload(named, "wit", datetime(2026, 11, 25, tzinfo=UTC))
+    assert oauth._is(Client(named, workload), named)
+    assert not oauth._is(Client(named), named)
+    assert oauth._is(Client("remit-cli"), "remit-cli")
 
 
 # -- assertions (RFC 7521 §4.2, RFC 7523 §2.2) ------------------------------------------------------------------------

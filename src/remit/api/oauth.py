@@ -17,7 +17,7 @@ from remit.api.minting import ACCESS_TOKEN
 from remit.api.proven import Verifier
 from remit.api.who import Caller, Peer, authority_of
 from remit.broker import Broker, Holder
-from remit.core import jose
+from remit.core import jose, spiffe
 from remit.core import token as tokens
 from remit.core.task import Task
 from remit.core.token import Claims
@@ -159,8 +159,8 @@ class OAuth:
 
 
 def _is(client: Client, given_to: str) -> bool:
-    """Whether a token was given to this client: a SPIFFE ID or another attested name has to be proven."""
-    return client.id == given_to and (client.workload is not None or not given_to.startswith("spiffe://"))
+    """Whether a token was given to this client: a workload's name has to be proven."""
+    return client.id == given_to and (client.workload is not None or not given_to.startswith(spiffe.SCHEMES))
 
 
 def check_requested(form: Form) -> None:
