@@ -83,3 +83,23 @@ def test_what_mints_standing_credentials_must_be_granted_by_its_path() -> None:
     assert "standing credential" in refused.reasons[0]
     named = {**keys, "paths": ["/user/keys"]}
     assert answered(task(grant("grt_1", None, named)), "grt_1", what, None, NOW, github).allowed
+
+
+def test_what_a_human_approved_has_a_budget_of_its_own_and_is_said_to_rest_on_them() -> None:
+    above = {**SEARCH, "paths": ["/v1/x"], "uses": 5}
+    found = task(
+        grant("grt_1", None, above, used=[5], agent="spiffe://prod.test/ci", attested=True),
+        grant("grt_2", "grt_1", {**SEARCH, "uses": 3}, used=[1], approval="apr_1", approved=[0]),
+        grant("grt_3", "grt_2", {**SEARCH, "uses": 3}, used=[1], agent="spiffe://remit.local/x", attested=False),
+    )
+    answer = answered(found, "grt_3", GET, None, NOW)
+    assert answer.allowed
+    assert answer.rests_on == ("held by spiffe://remit.local/x (not attested)", "grt_2 was approved by a human: apr_1")
+    assert answered(found, "grt_1", GET, None, NOW).rests_on == ("held by spiffe://prod.test/ci (attested)",)
+
+
+@pytest.mark.parametrize("says", ["binding", "advisory"])
+def test_how_far_it_holds_that_a_grant_is_not_to_be_used_is_said(says: str) -> None:
+    found = task(grant("grt_1", None, exercise=False, unusable=says))
+    [reason] = answered(found, "grt_1", GET, None, NOW).reasons
+    assert reason == f"the grant may delegate, but not be used itself ({says})"

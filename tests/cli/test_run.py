@@ -43,6 +43,27 @@ def test_outside_a_run_a_task_is_opened_for_the_command(launched: list[LaunchSpe
 
 
 @pytest.mark.usefixtures("plane")
+def test_who_may_be_a_child_is_passed_on(launched: list[LaunchSpec]) -> None:
+    run(
+        [
+            "run",
+            "-r",
+            "search",
+            "--delegate-to",
+            "spiffe://prod.test/*",
+            "--attested-only",
+            "--no-exercise",
+            "--",
+            "true",
+        ]
+    )
+    run(["run", "-r", "search", "--", "true"])
+    first, second = (request(spec)["open"] for spec in launched)
+    assert (first["delegates"], first["unattested"], first["exercise"]) == (["spiffe://prod.test/*"], False, False)
+    assert ("delegates" in second, second["unattested"], second["exercise"]) == (False, True, True)
+
+
+@pytest.mark.usefixtures("plane")
 def test_a_purpose_that_is_not_said_names_the_program_and_not_its_arguments(launched: list[LaunchSpec]) -> None:
     run(["run", "-r", "search", "--", "/usr/bin/agent", "--key", "sk-oops"])
     assert request(launched[0])["open"]["purpose"] == "run agent"

@@ -94,6 +94,21 @@ def test_a_grant_that_is_not_to_be_used_itself_is_marked_as_advisory() -> None:
     assert "not to be used itself (advisory)" in text
 
 
+def test_where_no_child_can_be_the_holder_itself_that_is_said_to_bind() -> None:
+    text = shown(task(grant("grt_1", None, exercise=False, unusable="binding", posture={"isolation": "namespace"})))
+    assert "not to be used itself (binding)" in text
+
+
+def test_who_was_attested_and_what_a_human_approved_is_marked() -> None:
+    agent = "spiffe://prod.test/ci/build"
+    child = grant("grt_2", "grt_1", attested=True, agent=agent, approval="apr_1", approved=[0])
+    text = shown(task(grant("grt_1", None), child))
+    [line] = [line for line in text.splitlines() if "grt_2" in line]
+    assert f"attested {agent}" in line
+    assert "approved apr_1" in text
+    assert text.count("(not of its parent: approved)") == 1
+
+
 def test_no_task_is_said() -> None:
     assert shown().strip() == "no task is open"
 

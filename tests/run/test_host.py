@@ -399,6 +399,15 @@ def test_the_posture_is_recorded(runs: House, isolation: str) -> None:
         assert (posture.isolation, posture.custody) == (isolation, "channel")
 
 
+def test_how_far_a_grant_may_be_delegated_is_as_it_was_asked_for(runs: House) -> None:
+    asked = opening(depth=1, fan_out=2, exercise=False, unattested=False, delegates=["spiffe://prod.test/ci/*"])
+    with launcher(runs) as one:
+        granted, _ = one.launch(asked)
+        grant = grant_of(runs, granted)
+        assert (grant.depth, grant.fan_out, grant.exercise, grant.unattested) == (1, 2, False, False)
+        assert grant.delegates == ("spiffe://prod.test/ci/*",)
+
+
 MALFORMED: list[Mapping[str, object]] = [
     {},
     {"open": 7},
@@ -415,6 +424,10 @@ MALFORMED: list[Mapping[str, object]] = [
     opening(depth=True),
     opening(depth=1.5),
     opening(exercise="no"),
+    opening(unattested="no"),
+    opening(delegates="*"),
+    opening(delegates=[1]),
+    opening(delegates=["spiffe://*"]),
     opening(label=7),
     opening(surprise=1),
     opening(authorization_details="all"),

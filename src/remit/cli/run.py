@@ -44,6 +44,8 @@ def run(
     depth: options.Depth = 0,
     fan_out: options.FanOut = 0,
     exercise: options.Exercise = True,
+    delegates: options.Delegates = None,
+    unattested: options.Unattested = True,
     as_owner: AsOwner = False,
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="NAME[=VALUE]", help="A variable the command gets, too.")
@@ -74,9 +76,9 @@ def run(
     if inside is None:
         _ensure_broker()
     wishes = options.wishes(resource, grant_detail) if resource or grant_detail else []
-    bounds = {"depth": depth, "fan_out": fan_out, "exercise": exercise}
-    if ttl is not None:
-        bounds["ttl"] = seconds(ttl)
+    bounds: dict[str, Any] = {"depth": depth, "fan_out": fan_out, "exercise": exercise, "unattested": unattested}
+    bounds |= {} if delegates is None else {"delegates": delegates}
+    bounds |= {} if ttl is None else {"ttl": seconds(ttl)}
     purpose = purpose or f"run {Path(command[0]).name}"
     request = _request(grant or inside, wishes, bounds, purpose, label, as_owner)
     raise typer.Exit(_launch(command, request, env or [], bind or [], net == "host", unsandboxed, quiet))

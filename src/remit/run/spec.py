@@ -18,9 +18,9 @@ DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 class LaunchSpec:
     """One ``remit run``.
 
-    ``request`` is exactly one of ``{"open": {"purpose", "ttl", "depth", "fan_out", "exercise",
-    "authorization_details", "id_token"?}}``, ``{"delegate": {"parent"?, "authorization_details", "ttl"?, "depth",
-    "fan_out", "exercise", "label"}}`` (``parent`` defaults to the channel's own grant) and ``{"grant": "grt_…"}``.
+    ``request`` is exactly one of ``{"open": {"purpose", "ttl", …, "authorization_details", "id_token"?}}``,
+    ``{"delegate": {"parent"?, "authorization_details", "ttl"?, …, "label"}}`` (``parent`` defaults to the channel's own
+    grant) and ``{"grant": "grt_…"}``; ``…`` are ``depth``, ``fan_out``, ``exercise``, ``delegates`` and ``unattested``.
     ``socket`` is the broker's launch.sock, inside a run the run's own. ``environ`` is the caller's environment,
     ``env`` holds the ``--env`` options, NAME or NAME=VALUE. ``hidden`` are folders that no run may see, ``apart`` files
     of remit's own elsewhere, which no folder of a run may contain.

@@ -16,6 +16,8 @@ from remit.run.handover import Message
 
 MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
 
+_FIELDS = frozenset({"purpose", "parent", "authorization_details", "label"})
+_FIELDS |= {"ttl", "depth", "fan_out", "exercise", "delegates", "unattested"}
 _ISOLATION = ("unsandboxed", "host-net", "namespace")  # from the weakest
 
 
@@ -53,22 +55,22 @@ def check_attach(grant: Grant, place: Place) -> None:
 
 def wanted(wish: Mapping[str, object], posture: Posture) -> Wanted:
     """Read what an open or a delegate asks for."""
-    known = {"purpose", "parent", "authorization_details", "ttl", "depth", "fan_out", "exercise", "label"}
-    for name in wish.keys() - known:
+    for name in wish.keys() - _FIELDS:
         raise InvalidRequestError(f"`{name}` is not a field of a launch")
-    ttl = wish.get("ttl")
-    exercise, label = wish.get("exercise", True), wish.get("label", "")
-    if not isinstance(exercise, bool) or not isinstance(label, str):
-        raise InvalidRequestError("`exercise` must be true or false, `label` text")
+    ttl, label = wish.get("ttl"), wish.get("label", "")
+    if not isinstance(label, str):
+        raise InvalidRequestError("`label` must be text")
     return Wanted(
         scope=scopes.parse(wish.get("authorization_details")),
         agent="",
         ttl=None if ttl is None else timedelta(seconds=_count("ttl", ttl)),
         depth=_count("depth", wish.get("depth", 0)),
         fan_out=_count("fan_out", wish.get("fan_out", 0)),
-        exercise=exercise,
+        exercise=_flag("exercise", wish.get("exercise", True)),
         posture=posture,
         label=label,
+        delegates=_delegates(wish.get("delegates")),
+        unattested=_flag("unattested", wish.get("unattested", True)),
     )
 
 
@@ -83,6 +85,20 @@ async def opener(
     if humans is None or not isinstance(token, str):
         raise GrantTokenError("this broker takes no ID tokens", help="configure `[[humans]]`, or open `--as-owner`")
     return await humans.id_token(token), rest
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequestError(f"`{name}` must be true or false")
+    return value
+
+
+def _delegates(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(pattern, str) for pattern in value):
+        raise InvalidRequestError("`delegates` must be an array of patterns")
+    return tuple(value)
 
 
 def _count(name: str, value: object) -> int:
