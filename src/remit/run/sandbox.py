@@ -148,7 +148,7 @@ def _check_own(machine: Machine, room: Room) -> None:
         if any(_within(path, bind.path) for bind in _mounts(machine, room)):
             raise InvalidRequestError(
                 f"`{path}` belongs to remit and would be in the run",
-                help="keep the key and the witness in a folder that no run sees, or start this run in another folder",
+                help="keep key, witness and policies in folders that no run sees, or start this run in another folder",
             )
     for sign in (sign for sign in room.signs if not _covered(room, sign)):
         around = _around(sign, _mounts(machine, room))
