@@ -26,7 +26,13 @@ def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeIssuer:
     monkeypatch.delenv("REMIT_GRANT", raising=False)
     monkeypatch.setattr("remit.cli.login.there_at", lambda at: Login(at, made.transport))
     monkeypatch.setattr("webbrowser.open", made.visit)
+    monkeypatch.setattr("remit.cli.login.pause", lambda seconds: wait(made, seconds))
     return made
+
+
+def wait(issuer: FakeIssuer, seconds: float) -> None:
+    """Let time pass at the issuer."""
+    issuer.at += round(seconds)
 
 
 @pytest.fixture
@@ -118,11 +124,33 @@ def test_in_a_run_there_is_no_login(
 
 def test_every_use_takes_a_new_id_token_and_the_refresh_token_that_came_with_the_last(issuer: FakeIssuer) -> None:
     run(LOGIN)
-    first, second = session_token(as_owner=False), session_token(as_owner=False)
+    first = session_token(as_owner=False)
+    issuer.at += 1
+    second = session_token(as_owner=False)
     assert first is not None
     assert second is not None
     used = [form["refresh_token"] for _, form in issuer.forms if form.get("grant_type") == "refresh_token"]
     assert used == ["r-1", "r-2"]
+
+
+def test_a_token_that_the_issuer_makes_twice_within_a_second_is_not_used_twice(issuer: FakeIssuer) -> None:
+    run(LOGIN)
+    began = issuer.at
+    tokens = [session_token(as_owner=False) for _ in range(3)]
+    assert len(set(tokens)) == 3
+    assert issuer.at == began + 2
+    issuer.at += 60
+    assert session_token(as_owner=False) not in tokens
+    assert issuer.at == began + 62  # it did not have to wait
+
+
+@pytest.mark.usefixtures("issuer")
+def test_an_issuer_that_gives_the_same_token_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(LOGIN)
+    monkeypatch.setattr("remit.cli.login.pause", lambda _: None)
+    assert session_token(as_owner=False) is not None
+    with pytest.raises(GrantTokenError, match="the same ID token"):
+        session_token(as_owner=False)
 
 
 def test_without_refresh_tokens_a_login_opens_one_task(issuer: FakeIssuer) -> None:

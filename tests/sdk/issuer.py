@@ -25,6 +25,7 @@ def jwt(claims: Mapping[str, object]) -> str:
 class FakeIssuer:
     """Answers the requests of a native app, with what a test puts over the usual."""
 
+    at: int = 1_900_000_000  # its clock, in seconds
     metadata: dict[str, object] = field(default_factory=dict)
     claims: dict[str, object] = field(default_factory=dict)
     answer: dict[str, str] = field(default_factory=dict)  # what the browser brings back, over the usual
@@ -70,7 +71,15 @@ class FakeIssuer:
             digest = base64.urlsafe_b64encode(sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
             assert digest == self.asked["code_challenge"]
         nonce = {"nonce": self.asked["nonce"]} if form["grant_type"] == "authorization_code" else {}
-        claims = {"iss": URL, "aud": "remit", "sub": "alice", "exp": 2_000_000_000, **nonce, **self.claims}
+        claims = {
+            "iss": URL,
+            "aud": "remit",
+            "sub": "alice",
+            "iat": self.at,
+            "exp": 2_000_000_000,
+            **nonce,
+            **self.claims,
+        }
         self.codes += 1
         told = {
             "access_token": "a",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from remit.sdk.login import Issuer, Login, Tokens
     from remit.sdk.session import Session, Sessions
 
+WAITS = (0.0, 1.0, 1.0)  # seconds before each try to get an ID token that is not spent
+
 AsOwner = Annotated[
     bool, typer.Option("--as-owner", help="As the owner of this state, even when somebody is logged in.")
 ]
@@ -131,26 +133,52 @@ def session_token(as_owner: bool) -> str | None:
 def _refreshed(sessions: Sessions) -> str:
     """Take a new ID token from the issuer, or the one of the login itself if it gives no refresh tokens; use it once.
 
-    The refresh token that comes with it is kept before anything is done with the other.
+    Issuers count in seconds: within one they may make the very token that is spent already. Then the next second is
+    waited for.
     """
-    from remit.errors import GrantTokenError, RemitError
+    from remit.errors import GrantTokenError
     from remit.sdk.login import AGAIN
 
     with sessions.alone():
-        session = sessions.need()
+        last = session = sessions.need()
         if session.refresh_token is None:
             if not session.unused:
                 raise GrantTokenError("this issuer's login opens one task, and it has", help=AGAIN)
             sessions.save(replace(session, unused=False))
             return session.claims_token
-        try:
-            with closing(there_at(session.of)) as there:
-                tokens = there.refresh(session.refresh_token, session.tokens.claims)
-        except RemitError as error:
-            error.add_note("with --as-owner nobody has to be logged in")
-            raise
-        sessions.save(replace(session, claims_token=tokens.id_token, refresh_token=tokens.refresh_token, unused=False))
-        return tokens.id_token
+        for wait in WAITS:
+            pause(wait)
+            session = _renewed(sessions, session)
+            if last.unused or _signed(session.claims_token) != _signed(last.claims_token):
+                return session.claims_token
+        raise GrantTokenError("the issuer gives the same ID token again and again", help=AGAIN)
+
+
+def _renewed(sessions: Sessions, session: Session) -> Session:
+    """Refresh a login; the refresh token that comes with it is kept before anything is done with the ID token."""
+    from remit.errors import RemitError
+
+    try:
+        with closing(there_at(session.of)) as there:
+            tokens = there.refresh(session.refresh_token or "", session.tokens.claims)
+    except RemitError as error:
+        error.add_note("with --as-owner nobody has to be logged in")
+        raise
+    fresh = replace(session, claims_token=tokens.id_token, refresh_token=tokens.refresh_token, unused=False)
+    sessions.save(fresh)
+    return fresh
+
+
+def _signed(token: str) -> str:
+    """Return what of a token is signed: the broker knows it by that, however it was signed."""
+    return token.rpartition(".")[0]
+
+
+def pause(seconds: float) -> None:
+    """Wait."""
+    import time
+
+    time.sleep(seconds)
 
 
 def _stepped_up(session: Session, nonce: str | None, acr: Sequence[str]) -> str:
