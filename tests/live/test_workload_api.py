@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -192,6 +194,19 @@ def test_an_svid_is_a_lease_like_any_other_but_cannot_be_ended_early(town: Town)
     (left,) = report["outstanding"]
     assert (report["state"], left["lease"], left["kind"]) == ("partial", made["lease"], "spiffe")
     assert datetime.fromisoformat(left["expires_at"]).replace(microsecond=0) == leaf.not_valid_after_utc
+
+
+def test_a_run_that_ends_says_which_svids_live_on(town: Town) -> None:
+    command = [REMIT, "run", "--quiet", "-r", "mesh", "--", sys.executable, "svid_agent.py"]
+    told = json.dumps({"do": "x509"})
+    done = subprocess.run(
+        command, env=town.environ, cwd=town.project, input=told, capture_output=True, text=True, check=True
+    )
+    until = datetime.fromisoformat(json.loads(done.stdout)["until"])
+    first, left = done.stderr.strip().splitlines()
+    assert first == "warning: the run has ended, and not yet all its credentials"
+    assert left.strip().startswith("lse_")
+    assert f"(spiffe) until {until:%Y-%m-%dT%H:%M:%S}" in left
 
 
 def test_the_python_client_leases_a_jwt_svid_that_an_oidc_relying_party_verifies(town: Town) -> None:

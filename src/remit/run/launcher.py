@@ -252,7 +252,15 @@ class _Run:
             return
         report = heard[0] if heard else {}
         if report.get("state", "closed") != "closed":
-            _say(f"warning: the run has ended, and {report['state']} is the state of its credentials: {report}")
+            _say("\n".join(["warning: the run has ended, and not yet all its credentials", *_outstanding(report)]))
+
+
+def _outstanding(report: Message) -> list[str]:
+    """Return a line for each credential that is not closed, and until when it may be used."""
+    listed = report.get("outstanding")
+    items = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
+    left = [f"  {item['lease']} ({item['kind']}) until {item['expires_at']}" for item in items]
+    return left or [f"  {report['state']}: see `remit tree`"]
 
 
 def _is_open(descriptor: int) -> bool:
