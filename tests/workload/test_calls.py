@@ -216,6 +216,19 @@ def test_a_grant_that_may_only_delegate_gets_no_svid(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+def test_an_agent_that_others_attested_has_its_svids_from_them(tmp_path: Path) -> None:
+    async def body(mesh: Mesh) -> None:
+        root = await mesh.opened()
+        grant = await mesh.delegated(root, "planner", agent="spiffe://prod.test/ns/a/sa/planner", attested=True)
+        async with mesh.client(grant) as client:
+            assert await refusal(client, "FetchX509SVID") is Status.PERMISSION_DENIED
+            assert await refusal(client, "FetchJWTSVID", audience=[LEDGER]) is Status.PERMISSION_DENIED
+            assert list((await client.once("FetchX509Bundles")).bundles) == ["spiffe://remit.test"]
+        assert mesh.leases(grant) == []
+
+    run(tmp_path, body)
+
+
 def test_no_svid_outlives_the_grant(tmp_path: Path) -> None:
     async def body(mesh: Mesh) -> None:
         grant = await mesh.opened()
