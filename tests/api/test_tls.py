@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from remit.api import serve, tls
+from remit.api import serve
 from remit.api.tls import Door, presented
 from remit.api.who import Peer, certificates_of
 from remit.errors import UnavailableError
@@ -291,64 +291,6 @@ def test_old_versions_of_tls_and_resumption_are_not_spoken(tmp_path: Path) -> No
             session = writer.get_extra_info("ssl_object").session
             assert session is None or not session.has_ticket
             writer.close()
-
-    asyncio.run(scene())
-
-
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_strangers_who_begin_and_do_not_go_on_are_few_and_not_for_long(
-    tmp_path: Path, loop: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tls, "MAX_HANDSHAKES", 3)
-    monkeypatch.setattr(tls, "HANDSHAKE", 2.0)
-
-    async def scene() -> None:
-        place = Place(tmp_path)
-        async with listening(place) as port:
-            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
-            ends = [asyncio.create_task(reader.read()) for reader, _ in silent]
-            ended = asyncio.as_completed(ends)
-            for _ in range(2):
-                await next(ended)
-            waiting = [end for end in ends if not end.done()]
-            assert len(waiting) == 3
-            with pytest.raises((ssl.SSLError, ConnectionError)):
-                await ask(port, place.client())
-            await asyncio.wait(waiting, timeout=10)
-            assert all(end.done() for end in ends)
-            assert b"200 OK" in (await ask(port, place.client()))[1]
-            for _, writer in silent:
-                writer.close()
-
-    with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # one of two factories
-        runner.run(scene())
-
-
-def test_a_listener_that_closes_ends_the_handshakes_there_are(tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with listening(Place(tmp_path)) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"\x16\x03\x01")  # a handshake begins
-            await writer.drain()
-        with suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 5) == b""
-        writer.close()
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", port)
-
-    asyncio.run(scene())
-
-
-def test_what_is_no_handshake_ends_alone(tmp_path: Path) -> None:
-    async def scene() -> None:
-        place = Place(tmp_path)
-        async with listening(place) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(ASK)  # plain HTTP
-            with suppress(ConnectionError):
-                assert b"HTTP" not in await asyncio.wait_for(reader.read(), 5)
-            writer.close()
-            assert b"200 OK" in (await ask(port, place.client()))[1]
 
     asyncio.run(scene())
 

@@ -151,6 +151,13 @@ def test_platforms_are_believed_with_and_without_trust_domains() -> None:
     asyncio.run(scene())
 
 
+def test_server_metadata_names_the_ways_that_there_are(tmp_path: Path) -> None:
+    assert workloads.methods((), made()) == ()
+    domains = workloads.read(made(ROW))
+    assert workloads.methods(domains, made(ROW)) == ("spiffe_jwt",)
+    assert workloads.methods(domains, tls(tmp_path)) == ("spiffe_jwt", "spiffe_x509")
+
+
 # -- the TLS listener -------------------------------------------------------------------------------------------------
 
 

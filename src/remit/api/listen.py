@@ -19,7 +19,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from remit.api.tls import Handshakes, presented
+from remit.api.handshakes import Handshakes
+from remit.api.tls import presented
 from remit.api.who import Authority
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends

@@ -6,10 +6,8 @@ signed. Contexts cannot forget an authority, so each change makes a new one, and
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,11 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from remit.errors import UnavailableError
-
-HANDSHAKE = 5.0  # seconds for a handshake
-MAX_HANDSHAKES = 64  # at a time: whoever can reach the listener can begin one
-BREATH = 0.5  # seconds without accepting when there are no descriptors left
-_AT_ONCE = 16  # connections accepted before anything else gets its turn
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy and authenticated encryption alone
 
@@ -150,55 +143,3 @@ def presented(peer: Any) -> tuple[bytes, ...]:
         return tuple(peer.get_unverified_chain())
     inner = peer._sslobj  # noqa: SLF001 - what 3.13 made public
     return tuple(ssl.PEM_cert_to_DER_cert(found.public_bytes()) for found in inner.get_unverified_chain())
-
-
-class Handshakes:
-    """Accepts on a TLS listener. The loop would let strangers hold as many descriptors as they like, unseen by us."""
-
-    def __init__(self, sock: socket.socket, made: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
-        """Let ``made`` speak on each connection whose handshake is done."""
-        self._sock, self._made, self._context = sock, made, context
-        self._loop = asyncio.get_running_loop()
-        self._going: set[asyncio.Task[None]] = set()
-        self._pause: asyncio.TimerHandle | None = None
-        sock.setblocking(False)
-        self._listen()
-
-    def close(self) -> None:
-        """Stop accepting, and end the handshakes there are."""
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
-        for task in self._going:
-            task.cancel()
-
-    def _listen(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._sock, self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                accepted, _ = self._sock.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError:  # no descriptors, or no memory
-                self._loop.remove_reader(self._sock)
-                self._pause = self._loop.call_later(BREATH, self._listen)
-                return
-            if len(self._going) >= MAX_HANDSHAKES:
-                accepted.close()
-                continue
-            accepted.setblocking(False)
-            task = self._loop.create_task(self._shake(accepted))
-            self._going.add(task)
-            task.add_done_callback(self._going.discard)
-
-    async def _shake(self, accepted: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(
-                self._made, accepted, ssl=self._context, ssl_handshake_timeout=HANDSHAKE
-            )
-        except (OSError, asyncio.CancelledError):  # no handshake, no connection
-            accepted.close()
