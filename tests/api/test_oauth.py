@@ -316,3 +316,12 @@ def test_the_metadata_is_true(tmp_path: Path) -> None:
         assert resource["dpop_bound_access_tokens_required"] is True
 
     play(tmp_path, scene)
+
+
+def test_a_client_that_could_not_be_authenticated_is_told_how_proofs_are_made(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        answer = await plane.web.post("/oauth/token", data=opening(), headers={"authorization": "Basic YTpi"})
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+        assert answer.headers["www-authenticate"].startswith("DPoP ")
+
+    play(tmp_path, scene)

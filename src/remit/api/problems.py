@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from starlette.responses import PlainTextResponse, Response
 
@@ -73,7 +74,9 @@ def oauth(error: RemitError, instance: str, status: int | None = None) -> Respon
         "instance": instance,
         **members(error),
     }
-    return wire.answer(content, status or _oauth_status(error), _headers(error, None if status is None else ""))
+    answered = status or _oauth_status(error)
+    challenge = "" if answered == HTTPStatus.UNAUTHORIZED else None  # RFC 9110 §15.5.2
+    return wire.answer(content, answered, _headers(error, challenge))
 
 
 def _registered(error: RemitError) -> str:
