@@ -297,6 +297,18 @@ def test_calls_that_are_begun_and_given_up_leave_nothing(tmp_path: Path) -> None
     run(tmp_path, body)
 
 
+def test_frames_of_kinds_to_come_are_passed_over(tmp_path: Path) -> None:
+    async def body(_: Mesh, path: Path, __: Client) -> None:
+        async with raw(path) as found:
+            found.greet()
+            found.writer.write(frame(0x20, 0, 0, b"what?") + frame(0xFA, 7, 0, b""))
+            found.call(1)
+            found.flush()
+            await found.until(DataReceived)
+
+    run(tmp_path, body)
+
+
 def test_closing_ends_the_connections_that_are_open(tmp_path: Path) -> None:
     async def main() -> None:
         async with asyncio.timeout(PATIENCE), meshed(tmp_path) as mesh:

@@ -136,8 +136,11 @@ class Bounded(asyncio.Protocol):
         if len(self._others) >= MAX_CONNECTIONS:
             self.cut()
             return
+        from h2.events import UnknownFrameReceived
+
         self._others.add(self)
         self._inner.connection_made(transport)
+        self._inner.processor.processors[UnknownFrameReceived] = lambda _: None  # RFC 9113 §5.5: to be ignored
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, unless there are too many of one call, or too many calls."""
