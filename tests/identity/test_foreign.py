@@ -157,7 +157,11 @@ def test_keys_that_are_weak_private_or_unknown_are_passed_over() -> None:
         ec().as_dict(private=True),
         rsa().as_dict(private=True),
         {**point, "crv": "secp256k1"},
+        {**public(rsa()), "e": "AAEAAQ"},
         {**point, "x": point["y"]},
+        {**point, "x": encode(b"\0" + jose.decode(str(point["x"])))},
+        {**point, "x": ""},
+        {**public(okp()), "x": 7},
         {**point, "x": "AA"},
         {**point, "use": "enc"},
         {**point, "use": 7},
@@ -198,6 +202,10 @@ def test_two_keys_of_one_name_verify_nothing() -> None:
 def test_a_document_that_is_no_key_set_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         foreign.read_keys(raw)
+
+
+def test_a_key_set_may_be_as_large_as_is_said() -> None:
+    assert len(keys(*(public(ec(), kid=str(number)) for number in range(foreign.MAX_KEYS))).keys) == foreign.MAX_KEYS
 
 
 def test_a_key_set_that_is_too_large_is_refused_unread() -> None:
