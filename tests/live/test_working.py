@@ -59,14 +59,14 @@ class Desk:
 
 
 @contextmanager
-def desk(home: Path) -> Iterator[Desk]:
-    """Start an identity provider and a broker that believes it, with one resource."""
+def desk(home: Path, *more: str) -> Iterator[Desk]:
+    """Start an identity provider and a broker that believes it, with one resource; ``more`` is said of its humans."""
     policies = home / "policies"
     policies.mkdir(mode=0o700)
     (policies / "all.cedar").write_text(POLICY)
     with idp.served() as provider:
         humans = ["[[humans]]", f'issuer = "{provider.issuer}"', 'client_id = "remit"', 'groups_claim = "groups"']
-        humans += ['scopes = ["openid", "groups"]']
+        humans += ['scopes = ["openid", "groups"]', *more]
         listen = ["[listen]", f'api = "127.0.0.1:{free()}"', f'gateway = "127.0.0.1:{free()}"']
         configure(home, [*listen, "[policy]", f'directory = "{policies}"', *humans])
         terminal = Terminal(home, provider.issuer, work=home / "project")
