@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
 import yaml
+from starlette.applications import Starlette
 
-from remit.api import Peer, build, serve
+from remit.api import Peer, Surface, Web, build, serve
+from remit.api.streams import Stream, Transmitter
 from remit.broker import Holder
+from remit.compose import rings
+from remit.compose.policy import Kept, Policies
+from remit.compose.rings import Ring
+from remit.core.identity import Signal
+from remit.core.lease import LeaseState
+from remit.core.policy import in_bounds
+from remit.errors import TokenError
+from remit.keys.authority import FileAuthority
+from remit.keys.file import FileSealer
+from remit.keys.signers import FileKeyring
+from tests.api import desk
+from tests.api.believed import Believed
 from tests.api.plane import Plane, _tcp, plane
-from tests.broker.world import OPERATOR, TABLE
+from tests.broker.world import OPERATOR, TABLE, World
 
 SPEC: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "docs/reference/openapi.yaml").read_text(encoding="utf-8")
@@ -25,25 +40,77 @@ SPEC: dict[str, Any] = yaml.safe_load(
 T = TypeVar("T")
 
 
+SHOWS = "Bearer of-the-receiver"
+POLICY = '@id("all")\npermit (principal, action, resource);\n'
+
+
 @dataclass
 class Served:
-    """A control plane in a thread of its own. ``operator`` and ``agent`` are URLs of listeners that stand for them."""
+    """A control plane with everything configured, in a thread of its own.
+
+    ``operator`` and ``agent`` are URLs of listeners that stand for them; at ``stranger`` callers prove who they are.
+    """
 
     plane: Plane
     loop: asyncio.AbstractEventLoop
     operator: str
     agent: str
+    stranger: str
+    kept: dict[str, str] = field(default_factory=dict)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something where the plane lives."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
     async def live(self) -> dict[str, str]:
-        """Return the ids of a task, a grant and a lease that live, made anew."""
+        """Return the ids of a task, a grant and a lease that live; made anew once a call has ended one of them."""
+        if self.kept and self._lives(self.kept):
+            return self.kept
         opened = await self.plane.opened()
         asked = {"grant": opened["grant"], "detail": TABLE}
         made = await self.plane.control.post(f"/v1/tasks/{opened['task']}/leases", json=asked)
-        return {"task": opened["task"], "grant": opened["grant"], "lease": made.json()["lease"]}
+        self.kept = {"task": opened["task"], "grant": opened["grant"], "lease": made.json()["lease"]}
+        return self.kept
+
+    def _lives(self, ids: dict[str, str]) -> bool:
+        task = self.plane.broker.task(OPERATOR, ids["task"])
+        return not task.head.closed and task.lease(ids["lease"]).state is LeaseState.ACTIVE
+
+
+def whole(plane: Plane) -> Surface:
+    """Return the surface of a plane where all that can be configured is: every route there can be."""
+    sealer, clock = FileSealer(b"k" * 32), lambda: plane.world.now
+    keys = plane.directory / "keys"
+    (plane.directory / "policy").mkdir(exist_ok=True)
+    (plane.directory / "policy" / "all.cedar").write_text(POLICY, "utf-8")
+    policies = Policies(plane.directory / "policy", Kept(plane.directory / "policies.json"))
+    policies.broker = plane.broker
+    authority = FileAuthority(keys, sealer, "remit.test", clock)
+    tokens = FileKeyring(keys, sealer, "token", "ES256", overlap=rings.OVERLAP, clock=clock)
+    plane.verifier.keys.replace(tokens.signer, tokens.public_jwks())
+    events = FileKeyring(keys, sealer, "events", "RS256", clock=clock)
+    issuer = plane.verifier.issuer
+    transmitter = Transmitter(plane.broker, issuer, events, [Stream("siem", "https://siem.test", lambda: SHOWS)])
+    turning: dict[str, Ring] = {"token": rings.Tokens(tokens, plane.verifier.keys), "spiffe": rings.Domain(authority)}
+    identity = desk.identity(desk.Issuer(plane.world))
+    return replace(
+        plane.surface,
+        identity=replace(identity, workloads=Believed(plane.world), signals=Unheard()),
+        authority=authority,
+        policies=policies,
+        rings=rings.Rings(plane.broker, turning),
+        streams=transmitter.rows(),
+    )
+
+
+class Unheard:
+    """An issuer of signals that has said nothing: whatever is presented is not of it."""
+
+    async def event(self, token: str) -> Sequence[Signal]:
+        raise TokenError(f"a token of {len(token)} characters is not of an issuer that is known here")
+
+    async def logout(self, token: str) -> Sequence[Signal]:
+        return await self.event(token)
 
 
 @contextmanager
@@ -53,10 +120,12 @@ def served(directory: Path) -> Iterator[Served]:
     ready, over = threading.Event(), threading.Event()
 
     async def main() -> None:
-        async with plane(directory) as here:
+        async with plane(directory, World(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds)) as here:
+            app = build(whole(here))
             opened = await here.opened()
-            agent = await _listen(here, Peer(Holder(opened["task"], opened["grant"])))
-            made.append(Served(here, asyncio.get_running_loop(), await _listen(here, Peer(OPERATOR)), agent))
+            agent = await _listen(here, app, Peer(Holder(opened["task"], opened["grant"])))
+            operator = await _listen(here, app, Peer(OPERATOR))
+            made.append(Served(here, asyncio.get_running_loop(), operator, agent, await _listen(here, app, None)))
             ready.set()
             await asyncio.to_thread(over.wait)
 
@@ -70,10 +139,11 @@ def served(directory: Path) -> Iterator[Served]:
         thread.join(30)
 
 
-async def _listen(here: Plane, peer: Peer) -> str:
+async def _listen(here: Plane, app: Starlette, peer: Peer | None) -> str:
     sock = _tcp()
-    here.listeners.append(await serve(build(here.surface), sock, peer))
-    return f"http://127.0.0.1:{sock.getsockname()[1]}"
+    host = f"127.0.0.1:{sock.getsockname()[1]}"
+    here.listeners.append(await serve(app, sock, peer or Web(frozenset({host}), here.verifier)))
+    return f"http://{host}"
 
 
 def session() -> requests.Session:

@@ -58,7 +58,7 @@ class Edges:
         self.rings = turning(house, keys)
         sender = signals.transmitter(house.signals, house.broker, settings.issuer)
         self.signals = signals.rounds(house.signals, house.broker, house.clock, sender)
-        surface = Surface(
+        self.surface = Surface(
             house.broker,
             self.verifier,
             wiring.new_id,
@@ -69,7 +69,7 @@ class Edges:
             rings=self.rings,
             streams=() if sender is None else sender.rows(),
         )
-        self.app = control.build(surface)
+        self.app = control.build(self.surface)
         self.gateway = Gateway(
             house.broker,
             wiring.new_id,
