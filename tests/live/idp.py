@@ -1,7 +1,7 @@
 """A real identity provider (npm's oidc-provider) on a private port, and a human with a browser who logs in at it.
 
 ``with served() as provider:`` starts it; `provider.issuer` is its issuer. Two clients are registered: ``remit``
-(public, RS256) and ``remit-web`` (confidential, ES256), both with loopback redirects on any port, device flow and refresh.
+(public, RS256) and ``remit-web`` (confidential, ES256), both with loopback redirects on any port, device flow, refresh.
 """
 
 from __future__ import annotations
