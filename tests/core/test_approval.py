@@ -65,6 +65,8 @@ def test_what_was_asked_for_is_what_is_made() -> None:
     assert made == WANTED
     attested = replace(WANTED, agent="spiffe://prod.test/agent", attested=True, delegates=("spiffe://a/*",), ttl=None)
     assert approvals.wanted_of(asked(attested)) == attested
+    told = replace(attested, claims=(("environment", "production"), ("ref", "main")))
+    assert approvals.wanted_of(asked(told)) == told  # a policy goes by them
 
 
 def test_what_is_shown_has_every_member_that_says_something_and_no_other() -> None:
@@ -88,6 +90,7 @@ def test_what_is_shown_has_every_member_that_says_something_and_no_other() -> No
         {"delegates": ()},
         {"unattested": False},
         {"agent": "spiffe://prod.test/agent", "attested": True},
+        {"claims": (("environment", "production"),)},
         {"label": "else"},
         {"jkt": "j" * 43},
         {"jkt": None},
