@@ -118,6 +118,7 @@ def test_a_workload_s_token_is_made_for_the_broker_unless_it_is_said_for_whom() 
         ({"acr": []}, "humans.acr"),
         ({"acr": [""]}, "humans.acr"),
         ({"acr": [True]}, "humans.acr"),
+        ({"acr": ["phr", "unspecified"]}, "humans.acr"),  # any login would do
         ({"id_jag": "yes"}, "humans.id_jag"),
         ({"id_jag": 1}, "humans.id_jag"),
         ({"name": ""}, "humans.name"),

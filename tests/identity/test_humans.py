@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from remit.core.grant import LOCAL, UNSAID, WORKLOAD
 from remit.core.identity import Human
 from remit.errors import AudienceError, GrantTokenError, RemitError, UnavailableError
 from remit.identity.foreign import SKEW
-from remit.identity.humans import MAX_AGE, MAX_GRANT, MAX_GROUPS, UNSAID, IssuedHumans, Registration
+from remit.identity.humans import MAX_AGE, MAX_GRANT, MAX_GROUPS, IssuedHumans, Registration
 from remit.identity.issuers import KEEP
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, public, rsa, signed, unsigned
 
@@ -117,6 +118,9 @@ def test_a_token_is_the_same_token_whoever_brings_it() -> None:
         ({"auth_time": CLOCK.at(seconds=61)}, GrantTokenError, "only later"),
         ({"auth_time": "now"}, GrantTokenError, "`auth_time`"),
         ({"acr": ["phr"]}, GrantTokenError, "`acr`"),
+        ({"acr": WORKLOAD}, GrantTokenError, "remit's own"),  # it would be no human to policies
+        ({"acr": LOCAL}, GrantTokenError, "remit's own"),  # the owner of the state could act for them
+        ({"acr": UNSAID}, GrantTokenError, "remit's own"),
         ({"amr": {"pwd": 1}}, GrantTokenError, "`amr`"),
         ({"sid": 7}, GrantTokenError, "`sid`"),
         ({"groups": {"analysts": True}}, GrantTokenError, "`groups`"),

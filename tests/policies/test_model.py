@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from remit.core.grant import MAX_TTL, Posture, Subject
+from remit.core.grant import MAX_TTL, WORKLOAD, Posture, Subject
 from remit.policies import installed, model
 from tests.policies.asked import ADA, IDP, SEARCH, TABLE, holds, policies, question
 
@@ -123,7 +123,7 @@ def test_when_a_human_was_proven_can_be_asked() -> None:
 
 
 def test_a_workload_that_acts_for_itself_is_no_human() -> None:
-    asked = question(subject=Subject(AGENT, model.SELF))
+    asked = question(subject=Subject(AGENT, WORKLOAD))
     assert holds(f'principal is Workload && principal == Workload::"{AGENT}"', asked)
     assert holds(f'principal.issuer == "spiffe://prod.example" && principal.sub == "{AGENT}"', asked)
     assert not holds("principal is Human", asked)

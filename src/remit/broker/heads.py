@@ -16,6 +16,7 @@ from hashlib import sha256
 
 from remit.core import audit, budget
 from remit.core.audit import Event
+from remit.core.grant import UNPROVEN
 from remit.core.task import Change, Grant, Lease, Subject, Task, nothing
 from remit.errors import (
     DeniedError,
@@ -32,7 +33,6 @@ from remit.ports import Clock, Spend, Store, Write
 
 SKEW = timedelta(seconds=5)
 PLACES = 1 << 20  # of the token status list
-UNPROVEN = frozenset({"local-uid", "workload"})  # subjects that no issuer of humans has vouched for
 DENIALS = 20  # audited one by one per grant, code and minute; beyond it they are counted
 
 

@@ -12,7 +12,7 @@ from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.audit import Event
-from remit.core.grant import Posture, Subject
+from remit.core.grant import WORKLOAD, Posture, Subject
 from remit.core.identity import Human, Workload
 from remit.core.policy import Decision
 from remit.core.task import Grant, Task, Wanted, open_task
@@ -21,7 +21,6 @@ from remit.ports import Burn, NewId, Write
 
 OPEN = "task.open"
 DELEGATE = "grant.delegate"
-WORKLOAD = "workload"  # the acr of a subject that is no human
 
 Opener = Operator | Human | Workload | Approval
 

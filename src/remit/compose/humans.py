@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remit.compose.settings import Settings
+from remit.core.grant import OWN_ACR
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 from remit.identity.claims import check_name
@@ -116,10 +117,17 @@ def _registration(row: Row, issuers: _Issuers) -> Registration:
         secret=_secret(Path(_text(row, "humans.client_secret_file"))) if "client_secret_file" in row else None,
         scopes=scopes,
         groups=check_name(row["groups_claim"], "`humans.groups_claim`") if "groups_claim" in row else None,
-        acr=_texts(row, "humans.acr", ()),
+        acr=_acr(row),
         id_jag=id_jag,
         name=_text(row, "humans.name") if "name" in row else "",
     )
+
+
+def _acr(row: Row) -> tuple[str, ...]:
+    found = _texts(row, "humans.acr", ())
+    if OWN_ACR & set(found):
+        raise InvalidRequestError("`humans.acr` lists a word of remit's own, which no issuer can say")
+    return found
 
 
 def _rules(settings: Settings, registrations: Sequence[Registration], issuers: _Issuers) -> tuple[Rule, ...]:

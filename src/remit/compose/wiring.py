@@ -19,6 +19,7 @@ from remit.compose.settings import Settings
 from remit.compose.signals import Signals
 from remit.core import audit
 from remit.core.audit import Checkpoint
+from remit.core.grant import LOCAL
 from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import UnavailableError
@@ -133,7 +134,7 @@ def publish(settings: Settings, notes: FileKeyring, witness: FileWitness | None)
 
 def local_subject() -> Subject:
     """Return who owns this state: a socket proves a uid, never a human, and the ``acr`` says so."""
-    return Subject(f"unix://{socket.gethostname()}#{os.geteuid()}", "local-uid")
+    return Subject(f"unix://{socket.gethostname()}#{os.geteuid()}", LOCAL)
 
 
 def new_id(prefix: str) -> str:

@@ -14,6 +14,11 @@ MAX_DEPTH = 64
 MAX_FAN_OUT = 1_000
 MAX_TTL = timedelta(hours=8)
 MAX_LABEL = 200  # characters
+LOCAL = "local-uid"  # the acr of the owner of the state
+WORKLOAD = "workload"  # the acr of a subject that is no human
+UNSAID = "unspecified"  # the acr of a human whose issuer does not say how they were proven
+OWN_ACR = frozenset({LOCAL, WORKLOAD, UNSAID})  # remit's own words, which no issuer can say
+UNPROVEN = frozenset({LOCAL, WORKLOAD})  # subjects that no issuer of humans has vouched for
 APPROVED = -1  # in place of the parent's detail: covered by an approval alone
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from remit.core import jose
-from remit.core.grant import Subject
+from remit.core.grant import OWN_ACR, UNSAID, Subject
 from remit.core.identity import Human
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError
@@ -21,7 +21,6 @@ from remit.ports import Clock
 MAX_AGE = timedelta(hours=12)  # of an ID token; shorter than what an issuer says of logins is remembered
 MAX_GRANT = timedelta(hours=1)  # of an identity assertion grant
 MAX_GROUPS = 1_000
-UNSAID = "unspecified"  # the acr of a token that does not say how its human was proven
 
 _ID_TOKEN = Rules(frozenset({"", "jwt"}), error=GrantTokenError)
 _ID_JAG = Rules(frozenset({"oauth-id-jag+jwt"}), error=GrantTokenError)
@@ -119,7 +118,7 @@ class IssuedHumans:
         sid = foreign.text_or_none(claims, "sid", GrantTokenError)
         subject = Subject(
             sub=f"{at.issuer.url}#{foreign.text(claims, 'sub', GrantTokenError)}",
-            acr=foreign.text_or_none(claims, "acr", GrantTokenError) or UNSAID,
+            acr=_acr(claims),
             auth_time=logged_in,
             amr=foreign.texts(claims, "amr", GrantTokenError),
             groups=_groups(claims, at.groups),
@@ -131,6 +130,14 @@ class IssuedHumans:
 
 def _same(told: object, expected: str) -> bool:
     return isinstance(told, str) and hmac.compare_digest(told.encode(), expected.encode())
+
+
+def _acr(claims: Mapping[str, object]) -> str:
+    """Return how a human was proven. Remit's own words are refused: by them it tells humans from workloads."""
+    told = foreign.text_or_none(claims, "acr", GrantTokenError)
+    if told in OWN_ACR:
+        raise GrantTokenError("its `acr` is one of remit's own", help="have its issuer use a word of its own")
+    return told or UNSAID
 
 
 def _groups(claims: Mapping[str, object], name: str | None) -> tuple[str, ...]:

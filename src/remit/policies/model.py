@@ -9,20 +9,19 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from remit.core.grant import MAX_TTL, Subject
+from remit.core.grant import MAX_TTL, WORKLOAD, Subject
 from remit.core.orders import ANY, json_text
 from remit.core.policy import Question
 from remit.core.scope import Detail
 
 Json = dict[str, Any]
-SELF = "workload"  # the acr of a subject that is a workload
 
 _SPIFFE = "spiffe://"
 
 
 def principal(subject: Subject) -> Json:
     """Return the entity id of whoever a task acts for."""
-    return {"type": "Workload" if subject.acr == SELF else "Human", "id": subject.sub}
+    return {"type": "Workload" if subject.acr == WORKLOAD else "Human", "id": subject.sub}
 
 
 def requests(question: Question) -> list[Json]:
