@@ -30,6 +30,7 @@ from tests.broker.world import START, World
 ALICE = "https://idp.test#alice"
 PLANNER = "spiffe://example.org/agent/planner"
 READER = "spiffe://example.org/agent/reader"
+BUILD = "https://ci.test#repo:acme/app"  # a workload by the OIDC token of its platform
 CLIENT = "https://agent.test/client"
 
 
@@ -94,7 +95,7 @@ def svid(name: str) -> str:
 def svid_subject(token: str) -> str:
     compact = jose.read(token, frozenset({"alg"}), UnauthenticatedError)
     subject = jose.document(compact.payload, UnauthenticatedError).get("sub")
-    if compact.signature != b"signed" or subject not in {PLANNER, READER}:
+    if compact.signature != b"signed" or subject not in {PLANNER, READER, BUILD}:
         raise UnauthenticatedError("the JWT-SVID is not one that is known here")
     return str(subject)
 

@@ -89,7 +89,7 @@ def test_a_client_that_proves_nothing_is_public_under_whatever_name(named: str) 
     found.check_named()
 
 
-@pytest.mark.parametrize("named", [ME, "spiffe://", "wimse://prod.example/agents/a"])
+@pytest.mark.parametrize("named", [ME, "spiffe://", "wimse://prod.example/agents/a", OIDC, "http://localhost#"])
 def test_a_workloads_name_has_to_be_proven(named: str) -> None:
     with pytest.raises(UnauthenticatedError, match="prove"):
         authenticated({"client_id": named}).check_named()
@@ -107,12 +107,13 @@ def test_nobody_authenticates_by_authorization() -> None:
             authenticated({}, asked=request([("Authorization", value)]))
 
 
-@pytest.mark.parametrize("named", [ME, "wimse://prod.example/agents/a"])
+@pytest.mark.parametrize("named", [ME, "wimse://prod.example/agents/a", OIDC])
 def test_what_was_given_to_a_workload_was_not_given_to_whoever_takes_its_name(named: str) -> None:
     workload = Workload(named, "wit", datetime(2026, 11, 25, tzinfo=UTC))
-    assert oauth._is(Client(named, workload), named)
-    assert not oauth._is(Client(named), named)
-    assert oauth._is(Client("remit-cli"), "remit-cli")
+    assert oauth._is(Client(named, workload), named, attested=True)
+    assert not oauth._is(Client(named), named, attested=True)
+    assert oauth._is(Client("remit-cli"), "remit-cli", attested=False)
+    assert not oauth._is(Client("other"), "remit-cli", attested=False)
 
 
 # -- assertions (RFC 7521 §4.2, RFC 7523 §2.2) ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from remit.api.minting import Minter
 from remit.api.refresh import Refreshes, draw
 from remit.core import jose
 from tests.api import believed
-from tests.api.believed import PLANNER, READER, Believed, assertion_of
+from tests.api.believed import BUILD, PLANNER, READER, Believed, assertion_of
 from tests.api.desk import Issuer
 from tests.api.plane import Agent, Form, Plane, later, play
 from tests.api.test_exchange import GATEWAY, last, opened, refused
@@ -31,9 +31,9 @@ def staged(directory: Path, scene: Any) -> None:
     play(directory, run, world, identity, GATEWAY)
 
 
-async def begun(plane: Plane, agent: Agent, client: str = APP, audience: str | None = None) -> str:
+async def begun(plane: Plane, agent: Agent, client: str = APP, audience: str | None = None, **proving: str) -> str:
     """Open a task for ``agent`` and hand out the first refresh token."""
-    await opened(plane, agent, f"id-token-of-alice-{agent.signer.kid}")
+    await opened(plane, agent, f"id-token-of-alice-{agent.signer.kid}", **proving)
     refreshes = Refreshes(plane.surface, Minter(plane.broker, plane.verifier, plane.surface.new_id))
     return await refreshes.begin(plane.broker.check(agent.grant), client, audience)
 
@@ -104,14 +104,15 @@ def test_a_refresh_token_is_for_the_client_it_was_given_to(tmp_path: Path, clien
     staged(tmp_path, scene)
 
 
-def test_a_client_with_a_spiffe_id_has_to_prove_it_to_refresh(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [PLANNER, BUILD])
+def test_a_client_that_was_attested_has_to_prove_it_to_refresh(tmp_path: Path, name: str) -> None:
     async def scene(plane: Plane) -> None:
         agent = Agent()
-        first = await begun(plane, agent, PLANNER)
-        assert refused(await plane.exchange(agent, refreshing(first, PLANNER)))[1] == "invalid_client"
+        first = await begun(plane, agent, name, **assertion_of(name))
+        assert refused(await plane.exchange(agent, refreshing(first, name)))[1] == "invalid_client"
         form = {"grant_type": "refresh_token", "refresh_token": first}
         assert refused(await plane.exchange(agent, {**form, **assertion_of(READER)}))[1] == "invalid_grant"
-        assert (await plane.exchange(agent, {**form, **assertion_of(PLANNER)})).status_code == 200
+        assert (await plane.exchange(agent, {**form, **assertion_of(name)})).status_code == 200
 
     staged(tmp_path, scene)
 

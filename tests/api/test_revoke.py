@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remit.api.proven import thumbprint
-from tests.api.believed import ALICE, PLANNER, READER, Believed, assertion_of, certificate, with_certificate
+from tests.api.believed import ALICE, BUILD, PLANNER, READER, Believed, assertion_of, certificate, with_certificate
 from tests.api.plane import Agent, Plane, later
 from tests.api.test_exchange import GATEWAY, opened, opening, staged
 
@@ -72,13 +72,15 @@ def test_a_token_for_the_gateway_alone_can_be_revoked_too(tmp_path: Path) -> Non
     staged(tmp_path, scene)
 
 
-def test_the_token_of_a_workload_is_revoked_by_that_workload(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [PLANNER, BUILD])
+def test_the_token_of_a_workload_is_revoked_by_that_workload(tmp_path: Path, name: str) -> None:
     async def scene(plane: Plane, _: Believed) -> None:
         agent = Agent()
-        await opened(plane, agent, **assertion_of(PLANNER))
+        await opened(plane, agent, **assertion_of(name))
         assert await revoke(plane, agent.token) == 0
+        assert await revoke(plane, agent.token, client_id=name) == 0
         assert await revoke(plane, agent.token, **assertion_of(READER)) == 0
-        assert await revoke(plane, agent.token, **assertion_of(PLANNER)) == 1
+        assert await revoke(plane, agent.token, **assertion_of(name)) == 1
 
     staged(tmp_path, scene)
 

@@ -14,7 +14,15 @@ from remit.core import jose
 from remit.core.audit import Event
 from remit.core.chain import MAX_SPENT, Chain, turn
 from remit.core.task import Grant, Wanted
-from remit.errors import GrantTokenError, IntegrityError, RevokedError, UnavailableError, UsedError, WrongKeyError
+from remit.errors import (
+    GrantTokenError,
+    IntegrityError,
+    RevokedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UsedError,
+    WrongKeyError,
+)
 from remit.ports import PutRecord, Record, Write
 from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, World, holder, run
@@ -22,8 +30,8 @@ from tests.broker.world import OPERATOR, World, holder, run
 JKT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 
 
-def shown(token: str, client: str = "app", jkt: str | None = JKT) -> Presented:
-    return Presented(jose.digest(token), client, jkt)
+def shown(token: str, client: str = "app", jkt: str | None = JKT, *, attested: bool = False) -> Presented:
+    return Presented(jose.digest(token), client, jkt, attested=attested)
 
 
 async def begun(world: World, token: str = "first") -> tuple[Broker, Grant]:
@@ -51,6 +59,21 @@ def test_a_token_is_turned_into_the_next_again_and_again() -> None:
             found, chain = await broker.turn_chain(shown(old), jose.digest(new))
             assert (found.id, chain.current) == (grant.id, jose.digest(new))
         assert await told(world) == [("token.begin", "allow", None), *[("token.refresh", "allow", None)] * 2]
+
+    run(scene())
+
+
+@pytest.mark.parametrize("name", ["spiffe://example.org/planner", "https://ci.test#build"])
+def test_what_an_attested_workload_was_given_it_spends_only_if_it_is_attested_again(name: str) -> None:
+    async def scene() -> None:
+        world = World()
+        broker = await world.ready()
+        grant = await world.opened(broker, jkt=JKT, agent=name, attested=True)
+        await broker.begin_chain(grant, name, jose.digest("first"), None)
+        await refusal(broker, shown("first", name), UnauthenticatedError)
+        assert (await told(world))[-1] == ("token.refresh", "deny", "unauthenticated")
+        found, _ = await broker.turn_chain(shown("first", name, attested=True), jose.digest("second"))
+        assert found.id == grant.id
 
     run(scene())
 

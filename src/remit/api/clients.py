@@ -25,6 +25,7 @@ WIT, WPT = "workload-identity-token", "workload-proof-token"
 FIELDS = frozenset({"client_id", "client_assertion", "client_assertion_type"})
 
 _ID = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]{1,512}")  # what a URI may hold
+_OIDC = re.compile(r"[^#]*://[^#]*#")  # issuer#subject; the id of no other client is a URL with a fragment
 _SPIFFE = "spiffe://"
 _ANY_HEADER = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 
@@ -40,7 +41,7 @@ class Client:
 
     def check_named(self) -> None:
         """Raise UnauthenticatedError for a client that calls itself by a workload's name and proves nothing."""
-        if self.workload is None and self.id.startswith(spiffe.SCHEMES):
+        if self.workload is None and (self.id.startswith(spiffe.SCHEMES) or _OIDC.match(self.id)):
             raise UnauthenticatedError("a client with a workload's name has to prove it")
 
 

@@ -17,7 +17,7 @@ from remit.api.minting import ACCESS_TOKEN
 from remit.api.proven import Verifier
 from remit.api.who import Caller, Peer, authority_of
 from remit.broker import Broker, Holder
-from remit.core import jose, spiffe
+from remit.core import jose
 from remit.core import token as tokens
 from remit.core.task import Task
 from remit.core.token import Claims
@@ -112,7 +112,7 @@ class OAuth:
         grant = task.grant(grant_id)
         given_to = grant.agent if chain is None else chain.client
         open_to_all = chain is None and not grant.attested
-        return Holder(task.id, grant_id) if open_to_all or _is(client, given_to) else None
+        return Holder(task.id, grant_id) if open_to_all or _is(client, given_to, attested=grant.attested) else None
 
     def _living(self, token: str) -> Claims:
         """Return the claims of a token that has not expired, whomever it is for."""
@@ -158,9 +158,9 @@ class OAuth:
         return task if task.within(grant, root) else None
 
 
-def _is(client: Client, given_to: str) -> bool:
-    """Whether a token was given to this client: a workload's name has to be proven."""
-    return client.id == given_to and (client.workload is not None or not given_to.startswith(spiffe.SCHEMES))
+def _is(client: Client, given_to: str, *, attested: bool) -> bool:
+    """Whether a token was given to this client: the name of a workload that was attested has to be proven again."""
+    return client.id == given_to and (client.workload is not None or not attested)
 
 
 def check_requested(form: Form) -> None:

@@ -56,7 +56,7 @@ class Refreshes:
         digest = jose.digest(wire.text(form, "refresh_token"))
         binding = self._minter.binding(request, client)
         fresh = self._new_token()
-        presented = Presented(digest, client.id, binding.jkt, binding.x5t)
+        presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
         grant, chain = await self._broker.turn_chain(presented, jose.digest(fresh))
         meant = chain.audience if audience is None else audience
         return self._minter.answer(grant, audience=meant, until=binding.until, refresh_token=fresh)

@@ -17,6 +17,7 @@ from remit.errors import (
     IntegrityError,
     NotFoundError,
     RemitError,
+    UnauthenticatedError,
     UsedError,
     WrongKeyError,
 )
@@ -28,12 +29,16 @@ KEPT = timedelta(days=1)  # after the grant is over
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A refresh token as it was presented: its SHA-256, by whom, and what they proved."""
+    """A refresh token as it was presented: its SHA-256, by whom, and what they proved.
+
+    ``attested``: whether ``client`` is a workload's name that was proven.
+    """
 
     digest: str
     client: str
     jkt: str | None = None
     x5t: str | None = None
+    attested: bool = False
 
 
 class Chains:
@@ -64,8 +69,9 @@ class Chains:
     async def turn(self, presented: Presented, fresh: str) -> tuple[Grant, Chain]:
         """Spend a token for the next one, ``fresh``; return its grant, which is live, and the chain.
 
-        GrantTokenError for a token that is not known or was given to another client, WrongKeyError for another key,
-        UsedError for one that was spent: then the grant has ended, as nobody can say which of two has stolen it.
+        GrantTokenError for a token that is not known or was given to another client, UnauthenticatedError for one of an
+        attested workload that did not prove its name again, WrongKeyError for another key, UsedError for one that was
+        spent: then the grant has ended, as nobody can say which of two has stolen it.
         """
         chain = self._kept.get(presented.digest)
         if chain is None:
@@ -91,6 +97,10 @@ class Chains:
             grant = self._heads.check(chain.grant).grant
         except NotFoundError:
             raise GrantTokenError("the grant of the refresh token is over") from None
+        if grant.attested and not presented.attested:
+            raise UnauthenticatedError(
+                "the refresh token was given to an attested workload, which has to prove its name"
+            )
         if (presented.jkt, presented.x5t) != (grant.jkt, grant.x5t):
             raise WrongKeyError("the proof is by another key than the refresh token is bound to")
         return grant
