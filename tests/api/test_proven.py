@@ -7,10 +7,13 @@ import pytest
 
 from remit.api import proven
 from remit.api.proven import Replays
+from remit.api.routes import Identity
 from remit.core.proof import MAX_AGE, SKEW, Proof
 from remit.errors import LimitError, ProofError, TokenError
+from tests.api.desk import Issuer
 from tests.api.plane import Agent, Plane, play
 from tests.attacks.forge import parts, signed
+from tests.broker.world import World
 
 NOW = 1_795_608_000
 
@@ -51,6 +54,43 @@ def test_when_the_memory_is_full_no_proof_passes() -> None:
     with pytest.raises(LimitError) as caught:
         replays.note(proof("b"), NOW)
     assert caught.value.retry_after == MAX_AGE
+
+
+@pytest.mark.attack("DOS-04")
+def test_strangers_fill_a_memory_of_their_own_and_it_empties_again() -> None:
+    replays = Replays(most=2, most_strange=1)
+    replays.note(proof(), NOW, stranger=True)
+    with pytest.raises(LimitError):
+        replays.note(proof("b"), NOW, stranger=True)
+    replays.note(proof("b"), NOW)
+    replays.note(proof("c"), NOW)
+    with pytest.raises(LimitError):
+        replays.note(proof("d"), NOW)
+    later = NOW + MAX_AGE + SKEW + 1
+    replays.note(proof(iat=later), later, stranger=True)
+    replays.note(proof("b", later), later)
+
+
+@pytest.mark.parametrize("stranger", [True, False])
+def test_what_a_stranger_proved_is_not_proven_again_as_a_holder(stranger: bool) -> None:  # noqa: FBT001 - a parameter
+    replays = Replays()
+    replays.note(proof(), NOW, stranger=stranger)
+    with pytest.raises(ProofError, match="used before"):
+        replays.note(proof(), NOW, stranger=not stranger)
+
+
+def test_strangers_at_the_token_endpoint_keep_no_holder_out(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        plane.verifier._replays = Replays(most=4, most_strange=2)
+        agent = Agent()
+        await plane.opened(agent)
+        form = {"grant_type": "refresh_token", "refresh_token": "x", "client_id": "nobody"}
+        told = [(await plane.exchange(Agent(), form)).status_code for _ in range(4)]
+        assert told == [400, 400, 429, 429]
+        assert (await plane.call(agent, "GET", "/v1/self")).status_code == 200
+
+    world = World()
+    play(tmp_path, scene, world, Identity(logins=Issuer(world)))
 
 
 def test_a_stranger_fills_nothing(tmp_path: Path) -> None:

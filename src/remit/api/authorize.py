@@ -147,7 +147,7 @@ def proven_key(verifier: Verifier, request: Request) -> str | None:
     if not request.headers.getlist("dpop"):
         return None
     proof = verifier.read(request.headers.getlist("dpop"), "POST", url_of(request), None)
-    verifier.once(proof)
+    verifier.once(proof, stranger=True)
     return proof.jkt
 
 

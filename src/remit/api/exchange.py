@@ -94,7 +94,7 @@ class Exchange:
         if self._humans is None:
             raise InvalidRequestError("no issuer of ID tokens is configured")
         details, audience, purpose = asked.scope(form), self._audience(form), wire.text(form, "purpose")
-        bound = self._child(form, None)
+        bound = self._child(form, None, stranger=not here)
         if bound is None and not (here and client.workload is None and "dpop" not in request.headers):
             bound = self._minter.binding(request, client)
         wanted = asked.opening(form, details, client, bound)
@@ -164,7 +164,7 @@ class Exchange:
             raise WrongKeyError("`req_cnf` is another key than the actor token is bound to")
         return workload
 
-    def _child(self, form: Form, token: str | None) -> Binding | None:
+    def _child(self, form: Form, token: str | None, *, stranger: bool = False) -> Binding | None:
         """Return the proven key that the new token is to be bound to, if one is named."""
         if "req_cnf" not in form and "req_cnf_proof" not in form:
             return None
@@ -176,7 +176,7 @@ class Exchange:
         proof = self._verifier.read((wire.text(form, "req_cnf_proof"),), "POST", endpoint, token)
         if proof.jkt != key.thumbprint:
             raise WrongKeyError("`req_cnf_proof` is by another key than `req_cnf`")
-        self._verifier.once(proof)
+        self._verifier.once(proof, stranger=stranger)
         return Binding(jkt=proof.jkt)
 
     def _approval(self, form: Form) -> Approval | None:

@@ -53,7 +53,7 @@ class Minter:
         proof = self._verifier.read(proofs, "POST", url_of(request), None)
         if workload is not None and workload.jkt not in {None, proof.jkt}:
             raise WrongKeyError("the proof is by another key than the client's credential is bound to")
-        self._verifier.once(proof)
+        self._verifier.once(proof, stranger=workload is None)
         return Binding(jkt=proof.jkt)
 
     def answer(

@@ -34,6 +34,7 @@ from remit.errors import (
 from remit.ports import Clock, Signer
 
 MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
+MAX_STRANGE = 100_000  # of these by strangers: 65 seconds of them at 1,500 a second
 MAX_KNOWN = 4_096  # tokens whose signature was verified
 
 PROVE = Access("token", "remit", "prove")  # what the audit calls an attempt to use a token
@@ -69,30 +70,35 @@ class Keys:
 
 
 class Replays:
-    """The proofs seen, each for as long as its ``iat`` would let it pass again."""
+    """The proofs seen, each for as long as its ``iat`` would let it pass again.
 
-    def __init__(self, most: int = MAX_SEEN) -> None:
-        """Remember at most ``most``; when full, no proof passes."""
-        self._most = most
-        self._count = 0
-        self._seen: dict[int, set[tuple[str, str]]] = {}  # by iat
+    Strangers, who have shown nothing but a key that anybody can make, are counted apart: they keep nobody out but
+    strangers.
+    """
 
-    def note(self, proof: Proof, now: int) -> None:
-        """Remember a proof, or raise ProofError if it was seen before."""
+    def __init__(self, most: int = MAX_SEEN, most_strange: int = MAX_STRANGE) -> None:
+        """Remember at most ``most``, and ``most_strange`` of strangers; when full, no proof of that kind passes."""
+        self._most = {False: most, True: most_strange}
+        self._count = {False: 0, True: 0}
+        self._seen: dict[int, dict[tuple[str, str], bool]] = {}  # by iat; whether it is a stranger's
+
+    def note(self, proof: Proof, now: int, *, stranger: bool = False) -> None:
+        """Remember a proof, or raise ProofError if it was seen before, of whomever."""
         if proof.iat not in self._seen:
             self._forget(now)
-        seen = self._seen.setdefault(proof.iat, set())
+        seen = self._seen.setdefault(proof.iat, {})
         key = (proof.jkt, proof.jti)
         if key in seen:
             raise ReplayError(help="make a new proof for every request")
-        if self._count >= self._most:
+        if self._count[stranger] >= self._most[stranger]:
             raise LimitError("too many requests with proofs", retry_after=proofs.MAX_AGE)
-        seen.add(key)
-        self._count += 1
+        seen[key] = stranger
+        self._count[stranger] += 1
 
     def _forget(self, now: int) -> None:
         for iat in [iat for iat in self._seen if iat < now - proofs.MAX_AGE - proofs.SKEW]:
-            self._count -= len(self._seen.pop(iat))
+            for stranger in self._seen.pop(iat).values():
+                self._count[stranger] -= 1
 
 
 class Verifier:
@@ -151,10 +157,11 @@ class Verifier:
         """Return the holder of a live token if what it is bound to is proven: its key, or its certificate.
 
         A proof is for this request, and new; ``hashed`` asks for ``ath``, which a token request has not (RFC 9449 §5).
-        Only a proof that belongs to a live token is remembered: strangers cannot fill the memory. ``certificates`` are
-        the TLS client's: the handshake has shown that it has the leaf's key (RFC 8705 §3.1). ``audiences`` are those
-        that the token may be for; empty is the broker alone. A token without its key was taken from its holder, or is
-        spliced into a chain it does not belong to: the audit shows it, and every other refusal of a signed token.
+        Only a proof that belongs to a live token is remembered here; those of strangers, who have none yet, are counted
+        apart and keep no holder out (``Replays``). ``certificates`` are the TLS client's: the handshake has shown that
+        it has the leaf's key (RFC 8705 §3.1). ``audiences`` are those that the token may be for; empty is the broker
+        alone. A token without its key was taken from its holder, or is spliced into a chain it does not belong to: the
+        audit shows it, and every other refusal of a signed token.
         """
         claims = self.signed(token)
         try:
@@ -211,9 +218,9 @@ class Verifier:
         """Return what a proof proves; whether it is new, ``once`` tells."""
         return proofs.read(texts, Expected(method, url, self.now(), self.nonces, token))
 
-    def once(self, proof: Proof) -> None:
-        """Let a proof pass once."""
-        self._replays.note(proof, self.now())
+    def once(self, proof: Proof, *, stranger: bool = False) -> None:
+        """Let a proof pass once. ``stranger``: whoever made it has shown nothing else that is known here."""
+        self._replays.note(proof, self.now(), stranger=stranger)
 
 
 def _check_key(claims: Claims, proof: Proof) -> None:
