@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from remit.api import oauth
 from remit.api.clients import JWT_BEARER, JWT_SPIFFE, Client, Clients, assertion_type
-from remit.api.who import Web
+from remit.api.who import Peer, Web
 from remit.broker import Holder
 from remit.core import jose
 from remit.core.identity import Workload
@@ -53,8 +53,12 @@ class Prover:
         raise UnauthenticatedError
 
 
-def request(headers: Sequence[tuple[str, str]] = (), certificates: Sequence[bytes] = ()) -> Request:
-    authority = Web(frozenset({HOST}), Prover(), scheme="https")
+WEB = Web(frozenset({HOST}), Prover(), scheme="https")
+
+
+def request(
+    headers: Sequence[tuple[str, str]] = (), certificates: Sequence[bytes] = (), authority: Web | Peer = WEB
+) -> Request:
     return Request(
         {
             "type": "http",
@@ -62,7 +66,7 @@ def request(headers: Sequence[tuple[str, str]] = (), certificates: Sequence[byte
             "path": "/oauth/token",
             "raw_path": b"/oauth/token",
             "query_string": b"",
-            "headers": [(name.lower().encode(), value.encode()) for name, value in (("host", HOST), *headers)],
+            "headers": [(name.lower().encode(), value.encode()) for name, value in (*headers, ("host", HOST))],
             "state": {"authority": authority, "certificates": tuple(certificates)},
         }
     )
@@ -71,7 +75,7 @@ def request(headers: Sequence[tuple[str, str]] = (), certificates: Sequence[byte
 def authenticated(
     form: Mapping[str, str], by: Known | None = None, asked: Request | None = None, *, nobody: bool = False
 ) -> Client:
-    who = Clients(None if nobody else by or Known())
+    who = Clients(None if nobody else by or Known(), "https://issuer.example")
     return asyncio.run(who.authenticate(asked or request(), form))
 
 
@@ -207,6 +211,14 @@ def test_the_proof_covers_the_token_that_is_to_be_exchanged() -> None:
     by = Known()
     authenticated({"subject_token": "token"}, by, request(WIT))
     assert by.shown[3] == "token"
+
+
+@pytest.mark.parametrize("host", [HOST, "other.example", "localhost"])
+def test_on_a_socket_file_the_proof_is_for_the_issuer_whatever_host_its_maker_writes(host: str) -> None:
+    by = Known()
+    sent = request((*WIT, ("Host", host)), authority=Peer(Holder("task", "grant")))
+    authenticated({}, by, sent)
+    assert by.shown == ("w.i.t", "w.p.t", "https://issuer.example/oauth/token", None)
 
 
 @pytest.mark.parametrize("headers", [WIT[:1], WIT[1:], (*WIT, WIT[0]), (*WIT, WIT[1])])

@@ -64,7 +64,7 @@ class Authorize:
         """Ask the broker of ``surface``; ``desk`` has humans decide."""
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry, self._desk = surface.identity.clients, desk
-        self._clients = Clients(surface.identity.workloads)
+        self._clients = Clients(surface.identity.workloads, surface.verifier.issuer)
         self._pushed: Held[Asking] = Held(surface.verifier.clock)
 
     def rows(self) -> tuple[Row, ...]:
@@ -146,7 +146,7 @@ def proven_key(verifier: Verifier, request: Request) -> str | None:
     """Return the thumbprint of the key that a request is sent with, if it is (RFC 9449 §10.1)."""
     if not request.headers.getlist("dpop"):
         return None
-    proof = verifier.read(request.headers.getlist("dpop"), "POST", url_of(request), None)
+    proof = verifier.read(request.headers.getlist("dpop"), "POST", url_of(request, verifier.issuer), None)
     verifier.once(proof, stranger=True)
     return proof.jkt
 

@@ -48,9 +48,9 @@ class Client:
 class Clients:
     """Authenticates the clients of the token endpoint."""
 
-    def __init__(self, workloads: Workloads | None) -> None:
-        """Believe what ``workloads`` verifies; without it no workload."""
-        self._workloads = workloads
+    def __init__(self, workloads: Workloads | None, issuer: str) -> None:
+        """Believe what ``workloads`` verifies; without it no workload. ``issuer`` is this broker's URL."""
+        self._workloads, self._issuer = workloads, issuer
 
     async def authenticate(self, request: Request, form: Form) -> Client:
         """Return who asks, or raise UnauthenticatedError; InvalidRequestError when it says so in more than one way.
@@ -82,7 +82,7 @@ class Clients:
 
     def _verified(self, way: str, request: Request, form: Form) -> Awaitable[Workload]:
         shown = _assertion(form) if way == "assertion" else ("", "")
-        proof = _proof(request, form) if way == "wit" else ("", "", "", None)
+        proof = _proof(request, form, self._issuer) if way == "wit" else ("", "", "", None)
         if self._workloads is None:
             raise UnauthenticatedError("no workloads are let in here: no trust domain and no issuer is configured")
         match way:
@@ -113,12 +113,12 @@ def _assertion(form: Form) -> tuple[str, str]:
     return form["client_assertion"], form["client_assertion_type"]
 
 
-def _proof(request: Request, form: Form) -> tuple[str, str, str, str | None]:
+def _proof(request: Request, form: Form, issuer: str) -> tuple[str, str, str, str | None]:
     """Return WIT, WPT, the target and the token that the proof must cover: the one that is to be exchanged."""
     wit, wpt = request.headers.getlist(WIT), request.headers.getlist(WPT)
     if len(wit) != 1 or len(wpt) != 1:
         raise InvalidRequestError("there must be one Workload-Identity-Token and one Workload-Proof-Token")
-    return wit[0], wpt[0], url_of(request), form.get("subject_token")
+    return wit[0], wpt[0], url_of(request, issuer), form.get("subject_token")
 
 
 def assertion_type(token: str) -> str:

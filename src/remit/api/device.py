@@ -39,7 +39,8 @@ class Devices:
     def __init__(self, surface: Surface, desk: Desk, waiting: Waiting) -> None:
         """Ask the broker of ``surface``; ``desk`` has humans decide, ``waiting`` keeps what devices come back with."""
         self._broker, self._verifier = surface.broker, surface.verifier
-        self._registry, self._clients = surface.identity.clients, Clients(surface.identity.workloads)
+        self._registry = surface.identity.clients
+        self._clients = Clients(surface.identity.workloads, surface.verifier.issuer)
         self._desk, self._polls = desk, waiting.polls
         self._shown: Held[tuple[Approval, Registered]] = Held(surface.verifier.clock)  # by the code that humans type
         self._wrong: deque[datetime] = deque(maxlen=GUESSES)

@@ -124,7 +124,7 @@ class Exchange:
         wire.only(form, _DELEGATING | _CLIENT)
         token = wire.text(form, "subject_token")
         certificates = certificates_of(request)
-        proofs, url = request.headers.getlist("dpop"), url_of(request)
+        proofs, url = request.headers.getlist("dpop"), url_of(request, self._verifier.issuer)
         holder = await self._verifier.bearer(token, proofs, "POST", url, hashed=False, certificates=certificates)
         claims, audience = self._verifier.claims(token), self._audience(form)
         try:

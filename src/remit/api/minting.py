@@ -50,7 +50,7 @@ class Minter:
             if workload is not None and workload.jkt is not None:
                 raise WrongKeyError("the client's credential is bound to a key: prove it by `DPoP`")
             return Binding(x5t=thumbprint(chain[0]), until=ends(chain[0]))
-        proof = self._verifier.read(proofs, "POST", url_of(request), None)
+        proof = self._verifier.read(proofs, "POST", url_of(request, self._verifier.issuer), None)
         if workload is not None and workload.jkt not in {None, proof.jkt}:
             raise WrongKeyError("the proof is by another key than the client's credential is bound to")
         self._verifier.once(proof, stranger=workload is None)

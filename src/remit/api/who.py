@@ -72,7 +72,11 @@ class Web:
         if not request.headers.get("authorization"):
             raise UnauthenticatedError("this needs a grant's token and a proof of its key")
         headers = {name: request.headers.getlist(name) for name in ("authorization", "dpop")}
-        return await self.prover.holder(request.method, url_of(request), headers, certificates_of(request))
+        return await self.prover.holder(request.method, self.url(request), headers, certificates_of(request))
+
+    def url(self, request: Request) -> str:
+        """Return the URL of a request: this scheme, the admitted Host, and the path as it was sent."""
+        return f"{self.scheme}://{request.headers['host'].lower()}{_path(request)}"
 
 
 Authority = Peer | Web
@@ -86,12 +90,15 @@ def authority_of(request: Request) -> Authority:
     return found
 
 
-def url_of(request: Request) -> str:
-    """Return the URL a proof must name: the listener's scheme, the admitted Host and the path as it was sent."""
+def url_of(request: Request, issuer: str) -> str:
+    """Return the URL a proof must name. On a unix socket, where any Host is taken, it is the issuer's."""
     authority = authority_of(request)
-    scheme = authority.scheme if isinstance(authority, Web) else "http"
+    return authority.url(request) if isinstance(authority, Web) else f"{issuer}{_path(request)}"
+
+
+def _path(request: Request) -> str:
     path: bytes = request.scope["raw_path"]
-    return f"{scheme}://{request.headers['host'].lower()}{path.decode('ascii')}"
+    return path.decode("ascii")
 
 
 def certificates_of(request: Request) -> tuple[bytes, ...]:
