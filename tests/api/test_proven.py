@@ -135,3 +135,20 @@ def test_the_tokens_known_to_be_good_are_bounded(tmp_path: Path, monkeypatch: py
         assert len(plane.verifier.keys._known) <= 3
 
     play(tmp_path, scene)
+
+
+def test_the_tokens_known_to_be_good_are_bounded_by_their_size_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(plane: Plane) -> None:
+        agent, keys = Agent(), plane.verifier.keys
+        await plane.opened(agent)
+        header, claims = parts(agent.token)
+        monkeypatch.setattr(proven, "MAX_KNOWN_SIZE", 3 * len(agent.token) + 300)
+        for number in range(10):
+            plane.verifier.claims(signed(plane, header, {**claims, "jti": f"tok_{number}"}))
+            plane.verifier.claims(agent.token)
+            assert sum(map(len, keys._known)) <= proven.MAX_KNOWN_SIZE
+        assert keys._known
+
+    play(tmp_path, scene)

@@ -36,6 +36,7 @@ from remit.ports import Clock, Signer
 MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
 MAX_STRANGE = 100_000  # of these by strangers: 65 seconds of them at 1,500 a second
 MAX_KNOWN = 4_096  # tokens whose signature was verified
+MAX_KNOWN_SIZE = 6_291_456  # characters of them all; their claims take some five times as many bytes
 
 PROVE = Access("token", "remit", "prove")  # what the audit calls an attempt to use a token
 
@@ -55,7 +56,7 @@ class Keys:
         self.signer = signer
         self.jwks = [dict(jwk) for jwk in published]
         self._public: dict[str, PublicKey] = {jwk["kid"]: public_key(jwk) for jwk in published}
-        self._known: dict[str, Claims] = {}
+        self._forget()
 
     def claims(self, token: str, issuer: str, now: datetime, *, expired: bool = False) -> Claims:
         """Return the claims of a token; its signature is verified once."""
@@ -63,10 +64,15 @@ class Keys:
         if known is not None and (expired or now.timestamp() < known.expires_at):
             return known
         claims = tokens.read(token, self._public, issuer, now, expired=expired)
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
+        if len(self._known) >= MAX_KNOWN or self._size + len(token) > MAX_KNOWN_SIZE:
+            self._forget()
         self._known[token] = claims
+        self._size += len(token)
         return claims
+
+    def _forget(self) -> None:
+        self._known: dict[str, Claims] = {}
+        self._size = 0
 
 
 class Replays:
