@@ -135,13 +135,19 @@ def browser(made: Plane) -> httpx.AsyncClient:
 async def decide(
     visitor: httpx.AsyncClient, issuer: Issuer, page: httpx.Response, decision: str = "approve"
 ) -> httpx.Response:
-    """Press a button of a page, log in if it leads to a login, and return the last answer."""
+    """Press a button of a page, log in if it leads to a login, press it again there, and return the last answer."""
     assert page.status_code == 200, page.text
-    sent = await visitor.post("/oauth/consent", data={**form_of(page), "decision": decision})
+    sent = await press(visitor, page, decision)
     assert sent.status_code == 200, sent.text
     if not followed(sent).startswith(issuer.authorization):
         return sent
-    return await visitor.get(issuer.back(sent))
+    last = await visitor.get(issuer.back(sent))
+    return await press(visitor, last, decision) if form_of(last) else last
+
+
+async def press(visitor: httpx.AsyncClient, page: httpx.Response, decision: str = "approve") -> httpx.Response:
+    """Press a button of a page."""
+    return await visitor.post("/oauth/consent", data={**form_of(page), "decision": decision})
 
 
 @dataclass
@@ -180,7 +186,6 @@ class App:
         visitor = visitor or browser(self.made)
         page = await visitor.get("/oauth/authorize", params=self.asked(**more))
         last = await decide(visitor, self.issuer, page)
-        assert last.status_code == 303, last.text
         return answer_of(last)["code"]
 
     def proof(self, path: str, agent: Agent | None = None) -> str:
@@ -206,7 +211,7 @@ class App:
 
 def answer_of(sent: httpx.Response) -> dict[str, str]:
     """Return the parameters of an authorization response."""
-    return dict(parse_qsl(urlsplit(sent.headers["location"]).query))
+    return dict(parse_qsl(urlsplit(sent.headers.get("location") or followed(sent)).query))
 
 
 Scene = Callable[[App], Awaitable[None]]

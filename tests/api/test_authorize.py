@@ -12,7 +12,7 @@ import pytest
 from remit.api.registry import Registered, Registry
 from remit.core.identity import Workload
 from remit.errors import UnauthenticatedError
-from tests.api.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, form_of, scene
+from tests.api.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, followed, form_of, scene
 from tests.api.plane import Agent, later
 from tests.broker.world import OPERATOR, SEARCH, START
 
@@ -43,7 +43,7 @@ def test_the_human_sees_the_exact_request_and_the_client_gets_a_code(tmp_path: P
             assert text in shown.text
         last = await decide(visitor, app.issuer, shown)
         answer = answer_of(last)
-        assert last.headers["location"].startswith(f"{app.redirect}?")
+        assert followed(last).startswith(f"{app.redirect}?")
         assert (answer["state"], answer["iss"]) == ("s-t-a-t-e", app.made.base)
         (begun,) = app.issuer.begun
         (asked,) = app.made.broker.approvals(OPERATOR)

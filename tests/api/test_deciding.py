@@ -23,6 +23,7 @@ from tests.api.desk import (
     decide,
     followed,
     form_of,
+    press,
     scene,
 )
 from tests.api.plane import later
@@ -87,7 +88,8 @@ def test_over_tls_the_cookie_is_of_this_host_alone(tmp_path: Path) -> None:
             assert page.headers["set-cookie"].endswith("; Secure")
             last = await decide(visitor, app.issuer, page)
             assert answer_of(last)["iss"] == "https://remit.test"
-            assert last.headers["set-cookie"].startswith(page.headers["set-cookie"].partition("=")[0] + "=;")
+            assert last.headers["set-cookie"].startswith("__Host-remit-")
+            assert [cookie.value for cookie in visitor.cookies.jar] == []
 
     scene(tmp_path, played)
 
@@ -174,8 +176,77 @@ def test_a_login_counts_in_its_own_browser_alone_and_once(tmp_path: Path) -> Non
         back = await logged_in(app, visitor)
         stranger = await browser(app.made).get(back)
         assert (stranger.status_code, "location" in stranger.headers) == (400, False)
-        assert answer_of(await visitor.get(back))["code"]
+        last = await visitor.get(back)
+        assert answer_of(await press(visitor, last))["code"]
         assert (await visitor.get(back)).status_code == 400
+
+    scene(tmp_path, played)
+
+
+def test_a_login_alone_decides_nothing_and_its_page_says_who_and_what(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        last = await visitor.get(await logged_in(app, visitor))
+        (item,) = app.made.broker.approvals(OPERATOR)
+        assert item.verdict.value == "pending"
+        for text in (f"You are logged in as {app.issuer.sub}.", item.digest, PURPOSE, "Desk App asks for access"):
+            assert text in last.text
+        assert [name in last.text for name in ('value="approve"', 'value="deny"', "<script")] == [True, True, False]
+        assert "location" not in last.headers
+
+    scene(tmp_path, played)
+
+
+def test_the_last_page_is_of_the_browser_that_came_back_alone_and_counts_once(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        first = await shown(app, visitor)
+        begun = form_of(first)
+        last = await visitor.get(app.issuer.back(await sent(visitor, first)))
+        form = form_of(last)
+        assert not {form["visit"], form["csrf"]} & {begun["visit"], begun["csrf"]}
+        assert "begun in another browser" in (await press(browser(app.made), last)).text
+        for wrong in ({"csrf": begun["csrf"]}, {"visit": begun["visit"]}, {"decision": "maybe"}):
+            assert (await sent(visitor, last, **wrong)).status_code == 400
+        origin = {"origin": "http://127.0.0.1:3000"}
+        data = {**form, "decision": "approve"}
+        assert (await visitor.post("/oauth/consent", data=data, headers=origin)).status_code == 403
+        assert app.made.broker.approvals(OPERATOR)[0].verdict.value == "pending"
+        assert answer_of(await press(visitor, last))["code"]
+        assert "used before" in (await press(visitor, last)).text
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.parametrize("asks", ["code", "device"])
+def test_who_logged_in_to_approve_may_still_refuse(tmp_path: Path, asks: str) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        if asks == "code":
+            page = await shown(app, visitor)
+        else:
+            codes = (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).json()
+            page = await visitor.post("/oauth/device", data={"user_code": codes["user_code"]})
+        last = await visitor.get(app.issuer.back(await press(visitor, page)))
+        answer = await press(visitor, last, "deny")
+        assert "Refused" in answer.text
+        assert asks != "code" or answer_of(answer)["error"] == "access_denied"
+        assert app.made.broker.approvals(OPERATOR)[0].verdict.value == "denied"
+
+    scene(tmp_path, played)
+
+
+def test_who_logged_in_to_refuse_approves_of_nothing(tmp_path: Path) -> None:
+    """That login was not asked to be as strong as approving takes."""
+
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        asked = (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).json()
+        page = await visitor.get(asked["verification_uri"])
+        last = await visitor.get(app.issuer.back(await press(visitor, page, "deny")))
+        assert 'value="approve"' not in last.text
+        assert (await press(visitor, last, "approve")).status_code == 400
+        assert "Refused" in (await press(visitor, last, "deny")).text
 
     scene(tmp_path, played)
 

@@ -29,6 +29,7 @@ from tests.api.desk import (
     browser,
     decide,
     form_of,
+    press,
     scene,
 )
 from tests.api.plane import ACCESS_TOKEN, EXCHANGE, Agent, later
@@ -170,6 +171,35 @@ def test_a_cookie_of_one_request_is_worth_nothing_for_another(tmp_path: Path) ->
         answer = await alice.post("/oauth/consent", data={**forged, "decision": "approve"})
         assert answer.status_code == 400
         assert app.issuer.begun == []
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.attack("OAU-03")
+def test_a_cookie_put_into_the_victims_browser_has_nobody_approve_unseen(tmp_path: Path) -> None:
+    """Cookies have no port: a page of another program on this host sets the attacker's, and goes on where he was."""
+
+    async def played(app: App) -> None:
+        attacker, alice = browser(app.made), browser(app.made)
+        codes = (await attacker.post("/oauth/device_authorization", data=app.wanted())).json()
+        page = await attacker.post("/oauth/device", data={"user_code": codes["user_code"]})
+        sent = await press(attacker, page)
+        name, value = page.headers["set-cookie"].partition(";")[0].split("=", 1)
+        alice.cookies.set(name, value)
+        last = await alice.get(app.issuer.back(sent))  # her session at the issuer lets her right through
+        assert f"You are logged in as {ALICE}" in last.text
+        assert PURPOSE in last.text
+        (item,) = app.made.broker.approvals(OPERATOR)
+        assert item.verdict.value == "pending"
+        old, made = form_of(page), form_of(last)
+        for who in (attacker, alice):
+            for form in (old, {**made, "csrf": old["csrf"]}, {**old, "csrf": made["csrf"]}):
+                answer = await who.post("/oauth/consent", data={**form, "decision": "approve"})
+                assert answer.status_code == 400
+        attacker.cookies.update(alice.cookies)  # a program at another port is sent them
+        assert (await press(attacker, page)).status_code == 400
+        polled = await app.token(grant_type=DEVICE, device_code=codes["device_code"])
+        assert polled.json()["error"] == "authorization_pending"
 
     scene(tmp_path, played)
 

@@ -102,7 +102,16 @@ class Human:
         assert back.is_redirect, back.text
         last = self._http.get(back.headers["location"])
         self.pages.append(last.text)
-        return str(last.headers.get("location", last.text))
+        form = {**_Form(last.text).fields, "decision": self.decision}
+        return self._ended(self._http.post(page.url.join("/oauth/consent"), data=form) if "csrf" in form else last)
+
+    def _ended(self, last: httpx.Response) -> str:
+        """Return where the browser goes on from the last page; only such a page has the code in it."""
+        leads = re.search(r'content="0;url=([^"]+)"', last.text)
+        if leads is not None:
+            return unescape(leads[1])
+        self.pages.append(last.text)
+        return last.text
 
 
 @dataclass

@@ -18,13 +18,11 @@ from remit.api import asked, pages, wire
 from remit.api import clients as authentication
 from remit.api.clients import Clients
 from remit.api.codes import Held
-from remit.api.deciding import Back, Desk, described, question_of
-from remit.api.pages import Question
+from remit.api.deciding import About, Back, Desk, described
 from remit.api.proven import Verifier
 from remit.api.registry import Registered, is_registered
 from remit.api.routes import Row, Surface, Who
 from remit.api.who import url_of
-from remit.core.approval import Approval
 from remit.core.task import Wanted
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 
@@ -108,7 +106,7 @@ class Authorize:
 
     async def _ask(self, asking: Asking) -> Response:
         item = await self._broker.ask_to_open(asking.client.client_id, asking.purpose, asking.wanted)
-        return self._desk.show(item, _question(item, asking), replace(asking.back, audience=asking.audience))
+        return self._desk.show(item, _about(asking), replace(asking.back, audience=asking.audience))
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -175,10 +173,10 @@ def _unsupported(form: Form) -> tuple[str, str] | None:
     return None
 
 
-def _question(item: Approval, asking: Asking) -> Question:
+def _about(asking: Asking) -> About:
     client, parts = asking.client, urlsplit(asking.back.redirect_uri)
-    facts = {"the_answer_goes_to": _destination(parts), "the_token_is_for": asking.audience or ""}
-    return question_of(item, client.name, warning_of(client), **facts)
+    facts = ("the answer goes to", _destination(parts)), ("the token is for", asking.audience or "")
+    return About(client.name, warning_of(client), facts)
 
 
 def warning_of(client: Registered) -> str:

@@ -2,13 +2,17 @@
 
 No session of ours is trusted. A random cookie binds a browser to a request, so that nobody can have another's browser
 finish what they began (OAU-03); the login's nonce is the digest of the request, so that it is a login for this alone.
+
+What counts is pressed after the login: a cookie has no port and no scheme, so over plain http whatever else runs on the
+host can put its own into a browser, and have it come back from a login that another browser began (RFC 6265 §8.6). The
+last page shows who logged in and the request, and its form holds what only the browser that came back was ever told.
 """
 
 from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
@@ -25,6 +29,7 @@ from remit.api.routes import Row, Surface, Who
 from remit.core import approval as approvals
 from remit.core import jose
 from remit.core.approval import Approval, Verdict
+from remit.core.identity import Human
 from remit.core.policy import LOCAL
 from remit.errors import (
     GrantTokenError,
@@ -43,6 +48,7 @@ CALLBACK = frozenset(
     | {"authuser", "prompt", "hd", "client_info"}  # what well-known issuers add
 )
 _CONSENT = frozenset({"visit", "csrf", "decision", "issuer"})
+_GO_BACK = "Go back to the program"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +74,27 @@ class Back:
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What is said beside a request: the name of who asks, what to know of them, and facts."""
+
+    client: str = ""
+    warning: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Visit:
     """One browser before one request. Only digests of what the browser holds are kept."""
 
-    id: str
     approval: str
-    cookie: str
-    csrf: str
+    about: About = About()
     back: Back | None = None
-    approves: bool = False
+    id: str = ""
+    cookie: str = ""
+    csrf: str = ""
+    approves: bool = True  # or came to refuse: then the login need not be strong, and approves of nothing
     issuer: str | None = None  # where to log in
+    human: Human | None = None  # who came back from there; nobody decides before
 
 
 class Desk:
@@ -109,10 +126,11 @@ class Desk:
     async def approval(self, request: Request) -> Response:
         """Show what was asked of a human, from wherever it was asked."""
         item = self._broker.approval(request.path_params["approval"])
-        return self.show(item, question_of(item))
+        return self.show(item, About())
 
-    def show(self, item: Approval, asked: Question, back: Back | None = None) -> Response:
+    def show(self, item: Approval, about: About, back: Back | None = None) -> Response:
         """Show a request to a browser, which may decide on it from now on."""
+        asked = question_of(item, about)
         state = approvals.state(item, self._now())
         if state != Verdict.PENDING:
             return pages.question(asked, None, note=_OVER[state])
@@ -122,16 +140,20 @@ class Desk:
         if shown >= MAX_SHOWN:
             raise LimitError("this was opened too often", retry_after=int(LIFE.total_seconds()))
         self._shown.put(shown + 1, LIFE, item.id)
+        buttons, cookie = self._taking(Visit(item.id, about, back))
+        return pages.question(asked, replace(buttons, issuers=self._choice(item)), cookies=[cookie])
+
+    def _taking(self, visit: Visit) -> tuple[Buttons, str]:
+        """Take a decision from one browser: return the form for it, and the cookie, that no other was ever told."""
         cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        visit = Visit(secrets.token_hex(8), item.id, jose.digest(cookie), jose.digest(csrf), back)
+        visit = replace(visit, id=secrets.token_hex(8), cookie=jose.digest(cookie), csrf=jose.digest(csrf))
         self._visits.put(visit, LIFE, visit.id)
-        buttons = Buttons(visit.id, csrf, self._choice(item))
-        return pages.question(asked, buttons, cookies=[self._cookie(visit.id, cookie)])
+        return Buttons(visit.id, csrf), self._cookie(visit.id, cookie)
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
     async def consent(self, request: Request) -> Response:
-        """Take a decision, and send the human to the issuer to stand by it."""
+        """Take what was pressed: before a login it leads to one, after it, it counts."""
         form = await wire.form(request, _CONSENT)
         visit = self._visits.get(wire.text(form, "visit"))
         if visit is None:
@@ -140,14 +162,18 @@ class Desk:
         if not hmac.compare_digest(jose.digest(wire.text(form, "csrf")), visit.csrf):
             raise InvalidRequestError("this form is not from our page")
         decision = wire.text(form, "decision")
-        if decision not in {"approve", "deny"}:
-            raise InvalidRequestError("`decision` must be `approve` or `deny`")
-        chosen = self._chosen(visit, form.get("issuer"))
+        if decision not in {"approve", "deny"} or (decision == "approve" and not visit.approves):
+            raise InvalidRequestError("`decision` must be one that the page offers")
+        visit = replace(visit, approves=decision == "approve")
+        if visit.human is not None:
+            return await self._decided(visit, visit.human)
+        return await self._sent(replace(visit, issuer=self._chosen(visit, form.get("issuer"))))
+
+    async def _sent(self, visit: Visit) -> Response:
+        """Send the human to the issuer; who only refuses a program goes back to it at once."""
         self._visits.pop(visit.id)
-        if decision == "deny" and visit.back is not None:
-            url = visit.back.refusal("access_denied", "the human refused")
-            return pages.leaving("Refused", url, "Go back to the program", [self._cookie(visit.id, "")])
-        visit = replace(visit, approves=decision == "approve", issuer=chosen)
+        if not visit.approves and visit.back is not None:
+            return self._refused(visit, "access_denied", "the human refused")
         return pages.leaving("On to your login", await self._login(visit), "Log in")
 
     def _choice(self, item: Approval) -> Mapping[str, str]:
@@ -172,7 +198,7 @@ class Desk:
         return browsable(await begun)
 
     async def callback(self, request: Request) -> Response:
-        """Take the human back from the issuer, and let their decision count."""
+        """Take the human back from the issuer, and show them what they are about to decide on."""
         query: bytes = request.scope["query_string"]
         state = wire.text(wire.pairs(query, CALLBACK), "state")
         visit = self._logins.get(state)
@@ -180,28 +206,46 @@ class Desk:
             raise InvalidRequestError("this login is not known here, or took too long", help="start again")
         self._check_browser(request, visit)
         self._logins.pop(state)
-        gone = [self._cookie(visit.id, "")]
         try:
-            await self._decided(visit, query.decode("ascii"), state)
+            item = self._broker.approval(visit.approval)
+            human = await self._issuers().finish(query.decode("ascii"), self._back, state, item.digest)
         except RemitError as error:
-            return self._undecided(visit, error, gone)
-        if visit.back is not None:
-            return pages.away(visit.back.url(code=self._code(visit, visit.back)), gone)
-        said = "Approved" if visit.approves else "Refused"
-        return pages.message(said, "You can close this page and go back to where you came from.", cookies=gone)
+            return self._undecided(visit, error)
+        buttons, cookie = self._taking(replace(visit, human=human))
+        buttons = replace(buttons, approve="Approve" if visit.approves else "")
+        note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
+        cookies = [self._cookie(visit.id, ""), cookie]
+        return pages.question(question_of(item, visit.about), buttons, note, cookies)
 
-    def _undecided(self, visit: Visit, error: RemitError, gone: Sequence[str]) -> Response:
+    async def _decided(self, visit: Visit, human: Human) -> Response:
+        """Let what a human pressed count, who had logged in before they saw the page."""
+        self._visits.pop(visit.id)
+        decide = self._broker.approve if visit.approves else self._broker.refuse
+        try:
+            item = self._broker.approval(visit.approval)
+            await decide(item.id, item.digest, human)
+        except RemitError as error:
+            return self._undecided(visit, error)
+        said, gone = "Approved" if visit.approves else "Refused", [self._cookie(visit.id, "")]
+        if visit.back is None:
+            return pages.message(said, "You can close this page and go back to where you came from.", cookies=gone)
+        if not visit.approves:
+            return self._refused(visit, "access_denied", "the human refused")
+        return pages.leaving(said, visit.back.url(code=self._code(visit, visit.back)), _GO_BACK, gone)
+
+    def _undecided(self, visit: Visit, error: RemitError) -> Response:
         """Say why a login did not count; where a stronger one would, how to go on."""
         if visit.back is not None:
-            return pages.away(visit.back.refusal(_authorization_error(error), error.detail), gone)
+            return self._refused(visit, _authorization_error(error), error.detail)
         again = f"/approvals/{visit.approval}" if isinstance(error, StepUpError | GrantTokenError) else ""
-        return pages.refusal(error, again, gone)
+        return pages.refusal(error, again, [self._cookie(visit.id, "")])
 
-    async def _decided(self, visit: Visit, query: str, state: str) -> None:
-        item = self._broker.approval(visit.approval)
-        human = await self._issuers().finish(query, self._back, state, item.digest)
-        decide = self._broker.approve if visit.approves else self._broker.refuse
-        await decide(item.id, item.digest, human)
+    def _refused(self, visit: Visit, error: str, description: str) -> Response:
+        """Send the browser back to the program with an error; only where the answer goes somewhere."""
+        gone = [self._cookie(visit.id, "")]
+        if visit.back is None:
+            return pages.message("Refused", f"{description}.", cookies=gone)
+        return pages.leaving("Refused", visit.back.refusal(error, description), _GO_BACK, gone)
 
     def _code(self, visit: Visit, back: Back) -> str:
         until = self._now() + CODE_LIFE
@@ -246,18 +290,18 @@ _OVER = {
 }
 
 
-def question_of(item: Approval, client: str = "", warning: str = "", **facts: str) -> Question:
-    """Return a request as it is shown. ``facts`` are said beside it."""
+def question_of(item: Approval, about: About) -> Question:
+    """Return a request as it is shown."""
     asked = approvals.asked(item)
-    who = client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
+    who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
     title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
     intro = {
         "task.open": "If you approve, it can do the following in your name, and nothing else. It says what for:",
         "grant.delegate": "If you approve, a sub-agent of your task can do the following, and nothing else.",
     }[item.verb]
-    told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *facts.items()]
-    rows = [(name.replace("_", " "), value) for name, value in told if value]
-    return Question(title, intro, asked, item.digest, rows, warning)
+    told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *about.facts]
+    rows = [(name, value) for name, value in told if value]
+    return Question(title, intro, asked, item.digest, rows, about.warning)
 
 
 def _authorization_error(error: RemitError) -> str:

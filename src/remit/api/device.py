@@ -17,7 +17,7 @@ from remit.api import asked, pages, wire
 from remit.api.authorize import TTL, keyed, proven_key, warning_of
 from remit.api.clients import FIELDS, Clients
 from remit.api.codes import INTERVAL, REMEMBERED, Held, Poll, Waiting
-from remit.api.deciding import Desk, question_of
+from remit.api.deciding import About, Desk
 from remit.api.registry import Registered
 from remit.api.routes import Row, Surface, Who
 from remit.core.approval import Approval
@@ -94,8 +94,8 @@ class Devices:
             item, client = self._found(code)
         except RemitError as error:
             return pages.code_form(typed[:20], f"{error.detail[:1].upper()}{error.detail[1:]}.", error.status)
-        question = question_of(item, client.name, warning_of(client), the_code_on_the_device=_dashed(code))
-        return self._desk.show(self._broker.approval(item.id), question)
+        about = About(client.name, warning_of(client), (("the code on the device", _dashed(code)),))
+        return self._desk.show(self._broker.approval(item.id), about)
 
     def _found(self, code: str) -> tuple[Approval, Registered]:
         """Return what a code stands for. Wrong ones are counted together: a guesser is nobody in particular (§5.1)."""

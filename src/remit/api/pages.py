@@ -93,7 +93,7 @@ class Buttons:
     visit: str
     csrf: str
     issuers: Mapping[str, str] = field(default_factory=dict)  # to choose from: URL -> name
-    approve: str = "Log in and approve"
+    approve: str = "Log in to approve"  # empty: there is only no to say
     deny: str = "Deny"
 
 
@@ -225,9 +225,13 @@ def _form(buttons: Buttons) -> str:
         f'<input type="hidden" name="visit" value="{safe(buttons.visit)}">'
         f'<input type="hidden" name="csrf" value="{safe(buttons.csrf)}">'
         f"{_issuers(buttons.issuers)}"
-        f'<button name="decision" value="approve">{safe(buttons.approve)}</button>'
+        f"{_approve(buttons.approve)}"
         f'<button class="no" name="decision" value="deny">{safe(buttons.deny)}</button></form>'
     )
+
+
+def _approve(text: str) -> str:
+    return f'<button name="decision" value="approve">{safe(text)}</button>' if text else ""
 
 
 def _issuers(issuers: Mapping[str, str]) -> str:
