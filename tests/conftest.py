@@ -11,6 +11,8 @@ settings.register_profile("house", deadline=None, derandomize=True, suppress_hea
 settings.register_profile("deep", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("REMIT_HYPOTHESIS", "house"))
 
+os.umask(0o022)  # not the developer's own: policies that a group can write are refused
+
 
 @pytest.fixture(autouse=True)
 def _no_ambient_remit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,9 +47,23 @@ def test_a_file_in_place_of_the_directory_is_a_problem(home: Path) -> None:
 def test_what_everybody_can_write_is_not_believed(home: Path) -> None:
     (home / "a.cedar").touch()
     (home / "a.cedar").chmod(0o646)
-    assert problem(home) == "a.cedar: the file can be written by everybody: chmod o-w"
+    assert problem(home) == "a.cedar: the file can be written by everybody: chmod go-w"
     home.chmod(0o757)
-    assert problem(home) == "the directory can be written by everybody: chmod o-w"
+    assert problem(home) == "the directory can be written by everybody: chmod go-w"
+
+
+def test_what_a_group_can_write_is_not_believed_unless_the_group_is_roots(home: Path) -> None:
+    (home / "a.cedar").write_text("text")
+    (home / "a.cedar").chmod(0o664)
+    home.chmod(0o775)
+    if os.getegid() == 0:
+        assert files.read(home) == ({"a.cedar": "text"}, ())
+        os.chown(home / "a.cedar", -1, 4711)
+        assert problem(home) == "a.cedar: the file can be written by its group: chmod g-w"
+        os.chown(home, -1, 4711)
+    assert problem(home) == "the directory can be written by its group: chmod g-w"
+    home.chmod(0o755)
+    assert problem(home) == "a.cedar: the file can be written by its group: chmod g-w"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

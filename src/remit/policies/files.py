@@ -73,7 +73,10 @@ def _text(root: Path, path: Path) -> str | Problem:
 
 
 def _writable(found: os.stat_result, what: str) -> str:
-    """Say what is wrong with the owner or the mode, or nothing."""
+    """Say what is wrong with the owner or the mode, or nothing. Who is in a group can change; root's counts as root."""
     if found.st_uid not in {0, os.geteuid()}:
         return f"{what} belongs to somebody else"
-    return f"{what} can be written by everybody: chmod o-w" if found.st_mode & stat.S_IWOTH else ""
+    if found.st_mode & stat.S_IWOTH:
+        return f"{what} can be written by everybody: chmod go-w"
+    by_group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
+    return f"{what} can be written by its group: chmod g-w" if by_group else ""
