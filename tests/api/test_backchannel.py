@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from remit.api.registry import Registered, Registry
 from remit.core.policy import in_bounds
-from tests.api.desk import ALICE, BOB, CIBA, PURPOSE, STRONG, App, Issuer, browser, decide, scene
+from tests.api.desk import ALICE, APP, BOB, CIBA, PURPOSE, STRONG, App, Issuer, browser, decide, scene
 from tests.api.plane import later
 from tests.broker.world import OPERATOR, World
+
+STRANGER = "https://evil.test/app"
 
 
 async def begun(app: App, **more: str | None) -> httpx.Response:
@@ -45,6 +49,50 @@ def test_the_human_who_is_meant_logs_in_and_decides(tmp_path: Path) -> None:
         assert app.made.broker.task_of(answer.json()["grant"]).head.subject.sub == ALICE
         later(app.made, 5)
         assert (await polled(app, told)).json()["error"] == "invalid_grant"
+
+    scene(tmp_path, played)
+
+
+def test_a_client_that_nobody_set_up_is_shown_as_such(tmp_path: Path) -> None:
+    world = World(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds)
+    document = {"client_id": STRANGER, "client_name": "Payroll", "redirect_uris": ["https://evil.test/cb"]}
+
+    async def fetch(url: str) -> bytes:
+        assert url == STRANGER
+        return json.dumps(document).encode()
+
+    async def played(app: App) -> None:
+        stranger = App(app.made, app.issuer, client_id=STRANGER)
+        told = (await begun(stranger)).json()
+        for minutes in (0, 9):  # also when the document is not kept any more
+            later(app.made, 60 * minutes)
+            page = await shown(browser(app.made), told)
+            assert "not one that your operator set up" in page.text
+            assert "evil.test publishes it" in page.text
+        codes = (await app.made.web.post("/oauth/device_authorization", data=stranger.wanted())).json()
+        item = app.made.broker.approvals(OPERATOR)[-1]
+        for page in (
+            await browser(app.made).post("/oauth/device", data={"user_code": codes["user_code"]}),
+            await browser(app.made).get(f"/approvals/{item.id}"),
+        ):
+            assert "not one that your operator set up" in page.text
+        known = await shown(browser(app.made), (await begun(app)).json())
+        assert "Desk App asks for access" in known.text
+        assert "not one that your operator set up" not in known.text
+
+    scene(tmp_path, played, world=world, registry=Registry([Registered(APP, "Desk App", ())], fetch, lambda: world.now))
+
+
+def test_what_the_human_refused_they_are_not_asked_again(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told, visitor = (await begun(app)).json(), browser(app.made)
+        await decide(visitor, app.issuer, await shown(visitor, told), "deny")
+        refused = await begun(app)
+        assert (refused.status_code, refused.json()["error"]) == (400, "access_denied")
+        assert "refused this before" in refused.json()["error_description"]
+        assert (await begun(app, purpose="something else")).status_code == 200
+        assert (await begun(app, login_hint=BOB)).status_code == 200
+        assert (await begun(app, client_id="tv")).status_code == 200
 
     scene(tmp_path, played)
 

@@ -154,6 +154,23 @@ def test_what_is_no_document_is_refused(raw: bytes) -> None:
         web.get()
 
 
+def test_a_client_is_shown_by_what_is_known_of_it_and_nobody_is_asked_for_that() -> None:
+    async def main() -> None:
+        web = Web()
+        found = web.registry()
+        assert found.named(URL) == Registered(URL, URL, (), "app.test")
+        await found.get(URL)
+        web.now += KEPT
+        shown = found.named(URL)
+        assert shown is not None
+        assert "“App”; all that is known is that app.test publishes it" in shown.warning
+        for no_client in ("spiffe://corp.test/a", "https://ci.test#job", "https://ci.test", "tv", ""):
+            assert found.named(no_client) is None
+        assert web.fetched == [URL]
+
+    asyncio.run(main())
+
+
 def test_who_asks_without_a_browser_is_known_or_proves_itself() -> None:
     async def main() -> None:
         found = Registry([Registered("app", "App", ()), Registered("spiffe://td/app", "App", ())])

@@ -358,6 +358,25 @@ def test_what_a_human_refused_is_not_asked_again_while_they_remember(house: Hous
     run(body())
 
 
+def test_what_a_named_human_refused_a_client_is_not_asked_again_and_nobody_answers_for_others(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        wanted = wide(ttl=timedelta(minutes=5))
+        item = await broker.ask_to_open("cli", "why", wanted, approver=ANN)
+        await broker.refuse(item.id, item.digest, house.human(item.digest))
+        with pytest.raises(ApprovalError, match="refused this before"):
+            await broker.ask_to_open("cli", "why", wanted, approver=ANN)
+        for client, purpose, approver in (("cli", "why", BOB), ("app", "why", ANN), ("cli", "else", ANN)):
+            await broker.ask_to_open(client, purpose, wanted, approver=approver)
+        for _ in range(2):  # whoever came: that one said no speaks for nobody else
+            item = await broker.ask_to_open("cli", "why", wanted)
+            await broker.refuse(item.id, item.digest, house.human(item.digest, sub=BOB))
+        house.world.later(module.LIFE.total_seconds())
+        await broker.ask_to_open("cli", "why", wanted, approver=ANN)
+
+    run(body())
+
+
 def test_a_task_asks_so_often_in_a_time_whatever_became_of_it(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()

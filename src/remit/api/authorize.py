@@ -176,17 +176,7 @@ def _unsupported(form: Form) -> tuple[str, str] | None:
 def _about(asking: Asking) -> About:
     client, parts = asking.client, urlsplit(asking.back.redirect_uri)
     facts = ("the answer goes to", _destination(parts)), ("the token is for", asking.audience or "")
-    return About(client.name, warning_of(client), facts)
-
-
-def warning_of(client: Registered) -> str:
-    """Return what a human has to know of a client that no operator set up."""
-    if client.vouched is None:
-        return ""
-    return (
-        f"This program is not one that your operator set up. It calls itself “{client.name}”; "
-        f"all that is known is that {client.vouched} publishes it."
-    )
+    return About(client.name, client.warning, facts)
 
 
 def _destination(parts: SplitResult) -> str:

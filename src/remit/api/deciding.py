@@ -126,7 +126,8 @@ class Desk:
     async def approval(self, request: Request) -> Response:
         """Show what was asked of a human, from wherever it was asked."""
         item = self._broker.approval(request.path_params["approval"])
-        return self.show(item, About())
+        client = self._identity.clients.named(item.asker) if item.task is None else None
+        return self.show(item, About() if client is None else About(client.name, client.warning))
 
     def show(self, item: Approval, about: About, back: Back | None = None) -> Response:
         """Show a request to a browser, which may decide on it from now on."""

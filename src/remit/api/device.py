@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.api import asked, pages, wire
-from remit.api.authorize import TTL, keyed, proven_key, warning_of
+from remit.api.authorize import TTL, keyed, proven_key
 from remit.api.clients import FIELDS, Clients
 from remit.api.codes import INTERVAL, REMEMBERED, Held, Poll, Waiting
 from remit.api.deciding import About, Desk
@@ -94,7 +94,7 @@ class Devices:
             item, client = self._found(code)
         except RemitError as error:
             return pages.code_form(typed[:20], f"{error.detail[:1].upper()}{error.detail[1:]}.", error.status)
-        about = About(client.name, warning_of(client), (("the code on the device", _dashed(code)),))
+        about = About(client.name, client.warning, (("the code on the device", _dashed(code)),))
         return self._desk.show(self._broker.approval(item.id), about)
 
     def _found(self, code: str) -> tuple[Approval, Registered]:

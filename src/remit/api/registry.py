@@ -39,6 +39,16 @@ class Registered:
     redirect_uris: tuple[str, ...]
     vouched: str | None = None
 
+    @property
+    def warning(self) -> str:
+        """What a human has to know of a client that no operator set up."""
+        if self.vouched is None:
+            return ""
+        return (
+            f"This program is not one that your operator set up. It calls itself “{self.name}”; "
+            f"all that is known is that {self.vouched} publishes it."
+        )
+
 
 class Registry:
     """The clients that are known, and those that can be got to know."""
@@ -73,6 +83,18 @@ class Registry:
         if not client.id:
             raise InvalidRequestError("`client_id` is missing")
         return await self.get(client.id)
+
+    def named(self, client_id: str) -> Registered | None:
+        """Return a client as people are shown it, without asking its host again; None: it is no client's id."""
+        _, read = self._read.get(client_id, (None, None))
+        found = self._known.get(client_id) or read
+        if found is not None or not client_id.startswith(("https://", "http://")):
+            return found
+        try:
+            check_document_url(client_id)
+        except RemitError:  # of a workload, which has a fragment
+            return None
+        return Registered(client_id, client_id, (), urlsplit(client_id).netloc)
 
     async def _published(self, client_id: str, fetch: Fetch, now: datetime) -> Registered:
         until, kept = self._read.get(client_id, (now, None))

@@ -127,7 +127,7 @@ class Approvals:
             mine, most = [i for i in waiting if i.asker == item.asker], MAX_OF_CLIENT
         else:
             mine, most = [i for i in recent if i.task == item.task], MAX_OF_TASK
-        if any(i.verdict is Verdict.DENIED and i.request == item.request for i in mine):
+        if any(i.verdict is Verdict.DENIED and i.request == item.request and _alike(i, item) for i in recent):
             raise ApprovalError("a human refused this before", help="do without it, and say so")
         if len(mine) >= most or len(waiting) >= MAX_PENDING:
             first = min(i.expires_at for i in mine or waiting)
@@ -225,6 +225,13 @@ class Approvals:
 def holder_name(caller: Caller) -> str:
     """Return how the audit calls whoever asks."""
     return caller.grant if isinstance(caller, Holder) else caller.subject.sub
+
+
+def _alike(one: Approval, other: Approval) -> bool:
+    """Whether two requests ask the same human for the same asker; what somebody refused speaks for nobody else."""
+    if one.approver is None or one.approver != other.approver:
+        return False
+    return one.task == other.task and (one.task is not None or one.asker == other.asker)
 
 
 def _record(item: Approval) -> Record:
