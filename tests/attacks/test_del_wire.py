@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from remit.api import Peer, build, serve
 from tests.api.plane import EXCHANGE, GRANT, Agent, Plane, _unix, b64, jws, play
 from tests.attacks import forge
-from tests.broker.world import SEARCH, STRANGER
+from tests.broker.world import SEARCH, STRANGER, TABLE
+from tests.gateway.rig import ALL, rig
+from tests.gateway.rig import play as driven
 
 
 async def _bobs(plane: Plane) -> Agent:
@@ -64,6 +67,58 @@ def test_the_tokens_of_one_human_open_nothing_of_another(tmp_path: Path) -> None
         assert (answer.status_code, answer.json()["error"]) == (400, "access_denied")
 
     play(tmp_path, scene)
+
+
+# -- a parent in its child's name -----------------------------------------------------------------------------------
+
+
+def test_a_parent_is_handed_no_credential_of_a_child_that_is_bound_to_its_own_key(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        root, child = Agent(), Agent()
+        await plane.opened(root, exercise="false")
+        await plane.delegated(root, child, authorization_details=json.dumps([TABLE]), depth="1", fan_out="1")
+        path = f"/v1/tasks/{root.task}/leases"
+        asked = {"grant": child.grant, "detail": TABLE}
+        refused = await plane.call(root, "POST", path, json=asked)
+        assert (refused.status_code, refused.json()["code"]) == (403, "denied")
+        assert "credential" not in refused.json()
+        assert plane.world.target.accounts == {}
+        lease = (await plane.call(child, "POST", path, json=asked)).json()["lease"]
+        renewal = await plane.call(root, "POST", f"/v1/leases/{lease}/renew", json={"ttl": 60})
+        assert (renewal.status_code, renewal.json()["code"]) == (403, "denied")
+        denials = [event for event in await plane.world.events() if event.decision == "deny"]
+        assert [(event.event, event.grant, event.cause) for event in denials] == [
+            ("lease.issue", root.grant, f"under {child.grant}"),
+            ("lease.renew", root.grant, f"under {child.grant}"),
+        ]
+        ended = await plane.call(root, "POST", f"/v1/tasks/{root.task}/grants/{child.grant}/revoke")
+        assert (ended.status_code, ended.json()["revoked"]) == (200, 1)
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("proven", [False, True], ids=["in a run", "by a token"])
+def test_nobody_names_a_descendant_at_the_gateway_that_is_bound_to_another_key(proven: bool) -> None:  # noqa: FBT001 - a case
+    held: list[str] = []
+
+    async def verify(_headers: Mapping[str, str], _method: str, _url: str) -> str:
+        return held[0]
+
+    async def scene() -> None:
+        async with rig(verify=verify if proven else None) as r:
+            held.append(r.grant.id)
+            theirs = await r.child(ALL, jkt="R" * 43)
+            attested = await r.child(ALL, attested=True)
+            inner = await r.child(ALL)
+            for grant in (theirs, attested):
+                reply = await r.get("/api/v1/x", f"Remit-Grant: {grant.id}")
+                assert (reply.status, reply.json()["code"]) == (403, "denied")
+                last = (await r.events())[-1]
+                assert (last.event, last.decision, last.grant) == ("resource.use", "deny", r.grant.id)  # who tried
+            assert r.upstream.seen == []
+            assert (await r.get("/api/v1/x", f"Remit-Grant: {inner.id}")).status == 200
+
+    driven(scene)
 
 
 @pytest.mark.attack("DEL-04")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -146,6 +146,56 @@ def test_an_agent_reaches_only_its_own_subtree(world: World) -> None:
         assert broker.task(me, me.task).id == me.task
         with pytest.raises(NotFoundError):
             broker.task(me, broker.task_of(other.id).id)
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    "bound", [{"jkt": "k" * 43}, {"x5t": "c" * 43}, {"attested": True, "agent": "spiffe://prod/reader"}]
+)
+def test_a_parent_acts_under_no_grant_that_is_bound_to_its_child(world: World, bound: dict[str, object]) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        me = holder(broker, root)
+        theirs = await broker.delegate(me, root.id, child(TABLE, **bound))
+        below = await broker.delegate(holder(broker, theirs), theirs.id, child(TABLE, depth=0))
+        lease = (await broker.issue(holder(broker, theirs), theirs.id, DETAIL)).lease
+        before = broker.task_of(root.id), dict(world.target.accounts)
+        attempts: dict[str, Callable[[str], Awaitable[object]]] = {
+            "lease.issue": lambda grant: broker.issue(me, grant, DETAIL, "key"),
+            "grant.delegate": lambda grant: broker.delegate(me, grant, child(TABLE, depth=0)),
+            "approval.ask": lambda grant: broker.ask(me, grant, child(TABLE, depth=3)),
+        }
+        for event, attempt in attempts.items():
+            for grant in (theirs, below):
+                with pytest.raises(DeniedError, match="only its holder may use it"):
+                    await attempt(grant.id)
+                last = (await world.events())[-1]
+                assert (last.event, last.decision, last.code) == (event, "deny", "denied")
+                assert (last.grant, last.cause) == (root.id, f"under {grant.id}")  # who tried, and what
+        with pytest.raises(DeniedError, match="only its holder may use it"):
+            await broker.renew(me, lease.id, timedelta(minutes=5))
+        assert [(e.event, e.grant, e.resource) for e in (await world.events())[-1:]] == [
+            ("lease.renew", root.id, "warehouse")
+        ]
+        assert (broker.task_of(root.id), dict(world.target.accounts)) == before
+        assert broker.task(me, me.task).grant(theirs.id) == theirs  # it may look,
+        assert (await broker.revoke_lease(me, lease.id)).state is Closure.CLOSED
+        assert (await broker.revoke(me, theirs.id)).revoked == 2  # and end it
+
+    run(body())
+
+
+def test_a_parent_acts_for_the_sub_agents_inside_its_own_process(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, jkt="k" * 43)
+        me = holder(broker, root)
+        inner = await broker.delegate(me, root.id, child(TABLE))
+        lease = (await broker.issue(me, inner.id, DETAIL)).lease
+        assert (await broker.renew(me, lease.id, timedelta(minutes=5))).grant == inner.id
+        assert (await broker.delegate(me, inner.id, child(TABLE, depth=0))).parent == inner.id
 
     run(body())
 

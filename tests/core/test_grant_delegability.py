@@ -23,7 +23,8 @@ from remit.core.grant import (
     may_be_delegate,
     unusable,
 )
-from remit.errors import AttenuationError, InvalidRequestError
+from remit.core.task import Subject, nothing, open_task
+from remit.errors import AttenuationError, DelegateError, DeniedError, InvalidRequestError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
@@ -134,6 +135,36 @@ def test_exercise_false_binds_only_where_no_child_can_be_the_holder_itself(
     more: dict[str, object], says: str | None
 ) -> None:
     assert unusable(root(**more)) == says
+
+
+CHILDREN: list[dict[str, object]] = [
+    {},
+    {"jkt": "k" * 43},
+    *({"agent": name, "attested": True, **more} for name in PATTERNS[1:] for more in ({}, {"jkt": "k" * 43})),
+]
+
+
+@given(
+    st.sampled_from([{}, {"agent": CI, "attested": True}]),
+    st.booleans(),
+    st.lists(st.sampled_from(PATTERNS), max_size=2),
+    st.sampled_from(CHILDREN),
+)
+def test_under_no_child_of_a_grant_that_binds_may_its_holder_act(
+    own: dict[str, object], unattested: object, delegates: list[str], made: dict[str, object]
+) -> None:
+    more = {"exercise": False, "unattested": unattested, "delegates": tuple(delegates), **own}
+    start = open_task("task_1", "root", Subject("s", "a"), "p", replace(WANTED, **more), NOW)  # type: ignore[arg-type]
+    task = nothing("task_1").apply(start)
+    try:
+        task = task.apply(task.delegate("root", "child", wanted(**made), NOW))
+    except DelegateError:
+        return
+    if unusable(task.grant("root")) == "binding":
+        assert made["attested"]
+        assert made["agent"] != own.get("agent")
+        with pytest.raises(DeniedError):
+            task.check_acting("child", "root")
 
 
 # -- beyond -----------------------------------------------------------------------------------------------------------

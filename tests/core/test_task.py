@@ -14,6 +14,7 @@ from remit.core.task import MAX_PURPOSE, Change, Head, Subject, Task, Wanted, no
 from remit.errors import (
     AttenuationError,
     ConflictError,
+    DeniedError,
     DepthError,
     ExpiredError,
     InvalidRequestError,
@@ -70,6 +71,35 @@ def with_lease(task: Task, made: Lease, *, confirmed: bool = True) -> Task:
     """Return the task after planning, and confirming, a lease."""
     task = task.apply(task.plan(made, NOW))
     return task.apply(task.confirm(made.id, None, NOW)) if confirmed else task
+
+
+# -- who acts -------------------------------------------------------------------------------------------------------
+
+APART: list[dict[str, object]] = [{"jkt": "k" * 43}, {"x5t": "c" * 43}, {"attested": True}]
+
+
+def test_a_holder_acts_under_its_own_grant_and_those_inside_its_process() -> None:
+    for own, grant in (("root", "root"), ("root", "a"), ("root", "b"), ("a", "a"), ("a", "c"), ("b", "b")):
+        tree().check_acting(grant, own)
+
+
+@pytest.mark.parametrize(("own", "grant"), [("a", "root"), ("b", "c"), ("b", "a"), ("root", "z")])
+def test_what_is_not_below_a_grant_is_unknown_to_its_holder(own: str, grant: str) -> None:
+    with pytest.raises(NotFoundError):
+        tree().check_acting(grant, own)
+
+
+@pytest.mark.parametrize("more", APART, ids=lambda more: next(iter(more)))
+def test_nobody_above_acts_under_a_grant_that_is_anothers_or_below_one(more: dict[str, object]) -> None:
+    task = opened()
+    task = task.apply(task.delegate("root", "a", child(**more), NOW))
+    task = task.apply(task.delegate("a", "b", child(depth=0), NOW))
+    task = task.apply(task.delegate("a", "c", child(depth=0, **more), NOW))
+    for own, grant in (("root", "root"), ("a", "a"), ("a", "b"), ("b", "b"), ("c", "c")):
+        task.check_acting(grant, own)
+    for own, grant in (("root", "a"), ("root", "b"), ("root", "c"), ("a", "c")):
+        with pytest.raises(DeniedError, match="only its holder"):
+            task.check_acting(grant, own)
 
 
 # -- open -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import uvloop
@@ -157,10 +157,10 @@ class Rig:
         await self.gateway.listen(sock, channel)
         return int(sock.getsockname()[1])
 
-    async def child(self, *raw: Mapping[str, object]) -> Grant:
+    async def child(self, *raw: Mapping[str, object], **more: object) -> Grant:
         """Delegate from the channel's grant."""
         task = self.broker.task_of(self.grant.id)
-        wanted = Wanted(scope.parse([dict(item) for item in raw]), "child")
+        wanted = replace(Wanted(scope.parse([dict(item) for item in raw]), "child"), **more)  # type: ignore[arg-type]
         return await self.broker.delegate(Holder(task.id, self.grant.id), self.grant.id, wanted)
 
     async def opened(self, *raw: Mapping[str, object]) -> Grant:

@@ -274,9 +274,44 @@ MUTANTS = [
     Mutant(
         "an agent reaches all of its task",
         "broker/heads.py",
-        "                if caller.task != task_id or not task.within(grant_id or caller.grant, caller.grant):",
-        "                if caller.task != task_id:",
+        "        if where != task_id or not task.within(grant_id or own, own):",
+        "        if where != task_id:",
         ("tests/broker/test_verbs.py",),
+    ),
+    Mutant(
+        "a parent acts as any child",
+        "broker/heads.py",
+        "        task.check_acting(grant_id, caller.grant)",
+        "        task.check_acting(grant_id, grant_id)",
+        ("tests/broker/test_verbs.py",),
+    ),
+    Mutant(
+        "only the grant itself has to be one's own, not those on the way",
+        "core/task.py",
+        "        if any(grant.apart for grant in takewhile(lambda grant: grant.id != own, self.lineage(grant_id))):",
+        "        if grant_id != own and self.grant(grant_id).apart:",
+        TASK,
+    ),
+    Mutant(
+        "a certificate is no key",
+        "core/grant.py",
+        "        return self.attested or self.jkt is not None or self.x5t is not None",
+        "        return self.attested or self.jkt is not None",
+        TASK,
+    ),
+    Mutant(
+        "whoever is attested without a key is their parent",
+        "core/grant.py",
+        "        return self.attested or self.jkt is not None or self.x5t is not None",
+        "        return self.jkt is not None or self.x5t is not None",
+        TASK,
+    ),
+    Mutant(
+        "the gateway takes any descendant",
+        "gateway/client.py",
+        "        self.gateway.broker.task_of(own).check_acting(named, own)",
+        "        assert self.gateway.broker.task_of(own).within(named, own)",
+        ("tests/attacks/test_del_wire.py",),
     ),
     Mutant(
         "a use is not looked at again after it is recorded",
@@ -491,8 +526,8 @@ MUTANTS = [
     Mutant(
         "the owner of the state acts for others",
         "broker/heads.py",
-        "                if acting and task.head.subject.sub != subject.sub and not _brought(task):",
-        "                if acting and not subject.sub:",
+        "    elif task.head.subject.sub != caller.subject.sub and not _brought(task):",
+        "    elif not caller.subject.sub:",
         ASKING,
     ),
     Mutant(

@@ -152,23 +152,28 @@ class Heads:
             raise RevokedError
         return live
 
-    def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None, *, acting: bool = False) -> Task:
-        """Return a task if the caller may look there, and end things; unknown and foreign are the same NotFoundError.
-
-        ``acting`` is what is done in the name of the task's human: the owner of the state may end what others opened,
-        never act for them. Where a human's own token opened a task at the owner's socket, and bound it to no key, the
-        owner is who it was opened for.
-        """
+    def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None) -> Task:
+        """Return a task if the caller may look there, and end things; unknown and foreign are one NotFoundError."""
         task = self.task(task_id)
-        match caller:
-            case Operator(subject):
-                if grant_id is not None:
-                    task.grant(grant_id)
-                if acting and task.head.subject.sub != subject.sub and not _brought(task):
-                    raise DeniedError("this task belongs to somebody else; you may end it, not act in it")
-            case Holder():
-                if caller.task != task_id or not task.within(grant_id or caller.grant, caller.grant):
-                    raise NotFoundError
+        where, own = (caller.task, caller.grant) if isinstance(caller, Holder) else (task_id, task.head.root)
+        if where != task_id or not task.within(grant_id or own, own):
+            raise NotFoundError
+        return task
+
+    async def acting(self, caller: Caller, grant_id: str, name: str, **more: str | None) -> Task:
+        """Return the task of a grant if the caller may act under it, in the name of its human; a refusal is recorded.
+
+        The owner of the state may end what others opened, never act for them. Where a human's own token opened a task
+        at the owner's socket, and bound it to no key, the owner is who it was opened for. An agent acts under its own
+        grant and under those inside its process or run. Where it may not even look: NotFoundError.
+        """
+        task = self.allowed(caller, self.task_of(grant_id).id, grant_id)
+        try:
+            _check_acting(task, caller, grant_id)
+        except DeniedError as error:
+            who, by = (caller.grant, {}) if isinstance(caller, Holder) else (grant_id, {"subject": caller.subject.sub})
+            await self.denied(name, who, error, cause=f"under {grant_id}", **by, **more)
+            raise
         return task
 
     def place(self, grant_id: str) -> int:
@@ -336,6 +341,13 @@ class Heads:
         _, count = self._denials.get((grant_id, code), (minute, 0))
         self._denials[grant_id, code] = (minute, count + 1)
         return count + 1
+
+
+def _check_acting(task: Task, caller: Caller, grant_id: str) -> None:
+    if isinstance(caller, Holder):
+        task.check_acting(grant_id, caller.grant)
+    elif task.head.subject.sub != caller.subject.sub and not _brought(task):
+        raise DeniedError("this task belongs to somebody else; you may end it, not act in it")
 
 
 def _brought(task: Task) -> bool:

@@ -126,7 +126,7 @@ class Openings:
         ``approval`` allows what exceeds the parent: exactly what a human saw, once, and under the grant it was asked
         for. Any other is unknown here (NotFoundError).
         """
-        task = self._heads.allowed(caller, self._heads.task_of(parent_id).id, parent_id, acting=True)
+        task = await self._heads.acting(caller, parent_id, DELEGATE)
         if approval is not None and (approval.verb, approval.grant) != (DELEGATE, parent_id):
             raise NotFoundError
         now = self._heads.serving()
@@ -158,7 +158,7 @@ class Openings:
 
     async def ask(self, caller: Caller, parent_id: str, wanted: Wanted) -> Approval:
         """Ask the task's human for a child that exceeds its parent; refused at once where policy would refuse it."""
-        task = self._heads.allowed(caller, self._heads.task_of(parent_id).id, parent_id, acting=True)
+        task = await self._heads.acting(caller, parent_id, "approval.ask")
         named = self._named(task.id, "asked", wanted, "asked")
         try:
             self._check_need(task, parent_id, named)

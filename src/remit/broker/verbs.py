@@ -34,24 +34,8 @@ from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, LeaseState, Report, Task
 from remit.core.tree import Range
-from remit.errors import (
-    AttenuationError,
-    ConflictError,
-    IntegrityError,
-    NotFoundError,
-    PolicyError,
-    RemitError,
-)
-from remit.ports import (
-    Clock,
-    Engine,
-    NewId,
-    Renewable,
-    Resource,
-    Sealer,
-    Store,
-    Witness,
-)
+from remit.errors import AttenuationError, ConflictError, IntegrityError, NotFoundError, PolicyError, RemitError
+from remit.ports import Clock, Engine, NewId, Renewable, Resource, Sealer, Store, Witness
 
 ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
@@ -232,7 +216,7 @@ class Broker:
 
     async def issue(self, caller: Caller, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
         """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
-        task = self._reach(caller, grant_id, acting=True)
+        task = await self._heads.acting(caller, grant_id, "lease.issue", resource=detail.resource)
         now = self._heads.serving()
         try:
             grant = task.usable(grant_id, detail, now)
@@ -290,22 +274,22 @@ class Broker:
 
     async def renew(self, caller: Caller, lease_id: str, ttl: timedelta) -> Lease:
         """Extend a lease in place, within its grant and its detail's ttl."""
-        task = self.task_of_lease(lease_id)
-        lease = task.lease(lease_id)
-        self._heads.allowed(caller, task.id, lease.grant, acting=True)
+        lease = self.task_of_lease(lease_id).lease(lease_id)
+        resource = lease.plan.detail.resource
+        task = await self._heads.acting(caller, lease.grant, "lease.renew", resource=resource)
         now = self._heads.serving()
         most = lease.plan.detail.number("ttl")
         if ttl <= timedelta(0) or (most is not None and ttl > timedelta(seconds=most)):
             allowed = "" if most is None else f": {most} seconds"
             raise AttenuationError(f"`ttl` must be positive, and no longer than the detail allows{allowed}")
         lease, _ = task.renewable(lease_id, now)
-        engine = await self._custody.engine(lease.plan.detail.resource, lease.plan.detail.type)
+        engine = await self._custody.engine(resource, lease.plan.detail.type)
         if not isinstance(engine, Renewable):
             raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
         try:
             decision = self._permitted(task, task.grant(lease.grant), "renew", lease.plan.detail)
         except PolicyError as error:
-            await self._heads.denied("lease.renew", lease.grant, error, resource=lease.plan.detail.resource)
+            await self._heads.denied("lease.renew", lease.grant, error, resource=resource)
             raise
         event = self._targets.lease_event(
             "lease.renew", "allow", lease, policy=decision.version, cause="; ".join(decision.reasons)
@@ -320,14 +304,13 @@ class Broker:
 
     async def revoke(self, caller: Caller, grant_id: str) -> Report:
         """End a grant and everything below it; say truthfully what is still outstanding."""
-        return await self._targets.end(self._reach(caller, grant_id), grant_id, "grant.revoke")
+        task = self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id)
+        return await self._targets.end(task, grant_id, "grant.revoke")
 
     async def close(self, caller: Caller, task_id: str) -> Report:
         """End a task: its root and everything below it."""
-        task = self._heads.allowed(caller, task_id)
-        return await self._targets.end(
-            self._heads.allowed(caller, task_id, task.head.root), task.head.root, "task.close"
-        )
+        root = self._heads.task(task_id).head.root
+        return await self._targets.end(self._heads.allowed(caller, task_id, root), root, "task.close")
 
     async def revoke_lease(self, caller: Caller, lease_id: str) -> Report:
         """End one lease."""
@@ -360,9 +343,6 @@ class Broker:
         return await self._uses.use(grant_id, access, request, index)
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def _reach(self, caller: Caller, grant_id: str, *, acting: bool = False) -> Task:
-        return self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id, acting=acting)
 
     def _permitted(self, task: Task, grant: Grant, verb: str, detail: Detail) -> Decision:
         decision = self._ceiling.held(task, grant, verb, (detail,))

@@ -75,6 +75,11 @@ class Grant:
     status: int | None = None  # place in the token status list
     claims: tuple[tuple[str, str], ...] = ()  # of the attested agent, as policies see them
 
+    @property
+    def apart(self) -> bool:
+        """Whether it is for one holder alone: bound to their key or certificate, or made for whom somebody attests."""
+        return self.attested or self.jkt is not None or self.x5t is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -197,7 +202,8 @@ def unusable(grant: Grant) -> str | None:
     """Say how far it holds that a grant is not to be used itself: binding | advisory; None where it may be used.
 
     A holder can give what it holds to a child of its own making, or to itself by a name that it has, and use that. So
-    it binds only where no child is possible but such as somebody else attests, by names that are not the holder's.
+    it binds only where no child is possible but such as somebody else attests, by names that are not the holder's:
+    under those it may not act (``Task.check_acting``).
     """
     if grant.exercise:
         return None

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 
 from remit.core import scope as scopes
 from remit.core.grant import Grant, Posture, Subject, Wanted, beyond, check_end, make_grant, may_be_delegate
@@ -38,6 +39,7 @@ from remit.errors import (
     ASK,
     ConflictError,
     DelegateError,
+    DeniedError,
     DepthError,
     ExpiredError,
     FanOutError,
@@ -66,6 +68,7 @@ __all__ = [
 ]
 
 MAX_PURPOSE = 2_000  # characters
+NOT_YOURS = "that grant, or one on the way to it, is bound to a key or attested: only its holder may use it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,17 @@ class Task:
     def within(self, grant_id: str, ancestor: str) -> bool:
         """Whether ``grant_id`` is ``ancestor`` or hangs below it."""
         return grant_id in self.grants and any(grant.id == ancestor for grant in self.lineage(grant_id))
+
+    def check_acting(self, grant_id: str, own: str) -> None:
+        """Raise unless the holder of ``own`` may act under ``grant_id``: it, or one inside its process or run.
+
+        A grant that is bound or attested is another's, and so is what hangs below it: DeniedError. What is not below
+        ``own`` is unknown: NotFoundError.
+        """
+        if not self.within(grant_id, own):
+            raise NotFoundError
+        if any(grant.apart for grant in takewhile(lambda grant: grant.id != own, self.lineage(grant_id))):
+            raise DeniedError(NOT_YOURS, help="you may look at it and revoke it; to act, use your own grant")
 
     def subtree(self, grant_id: str) -> Iterator[Grant]:
         """Yield a grant and all its descendants, parents first."""

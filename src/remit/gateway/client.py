@@ -109,27 +109,22 @@ class Listener:
         return known
 
     async def grant(self, exchange: Exchange) -> str:
-        """Return the grant a request is made under: its channel's, a descendant it names, or the one it proves."""
+        """Return the grant a request is made under: its channel's, the one it proves, or one inside either by name."""
         named = exchange.known.named
         if self.principal is not None:
-            if named is None or named == self.principal:
-                return self.principal
-            return self._descendant(named, self.principal)
+            return self._acting(named, self.principal)
         if self._verify is None:
             raise NotFoundError
         headers = {name.decode(): value.decode("latin-1") for name, value in exchange.fields.items}
         url = f"http://{headers['host']}{exchange.path}"  # the host was found to be this listener's
-        proven = await self._verify(headers, exchange.method, url)
-        return proven if named is None or named == proven else self._descendant(named, proven)
+        exchange.grant = await self._verify(headers, exchange.method, url)  # who it was, whatever becomes of it
+        return self._acting(named, exchange.grant)
 
-    def _descendant(self, named: str, ancestor: str) -> str:
-        try:
-            task = self.gateway.broker.task_of(ancestor)
-            if task.within(named, ancestor):
-                return named
-        except RemitError:
-            raise NotFoundError from None
-        raise NotFoundError
+    def _acting(self, named: str | None, own: str) -> str:
+        if named is None or named == own:
+            return own
+        self.gateway.broker.task_of(own).check_acting(named, own)
+        return named
 
     def check_placeholders(self, known: Known, target: bytes, shape: Shape) -> None:
         """Raise PlaceholderError if a placeholder stands where it does not belong."""
