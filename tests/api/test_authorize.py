@@ -12,7 +12,7 @@ import pytest
 from remit.api.registry import Registered, Registry
 from remit.core.identity import Workload
 from remit.errors import UnauthenticatedError
-from tests.api.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, followed, form_of, scene
+from tests.api.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, followed, form_of, press, scene
 from tests.api.plane import Agent, later
 from tests.broker.world import OPERATOR, SEARCH, START
 
@@ -310,6 +310,37 @@ def test_a_workload_asks_in_its_own_name_and_alone_redeems(tmp_path: Path) -> No
         assert (grant.agent, grant.attested, dict(grant.claims)) == (SPIFFE, True, {"team": "sales"})
 
     scene(tmp_path, played, registry=registry, workloads=Spire())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"response_type": "x"}, {"prompt": "none"}, {"scope": "openid"}, {"purpose": None}, {"ttl": "99999999"}]
+)
+def test_no_browser_is_sent_where_a_client_that_nobody_set_up_wants_it_before_its_human_logged_in(
+    tmp_path: Path, wrong: dict[str, str | None]
+) -> None:
+    """RFC 9700 §4.11.2: else anybody's document makes an open redirector of this server."""
+    url = "https://evil.test/app"
+
+    async def fetch(asked: str) -> bytes:
+        return json.dumps({"client_id": asked, "redirect_uris": ["https://phish.test/login"]}).encode()
+
+    async def played(app: App) -> None:
+        stranger = App(app.made, app.issuer, client_id=url, redirect="https://phish.test/login")
+        sent = await page(stranger, **wrong)
+        assert sent.status_code == 400
+        assert "location" not in sent.headers
+        assert "phish.test" not in sent.text
+        visitor = browser(app.made)
+        shown = await visitor.get("/oauth/authorize", params=stranger.asked())
+        begun = await press(visitor, shown)
+        failed = await visitor.get(app.issuer.back(begun).replace("of-the-issuer", "wrong"))
+        assert failed.status_code == 400
+        assert "phish.test" not in failed.text
+        assert answer_of(
+            await decide(visitor, app.issuer, await visitor.get("/oauth/authorize", params=stranger.asked()))
+        )
+
+    scene(tmp_path, played, registry=Registry((), fetch, lambda: START))
 
 
 def test_the_page_of_a_published_client_says_who_publishes_it(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Asking by browser: pushed requests (RFC 9126) and the authorization endpoint (RFC 6749 §4.1, RFC 7636, RFC 9207).
 
-Until client and redirect URI are known to belong together, an error is a page; from then on it goes to the client.
+Until client and redirect URI are known to belong together, an error is a page; from then on it goes to the client. For
+a client that no operator set up it stays a page until somebody has logged in: its document says where it would go.
 """
 
 from __future__ import annotations
@@ -97,11 +98,15 @@ class Authorize:
             return await self._ask(self._taken(query))
         registered, back = await self._back(query)
         refused = _unsupported(query)
+        if refused is not None and registered.vouched is not None:
+            raise InvalidRequestError(refused[1])
         if refused is not None:
             return pages.away(back.refusal(*refused))
         try:
             return await self._ask(self._asking(query, registered, back))
         except RemitError as error:
+            if registered.vouched is not None:
+                raise
             return pages.away(back.refusal(error.oauth, error.detail))
 
     async def _ask(self, asking: Asking) -> Response:

@@ -236,9 +236,10 @@ class Desk:
 
     def _undecided(self, visit: Visit, error: RemitError) -> Response:
         """Say why a login did not count; where a stronger one would, how to go on."""
-        if visit.back is not None:
+        if visit.back is not None and (visit.human is not None or not visit.about.warning):  # RFC 9700 §4.11.2
             return self._refused(visit, _authorization_error(error), error.detail)
-        again = f"/approvals/{visit.approval}" if isinstance(error, StepUpError | GrantTokenError) else ""
+        stronger = visit.back is None and isinstance(error, StepUpError | GrantTokenError)
+        again = f"/approvals/{visit.approval}" if stronger else ""
         return pages.refusal(error, again, [self._cookie(visit.id, "")])
 
     def _refused(self, visit: Visit, error: str, description: str) -> Response:
