@@ -10,7 +10,8 @@ import pytest
 
 from remit.compose.rings import OVERLAP
 from remit.compose.serving import Edges, keep
-from remit.core import audit, token
+from remit.compose.settings import Settings
+from remit.core import audit, jose, token
 from remit.errors import IntegrityError, TokenError, UnavailableError
 from tests.api.plane import Agent
 from tests.compose.test_serving import EXCHANGE, configured, opened, serving
@@ -21,6 +22,11 @@ DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/
 async def told(client: httpx.AsyncClient, ring: str) -> list[dict[str, Any]]:
     """Return the keys of a ring as the operator sees them."""
     return list((await client.get("/v1/keys")).json()["rings"][ring])
+
+
+def headed(text: str) -> dict[str, Any]:
+    """Return the header of a JWS."""
+    return dict(jose.read(text, frozenset({"alg", "kid", "typ"})).header)
 
 
 async def published(client: httpx.AsyncClient) -> list[str]:
@@ -116,7 +122,58 @@ def test_what_nothing_needs_any_more_is_published_no_longer(tmp_path: Path) -> N
     serving(configured(tmp_path), body)
 
 
-@pytest.mark.parametrize("ring", ["token", "audit", "spiffe"])
+def telling(tmp_path: Path) -> Settings:
+    """Return a configuration in which somebody is told of tasks that end."""
+    token = tmp_path / "soc.token"
+    token.write_text("shown")
+    token.chmod(0o600)
+    told = [{"receiver": "soc", "audience": "https://soc.test", "token_file": str(token)}]
+    return replace(configured(tmp_path), parts={"signals": told})
+
+
+def test_the_keys_of_events_turn_and_those_that_retired_verify_until_they_are_revoked(tmp_path: Path) -> None:
+    made = telling(tmp_path)
+
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        async def verify() -> list[str]:
+            return [key["kid"] for key in (await client.get("/v1/signals/jwks")).json()["keys"]]
+
+        task = await opened(client)
+        await client.post(f"/v1/tasks/{task['task']}/close")
+        (first,) = await verify()
+        kids = [first]
+        for _ in range(2):
+            kids.insert(0, (await client.post("/v1/keys/events/rotate")).json()["signing"])
+            await edges.rings.tend()
+            assert await verify() == kids
+        assert [key["alg"] for key in await told(client, "events")] == ["RS256"] * 3
+        answer = (await client.post(f"/v1/keys/events/{kids[0]}/revoke")).json()
+        assert sorted(await verify()) == sorted([answer["signing"], *kids[1:]])
+        got = await client.post(
+            "/v1/signals/streams/soc", json={"returnImmediately": True}, headers={"authorization": "Bearer shown"}
+        )
+        (text,) = got.json()["sets"].values()
+        assert headed(text)["kid"] == answer["signing"]
+
+    serving(made, body)
+
+    async def again(edges: Edges, client: httpx.AsyncClient) -> None:
+        del edges
+        assert len(await told(client, "events")) == 3
+
+    serving(made, again)
+
+
+def test_nobody_is_told_and_so_there_is_no_ring_of_events(tmp_path: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        del edges
+        assert sorted((await client.get("/v1/keys")).json()["rings"]) == ["audit", "spiffe", "token"]
+        assert (await client.post("/v1/keys/events/rotate")).status_code == 404
+
+    serving(configured(tmp_path), body)
+
+
+@pytest.mark.parametrize("ring", ["token", "audit", "spiffe", "events"])
 def test_each_ring_turns_and_lists_its_keys(tmp_path: Path, ring: str) -> None:
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         del edges
@@ -129,7 +186,7 @@ def test_each_ring_turns_and_lists_its_keys(tmp_path: Path, ring: str) -> None:
         assert before[0]["kid"] not in [key["kid"] for key in await told(client, ring)]
         assert answer.json()["signing"] == (await told(client, ring))[0]["kid"]
 
-    serving(configured(tmp_path), body)
+    serving(telling(tmp_path), body)
 
 
 @pytest.mark.parametrize("path", ["/v1/keys/none/rotate", "/v1/keys/none/abc/revoke", "/v1/keys/token/abc/revoke"])

@@ -77,6 +77,7 @@ def _raise(error: Exception) -> httpx.Response:
         lambda: httpx.Response(400, json=["err"]),
         lambda: httpx.Response(400, json={"err": 1}),
         lambda: httpx.Response(400, json={"err": "authentication_failed"}),
+        lambda: httpx.Response(400, json={"err": "invalid_key"}),  # it has not seen a rotation yet
         lambda: httpx.Response(400, json={"err": "access_denied"}),
         lambda: _raise(httpx.ConnectError("no")),
         lambda: _raise(OSError("no")),

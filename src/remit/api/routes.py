@@ -74,7 +74,7 @@ class Policies(Protocol):
 
 
 class Rings(Protocol):
-    """The signing keys, as the control plane shows and turns them. A ring is audit | spiffe | token."""
+    """The signing keys, as the control plane shows and turns them. A ring is audit | events | spiffe | token."""
 
     def shown(self) -> Mapping[str, Sequence[SigningKey]]:
         """Return the keys of every ring, the signing one first."""

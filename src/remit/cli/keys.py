@@ -10,9 +10,11 @@ from remit.cli import options
 from remit.cli.connect import ask
 from remit.cli.render import emit, said, table
 
-app = options.group("The keys that the broker signs with: of tokens, of audit checkpoints, of its SPIFFE trust domain.")
+app = options.group(
+    "The keys that the broker signs with: of tokens, audit checkpoints, events, its SPIFFE trust domain."
+)
 
-Ring = Annotated[str, typer.Argument(metavar="RING", help="Which keys: token, audit or spiffe.")]
+Ring = Annotated[str, typer.Argument(metavar="RING", help="Which keys: token, audit, spiffe or events.")]
 
 
 @app.command("list")

@@ -19,7 +19,7 @@ from remit.keys.signers import FileKeyring
 
 OVERLAP = token.LIFE + timedelta(seconds=token.SKEW)  # after it, a key has signed no token that is good
 
-AUDIT, SPIFFE, TOKEN = "audit", "spiffe", "token"
+AUDIT, EVENTS, SPIFFE, TOKEN = "audit", "events", "spiffe", "token"
 
 
 class Ring(Protocol):
@@ -90,6 +90,26 @@ class Notes:
         await self._keep()
         self._ring.revoke(kid)
         self._publish()
+
+    def tend(self) -> None:
+        """Keep all."""
+
+
+class Events:
+    """The keys of what receivers are told. Events do not expire: retired keys are published until they are revoked."""
+
+    def __init__(self, ring: FileKeyring) -> None:
+        """Turn ``ring``; whoever signs and publishes asks it each time."""
+        self._ring = ring
+        self.shown = ring.shown
+
+    async def rotate(self) -> None:
+        """Make a new key sign, also what was not taken yet."""
+        self._ring.rotate()
+
+    async def revoke(self, kid: str) -> None:
+        """End the worth of what a key has signed; what was not taken yet is signed by another."""
+        self._ring.revoke(kid)
 
     def tend(self) -> None:
         """Keep all."""

@@ -23,7 +23,7 @@ from remit.api.proven import Keys, Verifier
 from remit.api.routes import Surface
 from remit.api.who import Authority, Peer, Web
 from remit.compose import issuer, rings, signals, wiring, workloads
-from remit.compose.rings import Domain, Notes, Rings, Tokens
+from remit.compose.rings import Domain, Events, Notes, Rings, Tokens
 from remit.compose.runs import RunEdges
 from remit.compose.settings import Address, Settings
 from remit.compose.signals import Round
@@ -185,7 +185,10 @@ def turning(house: House, keys: Keys) -> Rings:
     """Return the rings of signing keys, with all that has to know when one turns; ``keys`` verifies tokens."""
     notes = Notes(house.notes, lambda: wiring.publish(house.settings, house.notes, house.witness), lambda: keep(house))
     tokens = Tokens(house.tokens, keys)
-    return Rings(house.broker, {rings.TOKEN: tokens, rings.AUDIT: notes, rings.SPIFFE: Domain(house.authority)})
+    events = {} if house.events is None else {rings.EVENTS: Events(house.events)}
+    return Rings(
+        house.broker, {rings.TOKEN: tokens, rings.AUDIT: notes, rings.SPIFFE: Domain(house.authority), **events}
+    )
 
 
 async def keep(house: House) -> None:

@@ -51,6 +51,7 @@ class House:
     bundles: Bundles | None = None
     policies: Policies | None = None
     signals: Signals = field(default_factory=lambda: Signals({}))
+    events: FileKeyring | None = None  # signs what receivers are told; None: nobody is
 
     @property
     def origin(self) -> str:
@@ -95,10 +96,9 @@ def build(settings: Settings) -> House:
     policies.broker = broker
     heard = signals.read(settings, known.sources, clock)
     identity, bundles = _identity(settings, known, heard, clock)
-    if heard.told:
-        heard = replace(heard, ring=FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock))
+    events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if heard.told else None
     owner, failure = Operator(local_subject()), lambda: store.failure
-    rest = (clock, failure, domain, identity, bundles, policies, heard)
+    rest = (clock, failure, domain, identity, bundles, policies, replace(heard, ring=events), events)
     return House(settings, broker, tokens, notes, witness, owner, *rest)
 
 

@@ -17,9 +17,8 @@ from remit.identity.polling import Pace, Transport, bearer
 
 MAX_ANSWER = 4_096  # bytes of a refusal
 MEDIA = "application/secevent+jwt"
-FINAL = frozenset(
-    {"invalid_request", "invalid_key", "invalid_issuer", "invalid_audience"}
-)  # said again, it would be again
+# Said again, it would be again. Not so `invalid_key`: a receiver fetches keys anew, and a key may have been revoked.
+FINAL = frozenset({"invalid_request", "invalid_issuer", "invalid_audience"})
 
 _LOG = logging.getLogger("remit")
 
