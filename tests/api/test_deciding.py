@@ -310,6 +310,33 @@ def test_of_several_issuers_the_human_chooses_one(tmp_path: Path) -> None:
     scene(tmp_path, played, issuers={ISSUER: "Example", "https://other.test": "Other"})
 
 
+def test_each_issuer_sends_browsers_back_to_a_place_of_its_own(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        for issuer, place in (ISSUER, "/oauth/callback"), ("https://other.test", "/oauth/callback/2"):
+            begun = await sent(visitor, await shown(app, visitor), issuer=issuer)
+            assert app.issuer.begun[-1]["redirect"] == f"{app.made.base}{place}"
+            last = await visitor.get(app.issuer.back(begun).replace("/oauth/callback", place))
+            assert answer_of(await press(visitor, last))["code"]
+
+    scene(tmp_path, played, issuers={ISSUER: "Example", "https://other.test": "Other"})
+
+
+@pytest.mark.parametrize("place", ["/oauth/callback", "/oauth/callback/1", "/oauth/callback/02", "/oauth/callback/3"])
+def test_an_answer_at_the_place_of_another_issuer_is_to_no_login(tmp_path: Path, place: str) -> None:
+    """RFC 9700 §4.4: an issuer may have sent the browser on to another, which does not say who it is (RFC 9207)."""
+
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        begun = await sent(visitor, await shown(app, visitor), issuer="https://other.test")
+        back = app.issuer.back(begun)
+        assert answer_of(await visitor.get(back.replace("/oauth/callback", place)))["error"] == "access_denied"
+        assert (await visitor.get(back.replace("/oauth/callback", "/oauth/callback/2"))).status_code == 400
+        assert app.made.broker.approvals(OPERATOR)[0].verdict.value == "pending"
+
+    scene(tmp_path, played, issuers={ISSUER: "Example", "https://other.test": "Other"})
+
+
 def test_one_request_takes_only_so_many_pages_and_logins(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         visitor = browser(app.made)

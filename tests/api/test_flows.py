@@ -15,7 +15,7 @@ ENDPOINTS = {
     "device_authorization_endpoint": "/oauth/device_authorization",
     "backchannel_authentication_endpoint": "/oauth/bc-authorize",
 }
-FLOWS = {*ENDPOINTS.values(), "/oauth/consent", "/oauth/callback", "/oauth/device"}
+FLOWS = {*ENDPOINTS.values(), "/oauth/consent", "/oauth/callback", "/oauth/callback/{number}", "/oauth/device"}
 WAYS = {"authorization_code", DEVICE, CIBA, "refresh_token"}
 
 

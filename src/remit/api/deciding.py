@@ -115,6 +115,7 @@ class Desk:
             *self.pages(),
             Row("POST", "/oauth/consent", Who.PUBLIC, pages.shown(self.consent)),
             Row("GET", "/oauth/callback", Who.PUBLIC, pages.shown(self.callback), CALLBACK),
+            Row("GET", "/oauth/callback/{number}", Who.PUBLIC, pages.shown(self.callback), CALLBACK),
         )
 
     def pages(self) -> tuple[Row, ...]:
@@ -195,7 +196,8 @@ class Desk:
         state = self._logins.put(visit, LIFE)
         acr = item.acr if visit.approves else ()
         anew = visit.approves and (item.approver is not None or (visit.back is not None and visit.back.anew))
-        begun = self._issuers().begin(self._back, state, item.digest, issuer=visit.issuer, acr=acr, anew=anew)
+        back = self._back(visit.issuer)
+        begun = self._issuers().begin(back, state, item.digest, issuer=visit.issuer, acr=acr, anew=anew)
         return browsable(await begun)
 
     async def callback(self, request: Request) -> Response:
@@ -209,7 +211,9 @@ class Desk:
         self._logins.pop(state)
         try:
             item = self._broker.approval(visit.approval)
-            human = await self._issuers().finish(query.decode("ascii"), self._back, state, item.digest)
+            number = request.path_params.get("number")
+            came = self._place if number is None else f"{self._place}/{number}"
+            human = await self._issuers().finish(query.decode("ascii"), came, state, item.digest)
         except RemitError as error:
             return self._undecided(visit, error)
         buttons, cookie = self._taking(replace(visit, human=human))
@@ -257,8 +261,16 @@ class Desk:
     # -- inside -------------------------------------------------------------------------------------------------
 
     @property
-    def _back(self) -> str:
+    def _place(self) -> str:
         return f"{self._issuer}/oauth/callback"
+
+    def _back(self, issuer: str | None) -> str:
+        """Return where an issuer sends browsers back to: each of several to a place of its own (RFC 9700 §4.4.2.2).
+
+        So an answer that comes at another's is to no login, also by an issuer that does not say who it is (RFC 9207).
+        """
+        number = {url: number for number, url in enumerate(self._identity.issuers, 1)}.get(issuer or "", 1)
+        return self._place if number == 1 else f"{self._place}/{number}"
 
     def _issuers(self) -> Logins:
         if self._identity.logins is None:
