@@ -14,7 +14,7 @@ from remit.core.identity import Human
 from remit.core.policy import Decision
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.core.task import Closure, LeaseState, Plan, Revocation, Subject, Wanted
+from remit.core.task import Closure, Grant, LeaseState, Plan, Posture, Revocation, Subject, Wanted
 from remit.errors import (
     AttenuationError,
     BudgetError,
@@ -183,6 +183,33 @@ def test_a_parent_acts_under_no_grant_that_is_bound_to_its_child(world: World, b
         assert broker.task(me, me.task).grant(theirs.id) == theirs  # it may look,
         assert (await broker.revoke_lease(me, lease.id)).state is Closure.CLOSED
         assert (await broker.revoke(me, theirs.id)).revoked == 2  # and end it
+
+    run(body())
+
+
+def test_a_run_holds_a_grant_that_was_there_if_nothing_is_against_it(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        seen: list[Grant] = []
+        assert await broker.attach(OPERATOR, root.id, Posture("host-net"), seen.append) == root
+        assert seen == [root]
+        last = (await world.events())[-1]
+        assert (last.event, last.decision, last.grant) == ("grant.attach", "allow", root.id)
+        assert (last.posture, last.cause) == ("host-net/holder/none", f"by {OPERATOR.subject.sub}")
+        await broker.revoke(OPERATOR, root.id)
+        with pytest.raises(RevokedError):
+            await broker.attach(holder(broker, root), root.id, Posture("host-net"), seen.append)
+        last = (await world.events())[-1]
+        assert (last.event, last.decision, last.code, last.cause) == (
+            "grant.attach",
+            "deny",
+            "revoked",
+            f"by {root.id}",
+        )
+        with pytest.raises(DeniedError, match="belongs to somebody else"):
+            await broker.attach(STRANGER, root.id, Posture(), seen.append)
+        assert seen == [root]
 
     run(body())
 

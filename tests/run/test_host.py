@@ -10,16 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from remit.broker import Holder
-from remit.core.task import Grant
+from remit.core.task import Grant, Wanted
 from remit.run import handover, host
 from remit.run.doors import Doors
 from remit.run.handover import Message
-from tests.broker.world import OPERATOR
+from tests.broker.world import OPERATOR, STRANGER, details
 from tests.run.rig import READ, TABLE, House, opening
 
 CLOSED = {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0}
@@ -352,6 +353,60 @@ def test_a_run_in_weaker_surroundings_than_its_grant_promises_is_refused(runs: H
         wish = {"parent": granted["grant"], "authorization_details": [READ]}
         made, _ = child.launch({"delegate": wish}, posture={"isolation": weaker})
         assert grant_of(runs, made).posture.isolation == weaker
+
+
+def attaching(house: House) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Return what the audit says of runs that were started on grants which were there."""
+    events = house.call(house.world.events())
+    return [(e.decision, e.grant, e.code, e.cause) for e in events if e.event == "grant.attach"]
+
+
+def test_a_run_on_a_grant_that_was_there_is_recorded(runs: House) -> None:
+    grant = runs.call(runs.world.opened(runs.broker))
+    with launcher(runs) as outer:
+        outer.launch({"grant": grant.id})
+        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+            inner.launch({"grant": grant.id})
+    assert attaching(runs) == [
+        ("allow", grant.id, None, f"by {OPERATOR.subject.sub}"),
+        ("allow", grant.id, None, f"by {grant.id}"),
+    ]
+
+
+@pytest.mark.parametrize("bound", [{"jkt": "k" * 43}, {"x5t": "c" * 43}, {"attested": True}])
+def test_no_run_is_started_on_a_grant_that_is_bound_or_attested(runs: House, bound: Mapping[str, object]) -> None:
+    grant = runs.call(runs.world.opened(runs.broker, **bound))
+    with launcher(runs) as one:
+        assert code(one.ask({**SANDBOX, "grant": grant.id})) == "denied"
+    with launcher(runs) as outer:
+        root, _ = outer.launch(opening())
+        made = replace(Wanted(details(READ), "spiffe://prod/reader"), **bound)  # type: ignore[arg-type]
+        theirs = runs.call(
+            runs.broker.delegate(Holder(str(root["task"]), str(root["grant"])), str(root["grant"]), made)
+        )
+        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+            assert code(inner.ask({**SANDBOX, "grant": theirs.id})) == "denied"
+    assert attaching(runs) == [
+        ("deny", grant.id, "denied", f"by {OPERATOR.subject.sub}"),
+        ("deny", root["grant"], "denied", f"under {theirs.id}"),
+    ]
+
+
+def test_the_owner_starts_no_run_on_the_grant_of_another_human(runs: House) -> None:
+    grant = runs.call(runs.world.opened(runs.broker))
+    path = runs.folder / "other.sock"
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.bind(str(path))
+    sock.listen()
+    runs.call(listening(runs, sock))
+    with launcher(runs, path) as one:
+        assert code(one.ask({**SANDBOX, "grant": grant.id})) == "denied"
+    assert attaching(runs) == [("deny", grant.id, "denied", f"under {grant.id}")]
+
+
+async def listening(house: House, sock: socket.socket) -> None:
+    """Listen for launchers of an owner of the state who opened none of its tasks."""
+    house.server.listen(sock, STRANGER)
 
 
 def test_a_grant_that_promises_no_surroundings_is_used_in_any(runs: House) -> None:

@@ -1,7 +1,11 @@
-"""Open and delegate: how authority comes to be, from a human at the root and from parent to child below it."""
+"""Open and delegate: how authority comes to be, from a human at the root and from parent to child below it.
+
+And attach: how a run comes to hold a grant that exists.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from remit.broker.approvals import Approvals, holder_name
@@ -21,12 +25,13 @@ from remit.ports import Burn, NewId, Write
 
 OPEN = "task.open"
 DELEGATE = "grant.delegate"
+ATTACH = "grant.attach"
 
 Opener = Operator | Human | Workload | Approval
 
 
 class Openings:
-    """The two verbs that make grants."""
+    """The verbs by which somebody comes to hold a grant."""
 
     def __init__(
         self,
@@ -173,6 +178,18 @@ class Openings:
         except RemitError as error:
             await self._denied("approval.ask", parent_id, error, named)
             raise
+
+    async def attach(self, caller: Caller, grant_id: str, posture: Posture, check: Callable[[Grant], None]) -> Grant:
+        """Let a run with this posture hold a grant that exists; ``check`` raises what is against it."""
+        await self._heads.acting(caller, grant_id, ATTACH)
+        known = {"posture": _posture(posture), "cause": f"by {holder_name(caller)}"}
+        try:
+            check(self._heads.check(grant_id).grant)
+        except RemitError as error:
+            await self._heads.denied(ATTACH, grant_id, error, **known)
+            raise
+        await self._heads.record((), (self._heads.event(ATTACH, "allow", grant_id, **known),))
+        return self._heads.check(grant_id).grant
 
     def _check_need(self, task: Task, parent_id: str, wanted: Wanted) -> None:
         """Raise where asking is in vain, and where there is nothing to ask for."""

@@ -15,11 +15,12 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from remit.broker import Broker, Holder, Operator
 from remit.core.task import Grant, Posture, Report, Task
-from remit.errors import DeniedError, InvalidRequestError, LimitError, NotFoundError, RemitError
+from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError
 from remit.ports import Humans
 from remit.run import handover, wish
 from remit.run.doors import Doors
@@ -265,7 +266,7 @@ class LaunchServer:
             case {"delegate": dict(asked)}:
                 return await self._delegate(caller, asked, place.posture)
             case {"grant": str(grant_id)}:
-                return self._attach(caller, grant_id, place)
+                return await self._attach(caller, grant_id, place)
         raise InvalidRequestError("a launch names one of `open`, `delegate` and `grant`")
 
     async def _open(self, caller: Caller, asked: Mapping[str, object], posture: Posture) -> _Authority:
@@ -286,14 +287,10 @@ class LaunchServer:
         grant = await self._broker.delegate(caller, parent, wish.wanted(asked, posture))
         return _Authority(grant, self._broker.task_of(grant.id), lambda: self._broker.revoke(caller, grant.id))
 
-    def _attach(self, caller: Caller, grant_id: str, place: Place) -> _Authority:
-        task = self._broker.task_of(grant_id)
-        self._broker.task(caller, task.id)
-        if isinstance(caller, Holder) and not task.within(grant_id, caller.grant):
-            raise NotFoundError
-        grant = self._broker.check(grant_id)
-        wish.check_attach(grant, place)
-        return _Authority(grant, task, None)
+    async def _attach(self, caller: Caller, grant_id: str, place: Place) -> _Authority:
+        check = partial(wish.check_attach, place=place)
+        grant = await self._broker.attach(caller, grant_id, place.posture, check)
+        return _Authority(grant, self._broker.task_of(grant.id), None)
 
     def _around(self, port: _Port) -> tuple[str, ...]:
         if not isinstance(port.caller, Holder):

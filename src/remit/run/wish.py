@@ -44,7 +44,15 @@ def place_of(request: Message, around: Sequence[str]) -> Place:
 
 
 def check_attach(grant: Grant, place: Place) -> None:
-    """Refuse a run that would hold a grant in weaker surroundings than token, audit and policy say it is held in."""
+    """Refuse a run that would hold a grant as another holder, or in weaker surroundings, than is said of it.
+
+    The channel of a run proves no key, and nobody attests it. What token, audit and policy say has to stay true.
+    """
+    if grant.apart:
+        raise DeniedError(
+            "the grant is bound to a key or attested, and a run can be neither",
+            help="delegate from it as its holder, or start the run with -r or -d",
+        )
     promised, isolation = grant.posture.isolation, place.posture.isolation
     if promised in _ISOLATION and _ISOLATION.index(isolation) < _ISOLATION.index(promised):
         raise DeniedError(
