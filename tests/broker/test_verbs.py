@@ -233,9 +233,19 @@ def test_the_owner_ends_what_another_human_opened_but_does_not_act_in_it(world: 
         root = await world.opened(broker, depth=1, fan_out=1)
         task_id = broker.task_of(root.id).id
         assert [task.id for task in broker.tasks(STRANGER)] == [task_id]
-        for attempt in (broker.delegate(STRANGER, root.id, child(TABLE)), broker.issue(STRANGER, root.id, DETAIL)):
+        lease = (await broker.issue(OPERATOR, root.id, DETAIL)).lease
+        attempts: dict[str, Awaitable[object]] = {
+            "grant.delegate": broker.delegate(STRANGER, root.id, child(TABLE)),
+            "approval.ask": broker.ask(STRANGER, root.id, child(TABLE, depth=3)),
+            "lease.issue": broker.issue(STRANGER, root.id, DETAIL),
+            "lease.renew": broker.renew(STRANGER, lease.id, timedelta(minutes=5)),
+        }
+        for event, attempt in attempts.items():
             with pytest.raises(DeniedError, match="belongs to somebody else"):
                 await attempt
+            last = (await world.events())[-1]
+            assert (last.event, last.decision, last.code) == (event, "deny", "denied")
+            assert (last.grant, last.subject) == (root.id, STRANGER.subject.sub)
         assert (await broker.close(STRANGER, task_id)).state is Closure.CLOSED
 
     run(body())
