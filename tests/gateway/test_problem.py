@@ -61,6 +61,8 @@ def test_a_detail_with_line_breaks_stays_in_the_body() -> None:
 
 def test_a_challenge_names_the_algorithms_that_the_control_plane_names() -> None:
     head = problem.response(errors.ProofError(), "req_1", BASE, head=True, keep=True)
-    challenge = problems.problem(errors.ProofError(), "https://remit.test", "req_1").headers["www-authenticate"]
+    told = problems.problem(errors.ProofError(), "https://remit.test", "req_1").headers["www-authenticate"]
+    challenge, _, where = told.rpartition(", ")
+    assert where.startswith("resource_metadata=")  # of the API alone
     assert 'algs="ES256 Ed25519 EdDSA"' in challenge
     assert b"\r\nWWW-Authenticate: %b\r\n" % challenge.encode() in head

@@ -24,6 +24,8 @@ NAMES = [
     "gateway_added_1",
     "grant_check_depth",
     "delegate_16",
+    "exchange_16",
+    "introspect_16",
     "idle_memory",
 ]
 
