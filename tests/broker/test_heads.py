@@ -6,8 +6,11 @@ import asyncio
 
 import pytest
 
+from remit.broker import heads
 from remit.broker.heads import Heads
-from remit.core.task import Task
+from remit.broker.verbs import RECENT
+from remit.core import token
+from remit.core.task import Task, Wanted
 from remit.errors import ConflictError, NotFoundError, UnavailableError
 from tests.broker.world import OPERATOR, TABLE, World, details, run
 
@@ -88,3 +91,46 @@ def test_what_is_not_loaded_is_not_found(world: World) -> None:
 def test_an_event_of_an_unknown_grant_carries_what_is_known(world: World) -> None:
     event = Heads(world.store, lambda: world.now).event("resource.use", "deny", "grt_x", code="not-found")
     assert (event.grant, event.code, event.task, event.lineage) == ("grt_x", "not-found", None, ())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_place_of_what_ended_is_not_given_again_across_a_restart_while_its_token_could_live(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """Else the token would be good again to whoever goes by the status list."""
+    monkeypatch.setattr(heads, "PLACES", 64)
+
+    async def body() -> None:
+        broker = await world.ready()
+        ended = await world.opened(broker, jkt="key", fan_out=5)
+        if not whole:
+            ended = await broker.delegate(OPERATOR, ended.id, Wanted(details(TABLE), "", jkt="other"))
+        await broker.revoke(OPERATOR, ended.id)
+        if not whole:
+            await broker.close(OPERATOR, broker.task_of(ended.id).id)
+        for _ in range(RECENT):
+            await broker.close(OPERATOR, broker.task_of((await world.opened(broker)).id).id)
+        await broker.stop()
+        world.later(token.LIFE.total_seconds())
+        broker = await world.ready()
+        assert ended.status not in [(await world.opened(broker, jkt="key")).status for _ in range(62)]
+
+    run(body())
+
+
+def test_what_ended_before_the_last_life_of_a_token_is_not_loaded_for_its_place(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        ended = await world.opened(broker, jkt="key")
+        await broker.revoke(OPERATOR, ended.id)
+        for _ in range(RECENT):
+            await broker.close(OPERATOR, broker.task_of((await world.opened(broker)).id).id)
+        await broker.stop()
+        world.later(token.LIFE.total_seconds() + token.SKEW + 1)
+        broker = await world.ready()
+        with pytest.raises(NotFoundError):
+            broker.task_of(ended.id)
+
+    run(body())

@@ -13,16 +13,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from remit.broker.heads import Heads
+from remit.broker.heads import ENDS, PAGE, Heads
 from remit.core import audit, jose
 from remit.core.audit import Event
 from remit.ports import PutRecord, Record
 
 KIND = "stream"
 KEPT = timedelta(days=400)  # a place that nobody has moved for so long begins anew
-PAGE = 512  # entries read at once
 STRIDE = 10_000  # entries that were of no interest before a place moves on by itself
-ENDS = frozenset({"task.close", "grant.revoke"})
 
 
 @dataclass(frozen=True, slots=True)

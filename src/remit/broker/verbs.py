@@ -132,7 +132,8 @@ class Broker:
         await self.endings.load()
         await self._chains.load()
         await self.outbox.load()
-        for task_id in {*await self._store.unsettled(), *await self._store.tasks(RECENT)}:
+        recent = await self._store.tasks(RECENT)
+        for task_id in {*await self._store.unsettled(), *recent, *await self._heads.ended_lately()}:
             await self._heads.load(task_id)
         if not await self._extends_checkpoint():
             self._heads.rolled_back = True
