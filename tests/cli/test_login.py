@@ -232,17 +232,48 @@ def test_an_issuer_of_the_brokers_configuration_is_used(
     assert issuer.asked["scope"] == "openid offline_access groups"
 
 
+ONE = {"issuer": URL, "client_id": "remit"}
+APP = {"issuer": URL, "client_id": "app"}
+ELSEWHERE = {"issuer": "https://b.test", "client_id": "remit"}
+
+
 @pytest.mark.usefixtures("issuer")
 @pytest.mark.parametrize(
-    ("known", "said"),
-    [([], "knows no such issuer"), ([{"issuer": URL}, {"issuer": "https://b.test"}], f"several issuers: {URL}, https")],
+    ("known", "options", "said"),
+    [
+        ([], [], "knows no such client"),
+        ([ONE], ["--issuer", "https://other.test"], f"it knows `remit` at {URL}"),
+        ([ONE, ELSEWHERE], [], f"several clients: `remit` at {URL}, `remit` at https://b.test"),
+        ([ONE, ELSEWHERE], [], "choose with --issuer\n"),
+        ([ONE, APP], [], f"several clients: `remit` at {URL}, `app` at {URL}"),
+        ([ONE, APP], [], "choose with --client-id\n"),
+        ([ONE, APP], ["--issuer", URL], "choose with --client-id\n"),
+        ([ONE, APP, ELSEWHERE], [], "choose with --issuer and --client-id\n"),
+        ([ONE, APP, ELSEWHERE], ["--client-id", "remit"], "choose with --issuer\n"),
+    ],
 )
-def test_an_issuer_that_is_not_clear_has_to_be_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: list[dict[str, str]], said: str
+def test_a_client_that_is_not_clear_has_to_be_named(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    known: list[dict[str, str]],
+    options: list[str],
+    said: str,
 ) -> None:
     monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": known})
-    assert run(["login"]) == 1
+    assert run(["login", *options]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--client-id", "remit"], ["--issuer", URL, "--client-id", "remit"]])
+def test_of_two_clients_at_one_issuer_the_one_that_is_named_is_used_as_configured(
+    issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, told: Callable[..., dict[str, Any]], options: list[str]
+) -> None:
+    mine = {**ONE, "scopes": ["openid", "groups"], "groups_claim": "roles"}
+    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [APP, mine]})
+    issuer.claims = {"roles": ["on-call"]}
+    assert told("login", *options)["groups"] == ["on-call"]
+    assert issuer.asked["client_id"] == "remit"
+    assert issuer.asked["scope"] == "openid offline_access groups"
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ from remit.cli.connect import ask
 from remit.cli.render import emit, lines, safe, said
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from remit.core.secret import Secret
     from remit.sdk.login import Issuer, Login, Tokens
     from remit.sdk.session import Session, Sessions
 
+BOTH = 2  # issuer and client: a client named in full
 WAITS = (0.0, 1.0, 1.0)  # seconds before each try to get an ID token that is not spent
 
 AsOwner = Annotated[
@@ -34,7 +35,7 @@ def login(
     ] = None,
     client_id: Annotated[
         str | None,
-        typer.Option("--client-id", metavar="ID", help="What the issuer knows remit as, if not what the broker says."),
+        typer.Option("--client-id", metavar="ID", help="Which client there, when the broker knows several."),
     ] = None,
     device: Annotated[bool, typer.Option("--device", help="Enter a code in a browser elsewhere.")] = False,
     json: options.Json = False,
@@ -211,27 +212,50 @@ def _issuer(url: str | None, client_id: str | None) -> tuple[Issuer, str]:
     """Return the issuer to log in at, and the claim that names groups there."""
     from remit.sdk.login import SCOPES, Issuer
 
-    if url is not None and client_id is not None:
-        return Issuer(url, client_id), "groups"
-    known = _known(url)
+    known = _known(url, client_id)
     scopes = tuple(dict.fromkeys([*SCOPES, *known.get("scopes", [])]))
-    return Issuer(known["issuer"], client_id or known["client_id"], scopes), str(known.get("groups_claim", "groups"))
+    return Issuer(known["issuer"], known["client_id"], scopes), str(known.get("groups_claim", "groups"))
 
 
-def _known(url: str | None) -> dict[str, Any]:
+def _known(url: str | None, client_id: str | None) -> Mapping[str, Any]:
+    """Return the one client that is meant, of those that the broker knows; what is named in full it need not know."""
     from remit.errors import InvalidRequestError, NotFoundError
+
+    named = {name: value for name, value in (("issuer", url), ("client_id", client_id)) if value is not None}
+    known = _clients(offline=len(named) == BOTH)
+    found = [one for one in known if named.items() <= one.items()]
+    if not found and len(named) == BOTH:
+        return named
+    if not found:
+        told = f": it knows {_names(known)}" if known else ""
+        raise NotFoundError(
+            f"the broker knows no such client for this{told}",
+            help="configure [[humans]], or name both --issuer and --client-id",
+        )
+    if len(found) > 1:
+        apart = {"--issuer": "issuer", "--client-id": "client_id"}
+        options = [option for option, name in apart.items() if len({one[name] for one in found}) > 1]
+        raise InvalidRequestError(
+            f"the broker knows several clients: {_names(found)}", help=f"choose with {' and '.join(options)}"
+        )
+    return found[0]
+
+
+def _clients(*, offline: bool) -> list[Mapping[str, Any]]:
+    """Return the clients that the broker knows; none where it is not needed and does not answer."""
+    from remit.errors import UnavailableError
     from remit.sdk import verbs
 
-    known = [one for one in ask(verbs.identity()).get("humans", []) if url in {None, one["issuer"]}]
-    if not known:
-        raise NotFoundError(
-            "the broker knows no such issuer for this", help="configure [[humans]], or name --issuer and --client-id"
-        )
-    if len(known) > 1:
-        names = ", ".join(str(one["issuer"]) for one in known)
-        raise InvalidRequestError(f"the broker knows several issuers: {names}", help="choose with --issuer")
-    found: dict[str, Any] = known[0]
-    return found
+    try:
+        return list(ask(verbs.identity()).get("humans", []))
+    except UnavailableError:
+        if offline:
+            return []
+        raise
+
+
+def _names(clients: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"`{one['client_id']}` at {one['issuer']}" for one in clients)
 
 
 def _visit(url: str) -> None:
