@@ -188,6 +188,7 @@ class LaunchServer:
         conversation = asyncio.create_task(self._converse(peer, port, doors))
         for group in kept:
             group.add(conversation)
+        conversation.add_done_callback(lambda _: peer.close())  # one that is ended before it begins does nothing itself
         conversation.add_done_callback(lambda done: doors.when_gone(lambda: self._over(done, doors, port, kept)))
 
     def _over(
