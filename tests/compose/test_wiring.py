@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from remit.compose import settings, wiring
+from remit.compose.serving import keep
 from remit.compose.wiring import House
-from remit.core import scope
+from remit.core import audit, scope
 from remit.core.secret import Secret
 from remit.core.task import Wanted
 from remit.errors import IntegrityError, RemitError, UnavailableError
@@ -114,6 +115,34 @@ def test_a_restored_backup_resurrects_nothing(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "state")
     shutil.copytree(tmp_path / "backup", tmp_path / "state")
     with_house(made, restored)
+
+
+def test_another_trust_domain_changes_neither_the_logs_name_nor_what_verifies_it(tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir(mode=0o700)
+    made = replace(configured(tmp_path), witness=second)
+    vkey = tmp_path / "state" / "audit.vkey"
+    kept = {}
+
+    async def first(house: House) -> None:
+        await opened(house)
+        await keep(house)
+        kept["vkey"], kept["checkpoint"] = vkey.read_text(), (second / "checkpoint").read_text()
+
+    async def renamed(house: House) -> None:
+        assert house.authority.trust_domain == "agents.example.com"
+        assert not house.broker._heads.rolled_back
+        await opened(house)
+        await keep(house)
+        assert vkey.read_text() == kept["vkey"]
+        origin, public = audit.read_verifier_key(kept["vkey"])
+        newest = await house.checkpoint()
+        notes = [audit.read_checkpoint(text, origin, [public]) for text in (kept["checkpoint"], newest.text)]
+        entries = await house.broker.entries(0, newest.size)
+        assert audit.verify(entries, notes).size == newest.size > notes[0].size
+
+    with_house(made, first)
+    with_house(replace(made, trust_domain="agents.example.com"), renamed)
 
 
 def test_an_id_is_typed_random_and_safe_in_paths_and_role_names() -> None:

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 
@@ -183,7 +184,8 @@ async def _every(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
 
 def turning(house: House, keys: Keys) -> Rings:
     """Return the rings of signing keys, with all that has to know when one turns; ``keys`` verifies tokens."""
-    notes = Notes(house.notes, lambda: wiring.publish(house.settings, house.notes, house.witness), lambda: keep(house))
+    publish = partial(wiring.publish, house.settings.places.state, house.origin, house.notes, house.witness)
+    notes = Notes(house.notes, publish, lambda: keep(house))
     tokens = Tokens(house.tokens, keys)
     events = {} if house.events is None else {rings.EVENTS: Events(house.events)}
     return Rings(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
 
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
@@ -27,6 +28,7 @@ from remit.gateway import inject
 from remit.identity.bundles import Bundles
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
+from remit.keys.origin import log_origin
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness
 from remit.ports import Clock, Engine, Resource
@@ -47,16 +49,12 @@ class House:
     clock: Clock
     failure: Callable[[], Exception | None]
     authority: FileAuthority
+    origin: str  # the name of the log in its checkpoints
     identity: Identity = field(default_factory=Identity)
     bundles: Bundles | None = None
     policies: Policies | None = None
     signals: Signals = field(default_factory=lambda: Signals({}))
     events: FileKeyring | None = None  # signs what receivers are told; None: nobody is
-
-    @property
-    def origin(self) -> str:
-        """The name of the log in its checkpoints."""
-        return f"{self.settings.trust_domain}/audit"
 
     async def checkpoint(self) -> Checkpoint:
         """Sign the head of the log as it is now."""
@@ -75,8 +73,9 @@ def build(settings: Settings) -> House:
     clock = steady()
     notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519", clock=clock)
     tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=rings.OVERLAP, clock=clock)
-    witness = FileWitness(settings.witness, f"{settings.trust_domain}/audit", ()) if settings.witness else None
-    publish(settings, notes, witness)
+    origin = log_origin(where.state / "keys", sealer, f"{settings.trust_domain}/audit")
+    witness = FileWitness(settings.witness, origin, ()) if settings.witness else None
+    publish(where.state, origin, notes, witness)
     domain = issuer.authority(settings, sealer, clock)
     policies = Policies(directory_of(settings), Kept(where.state / "policies.json"))
     known = humans.known(settings, clock)
@@ -98,7 +97,7 @@ def build(settings: Settings) -> House:
     identity, bundles = _identity(settings, known, heard, clock)
     events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if heard.told else None
     owner, failure = Operator(local_subject()), lambda: store.failure
-    rest = (clock, failure, domain, identity, bundles, policies, replace(heard, ring=events), events)
+    rest = (clock, failure, domain, origin, identity, bundles, policies, replace(heard, ring=events), events)
     return House(settings, broker, tokens, notes, witness, owner, *rest)
 
 
@@ -121,14 +120,14 @@ def _identity(settings: Settings, known: humans.Known, heard: Signals, clock: Cl
     return identity, bundles
 
 
-def publish(settings: Settings, notes: FileKeyring, witness: FileWitness | None) -> None:
+def publish(state: Path, origin: str, notes: FileKeyring, witness: FileWitness | None) -> None:
     """Tell the keys that verify checkpoints to the second place, and to `remit audit verify`, one a line."""
     publics = [audit.public_bytes(jwk) for jwk in notes.public_jwks()]
     if witness is not None:
         witness.trust(publics)
-    path = settings.places.state / "audit.vkey"
+    path = state / "audit.vkey"
     private.make_file(path)
-    keys = (audit.verifier_key(f"{settings.trust_domain}/audit", public) for public in publics)
+    keys = (audit.verifier_key(origin, public) for public in publics)
     path.write_text("".join(f"{key}\n" for key in keys), "ascii")
 
 

@@ -45,7 +45,15 @@ class FileWitness:
             raise UnavailableError("the kept checkpoint cannot be read") from error
         except UnicodeDecodeError as error:
             raise IntegrityError("the kept checkpoint is damaged") from error
-        return read_checkpoint(text, self._origin, self._publics)
+        return self._read(text)
+
+    def _read(self, text: str) -> Checkpoint:
+        try:
+            return read_checkpoint(text, self._origin, self._publics)
+        except IntegrityError as error:
+            where = self._directory / NAME
+            hint = f"find out who wrote `{where}`: it is of another log, or signed by a key that was revoked"
+            raise IntegrityError(f"what the second place keeps is not believed: {error.detail}", help=hint) from error
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint durably, in place of an older one; IntegrityError for one that goes back or disagrees."""
