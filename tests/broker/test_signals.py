@@ -182,6 +182,41 @@ def test_a_login_from_before_a_signal_opens_nothing_and_one_after_it_does(issuer
     run(scenario())
 
 
+def test_a_login_by_an_issuer_whose_clock_is_ahead_is_void_by_that_clock_and_the_next_one_is_welcome(
+    issuer: Issuer,
+) -> None:
+    async def scenario() -> None:
+        broker = await issuer.world.ready()
+        wanted = Wanted(details(SEARCH), "", timedelta(minutes=5), depth=1)
+        ahead = timedelta(seconds=50)
+
+        def login(seconds: int, sid: str | None = ONE) -> Human:
+            at = START + ahead + timedelta(seconds=seconds)
+            return replace(issuer.human(at=at, sid=sid), issued_at=at)
+
+        async def refused(broker: Broker) -> None:
+            for sid in (ONE, None):
+                with pytest.raises(GrantTokenError, match="ended this login"):
+                    await broker.open(login(-10, sid), "go on", wanted)
+
+        await broker.signal([replace(said(), at=START + ahead)])
+        await refused(broker)
+        issuer.world.later(5)
+        fresh = await broker.open(login(5), "start anew", wanted)
+        await broker.signal([replace(said(BOB, digest="event-2"), at=START)])
+        await broker.signal([replace(said(ALICE, TWO, "event-3"), at=START + ahead)])
+        assert alive(broker, fresh)  # it was opened before that time by our clock, and by a login after it
+        again = issuer.world.broker()
+        await again.start()
+        assert alive(again, fresh)
+        await refused(again)
+        await again.signal([replace(said(ALICE, digest="event-4"), at=START)])  # an older one, heard of later
+        await refused(again)
+        assert not alive(again, fresh)
+
+    run(scenario())
+
+
 def test_a_session_that_was_named_has_ended_for_good(issuer: Issuer) -> None:
     async def scenario() -> None:
         broker = await issuer.world.ready()

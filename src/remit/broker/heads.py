@@ -372,5 +372,4 @@ def _check_acting(task: Task, caller: Caller, grant_id: str) -> None:
 
 def _brought(task: Task) -> bool:
     """Whether the owner of the state opened a task with a human's token: only their socket and runs need no key."""
-    root = task.grant(task.head.root)
-    return task.head.subject.acr not in UNPROVEN and root.jkt is None and root.x5t is None
+    return task.head.subject.acr not in UNPROVEN and not task.grant(task.head.root).apart

@@ -2,7 +2,8 @@
 
 Rules:
 
-- A signal counts from the moment it is heard: whatever was opened, or logged in, by then is in doubt and ends.
+- A signal counts from the moment it is heard: whatever was opened, or logged in, by then is in doubt and ends. Logins
+  have the issuer's time; where its clock is ahead of ours, they are void up to the time that it gave the signal.
 - A session that was named has ended for good. A human who was named logs in again, and is welcome.
 - Nothing that a signal voids is opened while it becomes durable, and what it ended stays ended across a restart.
 - A second delivery ends what the first did not get to, and nothing that was opened since.
@@ -34,12 +35,16 @@ CAUSE = "the issuer ended this login"
 
 @dataclass(frozen=True, slots=True)
 class Void:
-    """Logins of a human up to ``at`` do not count, or those of session ``sid`` at any time. Both issuer-qualified."""
+    """What does not count of a human, or of session ``sid``; both issuer-qualified.
+
+    Tasks opened up to ``at``, when it was heard, and logins up to ``logins``; those of a session at any time.
+    """
 
     at: datetime
     sub: str | None
     sid: str | None
     rev: int
+    logins: datetime
 
     @property
     def key(self) -> str:
@@ -54,7 +59,7 @@ class Endings:
         """Start empty; ``load`` fills."""
         self._heads, self._targets = heads, targets
         self._kept: dict[str, Void] = {}
-        self._unnamed: dict[str, datetime] = {}  # human -> until when logins of no known session are void
+        self._unnamed: dict[str, Void] = {}  # human -> until when logins of no known session are void
         self._one_at_a_time = asyncio.Lock()
         self._running: set[asyncio.Task[int]] = set()
         self._due = False  # whether something that a signal ended may still be there
@@ -63,7 +68,8 @@ class Endings:
         """Read what is kept."""
         for record in await self._heads.store.records(KIND):
             raw = json.loads(record.body)
-            self._note(Void(datetime.fromisoformat(raw["at"]), raw["sub"], raw["sid"], record.rev))
+            at, logins = (datetime.fromisoformat(raw.get(name, raw["at"])) for name in ("at", "logins"))
+            self._note(Void(at, raw["sub"], raw["sid"], record.rev, logins))
 
     async def resume(self) -> None:
         """End what a signal was about when the process died before it had ended everything."""
@@ -78,7 +84,7 @@ class Endings:
         """Raise GrantTokenError if the issuer has said that this login no longer counts."""
         logged_in = min(human.subject.auth_time or human.issued_at, human.issued_at)
         for void in self._voids(human.subject):
-            if void is None or logged_in <= void:
+            if void is None or logged_in <= void.logins:
                 raise GrantTokenError(CAUSE, help="log in again")
 
     async def take(self, signals: Sequence[Signal]) -> int:
@@ -141,13 +147,15 @@ class Endings:
 
     def _over(self, task: Task) -> bool:
         opened = task.head.opened_at
-        return not task.head.closed and any(void is None or opened <= void for void in self._voids(task.head.subject))
+        return not task.head.closed and any(
+            void is None or opened <= void.at for void in self._voids(task.head.subject)
+        )
 
-    def _voids(self, subject: Subject) -> Iterator[datetime | None]:
+    def _voids(self, subject: Subject) -> Iterator[Void | None]:
         """Yield until when logins like this one are void; None: for good."""
         human = self._kept.get(f"sub {subject.sub}")
         if human is not None:
-            yield human.at
+            yield human
         if subject.sid is not None and f"sid {subject.sid}" in self._kept:
             yield None
         if subject.sid is None and subject.sub in self._unnamed:  # it may have been any of the human's sessions
@@ -156,14 +164,14 @@ class Endings:
     def _note(self, void: Void) -> None:
         self._kept[void.key] = void
         if void.sid is not None and void.sub is not None:
-            self._unnamed[void.sub] = max(void.at, self._unnamed.get(void.sub, void.at))
+            self._unnamed[void.sub] = _both(void, self._unnamed.get(void.sub, void))
 
     async def _keep(self, signal: Signal) -> None:
         now = self._heads.now()  # whatever was issued before we heard of it is in doubt
-        void = Void(now, signal.sub, signal.sid, 1)
+        void = Void(now, signal.sub, signal.sid, 1, max(now, signal.at))
         async with self._one_at_a_time:
             before, unnamed = self._kept.get(void.key), dict(self._unnamed)
-            void = replace(void, rev=1 if before is None else before.rev + 1)
+            void = void if before is None else replace(_both(void, before), rev=before.rev + 1)
             self._note(void)  # at once, so that nothing is opened while it becomes durable
             event = self._heads.event("signal.take", "done", None, subject=signal.sub, cause=signal.cause)
             try:
@@ -176,6 +184,10 @@ class Endings:
                 raise
 
 
+def _both(one: Void, other: Void) -> Void:
+    return replace(one, at=max(one.at, other.at), logins=max(one.logins, other.logins))
+
+
 def _record(void: Void) -> Record:
-    body = {"at": void.at.isoformat(), "sub": void.sub, "sid": void.sid}
+    body = {"at": void.at.isoformat(), "logins": void.logins.isoformat(), "sub": void.sub, "sid": void.sid}
     return Record(KIND, jose.digest(void.key), void.rev, json.dumps(body).encode(), void.at + KEPT)

@@ -49,23 +49,8 @@ from remit.errors import (
     ScopeError,
 )
 
-__all__ = [
-    "Change",
-    "Closure",
-    "Grant",
-    "Head",
-    "Lease",
-    "LeaseState",
-    "Plan",
-    "Posture",
-    "Report",
-    "Revocation",
-    "Subject",
-    "Task",
-    "Wanted",
-    "nothing",
-    "open_task",
-]
+__all__ = ["Change", "Closure", "Grant", "Head", "Lease", "LeaseState", "Plan", "Posture", "Report", "Revocation"]
+__all__ += ["Subject", "Task", "Wanted", "nothing", "open_task"]
 
 MAX_PURPOSE = 2_000  # characters
 NOT_YOURS = "that grant, or one on the way to it, is bound to a key or attested: only its holder may use it"
