@@ -286,19 +286,19 @@ def test_a_run_that_ends_while_it_keeps_the_thread_waiting_leaves_no_thread(runs
 def test_a_launcher_whose_conversation_is_ended_before_it_begins_is_hung_up_on(runs: House) -> None:
     """Its task is cancelled in the very round of the loop that made it, so that nothing in it ever runs."""
 
-    async def scene() -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sock.bind(str(runs.folder / "late.sock"))
-        sock.listen()
-        close = runs.server.listen(sock, OPERATOR)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-            client.connect(sock.getsockname())
-            asyncio.get_running_loop().call_later(0, close)  # timers come after what is ready to be read
-            while sock.fileno() != -1 or runs.server.busy:
-                await asyncio.sleep(0)
-            assert client.recv(1) == b""
+    sock, client = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+    sock.bind(str(runs.folder / "late.sock"))
+    sock.listen()
 
-    runs.call(scene())
+    async def scene() -> None:
+        close = runs.server.listen(sock, OPERATOR)
+        client.connect(sock.getsockname())
+        asyncio.get_running_loop().call_later(0, close)  # timers come after what is ready to be read
+
+    with client:
+        runs.call(scene())
+        runs.until(lambda: sock.fileno() == -1 and not runs.server.busy)
+        assert client.recv(1) == b""
     gc.collect()  # a socket that nobody closed would be complained of here
 
 
