@@ -86,7 +86,7 @@ def test_a_checkpoint_of_another_key_is_not_believed(log: Log, place: Path, tmp_
     (place / "checkpoint").write_text(Log(tmp_path / "other").note(7).text)
     with pytest.raises(IntegrityError) as refused:
         log.witness(place).last()
-    assert str(place / "checkpoint") in refused.value.help
+    assert str(place / "checkpoint") in (refused.value.help or "")
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\xfe\x00", b"a\n1\nAAAA\n\n"])
