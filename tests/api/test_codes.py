@@ -17,6 +17,7 @@ from remit.core import jose
 from remit.errors import LimitError, NotFoundError
 from tests.api.believed import certificate
 from tests.api.desk import ALICE, CIBA, DEVICE, App, answer_of, browser, decide, scene
+from tests.attacks.forge import parts
 from tests.api.plane import Agent, later
 from tests.broker.world import OPERATOR, SEARCH, TABLE
 
@@ -276,6 +277,9 @@ def test_a_refusal_and_the_end_of_time_are_told(tmp_path: Path) -> None:
         later(app.made, 600)
         assert await polled(app, forgotten["device_code"]) == (400, "expired_token")
         later(app.made, 1_300)
+        claims = parts(told["access_token"])[1]
+        assert claims["task"]["parent"] == app.made.verifier.claims(app.agent.token).grant
+        assert "par_hash" not in claims  # no token of the parent's was presented
         await device(app)  # by which the broker forgets what nobody decided on
         assert await polled(app, forgotten["device_code"]) == (400, "expired_token")
 

@@ -285,7 +285,6 @@ def test_a_run_that_ends_while_it_keeps_the_thread_waiting_leaves_no_thread(runs
 
 def test_a_launcher_whose_conversation_is_ended_before_it_begins_is_hung_up_on(runs: House) -> None:
     """Its task is cancelled in the very round of the loop that made it, so that nothing in it ever runs."""
-
     sock, client = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
     sock.bind(str(runs.folder / "late.sock"))
     sock.listen()
