@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
+from remit.api import held
 from remit.api.registry import Registered, Registry
 from remit.core.identity import Workload
 from remit.errors import UnauthenticatedError
@@ -115,6 +116,54 @@ def test_a_client_that_is_known_is_told_its_error(tmp_path: Path, wrong: dict[st
         answer = answer_of(sent)
         assert (answer["error"], answer["state"], answer["iss"]) == (error, "s-t-a-t-e", app.made.base)
         assert "code" not in answer
+
+    scene(tmp_path, played)
+
+
+def test_no_more_is_asked_for_than_a_token_could_name(tmp_path: Path) -> None:
+    """What is too large for headers would be approved in vain: the token that follows could not be used."""
+    wide = {**SEARCH, "paths": [f"/v1/{'x' * 200}{number}" for number in range(90)]}
+
+    async def played(app: App) -> None:
+        more: dict[str, str | None] = {"authorization_details": json.dumps([wide])}
+        opened = (await app.redeem(await app.code(depth="1", fan_out="1"))).json()
+        app.agent.token, child = opened["access_token"], Agent()
+        body = {"parent": opened["grant"], "authorization_details": [wide], "ttl": 60}
+        proof = child.proof(
+            "POST", f"{app.made.base}/v1/approvals", app.made.world.now, app.made.verifier.nonce(), app.agent.token
+        )
+        body |= {"req_cnf": {"jwk": child.jwk}, "req_cnf_proof": proof}
+        waits = len(app.made.broker.approvals(OPERATOR))
+        sent = await page(app, **more)
+        assert (answer_of(sent)["error"], "16384" in answer_of(sent)["error_description"]) == ("invalid_request", True)
+        for answer in (
+            await pushed(app, **more),
+            await app.made.web.post("/oauth/device_authorization", data=app.wanted(**more)),
+            await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint=ALICE, **more)),
+            await app.made.call(app.agent, "POST", "/v1/approvals", json=body),
+        ):
+            assert answer.status_code == 413
+            assert "16384" in answer.text
+        assert len(app.made.broker.approvals(OPERATOR)) == waits
+
+    scene(tmp_path, played)
+
+
+def test_what_is_pushed_takes_only_so_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held, "MAX_BYTES", 40_000)
+
+    async def played(app: App) -> None:
+        wide = json.dumps([{**SEARCH, "paths": [f"/v1/{'x' * 200}{number:02}" for number in range(70)]}])
+        first = await pushed(app, authorization_details=wide)
+        taken = [await pushed(app, authorization_details=wide) for _ in range(3)]
+        assert [answer.status_code for answer in (first, *taken)] == [201, 201, 429, 429]
+        assert taken[-1].headers["retry-after"] == "60"
+        query = {"client_id": app.client_id, "request_uri": first.json()["request_uri"]}
+        visitor = browser(app.made)
+        last = await decide(visitor, app.issuer, await visitor.get("/oauth/authorize", params=query))
+        told = (await app.redeem(answer_of(last)["code"])).json()
+        assert told["authorization_details"] == json.loads(wide)
+        assert (await pushed(app, authorization_details=wide)).status_code == 201
 
     scene(tmp_path, played)
 

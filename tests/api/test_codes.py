@@ -12,63 +12,15 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from remit.api import Web, build
-from remit.api.codes import MOST, Held
 from remit.core import jose
-from remit.errors import LimitError, NotFoundError
+from remit.errors import NotFoundError
 from tests.api.believed import certificate
 from tests.api.desk import ALICE, CIBA, DEVICE, App, answer_of, browser, decide, scene
-from tests.attacks.forge import parts
 from tests.api.plane import Agent, later
+from tests.attacks.forge import parts
 from tests.broker.world import OPERATOR, SEARCH, TABLE
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-
-
-# -- what is held -----------------------------------------------------------------------------------------------------
-
-
-class Clock:
-    """A time that can be changed."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-def test_what_is_held_is_found_until_its_time_is_up() -> None:
-    clock = Clock()
-    held: Held[str] = Held(clock)
-    name = held.put("it", timedelta(seconds=10))
-    assert len(name) == 43
-    assert held.get(name) == "it"
-    assert held.get("other") is None
-    clock.now += timedelta(seconds=10)
-    assert held.get(name) is None
-
-
-def test_what_is_taken_out_is_gone() -> None:
-    held: Held[str] = Held(Clock())
-    name = held.put("it", timedelta(seconds=10))
-    assert (held.pop(name), held.pop(name)) == ("it", None)
-
-
-def test_no_name_is_kept_itself() -> None:
-    held: Held[str] = Held(Clock())
-    name = held.put("it", timedelta(seconds=10))
-    assert name not in repr(vars(held))
-
-
-def test_so_many_and_no_more_are_held_and_the_old_make_room() -> None:
-    clock = Clock()
-    held: Held[int] = Held(clock)
-    for number in range(MOST):
-        held.put(number, timedelta(seconds=10))
-    with pytest.raises(LimitError):
-        held.put(0, timedelta(seconds=10))
-    clock.now += timedelta(seconds=10)
-    assert held.get(held.put(7, timedelta(seconds=10))) == 7
 
 
 # -- codes ------------------------------------------------------------------------------------------------------------
@@ -277,9 +229,6 @@ def test_a_refusal_and_the_end_of_time_are_told(tmp_path: Path) -> None:
         later(app.made, 600)
         assert await polled(app, forgotten["device_code"]) == (400, "expired_token")
         later(app.made, 1_300)
-        claims = parts(told["access_token"])[1]
-        assert claims["task"]["parent"] == app.made.verifier.claims(app.agent.token).grant
-        assert "par_hash" not in claims  # no token of the parent's was presented
         await device(app)  # by which the broker forgets what nobody decided on
         assert await polled(app, forgotten["device_code"]) == (400, "expired_token")
 
@@ -328,6 +277,9 @@ def test_an_agent_goes_on_by_the_name_of_its_approval(tmp_path: Path) -> None:
         told = (await app.token(child, **form)).json()
         assert told["authorization_details"] == [TABLE]
         assert "refresh_token" not in told
+        claims = parts(told["access_token"])[1]
+        assert claims["task"]["parent"] == app.made.verifier.claims(app.agent.token).grant
+        assert "par_hash" not in claims  # no token of the parent's was presented
         later(app.made, 5)
         assert (await app.token(child, **form)).json()["error"] == "invalid_grant"
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.api import render, wire
-from remit.api.asked import attested
+from remit.api.asked import attested, check_size
 from remit.api.clients import assertion_type
 from remit.api.routes import Row, Surface, Who
 from remit.api.who import Caller, Peer, authority_of
@@ -59,7 +59,10 @@ class Approvals:
         """Ask the task's human for a child of a grant that exceeds it."""
         asked = await wire.document(request, _ASKED)
         key = self._key(request, asked)
-        wanted = attested(_wanted(asked, key), await self._actor(asked, key))
+        wanted = _wanted(asked, key)
+        if key is not None:  # a token follows
+            check_size(wanted.scope)
+        wanted = attested(wanted, await self._actor(asked, key))
         item = await self._broker.ask(caller, wire.text(asked, "parent"), wanted)
         return wire.answer(self._shown(caller, item), 201)
 

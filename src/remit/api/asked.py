@@ -21,6 +21,8 @@ BOUNDS = frozenset({"authorization_details", "ttl", "depth", "fan_out", "exercis
 TARGETS = frozenset({"resource", "audience"})
 OPENING = BOUNDS | TARGETS | {"purpose"}
 
+TTL = "3600"  # seconds: an OAuth client that knows nothing of remit cannot say
+
 Form = Mapping[str, str]
 
 
@@ -32,8 +34,8 @@ def scope(form: Form) -> Scope:
 def wanted(form: Form, details: Scope, posture: Posture | None = None, binding: Binding | None = None) -> Wanted:
     """Return what is asked for, as it is to be bound. The agent's name is the broker's to give."""
     bound = binding or Binding()
-    if binding is not None and len(scopes.json_text(scopes.dump(details))) > tokens.MAX_DETAILS:
-        raise TooLargeError(f"the details of a token have at most {tokens.MAX_DETAILS} characters")
+    if binding is not None:
+        check_size(details)
     return Wanted(
         scope=details,
         agent="",
@@ -48,6 +50,19 @@ def wanted(form: Form, details: Scope, posture: Posture | None = None, binding: 
         delegates=_delegates(form),
         unattested=_flag("unattested", form.get("unattested", "true")),
     )
+
+
+def check_size(details: Scope) -> None:
+    """Raise TooLargeError for details that no token could name."""
+    if len(scopes.json_text(scopes.dump(details))) > tokens.MAX_DETAILS:
+        raise TooLargeError(f"the details of a token have at most {tokens.MAX_DETAILS} characters")
+
+
+def of_human(form: Form) -> Wanted:
+    """Return what a human is asked for, with a token to follow: for an hour, unless the client says."""
+    details = scope(form)
+    check_size(details)
+    return wanted({"ttl": TTL, **form}, details)
 
 
 def opening(form: Form, details: Scope, client: Client, binding: Binding | None) -> Wanted:

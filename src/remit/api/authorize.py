@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from sys import getsizeof
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.requests import Request
@@ -18,18 +19,18 @@ from starlette.responses import Response
 from remit.api import asked, pages, wire
 from remit.api import clients as authentication
 from remit.api.clients import Clients
-from remit.api.codes import Held
 from remit.api.deciding import About, Back, Desk, described
+from remit.api.held import USUAL, Held
 from remit.api.proven import Verifier
 from remit.api.registry import Registered, is_registered
 from remit.api.routes import Row, Surface, Who
 from remit.api.who import url_of
+from remit.core import approval as approvals
 from remit.core.task import Wanted
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 
 PUSHED = "urn:ietf:params:oauth:request_uri:"
 PUSHED_LIFE = timedelta(seconds=60)
-TTL = "3600"  # seconds, unless the client says: an OAuth client that knows nothing of remit cannot
 
 _REQUEST = (
     asked.BOUNDS
@@ -56,6 +57,33 @@ class Asking:
     audience: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A request as it waits for its browser: as text, of which one knows what it weighs."""
+
+    client: Registered
+    back: Back
+    purpose: str
+    request: str
+    audience: str | None
+
+    @classmethod
+    def of(cls, asking: Asking) -> Pushed:
+        """Return a request to keep."""
+        request = approvals.request_of(asking.wanted)
+        return cls(asking.client, asking.back, asking.purpose, request, asking.audience)
+
+    def asking(self) -> Asking:
+        """Return the request again."""
+        return Asking(self.client, self.back, self.purpose, approvals.wanted_in(self.request), self.audience)
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        back = self.back
+        return USUAL + sum(map(getsizeof, (self.purpose, self.request, back.redirect_uri, back.state, back.challenge)))
+
+
 class Authorize:
     """The two endpoints of the code flow that come before the token endpoint."""
 
@@ -64,7 +92,7 @@ class Authorize:
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry, self._desk = surface.identity.clients, desk
         self._clients = Clients(surface.identity.workloads, surface.verifier.issuer)
-        self._pushed: Held[Asking] = Held(surface.verifier.clock)
+        self._pushed: Held[Pushed] = Held(surface.verifier.clock)
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
@@ -86,8 +114,8 @@ class Authorize:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
         asking = self._asking(form, registered, back)
         wanted = asked.attested(keyed(asking.wanted, proven_key(self._verifier, request)), client.workload)
-        asking = replace(asking, wanted=wanted)
-        name = self._pushed.put(asking, PUSHED_LIFE)
+        pushed = Pushed.of(replace(asking, wanted=wanted))
+        name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
         return wire.answer(content, 201)
 
@@ -120,7 +148,7 @@ class Authorize:
         found = self._pushed.pop(name.removeprefix(PUSHED)) if name.startswith(PUSHED) else None
         if found is None or found.client.client_id != query.get("client_id"):
             raise InvalidRequestError("`request_uri` is not known here, or was used before", help="start again")
-        return found
+        return found.asking()
 
     async def _back(self, form: Form) -> tuple[Registered, Back]:
         """Return the client and where its answers go: what must be right before anything is sent there."""
@@ -141,8 +169,8 @@ class Authorize:
         if form.get("code_challenge_method") != "S256" or not _THUMBPRINT.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
-        wanted = asked.wanted({"ttl": TTL, **form}, asked.scope(form))
-        return Asking(client, back, wire.text(form, "purpose"), keyed(wanted, form.get("dpop_jkt")), audience)
+        wanted = keyed(asked.of_human(form), form.get("dpop_jkt"))
+        return Asking(client, back, wire.text(form, "purpose"), wanted, audience)
 
 
 def proven_key(verifier: Verifier, request: Request) -> str | None:

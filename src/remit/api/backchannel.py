@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.api import asked, wire
-from remit.api.authorize import TTL, keyed, proven_key
+from remit.api.authorize import keyed, proven_key
 from remit.api.clients import FIELDS, Clients
 from remit.api.codes import INTERVAL, REMEMBERED, Poll, Waiting
 from remit.api.routes import Row, Surface, Who
@@ -91,7 +91,7 @@ class Backchannel:
 def _wanted(form: Form) -> Wanted:
     """Return what is asked for; the message that both devices show (CIBA §7.1) is its label, so the human sees it."""
     labelled = {"label": form["binding_message"]} if "binding_message" in form else {}
-    return asked.wanted({"ttl": TTL, **form, **labelled}, asked.scope(form))
+    return asked.of_human({**form, **labelled})
 
 
 def _most(form: Form) -> timedelta:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hmac
 import re
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.api import asked, wire
 from remit.api.clients import Client
+from remit.api.held import Held
 from remit.api.minting import Binding, Minter
 from remit.api.oauth import GrantType
 from remit.api.refresh import Refreshes
@@ -34,7 +33,6 @@ from remit.core.task import Grant
 from remit.errors import (
     GrantTokenError,
     LapsedError,
-    LimitError,
     NotFoundError,
     SlowDownError,
     TargetError,
@@ -49,44 +47,12 @@ CIBA = "urn:openid:params:grant-type:ciba"
 CODE_LIFE = timedelta(seconds=60)
 REMEMBERED = timedelta(hours=1)  # a used code, so that its second use ends what it opened
 INTERVAL = timedelta(seconds=5)  # RFC 8628 §3.2
-MOST = 10_000  # of one kind, at once
 
 REDEEM = Access("token", "remit", "redeem")  # what the audit calls a second use of a code
 
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 
 Form = Mapping[str, str]
-T = TypeVar("T")
-
-
-class Held(Generic[T]):
-    """Things in memory until their time is up, found by what only their client knows."""
-
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        """Hold nothing."""
-        self._now = now
-        self._by_digest: dict[str, tuple[datetime, T]] = {}
-
-    def put(self, value: T, life: timedelta, name: str | None = None) -> str:
-        """Hold a value; return its new name, of 256 random bits, unless one is given."""
-        name = name or secrets.token_urlsafe(32)
-        if len(self._by_digest) >= MOST:
-            self._by_digest = {key: entry for key, entry in self._by_digest.items() if self._now() < entry[0]}
-        if len(self._by_digest) >= MOST:
-            raise LimitError("too many requests wait at once", retry_after=60)
-        self._by_digest[jose.digest(name)] = (self._now() + life, value)
-        return name
-
-    def get(self, name: str) -> T | None:
-        """Return what is held by this name, if its time is not up."""
-        until, value = self._by_digest.get(jose.digest(name), (None, None))
-        return value if until is not None and self._now() < until else None
-
-    def pop(self, name: str) -> T | None:
-        """Return what is held by this name, once."""
-        value = self.get(name)
-        self._by_digest.pop(jose.digest(name), None)
-        return value
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from remit.api import pages, wire
 from remit.api.codes import CODE_LIFE, REMEMBERED, Code, Waiting
-from remit.api.codes import Held as Kept
+from remit.api.held import Held
 from remit.api.pages import Buttons, Question
 from remit.api.registry import browsable
 from remit.api.routes import Row, Surface, Who
@@ -42,6 +42,7 @@ from remit.errors import (
 from remit.ports import Logins
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
+VISIT = 4_096  # bytes, about: where an answer goes may have two thousand characters
 MAX_SHOWN = 50  # pages of one request: whoever has its link must not take all the room for pages and logins
 CALLBACK = frozenset(
     {"code", "state", "iss", "error", "error_description", "error_uri", "session_state", "scope"}
@@ -105,9 +106,9 @@ class Desk:
         self._broker, self._issuer = surface.broker, surface.verifier.issuer
         self._now: Callable[[], datetime] = surface.verifier.clock
         self._identity, self._codes = surface.identity, waiting.codes
-        self._visits: Kept[Visit] = Kept(self._now)
-        self._logins: Kept[Visit] = Kept(self._now)  # by the state of the login
-        self._shown: Kept[int] = Kept(self._now)  # how often, by approval
+        self._visits: Held[Visit] = Held(self._now)
+        self._logins: Held[Visit] = Held(self._now)  # by the state of the login
+        self._shown: Held[int] = Held(self._now)  # how often, by approval
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
@@ -149,7 +150,7 @@ class Desk:
         """Take a decision from one browser: return the form for it, and the cookie, that no other was ever told."""
         cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         visit = replace(visit, id=secrets.token_hex(8), cookie=jose.digest(cookie), csrf=jose.digest(csrf))
-        self._visits.put(visit, LIFE, visit.id)
+        self._visits.put(visit, LIFE, visit.id, size=VISIT)
         return Buttons(visit.id, csrf), self._cookie(visit.id, cookie)
 
     # -- deciding -----------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ class Desk:
     async def _login(self, visit: Visit) -> str:
         """Return where the human logs in: who decides for a task that there is, anew and as strongly as it takes."""
         item = self._broker.approval(visit.approval)
-        state = self._logins.put(visit, LIFE)
+        state = self._logins.put(visit, LIFE, size=VISIT)
         acr = item.acr if visit.approves else ()
         anew = visit.approves and (item.approver is not None or (visit.back is not None and visit.back.anew))
         back = self._back(visit.issuer)

@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.api import asked, pages, wire
-from remit.api.authorize import TTL, keyed, proven_key
+from remit.api.authorize import keyed, proven_key
 from remit.api.clients import FIELDS, Clients
-from remit.api.codes import INTERVAL, REMEMBERED, Held, Poll, Waiting
+from remit.api.codes import INTERVAL, REMEMBERED, Poll, Waiting
 from remit.api.deciding import About, Desk
+from remit.api.held import Held
 from remit.api.registry import Registered
 from remit.api.routes import Row, Surface, Who
 from remit.core.approval import Approval
@@ -59,7 +60,7 @@ class Devices:
         client = await self._clients.authenticate(request, form)
         registered = await self._registry.asking(client)
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
-        wanted = asked.wanted({"ttl": TTL, **form}, asked.scope(form))
+        wanted = asked.of_human(form)
         wanted = keyed(keyed(wanted, form.get("dpop_jkt")), proven_key(self._verifier, request))
         wanted = asked.attested(wanted, client.workload)
         item = await self._broker.ask_to_open(client.id, wire.text(form, "purpose"), wanted)

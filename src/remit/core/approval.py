@@ -110,7 +110,12 @@ def asked(approval: Approval) -> Mapping[str, object]:
 
 def wanted_of(approval: Approval) -> Wanted:
     """Return what was approved, as it is to be made. The agent's name, unless it was attested, is still to be given."""
-    raw = json.loads(approval.request)
+    return wanted_in(approval.request)
+
+
+def wanted_in(request: str) -> Wanted:
+    """Return what a request asks for, which is the text of ``request_of``."""
+    raw = json.loads(request)
     return Wanted(
         scope=scopes.parse(raw["authorization_details"]),
         agent=raw["agent"] or "",

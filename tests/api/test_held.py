@@ -1,0 +1,65 @@
+"""What waits in memory: found by its name, for its time, and never more of it than there is room for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from remit.api import held
+from remit.api.held import Held
+from remit.errors import LimitError
+
+MINUTE = timedelta(minutes=1)
+
+
+@dataclass
+class Clock:
+    """A time that tests turn."""
+
+    now: datetime = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_a_thing_is_found_by_its_name_until_its_time_is_up() -> None:
+    clock = Clock()
+    kept: Held[str] = Held(clock)
+    name, own = kept.put("a", MINUTE), kept.put("b", MINUTE, "own")
+    assert (kept.get(name), kept.get(own), own) == ("a", "b", "own")
+    assert kept.get("other") is None
+    assert (kept.pop(name), kept.pop(name)) == ("a", None)
+    clock.now += MINUTE
+    assert kept.get("own") is None
+    assert len({kept.put("c", MINUTE) for _ in range(10)}) == 10
+
+
+def test_no_name_is_kept_itself() -> None:
+    kept: Held[str] = Held(Clock())
+    name = kept.put("it", MINUTE)
+    assert len(name) == 43
+    assert name not in repr(vars(kept))
+
+
+@pytest.mark.parametrize(("most", "size"), [(2, 1), (99, 50)])
+def test_there_is_room_for_so_many_and_so_much_until_some_are_over(
+    monkeypatch: pytest.MonkeyPatch, most: int, size: int
+) -> None:
+    monkeypatch.setattr(held, "MOST", most)
+    monkeypatch.setattr(held, "MAX_BYTES", 100)
+    clock = Clock()
+    kept: Held[int] = Held(clock)
+    first = kept.put(1, MINUTE, size=size)
+    kept.put(2, 2 * MINUTE, "second", size=size)
+    with pytest.raises(LimitError):
+        kept.put(3, MINUTE, size=size)
+    kept.put(4, 2 * MINUTE, "second", size=size)  # in place of the other
+    kept.pop(first)
+    kept.put(5, 3 * MINUTE, size=size)
+    with pytest.raises(LimitError):
+        kept.put(6, MINUTE, size=size)
+    clock.now += 2 * MINUTE
+    kept.put(7, MINUTE, size=size)
+    assert kept.get("second") is None
