@@ -276,6 +276,54 @@ def test_of_two_clients_at_one_issuer_the_one_that_is_named_is_used_as_configure
     assert issuer.asked["scope"] == "openid offline_access groups"
 
 
+@pytest.mark.parametrize(
+    ("claim", "claims", "groups"),
+    [
+        ("groups", {"groups": ["a"]}, ["a"]),
+        ("groups", {"groups": "a"}, ["a"]),
+        ("groups", {"groups": []}, []),
+        ("/access/roles", {"access": {"roles": ["a"]}}, ["a"]),
+    ],
+)
+def test_groups_are_found_where_they_are_configured_to_be(
+    issuer: FakeIssuer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    claim: str,
+    claims: dict[str, object],
+    groups: list[str],
+) -> None:
+    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [{**ONE, "groups_claim": claim}]})
+    issuer.claims = claims
+    assert run(["login", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["groups"] == groups
+    assert "warning" not in told.err
+
+
+@pytest.mark.parametrize("claim", ["groups", "/access/roles"])
+@pytest.mark.usefixtures("issuer")
+def test_a_configured_claim_of_groups_that_is_not_there_is_warned_of_at_each_look(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], claim: str
+) -> None:
+    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [{**ONE, "groups_claim": claim}]})
+    for command in ("login", "whoami"):
+        assert run([command]) == 0
+        told = capsys.readouterr().err
+        assert f"warning: the ID token has no claim `{claim}`" in told
+        assert "scopes" in told
+        assert "log in again" in told
+
+
+@pytest.mark.usefixtures("issuer")
+def test_where_no_claim_of_groups_is_configured_none_is_missed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [ONE]})
+    assert run(["login"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 # -- runs -------------------------------------------------------------------------------------------------------------
 
 

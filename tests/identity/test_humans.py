@@ -244,6 +244,21 @@ def test_groups_that_the_issuer_left_out_are_not_taken_for_none() -> None:
     assert read(known(groups=None), **elsewhere).subject.groups == ()
 
 
+def test_a_claim_of_groups_that_an_issuer_does_not_send_is_said_in_the_log_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    humans = known(groups="/access/roles")
+    assert [read(humans, jti=jti).subject.groups for jti in "ab"] == [(), ()]
+    (said,) = caplog.messages
+    assert f"`/access/roles` is not in ID tokens of {URL} for client `remit`" in said
+    assert "scopes" in said
+    caplog.clear()
+    read(groups=[])
+    read(known(groups=None), groups=...)
+    redeemed(groups=...)  # an assertion grant asks for no scopes
+    assert caplog.messages == []
+
+
 def test_the_number_of_groups_is_bounded() -> None:
     assert len(read(groups=["g"] * MAX_GROUPS).subject.groups) == MAX_GROUPS
     with pytest.raises(GrantTokenError, match="more than"):

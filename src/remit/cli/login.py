@@ -12,7 +12,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import emit, lines, safe, said
+from remit.cli.render import emit, lines, safe, said, warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 BOTH = 2  # issuer and client: a client named in full
 WAITS = (0.0, 1.0, 1.0)  # seconds before each try to get an ID token that is not spent
+NO_GROUPS = (
+    'the issuer may want a scope for it: `scopes = ["openid", "groups"]` in [[humans]]; then restart the broker, '
+    "and log in again with `remit login`"
+)
 
 AsOwner = Annotated[
     bool, typer.Option("--as-owner", help="As the owner of this state, even when somebody is logged in.")
@@ -208,13 +212,13 @@ def _sessions() -> Sessions:
     return Sessions(os.environ)
 
 
-def _issuer(url: str | None, client_id: str | None) -> tuple[Issuer, str]:
-    """Return the issuer to log in at, and the claim that names groups there."""
+def _issuer(url: str | None, client_id: str | None) -> tuple[Issuer, str | None]:
+    """Return the issuer to log in at, and the claim that is configured to name groups there."""
     from remit.sdk.login import SCOPES, Issuer
 
     known = _known(url, client_id)
     scopes = tuple(dict.fromkeys([*SCOPES, *known.get("scopes", [])]))
-    return Issuer(known["issuer"], known["client_id"], scopes), str(known.get("groups_claim", "groups"))
+    return Issuer(known["issuer"], known["client_id"], scopes), known.get("groups_claim")
 
 
 def _known(url: str | None, client_id: str | None) -> Mapping[str, Any]:
@@ -271,15 +275,16 @@ def _enter(url: str, code: str) -> None:
 
 
 def _show(session: Session, as_json: bool) -> None:
+    from remit.identity.claims import find
     from remit.sdk.login import ends_at
 
     claims = session.tokens.claims
-    groups = claims.get(session.groups_claim)
+    groups = find(claims, session.groups_claim or "groups")
     _told(
         {
             "issuer": session.issuer,
             "sub": claims.get("sub"),
-            "groups": groups if isinstance(groups, list) else [],
+            "groups": [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else [],
             "acr": claims.get("acr"),
             "auth_time": _instant(claims.get("auth_time")),
             "token_until": ends_at(claims).isoformat(),
@@ -287,6 +292,8 @@ def _show(session: Session, as_json: bool) -> None:
         },
         as_json,
     )
+    if groups is None and session.groups_claim is not None:
+        warn(f"the ID token has no claim `{session.groups_claim}`: to policies you are in no group", help=NO_GROUPS)
 
 
 def _instant(seconds: object) -> str | None:

@@ -167,6 +167,12 @@ def complain(error: RemitError) -> None:
         _complaint("note", note)
 
 
+def warn(text: str, help: str) -> None:  # noqa: A002 - as of errors
+    """Print what is done, but not as was meant, and what to do about it."""
+    _complaint("warning", text)
+    _complaint("help", help)
+
+
 def misused(error: Exception, command: str) -> None:
     """Print what is wrong with a command line, and whose help says more."""
     text = str(getattr(error, "format_message", lambda: str(error))()).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -21,6 +22,8 @@ from remit.ports import Clock
 MAX_AGE = timedelta(hours=12)  # of an ID token; shorter than what an issuer says of logins is remembered
 MAX_GRANT = timedelta(hours=1)  # of an identity assertion grant
 MAX_GROUPS = 1_000
+
+_LOG = logging.getLogger("remit.identity")
 
 _ID_TOKEN = Rules(frozenset({"", "jwt"}), error=GrantTokenError)
 _ID_JAG = Rules(frozenset({"oauth-id-jag+jwt"}), error=GrantTokenError)
@@ -58,6 +61,7 @@ class IssuedHumans:
     registrations: Sequence[Registration] = field(repr=False)
     audience: str
     clock: Clock
+    _missed: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         """Return the human of an ID token that was issued to remit (OpenID Connect Core §3.1.3.7)."""
@@ -72,7 +76,9 @@ class IssuedHumans:
         if nonce is not None and not _same(claims.get("nonce"), nonce):
             raise GrantTokenError("it was not obtained for this request")
         registration = next(item for item in at if item.client_id == client)
-        return self._human(read, registration, MAX_AGE, read.digest)
+        human = self._human(read, registration, MAX_AGE, read.digest)
+        self._look_for_groups(claims, registration)
+        return human
 
     async def id_jag(self, token: str, client: str) -> Human:
         """Return the human of an identity assertion grant for ``client`` (ID-JAG §4, RFC 7523 §3)."""
@@ -94,6 +100,19 @@ class IssuedHumans:
         once = jose.digest(f"id-jag\n{taking[0].issuer.url}\n{jti}")
         human = self._human(read, taking[0], MAX_GRANT, once)
         return replace(human, client=client, details=claims.get("authorization_details"))
+
+    def _look_for_groups(self, claims: Mapping[str, object], at: Registration) -> None:
+        """Say once of each client that its ID tokens have no groups: nobody would know why policies deny."""
+        client = (at.issuer.url, at.client_id)
+        if at.groups is None or client in self._missed or named.find(claims, at.groups) is not None:
+            return
+        self._missed.add(client)
+        _LOG.warning(
+            "`%s` is not in ID tokens of %s for client `%s`: their humans are in no group; "
+            "its issuer may want a scope for it, in `scopes` of [[humans]], and then a new login",
+            at.groups,
+            *client,
+        )
 
     def _read(self, token: str, rules: Rules) -> tuple[Foreign, Sequence[Registration]]:
         read = foreign.read(token, rules)

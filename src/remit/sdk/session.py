@@ -26,7 +26,7 @@ class Session:
     issuer: str
     client_id: str
     scopes: tuple[str, ...]
-    groups_claim: str
+    groups_claim: str | None  # None: none is configured
     claims_token: str = field(repr=False)  # the newest ID token, for its claims
     unused: bool = True  # whether that token may still open a task
     refresh_token: str | None = field(default=None, repr=False)
@@ -42,7 +42,7 @@ class Session:
         return Tokens(self.claims_token, self.refresh_token, claims_of(self.claims_token))
 
 
-def session_of(issuer: Issuer, groups_claim: str, tokens: Tokens, *, unused: bool) -> Session:
+def session_of(issuer: Issuer, groups_claim: str | None, tokens: Tokens, *, unused: bool) -> Session:
     """Return what is kept of a login."""
     return Session(
         issuer.url, issuer.client_id, issuer.scopes, groups_claim, tokens.id_token, unused, tokens.refresh_token
