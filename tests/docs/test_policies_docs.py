@@ -11,6 +11,7 @@ from remit.policies import cases, installed, sets
 from tests.docs.test_pages import PAGES, _blocks, _id
 
 DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES = DOCS.parent / "examples" / "policies"
 REFERENCE = (DOCS / "reference" / "policies.md").read_text("utf-8")
 
 
@@ -18,6 +19,19 @@ REFERENCE = (DOCS / "reference" / "policies.md").read_text("utf-8")
 def test_every_policy_that_is_shown_is_valid(path: Path) -> None:
     for block in _blocks(path, "cedar"):
         assert sets.read({"shown.cedar": block})[1] == ()
+
+
+def _policies(text: str) -> dict[str, str]:
+    """Return policies by name, without comments and the white space that they are laid out with."""
+    bare = " ".join(re.sub(r"^\s*//.*", "", text, flags=re.MULTILINE).split())
+    return dict(re.findall(r'@id\("([\w-]+)"\) (.*?;)', bare))
+
+
+def test_the_policies_that_the_guide_shows_are_those_of_the_examples() -> None:
+    examples = _policies("\n".join(path.read_text("utf-8") for path in EXAMPLES.glob("*.cedar")))
+    shown = _policies("\n".join(_blocks(DOCS / "how-to" / "write-policies.md", "cedar")))
+    assert len(shown) == 5
+    assert {name: examples.get(name) for name in shown} == shown
 
 
 def test_the_case_that_is_shown_comes_out_as_it_says() -> None:
