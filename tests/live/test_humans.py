@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -46,11 +47,25 @@ when { context.attested && context.claims.hasTag("/kubernetes.io/namespace") };
 Answer = dict[str, Any]
 
 
-ON_BEHALF = """
-@id("reports-reads-for-analysts")
-permit (principal in Group::"{issuer}#analysts", action, resource == Resource::"warehouse")
-when { context.attested && context.agent == "{issuer}#system:serviceaccount:shop:reports" };
-"""
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs/how-to/act-on-behalf-of-a-user.md").read_text("utf-8")
+GUARDS = (ROOT / "examples/policies/guards.cedar").read_text("utf-8")
+
+
+def on_behalf() -> str:
+    """Return the guide's policy with the issuer of these tests in place of its two, and the guards of the examples."""
+    (policy,) = re.findall(r"```\n(@id.*?)```", GUIDE, re.DOTALL)
+    for issuer in ("https://login.example.com", "https://kubernetes.default.svc.cluster.local"):
+        assert issuer in policy
+        policy = policy.replace(issuer, "{issuer}")
+    return policy + GUARDS
+
+
+def shown_lease() -> Answer:
+    """Return the detail of the lease that the guide asks for."""
+    (body,) = re.findall(r'^\{"grant": "<grant>",.*?\}\}$', GUIDE, re.DOTALL | re.MULTILINE)
+    detail: Answer = json.loads(body)["detail"]
+    return detail
 
 
 def parts(directory: Path, policy: str) -> Callable[[str], Mapping[str, object]]:
@@ -349,7 +364,10 @@ def test_an_agent_works_with_a_database_on_behalf_of_a_user_and_the_audit_names_
         key.token = answer.json()["access_token"]
         work = Work(key, answer.json()["task"], answer.json()["grant"])
         before = found.store.roles()
-        issued = await found.call(work, f"/v1/tasks/{work.task}/leases", {"grant": work.grant, "detail": wanted[0]})
+        lease = {"grant": work.grant, "detail": shown_lease()}
+        endless = {**lease, "detail": {name: value for name, value in lease["detail"].items() if name != "ttl"}}
+        assert (await found.call(work, f"/v1/tasks/{work.task}/leases", endless)).status_code == 403
+        issued = await found.call(work, f"/v1/tasks/{work.task}/leases", lease)
         assert issued.status_code in {200, 201}, issued.text  # 3. a role of the database that did not exist before
         dsn = issued.json()["credential"]["dsn"]
         assert len(found.store.roles()) > len(before)
@@ -365,7 +383,7 @@ def test_an_agent_works_with_a_database_on_behalf_of_a_user_and_the_audit_names_
         with pytest.raises(psycopg.OperationalError):  # 5. what was made for the task ends with it
             await asyncio.to_thread(_revenue, dsn)
 
-    play(tmp_path, scene, ON_BEHALF)
+    play(tmp_path, scene, on_behalf())
 
 
 def _revenue(dsn: str, table: str = "sales.revenue") -> int:
