@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from remit.broker import Broker, heads
+from remit.core import task as tasks
 from remit.core.scope import Access
 from remit.core.task import Closure, Grant, Wanted
 from remit.errors import LimitError, RevokedError
@@ -64,6 +65,28 @@ def test_revoking_a_middle_node_of_ten_thousand_ends_exactly_its_subtree_at_once
         assert [(e.grant, e.cause, e.lineage) for e in revoked] == [
             (middle.id, f"{1 + BELOW} grants", (root.id, middle.id))
         ]
+
+    run(body())
+
+
+def test_an_agent_that_delegates_and_revokes_for_ever_comes_to_an_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "MAX_GRANTS", 10)
+
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, fan_out=1, depth=1)
+        me = holder(broker, root)
+        for _ in range(9):
+            made = await broker.delegate(me, root.id, Wanted(details(SEARCH), "x"))
+            await broker.revoke(me, made.id)
+        with pytest.raises(LimitError):
+            await broker.delegate(me, root.id, Wanted(details(SEARCH), "x"))
+        last = (await world.events())[-1]
+        assert (last.event, last.decision, last.code) == ("grant.delegate", "deny", "limit")
+        assert len(broker.task_of(root.id).grants) == 10
+        await broker.use(root.id, CALL, "req_1")  # it goes on with what it has
 
     run(body())
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from remit.core import scope
+from remit.core import task as tasks
 from remit.core.lease import STUCK_AFTER, Closure, Lease, LeaseState, Plan, Revocation
 from remit.core.task import MAX_PURPOSE, Change, Head, Subject, Task, Wanted, nothing, open_task
 from remit.errors import (
@@ -18,6 +19,7 @@ from remit.errors import (
     DepthError,
     ExpiredError,
     InvalidRequestError,
+    LimitError,
     NotFoundError,
     RemitError,
     RevokedError,
@@ -71,6 +73,18 @@ def with_lease(task: Task, made: Lease, *, confirmed: bool = True) -> Task:
     """Return the task after planning, and confirming, a lease."""
     task = task.apply(task.plan(made, NOW))
     return task.apply(task.confirm(made.id, None, NOW)) if confirmed else task
+
+
+def test_a_task_has_only_so_many_grants_ended_ones_included(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "MAX_GRANTS", 3)
+    task = opened(fan_out=1)
+    for name in ("a", "b"):
+        task = task.apply(task.delegate("root", name, child(fan_out=1), NOW))
+        task = task.apply(task.revoke(name))
+    for approval in (None, "apr_1"):
+        with pytest.raises(LimitError, match="at most 3 grants, ended ones included") as caught:
+            task.delegate("root", "c", child(fan_out=1, approval=approval), NOW)
+        assert caught.value.help
 
 
 # -- who acts -------------------------------------------------------------------------------------------------------

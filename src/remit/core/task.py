@@ -44,6 +44,7 @@ from remit.errors import (
     ExpiredError,
     FanOutError,
     InvalidRequestError,
+    LimitError,
     NotFoundError,
     RevokedError,
     ScopeError,
@@ -53,6 +54,7 @@ __all__ = ["Change", "Closure", "Grant", "Head", "Lease", "LeaseState", "Plan", 
 __all__ += ["Subject", "Task", "Wanted", "nothing", "open_task"]
 
 MAX_PURPOSE = 2_000  # characters
+MAX_GRANTS = 20_000  # of a task that there ever were: each is kept as long as the task
 NOT_YOURS = "that grant, or one on the way to it, is bound to a key or attested: only its holder may use it"
 
 
@@ -179,6 +181,8 @@ class Task:
     def delegate(self, parent_id: str, child_id: str, wanted: Wanted, now: datetime) -> Change:
         """Make a child grant, no wider than its parent in any dimension, but for what a human approved beyond it."""
         parent = self.live(parent_id, now)
+        if len(self.grants) >= MAX_GRANTS:
+            raise LimitError(f"a task has at most {MAX_GRANTS:,} grants, ended ones included", help="open another task")
         if wanted.approval is None:
             self._may_have_child(parent, wanted, now)
         child = make_grant(child_id, parent, wanted, now)
