@@ -23,6 +23,7 @@ from tests.identity.issuing import URL, Clock, Site, issuer
 
 OTHER = "https://transmitter.test"
 HUMANS = {URL: Source(issuer(), frozenset({"remit"}), about=URL)}
+SHOWN = "a-token-that-nobody-can-guess-0123456789"
 BROKER = "http://127.0.0.1:8470"
 
 
@@ -31,7 +32,7 @@ def token(tmp_path: Path) -> str:
     """Return the path of a token file."""
     path = tmp_path / "token"
     path.touch(0o600)
-    path.write_text("a-token")
+    path.write_text(SHOWN)
     return str(path)
 
 
@@ -74,6 +75,25 @@ def test_receivers_are_pushed_to_or_poll_with_a_token(token: str) -> None:
         "siem", "https://siem.test", "https://siem.test/events", None,
     )  # fmt: skip
     assert (polls.push, str(polls.token)) == (None, token)
+
+
+def test_a_token_that_a_receiver_shows_is_too_long_to_guess_and_one_that_is_shown_to_others_is_as_it_is(
+    token: str,
+) -> None:
+    polls = {"receiver": "soc", "audience": "https://soc.test", "token_file": token}
+    Path(token).write_text("x" * 31 + "\n")
+    with pytest.raises(RemitError, match="fewer than 32 characters"):
+        read(polls)
+    (pushed,) = read({**polls, "push": "https://siem.test/events"}).told
+    assert pushed.token is not None
+    Path(token).write_text("x" * 32 + "\n")
+    (one,) = read(polls).told
+    shown = signals._stream(one).shows
+    assert shown is not None
+    assert shown() == "Bearer " + "x" * 32
+    Path(token).write_text("short")  # read anew each time
+    with pytest.raises(RemitError, match="fewer than 32 characters"):
+        shown()
 
 
 @pytest.mark.parametrize(
@@ -213,4 +233,4 @@ def test_there_is_a_round_for_each_that_is_asked_and_each_that_is_pushed_to(refu
         assert [len(await broker.outbox.pending(name, 9)) for name in ("siem", "soc")] == [1, 1]
 
     asyncio.run(scene())
-    assert Refusing.asked == [("/poll", "Bearer a-token"), ("/siem", "Bearer a-token")]
+    assert Refusing.asked == [("/poll", f"Bearer {SHOWN}"), ("/siem", f"Bearer {SHOWN}")]

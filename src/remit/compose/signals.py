@@ -27,6 +27,7 @@ from remit.ports import Clock
 WELL_KNOWN = "/.well-known/ssf-configuration"
 MAX_ENTRIES = 64
 MAX_TEXT = 2_048
+SHOWN = 32  # characters at least of a token that somebody shows to us: hex of 128 random bits
 BATCH = 16  # events pushed before the next are read
 
 _IN = frozenset({"issuer", "about", "audience", "poll", "token_file"})
@@ -133,6 +134,8 @@ def _told(row: Row) -> Told:
         raise InvalidRequestError(
             "a receiver that is not pushed to must show a token", help="set `push`, or `token_file`"
         )
+    if push is None:
+        bearer(token, SHOWN)
     return Told(name, next(iter(audience)), push, token)
 
 
@@ -172,7 +175,7 @@ def transmitter(found: Signals, broker: Broker, issuer: str) -> Transmitter | No
 
 
 def _stream(one: Told) -> Stream:
-    return Stream(one.name, one.audience, None if one.push else lambda: bearer(one.token)["authorization"])
+    return Stream(one.name, one.audience, None if one.push else lambda: bearer(one.token, SHOWN)["authorization"])
 
 
 def rounds(found: Signals, broker: Broker, clock: Clock, sender: Transmitter | None) -> Sequence[Round]:

@@ -32,8 +32,11 @@ Take = Callable[[str], Awaitable[None]]
 Transport = Callable[[], httpx.AsyncBaseTransport]
 
 
-def bearer(path: Path | None) -> Mapping[str, str]:
-    """Return the header that shows the token in a file, read anew each time; UnavailableError when it is no good."""
+def bearer(path: Path | None, shortest: int = 1) -> Mapping[str, str]:
+    """Return the header that shows the token in a file, read anew each time; UnavailableError when it is no good.
+
+    A token that others made is as long as it is; one that is shown to us has ``shortest`` characters at least.
+    """
     if path is None:
         return {}
     try:
@@ -46,6 +49,11 @@ def bearer(path: Path | None) -> Mapping[str, str]:
         )
     if not 0 < len(text) <= MAX_SECRET or not text.isprintable() or " " in text:
         raise UnavailableError(f"the token file `{path.name}` does not hold one token")
+    if len(text) < shortest:
+        raise UnavailableError(
+            f"the token in `{path.name}` has fewer than {shortest} characters, and could be guessed",
+            help=f"openssl rand -hex 32 > {path.name}",
+        )
     return {"authorization": f"Bearer {text}"}
 
 
