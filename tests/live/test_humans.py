@@ -54,6 +54,7 @@ GUARDS = (ROOT / "examples/policies/guards.cedar").read_text("utf-8")
 
 def on_behalf() -> str:
     """Return the guide's policy with the issuer of these tests in place of its two, and the guards of the examples."""
+    policy: str
     (policy,) = re.findall(r"```\n(@id.*?)```", GUIDE, re.DOTALL)
     for issuer in ("https://login.example.com", "https://kubernetes.default.svc.cluster.local"):
         assert issuer in policy
@@ -364,8 +365,9 @@ def test_an_agent_works_with_a_database_on_behalf_of_a_user_and_the_audit_names_
         key.token = answer.json()["access_token"]
         work = Work(key, answer.json()["task"], answer.json()["grant"])
         before = found.store.roles()
-        lease = {"grant": work.grant, "detail": shown_lease()}
-        endless = {**lease, "detail": {name: value for name, value in lease["detail"].items() if name != "ttl"}}
+        detail = shown_lease()
+        lease = {"grant": work.grant, "detail": detail}
+        endless = {**lease, "detail": {name: value for name, value in detail.items() if name != "ttl"}}
         assert (await found.call(work, f"/v1/tasks/{work.task}/leases", endless)).status_code == 403
         issued = await found.call(work, f"/v1/tasks/{work.task}/leases", lease)
         assert issued.status_code in {200, 201}, issued.text  # 3. a role of the database that did not exist before
