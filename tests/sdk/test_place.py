@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from remit.compose.settings import places
-from remit.errors import UnavailableError
+from remit.errors import InvalidRequestError, UnavailableError
 from remit.sdk.place import Place, control, find, state
 
 ENVIRONMENTS: list[Mapping[str, str]] = [
@@ -34,6 +34,17 @@ def test_a_run_names_its_channel_and_its_grant() -> None:
 
 def test_outside_a_run_there_is_no_grant() -> None:
     assert not find({"HOME": "/home/ada", "REMIT_GRANT": ""}).in_run
+
+
+@pytest.mark.parametrize("url", ["https://remit.test:8443", "http://127.0.0.1:8470", "tcp:remit.test:1"])
+def test_a_url_is_not_taken_for_a_socket(url: str) -> None:
+    with pytest.raises(InvalidRequestError, match="not a URL") as refusal:
+        find({"REMIT_SOCKET": url})
+    assert "OAuth" in (refusal.value.help or "")
+
+
+def test_a_socket_may_be_named_as_a_url_of_its_own_kind() -> None:
+    assert find({"REMIT_SOCKET": "unix:///run/remit/control.sock"}).socket == Path("/run/remit/control.sock")
 
 
 def test_a_socket_that_is_not_there_is_no_broker(tmp_path: Path) -> None:

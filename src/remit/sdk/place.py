@@ -6,13 +6,19 @@ operator's control socket is looked up where ``remit up`` puts it. Nothing here 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from remit.errors import UnavailableError
+from remit.errors import InvalidRequestError, UnavailableError
 
 NO_BROKER = "start one with `remit up`, or name another with REMIT_SOCKET"
+ELSEWHERE = (
+    "commands work on the broker's own host, as its own user; "
+    "from elsewhere use its OAuth endpoints over TLS, with a token"
+)
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 GATEWAY = "http://127.0.0.1:8471"
 
 
@@ -36,11 +42,18 @@ class Place:
 
 
 def find(environ: Mapping[str, str]) -> Place:
-    """Return the place that an environment names."""
+    """Return the place that an environment names, or raise InvalidRequestError: a URL is not one."""
     socket = environ.get("REMIT_SOCKET")
     grant = environ.get("REMIT_GRANT") or None
     gateway = environ.get("REMIT_GATEWAY") or None
-    return Place(Path(socket) if socket else control(environ), grant, gateway)
+    return Place(_path(socket) if socket else control(environ), grant, gateway)
+
+
+def _path(socket: str) -> Path:
+    path = socket.removeprefix("unix://")
+    if _URL.match(path):
+        raise InvalidRequestError("REMIT_SOCKET names a socket of this host, not a URL", help=ELSEWHERE)
+    return Path(path)
 
 
 def control(environ: Mapping[str, str]) -> Path:
