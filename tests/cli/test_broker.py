@@ -52,7 +52,9 @@ def test_a_broker_says_when_it_listens_and_ends_when_told(
     assert up.stdout is not None
     told = json.loads(up.stdout.readline())
     control = f"{environ['REMIT_STATE_DIR']}/run/control.sock"
-    assert told == {"api": None, "control": control, "gateway": None, "tls": None}
+    log = f"{environ['REMIT_STATE_DIR']}/log"
+    assert told == {"api": None, "control": control, "gateway": None, "log": log, "tls": None}
+    assert Path(log).exists()
     assert run(["tree"]) == 0
     assert "no task is open" in capsys.readouterr().out
 

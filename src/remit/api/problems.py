@@ -112,4 +112,7 @@ def _challenge(error: UnauthenticatedError) -> str:
 
 def internal() -> RemitError:
     """Return what a caller is told of an error that is no RemitError: nothing."""
-    return RemitError("something went wrong inside remit", help="the log has it under the instance id")
+    return RemitError(
+        "something went wrong inside remit",
+        help="the broker's log has it under the instance id: `log` in its state directory",
+    )

@@ -36,7 +36,7 @@ def _ready(settings: Settings, as_json: bool) -> None:
     if as_json:
         tls = None if settings.tls is None else settings.tls.url
         urls = {"api": _url(settings.api), "gateway": _url(settings.gateway), "tls": tls}
-        emit({"control": str(where.control), **urls})
+        emit({"control": str(where.control), "log": str(where.log), **urls})
         sys.stdout.flush()
         return
     sys.stderr.write(f"remit is up: control socket {where.control}\n")
@@ -45,6 +45,7 @@ def _ready(settings: Settings, as_json: bool) -> None:
             sys.stderr.write(f"  {name} on {_url(address)}\n")
     if settings.tls is not None:
         sys.stderr.write(f"  api on {settings.tls.url}, for other hosts\n")
+    sys.stderr.write(f"  log in {where.log}\n")
     sys.stderr.flush()
 
 

@@ -34,6 +34,11 @@ class Places:
         return self.runtime / "control.sock"
 
     @property
+    def log(self) -> Path:
+        """What the broker says to its operator, never to a caller."""
+        return self.state / "log"
+
+    @property
     def launch(self) -> Path:
         """The socket on which runs hand over their listeners."""
         return self.runtime / "launch.sock"

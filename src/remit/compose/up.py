@@ -59,7 +59,7 @@ def embedded(pid: int | None) -> bool:
 
 def log_to(settings: Settings) -> None:
     """Log to the state's own file: never a secret, and never a caller's words at a level that is on by default."""
-    path = settings.places.state / "log"
+    path = settings.places.log
     private.make_file(path)
     handler = RotatingFileHandler(path, maxBytes=LOG_SIZE, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))

@@ -179,7 +179,10 @@ class Bundles:
 
     def _good(self, held: _Held, domain: str) -> Bundle:
         if held.bundle is None or not self._fresh(held):
-            raise UnavailableError(f"the trust bundle of `{domain}` is out of reach", help="see the log of the broker")
+            raise UnavailableError(
+                f"the trust bundle of `{domain}` is out of reach",
+                help="the broker's log says why: `log` in its state directory",
+            )
         return held.bundle
 
     async def _look(self, held: _Held, domain: str, due: datetime) -> None:
