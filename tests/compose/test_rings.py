@@ -16,6 +16,7 @@ from remit.errors import IntegrityError, TokenError, UnavailableError
 from tests.api.plane import Agent
 from tests.compose.test_serving import EXCHANGE, configured, opened, serving
 
+SHOWN = "what-a-receiver-shows-is-long-enough-not-to-be-guessed"
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
 
 
@@ -125,7 +126,7 @@ def test_what_nothing_needs_any_more_is_published_no_longer(tmp_path: Path) -> N
 def telling(tmp_path: Path) -> Settings:
     """Return a configuration in which somebody is told of tasks that end."""
     token = tmp_path / "soc.token"
-    token.write_text("shown")
+    token.write_text(SHOWN)
     token.chmod(0o600)
     told = [{"receiver": "soc", "audience": "https://soc.test", "token_file": str(token)}]
     return replace(configured(tmp_path), parts={"signals": told})
@@ -150,7 +151,7 @@ def test_the_keys_of_events_turn_and_those_that_retired_verify_until_they_are_re
         answer = (await client.post(f"/v1/keys/events/{kids[0]}/revoke")).json()
         assert sorted(await verify()) == sorted([answer["signing"], *kids[1:]])
         got = await client.post(
-            "/v1/signals/streams/soc", json={"returnImmediately": True}, headers={"authorization": "Bearer shown"}
+            "/v1/signals/streams/soc", json={"returnImmediately": True}, headers={"authorization": f"Bearer {SHOWN}"}
         )
         (text,) = got.json()["sets"].values()
         assert headed(text)["kid"] == answer["signing"]
