@@ -278,7 +278,8 @@ def test_an_agent_goes_on_by_the_name_of_its_approval(tmp_path: Path) -> None:
         assert told["authorization_details"] == [TABLE]
         assert "refresh_token" not in told
         claims = parts(told["access_token"])[1]
-        assert claims["task"]["parent"] == app.made.verifier.claims(app.agent.token).grant
+        parent = app.made.verifier.claims(app.agent.token).grant
+        assert app.made.verifier.claims(told["access_token"]).parent == parent
         assert "par_hash" not in claims  # no token of the parent's was presented
         later(app.made, 5)
         assert (await app.token(child, **form)).json()["error"] == "invalid_grant"
