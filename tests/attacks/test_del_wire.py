@@ -115,6 +115,7 @@ def test_nobody_names_a_descendant_at_the_gateway_that_is_bound_to_another_key(p
                 assert (reply.status, reply.json()["code"]) == (403, "denied")
                 last = (await r.events())[-1]
                 assert (last.event, last.decision, last.grant) == ("resource.use", "deny", r.grant.id)  # who tried
+                assert last.cause == f"under {grant.id}"
             assert r.upstream.seen == []
             assert (await r.get("/api/v1/x", f"Remit-Grant: {inner.id}")).status == 200
 

@@ -58,16 +58,8 @@ class Uses:
 
     def ended(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
         """Take note of how a permitted use ended, for ``flush`` to record; the use itself is recorded already."""
-        event = self._heads.event(
-            "resource.outcome",
-            decision,
-            use.grant.id,
-            resource=use.resource,
-            action=action,
-            code=code,
-            request=use.request,
-        )
-        self._late.append(event)
+        known = {"resource": use.resource, "action": action, "code": code, "request": use.request}
+        self._late.append(self._heads.event("resource.outcome", decision, use.grant.id, **known))
 
     async def flush(self) -> None:
         """Record all outcomes noted since the last time, in one commit."""
@@ -75,11 +67,17 @@ class Uses:
         if late:
             await self._heads.record((), late)
 
-    async def deny(self, grant_id: str | None, access: Access, error: RemitError, request: str | None = None) -> None:
+    async def deny(
+        self,
+        grant_id: str | None,
+        access: Access,
+        error: RemitError,
+        request: str | None = None,
+        cause: str | None = None,
+    ) -> None:
         """Record a denial; a flood is counted, so that no agent fills the disk."""
-        await self._heads.denied(
-            "resource.use", grant_id, error, resource=access.resource, action=access.action, request=request
-        )
+        known = {"resource": access.resource, "action": access.action, "request": request, "cause": cause}
+        await self._heads.denied("resource.use", grant_id, error, **known)
 
 
 def enough(access: Access) -> dict[str, object]:

@@ -375,7 +375,9 @@ class Exchange:
     async def _denied(self, error: RemitError) -> None:
         target = self._target
         access = Access("http", target.resource if target else "", self.method, target.path if target else "")
-        await self._gateway.broker.deny(self.grant, access, error, self.request)
+        named = self.known.named if self.known.named != self.grant else None  # another than whose request it is
+        cause = f"under {named}" if named is not None else None
+        await self._gateway.broker.deny(self.grant, access, error, self.request, cause)
         self._refuse(error)
 
     def _refuse(self, error: RemitError) -> None:

@@ -67,7 +67,9 @@ class Uses(Protocol):
         """Record all outcomes noted since the last time."""
         ...
 
-    async def deny(self, grant_id: str | None, access: Access, error: RemitError, request: str) -> None:
+    async def deny(
+        self, grant_id: str | None, access: Access, error: RemitError, request: str, cause: str | None = None
+    ) -> None:
         """Record a denial."""
         ...
 
