@@ -141,6 +141,21 @@ def test_only_listed_hosts_are_asked(hosts: set[str], host: str, listed: bool) -
         ("::ffff:10.0.0.1",),
         ("2002:a00:1::",),
         ("64:ff9b::a00:1",),
+        ("64:ff9b:1::a00:1",),
+        ("::7f00:1",),
+        ("::5db8:d822",),
+        ("::ffff:93.184.216.34",),
+        ("::ffff:0:7f00:1",),
+        ("fec0::1",),
+        ("5f00::1",),
+        ("3fff::1",),
+        ("2001:db8::1",),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2",),
+        ("2606:4700::5efe:a00:1",),
+        ("2606:4700::200:5efe:a00:1",),
+        ("2606:4700::1%eth0",),
+        ("192.0.0.8",),
+        ("192.88.99.1",),
         ("93.184.216.34", "10.0.0.1"),
     ],
 )
@@ -148,6 +163,12 @@ def test_no_address_of_a_private_network_is_connected_to(addresses: tuple[str, .
     documents = Documents(frozenset({"*"}), lookup=resolving(*addresses))
     with pytest.raises(InvalidRequestError, match="not on the public Internet"):
         asyncio.run(documents("https://app.test/client.json"))
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "2001:4860:4860::8888"])
+def test_an_address_of_the_internet_is_taken(address: str) -> None:
+    documents = Documents(frozenset({"*"}), lookup=resolving(address))
+    assert asyncio.run(documents._address("app.test", 443)) == address
 
 
 @pytest.mark.parametrize("url", ["http://app.test/c", "http://127.0.0.1/c", "ftp://app.test/c"])

@@ -30,7 +30,12 @@ PATIENCE = 5.0  # seconds, for name, connection and answer together
 MAX_FETCHES = 8  # at once
 HTTPS = 443
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out as global unicast
+_SPECIAL = tuple(  # of what is global as such: addresses of protocols, of examples, and those that stand for others
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+)
+_ISATAP = frozenset({0x5EFE, 0x0200_5EFE})  # RFC 5214 §6.1: the interface, before the IPv4 address that it embeds
 
 _KEYS = frozenset({"id", "name", "redirect_uris"})
 _DOCUMENTS = frozenset({"hosts", "private"})
@@ -170,9 +175,8 @@ class Documents:
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether an address is of the public Internet, and does not stand for another one by way of a gateway."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return _is_public(address.ipv4_mapped)
-        if address.sixtofour is not None or address.teredo is not None or address in _NAT64:
-            return False
-    return address.is_global and not address.is_multicast
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address not in _UNICAST or address.scope_id is not None or int(address) >> 32 & 0xFFFF_FFFF in _ISATAP
+    ):
+        return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in _SPECIAL)
