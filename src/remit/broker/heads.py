@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from remit.core import audit, budget, token
+from remit.core import audit, budget
 from remit.core.audit import Event
 from remit.core.grant import UNPROVEN
 from remit.core.task import Change, Grant, Lease, Subject, Task, nothing
@@ -33,8 +33,6 @@ from remit.ports import Clock, Spend, Store, Write
 
 SKEW = timedelta(seconds=5)
 PLACES = 1 << 20  # of the token status list
-ENDS = frozenset({"task.close", "grant.revoke"})  # the entries of what ended
-PAGE = 512  # entries read at once
 DENIALS = 20  # audited one by one per grant, code and minute; beyond it they are counted
 
 
@@ -191,24 +189,6 @@ class Heads:
         now = self.now()
         found = ((at, self._live.get(grant_id)) for at, grant_id in self._places.items())
         return [at for at, live in found if live is not None and not live.ended and now < live.expires_at]
-
-    async def ended_lately(self) -> set[str]:
-        """Return the tasks in which something ended whose token could still be shown to others: their places are taken.
-
-        A token that was revoked earlier has expired since; the log tells, and its time never goes back.
-        """
-        since, end = self.now() - token.LIFE - timedelta(seconds=token.SKEW), await self.store.size()
-        found: set[str] = set()
-        while end:
-            start = max(0, end - PAGE)
-            for entry in reversed(await self.store.entries(start, end - start)):
-                event = audit.read(entry)
-                if event.at < since:
-                    return found
-                if event.event in ENDS and event.task is not None:
-                    found.add(event.task)
-            end = start
-        return found
 
     # -- changing -----------------------------------------------------------------------------------------------
 

@@ -13,14 +13,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from remit.broker.heads import ENDS, PAGE, Heads
-from remit.core import audit, jose
+from remit.broker.heads import Heads
+from remit.core import audit, jose, token
 from remit.core.audit import Event
 from remit.ports import PutRecord, Record
 
 KIND = "stream"
 KEPT = timedelta(days=400)  # a place that nobody has moved for so long begins anew
+PAGE = 512  # entries read at once
 STRIDE = 10_000  # entries that were of no interest before a place moves on by itself
+ENDS = frozenset({"task.close", "grant.revoke"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,24 @@ class Outbox:
             known = {seq for seq in seqs if seq in place.waiting}
             if known:
                 await self._move(receiver, place, known)
+
+    async def lately(self) -> set[str]:
+        """Return the tasks in which something ended whose token could still be shown to others: their places are taken.
+
+        A token that was revoked earlier has expired since; the log tells, and its time never goes back.
+        """
+        store, since = self._heads.store, self._heads.now() - token.LIFE - timedelta(seconds=token.SKEW)
+        found, end = set[str](), await store.size()
+        while end:
+            start = max(0, end - PAGE)
+            for entry in reversed(await store.entries(start, end - start)):
+                event = audit.read(entry)
+                if event.at < since:
+                    return found
+                if event.event in ENDS and event.task is not None:
+                    found.add(event.task)
+            end = start
+        return found
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -133,7 +133,7 @@ class Broker:
         await self._chains.load()
         await self.outbox.load()
         recent = await self._store.tasks(RECENT)
-        for task_id in {*await self._store.unsettled(), *recent, *await self._heads.ended_lately()}:
+        for task_id in {*await self._store.unsettled(), *recent, *await self.outbox.lately()}:
             await self._heads.load(task_id)
         if not await self._extends_checkpoint():
             self._heads.rolled_back = True
