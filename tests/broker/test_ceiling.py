@@ -7,10 +7,12 @@ from datetime import timedelta
 
 import pytest
 
+from remit.core.identity import Human
 from remit.core.policy import VERSION
+from remit.core.task import Subject, Wanted
 from remit.errors import NotFoundError, PolicyError
 from tests.broker.ruled import DETAIL, Rule, child, forbids
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, holder, run
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, run
 
 
 def test_every_verb_is_asked_with_all_that_is_known_of_the_grant() -> None:
@@ -70,7 +72,7 @@ def test_an_unknown_resource_says_where_to_look() -> None:
         broker = await world.ready()
         with pytest.raises(PolicyError) as refused:
             await world.opened(broker, {**SEARCH, "resource": "other"})
-        assert refused.value.help == "`remit resource list` shows what there is"
+        assert refused.value.help == "whoever runs this broker sees what there is by `remit resource list`"
 
     run(body())
 
@@ -83,7 +85,20 @@ def test_a_refusal_by_policy_names_what_decided_and_how_to_learn_more() -> None:
             await world.opened(broker)
         assert refused.value.detail == "`no` forbids it"
         assert refused.value.version == "no-warehouse"
-        assert refused.value.help == "`remit policy explain` shows what decided"
+        assert "`remit policy explain --entry SEQ`" in (refused.value.help or "")
+
+    run(body())
+
+
+def test_where_no_policies_are_written_a_refusal_says_how_others_are_let_in() -> None:
+    async def body() -> None:
+        world = World()
+        broker = await world.ready()
+        until = world.now + timedelta(minutes=5)
+        opener = Human(Subject("https://id.test#alice", "urn:test:password"), "token", world.now, until, "remit")
+        with pytest.raises(PolicyError) as refused:
+            await broker.open(opener, "draft", Wanted(details(TABLE), "", timedelta(minutes=15)))
+        assert "docs/how-to/write-policies.md" in (refused.value.help or "")
 
     run(body())
 

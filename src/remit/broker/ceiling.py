@@ -24,6 +24,13 @@ from remit.core.scope import Scope
 from remit.core.task import Grant, Subject, Task, Wanted
 from remit.errors import ConflictError, NotFoundError, PolicyError, UnavailableError
 
+# Callers elsewhere read these, too: what only the operator can do is said to be the operator's.
+UNKNOWN = "whoever runs this broker sees what there is by `remit resource list`"
+UNWRITTEN = "whoever runs this broker lets others in by policies: docs/how-to/write-policies.md"
+WRITTEN = (
+    "whoever runs this broker sees what decided by `remit policy explain --entry SEQ`, with SEQ of `remit audit tail`"
+)
+
 BREATH = 50  # decisions after which the loop may do something else
 MARKED = 16  # tasks at once: their marks share a commit, and requests through the gateway wait for no longer one
 VISITED = 64  # tasks at once on the way to their targets
@@ -69,12 +76,11 @@ class Ceiling:
         names, bounds = {detail.resource for detail in decision.offending}, self._custody.bounds()
         bound = scopes.shown(tuple(item for scope in bounds.values() for item in scope), names)
         known = not names.isdisjoint(bounds)
-        hint = f"the bound is {bound}" if known else "`remit resource list` shows what there is"
-        ours = bool(names) and decision.version == policy.VERSION
+        hint = f"the bound is {bound}" if known else UNKNOWN if names else UNWRITTEN
         error = PolicyError(
             "; ".join(decision.reasons),
             offending=scopes.dump(decision.offending),
-            help=hint if ours else "`remit policy explain` shows what decided",
+            help=hint if decision.version == policy.VERSION else WRITTEN,
         )
         error.version = decision.version
         return error

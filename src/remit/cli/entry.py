@@ -52,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     import typer  # after the path is safe
 
     from remit.cli.app import app
+    from remit.cli.denied import pointed
     from remit.cli.render import complain, misused
     from remit.errors import RemitError
 
@@ -59,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), prog_name="remit", standalone_mode=False)
     except RemitError as error:
-        complain(error)
+        complain(pointed(error))
         return FAILED
     except typer.Abort:
         return INTERRUPTED
