@@ -8,14 +8,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import Certificate
 
 from remit.cli import checks
 from remit.cli.checks import Finding
 from remit.cli.entry import run
 from remit.compose.settings import Places, Settings
 from remit.errors import EngineRefusedError
+from remit.identity.fetch import Web
 from remit.ports import Finding as TargetFinding
 from tests.broker.world import FullEngine
+from tests.compose.test_reach import KEY, certificate, written
+from tests.identity.issuing import URL, Site, public
+from tests.identity.issuing import ec as key_of
 from tests.sdk.plane import Served
 
 
@@ -93,6 +99,67 @@ def test_policies_are_read_as_the_broker_would(settings: Settings, tmp_path: Pat
 def test_a_directory_that_is_no_setting_is_wrong(settings: Settings) -> None:
     made = replace(settings, parts={"policy": {"directory": "relative"}})
     assert only(checks.policies(made)).text == "`policy.directory` must be an absolute path"
+
+
+def test_nothing_is_asked_where_nobody_is_trusted(settings: Settings) -> None:
+    assert [*checks.certificate(settings), *checks.issuers(settings), *checks.bundles(settings)] == []
+
+
+@pytest.mark.parametrize(
+    ("made", "key", "level", "said"),
+    [
+        (certificate("remit.test"), KEY, "good", "the certificate is for remit.test, until "),
+        (certificate("other.test"), KEY, "wrong", "the certificate is not for `remit.test`"),
+        (certificate("remit.test"), ec.generate_private_key(ec.SECP256R1()), "wrong", "cannot be used"),
+        (certificate("remit.test", days=-0.5), KEY, "wrong", "the certificate is good from "),
+        (certificate("remit.test", begun=-1), KEY, "wrong", "the certificate is good from "),
+        (certificate("remit.test", days=6), KEY, "warning", "the certificate ends at "),
+    ],
+)
+def test_a_certificate_is_looked_at_as_clients_will(
+    settings: Settings, tmp_path: Path, made: Certificate, key: ec.EllipticCurvePrivateKey, level: str, said: str
+) -> None:
+    finding = only(checks.certificate(replace(settings, tls=written(tmp_path, made, key))))
+    assert (finding.name, finding.level) == ("tls", level)
+    assert said in finding.text
+
+
+def test_a_key_that_others_can_read_or_a_certificate_that_is_gone_is_wrong(settings: Settings, tmp_path: Path) -> None:
+    tls = written(tmp_path, certificate("remit.test"))
+    tls.key.chmod(0o644)
+    assert only(checks.certificate(replace(settings, tls=tls))).help == "chmod 600 tls.key"
+    tls.key.chmod(0o600)
+    tls.certificate.unlink()
+    assert only(checks.certificate(replace(settings, tls=tls))).level == "wrong"
+
+
+def test_issuers_are_asked_and_quietly(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Site(said={"acr_values_supported": ["1"]})
+    monkeypatch.setattr(Web, "__call__", lambda _, url: site(url))
+    made = replace(settings, parts={"humans": [{"issuer": URL, "client_id": "remit"}]})
+    assert only(checks.issuers(made)).level == "good"
+    weak = replace(settings, parts={"humans": [{"issuer": URL, "client_id": "remit", "acr": ["phr"]}]})
+    finding = only(checks.issuers(weak))
+    assert (finding.level, finding.name) == ("warning", f"issuer {URL}")
+    assert "proves none of `phr`" in finding.text
+    site.down = True
+    assert only(checks.issuers(made)).level == "wrong"
+    bad = replace(settings, parts={"humans": [{"issuer": URL}]})
+    assert only(checks.issuers(bad)).text == "`humans.client_id` must be text"
+    assert capsys.readouterr().err == ""
+
+
+def test_bundles_are_fetched(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "bundle.json"
+    row = {"name": "prod.test", "bundle_file": str(path), "allow": ["spiffe://prod.test/*"]}
+    made = replace(settings, parts={"trust_domains": [row]})
+    finding = only(checks.bundles(made))
+    assert (finding.name, finding.level) == ("trust domain prod.test", "wrong")
+    path.write_text(json.dumps({"keys": [public(key_of(), use="jwt-svid")]}))
+    assert only(checks.bundles(made)).level == "good"
+    assert only(checks.bundles(replace(settings, parts={"trust_domains": [{}]}))).level == "wrong"
 
 
 def test_without_a_second_place_a_rollback_cannot_be_seen(settings: Settings) -> None:

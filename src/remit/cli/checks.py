@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import stat
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from remit.compose.settings import Settings, load
 from remit.errors import RemitError
@@ -16,7 +20,11 @@ from remit.run.machine import bubblewrap
 from remit.sdk import Client, Place, verbs
 from remit.sdk.place import find
 
+if TYPE_CHECKING:
+    from remit.compose.reach import Asked
+
 SKEW = timedelta(seconds=60)
+SOON = timedelta(days=7)  # left to renew a certificate
 LOOSE = 0o077  # permissions of others
 
 
@@ -51,6 +59,9 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         custody,
         second_place,
         policies,
+        certificate,
+        issuers,
+        bundles,
         namespaces,
         clock,
         broker,
@@ -132,6 +143,84 @@ def policies(settings: Settings) -> Iterator[Finding]:
         yield good("policies", "none are configured: the owner of this state alone may open tasks")
     else:
         yield good("policies", f"{len(found.policies)} are good: {found.version}")
+
+
+def certificate(settings: Settings) -> Iterator[Finding]:
+    """Look at the certificate and the key of the TLS listener as the broker and its clients will."""
+    from remit.compose.reach import leaf, unnamed
+    from remit.compose.workloads import door
+
+    if settings.tls is None:
+        return
+    try:
+        door(settings, None)
+        found = leaf(settings.tls)
+    except RemitError as error:
+        yield Finding("tls", "wrong", error.detail, error.help or "")
+        return
+    now, ends = datetime.now(UTC), found.not_valid_after_utc
+    until, renew = f"{ends:%Y-%m-%d %H:%M} UTC", "renew `tls.certificate`; the broker takes it up by itself"
+    missing = unnamed(found, settings.tls.names)
+    if missing:
+        text = f"the certificate is not for {' and '.join(f'`{name}`' for name in missing)}: clients refuse it"
+        yield Finding("tls", "wrong", text, "get one for all of `tls.names`, or correct these")
+    if not found.not_valid_before_utc <= now < ends:
+        text = f"the certificate is good from {found.not_valid_before_utc:%Y-%m-%d %H:%M} to {until} alone"
+        yield Finding("tls", "wrong", text, renew)
+    elif ends - now < SOON:
+        yield Finding("tls", "warning", f"the certificate ends at {until}", renew)
+    elif not missing:
+        yield good("tls", f"the certificate is for {', '.join(settings.tls.names)}, until {until}, and has its key")
+
+
+def issuers(settings: Settings) -> Iterator[Finding]:
+    """Ask the issuers that are trusted, as the broker does."""
+    from remit.compose import reach
+
+    helps = "nobody of this issuer is let in before it answers: look at its URL, at the network, at `SSL_CERT_FILE`"
+    clock = partial(datetime.now, UTC)
+    for one in _asked("issuers", lambda: asyncio.run(reach.issuers(settings, clock))):
+        if isinstance(one, Finding):
+            yield one
+        elif one.failure is not None:
+            yield Finding(f"issuer {one.name}", "wrong", one.failure, helps)
+        elif one.never:
+            text = f"it says that it proves none of {', '.join(f'`{value}`' for value in one.never)}"
+            yield Finding(
+                f"issuer {one.name}",
+                "warning",
+                f"{text}, so nobody there can decide on approvals",
+                "have `humans.acr` list values that the issuer issues, or leave it out",
+            )
+        else:
+            yield good(f"issuer {one.name}", "it answers, and its keys can be read")
+
+
+def bundles(settings: Settings) -> Iterator[Finding]:
+    """Fetch the bundles of the trust domains that are trusted, as the broker does."""
+    from remit.compose import reach
+
+    helps = "no workload there is believed before there is a bundle: look at its source in `[[trust_domains]]`"
+    for one in _asked("trust domains", lambda: asyncio.run(reach.bundles(settings))):
+        if isinstance(one, Finding):
+            yield one
+        elif one.failure is not None:
+            yield Finding(f"trust domain {one.name}", "wrong", one.failure, helps)
+        else:
+            yield good(f"trust domain {one.name}", "its bundle can be read")
+
+
+def _asked(about: str, ask: Callable[[], Sequence[Asked]]) -> Iterator[Asked | Finding]:
+    """Yield what was asked, or the one finding that the configuration of it is wrong."""
+    heard = logging.getLogger("remit")
+    quiet = logging.NullHandler()
+    heard.addHandler(quiet)  # what cannot be asked is a finding, and needs no line of its own
+    try:
+        yield from ask()
+    except RemitError as error:
+        yield Finding(about, "wrong", error.detail, error.help or "")
+    finally:
+        heard.removeHandler(quiet)
 
 
 def namespaces(settings: Settings) -> Iterator[Finding]:

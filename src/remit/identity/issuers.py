@@ -32,7 +32,7 @@ _MAX_NAMES = 64  # of a list in a document
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What an issuer says of itself (OpenID Connect Discovery 1.0 §3). ``algorithms`` None: it does not say."""
+    """What an issuer says of itself (OpenID Connect Discovery 1.0 §3). What is None it does not say."""
 
     issuer: str
     jwks_uri: str
@@ -42,6 +42,7 @@ class Metadata:
     algorithms: frozenset[str] | None = None
     auth_methods: frozenset[str] = frozenset({"client_secret_basic"})
     names_itself: bool = False  # in authorization responses, RFC 9207
+    acr_values: frozenset[str] | None = None  # it can prove; for whoever looks at the configuration, not for decisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def read_metadata(raw: bytes, issuer: str) -> Metadata:
         algorithms=_names(document, "id_token_signing_alg_values_supported"),
         auth_methods=_names(document, "token_endpoint_auth_methods_supported") or frozenset({"client_secret_basic"}),
         names_itself=document.get("authorization_response_iss_parameter_supported") is True,
+        acr_values=_acr_values(document.get("acr_values_supported")),
     )
 
 
@@ -100,6 +102,11 @@ def _names(document: Mapping[str, object], name: str) -> frozenset[str] | None:
     if not isinstance(value, list) or len(value) > _MAX_NAMES or not all(isinstance(item, str) for item in value):
         raise InvalidRequestError(f"`{name}` is not a list of names")
     return frozenset(value)
+
+
+def _acr_values(value: object) -> frozenset[str] | None:
+    """Return the values; None also for what is no list: nothing is decided by it, and nobody kept out."""
+    return frozenset(item for item in value if isinstance(item, str)) if isinstance(value, list) else None
 
 
 class Issuer:

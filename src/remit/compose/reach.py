@@ -1,0 +1,105 @@
+"""What a broker leans on that others make: issuers and trust bundles, asked as it asks them, and its certificate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from remit.compose import humans, signals, workloads
+from remit.compose.settings import Settings
+from remit.compose.tls import Tls
+from remit.errors import RemitError, UnavailableError
+from remit.identity.bundles import Source
+from remit.identity.fetch import Fetch
+from remit.identity.issuers import Issuer
+from remit.ports import Clock
+
+PATIENCE = 15.0  # seconds for each, all at once: a document and its keys take two answers
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking. ``failure`` is why there is nothing; None: it answers as it should.
+
+    ``never`` are the values of ``humans.acr``, when the issuer says of itself that it proves none of them.
+    """
+
+    name: str
+    failure: str | None = None
+    never: tuple[str, ...] = ()
+
+
+async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[Asked]:
+    """Ask all issuers that the configuration names, or raise what is wrong with it."""
+    known = humans.known(settings, clock, fetch)
+    sources = signals.read(settings, known.sources, clock, fetch).sources
+    named: Mapping[str, Issuer] = {url: source.issuer for url, source in sources.items()} | dict(known.issuers)
+    return await asyncio.gather(*(_issuer(one, known.step_up(f"{url}#")) for url, one in named.items()))
+
+
+async def _issuer(issuer: Issuer, acr: Sequence[str]) -> Asked:
+    never = set[str]()
+
+    async def ask() -> None:
+        values = (await issuer.metadata()).acr_values
+        if values is not None and values.isdisjoint(acr):
+            never.update(acr)
+
+    return Asked(issuer.url, await _failure(ask()), tuple(sorted(never)))
+
+
+async def bundles(settings: Settings) -> Sequence[Asked]:
+    """Fetch the bundles of all trust domains that the configuration names, or raise what is wrong with it."""
+    return await asyncio.gather(*(_bundle(one.name, one.source) for one in workloads.read(settings)))
+
+
+async def _bundle(name: str, source: Source) -> Asked:
+    async def ask() -> None:
+        found = await source.fetch(name)
+        if not (found.authorities or found.jwt.keys or found.wit.keys):
+            raise UnavailableError(f"the bundle of `{name}` has no key that signs anything")
+
+    return Asked(name, await _failure(ask()))
+
+
+async def _failure(asking: Awaitable[None]) -> str | None:
+    """Return why asking came to nothing, with what is behind it."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await asking
+    except TimeoutError:
+        return f"there is no answer within {PATIENCE:g} seconds"
+    except RemitError as error:
+        behind = error.__cause__
+        return error.detail if behind is None else f"{error.detail}: {getattr(behind, 'detail', None) or behind}"
+    return None
+
+
+# -- the certificate --------------------------------------------------------------------------------------------------
+
+
+def leaf(found: Tls) -> x509.Certificate:
+    """Return the certificate that the listener shows, the first of its file; or raise UnavailableError."""
+    try:
+        return x509.load_pem_x509_certificates(found.certificate.read_bytes())[0]
+    except (OSError, ValueError) as error:
+        raise UnavailableError("`tls.certificate` holds no certificate that can be read") from error
+
+
+def unnamed(certificate: x509.Certificate, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of ``names`` that a certificate is not for, as clients match them (RFC 9525 §6.3)."""
+    try:
+        listed = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return names
+    hosts = {host.lower() for host in listed.get_values_for_type(x509.DNSName)}
+    hosts |= {str(address) for address in listed.get_values_for_type(x509.IPAddress)}
+    return tuple(name for name in names if name not in hosts and _wild(name) not in hosts)
+
+
+def _wild(name: str) -> str:
+    """Return the wildcard for the first label of a name."""
+    return f"*.{name.partition('.')[2]}"
