@@ -54,11 +54,18 @@ class Issuer:
     count: itertools.count[int] = field(default_factory=itertools.count)
 
     async def begin(
-        self, redirect_uri: str, state: str, nonce: str, *, issuer: str | None, acr: Sequence[str], anew: bool = False
+        self,
+        redirect_uri: str,
+        state: str,
+        nonce: str,
+        *,
+        issuer: str | None,
+        acr: Sequence[str],
+        anew: bool = False,
+        room: str = "",
     ) -> str:
-        self.begun.append(
-            {"redirect": redirect_uri, "state": state, "nonce": nonce, "issuer": issuer, "acr": acr, "anew": anew}
-        )
+        told = {"redirect": redirect_uri, "state": state, "nonce": nonce, "issuer": issuer, "acr": acr, "anew": anew}
+        self.begun.append({**told, "room": room})
         return f"{self.authorization}?{urlencode({'state': state})}"
 
     async def finish(self, query: str, redirect_uri: str, state: str, nonce: str) -> Human:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from remit.api import Keys, Verifier, Web, build
+from remit.api import Keys, Verifier, Web, build, held
 from remit.api.deciding import MAX_SHOWN, Back, described
 from remit.errors import UnavailableError
 from tests.api.desk import (
@@ -346,6 +346,26 @@ def test_one_request_takes_only_so_many_pages_and_logins(tmp_path: Path) -> None
             visitor.cookies.clear()  # which no head could hold so many of
         assert (await visitor.get(asked["verification_uri"])).status_code == 429
         assert (await sent(visitor, await shown(app, visitor))).status_code == 200
+
+    scene(tmp_path, played)
+
+
+def test_whoever_comes_by_takes_no_place_of_a_task_that_waits_for_its_human(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def played(app: App) -> None:
+        told = (await app.redeem(await app.code(depth="1", fan_out="1"))).json()
+        app.agent.token = told["access_token"]
+        body = {"parent": told["grant"], "authorization_details": [{**json.loads(DETAIL), "uses": 9}], "ttl": 60}
+        asked = (await app.made.call(app.agent, "POST", "/v1/approvals", json=body)).json()
+        monkeypatch.setattr(held, "MOST", 2)
+        page = await shown(app, browser(app.made))
+        while page.status_code == 200:
+            page = await shown(app, browser(app.made))
+        assert answer_of(page)["error"] == "temporarily_unavailable"
+        visitor = browser(app.made)
+        assert "Approved" in (await decide(visitor, app.issuer, await visitor.get(asked["verification_uri"]))).text
+        assert [one["room"] for one in app.issuer.begun] == ["anybody", "task"]
 
     scene(tmp_path, played)
 

@@ -36,6 +36,19 @@ def test_a_thing_is_found_by_its_name_until_its_time_is_up() -> None:
     assert len({kept.put("c", MINUTE) for _ in range(10)}) == 10
 
 
+def test_what_is_of_one_room_takes_no_place_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held, "MOST", 1)
+    kept: Held[int] = Held(Clock())
+    name, other = kept.put(1, MINUTE, room="a"), kept.put(2, MINUTE, room="b")
+    for room in "ab":
+        with pytest.raises(LimitError):
+            kept.put(3, MINUTE, room=room)
+    assert (kept.get(name), kept.pop(other)) == (1, 2)
+    kept.put(4, MINUTE, room="b")
+    with pytest.raises(LimitError):
+        kept.put(5, MINUTE, room="a")
+
+
 def test_no_name_is_kept_itself() -> None:
     kept: Held[str] = Held(Clock())
     name = kept.put("it", MINUTE)

@@ -415,6 +415,27 @@ def test_a_client_has_so_many_requests_that_wait_and_all_clients_together(
     run(body())
 
 
+def test_what_anybody_may_answer_takes_no_room_of_what_names_a_human(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes to a page asks the former, without being anybody; a running task waits for the latter."""
+    monkeypatch.setattr(module, "MAX_OF_CLIENT", 2)
+    monkeypatch.setattr(module, "MAX_PENDING", 2)
+
+    async def body() -> None:
+        broker = await house.world.ready()
+        root, wanted = await house.root(broker), wide(ttl=timedelta(minutes=5))
+        for approver in (None, ANN):
+            for _ in range(2):
+                await broker.ask_to_open("cli", "why", wanted, approver=approver)
+            for client in ("cli", "app"):
+                with pytest.raises(LimitError):
+                    await broker.ask_to_open(client, "why", wanted, approver=approver)
+        assert (await house.asked(broker, root)).task is not None
+
+    run(body())
+
+
 def test_what_is_over_is_forgotten_sooner_if_nobody_decided(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()

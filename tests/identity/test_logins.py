@@ -67,8 +67,9 @@ class World:
         at: str | None = None,
         *,
         anew: bool = False,
+        room: str = "",
     ) -> str:
-        url = asyncio.run(self.logins.begin(BACK, state, nonce, issuer=at, acr=acr, anew=anew))
+        url = asyncio.run(self.logins.begin(BACK, state, nonce, issuer=at, acr=acr, anew=anew, room=room))
         self.asked = dict(parse_qsl(urlsplit(url).query))
         return url
 
@@ -226,6 +227,17 @@ def test_the_number_of_logins_under_way_is_bounded_and_those_that_are_over_make_
         world.begin("s-3")
     world.clock.now += LIFE
     world.begin("s-3")
+
+
+def test_logins_of_one_room_take_the_place_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logins, "MAX_WAITING", 1)
+    world = World()
+    world.begin("s-1")
+    with pytest.raises(LimitError):
+        world.begin("s-2")
+    world.begin("s-2", room="task")
+    with pytest.raises(LimitError):
+        world.begin("s-3", room="task")
 
 
 def test_two_logins_do_not_share_a_state() -> None:

@@ -68,7 +68,7 @@ class Backchannel:
     def _waiting(self, item: Approval, poll: Poll) -> dict[str, object]:
         life = (poll.until or item.expires_at) - self._verifier.clock()
         return {
-            "auth_req_id": self._polls.put(poll, life + REMEMBERED),
+            "auth_req_id": self._polls.put(poll, life + REMEMBERED, room=item.room),
             "expires_in": int(life.total_seconds()),
             "interval": int(INTERVAL.total_seconds()),
             "verification_uri": f"{self._verifier.issuer}/approvals/{item.id}",

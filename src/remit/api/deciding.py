@@ -142,7 +142,7 @@ class Desk:
         shown = self._shown.get(item.id) or 0
         if shown >= MAX_SHOWN:
             raise LimitError("this was opened too often", retry_after=int(LIFE.total_seconds()))
-        self._shown.put(shown + 1, LIFE, item.id)
+        self._shown.put(shown + 1, LIFE, item.id, room=item.room)
         buttons, cookie = self._taking(Visit(item.id, about, back))
         return pages.question(asked, replace(buttons, issuers=self._choice(item)), cookies=[cookie])
 
@@ -150,7 +150,8 @@ class Desk:
         """Take a decision from one browser: return the form for it, and the cookie, that no other was ever told."""
         cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         visit = replace(visit, id=secrets.token_hex(8), cookie=jose.digest(cookie), csrf=jose.digest(csrf))
-        self._visits.put(visit, LIFE, visit.id, size=VISIT)
+        room = self._broker.approval(visit.approval).room if visit.human is None else "logged in"
+        self._visits.put(visit, LIFE, visit.id, size=VISIT, room=room)
         return Buttons(visit.id, csrf), self._cookie(visit.id, cookie)
 
     # -- deciding -----------------------------------------------------------------------------------------------
@@ -194,11 +195,11 @@ class Desk:
     async def _login(self, visit: Visit) -> str:
         """Return where the human logs in: who decides for a task that there is, anew and as strongly as it takes."""
         item = self._broker.approval(visit.approval)
-        state = self._logins.put(visit, LIFE, size=VISIT)
+        state = self._logins.put(visit, LIFE, size=VISIT, room=item.room)
         acr = item.acr if visit.approves else ()
         anew = visit.approves and (item.approver is not None or (visit.back is not None and visit.back.anew))
         back = self._back(visit.issuer)
-        begun = self._issuers().begin(back, state, item.digest, issuer=visit.issuer, acr=acr, anew=anew)
+        begun = self._issuers().begin(back, state, item.digest, issuer=visit.issuer, acr=acr, anew=anew, room=item.room)
         return browsable(await begun)
 
     async def callback(self, request: Request) -> Response:

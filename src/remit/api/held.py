@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,8 +12,8 @@ from typing import Generic, TypeVar
 from remit.core import jose
 from remit.errors import LimitError
 
-MOST = 20_000  # of one kind, at once
-MAX_BYTES = 32 * 2**20  # of one kind, at once
+MOST = 20_000  # of one kind and room, at once
+MAX_BYTES = 32 * 2**20  # of one kind and room, at once
 USUAL = 1_024  # bytes, unless it is said: some names, digests and times
 
 T = TypeVar("T")
@@ -22,6 +23,7 @@ T = TypeVar("T")
 class _Entry(Generic[T]):
     until: datetime
     size: int
+    room: str
     value: T
 
 
@@ -32,23 +34,25 @@ class Held(Generic[T]):
         """Hold nothing."""
         self._now = now
         self._by_digest: dict[str, _Entry[T]] = {}
-        self._bytes = 0
+        self._count: Counter[str] = Counter()  # by room
+        self._bytes: Counter[str] = Counter()
 
-    def put(self, value: T, life: timedelta, name: str | None = None, *, size: int = USUAL) -> str:
+    def put(self, value: T, life: timedelta, name: str | None = None, *, size: int = USUAL, room: str = "") -> str:
         """Hold a value of about ``size`` bytes; return its new name, of 256 random bits, unless one is given.
 
-        LimitError while there is no room.
+        LimitError while its room is full; what is in one takes no place of what is in another.
         """
         name = name or secrets.token_urlsafe(32)
         digest = jose.digest(name)
         self._drop(digest)
-        if not self._room(size):
+        if not self._fits(size, room):
             for over in [key for key, entry in self._by_digest.items() if entry.until <= self._now()]:
                 self._drop(over)
-        if not self._room(size):
+        if not self._fits(size, room):
             raise LimitError("too many requests wait at once", retry_after=60)
-        self._by_digest[digest] = _Entry(self._now() + life, size, value)
-        self._bytes += size
+        self._by_digest[digest] = _Entry(self._now() + life, size, room, value)
+        self._count[room] += 1
+        self._bytes[room] += size
         return name
 
     def get(self, name: str) -> T | None:
@@ -62,10 +66,11 @@ class Held(Generic[T]):
         self._drop(jose.digest(name))
         return value
 
-    def _room(self, size: int) -> bool:
-        return len(self._by_digest) < MOST and self._bytes + size <= MAX_BYTES
+    def _fits(self, size: int, room: str) -> bool:
+        return self._count[room] < MOST and self._bytes[room] + size <= MAX_BYTES
 
     def _drop(self, digest: str) -> None:
         gone = self._by_digest.pop(digest, None)
         if gone is not None:
-            self._bytes -= gone.size
+            self._count[gone.room] -= 1
+            self._bytes[gone.room] -= gone.size

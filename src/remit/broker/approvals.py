@@ -32,8 +32,8 @@ KIND = "approval"
 LIFE = timedelta(minutes=10)
 KEPT = timedelta(days=1)  # after it is over, if a human decided
 MAX_OF_TASK = 20  # asked for in ``LIFE``, whatever became of it: nobody is asked until they tire
-MAX_OF_CLIENT = 100  # that wait at once
-MAX_PENDING = 1_000  # of a verb
+MAX_OF_CLIENT = 100  # that wait at once, of a room
+MAX_PENDING = 1_000  # of a room
 
 StepUp = Callable[[str], tuple[str, ...]]  # the human (issuer-qualified) -> the acr values that decide for them
 Check = Callable[[Human], None]  # raises if the issuer has ended this login
@@ -121,7 +121,7 @@ class Approvals:
 
     def _bounded(self, item: Approval, now: datetime) -> None:
         """Refuse what would tire the humans who decide: an agent that was refused, or misled, asks again."""
-        recent = [i for i in self._kept.values() if i.verb == item.verb and now < i.expires_at]
+        recent = [i for i in self._kept.values() if i.room == item.room and now < i.expires_at]
         waiting = [i for i in recent if i.verdict is Verdict.PENDING]
         if item.task is None:
             mine, most = [i for i in waiting if i.asker == item.asker], MAX_OF_CLIENT

@@ -78,6 +78,16 @@ class Approval:
         """What a human decides on: SHA-256 over the id and the exact request, base64url."""
         return jose.digest(f"{self.id}\n{self.verb}\n{self.request}")
 
+    @property
+    def room(self) -> str:
+        """With what it shares room where room is short: so much of one kind takes no place of another.
+
+        Whoever comes by can ask for what anybody may answer, and a task that runs must not have to wait for them.
+        """
+        if self.task is not None:
+            return "task"
+        return "anybody" if self.approver is None else "named"
+
 
 def request_of(wanted: Wanted, *, purpose: str | None = None, parent: str | None = None) -> str:
     """Return what is asked for as canonical JSON text: all that a human decides on, the key included."""

@@ -45,6 +45,7 @@ class _Begun:
     acr: tuple[str, ...]
     anew: bool
     at: datetime
+    room: str
 
 
 class IssuerLogins:
@@ -56,12 +57,20 @@ class IssuerLogins:
         self._waiting: dict[str, _Begun] = {}  # by state
 
     async def begin(
-        self, redirect_uri: str, state: str, nonce: str, *, issuer: str | None, acr: Sequence[str], anew: bool = False
+        self,
+        redirect_uri: str,
+        state: str,
+        nonce: str,
+        *,
+        issuer: str | None,
+        acr: Sequence[str],
+        anew: bool = False,
+        room: str = "",
     ) -> str:
         """Return the URL to send the browser to.
 
         With ``anew`` the human has to prove again who they are, with ``acr`` that strongly too. ``issuer`` None: there
-        is one only.
+        is one only. ``MAX_WAITING`` is of each ``room``.
         """
         registration = self._at(issuer)
         metadata = await registration.issuer.metadata()
@@ -69,7 +78,8 @@ class IssuerLogins:
             raise UnavailableError(f"nobody can log in with a browser at `{registration.issuer.url}`")
         verifier = secrets.token_urlsafe(48)
         anew = anew or bool(acr)
-        self._keep(state, _Begun(registration, verifier, redirect_uri, nonce, tuple(acr), anew, self._clock()))
+        begun = _Begun(registration, verifier, redirect_uri, nonce, tuple(acr), anew, self._clock(), room)
+        self._keep(state, begun)
         stronger = {"max_age": "0", "prompt": "login"} if anew else {}
         stronger |= {"acr_values": " ".join(acr)} if acr else {}
         async with self._client(registration, metadata, redirect_uri) as client:
@@ -112,7 +122,8 @@ class IssuerLogins:
     def _keep(self, state: str, begun: _Begun) -> None:
         for over in [name for name, item in self._waiting.items() if begun.at - item.at >= LIFE]:
             del self._waiting[over]
-        if len(self._waiting) >= MAX_WAITING or state in self._waiting:
+        alike = sum(item.room == begun.room for item in self._waiting.values())
+        if alike >= MAX_WAITING or state in self._waiting:
             raise LimitError("too many browsers are logging in", retry_after=int(LIFE.total_seconds()))
         self._waiting[state] = begun
 
