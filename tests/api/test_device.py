@@ -27,7 +27,7 @@ def test_the_answer_is_as_the_standard_has_it(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         answer = await begun(app)
         told = answer.json()
-        assert re.fullmatch(f"[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}", told["user_code"])
+        assert re.fullmatch(f"[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}", told["user_code"])
         assert told["verification_uri"] == f"{app.made.base}/oauth/device"
         assert told["verification_uri_complete"] == f"{told['verification_uri']}?user_code={told['user_code']}"
         assert (told["expires_in"], told["interval"]) == (600, 5)
@@ -98,18 +98,39 @@ def test_a_wrong_code_is_said_and_shows_nothing(tmp_path: Path) -> None:
     scene(tmp_path, played)
 
 
-def test_so_many_guesses_and_no_more(tmp_path: Path) -> None:
+def other(letters: str, by: int = 1) -> str:
+    """Return letters none of which is as it was."""
+    return "".join(ALPHABET[(ALPHABET.index(letter) + by) % len(ALPHABET)] for letter in letters)
+
+
+def test_so_many_guesses_at_a_request_and_no_more(tmp_path: Path) -> None:
+    """The first letters find a request, the others are its secret: of 20^8, in ten minutes, three hundred are tried."""
+
     async def played(app: App) -> None:
-        right = (await begun(app)).json()["user_code"]
+        name, _, secret = (await begun(app)).json()["user_code"].partition("-")
         visitor = browser(app.made)
         for number in range(GUESSES):
-            wrong = "".join(ALPHABET[(number + place) % len(ALPHABET)] for place in range(8))
+            wrong = f"{name}{other(secret.replace('-', ''), 1 + number % 19)}"
             assert (await visitor.post("/oauth/device", data={"user_code": wrong})).status_code == 400
-        refused = await visitor.post("/oauth/device", data={"user_code": right})
+        refused = await visitor.post("/oauth/device", data={"user_code": f"{name}{secret}"})
         assert refused.status_code == 429
         assert PURPOSE not in refused.text
         later(app.made, 60)
-        assert PURPOSE in (await visitor.post("/oauth/device", data={"user_code": right})).text
+        assert PURPOSE in (await visitor.post("/oauth/device", data={"user_code": f"{name}{secret}"})).text
+
+    scene(tmp_path, played)
+
+
+def test_nobody_locks_out_a_code_whose_first_letters_they_do_not_know(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        first, second = [(await begun(app)).json()["user_code"] for _ in range(2)]
+        stranger = browser(app.made)
+        for number in range(GUESSES + 1):
+            wrong = other(first[:4], 1 + number % 19) + first[4:]
+            assert (await stranger.post("/oauth/device", data={"user_code": wrong})).status_code in {400, 429}
+            await stranger.post("/oauth/device", data={"user_code": second[:4] + other(second[5:9]) + second[9:]})
+        assert (await stranger.post("/oauth/device", data={"user_code": second})).status_code == 429
+        assert PURPOSE in (await browser(app.made).post("/oauth/device", data={"user_code": first})).text
 
     scene(tmp_path, played)
 

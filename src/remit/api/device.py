@@ -5,9 +5,11 @@ Codes lead to a page, never to a decision: the human sees there what is asked, a
 
 from __future__ import annotations
 
+import hmac
 import re
 import secrets
 from collections import deque
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from starlette.requests import Request
@@ -21,17 +23,34 @@ from remit.api.deciding import About, Desk
 from remit.api.held import Held
 from remit.api.registry import Registered
 from remit.api.routes import Row, Surface, Who
+from remit.core import jose
 from remit.core.approval import Approval
 from remit.errors import InvalidRequestError, LimitError, RemitError
 
 ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, no words, no digits to mistake
-HALF = 4  # characters on each side of the dash
-GUESSES = 30  # wrong codes, by anybody, in ``WINDOW``: of 20^8, in ten minutes, about one chance in 10^8 per code
+GROUP = 4  # letters between dashes; the first group finds a request, the others are its secret
+GROUPS = 3
+GUESSES = 30  # at one request, by anybody, in ``WINDOW``: of 20^8, in ten minutes, about one chance in 10^8
 WINDOW = timedelta(minutes=1)
 
 _ASKED = asked.BOUNDS | asked.TARGETS | FIELDS | {"purpose", "dpop_jkt"}
 _TYPED = frozenset({"user_code"})
 _NOISE = re.compile(r"[^A-Z]")
+_UNKNOWN = "this code is not one that waits; check it, or start again on the device"
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What a code stands for, and when wrong ones were entered for it.
+
+    Guesses at one request are counted at that request alone (RFC 8628 §5.1): if they were counted together, anybody
+    could keep everybody's right codes from being taken.
+    """
+
+    approval: str
+    about: About
+    code: str  # its SHA-256
+    wrong: deque[datetime] = field(default_factory=lambda: deque(maxlen=GUESSES))
 
 
 class Devices:
@@ -43,8 +62,7 @@ class Devices:
         self._registry = surface.identity.clients
         self._clients = Clients(surface.identity.workloads, surface.verifier.issuer)
         self._desk, self._polls = desk, waiting.polls
-        self._shown: Held[tuple[Approval, Registered]] = Held(surface.verifier.clock)  # by the code that humans type
-        self._wrong: deque[datetime] = deque(maxlen=GUESSES)
+        self._shown: Held[_Shown] = Held(surface.verifier.clock)  # by the first letters of what humans type
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
@@ -65,12 +83,16 @@ class Devices:
         wanted = asked.attested(wanted, client.workload)
         item = await self._broker.ask_to_open(client.id, wire.text(form, "purpose"), wanted)
         now = self._verifier.clock()
-        device = self._polls.put(Poll(item.id, client.id, now, audience=audience), item.expires_at - now + REMEMBERED)
+        poll, life = Poll(item.id, client.id, now, audience=audience), item.expires_at - now + REMEMBERED
+        device = self._polls.put(poll, life, room=item.room)
         return wire.answer(self._codes(item, registered, device, now))
 
     def _codes(self, item: Approval, client: Registered, device: str, now: datetime) -> dict[str, object]:
-        typed = "".join(secrets.choice(ALPHABET) for _ in range(2 * HALF))
-        self._shown.put((item, client), item.expires_at - now, typed)
+        typed = _letters(GROUPS * GROUP)
+        while self._shown.get(typed[:GROUP]) is not None:
+            typed = _letters(GROUPS * GROUP)
+        about = About(client.name, client.warning, (("the code on the device", _dashed(typed)),))
+        self._shown.put(_Shown(item.id, about, jose.digest(typed)), item.expires_at - now, typed[:GROUP])
         code, uri = _dashed(typed), f"{self._verifier.issuer}/oauth/device"
         return {
             "device_code": device,
@@ -92,25 +114,29 @@ class Devices:
         typed = wire.text(await wire.form(request, _TYPED), "user_code")
         code = _NOISE.sub("", typed.upper())
         try:
-            item, client = self._found(code)
+            found = self._found(code)
         except RemitError as error:
             return pages.code_form(typed[:20], f"{error.detail[:1].upper()}{error.detail[1:]}.", error.status)
-        about = About(client.name, client.warning, (("the code on the device", _dashed(code)),))
-        return self._desk.show(self._broker.approval(item.id), about)
+        return self._desk.show(self._broker.approval(found.approval), found.about)
 
-    def _found(self, code: str) -> tuple[Approval, Registered]:
-        """Return what a code stands for. Wrong ones are counted together: a guesser is nobody in particular (§5.1)."""
-        now = self._verifier.clock()
-        while self._wrong and now - self._wrong[0] >= WINDOW:
-            self._wrong.popleft()
-        if len(self._wrong) >= GUESSES:
-            raise LimitError("too many wrong codes were entered; wait a minute", retry_after=60)
-        found = self._shown.get(code)
+    def _found(self, code: str) -> _Shown:
+        """Return what a code stands for."""
+        now, found = self._verifier.clock(), self._shown.get(code[:GROUP])
         if found is None:
-            self._wrong.append(now)
-            raise InvalidRequestError("this code is not one that waits; check it, or start again on the device")
+            raise InvalidRequestError(_UNKNOWN)
+        while found.wrong and now - found.wrong[0] >= WINDOW:
+            found.wrong.popleft()
+        if len(found.wrong) >= GUESSES:
+            raise LimitError("too many wrong codes were entered; wait a minute", retry_after=60)
+        if not hmac.compare_digest(jose.digest(code), found.code):
+            found.wrong.append(now)
+            raise InvalidRequestError(_UNKNOWN)
         return found
 
 
+def _letters(count: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(count))
+
+
 def _dashed(code: str) -> str:
-    return f"{code[:HALF]}-{code[HALF:]}"
+    return "-".join(code[start : start + GROUP] for start in range(0, len(code), GROUP))
