@@ -22,16 +22,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from remit.broker import IssuedLease
+from remit.broker import Holder, IssuedLease
 from remit.core import scope
 from remit.core.audit import read
 from remit.core.lease import Closure, Revocation
-from remit.errors import EngineError, NotFoundError, RemitError
+from remit.errors import DeniedError, EngineError, NotFoundError, RemitError
 from tests.model.setting import OWNER, TABLES, WIDE, Setting, detail, wanted
 
 SEEN: Counter[str] = Counter()
 FLOORS = {"open": 60, "delegate": 100, "level 2": 40, "level 3": 15, "issue": 80, "issue below": 40, "revoke": 50}
 FLOORS |= {"refused": 50, "fault": 15, "renew": 12, "revoke lease": 15, "close": 8, "expired": 5, "widened": 40}
+FLOORS |= {"acted below": 10, "held off": 10}
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Node:
     ends: datetime
     revoked: bool = False
     approved: bool = False  # by a human, so that it need not lie within its parent
+    bound: bool = False  # to a key of its holder
 
 
 class Model:
@@ -77,6 +79,14 @@ class Model:
     def below(self, grant: str) -> list[str]:
         """Return a grant and its descendants."""
         return [name for name in self.nodes if any(node is self.nodes[grant] for node in self.line(name))]
+
+    def acts(self, own: str, grant: str) -> bool | None:
+        """Whether the holder of ``own`` may act under ``grant``: nothing on the way is bound; None: not below."""
+        way, step = [], grant
+        while step and step != own:
+            way.append(self.nodes[step])
+            step = self.nodes[step].parent or ""
+        return not any(node.bound for node in way) if step else None
 
     def room(self, grant: str, now: datetime) -> bool:
         """Whether a grant may have one more child."""
@@ -166,7 +176,9 @@ class Tree(RuleBasedStateMachine):
         fan_out = data.draw(st.sampled_from([node.fan_out, node.fan_out, max(node.fan_out - 1, 0)]))
         ends = data.draw(st.sampled_from([node.ends, self.setting.now + (node.ends - self.setting.now) / 2]))
         fits = node.depth > 0 and self.model.room(parent, self.setting.now)
-        asked = wanted({**WIDE, "tables": sorted(tables)}, ttl=ends - self.setting.now, depth=depth, fan_out=fan_out)
+        bound = data.draw(st.sampled_from([False, False, True]))
+        more = {"ttl": ends - self.setting.now, "jkt": "k" * 43 if bound else None}
+        asked = wanted({**WIDE, "tables": sorted(tables)}, depth=depth, fan_out=fan_out, **more)
         try:
             grant = self.runner.run(self.broker.delegate(OWNER, parent, asked))
         except RemitError:
@@ -174,7 +186,7 @@ class Tree(RuleBasedStateMachine):
             SEEN["refused"] += 1
             return
         assert fits
-        self.model.nodes[grant.id] = Node(node.task, parent, frozenset(tables), depth, fan_out, ends)
+        self.model.nodes[grant.id] = Node(node.task, parent, frozenset(tables), depth, fan_out, ends, bound=bound)
         SEEN["delegate"] += 1
         SEEN[f"level {grant.level}"] += 1
 
@@ -239,6 +251,25 @@ class Tree(RuleBasedStateMachine):
             return
         assert may
         self.remember(made)
+
+    @precondition(lambda self: len(self.grants()) > 1)
+    @rule(data=st.data())
+    def issue_as_somebody(self, data: st.DataObject) -> None:
+        """An agent acts under its own grant, under those inside its process or run, and under no other."""
+        own, grant = self.pick(data), self.pick(data, deep=True)
+        may = self.model.acts(own, grant)
+        holder = Holder(self.model.nodes[own].task, own)
+        asked = detail({**WIDE, "tables": sorted(self.model.nodes[grant].tables)})
+        refused: type[RemitError] | None = None
+        try:
+            self.remember(self.runner.run(self.broker.issue(holder, grant, asked)))
+        except EngineError:
+            SEEN["fault"] += 1
+        except RemitError as error:
+            refused = type(error)
+        assert refused is (None if may else NotFoundError if may is None else DeniedError)
+        SEEN["acted below"] += bool(may) and own != grant
+        SEEN["held off"] += may is False
 
     @precondition(lambda self: self.model.leases)
     @rule(data=st.data(), seconds=st.integers(1, 600))
