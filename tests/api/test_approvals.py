@@ -17,7 +17,9 @@ from remit.core.policy import Decision, Question
 from remit.core.scope import Access
 from remit.core.task import Subject
 from remit.errors import GrantTokenError, WrongKeyError
+from tests.api.desk import ALICE, BOB, App, browser, scene
 from tests.api.plane import EXCHANGE, GRANT, Agent, Answer, Form, Plane, later, play
+from tests.broker.asking import kept
 from tests.broker.world import SEARCH, TABLE, World, holder
 
 ANN = "https://idp.test#ann"
@@ -245,6 +247,48 @@ def test_the_owner_of_the_state_does_not_decide_for_a_human_of_an_issuer(tmp_pat
         assert (await at.made.control.post(path, json=brought)).status_code == 200
 
     run(tmp_path, scene)
+
+
+@pytest.mark.parametrize("asks", ["code", "device"])
+def test_what_is_asked_in_a_browser_or_from_a_device_is_foreign_here(tmp_path: Path, asks: str) -> None:
+    """RFC 8628 §5.4: whoever finds an id in a list sees no user code, and not whose device it is."""
+
+    async def played(app: App) -> None:
+        if asks == "code":
+            assert (await browser(app.made).get("/oauth/authorize", params=app.asked())).status_code == 200
+        else:
+            assert (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).status_code == 200
+        (item,) = kept(app.made.broker)
+        assert (await app.made.control.get("/v1/approvals")).json() == {"approvals": []}
+        told = {"digest": item.digest, "id_token": "of-alice"}
+        said = set()
+        for name in (item.id, "apr_999"):
+            path = f"/v1/approvals/{name}"
+            answers = [await app.made.control.get(path)]
+            for verb in ("approve", "deny"):
+                answers += [await app.made.control.post(f"{path}/{verb}", json={"digest": item.digest})]
+                answers += [await by.post(f"{path}/{verb}", json=told) for by in (app.made.control, app.made.web)]
+            said |= {(*problem(answer), answer.json()["detail"]) for answer in answers}
+            assert (await browser(app.made).get(f"/approvals/{name}")).status_code == 404
+        assert said == {(404, "not-found", "there is no such object, or you may not know of it")}
+        assert kept(app.made.broker) == [item]
+
+    scene(tmp_path, played)
+
+
+def test_what_is_asked_from_afar_is_listed_and_decided_on_by_the_human_it_names(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        assert (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).status_code == 200
+        (item,) = (await app.made.control.get("/v1/approvals")).json()["approvals"]
+        assert (item["verb"], item["approver"], item["state"]) == ("task.open", ALICE, "pending")
+        path, told = f"/v1/approvals/{item['approval']}/approve", {"digest": item["digest"], "id_token": "of-alice"}
+        assert problem(await app.made.control.post(path, json={"digest": item["digest"]})) == (404, "not-found")
+        app.issuer.sub = BOB
+        assert problem(await app.made.web.post(path, json=told)) == (404, "not-found")
+        app.issuer.sub = ALICE
+        assert (await app.made.web.post(path, json=told)).json()["state"] == "approved"
+
+    scene(tmp_path, played)
 
 
 REFUSED: dict[str, tuple[dict[str, str], tuple[int, str]]] = {

@@ -15,7 +15,8 @@ from remit.core.identity import Workload
 from remit.errors import UnauthenticatedError
 from tests.api.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, followed, form_of, press, scene
 from tests.api.plane import Agent, later
-from tests.broker.world import OPERATOR, SEARCH, START
+from tests.broker.asking import kept
+from tests.broker.world import SEARCH, START
 
 SPIFFE = "spiffe://corp.test/planner"
 GATEWAY = "http://127.0.0.1:8471"
@@ -47,7 +48,7 @@ def test_the_human_sees_the_exact_request_and_the_client_gets_a_code(tmp_path: P
         assert followed(last).startswith(f"{app.redirect}?")
         assert (answer["state"], answer["iss"]) == ("s-t-a-t-e", app.made.base)
         (begun,) = app.issuer.begun
-        (asked,) = app.made.broker.approvals(OPERATOR)
+        (asked,) = kept(app.made.broker)
         assert begun["nonce"] == asked.digest
         told = (await app.redeem(answer["code"])).json()
         assert told["authorization_details"] == [SEARCH]
@@ -83,7 +84,7 @@ def test_who_cannot_be_told_apart_is_told_nothing(tmp_path: Path, wrong: dict[st
         assert answer.status_code == 400
         assert "location" not in answer.headers
         assert said in answer.text
-        assert app.made.broker.approvals(OPERATOR) == []
+        assert kept(app.made.broker) == []
 
     scene(tmp_path, played)
 
@@ -133,7 +134,7 @@ def test_no_more_is_asked_for_than_a_token_could_name(tmp_path: Path) -> None:
             "POST", f"{app.made.base}/v1/approvals", app.made.world.now, app.made.verifier.nonce(), app.agent.token
         )
         body |= {"req_cnf": {"jwk": child.jwk}, "req_cnf_proof": proof}
-        waits = len(app.made.broker.approvals(OPERATOR))
+        waits = len(kept(app.made.broker))
         sent = await page(app, **more)
         assert (answer_of(sent)["error"], "16384" in answer_of(sent)["error_description"]) == ("invalid_request", True)
         for answer in (
@@ -144,7 +145,7 @@ def test_no_more_is_asked_for_than_a_token_could_name(tmp_path: Path) -> None:
         ):
             assert answer.status_code == 413
             assert "16384" in answer.text
-        assert len(app.made.broker.approvals(OPERATOR)) == waits
+        assert len(kept(app.made.broker)) == waits
 
     scene(tmp_path, played)
 

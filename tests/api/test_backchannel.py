@@ -13,7 +13,8 @@ from remit.api.registry import Registered, Registry
 from remit.core.policy import in_bounds
 from tests.api.desk import ALICE, APP, BOB, CIBA, PURPOSE, STRONG, App, Issuer, browser, decide, scene
 from tests.api.plane import later
-from tests.broker.world import OPERATOR, World
+from tests.broker.asking import kept
+from tests.broker.world import World
 
 STRANGER = "https://evil.test/app"
 
@@ -70,12 +71,8 @@ def test_a_client_that_nobody_set_up_is_shown_as_such(tmp_path: Path) -> None:
             assert "not one that your operator set up" in page.text
             assert "evil.test publishes it" in page.text
         codes = (await app.made.web.post("/oauth/device_authorization", data=stranger.wanted())).json()
-        item = app.made.broker.approvals(OPERATOR)[-1]
-        for page in (
-            await browser(app.made).post("/oauth/device", data={"user_code": codes["user_code"]}),
-            await browser(app.made).get(f"/approvals/{item.id}"),
-        ):
-            assert "not one that your operator set up" in page.text
+        page = await browser(app.made).post("/oauth/device", data={"user_code": codes["user_code"]})
+        assert "not one that your operator set up" in page.text
         known = await shown(browser(app.made), (await begun(app)).json())
         assert "Desk App asks for access" in known.text
         assert "not one that your operator set up" not in known.text
@@ -116,7 +113,7 @@ def test_another_human_cannot_answer(tmp_path: Path) -> None:
 def test_there_are_other_ways_to_name_a_human(tmp_path: Path, hint: dict[str, str | None], sub: str) -> None:
     async def played(app: App) -> None:
         assert (await begun(app, **hint)).status_code == 200
-        (item,) = app.made.broker.approvals(OPERATOR)
+        (item,) = kept(app.made.broker)
         assert item.approver == sub
 
     scene(tmp_path, played)
@@ -147,7 +144,7 @@ def test_what_is_wrong_asks_nobody(tmp_path: Path, wrong: dict[str, str | None],
     async def played(app: App) -> None:
         answer = await begun(app, **wrong)
         assert (answer.status_code, answer.json()["error"]) == (401 if error == "invalid_client" else 400, error)
-        assert app.made.broker.approvals(OPERATOR) == []
+        assert kept(app.made.broker) == []
 
     scene(tmp_path, played)
 

@@ -27,7 +27,7 @@ from tests.api.desk import (
     scene,
 )
 from tests.api.plane import later
-from tests.broker.world import OPERATOR
+from tests.broker.asking import kept
 
 
 async def shown(app: App, visitor: httpx.AsyncClient, **more: str | None) -> httpx.Response:
@@ -46,7 +46,7 @@ async def sent(visitor: httpx.AsyncClient, page: httpx.Response, **more: str) ->
 def test_the_page_names_its_digest_and_holds_no_secret_of_the_client(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         page = await shown(app, browser(app.made))
-        (item,) = app.made.broker.approvals(OPERATOR)
+        (item,) = kept(app.made.broker)
         assert item.digest in page.text
         assert json.dumps(PURPOSE)[1:-1] in page.text
         assert app.verifier not in page.text
@@ -187,7 +187,7 @@ def test_a_login_alone_decides_nothing_and_its_page_says_who_and_what(tmp_path: 
     async def played(app: App) -> None:
         visitor = browser(app.made)
         last = await visitor.get(await logged_in(app, visitor))
-        (item,) = app.made.broker.approvals(OPERATOR)
+        (item,) = kept(app.made.broker)
         assert item.verdict.value == "pending"
         for text in (f"You are logged in as {app.issuer.sub}.", item.digest, PURPOSE, "Desk App asks for access"):
             assert text in last.text
@@ -211,7 +211,7 @@ def test_the_last_page_is_of_the_browser_that_came_back_alone_and_counts_once(tm
         origin = {"origin": "http://127.0.0.1:3000"}
         data = {**form, "decision": "approve"}
         assert (await visitor.post("/oauth/consent", data=data, headers=origin)).status_code == 403
-        assert app.made.broker.approvals(OPERATOR)[0].verdict.value == "pending"
+        assert kept(app.made.broker)[0].verdict.value == "pending"
         assert answer_of(await press(visitor, last))["code"]
         assert "used before" in (await press(visitor, last)).text
 
@@ -231,7 +231,7 @@ def test_who_logged_in_to_approve_may_still_refuse(tmp_path: Path, asks: str) ->
         answer = await press(visitor, last, "deny")
         assert "Refused" in answer.text
         assert asks != "code" or answer_of(answer)["error"] == "access_denied"
-        assert app.made.broker.approvals(OPERATOR)[0].verdict.value == "denied"
+        assert kept(app.made.broker)[0].verdict.value == "denied"
 
     scene(tmp_path, played)
 
@@ -332,7 +332,7 @@ def test_an_answer_at_the_place_of_another_issuer_is_to_no_login(tmp_path: Path,
         back = app.issuer.back(begun)
         assert answer_of(await visitor.get(back.replace("/oauth/callback", place)))["error"] == "access_denied"
         assert (await visitor.get(back.replace("/oauth/callback", "/oauth/callback/2"))).status_code == 400
-        assert app.made.broker.approvals(OPERATOR)[0].verdict.value == "pending"
+        assert kept(app.made.broker)[0].verdict.value == "pending"
 
     scene(tmp_path, played, issuers={ISSUER: "Example", "https://other.test": "Other"})
 

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from remit.api.device import ALPHABET, GUESSES
-from tests.api.desk import APP, DEVICE, PURPOSE, App, browser, decide, form_of, scene
+from tests.api.desk import APP, DEVICE, PURPOSE, App, browser, decide, form_of, press, scene
 from tests.api.plane import Agent, later
 from tests.api.test_authorize import SPIFFE, SVID, Spire
-from tests.broker.world import OPERATOR
+from tests.broker.asking import kept
 
 GATEWAY = "http://127.0.0.1:8471"
 
@@ -55,7 +55,7 @@ def test_what_is_wrong_asks_nobody(tmp_path: Path, wrong: dict[str, str | None],
     async def played(app: App) -> None:
         answer = await begun(app, **wrong)
         assert answer.json()["error"] == error
-        assert app.made.broker.approvals(OPERATOR) == []
+        assert kept(app.made.broker) == []
 
     scene(tmp_path, played)
 
@@ -131,6 +131,23 @@ def test_nobody_locks_out_a_code_whose_first_letters_they_do_not_know(tmp_path: 
             await stranger.post("/oauth/device", data={"user_code": second[:4] + other(second[5:9]) + second[9:]})
         assert (await stranger.post("/oauth/device", data={"user_code": second})).status_code == 429
         assert PURPOSE in (await browser(app.made).post("/oauth/device", data={"user_code": first})).text
+
+    scene(tmp_path, played)
+
+
+def test_a_login_that_does_not_count_leads_back_to_the_code(tmp_path: Path) -> None:
+    """Nothing else leads to what a device asks for: a link would, for whomever it is sent to (RFC 8628 §5.4)."""
+
+    async def played(app: App) -> None:
+        told, visitor = (await begun(app)).json(), browser(app.made)
+        page = await visitor.post("/oauth/device", data={"user_code": told["user_code"]})
+        back = app.issuer.back(await press(visitor, page))
+        answer = await visitor.get(back.replace("of-the-issuer", "wrong"))
+        assert "the issuer did not let the human in" in answer.text.lower()
+        assert '<a class="go" href="/oauth/device">Log in again</a>' in answer.text
+        (item,) = kept(app.made.broker)
+        assert item.id not in answer.text
+        assert (await visitor.get(f"/approvals/{item.id}")).status_code == 404
 
     scene(tmp_path, played)
 

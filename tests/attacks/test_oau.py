@@ -33,6 +33,7 @@ from tests.api.desk import (
     scene,
 )
 from tests.api.plane import ACCESS_TOKEN, EXCHANGE, Agent, later
+from tests.broker.asking import kept
 from tests.broker.world import OPERATOR, SEARCH, TABLE
 from tests.sdk.issuer import URL, FakeIssuer
 
@@ -155,7 +156,7 @@ def test_a_login_that_the_attacker_began_ends_nothing_in_the_victims_browser(tmp
             answer = await alice.get(query)
             assert answer.status_code == 400
             assert "location" not in answer.headers
-        assert [item.verdict.value for item in app.made.broker.approvals(OPERATOR)] == ["pending"]
+        assert [item.verdict.value for item in kept(app.made.broker)] == ["pending"]
 
     scene(tmp_path, played)
 
@@ -189,7 +190,7 @@ def test_a_cookie_put_into_the_victims_browser_has_nobody_approve_unseen(tmp_pat
         last = await alice.get(app.issuer.back(sent))  # her session at the issuer lets her right through
         assert f"You are logged in as {ALICE}" in last.text
         assert PURPOSE in last.text
-        (item,) = app.made.broker.approvals(OPERATOR)
+        (item,) = kept(app.made.broker)
         assert item.verdict.value == "pending"
         old, made = form_of(page), form_of(last)
         for who in (attacker, alice):
@@ -259,7 +260,7 @@ def test_a_redirect_uri_that_is_nearly_registered_gets_nothing(tmp_path: Path, u
         ):
             assert answer.status_code == 400
             assert "location" not in answer.headers
-        assert app.made.broker.approvals(OPERATOR) == []
+        assert kept(app.made.broker) == []
 
     scene(tmp_path, played, registry=Registry([Registered("desk-app", "Desk App", REGISTERED)]))
 
@@ -317,7 +318,7 @@ def test_no_flow_begins_without_a_challenge(tmp_path: Path, downgrade: dict[str,
         assert answer_of(sent)["error"] == "invalid_request"
         pushed = await app.made.web.post("/oauth/par", data=app.asked(**downgrade))
         assert pushed.json()["error"] == "invalid_request"
-        assert app.made.broker.approvals(OPERATOR) == []
+        assert kept(app.made.broker) == []
 
     scene(tmp_path, played)
 

@@ -84,9 +84,15 @@ class House:
         return [(e.event, e.decision, e.code) for e in events if not e.event.startswith("resource")]
 
 
+def kept(broker: Broker) -> list[Approval]:
+    """Return all that is asked of humans, oldest first: also what no list shows, because its flow's own page does."""
+    approvals = broker.approval.__self__  # type: ignore[attr-defined]  # it is a bound method
+    return list(approvals._kept.values())
+
+
 def wide(*raw: dict[str, object], **more: object) -> Wanted:
     """Return what exceeds a narrow root: other paths."""
     return replace(Wanted(details(*(raw or (WIDE,))), ""), **more)  # type: ignore[arg-type]
 
 
-__all__ = ["ANN", "BOB", "MFA", "NARROW", "TABLE", "WIDE", "Brittle", "House", "everybody", "wide"]
+__all__ = ["ANN", "BOB", "MFA", "NARROW", "TABLE", "WIDE", "Brittle", "House", "everybody", "kept", "wide"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker, Holder, verbs
 from remit.broker import approvals as module
-from remit.core.approval import Approval, Verdict
+from remit.core.approval import Approval, Verdict, state
 from remit.core.grant import APPROVED
 from remit.core.identity import Human, Signal
 from remit.errors import (
@@ -30,7 +32,7 @@ from remit.errors import (
     UsedError,
 )
 from remit.ports import PutRecord, Record
-from tests.broker.asking import ANN, BOB, House, wide
+from tests.broker.asking import ANN, BOB, House, kept, wide
 from tests.broker.world import OPERATOR, SEARCH, STRANGER, World, details, holder, run
 
 
@@ -250,6 +252,47 @@ def test_the_owner_of_the_state_decides_for_themselves_and_not_for_others(house:
     run(body())
 
 
+def test_what_names_no_human_is_shown_and_decided_on_by_the_page_of_its_flow_alone(house: House) -> None:
+    """RFC 8628 §5.4: the page has the user code, or is of the browser that asked; a list of ids has neither."""
+
+    async def body() -> None:
+        broker = await house.world.ready()
+        item = await broker.ask_to_open("cli", "why", wide(ttl=timedelta(minutes=5)))
+        assert broker.approvals(OPERATOR) == []
+        with pytest.raises(NotFoundError) as unknown:
+            broker.look(OPERATOR, "apr_999")
+        with pytest.raises(NotFoundError) as caught:
+            broker.look(OPERATOR, item.id)
+        assert (caught.value.detail, caught.value.status) == (unknown.value.detail, unknown.value.status)
+        for decide in (broker.approve, broker.refuse):
+            for by in (OPERATOR, house.human(item.digest), holder(broker, await house.root(broker))):
+                with pytest.raises(NotFoundError):
+                    await decide(item.id, item.digest, by)
+        assert broker.approval(item.id) == item
+        done = await broker.approve(item.id, item.digest, house.human(item.digest), page=True)
+        assert done.verdict is Verdict.APPROVED
+        assert broker.approvals(OPERATOR) == []
+
+    run(body())
+
+
+def test_a_request_from_afar_is_listed_and_decided_on_by_the_human_it_names(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await broker.ask_to_open("cli", "why", wide(ttl=timedelta(minutes=5)), approver=ANN)
+        assert broker.approvals(OPERATOR) == [item]
+        assert broker.look(OPERATOR, item.id) == item
+        assert broker.approvals(holder(broker, root)) == []
+        for by in (OPERATOR, house.human(item.digest, sub=BOB), holder(broker, root)):
+            with pytest.raises(NotFoundError):
+                await broker.approve(item.id, item.digest, by)
+        done = await broker.approve(item.id, item.digest, house.human(item.digest))
+        assert done.verdict is Verdict.APPROVED
+
+    run(body())
+
+
 def test_a_task_that_a_workload_opened_has_nobody_to_ask(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()
@@ -370,7 +413,7 @@ def test_what_a_named_human_refused_a_client_is_not_asked_again_and_nobody_answe
             await broker.ask_to_open(client, purpose, wanted, approver=approver)
         for _ in range(2):  # whoever came: that one said no speaks for nobody else
             item = await broker.ask_to_open("cli", "why", wanted)
-            await broker.refuse(item.id, item.digest, house.human(item.digest, sub=BOB))
+            await broker.refuse(item.id, item.digest, house.human(item.digest, sub=BOB), page=True)
         house.world.later(module.LIFE.total_seconds())
         await broker.ask_to_open("cli", "why", wanted, approver=ANN)
 
@@ -478,6 +521,79 @@ def test_what_was_asked_decided_and_used_is_so_after_a_restart(house: House) -> 
     run(body())
 
 
+def test_what_a_client_asked_from_afar_lapses_with_the_memory_of_its_client(house: House) -> None:
+    """What it would redeem is gone, so that nobody approves of what then comes to nothing."""
+
+    async def body() -> None:
+        broker = await house.world.ready()
+        wanted = wide(ttl=timedelta(minutes=5))
+        waits = await house.asked(broker, await house.root(broker))
+        item = await broker.ask_to_open("cli", "why", wanted, approver=ANN)
+        no = await broker.ask_to_open("cli", "else", wanted, approver=ANN)
+        await broker.refuse(no.id, no.digest, house.human(no.digest))
+        house.world.later(1)
+        again = await restarted(house)
+        states = {one.id: state(one, house.world.now) for one in again.approvals(OPERATOR)}
+        assert states == {waits.id: "pending", item.id: "lapsed", no.id: "denied"}
+        for decide in (again.approve, again.refuse):
+            with pytest.raises(LapsedError):
+                await decide(item.id, item.digest, house.human(item.digest))
+        with pytest.raises(ApprovalError, match="refused this before"):
+            await again.ask_to_open("cli", "else", wanted, approver=ANN)
+        assert (await again.ask_to_open("cli", "why", wanted, approver=ANN)).id != item.id
+
+    run(body())
+
+
+def test_what_another_version_asked_is_left_out_and_logged_and_hides_nothing_else(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        item = await house.asked(broker, await house.root(broker))
+        odd = {"apr_a": "{}", "apr_b": "[", "apr_c": item.request.replace("/v1/**", "v1"), "apr_d": "[]"}
+        for name, request in odd.items():
+            await store(house, replace(item, id=name, request=request))
+        old = json.loads(item.request)
+        del old["claims"]  # which were not told when this was asked
+        await store(house, replace(item, id="apr_old", request=json.dumps(old)))
+        again = await restarted(house)
+        assert {one.id for one in again.approvals(OPERATOR)} == {item.id, "apr_old"}
+        for name in odd:
+            assert f"approval {name} cannot be read" in caplog.text
+            with pytest.raises(NotFoundError):
+                again.approval(name)
+
+    run(body())
+
+
+async def store(house: House, item: Approval) -> None:
+    """Put an approval on record, whoever wrote it."""
+    until = item.expires_at + module.LIFE
+    await house.store.commit([PutRecord(Record("approval", item.id, 1, msgspec.json.encode(item), until))], ())
+
+
+def test_what_was_asked_in_a_task_that_nobody_knows_any_more_hides_nothing_else(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs, "RECENT", 1)
+
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        gone = await house.approved(broker, root)
+        await broker.revoke(OPERATOR, root.id)
+        house.world.later(timedelta(hours=2).total_seconds())
+        item = await house.asked(broker, await house.root(broker))
+        again = await restarted(house)
+        assert again.approval(gone.id) == gone
+        assert again.approvals(OPERATOR) == [item]
+        with pytest.raises(NotFoundError):
+            again.look(OPERATOR, gone.id)
+
+    run(body())
+
+
 def test_what_cannot_be_read_is_not_served(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()
@@ -505,20 +621,22 @@ def test_a_commit_that_fails_leaves_what_the_store_says(house: House, step: str,
         if step == "consume":
             item = await broker.approve(item.id, item.digest, house.human(item.digest))
         if step == "open":
-            opening = await broker.approve(opening.id, opening.digest, house.human(opening.digest))
+            opening = await broker.approve(opening.id, opening.digest, house.human(opening.digest), page=True)
         house.store.fail, house.store.late = [UnavailableError()], late
         with pytest.raises(UnavailableError):
             await take(broker, step, item, opening, holder(broker, root), house.human(item.digest))
         house.store.late = False
         again = await restarted(house)
-        assert broker.approvals(OPERATOR) == again.approvals(OPERATOR)
-        kept = broker.approval(opening.id if step == "open" else item.id).verdict
+        assert {(one.id, one.rev, one.verdict) for one in kept(broker)} == {
+            (one.id, one.rev, one.verdict) for one in kept(again)
+        }
+        verdict = broker.approval(opening.id if step == "open" else item.id).verdict
         before = Verdict.APPROVED if step in {"consume", "open"} else Verdict.PENDING
         after = {"approve": Verdict.APPROVED, "deny": Verdict.DENIED, "ask": Verdict.PENDING}
-        assert kept is (after.get(step, Verdict.CONSUMED) if late else before)
+        assert verdict is (after.get(step, Verdict.CONSUMED) if late else before)
         grants = sum(len(task.grants) for task in again.tasks(OPERATOR))
         assert grants == (2 if late and step in {"consume", "open"} else 1)
-        assert len(broker.approvals(OPERATOR)) == (3 if late and step == "ask" else 2)
+        assert len(kept(broker)) == (3 if late and step == "ask" else 2)
 
     run(body())
 
@@ -575,11 +693,12 @@ def test_a_task_that_was_asked_for_is_opened_once_for_whoever_approved(house: Ho
     async def body() -> None:
         broker = await house.world.ready()
         wanted = wide(ttl=timedelta(minutes=5))
-        item = await broker.ask_to_open("cli", "why", wanted, secret="s" * 43)
-        assert (item.approver, item.asker, item.secret, item.acr) == (None, "cli", "s" * 43, ())
+        item = await broker.ask_to_open("cli", "why", wanted)
+        assert (item.approver, item.asker, item.acr) == (None, "cli", ())
         with pytest.raises(PendingError):
             await broker.open(item, "why", wanted)
-        approved = await broker.approve(item.id, item.digest, house.human(item.digest, sub=BOB, acr="pwd"))
+        human = house.human(item.digest, sub=BOB, acr="pwd")
+        approved = await broker.approve(item.id, item.digest, human, page=True)
         with pytest.raises(ApprovalError, match="something else was approved"):
             await broker.open(approved, "another purpose", wanted)
         root = await broker.open(approved, "why", replace(wanted, jkt="k" * 43))  # the key was not part of it

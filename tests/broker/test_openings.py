@@ -12,7 +12,7 @@ from remit.core.grant import APPROVED
 from remit.core.identity import Workload
 from remit.core.policy import Decision, Question
 from remit.errors import InvalidRequestError, NotFoundError, PolicyError, UnavailableError, UsedError
-from tests.broker.asking import ANN, BOB, NARROW, House, wide
+from tests.broker.asking import ANN, BOB, NARROW, House, kept, wide
 from tests.broker.world import OPERATOR, START, World, details, holder, run
 
 FIVE = timedelta(minutes=5)
@@ -105,7 +105,7 @@ def test_what_no_human_could_open_is_not_asked_for(house: House) -> None:
         for purpose, more in (("", {}), ("why", {"ttl": timedelta(days=1)}), ("why", {"depth": 65})):
             with pytest.raises(InvalidRequestError):
                 await broker.ask_to_open("cli", purpose, replace(wide(ttl=FIVE), **more))
-        assert broker.approvals(OPERATOR) == []
+        assert kept(broker) == []
         assert (await house.told())[-1] == ("approval.ask", "deny", "invalid-request")
         item = await broker.ask_to_open("cli", "why", wide(ttl=FIVE), approver=BOB)
         assert (item.approver, item.acr) == (BOB, ())
@@ -148,7 +148,7 @@ def test_nobody_is_asked_for_what_the_grant_covers_or_a_policy_refuses_all_the_s
         beyond = wide({**NARROW, "paths": ["/admin"]})
         with pytest.raises(PolicyError, match="wider than the bound"):
             await house.asked(broker, root, beyond)
-        assert broker.approvals(OPERATOR) == []
+        assert kept(broker) == []
         assert (await house.told())[-2:] == [
             ("approval.ask", "deny", "invalid-request"),
             ("approval.ask", "deny", "policy"),

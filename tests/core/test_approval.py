@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -67,6 +68,12 @@ def test_what_was_asked_for_is_what_is_made() -> None:
     assert approvals.wanted_of(asked(attested)) == attested
     told = replace(attested, claims=(("environment", "production"), ("ref", "main")))
     assert approvals.wanted_of(asked(told)) == told  # a policy goes by them
+
+
+def test_what_an_earlier_version_asked_for_without_claims_is_read_as_without_any() -> None:
+    raw = json.loads(approvals.request_of(WANTED))
+    del raw["claims"]
+    assert approvals.wanted_of(asked(request=json.dumps(raw))) == WANTED
 
 
 def test_what_is_shown_has_every_member_that_says_something_and_no_other() -> None:

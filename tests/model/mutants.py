@@ -538,10 +538,24 @@ MUTANTS = [
         TOGETHER,
     ),
     Mutant(
+        "what names no human is decided on without its page",
+        "broker/approvals.py",
+        "        elif found.approver is None:",
+        "        elif found.id is None:",
+        ASKING,
+    ),
+    Mutant(
+        "what no client can redeem any more is decided on",
+        "broker/approvals.py",
+        "            if item.task is None and item.verdict is Verdict.PENDING:",
+        "            if item.task is None and item.verdict is Verdict.APPROVED:",
+        ASKING,
+    ),
+    Mutant(
         "an agent sees all of its task",
         "broker/approvals.py",
-        ' and self._heads.task(caller.task).within(item.grant or "", caller.grant)',
-        "",
+        '            self._heads.allowed(caller, found.task or "", found.grant)',
+        '            self._heads.allowed(caller, found.task or "")',
         ASKING,
     ),
     Mutant(

@@ -35,6 +35,7 @@ from remit.errors import (
     GrantTokenError,
     InvalidRequestError,
     LimitError,
+    NotFoundError,
     RemitError,
     StepUpError,
     UnavailableError,
@@ -90,6 +91,7 @@ class Visit:
     approval: str
     about: About = About()
     back: Back | None = None
+    again: str = ""  # where it is shown once more, unless the answer goes back to a program
     id: str = ""
     cookie: str = ""
     csrf: str = ""
@@ -126,8 +128,10 @@ class Desk:
     # -- showing ------------------------------------------------------------------------------------------------
 
     async def approval(self, request: Request) -> Response:
-        """Show what was asked of a human, from wherever it was asked."""
+        """Show what was asked of one human, from wherever it was asked."""
         item = self._broker.approval(request.path_params["approval"])
+        if item.approver is None:  # a link is less than the code of a device, or the browser that asked
+            raise NotFoundError
         client = self._identity.clients.named(item.asker) if item.task is None else None
         return self.show(item, About() if client is None else About(client.name, client.warning))
 
@@ -143,7 +147,8 @@ class Desk:
         if shown >= MAX_SHOWN:
             raise LimitError("this was opened too often", retry_after=int(LIFE.total_seconds()))
         self._shown.put(shown + 1, LIFE, item.id, room=item.room)
-        buttons, cookie = self._taking(Visit(item.id, about, back))
+        again = "/oauth/device" if item.approver is None else f"/approvals/{item.id}"
+        buttons, cookie = self._taking(Visit(item.id, about, back, again=again))
         return pages.question(asked, replace(buttons, issuers=self._choice(item)), cookies=[cookie])
 
     def _taking(self, visit: Visit) -> tuple[Buttons, str]:
@@ -230,7 +235,7 @@ class Desk:
         decide = self._broker.approve if visit.approves else self._broker.refuse
         try:
             item = self._broker.approval(visit.approval)
-            await decide(item.id, item.digest, human)
+            await decide(item.id, item.digest, human, page=True)
         except RemitError as error:
             return self._undecided(visit, error)
         said, gone = "Approved" if visit.approves else "Refused", [self._cookie(visit.id, "")]
@@ -245,8 +250,7 @@ class Desk:
         if visit.back is not None and (visit.human is not None or not visit.about.warning):  # RFC 9700 §4.11.2
             return self._refused(visit, _authorization_error(error), error.detail)
         stronger = visit.back is None and isinstance(error, StepUpError | GrantTokenError)
-        again = f"/approvals/{visit.approval}" if stronger else ""
-        return pages.refusal(error, again, [self._cookie(visit.id, "")])
+        return pages.refusal(error, visit.again if stronger else "", [self._cookie(visit.id, "")])
 
     def _refused(self, visit: Visit, error: str, description: str) -> Response:
         """Send the browser back to the program with an error; only where the answer goes somewhere."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import msgspec
 
-from remit.broker.heads import Caller, Heads, Holder, Operator
+from remit.broker.heads import Caller, Heads, Holder
 from remit.core import approval as approvals
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import Subject
@@ -27,6 +29,8 @@ from remit.errors import (
     UsedError,
 )
 from remit.ports import Burn, NewId, PutRecord, Record, Write
+
+_LOG = logging.getLogger("remit.broker")
 
 KIND = "approval"
 LIFE = timedelta(minutes=10)
@@ -55,7 +59,15 @@ class Approvals:
     async def load(self) -> None:
         """Read what is kept."""
         for record in await self._heads.store.records(KIND):
-            self._kept[record.id] = _read(record)
+            item = _read(record)
+            try:
+                approvals.wanted_of(item)
+            except (RemitError, ValueError, TypeError, LookupError) as error:  # of another version: it hides no other
+                _LOG.warning("approval %s cannot be read, and is left out: %r", item.id, error)
+                continue
+            if item.task is None and item.verdict is Verdict.PENDING:  # what its client would redeem was in memory
+                item = replace(item, expires_at=item.asked_at)
+            self._kept[item.id] = item
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -66,24 +78,28 @@ class Approvals:
             raise NotFoundError
         return found
 
-    def look(self, caller: Caller, approval_id: str) -> Approval:
-        """Return an approval that the caller may know of; unknown and foreign are the same NotFoundError."""
+    def look(self, caller: Caller | Human, approval_id: str) -> Approval:
+        """Return an approval that the caller may know of; unknown and foreign are the same NotFoundError.
+
+        What names no human is for the page of its flow alone, and foreign to everybody here (RFC 8628 §5.4).
+        """
         found = self.get(approval_id)
-        if not self._sees(caller, found):
+        if isinstance(caller, Holder):
+            self._heads.allowed(caller, found.task or "", found.grant)
+        elif found.approver is None:
             raise NotFoundError
+        elif found.task is not None:
+            self._heads.task(found.task)  # it may be so long over that nobody knows of it
         return found
 
     def seen(self, caller: Caller) -> list[Approval]:
         """Return what a caller may know of, oldest first: an agent, what was asked for its own subtree."""
         self._forget(self._heads.now())
-        return sorted(
-            (item for item in self._kept.values() if self._sees(caller, item)), key=lambda item: item.asked_at
-        )
-
-    def _sees(self, caller: Caller, item: Approval) -> bool:
-        if isinstance(caller, Operator):
-            return True
-        return item.task == caller.task and self._heads.task(caller.task).within(item.grant or "", caller.grant)
+        found = []
+        for item in sorted(self._kept.values(), key=lambda item: item.asked_at):
+            with suppress(NotFoundError):
+                found.append(self.look(caller, item.id))
+        return found
 
     async def wait(self, approval_id: str, seconds: float) -> Approval:
         """Return an approval once it was decided on or has lapsed, but after ``seconds`` at the latest."""
@@ -97,24 +113,20 @@ class Approvals:
 
     # -- asking -------------------------------------------------------------------------------------------------
 
-    async def ask(self, verb: str, request: str, asker: str, **more: str | None) -> Approval:
-        """Ask for a decision. ``more`` are ``approver``, ``task``, ``grant`` and ``secret`` of the approval."""
+    async def ask(
+        self,
+        verb: str,
+        request: str,
+        asker: str,
+        approver: str | None,
+        task: str | None = None,
+        grant: str | None = None,
+    ) -> Approval:
+        """Ask for a decision of ``approver``, or of whoever comes; of a ``task``, for a child of a ``grant`` in it."""
         now = self._heads.serving()
         self._forget(now)
-        approver = more.get("approver")
-        item = Approval(
-            id=self._new_id("apr"),
-            verb=verb,
-            request=request,
-            asked_at=now,
-            expires_at=now + LIFE,
-            approver=approver,
-            asker=asker,
-            acr=self._step_up(approver) if approver else (),
-            task=more.get("task"),
-            grant=more.get("grant"),
-            secret=more.get("secret"),
-        )
+        acr = self._step_up(approver) if approver else ()
+        item = Approval(self._new_id("apr"), verb, request, now, now + LIFE, approver, asker, acr, task, grant)
         self._bounded(item, now)
         await self._put(item, "approval.ask", "done")
         return item
@@ -135,16 +147,20 @@ class Approvals:
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
-    async def approve(self, approval_id: str, digest: str, by: Caller | Human) -> Approval:
-        """Record that a human approves of the request of this digest. No agent can, by whatever way it comes."""
-        return await self._decide(approval_id, "approval.approve", "allow", by, digest)
+    async def approve(self, approval_id: str, digest: str, by: Caller | Human, *, page: bool = False) -> Approval:
+        """Record that a human approves of the request of this digest. No agent can, by whatever way it comes.
 
-    async def refuse(self, approval_id: str, digest: str, by: Caller | Human) -> Approval:
+        ``page`` is said by the page that showed it to them: what is foreign to everybody else is decided on there.
+        """
+        item = self.get(approval_id) if page else self.look(by, approval_id)
+        return await self._decide(item, "approval.approve", "allow", by, digest)
+
+    async def refuse(self, approval_id: str, digest: str, by: Caller | Human, *, page: bool = False) -> Approval:
         """Record that a human refuses it."""
-        return await self._decide(approval_id, "approval.deny", "deny", by, digest)
+        item = self.get(approval_id) if page else self.look(by, approval_id)
+        return await self._decide(item, "approval.deny", "deny", by, digest)
 
-    async def _decide(self, approval_id: str, event: str, decision: str, by: Caller | Human, digest: str) -> Approval:
-        item = self.look(by, approval_id) if isinstance(by, Holder) else self.get(approval_id)
+    async def _decide(self, item: Approval, event: str, decision: str, by: Caller | Human, digest: str) -> Approval:
         burns = (Burn(by.digest, by.until),) if isinstance(by, Human) else ()
         try:
             decided = self._step(item, by, digest, allow=decision == "allow")
@@ -197,16 +213,10 @@ class Approvals:
                     self._kept[record.id] = _read(record)
 
     async def _put(self, item: Approval, name: str, decision: str, burns: tuple[Burn, ...] = ()) -> None:
-        event = self._heads.event(
-            name,
-            decision,
-            item.grant,
-            action=item.verb,
-            approval=item.id,
-            detail_s256=item.digest,
-            cause=item.asker if item.task is None else None,  # the client, which is on no grant
-            **({"subject": item.by.sub} if item.by else {}),
-        )
+        client = item.asker if item.task is None else None  # it is on no grant
+        known = {"action": item.verb, "approval": item.id, "detail_s256": item.digest, "cause": client}
+        by = {"subject": item.by.sub} if item.by else {}
+        event = self._heads.event(name, decision, item.grant, **known, **by)
         self._kept[item.id] = item
         try:
             await self._heads.record((PutRecord(_record(item)), *burns), (event,))
@@ -229,9 +239,8 @@ def holder_name(caller: Caller) -> str:
 
 def _alike(one: Approval, other: Approval) -> bool:
     """Whether two requests ask the same human for the same asker; what somebody refused speaks for nobody else."""
-    if one.approver is None or one.approver != other.approver:
-        return False
-    return one.task == other.task and (one.task is not None or one.asker == other.asker)
+    same = one.approver is not None and (one.approver, one.task) == (other.approver, other.task)
+    return same and (one.task is not None or one.asker == other.asker)
 
 
 def _record(item: Approval) -> Record:

@@ -111,14 +111,12 @@ class Openings:
                 return self._asked.consumed(opener, approvals.request_of(seen, purpose=purpose), result)
         return ()
 
-    async def ask_to_open(
-        self, client: str, purpose: str, wanted: Wanted, secret: str | None = None, approver: str | None = None
-    ) -> Approval:
+    async def ask_to_open(self, client: str, purpose: str, wanted: Wanted, approver: str | None = None) -> Approval:
         """Ask whoever logs in, or ``approver`` alone, to open a task for a client: what codes stand for."""
         try:
             open_task("", "", Subject("", ""), purpose, wanted, self._heads.serving())  # what nobody could approve
             request = approvals.request_of(wanted, purpose=purpose)
-            return await self._asked.ask(OPEN, request, client, secret=secret, approver=approver)
+            return await self._asked.ask(OPEN, request, client, approver)
         except RemitError as error:
             await self._denied("approval.ask", None, error, wanted, cause=client)
             raise
@@ -167,14 +165,8 @@ class Openings:
         named = self._named(task.id, "asked", wanted, "asked")
         try:
             self._check_need(task, parent_id, named)
-            return await self._asked.ask(
-                DELEGATE,
-                approvals.request_of(wanted, parent=parent_id),
-                holder_name(caller),
-                approver=task.head.subject.sub,
-                task=task.id,
-                grant=parent_id,
-            )
+            request, human = approvals.request_of(wanted, parent=parent_id), task.head.subject.sub
+            return await self._asked.ask(DELEGATE, request, holder_name(caller), human, task.id, parent_id)
         except RemitError as error:
             await self._denied("approval.ask", parent_id, error, named)
             raise

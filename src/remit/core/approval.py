@@ -52,8 +52,9 @@ class Approval:
 
     ``verb`` is task.open or grant.delegate. ``request`` is what is asked for, as canonical JSON text, and all that
     ``digest`` covers beside the id. ``approver`` is the one human who may decide (issuer-qualified); None, for a task
-    that is yet to be opened, lets in whoever the issuers know, and makes them its human. ``acr`` is how strongly they
-    must have proven who they are. ``secret`` is the SHA-256 of what the asking client redeems it by.
+    that is yet to be opened, lets in whoever the issuers know, and makes them its human: then only the page of the flow
+    shows it, in the browser that asked or with the code of the device. ``acr`` is how strongly they must have proven
+    who they are.
     """
 
     id: str
@@ -66,7 +67,6 @@ class Approval:
     acr: tuple[str, ...] = ()
     task: str | None = None
     grant: str | None = None
-    secret: str | None = None
     verdict: Verdict = Verdict.PENDING
     by: Subject | None = None
     decided_at: datetime | None = None
@@ -130,7 +130,7 @@ def wanted_in(request: str) -> Wanted:
         scope=scopes.parse(raw["authorization_details"]),
         agent=raw["agent"] or "",
         attested=raw["agent"] is not None,
-        claims=tuple(sorted((raw["claims"] or {}).items())),
+        claims=tuple(sorted((raw.get("claims") or {}).items())),  # an earlier version told none
         ttl=None if raw["ttl"] is None else timedelta(seconds=raw["ttl"]),
         depth=raw["depth"],
         fan_out=raw["fan_out"],
