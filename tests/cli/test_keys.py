@@ -59,6 +59,15 @@ def test_a_rotation_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "verifies until" in listed.stdout
 
 
+def test_a_key_that_is_published_before_it_signs_is_not_said_to_verify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, listed = running(tmp_path, monkeypatch, ["rotate", "audit"], ["list"])
+    states = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
+    assert [state[3].strip() for state in states if state[0] == "spiffe"] == ["signs", "signs next"]
+    assert {state[3].strip() for state in states if state[0] == "audit"} == {"signs", "verifies"}
+
+
 def test_json_is_what_the_api_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rotated, listed = running(tmp_path, monkeypatch, ["rotate", "audit", "--json"], ["list", "--json"])
     fresh = json.loads(rotated.stdout)

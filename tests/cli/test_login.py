@@ -161,6 +161,28 @@ def test_without_refresh_tokens_a_login_opens_one_task(issuer: FakeIssuer) -> No
         session_token(as_owner=False)
 
 
+def test_a_login_that_the_issuer_has_ended_is_no_longer_called_renewable(
+    issuer: FakeIssuer, told: Callable[..., dict[str, Any]]
+) -> None:
+    run(LOGIN)
+    assert told("whoami")["renewable"] is True
+    issuer.token = {"error": "temporarily_unavailable"}
+    with pytest.raises(DeniedError):
+        session_token(as_owner=False)
+    assert told("whoami")["renewable"] is True
+    issuer.token = {"error": "invalid_grant"}
+    with pytest.raises(GrantTokenError):
+        session_token(as_owner=False)
+    assert told("whoami")["renewable"] is False
+    asked = len(issuer.forms)
+    with pytest.raises(GrantTokenError, match="cannot be renewed any more"):
+        session_token(as_owner=False)
+    assert len(issuer.forms) == asked
+    issuer.token = {}
+    assert told(*LOGIN)["renewable"] is True
+    assert session_token(as_owner=False) is not None
+
+
 def test_a_login_that_has_ended_is_said_and_is_not_the_owners_instead(issuer: FakeIssuer) -> None:
     run(LOGIN)
     issuer.token = {"error": "invalid_grant"}

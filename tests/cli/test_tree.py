@@ -35,6 +35,12 @@ def test_the_human_is_at_the_root() -> None:
     assert shown(task(grant("grt_1", None))).splitlines()[0] == "human unix://host#1000"
 
 
+def test_a_workload_at_the_root_is_called_one() -> None:
+    subject = {"sub": "spiffe://prod.test/ns/agents/planner", "acr": "workload"}
+    line = shown(task(grant("grt_1", None), subject=subject)).splitlines()[0]
+    assert line == "workload spiffe://prod.test/ns/agents/planner"
+
+
 def test_children_hang_below_their_parents() -> None:
     text = shown(task(grant("grt_1", None), grant("grt_2", "grt_1", label="research"), grant("grt_3", "grt_2")))
     depths = [line.index("grt_") for line in text.splitlines() if "grt_" in line]

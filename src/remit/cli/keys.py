@@ -30,13 +30,15 @@ def list_(json: options.Json = False) -> None:
     if json:
         emit(answer)
         return
-    rows = ((ring, key["kid"], key["alg"], _state(key)) for ring, keys in answer["rings"].items() for key in keys)
+    rows = ((ring, key["kid"], key["alg"], _state(ring, key)) for ring, keys in answer["rings"].items() for key in keys)
     table(("ring", "key", "algorithm", "state"), rows)
 
 
-def _state(key: dict[str, Any]) -> str:
+def _state(ring: str, key: dict[str, Any]) -> str:
     if key["signing"]:
         return "signs"
+    if ring == "spiffe" and not key["until"]:  # published before it signs; of other rings: for good
+        return "signs next"
     return f"verifies until {key['until']}" if key["until"] else "verifies"
 
 

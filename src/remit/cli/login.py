@@ -94,7 +94,7 @@ def logout(json: options.Json = False) -> None:
 
 
 def whoami(json: options.Json = False) -> None:
-    """Show who is logged in, as the issuer said it.
+    """Show who is logged in, as the issuer said it last; it is not asked again.
 
     \b
     Examples:
@@ -161,12 +161,17 @@ def _refreshed(sessions: Sessions) -> str:
 
 def _renewed(sessions: Sessions, session: Session) -> Session:
     """Refresh a login; the refresh token that comes with it is kept before anything is done with the ID token."""
-    from remit.errors import RemitError
+    from remit.errors import GrantTokenError, RemitError
+    from remit.sdk.login import AGAIN
 
     try:
+        if session.ended:
+            raise GrantTokenError("this login cannot be renewed any more", help=AGAIN)
         with closing(there_at(session.of)) as there:
             tokens = there.refresh(session.refresh_token or "", session.tokens.claims)
     except RemitError as error:
+        if isinstance(error, GrantTokenError):
+            sessions.save(replace(session, ended=True))
         error.add_note("with --as-owner nobody has to be logged in")
         raise
     fresh = replace(session, claims_token=tokens.id_token, refresh_token=tokens.refresh_token, unused=False)
@@ -288,7 +293,7 @@ def _show(session: Session, as_json: bool) -> None:
             "acr": claims.get("acr"),
             "auth_time": _instant(claims.get("auth_time")),
             "token_until": ends_at(claims).isoformat(),
-            "renewable": session.refresh_token is not None,
+            "renewable": session.refresh_token is not None and not session.ended,
         },
         as_json,
     )

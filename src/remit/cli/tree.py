@@ -1,4 +1,4 @@
-"""The tree: the human at its root, then tasks, grants and leases, with what is left of each."""
+"""The tree: the human or workload at its root, then tasks, grants and leases, with what is left of each."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from remit.sdk._wire import Flow
 
+WORKLOAD = "workload"  # the acr of a subject that is no human
 STATES = {"live": "green", "revoked": "red", "expired": "yellow", "closed": "red"}
 
 
@@ -26,7 +27,7 @@ def tree(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep it on the screen, drawn anew.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Draw the tasks with their grants and leases, the human at the root.
+    """Draw the tasks with their grants and leases, the human or workload at the root.
 
     \b
     Examples:
@@ -65,12 +66,12 @@ def _watch(task: str | None, ended: bool) -> None:
 
 
 def drawn(tasks: Sequence[Mapping[str, Any]], now: datetime) -> Tree:
-    """Return the tree of tasks by the humans who opened them."""
+    """Return the tree of tasks by the humans who opened them, or workloads that did so for themselves."""
     from rich.tree import Tree
 
     subjects = dict.fromkeys(str(task["subject"]["sub"]) for task in tasks)
     roots = [
-        _human(subject, [task for task in tasks if task["subject"]["sub"] == subject], now) for subject in subjects
+        _opener(subject, [task for task in tasks if task["subject"]["sub"] == subject], now) for subject in subjects
     ]
     if len(roots) == 1:
         return roots[0]
@@ -79,11 +80,12 @@ def drawn(tasks: Sequence[Mapping[str, Any]], now: datetime) -> Tree:
     return top
 
 
-def _human(subject: str, tasks: Sequence[Mapping[str, Any]], now: datetime) -> Tree:
+def _opener(subject: str, tasks: Sequence[Mapping[str, Any]], now: datetime) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
-    root = Tree(Text.assemble(("human ", "dim"), (safe(subject), "bold")))
+    kind = "workload" if tasks[0]["subject"].get("acr") == WORKLOAD else "human"
+    root = Tree(Text.assemble((f"{kind} ", "dim"), (safe(subject), "bold")))
     for task in tasks:
         state = "closed" if task["closed"] else _state(task, now)
         label = Text.assemble((safe(task["purpose"]), "bold"), f"  {task['task']}  ", *_marks(state, task, now))

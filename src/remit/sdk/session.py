@@ -30,6 +30,7 @@ class Session:
     claims_token: str = field(repr=False)  # the newest ID token, for its claims
     unused: bool = True  # whether that token may still open a task
     refresh_token: str | None = field(default=None, repr=False)
+    ended: bool = False  # whether the issuer has said that it no longer knows this login
 
     @property
     def of(self) -> Issuer:
