@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from remit.api import Peer, build, serve
+from remit.cli.entry import run
 from remit.compose.policy import Policies
 from tests.broker.world import OPERATOR
 from tests.cli.test_scripts import Step, obey, plain, steps
@@ -65,6 +66,31 @@ def test_a_script_runs_as_written(script: Path, monkeypatch: pytest.MonkeyPatch)
         where = f"{script.name}: {' '.join(step.command)}"
         assert (where, shown(printed)) == (where, [line.rstrip() for line in step.expected if line.strip()])
         assert (where, code) == (where, step.code)
+
+
+def test_issuers_are_those_of_the_configuration_and_resources_are_asked_of_a_broker_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "policies"
+    directory.mkdir(mode=0o755)
+    resource = 'resource == Resource::"payroll"'
+    text = f'@id("a") permit (principal in Group::"https://idp.test#temps", action, {resource});'
+    (directory / "main.cedar").write_text(text)
+    monkeypatch.setenv("REMIT_SOCKET", str(tmp_path / "nowhere.sock"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    config = tmp_path / "remit" / "config.toml"
+    config.parent.mkdir()
+    for written, warned in (
+        ('[[humans]]\nissuer = "https://idp.test"\n', False),
+        ('[[humans]]\nissuer = "https://other.test"\n', True),
+        ("humans = 7\n", False),
+        ("nonsense = [", False),
+    ):
+        config.write_text(written)
+        assert run(["policy", "check", str(directory)]) == 0
+        printed = capsys.readouterr().out
+        assert ("`https://idp.test` is no issuer of `[[humans]]`" in printed) is warned
+        assert "note: resources were not looked up: no broker lists them here" in printed
 
 
 def test_there_are_scripts() -> None:

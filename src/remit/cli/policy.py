@@ -33,7 +33,8 @@ def check(directory: Directory = None, json: options.Json = False) -> None:
     """Read and validate policies as the broker would, and name everything that is wrong; no broker is needed.
 
     Its *.test.toml files are read too, but not put to the policies: `remit policy test` does. Exits with 1 when
-    something is wrong.
+    something is wrong. Groups and humans of no issuer and resources that do not exist are warned of, as far as they
+    can be looked up: issuers in the configuration, resources at the broker.
 
     \b
     Examples:
@@ -43,11 +44,16 @@ def check(directory: Directory = None, json: options.Json = False) -> None:
     where = _where(directory)
     found, problems = _loaded(where)
     wrong = (*problems, *_misread(where))
+    warnings, unseen = _doubted(found)
     if json:
-        emit(_checked(found, wrong))
+        emit(_checked(found, wrong) | _warned(warnings, unseen))
     else:
         for problem in wrong:
             said(str(problem))
+        for warning in warnings:
+            said(f"warning: {warning}")
+        for note in unseen:
+            said(f"note: {note}")
         if found:
             said(f"{_count(len(found.policies), 'policy is', 'policies are')} good: {found.version}")
     raise typer.Exit(int(bool(wrong)))
@@ -70,14 +76,59 @@ def _misread(directory: Path) -> Iterator[Problem]:
             yield Problem(path.name, 0, error.detail)
 
 
+def _doubted(found: CedarPolicies | None) -> tuple[list[Problem], list[str]]:
+    """Return what is named and does not exist, and what could not be looked up."""
+    from remit.policies.doubts import doubts, named
+
+    entities = list(named(_policies(found)))
+    kinds = {"resource" if one.kind == "Resource" else "issuer" for one in entities}
+    issuers = _issuers() if "issuer" in kinds else None
+    resources = _resources() if "resource" in kinds else None
+    unseen = []
+    if "issuer" in kinds and issuers is None:
+        unseen.append("issuers were not looked up: no [[humans]] are configured here")
+    if "resource" in kinds and resources is None:
+        unseen.append("resources were not looked up: no broker lists them here")
+    return list(doubts(entities, issuers, resources)), unseen
+
+
+def _issuers() -> set[str] | None:
+    from remit.compose.settings import load
+    from remit.errors import InvalidRequestError
+
+    try:
+        rows = load(os.environ).parts.get("humans")
+    except InvalidRequestError:  # the broker says what is wrong with it; these policies may be for another host
+        return None
+    found = {str(row.get("issuer")) for row in rows if isinstance(row, dict)} if isinstance(rows, list) else set()
+    return found or None
+
+
+def _resources() -> set[str] | None:
+    from remit.errors import RemitError
+    from remit.sdk import verbs
+
+    try:
+        return {str(item["resource"]) for item in ask(verbs.resources())}
+    except RemitError:
+        return None
+
+
+def _warned(warnings: Sequence[Problem], unseen: Sequence[str]) -> dict[str, object]:
+    return {"warnings": _written(warnings), "notes": list(unseen)}
+
+
+def _written(problems: Sequence[Problem]) -> list[dict[str, object]]:
+    return [{"file": item.file, "line": item.line, "text": item.text} for item in problems]
+
+
 def _checked(found: CedarPolicies | None, problems: Sequence[Problem]) -> dict[str, object]:
-    wrong = [{"file": item.file, "line": item.line, "text": item.text} for item in problems]
     named = [{"id": item.id, "effect": item.effect, "file": item.file, "line": item.line} for item in _policies(found)]
     return {
         "good": not problems,
         "version": found.version if found else None,
         "policies": named,
-        "problems": wrong,
+        "problems": _written(problems),
     }
 
 
