@@ -69,10 +69,38 @@ def test_without_a_person_the_digest_says_what_was_seen(client: Client) -> None:
     assert state(client, item) == "denied"
 
 
+@pytest.mark.parametrize("verdict", ["approve", "deny"])
+@pytest.mark.parametrize(
+    ("more", "options", "said"),
+    [
+        ({}, ["--digest", "else"], "this is not the request that was shown"),
+        ({}, ["--digest", "d" * 43, "--as-owner"], "`https://idp.test#ann` decides on this"),
+        ({"state": "approved"}, ["--digest", "d" * 43], "this was decided before"),
+        ({"state": "lapsed"}, ["--digest", "d" * 43], "nobody decided in time"),
+    ],
+)
+def test_nobody_logs_in_for_a_decision_that_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verdict: str,
+    more: dict[str, object],
+    options: list[str],
+    said: str,
+) -> None:
+    def login(**_: object) -> Secret:
+        raise AssertionError("a login was opened")
+
+    monkeypatch.setattr(approval, "id_token", login)
+    monkeypatch.setattr(approval, "talk", lambda _: {**DOCUMENT, "state": "pending", **more})
+    assert run([verdict, "apr_1", *options]) == 1
+    told = capsys.readouterr().err
+    assert said in told
+    assert "help: " in told
+
+
 DOCUMENT = {"approval": "apr_1", "digest": "d" * 43, "acr": ["urn:mfa"], "approver": "https://idp.test#ann"}
 PROOFS: dict[str, tuple[dict[str, object], bool, bool, str | None]] = {
     "a human of an issuer": ({}, True, False, "token"),
-    "however the owner asks": ({}, True, True, "token"),
     "the owner": ({"approver": "unix://host#1000", "acr": []}, True, False, None),
     "whoever is logged in": ({"approver": None, "acr": []}, True, False, "token"),
     "nobody is logged in": ({"approver": None, "acr": []}, False, False, None),
@@ -126,6 +154,35 @@ def test_what_is_over_is_listed_when_it_is_asked_for(client: Client, capsys: pyt
     item = asked(client)
     assert run(["approvals", "--json"]) == 0
     assert f'"approval":"{item.id}"' in capsys.readouterr().out
+
+
+def test_an_approval_is_shown_like_all_that_has_an_id(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    item = asked(client, ttl=60)
+    assert run(["show", item.id]) == 0
+    shown = capsys.readouterr().out
+    assert item.digest in shown
+    assert "beyond: search · GET · /v1/b" in shown
+    assert run(["show", item.id, "--json"]) == 0
+    assert f'"approval":"{item.id}"' in capsys.readouterr().out
+
+
+def test_the_list_says_what_for_and_how_far_it_goes(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(client, ttl=60)
+    assert run(["approvals"]) == 0
+    shown = capsys.readouterr().out
+    assert "draft" in shown
+    assert "search · GET · /v1/b" in shown
+
+
+def test_what_a_task_that_was_closed_had_asked_for_waits_no_more(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = asked(client, ttl=60)
+    assert run(["close", str(item.document["task"]["task"])]) == 0
+    capsys.readouterr()
+    assert run(["approvals"]) == 0
+    assert capsys.readouterr().out == "nothing waits for a decision\n"
+    assert state(client, item) == "lapsed"
 
 
 def test_who_decides_on_a_task_that_nobody_has_opened_is_said() -> None:

@@ -9,11 +9,14 @@ from remit.api.wire import instant
 from remit.broker import Broker, Holder, Operator
 from remit.core import approval as approvals
 from remit.core import scope as scopes
-from remit.core.approval import Approval
+from remit.core.approval import Approval, Verdict
 from remit.core.grant import APPROVED, unusable
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, Report, Task
+from remit.errors import GrantEndedError
 from remit.ports import Resource
+
+LAPSED = "lapsed"  # the state of an approval that nobody can decide on, or use, any more
 
 
 def visible(caller: Operator | Holder, task: Task) -> tuple[Grant, ...]:
@@ -86,7 +89,7 @@ def approval(
     return {
         "approval": found.id,
         "verb": found.verb,
-        "state": approvals.state(found, now),
+        "state": _state(found, broker, now),
         "digest": found.digest,
         "request": approvals.asked(found),
         "asker": found.asker,
@@ -100,6 +103,18 @@ def approval(
         "verification_uri": f"{issuer}/approvals/{found.id}",
         **(_around(caller, found, broker, now) if found.grant is not None else {}),
     }
+
+
+def _state(found: Approval, broker: Broker, now: datetime) -> str:
+    """Return where an approval is in its life: what was asked under a grant that has ended has lapsed with it."""
+    state = approvals.state(found, now)
+    if found.grant is None or state not in {Verdict.PENDING.value, Verdict.APPROVED.value}:
+        return state
+    try:
+        broker.task_of(found.grant).live(found.grant, now)
+    except GrantEndedError:
+        return LAPSED
+    return state
 
 
 def _around(caller: Operator | Holder, found: Approval, broker: Broker, now: datetime) -> dict[str, object]:

@@ -62,7 +62,7 @@ def ask(
     known = verbs.details_of(talk(verbs.find(grant)), grant)
     asked = talk(asking.ask_for(grant, known, wishes, bounds, label))
     if wait is None:
-        _shown(asked.document, json)
+        shown(asked.document, json)
         return
     with waiting(f"waiting for {asked.document['approver']} to decide on {asked.id}"):
         child = talk(asking.granted(asked, seconds(wait)))
@@ -92,8 +92,11 @@ def approvals(
     if not found:
         said("nothing was asked" if every else "nothing waits for a decision")
         return
-    rows = ([item["approval"], item["state"], item["verb"], _who(item), item["expires_at"]] for item in found)
-    table(("approval", "state", "for", "who decides", "until"), rows)
+    rows = (
+        [item["approval"], item["state"], item["verb"], _purpose(item), _beyond(item), _who(item), item["expires_at"]]
+        for item in found
+    )
+    table(("approval", "state", "for", "purpose", "exceeds", "who decides", "until"), rows)
 
 
 def approve(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:  # noqa: A002 - as shown
@@ -123,6 +126,7 @@ def _decide(approval_id: str, verdict: str, digest: str | None, as_owner: bool, 
     from remit.sdk import asking
 
     item = talk(asking.approval(approval_id))
+    _check(item, digest, as_owner)
     if digest is None:
         _confirm(item, verdict)
     done = talk(asking.decide(approval_id, verdict, digest or item["digest"], _proof(item, as_owner)))
@@ -132,11 +136,30 @@ def _decide(approval_id: str, verdict: str, digest: str | None, as_owner: bool, 
     said(f"{done['state']}: {done['approval']}")
 
 
+def _check(item: Mapping[str, Any], digest: str | None, as_owner: bool) -> None:
+    """Raise, before anybody logs in for it, what the broker would say to this decision."""
+    from remit.errors import ConflictError, DeniedError, LapsedError
+
+    look = f"`remit show {item['approval']}`"
+    if item["state"] == "lapsed":
+        raise LapsedError(help="have it asked for again")
+    if item["state"] != "pending":
+        raise ConflictError("this was decided before", help=f"{look} says how")
+    if digest not in {None, item["digest"]}:
+        raise ConflictError("this is not the request that was shown", help=f"{look} shows the request and its digest")
+    if as_owner and not _owners(item) and item["approver"] is not None:
+        raise DeniedError(f"`{item['approver']}` decides on this, not the owner", help="leave out --as-owner")
+
+
+def _owners(item: Mapping[str, Any]) -> bool:
+    return item["approver"] is not None and str(item["approver"]).startswith(LOCAL)
+
+
 def _confirm(item: Mapping[str, Any], verdict: str) -> None:
     """Show the request, and take yes for an answer from a person alone."""
     if not sys.stdin.isatty():
         raise typer.BadParameter("nobody can confirm here: say which request was seen, with --digest")
-    _shown(item, as_json=False)
+    shown(item, as_json=False)
     if not typer.confirm(f"{verdict} this?"):
         said("nothing was decided")
         raise typer.Exit(1)
@@ -144,15 +167,14 @@ def _confirm(item: Mapping[str, Any], verdict: str) -> None:
 
 def _proof(item: Mapping[str, Any], as_owner: bool) -> str | None:
     """Return the ID token that decides on this, from a login made for it; None where the owner of the state decides."""
-    approver = item["approver"]
-    if approver is None and (as_owner or not somebody()):
+    if item["approver"] is None and (as_owner or not somebody()):
         return None
-    if approver is not None and approver.startswith(LOCAL):
+    if _owners(item):
         return None
     return id_token(nonce=item["digest"], acr=tuple(item["acr"]), fresh=True).reveal()
 
 
-def _shown(item: Mapping[str, Any], as_json: bool) -> None:
+def shown(item: Mapping[str, Any], as_json: bool) -> None:
     """Show the exact request: every member that it has."""
     if as_json:
         emit(item)
@@ -176,7 +198,19 @@ def _shown(item: Mapping[str, Any], as_json: bool) -> None:
     for detail in item["request"]["authorization_details"]:
         wide = detail in item.get("offending", ())
         said(f"  {'beyond: ' if wide else ''}{detail_line(detail)}")
-    said(f"a human decides, outside of runs: remit approve {item['approval']}")
+    if item["state"] == "pending":
+        said(f"a human decides, outside of runs: remit approve {item['approval']}")
+
+
+def _purpose(item: Mapping[str, Any]) -> str:
+    """Return what the task is for, or what one that nobody has opened yet is to be for."""
+    return str(item["task"]["purpose"] if "task" in item else item["request"].get("purpose", ""))
+
+
+def _beyond(item: Mapping[str, Any]) -> str:
+    """Return in what the request exceeds the grant that it comes from, details first."""
+    details = [detail_line(detail) for detail in item.get("offending", ())]
+    return "; ".join([*details, *(name for name in item.get("exceeds", ()) if name != "authorization_details")])
 
 
 def _who(item: Mapping[str, Any]) -> str:

@@ -54,18 +54,23 @@ def written(opened: object) -> dict[str, object]:
 
 
 def show(
-    id: Annotated[str, typer.Argument(metavar="ID", help="A task, a grant or a lease.")],  # noqa: A002 - as shown
+    id: Annotated[str, typer.Argument(metavar="ID", help="A task, grant, lease or approval.")],  # noqa: A002 - as shown
     json: options.Json = False,
 ) -> None:
-    """Show a task, a grant or a lease, with everything that is known of it.
+    """Show a task, a grant, a lease or an approval, with everything that is known of it.
 
     \b
     Examples:
       remit show task_4pqRz0mZkq1uJb0f8w2c5A
       remit show grt_7VYx1bD0Qe2mNf3sK9h6Lw --json
     """
-    from remit.sdk import verbs
+    from remit.sdk import asking, verbs
 
+    if id.startswith("apr_"):
+        from remit.cli.approval import shown
+
+        shown(ask(asking.approval(id)), json)
+        return
     task = ask(verbs.find(id))
     nodes = [*task["grants"], *task["leases"]]
     found = task if id.startswith("task_") else next(node for node in nodes if id in {node.get("lease"), _own(node)})
