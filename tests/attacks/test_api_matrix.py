@@ -180,7 +180,7 @@ def _state(plane: Plane, task: str) -> object:
     return found.head, dict(found.grants), dict(found.leases)
 
 
-# What the owner of a thing is answered; whoever is above it in the tree is answered the same.
+# What the owner of a thing is answered.
 OWN = {
     "task": 200,
     "issueLease": 201,
@@ -196,7 +196,7 @@ OWN = {
 
 @pytest.mark.attack("API-01")
 @pytest.mark.parametrize("name", TREE)
-def test_the_holder_and_whoever_is_above_it_reach_it(tmp_path: Path, name: str) -> None:
+def test_the_holder_reaches_it(tmp_path: Path, name: str) -> None:
     world = World(now=START, decide=in_bounds)
 
     async def scene(plane: Plane) -> None:
@@ -211,6 +211,28 @@ def test_the_holder_and_whoever_is_above_it_reach_it(tmp_path: Path, name: str) 
                 thing = await _things(plane, agent, "bob", name)
             answer = await plane.call(agent, CALLS[label].method, CALLS[label].at(thing), json=CALLS[label].body(thing))
             assert answer.status_code == status, (label, answer.text)
+
+    play(tmp_path, scene, world, Identity(humans=Humans(world)))
+
+
+# Whoever is above looks and ends, and acts under no grant that is bound to another's key.
+ABOVE = {**OWN, "issueLease": 403, "renewLease": 403, "ask": 403}
+
+
+@pytest.mark.attack("API-01")
+@pytest.mark.parametrize(
+    ("name", "thing"), [("planner", "researcher"), ("planner", "reader"), ("researcher", "reader")]
+)
+def test_whoever_is_above_looks_and_ends_and_does_not_act(tmp_path: Path, name: str, thing: str) -> None:
+    world = World(now=START, decide=in_bounds)
+
+    async def scene(plane: Plane) -> None:
+        agents, things = await populated(plane)
+        agent, theirs = agents["bob", name], next(one for one in things if (one.human, one.agent) == ("bob", thing))
+        for label in sorted(ABOVE, key=lambda label: label in ENDING):
+            call = CALLS[label]
+            answer = await plane.call(agent, call.method, call.at(theirs), json=call.body(theirs))
+            assert answer.status_code == ABOVE[label], (label, answer.text)
 
     play(tmp_path, scene, world, Identity(humans=Humans(world)))
 
