@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from remit.cli import approval, connect
 from remit.cli.entry import run
+from remit.core.scope import parse
 from remit.core.secret import Secret
+from remit.core.task import Wanted
 from remit.sdk import Bounds, Client, asking, detail
+from tests.broker.world import SEARCH
 from tests.sdk.plane import Served
 
 
@@ -99,18 +103,16 @@ def test_nobody_logs_in_for_a_decision_that_cannot_be_made(
 
 
 DOCUMENT = {"approval": "apr_1", "digest": "d" * 43, "acr": ["urn:mfa"], "approver": "https://idp.test#ann"}
-PROOFS: dict[str, tuple[dict[str, object], bool, bool, str | None]] = {
-    "a human of an issuer": ({}, True, False, "token"),
-    "the owner": ({"approver": "unix://host#1000", "acr": []}, True, False, None),
-    "whoever is logged in": ({"approver": None, "acr": []}, True, False, "token"),
-    "nobody is logged in": ({"approver": None, "acr": []}, False, False, None),
-    "as the owner": ({"approver": None, "acr": []}, True, True, None),
+PROOFS: dict[str, tuple[dict[str, object], str | None]] = {
+    "a human of an issuer": ({}, "token"),
+    "one who may log in as they like": ({"acr": []}, "token"),
+    "the owner": ({"approver": "unix://host#1000", "acr": []}, None),
 }
 
 
 @pytest.mark.parametrize("how", PROOFS)
 def test_a_login_is_made_for_this_very_request_where_one_is_needed(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    more, somebody, as_owner, expected = PROOFS[how]
+    more, expected = PROOFS[how]
     wanted: list[object] = []
 
     def id_token(**given: object) -> Secret:
@@ -118,8 +120,7 @@ def test_a_login_is_made_for_this_very_request_where_one_is_needed(monkeypatch: 
         return Secret("token")
 
     monkeypatch.setattr(approval, "id_token", id_token)
-    monkeypatch.setattr(approval, "somebody", lambda: somebody)
-    assert approval._proof({**DOCUMENT, **more}, as_owner) == expected
+    assert approval._proof({**DOCUMENT, **more}) == expected
     acr = () if "acr" in more else ("urn:mfa",)
     assert wanted == ([] if expected is None else [{"nonce": "d" * 43, "acr": acr, "fresh": True}])
 
@@ -185,6 +186,33 @@ def test_what_a_task_that_was_closed_had_asked_for_waits_no_more(
     assert state(client, item) == "lapsed"
 
 
-def test_who_decides_on_a_task_that_nobody_has_opened_is_said() -> None:
-    assert approval._who({"approver": None, "acr": []}) == "whoever logs in"
+def test_what_a_device_or_a_browser_asks_is_neither_listed_nor_decided_on_here(
+    plane: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RFC 8628 §5.4: its page has the code of the device; a list would have somebody approve of a stranger's."""
+    wanted = Wanted(parse([SEARCH]), "", timedelta(minutes=5))
+    item = plane.call(plane.broker.ask_to_open("tv", "watch", wanted))
+    assert run(["approvals", "--all"]) == 0
+    assert capsys.readouterr().out == "nothing was asked\n"
+    for verb in ("approve", "deny"):
+        assert run([verb, item.id, "--digest", item.digest]) == 1
+        assert "there is no such object" in capsys.readouterr().err
+    assert plane.broker.approval(item.id) == item
+
+
+def test_what_a_client_asks_from_afar_is_listed_with_whom_it_names(
+    plane: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = Wanted(parse([SEARCH]), "", timedelta(minutes=5))
+    item = plane.call(plane.broker.ask_to_open("app", "watch", wanted, approver="https://idp.test#ann"))
+    assert run(["approvals"]) == 0
+    shown = capsys.readouterr().out
+    for text in (item.id, "task.open", "watch", "https://idp.test#ann"):
+        assert text in shown
+    assert run(["approve", item.id, "--digest", item.digest, "--as-owner"]) == 1
+    assert "`https://idp.test#ann` decides on this" in capsys.readouterr().err
+
+
+def test_who_decides_is_said() -> None:
+    assert approval._who({"approver": "https://idp.test#ann", "acr": []}) == "https://idp.test#ann"
     assert approval._who({"approver": "https://idp.test#ann", "acr": ["a", "b"]}) == "https://idp.test#ann (a or b)"

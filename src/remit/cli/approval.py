@@ -14,7 +14,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask as talk
-from remit.cli.login import AsOwner, id_token, somebody
+from remit.cli.login import AsOwner, id_token
 from remit.cli.render import detail_line, emit, lines, said, table, waiting
 from remit.cli.task import written
 
@@ -129,7 +129,7 @@ def _decide(approval_id: str, verdict: str, digest: str | None, as_owner: bool, 
     _check(item, digest, as_owner)
     if digest is None:
         _confirm(item, verdict)
-    done = talk(asking.decide(approval_id, verdict, digest or item["digest"], _proof(item, as_owner)))
+    done = talk(asking.decide(approval_id, verdict, digest or item["digest"], _proof(item)))
     if as_json:
         emit(done)
         return
@@ -147,12 +147,12 @@ def _check(item: Mapping[str, Any], digest: str | None, as_owner: bool) -> None:
         raise ConflictError("this was decided before", help=f"{look} says how")
     if digest not in {None, item["digest"]}:
         raise ConflictError("this is not the request that was shown", help=f"{look} shows the request and its digest")
-    if as_owner and not _owners(item) and item["approver"] is not None:
+    if as_owner and not _owners(item):
         raise DeniedError(f"`{item['approver']}` decides on this, not the owner", help="leave out --as-owner")
 
 
 def _owners(item: Mapping[str, Any]) -> bool:
-    return item["approver"] is not None and str(item["approver"]).startswith(LOCAL)
+    return str(item["approver"]).startswith(LOCAL)
 
 
 def _confirm(item: Mapping[str, Any], verdict: str) -> None:
@@ -165,10 +165,8 @@ def _confirm(item: Mapping[str, Any], verdict: str) -> None:
         raise typer.Exit(1)
 
 
-def _proof(item: Mapping[str, Any], as_owner: bool) -> str | None:
+def _proof(item: Mapping[str, Any]) -> str | None:
     """Return the ID token that decides on this, from a login made for it; None where the owner of the state decides."""
-    if item["approver"] is None and (as_owner or not somebody()):
-        return None
     if _owners(item):
         return None
     return id_token(nonce=item["digest"], acr=tuple(item["acr"]), fresh=True).reveal()
@@ -215,4 +213,4 @@ def _beyond(item: Mapping[str, Any]) -> str:
 
 def _who(item: Mapping[str, Any]) -> str:
     strongly = f" ({' or '.join(item['acr'])})" if item["acr"] else ""
-    return f"{item['approver'] or 'whoever logs in'}{strongly}"
+    return f"{item['approver']}{strongly}"

@@ -122,11 +122,6 @@ def id_token(nonce: str | None = None, acr: tuple[str, ...] = (), fresh: bool = 
     return Secret(_stepped_up(session, nonce, acr))
 
 
-def somebody() -> bool:
-    """Whether somebody is logged in at this terminal."""
-    return _sessions().load() is not None
-
-
 def session_token(as_owner: bool) -> str | None:
     """Return a new ID token to open a task with, or None: nobody is logged in, or the owner is meant."""
     if as_owner or os.environ.get("REMIT_GRANT"):
