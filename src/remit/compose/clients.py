@@ -18,6 +18,7 @@ import httpx
 
 from remit.api.registry import MAX_REDIRECTS, Registered, Registry, check_name, check_redirect
 from remit.compose.humans import Known
+from remit.compose.mistakes import unknown
 from remit.compose.settings import Settings
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
 from remit.identity.fetch import Bounded, is_loopback
@@ -96,7 +97,7 @@ def _is_host(host: str) -> bool:
 def _only(row: Row, known: frozenset[str], section: str) -> None:
     for key in row:
         if key not in known:
-            raise InvalidRequestError(f"`{section}.{key}` is not a setting")
+            raise unknown(f"{section}.{key}", known)
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:

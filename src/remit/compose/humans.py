@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from remit.compose.mistakes import unknown
 from remit.compose.settings import Settings
 from remit.core.grant import OWN_ACR
 from remit.core.secret import Secret
@@ -89,7 +90,7 @@ def _rows(settings: Settings, part: str, keys: frozenset[str]) -> Sequence[Row]:
     for row in table:
         for key in row:
             if key not in keys:
-                raise InvalidRequestError(f"`{part}.{key}` is not a setting")
+                raise unknown(f"{part}.{key}", keys)
     return table
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remit.compose import tls
+from remit.compose.mistakes import located, unknown
 from remit.compose.tls import Tls
 from remit.errors import InvalidRequestError
 
@@ -78,15 +79,19 @@ def places(environ: Mapping[str, str]) -> Places:
 
 
 def load(environ: Mapping[str, str]) -> Settings:
-    """Read the configuration file, if there is one, or raise InvalidRequestError naming the line that is wrong."""
+    """Read the configuration file, if there is one, or raise InvalidRequestError naming the file and line.
+
+    The parts of ``PARTS`` are read by the modules named after them, when a broker is built.
+    """
     where = places(environ)
     try:
         raw = tomllib.loads(where.config.read_text("utf-8"))
     except FileNotFoundError:
         raw = {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidRequestError(f"the configuration cannot be read: {_reason(error)}") from error
-    return read(where, raw)
+        raise InvalidRequestError(f"`{where.config}` cannot be read: {_reason(error)}") from error
+    with located(where.config):
+        return read(where, raw)
 
 
 def read(where: Places, raw: Mapping[str, object]) -> Settings:
@@ -96,10 +101,10 @@ def read(where: Places, raw: Mapping[str, object]) -> Settings:
         if section in PARTS:
             continue
         if section not in _KNOWN or not isinstance(values, Mapping):
-            raise InvalidRequestError(f"`{section}` is not a section of the configuration")
+            raise unknown(section, PARTS | _KNOWN.keys(), "a section of the configuration")
         for key in values:
             if key not in _KNOWN[section]:
-                raise InvalidRequestError(f"`{section}.{key}` is not a setting")
+                raise unknown(f"{section}.{key}", _KNOWN[section])
     return Settings(
         places=where,
         api=_address(raw, "api", ("127.0.0.1", 8470)),

@@ -15,6 +15,7 @@ from pathlib import Path
 from remit.api.signals import Receiver
 from remit.api.streams import Ring, Stream, Transmitter
 from remit.broker import Broker
+from remit.compose.mistakes import unknown
 from remit.compose.settings import Settings
 from remit.errors import InvalidRequestError
 from remit.identity.events import IssuedSignals, Source
@@ -99,9 +100,10 @@ def _rows(settings: Settings) -> Sequence[Row]:
     for row in table:
         if ("issuer" in row) == ("receiver" in row):
             raise InvalidRequestError("`signals` has either an `issuer` that is heard or a `receiver` that is told")
+        side, known = ("issuer", _IN) if "issuer" in row else ("receiver", _OUT)
         for key in row:
-            if key not in (_IN if "issuer" in row else _OUT):
-                raise InvalidRequestError(f"`signals.{key}` is not a setting beside `{next(iter(row))}`")
+            if key not in known:
+                raise unknown(f"signals.{key}", known, f"a setting beside `{side}`")
     return table
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from remit.compose.mistakes import unknown
 from remit.errors import InvalidRequestError
 
 _KEYS = {"listen", "certificate", "key", "names"}
@@ -49,7 +50,7 @@ def read(raw: object) -> Tls | None:
         raise InvalidRequestError("`tls` must be a section of the configuration")
     for key in raw:
         if key not in _KEYS:
-            raise InvalidRequestError(f"`tls.{key}` is not a setting")
+            raise unknown(f"tls.{key}", _KEYS)
     return Tls(_address(raw.get("listen")), _path(raw, "certificate"), _path(raw, "key"), _names(raw.get("names")))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from remit.api.routes import Identity
 from remit.broker import Broker, Operator
 from remit.compose import clients, humans, issuer, login, rings, signals, workloads
+from remit.compose.mistakes import located
 from remit.compose.policy import Kept, Policies, directory_of
 from remit.compose.settings import Settings
 from remit.compose.signals import Signals
@@ -64,6 +65,11 @@ class House:
 
 def build(settings: Settings) -> House:
     """Open the state and wire the broker over it, or raise with what is wrong and what to do."""
+    with located(settings.places.config):
+        return _built(settings)
+
+
+def _built(settings: Settings) -> House:
     where = settings.places
     private.make_directory(where.state)
     private.make_directory(where.runtime)

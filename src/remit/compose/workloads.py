@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remit.api.tls import Door
+from remit.compose.mistakes import unknown
 from remit.compose.settings import Settings
 from remit.core import spiffe
 from remit.errors import InvalidRequestError
@@ -49,7 +50,7 @@ def read(settings: Settings) -> tuple[TrustDomain, ...]:
 def _domain(row: Mapping[str, object]) -> TrustDomain:
     for key in row:
         if key not in _KEYS:
-            raise InvalidRequestError(f"`trust_domains.{key}` is not a setting")
+            raise unknown(f"trust_domains.{key}", _KEYS)
     name = _text(row, "name")
     try:
         path = spiffe.parse(f"spiffe://{name}").path
