@@ -161,12 +161,9 @@ def leaving(title: str, url: str, link: str, cookies: Sequence[str] = ()) -> Res
     return document(title, body, head=head, cookies=cookies)
 
 
-def away(url: str, cookies: Sequence[str] = ()) -> Response:
+def away(url: str) -> Response:
     """Redirect a browser that no form sent here."""
-    response = Response(status_code=303, headers={**HEADERS, "location": url})
-    for cookie in cookies:
-        response.headers.append("set-cookie", cookie)
-    return response
+    return Response(status_code=303, headers={**HEADERS, "location": url})
 
 
 def shown(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
