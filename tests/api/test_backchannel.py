@@ -11,7 +11,7 @@ import pytest
 
 from remit.api.registry import Registered, Registry
 from remit.core.policy import in_bounds
-from tests.api.desk import ALICE, APP, BOB, CIBA, PURPOSE, STRONG, App, Issuer, browser, decide, scene
+from tests.api.desk import ALICE, APP, BOB, CIBA, PURPOSE, STRONG, App, Issuer, browser, decide, form_of, scene
 from tests.api.plane import later
 from tests.broker.asking import kept
 from tests.broker.world import World
@@ -155,6 +155,9 @@ def test_a_client_may_want_less_time(tmp_path: Path) -> None:
         assert told["expires_in"] == 60
         later(app.made, 60)
         assert (await polled(app, told)).json()["error"] == "expired_token"
+        page = await browser(app.made).get(told["verification_uri"])
+        assert "Nobody decided on this in time." in page.text  # so nobody approves of what the client does not wait for
+        assert form_of(page) == {}
         assert (await begun(app, requested_expiry="6000")).json()["expires_in"] == 600
 
     scene(tmp_path, played)

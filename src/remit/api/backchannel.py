@@ -56,17 +56,15 @@ class Backchannel:
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
         wanted = keyed(keyed(_wanted(form), form.get("dpop_jkt")), proven_key(self._verifier, request))
         wanted = asked.attested(wanted, client.workload)
-        most = _most(form)
-        human = await self._human(form)
+        purpose, most, human = wire.text(form, "purpose"), _most(form), await self._human(form)
         if human is None:
             return _refusal("unknown_user_id", "the hint names nobody who can log in here")
-        item = await self._broker.ask_to_open(client.id, wire.text(form, "purpose"), wanted, approver=human)
-        now = self._verifier.clock()
-        until = now + min(item.expires_at - now, most)
-        return wire.answer(self._waiting(item, Poll(item.id, client.id, now, audience=audience, until=until)))
+        item = await self._broker.ask_to_open(client.id, purpose, wanted, approver=human, life=most)
+        poll = Poll(item.id, client.id, self._verifier.clock(), audience=audience)
+        return wire.answer(self._waiting(item, poll))
 
     def _waiting(self, item: Approval, poll: Poll) -> dict[str, object]:
-        life = (poll.until or item.expires_at) - self._verifier.clock()
+        life = item.expires_at - self._verifier.clock()
         return {
             "auth_req_id": self._polls.put(poll, life + REMEMBERED, room=item.room),
             "expires_in": int(life.total_seconds()),

@@ -78,7 +78,6 @@ class Poll:
     next_at: datetime
     interval: timedelta = INTERVAL
     audience: str | None = None
-    until: datetime | None = None  # where the client wanted less time than there is
 
 
 @dataclass(slots=True)
@@ -180,8 +179,6 @@ class Redeeming:
             raise GrantTokenError("the code is not known, or was given to another client")
         audience = self._audience(form, poll.audience)
         self._slowly(poll)
-        if poll.until is not None and self._verifier.clock() >= poll.until:
-            raise LapsedError
         grant = await self._open(poll.approval, binding, client)
         token = await self._refreshes.begin(grant, client.id, audience)
         return self._minter.answer(grant, audience=audience, until=binding.until, refresh_token=token)

@@ -40,6 +40,7 @@ MAX_OF_CLIENT = 100  # that wait at once, of a room
 MAX_PENDING = 1_000  # of a room
 
 StepUp = Callable[[str], tuple[str, ...]]  # the human (issuer-qualified) -> the acr values that decide for them
+Place = tuple[str | None, str | None]  # the task and the grant that ask, if any
 Check = Callable[[Human], None]  # raises if the issuer has ended this login
 
 
@@ -114,19 +115,13 @@ class Approvals:
     # -- asking -------------------------------------------------------------------------------------------------
 
     async def ask(
-        self,
-        verb: str,
-        request: str,
-        asker: str,
-        approver: str | None,
-        task: str | None = None,
-        grant: str | None = None,
+        self, verb: str, request: str, asker: str, human: str | None, at: Place = (None, None), life: timedelta = LIFE
     ) -> Approval:
-        """Ask for a decision of ``approver``, or of whoever comes; of a ``task``, for a child of a ``grant`` in it."""
+        """Ask for a decision of ``human``, or of whoever comes, within ``life`` and ten minutes at most."""
         now = self._heads.serving()
         self._forget(now)
-        acr = self._step_up(approver) if approver else ()
-        item = Approval(self._new_id("apr"), verb, request, now, now + LIFE, approver, asker, acr, task, grant)
+        acr = self._step_up(human) if human else ()
+        item = Approval(self._new_id("apr"), verb, request, now, now + min(life, LIFE), human, asker, acr, *at)
         self._bounded(item, now)
         await self._put(item, "approval.ask", "done")
         return item

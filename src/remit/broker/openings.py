@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
-from remit.broker.approvals import Approvals, holder_name
+from remit.broker.approvals import LIFE, Approvals, holder_name
 from remit.broker.ceiling import Ceiling
 from remit.broker.heads import Caller, Heads, Operator
 from remit.broker.signals import Endings
@@ -111,12 +112,14 @@ class Openings:
                 return self._asked.consumed(opener, approvals.request_of(seen, purpose=purpose), result)
         return ()
 
-    async def ask_to_open(self, client: str, purpose: str, wanted: Wanted, approver: str | None = None) -> Approval:
-        """Ask whoever logs in, or ``approver`` alone, to open a task for a client: what codes stand for."""
+    async def ask_to_open(
+        self, client: str, purpose: str, wanted: Wanted, approver: str | None = None, life: timedelta = LIFE
+    ) -> Approval:
+        """Ask whoever logs in, or ``approver`` alone, to open a task for a client, which waits for ``life`` at most."""
         try:
             open_task("", "", Subject("", ""), purpose, wanted, self._heads.serving())  # what nobody could approve
             request = approvals.request_of(wanted, purpose=purpose)
-            return await self._asked.ask(OPEN, request, client, approver)
+            return await self._asked.ask(OPEN, request, client, approver, life=life)
         except RemitError as error:
             await self._denied("approval.ask", None, error, wanted, cause=client)
             raise
@@ -166,7 +169,7 @@ class Openings:
         try:
             self._check_need(task, parent_id, named)
             request, human = approvals.request_of(wanted, parent=parent_id), task.head.subject.sub
-            return await self._asked.ask(DELEGATE, request, holder_name(caller), human, task.id, parent_id)
+            return await self._asked.ask(DELEGATE, request, holder_name(caller), human, (task.id, parent_id))
         except RemitError as error:
             await self._denied("approval.ask", parent_id, error, named)
             raise

@@ -145,14 +145,21 @@ def wanted_in(request: str) -> Wanted:
 
 def keyed(approval: Approval) -> bool:
     """Whether the key that the grant is to be bound to is part of what is decided on."""
-    raw = json.loads(approval.request)
-    return raw["jkt"] is not None or raw["x5t"] is not None
+    return not asked(approval).keys().isdisjoint({"jkt", "x5t"})
 
 
 def state(approval: Approval, now: datetime) -> str:
     """Return where an approval is in its life, time included: a verdict, or ``lapsed``."""
     over = approval.verdict in {Verdict.PENDING, Verdict.APPROVED} and now >= approval.expires_at
     return "lapsed" if over else approval.verdict.value
+
+
+def _asked_of(approval: Approval, digest: str, by: Subject) -> None:
+    """Raise unless ``by`` is whom it is asked of, having seen the request of this digest."""
+    if approval.approver not in {None, by.sub}:
+        raise NotFoundError
+    if digest != approval.digest:
+        raise ConflictError("this is not the request that was shown")
 
 
 def _open(approval: Approval, now: datetime) -> None:
@@ -163,11 +170,8 @@ def _open(approval: Approval, now: datetime) -> None:
 
 
 def may_decide(approval: Approval, digest: str, by: Subject) -> None:
-    """Raise unless ``by`` may decide on this, having seen the request of this digest."""
-    if approval.approver not in {None, by.sub}:
-        raise NotFoundError
-    if digest != approval.digest:
-        raise ConflictError("this is not the request that was shown")
+    """Raise unless ``by`` may approve of this, who has seen the request of this digest."""
+    _asked_of(approval, digest, by)
     if approval.acr and by.acr not in approval.acr:
         raise StepUpError(help=f"log in again with {' or '.join(approval.acr)}")
     fresh = by.auth_time is not None and by.auth_time >= approval.asked_at - SKEW
@@ -184,10 +188,7 @@ def approve(approval: Approval, digest: str, by: Subject, now: datetime) -> Appr
 
 def deny(approval: Approval, digest: str, by: Subject, now: datetime) -> Approval:
     """Return the approval as refused; who may approve may refuse, however they proved who they are."""
-    if approval.approver not in {None, by.sub}:
-        raise NotFoundError
-    if digest != approval.digest:
-        raise ConflictError("this is not the request that was shown")
+    _asked_of(approval, digest, by)
     _open(approval, now)
     return replace(approval, verdict=Verdict.DENIED, by=by, decided_at=now, rev=approval.rev + 1)
 
