@@ -219,8 +219,9 @@ def test_it_is_used_up_for_exactly_what_was_approved() -> None:
         approvals.consume(item, wider, "grt_2", START + 2 * MINUTE)
     used = approvals.consume(item, item.request, "grt_2", START + 2 * MINUTE)
     assert (used.verdict, used.result, used.rev) == (Verdict.CONSUMED, "grt_2", 3)
-    with pytest.raises(UsedError):
+    with pytest.raises(UsedError) as refusal:
         approvals.consume(used, item.request, "grt_3", START + 2 * MINUTE)
+    assert "ask anew" in (refusal.value.help or "")
 
 
 def test_each_state_has_an_error_of_its_own() -> None:

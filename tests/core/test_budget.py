@@ -57,8 +57,9 @@ def test_no_counter_ever_passes_its_limit(order: list[str]) -> None:
 def test_a_refused_use_debits_nothing() -> None:
     task = tree([detail(1)], [detail(1)])
     spent: dict[Key, int] = {("g0", 0): 1}
-    with pytest.raises(BudgetError):
+    with pytest.raises(BudgetError, match="uses is used up") as refusal:
         debit(spent, counters(task, "g1", 0))
+    assert refusal.value.help
     assert spent == {("g0", 0): 1}
 
 

@@ -38,6 +38,12 @@ def test_a_child_hangs_one_level_below_and_remembers_what_covers_it() -> None:
     assert (made.parent, made.level, made.covers) == ("grt_1", 1, (0, 0))
 
 
+def test_a_ttl_beyond_the_ceiling_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InvalidRequestError, match="from 1 second to 28800 seconds") as refusal:
+        child(ttl=MAX_TTL + SECOND)
+    assert refusal.value.help == "open another task when this one ends"
+
+
 def test_a_child_without_a_ttl_ends_with_its_parent() -> None:
     assert child().expires_at == ROOT.expires_at
 

@@ -428,7 +428,7 @@ MUTANTS = [
     Mutant(
         "it is used twice",
         "core/approval.py",
-        '        raise UsedError("this approval was used before")',
+        '        raise UsedError("this approval was used before", help="ask anew: an approval counts once")',
         '        return Subject("", "")',
         (*APPROVAL, *TOGETHER),
     ),
@@ -521,6 +521,20 @@ MUTANTS = [
         "broker/approvals.py",
         "i.verdict is Verdict.DENIED and i.request == item.request and _alike(i, item)",
         "i.verdict is Verdict.CONSUMED and i.request == item.request and _alike(i, item)",
+        ASKING,
+    ),
+    Mutant(
+        "what one refused a client, nobody is asked for it",
+        "broker/approvals.py",
+        "    same = one.approver is not None and (one.approver, one.task)",
+        "    same = (one.approver, one.task)",
+        ASKING,
+    ),
+    Mutant(
+        "what anybody may answer takes the room of what names a human",
+        "broker/approvals.py",
+        "if i.room == item.room and now < i.expires_at",
+        "if i.verb == item.verb and now < i.expires_at",
         ASKING,
     ),
     Mutant(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from remit.errors import DeniedError, GrantTokenError, InvalidRequestError, LapsedError, UnavailableError, UpstreamError
@@ -68,6 +69,15 @@ def test_what_the_issuer_refuses_is_told() -> None:
     issuer = FakeIssuer(answer={"code": "", "error": "access_denied", "error_description": "no\x1b[2J consent"})
     with pytest.raises(DeniedError, match=r"the issuer refused: no\[2J consent"):
         at(issuer).browser(issuer.visit)
+
+
+def test_an_issuer_that_does_not_answer_is_named_with_what_to_do() -> None:
+    def away(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(UnavailableError, match=f"does not answer: `{URL}`") as refusal:
+        Login(WHO, httpx.MockTransport(away))
+    assert "`remit doctor`" in (refusal.value.help or "")
 
 
 def test_an_issuer_that_describes_itself_under_another_name_is_refused() -> None:

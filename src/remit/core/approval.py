@@ -204,9 +204,9 @@ def consume(approval: Approval, request: str, result: str, now: datetime) -> App
 def ready(approval: Approval, now: datetime) -> Subject:
     """Return the human who approved, or raise what an asking client has to know."""
     if approval.verdict is Verdict.CONSUMED:
-        raise UsedError("this approval was used before")
+        raise UsedError("this approval was used before", help="ask anew: an approval counts once")
     if approval.verdict is Verdict.DENIED:
-        raise ApprovalError("a human refused this")
+        raise ApprovalError("a human refused this", help="do without it, and say so")
     if now >= approval.expires_at:
         raise LapsedError
     if approval.verdict is Verdict.PENDING or approval.by is None:

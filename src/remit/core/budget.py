@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.core.task import Task
-from remit.errors import BudgetError
+from remit.errors import ASK, BudgetError
 
 Key = tuple[str, int]  # grant id, index of the detail
 
@@ -42,6 +42,6 @@ def debit(spent: Mapping[Key, int], chain: tuple[Counter, ...]) -> dict[Key, int
     for counter in chain:
         used = spent.get(counter.key, 0) + 1
         if used > counter.limit:
-            raise BudgetError(f"the budget of {counter.limit} uses is used up")
+            raise BudgetError(f"the budget of {counter.limit} uses is used up", help=ASK)
         after[counter.key] = used
     return after

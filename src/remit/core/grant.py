@@ -110,7 +110,10 @@ def _check_ceilings(wanted: Wanted) -> None:
     if not 0 <= wanted.fan_out <= MAX_FAN_OUT:
         raise InvalidRequestError(f"`fan_out` must be from 0 to {MAX_FAN_OUT}")
     if wanted.ttl is not None and not timedelta(0) < wanted.ttl <= MAX_TTL:
-        raise InvalidRequestError(f"`ttl` must be from 1 second to {int(MAX_TTL.total_seconds())} seconds")
+        most = int(MAX_TTL.total_seconds())
+        raise InvalidRequestError(
+            f"`ttl` must be from 1 second to {most} seconds", help="open another task when this one ends"
+        )
     if len(wanted.label) > MAX_LABEL or not wanted.label.isprintable():
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
     if len(wanted.delegates or ()) > spiffe.MAX_PATTERNS:

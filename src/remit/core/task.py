@@ -231,7 +231,7 @@ class Task:
         """Return the live grant if it may be exercised for ``detail``, else say why not."""
         grant = self.live(grant_id, now)
         if not grant.exercise:
-            raise ScopeError("this grant may delegate but not be used itself")
+            raise ScopeError("this grant may delegate but not be used itself", help="delegate, and use the child")
         if scopes.cover(detail, grant.scope) is None:
             raise ScopeError(enough=scopes.dump((detail,))[0])
         return grant

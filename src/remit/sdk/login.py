@@ -41,6 +41,7 @@ OFFLINE = "offline_access"
 SCOPES = ("openid", OFFLINE)
 PATIENCE = 300.0  # seconds for a human in a browser
 INTERVAL = 5.0  # seconds between polls, RFC 8628 §3.2
+AWAY = "try again; where it keeps on, `remit doctor` looks at the issuers that are configured"
 AGAIN = "log in again with `remit login`"
 
 Say = Callable[[str, str], None]  # what a human has to visit, and the code to enter there or ""
@@ -183,7 +184,10 @@ class Login:
         url = f"{self.issuer.url.rstrip('/')}/.well-known/openid-configuration"
         found = _document(self._sent("GET", url))
         if found.get("issuer") != self.issuer.url:
-            raise UpstreamError("the issuer describes itself under another name")
+            raise UpstreamError(
+                f"the issuer describes itself under another name: `{str(found.get('issuer'))[:200]}`",
+                help="configure `humans.issuer` exactly as it writes itself, last slash and all",
+            )
         return found
 
     def _endpoint(self, name: str) -> str:
@@ -199,7 +203,7 @@ class Login:
     def _posted(self, endpoint: str, **form: str) -> Mapping[str, Any]:
         answer = self._post(endpoint, **form)
         if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise UnavailableError("the issuer cannot answer now")
+            raise UnavailableError("the issuer cannot answer now", help=AWAY)
         found = _document(answer)
         if not answer.is_success:
             raise _refused(str(found.get("error", "")), str(found.get("error_description", "")))
@@ -212,7 +216,7 @@ class Login:
         try:
             return self._http.request(method, url, data=form, headers={"accept": "application/json"})
         except httpx.TransportError as error:
-            raise UnavailableError("the issuer does not answer") from error
+            raise UnavailableError(f"the issuer does not answer: `{self.issuer.url}`", help=AWAY) from error
 
     def _read(self, given: Mapping[str, Any], nonce: str | None) -> Tokens:
         token, refresh = _text(given, "id_token"), given.get("refresh_token")
