@@ -87,6 +87,11 @@ def test_what_the_human_refused_they_are_not_asked_again(tmp_path: Path) -> None
         refused = await begun(app)
         assert (refused.status_code, refused.json()["error"]) == (400, "access_denied")
         assert "refused this before" in refused.json()["error_description"]
+        short = {"purpose": "in a hurry", "requested_expiry": "60"}
+        told = (await begun(app, **short)).json()
+        await decide(visitor, app.issuer, await shown(visitor, told), "deny")
+        later(app.made, 61)  # it does not make the human forget sooner that it was not to wait for long
+        assert (await begun(app, **short)).json()["error"] == "access_denied"
         assert (await begun(app, purpose="something else")).status_code == 200
         assert (await begun(app, login_hint=BOB)).status_code == 200
         assert (await begun(app, client_id="tv")).status_code == 200

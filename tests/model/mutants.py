@@ -533,8 +533,8 @@ MUTANTS = [
     Mutant(
         "what anybody may answer takes the room of what names a human",
         "broker/approvals.py",
-        "if i.room == item.room and now < i.expires_at",
-        "if i.verb == item.verb and now < i.expires_at",
+        "if i.room == item.room and now < i.asked_at + LIFE]",
+        "if i.verb == item.verb and now < i.asked_at + LIFE]",
         ASKING,
     ),
     Mutant(

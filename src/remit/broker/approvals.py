@@ -128,8 +128,8 @@ class Approvals:
 
     def _bounded(self, item: Approval, now: datetime) -> None:
         """Refuse what would tire the humans who decide: an agent that was refused, or misled, asks again."""
-        recent = [i for i in self._kept.values() if i.room == item.room and now < i.expires_at]
-        waiting = [i for i in recent if i.verdict is Verdict.PENDING]
+        recent = [i for i in self._kept.values() if i.room == item.room and now < i.asked_at + LIFE]
+        waiting = [i for i in recent if i.verdict is Verdict.PENDING and now < i.expires_at]
         if item.task is None:
             mine, most = [i for i in waiting if i.asker == item.asker], MAX_OF_CLIENT
         else:
