@@ -58,6 +58,12 @@ def approved(item: Approval | None = None, by: Subject = ANN) -> Approval:
     return approvals.approve(item, item.digest, by, START + MINUTE)
 
 
+def test_what_names_a_human_shares_no_room_with_what_anybody_may_answer() -> None:
+    opening = asked(verb="task.open", task=None, grant=None)
+    rooms = [item.room for item in (asked(), opening, replace(opening, approver=None))]
+    assert rooms == ["task", "named", "anybody"]
+
+
 # -- the request ----------------------------------------------------------------------------------------------------
 
 
