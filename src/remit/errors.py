@@ -192,6 +192,7 @@ class PolicyError(DeniedError):
 
     code = "policy"
     version: str | None = None  # of the policy that decided
+    inside: PolicyError | None = None  # the same, as it is told to whoever runs the broker and put on record
 
 
 class DepthError(DeniedError):

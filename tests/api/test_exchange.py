@@ -178,6 +178,26 @@ def test_an_id_token_at_the_control_socket_needs_no_key_and_the_operator_acts_in
     staged(tmp_path, scene)
 
 
+@pytest.mark.parametrize("over", [{"resource": "payroll"}, {"paths": ["/v2/**"]}])
+def test_bounds_and_resources_are_told_at_the_control_socket_and_to_nobody_elsewhere(
+    tmp_path: Path, over: dict[str, object]
+) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        wanted = {**SEARCH, **over}
+        form = opening(authorization_details=json.dumps([wanted]))
+        elsewhere = await plane.exchange(Agent(), form)
+        assert refused(elsewhere) == (400, "access_denied", "policy")
+        told = elsewhere.json()["error_description"]
+        assert told == f"there is no `{wanted['resource']}` here, or not as much of it as this asks for"
+        assert elsewhere.json()["help"] == "whoever runs this broker sees what there is by `remit resource list`"
+        assert elsewhere.json()["offending"] == [wanted]
+        here = (await plane.control.post("/oauth/token", data=form)).json()
+        assert here["error_description"] in {"there is no resource `payroll`", "wider than the bound of `search`"}
+        assert "resource list" in here["help"] or '"paths":["/v1/**"]' in here["help"]
+
+    staged(tmp_path, scene)
+
+
 # -- delegate ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from remit.core.identity import Human
+from remit.core.identity import Human, Workload
 from remit.core.policy import VERSION
 from remit.core.task import Subject, Wanted
 from remit.errors import NotFoundError, PolicyError
@@ -73,6 +73,44 @@ def test_an_unknown_resource_says_where_to_look() -> None:
         with pytest.raises(PolicyError) as refused:
             await world.opened(broker, {**SEARCH, "resource": "other"})
         assert refused.value.help == "whoever runs this broker sees what there is by `remit resource list`"
+
+    run(body())
+
+
+@pytest.mark.parametrize("wanted", [{**SEARCH, "resource": "other"}, {**SEARCH, "paths": ["/v2/**"]}])
+def test_others_are_told_neither_bounds_nor_which_resources_there_are(wanted: dict[str, object]) -> None:
+    async def body() -> None:
+        rule = Rule("v1")
+        world = World(decide=rule)
+        broker = await world.ready()
+        until = world.now + timedelta(minutes=5)
+        human = Human(Subject("https://id.test#alice", "urn:test:password"), "token", world.now, until, "remit")
+        workload = Workload("spiffe://id.test/agent", "jwt-svid", until)
+        openers: tuple[Human | Workload, ...] = (human, workload)
+        for opener in openers:
+            with pytest.raises(PolicyError) as refused:
+                await broker.open(opener, "draft", Wanted(details(wanted), "", timedelta(minutes=15)))
+            name = wanted["resource"]
+            assert refused.value.detail == f"there is no `{name}` here, or not as much of it as this asks for"
+            assert refused.value.help == "whoever runs this broker sees what there is by `remit resource list`"
+            assert refused.value.version == VERSION
+            assert refused.value.inside is not None
+            assert (await world.events())[-1].cause == refused.value.inside.detail != refused.value.detail
+        assert rule.asked == []
+
+    run(body())
+
+
+def test_an_agent_that_asks_for_more_than_a_bound_is_not_told_the_bound() -> None:
+    async def body() -> None:
+        world = World(decide=Rule("v1"))
+        broker = await world.ready()
+        root = await world.opened(broker, depth=1, fan_out=1)
+        beyond = Wanted(details({**SEARCH, "paths": ["/v2/**"]}), "", timedelta(minutes=5))
+        with pytest.raises(PolicyError, match="not as much of it as this asks for"):
+            await broker.ask(holder(broker, root), root.id, beyond)
+        with pytest.raises(PolicyError, match="wider than the bound of `search`"):
+            await broker.ask(OPERATOR, root.id, beyond)
 
     run(body())
 

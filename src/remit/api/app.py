@@ -27,8 +27,9 @@ from remit.api.routes import Open, Row, Surface, Who
 from remit.api.status import Statuses
 from remit.api.v1 import V1
 from remit.api.wellknown import WellKnown
-from remit.api.who import Web, authority_of, check_path, operator
-from remit.errors import MethodError, NotFoundError, RemitError, UnauthenticatedError
+from remit.api.who import Peer, Web, authority_of, check_path, operator
+from remit.broker import Operator
+from remit.errors import MethodError, NotFoundError, PolicyError, RemitError, UnauthenticatedError
 
 _LOG = logging.getLogger("remit.api")
 
@@ -148,6 +149,8 @@ class Way:
 
     def _refusal(self, request: Request, error: RemitError) -> Response:
         instance = _instance()
+        if isinstance(error, PolicyError) and error.inside is not None and _operators(request):
+            error = error.inside  # a human who has logged in at the operator's own socket
         if error.__cause__ is not None:
             _LOG.info("%s: %s", instance, error.code, exc_info=error)
         return self._rendered(request, error, instance)
@@ -171,6 +174,11 @@ class Way:
         if isinstance(authority, Web) or request.scope["path"] in _FOR_CLIENTS or response.status_code == wanting:
             response.headers["dpop-nonce"] = self._verifier.nonce()
         return response
+
+
+def _operators(request: Request) -> bool:
+    authority = request.scope["state"].get("authority")
+    return isinstance(authority, Peer) and isinstance(authority.caller, Operator)
 
 
 def _instance() -> str:

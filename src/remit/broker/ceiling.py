@@ -71,8 +71,23 @@ class Ceiling:
         bounded = policy.in_bounds(question)
         return self.deciding(question) if bounded.allowed else bounded
 
-    def refusal(self, decision: Decision) -> PolicyError:
-        """Return the refusal of what was decided to be too much, with the bounds that it exceeds if it does."""
+    def refusal(self, decision: Decision, caller: object) -> PolicyError:
+        """Return the refusal of what was decided to be too much.
+
+        Which resources there are and what bounds them is for the operator: to others, one that there is not looks like
+        one that has a bound.
+        """
+        full = self._full(decision)
+        if isinstance(caller, Operator) or decision.version != policy.VERSION or not decision.offending:
+            return full
+        names = " and ".join(f"`{name}`" for name in sorted({detail.resource for detail in decision.offending}))
+        text = f"there is no {names} here, or not as much of it as this asks for"
+        error = PolicyError(text, offending=full.offending, help=UNKNOWN)
+        error.version, error.inside = full.version, full
+        return error
+
+    def _full(self, decision: Decision) -> PolicyError:
+        """Return the refusal with the bounds that are exceeded, if some are."""
         names, bounds = {detail.resource for detail in decision.offending}, self._custody.bounds()
         bound = scopes.shown(tuple(item for scope in bounds.values() for item in scope), names)
         known = not names.isdisjoint(bounds)

@@ -326,7 +326,7 @@ class Heads:
     async def denied(self, name: str, grant_id: str | None, error: RemitError, **more: str | None) -> None:
         """Record a denial; in a flood only each power of two is written, with the count."""
         if isinstance(error, PolicyError):
-            more |= {"cause": error.detail, "policy": error.version}
+            more |= {"cause": (error.inside or error).detail, "policy": error.version}
         count = self._count(grant_id, error.code)
         if count > DENIALS:
             if count & (count - 1):

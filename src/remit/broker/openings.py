@@ -63,7 +63,7 @@ class Openings:
             subject = subject or self._approved(opener)
             if isinstance(opener, Human):
                 self._endings.check(opener)
-            decision = self._decided(self._ceiling.opening(subject, purpose, named))
+            decision = self._decided(self._ceiling.opening(subject, purpose, named), opener)
             named = replace(named, policy=decision.version)
             opened = open_task(task_id, root_id, subject, purpose, named, now)  # before an approval is used up
             writes = self._spent(opener, purpose, named, root_id)
@@ -144,7 +144,7 @@ class Openings:
             if approval is not None:
                 self._asked.ready(approval)
             task.delegate(parent.id, child_id, named, now)  # before a policy is asked, and an approval used up
-            decision = self._decided(self._ceiling.child(task, parent, named))
+            decision = self._decided(self._ceiling.child(task, parent, named), caller)
             named = replace(named, policy=decision.version)
             if approval is not None:
                 writes = self._asked.consumed(approval, approvals.request_of(wanted, parent=parent_id), child_id)
@@ -167,7 +167,7 @@ class Openings:
         task = await self._heads.acting(caller, parent_id, "approval.ask")
         named = self._named(task.id, "asked", wanted, "asked")
         try:
-            self._check_need(task, parent_id, named)
+            self._check_need(caller, task, parent_id, named)
             request, human = approvals.request_of(wanted, parent=parent_id), task.head.subject.sub
             return await self._asked.ask(DELEGATE, request, holder_name(caller), human, (task.id, parent_id))
         except RemitError as error:
@@ -186,21 +186,21 @@ class Openings:
         await self._heads.record((), (self._heads.event(ATTACH, "allow", grant_id, **known),))
         return self._heads.check(grant_id).grant
 
-    def _check_need(self, task: Task, parent_id: str, wanted: Wanted) -> None:
+    def _check_need(self, caller: Caller, task: Task, parent_id: str, wanted: Wanted) -> None:
         """Raise where asking is in vain, and where there is nothing to ask for."""
         if task.head.subject.acr == WORKLOAD:
             raise ApprovalError("no human is behind this task", help="open a task for the human who is to decide")
         beyond = task.asking(parent_id, wanted, self._heads.serving())
         parent = task.grant(parent_id)
-        self._decided(self._ceiling.child(task, parent, wanted))
+        self._decided(self._ceiling.child(task, parent, wanted), caller)
         if not beyond and self._ceiling.child(task, parent, replace(wanted, approval=None)).allowed:
             raise InvalidRequestError("this needs no approval", help="delegate it: the grant covers it")
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _decided(self, decision: Decision) -> Decision:
+    def _decided(self, decision: Decision, caller: object) -> Decision:
         if not decision.allowed:
-            raise self._ceiling.refusal(decision)
+            raise self._ceiling.refusal(decision, caller)
         return decision
 
     def _named(self, task_id: str, grant_id: str, wanted: Wanted, approval: str | None) -> Wanted:

@@ -221,7 +221,8 @@ class Broker:
             grant = task.usable(grant_id, detail, now)
             engine = await self._custody.engine(detail.resource, detail.type)
             await self._supersede(task, grant_id, key)
-            decision = self._permitted(task, grant, "issue", detail)  # after the last wait: a reload in between counts
+            # after the last wait: a reload in between counts
+            decision = self._permitted(caller, task, grant, "issue", detail)
             lease = self._planned(engine, grant, detail, key, now)
             event = self._targets.lease_event(
                 "lease.issue", "allow", lease, policy=decision.version, cause="; ".join(decision.reasons)
@@ -286,7 +287,7 @@ class Broker:
         if not isinstance(engine, Renewable):
             raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
         try:
-            decision = self._permitted(task, task.grant(lease.grant), "renew", lease.plan.detail)
+            decision = self._permitted(caller, task, task.grant(lease.grant), "renew", lease.plan.detail)
         except PolicyError as error:
             await self._heads.denied("lease.renew", lease.grant, error, resource=resource)
             raise
@@ -343,10 +344,10 @@ class Broker:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _permitted(self, task: Task, grant: Grant, verb: str, detail: Detail) -> Decision:
+    def _permitted(self, caller: Caller, task: Task, grant: Grant, verb: str, detail: Detail) -> Decision:
         decision = self._ceiling.held(task, grant, verb, (detail,))
         if not decision.allowed:
-            raise self._ceiling.refusal(decision)
+            raise self._ceiling.refusal(decision, caller)
         return decision
 
     async def _extends_checkpoint(self) -> bool:
