@@ -319,20 +319,11 @@ class Logins(Protocol):
     """Sends a browser to the issuer and takes it back (OIDC Core §3.1), as a confidential or public client."""
 
     async def begin(
-        self,
-        redirect_uri: str,
-        state: str,
-        nonce: str,
-        *,
-        issuer: str | None,
-        acr: Sequence[str],
-        anew: bool = False,
-        room: str = "",
+        self, back: str, state: str, nonce: str, *, issuer: str | None, acr: Sequence[str], anew: bool, room: str
     ) -> str:
-        """Return the URL to send the browser to. ``nonce`` ties the login to one request; ``acr`` asks for step-up.
+        """Return where to send the browser, to come ``back``. ``nonce`` is of one request; ``acr`` asks for step-up.
 
-        With either ``acr`` or ``anew`` a session at the issuer is not enough. Logins of one ``room`` take no place of
-        another's.
+        With ``acr`` or ``anew`` a session at the issuer is not enough. No ``room`` takes the place of another.
         """
         ...
 

@@ -55,7 +55,7 @@ class Issuer:
 
     async def begin(
         self,
-        redirect_uri: str,
+        back: str,
         state: str,
         nonce: str,
         *,
@@ -64,7 +64,7 @@ class Issuer:
         anew: bool = False,
         room: str = "",
     ) -> str:
-        told = {"redirect": redirect_uri, "state": state, "nonce": nonce, "issuer": issuer, "acr": acr, "anew": anew}
+        told = {"redirect": back, "state": state, "nonce": nonce, "issuer": issuer, "acr": acr, "anew": anew}
         self.begun.append({**told, "room": room})
         return f"{self.authorization}?{urlencode({'state': state})}"
 

@@ -58,7 +58,7 @@ class IssuerLogins:
 
     async def begin(
         self,
-        redirect_uri: str,
+        back: str,
         state: str,
         nonce: str,
         *,
@@ -78,11 +78,11 @@ class IssuerLogins:
             raise UnavailableError(f"nobody can log in with a browser at `{registration.issuer.url}`")
         verifier = secrets.token_urlsafe(48)
         anew = anew or bool(acr)
-        begun = _Begun(registration, verifier, redirect_uri, nonce, tuple(acr), anew, self._clock(), room)
+        begun = _Begun(registration, verifier, back, nonce, tuple(acr), anew, self._clock(), room)
         self._keep(state, begun)
         stronger = {"max_age": "0", "prompt": "login"} if anew else {}
         stronger |= {"acr_values": " ".join(acr)} if acr else {}
-        async with self._client(registration, metadata, redirect_uri) as client:
+        async with self._client(registration, metadata, back) as client:
             url, _ = client.create_authorization_url(
                 metadata.authorization_endpoint, state=state, code_verifier=verifier, nonce=nonce, **stronger
             )
