@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ def test_help_is_printed_in_less_than_three_tenths_of_a_second() -> None:
         subprocess.run([REMIT, "--help"], check=True, capture_output=True)
         took.append(worked() - begun)
     assert min(took) < 0.3
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"remit {version('remit')}\n"
 
 
 def test_help_imports_neither_the_server_nor_the_client() -> None:

@@ -26,6 +26,7 @@ HEAD = """# Commands
 Exit codes: 0 done, 1 refused or failed (an `error:` line says why, a `help:` line what to do), 2 the command line is
 wrong. `remit run` exits with the code of its command. Answers go to stdout, complaints to stderr; `--json` prints one
 JSON object (`audit tail --json`: one entry a line). The broker is at `REMIT_SOCKET`, else at the control socket.
+`remit --version` says which version this is.
 
 Written from `--help`.
 """

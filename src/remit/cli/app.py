@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from remit.cli import (
@@ -24,12 +26,30 @@ from remit.cli import (
 
 app = typer.Typer(
     name="remit",
-    help="Credentials for the task at hand: an agent holds a grant in a task, never a standing secret.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if not asked:
+        return
+    from remit import __version__
+
+    typer.echo(f"remit {__version__}")
+    raise typer.Exit
+
+
+@app.callback()
+def _remit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Credentials for the task at hand: an agent holds a grant in a task, never a standing secret."""
+
 
 app.command("up")(broker.up)
 app.command("login")(login.login)
