@@ -81,6 +81,21 @@ def test_a_broker_says_where_other_hosts_reach_it(environ: dict[str, str], optio
     assert url in told
 
 
+def test_a_broker_starts_without_those_it_trusts_and_says_who_is_loaded(environ: dict[str, str]) -> None:
+    state = Path(environ["REMIT_STATE_DIR"])
+    config = Path(environ["XDG_CONFIG_HOME"]) / "remit" / "config.toml"
+    with config.open("a") as file:
+        file.write('[[trust_domains]]\nname = "prod.test"\nallow = ["spiffe://prod.test/*"]\n')
+        file.write(f'bundle_file = "{state}/nothing.json"\n')
+    broker = subprocess.Popen([REMIT, "up"], env=environ, stderr=subprocess.PIPE, text=True)
+    assert broker.stderr is not None
+    told = next(line for line in broker.stderr if "trust domain" in line)
+    broker.send_signal(signal.SIGTERM)
+    assert broker.wait(20) == 0
+    broker.stderr.close()
+    assert told.startswith("  trust domain prod.test: not yet, and nobody of it is let in before: the bundle file ")
+
+
 def test_the_log_of_a_broker_is_verified_with_the_key_beside_its_state(
     up: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,16 @@ def test_a_bundle_is_read_and_one_that_is_missing_or_empty_says_so(tmp_path: Pat
     assert missing.failure.startswith("the bundle file `missing` cannot be read: ")
 
 
+def test_each_of_them_has_a_line_that_says_whether_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "good").write_text(json.dumps({"keys": [public(ec(), use="jwt-svid")]}))
+    domain = {"name": "good.test", "bundle_file": str(tmp_path / "good"), "allow": ["spiffe://good.test/*"]}
+    made = configured(humans=[HUMAN], trust_domains=[domain])
+    issuer, bundle = asyncio.run(reach.lines(made, Clock(), Site(down=True)))
+    assert issuer.startswith(f"issuer {URL}: not yet, and nobody of it is let in before: the issuer `{URL}` cannot be ")
+    assert bundle == "trust domain good.test: loaded"
+    assert asyncio.run(reach.lines(made, Clock(), Site()))[0] == f"issuer {URL}: loaded"
+
+
 # -- the certificate --------------------------------------------------------------------------------------------------
 
 NOW = datetime.now(UTC)

@@ -28,7 +28,12 @@ def up(json: options.Json = False) -> None:
     from remit.compose.up import up as serve
 
     settings = load(os.environ)
-    serve(settings, lambda: _ready(settings, json))
+    serve(settings, lambda: _ready(settings, json), None if json else _tell)
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"  {line}\n")
+    sys.stderr.flush()
 
 
 def _ready(settings: Settings, as_json: bool) -> None:

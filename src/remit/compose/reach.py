@@ -78,6 +78,17 @@ async def _failure(asking: Awaitable[None]) -> str | None:
     return None
 
 
+async def lines(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[str]:
+    """Ask all of them at once; say of each whether it is loaded."""
+    asked = await asyncio.gather(issuers(settings, clock, fetch), bundles(settings))
+    named = zip(("issuer", "trust domain"), asked, strict=True)
+    return [f"{kind} {one.name}: {_state(one)}" for kind, found in named for one in found]
+
+
+def _state(one: Asked) -> str:
+    return "loaded" if one.failure is None else f"not yet, and nobody of it is let in before: {one.failure}"
+
+
 # -- the certificate --------------------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import uvloop
 
+from remit.compose import reach
 from remit.compose.serving import harden, reloading, served, stopping, until_stopped
 from remit.compose.settings import Settings
+from remit.ports import Clock
 from remit.stores import private
 
 PATIENCE = 8.0  # seconds: an embedded broker ends after five without a task
@@ -22,8 +24,18 @@ PAUSE = 0.1  # seconds between looks
 LOG_SIZE = 4 * 1024 * 1024  # bytes, twice
 
 
-async def serve(settings: Settings, ready: Callable[[], None], *, idle: float | None = None, tcp: bool = True) -> None:
-    """Serve until stopped or idle; call ``ready`` when everything listens."""
+Tell = Callable[[str], None]  # prints a line
+
+
+async def serve(
+    settings: Settings,
+    ready: Callable[[], None],
+    *,
+    idle: float | None = None,
+    tcp: bool = True,
+    tell: Tell | None = None,
+) -> None:
+    """Serve until stopped or idle; call ``ready`` when everything listens, then ``tell`` who was reached."""
     harden()
     stop = stopping()
     async with served(settings, tcp=tcp) as edges:
@@ -31,15 +43,24 @@ async def serve(settings: Settings, ready: Callable[[], None], *, idle: float | 
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
         hup = reloading(edges.house)
         ready()
+        telling = asyncio.create_task(_tell(settings, edges.house.clock, tell))
         await until_stopped(edges, stop, idle)
         hup.cancel()
+        telling.cancel()
 
 
-def up(settings: Settings, ready: Callable[[], None]) -> None:
-    """Serve in the foreground (``remit up``); call ``ready`` when everything listens."""
+async def _tell(settings: Settings, clock: Clock, tell: Tell | None) -> None:
+    """Say which issuers and trust domains are loaded: a broker starts, and serves, without them."""
+    if tell is not None:
+        for line in await reach.lines(settings, clock):
+            tell(line)
+
+
+def up(settings: Settings, ready: Callable[[], None], tell: Tell | None = None) -> None:
+    """Serve in the foreground (``remit up``); call ``ready`` when everything listens, then ``tell`` who was reached."""
     outwait(settings.places.state / "lock", PATIENCE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, ready))
+        runner.run(serve(settings, ready, tell=tell))
 
 
 def outwait(lock: Path, patience: float) -> None:
