@@ -26,14 +26,19 @@ from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untype
 from remit.compose import settings
 from remit.compose.serving import Edges, served
 from remit.core.secret import Secret
-from tests.broker.world import search
+from remit.ports import Resource
+from tests.broker.world import details, search
 from tests.live import idp
 from tests.live.fleet import ACCESS_TOKEN, EXCHANGE, SEARCH, Key, claims_of, free
 from tests.live.idp import NODE, PEERS, TWO_FACTORS, Provider
 
 pytestmark = pytest.mark.live
 
-POLICY = '@id("humans-search")\npermit (principal, action, resource == Resource::"search");\n'
+POLICY = """
+@id("humans-search") permit (principal, action, resource == Resource::"search");
+@id("humans-have-names") permit (principal, action, resource == Resource::"mesh");
+"""
+MESH = {"type": "spiffe", "resource": "mesh", "actions": ["jwt"], "audiences": ["https://ledger.test"]}
 APP, REDIRECT = "app", "http://127.0.0.1/cb"
 ASKED = {"purpose": "find what was sold in May", "authorization_details": json.dumps([SEARCH]), "ttl": "900"}
 PATIENCE = 60  # seconds for one flow
@@ -179,6 +184,8 @@ async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIte
     made = settings.read(settings.places({"REMIT_STATE_DIR": str(directory / "state")}), raw)
     async with served(made) as edges:
         await edges.house.broker.put_resource(edges.house.operator, search(), Secret("sk-canary"))
+        mesh = Resource("mesh", "spiffe", "spiffe://remit.local", details(MESH), None, {})
+        await edges.house.broker.put_resource(edges.house.operator, mesh, None)
         human = Human(provider)
         try:
             yield Stage(edges, provider, human, directory)
@@ -330,6 +337,15 @@ def test_a_workload_acts_for_itself_by_the_token_of_its_platform(
         assert claims_of(done["again"]["access_token"])["client_id"] == f"{provider.issuer}#job-1"
         assert done["active"]["active"] is True
         assert "refresh_token" not in done["tokens"]
+
+    play(tmp_path, provider, scene)
+
+
+def test_a_library_takes_a_lease_as_the_guide_has_it(tmp_path: Path, provider: Provider) -> None:
+    async def scene(found: Stage) -> None:
+        said = await found.flow("openid-client", "lease", asked={**ASKED, "authorization_details": json.dumps([MESH])})
+        assert "done" in said, said
+        assert said["done"]["credential"]["jwt"], said["done"].keys()
 
     play(tmp_path, provider, scene)
 

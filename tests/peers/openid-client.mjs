@@ -56,6 +56,20 @@ async function used(config, DPoP, token, url) {
   }
 }
 
+// As `docs/how-to/connect-an-oauth-client.md` has it, on from the token.
+async function lease(told) {
+  const { config, DPoP } = await begun(told);
+  const codes = await client.initiateDeviceAuthorization(config, told.asked);
+  await human({ enter: codes.verification_uri, code: codes.user_code });
+  const tokens = await client.pollDeviceAuthorizationGrant(config, codes, undefined, { DPoP });
+  const answer = await client.fetchProtectedResource(
+    config, tokens.access_token, new URL(`${told.issuer}/v1/tasks/${tokens.task}/leases`), 'POST',
+    JSON.stringify({ grant: tokens.grant, detail: tokens.authorization_details[0] }),
+    new Headers({ 'content-type': 'application/json' }), { DPoP },
+  );
+  return answer.json();
+}
+
 async function device(told) {
   const { config, DPoP } = await begun(told);
   const codes = await client.initiateDeviceAuthorization(config, told.asked);
@@ -87,4 +101,4 @@ async function credentials(told) {
   return { tokens, again, active: await introspected(config, DPoP, again.access_token) };
 }
 
-run({ code, credentials, device, backchannel });
+run({ code, credentials, device, backchannel, lease });
