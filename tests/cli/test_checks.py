@@ -187,6 +187,16 @@ def test_a_clock_behind_the_database_is_wrong(settings: Settings) -> None:
     assert (finding.level, finding.help) == ("wrong", "set the clock")
 
 
+def test_where_the_log_is_is_said_with_the_last_warning_in_it(settings: Settings) -> None:
+    path = settings.places.log
+    assert only(checks.log(settings)).text == f"no broker has written `{path}` yet"
+    path.write_text("2026-01-01 00:00:00,000 INFO remit.api all is well\n")
+    assert only(checks.log(settings)).text == f"`{path}`"
+    warnings = [f"2026-01-01 00:00:0{second},000 WARNING remit.identity {second}" for second in (1, 2)]
+    path.write_text("\n".join([*warnings, "2026-01-01 00:00:03,000 INFO remit.api WARNING is a word", "Traceback"]))
+    assert only(checks.log(settings)) == checks.good("log", f"`{path}`, the last warning in it: {warnings[1]}")
+
+
 def test_a_namespace_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n", "utf-8")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SKEW = timedelta(seconds=60)
 SOON = timedelta(days=7)  # left to renew a certificate
+TAIL = 64 * 1024  # bytes of the log
+WORRIES = frozenset({"WARNING", "ERROR", "CRITICAL"})  # the third word of its lines
 LOOSE = 0o077  # permissions of others
 
 
@@ -64,6 +66,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         bundles,
         namespaces,
         clock,
+        log,
         broker,
     )
     return [good("configuration", _configured(settings)), *(found for check in checks for found in check(settings))]
@@ -273,6 +276,20 @@ def clock(settings: Settings) -> Iterator[Finding]:
 
 def _changed(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def log(settings: Settings) -> Iterator[Finding]:
+    """Say where the broker's log is, and the last thing that it warned of."""
+    path = settings.places.log
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL))
+            last = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        yield good("log", f"no broker has written `{path}` yet")
+        return
+    warned = next((line for line in reversed(last) if WORRIES & set(line.split()[2:3])), None)
+    yield good("log", f"`{path}`" + ("" if warned is None else f", the last warning in it: {warned}"))
 
 
 def channel(environ: Mapping[str, str]) -> Finding:

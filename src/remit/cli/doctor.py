@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def doctor(json: options.Json = False) -> None:
     """Look at all that a broker rests on, and say what to do about what is not as it should be.
 
-    File modes, keys, policies, the TLS certificate, issuers and trust domains, namespaces, the clock, the broker that
-    is up and its databases. Issuers and trust domains are asked, each for a few seconds at most.
+    File modes, keys, policies, the TLS certificate, issuers and trust domains, namespaces, the clock, the log, the
+    broker that is up and its databases. Issuers and trust domains are asked, each for a few seconds at most.
 
     Exits with 1 when something is wrong; a warning is what remit works with, and cannot promise everything under.
 
