@@ -241,6 +241,30 @@ def test_a_source_that_comes_back_is_believed_again() -> None:
     asyncio.run(scene())
 
 
+class Broken(Held):
+    """A source that fails in a way that nobody foresaw."""
+
+    broken: bool = True
+
+    async def fetch(self, domain: str) -> Bundle:
+        if self.broken:
+            raise RuntimeError(domain)
+        return await super().fetch(domain)
+
+
+def test_a_look_that_failed_unforeseen_is_not_the_last() -> None:
+    async def scene() -> None:
+        source, clock = Broken(DOMAIN.bundle()), Times()
+        made = Bundles({DOMAIN.name: source}, clock)
+        with pytest.raises(RuntimeError):
+            await made.of(DOMAIN.name)
+        source.broken = False
+        clock.pass_(seconds=RETRY.total_seconds())
+        assert kids(await made.of(DOMAIN.name)) == ("jwt-1",)
+
+    asyncio.run(scene())
+
+
 def test_an_outage_of_one_trust_domain_is_none_of_another() -> None:
     async def scene() -> None:
         made = Bundles({DOMAIN.name: Held(b"", out=True), OTHER.name: Held(OTHER.bundle())}, Times())

@@ -198,6 +198,9 @@ class Bundles:
                 held.due = self._clock() + RETRY
                 why = "" if error.__cause__ is None else f" ({error.__cause__})"
                 _LOG.warning("trust bundle of %s: %s%s", domain, error.detail, why)
+            except BaseException:  # cancelled, or not foreseen: somebody has to look again all the same
+                held.due = self._clock() + RETRY
+                raise
             else:
                 held.at = self._clock()
                 held.due = held.at + (held.bundle.hint or held.source.every)
