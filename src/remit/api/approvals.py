@@ -12,18 +12,16 @@ from datetime import timedelta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.api import render, wire
+from remit.api import child, render, wire
 from remit.api.asked import attested, check_size
-from remit.api.clients import assertion_type
 from remit.api.routes import Row, Surface, Who
 from remit.api.who import Caller, Peer, authority_of
 from remit.broker import Holder
-from remit.core import jose
 from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.identity import Human, Workload
 from remit.core.task import Wanted
-from remit.errors import InvalidRequestError, UnauthenticatedError, WrongKeyError
+from remit.errors import InvalidRequestError, UnauthenticatedError
 
 MAX_WAIT = 25  # seconds; shorter than anything on the way waits for an answer
 WAIT = frozenset({"wait"})
@@ -70,17 +68,9 @@ class Approvals:
         """Return the thumbprint of the key that the child's token is to be bound to; its proof is for this URL."""
         if "req_cnf" not in asked and "req_cnf_proof" not in asked:
             return None
-        cnf = asked.get("req_cnf")
-        if not isinstance(cnf, dict) or cnf.keys() != {"jwk"}:
-            raise InvalidRequestError('`req_cnf` must be {"jwk": …}')
-        key = jose.public_key(cnf["jwk"], InvalidRequestError)
-        texts, url = (wire.text(asked, "req_cnf_proof"),), f"{self._verifier.issuer}/v1/approvals"
+        proof, url = wire.text(asked, "req_cnf_proof"), f"{self._verifier.issuer}/v1/approvals"
         token = request.headers.get("authorization", "").partition(" ")[2].strip(" ")
-        proof = self._verifier.read(texts, "POST", url, token or None)
-        if proof.jkt != key.thumbprint:
-            raise WrongKeyError("`req_cnf_proof` is by another key than `req_cnf`")
-        self._verifier.once(proof)
-        return proof.jkt
+        return child.key(self._verifier, asked.get("req_cnf"), proof, url, token or None)
 
     async def _actor(self, asked: Mapping[str, object], key: str | None) -> Workload | None:
         """Return the workload that the child is to be, by a credential of its own."""
@@ -88,11 +78,7 @@ class Approvals:
             return None
         if self._identity.workloads is None:
             raise InvalidRequestError("no workload is believed here: none is configured")
-        token = wire.text(asked, "actor_token")
-        workload = await self._identity.workloads.assertion(token, assertion_type(token))
-        if workload.jkt not in {None, key}:
-            raise WrongKeyError("`req_cnf` is another key than the actor token is bound to")
-        return workload
+        return await child.actor(self._identity.workloads, wire.text(asked, "actor_token"), key)
 
     # -- reading ------------------------------------------------------------------------------------------------
 

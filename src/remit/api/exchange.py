@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.api import asked, wire
-from remit.api.clients import Client, assertion_type
+from remit.api import asked, child, wire
+from remit.api.clients import Client
 from remit.api.minting import ACCESS_TOKEN, Binding, Minter
 from remit.api.oauth import GrantType, check_requested
 from remit.api.proven import ends
@@ -28,7 +28,6 @@ from remit.errors import (
     NotFoundError,
     SplicedError,
     UnauthenticatedError,
-    WrongKeyError,
 )
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -114,8 +113,8 @@ class Exchange:
         parent, audience = wire.text(form, "subject_token"), self._audience(form)
         # under a run, a child without a run of its own is as well kept as its parent
         posture = self._broker.task(caller, self._broker.task_of(parent).id).grant(parent).posture
-        child = self._child(form, None)
-        wanted = asked.wanted(form, asked.scope(form), posture if child is None else Posture(), child)
+        bound = self._child(form, None)
+        wanted = asked.wanted(form, asked.scope(form), posture if bound is None else Posture(), bound)
         grant = await self._broker.delegate(caller, parent, wanted, self._approval(form))
         return self._minter.answer(grant, audience=audience)
 
@@ -139,16 +138,16 @@ class Exchange:
             raise
 
     async def _delegate(self, token: str, claims: Claims, form: Form, audience: str | None) -> Response:
-        child = self._child(form, token)
-        if child is None:
+        bound = self._child(form, token)
+        if bound is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
-        wanted = asked.wanted(form, asked.scope(form), binding=child)
-        wanted = asked.attested(wanted, await self._actor(form, child))
+        wanted = asked.wanted(form, asked.scope(form), binding=bound)
+        wanted = asked.attested(wanted, await self._actor(form, bound))
         holder = Holder(claims.task, claims.grant)
         grant = await self._broker.delegate(holder, holder.grant, wanted, self._approval(form))
         return self._minter.answer(grant, jose.digest(token), audience=audience)
 
-    async def _actor(self, form: Form, child: Binding) -> Workload | None:
+    async def _actor(self, form: Form, bound: Binding) -> Workload | None:
         """Return the workload that the child is, by a credential of its own (RFC 8693 §2.1)."""
         token, kind = form.get("actor_token"), form.get("actor_token_type")
         if (token is None) != (kind is None):
@@ -159,25 +158,15 @@ class Exchange:
             raise SplicedError("a token of this broker belongs to a grant that exists; the child is yet to be made")
         if kind != JWT or self._workloads is None:
             raise InvalidRequestError("`actor_token_type` is not one that is taken here")
-        workload = await self._workloads.assertion(token, assertion_type(token))
-        if workload.jkt not in {None, child.jkt}:
-            raise WrongKeyError("`req_cnf` is another key than the actor token is bound to")
-        return workload
+        return await child.actor(self._workloads, token, bound.jkt)
 
     def _child(self, form: Form, token: str | None, *, stranger: bool = False) -> Binding | None:
         """Return the proven key that the new token is to be bound to, if one is named."""
         if "req_cnf" not in form and "req_cnf_proof" not in form:
             return None
-        cnf = read_json(wire.text(form, "req_cnf"))
-        if not isinstance(cnf, dict) or cnf.keys() != {"jwk"}:
-            raise InvalidRequestError('`req_cnf` must be {"jwk": …}')
-        key = jose.public_key(cnf["jwk"], InvalidRequestError)
+        cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
         endpoint = f"{self._verifier.issuer}/oauth/token"
-        proof = self._verifier.read((wire.text(form, "req_cnf_proof"),), "POST", endpoint, token)
-        if proof.jkt != key.thumbprint:
-            raise WrongKeyError("`req_cnf_proof` is by another key than `req_cnf`")
-        self._verifier.once(proof, stranger=stranger)
-        return Binding(jkt=proof.jkt)
+        return Binding(jkt=child.key(self._verifier, cnf, proof, endpoint, token, stranger=stranger))
 
     def _approval(self, form: Form) -> Approval | None:
         try:
