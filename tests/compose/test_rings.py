@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from remit.compose.rings import OVERLAP
+from remit.compose.rings import OVERLAP, Domain
 from remit.compose.serving import Edges, keep
 from remit.compose.settings import Settings
 from remit.core import audit, jose, token
 from remit.errors import IntegrityError, TokenError, UnavailableError
+from remit.keys.authority import TURN_AFTER, FileAuthority
+from remit.keys.file import FileSealer
 from tests.api.plane import Agent
 from tests.compose.test_serving import EXCHANGE, configured, opened, serving
 
@@ -272,3 +275,14 @@ def test_the_gateway_is_the_one_other_audience_of_tokens(tmp_path: Path) -> None
         assert edges.verifier.gateway == f"http://127.0.0.1:{edges.house.settings.gateway[1]}"  # type: ignore[index]
 
     serving(configured(tmp_path), body)
+
+
+def test_the_keys_of_the_trust_domain_turn_by_themselves_when_it_is_time(tmp_path: Path) -> None:
+    at = [datetime(2026, 11, 25, 12, tzinfo=UTC)]
+    authority = FileAuthority(tmp_path / "keys", FileSealer(b"k" * 32), "remit.test", lambda: at[0])
+    ring, before = Domain(authority), authority.signer.kid
+    ring.tend()
+    assert authority.signer.kid == before
+    at[0] += TURN_AFTER
+    ring.tend()
+    assert authority.signer.kid != before

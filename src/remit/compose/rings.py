@@ -134,7 +134,8 @@ class Domain:
         self._authority.revoke()
 
     def tend(self) -> None:
-        """Leave it to the authority, which rotates by itself."""
+        """Rotate when it is time, and publish no longer what no SVID needs."""
+        self._authority.tend()
 
 
 class Rings:

@@ -159,7 +159,6 @@ def _ticking(house: House, edges: Edges) -> Iterator[None]:
         (TRUST, edges.trust),
         (issuer.TEND, edges.rings.tend),
     ]
-    rounds.append((issuer.TEND, house.authority.tended))
     rounds += [(SIGNALS, what) for what in edges.signals]
     if house.witness is not None:
         rounds.append((WITNESS, lambda: keep(house)))

@@ -157,10 +157,6 @@ class FileAuthority:
         else:  # so long away that the next CA would end before its turn is over: no SVID of any is left
             self.revoke()
 
-    async def tended(self) -> None:
-        """Do what ``tend`` does, in the rounds of a broker."""
-        self.tend()
-
     # -- inside -------------------------------------------------------------------------------------------------
 
     @property
