@@ -348,7 +348,7 @@ def test_a_login_that_had_to_be_new_is(minutes: int, *, taken: bool) -> None:
             world.finish()
 
 
-# -- several issuers, and other exchanges -----------------------------------------------------------------------------
+# -- several issuers --------------------------------------------------------------------------------------------------
 
 
 def test_with_several_issuers_it_is_said_at_which_to_log_in() -> None:
@@ -369,17 +369,6 @@ def test_a_login_is_the_confidential_client_s_where_there_is_one() -> None:
     both = [Registration(at, "remit"), Registration(at, "web", Secret(SECRET))]
     made = IssuerLogins(IssuedHumans(both, "https://remit.test", clock), World().transport, clock)
     assert "client_id=web" in asyncio.run(made.begin(BACK, "s", "n", issuer=None, acr=()))
-
-
-def test_a_token_is_exchanged_at_its_issuer() -> None:
-    world = World(answer={"access_token": "the-jag", "token_type": "N_A"})
-    kinds = {"requested_token_type": "urn:ietf:params:oauth:token-type:id-jag", "audience": "https://mcp.test"}
-    kind = "urn:ietf:params:oauth:token-type:id_token"
-    assert asyncio.run(world.logins.exchanged("tok", kind, URL, **kinds)) == "the-jag"
-    form = world.forms[0]
-    assert form["grant_type"] == logins.EXCHANGE
-    assert (form["subject_token"], form["subject_token_type"], form["audience"]) == ("tok", kind, "https://mcp.test")
-    assert "redirect_uri" not in form
 
 
 def test_nothing_of_a_login_is_shown_by_accident() -> None:

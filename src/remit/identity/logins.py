@@ -29,7 +29,6 @@ from remit.ports import Clock
 LIFE = timedelta(minutes=10)
 MAX_WAITING = 1_000
 MAX_QUERY = 8_192  # characters
-EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 Transport = Callable[[], httpx.AsyncBaseTransport]
 
@@ -104,14 +103,6 @@ class IssuerLogins:
             raise StepUpError("the issuer did not ask the human to log in again")
         return human
 
-    async def exchanged(self, subject_token: str, subject_type: str, issuer: str, **asked: str) -> str:
-        """Exchange a token at its issuer (RFC 8693) for what ``asked`` says, such as an ID-JAG; return the new one."""
-        registration = self._at(issuer)
-        metadata = await registration.issuer.metadata()
-        form = {"subject_token": subject_token, "subject_token_type": subject_type, **asked}
-        answer = await self._fetched(registration, metadata, "", grant_type=EXCHANGE, **form)
-        return _named(answer, "access_token")
-
     def _at(self, issuer: str | None) -> Registration:
         """Return remit's registration at an issuer; a confidential one where there is one."""
         known = [item for item in self._humans.registrations if issuer in {None, item.issuer.url}]
@@ -128,31 +119,19 @@ class IssuerLogins:
         self._waiting[state] = begun
 
     async def _redeemed(self, begun: _Begun, metadata: Metadata, code: str) -> str:
-        answer = await self._fetched(
-            begun.registration,
-            metadata,
-            begun.redirect_uri,
-            grant_type="authorization_code",
-            code=code,
-            code_verifier=begun.verifier,
-        )
-        return _named(answer, "id_token")
-
-    async def _fetched(
-        self, registration: Registration, metadata: Metadata, redirect_uri: str, **form: str
-    ) -> Mapping[str, object]:
-        """Call the token endpoint."""
+        """Return the ID token that the token endpoint gives for a code."""
         from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]
 
-        asked = {**form, "redirect_uri": redirect_uri} if redirect_uri else form
+        form = {"grant_type": "authorization_code", "code": code, "code_verifier": begun.verifier}
+        registration, back = begun.registration, begun.redirect_uri
         try:
-            async with asyncio.timeout(PATIENCE), self._client(registration, metadata, redirect_uri) as client:
-                answer = await client.fetch_token(metadata.token_endpoint, **asked)
+            async with asyncio.timeout(PATIENCE), self._client(registration, metadata, back) as client:
+                answer = await client.fetch_token(metadata.token_endpoint, **form, redirect_uri=back)
         except AuthlibBaseError as error:
             raise GrantTokenError("the issuer did not redeem what it was shown", help="log in again") from error
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
             raise UnavailableError(f"the issuer `{registration.issuer.url}` cannot be asked") from error
-        return dict(answer)
+        return _named(dict(answer), "id_token")
 
     def _client(self, registration: Registration, metadata: Metadata, redirect_uri: str) -> Any:
         """Return authlib's client for one conversation."""
