@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remit.core import spiffe
+from remit.core import spiffe, token
 from remit.core.scope import Detail
 from remit.core.secret import Secret
 from remit.core.spiffe import SpiffeId
 from remit.core.task import Plan, Revocation
 from remit.errors import DeniedError, EngineError, EngineRefusedError, InvalidRequestError, UnknownDetailError
-from remit.ports import Authority, Clock, Issued, Resource, Signer
+from remit.ports import Authority, Clock, Issued, Resource
 
 SERIAL = 16  # octets, RFC 5280 §4.1.2.2: at most 20, and not negative
 
@@ -141,7 +140,8 @@ class SpiffeEngine:
             "task": task,
             "grant": grant,
         }
-        return Secret(_signed(self._authority.signer, claims))
+        signer = self._authority.signer  # the header is of these three members alone, JWT-SVID §2
+        return Secret(token.mint(claims, signer.kid, signer.alg, signer.sign, typ="JWT"))
 
 
 def serial(lease_id: str) -> int:
@@ -156,12 +156,6 @@ def _minted(named: SpiffeId) -> tuple[str, str]:
     raise DeniedError("the broker issues SVIDs for names alone that it made itself")
 
 
-def _signed(signer: Signer, claims: Mapping[str, object]) -> str:
-    header = {"alg": signer.alg, "kid": signer.kid, "typ": "JWT"}  # and nothing else, JWT-SVID §2
-    signed = ".".join(_b64(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))
-    return f"{signed}.{_b64(signer.sign(signed.encode()))}"
-
-
 def _pem(chain: Sequence[bytes]) -> str:
     return "".join(_armoured(each) for each in chain)
 
@@ -170,7 +164,3 @@ def _armoured(der: bytes) -> str:
     text = base64.b64encode(der).decode()
     lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
     return f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n"
-
-
-def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

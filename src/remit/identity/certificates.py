@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -15,7 +14,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store
 
-from remit.core import spiffe
+from remit.core import jose, spiffe
 from remit.core.identity import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import InvalidRequestError, UnauthenticatedError
@@ -49,7 +48,7 @@ class Certificates:
         _check_chain(leaf, others, _usable(bundle.authorities), self._clock())
         if not spiffe.matches(str(identity), self._allow):
             raise UnauthenticatedError("the certificate's SPIFFE ID matches no pattern that is allowed here")
-        thumbprint = base64.urlsafe_b64encode(sha256(chain[0]).digest()).rstrip(b"=").decode()
+        thumbprint = jose.encode(sha256(chain[0]).digest())
         return Workload(str(identity), "x509-svid", leaf.not_valid_after_utc, x5t=thumbprint)
 
 

@@ -8,7 +8,6 @@ opens the ring after a crash finishes the rotation before anything is signed.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from remit.core import jose
 from remit.core.jose import SigningKey
 from remit.errors import ConflictError, IntegrityError, NotFoundError
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
@@ -36,7 +36,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPri
 def thumbprint(jwk: Mapping[str, str]) -> str:
     """Return the RFC 7638 SHA-256 thumbprint of a public JWK, base64url."""
     required = {name: jwk[name] for name in ("crv", "e", "kty", "n", "x", "y") if name in jwk}
-    return _b64(sha256(json.dumps(required, sort_keys=True, separators=(",", ":")).encode()).digest())
+    return jose.encode(sha256(json.dumps(required, sort_keys=True, separators=(",", ":")).encode()).digest())
 
 
 class ES256:
@@ -48,7 +48,7 @@ class ES256:
     def public(key: ec.EllipticCurvePublicKey) -> Mapping[str, str]:
         """Return a point on P-256 as a JWK without anything beside the key."""
         point = key.public_numbers()
-        x, y = (_b64(number.to_bytes(32, "big")) for number in (point.x, point.y))
+        x, y = (jose.encode(number.to_bytes(32, "big")) for number in (point.x, point.y))
         return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
 
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
@@ -75,7 +75,7 @@ class Ed25519:
     def __init__(self, key: ed25519.Ed25519PrivateKey) -> None:
         """Sign with ``key``."""
         self._key = key
-        self._jwk = {"kty": "OKP", "crv": "Ed25519", "x": _b64(key.public_key().public_bytes_raw())}
+        self._jwk = {"kty": "OKP", "crv": "Ed25519", "x": jose.encode(key.public_key().public_bytes_raw())}
         self.kid = thumbprint(self._jwk)
 
     def sign(self, data: bytes) -> bytes:
@@ -96,7 +96,7 @@ class RS256:
         """Sign with ``key``."""
         self._key = key
         public = key.public_key().public_numbers()
-        self._jwk = {"kty": "RSA", "n": _b64(_octets(public.n)), "e": _b64(_octets(public.e))}
+        self._jwk = {"kty": "RSA", "n": jose.encode(_octets(public.n)), "e": jose.encode(_octets(public.e))}
         self.kid = thumbprint(self._jwk)
 
     def sign(self, data: bytes) -> bytes:
@@ -299,7 +299,3 @@ class FileKeyring:
 
 def _octets(number: int) -> bytes:
     return number.to_bytes((number.bit_length() + 7) // 8, "big")
-
-
-def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
