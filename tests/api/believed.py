@@ -16,11 +16,10 @@ from cryptography.x509.oid import NameOID
 from starlette.types import Receive, Scope, Send
 
 from remit.api import Web, build
-from remit.api.clients import JWT_SPIFFE
 from remit.api.proven import thumbprint
 from remit.api.routes import Identity
 from remit.core import jose
-from remit.core.identity import Human, Workload
+from remit.core.identity import JWT_SPIFFE, Human, Workload
 from remit.core.policy import Policy, in_bounds
 from remit.core.task import Subject
 from remit.errors import AudienceError, GrantTokenError, UnauthenticatedError

@@ -9,11 +9,11 @@ import pytest
 from starlette.requests import Request
 
 from remit.api import oauth
-from remit.api.clients import JWT_BEARER, JWT_SPIFFE, Client, Clients, assertion_type
+from remit.api.clients import Client, Clients, assertion_type
 from remit.api.who import Peer, Web
 from remit.broker import Holder
 from remit.core import jose
-from remit.core.identity import Workload
+from remit.core.identity import JWT_BEARER, JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, RemitError, ReplayError, TokenError, UnauthenticatedError
 
 ME = "spiffe://prod.example/ns/agents/planner"

@@ -8,10 +8,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit.compose import settings, workloads
 from remit.compose.settings import Settings
-from remit.core.identity import Workload
+from remit.core.identity import JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.sources import ApiSource, FileSource, WebSource
-from remit.identity.svid import JWT_SPIFFE
 from tests.identity.spire import Authority, Domain, Held, Times, server
 
 ISSUER = "https://remit.example"

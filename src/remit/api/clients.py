@@ -15,12 +15,10 @@ from starlette.requests import Request
 
 from remit.api.who import certificates_of, url_of
 from remit.core import jose, spiffe
-from remit.core.identity import Workload
+from remit.core.identity import JWT_BEARER, JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, TokenError, UnauthenticatedError
 from remit.ports import Workloads
 
-JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
-JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 WIT, WPT = "workload-identity-token", "workload-proof-token"
 FIELDS = frozenset({"client_id", "client_assertion", "client_assertion_type"})
 

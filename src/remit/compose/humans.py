@@ -22,7 +22,6 @@ from remit.identity.logins import IssuerLogins
 from remit.identity.platforms import Platforms, Rule
 from remit.ports import Clock
 
-JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_ENTRIES = 64  # of a table
 
 _HUMANS = frozenset({"issuer", "client_id", "client_secret_file", "scopes", "groups_claim", "acr", "id_jag", "name"})

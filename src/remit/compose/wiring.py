@@ -22,6 +22,7 @@ from remit.compose.signals import Signals
 from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.grant import LOCAL
+from remit.core.identity import JWT_BEARER
 from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import UnavailableError
@@ -111,7 +112,7 @@ def _identity(settings: Settings, known: humans.Known, heard: Signals, clock: Cl
     """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
     domains = workloads.read(settings)
     bundles = workloads.bundles(domains, clock)
-    platforms = {humans.JWT_BEARER: known.platforms.assertion} if known.platforms else {}
+    platforms = {JWT_BEARER: known.platforms.assertion} if known.platforms else {}
     attested = workloads.attested(domains, bundles, settings.issuer, clock, platforms)
     identity = Identity(
         humans=known.humans,

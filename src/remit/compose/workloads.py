@@ -10,13 +10,14 @@ from remit.api.tls import Door
 from remit.compose.mistakes import unknown
 from remit.compose.settings import Settings
 from remit.core import spiffe
+from remit.core.identity import JWT_SPIFFE
 from remit.errors import InvalidRequestError
 from remit.identity.attested import Assertion, Attested
 from remit.identity.bundles import Bundles, Source
 from remit.identity.certificates import Certificates
 from remit.identity.fetch import check_url
 from remit.identity.sources import ApiSource, FileSource, WebSource
-from remit.identity.svid import JWT_SPIFFE, JwtSvids
+from remit.identity.svid import JwtSvids
 from remit.identity.wit import Wits
 from remit.ports import Clock
 

@@ -11,6 +11,10 @@ from datetime import datetime
 
 from remit.core.grant import Subject
 
+# what a workload's client assertion is (``client_assertion_type``)
+JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
 
 @dataclass(frozen=True, slots=True)
 class Human:

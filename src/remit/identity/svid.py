@@ -14,7 +14,6 @@ from remit.identity.bundles import Bundle, Bundles
 from remit.identity.foreign import Foreign, Keys, Rules
 from remit.ports import Clock
 
-JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 MAX_LIFE = timedelta(hours=1)  # that the end of a bearer credential may be away
 SKEW = timedelta(seconds=5)
 
