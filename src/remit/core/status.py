@@ -15,6 +15,7 @@ TYPE = "statuslist+jwt"
 MEDIA = "application/statuslist+jwt"
 TTL = 30  # seconds that a list may be believed
 BITS = 1
+QUICK = 4  # level of zlib: with 10,000 live grants a list of 18 kB in 1 ms, at the best 14 kB in 60 ms of everybody's
 MAX_LIST = 1 << 24  # bytes of a list that is read
 
 
@@ -43,9 +44,9 @@ def status(packed: bytes, bits: int, index: int) -> int:
     return packed[index // per] >> (index % per * bits) & ((1 << bits) - 1)
 
 
-def compress(packed: bytes) -> str:
-    """Return the ``lst`` of a list: zlib (RFC 1950) at its best, base64url (§4.2)."""
-    return jose.encode(zlib.compress(packed, 9))
+def compress(packed: bytes, level: int = 9) -> str:
+    """Return the ``lst`` of a list: zlib (RFC 1950), at its best unless another level is given, base64url (§4.2)."""
+    return jose.encode(zlib.compress(packed, level))
 
 
 def decompress(lst: str) -> bytes:
@@ -67,5 +68,5 @@ def claims(uri: str, packed: bytes, now: int) -> Mapping[str, object]:
         "iat": now,
         "exp": now + TTL,
         "ttl": TTL,
-        "status_list": {"bits": BITS, "lst": compress(packed)},
+        "status_list": {"bits": BITS, "lst": compress(packed, QUICK)},
     }
