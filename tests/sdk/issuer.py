@@ -30,6 +30,7 @@ class FakeIssuer:
     claims: dict[str, object] = field(default_factory=dict)
     answer: dict[str, str] = field(default_factory=dict)  # what the browser brings back, over the usual
     token: dict[str, object] = field(default_factory=dict)  # what the token endpoint answers, over the usual
+    device: dict[str, object] = field(default_factory=dict)  # what the device endpoint answers, over the usual
     polls: list[str] = field(default_factory=list)  # errors of the device flow, before the tokens
     asked: dict[str, str] = field(default_factory=dict)  # the last authorization request
     forms: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -57,7 +58,7 @@ class FakeIssuer:
         match path:
             case "/device":
                 told: dict[str, Any] = {"device_code": "d-1", "user_code": "BCDF", "verification_uri": f"{URL}/enter"}
-                return httpx.Response(200, json={**told, "expires_in": 60, "interval": 7})
+                return httpx.Response(200, json={**told, "expires_in": 60, "interval": 7, **self.device})
             case "/token":
                 return self._tokens(form)
         return httpx.Response(200)

@@ -132,6 +132,12 @@ def test_a_device_gives_up_when_the_codes_time_is_over() -> None:
     assert sum(waits) == 63
 
 
+@pytest.mark.parametrize("wrong", [{"user_code": None}, {"device_code": 7}, {"interval": "soon"}, {"expires_in": [60]}])
+def test_a_device_says_what_is_wrong_with_the_answer_of_an_issuer(wrong: dict[str, object]) -> None:
+    with pytest.raises(UpstreamError, match=next(iter(wrong))):
+        at(FakeIssuer(device=wrong)).device(lambda *_: None, lambda _: None)
+
+
 def test_an_issuer_without_device_flow_says_so() -> None:
     issuer = FakeIssuer(metadata={"device_authorization_endpoint": None})
     with pytest.raises(UnavailableError, match="device_authorization_endpoint"):

@@ -133,9 +133,10 @@ class Login:
     def device(self, say: Say, pause: Pause = time.sleep) -> Tokens:
         """Let ``say`` tell a human where to enter which code, then ask until they have (RFC 8628 §3.4, §3.5)."""
         answer = self._posted("device_authorization_endpoint", scope=" ".join(self.issuer.scopes))
-        code, interval = _text(answer, "device_code"), float(answer.get("interval") or INTERVAL)
-        left = float(answer.get("expires_in") or PATIENCE)
-        say(str(answer.get("verification_uri_complete") or _text(answer, "verification_uri")), str(answer["user_code"]))
+        code, interval = _text(answer, "device_code"), _seconds(answer, "interval", INTERVAL)
+        left = _seconds(answer, "expires_in", PATIENCE)
+        typed, place = _text(answer, "user_code"), _text(answer, "verification_uri")
+        say(str(answer.get("verification_uri_complete") or place), typed)
         while left > 0:
             pause(interval)
             left -= interval
@@ -292,6 +293,13 @@ def _document(answer: httpx.Response) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise UpstreamError("the issuer's answer is not a JSON object")
     return found
+
+
+def _seconds(document: Mapping[str, Any], name: str, default: float) -> float:
+    try:
+        return float(document.get(name) or default)  # there are issuers that write numbers as text
+    except (TypeError, ValueError):
+        raise UpstreamError(f"the issuer's answer has no sensible `{name}`") from None
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:

@@ -21,7 +21,7 @@ from remit.sdk.place import state
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login that is kept. ``id_token`` is None once it has been used."""
+    """A login that is kept, with the newest ID token and, if the issuer gives those, a refresh token."""
 
     issuer: str
     client_id: str
