@@ -86,6 +86,16 @@ def test_a_failure_is_not_kept() -> None:
     asyncio.run(main())
 
 
+def test_that_too_many_ask_at_once_says_nothing_of_the_client() -> None:
+    async def main() -> None:
+        web = Web()
+        web.error = LimitError("too many clients at once", retry_after=5)
+        with pytest.raises(LimitError):
+            await web.registry().get(URL)
+
+    asyncio.run(main())
+
+
 def test_so_many_documents_and_no_more_are_kept() -> None:
     async def main() -> None:
         web = Web()

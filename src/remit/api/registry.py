@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from remit.api.clients import Client
 from remit.core.strict import read_json
-from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError
+from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError, UnavailableError
 
 MAX_URL = 2_048  # characters
 MAX_NAME = 100
@@ -67,7 +67,7 @@ class Registry:
         return self._fetch is not None
 
     async def get(self, client_id: str) -> Registered:
-        """Return a client, or raise UnauthenticatedError."""
+        """Return a client, or raise UnauthenticatedError; LimitError when too many documents are asked for at once."""
         found = self._known.get(client_id)
         if found is not None:
             return found
@@ -106,7 +106,7 @@ class Registry:
         check_document_url(client_id)
         try:
             client = described(client_id, await fetch(client_id))
-        except RemitError as error:
+        except (InvalidRequestError, UnavailableError) as error:
             raise UnauthenticatedError(f"this client's document is not one to go by: {error.detail}") from error
         self._read[client_id] = (now + KEPT, client)
         return client
