@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from remit.broker import Broker, outbox
 from remit.broker.outbox import Ended
+from remit.core.audit import Entry
 from remit.core.task import Wanted
 from remit.errors import UnavailableError
 from tests.broker.test_signals import Brittle
@@ -54,6 +56,38 @@ def test_what_was_taken_is_not_told_again_in_whatever_order(world: World) -> Non
         await broker.outbox.taken("siem", [])
         log = [event for event in await world.events() if event.event == "signal.tell"]
         assert [(event.task, event.resource) for event in log] == [(expected[1], "siem"), (expected[0], "siem")]
+
+    run(scenario())
+
+
+class Slow(Brittle):
+    """A store whose next read of the log can be held up."""
+
+    held: asyncio.Event | None = None
+
+    async def entries(self, start: int, limit: int) -> Sequence[Entry]:
+        found, held = await super().entries(start, limit), self.held
+        self.held = None
+        if held is not None:
+            self.reached.set()
+            await held.wait()
+        return found
+
+
+def test_what_was_taken_is_not_told_again_to_whoever_asked_before(world: World) -> None:
+    async def scenario() -> None:
+        store = world.store = Slow()
+        broker = await world.ready()
+        assert await broker.outbox.pending("siem", 9) == ()
+        await ended(world, broker)
+        store.held = held = asyncio.Event()
+        early = asyncio.create_task(broker.outbox.pending("siem", 9))
+        await store.reached.wait()
+        [found] = await broker.outbox.pending("siem", 9)
+        await broker.outbox.taken("siem", [found.seq])
+        held.set()
+        assert await early == ()
+        assert await broker.outbox.pending("siem", 9) == ()
 
     run(scenario())
 

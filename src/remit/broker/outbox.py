@@ -64,7 +64,10 @@ class Outbox:
         """Return the first ``limit`` ends that ``receiver`` has not taken."""
         place = await self._place(receiver)
         while len(place.waiting) < limit:
-            entries = await self._heads.store.entries(place.read, PAGE)
+            at = place.read
+            entries = await self._heads.store.entries(at, PAGE)
+            if place.read != at:  # somebody else has read on meanwhile, and may have taken what is here
+                continue
             if not entries:
                 break
             for entry in entries:
