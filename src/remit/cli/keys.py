@@ -26,7 +26,9 @@ def list_(json: options.Json = False) -> None:
       remit keys list
       remit keys list --json
     """
-    answer = ask(_call("GET", "/v1/keys"))
+    from remit.sdk import house
+
+    answer = ask(house.keys())
     if json:
         emit(answer)
         return
@@ -51,7 +53,9 @@ def rotate(ring: Ring, json: options.Json = False) -> None:
       remit keys rotate token
       remit keys rotate audit --json
     """
-    answer = ask(_call("POST", f"/v1/keys/{ring}/rotate"))
+    from remit.sdk import house
+
+    answer = ask(house.rotate(ring))
     if json:
         emit(answer)
         return
@@ -70,15 +74,10 @@ def revoke(
     Examples:
       remit keys revoke token 0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I
     """
-    answer = ask(_call("POST", f"/v1/keys/{ring}/{kid}/revoke"))
+    from remit.sdk import house
+
+    answer = ask(house.revoke(ring, kid))
     if json:
         emit(answer)
         return
     said(f"what {answer['revoked']} has signed is worth nothing any more; {answer['signing']} signs")
-
-
-def _call(method: str, path: str) -> Any:
-    from remit.sdk._wire import Call
-    from remit.sdk._wire import ask as call
-
-    return call(Call(method, path))

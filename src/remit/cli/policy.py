@@ -228,12 +228,14 @@ def explain(
       remit policy explain --entry 4711
       remit policy explain question.toml --policies examples/policies
     """
+    from remit.sdk import house
+
     if sum(item is not None for item in (file, grant, entry)) != 1:
         raise typer.BadParameter("say what is to be explained: FILE, --grant or --entry")
     if file is not None:
         answers = _answered(file, policies)
     else:
-        answers = [_entry(entry) if entry is not None else ask(_call("GET", f"/v1/policy/explain/{grant}"))]
+        answers = [_entry(entry) if entry is not None else ask(house.explain(grant or ""))]
     if json:
         emit({"answers": answers})
         return
@@ -299,7 +301,9 @@ def show(json: options.Json = False) -> None:
       remit policy show
       remit policy show --json
     """
-    answer = ask(_call("GET", "/v1/policy"))
+    from remit.sdk import house
+
+    answer = ask(house.policies())
     if json:
         emit(answer)
         return
@@ -325,8 +329,10 @@ def reload(json: options.Json = False) -> None:
       remit policy reload
       remit policy reload --json
     """
+    from remit.sdk import house
+
     with waiting("deciding on all live grants"):
-        answer = ask(_call("POST", "/v1/policy/reload"))
+        answer = ask(house.reload())
     if json:
         emit(answer)
     elif answer["reloaded"]:
@@ -346,13 +352,6 @@ def _problems(answer: Mapping[str, Any]) -> None:
 
 
 # -- inside ---------------------------------------------------------------------------------------------------------
-
-
-def _call(method: str, path: str) -> Any:
-    from remit.sdk._wire import Call
-    from remit.sdk._wire import ask as call
-
-    return call(Call(method, path))
 
 
 def _where(directory: Path | None) -> Path:
