@@ -63,7 +63,7 @@ class Chains:
         """Start the chain of a grant with its first token."""
         self._forget()
         chain = Chain(self._new_id("rfc"), grant.id, client, audience, digest)
-        await self._put(chain, grant.expires_at + KEPT, "allow")
+        await self._put(chain, grant.expires_at + KEPT)
         return chain
 
     async def turn(self, presented: Presented, fresh: str) -> tuple[Grant, Chain]:
@@ -86,7 +86,7 @@ class Chains:
             await self._heads.denied("token.refresh", chain.grant, error, key=presented.jkt or presented.x5t)
             raise
         turned = chains.turn(chain, fresh)
-        await self._put(turned, self._until[chain.id], "allow", chain)
+        await self._put(turned, self._until[chain.id], chain)
         self._heads.check(chain.grant)  # it may have ended while this was committed
         return grant, turned
 
@@ -109,10 +109,10 @@ class Chains:
         task = self._heads.task_of(chain.grant)
         await self._targets.end(task, chain.grant, "grant.revoke", cause="a refresh token was used twice")
 
-    async def _put(self, chain: Chain, until: datetime, decision: str, before: Chain | None = None) -> None:
+    async def _put(self, chain: Chain, until: datetime, before: Chain | None = None) -> None:
         """Make a chain count at once, so that of two at the same time one is the second; then make it durable."""
         self._keep(chain, until)
-        event = self._heads.event("token.refresh" if before else "token.begin", decision, chain.grant)
+        event = self._heads.event("token.refresh" if before else "token.begin", "allow", chain.grant)
         record = Record(KIND, chain.id, chain.rev, msgspec.json.encode(chain), until)
         try:
             await self._heads.record((PutRecord(record),), (event,))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from remit.api.signals import Receiver
@@ -118,14 +117,14 @@ def _source(
     known = humans.get(url)
     if known is not None and about != url:
         raise InvalidRequestError("an issuer of `humans` speaks of its own humans, and of no others")
-    audiences = _texts(row, "audience") or ((known.audiences) if known else frozenset({settings.issuer}))
+    audiences = _audiences(row) or ((known.audiences) if known else frozenset({settings.issuer}))
     if known is not None:
         return Source(known.issuer, known.audiences | audiences, about)
     return Source(made(url), audiences, about, logouts=False)
 
 
 def _told(row: Row) -> Told:
-    name, audience = row.get("receiver"), _texts(row, "audience")
+    name, audience = row.get("receiver"), _audiences(row)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidRequestError("`signals.receiver` must be a short name: a-z, 0-9 and -")
     if len(audience) != 1:
@@ -141,12 +140,12 @@ def _told(row: Row) -> Told:
     return Told(name, next(iter(audience)), push, token)
 
 
-def _texts(row: Row, name: str) -> frozenset[str]:
-    value = row.get(name, [])
+def _audiences(row: Row) -> frozenset[str]:
+    value = row.get("audience", [])
     listed = value if isinstance(value, list) else [value]
     for item in listed:
         if not isinstance(item, str) or not 0 < len(item) <= MAX_TEXT or not item.isprintable():
-            raise InvalidRequestError(f"`signals.{name}` must be text")
+            raise InvalidRequestError("`signals.audience` must be text")
     return frozenset(listed)
 
 
@@ -200,4 +199,4 @@ def _push(one: Told, url: str, broker: Broker, clock: Clock, sender: Transmitter
     async def told(place: int) -> None:
         await broker.outbox.taken(stream.name, [place])
 
-    return Push(url, one.token, partial(web.transport), untold, told, Pace(clock))
+    return Push(url, one.token, web.transport, untold, told, Pace(clock))
