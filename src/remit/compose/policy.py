@@ -16,6 +16,7 @@ from remit.compose.settings import Settings
 from remit.core import policy
 from remit.core.policy import Decision, Policy, Problem, Question
 from remit.errors import IntegrityError, NotFoundError, UnavailableError
+from remit.keys.file import sync_directory
 from remit.policies import files, sets, trace
 from remit.policies.sets import CedarPolicies
 from remit.stores import private
@@ -71,6 +72,7 @@ class Kept:
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._path)
+            sync_directory(self._path.parent)
         except OSError as error:
             raise UnavailableError("the policies cannot be kept", help="is the disk full?") from error
 
