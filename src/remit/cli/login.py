@@ -57,10 +57,10 @@ def login(
     from remit.sdk.session import session_of
 
     sessions, (at, groups_claim) = _sessions(), _issuer(issuer, client_id)
-    with sessions.alone():
-        with closing(there_at(at)) as there:
-            tokens = there.device(_enter) if device else there.browser(_visit)
-        session = session_of(at, groups_claim, tokens, unused=True)
+    with closing(there_at(at)) as there:
+        tokens = there.device(_enter) if device else there.browser(_visit)
+    session = session_of(at, groups_claim, tokens, unused=True)
+    with sessions.alone():  # not while the human is in the browser: others would wait for minutes, and not know why
         sessions.save(session)
     _show(session, json)
 
