@@ -339,6 +339,10 @@ class Workloads(Protocol):
         """Return the workload of a client assertion; ``kind`` is its ``client_assertion_type``."""
         ...
 
+    async def named(self, wit: str) -> Workload:
+        """Return the workload of a WIT, for whoever has its key (``jkt``): the caller has to see that proven."""
+        ...
+
     async def certified(self, chain: Sequence[bytes]) -> Workload:
         """Return the workload of a TLS client's X.509-SVID: DER certificates, the leaf first."""
         ...

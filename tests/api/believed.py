@@ -71,6 +71,9 @@ class Believed:
         self.seen.append(token)
         return self._workload(svid_subject(token), "jwt-svid")
 
+    async def named(self, wit: str) -> Workload:
+        raise UnauthenticatedError(f"{wit} is not known here")
+
     async def certified(self, chain: Sequence[bytes]) -> Workload:
         name = self.certificates.get(chain[0] if chain else b"")
         if name is None:

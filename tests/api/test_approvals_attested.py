@@ -107,7 +107,7 @@ def test_those_that_are_named_or_attested_are_let_in(tmp_path: Path) -> None:
         assert (child.agent, child.attested, child.unattested) == (READER, True, False)
         shown = (await plane.call(root, "GET", f"/v1/tasks/{root.task}")).json()["grants"]
         above, below = (next(g for g in shown if g["grant"] == name) for name in (root.grant, reader.grant))
-        assert (above["unusable"], above["exercise"], above["delegates"]) == ("binding", False, json.loads(pattern))
+        assert (above["unusable"], above["exercise"], above["delegates"]) == ("advisory", False, json.loads(pattern))
         assert (below["unusable"], below["attested"]) == (None, True)
 
     staged(tmp_path, scene)

@@ -38,6 +38,9 @@ class Known:
     async def assertion(self, token: str, kind: str) -> Workload:
         return self._found("jwt-svid", token, kind)
 
+    async def named(self, wit: str) -> Workload:
+        return self._found("wit", wit)
+
     async def certified(self, chain: Sequence[bytes]) -> Workload:
         return self._found("x509-svid", *chain)
 

@@ -30,7 +30,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
 OTHER = {**SEARCH, "resource": "mail"}
 CI, CI_ALL = "spiffe://prod.test/ci/build", "spiffe://prod.test/ci/**"
-PATTERNS = ("*", CI, CI_ALL, "spiffe://prod.test/**", "spiffe://dev.test/**", "https://ci.test#repo")
+KEYED, MINE = "wimse://prod.test/**", "wimse://prod.test/planner"
+PATTERNS = ("*", CI, CI_ALL, KEYED, MINE, "spiffe://prod.test/**", "spiffe://dev.test/**", "https://ci.test#repo")
 WANTED = Wanted(scope.parse([SEARCH]), "agent", timedelta(minutes=5), depth=3, fan_out=3)
 
 
@@ -125,10 +126,12 @@ def test_a_child_may_be_stricter_than_its_parent() -> None:
         ({"exercise": False}, "advisory"),
         ({"exercise": False, "depth": 0}, "binding"),
         ({"exercise": False, "unattested": False}, "advisory"),  # it may be attested by a name of its own
-        ({"exercise": False, "unattested": False, "delegates": (CI_ALL,)}, "binding"),
+        ({"exercise": False, "unattested": False, "delegates": (CI_ALL,)}, "advisory"),  # what it is shown, it can show
+        ({"exercise": False, "unattested": False, "delegates": (KEYED,)}, "binding"),
+        ({"exercise": False, "unattested": False, "delegates": (KEYED, CI)}, "advisory"),
         ({"exercise": False, "unattested": False, "delegates": ()}, "binding"),
-        ({"exercise": False, "unattested": True, "delegates": (CI_ALL,)}, "advisory"),
-        ({"exercise": False, "unattested": False, "delegates": (CI_ALL,), "agent": CI, "attested": True}, "advisory"),
+        ({"exercise": False, "unattested": True, "delegates": (KEYED,)}, "advisory"),
+        ({"exercise": False, "unattested": False, "delegates": (KEYED,), "agent": MINE, "attested": True}, "advisory"),
     ],
 )
 def test_exercise_false_binds_only_where_no_child_can_be_the_holder_itself(
@@ -145,7 +148,7 @@ CHILDREN: list[dict[str, object]] = [
 
 
 @given(
-    st.sampled_from([{}, {"agent": CI, "attested": True}]),
+    st.sampled_from([{}, {"agent": CI, "attested": True}, {"agent": MINE, "attested": True}]),
     st.booleans(),
     st.lists(st.sampled_from(PATTERNS), max_size=2),
     st.sampled_from(CHILDREN),

@@ -295,3 +295,21 @@ def test_what_is_remembered_is_bounded_and_full_means_no() -> None:
         proven(token, proof(token, jti="c" * 22), at=made)
     clock.at = NOW + timedelta(seconds=60)
     assert proven(token, proof(token, jti="c" * 22, exp=AT + 90), at=made).id == DOMAIN.id()
+
+
+# -- a token alone, for whoever proves its key -------------------------------------------------------------------------
+
+
+def test_a_token_alone_names_its_workload_and_the_key_that_is_to_be_proven() -> None:
+    found = asyncio.run(wits().named(wit()))
+    assert (found.id, found.method, found.jkt) == (DOMAIN.id(), "wit", AGENT.kid)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [wit(domain=OTHER, sub=DOMAIN.id()), wit(aud=TARGET), wit(cnf=None), wit(exp=AT - 3600), wit({"typ": "jwt"})],
+    ids=["of another trust domain", "with an audience", "without a key", "ended", "of another type"],
+)
+def test_a_token_alone_is_held_to_the_same(token: str) -> None:
+    with pytest.raises(UnauthenticatedError):
+        asyncio.run(wits().named(token))

@@ -209,7 +209,9 @@ def configured(directory: Path, web: Authority, **parts: object) -> Settings:
             "key": str(directory / "tls.key"),
             "names": ["127.0.0.1"],
         },
-        "trust_domains": [{"name": "prod.example", "allow": ["spiffe://prod.example/ns/agents/*"], **bundle}],
+        "trust_domains": [
+            {"name": "prod.example", "allow": ["spiffe://prod.example/ns/agents/*", "wimse://prod.example/*"], **bundle}
+        ],
         "policy": {"directory": str(policies)},
         **parts,
     }

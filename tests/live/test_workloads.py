@@ -232,6 +232,29 @@ def test_a_sub_agent_shows_who_it_is_or_has_the_brokers_name_for_it(tmp_path: Pa
     play(tmp_path, scene)
 
 
+def test_a_child_whose_credential_has_a_key_is_made_for_that_key_alone(tmp_path: Path) -> None:
+    """What its parent is shown, it cannot show again: so `exercise: false` binds where delegates have such names."""
+
+    async def scene(fleet: Fleet) -> None:
+        client, child, at = await fleet.client(), Key(), int(datetime.now(UTC).timestamp())
+        only = {"unattested": "false", "delegates": '["wimse://prod.example/*"]', "exercise": "false"}
+        planner = await opened(fleet, client, **only)
+        body = {"sub": "wimse://prod.example/writer", "exp": at + 600, "cnf": {"jwk": {**child.jwk, "alg": "ES256"}}}
+        wit = signed(fleet.domain.wit_key, {"alg": "ES256", "kid": "wit-1", "typ": "wit+jwt"}, body)
+        actor = {"actor_token": wit, "actor_token_type": JWT, "unattested": "false"}
+        stolen = await fleet.child(client, planner, Key(), **actor)
+        assert (stolen.status_code, stolen.json()["code"]) == (400, "wrong-key")
+        bearer = {"actor_token": fleet.jwt(WRITER), "actor_token_type": JWT, "unattested": "false"}
+        assert (await fleet.child(client, planner, Key(), **bearer)).json()["error"] == "access_denied"
+        forged = {**actor, "actor_token": child.signed("wit+jwt", body, kid="wit-1")}
+        assert (await fleet.child(client, planner, child, **forged)).status_code == 401
+        made = await fleet.child(client, planner, child, **actor)
+        assert made.status_code == 200, made.text
+        assert claims_of(made.json()["access_token"])["client_id"] == "wimse://prod.example/writer"
+
+    play(tmp_path, scene)
+
+
 def test_a_grant_may_be_for_attested_children_alone(tmp_path: Path) -> None:
     async def scene(fleet: Fleet) -> None:
         client = await fleet.client()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remit.api.clients import assertion_type
+from remit.api.clients import WIT, assertion_type
 from remit.api.proven import Verifier
 from remit.core import jose
 from remit.core.identity import Workload
@@ -27,8 +27,12 @@ def key(verifier: Verifier, cnf: object, proof: str, url: str, token: str | None
 
 
 async def actor(workloads: Workloads, token: str, jkt: str | None) -> Workload:
-    """Return the workload that the child is, by a credential of its own (RFC 8693 §2.1); ``jkt`` is the child's key."""
-    workload = await workloads.assertion(token, assertion_type(token))
+    """Return the workload that the child is, by a credential of its own (RFC 8693 §2.1); ``jkt`` is the child's key.
+
+    A WIT is worth nothing to whoever has not its key, the parent included: the child's key has to be that one.
+    """
+    kind = assertion_type(token)
+    workload = await (workloads.named(token) if kind == WIT else workloads.assertion(token, kind))
     if workload.jkt not in {None, jkt}:
         raise WrongKeyError("`req_cnf` is another key than the actor token is bound to")
     return workload

@@ -120,10 +120,13 @@ def _proof(request: Request, form: Form, issuer: str) -> tuple[str, str, str, st
 
 
 def assertion_type(token: str) -> str:
-    """Return as what a workload's JWT is to be verified: a JWT-SVID if it says that its subject has a SPIFFE ID.
+    """Return as what a workload's JWT is to be verified.
 
+    It is a WIT by its ``typ``, a JWT-SVID if it says that its subject has a SPIFFE ID, else a platform's OIDC token.
     What it says is believed by nobody before it is verified as just that.
     """
     compact = jose.read(token, _ANY_HEADER, UnauthenticatedError)
+    if compact.header.get("typ") == "wit+jwt":
+        return WIT
     subject = jose.document(compact.payload, UnauthenticatedError).get("sub")
     return JWT_SPIFFE if isinstance(subject, str) and subject.startswith(_SPIFFE) else JWT_BEARER

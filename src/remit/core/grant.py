@@ -204,14 +204,15 @@ def may_be_delegate(parent: Grant, agent: str) -> bool:
 def unusable(grant: Grant) -> str | None:
     """Say how far it holds that a grant is not to be used itself: binding | advisory; None where it may be used.
 
-    A holder can give what it holds to a child of its own making, or to itself by a name that it has, and use that. So
-    it binds only where no child is possible but such as somebody else attests, by names that are not the holder's:
-    under those it may not act (``Task.check_acting``).
+    A holder can give what it holds to a child of its own making, or to itself by a name that it has, and use that; and
+    whoever is shown a bearer credential (a JWT-SVID, the token of a platform) can show it again. So it binds only where
+    every child has to prove the key that its name comes with: names of ``wimse`` trust domains, which only WITs carry.
+    Under such a child the holder may not act (``Task.check_acting``).
     """
     if grant.exercise:
         return None
-    itself = grant.unattested or may_be_delegate(grant, grant.agent)
-    return "advisory" if grant.depth > 0 and itself else "binding"
+    keyed = all(pattern.startswith(spiffe.WIMSE) for pattern in grant.delegates) and not grant.unattested
+    return "binding" if grant.depth == 0 or (keyed and not may_be_delegate(grant, grant.agent)) else "advisory"
 
 
 def _uncovered(wanted: Wanted, parent: Grant) -> tuple[int, ...]:

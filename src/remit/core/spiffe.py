@@ -21,7 +21,8 @@ MAX_PATTERNS = 32
 _DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 _SCHEME = "spiffe://"
-SCHEMES = (_SCHEME, "wimse://")
+WIMSE = "wimse://"
+SCHEMES = (_SCHEME, WIMSE)
 
 
 @dataclass(frozen=True, slots=True)

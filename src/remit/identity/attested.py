@@ -28,6 +28,10 @@ class Attested:
             raise UnauthenticatedError("this kind of client assertion is not configured here")
         return await verify(token)
 
+    async def named(self, wit: str) -> Workload:
+        """Return the workload of a WIT, for whoever proves its key."""
+        return await self._believed().named(wit)
+
     async def certified(self, chain: Sequence[bytes]) -> Workload:
         """Return the workload of a TLS client's X.509-SVID."""
         if self._certificates is None:
@@ -36,6 +40,9 @@ class Attested:
 
     async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
         """Return the workload of a WIT with a WPT."""
+        return await self._believed().proven(wit, wpt, target, token)
+
+    def _believed(self) -> Wits:
         if self._wits is None:
             raise UnauthenticatedError("workload identity tokens are not believed here: no trust domain is configured")
-        return await self._wits.proven(wit, wpt, target, token)
+        return self._wits

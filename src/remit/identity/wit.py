@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from remit.core import jose, spiffe
 from remit.core.identity import Workload
@@ -19,7 +19,7 @@ MAX_LIFE = timedelta(hours=24)  # that the end may be away: it is worth nothing 
 MAX_SEEN = 100_000  # proofs remembered, each until it ends
 
 _RULES = Rules(types=frozenset({"wit+jwt"}), members=frozenset({"alg", "kid", "typ"}), error=UnauthenticatedError)
-_WIMSE, _SPIFFE = "wimse://", "spiffe://"
+_SPIFFE = "spiffe://"
 
 
 class Wits:
@@ -35,17 +35,30 @@ class Wits:
 
         UnauthenticatedError (ReplayError for a proof seen before), AudienceError or UnavailableError.
         """
+        found, name, expires = await self._read(wit)
+        now = int(self._clock().timestamp())
+        proven = wpt.read(proof, _key(found), wpt.Expected(target, now, wit, token))
+        self._once(proven, now)
+        return Workload(name, "wit", expires, jkt=proven.jkt, digest=jose.digest(f"{proven.jkt} {proven.jti}"))
+
+    async def named(self, wit: str) -> Workload:
+        """Return the workload of a WIT for whoever has its key (``jkt``): the caller has to see that proven.
+
+        UnauthenticatedError or UnavailableError.
+        """
+        found, name, expires = await self._read(wit)
+        return Workload(name, "wit", expires, jkt=jose.public_key(_key(found), UnauthenticatedError).thumbprint)
+
+    async def _read(self, wit: str) -> tuple[Foreign, str, datetime]:
+        """Return a WIT that its trust domain has signed, whom it names, and until when."""
         found = foreign.read(wit, _RULES)
         name = foreign.text(found.claims, "sub", UnauthenticatedError)
         await by_bundle(self._bundles, _identity(name).domain, found, lambda bundle: bundle.wit)
-        now = self._clock()
-        expires = ends(found, now, MAX_LIFE)
+        expires = ends(found, self._clock(), MAX_LIFE)
         _check_alone(found)
-        proven = wpt.read(proof, _key(found), wpt.Expected(target, int(now.timestamp()), wit, token))
         if not spiffe.matches(name, self._allow):
             raise UnauthenticatedError("the workload's name matches no pattern that is allowed here")
-        self._once(proven, int(now.timestamp()))
-        return Workload(name, "wit", expires, jkt=proven.jkt, digest=jose.digest(f"{proven.jkt} {proven.jti}"))
+        return found, name, expires
 
     def _once(self, proof: wpt.Wpt, now: int) -> None:
         key = (proof.jkt, proof.jti)
@@ -61,7 +74,7 @@ class Wits:
 def _identity(name: str) -> SpiffeId:
     """Return the parts of a workload's name; ``wimse`` names have the form of SPIFFE IDs."""
     try:
-        return spiffe.parse(_SPIFFE + name.removeprefix(_WIMSE) if name.startswith(_WIMSE) else name)
+        return spiffe.parse(_SPIFFE + name.removeprefix(spiffe.WIMSE) if name.startswith(spiffe.WIMSE) else name)
     except InvalidRequestError as error:
         raise UnauthenticatedError("its `sub` is not a workload's identifier") from error
 
