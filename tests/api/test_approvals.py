@@ -316,6 +316,16 @@ def test_a_login_that_is_not_enough_decides_nothing(tmp_path: Path, how: str) ->
     run(tmp_path, scene)
 
 
+def test_a_forged_login_is_in_the_audit(tmp_path: Path) -> None:
+    async def scene(at: Scene) -> None:
+        await at.opened()
+        await at.decide(await at.asked(Agent()), id_token="forged")
+        entry = (await at.made.world.events())[-1]
+        assert (entry.resource, entry.decision, entry.code) == ("remit", "deny", "grant-token")
+
+    run(tmp_path, scene)
+
+
 def test_without_an_issuer_nobody_is_believed(tmp_path: Path) -> None:
     async def scene(made: Plane) -> None:
         agent = Agent()

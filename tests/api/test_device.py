@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from remit.api.device import ALPHABET, GUESSES
+from remit.core.identity import Workload
+from remit.errors import AudienceError
 from tests.api.desk import APP, DEVICE, PURPOSE, App, browser, decide, form_of, press, scene
 from tests.api.plane import Agent, later
 from tests.api.test_authorize import SPIFFE, SVID, Spire
@@ -205,6 +207,22 @@ def test_a_workload_that_proves_itself_needs_no_registration(tmp_path: Path) -> 
         assert (grant.agent, grant.attested) == (SPIFFE, True)
 
     scene(tmp_path, played, workloads=Spire())
+
+
+@pytest.mark.parametrize("path", ["/oauth/device_authorization", "/oauth/bc-authorize", "/oauth/par", "/oauth/revoke"])
+def test_a_client_that_is_refused_is_in_the_audit_wherever_it_asks(tmp_path: Path, path: str) -> None:
+    class Elsewhere(Spire):
+        async def assertion(self, token: str, kind: str) -> Workload:
+            raise AudienceError(f"{token}{kind}")
+
+    async def played(app: App) -> None:
+        form = {**SVID, "token": "a.b.c"} if path.endswith("revoke") else app.wanted(client_id=None, **SVID)
+        answer = await app.made.web.post(path, data=form)
+        assert answer.json()["error"] == "invalid_client"
+        entry = (await app.made.world.events())[-1]
+        assert (entry.resource, entry.decision, entry.code) == ("remit", "deny", "audience")
+
+    scene(tmp_path, played, workloads=Elsewhere())
 
 
 def test_the_token_is_for_the_audience_of_the_start(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ class Approvals:
             return None
         if self._identity.workloads is None:
             raise InvalidRequestError("no workload is believed here: none is configured")
-        return await child.actor(self._identity.workloads, wire.text(asked, "actor_token"), key)
+        return await self._verifier.believed(
+            child.actor(self._identity.workloads, wire.text(asked, "actor_token"), key)
+        )
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -129,7 +131,8 @@ class Approvals:
     async def _human(self, asked: Mapping[str, object], digest: str) -> Human:
         if self._identity.humans is None:
             raise InvalidRequestError("no issuer of humans is configured here")
-        return await self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
+        said = self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
+        return await self._verifier.believed(said)
 
 
 def _wanted(asked: Mapping[str, object], key: str | None) -> Wanted:

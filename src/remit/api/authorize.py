@@ -104,7 +104,7 @@ class Authorize:
     async def push(self, request: Request) -> Response:
         """Take a request from the client itself; the browser then carries only its name (RFC 9126)."""
         form = await wire.form(request, _REQUEST | authentication.FIELDS, asked.TARGETS)
-        client = await self._clients.authenticate(request, form)
+        client = await self._verifier.believed(self._clients.authenticate(request, form))
         client.check_named()
         registered, back = await self._back(form)
         if client.workload is not None and client.id != registered.client_id:

@@ -48,7 +48,7 @@ class Backchannel:
     async def begin(self, request: Request) -> Response:
         """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""
         form = await wire.form(request, _ASKED, asked.TARGETS)
-        client = await self._clients.authenticate(request, form)
+        client = await self._verifier.believed(self._clients.authenticate(request, form))
         await self._identity.clients.asking(client)
         refused = _unsupported(form)
         if refused is not None:
@@ -78,7 +78,8 @@ class Backchannel:
         if len(given) != 1 or given == ["login_hint_token"]:
             raise InvalidRequestError("there must be one hint: `login_hint` or `id_token_hint`")
         if given == ["id_token_hint"] and self._identity.humans is not None:
-            return (await self._identity.humans.id_token(form["id_token_hint"])).subject.sub
+            human = await self._verifier.believed(self._identity.humans.id_token(form["id_token_hint"]))
+            return human.subject.sub
         issuers, hint = list(self._identity.issuers), form.get("login_hint", "")
         if hint.partition("#")[0] in issuers and hint.partition("#")[2]:
             return hint

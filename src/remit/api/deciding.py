@@ -105,7 +105,7 @@ class Desk:
 
     def __init__(self, surface: Surface, waiting: Waiting) -> None:
         """Decide for the broker of ``surface``; codes go to ``waiting``."""
-        self._broker, self._issuer = surface.broker, surface.verifier.issuer
+        self._broker, self._verifier, self._issuer = surface.broker, surface.verifier, surface.verifier.issuer
         self._now: Callable[[], datetime] = surface.verifier.clock
         self._identity, self._codes = surface.identity, waiting.codes
         self._visits: Held[Visit] = Held(self._now)
@@ -220,7 +220,8 @@ class Desk:
             item = self._broker.approval(visit.approval)
             number = request.path_params.get("number")
             came = self._place if number is None else f"{self._place}/{number}"
-            human = await self._issuers().finish(query.decode("ascii"), came, state, item.digest)
+            login = self._issuers().finish(query.decode("ascii"), came, state, item.digest)
+            human = await self._verifier.believed(login)
         except RemitError as error:
             return self._undecided(visit, error)
         buttons, cookie = self._taking(replace(visit, human=human))

@@ -75,7 +75,7 @@ class Devices:
     async def begin(self, request: Request) -> Response:
         """Return the two codes for a request (RFC 8628 §3.2)."""
         form = await wire.form(request, _ASKED, asked.TARGETS)
-        client = await self._clients.authenticate(request, form)
+        client = await self._verifier.believed(self._clients.authenticate(request, form))
         registered = await self._registry.asking(client)
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
         wanted = asked.of_human(form)

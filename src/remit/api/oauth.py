@@ -84,7 +84,7 @@ class OAuth:
             wire.only(form, _HINTED)
             caller = await authority_of(request).identify(request)
             return await self._end(caller, self._own(caller, token))
-        named = self._given(token, await self._who.authenticate(request, form))
+        named = self._given(token, await self._verifier.believed(self._who.authenticate(request, form)))
         return await self._end(named, None if named is None else named.grant)
 
     async def _end(self, caller: Caller | None, grant: str | None) -> Response:

@@ -193,11 +193,15 @@ class Verifier:
         await self._broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
 
     async def believed(self, said: Awaitable[T]) -> T:
-        """Return who a token of others names; that it was refused is in the audit, a flood of it counted."""
+        """Return who a token of others names; that it was refused is in the audit, a flood of it counted.
+
+        The audit has what was found, also where the protocol wants it told as something else.
+        """
         try:
             return await said
         except (UnauthenticatedError, GrantTokenError) as error:
-            await self._broker.deny(None, PROVE, error)
+            found = error.__cause__
+            await self._broker.deny(None, PROVE, found if isinstance(found, UnauthenticatedError) else error)
             raise
 
     def living(self, claims: Claims) -> Holder:
