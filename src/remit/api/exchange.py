@@ -31,9 +31,6 @@ from remit.errors import (
 )
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-PEER = "urn:remit:peer"
-GRANT = "urn:remit:grant"
-ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the name of a type
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 
 _SUBJECT = frozenset({"subject_token", "subject_token_type", "requested_token_type"})

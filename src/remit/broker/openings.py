@@ -68,7 +68,7 @@ class Openings:
             opened = open_task(task_id, root_id, subject, purpose, named, now)  # before an approval is used up
             writes = self._spent(opener, purpose, named, root_id)
         except RemitError as error:
-            await self._denied("task.open", None, error, named, **({"subject": subject.sub} if subject else {}))
+            await self._denied(OPEN, None, error, named, **({"subject": subject.sub} if subject else {}))
             raise
         event = self._receipt(
             Event(
@@ -90,7 +90,7 @@ class Openings:
                 await self._asked.reload(opener.id)
             if not isinstance(error, ConflictError):
                 raise
-            await self._denied("task.open", None, UsedError(), named, subject=subject.sub)
+            await self._denied(OPEN, None, UsedError(), named, subject=subject.sub)
             raise UsedError from error
         return task.grant(root_id)
 

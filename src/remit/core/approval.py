@@ -75,7 +75,7 @@ class Approval:
 
     @property
     def digest(self) -> str:
-        """What a human decides on: SHA-256 over the id and the exact request, base64url."""
+        """What a human decides on: SHA-256 over the id, the verb and the exact request, base64url."""
         return jose.digest(f"{self.id}\n{self.verb}\n{self.request}")
 
     @property
