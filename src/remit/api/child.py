@@ -7,7 +7,7 @@ from remit.api.proven import Verifier
 from remit.core import jose
 from remit.core.identity import Workload
 from remit.errors import InvalidRequestError, WrongKeyError
-from remit.ports import Workloads
+from remit.ports.identity import Workloads
 
 
 def key(verifier: Verifier, cnf: object, proof: str, url: str, token: str | None, *, stranger: bool = False) -> str:

@@ -17,7 +17,7 @@ from remit.api.who import certificates_of, url_of
 from remit.core import jose, spiffe
 from remit.core.identity import JWT_BEARER, JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, TokenError, UnauthenticatedError
-from remit.ports import Workloads
+from remit.ports.identity import Workloads
 
 WIT, WPT = "workload-identity-token", "workload-proof-token"
 FIELDS = frozenset({"client_id", "client_assertion", "client_assertion_type"})

@@ -40,7 +40,7 @@ from remit.errors import (
     StepUpError,
     UnavailableError,
 )
-from remit.ports import Logins
+from remit.ports.identity import Logins
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
 VISIT = 4_096  # bytes, about: where an answer goes may have two thousand characters

@@ -17,7 +17,8 @@ from remit.api.who import Caller
 from remit.broker import Broker, Operator
 from remit.core.jose import SigningKey
 from remit.core.policy import Question
-from remit.ports import Authority, Humans, Logins, NewId, Signals, Workloads
+from remit.ports import NewId
+from remit.ports.identity import Authority, Humans, Logins, Signals, Workloads
 
 Open = Callable[[Request], Awaitable[Response]]
 Closed = Callable[[Request, Caller], Awaitable[Response]]

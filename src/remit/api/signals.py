@@ -17,7 +17,7 @@ from remit.api.routes import Row, Surface, Who
 from remit.broker import Broker
 from remit.core.identity import Signal
 from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError, TooLargeError
-from remit.ports import Signals
+from remit.ports.identity import Signals
 
 EVENTS = "/v1/signals/events"
 LOGOUT = "/v1/signals/logout"

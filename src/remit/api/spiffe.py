@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from remit.api import wire
 from remit.api.routes import Row, Surface, Who
-from remit.ports import Authority
+from remit.ports.identity import Authority
 
 REFRESH = 300  # seconds after which a verifier should look again (``spiffe_refresh_hint``)
 

@@ -11,7 +11,8 @@ from remit.core.secret import Secret
 from remit.engines import spiffe as svids
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.keys.authority import FileAuthority
-from remit.ports import Authority, Clock, Engine, Resource, Sealer
+from remit.ports import Clock, Engine, Resource, Sealer
+from remit.ports.identity import Authority
 from remit.workload.calls import Federation
 from remit.workload.listen import WorkloadApi
 

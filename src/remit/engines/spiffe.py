@@ -25,7 +25,8 @@ from remit.core.secret import Secret
 from remit.core.spiffe import SpiffeId
 from remit.core.task import Plan, Revocation
 from remit.errors import DeniedError, EngineError, EngineRefusedError, InvalidRequestError, UnknownDetailError
-from remit.ports import Authority, Clock, Issued, Resource
+from remit.ports import Clock, Issued, Resource
+from remit.ports.identity import Authority
 
 SERIAL = 16  # octets, RFC 5280 §4.1.2.2: at most 20, and not negative
 

@@ -21,7 +21,7 @@ from typing import Protocol
 from remit.broker import Broker, Holder, Operator
 from remit.core.task import Grant, Posture, Report, Task
 from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError
-from remit.ports import Humans
+from remit.ports.identity import Humans
 from remit.run import handover, wish
 from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit

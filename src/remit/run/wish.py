@@ -11,7 +11,7 @@ from remit.core import scope as scopes
 from remit.core.identity import Human
 from remit.core.task import Grant, Posture, Wanted
 from remit.errors import DeniedError, GrantTokenError, InvalidRequestError
-from remit.ports import Humans
+from remit.ports.identity import Humans
 from remit.run.handover import Message
 
 MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107

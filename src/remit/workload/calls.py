@@ -27,7 +27,8 @@ from remit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from remit.ports import Authority, Clock
+from remit.ports import Clock
+from remit.ports.identity import Authority
 from remit.workload.svids import Certified, Svids
 
 if TYPE_CHECKING:

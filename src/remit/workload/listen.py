@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from remit.broker import Broker, Holder
-from remit.ports import Authority, Clock
+from remit.ports import Clock
+from remit.ports.identity import Authority
 from remit.workload.calls import Federation, Known, Pulse, WorkloadService, stubs
 from remit.workload.svids import Svids
 

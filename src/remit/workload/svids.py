@@ -14,7 +14,8 @@ from remit.core.scope import Detail, parse_detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, LeaseState
 from remit.errors import DeniedError, NotFoundError
-from remit.ports import Authority, Clock
+from remit.ports import Clock
+from remit.ports.identity import Authority
 
 KIND = "spiffe"
 LEAST = timedelta(seconds=1)  # between two SVIDs

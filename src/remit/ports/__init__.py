@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from remit.core.audit import Checkpoint, Entry, Event
-from remit.core.identity import Human, Signal, Workload
 from remit.core.scope import Detail
 from remit.core.secret import Secret
 from remit.core.task import Change, Plan, Revocation, Task
@@ -298,101 +297,3 @@ class Witness(Protocol):
     def keep(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint durably."""
         ...
-
-
-class Humans(Protocol):
-    """Verifies what issuers say of humans. All raise GrantTokenError, AudienceError, UsedError or UnavailableError."""
-
-    async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
-        """Return the human of an OIDC ID token that was issued to a client that is configured here.
-
-        ``nonce`` must be the token's when given (OIDC Core §3.1.3.7).
-        """
-        ...
-
-    async def id_jag(self, token: str, client: str) -> Human:
-        """Return the human of an identity assertion grant made for ``client`` and for this broker alone."""
-        ...
-
-
-class Logins(Protocol):
-    """Sends a browser to the issuer and takes it back (OIDC Core §3.1), as a confidential or public client."""
-
-    async def begin(
-        self, back: str, state: str, nonce: str, *, issuer: str | None, acr: Sequence[str], anew: bool, room: str
-    ) -> str:
-        """Return where to send the browser, to come ``back``. ``nonce`` is of one request; ``acr`` asks for step-up.
-
-        With ``acr`` or ``anew`` a session at the issuer is not enough. No ``room`` takes the place of another.
-        """
-        ...
-
-    async def finish(self, query: str, redirect_uri: str, state: str, nonce: str) -> Human:
-        """Redeem the authorization response (its query string) and return who logged in; RFC 9207 ``iss`` checked."""
-        ...
-
-
-class Workloads(Protocol):
-    """Verifies workloads. All raise UnauthenticatedError, AudienceError or UnavailableError; doubt denies."""
-
-    async def assertion(self, token: str, kind: str) -> Workload:
-        """Return the workload of a client assertion; ``kind`` is its ``client_assertion_type``."""
-        ...
-
-    async def named(self, wit: str) -> Workload:
-        """Return the workload of a WIT, for whoever has its key (``jkt``): the caller has to see that proven."""
-        ...
-
-    async def certified(self, chain: Sequence[bytes]) -> Workload:
-        """Return the workload of a TLS client's X.509-SVID: DER certificates, the leaf first."""
-        ...
-
-    async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
-        """Return the workload of a WIT with a WPT for ``target`` (URI without query) that covers ``token``, if any."""
-        ...
-
-
-class Signals(Protocol):
-    """Verifies what issuers push: security event tokens (RFC 8417) and logout tokens."""
-
-    async def event(self, token: str) -> Sequence[Signal]:
-        """Return what a security event token (``secevent+jwt``) says of humans."""
-        ...
-
-    async def logout(self, token: str) -> Sequence[Signal]:
-        """Return what a logout token says (OIDC Back-Channel Logout 1.0 §2.4)."""
-        ...
-
-
-class Authority(Protocol):
-    """The authority of the broker's own trust domain (SPIFFE): what verifies its SVIDs, and what signs them."""
-
-    @property
-    def trust_domain(self) -> str:
-        """The name of the trust domain."""
-
-    @property
-    def sequence(self) -> int:
-        """The number of what is published now; it grows with every change (``spiffe_sequence``)."""
-
-    @property
-    def signer(self) -> Signer:
-        """The key that signs JWT-SVIDs now."""
-
-    def certificates(self) -> Sequence[bytes]:
-        """Return the CA certificates that verify X.509-SVIDs, DER, the one that signs first."""
-
-    def jwks(self) -> Sequence[Mapping[str, str]]:
-        """Return the public keys that verify JWT-SVIDs, the one that signs first."""
-
-    def bundle(self) -> Sequence[Mapping[str, object]]:
-        """Return the keys of the SPIFFE bundle, JWKs with ``use`` ``x509-svid`` or ``jwt-svid``."""
-
-    def certify(self, agent: str, public: bytes, serial: int, end: datetime) -> Sequence[bytes]:
-        """Return the chain of an X.509-SVID, DER, leaf first; ``public`` is a DER SubjectPublicKeyInfo."""
-
-    def verify(self, token: str, audience: str) -> Mapping[str, object]:
-        """Return the claims of a JWT-SVID of this trust domain; TokenError or AudienceError."""
-
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back when what is published, or what signs, has changed."""
