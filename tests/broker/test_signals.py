@@ -296,6 +296,29 @@ def test_a_signal_that_comes_when_the_store_is_away_holds_all_the_same(issuer: I
     run(scenario())
 
 
+def test_what_was_stored_in_a_commit_that_was_in_doubt_hides_no_later_signal(issuer: Issuer) -> None:
+    async def scenario() -> None:
+        broker = await issuer.world.ready()
+        commit = issuer.store.commit
+
+        async def durable_and_lost(writes: Sequence[Write], events: Sequence[Event]) -> None:
+            await commit(writes, events)
+            raise UnavailableError
+
+        issuer.store.commit = durable_and_lost  # type: ignore[method-assign]  # the answer of the medium is lost
+        with pytest.raises(UnavailableError):
+            await broker.signal([said()])
+        issuer.store.commit = commit  # type: ignore[method-assign]
+        issuer.world.later(60)
+        grant = await issuer.opened(broker)
+        assert await broker.signal([said()]) == 0  # once more, as it was not acknowledged
+        assert alive(broker, grant)
+        assert await broker.signal([said(digest="event-2")]) == 1  # and something new
+        assert not alive(broker, grant)
+
+    run(scenario())
+
+
 def test_what_could_not_be_ended_the_sweep_ends(issuer: Issuer) -> None:
     async def scenario() -> None:
         broker = await issuer.world.ready()

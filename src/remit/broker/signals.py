@@ -173,15 +173,34 @@ class Endings:
             before, unnamed = self._kept.get(void.key), dict(self._unnamed)
             void = void if before is None else replace(_both(void, before), rev=before.rev + 1)
             self._note(void)  # at once, so that nothing is opened while it becomes durable
-            event = self._heads.event("signal.take", "done", None, subject=signal.sub, cause=signal.cause)
             try:
-                await self._heads.record((PutRecord(_record(void)), Burn(signal.digest, now + KEPT)), (event,))
-            except ConflictError:  # delivered before: what was opened since is none of its business
-                self._unnamed = unnamed
-                self._kept[void.key] = before or replace(void, rev=0)
+                written = await self._written(void, signal, now)
             except BaseException:  # in doubt it stays void; what comes next is written on what is stored
                 self._kept[void.key] = replace(void, rev=void.rev - 1)
                 raise
+            if written is not None:
+                self._kept[void.key] = written
+                return
+            self._unnamed = unnamed  # delivered before: what was opened since is none of its business
+            self._kept[void.key] = before or replace(void, rev=0)
+
+    async def _written(self, void: Void, signal: Signal, now: datetime) -> Void | None:
+        """Return it as it is stored; None when the signal was delivered before.
+
+        A commit that was in doubt may have been durable: then another revision is stored than is known here.
+        """
+        event = self._heads.event("signal.take", "done", None, subject=signal.sub, cause=signal.cause)
+        while True:
+            try:
+                await self._heads.record((PutRecord(_record(void)), Burn(signal.digest, now + KEPT)), (event,))
+            except ConflictError:
+                stored = {record.id: record.rev for record in await self._heads.store.records(KIND)}
+                rev = stored.get(jose.digest(void.key), 0)
+                if rev == void.rev - 1:
+                    return None
+                void = replace(void, rev=rev + 1)
+            else:
+                return void
 
 
 def _both(one: Void, other: Void) -> Void:
