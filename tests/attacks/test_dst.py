@@ -142,7 +142,17 @@ def test_an_a_label_is_taken_byte_for_byte() -> None:
 
 
 @pytest.mark.attack("DST-06")
-@pytest.mark.parametrize("flaw", ["self-signed", "expired", "wrong-name", "revoked", "nul-in-name", "plain-text"])
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        "self-signed",
+        "expired",
+        "wrong-name",
+        "revoked",
+        "nul-in-name",
+        pytest.param("plain-text", marks=pytest.mark.slow),
+    ],
+)
 def test_an_upstream_that_does_not_verify_gets_no_credential(flaw: str, tmp_path: Path) -> None:
     async def scene() -> None:
         ca = authority(tmp_path)

@@ -319,6 +319,7 @@ def test_what_was_copied_from_a_run_is_worth_nothing_in_another(runs: House) -> 
     assert found["asked"] == "not-found"
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.attack("POP-07")
 def test_what_was_copied_from_a_run_is_worth_nothing_outside(runs: House) -> None:

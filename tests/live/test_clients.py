@@ -239,6 +239,7 @@ def test_the_broker_logs_humans_in_with_a_secret_of_its_own_too(tmp_path: Path, 
     play(tmp_path, provider, scene, client_id="remit-web", client_secret_file=str(secret))
 
 
+@pytest.mark.slow
 def test_what_a_human_refuses_the_library_is_told(tmp_path: Path, provider: Provider) -> None:
     async def scene(found: Stage) -> None:
         found.human.decision = "deny"
@@ -261,6 +262,7 @@ def test_a_refresh_token_used_twice_ends_the_task(tmp_path: Path, provider: Prov
     play(tmp_path, provider, scene)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_asks_from_a_device(tmp_path: Path, provider: Provider, library: str) -> None:
     async def scene(found: Stage) -> None:
@@ -272,6 +274,7 @@ def test_a_library_asks_from_a_device(tmp_path: Path, provider: Provider, librar
     play(tmp_path, provider, scene)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_asks_one_human_from_afar(tmp_path: Path, provider: Provider, library: str) -> None:
     async def scene(found: Stage) -> None:

@@ -36,6 +36,7 @@ def crowd(stack: ExitStack, port: int) -> None:
             stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
 
 
+@pytest.mark.slow
 def test_a_crowd_of_idle_connections_leaves_the_operator_able_to_look_and_to_revoke(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.live.crowd_driver", str(tmp_path / "s")]
     with (

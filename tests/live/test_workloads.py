@@ -355,6 +355,7 @@ def test_a_bundle_that_is_out_of_reach_serves_for_a_while_and_then_nobody_is_bel
     play(tmp_path, scene)
 
 
+@pytest.mark.slow
 def test_a_broker_that_starts_without_a_bundle_lets_nobody_in_until_there_is_one(tmp_path: Path) -> None:
     async def scene(fleet: Fleet) -> None:
         answer = await fleet.ask(await fleet.plain(), Key(), **opening(**CREDENTIALS), **fleet.assertion())
