@@ -78,8 +78,9 @@ def test_each_way_it_can_end_has_its_error(plane: Served, client: Client) -> Non
             pending.wait(0)
         assert pending.id in str(waits.value.help)
         plane.world.later(601)
-        with pytest.raises(LapsedError):
+        with pytest.raises(LapsedError) as over:
             lapsed.wait(0)
+        assert "ask again" in (over.value.help or "")
 
 
 def test_nobody_is_asked_for_what_is_held_already(client: Client) -> None:

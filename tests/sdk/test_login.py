@@ -140,8 +140,9 @@ def test_a_device_says_what_is_wrong_with_the_answer_of_an_issuer(wrong: dict[st
 
 def test_an_issuer_without_device_flow_says_so() -> None:
     issuer = FakeIssuer(metadata={"device_authorization_endpoint": None})
-    with pytest.raises(UnavailableError, match="device_authorization_endpoint"):
+    with pytest.raises(UnavailableError, match="device_authorization_endpoint") as refusal:
         at(issuer).device(lambda *_: None, lambda _: None)
+    assert "without --device" in (refusal.value.help or "")
 
 
 # -- afterwards -------------------------------------------------------------------------------------------------------

@@ -54,5 +54,6 @@ def test_nothing_is_answered_twice() -> None:
 
 
 def test_an_answer_that_does_not_come_is_not_waited_for_any_longer() -> None:
-    with Loopback("s-1") as loopback, pytest.raises(LapsedError):
+    with Loopback("s-1") as loopback, pytest.raises(LapsedError) as refusal:
         loopback.wait(0.05)
+    assert "--device" in (refusal.value.help or "")

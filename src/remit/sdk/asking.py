@@ -124,7 +124,7 @@ def granted(asked: Asked, within: float) -> Flow[Opened]:
         case "denied":
             raise ApprovalError("a human refused this", help="do without it, and say so")
         case "lapsed":
-            raise LapsedError
+            raise LapsedError(help="ask again while the grant lives: a human has ten minutes to decide")
     return (yield from taken(found, asked.bound_to))
 
 

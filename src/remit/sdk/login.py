@@ -42,6 +42,7 @@ SCOPES = ("openid", OFFLINE)
 PATIENCE = 300.0  # seconds for a human in a browser
 INTERVAL = 5.0  # seconds between polls, RFC 8628 §3.2
 AWAY = "try again; where it keeps on, `remit doctor` looks at the issuers that are configured"
+WITHOUT = {"device_authorization_endpoint": "log in without --device: by a browser on this machine"}
 AGAIN = "log in again with `remit login`"
 
 Say = Callable[[str, str], None]  # what a human has to visit, and the code to enter there or ""
@@ -194,7 +195,7 @@ class Login:
     def _endpoint(self, name: str) -> str:
         found = self._metadata.get(name)
         if not isinstance(found, str):
-            raise UnavailableError(f"the issuer has no `{name}`")
+            raise UnavailableError(f"the issuer has no `{name}`", help=WITHOUT.get(name))
         check_url(found)
         return found
 

@@ -47,7 +47,7 @@ class Loopback:
         """Return the parameters of the answer, or raise LapsedError."""
         self._came.wait(seconds)
         if self.answer is None:
-            raise LapsedError("nobody logged in in time")
+            raise LapsedError("nobody logged in in time", help="try again; without a browser here, with --device")
         return self.answer
 
     def _serve(self) -> None:
