@@ -456,8 +456,15 @@ MUTANTS = [
     Mutant(
         "a holder that is its own delegate is bound",
         "core/grant.py",
-        "    itself = grant.unattested or may_be_delegate(grant, grant.agent)",
-        "    itself = grant.unattested",
+        'keyed and not may_be_delegate(grant, grant.agent)) else "advisory"',
+        'keyed) else "advisory"',
+        DELEGABILITY,
+    ),
+    Mutant(
+        "a child that shows a bearer credential binds its parent",
+        "core/grant.py",
+        "    keyed = all(pattern.startswith(spiffe.WIMSE) for pattern in grant.delegates) and not grant.unattested",
+        "    keyed = not grant.unattested",
         DELEGABILITY,
     ),
     Mutant(

@@ -11,9 +11,7 @@ CEILING = ("tests/broker/test_ceiling.py",)
 CHANGES = ("tests/broker/test_ceiling_changes.py",)
 COMPOSED = ("tests/compose/test_policy.py",)
 
-REFUSED = (
-    "        if not decision.allowed:\n            raise self._ceiling.refusal(decision)\n        return decision\n"
-)
+REFUSED = "        if not decision.allowed:\n            raise self._ceiling.refusal(decision, caller)\n        return decision\n"
 TRIED = "                return await self._decided(task_id, cause)\n"
 
 MUTANTS = [
@@ -104,8 +102,8 @@ MUTANTS = [
     Mutant(
         "everybody may write policies",
         "policies/files.py",
-        ' if found.st_mode & stat.S_IWOTH else ""',
-        ' if found.st_mode < 0 else ""',
+        "    if found.st_mode & stat.S_IWOTH:",
+        "    if found.st_mode < 0:",
         FILES,
     ),
     Mutant(
@@ -139,7 +137,7 @@ MUTANTS = [
     Mutant(
         "a workload is a human",
         "policies/model.py",
-        '    return {"type": "Workload" if subject.acr == SELF else "Human", "id": subject.sub}',
+        '    return {"type": "Workload" if subject.acr == WORKLOAD else "Human", "id": subject.sub}',
         '    return {"type": "Human", "id": subject.sub}',
         MODEL,
     ),
