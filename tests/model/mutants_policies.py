@@ -11,7 +11,8 @@ CEILING = ("tests/broker/test_ceiling.py",)
 CHANGES = ("tests/broker/test_ceiling_changes.py",)
 COMPOSED = ("tests/compose/test_policy.py",)
 
-REFUSED = "        if not decision.allowed:\n            raise self._ceiling.refusal(decision, caller)\n        return decision\n"
+RAISED = "            raise self._ceiling.refusal(decision, caller)\n"
+REFUSED = f"        if not decision.allowed:\n{RAISED}        return decision\n"
 TRIED = "                return await self._decided(task_id, cause)\n"
 
 MUTANTS = [
