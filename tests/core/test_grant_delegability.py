@@ -116,6 +116,19 @@ def test_a_child_may_be_stricter_than_its_parent() -> None:
     assert child(root()).unattested
 
 
+@pytest.mark.parametrize(
+    ("more", "apart"),
+    [
+        ({}, False),
+        ({"jkt": "k" * 43}, True),
+        ({"x5t": "x" * 43}, True),
+        ({"agent": CI, "attested": True}, True),
+    ],
+)
+def test_a_grant_is_for_one_holder_alone_where_it_is_bound_or_attested(more: dict[str, object], *, apart: bool) -> None:
+    assert root(**more).apart is apart
+
+
 # -- used or not ------------------------------------------------------------------------------------------------------
 
 
