@@ -19,6 +19,7 @@ from remit.core import jose
 from remit.core.identity import Human
 from remit.core.policy import in_bounds
 from remit.core.task import Subject
+from remit.errors import GrantTokenError
 from tests.api.plane import EXCHANGE, Agent, Plane, opening, plane, play
 from tests.attacks.described import SPEC
 from tests.broker.world import OPERATOR, SEARCH, START, TABLE, World
@@ -40,7 +41,7 @@ class Humans:
         return Human(subject, jose.digest(token), self.world.now, self.world.now + timedelta(hours=1), "remit", nonce)
 
     async def id_jag(self, token: str, client: str) -> Human:
-        raise NotImplementedError
+        raise GrantTokenError(f"{token} is no assertion for {client}")
 
 
 @dataclass(frozen=True)
