@@ -458,6 +458,24 @@ def test_a_client_has_so_many_requests_that_wait_and_all_clients_together(
     run(body())
 
 
+def test_a_request_that_lapses_soon_counts_as_long_as_it_is_kept(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OF_CLIENT", 2)
+
+    async def body() -> None:
+        broker = await house.world.ready()
+        wanted = wide(ttl=timedelta(minutes=5))
+        for _ in range(2):
+            await broker.ask_to_open("one", "why", wanted, approver=ANN, life=timedelta(seconds=1))
+        house.world.later(2)
+        with pytest.raises(LimitError) as refused:
+            await broker.ask_to_open("one", "why", wanted, approver=ANN, life=timedelta(seconds=1))
+        assert refused.value.retry_after == 598
+        house.world.later(598)
+        await broker.ask_to_open("one", "why", wanted, approver=ANN, life=timedelta(seconds=1))
+
+    run(body())
+
+
 def test_what_anybody_may_answer_takes_no_room_of_what_names_a_human(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

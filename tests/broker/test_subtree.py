@@ -28,10 +28,12 @@ async def grown(world: World, broker: Broker) -> tuple[Grant, list[Grant], dict[
     kids = [await broker.delegate(OPERATOR, root.id, wanted) for _ in range(KIDS)]
     below: dict[str, list[Grant]] = {}
     for kid in kids:
-        flat = [await broker.delegate(OPERATOR, kid.id, replace(wanted, depth=11)) for _ in range(BELOW - 10)]
+        flat = [
+            await broker.delegate(holder(broker, kid), kid.id, replace(wanted, depth=11)) for _ in range(BELOW - 10)
+        ]
         row = [flat[-1]]
         for hop in range(10):
-            row.append(await broker.delegate(OPERATOR, row[-1].id, replace(wanted, depth=10 - hop)))
+            row.append(await broker.delegate(holder(broker, row[-1]), row[-1].id, replace(wanted, depth=10 - hop)))
         below[kid.id] = [*flat, *row[1:]]
     return root, kids, below
 

@@ -175,6 +175,10 @@ def test_a_parent_acts_under_no_grant_that_is_bound_to_its_child(world: World, b
                 assert (last.event, last.decision, last.code) == (event, "deny", "denied")
                 assert (last.grant, last.cause) == (root.id, f"under {grant.id}")  # who tried, and what
         with pytest.raises(DeniedError, match="only its holder may use it"):
+            await broker.issue(OPERATOR, theirs.id, DETAIL)  # nor does whoever owns the state
+        last = (await world.events())[-1]
+        assert (last.event, last.code, last.subject) == ("lease.issue", "denied", OPERATOR.subject.sub)
+        with pytest.raises(DeniedError, match="only its holder may use it"):
             await broker.renew(me, lease.id, timedelta(minutes=5))
         assert [(e.event, e.grant, e.resource) for e in (await world.events())[-1:]] == [
             ("lease.renew", root.id, "warehouse")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from remit.compose.rings import OVERLAP, Domain
+from remit.compose.rings import OVERLAP, Domain, Rings
 from remit.compose.serving import Edges, keep
 from remit.compose.settings import Settings
 from remit.core import audit, jose, token
@@ -286,3 +287,21 @@ def test_the_keys_of_the_trust_domain_turn_by_themselves_when_it_is_time(tmp_pat
     at[0] += TURN_AFTER
     ring.tend()
     assert authority.signer.kid != before
+
+
+def test_a_ring_that_cannot_be_tended_holds_up_no_other() -> None:
+    class Broken:
+        def tend(self) -> None:
+            raise UnavailableError
+
+    class Counted:
+        tended = 0
+
+        def tend(self) -> None:
+            self.tended += 1
+
+    counted = Counted()
+    rings = Rings(None, {"audit": Broken(), "token": counted})  # type: ignore[arg-type, dict-item]  # tending asks for no more
+    with pytest.raises(UnavailableError):
+        asyncio.run(rings.tend())
+    assert counted.tended == 1

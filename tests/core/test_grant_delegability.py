@@ -140,10 +140,11 @@ def test_a_grant_is_for_one_holder_alone_where_it_is_bound_or_attested(more: dic
         ({"exercise": False, "depth": 0}, "binding"),
         ({"exercise": False, "unattested": False}, "advisory"),  # it may be attested by a name of its own
         ({"exercise": False, "unattested": False, "delegates": (CI_ALL,)}, "advisory"),  # what it is shown, it can show
-        ({"exercise": False, "unattested": False, "delegates": (KEYED,)}, "binding"),
-        ({"exercise": False, "unattested": False, "delegates": (KEYED, CI)}, "advisory"),
+        ({"exercise": False, "unattested": False, "delegates": (KEYED,), "agent": CI, "attested": True}, "binding"),
+        ({"exercise": False, "unattested": False, "delegates": (KEYED,)}, "advisory"),  # it may have such a name too
+        ({"exercise": False, "unattested": False, "delegates": (KEYED, CI), "agent": CI, "attested": True}, "advisory"),
         ({"exercise": False, "unattested": False, "delegates": ()}, "binding"),
-        ({"exercise": False, "unattested": True, "delegates": (KEYED,)}, "advisory"),
+        ({"exercise": False, "unattested": True, "delegates": (KEYED,), "agent": CI, "attested": True}, "advisory"),
         ({"exercise": False, "unattested": False, "delegates": (KEYED,), "agent": MINE, "attested": True}, "advisory"),
     ],
 )

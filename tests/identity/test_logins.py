@@ -229,6 +229,18 @@ def test_the_number_of_logins_under_way_is_bounded_and_those_that_are_over_make_
     world.begin("s-3")
 
 
+def test_one_request_has_so_many_logins_under_way_and_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logins, "MAX_WAITING", 6)
+    world = World()
+    for number in range(20):
+        world.begin(f"s-{number}")
+    with pytest.raises(GrantTokenError, match="not begun here"):
+        world.finish(urlencode({"code": "c", "state": "s-14", "iss": URL}), state="s-14")
+    for kept in ("s-15", "s-19"):
+        with pytest.raises(GrantTokenError, match="did not"):  # it was begun, and is redeemed
+            world.finish(urlencode({"error": "access_denied", "state": kept, "iss": URL}), state=kept)
+
+
 def test_logins_of_one_room_take_the_place_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logins, "MAX_WAITING", 1)
     world = World()

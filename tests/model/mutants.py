@@ -456,8 +456,8 @@ MUTANTS = [
     Mutant(
         "a holder that is its own delegate is bound",
         "core/grant.py",
-        'keyed and not may_be_delegate(grant, grant.agent)) else "advisory"',
-        'keyed) else "advisory"',
+        "    itself = not grant.attested or may_be_delegate(grant, grant.agent)",
+        "    itself = not grant.attested",
         DELEGABILITY,
     ),
     Mutant(

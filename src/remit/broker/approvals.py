@@ -129,7 +129,7 @@ class Approvals:
     def _bounded(self, item: Approval, now: datetime) -> None:
         """Refuse what would tire the humans who decide: an agent that was refused, or misled, asks again."""
         recent = [i for i in self._kept.values() if i.room == item.room and now < i.asked_at + LIFE]
-        waiting = [i for i in recent if i.verdict is Verdict.PENDING and now < i.expires_at]
+        waiting = [i for i in recent if i.verdict is Verdict.PENDING]  # also what lapsed sooner: it is kept as long
         if item.task is None:
             mine, most = [i for i in waiting if i.asker == item.asker], MAX_OF_CLIENT
         else:
@@ -137,7 +137,7 @@ class Approvals:
         if any(i.verdict is Verdict.DENIED and i.request == item.request and _alike(i, item) for i in recent):
             raise ApprovalError("a human refused this before", help="do without it, and say so")
         if len(mine) >= most or len(waiting) >= MAX_PENDING:
-            first = min(i.expires_at for i in mine or waiting)
+            first = min(i.asked_at for i in mine or waiting) + LIFE
             raise LimitError("too much was asked for lately", retry_after=math.ceil((first - now).total_seconds()))
 
     # -- deciding -----------------------------------------------------------------------------------------------

@@ -344,9 +344,10 @@ class Heads:
 
 
 def _check_acting(task: Task, caller: Caller, grant_id: str) -> None:
+    task.check_acting(grant_id, caller.grant if isinstance(caller, Holder) else task.head.root)
     if isinstance(caller, Holder):
-        task.check_acting(grant_id, caller.grant)
-    elif task.head.subject.sub != caller.subject.sub and not _brought(task):
+        return
+    if task.head.subject.sub != caller.subject.sub and not _brought(task):
         raise DeniedError("this task belongs to somebody else; you may end it, not act in it")
 
 

@@ -163,8 +163,9 @@ class Rings:
 
     async def tend(self) -> None:
         """Let go of what nothing needs any more, in the rounds of a broker."""
-        for ring in self._rings.values():
-            ring.tend()
+        failed = [error for ring in self._rings.values() if (error := _tended(ring)) is not None]
+        for error in failed:
+            raise error
 
     async def _noted(
         self, operator: Operator, name: str, ring: str, held: Ring, kid: str, turn: Callable[[], Awaitable[None]]
@@ -183,3 +184,12 @@ class Rings:
         if found is None:
             raise NotFoundError("there is no such ring", help=f"the rings are {', '.join(sorted(self._rings))}")
         return found
+
+
+def _tended(ring: Ring) -> Exception | None:
+    """Tend a ring; return what went wrong, so that no ring has to wait for another."""
+    try:
+        ring.tend()
+    except Exception as error:  # noqa: BLE001 - raised when all have been tended
+        return error
+    return None

@@ -211,8 +211,11 @@ def unusable(grant: Grant) -> str | None:
     """
     if grant.exercise:
         return None
+    if grant.depth == 0 or not (grant.unattested or grant.delegates):
+        return "binding"  # no child is possible
     keyed = all(pattern.startswith(spiffe.WIMSE) for pattern in grant.delegates) and not grant.unattested
-    return "binding" if grant.depth == 0 or (keyed and not may_be_delegate(grant, grant.agent)) else "advisory"
+    itself = not grant.attested or may_be_delegate(grant, grant.agent)  # a holder whom nobody named may have any name
+    return "binding" if keyed and not itself else "advisory"
 
 
 def _uncovered(wanted: Wanted, parent: Grant) -> tuple[int, ...]:

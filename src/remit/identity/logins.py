@@ -27,6 +27,7 @@ from remit.identity.issuers import Metadata
 from remit.ports import Clock
 
 LIFE = timedelta(minutes=10)
+MAX_OF_ONE = 5  # logins for the same request; the oldest makes room
 MAX_WAITING = 1_000
 MAX_QUERY = 8_192  # characters
 
@@ -112,6 +113,9 @@ class IssuerLogins:
 
     def _keep(self, state: str, begun: _Begun) -> None:
         for over in [name for name, item in self._waiting.items() if begun.at - item.at >= LIFE]:
+            del self._waiting[over]
+        mine = [name for name, item in self._waiting.items() if item.nonce == begun.nonce]
+        for over in mine[: max(len(mine) - MAX_OF_ONE + 1, 0)]:  # a human comes back from the page they saw last
             del self._waiting[over]
         alike = sum(item.room == begun.room for item in self._waiting.values())
         if alike >= MAX_WAITING or state in self._waiting:
