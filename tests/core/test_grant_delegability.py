@@ -30,6 +30,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
 OTHER = {**SEARCH, "resource": "mail"}
 CI, CI_ALL = "spiffe://prod.test/ci/build", "spiffe://prod.test/ci/**"
+DEV = "spiffe://dev.test/planner"
 KEYED, MINE = "wimse://prod.test/**", "wimse://prod.test/planner"
 PATTERNS = ("*", CI, CI_ALL, KEYED, MINE, "spiffe://prod.test/**", "spiffe://dev.test/**", "https://ci.test#repo")
 WANTED = Wanted(scope.parse([SEARCH]), "agent", timedelta(minutes=5), depth=3, fan_out=3)
@@ -140,6 +141,7 @@ def test_a_grant_is_for_one_holder_alone_where_it_is_bound_or_attested(more: dic
         ({"exercise": False, "depth": 0}, "binding"),
         ({"exercise": False, "unattested": False}, "advisory"),  # it may be attested by a name of its own
         ({"exercise": False, "unattested": False, "delegates": (CI_ALL,)}, "advisory"),  # what it is shown, it can show
+        ({"exercise": False, "unattested": False, "delegates": (CI_ALL,), "agent": DEV, "attested": True}, "advisory"),
         ({"exercise": False, "unattested": False, "delegates": (KEYED,), "agent": CI, "attested": True}, "binding"),
         ({"exercise": False, "unattested": False, "delegates": (KEYED,)}, "advisory"),  # it may have such a name too
         ({"exercise": False, "unattested": False, "delegates": (KEYED, CI), "agent": CI, "attested": True}, "advisory"),
