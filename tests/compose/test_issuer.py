@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,3 +68,4 @@ def test_without_the_extra_runs_have_no_workload_api(tmp_path: Path, monkeypatch
     assert issuer.workload_api(house.broker, house.authority, now) is not None
     monkeypatch.setitem(sys.modules, "spiffe._proto", None)  # as if it were not installed
     assert issuer.workload_api(house.broker, house.authority, now) is None
+    asyncio.run(house.broker.stop())

@@ -89,6 +89,17 @@ def test_a_second_broker_on_the_same_state_gets_one_clear_error(tmp_path: Path) 
     with_house(made, body)
 
 
+def test_whoever_starts_with_a_wrong_configuration_is_not_kept_out_once_it_is_right(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+    with pytest.raises(RemitError):
+        wiring.build(replace(made, parts={"humans": [{"issuer": "no URL"}]}))
+
+    async def body(house: House) -> None:
+        await opened(house)
+
+    with_house(made, body)
+
+
 def test_a_restored_backup_resurrects_nothing(tmp_path: Path) -> None:
     second = tmp_path / "second"
     second.mkdir(mode=0o700)

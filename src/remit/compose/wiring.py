@@ -77,7 +77,15 @@ def _built(settings: Settings) -> House:
     kek_path = settings.kek or where.state / "kek"
     sealer = FileSealer(load_kek(kek_path, create=not (where.state / "remit.db").exists()))
     store = SqliteStore(where.state, sealer)
-    clock = steady()
+    try:
+        return _wired(settings, sealer, store)
+    except BaseException:
+        store.abandon()  # and of its lock: who tries again, with what was wrong set right, is not kept out
+        raise
+
+
+def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
+    where, clock = settings.places, steady()
     notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519", clock=clock)
     tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=rings.OVERLAP, clock=clock)
     origin = log_origin(where.state / "keys", sealer, f"{settings.trust_domain}/audit")

@@ -215,6 +215,14 @@ class SqliteStore:
         self._readers.shutdown()
         os.close(self._lock)
 
+    def abandon(self) -> None:
+        """Let go of what nothing was done with, where what was to work on it could not be built."""
+        self._closed = True
+        self._writer.queue.put(None)
+        self._let_go()
+        self._readers.shutdown()
+        os.close(self._lock)
+
     def _let_go(self) -> None:
         self._writer.join()
         self._reading.close()
