@@ -175,8 +175,7 @@ def _certificate(
     names = [x509.UniformResourceIdentifier(uri) for uri in uris]
     for part in (*parts, *([x509.SubjectAlternativeName(names)] if names else [])):
         made = made.add_extension(part, critical=isinstance(part, x509.BasicConstraints | x509.KeyUsage))
-    made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
-    return made
+    return made.add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
 
 
 @dataclass
