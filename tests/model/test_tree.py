@@ -163,6 +163,10 @@ class Tree(RuleBasedStateMachine):
     def delegate_anywhere(self, data: st.DataObject) -> None:
         self.delegate_under(data, self.pick(data, deep=True))
 
+    def holder(self, grant: str) -> Holder:
+        """Return who holds a grant: nobody else acts under it once it is bound, not even the owner of the state."""
+        return Holder(self.model.nodes[grant].task, grant)
+
     def able(self) -> list[str]:
         """Return the grants that may have one more child."""
         return [n for n in self.grants() if self.model.nodes[n].depth and self.model.room(n, self.setting.now)]
@@ -180,7 +184,7 @@ class Tree(RuleBasedStateMachine):
         more = {"ttl": ends - self.setting.now, "jkt": "k" * 43 if bound else None}
         asked = wanted({**WIDE, "tables": sorted(tables)}, depth=depth, fan_out=fan_out, **more)
         try:
-            grant = self.runner.run(self.broker.delegate(OWNER, parent, asked))
+            grant = self.runner.run(self.broker.delegate(self.holder(parent), parent, asked))
         except RemitError:
             assert not fits
             SEEN["refused"] += 1
@@ -206,7 +210,7 @@ class Tree(RuleBasedStateMachine):
             "fan_out": wanted(raw, depth=asked.depth, fan_out=node.fan_out + 1),
             "resource": wanted({**raw, "resource": "other"}),
         }[more]
-        self.refuse(self.broker.delegate(OWNER, parent, wider))
+        self.refuse(self.broker.delegate(self.holder(parent), parent, wider))
         SEEN["widened"] += 1
 
     @precondition(lambda self: self.grants())
@@ -226,7 +230,7 @@ class Tree(RuleBasedStateMachine):
         raw = {**WIDE, "tables": sorted(tables), "ttl": data.draw(st.integers(1, 600))}
         key = data.draw(st.sampled_from([None, None, "same"]))
         try:
-            made = self.runner.run(self.broker.issue(OWNER, grant, detail(raw), key))
+            made = self.runner.run(self.broker.issue(self.holder(grant), grant, detail(raw), key))
         except EngineError:
             SEEN["fault"] += 1
             return
@@ -242,7 +246,9 @@ class Tree(RuleBasedStateMachine):
         line = self.model.bounding(grant)
         may = self.model.live(grant, self.setting.now) and all(tables <= node.tables for node in line)
         try:
-            made = self.runner.run(self.broker.issue(OWNER, grant, detail({**WIDE, "tables": sorted(tables)})))
+            made = self.runner.run(
+                self.broker.issue(self.holder(grant), grant, detail({**WIDE, "tables": sorted(tables)}))
+            )
         except EngineError:
             return
         except RemitError:
@@ -258,11 +264,10 @@ class Tree(RuleBasedStateMachine):
         """An agent acts under its own grant, under those inside its process or run, and under no other."""
         own, grant = self.pick(data), self.pick(data, deep=True)
         may = self.model.acts(own, grant)
-        holder = Holder(self.model.nodes[own].task, own)
         asked = detail({**WIDE, "tables": sorted(self.model.nodes[grant].tables)})
         refused: type[RemitError] | None = None
         try:
-            self.remember(self.runner.run(self.broker.issue(holder, grant, asked)))
+            self.remember(self.runner.run(self.broker.issue(self.holder(own), grant, asked)))
         except EngineError:
             SEEN["fault"] += 1
         except RemitError as error:
@@ -277,7 +282,7 @@ class Tree(RuleBasedStateMachine):
         working = [i for i, handle in self.model.handles.items() if handle in self.setting.target.live()]
         lease = data.draw(st.sampled_from(working[-3:] or sorted(self.model.leases)))
         try:
-            self.runner.run(self.broker.renew(OWNER, lease, timedelta(seconds=seconds)))
+            self.runner.run(self.broker.renew(self.holder(self.model.leases[lease]), lease, timedelta(seconds=seconds)))
         except RemitError:
             return
         assert self.model.live(self.model.leases[lease], self.setting.now)
