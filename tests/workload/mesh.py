@@ -128,7 +128,7 @@ class Mesh:
                 yield path
             finally:
                 close()
-        path.unlink()
+        path.unlink(missing_ok=True)  # Python 3.13 has removed it
 
     @asynccontextmanager
     async def client(self, grant: Grant) -> AsyncIterator[Client]:
