@@ -6,22 +6,25 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from benchmarks import control, credentials, gateway, identity, nginx
+from benchmarks import attack, control, credentials, gateway, identity, nginx
 from benchmarks.figure import Figure, record
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "issue_postgres_1": credentials.issue_postgres_1,
     "issue_postgres_16": credentials.issue_postgres_16,
     "revoke_1000": credentials.revoke_1000,
+    "revoke_under_attack": attack.revoke_under_attack,
     "gateway_cpu_32": gateway.gateway_cpu_32,
+    "gateway_cpu_256": gateway.gateway_cpu_256,
     "gateway_added_1": gateway.gateway_added_1,
     "grant_check_depth": control.grant_check_depth,
     "delegate_16": control.delegate_16,
     "exchange_16": identity.exchange_16,
     "introspect_16": identity.introspect_16,
+    "sweep_10000": control.sweep_10000,
     "idle_memory": control.idle_memory,
 }
-NEEDS_DEBIAN = {"gateway_cpu_32", "gateway_added_1"}
+NEEDS_DEBIAN = {"gateway_cpu_32", "gateway_cpu_256", "gateway_added_1"}
 
 
 def main(names: list[str]) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+
+import psutil
 
 Address = Path | int  # a unix socket, or a port on 127.0.0.1
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -16,13 +18,32 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a closed loop measured. Times in milliseconds."""
+    """What a closed loop measured. Times in milliseconds; ``cpu_us`` is the server's CPU an operation, once known."""
 
     rate: float
     p50: float
     p99: float
     errors: int
     n: int
+    cpu_us: float = 0.0
+
+    def __str__(self) -> str:
+        """Return a line for people."""
+        return f"p50 {self.p50:.1f} ms, {self.rate:.0f}/s, {self.cpu_us:.0f} us CPU"
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process and its children have used, all threads together."""
+    process = psutil.Process(pid)
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+def with_cpu(pid: int, load: Coroutine[None, None, Load]) -> Load:
+    """Run a load, and look at what the server at ``pid`` used meanwhile."""
+    before = cpu_seconds(pid)
+    made = asyncio.run(load)
+    return replace(made, cpu_us=(cpu_seconds(pid) - before) / (made.n + made.errors) * 1e6)
 
 
 class Client:
@@ -86,7 +107,7 @@ async def closed_loop(address: Address, clients: int, seconds: float, step: Step
     finally:
         for client in connections:
             await client.close()
-    return _summary([took for times, _ in done for took in times], sum(bad for _, bad in done), started)
+    return summary([took for times, _ in done for took in times], sum(bad for _, bad in done), started)
 
 
 async def _repeat(client: Client, number: int, end: float, step: Step) -> tuple[list[float], int]:
@@ -99,7 +120,8 @@ async def _repeat(client: Client, number: int, end: float, step: Step) -> tuple[
     return times, errors
 
 
-def _summary(times: Sequence[float], errors: int, started: float) -> Load:
+def summary(times: Sequence[float], errors: int, started: float) -> Load:
+    """Sum up what operations took, in seconds; ``started`` is when the first began."""
     took = time.perf_counter() - started
     if len(times) < 2:
         raise RuntimeError(f"only {len(times)} operations went well, {errors} did not")

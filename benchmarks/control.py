@@ -11,16 +11,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from benchmarks import openbao, ours
-from benchmarks.client import Client, Load, Step, closed_loop
+from benchmarks.client import Client, Load, Step, closed_loop, with_cpu
 from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
 from remit.demo.house import House
 from remit.sdk import Bounds, verbs
 from remit.sdk.dpop import Key
 from remit.testing.postgres_server import free_port
+
+if TYPE_CHECKING:  # imported late, so that --help stays quick
+    from remit.broker import Broker, Operator
+    from remit.core.scope import Scope
 
 ROUNDS = 3
 CLIENTS = 16
@@ -41,11 +46,11 @@ def delegate_16() -> Figure:
         ours.with_upstream(house, 9, "unused")
         bao = asyncio.run(openbao.unsealed(peer_port, pid))
         for _ in range(ROUNDS):
-            load = asyncio.run(_delegated(house, port))
-            peer = asyncio.run(closed_loop(bao.port, CLIENTS, SECONDS, _child_token(bao)))
+            load = with_cpu(house.process.pid, _delegated(house, port))
+            peer = with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, _child_token(bao)))
             if load.errors:
                 raise RuntimeError(f"{load.errors} delegations failed")
-            print(f"  p50 {load.p50:.1f} ms, {load.rate:.0f}/s; peer {peer.rate:.0f}/s", file=sys.stderr)
+            print(f"  {load}; peer {peer}", file=sys.stderr)
             mine.append(load.rate)
             theirs.append(peer.rate)
             count += load.n
@@ -141,19 +146,9 @@ def grant_check_depth() -> Figure:
 async def _checked() -> Figure:
     from datetime import timedelta
 
-    from remit.broker import Broker, Operator
-    from remit.compose.wiring import local_subject, new_id, steady
-    from remit.core import scope as scopes
     from remit.core.task import Wanted
-    from remit.keys.file import FileSealer
-    from remit.ports import Resource
-    from remit.stores.memory import MemoryStore
 
-    detail = scopes.parse([dict(ours.HTTP)])
-    broker = Broker(store=MemoryStore(), engines={}, sealer=FileSealer(bytes(32)), clock=steady(), new_id=new_id)
-    await broker.start()
-    owner = Operator(local_subject())
-    await broker.put_resource(owner, Resource("web", "http", "http://127.0.0.1:9", detail, None, {}))
+    broker, owner, detail = await _in_memory()
     line = [await broker.open(owner, "measure", Wanted(detail, "", timedelta(hours=1), depth=64, fan_out=1))]
     for left in reversed(range(64)):
         line.append(await broker.delegate(owner, line[-1].id, Wanted(detail, "", depth=left, fan_out=1)))
@@ -164,15 +159,69 @@ async def _checked() -> Figure:
     return figure("grant_check_depth", "us", deep, "the same at depth 1", shallow, 9 * CALLS)
 
 
+async def _in_memory() -> tuple[Broker, Operator, Scope]:
+    """Return a broker in this process that keeps nothing, its operator, and a scope that it covers."""
+    from remit.broker import Broker, Operator
+    from remit.compose.wiring import local_subject, new_id, steady
+    from remit.core import scope as scopes
+    from remit.keys.file import FileSealer
+    from remit.ports import Resource
+    from remit.stores.memory import MemoryStore
+
+    detail = scopes.parse([dict(ours.HTTP)])
+    broker = Broker(store=MemoryStore(), engines={}, sealer=FileSealer(bytes(32)), clock=steady(), new_id=new_id)
+    await broker.start()
+    owner = Operator(local_subject())
+    await broker.put_resource(owner, Resource("web", "http", "http://127.0.0.1:9", detail, None, {}))
+    return broker, owner, detail
+
+
 CALLS = 100_000
 
 
-def _per_call(broker: object, grant: str) -> float:
-    check = broker.check  # type: ignore[attr-defined]  # imported late, so that --help stays quick
+def _per_call(broker: Broker, grant: str) -> float:
+    check = broker.check
     started = time.perf_counter()
     for _ in itertools.repeat(None, CALLS):
         check(grant)
     return (time.perf_counter() - started) / CALLS * 1e6
+
+
+# -- sweep ----------------------------------------------------------------------------------------------------------
+
+SWEEPS = 50
+MANY, FEW = 10_000, 10  # open tasks, none of which is over
+
+
+def sweep_10000() -> Figure:
+    """Milliseconds that a sweep holds the loop while 10,000 tasks are open, against the same with 10."""
+    return asyncio.run(_swept())
+
+
+async def _swept() -> Figure:
+    many, few = await _with_tasks(MANY), await _with_tasks(FEW)
+    mine, theirs = [], []
+    for _ in range(SWEEPS):
+        mine.append(await _sweep_ms(many))
+        theirs.append(await _sweep_ms(few))
+    return figure("sweep_10000", "ms", mine, "the same with 10 open tasks", theirs, SWEEPS)
+
+
+async def _with_tasks(count: int) -> Broker:
+    from datetime import timedelta
+
+    from remit.core.task import Wanted
+
+    broker, owner, detail = await _in_memory()
+    for _ in range(count):
+        await broker.open(owner, "measure", Wanted(detail, "", timedelta(hours=1)))
+    return broker
+
+
+async def _sweep_ms(broker: Broker) -> float:
+    started = time.perf_counter()
+    await broker.sweep()
+    return (time.perf_counter() - started) * 1e3
 
 
 # -- memory ---------------------------------------------------------------------------------------------------------

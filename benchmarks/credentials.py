@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks import openbao, ours
-from benchmarks.client import Address, Client, Step, closed_loop
+from benchmarks.client import Address, Client, Step, closed_loop, with_cpu
 from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
 from remit.demo.house import House
@@ -50,10 +51,11 @@ def _issue(name: str, clients: int) -> Figure:
     with both() as (house, bao, _):
         for _ in range(ROUNDS):
             tasks = ours.opened(house, clients)
-            load = asyncio.run(closed_loop(house.control, clients, SECONDS, ours.issuing(tasks)))
+            load = with_cpu(house.process.pid, closed_loop(house.control, clients, SECONDS, ours.issuing(tasks)))
             ours.closed(house, tasks)
             _without_errors(name, load.errors)
-            peer = asyncio.run(closed_loop(bao.port, clients, SECONDS, _creds(bao)))
+            peer = with_cpu(bao.pid, closed_loop(bao.port, clients, SECONDS, _creds(bao)))
+            print(f"  {load}; peer {peer}, both without PostgreSQL's own", file=sys.stderr)
             asyncio.run(bao.call("PUT", "/v1/sys/leases/revoke-force/database/creds/reader", {}))
             mine.append(load.rate)
             theirs.append(peer.rate)

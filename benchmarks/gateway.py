@@ -60,17 +60,29 @@ def stand() -> Iterator[Stand]:
 
 def gateway_cpu_32() -> Figure:
     """CPU microseconds an injected request, 32 connections in a run, each use durable in the audit log."""
+    return _cpu("gateway_cpu_32", 32)
+
+
+def gateway_cpu_256() -> Figure:
+    """CPU microseconds an injected request, with as many connections as a run may have."""
+    return _cpu("gateway_cpu_256", 256)
+
+
+def _cpu(name: str, connections: int) -> Figure:
     mine, theirs, count = [], [], 0
     with stand() as it:
         for _ in range(ROUNDS):
-            load, peer = it.through(32), it.past(32)
+            load, peer = it.through(connections), it.past(connections)
             if load.errors or peer.errors:
                 raise RuntimeError(f"{load.errors} requests failed through remit, {peer.errors} through nginx")
-            print(f"  {load.cpu_us:.1f} us, {load.rate:.0f}/s; nginx {peer.cpu_us:.1f} us", file=sys.stderr)
+            print(
+                f"  {load.cpu_us:.1f} us, {load.rate:.0f}/s; nginx {peer.cpu_us:.1f} us, {peer.rate:.0f}/s",
+                file=sys.stderr,
+            )
             mine.append(load.cpu_us)
             theirs.append(peer.cpu_us)
             count += load.n
-    return figure("gateway_cpu_32", "us CPU/request", mine, "nginx swapping one header, no check", theirs, count)
+    return figure(name, "us CPU/request", mine, "nginx swapping one header, no check", theirs, count)
 
 
 def gateway_added_1() -> Figure:

@@ -19,7 +19,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from benchmarks import openbao, ours
-from benchmarks.client import Client, Load, Step, closed_loop
+from benchmarks.client import Client, Load, Step, closed_loop, with_cpu
 from benchmarks.control import CLIENTS, FORM, ROUNDS, SECONDS, nonce, spent
 from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
@@ -103,11 +103,11 @@ def exchange_16() -> Figure:
         bao = asyncio.run(openbao.unsealed(peer_port, pid))
         asyncio.run(_jwt_login(bao, key, url))
         for _ in range(ROUNDS):
-            load = asyncio.run(_exchanged(port, key, url))
+            load = with_cpu(house.process.pid, _exchanged(port, key, url))
             if load.errors:
                 raise RuntimeError(f"{load.errors} exchanges failed")
-            peer = asyncio.run(closed_loop(bao.port, CLIENTS, SECONDS, _login(_id_token(key, url, "remit"))))
-            print(f"  p50 {load.p50:.1f} ms, {load.rate:.0f}/s; peer {peer.rate:.0f}/s", file=sys.stderr)
+            peer = with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, _login(_id_token(key, url, "remit"))))
+            print(f"  {load}; peer {peer}", file=sys.stderr)
             mine.append(load.rate)
             theirs.append(peer.rate)
             count += load.n
@@ -188,11 +188,13 @@ def introspect_16() -> Figure:
         made = asyncio.run(bao.call("POST", "/v1/auth/token/create", {"policies": ["default"], "ttl": "1h"}))
         auth: Mapping[str, Any] = made["auth"]  # type: ignore[assignment]
         for _ in range(ROUNDS):
-            load = asyncio.run(closed_loop(house.control, CLIENTS, SECONDS, _introspection(task.token or "")))
-            peer = asyncio.run(closed_loop(bao.port, CLIENTS, SECONDS, _lookup(bao, str(auth["client_token"]))))
+            load = with_cpu(
+                house.process.pid, closed_loop(house.control, CLIENTS, SECONDS, _introspection(task.token or ""))
+            )
+            peer = with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, _lookup(bao, str(auth["client_token"]))))
             if load.errors:
                 raise RuntimeError(f"{load.errors} introspections failed")
-            print(f"  p50 {load.p50:.1f} ms, {load.rate:.0f}/s; peer {peer.rate:.0f}/s", file=sys.stderr)
+            print(f"  {load}; peer {peer}", file=sys.stderr)
             mine.append(load.rate)
             theirs.append(peer.rate)
             count += load.n

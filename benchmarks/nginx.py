@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from benchmarks.client import cpu_seconds
 from remit.testing.postgres_server import free_port
 
 BODY = "x" * 1_024
+MAX_CONNECTIONS = 256  # of one load; the peer keeps as many to its upstream, or it would dial anew for the rest
 UPSTREAM = """
 server {{ listen 127.0.0.1:{port} reuseport; keepalive_requests 100000000;
   location / {{ if ($http_authorization != "Bearer {key}") {{ return 401; }}
     default_type text/plain; return 200 "{body}"; }} }}
 """
 SWAP = """
-upstream target {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }}
+upstream target {{ server 127.0.0.1:{upstream}; keepalive {keepalive}; keepalive_requests 100000000; }}
 server {{ listen 127.0.0.1:{port} reuseport; keepalive_requests 100000000;
   location / {{ proxy_pass http://target; proxy_http_version 1.1; proxy_set_header Connection "";
     proxy_set_header Authorization "Bearer {key}"; }} }}
@@ -77,7 +77,7 @@ def upstream(key: str) -> Iterator[Nginx]:
 def swap(target: int, key: str) -> Iterator[Nginx]:
     """Run the peer: a reverse proxy that sets one header."""
     port = free_port()
-    with serving(SWAP.format(port=port, upstream=target, key=key), port) as running:
+    with serving(SWAP.format(port=port, upstream=target, key=key, keepalive=MAX_CONNECTIONS), port) as running:
         yield running
 
 
@@ -102,8 +102,7 @@ def load(
     environment: Mapping[str, str] | None = None,
 ) -> Wrk:
     """Load ``url`` with GETs, and look at what the process ``pid`` used meanwhile. ``prefix`` runs wrk elsewhere."""
-    watched = psutil.Process(pid)
-    before = watched.cpu_times()
+    before = cpu_seconds(pid)
     command = [*prefix, shutil.which("wrk") or "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
     with tempfile.TemporaryDirectory(prefix="remit-bench-") as folder:  # where a run may be at home
         done = subprocess.run(
@@ -112,9 +111,7 @@ def load(
     if done.returncode:
         raise RuntimeError(f"wrk failed: {done.stderr[-500:]}")
     out = done.stdout
-    after = watched.cpu_times()
-    used = after.user + after.system - before.user - before.system
-    return _read(out, used)
+    return _read(out, cpu_seconds(pid) - before)
 
 
 def _read(out: str, used: float) -> Wrk:

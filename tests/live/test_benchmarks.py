@@ -20,12 +20,15 @@ NAMES = [
     "issue_postgres_1",
     "issue_postgres_16",
     "revoke_1000",
+    "revoke_under_attack",
     "gateway_cpu_32",
+    "gateway_cpu_256",
     "gateway_added_1",
     "grant_check_depth",
     "delegate_16",
     "exchange_16",
     "introspect_16",
+    "sweep_10000",
     "idle_memory",
 ]
 
