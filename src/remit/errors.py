@@ -6,6 +6,7 @@ Each class carries its own facts, so no surface keeps a table that could forget 
      x InvalidRequestError           invalid-request       400    invalid_request
        + UnknownDetailError          unknown-detail        400    invalid_authorization_details
        + TooLargeError               too-large             413    invalid_request
+       + CodingError                 coding               415    invalid_request
        + UnsupportedGrantError       unsupported-grant     400    unsupported_grant_type
        + TargetError                 target                400    invalid_target
        + GrantTokenError             grant-token           400    invalid_grant
@@ -107,6 +108,12 @@ class TooLargeError(InvalidRequestError):
     """the request is larger than remit accepts"""
 
     code, status = "too-large", 413
+
+
+class CodingError(InvalidRequestError):
+    """the body is in a content coding that is not looked into, and the grant names arguments in it"""
+
+    code, status = "coding", 415
 
 
 class UnsupportedGrantError(InvalidRequestError):

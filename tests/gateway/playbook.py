@@ -24,6 +24,9 @@ class Line(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.out += data
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return "close" in self.log or "abort" in self.log
 
@@ -114,8 +117,8 @@ async def play(*raw: Mapping[str, object]) -> AsyncIterator[Play]:
     async with rig(*raw) as r:
         # one real request compiles the route and opens the secret
         assert (await r.get("/api/v1/public/warm")).status == 200
-        pool = PlayedPool(r.gateway._pools["api"])
-        r.gateway._pools["api"] = pool
+        pool = PlayedPool(r.pool)
+        r.pool = pool
         channel = Channel(r.grant.id, {"api": PLACEHOLDER})
         client = Client(Listener(r.gateway, channel, None, frozenset({b"gw"})))
         line = Line()

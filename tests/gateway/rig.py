@@ -22,6 +22,7 @@ from remit.core.audit import Event
 from remit.core.secret import Secret
 from remit.core.task import Grant, Wanted
 from remit.gateway.client import Channel, Verifier
+from remit.gateway.pool import Pool
 from remit.gateway.server import Gateway
 from remit.ports import Resource
 from remit.stores.memory import MemoryStore
@@ -122,6 +123,15 @@ class Rig:
     grant: Grant
     port: int = 0
     wires: list[Wire] = field(default_factory=list)
+
+    @property
+    def pool(self) -> Pool:
+        """The pool of the channel's task."""
+        return self.gateway.pools._tasks[self.grant.id]["api"]
+
+    @pool.setter
+    def pool(self, pool: Pool) -> None:
+        self.gateway.pools._tasks[self.grant.id]["api"] = pool
 
     async def wire(self, port: int | None = None) -> Wire:
         """Open a raw connection to the gateway."""

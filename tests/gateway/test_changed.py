@@ -63,8 +63,8 @@ def test_a_resource_that_moves_while_a_connection_is_made_gets_nothing_by_it() -
     async def scene() -> None:
         async with rig() as r:
             await r.get("/api/v1/x")
-            pool = SlowPool(r.gateway._pools["api"], lambda: moved(r, "http://127.0.0.1:9"))
-            r.gateway._pools["api"] = pool
+            pool = SlowPool(r.pool, lambda: moved(r, "http://127.0.0.1:9"))
+            r.pool = pool
             assert (await r.get("/api/v1/x")).status == 409
             [(_, line)] = pool.lines
             assert (bytes(line.out), line.log) == (b"", ["abort"])
@@ -77,13 +77,13 @@ def test_a_request_is_not_tried_again_at_a_destination_that_changed() -> None:
     async def scene() -> None:
         async with rig() as r:
             await r.get("/api/v1/x")
-            pool = SlowPool(r.gateway._pools["api"], lambda: moved(r, "http://127.0.0.1:9"))
+            pool = SlowPool(r.pool, lambda: moved(r, "http://127.0.0.1:9"))
             idle, line = Connection(pool), Line()
             line.protocol = idle
             idle.connection_made(line)
             idle.fresh = False
             pool.put(idle)
-            r.gateway._pools["api"] = pool
+            r.pool = pool
             wire = await r.wire()
             await wire.send(r.request("/api/v1/x"))
             await r.settled(lambda: SECRET.encode() in line.out)
@@ -101,12 +101,12 @@ def test_a_second_try_that_is_refused_leaves_one_outcome_of_the_first() -> None:
     async def scene() -> None:
         async with rig(http(paths=["/**"], uses=2)) as r:
             await r.get("/api/v1/x")
-            pool = PlayedPool(r.gateway._pools["api"])
+            pool = PlayedPool(r.pool)
             idle, line = Connection(pool), Line()
             idle.connection_made(line)
             idle.fresh = False
             pool.put(idle)
-            r.gateway._pools["api"] = pool
+            r.pool = pool
             wire = await r.wire()
             await wire.send(r.request("/api/v1/x"))
             await r.settled(lambda: SECRET.encode() in line.out)

@@ -66,6 +66,11 @@ def test_a_secret_that_cannot_stand_in_a_header_is_not_written(text: str) -> Non
         {"inject": []},
         {"headers": "x"},
         {"headers": ["a b"]},
+        {"body_on": "GET"},
+        {"body_on": ["POST"]},
+        {"body_on": [1]},
+        {"reads_bodies": "yes"},
+        {"reads_bodies": 1},
         {"max_body": 0},
         {"max_body": True},
         {"max_body": "1"},
@@ -95,12 +100,41 @@ def test_only_listed_headers_go_along() -> None:
         ]
     )
     how = shape(headers=["X-Mine", "Cookie", "Authorization", "Via"])
-    assert how.forwarded(framing.request_fields(block), frozenset()) == b"accept: x/y\r\nx-mine: 1\r\n"
+    told = b"cookie, user-agent, via, x-forwarded-for, x-http-method-override, x-other"
+    assert how.forwarded(framing.request_fields(block), frozenset()) == (b"accept: x/y\r\nx-mine: 1\r\n", told)
 
 
 def test_no_grant_lets_the_credentials_header_along() -> None:
     fields = framing.request_fields(b"Host: a\r\nAuthorization: mine\r\nCookie: c")
-    assert shape().forwarded(fields, frozenset({b"authorization", b"cookie", b"host"})) == b""
+    for free in (False, True):
+        named = frozenset({b"authorization", b"cookie", b"host"})
+        assert shape().forwarded(fields, named, free=free) == (b"", b"cookie")
+
+
+def test_a_clients_copy_of_the_credential_is_not_told_as_dropped_but_another_credential_is() -> None:
+    how = shape(inject={"header": "X-Api-Key", "format": "{}"})
+    fields = framing.request_fields(b"Host: a\r\nX-Api-Key: mine\r\nAuthorization: Bearer mine")
+    assert how.forwarded(fields, frozenset(), free=True) == (b"", b"authorization")
+
+
+def test_a_provider_is_trusted_to_read_bodies_at_its_own_hosts_alone() -> None:
+    openai = catalog.load()["openai"]
+
+    def how(url: str, **settings: object) -> bool:
+        return Shape(Resource("api", "http", url, scope.parse([ALL]), None, settings), openai).reads_bodies
+
+    assert how("https://api.openai.com")
+    assert not how("https://api.openai.com.test")
+    assert not how("http://127.0.0.1:9")
+    assert how("http://127.0.0.1:9", reads_bodies=True)
+    assert not how("https://api.openai.com", reads_bodies=False)
+    assert not shape().reads_bodies
+
+
+def test_github_takes_a_body_on_delete() -> None:
+    assert shape("github").body_on == {"DELETE"}
+    assert shape("github", body_on=["GET"]).body_on == {"GET"}
+    assert shape().body_on == frozenset()
 
 
 def test_a_placeholder_may_stand_alone_in_the_credentials_header() -> None:

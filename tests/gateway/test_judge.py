@@ -8,8 +8,9 @@ import pytest
 
 from remit import catalog
 from remit.core import scope
-from remit.errors import InvalidRequestError, ScopeError
+from remit.errors import CodingError, InvalidRequestError, ScopeError
 from remit.gateway import canon, framing
+from remit.gateway.framing import BODILESS
 from remit.gateway.inject import Shape
 from remit.gateway.judge import Asked, Judged, judge
 from remit.gateway.match import Matcher
@@ -51,9 +52,9 @@ def test_a_free_query_goes_on_as_it_came() -> None:
 
 def test_without_arguments_query_and_body_must_be_empty() -> None:
     assert verdict(http(), asked("/api/v1/public/a")) is not None
-    for request in (asked("/api/v1/public/a?q=1"), asked("/api/v1/public/a", has_body=True)):
+    for request in (asked("/api/v1/public/a?q=1"), asked("/api/v1/public/a", method="POST", has_body=True)):
         with pytest.raises(ScopeError):
-            verdict(http(), request)
+            verdict(http(actions=["GET", "POST"]), request)
 
 
 def test_an_empty_query_is_no_query() -> None:
@@ -77,9 +78,9 @@ def test_a_refusal_names_the_detail_that_would_have_been_enough() -> None:
 
 
 def test_a_bound_body_is_waited_for_and_written_anew() -> None:
-    detail = http(args={"body.to": "ann", "body.text": "any"})
-    assert verdict(detail, asked("/api/v1/public/a", JSON, has_body=True)) is None
-    judged = verdict(detail, asked("/api/v1/public/a", JSON, body=b'{ "to" : "\\u0061nn", "text":"x" }'))
+    detail = http(actions=["POST"], args={"body.to": "ann", "body.text": "any"})
+    assert verdict(detail, asked("/api/v1/public/a", JSON, method="POST", has_body=True)) is None
+    judged = verdict(detail, asked("/api/v1/public/a", JSON, method="POST", body=b'{ "to" : "\\u0061nn", "text":"x" }'))
     assert judged is not None
     assert judged.body == b'{"to":"ann","text":"x"}'
 
@@ -109,23 +110,25 @@ def test_a_bound_body_is_waited_for_and_written_anew() -> None:
     ],
 )
 def test_a_body_that_is_not_just_what_was_granted_is_refused(body: bytes) -> None:
-    detail = http(args={"body.to": "ann", "body.text": "any"})
+    detail = http(actions=["POST"], args={"body.to": "ann", "body.text": "any"})
+    request = asked("/api/v1/public/a", JSON, method="POST", body=body)
     if body == b'{"to":"ann"} ':
-        assert verdict(detail, asked("/api/v1/public/a", JSON, body=body)) is not None
+        assert verdict(detail, request) is not None
         return
     with pytest.raises((ScopeError, InvalidRequestError)):
-        verdict(detail, asked("/api/v1/public/a", JSON, body=body))
+        verdict(detail, request)
 
 
 def test_a_body_to_be_judged_must_say_that_it_is_json() -> None:
-    detail = http(args={"body.to": "any"})
+    detail = http(actions=["POST"], args={"body.to": "any"})
     for line in ("Content-Type: text/plain", "X: y", "Content-Type: application/json; charset=utf-16"):
         with pytest.raises(InvalidRequestError):
-            verdict(detail, asked("/api/v1/public/a", line, body=b"{}"))
+            verdict(detail, asked("/api/v1/public/a", line, method="POST", body=b"{}"))
 
 
 def test_a_free_body_is_not_waited_for() -> None:
-    judged = verdict(http(args={"body": "any"}), asked("/api/v1/public/a", has_body=True))
+    detail = http(actions=["POST"], args={"body": "any"})
+    judged = verdict(detail, asked("/api/v1/public/a", method="POST", has_body=True))
     assert judged is not None
     assert judged.body is None
 
@@ -176,3 +179,64 @@ def test_an_operation_that_mints_credentials_must_be_named() -> None:
         verdict(wide, request, openai)
     named = {**wide, "paths": ["/v1/organization/admin_api_keys"]}
     assert verdict(named, request, openai) is not None
+
+
+@pytest.mark.parametrize("method", sorted(BODILESS))
+def test_a_body_where_it_has_no_meaning_is_refused_unless_the_resource_takes_one(method: str) -> None:
+    detail = {**ALL, "args": "any"}
+    request = asked("/api/v1/x", method=method, has_body=True)
+    with pytest.raises(InvalidRequestError) as caught:
+        verdict(detail, request)
+    assert f'body_on=["{method}"]' in (caught.value.help or "")
+    assert verdict(detail, request, shape(body_on=[method])) is not None
+    assert verdict(detail, asked("/api/v1/x", method=method)) is not None
+
+
+def test_a_body_that_is_not_judged_keeps_its_coding() -> None:
+    for args in ("any", {"body": "any"}):
+        request = asked("/api/v1/public/a", "Content-Encoding: gzip", method="POST", has_body=True)
+        judged = verdict(http(actions=["POST"], args=args), request)
+        assert judged is not None
+        assert judged.lines == b"content-encoding: gzip\r\n"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "GZIP", "x"])
+def test_a_coded_body_whose_arguments_are_named_is_refused(coding: str) -> None:
+    detail = http(actions=["POST"], args={"body.to": "ann"})
+    request = asked("/api/v1/public/a", JSON, f"Content-Encoding: {coding}", method="POST", has_body=True)
+    with pytest.raises(CodingError):
+        verdict(detail, request)
+
+
+def test_a_coded_body_is_permitted_by_a_detail_that_does_not_look_into_it() -> None:
+    details = scope.parse([http(actions=["POST"], args={"body.to": "ann"}), http(actions=["POST"], args="any")])
+    request = asked("/api/v1/public/a", JSON, "Content-Encoding: gzip", method="POST", has_body=True)
+    judged = judge(Matcher(details, "api"), shape(), request)
+    assert judged is not None
+    assert (judged.index, judged.body) == (1, None)
+    assert b"content-encoding: gzip\r\n" in judged.lines
+
+
+def test_a_coding_without_a_body_is_dropped() -> None:
+    judged = verdict(http(args="any"), asked("/api/v1/public/a", "Content-Encoding: gzip"))
+    assert judged is not None
+    assert (judged.lines, judged.dropped) == (b"", b"remit-dropped: content-encoding\r\n")
+
+
+def test_headers_go_along_where_all_arguments_are_free_and_are_told_where_not() -> None:
+    lines = ("Git-Protocol: version=2", "traceparent: 00-1", "Accept: x/y")
+    free = verdict(http(args="any"), asked("/api/v1/public/a", *lines))
+    bound = verdict(http(args={"query.q": "any"}), asked("/api/v1/public/a", *lines))
+    assert free is not None
+    assert bound is not None
+    assert free.lines == b"git-protocol: version=2\r\ntraceparent: 00-1\r\naccept: x/y\r\n"
+    assert (bound.lines, bound.dropped) == (b"accept: x/y\r\n", b"remit-dropped: git-protocol, traceparent\r\n")
+
+
+def test_a_body_written_anew_does_not_keep_what_was_said_about_the_old_one() -> None:
+    details = scope.parse([http(actions=["POST"], args={"body.to": "bob"}), http(actions=["POST"], args="any")])
+    request = asked("/api/v1/public/a", JSON, "Content-Digest: sha-256=:x:", method="POST", body=b'{"to": "ann"}')
+    judged = judge(Matcher(details, "api"), shape(), request)
+    assert judged is not None
+    assert (judged.index, judged.lines) == (1, b"content-type: application/json\r\n")
+    assert judged.dropped == b"remit-dropped: content-digest\r\n"

@@ -65,7 +65,7 @@ def test_what_is_closed_is_given_back() -> None:
             free = r.gateway.room._free
             await r.get("/api/bytes/3")
             await r.settled(lambda: not r.gateway._clients)
-            r.gateway._pools["api"].close()
+            r.pool.close()
             assert r.gateway.room._free == free
 
     play(scene)

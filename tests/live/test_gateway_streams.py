@@ -57,7 +57,7 @@ def test_connections_are_kept_on_both_sides() -> None:
     play(scene)
 
 
-def test_a_head_request_is_answered_without_a_body_and_the_connection_is_used_again() -> None:
+def test_a_head_request_is_answered_without_a_body_and_its_upstream_connection_is_not_used_again() -> None:
     async def scene() -> None:
         async with rig() as r:
             wire = await r.wire()
@@ -65,7 +65,7 @@ def test_a_head_request_is_answered_without_a_body_and_the_connection_is_used_ag
             first = await wire.reply("HEAD")
             second = await wire.reply()
             assert (first.status, first.headers["content-length"], second.body) == (200, "10", b"xxx")
-            assert r.upstream.connections == 1
+            assert r.upstream.connections == 2
 
     play(scene)
 

@@ -25,13 +25,26 @@ MIN_ENTROPY = 128  # bits of a placeholder
 
 _REQUIRED = frozenset({"title", "header", "format", "shape"})
 _OPTIONAL = frozenset(
-    {"destination", "hosts", "accepts", "variables", "base", "arguments", "headers", "mints", "rotate"}
+    {
+        "destination",
+        "hosts",
+        "accepts",
+        "variables",
+        "base",
+        "arguments",
+        "headers",
+        "body_on",
+        "reads_bodies",
+        "mints",
+        "rotate",
+    }
 )
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}")
 _METHOD = re.compile(r"[A-Z]{1,20}|\*")
+_BODILESS = re.compile(r"GET|HEAD|DELETE|OPTIONS")
 _RANDOM = re.compile(r"<([a-z0-9]+):([1-9][0-9]{0,2})>")
 _LITERAL = re.compile(r"[A-Za-z0-9_-]*")
 _FORMAT = re.compile(r"(?:[A-Za-z]+ )?\{\}")
@@ -90,6 +103,8 @@ class Provider:
     base: Base | None = None
     arguments: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
+    body_on: tuple[str, ...] = ()
+    reads_bodies: bool = False
     mints: tuple[Operation, ...] = ()
     rotate: str | None = None
 
@@ -130,6 +145,8 @@ def _provider(name: str, table: object) -> Provider:
         base=_base(where + "base", table["base"]) if "base" in table else None,
         arguments=_headers(where + "arguments", table),
         headers=_headers(where + "headers", table),
+        body_on=_list(where + "body_on", table, _BODILESS),
+        reads_bodies=_flag(where + "reads_bodies", table.get("reads_bodies", False)),
         mints=tuple(_operation(where + "mints", item) for item in _items(where + "mints", table)),
         rotate=_url(where + "rotate", table["rotate"]) if "rotate" in table else None,
     )
@@ -144,6 +161,12 @@ def _text(where: str, value: object, pattern: re.Pattern[str] | None = None) -> 
         raise _wrong(where, "must be text")
     if pattern is not None and not pattern.fullmatch(value):
         raise _wrong(where, "has an impossible value")
+    return value
+
+
+def _flag(where: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(where, "must be true or false")
     return value
 
 

@@ -16,6 +16,7 @@ _DROPPED = frozenset(
         b"proxy-authentication-info",
         b"proxy-connection",
         b"proxy-status",  # only remit says what remit did
+        b"remit-dropped",
         b"set-cookie",  # cookies are never sent on, so none are handed out
         b"set-cookie2",
         b"te",

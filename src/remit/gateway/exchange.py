@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from remit.broker import Use
 from remit.core.scope import Access
-from remit.errors import PlaceholderError, RemitError, TooLargeError, UpstreamError
+from remit.errors import RemitError, TooLargeError, UpstreamError
 from remit.gateway import canon, problem
 from remit.gateway.answer import Answer, Plan
-from remit.gateway.framing import Body, Chunked, Fields, request_body
+from remit.gateway.framing import BODILESS, Body, Fields, request_body
 from remit.gateway.judge import Asked, Judged, judge
+from remit.gateway.outgoing import Outgoing, framing
 from remit.gateway.pool import StaleError, Upstream
 from remit.gateway.scrub import LeakError
 
@@ -38,16 +39,17 @@ class Exchange:
         "_answered",
         "_body",
         "_client",
+        "_dropped",
         "_ended",
         "_expects",
         "_finished",
         "_gateway",
         "_keep",
         "_out",
+        "_outgoing",
         "_pending",
         "_raw",
         "_reading",
-        "_scrubber",
         "_size",
         "_started",
         "_status",
@@ -164,7 +166,7 @@ class Exchange:
         A connection that turns out to be closed is replaced once. The upstream may have seen the first request, so the
         second is a use of its own, with its own entry.
         """
-        pool = self._gateway.pool(shape)
+        pool = self._gateway.pools.of(use.grant.id, shape)
         up = pool.take() or await pool.connect()
         try:
             await self._tried(up, judged)
@@ -174,30 +176,27 @@ class Exchange:
             again = await self._gateway.broker.use(use.grant.id, judged.access, f"{self.request}.again", judged.index)
             self._gateway.outcome(use, "failed", error.code)
             self._use = again
-            await self._tried(await self._gateway.pool(shape).connect(), judged)
+            await self._tried(await self._gateway.pools.of(again.grant.id, shape).connect(), judged)
 
     async def _tried(self, up: Upstream, judged: Judged) -> None:
         try:
             if self._ended is not None:
                 raise self._ended
-            self._gateway.check_current(up.pool)
+            self._gateway.pools.check_current(up.pool)
         except RemitError:
             up.abort()
             raise
         self._finished = self._gateway.loop.create_future()
         self._up = up
+        self._dropped = judged.dropped
         fixed = up.pool.recipe.fixed
         up.begin(self, b"".join((judged.start, fixed, judged.lines, self._framing(judged), *self._first(judged))))
         await self._finished
 
     def _framing(self, judged: Judged) -> bytes:
-        if judged.body is not None:
-            return b"content-length: %d\r\n\r\n" % len(judged.body)
         if self._body is None:
-            return b"\r\n" if self.method in {"GET", "HEAD", "DELETE", "OPTIONS"} else b"content-length: 0\r\n\r\n"
-        if self.fields.chunked:
-            return b"transfer-encoding: chunked\r\n\r\n"
-        return b"content-length: %d\r\n\r\n" % (self.fields.length or 0)
+            return b"\r\n" if self.method in BODILESS else b"content-length: 0\r\n\r\n"
+        return framing(self.fields, len(judged.body) if judged.body is not None else None, keep=self._read_whole)
 
     def _first(self, judged: Judged) -> list[bytes]:
         """Return what is there of the body, and let the rest come."""
@@ -206,16 +205,20 @@ class Exchange:
             return [judged.body]
         if self._body is None:
             return []
-        self._scrubber = self._client.listener.body_scrubber()
+        self._outgoing = Outgoing(self._client.listener.body_scrubber(), chunked=self.fields.chunked)
         pending, self._pending = self._pending, []
-        first = [self._framed(payload) for payload in pending]
+        first = self._outgoing.feed(b"".join(pending), done=not self._reading)
         if self._reading:
             self._proceed()
-        else:
-            first.append(self._last())
-        return first
+        return [first]
 
     # -- the request's body -------------------------------------------------------------------------------------
+
+    @property
+    def _read_whole(self) -> bool:
+        """Whether the upstream is known to read a body before it takes another request."""
+        assert self._up is not None  # noqa: S101 - it is asked about the request that is sent there
+        return self._up.pool.recipe.shape.reads_bodies and self.method not in BODILESS
 
     @property
     def path(self) -> str:
@@ -234,7 +237,7 @@ class Exchange:
         done = self._body.done
         self._reading = not done
         if self._up is not None and not self._answered:
-            self._up.send(self._framed(payload) + (self._last() if done else b""))
+            self._up.send(self._outgoing.feed(payload, done=done))
         elif payload and not self._answered:
             self._pending.append(payload)
             self._size += len(payload)
@@ -242,26 +245,6 @@ class Exchange:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
         return rest
-
-    def _framed(self, payload: bytes) -> bytes:
-        return self._chunk(self._scrubbed(payload))
-
-    def _scrubbed(self, payload: bytes) -> bytes:
-        if self._scrubber is None:
-            return payload
-        try:
-            return self._scrubber.feed(payload)
-        except LeakError:
-            raise PlaceholderError from None
-
-    def _chunk(self, payload: bytes) -> bytes:
-        if not self.fields.chunked:
-            return payload
-        return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
-
-    def _last(self) -> bytes:
-        held = self._scrubber.end() if self._scrubber is not None else b""
-        return self._chunk(held) + (b"0\r\n\r\n" if isinstance(self._body, Chunked) else b"")
 
     def _proceed(self) -> None:
         if self._expects and self._size == 0:
@@ -286,13 +269,15 @@ class Exchange:
 
     # -- the response (pool.Receiver) ---------------------------------------------------------------------------
 
-    def on_head(self, plan: Plan) -> None:
-        """Take the head; it has been searched for the secret."""
+    def on_head(self, plan: Plan) -> bool:
+        """Take the head; it has been searched for the secret. Return whether nothing of the request can be unread."""
         assert self._up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self._reading
         self._answer = Answer(self._up.pool.recipe.needles, plan)
         self._status = plan.status
-        self._out.append(plan.head(keep=self._keep))
+        head = plan.head(keep=self._keep)
+        self._out.append(head[:-2] + self._dropped + b"\r\n" if self._dropped else head)
+        return self._body is None or (self._read_whole and not self._reading)
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""
@@ -307,14 +292,12 @@ class Exchange:
             self._started = True
             self._client.write(data)
 
-    def on_end(self) -> bool:
-        """Take note that the response is complete; return whether the request was too."""
-        complete = not self._reading
+    def on_end(self) -> None:
+        """Take note that the response is complete."""
         self._answered = True
         self._up = None
-        self._client.finished(self, keep=self._keep and complete)
+        self._client.finished(self, keep=self._keep and not self._reading)
         self._settle(None)
-        return complete
 
     def on_failure(self, error: RemitError) -> None:
         """Take note that there will be no (more) response."""

@@ -19,6 +19,7 @@ MAX_HEAD = 32_768  # bytes of a head
 MAX_TARGET = 8_192  # bytes
 MAX_FIELDS = 100  # header lines
 END = b"\r\n\r\n"
+BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})  # a body has no meaning there (RFC 9110 §9.3)
 
 _VISIBLE = bytes(range(0x20, 0x7F)) + b"\t"
 _OPAQUE = _VISIBLE + bytes(range(0x80, 0x100))  # responses may carry obs-text (RFC 9110 §5.5)
@@ -269,9 +270,14 @@ def request_body(fields: Fields) -> Body | None:
     return Length(fields.length) if fields.length else None
 
 
+def bodiless(status: int, method: str) -> bool:
+    """Whether a response ends with its head whatever that says (RFC 9112 §6.3)."""
+    return method == "HEAD" or status in {204, 304} or status < 200  # noqa: PLR2004 - 1xx
+
+
 def response_body(status: int, fields: Fields, method: str) -> Body | None:
     """Return the reader of a response's body (RFC 9112 §6.3), or None when there is none."""
-    if method == "HEAD" or status in {204, 304} or status < 200:  # noqa: PLR2004 - 1xx
+    if bodiless(status, method):
         return None
     if fields.chunked:
         return Chunked(trailers=True)

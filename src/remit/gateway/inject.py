@@ -1,7 +1,8 @@
 """How one resource's requests are written: the credential at the one position named for it, and what goes along. Pure.
 
-The bytes a client sent never pass as they came. Of its headers only an allow-list goes on; its own copy of the
-credential's header is dropped; a placeholder is swapped at that position and refused wherever else it stands.
+The bytes a client sent never pass as they came. Of its headers an allow-list goes on, and where a detail leaves all
+arguments free what carries no authority; its own copy of the credential's header is dropped; a placeholder is swapped
+at that position and refused wherever else it stands.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
 from remit.gateway import destination
 from remit.gateway.destination import Destination
-from remit.gateway.framing import Fields
+from remit.gateway.framing import BODILESS, Fields
+from remit.gateway.headers import carries_authority, told
 from remit.gateway.scrub import Needles
 from remit.ports import Resource
 
-SETTINGS = frozenset({"arguments", "headers", "inject", "max_body", "provider"})
+SETTINGS = frozenset({"arguments", "body_on", "headers", "inject", "max_body", "provider", "reads_bodies"})
 BEARER = Position("Authorization", "Bearer {}")
 MAX_BODY = 1_048_576  # bytes of a body that is judged as a whole
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -39,6 +41,7 @@ ALWAYS = frozenset(
         b"user-agent",
     }
 )
+_CODING = frozenset({b"content-encoding"})
 NEVER = frozenset(
     {
         b"accept-encoding",
@@ -73,12 +76,14 @@ class Shape:
     __slots__ = (
         "allowed",
         "arguments",
+        "body_on",
         "destination",
         "format",
         "header",
         "max_body",
         "positions",
         "provider",
+        "reads_bodies",
         "resource",
     )
 
@@ -94,20 +99,35 @@ class Shape:
         self.header = injection.header
         self.format = injection.format
         self.max_body = _whole(resource.settings.get("max_body"), MAX_BODY)
+        self.body_on = _methods(resource.settings.get("body_on"), provider.body_on if provider is not None else ())
+        there = provider is not None and provider.reads_bodies and self.destination.host in provider.hosts
+        self.reads_bodies = _flag(resource.settings.get("reads_bodies"), default=there)
         known = _names("arguments", provider.arguments if provider is not None else None)
         self.arguments = (known | _names("arguments", resource.settings.get("arguments"))) - NEVER  # select an account
         headers = _names("headers", provider.headers if provider is not None else None)
         forbidden = NEVER | self.arguments | {header for header, _ in self.positions}
         self.allowed = (ALWAYS | headers | _names("headers", resource.settings.get("headers"))) - forbidden
 
-    def forwarded(self, fields: Fields, granted: frozenset[bytes]) -> bytes:
-        """Return the client's header lines that go along: the allow-list, and those that the grant names."""
-        named = granted - NEVER - {header for header, _ in self.positions} if granted else granted
-        return b"".join(
-            b"%b: %b\r\n" % (name, value)
-            for name, value in fields.items
-            if (name in self.allowed or name in named) and name not in fields.nominated
-        )
+    def forwarded(
+        self, fields: Fields, granted: frozenset[bytes], *, free: bool = False, coded: bool = False
+    ) -> tuple[bytes, bytes]:
+        """Return the client's header lines that go along, and the names of those that do not, to be told.
+
+        The allow-list goes along, and what the grant names; ``free``: also every other header without authority;
+        ``coded``: also the coding of a body that goes on as it came.
+        """
+        mine = frozenset(header for header, _ in self.positions)
+        go = self.allowed | (granted - NEVER - mine) | (_CODING if coded else frozenset())
+        never = NEVER | mine
+        lines: list[bytes] = []
+        dropped: list[bytes] = []
+        for name, value in fields.items:
+            goes = name in go or (free and name not in never and not carries_authority(name))
+            if goes and name not in fields.nominated:
+                lines.append(b"%b: %b\r\n" % (name, value))
+            elif name not in mine:
+                dropped.append(name)
+        return b"".join(lines), told(dropped)
 
 
 def check(resource: Resource) -> None:
@@ -166,6 +186,20 @@ def _names(what: str, raw: object) -> frozenset[bytes]:
     if not isinstance(raw, list | tuple) or not all(isinstance(name, str) and _HEADER.fullmatch(name) for name in raw):
         raise InvalidRequestError(f"`{what}` is a list of header names")
     return frozenset(name.lower().encode() for name in raw)
+
+
+def _methods(raw: object, default: tuple[str, ...]) -> frozenset[str]:
+    if raw is None:
+        return frozenset(default)
+    if not isinstance(raw, list | tuple) or not all(isinstance(name, str) and name in BODILESS for name in raw):
+        raise InvalidRequestError(f"`body_on` is a list of methods, of {', '.join(sorted(BODILESS))}")
+    return frozenset(raw)
+
+
+def _flag(raw: object, *, default: bool) -> bool:
+    if raw is not None and not isinstance(raw, bool):
+        raise InvalidRequestError("`reads_bodies` is true or false")
+    return default if raw is None else raw
 
 
 def _whole(raw: object, default: int) -> int:

@@ -13,10 +13,10 @@ from remit import catalog
 from remit.broker.use import enough
 from remit.core import scope as scopes
 from remit.core.scope import Access
-from remit.errors import InvalidRequestError, ScopeError
+from remit.errors import CodingError, InvalidRequestError, ScopeError
 from remit.gateway import canon
 from remit.gateway.canon import Target
-from remit.gateway.framing import Fields
+from remit.gateway.framing import BODILESS, Fields
 from remit.gateway.inject import Shape
 from remit.gateway.match import Matcher, Rule, permitting
 
@@ -32,6 +32,7 @@ class Judged:
     start: bytes
     lines: bytes  # the client's header lines that go along
     body: bytes | None = None
+    dropped: bytes = b""  # the line that tells the client which of its headers do not
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Asked:
     fields: Fields
     has_body: bool
     body: bytes | None = field(default=None, repr=False)
+
+    @property
+    def coded(self) -> bool:
+        """Whether the body is in a coding, which is not looked into."""
+        return self.has_body and (self.fields.get(b"content-encoding") or b"identity").lower() != b"identity"
 
     @property
     def access(self) -> Access:
@@ -62,6 +68,7 @@ def judge(matcher: Matcher, shape: Shape, asked: Asked) -> Judged | None:
             enough=_enough(asked, _known_args(asked)),
         )
     _check_range(rules, shape, asked)
+    _check_method(shape, asked)
     if rules[0].free:
         return _permitted(rules[0], shape, asked, None, {})
     pairs = canon.query_pairs(asked.target.query)
@@ -85,10 +92,12 @@ def _by_head(
         if rule.free:
             return _permitted(rule, shape, asked, None, {})
         if asked.has_body and not rule.free_body:
-            if rule.reads_body:
+            if rule.reads_body and not asked.coded:
                 return None
         elif scopes.args_permit(rule.args, args):
             return _permitted(rule, shape, asked, pairs, args)
+    if asked.coded and any(rule.reads_body for rule in rules):
+        raise CodingError(help="send it without `Content-Encoding`")
     raise ScopeError(enough=_enough(asked, args))
 
 
@@ -122,7 +131,12 @@ def _permitted(
     start = path + (b"?" + query if query is not None else b"") + b" HTTP/1.1\r\n"
     granted = frozenset(name.encode() for name in rule.headers) | (shape.arguments if rule.free else frozenset())
     access = Access("http", asked.target.resource, asked.method, asked.target.path, args=args)
-    return Judged(access, rule.index, start, shape.forwarded(asked.fields, granted), body)
+    untouched = body is None  # one that is written anew has another coding, length and digest
+    lines, dropped = shape.forwarded(
+        asked.fields, granted, free=rule.free and untouched, coded=asked.has_body and untouched
+    )
+    told = b"remit-dropped: " + dropped + b"\r\n" if dropped else b""
+    return Judged(access, rule.index, start, lines, body, told)
 
 
 def _header_args(rules: tuple[Rule, ...], shape: Shape, fields: Fields) -> dict[str, str]:
@@ -144,6 +158,15 @@ def _check_range(rules: tuple[Rule, ...], shape: Shape, asked: Asked) -> None:
         return
     if not any("range" in rule.headers for rule in rules):
         raise ScopeError("`Range` is not granted", enough=_enough(asked, {}, {"header.range": scopes.ANY}))
+
+
+def _check_method(shape: Shape, asked: Asked) -> None:
+    """Refuse a body where it has no meaning: upstreams that leave it unread take it for the next request."""
+    if asked.has_body and asked.method in BODILESS - shape.body_on:
+        raise InvalidRequestError(
+            f"a body has no meaning with {asked.method}, so it is not sent",
+            help=f"where this API takes one, its resource is to say so: --setting 'body_on=[\"{asked.method}\"]'",
+        )
 
 
 def _known_args(asked: Asked) -> dict[str, str]:

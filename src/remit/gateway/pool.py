@@ -1,7 +1,9 @@
-"""Connections to upstreams: one pool for each resource and secret, dialled where configuration says and nowhere else.
+"""Connections to upstreams: dialled where configuration says and nowhere else.
 
-TLS is always verified. A connection carries one request at a time, and one that saw anything unexpected (bytes out of
-turn, a response before the request's end, a framing it cannot trust) is closed, never used again.
+TLS is always verified. A connection carries one request at a time, and is used again only where nothing can be left on
+it that another request would meet: not after a body that the upstream may not have read, nor where bytes may follow an
+answer that has no body, nor after anything unexpected (bytes out of turn, a response before the request's end, a
+framing it cannot trust).
 """
 
 from __future__ import annotations
@@ -13,13 +15,25 @@ from typing import Protocol
 
 from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway.answer import Plan
-from remit.gateway.framing import END, MAX_HEAD, Body, Chunked, Fields, Status, UntilClose, response_body, response_head
+from remit.gateway.framing import (
+    END,
+    MAX_HEAD,
+    Body,
+    Chunked,
+    Fields,
+    Status,
+    UntilClose,
+    bodiless,
+    response_body,
+    response_head,
+)
 from remit.gateway.inject import Recipe
 from remit.gateway.room import Room
 
 CONNECT = 10.0  # seconds
 IDLE = 30.0  # seconds an unused connection is kept
 MAX_CONNECTIONS = 1_024  # of one pool
+MAX_INTERIM = 16  # interim answers to one request
 _KNOWN_HEADS = 128
 _KNOWN_SIZE = 2_048
 
@@ -33,16 +47,16 @@ class Receiver(Protocol):
 
     method: str
 
-    def on_head(self, plan: Plan) -> None:
-        """Take the head; it has been searched for the secret."""
+    def on_head(self, plan: Plan) -> bool:
+        """Take the head; it has been searched for the secret. Return whether nothing of the request can be unread."""
         ...
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""
         ...
 
-    def on_end(self) -> bool:
-        """Take note that the response is complete; return whether the request was too."""
+    def on_end(self) -> None:
+        """Take note that the response is complete."""
         ...
 
     def on_flush(self) -> None:
@@ -65,6 +79,7 @@ class Upstream(asyncio.Protocol):
         "_body",
         "_buffer",
         "_fields",
+        "_interim",
         "_paused",
         "_receiver",
         "_reusable",
@@ -84,6 +99,7 @@ class Upstream(asyncio.Protocol):
         self._buffer = b""
         self._body: Body | None = None
         self._fields: Fields | None = None
+        self._interim = 0
         self._reusable = True
         self._paused = False
 
@@ -181,23 +197,29 @@ class Upstream(asyncio.Protocol):
 
     def _head(self, data: bytes, receiver: Receiver) -> None:
         self._buffer = data = self._buffer + data if self._buffer else data
-        end = data.find(END)
-        if end < 0:
-            if len(data) > MAX_HEAD:
-                raise UpstreamError("the upstream's head has no end")
-            return
-        status, fields = self.pool.read_head(data[:end])
-        rest, self._buffer = data[end + 4 :], b""
-        if status.code < 200:  # noqa: PLR2004 - interim responses stay here; their heads were searched
+        while (end := data.find(END)) >= 0:
+            status, fields = self.pool.read_head(data[:end])
+            data = data[end + 4 :]
+            if status.code >= 200:  # noqa: PLR2004 - interim responses stay here; their heads were searched
+                self._buffer = b""
+                self._final(status, fields, data, receiver)
+                return
+            self._interim += 1
             if status.code == 101:  # noqa: PLR2004
                 raise UpstreamError("the upstream changed the protocol unasked")
-            if rest:
-                self._head(rest, receiver)
-            return
+            if self._interim > MAX_INTERIM:
+                raise UpstreamError("the upstream gave too many interim answers")
+        if len(data) > MAX_HEAD:
+            raise UpstreamError("the upstream's head has no end")
+        self._buffer = data
+
+    def _final(self, status: Status, fields: Fields, rest: bytes, receiver: Receiver) -> None:
         self._fields = fields
-        self._reusable = fields.keep and status.minor == 1
         self._body = response_body(status.code, fields, receiver.method)
-        receiver.on_head(self.pool.plan(status, fields, has_body=self._body is not None))
+        ends = not self._interim and not bodiless(status.code, receiver.method)  # or bytes may follow that should not
+        read = receiver.on_head(self.pool.plan(status, fields, has_body=self._body is not None))
+        sent = self._transport is not None and not self._transport.get_write_buffer_size()
+        self._reusable = fields.keep and status.minor == 1 and ends and read and sent
         if self._body is None:
             receiver.on_flush()
             self._release(receiver, rest)
@@ -224,7 +246,8 @@ class Upstream(asyncio.Protocol):
         clean = self._reusable and not rest and not isinstance(self._body, UntilClose)
         self._receiver = self._body = self._fields = None
         self.fresh = False
-        if receiver.on_end() and clean:
+        receiver.on_end()
+        if clean:
             self.resume()
             self.pool.put(self)
         else:
@@ -238,7 +261,7 @@ class Upstream(asyncio.Protocol):
 
 
 class Pool:
-    """The connections of one resource with one secret."""
+    """The connections of one task to one resource with one secret."""
 
     __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_plans", "_room", "_tls", "recipe")
 
@@ -307,6 +330,11 @@ class Pool:
             self.gone(upstream)
             raise _connect_error(error) from error
         return upstream
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no connection, nor one on the way."""
+        return not self._all
 
     def put(self, upstream: Upstream) -> None:
         """Take a clean connection back."""

@@ -11,6 +11,7 @@ from remit.errors import RemitError
 _PROXY_ERROR = {
     400: "http_request_error",
     413: "http_request_error",
+    415: "http_request_error",
     421: "http_request_error",
     502: "http_protocol_error",
     503: "proxy_internal_error",

@@ -16,14 +16,14 @@ from remit.catalog import Provider
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Grant, Task
-from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError
+from remit.errors import DeniedError, RemitError, RevokedError, ScopeError
 from remit.gateway.client import Channel, Client, Listener, Verifier
 from remit.gateway.exchange import Exchange
-from remit.gateway.inject import Recipe, Shape
+from remit.gateway.inject import Shape
 from remit.gateway.judge import Judged
 from remit.gateway.match import Matcher
 from remit.gateway.pipe import Pipe
-from remit.gateway.pool import Pool
+from remit.gateway.pools import Pools
 from remit.gateway.room import DESCRIPTORS, MAX_CALLERS, MAX_CLIENTS, Room
 from remit.ports import NewId, Resource
 
@@ -149,12 +149,11 @@ class Gateway:
         self._seconds = seconds
         self._requests = map((new_id("req") + ".{:x}").format, itertools.count())
         self.problems = problems
-        self._tls = tls or ssl.create_default_context()
         self._providers = providers if providers is not None else catalog.load()
         self.nonce = nonce
         self._verify = verify
         self._shapes: dict[str, Shape] = {}
-        self._pools: dict[str, Pool] = {}
+        self.pools = Pools(broker, tls or ssl.create_default_context(), lambda: self.now, self.room)
         self._routes: dict[tuple[str, str], Route] = {}
         self._clients: set[Client] = set()
         self._moving: dict[str, set[Moving]] = {}
@@ -210,8 +209,7 @@ class Gateway:
             client.end(RevokedError())
         for moving in [moving for group in self._moving.values() for moving in group]:
             moving.cut(RevokedError())
-        for pool in self._pools.values():
-            pool.close()
+        self.pools.close()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=5)
         if self._flusher is not None:
@@ -281,8 +279,7 @@ class Gateway:
         self.now = now = self._seconds()
         for client in [client for client in self._clients if client.deadline < now]:
             client.expire()
-        for pool in self._pools.values():
-            pool.sweep()
+        self.pools.sweep()
         self._sweeper = self.loop.call_later(1.0, self._sweep)
 
     # -- compiled state -----------------------------------------------------------------------------------------
@@ -323,28 +320,6 @@ class Gateway:
             self._shapes[name] = shape = Shape(resource, known)
         return Route(Matcher(grant.scope, name), shape)
 
-    def pool(self, shape: Shape) -> Pool:
-        """Return the pool of a resource with the secret it has now.
-
-        ConflictError when the resource is no longer the one that ``shape`` was compiled from: its secret now may be
-        sealed for another destination.
-        """
-        resource = shape.resource
-        if self.broker.resource(resource.name) is not resource:
-            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
-        secret = self.broker.secret_of(resource.name) if resource.secret is not None else None
-        pool = self._pools.get(resource.name)
-        if pool is None or pool.recipe.shape is not shape or pool.recipe.secret is not secret:
-            if pool is not None:
-                pool.close()
-            self._pools[resource.name] = pool = Pool(Recipe(shape, secret), self._tls, lambda: self.now, self.room)
-        return pool
-
-    def check_current(self, pool: Pool) -> None:
-        """Raise ConflictError if the resource or its secret was changed since the pool was taken."""
-        if self.pool(pool.recipe.shape) is not pool:
-            raise ConflictError("the credential was changed meanwhile, so the request was not sent", help="try again")
-
     # -- what moves ---------------------------------------------------------------------------------------------
 
     def moving(self, moving: Moving) -> None:
@@ -369,6 +344,7 @@ class Gateway:
         for client in tuple(self._clients):
             if client.listener.principal in grants:
                 client.end(RevokedError())
+        self.pools.end(grants)
         for key in [key for key in self._routes if key[0] in grants]:
             del self._routes[key]
 

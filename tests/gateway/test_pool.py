@@ -1,0 +1,110 @@
+"""When a connection to an upstream is used again: what one request leaves on it, no other meets."""
+
+from __future__ import annotations
+
+import pytest
+
+from remit.errors import RemitError, UpstreamError
+from remit.gateway.answer import Plan
+from remit.gateway.inject import Recipe
+from remit.gateway.pool import MAX_INTERIM, Pool, Upstream
+from remit.gateway.room import Room
+from tests.gateway.playbook import Line
+from tests.gateway.test_inject import shape
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+HINT = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+
+
+class Asker:
+    """Takes a response; ``read`` says whether nothing of the request can be unread."""
+
+    def __init__(self, method: str = "GET", *, read: bool = True) -> None:
+        self.method = method
+        self.read = read
+        self.statuses: list[int] = []
+        self.failed: RemitError | None = None
+
+    def on_head(self, plan: Plan) -> bool:
+        self.statuses.append(plan.status)
+        return self.read
+
+    def on_data(self, payload: bytes, *, done: bool) -> None: ...
+
+    def on_end(self) -> None: ...
+
+    def on_flush(self) -> None: ...
+
+    def on_failure(self, error: RemitError) -> None:
+        self.failed = error
+
+    def on_writable(self, *, writable: bool) -> None: ...
+
+
+class Full(Line):
+    """A transport that has not written everything."""
+
+    def get_write_buffer_size(self) -> int:
+        return 1
+
+
+def kept(asker: Asker, *said: bytes, line: Line | None = None) -> bool:
+    """Have a connection say something, and tell whether it is used again."""
+    pool = Pool(Recipe(shape(), None), None, lambda: 0.0, Room(9))  # type: ignore[arg-type]  # it dials nobody
+    upstream = Upstream(pool)
+    upstream.connection_made(line or Line())
+    upstream.begin(asker, b"")
+    for data in said:
+        upstream.data_received(data)
+    return pool.take() is upstream
+
+
+def test_a_connection_is_used_again_after_a_whole_answer() -> None:
+    assert kept(Asker(), OK)
+    assert kept(Asker(), b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert kept(Asker(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        OK + b"x",
+        OK.replace(b"1.1", b"1.0"),
+        OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"),
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\n\r\n",
+        HINT + OK,
+    ],
+)
+def test_it_is_not_where_bytes_follow_or_may_follow_the_answer(said: bytes) -> None:
+    assert not kept(Asker(), said)
+    assert not kept(Asker(), *(bytes([byte]) for byte in said))
+
+
+def test_it_is_not_after_a_head_request() -> None:
+    assert not kept(Asker("HEAD"), OK[:-2])
+
+
+def test_it_is_not_where_something_of_the_request_may_be_unread() -> None:
+    assert not kept(Asker("POST", read=False), OK)
+
+
+def test_it_is_not_where_the_answer_came_before_the_request_was_out() -> None:
+    assert not kept(Asker("POST"), OK, line=Full())
+
+
+@pytest.mark.attack("HTT-11")
+@pytest.mark.parametrize("cut", [1, 7, 5_000])
+def test_interim_answers_are_bounded_however_they_come(cut: int) -> None:
+    for count, failed in ((MAX_INTERIM, False), (MAX_INTERIM + 1, True)):
+        said = HINT * count + OK
+        asker = Asker()
+        kept(asker, *(said[at : at + cut] for at in range(0, len(said), cut)))
+        assert isinstance(asker.failed, UpstreamError) == failed
+        assert asker.statuses == ([] if failed else [200])
+
+
+def test_interim_heads_without_an_end_are_bounded() -> None:
+    asker = Asker()
+    kept(asker, HINT + b"HTTP/1.1 103 E\r\nA: " + b"x" * 40_000)
+    assert isinstance(asker.failed, UpstreamError)
