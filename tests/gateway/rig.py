@@ -208,12 +208,13 @@ async def rig(
     secret: str | None = SECRET,
     verify: Verifier | None = None,
     placeholders: Mapping[str, str] | None = None,
+    store: MemoryStore | None = None,
 ) -> AsyncIterator[Rig]:
     """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel."""
     ids = itertools.count()
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     ticks = [0.0]
-    store = MemoryStore()
+    store = store or MemoryStore()
 
     def new_id(prefix: str) -> str:
         return f"{prefix}_{next(ids)}"

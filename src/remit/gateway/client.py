@@ -238,7 +238,7 @@ class Client(asyncio.Protocol):
         self._linger()
         if self.listener.principal is not None:
             access = Access("http", "", "")
-            self.gateway.start(self.gateway.broker.deny(self.listener.principal, access, error, request))
+            self.gateway.start(self.gateway.record.deny(self.listener.principal, access, error, request))
 
     def _check_unfinished(self) -> None:
         line = self._buffer.find(b"\r\n")

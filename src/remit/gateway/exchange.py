@@ -69,7 +69,7 @@ class Exchange:
         """Begin with a head that was read strictly; ``raw`` is the target as it came."""
         self._client = client
         self._gateway = client.gateway
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[object] | None = None
         self.method = method
         self._raw = raw
         self.known = known
@@ -124,7 +124,7 @@ class Exchange:
         judged = route.known.get((self.method, self._raw, self.known.block)) if self._body is None else None
         if judged is None:
             judged = await self._judged(route, target)
-        use = await self._gateway.broker.use(self.grant, judged.access, self.request, judged.index)
+        use = await self._gateway.record.use(self.grant, judged.access, self.request, judged.index)
         self._gateway.moving(self)
         return use, judged, route.shape
 
@@ -158,7 +158,7 @@ class Exchange:
         if isinstance(error, LeakError):
             self._gateway.leaked(self.grant, self._client.listener.principal, judged.access.resource)
         decision = "done" if error is None else "failed"
-        self._gateway.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
+        self._gateway.record.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
 
     async def _sent(self, use: Use, judged: Judged, shape: Shape) -> None:
         """Send on an idle connection or a new one.
@@ -173,8 +173,8 @@ class Exchange:
         except StaleError as error:
             if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
                 raise
-            again = await self._gateway.broker.use(use.grant.id, judged.access, f"{self.request}.again", judged.index)
-            self._gateway.outcome(use, "failed", error.code)
+            again = await self._gateway.record.use(use.grant.id, judged.access, f"{self.request}.again", judged.index)
+            self._gateway.record.outcome(use, "failed", error.code)
             self._use = again
             await self._tried(await self._gateway.pools.of(again.grant.id, shape).connect(), judged)
 
@@ -360,8 +360,7 @@ class Exchange:
         access = Access("http", target.resource if target else "", self.method, target.path if target else "")
         named = self.known.named if self.known.named != self.grant else None  # another than whose request it is
         cause = f"under {named}" if named is not None else None
-        await self._gateway.broker.deny(self.grant, access, error, self.request, cause)
-        self._refuse(error)
+        self._refuse(await self._gateway.record.deny(self.grant, access, error, self.request, cause))
 
     def _refuse(self, error: RemitError) -> None:
         if self._answered:

@@ -130,10 +130,10 @@ class Pipe:
             if not self._counted:
                 raise LimitError("too many connections to databases are open", retry_after=1)
             index = self._index(grant)
-            self._use = await self._gateway.broker.use(grant, access, request, index)
+            self._use = await self._gateway.record.use(grant, access, request, index)
         except RemitError as error:
             self.cut(error)
-            await self._gateway.broker.deny(grant, access, error, request)
+            await self._gateway.record.deny(grant, access, error, request)
             return
         self._gateway.moving(self)
         try:
@@ -189,7 +189,7 @@ class Pipe:
         self._gateway.moved(self)
         use, self._use = self._use, None
         if use is not None:
-            self._gateway.outcome(use, decision, code)
+            self._gateway.record.outcome(use, decision, code)
 
     def cut(self, error: RemitError) -> None:
         """Cut both sides at once, and one that is not there yet as soon as it is."""

@@ -11,9 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Protocol
 
 from remit import catalog
-from remit.broker import Use
 from remit.catalog import Provider
-from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Grant, Task
 from remit.errors import DeniedError, RemitError, RevokedError, ScopeError
@@ -24,6 +22,7 @@ from remit.gateway.judge import Judged
 from remit.gateway.match import Matcher
 from remit.gateway.pipe import Pipe
 from remit.gateway.pools import Pools
+from remit.gateway.record import Record, Recorder
 from remit.gateway.room import DESCRIPTORS, MAX_CALLERS, MAX_CLIENTS, Room
 from remit.ports import NewId, Resource
 
@@ -31,12 +30,11 @@ MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspend
 _KNOWN = 512
 _KNOWN_SIZE = 4_096  # bytes
 BACKLOG = 128
-FLUSH = 0.01  # seconds that outcomes wait for each other
 _ROUTES = 4_096
 _log = logging.getLogger("remit.gateway")
 
 
-class Uses(Protocol):
+class Uses(Recorder, Protocol):
     """What the gateway asks of the broker."""
 
     def check(self, grant_id: str) -> Grant:
@@ -53,24 +51,6 @@ class Uses(Protocol):
 
     def secret_of(self, name: str) -> Secret:
         """Return the static secret of a resource for which ``use`` was permitted."""
-        ...
-
-    async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
-        """Permit one use, its audit entry durable and the grant live, or raise."""
-        ...
-
-    def ended(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
-        """Take note of how a permitted use ended, for ``flush`` to record."""
-        ...
-
-    async def flush(self) -> None:
-        """Record all outcomes noted since the last time."""
-        ...
-
-    async def deny(
-        self, grant_id: str | None, access: Access, error: RemitError, request: str, cause: str | None = None
-    ) -> None:
-        """Record a denial."""
         ...
 
     def on_end(self, callback: Callable[[frozenset[str]], None]) -> None:
@@ -146,6 +126,7 @@ class Gateway:
         self.now = seconds()  # as of the last sweep
         self.loop = asyncio.get_running_loop()
         self.room = Room(descriptors)
+        self.record = Record(broker, self.start)
         self._seconds = seconds
         self._requests = map((new_id("req") + ".{:x}").format, itertools.count())
         self.problems = problems
@@ -159,10 +140,9 @@ class Gateway:
         self._moving: dict[str, set[Moving]] = {}
         self._leaks: dict[str, int] = {}
         self._suspended: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._servers: list[Closing] = []
         self._sweeper: asyncio.TimerHandle | None = None
-        self._flusher: asyncio.TimerHandle | None = None
         broker.on_end(self.ended)
 
     # -- listeners ----------------------------------------------------------------------------------------------
@@ -212,12 +192,10 @@ class Gateway:
         self.pools.close()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=5)
-        if self._flusher is not None:
-            self._flusher.cancel()
-            self._flush()
+        if self.record.close():
             await asyncio.wait(tuple(self._tasks), timeout=5)
 
-    def start(self, story: Coroutine[None, None, None]) -> None:
+    def start(self, story: Coroutine[None, None, object]) -> None:
         """Run something beside what is read and written."""
         task = self.loop.create_task(story)
         self._tasks.add(task)
@@ -228,26 +206,10 @@ class Gateway:
         exchange.task = self.loop.create_task(exchange.run())
         self._tasks.add(exchange.task)
 
-    def over(self, task: asyncio.Task[None] | None) -> None:
+    def over(self, task: asyncio.Task[object] | None) -> None:
         """Take note that an exchange is over."""
         if task is not None:
             self._tasks.discard(task)
-
-    def outcome(self, use: Use, decision: str, code: str | None, action: str | None = None) -> None:
-        """Take note of how a use ended. Outcomes share a commit: each alone would hold up the next request's entry."""
-        self.broker.ended(use, decision, code, action)
-        if self._flusher is None:
-            self._flusher = self.loop.call_later(FLUSH, self._flush)
-
-    def _flush(self) -> None:
-        self._flusher = None
-        self.start(self._flushed())
-
-    async def _flushed(self) -> None:
-        try:
-            await self.broker.flush()
-        except RemitError as error:
-            _log.warning("outcomes could not be recorded: %s", error.code)
 
     def new_request(self) -> str:
         """Return an id for a request: unique, not secret."""
