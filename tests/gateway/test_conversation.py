@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import zlib
 from collections.abc import Awaitable, Callable
+
+import pytest
 
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Play, play
@@ -106,6 +110,41 @@ def test_a_placeholder_in_a_body_stops_it_before_it_is_out() -> None:
         assert b" 403 " in p.client_hears()
         [outcome] = (await p.rig.outcomes(2))[1:]
         assert (outcome.decision, outcome.code) == ("failed", "placeholder")
+
+    scene(act)
+
+
+STREAMS = {
+    "gzip": gzip.compress(b"a" * 90),
+    "gzip thrice": gzip.compress(gzip.compress(gzip.compress(gzip.compress(b"a" * 90)))),
+    "zlib": zlib.compress(b"a" * 90),
+    "zstd": b"\x28\xb5\x2f\xfd" + b"a" * 90,
+    "zeros": gzip.compress(bytes(9_000_000)),
+    "no gzip": b"\x1f\x8b\x08 after all",
+    "gzip and more": gzip.compress(b"a") + b"more",
+}
+
+
+@pytest.mark.parametrize("upload", STREAMS.values(), ids=STREAMS)
+def test_an_upload_goes_on_however_it_begins(upload: bytes) -> None:
+    async def act(p: Play) -> None:
+        await p.client_says(POST.replace(b": 10", b": %d" % len(upload)) + upload[:3])
+        await p.client_says(upload[3:])
+        assert p.upstream_hears().endswith(b"\r\n\r\n" + upload)
+        await p.upstream_says(OK)
+        assert p.client_hears() == HEARD
+
+    scene(act)
+
+
+@pytest.mark.parametrize("start", [STREAMS["gzip"], STREAMS["zstd"], b"\x1f\x8b\x08", b"\x78\x9c"])
+def test_a_placeholder_is_found_in_an_upload_however_it_begins(start: bytes) -> None:
+    async def act(p: Play) -> None:
+        upload = start + PLACEHOLDER.encode()
+        await p.client_says(POST.replace(b": 10", b": %d" % len(upload)) + upload[:9])
+        await p.client_says(upload[9:])
+        assert PLACEHOLDER.encode() not in p.upstream_hears()
+        assert b" 403 " in p.client_hears()
 
     scene(act)
 

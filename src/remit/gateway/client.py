@@ -140,10 +140,10 @@ class Listener:
             raise PlaceholderError from None
 
     def body_scrubber(self) -> Scrubber | None:
-        """Return what looks for placeholders in a body that streams."""
-        return (
-            Scrubber(self._placeholders.needles) if self._channel is not None and self._channel.placeholders else None
-        )
+        """Return what looks for placeholders in a body that streams; an upload is not inflated, whatever it is."""
+        if self._channel is None or not self._channel.placeholders:
+            return None
+        return Scrubber(self._placeholders.needles, inside=False)
 
 
 class Client(asyncio.Protocol):

@@ -114,13 +114,17 @@ class Needles:
 class Scrubber:
     """A stream that lets go of bytes only once no secret can begin in them. ``feed`` and ``end`` raise LeakError."""
 
-    __slots__ = ("_held", "_inner", "_lines", "_needles", "_nested", "_start")
+    __slots__ = ("_held", "_inner", "_inside", "_lines", "_needles", "_nested", "_start")
 
-    def __init__(self, needles: Needles, *, lines: bool = False, nested: int = 0) -> None:
-        """Look for ``needles``; ``lines`` says that the stream is made of lines that are to be let go whole."""
+    def __init__(self, needles: Needles, *, lines: bool = False, nested: int = 0, inside: bool = True) -> None:
+        """Look for ``needles``; ``lines`` says that the stream is made of lines that are to be let go whole.
+
+        ``inside``: what begins as a compressed stream is inflated to look into it, or refused where it cannot be.
+        """
         self._needles = needles
         self._lines = lines
         self._nested = nested
+        self._inside = inside
         self._held = b""
         self._start = b""
         self._inner: Inflated | None = None
@@ -129,7 +133,8 @@ class Scrubber:
         """Take bytes; return those that are safe to let go."""
         window = self._held + data if self._held else data
         self._needles.check(window)
-        self._look_inside(data)
+        if self._inside:
+            self._look_inside(data)
         at = len(window) - self._needles.keep
         if self._lines:
             at = max(at, window.rfind(b"\n") + 1)
