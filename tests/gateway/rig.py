@@ -127,11 +127,11 @@ class Rig:
     @property
     def pool(self) -> Pool:
         """The pool of the channel's task."""
-        return self.gateway.pools._tasks[self.grant.id]["api"]
+        return self.gateway.pools._tasks[self.broker.task_of(self.grant.id).id]["api"]
 
     @pool.setter
     def pool(self, pool: Pool) -> None:
-        self.gateway.pools._tasks[self.grant.id]["api"] = pool
+        self.gateway.pools._tasks[self.broker.task_of(self.grant.id).id]["api"] = pool
 
     async def wire(self, port: int | None = None) -> Wire:
         """Open a raw connection to the gateway."""

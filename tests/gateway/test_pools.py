@@ -36,7 +36,8 @@ def test_the_connections_of_a_task_are_closed_when_it_ends() -> None:
                 assert (await r.get("/api/bytes/1", port=at)).status == 200
             await r.broker.revoke(OPERATOR, other.id)
             await r.settled(lambda: len(r.upstream._open) == 1)
-            assert list(r.gateway.pools._tasks) == [r.grant.id]
+            assert list(r.gateway.pools._tasks) == [r.broker.task_of(r.grant.id).id]
+            assert list(r.gateway.pools._roots) == [r.grant.id]
 
     play(act)
 
@@ -62,6 +63,27 @@ def test_a_pool_that_nobody_uses_is_forgotten() -> None:
             await passed(r, 2)
             assert r.gateway.pools._tasks == {}
             assert (await r.get("/api/bytes/1")).status == 200
+
+    play(act)
+
+
+def test_an_idle_connection_of_another_task_gives_way_where_no_descriptor_is_left() -> None:
+    async def act() -> None:
+        async with rig() as r:
+            ports = [await r.listen(Channel((await r.opened(ALL)).id, {})) for _ in range(3)]
+            wires = [await r.wire(port) for port in ports]
+            for port, wire in zip(ports[:2], wires, strict=False):
+                await wire.send(r.request("/api/bytes/1", port=port))
+                assert (await wire.reply()).status == 200
+                r.ticks[0] += 1
+                r.gateway._sweep()
+            await r.settled(lambda: len(r.gateway._clients) == 3)
+            while r.gateway.room.take(1):
+                pass
+            await wires[2].send(r.request("/api/bytes/1", port=ports[2]))
+            assert (await wires[2].reply()).status == 200
+            first, second, third = (pools["api"] for pools in r.gateway.pools._tasks.values())
+            assert [len(pool._idle) for pool in (first, second, third)] == [0, 1, 1]
 
     play(act)
 

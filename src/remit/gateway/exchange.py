@@ -166,7 +166,7 @@ class Exchange:
         A connection that turns out to be closed is replaced once. The upstream may have seen the first request, so the
         second is a use of its own, with its own entry.
         """
-        pool = self._gateway.pools.of(use.grant.id, shape)
+        pool = self._gateway.pools.of(use, shape)
         up = pool.take() or await pool.connect()
         try:
             await self._tried(up, judged)
@@ -176,7 +176,7 @@ class Exchange:
             again = await self._gateway.record.use(use.grant.id, judged.access, f"{self.request}.again", judged.index)
             self._gateway.record.outcome(use, "failed", error.code)
             self._use = again
-            await self._tried(await self._gateway.pools.of(again.grant.id, shape).connect(), judged)
+            await self._tried(await self._gateway.pools.of(again, shape).connect(), judged)
 
     async def _tried(self, up: Upstream, judged: Judged) -> None:
         try:

@@ -263,14 +263,26 @@ class Upstream(asyncio.Protocol):
 class Pool:
     """The connections of one task to one resource with one secret."""
 
-    __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_plans", "_room", "_tls", "recipe")
+    __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_plans", "_room", "_spare", "_tls", "recipe")
 
-    def __init__(self, recipe: Recipe, tls: ssl.SSLContext, clock: Callable[[], float], room: Room) -> None:
-        """Start empty. ``clock`` counts seconds and never goes back; ``room`` has the descriptors."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        tls: ssl.SSLContext,
+        clock: Callable[[], float],
+        room: Room,
+        spare: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Start empty.
+
+        ``clock`` counts seconds and never goes back; ``room`` has the descriptors, and ``spare`` gives one back that
+        nobody is using, if there is any.
+        """
         self.recipe = recipe
         self._tls = tls
         self._clock = clock
         self._room = room
+        self._spare = spare
         self._idle: list[Upstream] = []
         self._all: set[Upstream] = set()
         self._plans: dict[int, Plan] = {}
@@ -311,7 +323,7 @@ class Pool:
 
     async def connect(self) -> Upstream:
         """Open a connection to the configured host, its certificate verified for the configured name."""
-        if len(self._all) >= MAX_CONNECTIONS or not self._room.take(1):
+        if len(self._all) >= MAX_CONNECTIONS or not (self._room.take(1) or (self._spare() and self._room.take(1))):
             raise LimitError("too many requests to this resource are under way", retry_after=1)
         target = self.recipe.shape.destination
         upstream = Upstream(self)
@@ -335,6 +347,11 @@ class Pool:
     def empty(self) -> bool:
         """Whether it has no connection, nor one on the way."""
         return not self._all
+
+    @property
+    def oldest(self) -> Upstream | None:
+        """The connection that has been idle longest."""
+        return self._idle[0] if self._idle else None
 
     def put(self, upstream: Upstream) -> None:
         """Take a clean connection back."""

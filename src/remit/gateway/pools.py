@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from remit.broker import Use
 from remit.core.secret import Secret
 from remit.core.task import Task
 from remit.errors import ConflictError
@@ -37,7 +38,7 @@ class Owner(Protocol):
 class Pools:
     """One pool for each task and resource, as long as it has connections; one recipe for each resource."""
 
-    __slots__ = ("_broker", "_clock", "_recipes", "_room", "_tasks", "_tls")
+    __slots__ = ("_broker", "_clock", "_recipes", "_room", "_roots", "_tasks", "_tls")
 
     def __init__(self, broker: Owner, tls: ssl.SSLContext, clock: Callable[[], float], room: Room) -> None:
         """Start empty. ``clock`` counts seconds and never goes back; ``room`` has the descriptors."""
@@ -46,22 +47,26 @@ class Pools:
         self._clock = clock
         self._room = room
         self._recipes: dict[str, Recipe] = {}
-        self._tasks: dict[str, dict[str, Pool]] = {}  # by a task's root grant, by resource
+        self._tasks: dict[str, dict[str, Pool]] = {}  # by task, by resource
+        self._roots: dict[str, str] = {}  # root grants of tasks that have had pools
 
-    def of(self, grant_id: str, shape: Shape) -> Pool:
-        """Return the pool of a grant's task for a resource with the secret it has now.
+    def of(self, use: Use, shape: Shape) -> Pool:
+        """Return the pool of a use's task for a resource with the secret it has now.
 
         ConflictError when the resource is no longer the one that ``shape`` was compiled from: its secret now may be
         sealed for another destination.
         """
         recipe = self._recipe(shape)
-        root = self._broker.task_of(grant_id).head.root
-        mine = self._tasks.setdefault(root, {})
-        pool = mine.get(shape.resource.name)
-        if pool is None or pool.recipe is not recipe:
-            if pool is not None:
-                pool.close()
-            mine[shape.resource.name] = pool = Pool(recipe, self._tls, self._clock, self._room)
+        mine = self._tasks.get(use.task)
+        pool = mine.get(shape.resource.name) if mine is not None else None
+        if pool is not None and pool.recipe is recipe:
+            return pool
+        if pool is not None:
+            pool.close()
+        if mine is None:
+            self._roots[self._broker.task_of(use.grant.id).head.root] = use.task
+            mine = self._tasks[use.task] = {}
+        mine[shape.resource.name] = pool = Pool(recipe, self._tls, self._clock, self._room, self._spare)
         return pool
 
     def _recipe(self, shape: Shape) -> Recipe:
@@ -81,19 +86,26 @@ class Pools:
 
     def end(self, grants: frozenset[str]) -> None:
         """Close the pools of tasks whose root grant has ended."""
-        for root in grants & self._tasks.keys():
-            for pool in self._tasks.pop(root).values():
+        for root in grants & self._roots.keys():
+            for pool in self._tasks.pop(self._roots.pop(root), {}).values():
                 pool.close()
 
     def sweep(self) -> None:
         """Close what has been idle for long, and forget pools that have no connection."""
-        for root, mine in tuple(self._tasks.items()):
+        for task, mine in tuple(self._tasks.items()):
             for name, pool in tuple(mine.items()):
                 pool.sweep()
                 if pool.empty:
                     del mine[name]
             if not mine:
-                del self._tasks[root]
+                del self._tasks[task]
+
+    def _spare(self) -> bool:
+        """Close the connection of any task that has been idle longest; return whether there was one."""
+        idle = [found for mine in self._tasks.values() for pool in mine.values() if (found := pool.oldest) is not None]
+        if idle:
+            min(idle, key=lambda upstream: upstream.idle_since).abort()
+        return bool(idle)
 
     def close(self) -> None:
         """Close idle connections now, and others when they come back."""
