@@ -14,6 +14,7 @@ from remit import errors
 from remit.cli.app import app
 from remit.compose import settings
 from remit.core import scope
+from remit.gateway import inject
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -94,3 +95,12 @@ def test_every_provider_and_every_key_of_the_catalog_is_on_the_page() -> None:
     keys = {key for row in rows.values() for key in row}
     assert [name for name in rows if f"| `{name}` |" not in page] == []
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+def test_every_setting_of_an_http_resource_is_on_the_page() -> None:
+    assert [name for name in sorted(inject.SETTINGS) if f"| `{name}` |" not in _page("details.md")] == []
+
+
+def test_every_header_that_always_goes_along_is_on_the_page() -> None:
+    page = _page("details.md").lower()
+    assert [name for name in sorted(inject.ALWAYS) if f"`{name.decode()}`" not in page] == []
