@@ -182,7 +182,8 @@ class Exchange:
         try:
             if self._ended is not None:
                 raise self._ended
-            self._gateway.pools.check_current(up.pool)
+            if up.fresh:  # connecting took time; an idle one was taken in the same turn as its pool
+                self._gateway.pools.check_current(up.pool)
         except RemitError:
             up.abort()
             raise
