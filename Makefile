@@ -12,6 +12,9 @@ BENCH_STAMP := $(VENV)/.installed-bench
 PEERS := tests/peers/node_modules/.package-lock.json
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ARGS ?=
+# Tests mostly wait for servers, namespaces and each other's processes: more workers than cores keep the cores busy.
+WORKERS ?= 4
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 ONLY ?=
 JSON ?=
 
@@ -22,11 +25,11 @@ check: lint test  ## lint and test
 demo: $(STAMP)  ## run the demo on real servers (JSON=1 prints one JSON object alone)
 	@$(BIN)/remit demo $(if $(JSON),--json)
 
-test: $(STAMP) $(PEERS)  ## run every test (ARGS=... goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) $(PEERS)  ## run every test (ARGS=... goes to pytest, WORKERS=n at a time)
+	@$(PYTEST) $(ARGS)
 
 quick: $(STAMP) $(PEERS)  ## run the tests that need no real peers
-	@$(BIN)/python -m pytest -m "not live and not slow" $(ARGS)
+	@$(PYTEST) -m "not live and not slow" $(ARGS)
 
 lint: $(STAMP)  ## check style, types and import contracts
 	@echo "ruff check" && $(BIN)/ruff check --quiet .

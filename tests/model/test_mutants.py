@@ -12,34 +12,42 @@ import pytest
 
 from tests.model.mutants import EQUIVALENT, MUTANTS, Mutant
 
+PLUGINS = ("-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin")
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "src" / "remit"
 NAMES = [mutant.name.replace(" ", "-") for mutant in MUTANTS]
 
 
-def sabotage(mutant: Mutant, scratch: Path) -> Path:
+def sabotage(mutant: Mutant, compiled: Path, scratch: Path) -> Path:
     """Return a folder with a copy of the package in which one line is sabotaged."""
-    shutil.copytree(PACKAGE, scratch / "remit", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(compiled, scratch / "remit")
     file = scratch / "remit" / mutant.file
     text = file.read_text(encoding="utf-8")
     assert text.count(mutant.old) == 1, "the line is not there, or there twice: adapt the mutant"
     file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    os.utime(file, (0, 0))  # so that it is compiled anew, even within the second
     return scratch
 
 
-def survives(mutant: Mutant, scratch: Path) -> bool:
+def survives(mutant: Mutant, compiled: Path, scratch: Path) -> bool:
     """Whether all of a mutant's tests pass on it."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *mutant.tests]
-    environment = {**os.environ, "PYTHONPATH": str(sabotage(mutant, scratch)), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=110)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *PLUGINS]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        "PYTHONPATH": str(sabotage(mutant, compiled, scratch)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # importing them all takes as long as most mutants' tests
+    }
+    done = subprocess.run(
+        [*command, *mutant.tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=110
+    )
     assert done.returncode in {0, 1}, done.stdout + done.stderr  # 2 and more: the tests could not run
     return done.returncode == 0
 
 
-def test_the_copy_is_what_the_tests_run_on(tmp_path: Path) -> None:
+def test_the_copy_is_what_the_tests_run_on(compiled: Path, tmp_path: Path) -> None:
     """If the tests ran on the package itself, every mutant would survive, and none would be noticed missing."""
     broken = Mutant("broken", "core/scope.py", "def permits(detail: Detail,", "def permitted(detail: Detail,", ())
-    environment = {**os.environ, "PYTHONPATH": str(sabotage(broken, tmp_path))}
+    environment = {**os.environ, "PYTHONPATH": str(sabotage(broken, compiled, tmp_path))}
     command = [sys.executable, "-c", "from remit.core.scope import permits"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert "cannot import name 'permits'" in done.stderr
@@ -47,14 +55,14 @@ def test_the_copy_is_what_the_tests_run_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=NAMES)
-def test_a_sabotage_is_caught(mutant: Mutant, tmp_path: Path) -> None:
-    assert not survives(mutant, tmp_path)
+def test_a_sabotage_is_caught(mutant: Mutant, compiled: Path, tmp_path: Path) -> None:
+    assert not survives(mutant, compiled, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", EQUIVALENT, ids=lambda mutant: mutant.name.replace(" ", "-"))
-def test_what_is_listed_as_equivalent_is(mutant: Mutant, tmp_path: Path) -> None:
-    assert survives(mutant, tmp_path)
+def test_what_is_listed_as_equivalent_is(mutant: Mutant, compiled: Path, tmp_path: Path) -> None:
+    assert survives(mutant, compiled, tmp_path)
 
 
 def test_every_mutant_has_a_name_of_its_own() -> None:

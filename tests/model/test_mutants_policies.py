@@ -15,8 +15,8 @@ NAMES = [mutant.name.replace(" ", "-") for mutant in MUTANTS]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=NAMES)
-def test_a_sabotage_is_caught(mutant: Mutant, tmp_path: Path) -> None:
-    assert not survives(mutant, tmp_path)
+def test_a_sabotage_is_caught(mutant: Mutant, compiled: Path, tmp_path: Path) -> None:
+    assert not survives(mutant, compiled, tmp_path)
 
 
 def test_every_mutant_has_a_name_of_its_own() -> None:
