@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow]
 TASKS, BELOW = 100, 99  # with the roots 10,000 grants; every other child holds the table
 LEASED = 500  # of those that end
 ABREAST = 200
-BOUND = 30.0  # seconds, on a machine that does much else; alone it takes about two
+BOUND = 10.0  # seconds of CPU, of all threads together; the machine may do much else
 STALL = 0.2  # of the time that it takes, for which a request through the gateway may be held up
 OTHERS = "".join(
     f'@id("other-{n}") forbid (principal, action, resource == Resource::"other") unless {{ context.level < {n} }};\n'
@@ -128,9 +128,9 @@ def test_a_policy_tightened_under_ten_thousand_live_grants_holds_when_the_reload
         land.policies(TIGHTER)
         using = asyncio.create_task(longest(broker, land.kept[-1]))
         await asyncio.sleep(0)
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         answer = await policies.reload(OPERATOR)
-        took = time.perf_counter() - start
+        took, used = time.perf_counter() - start, time.process_time() - used
         using.cancel()
         stall = await using
         assert (answer["reloaded"], answer["ended"]) == (True, len(land.lost))
@@ -141,7 +141,7 @@ def test_a_policy_tightened_under_ten_thousand_live_grants_holds_when_the_reload
         again = await land.broker(land.policies(TIGHTER))
         assert (over(again, land.lost), over(again, land.kept)) == (len(land.lost), 0)
         await again.stop()
-        assert took < BOUND
+        assert used < BOUND
         assert stall < STALL * took
         return (
             f"10,000 grants decided anew by 11 policies, {len(land.lost):,} ended with {LEASED} leases, all durable: "
