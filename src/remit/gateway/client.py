@@ -23,7 +23,7 @@ from remit.gateway import canon, framing, problem
 from remit.gateway.exchange import Exchange
 from remit.gateway.framing import Fields
 from remit.gateway.inject import Placeholders, Shape
-from remit.gateway.scrub import LeakError, Scrubber
+from remit.gateway.scrub import UPLOAD, LeakError, Meter, Scrubber
 
 if TYPE_CHECKING:
     from remit.gateway.server import Gateway
@@ -142,7 +142,9 @@ class Listener:
     def body_scrubber(self) -> Scrubber | None:
         """Return what looks for placeholders in a body that streams."""
         return (
-            Scrubber(self._placeholders.needles) if self._channel is not None and self._channel.placeholders else None
+            Scrubber(self._placeholders.needles, meter=Meter(UPLOAD))
+            if self._channel is not None and self._channel.placeholders
+            else None
         )
 
 

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from remit.broker import Use
 from remit.core.scope import Access
-from remit.errors import PlaceholderError, RemitError, TooLargeError, UpstreamError
+from remit.errors import RemitError, TooLargeError, UpstreamError
 from remit.gateway import canon, problem
 from remit.gateway.answer import Answer, Plan
-from remit.gateway.framing import Body, Chunked, Fields, request_body
+from remit.gateway.delivery import Delivery
+from remit.gateway.framing import Body, Fields, request_body
 from remit.gateway.judge import Asked, Judged, judge
 from remit.gateway.pool import StaleError, Upstream
 from remit.gateway.scrub import LeakError
+from remit.gateway.upload import Upload
 
 if TYPE_CHECKING:
     from remit.gateway.client import Client, Known
@@ -34,25 +36,24 @@ class Exchange:
     """One request and its response."""
 
     __slots__ = (
-        "_answer",
         "_answered",
         "_body",
         "_client",
+        "_delivery",
         "_ended",
         "_expects",
         "_finished",
         "_gateway",
         "_keep",
-        "_out",
         "_pending",
         "_raw",
         "_reading",
-        "_scrubber",
         "_size",
         "_started",
         "_status",
         "_target",
         "_up",
+        "_upload",
         "_use",
         "_wake",
         "fields",
@@ -82,14 +83,14 @@ class Exchange:
         self._reading = self._body is not None
         self._expects = known.expects
         self._up: Upstream | None = None
+        self._upload: Upload
         self._use: Use
         self._wake: asyncio.Future[None] | None = None
         self._finished: asyncio.Future[None] | None = None
-        self._answer: Answer | None = None
+        self._delivery: Delivery | None = None
         self._started = False  # response bytes have gone to the client
         self._answered = False  # the response is complete
         self._ended: RemitError | None = None
-        self._out: list[bytes] = []
         self._status = 0
 
     # -- the story ----------------------------------------------------------------------------------------------
@@ -206,13 +207,13 @@ class Exchange:
             return [judged.body]
         if self._body is None:
             return []
-        self._scrubber = self._client.listener.body_scrubber()
+        self._upload = Upload(self._client.listener.body_scrubber(), chunked=self.fields.chunked)
         pending, self._pending = self._pending, []
-        first = [self._framed(payload) for payload in pending]
+        first = [self._upload.take(payload) for payload in pending]
         if self._reading:
             self._proceed()
         else:
-            first.append(self._last())
+            first.append(self._upload.end())
         return first
 
     # -- the request's body -------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ class Exchange:
         done = self._body.done
         self._reading = not done
         if self._up is not None and not self._answered:
-            self._up.send(self._framed(payload) + (self._last() if done else b""))
+            self._up.send(self._upload.take(payload) + (self._upload.end() if done else b""))
         elif payload and not self._answered:
             self._pending.append(payload)
             self._size += len(payload)
@@ -242,26 +243,6 @@ class Exchange:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
         return rest
-
-    def _framed(self, payload: bytes) -> bytes:
-        return self._chunk(self._scrubbed(payload))
-
-    def _scrubbed(self, payload: bytes) -> bytes:
-        if self._scrubber is None:
-            return payload
-        try:
-            return self._scrubber.feed(payload)
-        except LeakError:
-            raise PlaceholderError from None
-
-    def _chunk(self, payload: bytes) -> bytes:
-        if not self.fields.chunked:
-            return payload
-        return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
-
-    def _last(self) -> bytes:
-        held = self._scrubber.end() if self._scrubber is not None else b""
-        return self._chunk(held) + (b"0\r\n\r\n" if isinstance(self._body, Chunked) else b"")
 
     def _proceed(self) -> None:
         if self._expects and self._size == 0:
@@ -290,30 +271,27 @@ class Exchange:
         """Take the head; it has been searched for the secret."""
         assert self._up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self._reading
-        self._answer = Answer(self._up.pool.recipe.needles, plan)
+        answer = Answer(self._up.pool.recipe.needles, plan)
         self._status = plan.status
-        self._out.append(plan.head(keep=self._keep))
+        self._delivery = Delivery(self, answer, plan.head(keep=self._keep), self._gateway.loop)
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""
-        assert self._answer is not None  # noqa: S101 - the head comes first
-        self._out.append(self._answer.feed(payload, done=done))
+        assert self._delivery is not None  # noqa: S101 - the head comes first
+        self._delivery.take(payload, done=done)
 
     def on_flush(self) -> None:
         """Pass on what has come together."""
-        if self._out:
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._out.clear()
-            self._started = True
-            self._client.write(data)
+        if self._delivery is not None:
+            self._delivery.flush()
 
     def on_end(self) -> bool:
         """Take note that the response is complete; return whether the request was too."""
         complete = not self._reading
-        self._answered = True
+        self._keep = self._keep and complete
         self._up = None
-        self._client.finished(self, keep=self._keep and complete)
-        self._settle(None)
+        assert self._delivery is not None  # noqa: S101 - the head comes first
+        self._delivery.end()
         return complete
 
     def on_failure(self, error: RemitError) -> None:
@@ -330,12 +308,28 @@ class Exchange:
 
     def client_writable(self, *, writable: bool) -> None:
         """Hold the upstream's body while the client takes no more."""
-        if self._up is None:
-            return
-        if writable:
-            self._up.resume()
+        if self._delivery is not None:
+            self._delivery.writable(writable=writable)
         else:
-            self._up.pause()
+            self.hold_upstream(hold=not writable)
+
+    # -- its delivery (delivery.Receiver) -----------------------------------------------------------------------
+
+    def deliver(self, data: bytes) -> None:
+        """Send response bytes."""
+        self._started = True
+        self._client.write(data)
+
+    def hold_upstream(self, *, hold: bool) -> None:
+        """Read no more of the upstream for now, or read on."""
+        if self._up is not None:
+            (self._up.pause if hold else self._up.resume)()
+
+    def delivered(self) -> None:
+        """Go on to the client's next request."""
+        self._answered = True
+        self._client.finished(self, keep=self._keep)
+        self._settle(None)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -362,7 +356,8 @@ class Exchange:
     def _failed(self, error: RemitError) -> None:
         if self._answered:
             return
-        self._out.clear()
+        if self._delivery is not None:
+            self._delivery.stop()
         if self._up is not None:
             self._up.abort()
             self._up = None
