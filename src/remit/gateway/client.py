@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from remit.core.scope import Access
 from remit.errors import (
@@ -77,6 +78,7 @@ class Listener:
         "_channel",
         "_known",
         "_placeholders",
+        "_turns",
         "_verify",
         "clients",
         "gateway",
@@ -91,6 +93,7 @@ class Listener:
         self.gateway = gateway
         self.hosts = hosts
         self.principal = channel.grant if channel is not None else None
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._channel = channel
         self._verify = verify
         self._placeholders = Placeholders(channel.placeholders if channel is not None else {})
@@ -125,6 +128,10 @@ class Listener:
             return own
         self.gateway.broker.task_of(own).check_acting(named, own)
         return named
+
+    def turn(self, grant: str) -> asyncio.Lock:
+        """Return what the requests of a grant's task take turns by, where one at a time is enough."""
+        return self._turns.setdefault(self.gateway.broker.task_of(grant).id, asyncio.Lock())
 
     def check_placeholders(self, known: Known, target: bytes, shape: Shape) -> None:
         """Raise PlaceholderError if a placeholder stands where it does not belong."""

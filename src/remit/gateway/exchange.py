@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from remit.gateway.server import Route
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JUDGES = ThreadPoolExecutor(1, "judge")  # one: what is judged meets the loop at Python's lock
 _log = logging.getLogger("remit.gateway")
 
 
@@ -134,11 +136,20 @@ class Exchange:
         judged = judge(route.matcher, route.shape, asked)
         if judged is None:
             asked = replace(asked, body=await self._collected(route.shape.max_body))
-            judged = judge(route.matcher, route.shape, asked)
+            judged = await self._body_judged(route, asked)
             assert judged is not None  # noqa: S101 - a body that was read is judged
         elif self._body is None:
             route.remember((self.method, self._raw, self.known.block), judged)
         return judged
+
+    async def _body_judged(self, route: Route, asked: Asked) -> Judged | None:
+        """Judge a body that was read; what takes long goes beside the loop, one at a time for each task."""
+        if not canon.heavy(asked.body or b""):
+            return judge(route.matcher, route.shape, asked)
+        async with self._client.listener.turn(self.grant or ""):
+            if self._ended is not None:
+                raise self._ended
+            return await self._gateway.loop.run_in_executor(_JUDGES, judge, route.matcher, route.shape, asked)
 
     async def _carried(self, use: Use, judged: Judged, shape: Shape) -> None:
         error: RemitError | None = None
