@@ -30,7 +30,7 @@ _FEW = 64  # values of one
 
 _TARGET = re.compile(rb"/([a-z0-9][a-z0-9._-]{0,62})((?:/[A-Za-z0-9\-._~!$&'()+,;=:@%]*)*)(?:\?(.*))?")
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()+,=:@][A-Za-z0-9\-._~!$&'()+,=:@]*)*/?")
-_SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;=:@]|%[0-9A-F]{2})+")
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,=:@]|%[0-9A-F]{2})+")
 _QUERY = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]]|%[0-9A-Fa-f]{2})*")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ARGUMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.\[\]-]{0,127}")
@@ -77,6 +77,8 @@ def path(raw: bytes) -> str:
 
 
 def _check_segment(segment: str) -> None:
+    if ";" in segment:
+        raise InvalidRequestError("the path has a segment with `;parameters`, which some readers take away")
     if not _SEGMENT.fullmatch(segment):
         raise InvalidRequestError("the path has an empty segment or an escape that is not canonical")
     try:
@@ -86,7 +88,7 @@ def _check_segment(segment: str) -> None:
         raise InvalidRequestError("the path holds an escape that is not UTF-8") from error
     if not _UNRESERVED.isdisjoint(escaped):
         raise InvalidRequestError("the path escapes what needs no escape")
-    if decoded.partition(";")[0].strip(". ") == "":
+    if decoded.strip(". ") == "":
         raise InvalidRequestError("the path has a segment that some reader takes for a dot segment")
     if any(_ambiguous(char) for char in escaped):
         raise InvalidRequestError("the path escapes a character that some reader takes for a separator")
