@@ -20,11 +20,11 @@ from remit.errors import (
     TooLargeError,
     UpstreamError,
 )
-from remit.gateway import canon, framing, problem
+from remit.gateway import canon, framing, presented, problem
 from remit.gateway.exchange import Exchange
 from remit.gateway.framing import Fields
 from remit.gateway.inject import Placeholders, Shape
-from remit.gateway.scrub import UPLOAD, LeakError, Meter, Scrubber
+from remit.gateway.scrub import UPLOAD, LeakError, Meter, Needles, Scrubber
 
 if TYPE_CHECKING:
     from remit.gateway.server import Gateway
@@ -134,25 +134,37 @@ class Listener:
         return self._turns.setdefault(self.gateway.broker.task_of(grant).id, asyncio.Lock())
 
     def check_placeholders(self, known: Known, target: bytes, shape: Shape) -> None:
-        """Raise PlaceholderError if a placeholder stands where it does not belong."""
+        """Raise PlaceholderError if a placeholder, or the caller's own token, stands where it does not belong."""
+        shown = self._shown(known)
+        if shown is not None:
+            presented.check_head(shown, known.block, target)
         if self._channel is not None and self._channel.placeholders:
             self._placeholders.check_fields(known.block, known.fields, shape)
             self._placeholders.check(target)
 
-    def check_body(self, body: bytes) -> None:
-        """Raise PlaceholderError if a placeholder stands in a body."""
+    def _shown(self, known: Known) -> bytes | None:
+        return presented.token(known.fields, proven=self.principal is None)
+
+    def check_body(self, known: Known, body: bytes) -> None:
+        """Raise PlaceholderError if a placeholder, or the caller's own token, stands in a body."""
+        scrubber = self.body_scrubber(known)
         try:
-            self._placeholders.needles.check(body)
+            if scrubber is not None:
+                scrubber.feed(body)
         except LeakError:
             raise PlaceholderError from None
 
-    def body_scrubber(self) -> Scrubber | None:
-        """Return what looks for placeholders in a body that streams."""
-        return (
-            Scrubber(self._placeholders.needles, meter=Meter(UPLOAD))
-            if self._channel is not None and self._channel.placeholders
-            else None
-        )
+    def body_scrubber(self, known: Known) -> Scrubber | None:
+        """Return what looks for placeholders, and for the caller's own token, in a body that streams."""
+        shown = self._shown(known)
+        given = self._channel.placeholders if self._channel is not None else {}
+        if shown is not None:
+            needles = Needles(sorted(set(given.values())), presented.spellings(shown))
+        elif given:
+            needles = self._placeholders.needles
+        else:
+            return None
+        return Scrubber(needles, meter=Meter(UPLOAD))
 
 
 class Client(asyncio.Protocol):

@@ -214,11 +214,11 @@ class Exchange:
     def _first(self, judged: Judged) -> list[bytes]:
         """Return what is there of the body, and let the rest come."""
         if judged.body is not None:
-            self._client.listener.check_body(judged.body)
+            self._client.listener.check_body(self.known, judged.body)
             return [judged.body]
         if self._body is None:
             return []
-        self._upload = Upload(self._client.listener.body_scrubber(), chunked=self.fields.chunked)
+        self._upload = Upload(self._client.listener.body_scrubber(self.known), chunked=self.fields.chunked)
         pending, self._pending = self._pending, []
         first = [self._upload.take(payload) for payload in pending]
         if self._reading:
