@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from remit.errors import UpstreamError
+from remit.errors import RemitError, UpstreamError
 from remit.gateway import framing
 from remit.gateway.answer import Answer, Plan
+from remit.gateway.delivery import Delivery, Turns
 from remit.gateway.scrub import FREE, SLICE, UPLOAD, Meter, Needles, Scrubber
 from remit.testing.upstream import Upstream, whole
 from tests.broker.world import OPERATOR
@@ -156,6 +157,53 @@ def test_others_are_answered_between_two_turns() -> None:
     scene(act)
 
 
+class Taker:
+    """Whose answer it is: keeps what it gets, and in which turn."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name = name
+        self.log = log
+        self.size = 0
+
+    def deliver(self, data: bytes) -> None:
+        self.log.append(self.name)
+        self.size += len(data)
+
+    def hold_upstream(self, *, hold: bool) -> None:
+        self.log.append("" if hold else f"{self.name} reads on")
+
+    def delivered(self) -> None:
+        self.log.append(f"{self.name} ends")
+
+    def cut(self, error: RemitError) -> None:
+        raise error
+
+
+@pytest.mark.attack("DOS-06")
+def test_many_answers_that_inflate_together_share_one_slice_a_turn() -> None:
+    async def act() -> None:
+        log: list[str] = []
+        shared = Turns(asyncio.get_running_loop())
+        takers = [Taker(name, log) for name in "abc"]
+        for taker in takers:
+            delivery = Delivery(taker, Answer(Needles([SECRET]), plan()), b"head", shared)
+            delivery.take(ZEROS, done=True)
+            delivery.flush()
+            delivery.end()
+        heard = []
+        ended = 0
+        while ended < len(takers):
+            log.clear()
+            await asyncio.sleep(0)
+            heard.append([line for line in log if line in {"a", "b", "c"}])
+            ended += sum(line.endswith("ends") for line in log)
+        assert max(map(len, heard)) == 1
+        assert min(taker.size for taker in takers) > 4_194_304
+        assert ["".join(names) for names in heard][:6] == ["a", "b", "c"] * 2
+
+    asyncio.run(act())
+
+
 def test_a_client_that_takes_no_more_holds_the_slices_and_gets_them_all_in_the_end() -> None:
     async def act(p: Play) -> None:
         await p.client_says(GET)
@@ -220,6 +268,19 @@ def test_the_next_request_of_the_connection_waits_for_the_last_slice() -> None:
         assert body(heard) == b"\0" * 4_194_304
         await p.upstream_says(OK)
         assert p.client_hears().endswith(b"ok")
+
+    scene(act)
+
+
+def test_an_answer_that_ends_with_its_connection_is_delivered_to_its_end() -> None:
+    async def act(p: Play) -> None:
+        await p.client_says(GET)
+        upstream, _ = p.lines[-1]
+        upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + ZEROS)
+        heard = [p.client_hears()]
+        upstream.connection_lost(None)
+        heard.append(p.client_hears())
+        assert body(heard + await turns(p)) == b"\0" * 4_194_304
 
     scene(act)
 

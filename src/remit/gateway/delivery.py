@@ -1,12 +1,14 @@
 """An answer on its way to the client: a slice a turn of the loop, and no faster than the client takes it.
 
-What inflates is not looked through at one go, whatever its size: others get their turns in between. Until it is, its
-upstream is not read.
+What inflates is not looked through at one go, whatever its size and however many come together: others get their turns
+in between. Until it is, its upstream is not read.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from remit.errors import RemitError
@@ -33,20 +35,46 @@ class Receiver(Protocol):
         ...
 
 
+class Turns:
+    """What is due in later turns of the loop: one step of one answer in each, in the order they came."""
+
+    __slots__ = ("_due", "_loop", "_scheduled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start with nothing due."""
+        self._loop = loop
+        self._due: deque[Callable[[], None]] = deque()
+        self._scheduled = False
+
+    def add(self, step: Callable[[], None]) -> None:
+        """Have a step done when it is its turn."""
+        self._due.append(step)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._one)
+
+    def _one(self) -> None:
+        step = self._due.popleft()
+        self._scheduled = bool(self._due)
+        if self._scheduled:
+            self._loop.call_soon(self._one)
+        step()
+
+
 class Delivery:
     """One answer. ``take`` raises what ``Answer.feed`` does."""
 
-    __slots__ = ("_answer", "_done", "_full", "_loop", "_out", "_receiver", "_turn")
+    __slots__ = ("_answer", "_done", "_full", "_out", "_receiver", "_turns", "_waits")
 
-    def __init__(self, receiver: Receiver, answer: Answer, head: bytes, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, receiver: Receiver, answer: Answer, head: bytes, turns: Turns) -> None:
         """Begin with a head."""
         self._receiver = receiver
         self._answer = answer
-        self._loop = loop
+        self._turns = turns
         self._out = [head]
         self._full = False  # the client takes no more for now
         self._done = False  # the upstream has said all
-        self._turn: asyncio.Handle | None = None
+        self._waits = False  # for its turn
 
     def take(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""
@@ -82,16 +110,15 @@ class Delivery:
         """Send no more."""
         self._out.clear()
         self._full = True
-        if self._turn is not None:
-            self._turn.cancel()
 
     def _later(self) -> None:
         self._receiver.hold_upstream(hold=True)
-        if self._turn is None:
-            self._turn = self._loop.call_soon(self._go_on)
+        if not self._waits:
+            self._waits = True
+            self._turns.add(self._go_on)
 
     def _go_on(self) -> None:
-        self._turn = None
+        self._waits = False
         if self._full:
             return
         try:

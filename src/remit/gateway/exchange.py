@@ -284,7 +284,7 @@ class Exchange:
         self._keep = self._keep and not self._reading
         answer = Answer(self._up.pool.recipe.needles, plan)
         self._status = plan.status
-        self._delivery = Delivery(self, answer, plan.head(keep=self._keep), self._gateway.loop)
+        self._delivery = Delivery(self, answer, plan.head(keep=self._keep), self._gateway.turns)
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""
