@@ -287,7 +287,7 @@ class ExpiredError(GrantEndedError):
 
 
 class PlaceholderError(DeniedError):
-    """a placeholder stands where no credential belongs"""
+    """a placeholder or a token of remit's stands where no credential belongs"""
 
     code = "placeholder"
 

@@ -225,3 +225,62 @@ def test_a_secret_does_not_follow_its_resource_to_another_destination() -> None:
             assert evil.connections == 0
 
     play(scene)
+
+
+@pytest.mark.attack("DST-09")
+@pytest.mark.parametrize(
+    ("provider", "base", "paths", "minting"),
+    [
+        ("openai", "", ["/**"], "/v1/organization/admin_api_keys"),
+        ("openai", "/v1", ["/**"], "/organization/admin_api_keys"),
+        ("github", "", ["/user/**"], "/user/keys"),
+        ("github", "/api/v3", ["/user/**"], "/user/keys"),
+        ("gemini", "", ["/v1beta/**"], "/v1beta/auth_tokens"),
+    ],
+)
+def test_no_spelling_of_an_operation_that_mints_reaches_the_provider_by_a_wildcard(
+    provider: str, base: str, paths: list[str], minting: str
+) -> None:
+    async def scene() -> None:
+        async with rig(
+            http(actions=["POST"], paths=paths, args="any"), settings={"provider": provider}, base=base
+        ) as r:
+            head, _, last = minting.rpartition("/")
+            for path in (
+                minting,
+                f"{minting}/",
+                f"{minting}//",
+                f"{minting};x=1",
+                f"{minting};",
+                f"{head};x/{last}",
+                f"{head}//{last}",
+                f"{head}/./{last}",
+                f"{head}/x/../{last}",
+                f"{head}/%{ord(last[0]):02X}{last[1:]}",
+                f"{head}/{last.upper()}",
+                f"{minting}%20",
+                f"{minting}.",
+                f"{minting}%3Bx",
+                f"{head}/{last[:-1]}%EF%BD%93",
+            ):
+                assert (await r.get(f"/api{path}", method="POST")).status in {400, 403}, path
+            assert r.upstream.seen == []
+            assert (await r.get(f"/api{paths[0].removesuffix('/**')}/else", method="POST")).status == 200
+
+    play(scene)
+
+
+@pytest.mark.attack("DST-10")
+def test_requests_inside_of_a_request_and_segments_with_parameters_need_more_than_a_wildcard() -> None:
+    async def scene() -> None:
+        granted = http(actions=["POST", "GET"], paths=["/v1/**", "/v2/batch"], args="any")
+        async with rig(granted) as r:
+            for path in ("/v1/batch", "/v1/$batch", "/v1/batch/", "/v1/%24batch", "/v1/a/b/$batch", "/v1/BATCH"):
+                assert (await r.get(f"/api{path}", method="POST", body=b"{}")).status == 403, path
+            for path in ("/v1/items/7;jsessionid=1", "/v1/batch;x", "/v1;a/items", "/v1/items;", "/v1/items/;/x"):
+                assert (await r.get(f"/api{path}")).status == 400, path
+            assert r.upstream.seen == []
+            for path in ("/v2/batch", "/v1/batches", "/v1/models/gemini:generateContent"):
+                assert (await r.get(f"/api{path}", method="POST", body=b"{}")).status == 200, path
+
+    play(scene)

@@ -142,6 +142,59 @@ def test_what_makes_standing_credentials_is_permitted_by_name_only(
     assert catalog.named(GITHUB, method, path, patterns) == permitted
 
 
+SPELLINGS = [
+    "/user/keys/",
+    "/user/keys;a",
+    "/user;x=1/keys",
+    "/user//keys",
+    "//user/keys",
+    "/User/KEYS",
+    "/user/%6Beys",
+    "/user/keys%20",
+    "/user/keys.",
+    "/user/key%EF%BD%93",
+    "/./user/./keys",
+    "/%20/user/keys",
+]
+
+
+@pytest.mark.attack("DST-09")
+@pytest.mark.parametrize("path", SPELLINGS)
+def test_what_makes_standing_credentials_is_the_same_in_every_spelling(path: str) -> None:
+    for patterns in (["/user/*"], ["/user/**"], ["/**"], ["/*/*", "/*/*/*"], ["/user/keys"]):
+        assert not catalog.named(GITHUB, "POST", path, patterns)
+    assert catalog.named(GITHUB, "POST", path, [path])
+    assert catalog.named(GITHUB, "GET", path, ["/**"])
+
+
+CARRIERS = [
+    "/batch",
+    "/$batch",
+    "/v1/batch",
+    "/v1/$batch",
+    "/v1.0/me/$batch",
+    "/v1/Batch/",
+    "/v1/%24batch",
+    "/batch/drive/v3",
+    "/a/b/c/d/e/f/g/h/batch",
+]
+
+
+@pytest.mark.attack("DST-10")
+@pytest.mark.parametrize("provider", [None, GITHUB, PROVIDERS["generic"]])
+@pytest.mark.parametrize("path", CARRIERS)
+def test_what_carries_other_requests_is_permitted_by_name_only(path: str, provider: Provider | None) -> None:
+    for patterns in (["/**"], ["/v1/**"], ["/*"], ["/v1/*"], ["/v1.0/me/*"]):
+        assert not catalog.named(provider, "POST", path, patterns)
+        assert catalog.named(provider, "GET", path, patterns)
+    assert catalog.named(provider, "POST", path, ["/**", path])
+
+
+@pytest.mark.parametrize("path", ["/v1/batches", "/v1/batch/jobs", "/v1/a:batchGet", "/v1/mybatch", "/v1/search"])
+def test_what_only_sounds_like_it_is_permitted_by_a_wildcard(path: str) -> None:
+    assert catalog.named(None, "POST", path, ["/v1/**"])
+
+
 def test_an_operation_of_every_method_is_one_whatever_the_method() -> None:
     slack = PROVIDERS["slack"]
     assert not catalog.named(slack, "GET", "/api/rtm.connect", ["/api/*"])

@@ -75,6 +75,9 @@ WRONG = {
     "an argument in upper case": LEAST + 'arguments = ["Acme-Account"]',
     "an operation without a method": LEAST + 'mints = ["/keys"]',
     "an operation without a path": LEAST + 'mints = ["POST"]',
+    "an operation in upper case": LEAST + 'mints = ["POST /Keys"]',
+    "an operation that ends in a slash": LEAST + 'mints = ["POST /keys/"]',
+    "an operation with parameters": LEAST + 'mints = ["POST /keys;v=1"]',
     "an operation by expression": LEAST + 'mints = ["POST /keys/.*?"]',
 }
 

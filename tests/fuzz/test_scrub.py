@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import html
+import json
 import zlib
 from itertools import pairwise
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.errors import RemitError
-from remit.gateway.scrub import Inflated, LeakError, Needles, Scrubber
+from remit.gateway.answer import Answer, Plan
+from remit.gateway.framing import response_head
+from remit.gateway.scrub import Inflated, LeakError, Needles, Scrubber, forms
 from remit.testing.upstream import CODERS
 
 SECRET = "rmt-k-3f1c0a9be7d24856-Q"
@@ -97,6 +102,133 @@ def test_whatever_claims_to_be_compressed_is_inflated_or_refused(data: bytes) ->
         _all(Inflated(NEEDLES), [data])
     except RemitError:
         return
+
+
+def _windowed(data: bytes, bits: int) -> bytes:
+    engine = zlib.compressobj(wbits=bits)
+    return engine.compress(data) + engine.flush()
+
+
+LENGTHS = (2, 6, 8, 14, 15, 16, 17, 22, 23, 24, 31, 39, 40, 47, 60)
+SECRETS = {length: ("k+/&<'\"Qz=9aB7" * 9)[:length] for length in LENGTHS}
+BY_LENGTH = {length: Needles([secret]) for length, secret in SECRETS.items()}
+ALL_FORMS = {
+    length: tuple(form for _, group in forms(secret.encode()) for form in group) for length, secret in SECRETS.items()
+}
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_every_form_is_found_at_every_offset_and_not_without_its_last_or_first_byte(length: int) -> None:
+    for form in ALL_FORMS[length]:
+        for offset in (*range(40), 63, 64, 65, 1_021):
+            data = b"\1" * offset + form + b"\2" * (offset % 11)
+            assert BY_LENGTH[length].hit(data), (form, offset)
+            for less in (data.replace(form, form[:-1]), data.replace(form, form[1:])):
+                assert BY_LENGTH[length].hit(less) == any(other in less for other in ALL_FORMS[length])
+
+
+@settings(max_examples=500)
+@given(st.sampled_from(LENGTHS), st.data())
+def test_the_search_by_words_finds_just_what_the_plain_search_finds(length: int, draw: st.DataObject) -> None:
+    form = st.sampled_from(ALL_FORMS[length] or (b"",))
+    part = st.builds(lambda f, a, b: f[a : len(f) - b], form, st.integers(0, 3), st.integers(0, 3))
+    data = b"".join(draw.draw(st.lists(st.one_of(st.binary(max_size=40), form, part), max_size=6)))
+    assert BY_LENGTH[length].hit(data) == any(form in data for form in ALL_FORMS[length])
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(LENGTHS), st.integers(0, 200), st.lists(st.integers(0, 700), max_size=6), st.data())
+def test_however_a_stream_is_cut_a_form_in_it_is_found(
+    length: int, before: int, cuts: list[int], draw: st.DataObject
+) -> None:
+    if not ALL_FORMS[length]:
+        return
+    form = draw.draw(st.sampled_from(ALL_FORMS[length]))
+    out = pour(Scrubber(BY_LENGTH[length]), b"~" * before + form + b"~" * 99, cuts)
+    assert out.endswith(b"<cut>")
+    assert form not in out
+
+
+def test_exact_needles_are_looked_for_as_they_are() -> None:
+    needles = Needles([], exact=[b"eyJ0eXAi.eyJzdWIi.c2ln"])
+    assert needles.hit(b"xx eyJ0eXAi.eyJzdWIi.c2ln")
+    assert not needles.hit(b"eyJ0eXAi.eyJzdWIi.c2l=")
+    assert not needles.hit(b"eyJ0eXAi.eyJzdWIi.c2ln"[::-1])
+
+
+SPECIAL = "sk/live+7Q=&<'\"9>aB*!(x)~"
+
+
+def _lower(text: str) -> str:
+    return "".join(f"%{part[:2].lower()}{part[2:]}" if index else part for index, part in enumerate(text.split("%")))
+
+
+def _aspnet(text: str) -> str:
+    return "".join(f"\\u{ord(c):04X}" if c in "+&<>'\"`" else c for c in text)
+
+
+FRAMEWORKS = {
+    "python quote": quote(SPECIAL),
+    "python quote, all": quote(SPECIAL, safe=""),
+    "python quote_plus": quote_plus(SPECIAL),
+    "encodeURIComponent": quote(SPECIAL, safe="!'()*"),
+    "encodeURI": quote(SPECIAL, safe=";,/?:@&=+$!*'()#"),
+    "java URLEncoder": quote(SPECIAL, safe="*").replace("~", "%7E"),
+    "dotnet UrlEncode": _lower(quote(SPECIAL, safe="!*()").replace("~", "%7e")),
+    "lower case of python quote": _lower(quote(SPECIAL)),
+    "lower case of all": "".join(f"%{ord(c):02x}" for c in SPECIAL),
+    "aspnet core json": _aspnet(SPECIAL),
+    "go json": json.dumps(SPECIAL)[1:-1].replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"),
+    "php json": json.dumps(SPECIAL)[1:-1].replace("/", "\\/"),
+    "json u upper": "".join(f"\\u{ord(c):04X}" for c in SPECIAL),
+    "html padded": "".join(f"&#{ord(c):04};" for c in SPECIAL),
+    "html hex padded": "".join(f"&#x{ord(c):04X};" for c in SPECIAL),
+    "html escape": html.escape(SPECIAL),
+    "html escape without quotes": html.escape(SPECIAL, quote=False),
+    "go html": html.escape(SPECIAL, quote=False).replace('"', "&#34;").replace("'", "&#39;"),
+    "php html": html.escape(SPECIAL, quote=False).replace('"', "&quot;").replace("'", "&#039;"),
+    "xml": html.escape(SPECIAL, quote=False).replace('"', "&quot;").replace("'", "&apos;"),
+}
+
+
+@pytest.mark.attack("RSP-08")
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_key_is_found_as_usual_frameworks_write_it(framework: str) -> None:
+    text = f'{{"echo": "{FRAMEWORKS[framework]}"}}'.encode()
+    with pytest.raises(LeakError):
+        Needles([SPECIAL]).check(text)
+
+
+HEAD = response_head(b"HTTP/1.1 200 OK\r\nContent-Length: 5")
+MEMBERS = {
+    "gzip, gzip": gzip.compress(b"first") + gzip.compress(SECRET.encode()),
+    "gzip, padding, gzip": gzip.compress(b"first") + b"\0" * 7 + gzip.compress(SECRET.encode()),
+    "zlib, zlib": zlib.compress(b"first") + zlib.compress(SECRET.encode()),
+    "zlib, gzip": zlib.compress(b"first") + gzip.compress(SECRET.encode()),
+    "gzip, gzip, gzip": gzip.compress(b"") * 2 + gzip.compress(SECRET.encode()),
+    **{f"zlib of 2**{bits}": _windowed(SECRET.encode(), bits) for bits in range(9, 16)},
+}
+
+
+@pytest.mark.attack("RSP-08")
+@pytest.mark.parametrize("form", MEMBERS)
+def test_an_unlabelled_stream_is_looked_into_wherever_it_is_cut(form: str) -> None:
+    data = MEMBERS[form]
+    for cut in range(len(data)):
+        answer = Answer(NEEDLES, Plan(*HEAD, has_body=True))
+        with pytest.raises(LeakError):
+            answer.feed(data[:cut], done=False) + answer.feed(data[cut:], done=True)
+
+
+@pytest.mark.attack("RSP-08")
+def test_a_labelled_stream_of_two_members_is_read_wherever_it_is_cut() -> None:
+    data = gzip.compress(b"first") + gzip.compress(b"second")
+    for cut in range(len(data)):
+        assert _all(Inflated(NEEDLES), [data[:cut], data[cut:]]) == b"firstsecond"
+    for end in (b"x", b"xy", b"\x1f"):
+        with pytest.raises(RemitError):
+            _all(Inflated(NEEDLES), [data, end])
+    assert _all(Inflated(NEEDLES), [data, b"\0", b"\0\0"]) == b"firstsecond"
 
 
 def _all(inflated: Inflated, pieces: list[bytes]) -> bytes:

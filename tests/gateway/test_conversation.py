@@ -137,7 +137,11 @@ def test_an_upload_goes_on_however_it_begins(upload: bytes) -> None:
     scene(act)
 
 
-@pytest.mark.parametrize("start", [STREAMS["gzip"], STREAMS["zstd"], b"\x1f\x8b\x08", b"\x78\x9c"])
+@pytest.mark.parametrize(
+    "start",
+    [STREAMS["gzip"], STREAMS["zstd"], b"\x1f\x8b\x08", b"\x78\x9c"],
+    ids=["gzip", "zstd", "gzip cut", "zlib cut"],
+)
 def test_a_placeholder_is_found_in_an_upload_however_it_begins(start: bytes) -> None:
     async def act(p: Play) -> None:
         upload = start + PLACEHOLDER.encode()

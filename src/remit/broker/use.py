@@ -82,8 +82,9 @@ class Uses:
 
 def enough(access: Access) -> dict[str, object]:
     """Return the smallest detail that would permit an access, in wire form; large arguments are left open."""
-    exact = {name: json.loads(text) for name, text in access.args.items()}
-    args: object = exact if sum(map(len, access.args.values())) <= MAX_ECHO else scopes.ANY
+    args: object = scopes.ANY
+    if sum(map(len, access.args.values())) <= MAX_ECHO:
+        args = {name: json.loads(text) for name, text in access.args.items()}
     if access.type == "http":
         return {
             "type": "http",

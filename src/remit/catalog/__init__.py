@@ -16,7 +16,7 @@ from hashlib import sha256
 from importlib.resources import files
 from itertools import count
 
-from remit.catalog.reading import Base, Operation, Part, Position, Provider, read
+from remit.catalog.reading import Base, Operation, Part, Position, Provider, plain, read
 from remit.core.scope import path_le
 from remit.errors import InvalidRequestError
 
@@ -35,6 +35,15 @@ __all__ = [
 ]
 
 MIN_RANDOM = 16  # bytes
+_DEEP = 8  # segments before the word
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+# Where servers by custom take requests that carry other requests, of any path and method: OData's and Microsoft Graph's
+# `$batch`, `batch` as the last segment, Google's `/batch/api/version`.
+BATCHES = (
+    Operation("*", "/batch/**"),
+    *(Operation("*", "/" + "*/" * depth + word) for word in ("$batch", "batch") for depth in range(_DEEP + 1)),
+)
 
 
 @cache
@@ -70,15 +79,18 @@ def environment(provider: Provider, url: str, key: str) -> dict[str, str]:
     return variables
 
 
-def named(provider: Provider, method: str, path: str, patterns: Iterable[str]) -> bool:
-    """Whether a grant's path patterns permit a request by name, if it makes standing credentials.
+def named(provider: Provider | None, method: str, path: str, patterns: Iterable[str]) -> bool:
+    """Whether a grant's path patterns permit a request by name, if it makes standing credentials or carries others.
 
-    True for every other request. A pattern names an operation when all that it matches is that operation:
-    ``/user/keys`` does, ``/user/*`` and ``/**`` do not.
+    True for every other request. Requests are compared as the most lenient server reads them. A pattern names an
+    operation when all that it matches is that operation: ``/user/keys`` does, ``/user/*`` and ``/**`` do not.
     """
-    for operation in provider.mints:
-        if operation.includes(method, path):
-            return any(path_le(path, wide) and path_le(wide, operation.path) for wide in patterns)
+    said = plain(path)
+    mints = provider.mints if provider is not None else ()
+    batches = BATCHES if "batch" in said and method not in _SAFE else ()
+    for operation in (*mints, *batches):
+        if operation.includes(method, said):
+            return any(path_le(path, wide) and path_le(plain(wide), operation.path) for wide in patterns)
     return True
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from remit.core.scope import check_path, path_le
 from remit.errors import InvalidRequestError
@@ -74,7 +76,7 @@ class Operation:
     path: str
 
     def includes(self, method: str, path: str) -> bool:
-        """Whether a request, or all that a pattern stands for, is this operation."""
+        """Whether a request, or all that a pattern stands for, is this operation. ``path`` is in plain form."""
         return self.method in {"*", method} and path_le(path, self.path)
 
 
@@ -111,6 +113,23 @@ class Provider:
     def positions(self) -> tuple[Position, ...]:
         """Return every place where a placeholder is swapped, the real key's own first."""
         return (Position(self.header, self.format), *self.accepts)
+
+
+@lru_cache(maxsize=1024)
+def plain(path: str) -> str:
+    """Return a path or pattern as the most lenient server reads it.
+
+    Escapes are undone, compatible letters and case folded; `;parameters`, blanks and dots around a segment, and empty
+    segments are left out.
+    """
+    return "/" + "/".join(segment for segment in map(_plain_segment, path.split("/")) if segment)
+
+
+def _plain_segment(segment: str) -> str:
+    if segment in {"*", "**"}:
+        return segment
+    text = unicodedata.normalize("NFKC", unquote(segment)).casefold()
+    return text.partition(";")[0].strip(". ").replace("*", "%2a")
 
 
 def read(text: str) -> Mapping[str, Provider]:
@@ -224,7 +243,9 @@ def _operation(where: str, value: object) -> Operation:
     method, _, path = _text(where, value).partition(" ")
     if not _METHOD.fullmatch(method):
         raise _wrong(where, "must be a method, a space and a path")
-    return Operation(method, check_path(where, path))
+    if plain(check_path(where, path)) != path:
+        raise _wrong(where, "must have its path in lower case and plain text, as paths are compared")
+    return Operation(method, path)
 
 
 def _shape(where: str, value: object) -> tuple[Part, ...]:

@@ -28,6 +28,7 @@ MAX_INT = 2**53 - 1  # RFC 8259 §6: beyond it, readers disagree
 Value = object  # a normal form, hashable: str, int, tuple[str, ...] or tuple of pairs
 Constraint = tuple[str, ...]  # kind, then its values as text
 
+_TEXT = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False)
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,19}")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
 _TABLE = re.compile(rf"{_IDENTIFIER}\.{_IDENTIFIER}")
@@ -144,7 +145,7 @@ def _paths_le(child: Value, parent: Value) -> bool:
 
 def json_text(value: object) -> str:
     """Return the JSON text of a value: one spelling per value, so that texts compare as values."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    return _TEXT.encode(value)
 
 
 def _constraint(name: str, value: object, *, wire: bool) -> Constraint:

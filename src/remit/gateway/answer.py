@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 from remit.errors import UpstreamError
 from remit.gateway.framing import Fields, Status
-from remit.gateway.scrub import Inflated, Needles, Scrubber, is_compressed
+from remit.gateway.scrub import SLICE, Inflated, Meter, Needles, Scrubber, is_compressed
 
 _DROPPED = frozenset(
     {
@@ -59,46 +62,65 @@ class Plan:
 
 
 class Answer:
-    """The body of one response on its way. ``feed`` raises LeakError or UpstreamError."""
+    """The body of one response on its way. ``feed`` and ``more`` raise LeakError or UpstreamError.
 
-    __slots__ = ("_begun", "_inflated", "_needles", "_plan", "_scrubber")
+    What inflates is taken in turns of ``SLICE`` bytes: while ``busy``, ``more`` is due in a later turn of the loop.
+    """
+
+    __slots__ = ("_body", "_done", "_meter", "_needles", "_plan", "_steps")
 
     def __init__(self, needles: Needles, plan: Plan) -> None:
         """Begin a body."""
         self._needles = needles
         self._plan = plan
-        self._begun = False
-        self._inflated: Inflated | None = None
-        self._scrubber: Scrubber | None = None
+        self._body: Inflated | Scrubber | None = None
+        self._meter: Meter
+        self._steps: Iterator[bytes] | None = None
+        self._done = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is more to look through before anything else is to be fed."""
+        return self._steps is not None
 
     def feed(self, payload: bytes, *, done: bool) -> bytes:
         """Take payload of the upstream's body; return bytes for the client. ``done``: there is no more."""
-        released = self._whole(payload) if done and not self._begun else self._part(payload, done=done)
+        if done and self._body is None and not self._plan.inflate and not is_compressed(payload):
+            self._needles.check(payload)  # a body that is all there, as most are
+            return self._framed(payload, done=True)
+        body = self._body or self._begun()
+        self._meter.fed += len(payload)
+        steps = body.feed(payload) if isinstance(body, Inflated) else body.steps(payload)
+        self._steps = steps if self._steps is None else chain(self._steps, steps)
+        self._done = done
+        return self.more()
+
+    def more(self) -> bytes:
+        """Return what another turn makes of what was fed, for the client."""
+        assert self._steps is not None  # noqa: S101 - ``busy`` says so
+        assert self._body is not None  # noqa: S101 - so it has begun
+        self._meter.turn = 0
+        released = []
+        for piece in self._steps:
+            released.append(piece)
+            if self._meter.turn >= SLICE:
+                return self._framed(b"".join(released), done=False)
+        self._steps = None
+        if self._done:
+            released.append(self._body.end())
+        return self._framed(b"".join(released), done=self._done)
+
+    def _begun(self) -> Inflated | Scrubber:
+        self._meter = Meter()
+        layer = Inflated if self._plan.inflate else Scrubber
+        self._body = layer(self._needles, lines=self._plan.lines, meter=self._meter)
+        return self._body
+
+    def _framed(self, released: bytes, *, done: bool) -> bytes:
         if not self._plan.chunked:
             return released
         framed = b"%x\r\n%b\r\n" % (len(released), released) if released else b""
         return framed + b"0\r\n\r\n" if done else framed
-
-    def _whole(self, payload: bytes) -> bytes:
-        """Take a body that is all there, as most are."""
-        if self._plan.inflate or is_compressed(payload):
-            return self._part(payload, done=True)
-        self._needles.check(payload)
-        return payload
-
-    def _part(self, payload: bytes, *, done: bool) -> bytes:
-        if not self._begun:
-            self._begun = True
-            if self._plan.inflate:
-                self._inflated = Inflated(self._needles, lines=self._plan.lines)
-            else:
-                self._scrubber = Scrubber(self._needles, lines=self._plan.lines)
-        if self._inflated is not None:
-            released = b"".join(self._inflated.feed(payload))
-            return released + self._inflated.end() if done else released
-        assert self._scrubber is not None  # noqa: S101 - it is one or the other
-        released = self._scrubber.feed(payload)
-        return released + self._scrubber.end() if done else released
 
 
 def _head(status: Status, fields: Fields, *, decoded: bool, chunked: bool) -> bytes:

@@ -8,6 +8,7 @@ normalisation or a best-fit code page. A path is accepted only if all of them se
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -20,11 +21,16 @@ from remit.errors import InvalidRequestError, TooLargeError
 
 MAX_PAIRS = 256
 MAX_LEAVES = 1_024
+MAX_CONTAINERS = 4_096  # objects and lists of a JSON body
 MAX_DEPTH = 32
+MAX_NAME = 1_024  # characters of an argument's name
+MAX_DIGITS = 128  # of a whole number: to read and write one takes the square of them
+LIGHT = 8_192  # bytes of a body that is judged at once
+_FEW = 64  # values of one
 
 _TARGET = re.compile(rb"/([a-z0-9][a-z0-9._-]{0,62})((?:/[A-Za-z0-9\-._~!$&'()+,;=:@%]*)*)(?:\?(.*))?")
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()+,=:@][A-Za-z0-9\-._~!$&'()+,=:@]*)*/?")
-_SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;=:@]|%[0-9A-F]{2})+")
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,=:@]|%[0-9A-F]{2})+")
 _QUERY = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]]|%[0-9A-Fa-f]{2})*")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ARGUMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.\[\]-]{0,127}")
@@ -71,6 +77,8 @@ def path(raw: bytes) -> str:
 
 
 def _check_segment(segment: str) -> None:
+    if ";" in segment:
+        raise InvalidRequestError("the path has a segment with `;parameters`, which some readers take away")
     if not _SEGMENT.fullmatch(segment):
         raise InvalidRequestError("the path has an empty segment or an escape that is not canonical")
     try:
@@ -80,7 +88,7 @@ def _check_segment(segment: str) -> None:
         raise InvalidRequestError("the path holds an escape that is not UTF-8") from error
     if not _UNRESERVED.isdisjoint(escaped):
         raise InvalidRequestError("the path escapes what needs no escape")
-    if decoded.partition(";")[0].strip(". ") == "":
+    if decoded.strip(". ") == "":
         raise InvalidRequestError("the path has a segment that some reader takes for a dot segment")
     if any(_ambiguous(char) for char in escaped):
         raise InvalidRequestError("the path escapes a character that some reader takes for a separator")
@@ -134,14 +142,53 @@ def query_text(pairs: tuple[tuple[str, str], ...]) -> bytes:
 # -- JSON bodies ----------------------------------------------------------------------------------------------------
 
 
+def heavy(raw: bytes) -> bool:
+    """Whether a JSON body takes so long to judge that others should not wait for it."""
+    return len(raw) > LIGHT or raw.count(b",") > _FEW
+
+
 def json_body(raw: bytes) -> object:
-    """Read a JSON body strictly: UTF-8, no duplicate names, no NaN, bounded depth."""
+    """Read a JSON body strictly: UTF-8, no duplicate names, no NaN, bounded depth and number of values."""
+    _check_structure(raw)
     try:
-        value: object = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
-        json_text(value).encode()
+        value: object = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse,
+            parse_float=_number,
+            parse_int=_whole,
+        )
         _check_text(value, MAX_DEPTH)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError("the body is not JSON that every reader reads the same") from error
+    return value
+
+
+def _check_structure(raw: bytes) -> None:
+    """Raise TooLargeError for more values than are judged, before they are made: each but one has a comma before it.
+
+    Up to the first byte that no JSON has there, which is as far as a parser gets, the count is exact.
+    """
+    if raw.count(b",") < MAX_LEAVES and raw.count(b"[") + raw.count(b"{") <= MAX_CONTAINERS:
+        return
+    pieces = raw.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"', 4 * MAX_CONTAINERS)
+    bare = b"".join(pieces[::2])  # what stands outside of strings
+    if bare.count(b",") >= MAX_LEAVES:
+        raise TooLargeError(f"the body has more than {MAX_LEAVES} values to be judged")
+    if bare.count(b"[") + bare.count(b"{") > MAX_CONTAINERS or len(pieces) > 4 * MAX_CONTAINERS:
+        raise TooLargeError(f"the body has more than {MAX_CONTAINERS} objects and lists to be judged")
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(text)
+    return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(text)
     return value
 
 
@@ -179,6 +226,8 @@ def leaves(value: object) -> Mapping[str, str]:
     """Flatten a JSON body to arguments: `body.a.b`, `body.a[0]` -> JSON text. Empty containers are leaves."""
     found: dict[str, str] = {}
     for name, text in _walk("body", value):
+        if len(name) > MAX_NAME:
+            raise TooLargeError(f"the body has a value whose name has more than {MAX_NAME} characters")
         if len(found) == MAX_LEAVES:
             raise TooLargeError(f"the body has more than {MAX_LEAVES} values to be judged")
         found[name] = text

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from remit.core.scope import Access
 from remit.errors import (
@@ -19,11 +20,11 @@ from remit.errors import (
     TooLargeError,
     UpstreamError,
 )
-from remit.gateway import canon, framing, problem
+from remit.gateway import canon, framing, presented, problem
 from remit.gateway.exchange import Exchange
 from remit.gateway.framing import Fields
 from remit.gateway.inject import Placeholders, Shape
-from remit.gateway.scrub import LeakError, Scrubber
+from remit.gateway.scrub import UPLOAD, LeakError, Meter, Needles, Scrubber
 
 if TYPE_CHECKING:
     from remit.gateway.server import Gateway
@@ -77,6 +78,7 @@ class Listener:
         "_channel",
         "_known",
         "_placeholders",
+        "_turns",
         "_verify",
         "clients",
         "gateway",
@@ -91,6 +93,7 @@ class Listener:
         self.gateway = gateway
         self.hosts = hosts
         self.principal = channel.grant if channel is not None else None
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._channel = channel
         self._verify = verify
         self._placeholders = Placeholders(channel.placeholders if channel is not None else {})
@@ -126,24 +129,42 @@ class Listener:
         self.gateway.broker.task_of(own).check_acting(named, own)
         return named
 
+    def turn(self, grant: str) -> asyncio.Lock:
+        """Return what the requests of a grant's task take turns by, where one at a time is enough."""
+        return self._turns.setdefault(self.gateway.broker.task_of(grant).id, asyncio.Lock())
+
     def check_placeholders(self, known: Known, target: bytes, shape: Shape) -> None:
-        """Raise PlaceholderError if a placeholder stands where it does not belong."""
+        """Raise PlaceholderError if a placeholder, or the caller's own token, stands where it does not belong."""
+        shown = self._shown(known)
+        if shown is not None:
+            presented.check_head(shown, known.block, target)
         if self._channel is not None and self._channel.placeholders:
             self._placeholders.check_fields(known.block, known.fields, shape)
             self._placeholders.check(target)
 
-    def check_body(self, body: bytes) -> None:
-        """Raise PlaceholderError if a placeholder stands in a body."""
+    def _shown(self, known: Known) -> bytes | None:
+        return presented.token(known.fields, proven=self.principal is None)
+
+    def check_body(self, known: Known, body: bytes) -> None:
+        """Raise PlaceholderError if a placeholder, or the caller's own token, stands in a body."""
+        scrubber = self.body_scrubber(known)
         try:
-            self._placeholders.needles.check(body)
+            if scrubber is not None:
+                scrubber.feed(body)
         except LeakError:
             raise PlaceholderError from None
 
-    def body_scrubber(self) -> Scrubber | None:
-        """Return what looks for placeholders in a body that streams; an upload is not inflated, whatever it is."""
-        if self._channel is None or not self._channel.placeholders:
+    def body_scrubber(self, known: Known) -> Scrubber | None:
+        """Return what looks for placeholders, and for the caller's own token, in a body that streams."""
+        shown = self._shown(known)
+        given = self._channel.placeholders if self._channel is not None else {}
+        if shown is not None:
+            needles = Needles(sorted(set(given.values())), presented.spellings(shown))
+        elif given:
+            needles = self._placeholders.needles
+        else:
             return None
-        return Scrubber(self._placeholders.needles, inside=False)
+        return Scrubber(needles, meter=Meter(UPLOAD))
 
 
 class Client(asyncio.Protocol):

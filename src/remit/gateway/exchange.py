@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from remit.core.scope import Access
 from remit.errors import RemitError, TooLargeError, UpstreamError
 from remit.gateway import canon, problem
 from remit.gateway.answer import Answer, Plan
+from remit.gateway.delivery import Delivery
 from remit.gateway.framing import BODILESS, Body, Fields, request_body
 from remit.gateway.judge import Asked, Judged, judge
 from remit.gateway.outgoing import Outgoing, framing
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from remit.gateway.server import Route
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JUDGES = ThreadPoolExecutor(1, "judge")  # one: what is judged meets the loop at Python's lock
 _log = logging.getLogger("remit.gateway")
 
 
@@ -35,17 +38,16 @@ class Exchange:
     """One request and its response."""
 
     __slots__ = (
-        "_answer",
         "_answered",
         "_body",
         "_client",
+        "_delivery",
         "_dropped",
         "_ended",
         "_expects",
         "_finished",
         "_gateway",
         "_keep",
-        "_out",
         "_outgoing",
         "_pending",
         "_raw",
@@ -87,11 +89,10 @@ class Exchange:
         self._use: Use
         self._wake: asyncio.Future[None] | None = None
         self._finished: asyncio.Future[None] | None = None
-        self._answer: Answer | None = None
+        self._delivery: Delivery | None = None
         self._started = False  # response bytes have gone to the client
         self._answered = False  # the response is complete
         self._ended: RemitError | None = None
-        self._out: list[bytes] = []
         self._status = 0
 
     # -- the story ----------------------------------------------------------------------------------------------
@@ -135,11 +136,20 @@ class Exchange:
         judged = judge(route.matcher, route.shape, asked)
         if judged is None:
             asked = replace(asked, body=await self._collected(route.shape.max_body))
-            judged = judge(route.matcher, route.shape, asked)
+            judged = await self._body_judged(route, asked)
             assert judged is not None  # noqa: S101 - a body that was read is judged
         elif self._body is None:
             route.remember((self.method, self._raw, self.known.block), judged)
         return judged
+
+    async def _body_judged(self, route: Route, asked: Asked) -> Judged | None:
+        """Judge a body that was read; what takes long goes beside the loop, one at a time for each task."""
+        if not canon.heavy(asked.body or b""):
+            return judge(route.matcher, route.shape, asked)
+        async with self._client.listener.turn(self.grant or ""):
+            if self._ended is not None:
+                raise self._ended
+            return await self._gateway.loop.run_in_executor(_JUDGES, judge, route.matcher, route.shape, asked)
 
     async def _carried(self, use: Use, judged: Judged, shape: Shape) -> None:
         error: RemitError | None = None
@@ -202,11 +212,11 @@ class Exchange:
     def _first(self, judged: Judged) -> list[bytes]:
         """Return what is there of the body, and let the rest come."""
         if judged.body is not None:
-            self._client.listener.check_body(judged.body)
+            self._client.listener.check_body(self.known, judged.body)
             return [judged.body]
         if self._body is None:
             return []
-        self._outgoing = Outgoing(self._client.listener.body_scrubber(), chunked=self.fields.chunked)
+        self._outgoing = Outgoing(self._client.listener.body_scrubber(self.known), chunked=self.fields.chunked)
         pending, self._pending = self._pending, []
         first = self._outgoing.feed(b"".join(pending), done=not self._reading)
         if self._reading:
@@ -274,31 +284,29 @@ class Exchange:
         """Take the head; it has been searched for the secret. Return whether nothing of the request can be unread."""
         assert self._up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self._reading
-        self._answer = Answer(self._up.pool.recipe.needles, plan)
+        answer = Answer(self._up.pool.recipe.needles, plan)
         self._status = plan.status
         head = plan.head(keep=self._keep)
-        self._out.append(head[:-2] + self._dropped + b"\r\n" if self._dropped else head)
+        head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
+        self._delivery = Delivery(self, answer, head, self._gateway.turns)
         return self._body is None or (self._read_whole and not self._reading)
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""
-        assert self._answer is not None  # noqa: S101 - the head comes first
-        self._out.append(self._answer.feed(payload, done=done))
+        assert self._delivery is not None  # noqa: S101 - the head comes first
+        self._delivery.take(payload, done=done)
 
     def on_flush(self) -> None:
         """Pass on what has come together."""
-        if self._out:
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._out.clear()
-            self._started = True
-            self._client.write(data)
+        if self._delivery is not None:
+            self._delivery.flush()
 
     def on_end(self) -> None:
-        """Take note that the response is complete."""
-        self._answered = True
+        """Take note that the response is complete; what of it is not delivered yet goes on."""
+        self._keep = self._keep and not self._reading
         self._up = None
-        self._client.finished(self, keep=self._keep and not self._reading)
-        self._settle(None)
+        assert self._delivery is not None  # noqa: S101 - the head comes first
+        self._delivery.end()
 
     def on_failure(self, error: RemitError) -> None:
         """Take note that there will be no (more) response."""
@@ -314,12 +322,28 @@ class Exchange:
 
     def client_writable(self, *, writable: bool) -> None:
         """Hold the upstream's body while the client takes no more."""
-        if self._up is None:
-            return
-        if writable:
-            self._up.resume()
+        if self._delivery is not None:
+            self._delivery.writable(writable=writable)
         else:
-            self._up.pause()
+            self.hold_upstream(hold=not writable)
+
+    # -- its delivery (delivery.Receiver) -----------------------------------------------------------------------
+
+    def deliver(self, data: bytes) -> None:
+        """Send response bytes."""
+        self._started = True
+        self._client.write(data)
+
+    def hold_upstream(self, *, hold: bool) -> None:
+        """Read no more of the upstream for now, or read on."""
+        if self._up is not None:
+            (self._up.pause if hold else self._up.resume)()
+
+    def delivered(self) -> None:
+        """Go on to the client's next request."""
+        self._answered = True
+        self._client.finished(self, keep=self._keep)
+        self._settle(None)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -346,7 +370,8 @@ class Exchange:
     def _failed(self, error: RemitError) -> None:
         if self._answered:
             return
-        self._out.clear()
+        if self._delivery is not None:
+            self._delivery.stop()
         if self._up is not None:
             self._up.abort()
             self._up = None

@@ -23,7 +23,7 @@ from remit.ports import Resource
 
 SETTINGS = frozenset({"arguments", "body_on", "headers", "inject", "max_body", "provider", "reads_bodies"})
 BEARER = Position("Authorization", "Bearer {}")
-MAX_BODY = 1_048_576  # bytes of a body that is judged as a whole
+MAX_BODY = 262_144  # bytes of a body that is judged as a whole
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 ALWAYS = frozenset(

@@ -64,7 +64,7 @@ def judge(matcher: Matcher, shape: Shape, asked: Asked) -> Judged | None:
     rules = tuple(rule for rule in rules if _named(rule, shape, asked))
     if not rules:
         raise ScopeError(
-            "this makes a standing credential at the provider, so a grant must name its path",
+            "this makes a standing credential at the provider or carries other requests, so a grant must name its path",
             enough=_enough(asked, _known_args(asked)),
         )
     _check_range(rules, shape, asked)
@@ -80,9 +80,15 @@ def judge(matcher: Matcher, shape: Shape, asked: Asked) -> Judged | None:
 
 
 def _named(rule: Rule, shape: Shape, asked: Asked) -> bool:
-    """Whether a rule may permit what makes standing credentials: only if its own paths name just that."""
-    provider = shape.provider
-    return provider is None or catalog.named(provider, asked.method, asked.target.path, rule.patterns)
+    """Whether a rule may permit what mints credentials or carries other requests: only if its own paths name just that.
+
+    The destination's base may be part of what the provider calls the path, or only where this provider is.
+    """
+    path, base = asked.target.path, shape.destination.base
+    return all(
+        catalog.named(shape.provider, asked.method, front + path, [front + wide for wide in rule.patterns])
+        for front in {"", base}
+    )
 
 
 def _by_head(

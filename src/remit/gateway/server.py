@@ -16,6 +16,7 @@ from remit.core.secret import Secret
 from remit.core.task import Grant, Task
 from remit.errors import DeniedError, RemitError, RevokedError, ScopeError
 from remit.gateway.client import Channel, Client, Listener, Verifier
+from remit.gateway.delivery import Turns
 from remit.gateway.exchange import Exchange
 from remit.gateway.inject import Shape
 from remit.gateway.judge import Judged
@@ -127,6 +128,7 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         self.room = Room(descriptors)
         self.record = Record(broker, self.start)
+        self.turns = Turns(self.loop)
         self._seconds = seconds
         self._requests = map((new_id("req") + ".{:x}").format, itertools.count())
         self.problems = problems

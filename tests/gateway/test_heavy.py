@@ -1,0 +1,154 @@
+"""Bodies that take long to judge: one at a time for each task, beside the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+
+from remit.gateway import canon
+from remit.gateway.client import Channel
+from remit.gateway.match import Matcher, Rule
+from tests.broker.world import OPERATOR
+from tests.gateway.rig import Rig, http, play, rig
+
+JUDGED = http(actions=["GET", "POST"], args={"body.t": "any", "query.q": "any"})
+JSON = "Content-Type: application/json"
+LARGE = json.dumps({"t": "x, [y] " * 10_000}).encode()
+
+
+class Slow(Matcher):
+    """A matcher that waits, wherever but in the loop, until it may go on, and knows who was there meanwhile."""
+
+    def __init__(self, of: Matcher) -> None:
+        self._of = of
+        self._loop = threading.get_ident()
+        self.go_on = threading.Event()
+        self.there = 0
+        self.most = 0
+
+    def rules(self, action: str, path: str) -> tuple[Rule, ...]:
+        if threading.get_ident() != self._loop:
+            self.there += 1
+            self.most = max(self.most, self.there)
+            assert self.go_on.wait(10)
+            self.there -= 1
+        return self._of.rules(action, path)
+
+
+def slow(r: Rig) -> Slow:
+    """Make judging a body of the rig's grant wait."""
+    route = r.gateway.route(r.grant.id, "api")
+    found = route.matcher = Slow(route.matcher)
+    return found
+
+
+async def post(r: Rig, body: bytes, *lines: str, port: int | None = None) -> int:
+    return (await r.get("/api/v1/public/a", *(lines or (JSON,)), method="POST", body=body, port=port)).status
+
+
+@pytest.mark.attack("DOS-07")
+def test_while_large_bodies_are_judged_others_are_answered() -> None:
+    async def scene() -> None:
+        async with rig(JUDGED) as r:
+            matcher = slow(r)
+            large = [asyncio.create_task(post(r, LARGE)) for _ in range(8)]
+            await r.settled(lambda: matcher.there == 1)
+            other = await r.listen(Channel((await r.opened(JUDGED)).id, {}))
+            for _ in range(20):
+                assert (await r.get("/api/v1/public/b?q=x", port=other)).status == 200
+                assert await post(r, b'{"t":"light"}', port=other) == 200
+            matcher.go_on.set()
+            assert await asyncio.gather(*large) == [200] * 8
+            assert matcher.most == 1
+
+    play(scene)
+
+
+@pytest.mark.attack("DOS-07")
+def test_a_large_body_goes_on_as_it_was_judged() -> None:
+    async def scene() -> None:
+        async with rig(http(actions=["POST"], args={"body.t": "any"})) as r:
+            matcher = slow(r)
+            matcher.go_on.set()
+            assert await post(r, LARGE) == 200
+            assert matcher.most == 1
+            assert json.loads(r.upstream.seen[-1].body) == json.loads(LARGE)
+            assert await post(r, json.dumps({"t": 1, "u": "x" * 9_000}).encode()) == 403
+            assert len(r.upstream.seen) == 1
+
+    play(scene)
+
+
+@pytest.mark.attack("DOS-07")
+def test_a_body_that_waits_to_be_judged_ends_with_its_grant() -> None:
+    async def scene() -> None:
+        async with rig(http(actions=["POST"], args={"body.t": "any"})) as r:
+            matcher = slow(r)
+            large = [asyncio.create_task(post(r, LARGE)) for _ in range(3)]
+            await r.settled(lambda: matcher.there == 1)
+            await r.broker.revoke(OPERATOR, r.grant.id)
+            matcher.go_on.set()
+            await asyncio.gather(*large, return_exceptions=True)
+            assert r.upstream.seen == []
+
+    play(scene)
+
+
+@pytest.mark.attack("DOS-07")
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b"[" + b",".join([b'{"a":[1,2,3]}'] * 18_000) + b"]"),
+        ("application/json", b'{"t":' + b"1" * 100_000 + b"}"),
+        ("application/json", b'{"t":"' + b"x" * 262_144 + b'"}'),
+        ("application/x-www-form-urlencoded", b"&".join([b"a=1"] * 60_000)),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\na\r\n" * 20_000 + b"--x--"),
+    ],
+)
+def test_a_body_that_is_not_judged_never_reaches_the_upstream(kind: str, body: bytes) -> None:
+    async def scene() -> None:
+        async with rig(http(actions=["POST"], args={"body.t": "any"})) as r:
+            assert await post(r, body, f"Content-Type: {kind}") in {400, 413}
+            assert r.upstream.seen == []
+
+    play(scene)
+
+
+@pytest.mark.attack("DOS-07")
+def test_a_query_of_thousands_of_arguments_is_refused() -> None:
+    async def scene() -> None:
+        async with rig(JUDGED) as r:
+            for query in ("&".join(["a=1"] * 2_000), "&".join(f"a{i}=" for i in range(1_500)), "a=" + "1" * 9_000):
+                assert (await r.get(f"/api/v1/public/a?{query}")).status == 400
+            assert r.upstream.seen == []
+
+    play(scene)
+
+
+def test_a_resource_may_say_how_large_a_judged_body_is() -> None:
+    async def scene() -> None:
+        async with rig(http(actions=["POST"], args={"body.t": "any"}), settings={"max_body": 400_000}) as r:
+            assert await post(r, json.dumps({"t": "x" * 300_000}).encode()) == 200
+            assert await post(r, json.dumps({"t": "x" * 500_000}).encode()) == 413
+            assert [canon.heavy(seen.body) for seen in r.upstream.seen] == [True]
+
+    play(scene)
+
+
+def test_a_task_waits_for_its_own_large_bodies_alone() -> None:
+    async def scene() -> None:
+        async with rig(JUDGED) as r:
+            mine = r.gateway.loop.create_task(post(r, LARGE))
+            matcher = slow(r)
+            await r.settled(lambda: matcher.there == 1)
+            [client] = r.gateway._clients
+            other = await r.opened(JUDGED)
+            assert client.listener.turn(r.grant.id).locked()
+            assert not client.listener.turn(other.id).locked()
+            matcher.go_on.set()
+            assert await mine == 200
+
+    play(scene)
