@@ -66,6 +66,11 @@ def meaning(error: sqlite3.Error) -> RemitError:
     return found
 
 
+def full(error: Exception) -> bool:
+    """Whether the disk has no room for a write."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_FULL
+
+
 def connect(path: Path, busy: float) -> sqlite3.Connection:
     """Open a connection that makes every commit durable before it returns, and waits ``busy`` seconds for a lock."""
     connection = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
