@@ -131,6 +131,8 @@ class Heads:
 
     def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None) -> Task:
         """Return a task if the caller may look there, and end things; unknown and foreign are one NotFoundError."""
+        if isinstance(caller, Holder) and caller.grant in self._past:
+            self.check(caller.grant)  # the task is over: it is told how its own grant ended
         task = self.task(task_id)
         where, own = (caller.task, caller.grant) if isinstance(caller, Holder) else (task_id, task.head.root)
         if where != task_id or not task.within(grant_id or own, own):
@@ -144,8 +146,8 @@ class Heads:
         at the owner's socket, and bound it to no key, the owner is who it was opened for. An agent acts under its own
         grant and under those inside its process or run. Where it may not even look: NotFoundError.
         """
-        if isinstance(caller, Holder) and caller.grant == grant_id and grant_id in self._past:
-            self.check(grant_id)  # it is told how its own grant ended, also when the task is over
+        if grant_id in self._past and (isinstance(caller, Operator) or caller.grant == grant_id):
+            self.check(grant_id)  # as above
         task = self.allowed(caller, self.task_of(grant_id).id, grant_id)
         try:
             check_acting(task, caller, grant_id)
