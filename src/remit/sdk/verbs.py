@@ -288,8 +288,9 @@ def end(node_id: str) -> Flow[Report]:
 
 def _report(answer: Json) -> Report:
     try:
+        state, revoked = answer["state"], answer["revoked"]
         left, recorded = answer.get("outstanding", []), answer.get("recorded", True)
-        return Report(answer["state"], answer["revoked"], left, answer.get("residue", 0), recorded)
+        return Report(state, revoked, left, answer.get("residue", 0), recorded)
     except (KeyError, TypeError) as error:
         raise UpstreamError("the broker's answer lacks a field") from error
 
