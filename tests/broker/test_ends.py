@@ -108,7 +108,9 @@ def test_a_revoke_whose_commit_fails_holds_reaches_the_target_and_says_that_it_i
     run(body())
 
 
-def test_what_could_not_be_recorded_is_tried_again_with_back_off_until_it_is_with_its_event(world: World) -> None:
+def test_what_could_not_be_recorded_is_tried_again_with_back_off_until_it_is_with_its_event(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
@@ -119,6 +121,8 @@ def test_what_could_not_be_recorded_is_tried_again_with_back_off_until_it_is_wit
             world.later(0.5)
             await broker.sweep()
         assert 5 <= medium(world).tried <= 40
+        assert 5 <= len(caplog.messages) <= 20
+        assert caplog.messages[0].startswith("what ended in 1 tasks could not be recorded: the disk is full")
         medium(world).full = False
         world.later(8)
         await broker.sweep()
@@ -328,6 +332,23 @@ def test_a_task_that_cannot_be_read_either_ends_at_the_target_and_is_recorded_wh
         world.later(8)
         await broker.sweep()
         assert (await stored(world, broker, root)).head.closed
+
+    run(body())
+
+
+def test_what_ended_and_is_not_recorded_is_not_forgotten_when_its_time_is_up(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        task_id = broker.task_of(root.id).id
+        medium(world).full = True
+        await broker.revoke(OPERATOR, root.id)
+        world.later(901)
+        await broker.sweep()
+        medium(world).full = False
+        world.later(8)
+        await broker.sweep()
+        assert (await world.store.load(task_id)).head.closed
 
     run(body())
 

@@ -6,10 +6,11 @@ that succeeds, however often it takes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from remit.broker.abreast import abreast
@@ -21,6 +22,8 @@ from remit.core.lease import Closure, due_at, standing
 from remit.core.task import Change, Lease, LeaseState, Report, Task
 from remit.errors import ConflictError, EngineError, NotFoundError, RemitError, UnavailableError
 from remit.ports import Bulk, Cleanable
+
+_LOG = logging.getLogger("remit.broker")
 
 T = TypeVar("T")
 
@@ -158,47 +161,63 @@ class Targets:
         self._heads.expire(now)
         due = self._heads.due(now)
         try:
-            await abreast(self._finish, due, AT_ONCE)
+            failures = [failure for failure in await abreast(self._finish, due, AT_ONCE) if failure]
         finally:
             for task_id in due:
                 self._hand_on(task_id)
+        if failures:
+            _LOG.warning("what ended in %d tasks could not be recorded: %s", len(failures), failures[0])
         idle = [resource for resource in self._waiting if resource not in self._busy]
         await abreast(self._work, idle, max(1, len(idle)))
 
-    async def _finish(self, task_id: str) -> None:
-        """End what is over in a task, and record what could not be recorded before; what fails is tried again."""
+    async def _finish(self, task_id: str) -> str | None:
+        """End what is over in a task, and record what could not be before; say why where it cannot be recorded now."""
+        try:
+            await self._over(task_id)
+        except UnavailableError as error:
+            return error.detail
+        except (ConflictError, NotFoundError):
+            pass
+        return None
+
+    async def _over(self, task_id: str) -> None:
         now = self._heads.now()
-        with suppress(ConflictError, UnavailableError, NotFoundError):
-            if task_id not in self._heads:
-                await self._heads.find(task_id)
-            task = self._heads.task(task_id)
-            retry_at = self._heads.unrecorded(task_id)
-            if retry_at is not None and now >= retry_at:
-                task = await self._heads.record_ends(task_id)
-            if now >= task.head.expires_at and not task.head.closed:
-                root = task.head.root
-                task = await self._marked(task, task.revoke(root), root, "task.close", "expired")
-            overdue = task.overdue(now)
-            if overdue:
-                events = [self.lease_event("lease.revoke", "done", task.lease(i), cause="expired") for i in overdue]
-                await self._heads.end(task_id, lambda t: t.revoke_leases(overdue), *events)
+        if task_id not in self._heads:
+            await self._heads.find(task_id)
+        task = self._heads.task(task_id)
+        retry_at = self._heads.unrecorded(task_id)
+        if retry_at is not None and now >= retry_at:
+            task = await self._heads.record_ends(task_id)
+        if now >= task.head.expires_at and not task.head.closed:
+            root = task.head.root
+            task = await self._marked(task, task.revoke(root), root, "task.close", "expired")
+        overdue = task.overdue(now)
+        if overdue:
+            events = [self.lease_event("lease.revoke", "done", task.lease(i), cause="expired") for i in overdue]
+            await self._heads.end(task_id, lambda t: t.revoke_leases(overdue), *events)
 
     def _hand_on(self, task_id: str) -> None:
         """Have the workers of its resources do what is due in a task; note when to look at it again."""
         if task_id not in self._heads:
             return
         task, now = self._heads.task(task_id), self._heads.now()
-        if task.head.closed and not task.leases and now >= task.head.expires_at:
+        times = [task.head.expires_at] if not self._closed(task, now) else []
+        if not times and not task.leases:
             self._heads.forget(task_id)
             return
-        times = [self._heads.unrecorded(task_id) or task.head.expires_at]
         for lease in task.leases.values():
             at = due_at(lease)
             if standing(lease) or (at is not None and at > now):
                 times.append(at or now)
             else:
                 self._waiting.setdefault(_resource(lease), {})[task_id] = None
-        self._heads.deadlines.put(task_id, min(times))
+        retry_at = self._heads.unrecorded(task_id)
+        for at in times if retry_at is None else (*times, retry_at):
+            self._heads.deadlines.put(task_id, at)
+
+    def _closed(self, task: Task, now: datetime) -> bool:
+        """Whether a task is closed, on record, and its time is up."""
+        return task.head.closed and now >= task.head.expires_at and self._heads.unrecorded(task.id) is None
 
     async def _work(self, resource: tuple[str, str]) -> None:
         """Do what is due at a resource, one task after the other."""
@@ -233,7 +252,7 @@ class Targets:
             task = await self._heads.step(task_id, lambda t: t.cleaned(frozenset(gone)))
         if len(gone) < len(revoked):
             self._heads.deadlines.put(task_id, now)
-        if task.head.closed and not task.leases and now >= task.head.expires_at:
+        if self._closed(task, now) and not task.leases:
             self._heads.forget(task_id)
 
     async def _cleaned(self, group: list[Lease]) -> frozenset[str]:
