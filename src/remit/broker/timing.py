@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from remit.errors import UnavailableError
 from remit.ports import Clock
 
 SKEW = timedelta(seconds=5)
+JITTER = 0.001  # seconds between reading one clock and the other
 
 Elapsed = Callable[[], float]  # seconds by a clock that nobody sets and that counts sleep
 
@@ -22,19 +23,23 @@ class Timing:
         self._clock, self._elapsed = clock, elapsed
         self._seen: datetime | None = None
         self._since = 0.0  # when that was, by ``elapsed``
+        self._last = datetime.min.replace(tzinfo=UTC)  # what was said
 
     def see(self, at: datetime) -> None:
         """Take a time as one that has been: now is not before it."""
         if self._seen is None or at > self._seen:
-            self._seen, self._since = at, self._elapsed()
+            self._seen, self._since, self._last = at, self._elapsed(), at
 
     def now(self) -> datetime:
         """Return the time, which never goes back, and goes on whatever the wall says."""
-        wall, passed = self._clock(), self._elapsed()
-        if self._seen is not None and (at_least := self._seen + timedelta(seconds=passed - self._since)) > wall:
-            return at_least
-        self._seen, self._since = wall, passed
-        return wall
+        passed, wall = self._elapsed(), self._clock()
+        if self._seen is None or (wall - self._seen).total_seconds() >= passed - self._since:
+            self._seen, self._since, self._last = wall, passed, wall
+        elif (wall - self._seen).total_seconds() >= passed - self._since - JITTER:
+            self._last = max(wall, self._last)
+        else:
+            self._last = self._seen + timedelta(seconds=passed - self._since)
+        return self._last
 
     def forward(self) -> datetime:
         """Return the time for what extends authority; refuse when the clock has fallen behind."""
