@@ -253,8 +253,8 @@ MUTANTS = [
     Mutant(
         "time stands still while the clock is behind",
         "broker/timing.py",
-        "            self._last = self._seen + timedelta(seconds=passed - self._since)",
-        "            self._last = self._seen",
+        "            self._last = seen + timedelta(seconds=passed - self._since)",
+        "            self._last = seen",
         ("tests/broker/test_timing.py",),
     ),
     Mutant(

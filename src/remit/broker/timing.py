@@ -33,12 +33,14 @@ class Timing:
     def now(self) -> datetime:
         """Return the time, which never goes back, and goes on whatever the wall says."""
         passed, wall = self._elapsed(), self._clock()
-        if self._seen is None or (wall - self._seen).total_seconds() >= passed - self._since:
+        seen = self._seen
+        ahead = 0.0 if seen is None else (wall - seen).total_seconds() + self._since - passed
+        if seen is None or ahead >= 0:
             self._seen, self._since, self._last = wall, passed, wall
-        elif (wall - self._seen).total_seconds() >= passed - self._since - JITTER:
+        elif ahead >= -JITTER:
             self._last = max(wall, self._last)
         else:
-            self._last = self._seen + timedelta(seconds=passed - self._since)
+            self._last = seen + timedelta(seconds=passed - self._since)
         return self._last
 
     def forward(self) -> datetime:
