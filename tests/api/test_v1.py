@@ -14,7 +14,7 @@ from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpo
 from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError
 from remit.ports import Finding
-from tests.api.plane import NOTE, Agent, Plane, _unix, opening, play
+from tests.api.plane import GRANT, NOTE, Agent, Plane, _unix, opening, play
 from tests.broker.world import OPERATOR, TABLE
 
 HTTP = {"type": "http", "resource": "mail", "actions": ["POST"], "paths": ["/send"], "args": "any"}
@@ -35,6 +35,49 @@ def test_a_channel_says_whose_it_is_and_where_the_data_plane_is(tmp_path: Path) 
             "http://127.0.0.1:8471",
             {"warehouse": 5433},
         )
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.attack("REV-10")
+def test_who_comes_after_its_task_is_over_is_told_that_it_expired_on_its_channel_and_over_tcp(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        agent = Agent()
+        await plane.opened(agent, ttl="300")
+        channel = await plane.channel(Holder(agent.task, agent.grant))
+        plane.world.later(301)
+        await plane.broker.sweep()
+        assert plane.broker.tasks(OPERATOR) == []
+        asked = {"grant": agent.grant, "detail": TABLE}
+        child = {"subject_token": agent.grant, "subject_token_type": GRANT}
+        form = {**opening(), **child}
+        for answer in (
+            await channel.get("/v1/self"),
+            await channel.post(f"/v1/tasks/{agent.task}/leases", json=asked),
+            await channel.get(f"/v1/tasks/{agent.task}"),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (403, "expired"), answer.text
+        answer = await plane.call(agent, "GET", "/v1/self")  # a token ends with its grant at the latest
+        assert (answer.status_code, answer.json()["detail"]) == (401, "it has expired"), answer.text
+        del form["purpose"]
+        delegated = await channel.post("/oauth/token", data=form)
+        assert (delegated.status_code, delegated.json()["error"]) == (400, "invalid_grant"), delegated.text
+        revoked = await plane.web.post("/oauth/revoke", data={"token": agent.token})
+        assert revoked.status_code == 200, revoked.text
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.attack("REV-10")
+def test_who_comes_after_its_task_was_closed_is_told_that_it_was_revoked(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        agent = Agent()
+        await plane.opened(agent)
+        channel = await plane.channel(Holder(agent.task, agent.grant))
+        await plane.control.post(f"/v1/tasks/{agent.task}/close", json={})
+        await plane.broker.sweep()
+        for answer in (await channel.get("/v1/self"), await plane.call(agent, "GET", "/v1/self")):
+            assert (answer.status_code, answer.json()["code"]) == (403, "revoked"), answer.text
 
     play(tmp_path, scene)
 

@@ -15,7 +15,7 @@ from remit.errors import ConflictError, NotFoundError, UnavailableError
 from tests.broker.world import OPERATOR, TABLE, World, details, run
 
 
-def test_a_failed_commit_takes_the_head_back_to_the_store(world: World) -> None:
+def test_a_failed_commit_that_gives_takes_the_head_back_to_the_store(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
@@ -25,11 +25,13 @@ def test_a_failed_commit_takes_the_head_back_to_the_store(world: World) -> None:
             raise UnavailableError
 
         world.store.commit = refuse  # type: ignore[method-assign,assignment]
+        from tests.broker.test_verbs import child
+
         with pytest.raises(UnavailableError):
-            await broker.revoke(OPERATOR, root.id)
+            await broker.delegate(OPERATOR, root.id, child(TABLE))
         world.store.commit = commit  # type: ignore[method-assign]
-        assert broker.check(root.id).revoked is False
-        await broker.revoke(OPERATOR, root.id)
+        assert list(broker.task_of(root.id).grants) == [root.id]
+        await broker.delegate(OPERATOR, root.id, child(TABLE))
 
     run(body())
 

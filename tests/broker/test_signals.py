@@ -334,12 +334,13 @@ def test_what_could_not_be_ended_the_sweep_ends(issuer: Issuer) -> None:
         with pytest.raises(UnavailableError):
             await broker.signal([said()])
         issuer.store.commit = commit  # type: ignore[method-assign]  # and is back
-        assert alive(broker, grant)
-        await broker.sweep()
         assert not alive(broker, grant)
+        assert not (await issuer.store.load(broker.task_of(grant.id).id)).head.closed
+        issuer.world.later(1)
         await broker.sweep()
+        assert (await issuer.store.load(broker.task_of(grant.id).id)).head.closed
         closed = [event for event in await issuer.world.events() if event.event == "task.close"]
-        assert [event.cause for event in closed] == ["the issuer ended this login"]
+        assert [event.cause for event in closed] == ["session-revoked"]
 
     run(scenario())
 
@@ -348,7 +349,7 @@ def test_a_task_whose_commits_fail_is_tried_again_and_not_for_ever(issuer: Issue
     async def scenario() -> None:
         broker = await issuer.world.ready()
         grant = await issuer.opened(broker)
-        commit, failures = issuer.store.commit, [5]
+        commit, failures = issuer.store.commit, [6]
 
         async def loses_races(writes: Sequence[Write], events: Sequence[Event]) -> None:
             if failures[0] and any(event.event == "task.close" for event in events):
@@ -359,9 +360,11 @@ def test_a_task_whose_commits_fail_is_tried_again_and_not_for_ever(issuer: Issue
         issuer.store.commit = loses_races  # type: ignore[method-assign]  # what ours was built on fails
         with pytest.raises(UnavailableError, match="could not be ended"):
             await broker.signal([said()])
-        failures[0] = 1
-        await broker.sweep()
+        assert not failures[0]
         assert not alive(broker, grant)
+        issuer.world.later(8)
+        await broker.sweep()
+        assert (await issuer.store.load(broker.task_of(grant.id).id)).head.closed
 
     run(scenario())
 
@@ -379,20 +382,27 @@ def test_a_task_that_is_being_read_again_ends_when_it_is_back(issuer: Issuer) ->
                 raise UnavailableError
             return await load(task_id)
 
-        task_id, lost_id = broker.task_of(grant.id).id, broker.task_of(lost.id).id
+        lost_id = broker.task_of(lost.id).id
         issuer.store.load = slowly  # type: ignore[method-assign, assignment]  # the medium takes its time
-        others_id = broker.task_of(other.id).id
         issuer.store.fail += [UnavailableError()] * 3
-        failing = [asyncio.create_task(broker.close(OPERATOR, one)) for one in (task_id, lost_id, others_id)]
+        asked = Wanted(details(SEARCH), "research")
+        failing = [
+            asyncio.create_task(broker.delegate(holder(broker, one), one.id, asked)) for one in (grant, lost, other)
+        ]
         for _ in range(10):
             await asyncio.sleep(0)
         assert broker.tasks(OPERATOR) == []
         taking = asyncio.create_task(broker.signal([said()]))
         await asyncio.sleep(0)
         back.set()
-        assert await taking == 1  # the other is not there any more to be used
-        assert await asyncio.gather(*failing, return_exceptions=True)
+        with pytest.raises(UnavailableError):  # one that cannot be read is not called ended
+            await taking
+        await asyncio.gather(*failing, return_exceptions=True)
         assert (alive(broker, grant), alive(broker, other)) == (False, True)
+        issuer.store.load = load  # type: ignore[method-assign]
+        issuer.world.later(1)
+        await broker.sweep()
+        assert not alive(broker, lost)
 
     run(scenario())
 

@@ -128,8 +128,9 @@ class World:
     decide: Policy = within_bounds
     step_up: dict[str, tuple[str, ...]] = field(default_factory=dict)  # human -> the acr that decide
 
-    def broker(self) -> Broker:
-        more: dict[str, Any] = {"step_up": lambda sub: self.step_up.get(sub, ())} if self.step_up else {}
+    def broker(self, **more: Any) -> Broker:
+        if self.step_up:
+            more["step_up"] = lambda sub: self.step_up.get(sub, ())
         return Broker(
             store=self.store,
             engines={"postgres": self._engine},

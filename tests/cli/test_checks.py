@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterable
@@ -15,9 +16,12 @@ from remit.cli import checks
 from remit.cli.checks import Finding
 from remit.cli.entry import run
 from remit.compose.settings import Places, Settings
+from remit.core.audit import Event
 from remit.errors import EngineRefusedError
 from remit.identity.fetch import Web
+from remit.keys.file import FileSealer
 from remit.ports import Finding as TargetFinding
+from remit.stores.sqlite import SqliteStore
 from tests.broker.world import FullEngine
 from tests.compose.test_reach import KEY, certificate, written
 from tests.identity.issuing import URL, Site, public
@@ -185,6 +189,31 @@ def test_a_clock_behind_the_database_is_wrong(settings: Settings) -> None:
     os.utime(settings.places.state / "remit.db", (later, later))
     finding = only(checks.clock(settings))
     assert (finding.level, finding.help) == ("wrong", "set the clock")
+
+
+@pytest.mark.attack("CLK-03")
+@pytest.mark.parametrize("served", [False, True])
+def test_a_clock_behind_the_last_entry_of_the_log_is_wrong_though_the_file_is_of_now(
+    tmp_path: Path,
+    served: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """As after a jump ahead and back: what is on record is of a time that has not come."""
+    made = Settings(Places(tmp_path / "config.toml", tmp_path / "state", tmp_path / "run"))
+
+    async def scene() -> None:
+        store = SqliteStore(made.places.state, FileSealer(bytes(32)))
+        assert only(checks.clock(made)).level == "good"
+        await store.commit([], [Event("task.open", datetime.now(UTC) + timedelta(days=1), "allow")])
+        if not served:
+            await store.close()
+        finding = only(checks.clock(made))
+        assert (finding.level, finding.text.count("the log's last entry")) == ("wrong", 1)
+        if served:
+            await store.commit([], [Event("task.open", datetime.now(UTC), "allow")])
+            assert only(checks.clock(made)).level == "good"
+            await store.close()
+
+    asyncio.run(scene())
 
 
 def test_where_the_log_is_is_said_with_the_last_warning_in_it(settings: Settings) -> None:

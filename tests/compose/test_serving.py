@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from remit.compose import settings
-from remit.compose.serving import Edges, bind_tcp, served, stopping, until_stopped
+from remit.compose.serving import Edges, _overlapping, bind_tcp, served, stopping, until_stopped
 from remit.errors import UnavailableError
 
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
@@ -128,3 +128,27 @@ def test_the_second_place_gets_a_checkpoint_at_the_end(tmp_path: Path) -> None:
 
     serving(replace(configured(tmp_path), witness=second), body)
     assert (second / "checkpoint").read_text().splitlines()[0] == "remit.local/audit"
+
+
+@pytest.mark.attack("REV-09")
+def test_a_sweep_that_waits_for_a_target_does_not_keep_the_next_from_beginning() -> None:
+    async def main() -> None:
+        begun: list[int] = []
+
+        async def sweep() -> None:
+            begun.append(len(begun))
+            if len(begun) == 1:
+                await asyncio.Event().wait()
+            if len(begun) == 2:
+                raise UnavailableError
+            if len(begun) > 3:
+                done.set()
+
+        done = asyncio.Event()
+        ticking = asyncio.create_task(_overlapping(0, sweep))
+        await asyncio.wait_for(done.wait(), 10)
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+        assert ticking.cancelled()
+
+    asyncio.run(main())

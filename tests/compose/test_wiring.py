@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from remit.compose.wiring import House
 from remit.core import audit, scope
 from remit.core.secret import Secret
 from remit.core.task import Wanted
-from remit.errors import IntegrityError, RemitError, UnavailableError
+from remit.errors import ExpiredError, IntegrityError, RemitError, UnavailableError
 from remit.ports import Resource
 
 SEARCH = scope.parse([{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/**"], "args": "any"}])
@@ -167,6 +168,34 @@ def test_the_clock_is_utc_and_does_not_go_back() -> None:
     readings = [clock() for _ in range(1_000)]
     assert readings == sorted(readings)
     assert abs(readings[-1] - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+@pytest.mark.attack("CLK-03")
+def test_a_broker_whose_machine_comes_back_a_day_behind_ends_what_there_is_by_the_time_that_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, kept, up = configured(tmp_path), {}, [100.0]
+
+    async def first(house: House) -> None:
+        kept["grant"] = await opened(house)
+
+    async def second(house: House) -> None:
+        assert house.broker.check(kept["grant"]).id == kept["grant"]
+        up[0] += 301  # asleep for all of it
+        with pytest.raises(ExpiredError):
+            house.broker.check(kept["grant"])
+        with pytest.raises(UnavailableError, match="clock"):
+            await opened(house)
+
+    with_house(made, first)
+    monkeypatch.setattr(wiring, "steady", lambda: lambda: datetime.now(UTC) - timedelta(days=1))
+    monkeypatch.setattr(wiring, "elapsed", lambda: up[0])
+    with_house(made, second)
+
+
+def test_the_time_that_passes_counts_the_sleep_of_the_machine() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= wiring.elapsed() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def test_the_owner_is_a_uid_and_says_so() -> None:

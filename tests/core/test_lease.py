@@ -41,6 +41,13 @@ def test_planned_and_active_leases_stand() -> None:
     assert leases.standing(ACTIVE)
 
 
+def test_something_is_to_be_done_about_a_lease_at_its_end_when_it_is_tried_again_or_at_once() -> None:
+    tried = replace(ACTIVE, state=LeaseState.REVOKING, retry_at=NOW)
+    assert [leases.due_at(lease) for lease in (PLANNED, ACTIVE, tried)] == [PLAN.issue_by, ACTIVE.expires_at, NOW]
+    assert leases.due_at(leases.revoking(ACTIVE)) is None
+    assert leases.due_at(replace(ACTIVE, state=LeaseState.REVOKED)) is None
+
+
 def test_revoking_makes_a_lease_due_at_once() -> None:
     tried = replace(ACTIVE, attempts=3, retry_at=NOW)
     assert leases.revoking(tried) == replace(ACTIVE, state=LeaseState.REVOKING)

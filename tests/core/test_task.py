@@ -208,6 +208,15 @@ def test_a_change_leaves_the_task_it_was_made_from_as_it_was() -> None:
 # -- delegate -------------------------------------------------------------------------------------------------------
 
 
+def test_a_change_ends_when_it_takes_away_and_gives_nothing() -> None:
+    task = with_lease(tree(), lease())
+    assert task.revoke("root").ends
+    assert task.revoke_leases(("lse_1",)).ends
+    assert not task.revoke_leases(()).ends
+    assert not task.plan(lease(lease_id="lse_2"), NOW).ends
+    assert not task.delegate("root", "other", child(), NOW).ends
+
+
 def test_a_child_hangs_below_its_parent() -> None:
     assert (tree().children["a"], tree().grants["b"].level) == (("b", "c"), 2)
 

@@ -272,6 +272,30 @@ def test_a_request_after_revocation_is_refused_as_revoked() -> None:
     play(scene)
 
 
+@pytest.mark.attack("REV-10")
+@pytest.mark.parametrize("suspended", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_request_after_the_task_is_over_is_refused_as_expired(suspended: bool, named: bool, known: bool) -> None:  # noqa: FBT001 - parameters
+    """The sweep closes the task and lets go of it; the agent is still told what became of its grant."""
+
+    async def scene() -> None:
+        async with rig() as r:
+            if known:
+                assert (await r.get("/api/v1/x")).status == 200
+            if suspended:
+                r.gateway._suspended.add("grt_other")
+            r.now[0] = r.grant.expires_at
+            await r.broker.sweep()
+            assert r.broker.tasks(OPERATOR) == []
+            r.upstream.seen.clear()
+            reply = await r.get("/api/v1/x", *(["Remit-Grant: grt_child"] if named else []))
+            assert (reply.status, reply.json()["code"]) == (403, "expired")
+            assert r.upstream.seen == []
+
+    play(scene)
+
+
 def test_a_grant_that_is_no_descendant_is_not_found() -> None:
     async def scene() -> None:
         async with rig() as r:

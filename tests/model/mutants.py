@@ -244,6 +244,20 @@ MUTANTS = [
         RACES,
     ),
     Mutant(
+        "an end is taken back when its commit fails",
+        "broker/heads.py",
+        "                self._end_later(task_id, ended, own, events)",
+        "                pass",
+        ("tests/broker/test_ends.py",),
+    ),
+    Mutant(
+        "time stands still while the clock is behind",
+        "broker/timing.py",
+        "            self._last = seen + timedelta(seconds=passed - self._since)",
+        "            self._last = seen",
+        ("tests/broker/test_timing.py",),
+    ),
+    Mutant(
         "an older head replaces a newer one",
         "broker/heads.py",
         "        if newer is not None and newer.head.rev >= task.head.rev:",
@@ -253,8 +267,8 @@ MUTANTS = [
     Mutant(
         "a failed commit keeps its head",
         "broker/heads.py",
-        "        except BaseException:\n            self.forget(task_id)",
-        "        except ZeroDivisionError:\n            self.forget(task_id)",
+        "        except BaseException:\n            if not fresh:",
+        "        except ZeroDivisionError:\n            if not fresh:",
         (*RACES, "tests/broker/test_heads_reload.py"),
     ),
     Mutant(
@@ -280,7 +294,7 @@ MUTANTS = [
     ),
     Mutant(
         "a parent acts as any child",
-        "broker/heads.py",
+        "broker/callers.py",
         "    task.check_acting(grant_id, caller.grant if isinstance(caller, Holder) else task.head.root)",
         "    task.check_acting(grant_id, grant_id)",
         ("tests/broker/test_verbs.py",),
@@ -602,7 +616,7 @@ MUTANTS = [
     ),
     Mutant(
         "the owner of the state acts for others",
-        "broker/heads.py",
+        "broker/callers.py",
         "    if task.head.subject.sub != caller.subject.sub and not _brought(task):",
         "    if not caller.subject.sub:",
         ASKING,

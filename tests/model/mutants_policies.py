@@ -208,8 +208,8 @@ MUTANTS = [
     Mutant(
         "a task that is read again meanwhile escapes",
         "broker/heads.py",
-        "        return [*self._tasks, *(task_id for task_id, waiting in self._away.items() if waiting)]",
-        "        return [*self._tasks]",
+        "        return [*self._tasks, *(task_id for",
+        "        return [*self._tasks] or [*(task_id for",
         CHANGES,
     ),
     Mutant(

@@ -159,6 +159,21 @@ def agrees(at: Scene) -> list[str]:
     return wrong
 
 
+async def lost(at: Scene) -> list[str]:
+    """Return the grants that were said to end, and are not refused, or not recorded when the medium is back."""
+    wrong = []
+    for grant, report in at.told:
+        with suppress(RemitError):
+            at.broker.check(grant)
+            wrong.append(f"taken back: {grant}")
+        if not report.recorded:
+            at.setting.later(8)
+            await at.broker.sweep()
+            task = await at.store.load(at.broker.task_of(grant).id)
+            wrong += [f"never recorded: {grant}"] if alive(task, grant, at.setting.now) else []
+    return wrong
+
+
 def look(at: Scene) -> None:
     """Assert that whatever was called closed is closed."""
     for grant, report in at.told:
@@ -186,7 +201,8 @@ async def aftermath(at: Scene) -> list[str]:
         await broker.sweep()
     wrong = [f"orphan {name}" for name in await at.setting.wrong()]
     tasks = {grant: task for task in await at.setting.tasks() for grant in task.grants}
-    wrong += [f"undead {grant}" for grant, _ in at.told if alive(tasks[grant], grant, at.setting.now)]
+    told = (grant for grant, report in at.told if report.recorded)
+    wrong += [f"undead {grant}" for grant in told if alive(tasks[grant], grant, at.setting.now)]
     children = [g for g in tasks[at.child].grants.values() if g.parent == at.child and not g.revoked]
     wrong += ["more children than its fan-out"] if len(children) > 1 else []
     states = [i for i in tasks[at.child].leases.values() if i.key == "key" and i.state is LeaseState.ACTIVE]
@@ -207,6 +223,7 @@ def explore(pair: tuple[Verb, Verb], harm: str | None = None, preemptions: int =
             at.store.queue.clear()
         alone(at.store.flush())
         assert died or agrees(at) == [], schedule.choices
+        assert died or alone(lost(at)) == [], schedule.choices
         wrong = alone(aftermath(at))
         at.store.dead = True
         for actor in actors:

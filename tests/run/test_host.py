@@ -24,7 +24,7 @@ from remit.run.handover import Message
 from tests.broker.world import OPERATOR, STRANGER, details
 from tests.run.rig import READ, TABLE, House, opening
 
-CLOSED = {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0}
+CLOSED = {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0, "recorded": True}
 SANDBOX = {"posture": {"isolation": "namespace"}, "folder": "/run/remit"}
 
 

@@ -20,6 +20,8 @@ from remit.core.audit import Event, verify
 from remit.core.task import nothing
 from remit.errors import ConflictError, IntegrityError, InvalidRequestError, RemitError, UnavailableError
 from remit.ports import Burn, PutResource, Spend
+from remit.stores import reserve
+from remit.stores.ledger import Sealed
 from remit.stores.sqlite import SqliteStore
 from remit.testing.samples import NOW, RESOURCE, event, opening, task_with_leases
 from remit.testing.store_contract import raises
@@ -70,7 +72,7 @@ def test_every_file_is_private_whatever_the_umask(disk: Disk, umask: int) -> Non
         found = disk.run(modes)
     finally:
         os.umask(before)
-    assert found == dict.fromkeys(("remit.db", "remit.db-wal", "remit.db-shm", "lock"), 0o600)
+    assert found == dict.fromkeys(("remit.db", "remit.db-wal", "remit.db-shm", "lock", "reserve"), 0o600)
     assert stat.S_IMODE(disk.place.stat().st_mode) == 0o700
 
 
@@ -297,6 +299,55 @@ def test_a_full_disk_refuses_changes_nothing_and_recovers(disk: Disk) -> None:
 
     disk.run(full)
     assert verify(disk.run(lambda store: store.entries(0, 1_000))).size == disk.run(SqliteStore.size)
+
+
+def test_what_ends_authority_is_written_on_a_full_disk_in_the_room_that_is_kept_and_nothing_else_is(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(store: SqliteStore) -> None:
+        await filled(store)
+        task = await store.load("task_1")
+        writer, given = store._writer, list[int]()
+        write, give = writer._write, writer.reserve.give
+
+        def crowded(sealed: Sealed) -> None:
+            if len(given) < 2:  # steps of the room that the disk lacks
+                error = sqlite3.OperationalError("full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            write(sealed)
+
+        def counted() -> bool:
+            given.append(1)
+            return give()
+
+        monkeypatch.setattr(writer, "_write", crowded)
+        monkeypatch.setattr(writer.reserve, "give", counted)
+        await raises(UnavailableError, store.commit([Spend("task_1", "grt_a", 0, 9)], [event()]))
+        assert given == []
+        ending = store.commit([task.revoke(task.head.root)], [event()])
+        spending = store.commit([Spend("task_1", "grt_a", 0, 9)], [event()])
+        done = await asyncio.gather(ending, spending, return_exceptions=True)
+        assert done[0] is None
+        assert len(given) == 2
+        assert (await store.load("task_1")).head.closed
+
+    disk.run(full)
+
+
+def test_the_room_for_ends_is_taken_at_once_and_again_after_it_was_given_up(disk: Disk) -> None:
+    async def used(store: SqliteStore) -> None:
+        room = disk.place / "reserve"
+        assert room.stat().st_size == room.stat().st_blocks * 512 == reserve.SIZE
+        assert room.stat().st_mode & 0o777 == 0o600
+        while store._writer.reserve.give():
+            pass
+        assert room.stat().st_blocks == 0
+        store._writer.failure = UnavailableError()
+        await store.commit([], [event()])
+        assert room.stat().st_size == reserve.SIZE
+
+    disk.run(used)
 
 
 def test_the_text_of_a_failure_names_no_path_and_no_driver(disk: Disk) -> None:

@@ -108,6 +108,8 @@ class Exchange:
         if isinstance(caller, Holder) and "req_cnf" in form:
             raise InvalidRequestError("`req_cnf` is not for a run: its channel takes the place of tokens")
         parent, audience = wire.text(form, "subject_token"), self._audience(form)
+        if isinstance(caller, Holder) and caller.grant == parent:
+            self._broker.check(parent)  # it is told how its own grant ended, also when the task is over
         # under a run, a child without a run of its own is as well kept as its parent
         posture = self._broker.task(caller, self._broker.task_of(parent).id).grant(parent).posture
         bound = self._child(form, None)

@@ -171,6 +171,7 @@ def report(found: Report) -> dict[str, object]:
         "revoked": found.revoked,
         "outstanding": outstanding,
         "residue": found.residue,
+        "recorded": found.recorded,
     }
 
 

@@ -7,12 +7,13 @@ through the gateway never asks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TypeGuard
 
+from remit.broker.abreast import abreast
 from remit.broker.custody import Custody
 from remit.broker.heads import Heads, Operator
 from remit.broker.targets import Targets
@@ -133,10 +134,10 @@ class Ceiling:
         async with self._one:
             self._due, self._asked = cause, 0
             tasks = self._heads.known()
-            ended = sum(await _abreast(lambda task_id: self._redecide(task_id, cause), tasks, MARKED))
+            ended = sum(await abreast(lambda task_id: self._redecide(task_id, cause), tasks, MARKED))
             self._due = None
         if visit and ended:
-            await _abreast(self._targets.catch_up, tasks, VISITED)
+            await abreast(self._targets.catch_up, tasks, VISITED)
         return ended
 
     async def _redecide(self, task_id: str, cause: str) -> int:
@@ -144,7 +145,9 @@ class Ceiling:
             if not await self._heads.returned(task_id):
                 return 0  # over and swept, or never stored
             with suppress(ConflictError, NotFoundError):
-                return await self._decided(task_id, cause)
+                ended = await self._decided(task_id, cause)
+                await self._heads.record_ends(task_id)
+                return ended
         raise UnavailableError("what is no longer allowed could not be ended yet", help="try again")
 
     async def _decided(self, task_id: str, cause: str) -> int:
@@ -186,7 +189,7 @@ class Ceiling:
             )
             for grant_id, decision in over
         ]
-        await self._heads.step(task.id, lambda t: t.revoke(*(grant_id for grant_id, _ in over)), *events)
+        await self._heads.end(task.id, lambda t: t.revoke(*(grant_id for grant_id, _ in over)), *events)
 
     async def _leases(self, task_id: str, cause: str) -> int:
         """End the leases that could not be issued any more."""
@@ -206,25 +209,12 @@ class Ceiling:
                 )
                 for lease, decision in over
             ]
-            await self._heads.step(task_id, lambda t: t.revoke_leases(tuple(i.id for i, _ in over)), *events)
+            await self._heads.end(task_id, lambda t: t.revoke_leases(tuple(i.id for i, _ in over)), *events)
         return len(over)
 
 
 def _cause(cause: str, decision: Decision) -> str:
     return f"{cause}: {'; '.join(decision.reasons)}"
-
-
-async def _abreast(work: Callable[[str], Awaitable[int]], ids: Sequence[str], at_once: int) -> list[int]:
-    """Do the same for many, some at a time; one's failure holds up no other, and the first is raised in the end."""
-    if len(ids) == 1:
-        return [await work(ids[0])]
-    done: list[int | BaseException] = []
-    for start in range(0, len(ids), at_once):
-        done += await asyncio.gather(*map(work, ids[start : start + at_once]), return_exceptions=True)
-    for failure in done:
-        if isinstance(failure, BaseException):
-            raise failure
-    return [item for item in done if isinstance(item, int)]
 
 
 def _standing(task: Task, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Question:

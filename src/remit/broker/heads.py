@@ -10,15 +10,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
+from itertools import islice
 
+from remit.broker import ends
+from remit.broker.callers import Caller, Holder, Operator, check_acting
+from remit.broker.ends import Unrecorded
+from remit.broker.live import Live
+from remit.broker.timing import Deadlines, Elapsed, Timing
 from remit.core import audit, budget
 from remit.core.audit import Event
-from remit.core.grant import UNPROVEN
-from remit.core.task import Change, Grant, Lease, Subject, Task, nothing
+from remit.core.lease import due_at
+from remit.core.task import Change, Grant, Lease, Task, nothing
 from remit.errors import (
+    ConflictError,
     DeniedError,
     ExpiredError,
     IntegrityError,
@@ -31,55 +38,31 @@ from remit.errors import (
 )
 from remit.ports import Clock, Spend, Store, Write
 
-SKEW = timedelta(seconds=5)
+__all__ = ["DENIALS", "PLACES", "Caller", "Heads", "Holder", "Operator"]
+
 PLACES = 1 << 20  # of the token status list
 DENIALS = 20  # audited one by one per grant, code and minute; beyond it they are counted
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """The human at the control socket: the owner of the state and of all tasks in it."""
-
-    subject: Subject
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """An agent, by its channel or its token: its own grant and what hangs below it."""
-
-    task: str
-    grant: str
-
-
-Caller = Operator | Holder
-
-
-class Live:
-    """A grant compiled for use: one look-up, flat in depth. ``ended`` is set before a revoke answers."""
-
-    __slots__ = ("chains", "ended", "expires_at", "grant", "lineage", "task")
-
-    def __init__(self, task: Task, grant: Grant) -> None:
-        """Compile ``grant``."""
-        self.task = task.id
-        self.grant = grant
-        self.ended = grant.revoked or task.head.closed
-        self.expires_at = grant.expires_at
-        self.lineage = tuple(step.id for step in reversed(task.lineage(grant.id)))
-        self.chains = tuple(budget.counters(task, grant.id, index) for index in range(len(grant.scope)))
+LOOKS = 100  # whether a task has been read again, one commit apart
+TRIES = 5  # when commits that ours is built on fail
+PAST = 10_000  # grants of tasks that are over, of which it is known how they ended
 
 
 class Heads:
     """Loaded tasks, their live grants and their counters; the way every change takes."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, elapsed: Elapsed = lambda: 0.0) -> None:
         """Start empty; ``load`` fills."""
         self.store = store
-        self._clock = clock
-        self._floor: datetime | None = None
+        self._timing = Timing(clock, elapsed)
+        self.now, self.forward = self._timing.now, self._timing.forward
         self.rolled_back = False
         self._tasks: dict[str, Task] = {}
         self._live: dict[str, Live] = {}
+        self._past: dict[str, Live] = {}  # of tasks that are not loaded any more, the oldest first
+        self.deadlines = Deadlines()  # of tasks; each is looked at when something of it is due
+        self._expiries = Deadlines()  # of grants
+        self._unrecorded: dict[str, Unrecorded] = {}  # task -> what ended in it and is not in the store
+        self._unread: set[str] = set()  # tasks that could not be read again
         self._task_of_lease: dict[str, str] = {}
         self.spent: dict[budget.Key, int] = {}
         self._denials: dict[tuple[str | None, str], tuple[int, int]] = {}  # (grant, code) -> (minute, count)
@@ -93,21 +76,7 @@ class Heads:
         """Take the last audit entry's time as the earliest that now can be: a clock set back revives nothing."""
         size = await self.store.size()
         for entry in await self.store.entries(size - 1, 1) if size else ():
-            self._floor = audit.read(entry).at
-
-    def now(self) -> datetime:
-        """Return the time, which never goes back."""
-        now = self._clock()
-        if self._floor is None or now > self._floor:
-            self._floor = now
-        return self._floor
-
-    def forward(self) -> datetime:
-        """Return the time for what extends authority; refuse when the clock has fallen behind."""
-        now = self.now()
-        if self._clock() < now - SKEW:
-            raise UnavailableError("the clock is behind what the audit log has seen", help="set the clock, then retry")
-        return now
+            self._timing.see(audit.read(entry).at)
 
     def serving(self) -> datetime:
         """Return the time for what extends authority; refuse on a log that was rolled back."""
@@ -120,6 +89,10 @@ class Heads:
     def __iter__(self) -> Iterator[Task]:
         """Iterate over the loaded tasks."""
         return iter(tuple(self._tasks.values()))
+
+    def __contains__(self, task_id: object) -> bool:
+        """Whether a task is loaded."""
+        return task_id in self._tasks
 
     def task(self, task_id: str) -> Task:
         """Return a loaded task, or raise NotFoundError."""
@@ -145,15 +118,21 @@ class Heads:
 
     def check(self, grant_id: str) -> Live:
         """Return the compiled grant if it is live now, else say why not."""
-        live = self.live(grant_id)
+        live = self._live.get(grant_id) or self._past.get(grant_id)
+        if live is None:
+            raise NotFoundError
         if self.now() >= live.expires_at:
             raise ExpiredError
         if live.ended:
             raise RevokedError
+        if grant_id not in self._live:
+            raise NotFoundError
         return live
 
     def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None) -> Task:
         """Return a task if the caller may look there, and end things; unknown and foreign are one NotFoundError."""
+        if isinstance(caller, Holder) and caller.grant in self._past:
+            self.check(caller.grant)  # the task is over: it is told how its own grant ended
         task = self.task(task_id)
         where, own = (caller.task, caller.grant) if isinstance(caller, Holder) else (task_id, task.head.root)
         if where != task_id or not task.within(grant_id or own, own):
@@ -167,9 +146,11 @@ class Heads:
         at the owner's socket, and bound it to no key, the owner is who it was opened for. An agent acts under its own
         grant and under those inside its process or run. Where it may not even look: NotFoundError.
         """
+        if grant_id in self._past and (isinstance(caller, Operator) or caller.grant == grant_id):
+            self.check(grant_id)  # as above
         task = self.allowed(caller, self.task_of(grant_id).id, grant_id)
         try:
-            _check_acting(task, caller, grant_id)
+            check_acting(task, caller, grant_id)
         except DeniedError as error:
             who, by = (caller.grant, {}) if isinstance(caller, Holder) else (grant_id, {"subject": caller.subject.sub})
             await self.denied(name, who, error, cause=f"under {grant_id}", **by, **more)
@@ -195,13 +176,18 @@ class Heads:
     async def load(self, task_id: str) -> Task:
         """Read a task from the store and make it the head."""
         task = await self.store.load(task_id)
+        counters = await self.store.spent(task_id)
         newer = self._tasks.get(task_id)
         if newer is not None and newer.head.rev >= task.head.rev:  # somebody else read it, and went on
             return newer
-        for counter in await self.store.spent(task_id):
+        for counter in counters:
             key = (counter.grant, counter.index)
             self.spent[key] = max(counter.used, self.spent.get(key, 0))
+        known = self._unrecorded.pop(task_id, None)
+        if known is not None and (held := known.held(task)) is not None:
+            task, self._unrecorded[task_id] = held
         self._put(task, tuple(task.grants.values()), tuple(task.leases.values()))
+        self._tell(known.grants if known is not None else frozenset())
         return task
 
     async def step(
@@ -217,19 +203,51 @@ class Heads:
         ``writes`` are committed with it: both or neither.
         """
         task = nothing(task_id) if fresh else self.task(task_id)
-        change = step(task)
+        own = change = step(task)
+        ended = self._unrecorded.pop(task_id, None)
+        late = ended.events if ended is not None else ()
+        if ended is not None:
+            change = ended.with_step(task, own)
         after = task.apply(change)
         self._put(after, change.grants, change.leases)
         for lease_id in change.forget:
             self._task_of_lease.pop(lease_id, None)
         try:
-            await self.store.commit([change, *writes], events)
+            await self.store.commit([change, *writes], (*(replace(event, at=self.now()) for event in late), *events))
         except BaseException:
+            if not fresh:
+                self._end_later(task_id, ended, own, events)
             self.forget(task_id)
             if not fresh:
                 await self._read_again(task_id)
             raise
         return after
+
+    async def end(self, task_id: str, step: Callable[[Task], Change], *events: Event) -> Task:
+        """Take a step that ends something. It holds from now on: where its commit fails, it is tried again."""
+        with suppress(ConflictError):  # a commit that ours was built on has failed
+            return await self.step(task_id, step, *events)
+        for _ in range(TRIES):
+            with suppress(ConflictError):
+                return await self.record_ends(task_id)
+        raise ConflictError
+
+    async def record_ends(self, task_id: str) -> Task:
+        """Record what has ended in a task and could not be recorded; return the task."""
+        if task_id in self._unrecorded:
+            return await self.step(task_id, lambda t: t.revoke_leases(()))
+        return self.task(task_id)
+
+    def unrecorded(self, task_id: str) -> datetime | None:
+        """Return when to try again to record what has ended in a task; None when all of it is."""
+        found = self._unrecorded.get(task_id)
+        return None if found is None else found.retry_at
+
+    def _end_later(self, task_id: str, before: Unrecorded | None, step: Change, events: Sequence[Event]) -> None:
+        found = ends.failed((self._unrecorded.get(task_id), before), step, events, self.now())
+        if found is not None:
+            self._unrecorded[task_id] = found
+            self.deadlines.put(task_id, found.retry_at)
 
     async def _read_again(self, task_id: str) -> None:
         back = asyncio.Event()
@@ -237,20 +255,50 @@ class Heads:
         try:
             with suppress(RemitError):
                 await self.durable()  # a cancelled commit may still be on its way; what is read must include it
-            await self.load(task_id)
+            await self.find(task_id)
         finally:
             self._away[task_id].remove(back)
             back.set()
 
+    async def find(self, task_id: str) -> None:
+        """Read a task that is not loaded; while the medium fails it is known, and tried again."""
+        self._unread.discard(task_id)
+        try:
+            await self.load(task_id)
+        except UnavailableError:
+            self._unread.add(task_id)
+            self.deadlines.put(task_id, self.now() + ends.BACK_OFF)
+        except RemitError:  # it was never stored, or is damaged
+            self._unrecorded.pop(task_id, None)
+
+    async def back(self, name: str) -> None:
+        """Wait while a task, or that of a grant, is being read again."""
+        past = self._past.get(name)
+        task_id = name if past is None else past.task
+        for _ in range(LOOKS):
+            if task_id in self._tasks or not self._away.get(task_id):
+                return
+            with suppress(RemitError):
+                await self.durable()
+
+    def due(self, now: datetime) -> list[str]:
+        """Return the tasks in which something is due, and those that are to be read again."""
+        return [task_id for task_id in self.deadlines.due(now) if task_id in self._tasks or task_id in self._unread]
+
     def known(self) -> list[str]:
-        """Return the ids of the tasks that are loaded, and of those that are being read again."""
-        return [*self._tasks, *(task_id for task_id, waiting in self._away.items() if waiting)]
+        """Return the ids of the tasks that are loaded, and of those that are being read again, or have to be."""
+        return [*self._tasks, *(task_id for task_id, waiting in self._away.items() if waiting), *self._unread]
 
     async def returned(self, task_id: str) -> bool:
-        """Wait until a task is not being read again; return whether it is loaded then."""
+        """Wait until a task is not being read again; return whether it is loaded then.
+
+        UnavailableError when there is one, and it cannot be read.
+        """
         while self._away.get(task_id):
             await self._away[task_id][-1].wait()
         self._away.pop(task_id, None)
+        if task_id in self._unread:
+            raise UnavailableError("a task cannot be read now", help="try again")
         return task_id in self._tasks
 
     async def durable(self) -> None:
@@ -273,28 +321,34 @@ class Heads:
 
     def expire(self, now: datetime) -> None:
         """Tell of grants whose time is up."""
-        over = [live for live in self._live.values() if not live.ended and now >= live.expires_at]
+        found = (self._live.get(grant_id) for grant_id in self._expiries.due(now))
+        over = [live for live in found if live is not None and not live.ended]
         for live in over:
             live.ended = True
         self._tell(frozenset(live.grant.id for live in over))
 
     def forget(self, task_id: str) -> None:
-        """Drop a task from memory; its grants are not live until it is loaded again."""
+        """Drop a task from memory; its grants are not live until it is loaded again, and those that ended stay so."""
         task = self._tasks.pop(task_id, None)
         for grant_id, grant in task.grants.items() if task else ():
-            self._live.pop(grant_id, None)
+            self._past[grant_id] = self._live.pop(grant_id)
             if grant.status is not None:
                 self._places.pop(grant.status, None)
         for lease_id in task.leases if task else ():
             self._task_of_lease.pop(lease_id, None)
+        for grant_id in tuple(islice(self._past, max(0, len(self._past) - PAST))):
+            del self._past[grant_id]
 
     def _put(self, task: Task, grants: Iterable[Grant], leases: Iterable[Lease]) -> None:
         self._tasks[task.id] = task
+        self.deadlines.put(task.id, task.head.expires_at)
         ended = set()
         for grant in grants:
             old = self._live.get(grant.id)
             if old is None:
                 self._live[grant.id] = Live(task, grant)
+                self._past.pop(grant.id, None)
+                self._expiries.put(grant.id, grant.expires_at)
                 if grant.status is not None:
                     self._places[grant.status] = grant.id
                 continue
@@ -304,6 +358,7 @@ class Heads:
                 ended.add(grant.id)
         for lease in leases:
             self._task_of_lease[lease.id] = task.id
+            self.deadlines.put(task.id, due_at(lease) or self.now())
         self._tell(frozenset(ended))
 
     def _tell(self, ended: frozenset[str]) -> None:
@@ -315,7 +370,7 @@ class Heads:
     def event(self, name: str, decision: str, grant_id: str | None, **more: object) -> Event:
         """Describe something that happened under a grant, with its lineage and human; what ``more`` says goes first."""
         at = self.now()
-        live = self._live.get(grant_id) if grant_id is not None else None
+        live = None if grant_id is None else self._live.get(grant_id) or self._past.get(grant_id)
         known: dict[str, object] = {"grant": grant_id}
         if live is not None:
             known |= {"task": live.task, "lineage": live.lineage}
@@ -341,16 +396,3 @@ class Heads:
         _, count = self._denials.get((grant_id, code), (minute, 0))
         self._denials[grant_id, code] = (minute, count + 1)
         return count + 1
-
-
-def _check_acting(task: Task, caller: Caller, grant_id: str) -> None:
-    task.check_acting(grant_id, caller.grant if isinstance(caller, Holder) else task.head.root)
-    if isinstance(caller, Holder):
-        return
-    if task.head.subject.sub != caller.subject.sub and not _brought(task):
-        raise DeniedError("this task belongs to somebody else; you may end it, not act in it")
-
-
-def _brought(task: Task) -> bool:
-    """Whether the owner of the state opened a task with a human's token: only their socket and runs need no key."""
-    return task.head.subject.acr not in UNPROVEN and not task.grant(task.head.root).apart

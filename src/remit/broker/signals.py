@@ -134,8 +134,9 @@ class Endings:
                 task = self._heads.task(task_id)
                 if not self._over(task):
                     return 0
-                await self._targets.end(task, task.head.root, "task.close", cause, request)
-                return 1
+                if (await self._targets.end(task, task.head.root, "task.close", cause, request)).recorded:
+                    return 1
+                break
         raise UnavailableError("what an issuer ended could not be ended yet", help="send it again")
 
     def _may_be_over(self, task_id: str) -> bool:

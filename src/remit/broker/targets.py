@@ -6,22 +6,29 @@ that succeeds, however often it takes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 
+from remit.broker.abreast import abreast
 from remit.broker.custody import Custody
 from remit.broker.heads import Heads
 from remit.core import scope as scopes
 from remit.core.audit import Event
-from remit.core.task import Lease, LeaseState, Report, Task
+from remit.core.lease import Closure, due_at, standing
+from remit.core.task import Change, Lease, LeaseState, Report, Task
 from remit.errors import ConflictError, EngineError, NotFoundError, RemitError, UnavailableError
 from remit.ports import Bulk, Cleanable
+
+_LOG = logging.getLogger("remit.broker")
 
 T = TypeVar("T")
 
 REVOKE_WINDOW = timedelta(seconds=15)
+AT_ONCE = 64  # tasks that end together: they share a commit
 
 Bounded = Callable[[Awaitable[object], float], Awaitable[object]]  # a deadline in seconds around an engine call
 
@@ -34,25 +41,50 @@ class Targets:
         self._heads = heads
         self._custody = custody
         self._bounded = bounded
+        self._waiting: dict[tuple[str, str], dict[str, None]] = {}  # resource -> tasks with something due there
+        self._busy: set[tuple[str, str]] = set()  # resources that somebody works on
 
     async def end(
         self, task: Task, grant_id: str, name: str, cause: str | None = None, request: str | None = None
     ) -> Report:
-        """Mark a subtree, then visit its targets; say what is outstanding. ``request`` is what the end is a part of."""
+        """Mark a subtree, then visit its targets; say what is outstanding. ``request`` is what the end is a part of.
+
+        What could not be recorded holds all the same: the targets are visited, and the answer says so.
+        """
         ids = frozenset(grant.id for grant in task.subtree(grant_id))
-        change = task.revoke(grant_id)
+        change, again = task.revoke(grant_id), self._heads.unrecorded(task.id) is not None
+        try:
+            task = await self._marked(task, change, grant_id, name, cause, request)
+        except RemitError:
+            task = self._as_is(task.apply(change))
+        due = {lease.id for lease in (*change.leases, *task.due(self._heads.now()))}
+        mine = [lease for lease in task.leases.values() if lease.grant in ids and (again or lease.id in due)]
+        task = await self._visited(task, mine)
+        return self.report(task, ids, len(change.grants))
+
+    async def _marked(
+        self, task: Task, change: Change, grant_id: str, name: str, cause: str | None, request: str | None = None
+    ) -> Task:
         if not (change.grants or change.leases):
             await self._heads.durable()  # it ended in memory; whoever ended it may still be waiting for the store
-            task = self._heads.task(task.id)
-            change = task.revoke(grant_id)
-        if change.grants or change.leases:
-            event = self._heads.event(
-                name, "done", grant_id, cause=cause or f"{len(change.grants)} grants", request=request
-            )
-            task = await self._heads.step(task.id, lambda t: t.revoke(grant_id), event)
-        now = self._heads.now()
-        task = await self.visit(task.id, tuple(lease.id for lease in task.due(now) if lease.grant in ids))
-        return task.report(ids, len(change.grants))
+            return await self._heads.record_ends(task.id)
+        event = self._heads.event(
+            name, "done", grant_id, cause=cause or f"{len(change.grants)} grants", request=request
+        )
+        return await self._heads.end(task.id, lambda t: t.revoke(grant_id), event)
+
+    def _as_is(self, task: Task) -> Task:
+        """Return a task as it is loaded; the one given while it cannot be read."""
+        with suppress(NotFoundError):
+            return self._heads.task(task.id)
+        return task
+
+    def report(self, task: Task, grant_ids: frozenset[str], revoked: int) -> Report:
+        """Say what is outstanding under grants, and whether their end is on record."""
+        found = task.report(grant_ids, revoked)
+        if self._heads.unrecorded(task.id) is None:
+            return found
+        return replace(found, recorded=False, state=Closure.PARTIAL if found.state is Closure.CLOSED else found.state)
 
     async def catch_up(self, task_id: str) -> int:
         """Visit the targets of what is due in a task, now; return how much is. What fails stays due."""
@@ -65,25 +97,27 @@ class Targets:
     # -- the targets --------------------------------------------------------------------------------------------
 
     async def visit(self, task_id: str, lease_ids: Iterable[str]) -> Task:
-        """Revoke leases at their targets and record what came of it."""
+        """Revoke leases at their targets and record what came of it; return the task with that."""
         task = self._heads.task(task_id)
         known = (task.leases.get(lease_id) for lease_id in lease_ids)
-        leases = [lease for lease in known if lease is not None and lease.state is LeaseState.REVOKING]
+        return await self._visited(task, [lease for lease in known if lease is not None])
+
+    async def _visited(self, task: Task, leases: Sequence[Lease]) -> Task:
+        leases = [lease for lease in leases if lease.state is LeaseState.REVOKING]
         if not leases:
             return task
         started = self._heads.now()  # a lease settles by when revoking began, not by when it was done
-        done: set[str] = set()
-        residue: set[str] = set()
-        for group in _by_resource(leases):
-            ended, untidy = await self._revoke_at_target(group)
-            done |= ended
-            residue |= ended if untidy else set()
-        failed = frozenset(lease.id for lease in leases) - done
-        return await self._heads.step(
-            task_id,
-            lambda t: t.settle(frozenset(done), failed, frozenset(residue), started),
-            *(self.lease_event("lease.revoke", "failed", lease) for lease in leases if lease.id in failed),
-        )
+        groups = _by_resource(leases)
+        visits = await abreast(self._revoke_at_target, groups, len(groups))
+        done = frozenset(lease_id for ended, _ in visits for lease_id in ended)
+        residue = frozenset(lease_id for ended, untidy in visits if untidy for lease_id in ended)
+        undone = frozenset(lease.id for lease in leases) - done
+        failures = (self.lease_event("lease.revoke", "failed", lease) for lease in leases if lease.id in undone)
+        try:
+            return await self._heads.step(task.id, lambda t: t.settle(done, undone, residue, started), *failures)
+        except RemitError:  # it was done all the same, and will be again
+            task = self._as_is(task)
+            return task.apply(task.settle(done, undone, residue, started))
 
     async def _revoke_at_target(self, leases: list[Lease]) -> tuple[set[str], bool]:
         detail = leases[0].plan.detail
@@ -116,38 +150,110 @@ class Targets:
         except Exception as error:
             raise EngineError from error
 
-    async def sweep(self) -> None:
-        """End what is over, revoke what is due, tidy up; one task's trouble does not hold up the others."""
-        self._heads.expire(self._heads.now())
-        for task in self._heads:
-            try:
-                await self._sweep_task(task)
-            except (ConflictError, UnavailableError, NotFoundError):
-                continue
+    # -- what is due --------------------------------------------------------------------------------------------
 
-    async def _sweep_task(self, task: Task) -> None:
+    async def sweep(self) -> None:
+        """End what is over, in all tasks; then do what is due at the targets, one at a time at each of them.
+
+        Returns when what it began is done. Others may sweep meanwhile: what waits for a target holds up no other.
+        """
         now = self._heads.now()
+        self._heads.expire(now)
+        due = self._heads.due(now)
+        try:
+            failures = [failure for failure in await abreast(self._finish, due, AT_ONCE) if failure]
+        finally:
+            for task_id in due:
+                self._hand_on(task_id)
+        if failures:
+            _LOG.warning("what ended in %d tasks could not be recorded: %s", len(failures), failures[0])
+        idle = [resource for resource in self._waiting if resource not in self._busy]
+        await abreast(self._work, idle, max(1, len(idle)))
+
+    async def _finish(self, task_id: str) -> str | None:
+        """End what is over in a task, and record what could not be before; say why where it cannot be recorded now."""
+        try:
+            await self._over(task_id)
+        except UnavailableError as error:
+            return error.detail
+        except (ConflictError, NotFoundError):
+            pass
+        return None
+
+    async def _over(self, task_id: str) -> None:
+        now = self._heads.now()
+        if task_id not in self._heads:
+            await self._heads.find(task_id)
+        task = self._heads.task(task_id)
+        retry_at = self._heads.unrecorded(task_id)
+        if retry_at is not None and now >= retry_at:
+            task = await self._heads.record_ends(task_id)
         if now >= task.head.expires_at and not task.head.closed:
-            await self.end(task, task.head.root, "task.close", cause="expired")
-        overdue = self._heads.task(task.id).overdue(now)
+            root = task.head.root
+            task = await self._marked(task, task.revoke(root), root, "task.close", "expired")
+        overdue = task.overdue(now)
         if overdue:
             events = [self.lease_event("lease.revoke", "done", task.lease(i), cause="expired") for i in overdue]
-            await self._heads.step(task.id, lambda t: t.revoke_leases(overdue), *events)
-        due = self._heads.task(task.id).due(now)
-        await self.visit(task.id, tuple(lease.id for lease in due))
-        await self._tidy(task.id)
-        task = self._heads.task(task.id)
-        if task.head.closed and not task.leases and now >= task.head.expires_at:
-            self._heads.forget(task.id)
+            await self._heads.end(task_id, lambda t: t.revoke_leases(overdue), *events)
 
-    async def _tidy(self, task_id: str) -> None:
-        revoked = [i for i in self._heads.task(task_id).leases.values() if i.state is LeaseState.REVOKED]
+    def _hand_on(self, task_id: str) -> None:
+        """Have the workers of its resources do what is due in a task; note when to look at it again."""
+        if task_id not in self._heads:
+            return
+        task, now = self._heads.task(task_id), self._heads.now()
+        times = [task.head.expires_at] if not self._closed(task, now) else []
+        if not times and not task.leases:
+            self._heads.forget(task_id)
+            return
+        for lease in task.leases.values():
+            at = due_at(lease)
+            if standing(lease) or (at is not None and at > now):
+                times.append(at or now)
+            else:
+                self._waiting.setdefault(_resource(lease), {})[task_id] = None
+        retry_at = self._heads.unrecorded(task_id)
+        for at in times if retry_at is None else (*times, retry_at):
+            self._heads.deadlines.put(task_id, at)
+
+    def _closed(self, task: Task, now: datetime) -> bool:
+        """Whether a task is closed, on record, and its time is up."""
+        return task.head.closed and now >= task.head.expires_at and self._heads.unrecorded(task.id) is None
+
+    async def _work(self, resource: tuple[str, str]) -> None:
+        """Do what is due at a resource, one task after the other."""
+        waiting = self._waiting[resource]
+        self._busy.add(resource)
+        try:
+            while waiting:
+                task_id = next(iter(waiting))
+                del waiting[task_id]
+                try:
+                    await self._work_on(task_id, resource)
+                except (ConflictError, UnavailableError, NotFoundError):
+                    self._heads.deadlines.put(task_id, self._heads.now())
+                except BaseException:
+                    waiting[task_id] = None
+                    raise
+        finally:
+            self._busy.discard(resource)
+        self._waiting.pop(resource, None)
+
+    async def _work_on(self, task_id: str, resource: tuple[str, str]) -> None:
+        task, now = self._heads.task(task_id), self._heads.now()
+        await self._visited(task, [lease for lease in task.due(now) if _resource(lease) == resource])
+        task = self._heads.task(task_id)
+        revoked = [i for i in task.leases.values() if i.state is LeaseState.REVOKED and _resource(i) == resource]
         gone = {lease.id for lease in revoked if not lease.residue}
-        for group in _by_resource([lease for lease in revoked if lease.residue]):
-            names = await self._cleaned(group)
-            gone |= {lease.id for lease in group if lease.plan.name in names}
+        left = [lease for lease in revoked if lease.residue]
+        if left:
+            names = await self._cleaned(left)
+            gone |= {lease.id for lease in left if lease.plan.name in names}
         if gone:
-            await self._heads.step(task_id, lambda t: t.cleaned(frozenset(gone)))
+            task = await self._heads.step(task_id, lambda t: t.cleaned(frozenset(gone)))
+        if len(gone) < len(revoked):
+            self._heads.deadlines.put(task_id, now)
+        if self._closed(task, now) and not task.leases:
+            self._heads.forget(task_id)
 
     async def _cleaned(self, group: list[Lease]) -> frozenset[str]:
         detail = group[0].plan.detail
@@ -173,10 +279,14 @@ class Targets:
         )
 
 
+def _resource(lease: Lease) -> tuple[str, str]:
+    return lease.plan.detail.resource, lease.plan.detail.type
+
+
 def _by_resource(leases: Iterable[Lease]) -> list[list[Lease]]:
     groups: dict[tuple[str, str], list[Lease]] = {}
     for lease in leases:
-        groups.setdefault((lease.plan.detail.resource, lease.plan.detail.type), []).append(lease)
+        groups.setdefault(_resource(lease), []).append(lease)
     return list(groups.values())
 
 

@@ -10,7 +10,8 @@ The order of writes and effects is decided here and nowhere else (``docs/explana
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -34,7 +35,7 @@ from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, LeaseState, Report, Task
 from remit.core.tree import Range
-from remit.errors import AttenuationError, ConflictError, IntegrityError, PolicyError, RemitError
+from remit.errors import AttenuationError, ConflictError, IntegrityError, NotFoundError, PolicyError, RemitError
 from remit.ports import Clock, Engine, NewId, Renewable, Resource, Sealer, Store, Witness
 
 ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
@@ -70,6 +71,7 @@ class Broker:
         engines: Mapping[str, EngineFactory],
         sealer: Sealer,
         clock: Clock,
+        elapsed: Callable[[], float] = lambda: 0.0,
         new_id: NewId,
         witness: Witness | None = None,
         decide: policy.Policy = policy.within_bounds,
@@ -79,9 +81,13 @@ class Broker:
         bounded: Bounded = _deadline,
         checks: Mapping[str, Check] = MappingProxyType({}),
     ) -> None:
-        """Wire a broker; ``start`` makes it ready."""
+        """Wire a broker; ``start`` makes it ready.
+
+        ``elapsed`` are seconds by a clock that nobody sets, and that counts sleep: time goes on by it where ``clock``
+        was set back.
+        """
         self._store = store
-        self._heads = Heads(store, clock)
+        self._heads = Heads(store, clock, elapsed)
         self._custody = Custody(store, sealer, engines, KINDS, checks)
         self._uses = Uses(self._heads)
         self._targets = Targets(self._heads, self._custody, bounded)
@@ -258,18 +264,17 @@ class Broker:
     async def _abandon(self, task_id: str, lease: Lease, error: Exception) -> None:
         code = error.code if isinstance(error, RemitError) else "internal"
         event = self._targets.lease_event("lease.issue", "failed", lease, code=code)
-        try:
-            await self._heads.step(task_id, lambda t: t.revoke_leases((lease.id,)), event)
-        except RemitError:  # the sweep finds it past its issue_by
-            return
-        await self._targets.visit(task_id, (lease.id,))
+        with suppress(RemitError):  # it has ended all the same
+            await self._heads.end(task_id, lambda t: t.revoke_leases((lease.id,)), event)
+        with suppress(NotFoundError):  # the sweep finds it when it can be read
+            await self._targets.visit(task_id, (lease.id,))
 
     async def _supersede(self, task: Task, grant_id: str, key: str | None) -> None:
         standing = {LeaseState.PLANNED, LeaseState.ACTIVE}
         old = [i for i in task.leases.values() if key and i.grant == grant_id and i.key == key and i.state in standing]
         for lease in old:
             event = self._targets.lease_event("lease.revoke", "done", lease, cause="superseded")
-            await self._heads.step(task.id, lambda t, i=lease.id: t.revoke_leases((i,)), event)  # type: ignore[misc]
+            await self._heads.end(task.id, lambda t, i=lease.id: t.revoke_leases((i,)), event)  # type: ignore[misc]
         await self._targets.visit(task.id, tuple(lease.id for lease in old))
 
     async def renew(self, caller: Caller, lease_id: str, ttl: timedelta) -> Lease:
@@ -304,11 +309,13 @@ class Broker:
 
     async def revoke(self, caller: Caller, grant_id: str) -> Report:
         """End a grant and everything below it; say truthfully what is still outstanding."""
+        await self._heads.back(grant_id)
         task = self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id)
         return await self._targets.end(task, grant_id, "grant.revoke")
 
     async def close(self, caller: Caller, task_id: str) -> Report:
         """End a task: its root and everything below it."""
+        await self._heads.back(task_id)
         root = self._heads.task(task_id).head.root
         return await self._targets.end(self._heads.allowed(caller, task_id, root), root, "task.close")
 
@@ -320,10 +327,11 @@ class Broker:
         standing = lease.state in {LeaseState.PLANNED, LeaseState.ACTIVE}
         if standing:
             event = self._targets.lease_event("lease.revoke", "done", lease)
-            await self._heads.step(task.id, lambda t: t.revoke_leases((lease_id,)), event)
+            with suppress(RemitError):  # it has ended all the same, and the answer says that it is not on record
+                await self._heads.end(task.id, lambda t: t.revoke_leases((lease_id,)), event)
         task = await self._targets.visit(task.id, (lease_id,))
-        still = task.leases.get(lease_id, lease)
-        return replace(task, leases={lease_id: still}).report(frozenset({lease.grant}), int(standing))
+        alone = replace(task, leases={lease_id: task.leases.get(lease_id, lease)})
+        return self._targets.report(alone, frozenset({lease.grant}), int(standing))
 
     # -- what is not a task's -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -264,7 +265,14 @@ def _try(command: list[str]) -> str:
 def clock(settings: Settings) -> Iterator[Finding]:
     """Compare the clock with what the state has seen: a clock that was set back extends nothing."""
     newest = max((_changed(path) for path in settings.places.state.glob("remit.db*")), default=None)
-    now = datetime.now(UTC)
+    now, last = datetime.now(UTC), _last_entry(settings)
+    if last is not None and last > now + SKEW:
+        text = f"the clock says {now:%Y-%m-%d %H:%M}, but the log's last entry is of {last:%Y-%m-%d %H:%M}"
+        helps = (
+            "set the clock; if it is right, it was ahead before: nothing new is granted until the broker starts later"
+        )
+        yield Finding("clock", "wrong", text, f"{helps} than that")
+        return
     if newest is not None and newest > now + SKEW:
         text = f"the clock says {now:%Y-%m-%d %H:%M}, but the database was written at {newest:%Y-%m-%d %H:%M}"
         yield Finding("clock", "wrong", text, "set the clock")
@@ -272,6 +280,14 @@ def clock(settings: Settings) -> Iterator[Finding]:
         yield Finding("clock", "wrong", f"the clock says {now:%Y-%m-%d}", "set the clock")
     else:
         yield good("clock", f"{now:%Y-%m-%d %H:%M} UTC")
+
+
+def _last_entry(settings: Settings) -> datetime | None:
+    from remit.compose.reach import last_entry
+
+    with suppress(RemitError, OSError):
+        return last_entry(settings)
+    return None
 
 
 def _changed(path: Path) -> datetime:

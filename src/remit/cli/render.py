@@ -141,6 +141,7 @@ def ended(report: Report, as_json: bool) -> None:
                 "revoked": report.revoked,
                 "outstanding": list(report.outstanding),
                 "residue": report.residue,
+                "recorded": report.recorded,
             }
         )
         return
@@ -149,6 +150,8 @@ def ended(report: Report, as_json: bool) -> None:
         said(f"  outstanding: {item.get('lease')} ({item.get('kind')}) until {item.get('expires_at')}")
     if report.residue:
         said(f"  left to clean up: {report.residue} (nothing of it can act)")
+    if not report.recorded:
+        said("  not recorded: the state cannot be written; it holds while the broker runs, which goes on trying")
 
 
 # -- complaints -----------------------------------------------------------------------------------------------------

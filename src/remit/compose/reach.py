@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from cryptography import x509
 
 from remit.compose import humans, signals, workloads
 from remit.compose.settings import Settings
 from remit.compose.tls import Tls
+from remit.core import audit
 from remit.errors import RemitError, UnavailableError
 from remit.identity.bundles import Source
 from remit.identity.fetch import Fetch
 from remit.identity.issuers import Issuer
 from remit.ports import Clock
+from remit.stores import sqlite_rows
 
 PATIENCE = 15.0  # seconds for each, all at once: a document and its keys take two answers
 
@@ -30,6 +33,12 @@ class Asked:
     name: str
     failure: str | None = None
     never: tuple[str, ...] = ()
+
+
+def last_entry(settings: Settings) -> datetime | None:
+    """Return the time of the last audit entry, whether a broker is up or not; None where there is none."""
+    found = sqlite_rows.last_entry(settings.places.state / "remit.db")
+    return None if found is None else audit.read(found).at
 
 
 async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[Asked]:

@@ -155,7 +155,6 @@ async def _listen_tcp(edges: Edges) -> None:
 def _ticking(house: House, edges: Edges) -> Iterator[None]:
     """Sweep, keep checkpoints in the second place, and look for new trust bundles, in the background."""
     rounds: list[tuple[float, Round]] = [
-        (SWEEP, house.broker.sweep),
         (TRUST, edges.trust),
         (issuer.TEND, edges.rings.tend),
     ]
@@ -163,6 +162,7 @@ def _ticking(house: House, edges: Edges) -> Iterator[None]:
     if house.witness is not None:
         rounds.append((WITNESS, lambda: keep(house)))
     tasks = [asyncio.create_task(_every(seconds, what)) for seconds, what in rounds]
+    tasks.append(asyncio.create_task(_overlapping(SWEEP, house.broker.sweep)))
     try:
         yield
     finally:
@@ -173,12 +173,24 @@ def _ticking(house: House, edges: Edges) -> Iterator[None]:
 async def _every(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        try:
-            await what()
-        except RemitError as error:
-            _LOG.warning("%s: %s", error.code, error.detail)
-        except Exception:  # noqa: BLE001 - told to the log; the next round comes
-            _LOG.exception("a background round failed")
+        await _one(what)
+
+
+async def _overlapping(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
+    """Begin a round every so often, though one before may still wait for a target."""
+    async with asyncio.TaskGroup() as rounds:
+        while True:
+            await asyncio.sleep(seconds)
+            rounds.create_task(_one(what))
+
+
+async def _one(what: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await what()
+    except RemitError as error:
+        _LOG.warning("%s: %s", error.code, error.detail)
+    except Exception:  # noqa: BLE001 - told to the log; the next round comes
+        _LOG.exception("a background round failed")
 
 
 def turning(house: House, keys: Keys) -> Rings:

@@ -99,6 +99,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
         engines={**engines(clock), "spiffe": issuer.engine(domain, settings.issuer, clock)},
         sealer=sealer,
         clock=clock,
+        elapsed=elapsed,
         new_id=new_id,
         witness=witness,
         decide=policies.decide,
@@ -158,12 +159,17 @@ def new_id(prefix: str) -> str:
 
 def steady() -> Clock:
     """Return a clock that starts at the wall's time and then cannot be set back; forward corrections are followed."""
-    origin = time.time() - time.monotonic()
+    origin = time.time() - elapsed()
 
     def now() -> datetime:
-        return datetime.fromtimestamp(max(time.monotonic() + origin, time.time()), UTC)
+        return datetime.fromtimestamp(max(elapsed() + origin, time.time()), UTC)
 
     return now
+
+
+def elapsed() -> float:
+    """Return seconds by a clock that nobody sets, and that counts the time in which the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def engines(clock: Clock) -> Mapping[str, Callable[[Resource, Secret | None], Engine]]:

@@ -93,6 +93,7 @@ class Report:
     revoked: int
     outstanding: tuple[Lease, ...]
     residue: int
+    recorded: bool = True  # else it holds as long as this process lives, and is tried again
 
 
 def standing(lease: Lease) -> bool:
@@ -105,6 +106,13 @@ def overdue(lease: Lease, now: datetime) -> bool:
     if lease.state is LeaseState.ACTIVE:
         return now >= lease.expires_at
     return lease.state is LeaseState.PLANNED and now >= lease.plan.issue_by
+
+
+def due_at(lease: Lease) -> datetime | None:
+    """Return when something is to be done about a lease; None: at once."""
+    if standing(lease):
+        return lease.expires_at if lease.state is LeaseState.ACTIVE else lease.plan.issue_by
+    return lease.retry_at if lease.state is LeaseState.REVOKING else None
 
 
 def revoking(lease: Lease) -> Lease:

@@ -82,6 +82,12 @@ class Change:
     leases: tuple[Lease, ...] = ()
     forget: tuple[str, ...] = ()  # ids of leases whose rows are no longer needed
 
+    @property
+    def ends(self) -> bool:
+        """Whether it takes authority away and gives none."""
+        whole = all(grant.revoked for grant in self.grants) and not any(map(standing, self.leases))
+        return whole and bool(self.grants or self.leases)
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -126,6 +126,7 @@ class Listener:
     def _acting(self, named: str | None, own: str) -> str:
         if named is None or named == own:
             return own
+        self.gateway.broker.check(own)
         self.gateway.broker.task_of(own).check_acting(named, own)
         return named
 

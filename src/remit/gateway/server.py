@@ -265,7 +265,7 @@ class Gateway:
         key = (grant_id, name)
         route = self._routes.get(key)
         if self._suspended:
-            self._check_suspended(grant_id)
+            self.live(grant_id)
         if route is None or route.shape.resource is not self.broker.resource(name):
             route = self._compiled(self.live(grant_id), name)
             if len(self._routes) >= _ROUTES:

@@ -384,7 +384,7 @@ async def _until_end(peer: socket.socket) -> None:
 
 def _ended(report: Report | None) -> Message:
     if report is None:
-        return {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0}
+        return {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0, "recorded": True}
     outstanding = [
         {"lease": lease.id, "kind": lease.plan.detail.type, "expires_at": f"{lease.expires_at:%Y-%m-%dT%H:%M:%SZ}"}
         for lease in report.outstanding
@@ -394,4 +394,5 @@ def _ended(report: Report | None) -> Message:
         "revoked": report.revoked,
         "outstanding": outstanding,
         "residue": report.residue,
+        "recorded": report.recorded,
     }

@@ -260,6 +260,8 @@ def _outstanding(report: Message) -> list[str]:
     listed = report.get("outstanding")
     items = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
     left = [f"  {item['lease']} ({item['kind']}) until {item['expires_at']}" for item in items]
+    if report.get("recorded") is False:
+        left.append("  it is not recorded: the broker's state cannot be written; it goes on trying")
     return left or [f"  {report['state']}: see `remit tree`"]
 
 

@@ -72,12 +72,16 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The truthful answer to a revoke. ``outstanding`` names what can still act, and until when."""
+    """The truthful answer to a revoke. ``outstanding`` names what can still act, and until when.
+
+    What is not ``recorded`` yet holds while the broker runs, which goes on trying.
+    """
 
     state: str  # closed | partial | unknown
     revoked: int
     outstanding: Sequence[Json]
     residue: int
+    recorded: bool = True
 
 
 # -- open, delegate -------------------------------------------------------------------------------------------------
@@ -284,7 +288,9 @@ def end(node_id: str) -> Flow[Report]:
 
 def _report(answer: Json) -> Report:
     try:
-        return Report(answer["state"], answer["revoked"], answer.get("outstanding", []), answer.get("residue", 0))
+        state, revoked = answer["state"], answer["revoked"]
+        left, recorded = answer.get("outstanding", []), answer.get("recorded", True)
+        return Report(state, revoked, left, answer.get("residue", 0), recorded)
     except (KeyError, TypeError) as error:
         raise UpstreamError("the broker's answer lacks a field") from error
 

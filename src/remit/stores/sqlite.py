@@ -3,7 +3,8 @@
 - Commits queue in order of calls. The writer takes all that wait, checks each against the ledger, writes those that
   hold in one transaction, and answers after it is on the disk: one fsync for many callers.
 - A commit that conflicts fails alone. When the medium fails the whole group does, and nothing of it stays.
-- The directory holds ``remit.db`` (0600) and ``lock``; one process serves it at a time.
+- When the disk is full, what ends authority is written alone, in the room that ``reserve`` keeps for it.
+- The directory holds ``remit.db`` (0600), ``lock`` and ``reserve``; one process serves it at a time.
 - Opening verifies every head, resource, secret and counter and the audit tree; ``load`` verifies a task's rows.
 """
 
@@ -28,7 +29,8 @@ from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableE
 from remit.ports import Record, Resource, SealedSecret, Sealer, Spend, Write
 from remit.stores import codec, private
 from remit.stores.ledger import Group, Ledger, Sealed
-from remit.stores.sqlite_rows import SQL, SqliteRows, connect, meaning, migrate, single, translated
+from remit.stores.reserve import Reserve
+from remit.stores.sqlite_rows import SQL, SqliteRows, connect, full, meaning, migrate, single, translated
 from remit.stores.tags import Tags
 
 BUSY = 2.0  # seconds to wait for another program's lock before giving up
@@ -73,7 +75,7 @@ class SqliteStore:
         with translated():
             writing = connect(path, busy)
             try:
-                self._writer = _Writer(writing, tags)
+                self._writer = _Writer(writing, tags, Reserve(path.with_name("reserve")))
                 self._reading = connect(path, busy)
                 self._reading.execute("PRAGMA query_only = ON")
             except BaseException:
@@ -226,6 +228,7 @@ class SqliteStore:
     def _let_go(self) -> None:
         self._writer.join()
         self._reading.close()
+        self._writer.reserve.close()
         with suppress(sqlite3.Error):
             self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writer.connection.close()
@@ -242,9 +245,9 @@ def _nodes(rows: SqliteRows, path: Sequence[Range]) -> list[bytes]:
 class _Writer(Thread):
     """Owns the connection that writes."""
 
-    def __init__(self, connection: sqlite3.Connection, tags: Tags) -> None:
+    def __init__(self, connection: sqlite3.Connection, tags: Tags, reserve: Reserve) -> None:
         super().__init__(name="remit-writer", daemon=True)
-        self.connection = connection
+        self.connection, self.reserve = connection, reserve
         self.queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self.failure: RemitError | None = None
         migrate(connection)
@@ -279,10 +282,29 @@ class _Writer(Thread):
         try:
             self._write(group.seal())
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told, and the writer lives on
-            self.failure = _lost(error)
-            return [(request, outcome or _lost(error)) for request, outcome in outcomes]
+            lost: list[_Outcome] = [(request, outcome or _lost(error)) for request, outcome in outcomes]
+            if not full(error):
+                self.failure = _lost(error)
+                return lost
+            return self._ends(lost, error)
+        if self.failure is not None:
+            self.reserve.fill()
         self.failure = None
         return outcomes
+
+    def _ends(self, lost: list[_Outcome], error: Exception) -> list[_Outcome]:
+        """Write what ends authority on a full disk, in the room that is kept for it; the rest stays lost."""
+        self.failure = _lost(error)
+        ending = [request for request, _ in lost if _only_ends(request)]
+        while ending and self.reserve.give():
+            group = Group(self.ledger)
+            taken = {id(request): _taken(group, request) for request in ending}
+            try:
+                self._write(group.seal())
+            except sqlite3.Error:
+                continue
+            return [(request, taken.get(id(request), failure)) for request, failure in lost]
+        return lost
 
     def _write(self, sealed: Sealed) -> None:
         run = self.connection.execute
@@ -333,6 +355,10 @@ def _start(connection: sqlite3.Connection, tags: Tags) -> None:
     (new,) = connection.execute(SQL["new"]).fetchone()
     if new:
         connection.execute(SQL["start state"], (tags.state(Frontier(), 0),))
+
+
+def _only_ends(request: _Request) -> bool:
+    return bool(request.writes) and all(isinstance(write, Change) and write.ends for write in request.writes)
 
 
 def _taken(group: Group, request: _Request) -> Exception | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -66,6 +66,11 @@ def meaning(error: sqlite3.Error) -> RemitError:
     return found
 
 
+def full(error: Exception) -> bool:
+    """Whether the disk has no room for a write."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_FULL
+
+
 def connect(path: Path, busy: float) -> sqlite3.Connection:
     """Open a connection that makes every commit durable before it returns, and waits ``busy`` seconds for a lock."""
     connection = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
@@ -76,6 +81,14 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def last_entry(path: Path) -> Entry | None:
+    """Return the last audit entry of a database that a broker may serve, as it is there; None where there is none."""
+    alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    with translated(), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{alone}", uri=True)) as connection:
+        row = connection.execute("SELECT seq, leaf FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
+    return None if row is None else Entry(row[0], row[1].encode())
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,78 @@
+"""Ends that could not be recorded yet. An end holds from when it was said, and is never taken back.
+
+When the commit of an end fails, its task is read again from the store as it was before. What was to end there is then
+ended in memory anew, and goes with every commit of that task until one succeeds; its events too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from remit.core.audit import Event
+from remit.core.task import Change, Lease, LeaseState, Task
+
+BACK_OFF = timedelta(seconds=1)
+BACK_OFF_CAP = timedelta(seconds=8)  # a commit costs little, and a crash before it brings back what ended
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """What is to end in one task. ``retry_at`` is when to try again to record it.
+
+    ``visited`` tells whether its leases were revoked at their targets since that was last tried.
+    """
+
+    grants: frozenset[str]
+    leases: frozenset[str]
+    events: tuple[Event, ...]
+    attempts: int
+    retry_at: datetime
+    visited: bool
+
+    def held(self, task: Task) -> tuple[Task, Unrecorded] | None:
+        """Return a task as it was read, with all of this ended in it, at the same revision; None: it all was."""
+        change = task.revoke(*(i for i in self.grants if i in task.grants))
+        alone = [i for i in self.leases - {lease.id for lease in change.leases} if i in task.leases]
+        leases = (*change.leases, *task.revoke_leases(tuple(alone)).leases)
+        if not change.grants and not leases:
+            return None
+        later = self.retry_at if self.visited else None
+        leases = tuple(replace(lease, retry_at=later) for lease in leases)
+        head = replace(change.head, rev=task.head.rev)
+        ended = replace(task.apply(replace(change, leases=leases)), head=head)
+        ids = frozenset(grant.id for grant in change.grants), frozenset(lease.id for lease in leases)
+        return ended, replace(self, grants=ids[0], leases=ids[1])
+
+    def with_step(self, task: Task, change: Change) -> Change:
+        """Return a change of a task in which this has ended, with what is to be recorded besides."""
+        grants = {i: task.grants[i] for i in self.grants} | {grant.id: grant for grant in change.grants}
+        leases = {i: task.leases[i] for i in self.leases} | {lease.id: lease for lease in change.leases}
+        return replace(change, grants=tuple(grants.values()), leases=tuple(leases.values()))
+
+
+def failed(
+    known: Iterable[Unrecorded | None], step: Change, events: Sequence[Event], now: datetime
+) -> Unrecorded | None:
+    """Return what is to end once the commit of a step failed: what was to end before, and what the step was to end."""
+    befores = [one for one in known if one is not None]
+    grants = {i for one in befores for i in one.grants}
+    leases = {i for one in befores for i in one.leases}
+    kept = [event for one in befores for event in one.events]
+    if ending := step.ends and (bool(step.grants) or any(map(_just_ended, step.leases))):
+        grants |= {grant.id for grant in step.grants}
+        leases |= {lease.id for lease in step.leases}
+        kept += events
+    if not (grants or leases):
+        return None
+    if befores and not step.ends and (step.grants or step.leases):  # what was to give failed, and puts off no end
+        return replace(befores[0], grants=frozenset(grants), leases=frozenset(leases), events=tuple(kept))
+    attempts = max((one.attempts for one in befores), default=0)
+    visited = bool(step.leases) and not ending
+    wait = min(BACK_OFF * 2 ** min(attempts, 16), BACK_OFF_CAP)
+    return Unrecorded(frozenset(grants), frozenset(leases), tuple(kept), attempts + 1, now + wait, visited)
+
+
+def _just_ended(lease: Lease) -> bool:
+    return lease.state is LeaseState.REVOKING and lease.retry_at is None

@@ -1,0 +1,387 @@
+"""The sweep: what is due and nothing else, ends before visits, and no target that holds up another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remit.broker import Broker
+from remit.core.lease import overdue
+from remit.core.secret import Secret
+from remit.core.task import Grant, Plan, Subject, Task, open_task
+from remit.core.task import Wanted as Asked
+from remit.errors import ExpiredError, RemitError, RevokedError
+from remit.ports import Engine, Resource
+from tests.broker.test_verbs import child
+from tests.broker.world import (
+    OPERATOR,
+    SEARCH,
+    START,
+    TABLE,
+    PlainEngine,
+    Target,
+    World,
+    details,
+    holder,
+    run,
+    warehouse,
+)
+
+DETAIL = details(TABLE)[0]
+OTHER: Mapping[str, object] = {**TABLE, "resource": "healthy"}
+
+
+class Counting(dict[str, Task]):
+    """The loaded tasks, counting how often one is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: str) -> Task:
+        self.looks += 1
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.looks += 1
+        return super().get(key, default)
+
+    def __iter__(self) -> Iterator[str]:
+        self.looks += len(self)
+        return super().__iter__()
+
+    def values(self) -> Any:
+        self.looks += len(self)
+        return super().values()
+
+
+async def crowded(world: World, idle: int) -> tuple[Broker, Counting]:
+    """Return a broker with idle tasks that end in hours, and what counts how often they are looked at."""
+    broker = await world.ready()
+    heads, wanted = broker._heads, Asked(details(TABLE), "agent", timedelta(hours=8))
+    for number in range(idle):
+        opened = open_task(f"task_{number}x", f"grt_{number}x", Subject("s", "a"), "idle", wanted, START)
+        await heads.step(opened.head.id, lambda _, opened=opened: opened, fresh=True)  # type: ignore[misc]
+    heads._tasks = counting = Counting(heads._tasks)
+    return broker, counting
+
+
+@pytest.mark.attack("DOS-08")
+def test_a_sweep_over_ten_thousand_idle_tasks_looks_at_none_and_at_the_one_in_which_something_is_due(
+    world: World,
+) -> None:
+    async def body() -> None:
+        broker, counting = await crowded(world, 10_000)
+        root = await world.opened(broker)
+        await broker.issue(OPERATOR, root.id, DETAIL)
+        await broker.sweep()
+        counting.looks = 0
+        await broker.sweep()
+        assert counting.looks == 0
+        world.later(601)
+        await broker.sweep()
+        assert world.target.accounts == {}
+        assert counting.looks < 40
+
+    run(body())
+
+
+@pytest.mark.attack("DOS-08")
+def test_ten_thousand_tasks_that_end_at_once_end_in_few_commits_and_are_forgotten(world: World) -> None:
+    async def body() -> None:
+        broker, _ = await crowded(world, 10_000)
+        ended: set[str] = set()
+        broker.on_end(ended.update)
+        world.later(28_800)
+        await broker.sweep()
+        assert len(ended) == 10_000
+        assert broker.tasks(OPERATOR) == []
+
+    run(body())
+
+
+# -- a target that hangs ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Hanging(PlainEngine):
+    """Answers nothing while it hangs."""
+
+    back: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: list[str] = field(default_factory=list)
+
+    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
+        self.calls.append(plan.name)
+        await self.back.wait()
+        await super().revoke(plan, receipt)
+
+
+@dataclass
+class Two(World):
+    """Two databases, of which one hangs when it is to revoke."""
+
+    healthy: Target = field(default_factory=Target)
+    hanging: Hanging = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hanging = Hanging(self.target)
+
+    def _engine(self, resource: Resource, _secret: Secret | None) -> Engine:
+        return PlainEngine(self.healthy) if resource.name == "healthy" else self.hanging
+
+    async def both(self) -> Broker:
+        """Return a broker that knows both."""
+        broker = await self.ready()
+        resource = warehouse()
+        bound = details({**OTHER, "actions": ["select", "insert"], "ttl": 3_600})
+        await broker.put_resource(
+            OPERATOR, Resource("healthy", "postgres", resource.destination, bound, None, {}), Secret("admin-pw")
+        )
+        return broker
+
+
+async def turns(count: int = 200) -> None:
+    """Let others go on."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.attack("REV-09")
+def test_a_database_that_hangs_delays_its_own_leases_alone() -> None:
+    async def body() -> None:
+        world = Two()
+        broker = await world.both()
+        stuck = [await world.opened(broker, TABLE) for _ in range(8)]
+        for root in stuck:
+            await broker.issue(OPERATOR, root.id, DETAIL)
+        closing = [asyncio.create_task(broker.close(OPERATOR, broker.task_of(root.id).id)) for root in stuck]
+        await turns()
+        root = await world.opened(broker, OTHER, ttl=timedelta(minutes=5))
+        await broker.issue(OPERATOR, root.id, details(OTHER)[0])
+        sweeps = [asyncio.create_task(broker.sweep())]
+        await turns()
+        world.later(301)
+        sweeps.append(asyncio.create_task(broker.sweep()))  # the one before waits at the database that hangs
+        await turns()
+        assert world.healthy.accounts == {}
+        assert len(world.target.accounts) == 8
+        assert not any(done.done() for done in closing)
+        with pytest.raises(ExpiredError):
+            broker.check(root.id)
+        world.hanging.back.set()
+        await asyncio.gather(*sweeps, *closing)
+        assert world.target.accounts == {}
+
+    run(body())
+
+
+@pytest.mark.attack("REV-09")
+def test_one_task_with_leases_at_both_ends_the_healthy_one_at_once() -> None:
+    async def body() -> None:
+        world = Two()
+        broker = await world.both()
+        root = await world.opened(broker, TABLE, OTHER)
+        for raw in (TABLE, OTHER):
+            await broker.issue(OPERATOR, root.id, details(raw)[0])
+        closing = asyncio.create_task(broker.revoke(OPERATOR, root.id))
+        await turns()
+        assert (world.healthy.accounts, len(world.target.accounts)) == ({}, 1)
+        world.hanging.back.set()
+        await closing
+        assert world.target.accounts == {}
+
+    run(body())
+
+
+def test_no_sweep_asks_a_database_that_hangs_a_second_time_while_one_waits_there() -> None:
+    async def body() -> None:
+        world = Two()
+        broker = await world.both()
+        for _ in range(3):
+            root = await world.opened(broker, TABLE)
+            await broker.issue(OPERATOR, root.id, DETAIL)
+        world.later(601)
+        sweeps = []
+        for _ in range(5):
+            sweeps.append(asyncio.create_task(broker.sweep()))
+            await turns()
+            world.later(1)
+        assert len(world.hanging.calls) == 1
+        world.hanging.back.set()
+        await asyncio.gather(*sweeps)
+        assert world.target.accounts == {}
+        assert len(world.hanging.calls) == 3
+
+    run(body())
+
+
+# -- the same as a look at everything ---------------------------------------------------------------------------------
+
+Step = tuple[str, int]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["open", "issue", "issue", "delegate", "renew", "revoke", "close", "wait", "sweep", "fail"]),
+        st.integers(0, 900),
+    ),
+    max_size=25,
+)
+
+
+@dataclass
+class Run:
+    """One broker that takes steps by numbers, so that two of them take the same."""
+
+    world: World = field(default_factory=World)
+    grants: list[Grant] = field(default_factory=list)
+    leases: list[str] = field(default_factory=list)
+
+    async def take(self, broker: Broker, step: Step) -> None:
+        """Take one step; what is refused is refused in both."""
+        verb, number = step
+        if verb == "wait":
+            self.world.later(number)
+        elif verb == "fail":
+            self.world.target.fail = {"revoke"} if number % 2 else {"clean"} if number % 3 else set()
+        elif verb == "open":
+            self.grants.append(await self.world.opened(broker, TABLE, ttl=timedelta(seconds=1 + number)))
+        elif self.grants:
+            await self._on(broker, verb, self.grants[number % len(self.grants)], number)
+
+    async def _on(self, broker: Broker, verb: str, grant: Grant, number: int) -> None:
+        try:
+            if verb == "issue":
+                raw = {**TABLE, "ttl": 1 + number % 600}
+                made = await broker.issue(holder(broker, grant), grant.id, details(raw)[0])
+                self.leases.append(made.lease.id)
+            elif verb == "delegate":
+                self.grants.append(await broker.delegate(OPERATOR, grant.id, child(TABLE)))
+            elif verb == "renew" and self.leases:
+                lease = self.leases[number % len(self.leases)]
+                await broker.renew(OPERATOR, lease, timedelta(seconds=1 + number % 600))
+            elif verb == "revoke":
+                await broker.revoke(OPERATOR, grant.id)
+            elif verb == "close":
+                await broker.close(OPERATOR, broker.task_of(grant.id).id)
+        except RemitError:
+            return
+
+
+async def everything(broker: Broker) -> None:
+    """Sweep as if something were due in every task: the oracle."""
+    heads = broker._heads
+    for task in heads:
+        heads.deadlines.put(task.id, heads.now())
+    await broker.sweep()
+
+
+def left_over(broker: Broker, world: World) -> list[str]:
+    """Return what a look at everything finds due after a sweep, unless a target refuses."""
+    found = []
+    for task in broker.tasks(OPERATOR):
+        found += [f"{task.id} is open"] if world.now >= task.head.expires_at and not task.head.closed else []
+        found += [f"{lease.id} is overdue" for lease in task.leases.values() if overdue(lease, world.now)]
+        found += [f"{lease.id} is due" for lease in task.due(world.now) if not world.target.fail]
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_looking_at_what_is_due_does_all_that_looking_at_everything_does(steps: list[Step]) -> None:
+    async def body() -> None:
+        one, other = Run(), Run()
+        brokers = [await made.world.ready() for made in (one, other)]
+        for step in [("open", 700), *steps, ("sweep", 0)]:
+            for made, broker, sweep in zip((one, other), brokers, (Broker.sweep, everything), strict=True):
+                await (sweep(broker) if step[0] == "sweep" else made.take(broker, step))
+            if step[0] == "sweep":
+                assert left_over(brokers[0], one.world) == []
+                assert one.world.target.accounts == other.world.target.accounts
+                assert [task.head for task in brokers[0].tasks(OPERATOR)] == [
+                    task.head for task in brokers[1].tasks(OPERATOR)
+                ]
+        for name in await other.world.store.tasks(100):
+            assert (await one.world.store.load(name)).leases == (await other.world.store.load(name)).leases
+
+    run(body())
+
+
+# -- what was restarted, and what is told of what ended ---------------------------------------------------------------
+
+
+@pytest.mark.attack("CLK-03")
+@pytest.mark.parametrize("back", [timedelta(days=1), timedelta(minutes=10)])
+def test_a_broker_started_with_its_clock_behind_ends_what_there_is_when_its_time_is_up(back: timedelta) -> None:
+    async def body() -> None:
+        world, up = World(), [50.0]
+        broker = await world.ready()
+        root = await world.opened(broker)
+        short = await broker.delegate(OPERATOR, root.id, child(SEARCH, ttl=timedelta(seconds=40)))
+        await broker.issue(OPERATOR, root.id, DETAIL)
+        world.now -= back
+        again = world.broker(elapsed=lambda: up[0])
+        await again.start()
+        assert again.check(short.id).id == short.id
+        for passed, gone in ((41, {short.id}), (560, {short.id}), (300, {short.id, root.id})):
+            world.later(passed)
+            up[0] += passed
+            await again.sweep()
+            for grant in gone:
+                with pytest.raises(ExpiredError):
+                    again.check(grant)
+            assert bool(world.target.accounts) is (up[0] - 50 < 600)
+        times = [event.at for event in await world.events()]
+        assert times == sorted(times)
+        assert times[-1] >= START + timedelta(seconds=900)
+
+    run(body())
+
+
+@pytest.mark.attack("REV-10")
+def test_a_grant_whose_task_is_over_and_swept_is_said_to_have_expired(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        me = holder(broker, root)
+        world.later(901)
+        await broker.sweep()
+        assert broker.tasks(OPERATOR) == []
+        with pytest.raises(ExpiredError):
+            broker.check(root.id)
+        for attempt in (broker.issue(me, root.id, DETAIL), broker.delegate(me, root.id, child(TABLE))):
+            with pytest.raises(ExpiredError):
+                await attempt
+
+    run(body())
+
+
+@pytest.mark.attack("REV-10")
+def test_a_grant_whose_task_its_owner_closed_is_said_to_be_revoked(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        await broker.close(OPERATOR, broker.task_of(root.id).id)
+        await broker.sweep()
+        with pytest.raises(RevokedError):
+            broker.check(root.id)
+
+    run(body())
+
+
+def test_how_grants_ended_is_remembered_within_bounds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        from remit.broker import heads
+
+        monkeypatch.setattr(heads, "PAST", 2)
+        broker = await world.ready()
+        for _ in range(5):
+            await world.opened(broker)
+        world.later(901)
+        await broker.sweep()
+        assert len(broker._heads._past) == 2
+
+    run(body())
