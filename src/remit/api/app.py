@@ -42,7 +42,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
     """Return the route table."""
     v1, log = V1(surface.broker, surface.verifier.clock), Audit(surface.broker, surface.checkpoint)
     flows = Flows(surface, Minter(surface.broker, surface.verifier, surface.new_id))
-    who, ways = Clients(surface.identity.workloads, surface.verifier.issuer), {**grant_types(surface), **flows.ways()}
+    who, ways = Clients(surface.identity.workloads, surface.verifier), {**grant_types(surface), **flows.ways()}
     known, oauth = WellKnown(surface, ways, flows.metadata()), OAuth(surface.broker, surface.verifier, who)
     return (
         Row("POST", "/oauth/token", Who.PROVING, Endpoint(who, ways, surface.verifier).token),

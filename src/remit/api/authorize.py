@@ -91,7 +91,7 @@ class Authorize:
         """Ask the broker of ``surface``; ``desk`` has humans decide."""
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry, self._desk = surface.identity.clients, desk
-        self._clients = Clients(surface.identity.workloads, surface.verifier.issuer)
+        self._clients = Clients(surface.identity.workloads, surface.verifier)
         self._pushed: Held[Pushed] = Held(surface.verifier.clock)
 
     def rows(self) -> tuple[Row, ...]:

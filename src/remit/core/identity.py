@@ -40,7 +40,8 @@ class Workload:
 
     ``method`` is jwt-svid | x509-svid | wit | oidc. ``claims`` are what the configuration picks for policies. ``jkt``
     is the key that the credential is itself bound to (WIT), ``x5t`` the certificate it came by (RFC 8705).
-    ``digest`` identifies a credential that may be used once only; None where reuse is its nature.
+    ``digest`` identifies a credential that counts once, and ``until`` is when it could not be shown again anyway; None
+    where reuse is its nature.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Workload:
     jkt: str | None = None
     x5t: str | None = None
     digest: str | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

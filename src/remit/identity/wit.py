@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from remit.core import jose, spiffe
 from remit.core.identity import Workload
@@ -39,7 +39,9 @@ class Wits:
         now = int(self._clock().timestamp())
         proven = wpt.read(proof, _key(found), wpt.Expected(target, now, wit, token))
         self._once(proven, now)
-        return Workload(name, "wit", expires, jkt=proven.jkt, digest=jose.digest(f"{proven.jkt} {proven.jti}"))
+        ends_at = datetime.fromtimestamp(proven.exp, UTC)
+        once = jose.digest(f"{proven.jkt} {proven.jti}")
+        return Workload(name, "wit", expires, jkt=proven.jkt, digest=once, until=ends_at)
 
     async def named(self, wit: str) -> Workload:
         """Return the workload of a WIT for whoever has its key (``jkt``): the caller has to see that proven.
