@@ -42,11 +42,12 @@ class Believed:
     keyed: dict[str, str] = field(default_factory=dict)  # SPIFFE ID -> key that its credential is bound to
     certificates: dict[bytes, str] = field(default_factory=dict)  # DER -> SPIFFE ID
     seen: list[str] = field(default_factory=list)
+    bearer: bool = False  # whether ID-JAGs that are bound to no key are made for the public client too
     once: bool = False  # whether each JWT-SVID says that it is unique (``jti``)
 
     def identity(self) -> Identity:
         """Return who is believed: these."""
-        return Identity(humans=self, workloads=self, methods=("spiffe_jwt", "spiffe_x509"))
+        return Identity(humans=self, workloads=self, methods=("spiffe_jwt", "spiffe_x509"), id_jag=True)
 
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         if not token.startswith("id-token-of-alice"):
@@ -56,9 +57,11 @@ class Believed:
         return self._human(token, "remit", nonce)
 
     async def id_jag(self, token: str, client: str) -> Human:
-        if not token.startswith("id-jag-of-alice") or client != CLIENT:
+        """Take ``id-jag-of-alice``, for the workload, and ``id-jag-of-alice for <key>``, for the public client."""
+        name, _, jkt = token.partition(" for ")
+        if name != "id-jag-of-alice" or client != (CLIENT if jkt or self.bearer else PLANNER):
             raise GrantTokenError("the assertion was made for another client")
-        return self._human(token, client, None)
+        return replace(self._human(token, client, None), jkt=jkt or None)
 
     def _human(self, token: str, client: str, nonce: str | None) -> Human:
         now = self.world.now
