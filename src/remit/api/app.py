@@ -29,6 +29,7 @@ from remit.api.v1 import V1
 from remit.api.wellknown import WellKnown
 from remit.api.who import Peer, Web, authority_of, check_path, operator
 from remit.broker import Operator
+from remit.core.flood import LOUD, Flood
 from remit.errors import MethodError, NotFoundError, PolicyError, RemitError, UnauthenticatedError
 
 _LOG = logging.getLogger("remit.api")
@@ -106,6 +107,7 @@ class Way:
     def __init__(self, verifier: Verifier) -> None:
         """Challenge with ``verifier``'s nonces."""
         self._verifier = verifier
+        self._flood = Flood()
 
     def endpoint(self, row: Row) -> Open:
         """Return the endpoint of a route."""
@@ -152,13 +154,22 @@ class Way:
         if isinstance(error, PolicyError) and error.inside is not None and _operators(request):
             error = error.inside  # a human who has logged in at the operator's own socket
         if error.__cause__ is not None:
-            _LOG.info("%s: %s", instance, error.code, exc_info=error)
+            self._tell(logging.INFO, f"{instance}: {error.code}", error)
         return self._rendered(request, error, instance)
 
     def _failure(self, request: Request, error: Exception) -> Response:
         instance = _instance()
-        _LOG.error("%s: %s %s", instance, request.method, request.scope["path"], exc_info=error)
+        self._tell(logging.ERROR, f"{instance}: {request.method} {request.scope['path']}", error)
         return self._rendered(request, problems.internal(), instance)
+
+    def _tell(self, level: int, text: str, error: Exception) -> None:
+        """Tell the log, which anybody could fill otherwise: floods are counted, and faults of ours have a traceback."""
+        code, status = getattr(error, "code", type(error).__name__), getattr(error, "status", RemitError.status)
+        count = self._flood.told(code, self._verifier.clock())
+        if count is None:
+            return
+        more = f" ({count} times this minute)" if count > LOUD else ""
+        _LOG.log(level, "%s%s", text, more, exc_info=error if status >= RemitError.status else None)
 
     def _rendered(self, request: Request, error: RemitError, instance: str) -> Response:
         path: str = request.scope["path"]
