@@ -40,7 +40,8 @@ def logged() -> Iterator[StringIO]:
     [
         ("POST", "/oauth/token", b"a&b=%zz"),
         ("POST", "/oauth/revoke", b"\xff=1"),
-        ("GET", "/oauth/jwks?a&b", b""),
+        ("POST", "/oauth/revoke", b"a&b"),
+        ("GET", "/v1/audit?a&b", b""),
     ],
 )
 def test_what_strangers_send_wrong_is_told_without_a_traceback_and_a_flood_of_it_is_counted(
@@ -66,7 +67,7 @@ def test_a_fault_of_ours_has_its_traceback_and_a_flood_of_it_is_counted_too(
     def fails(*_: object) -> None:
         raise error from ValueError("the cause")
 
-    monkeypatch.setattr(app.wire, "pairs", fails)
+    monkeypatch.setattr(app, "check_path", fails)
 
     async def scene(plane: Plane) -> None:
         with logged() as told:

@@ -134,14 +134,20 @@ class Way:
     def _admit(self, request: Request, query: frozenset[str]) -> None:
         authority_of(request).admit(request)
         check_path(request)
-        wire.pairs(request.scope["query_string"], query)
+        wire.check_query(request.scope["query_string"])
+        if request.scope["path"].startswith("/v1/"):
+            wire.pairs(request.scope["query_string"], query, strict=True)
 
     async def off_the_map(self, request: Request, error: Exception) -> Response:
-        """Answer where there is no route, or not this method; only to callers who say who they are."""
+        """Answer where there is no route, or not this method; only to callers who say who they are.
+
+        That endpoints of OAuth have another method is known to everybody (RFC 9126 §2.3).
+        """
+        known = isinstance(error, HTTPException) and error.status_code == MethodError.status
         try:
             self._admit(request, frozenset())
-            await authority_of(request).identify(request)
-            known = isinstance(error, HTTPException) and error.status_code == MethodError.status
+            if not (known and request.scope["path"] in _FOR_CLIENTS):
+                await authority_of(request).identify(request)
             response = self._refusal(request, MethodError() if known else NotFoundError("there is nothing here"))
         except RemitError as refusal:
             response = self._refusal(request, refusal)
