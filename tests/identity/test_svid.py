@@ -11,7 +11,8 @@ from remit.core import jose
 from remit.core.identity import Workload
 from remit.errors import AudienceError, RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.bundles import RETRY, Bundles
-from remit.identity.svid import MAX_LIFE, SKEW, JwtSvids
+from remit.identity.foreign import SKEW
+from remit.identity.svid import MAX_LIFE, JwtSvids
 from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key, signed
 
 ISSUER = "https://remit.example"

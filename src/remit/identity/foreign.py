@@ -31,7 +31,7 @@ MAX_TEXT = 2_048  # characters of a claim that names something
 RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 EDWARDS = frozenset({"EdDSA", "Ed25519"})
 ALGORITHMS = RSA | EDWARDS | {"ES256", "ES384", "ES512"}
-_MEMBERS = frozenset({"alg", "kid", "typ"})
+MEMBERS = frozenset({"alg", "kid", "typ"})
 
 _HASHES: Mapping[str, hashes.HashAlgorithm] = {
     "256": hashes.SHA256(),
@@ -117,7 +117,7 @@ class Keys:
 
 def read(text: str, rules: Rules) -> Foreign:
     """Return a JWT that is well formed by ``rules``, not verified; or raise their error."""
-    compact = jose.read(text, _MEMBERS, rules.error, others=True)
+    compact = jose.read(text, MEMBERS, rules.error, others=True)
     claims = jose.document(compact.payload, rules.error)
     alg, kid, typ = (compact.header.get(name) for name in ("alg", "kid", "typ"))
     if not isinstance(alg, str) or alg not in rules.algorithms:
