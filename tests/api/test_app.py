@@ -13,7 +13,9 @@ import pytest
 from remit.api import app
 from remit.core.flood import LOUD
 from remit.errors import UnavailableError
+from tests.api import desk
 from tests.api.plane import Plane, later, play
+from tests.broker.world import World
 
 MANY = 200
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -79,3 +81,16 @@ def test_a_fault_of_ours_has_its_traceback_and_a_flood_of_it_is_counted_too(
             assert told.getvalue().count("ValueError: the cause") == LOUD + 4
 
     play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/par", "/oauth/device_authorization", "/oauth/bc-authorize"])
+def test_an_endpoint_for_clients_says_that_it_has_another_method(tmp_path: Path, path: str) -> None:
+    """RFC 9126 §2.3."""
+    world = World()
+
+    async def scene(plane: Plane) -> None:
+        answer = await plane.web.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (405, "method")
+        assert (await plane.web.get("/v1/tasks/x/close")).status_code == 401
+
+    play(tmp_path, scene, world, desk.identity(desk.Issuer(world)))

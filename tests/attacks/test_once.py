@@ -172,8 +172,8 @@ def test_a_workloads_proof_that_was_used_passes_no_second_time_though_the_broker
     async def scene(plane: Plane) -> None:
         token = wit()
 
-        async def post(**claims: object) -> int:
-            shown = {WIT: token, WPT: proof(token, aud=plane.base + path, **claims)}
+        async def post(jti: str = "j" * 22) -> int:
+            shown = {WIT: token, WPT: proof(token, aud=plane.base + path, jti=jti)}
             form = {**ENDPOINTS[path], **({"client_id": name} if path == "/oauth/par" else {})}
             return (await plane.web.post(path, data=form, headers=shown)).status_code
 
