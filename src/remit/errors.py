@@ -122,6 +122,12 @@ class UnsupportedGrantError(InvalidRequestError):
     code, status, oauth = "unsupported-grant", 400, "unsupported_grant_type"
 
 
+class UnsupportedScopeError(InvalidRequestError):
+    """what may be done is said in `authorization_details`, not in `scope`"""
+
+    code, status, oauth = "unsupported-scope", 400, "invalid_scope"
+
+
 class TargetError(InvalidRequestError):
     """tokens are not made for this audience or resource"""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import httpx
@@ -42,10 +42,12 @@ class Believed:
     keyed: dict[str, str] = field(default_factory=dict)  # SPIFFE ID -> key that its credential is bound to
     certificates: dict[bytes, str] = field(default_factory=dict)  # DER -> SPIFFE ID
     seen: list[str] = field(default_factory=list)
+    bearer: bool = False  # whether ID-JAGs that are bound to no key are made for the public client too
+    once: bool = False  # whether each JWT-SVID says that it is unique (``jti``)
 
     def identity(self) -> Identity:
         """Return who is believed: these."""
-        return Identity(humans=self, workloads=self, methods=("spiffe_jwt", "spiffe_x509"))
+        return Identity(humans=self, workloads=self, methods=("spiffe_jwt", "spiffe_x509"), id_jag=True)
 
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         if not token.startswith("id-token-of-alice"):
@@ -55,9 +57,11 @@ class Believed:
         return self._human(token, "remit", nonce)
 
     async def id_jag(self, token: str, client: str) -> Human:
-        if not token.startswith("id-jag-of-alice") or client != CLIENT:
+        """Take ``id-jag-of-alice``, for the workload, and ``id-jag-of-alice for <key>``, for the public client."""
+        name, _, jkt = token.partition(" for ")
+        if name != "id-jag-of-alice" or client != (CLIENT if jkt or self.bearer else PLANNER):
             raise GrantTokenError("the assertion was made for another client")
-        return self._human(token, client, None)
+        return replace(self._human(token, client, None), jkt=jkt or None)
 
     def _human(self, token: str, client: str, nonce: str | None) -> Human:
         now = self.world.now
@@ -69,7 +73,8 @@ class Believed:
         if kind != JWT_SPIFFE:
             raise UnauthenticatedError("this kind of client assertion is not configured here")
         self.seen.append(token)
-        return self._workload(svid_subject(token), "jwt-svid")
+        found = self._workload(svid_subject(token), "jwt-svid")
+        return replace(found, digest=jose.digest(token), until=found.expires_at) if self.once else found
 
     async def named(self, wit: str) -> Workload:
         raise UnauthenticatedError(f"{wit} is not known here")
@@ -88,9 +93,10 @@ class Believed:
         return Workload(name, method, until, {"region": "eu"}, self.keyed.get(name), x5t)
 
 
-def svid(name: str) -> str:
+def svid(name: str, jti: str = "1") -> str:
     """Return what this test takes for the JWT-SVID of a workload."""
-    header, payload = (jose.encode(part.encode()) for part in ('{"alg":"ES256"}', f'{{"sub":"{name}"}}'))
+    claims = f'{{"sub":"{name}","jti":"{jti}"}}'
+    header, payload = (jose.encode(part.encode()) for part in ('{"alg":"ES256"}', claims))
     return f"{header}.{payload}.{jose.encode(b'signed')}"
 
 
@@ -102,9 +108,9 @@ def svid_subject(token: str) -> str:
     return str(subject)
 
 
-def assertion_of(name: str) -> dict[str, str]:
+def assertion_of(name: str, jti: str = "1") -> dict[str, str]:
     """Return the form fields by which a workload says who it is."""
-    return {"client_assertion": svid(name), "client_assertion_type": JWT_SPIFFE}
+    return {"client_assertion": svid(name, jti), "client_assertion_type": JWT_SPIFFE}
 
 
 def certificate(name: str, ends: datetime) -> bytes:

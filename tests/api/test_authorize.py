@@ -74,7 +74,7 @@ def test_a_redirect_uri_with_a_query_keeps_it(tmp_path: Path) -> None:
         ({"client_id": None}, "client_id"),
         ({"redirect_uri": "https://evil.test/cb"}, "not one of this client"),
         ({"redirect_uri": None}, "redirect_uri"),
-        ({"state": "a" * 513}, "state"),
+        ({"state": "a" * 2_049}, "state"),
         ({"state": "line\nbreak"}, "state"),
     ],
 )
@@ -169,13 +169,58 @@ def test_what_is_pushed_takes_only_so_much_memory(tmp_path: Path, monkeypatch: p
     scene(tmp_path, played)
 
 
-@pytest.mark.parametrize("name", ["client_id", "redirect_uri", "resource", "scope"])
-def test_a_parameter_given_twice_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["client_id", "redirect_uri"])
+def test_a_client_or_redirect_uri_given_twice_is_refused_on_a_page(tmp_path: Path, name: str) -> None:
     async def played(app: App) -> None:
         query = urlencode([*app.asked().items(), (name, "x"), (name, "y")])
         answer = await browser(app.made).get(f"/oauth/authorize?{query}")
-        assert answer.status_code == 400
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "text/html; charset=utf-8")
         assert "location" not in answer.headers
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("resource", "invalid_target"),
+        ("scope", "invalid_request"),
+        ("purpose", "invalid_request"),
+        ("Depth", "invalid_request"),
+        ("fan-out", "invalid_request"),
+        ("exercise", "invalid_request"),
+    ],
+)
+def test_any_other_parameter_given_twice_and_a_limit_in_another_spelling_go_to_the_client(
+    tmp_path: Path, name: str, error: str
+) -> None:
+    async def played(app: App) -> None:
+        query = urlencode([*app.asked(state="s" * 2_048).items(), (name, "x"), (name, "y")])
+        answer = await browser(app.made).get(f"/oauth/authorize?{query}")
+        told = answer_of(answer)
+        assert (told["error"], told["state"]) == (error, "s" * 2_048)
+        assert kept(app.made.broker) == []
+
+    scene(tmp_path, played)
+
+
+UNKNOWN = {
+    "foo": "bar",
+    "claims": "{}",
+    "acr_values": "x",
+    "access_type": "offline",
+    "id_token_hint": "a.b.c",
+    "registration": "{}",
+    "utm_source": "mail",
+}
+
+
+def test_what_is_not_known_is_ignored_once_and_twice(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        query = urlencode([*app.asked(state="s" * 2_048).items(), *UNKNOWN.items(), *UNKNOWN.items()])
+        answer = await browser(app.made).get(f"/oauth/authorize?{query}")
+        assert answer.status_code == 200, answer.text
+        assert (await pushed(app, **UNKNOWN)).status_code == 201
 
     scene(tmp_path, played)
 

@@ -137,8 +137,6 @@ def test_there_are_other_ways_to_name_a_human(tmp_path: Path, hint: dict[str, st
         ({"client_id": "nobody"}, "invalid_client"),
         ({"client_id": None}, "invalid_request"),
         ({"scope": "openid email"}, "invalid_scope"),
-        ({"user_code": "1234"}, "invalid_request"),
-        ({"client_notification_token": "x"}, "invalid_request"),
         ({"binding_message": "x" * 101}, "invalid_binding_message"),
         ({"requested_expiry": "soon"}, "invalid_request"),
         ({"purpose": None}, "invalid_request"),

@@ -56,6 +56,16 @@ class Prover:
         raise UnauthenticatedError
 
 
+class Spender:
+    """Lets whatever was shown count, each time."""
+
+    issuer = "https://issuer.example"
+
+    async def spend(self, workload: Workload, texts: Sequence[str], url: str) -> Workload:
+        del texts, url
+        return workload
+
+
 WEB = Web(frozenset({HOST}), Prover(), scheme="https")
 
 
@@ -78,7 +88,7 @@ def request(
 def authenticated(
     form: Mapping[str, str], by: Known | None = None, asked: Request | None = None, *, nobody: bool = False
 ) -> Client:
-    who = Clients(None if nobody else by or Known(), "https://issuer.example")
+    who = Clients(None if nobody else by or Known(), Spender())
     return asyncio.run(who.authenticate(asked or request(), form))
 
 

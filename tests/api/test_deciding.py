@@ -104,7 +104,6 @@ def test_over_tls_the_cookie_is_of_this_host_alone(tmp_path: Path) -> None:
         ({"visit": "x"}, "too old"),
         ({"decision": "maybe"}, "decision"),
         ({"issuer": ISSUER}, "issuer"),
-        ({"more": "x"}, "not a parameter"),
     ],
 )
 def test_a_form_that_is_not_ours_decides_nothing(tmp_path: Path, wrong: dict[str, str], said: str) -> None:

@@ -48,7 +48,7 @@ def test_the_answer_is_as_the_standard_has_it(tmp_path: Path) -> None:
         ({"client_id": SPIFFE}, "invalid_client"),
         ({"purpose": None}, "invalid_request"),
         ({"authorization_details": "[]"}, "invalid_authorization_details"),
-        ({"scope": "openid"}, "invalid_request"),
+        ({"scope": "openid"}, "invalid_scope"),
         ({"resource": "https://elsewhere.test"}, "invalid_target"),
         ({"dpop_jkt": "x"}, "invalid_request"),
     ],

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.api.believed import (
     ALICE,
+    BUILD,
     CLIENT,
     PLANNER,
     READER,
@@ -18,16 +20,21 @@ from tests.api.believed import (
 from tests.api.plane import Agent, Form, Plane, play
 from tests.api.test_exchange import GATEWAY, last, refused, staged
 from tests.attacks.forge import parts
-from tests.broker.world import SEARCH, TABLE, World
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 NARROW = {**SEARCH, "paths": ["/v1/find"]}
 
 
-def asserting(token: str = "id-jag-of-alice", client: str = CLIENT, **more: str) -> Form:
-    """Return the form that opens a task by an identity assertion."""
+def asserting(token: str = "id-jag-of-alice", client: str = PLANNER, **more: str) -> Form:
+    """Return the form that opens a task by an identity assertion; the workload that it is for proves its name."""
     form = {"grant_type": JWT_BEARER, "assertion": token, "client_id": client, "purpose": "find it", "ttl": "60"}
-    return {**form, **more}
+    return {**form, **(assertion_of(client) if client in {PLANNER, READER} else {}), **more}
+
+
+def bound(agent: Agent) -> str:
+    """Return an identity assertion that is bound to an agent's key."""
+    return f"id-jag-of-alice for {agent.signer.kid}"
 
 
 def alone(**more: str) -> Form:
@@ -62,9 +69,7 @@ def test_an_assertion_opens_one_task(tmp_path: Path) -> None:
     staged(tmp_path, scene)
 
 
-@pytest.mark.parametrize(
-    ("token", "client"), [("id-jag-of-alice", "https://other.test/client"), ("id-jag-of-mallory", CLIENT)]
-)
+@pytest.mark.parametrize(("token", "client"), [("id-jag-of-alice", READER), ("id-jag-of-mallory", PLANNER)])
 def test_an_assertion_is_for_the_client_it_names_and_nobody_else(tmp_path: Path, token: str, client: str) -> None:
     async def scene(plane: Plane, _: Believed) -> None:
         form = asserting(token, client, authorization_details=json.dumps([SEARCH]))
@@ -74,9 +79,53 @@ def test_an_assertion_is_for_the_client_it_names_and_nobody_else(tmp_path: Path,
     staged(tmp_path, scene)
 
 
+@pytest.mark.attack("TOK-12")
+def test_an_assertion_of_a_bearer_is_worth_nothing_to_a_client_that_proves_nothing(tmp_path: Path) -> None:
+    async def scene(plane: Plane, known: Believed) -> None:
+        details = json.dumps([SEARCH])
+        for name in (PLANNER, BUILD):
+            form = {**asserting(authorization_details=details), "client_id": name}
+            del form["client_assertion"], form["client_assertion_type"]
+            assert refused(await plane.exchange(Agent(), form))[:2] == (401, "invalid_client")
+        known.bearer = True  # an issuer that made one for a public client
+        form = asserting(client=CLIENT, authorization_details=details)
+        assert refused(await plane.exchange(Agent(), form)) == (401, "invalid_client", "unauthenticated")
+        assert ((await last(plane)).code, (await last(plane)).action) == ("unauthenticated", "prove")
+        assert plane.broker.tasks(OPERATOR) == []
+
+    staged(tmp_path, scene)
+
+
+@pytest.mark.attack("TOK-12")
+def test_an_assertion_that_is_bound_to_a_key_opens_a_task_for_that_key_alone(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        agent, thief = Agent(), Agent()
+        form = asserting(bound(agent), CLIENT, authorization_details=json.dumps([SEARCH]))
+        assert refused(await plane.exchange(thief, form))[1:] == ("invalid_dpop_proof", "wrong-key")
+        assert (await last(plane)).code == "wrong-key"
+        cnf = plane.confirmation(thief, None)
+        assert refused(await plane.exchange(agent, {**form, **cnf}))[1] == "invalid_request"
+        answer = await plane.exchange(agent, form)
+        assert answer.status_code == 200, answer.text
+        assert parts(answer.json()["access_token"])[1]["cnf"] == {"jkt": agent.signer.kid}
+
+    staged(tmp_path, scene)
+
+
+def test_an_assertion_that_is_bound_to_a_key_is_none_for_a_certificate(tmp_path: Path) -> None:
+    async def scene(plane: Plane, known: Believed) -> None:
+        der = certificate(PLANNER, plane.world.now + timedelta(hours=1))
+        known.certificates[der], known.bearer = PLANNER, True
+        form = asserting(bound(Agent()), CLIENT, authorization_details=json.dumps([SEARCH]))
+        async with with_certificate(plane, der) as client:
+            assert refused(await client.post("/oauth/token", data=form))[1] == "invalid_dpop_proof"
+
+    staged(tmp_path, scene)
+
+
 def test_an_assertion_needs_a_client_that_has_a_name(tmp_path: Path) -> None:
     async def scene(plane: Plane, _: Believed) -> None:
-        form = asserting(authorization_details=json.dumps([SEARCH]))
+        form = asserting(client=CLIENT, authorization_details=json.dumps([SEARCH]))
         del form["client_id"]
         assert refused(await plane.exchange(Agent(), form))[1] == "invalid_client"
         form["client_id"] = PLANNER

@@ -3,14 +3,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from remit.api import Peer, build, listen, serve
 from remit.broker import Holder
-from tests.api.plane import Plane, _unix, plane, play
+from tests.api.plane import Plane, _tcp, _unix, plane, play
 from tests.broker.world import OPERATOR
 
 
@@ -78,7 +83,8 @@ def test_closing_a_listener_cuts_its_connections_and_no_others(tmp_path: Path) -
 
 
 def test_a_request_that_does_not_arrive_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listen, "ARRIVAL", 0.05)
+    monkeypatch.setattr(listen, "HEAD", 0.05)
+    monkeypatch.setattr(listen, "BODY", 0.05)
 
     async def scene(_: Plane) -> None:
         path = tmp_path / "control.sock"
@@ -87,6 +93,64 @@ def test_a_request_that_does_not_arrive_is_dropped(tmp_path: Path, monkeypatch: 
         assert await exchange(path, b"POST /v1/tasks/x/close HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{}") == b""
 
     play(tmp_path, scene)
+
+
+HALF = b"POST /v1/tasks/x/close HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{}"
+ANSWERED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.attack("DOS-13")
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("said", [b"", b"GET / HT", HALF, ANSWERED, ANSWERED + HALF])
+def test_many_connections_that_wait_for_their_client_keep_nobody_out_and_end_nothing_that_is_under_way(
+    loop: object, said: bytes
+) -> None:
+    going, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        del request
+        going.set()
+        await goes_on.wait()
+        return PlainTextResponse("slow")
+
+    async def quick(request: Request) -> Response:
+        del request
+        return PlainTextResponse("quick")
+
+    async def scene() -> None:
+        sock = _tcp()
+        port = sock.getsockname()[1]
+        app = Starlette(routes=[Route("/slow", slow), Route("/", quick)])
+        listener = await serve(app, sock, Peer(OPERATOR))
+        under_way = asyncio.create_task(_asked(port, "/slow"))
+        await going.wait()
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2 * listen.MAX_CONNECTIONS)]
+        for reader, writer in crowd:
+            with suppress(ConnectionError):
+                writer.write(said)
+                if said.startswith(ANSWERED):
+                    await reader.readline()
+        for _ in range(3):
+            assert (await asyncio.wait_for(_asked(port, "/"), 1)).endswith(b"quick")
+        assert len(listener.state.connections) <= listen.MAX_CONNECTIONS
+        goes_on.set()
+        assert (await under_way).endswith(b"slow")
+        listener.close()
+        for _, writer in crowd:
+            writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # one of two factories
+        runner.run(scene())
+
+
+async def _asked(port: int, path: str) -> bytes:
+    """Return what a TCP listener answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
 
 
 @pytest.mark.parametrize(

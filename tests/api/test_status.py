@@ -56,6 +56,14 @@ def test_a_token_that_was_just_made_is_valid_in_the_list(tmp_path: Path) -> None
     play(tmp_path, scene)
 
 
+def test_of_another_time_there_is_no_list(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        assert (await plane.web.get("/oauth/status/1?time=1764072000")).status_code == 501
+        assert (await plane.web.get("/oauth/status/1?foo=1")).status_code == 200
+
+    play(tmp_path, scene)
+
+
 def test_a_revoked_subtree_is_invalid_at_the_next_fetch_and_nothing_else_is(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         root, child, grandchild = await family(plane)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from remit.api.federation import JWT_BEARER
+from remit.api.wellknown import ID_JAG
 from remit.core import status
 from remit.core.jose import public_key
 from remit.keys.signers import Ed25519
@@ -111,12 +114,25 @@ def test_what_is_not_configured_is_not_named(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         document = await told(plane)
         assert document["grant_types_supported"] == ["urn:ietf:params:oauth:grant-type:token-exchange"]
-        assert document["response_types_supported"] == []
+        assert [name for name, value in document.items() if value == []] == []  # RFC 8414 §3.2
+        assert "response_types_supported" not in document
+        assert "authorization_grant_profiles_supported" not in document
         assert document["token_endpoint_auth_methods_supported"] == ["none"]
         assert document["tls_client_certificate_bound_access_tokens"] is False
         assert not any(name.startswith(("code_", "authorization_response", "client_id_metadata")) for name in document)
 
     bare(tmp_path, scene)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_identity_assertions_are_named_where_they_can_succeed(tmp_path: Path, *, named: bool) -> None:
+    async def scene(plane: Plane) -> None:
+        document = await told(plane)
+        assert (JWT_BEARER in document["grant_types_supported"]) is named
+        assert document.get("authorization_grant_profiles_supported") == ([ID_JAG] if named else None)
+
+    found = believed.world()
+    play(tmp_path, scene, found, replace(Believed(found).identity(), id_jag=named))
 
 
 def test_a_way_to_authenticate_that_is_named_works(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def test_no_header_or_parameter_changes_the_method(tmp_path: Path) -> None:
 def test_a_proof_is_good_inside_its_window_alone(tmp_path: Path) -> None:
     async def scene(plane: Plane, agent: Agent) -> None:
         now = int(plane.world.now.timestamp())
-        inside: list[object] = [now - 61, now - 65, now + 4, now + 5]
-        outside: list[object] = [now - 66, now + 6, 0, 2**53, "now", 1.5, True, None]
+        inside: list[object] = [now - 61, now - 70, now + 4, now + 10]
+        outside: list[object] = [now - 71, now + 11, 0, 2**53, "now", 1.5, True, None]
         given = [await _status(plane, plane.headers(agent, "GET", "/v1/self", iat=iat)) for iat in inside]
         refused = [await _status(plane, plane.headers(agent, "GET", "/v1/self", iat=iat)) for iat in outside]
         assert (given, refused) == ([200] * 4, [401] * 8)

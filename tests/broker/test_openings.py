@@ -11,7 +11,8 @@ import pytest
 from remit.core.grant import APPROVED
 from remit.core.identity import Workload
 from remit.core.policy import Decision, Question
-from remit.errors import InvalidRequestError, NotFoundError, PolicyError, UnavailableError, UsedError
+from remit.core.task import Wanted
+from remit.errors import AttenuationError, InvalidRequestError, NotFoundError, PolicyError, UnavailableError, UsedError
 from tests.broker.asking import ANN, BOB, NARROW, House, kept, wide
 from tests.broker.world import OPERATOR, START, World, details, holder, run
 
@@ -60,12 +61,51 @@ def test_a_workload_that_opens_a_task_acts_for_nobody_but_itself(house: House) -
         root = await broker.open(BUILD, "nightly", wanted)
         subject = broker.task_of(root.id).head.subject
         assert (subject.sub, subject.acr, subject.groups) == (BUILD.id, "workload", ())
+        assert len(broker.tasks(OPERATOR)) == 1
+
+    run(body())
+
+
+def test_a_credential_that_counts_once_counts_once_and_over_a_restart(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        await broker.spend(BUILD)
         with pytest.raises(UsedError):
-            await broker.open(BUILD, "nightly", wanted)
-        again = replace(BUILD, digest=None)  # an SVID is made to be used again
+            await broker.spend(BUILD)
+        with pytest.raises(UsedError):
+            await (await house.world.ready()).spend(BUILD)
         for _ in range(2):
-            await broker.open(again, "nightly", wanted)
-        assert len(broker.tasks(OPERATOR)) == 3
+            await broker.spend(replace(BUILD, digest=None))  # an SVID is made to be used again
+
+    run(body())
+
+
+def test_an_actors_credential_makes_one_child_and_a_second_one_leaves_the_task_as_it_is(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker, fan_out=3)
+        wanted = Wanted(details(NARROW), BUILD.id, attested=True)
+        as_root = holder(broker, root)
+        with pytest.raises(AttenuationError):  # what makes no child uses nothing up
+            await broker.delegate(as_root, root.id, replace(wanted, scope=wide().scope), actor=BUILD)
+        await broker.delegate(as_root, root.id, wanted, actor=BUILD)
+        with pytest.raises(UsedError):
+            await broker.delegate(as_root, root.id, wanted, actor=BUILD)
+        assert broker.check(root.id).id == root.id
+        assert len(broker.task_of(root.id).grants) == 2
+        assert (await house.told())[-1] == ("grant.delegate", "deny", "used")
+
+    run(body())
+
+
+def test_what_a_human_is_asked_for_uses_up_the_actors_credential_too(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        asked = wide(agent=BUILD.id, attested=True)
+        await broker.ask(holder(broker, root), root.id, asked, BUILD)
+        with pytest.raises(UsedError):
+            await broker.ask(holder(broker, root), root.id, replace(asked, label="again"), BUILD)
 
     run(body())
 

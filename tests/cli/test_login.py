@@ -251,7 +251,7 @@ def test_an_issuer_of_the_brokers_configuration_is_used(
     monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [known]})
     issuer.claims = {"roles": ["on-call"]}
     assert told("login")["groups"] == ["on-call"]
-    assert issuer.asked["scope"] == "openid offline_access groups"
+    assert issuer.asked["scope"] == "openid groups offline_access"
 
 
 ONE = {"issuer": URL, "client_id": "remit"}
@@ -295,7 +295,7 @@ def test_of_two_clients_at_one_issuer_the_one_that_is_named_is_used_as_configure
     issuer.claims = {"roles": ["on-call"]}
     assert told("login", *options)["groups"] == ["on-call"]
     assert issuer.asked["client_id"] == "remit"
-    assert issuer.asked["scope"] == "openid offline_access groups"
+    assert issuer.asked["scope"] == "openid groups offline_access"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlencode
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -15,10 +16,10 @@ NAMES = st.sampled_from(sorted(KNOWN))
 BYTES = st.text("abz019%=&+;#[]éGrant_type\0\r\n ", max_size=60).map(lambda text: text.encode("utf-8"))
 
 
-def read(raw: bytes, known: frozenset[str] | None = KNOWN) -> dict[str, str] | None:
+def read(raw: bytes) -> dict[str, str] | None:
     """Read fields, or return None for what is refused as a bad request."""
     try:
-        return wire.pairs(raw, known, asked.TARGETS)
+        return wire.pairs(raw, KNOWN, asked.TARGETS)
     except InvalidRequestError:
         return None
 
@@ -37,7 +38,7 @@ def test_whatever_is_sent_is_read_or_refused(raw: bytes) -> None:
     assert fields.keys() <= KNOWN
     assert all(fields.values())
     again = dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True))
-    assert {name: value for name, value in again.items() if value} == fields
+    assert {name: value for name, value in again.items() if value and name in KNOWN} == fields
 
 
 @given(st.dictionaries(NAMES, st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)))
@@ -49,7 +50,6 @@ def test_what_was_written_is_read(fields: dict[str, str]) -> None:
 def test_a_name_given_twice_is_refused_whatever_its_values(name: str, one: str, two: str) -> None:
     raw = urlencode([(name, one), ("ttl" if name != "ttl" else "scope", "1"), (name, two)]).encode("ascii")
     assert read(raw) is None
-    assert read(raw, None) is None
 
 
 @given(st.sampled_from(sorted(asked.TARGETS)))
@@ -63,15 +63,24 @@ def test_an_audience_given_twice_or_empty_is_refused_as_such(name: str) -> None:
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12))
-def test_a_name_that_means_nothing_is_refused(name: str) -> None:
-    if name not in KNOWN:
-        assert read(f"{name}=1".encode()) is None
+def test_a_name_that_means_nothing_is_ignored_once_and_twice_and_refused_where_it_is_strict(name: str) -> None:
+    if name in KNOWN | wire.LIMITS | {"purpose"}:
+        return
+    assert read(f"{name}=1&ttl=2&{name}=3".encode()) == {"ttl": "2"}
+    with pytest.raises(InvalidRequestError):
+        wire.pairs(f"{name}=1".encode(), KNOWN, strict=True)
+
+
+@given(st.sampled_from(sorted(wire.LIMITS - KNOWN)), st.sampled_from("_-"))
+def test_what_limits_a_grant_is_refused_where_it_means_nothing_in_any_spelling(name: str, dash: str) -> None:
+    for spelled in (name, name.upper(), name.title()):
+        assert read(f"{spelled.replace('_', dash)}=1".encode()) is None
 
 
 @given(st.integers(wire.MAX_FIELDS + 1, 200))
 def test_more_fields_than_a_form_has_are_refused(count: int) -> None:
     raw = "&".join(f"n{number}=1" for number in range(count)).encode()
-    assert read(raw, None) is None
+    assert read(raw) is None
 
 
 @given(st.dictionaries(st.sampled_from(sorted(asked.BOUNDS)), st.text(max_size=30)))

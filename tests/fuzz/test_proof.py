@@ -42,7 +42,7 @@ def test_no_claim_can_be_anything(name: str, value: object) -> None:
     assert abs(proof.iat - SECONDS) <= proofs.MAX_AGE + proofs.SKEW
 
 
-@given(st.sampled_from(["typ", "alg", "jwk", "kid", "crit"]), JSON)
+@given(st.sampled_from(["typ", "alg", "jwk", "b64", "crit"]), JSON)
 def test_no_header_member_can_be_anything(name: str, value: object) -> None:
     header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": AGENT.jwk, name: value}
     refused(jws(header, {"jti": "x" * 16}, AGENT.signer.sign))

@@ -275,6 +275,11 @@ def test_an_identity_assertion_is_for_one_client_and_this_broker() -> None:
     assert human.until == CLOCK.now + timedelta(minutes=5) + SKEW
 
 
+def test_the_key_that_an_identity_assertion_is_bound_to_is_handed_on() -> None:
+    assert redeemed(cnf={"jkt": "k"}).jkt == "k"
+    assert (redeemed().jkt, redeemed(cnf=None).jkt) == (None, None)
+
+
 def test_what_an_identity_assertion_allows_is_handed_on() -> None:
     limit = [{"type": "http", "resource": "search", "actions": ["GET"]}]
     assert redeemed(authorization_details=limit).details == limit
@@ -301,7 +306,12 @@ def test_an_identity_assertion_counts_once_by_its_name_whatever_else_it_says() -
         ({"client_id": [AGENT]}, GrantTokenError, "`client_id`"),
         ({"scope": "search"}, GrantTokenError, "limited to scopes"),
         ({"scope": ""}, GrantTokenError, "limited to scopes"),
-        ({"cnf": {"jkt": "x"}}, GrantTokenError, "limited to a key"),
+        ({"cnf": {"x5t#S256": "x"}}, GrantTokenError, "limited to a key"),
+        ({"cnf": {"jkt": "x", "kid": "y"}}, GrantTokenError, "limited to a key"),
+        ({"cnf": {"jkt": ""}}, GrantTokenError, "limited to a key"),
+        ({"cnf": {"jkt": ["x"]}}, GrantTokenError, "limited to a key"),
+        ({"cnf": "x"}, GrantTokenError, "limited to a key"),
+        ({"cnf": {}}, GrantTokenError, "limited to a key"),
         ({"tenant": "t"}, GrantTokenError, "limited to a tenant"),
         ({"aud_tenant": "t"}, GrantTokenError, "limited to a tenant"),
         ({"resource": "https://other.test"}, GrantTokenError, "resource"),

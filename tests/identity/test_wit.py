@@ -23,7 +23,7 @@ from remit.errors import (
 from remit.identity.bundles import Bundles
 from remit.identity.wit import MAX_LIFE, Wits
 from remit.keys.signers import ES256, Ed25519
-from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key, signed
+from tests.identity.spire import NOW, Domain, Held, Times, signed
 
 PUBLISHED = Path(__file__).parents[1] / "vectors" / "published"
 PRINTED = json.loads((PUBLISHED / "published.json").read_text("utf-8"))["wimse"]
@@ -120,7 +120,7 @@ def test_the_printed_proof_covers_no_other_token(token: str | None) -> None:
         replayed(printed(), token=token)
 
 
-@pytest.mark.parametrize("at", [1_745_510_016, 1_745_512_510, 1_745_509_000, 1_745_508_000])
+@pytest.mark.parametrize("at", [1_745_510_026, 1_745_512_510, 1_745_509_000, 1_745_508_000])
 def test_the_printed_ones_count_for_a_moment(at: int) -> None:
     with pytest.raises(UnauthenticatedError):
         replayed(printed(at))
@@ -166,8 +166,6 @@ def test_an_edwards_key_may_be_the_workloads() -> None:
         {"typ": "wpt+jwt"},
         {"kid": "jwt-1"},
         {"kid": "other"},
-        {"jku": "https://evil.example"},
-        {"jwk": jwk_of(key())},
         {"crit": ["exp"]},
     ],
 )
@@ -187,6 +185,8 @@ def test_a_header_of_another_token_is_refused(header: dict[str, object]) -> None
         {"sub": "spiffe://prod.example:443/ns/agents/planner"},
         {"sub": "spiffe://prod.example/ns/agents/planner/"},
         {"sub": "wimse://prod.example/agents//planner"},
+        {"sub": "wimse://PROD.example/agents/planner"},
+        {"sub": "wimse://prod.example:8443/agents/planner"},
         {"sub": "WIMSE://prod.example/agents/planner"},
         {"sub": "spiffe://prod.example/ns/others/planner"},
         {"sub": "spiffe://prod.example/ns/agents"},
@@ -194,9 +194,9 @@ def test_a_header_of_another_token_is_refused(header: dict[str, object]) -> None
         {"sub": "spiffe://prod.example"},
         {"exp": None},
         {"exp": AT},
-        {"exp": AT + int(MAX_LIFE.total_seconds()) + 60},
-        {"iat": AT + 6},
-        {"nbf": AT + 6},
+        {"exp": AT + int(MAX_LIFE.total_seconds()) + 61},
+        {"iat": AT + 61},
+        {"nbf": AT + 61},
         {"aud": TARGET},
         {"act": "spiffe://prod.example/ns/agents/admin"},
         {"instance": "wimse://prod.example/agents/1"},
@@ -293,7 +293,10 @@ def test_what_is_remembered_is_bounded_and_full_means_no() -> None:
         proven(token, proof(token, jti=jti), at=made)
     with pytest.raises(LimitError):
         proven(token, proof(token, jti="c" * 22), at=made)
-    clock.at = NOW + timedelta(seconds=60)
+    clock.at = NOW + timedelta(seconds=69)
+    with pytest.raises(ReplayError):  # as it could pass for so long
+        proven(token, proof(token, jti="a" * 22), at=made)
+    clock.at = NOW + timedelta(seconds=70)
     assert proven(token, proof(token, jti="c" * 22, exp=AT + 90), at=made).id == DOMAIN.id()
 
 

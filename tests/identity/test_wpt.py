@@ -43,6 +43,12 @@ def test_a_good_proof_tells_its_key_its_name_and_its_end() -> None:
     assert found == wpt.Wpt(jose.public_key(public()).thumbprint, "j" * 22, NOW + 60)
 
 
+@pytest.mark.attack("CLK-04")
+@pytest.mark.parametrize("exp", [NOW - 9, NOW + 1, NOW + wpt.MAX_LIFE, NOW + wpt.MAX_LIFE + 10])
+def test_clocks_may_differ_by_ten_seconds(exp: int) -> None:
+    assert read(proof({"exp": exp})).exp == exp
+
+
 def test_claims_that_are_unknown_are_passed_over() -> None:
     assert read(proof({"iat": NOW, "shoe": 42})).exp == NOW + 60
 
@@ -96,9 +102,9 @@ def test_a_proof_for_another_target_is_refused(aud: object) -> None:
     "claims",
     [
         {"exp": None},
-        {"exp": NOW},
-        {"exp": NOW - 1},
-        {"exp": NOW + wpt.MAX_LIFE + 1},
+        {"exp": NOW - 10},
+        {"exp": NOW - 11},
+        {"exp": NOW + wpt.MAX_LIFE + 11},
         {"exp": True},
         {"exp": str(NOW + 60)},
         {"exp": NOW + 0.5},

@@ -263,25 +263,29 @@ def test_an_identity_assertion_opens_one_task_for_its_client_within_what_it_allo
     """oidc-provider issues no ID-JAGs; the one here is signed by its key in a hook of the fixture."""
 
     async def scene(found: Standing) -> None:
+        key = Key()
+
         def jag(client: str = "planner", **claims: Any) -> dict[str, str]:
-            told = {"groups": ["analysts"], "authorization_details": [SEARCH], **claims}
+            told = {"groups": ["analysts"], "authorization_details": [SEARCH], "cnf": {"jkt": key.signer.kid}, **claims}
             made = found.provider.id_jag(found.issuer, client, **told)
             return {"grant_type": JWT_BEARER, "assertion": made, "client_id": "planner"}
 
         once, form = jag(), opening(found, SEARCH)
-        answer = await ask(found, Key(), **form, **once)
+        answer = await ask(found, key, **form, **once)
         assert answer.status_code == 200, answer.text
         assert "refresh_token" not in answer.json()
         token = claims_of(answer.json()["access_token"])
         assert token["sub"] == f"{found.provider.issuer}#alice"
         assert (token["acr"], token["amr"]) == (idp.PASSWORD, ["pwd"])
-        again = await ask(found, Key(), **form, **once)
+        again = await ask(found, key, **form, **once)
         assert refusal(again)[:2] == (400, "invalid_grant")
-        wide = await ask(found, Key(), **opening(found), **jag())
+        wide = await ask(found, key, **opening(found), **jag())
         assert refusal(wide)[:2] == (400, "invalid_authorization_details")
         for other in (jag("writer"), jag(scope="x"), {**jag(), "client_id": "writer"}):
-            assert refusal(await ask(found, Key(), **form, **other))[:2] == (400, "invalid_grant")
-        elsewhere = await ask(found, Key(), **form, **jag(aud="https://other.test"))
+            assert refusal(await ask(found, key, **form, **other))[:2] == (400, "invalid_grant")
+        for other, by in ((jag(cnf=None), key), (jag(), Key())):
+            assert not (await ask(found, by, **form, **other)).is_success
+        elsewhere = await ask(found, key, **form, **jag(aud="https://other.test"))
         assert elsewhere.status_code in {400, 401}
 
     play(tmp_path, scene)

@@ -10,7 +10,7 @@ import pytest
 
 from remit.core.grant import MAX_TTL, WORKLOAD, Posture, Subject
 from remit.policies import installed, model
-from tests.policies.asked import ADA, IDP, SEARCH, TABLE, holds, policies, question
+from tests.policies.asked import ADA, ALL, IDP, SEARCH, TABLE, holds, policies, question, when
 
 MCP: dict[str, object] = {
     "type": "mcp", "resource": "github", "actions": ["tools/call"], "tools": {"create_issue": "any", "list": "any"},
@@ -127,6 +127,29 @@ def test_a_workload_that_acts_for_itself_is_no_human() -> None:
     assert holds(f'principal is Workload && principal == Workload::"{AGENT}"', asked)
     assert holds(f'principal.issuer == "spiffe://prod.example" && principal.sub == "{AGENT}"', asked)
     assert not holds("principal is Human", asked)
+
+
+@pytest.mark.attack("DEL-08")
+@pytest.mark.parametrize("scheme", ["spiffe", "wimse"])
+def test_what_is_said_of_a_trust_domain_is_said_of_its_workloads_whatever_the_scheme_of_their_names(
+    scheme: str,
+) -> None:
+    name = f"{scheme}://prod.example/ns/agents/writer"
+    acting = question(agent=name, attested=True)
+    opening = question(subject=Subject(name, WORKLOAD), agent=name, attested=True)
+    forbidden = 'context.trust_domain == "prod.example"'
+    for asked in (acting, opening):
+        assert not policies(ALL, when(forbidden, "forbid"))(asked).allowed
+    assert not policies(ALL, when('principal.issuer == "spiffe://prod.example"', "forbid"))(opening).allowed
+    assert holds(f'principal == Workload::"{name}" && principal.sub == "{name}"', opening)
+
+
+@pytest.mark.attack("DEL-08")
+@pytest.mark.parametrize(
+    "name", ["", f"{IDP}#ada", "wimse:prod.example/x", "urn:wimse://prod.example/x", "https://prod.example/x"]
+)
+def test_a_name_without_a_trust_domain_has_none(name: str) -> None:
+    assert holds('context.trust_domain == ""', question(agent=name))
 
 
 def test_a_group_of_one_issuer_is_not_that_of_another() -> None:

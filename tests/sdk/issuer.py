@@ -94,4 +94,5 @@ class FakeIssuer:
         names = {"authorization_endpoint": "auth", "token_endpoint": "token", "device_authorization_endpoint": "device"}
         ends = {"revocation_endpoint": "revoke", "end_session_endpoint": "end"}
         urls = {name: f"{URL}/{path}" for name, path in {**names, **ends}.items()}
-        return {"issuer": URL, "authorization_response_iss_parameter_supported": True, **urls}
+        told = {"scopes_supported": ["openid", "groups", "offline_access"]}
+        return {"issuer": URL, "authorization_response_iss_parameter_supported": True, **told, **urls}

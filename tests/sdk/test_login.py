@@ -23,6 +23,28 @@ def test_a_browser_brings_back_a_code_that_is_worth_an_id_token() -> None:
     assert (tokens.claims["sub"], tokens.refresh_token) == ("alice", "r-1")
 
 
+@pytest.mark.parametrize(
+    ("supported", "configured", "scope", "prompt"),
+    [
+        (["openid", "groups"], ("openid", "groups"), "openid groups", None),
+        (["openid", "email", "profile"], ("openid",), "openid", None),  # Google's: it refuses what it does not know
+        (None, ("openid",), "openid", None),
+        ("offline_access", ("openid",), "openid", None),
+        (["openid", "offline_access"], ("openid",), "openid offline_access", "consent"),
+        (None, ("openid", "offline_access"), "openid offline_access", "consent"),
+    ],
+)
+def test_a_refresh_token_is_asked_for_where_the_issuer_knows_how_or_the_configuration_says_so(
+    supported: object, configured: tuple[str, ...], scope: str, prompt: str | None
+) -> None:
+    issuer = FakeIssuer(metadata={"scopes_supported": supported})
+    who = Issuer(URL, "remit", configured)
+    at(issuer, who).browser(issuer.visit)
+    assert (issuer.asked["scope"], issuer.asked.get("prompt")) == (scope, prompt)
+    at(issuer, who).device(lambda _url, _code: None, lambda _seconds: None)
+    assert next(form["scope"] for path, form in issuer.forms if path == "/device") == scope
+
+
 def test_the_code_is_asked_for_with_pkce_at_a_loopback_literal() -> None:
     issuer = FakeIssuer()
     at(issuer).browser(issuer.visit)

@@ -29,6 +29,7 @@ from remit.api.v1 import V1
 from remit.api.wellknown import WellKnown
 from remit.api.who import Peer, Web, authority_of, check_path, operator
 from remit.broker import Operator
+from remit.core.flood import LOUD, Flood
 from remit.errors import MethodError, NotFoundError, PolicyError, RemitError, UnauthenticatedError
 
 _LOG = logging.getLogger("remit.api")
@@ -42,7 +43,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
     """Return the route table."""
     v1, log = V1(surface.broker, surface.verifier.clock), Audit(surface.broker, surface.checkpoint)
     flows = Flows(surface, Minter(surface.broker, surface.verifier, surface.new_id))
-    who, ways = Clients(surface.identity.workloads, surface.verifier.issuer), {**grant_types(surface), **flows.ways()}
+    who, ways = Clients(surface.identity.workloads, surface.verifier), {**grant_types(surface), **flows.ways()}
     known, oauth = WellKnown(surface, ways, flows.metadata()), OAuth(surface.broker, surface.verifier, who)
     return (
         Row("POST", "/oauth/token", Who.PROVING, Endpoint(who, ways, surface.verifier).token),
@@ -106,6 +107,7 @@ class Way:
     def __init__(self, verifier: Verifier) -> None:
         """Challenge with ``verifier``'s nonces."""
         self._verifier = verifier
+        self._flood = Flood()
 
     def endpoint(self, row: Row) -> Open:
         """Return the endpoint of a route."""
@@ -132,14 +134,20 @@ class Way:
     def _admit(self, request: Request, query: frozenset[str]) -> None:
         authority_of(request).admit(request)
         check_path(request)
-        wire.pairs(request.scope["query_string"], query)
+        wire.check_query(request.scope["query_string"])
+        if request.scope["path"].startswith("/v1/"):
+            wire.pairs(request.scope["query_string"], query, strict=True)
 
     async def off_the_map(self, request: Request, error: Exception) -> Response:
-        """Answer where there is no route, or not this method; only to callers who say who they are."""
+        """Answer where there is no route, or not this method; only to callers who say who they are.
+
+        That endpoints of OAuth have another method is known to everybody (RFC 9126 §2.3).
+        """
+        known = isinstance(error, HTTPException) and error.status_code == MethodError.status
         try:
             self._admit(request, frozenset())
-            await authority_of(request).identify(request)
-            known = isinstance(error, HTTPException) and error.status_code == MethodError.status
+            if not (known and request.scope["path"] in _FOR_CLIENTS):
+                await authority_of(request).identify(request)
             response = self._refusal(request, MethodError() if known else NotFoundError("there is nothing here"))
         except RemitError as refusal:
             response = self._refusal(request, refusal)
@@ -152,13 +160,22 @@ class Way:
         if isinstance(error, PolicyError) and error.inside is not None and _operators(request):
             error = error.inside  # a human who has logged in at the operator's own socket
         if error.__cause__ is not None:
-            _LOG.info("%s: %s", instance, error.code, exc_info=error)
+            self._tell(logging.INFO, f"{instance}: {error.code}", error)
         return self._rendered(request, error, instance)
 
     def _failure(self, request: Request, error: Exception) -> Response:
         instance = _instance()
-        _LOG.error("%s: %s %s", instance, request.method, request.scope["path"], exc_info=error)
+        self._tell(logging.ERROR, f"{instance}: {request.method} {request.scope['path']}", error)
         return self._rendered(request, problems.internal(), instance)
+
+    def _tell(self, level: int, text: str, error: Exception) -> None:
+        """Tell the log, which anybody could fill otherwise: floods are counted, and faults of ours have a traceback."""
+        code, status = getattr(error, "code", type(error).__name__), getattr(error, "status", RemitError.status)
+        count = self._flood.told(code, self._verifier.clock())
+        if count is None:
+            return
+        more = f" ({count} times this minute)" if count > LOUD else ""
+        _LOG.log(level, "%s%s", text, more, exc_info=error if status >= RemitError.status else None)
 
     def _rendered(self, request: Request, error: RemitError, instance: str) -> Response:
         path: str = request.scope["path"]

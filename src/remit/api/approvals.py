@@ -60,8 +60,8 @@ class Approvals:
         wanted = _wanted(asked, key)
         if key is not None:  # a token follows
             check_size(wanted.scope)
-        wanted = attested(wanted, await self._actor(asked, key))
-        item = await self._broker.ask(caller, wire.text(asked, "parent"), wanted)
+        actor = await self._actor(asked, key)
+        item = await self._broker.ask(caller, wire.text(asked, "parent"), attested(wanted, actor), actor)
         return wire.answer(self._shown(caller, item), 201)
 
     def _key(self, request: Request, asked: Mapping[str, object]) -> str | None:

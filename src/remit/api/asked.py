@@ -17,7 +17,7 @@ from remit.core.strict import read_json
 from remit.core.task import Posture, Wanted
 from remit.errors import InvalidRequestError, TargetError, TooLargeError
 
-BOUNDS = frozenset({"authorization_details", "ttl", "depth", "fan_out", "exercise", "label", "delegates", "unattested"})
+BOUNDS = wire.LIMITS | {"label"}
 TARGETS = frozenset({"resource", "audience"})
 OPENING = BOUNDS | TARGETS | {"purpose"}
 

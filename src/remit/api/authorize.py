@@ -41,7 +41,9 @@ _REQUEST = (
 )
 _AUTHORIZE = _REQUEST | {"request_uri"}
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
-_STATE = re.compile(r"[ -~]{1,512}")
+_STATE = re.compile(r"[ -~]{1,2048}")
+# what must be right before an error can go to the client, and what is kept for the answer
+_BACK = frozenset({"client_id", "redirect_uri", "state", "request_uri", "code_challenge", "max_age", "prompt"})
 
 Form = Mapping[str, str]
 
@@ -91,7 +93,7 @@ class Authorize:
         """Ask the broker of ``surface``; ``desk`` has humans decide."""
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry, self._desk = surface.identity.clients, desk
-        self._clients = Clients(surface.identity.workloads, surface.verifier.issuer)
+        self._clients = Clients(surface.identity.workloads, surface.verifier)
         self._pushed: Held[Pushed] = Held(surface.verifier.clock)
 
     def rows(self) -> tuple[Row, ...]:
@@ -103,7 +105,9 @@ class Authorize:
 
     async def push(self, request: Request) -> Response:
         """Take a request from the client itself; the browser then carries only its name (RFC 9126)."""
-        form = await wire.form(request, _REQUEST | authentication.FIELDS, asked.TARGETS)
+        form = await wire.form(request, _AUTHORIZE | authentication.FIELDS, asked.TARGETS)
+        if "request_uri" in form:  # RFC 9126 §2.1
+            raise InvalidRequestError("`request_uri` is what this answers with")
         client = await self._verifier.believed(self._clients.authenticate(request, form))
         client.check_named()
         registered, back = await self._back(form)
@@ -121,16 +125,18 @@ class Authorize:
 
     async def authorize(self, request: Request) -> Response:
         """Show a request to the human at a browser."""
-        query = wire.pairs(request.scope["query_string"], _AUTHORIZE, asked.TARGETS)
-        if "request_uri" in query:
-            return await self._ask(self._taken(query))
-        registered, back = await self._back(query)
-        refused = _unsupported(query)
-        if refused is not None and registered.vouched is not None:
-            raise InvalidRequestError(refused[1])
-        if refused is not None:
-            return pages.away(back.refusal(*refused))
+        raw = request.scope["query_string"]
+        first = wire.pairs(raw, _BACK)
+        if "request_uri" in first:
+            return await self._ask(self._taken(first))
+        registered, back = await self._back(first)
         try:
+            query = wire.pairs(raw, _AUTHORIZE, asked.TARGETS)
+            refused = _unsupported(query)
+            if refused is not None and registered.vouched is not None:
+                raise InvalidRequestError(refused[1])
+            if refused is not None:
+                return pages.away(back.refusal(*refused))
             return await self._ask(self._asking(query, registered, back))
         except RemitError as error:
             if registered.vouched is not None:
@@ -161,7 +167,7 @@ class Authorize:
             raise InvalidRequestError("`redirect_uri` is not one of this client's")
         state = form.get("state")
         if state is not None and not _STATE.fullmatch(state):
-            raise InvalidRequestError("`state` must be at most 512 printable ASCII characters")
+            raise InvalidRequestError("`state` must be at most 2,048 printable ASCII characters")
         challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
         return client, Back(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
 

@@ -39,7 +39,7 @@ class Backchannel:
     def __init__(self, surface: Surface, waiting: Waiting) -> None:
         """Ask the broker of ``surface``; ``waiting`` keeps what clients come back with."""
         self._broker, self._verifier, self._identity = surface.broker, surface.verifier, surface.identity
-        self._clients, self._polls = Clients(surface.identity.workloads, surface.verifier.issuer), waiting.polls
+        self._clients, self._polls = Clients(surface.identity.workloads, surface.verifier), waiting.polls
 
     def rows(self) -> tuple[Row, ...]:
         """Return the route."""

@@ -8,15 +8,16 @@ registered for any of them: which workloads are let in is decided by trust domai
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.requests import Request
 
 from remit.api.who import certificates_of, url_of
 from remit.core import jose, spiffe
 from remit.core.identity import JWT_BEARER, JWT_SPIFFE, Workload
-from remit.errors import InvalidRequestError, TokenError, UnauthenticatedError
+from remit.errors import InvalidRequestError, TokenError, UnauthenticatedError, UsedError
 from remit.ports.identity import Workloads
 
 WIT, WPT = "workload-identity-token", "workload-proof-token"
@@ -25,9 +26,21 @@ FIELDS = frozenset({"client_id", "client_assertion", "client_assertion_type"})
 _ID = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]{1,512}")  # what a URI may hold
 _OIDC = re.compile(r"[^#]*://[^#]*#")  # issuer#subject; the id of no other client is a URL with a fragment
 _SPIFFE = "spiffe://"
-_ANY_HEADER = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 
 Form = Mapping[str, str]
+
+
+class Spender(Protocol):
+    """What sees to it that a credential which counts once is not taken twice."""
+
+    @property
+    def issuer(self) -> str:
+        """This broker's URL."""
+        ...
+
+    async def spend(self, workload: Workload, texts: Sequence[str], url: str) -> Workload:
+        """Use up what a client showed; ``texts`` are its request's proofs. UsedError if it was used before."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +59,9 @@ class Client:
 class Clients:
     """Authenticates the clients of the token endpoint."""
 
-    def __init__(self, workloads: Workloads | None, issuer: str) -> None:
-        """Believe what ``workloads`` verifies; without it no workload. ``issuer`` is this broker's URL."""
-        self._workloads, self._issuer = workloads, issuer
+    def __init__(self, workloads: Workloads | None, spender: Spender) -> None:
+        """Believe what ``workloads`` verifies, as often as ``spender`` lets it; without it no workload."""
+        self._workloads, self._issuer, self._spend = workloads, spender.issuer, spender.spend
 
     async def authenticate(self, request: Request, form: Form) -> Client:
         """Return who asks, or raise UnauthenticatedError; InvalidRequestError when it says so in more than one way.
@@ -68,7 +81,14 @@ class Clients:
         workload = await self._workload(ways[0], request, form)
         if named not in _names(workload):
             raise UnauthenticatedError("`client_id` is not whom the credential names")
-        return Client(workload.id, workload)
+        return Client(workload.id, await self._spent(request, workload))
+
+    async def _spent(self, request: Request, workload: Workload) -> Workload:
+        try:
+            return await self._spend(workload, request.headers.getlist("dpop"), url_of(request, self._issuer))
+        except UsedError as error:
+            kind = TokenError if workload.method == "wit" else UnauthenticatedError
+            raise kind("the client's credential counts once, and was used", help="get a new one") from error
 
     async def _workload(self, way: str, request: Request, form: Form) -> Workload:
         try:
@@ -125,7 +145,7 @@ def assertion_type(token: str) -> str:
     It is a WIT by its ``typ``, a JWT-SVID if it says that its subject has a SPIFFE ID, else a platform's OIDC token.
     What it says is believed by nobody before it is verified as just that.
     """
-    compact = jose.read(token, _ANY_HEADER, UnauthenticatedError)
+    compact = jose.read(token, frozenset({"typ"}), UnauthenticatedError, others=True)
     if compact.header.get("typ") == "wit+jwt":
         return WIT
     subject = jose.document(compact.payload, UnauthenticatedError).get("sub")

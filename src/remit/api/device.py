@@ -60,7 +60,7 @@ class Devices:
         """Ask the broker of ``surface``; ``desk`` has humans decide, ``waiting`` keeps what devices come back with."""
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry = surface.identity.clients
-        self._clients = Clients(surface.identity.workloads, surface.verifier.issuer)
+        self._clients = Clients(surface.identity.workloads, surface.verifier)
         self._desk, self._polls = desk, waiting.polls
         self._shown: Held[_Shown] = Held(surface.verifier.clock)  # by the first letters of what humans type
 

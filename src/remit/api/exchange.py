@@ -141,9 +141,9 @@ class Exchange:
         if bound is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
         wanted = asked.wanted(form, asked.scope(form), binding=bound)
-        wanted = asked.attested(wanted, await self._actor(form, bound))
-        holder = Holder(claims.task, claims.grant)
-        grant = await self._broker.delegate(holder, holder.grant, wanted, self._approval(form))
+        actor, holder = await self._actor(form, bound), Holder(claims.task, claims.grant)
+        wanted = asked.attested(wanted, actor)
+        grant = await self._broker.delegate(holder, holder.grant, wanted, self._approval(form), actor)
         return self._minter.answer(grant, jose.digest(token), audience=audience)
 
     async def _actor(self, form: Form, bound: Binding) -> Workload | None:

@@ -13,12 +13,14 @@ from starlette.responses import Response
 
 from remit.api import asked, wire
 from remit.api.clients import Client
-from remit.api.minting import Minter
+from remit.api.minting import Binding, Minter
 from remit.api.oauth import GrantType
 from remit.api.routes import Surface
 from remit.core import scope as scopes
+from remit.core.identity import Human
 from remit.core.scope import Scope
-from remit.errors import AttenuationError, UnauthenticatedError, UnsupportedGrantError
+from remit.errors import AttenuationError, UnauthenticatedError, UnsupportedGrantError, WrongKeyError
+from remit.ports.identity import Humans
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 CLIENT_CREDENTIALS = "client_credentials"
@@ -32,7 +34,8 @@ class Federation:
     def __init__(self, surface: Surface, minter: Minter) -> None:
         """Serve ``surface``'s broker."""
         self._broker, self._verifier, self._minter = surface.broker, surface.verifier, minter
-        self._humans, self._workloads = surface.identity.humans, surface.identity.workloads
+        self._humans = surface.identity.humans if surface.identity.id_jag else None
+        self._workloads = surface.identity.workloads
 
     def ways(self) -> Mapping[str, GrantType]:
         """Return the grant types for the token endpoint: those that can succeed."""
@@ -52,12 +55,26 @@ class Federation:
             raise UnauthenticatedError("`client_id` is missing: an identity assertion is made for one client")
         purpose, audience = wire.text(form, "purpose"), self._audience(form)
         binding = self._minter.binding(request, client)
-        human = await self._verifier.believed(self._humans.id_jag(wire.text(form, "assertion"), client.id))
+        human = await self._verifier.believed(self._asserted(self._humans, form, client, binding))
         limit = None if human.details is None else scopes.parse(human.details)
         details = asked.scope(form) if limit is None or "authorization_details" in form else limit
         _within(details, limit)
         grant = await self._broker.open(human, purpose, asked.opening(form, details, client, binding))
         return self._minter.answer(grant, audience=audience, until=binding.until)
+
+    async def _asserted(self, humans: Humans, form: Form, client: Client, binding: Binding) -> Human:
+        """Return the human of an ID-JAG, for its client alone: one that authenticated, or whose key it is bound to.
+
+        A client that has shown neither is anybody who found the assertion, and read the client's name in it (§9.1).
+        """
+        human = await humans.id_jag(wire.text(form, "assertion"), client.id)
+        if human.jkt not in {None, binding.jkt}:
+            raise WrongKeyError("the assertion is bound to another key than the proof's")
+        if human.jkt is None and client.workload is None:
+            raise UnauthenticatedError(
+                "the client has to prove who it is, or the assertion to be bound to its key (`cnf.jkt`)"
+            )
+        return human
 
     async def client_credentials(self, request: Request, form: Form, client: Client) -> Response:
         """Open a task for an attested workload that acts for itself."""

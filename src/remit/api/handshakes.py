@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 
 HANDSHAKE = 5.0  # seconds for a handshake
-MAX_HANDSHAKES = 64  # at a time: whoever can reach the listener can begin one
+MAX_HANDSHAKES = 64  # at a time: whoever can reach the listener can begin one; the oldest makes room for the next
 BREATH = 0.5  # seconds without accepting when there are no descriptors left
 _AT_ONCE = 16  # connections accepted before anything else gets its turn
 
@@ -23,7 +23,7 @@ class Handshakes:
         """Let ``made`` speak on each connection whose handshake is done."""
         self._sock, self._made, self._context = sock, made, context
         self._loop = asyncio.get_running_loop()
-        self._going: set[asyncio.Task[None]] = set()
+        self._going: dict[asyncio.Task[None], None] = {}  # the oldest first
         self._pause: asyncio.TimerHandle | None = None
         sock.setblocking(False)
         self._listen()
@@ -52,12 +52,13 @@ class Handshakes:
                 self._pause = self._loop.call_later(BREATH, self._listen)
                 return
             if len(self._going) >= MAX_HANDSHAKES:
-                accepted.close()
-                continue
+                oldest = next(iter(self._going))
+                del self._going[oldest]
+                oldest.cancel()
             accepted.setblocking(False)
             task = self._loop.create_task(self._shake(accepted))
-            self._going.add(task)
-            task.add_done_callback(self._going.discard)
+            self._going[task] = None
+            task.add_done_callback(lambda done: self._going.pop(done, None))
 
     async def _shake(self, accepted: socket.socket) -> None:
         try:

@@ -1,7 +1,7 @@
 """Serving one application on many listeners inside a running loop; each listener brings its own authority.
 
 uvicorn's httptools protocol does HTTP/1.1; what it leaves open is closed here: the size of a head, the time a request
-may take to arrive, and whose process is at the other end of a unix socket.
+may take to arrive, whose process is at the other end of a unix socket, and who has to leave when too many have come.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from remit.api.who import Authority
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
 MAX_CONNECTIONS = 128  # of one listener
-ARRIVAL = 15.0  # seconds for a whole request to arrive
+HEAD = 5.0  # seconds for a head to arrive
+BODY = 10.0  # seconds for the rest of a request to arrive
 IDLE = 75  # seconds between two requests
 BACKLOG = 128
 
@@ -103,8 +104,10 @@ async def serve(
     state = ServerState()
     loop = asyncio.get_running_loop()
 
+    waiting: dict[Connection, None] = {}
+
     def connected() -> Connection:
-        return Connection(config, state, {"authority": authority}, uid)
+        return Connection(config, state, {"authority": authority}, uid, waiting)
 
     if start is not None:
         return Listener(await start(connected, sock), state)
@@ -116,13 +119,25 @@ async def serve(
 
 
 class Connection(HttpToolsProtocol):
-    """A connection of bounded patience."""
+    """A connection of bounded patience, which makes room for others while no whole request of its own is under way."""
 
-    def __init__(self, config: Config, state: ServerState, about: dict[str, object], uid: int | None) -> None:
-        """Serve ``about``'s authority to processes of ``uid``."""
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        about: dict[str, object],
+        uid: int | None,
+        waiting: dict[Connection, None],
+    ) -> None:
+        """Serve ``about``'s authority to processes of ``uid``.
+
+        ``waiting`` are the listener's connections that wait for their client, the longest first.
+        """
         super().__init__(config, state, about)
         self.access_log = False
         self._uid = uid
+        self._waiting = waiting
+        self._whole = False  # whether the last request has wholly arrived
         self._head = 0  # bytes fed since the last whole head
         self._in_head = True
         self._deadline: asyncio.TimerHandle | None = None
@@ -133,13 +148,24 @@ class Connection(HttpToolsProtocol):
         if self._uid is not None and _peer(transport) != self._uid:
             transport.abort()
             return
-        if len(self.connections) >= MAX_CONNECTIONS:  # descriptors are for all listeners
+        if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():  # descriptors are for all listeners
             transport.abort()
             return
         _no_delay(transport)
         self.app_state = {**self.app_state, "certificates": presented(transport.get_extra_info("ssl_object"))}
         super().connection_made(transport)
-        self._expect()
+        self._waiting[self] = None
+        self._expect(HEAD)
+
+    def _make_room(self) -> bool:
+        """Cut the connection that waits longest for its client: it is nobody's who is being answered."""
+        longest = next(iter(self._waiting), None)
+        if longest is None:
+            return False
+        del self._waiting[longest]
+        self.connections.discard(longest)
+        longest.transport.abort()
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, unless a head does not end."""
@@ -152,28 +178,39 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start the clock of a request."""
         super().on_message_begin()
-        self._in_head = True
-        self._expect()
+        self._in_head, self._whole = True, False
+        self._expect(HEAD)
 
     def on_headers_complete(self) -> None:
         """Hand the request over."""
         self._in_head, self._head = False, 0
+        self._relax()
+        self._expect(BODY)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Stop the clock: the rest is the application's time."""
-        self._in_head = True
+        self._in_head = self._whole = True
         self._relax()
+        if not self.cycle.response_complete:
+            self._waiting.pop(self, None)
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the client again, unless another whole request of its is there."""
+        super().on_response_complete()
+        if not self.transport.is_closing() and (self.cycle.response_complete or not self._whole):
+            self._waiting[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the clock."""
         self._relax()
+        self._waiting.pop(self, None)
         super().connection_lost(exc)
 
-    def _expect(self) -> None:
+    def _expect(self, seconds: float) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(ARRIVAL, self.transport.abort)
+            self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
     def _relax(self) -> None:
         if self._deadline is not None:

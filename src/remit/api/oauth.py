@@ -50,14 +50,15 @@ class Endpoint:
     def __init__(self, who: Clients, ways: Mapping[str, GrantType], verifier: Verifier) -> None:
         """Answer the grant types of ``ways``; ``verifier`` sees to it that refused clients are in the audit."""
         self._who, self._ways, self._verifier = who, ways, verifier
+        self._known = _ALWAYS.union(*(way.fields for way in ways.values()))
 
     async def token(self, request: Request) -> Response:
         """Answer a token request by its grant type."""
-        form = await wire.form(request, None, asked.TARGETS)
+        form = await wire.form(request, self._known, asked.TARGETS)
         way = self._ways.get(wire.text(form, "grant_type"))
         if way is None:
             raise UnsupportedGrantError
-        wire.only(form, _ALWAYS | way.fields)
+        form = wire.meant(form, _ALWAYS | way.fields)
         client = await self._verifier.believed(self._who.authenticate(request, form))
         return await way.handler(request, form, client)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -14,6 +15,7 @@ from remit.broker import Broker, Holder
 from remit.core import jose
 from remit.core import proof as proofs
 from remit.core import token as tokens
+from remit.core.identity import Workload
 from remit.core.jose import PublicKey, public_key
 from remit.core.proof import Expected, Nonces, Proof
 from remit.core.scope import Access
@@ -29,6 +31,7 @@ from remit.errors import (
     ReplayError,
     TokenError,
     UnauthenticatedError,
+    UsedError,
     WrongKeyError,
 )
 from remit.ports import Clock, Signer
@@ -192,6 +195,18 @@ class Verifier:
         over = type(error) is TokenError and self.now() >= claims.expires_at
         await self._broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
 
+    async def spend(self, workload: Workload, texts: Sequence[str], url: str) -> Workload:
+        """Use up what a client showed, if it counts once; UsedError if it was used before.
+
+        Only where the request's own proof holds, if it has one: whoever lacks but the nonce comes back with the same.
+        """
+        if workload.digest is None:
+            return workload
+        if texts:
+            self.read(texts, "POST", url, None)
+        await self._broker.spend(workload)
+        return replace(workload, digest=None)
+
     async def believed(self, said: Awaitable[T]) -> T:
         """Return who a token of others names; that it was refused is in the audit, a flood of it counted.
 
@@ -201,7 +216,8 @@ class Verifier:
             return await said
         except (UnauthenticatedError, GrantTokenError) as error:
             found = error.__cause__
-            await self._broker.deny(None, PROVE, found if isinstance(found, UnauthenticatedError) else error)
+            told = found if isinstance(found, UnauthenticatedError | UsedError) else error
+            await self._broker.deny(None, PROVE, told)
             raise
 
     def living(self, claims: Claims) -> Holder:

@@ -49,6 +49,7 @@ class Identity:
     """Who verifies humans and workloads; None where none is configured, and then nobody is believed."""
 
     humans: Humans | None = None
+    id_jag: bool = False  # whether identity assertions of an issuer of theirs open tasks
     logins: Logins | None = None
     workloads: Workloads | None = None
     signals: Signals | None = None

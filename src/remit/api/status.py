@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -28,8 +30,10 @@ class Statuses:
         return (Row("GET", LIST, Who.PUBLIC, self.token), Row("GET", AGGREGATION, Who.PUBLIC, self.lists))
 
     async def token(self, request: Request) -> Response:
-        """Return the status list token."""
-        del request
+        """Return the status list token, as of now: of another ``time`` nothing is known (§8.4)."""
+        if "time" in wire.pairs(request.scope["query_string"], frozenset({"time"})):
+            error = {"error": "invalid_request", "error_description": "there is no list of another time"}
+            return wire.answer(error, HTTPStatus.NOT_IMPLEMENTED)
         return Response(self.current(), headers=wire.HEADERS, media_type=status.MEDIA)
 
     async def lists(self, request: Request) -> Response:

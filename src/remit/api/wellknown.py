@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.api import problems, wire
+from remit.api.federation import JWT_BEARER
 from remit.api.oauth import GrantType
 from remit.api.routes import Surface
 from remit.api.status import AGGREGATION
@@ -18,6 +19,10 @@ from remit.core.scope import TYPES
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 ALGORITHMS = jose.CHALLENGE.split()
+ID_JAG = "urn:ietf:params:oauth:grant-profile:id-jag"
+SERVED = sorted(
+    TYPES.keys() - {"mcp"}
+)  # types of details that something here acts on; the others are taken, and do nothing
 
 
 class WellKnown:
@@ -43,14 +48,18 @@ class WellKnown:
                 "introspection_endpoint_auth_methods_supported": self._schemes(),
                 "jwks_uri": f"{issuer}/oauth/jwks",
                 "status_list_aggregation_endpoint": issuer + AGGREGATION,
-                "response_types_supported": [],
                 "grant_types_supported": list(self._ways),
+                **self._profiles(),
                 "dpop_signing_alg_values_supported": ALGORITHMS,
                 "tls_client_certificate_bound_access_tokens": self._certified(),
-                "authorization_details_types_supported": sorted(TYPES),
+                "authorization_details_types_supported": SERVED,
                 **self._more,
             }
         )
+
+    def _profiles(self) -> Mapping[str, object]:
+        """Return the profiles of grants that are taken: what no list names is left out (RFC 8414 §3.2)."""
+        return {"authorization_grant_profiles_supported": [ID_JAG]} if JWT_BEARER in self._ways else {}
 
     def _certified(self) -> bool:
         """Whether clients can have a certificate here: on the TLS listener, of a trust domain (RFC 8705 §3.3)."""
@@ -73,7 +82,7 @@ class WellKnown:
                 "dpop_bound_access_tokens_required": not self._certified(),
                 "tls_client_certificate_bound_access_tokens": self._certified(),
                 "dpop_signing_alg_values_supported": ALGORITHMS,
-                "authorization_details_types_supported": sorted(TYPES),
+                "authorization_details_types_supported": SERVED,
             }
         )
 

@@ -1,4 +1,8 @@
-"""Reading requests strictly, writing answers: bounded bodies, no duplicate names, nothing unknown ignored."""
+"""Reading requests strictly, writing answers: bounded bodies, no duplicate names.
+
+What is unknown is refused in JSON and in queries of ``/v1``, and ignored in what OAuth has (RFC 6749 §3.1, §3.2), but
+for what would limit a grant.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from remit.core.strict import read_json
-from remit.errors import InvalidRequestError, TargetError, TooLargeError
+from remit.errors import InvalidRequestError, TargetError, TooLargeError, UnsupportedScopeError
 
 MAX_BODY = 65_536  # bytes
 MAX_FIELDS = 32  # of a form or a query
@@ -20,7 +24,14 @@ MAX_LABEL = 100  # characters
 MAX_KEY = 128  # characters of an Idempotency-Key
 MAX_SECONDS = 10**9
 
+# What limits a grant: where it means nothing, or is written another way, it is refused, as ignoring it would give more.
+LIMITS = frozenset({"authorization_details", "ttl", "depth", "fan_out", "exercise", "delegates", "unattested"})
+
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_ASKING = LIMITS | {"purpose"}
+# credentials, which histories and logs keep where they stand in a URL
+_SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
+_GRANTING = LIMITS | {"grant_type"}  # names that an endpoint has which gives authority, or asks for it
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 
@@ -60,18 +71,19 @@ def _typed(request: Request, wanted: str) -> None:
         raise InvalidRequestError(f"the content type must be `{wanted}`")
 
 
-async def form(request: Request, known: frozenset[str] | None, targets: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Return the fields of a form. A field without a value counts as absent (RFC 6749 §3.2).
+async def form(request: Request, known: frozenset[str], targets: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Return the fields of a form that mean something. One without a value counts as absent (RFC 6749 §3.2).
 
-    ``known`` None leaves it to the caller to refuse what means nothing (``only``), once it knows what does.
     ``targets`` are those that name whom a token is for: TargetError when one is empty or given twice (RFC 8707 §2).
     """
     _typed(request, _FORM)
     return pairs(await body(request), known, targets)
 
 
-def pairs(raw: bytes, known: frozenset[str] | None, targets: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Return the fields of a form body or a query: each known, each at most once."""
+def pairs(
+    raw: bytes, known: frozenset[str], targets: frozenset[str] = frozenset(), *, strict: bool = False
+) -> dict[str, str]:
+    """Return the fields of a form body or a query that are known, each at most once; ``strict`` refuses all others."""
     if not raw:
         return {}
     try:
@@ -80,15 +92,34 @@ def pairs(raw: bytes, known: frozenset[str] | None, targets: frozenset[str] = fr
         )
     except ValueError as error:
         raise InvalidRequestError("the parameters are not well formed") from error
-    fields = dict(read)
-    asked = [name for name, _ in read if name in targets]
+    told = read if strict else [(name, value) for name, value in read if name in known]
+    fields = dict(told)
+    asked = [name for name, _ in told if name in targets]
     if len(set(asked)) != len(asked) or not all(fields[name] for name in asked):
         raise TargetError("a token is for one audience; name one, or none")
-    if len(fields) != len(read):
+    if len(fields) != len(told):
         raise InvalidRequestError("a parameter is given more than once")
-    if known is not None:
+    if strict:
         only(fields, known)
-    return {name: value for name, value in fields.items() if value}
+    return {name: value for name, value in meant(dict(read), known).items() if value}
+
+
+def check_query(raw: bytes) -> None:
+    """Refuse credentials in a URL."""
+    named = (pair.partition(b"=")[0].decode("latin-1").lower() for pair in raw.split(b"&"))
+    if not _SECRETS.isdisjoint(named):
+        raise InvalidRequestError("a credential has no place in a URL")
+
+
+def meant(fields: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:
+    """Return the fields that mean something here, where a grant may be asked for or used."""
+    if known & _GRANTING:
+        for name in fields.keys() - known:
+            if name.lower().replace("-", "_") in _ASKING:
+                raise InvalidRequestError(f"`{printable(name)}` is not a parameter here")
+        if fields.get("scope") and "scope" not in known:
+            raise UnsupportedScopeError
+    return {name: value for name, value in fields.items() if name in known}
 
 
 async def document(request: Request, known: frozenset[str]) -> dict[str, object]:

@@ -22,6 +22,7 @@ from remit.broker.live import Live
 from remit.broker.timing import Deadlines, Elapsed, Timing
 from remit.core import audit, budget
 from remit.core.audit import Event
+from remit.core.flood import LOUD, Flood
 from remit.core.lease import due_at
 from remit.core.task import Change, Grant, Lease, Task, nothing
 from remit.errors import (
@@ -38,10 +39,9 @@ from remit.errors import (
 )
 from remit.ports import Clock, Spend, Store, Write
 
-__all__ = ["DENIALS", "PLACES", "Caller", "Heads", "Holder", "Operator"]
+__all__ = ["PLACES", "Caller", "Heads", "Holder", "Operator"]
 
 PLACES = 1 << 20  # of the token status list
-DENIALS = 20  # audited one by one per grant, code and minute; beyond it they are counted
 LOOKS = 100  # whether a task has been read again, one commit apart
 TRIES = 5  # when commits that ours is built on fail
 PAST = 10_000  # grants of tasks that are over, of which it is known how they ended
@@ -65,7 +65,7 @@ class Heads:
         self._unread: set[str] = set()  # tasks that could not be read again
         self._task_of_lease: dict[str, str] = {}
         self.spent: dict[budget.Key, int] = {}
-        self._denials: dict[tuple[str | None, str], tuple[int, int]] = {}  # (grant, code) -> (minute, count)
+        self._denials = Flood()  # by grant and code
         self._ended: list[Callable[[frozenset[str]], None]] = []
         self._away: dict[str, list[asyncio.Event]] = {}  # tasks that are being read again after a commit failed
         self._places: dict[int, str] = {}  # in the token status list -> grant id
@@ -382,17 +382,9 @@ class Heads:
         """Record a denial; in a flood only each power of two is written, with the count."""
         if isinstance(error, PolicyError):
             more |= {"cause": (error.inside or error).detail, "policy": error.version}
-        count = self._count(grant_id, error.code)
-        if count > DENIALS:
-            if count & (count - 1):
-                return
+        count = self._denials.told((grant_id, error.code), self.now())
+        if count is None:
+            return
+        if count > LOUD:
             more["cause"] = f"{count} times this minute"
         await self.record((), (self.event(name, "deny", grant_id, code=error.code, **more),))
-
-    def _count(self, grant_id: str | None, code: str) -> int:
-        minute = int(self.now().timestamp() // 60)
-        if self._denials and next(iter(self._denials.values()))[0] != minute:
-            self._denials.clear()
-        _, count = self._denials.get((grant_id, code), (minute, 0))
-        self._denials[grant_id, code] = (minute, count + 1)
-        return count + 1

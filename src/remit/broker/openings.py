@@ -53,7 +53,8 @@ class Openings:
     async def open(self, opener: Opener, purpose: str, wanted: Wanted) -> Grant:
         """Open a task for a human, within what policy allows; return its root grant.
 
-        An ID token opens one task, and so does an approval. A workload that opens a task acts for nobody but itself.
+        An ID token opens one task, and so does an approval. A workload that opens a task acts for nobody but itself;
+        what it showed has counted already (``spend``).
         """
         now = self._heads.serving()
         task_id, root_id = self._new_id("task"), self._new_id("grt")
@@ -104,8 +105,6 @@ class Openings:
         match opener:
             case Human():
                 return (Burn(opener.digest, opener.until),)
-            case Workload(digest=str(digest)):
-                return (Burn(digest, opener.expires_at),)
             case Approval():
                 # a device proves its key with its token request alone (RFC 9449 §5): then the human saw none
                 seen = wanted if approvals.keyed(opener) else replace(wanted, jkt=None, x5t=None)
@@ -126,11 +125,19 @@ class Openings:
 
     # -- delegate -----------------------------------------------------------------------------------------------
 
-    async def delegate(self, caller: Caller, parent_id: str, wanted: Wanted, approval: Approval | None = None) -> Grant:
+    async def delegate(
+        self,
+        caller: Caller,
+        parent_id: str,
+        wanted: Wanted,
+        approval: Approval | None = None,
+        actor: Workload | None = None,
+    ) -> Grant:
         """Make a child of a grant, no wider than it; nobody has to know the child beforehand.
 
         ``approval`` allows what exceeds the parent: exactly what a human saw, once, and under the grant it was asked
-        for. Any other is unknown here (NotFoundError).
+        for. Any other is unknown here (NotFoundError). ``actor`` is the child as it showed itself; UsedError where that
+        counts once, and has counted.
         """
         task = await self._heads.acting(caller, parent_id, DELEGATE)
         if approval is not None and (approval.verb, approval.grant) != (DELEGATE, parent_id):
@@ -146,6 +153,7 @@ class Openings:
             task.delegate(parent.id, child_id, named, now)  # before a policy is asked, and an approval used up
             decision = self._decided(self._ceiling.child(task, parent, named), caller)
             named = replace(named, policy=decision.version)
+            await self.spend(actor)  # before the step: a conflict in it would take the whole task out of memory
             if approval is not None:
                 writes = self._asked.consumed(approval, approvals.request_of(wanted, parent=parent_id), child_id)
             event = self._heads.event(DELEGATE, "allow", parent_id, cause="; ".join(decision.reasons))
@@ -162,17 +170,28 @@ class Openings:
             raise
         return task.grant(child_id)
 
-    async def ask(self, caller: Caller, parent_id: str, wanted: Wanted) -> Approval:
+    async def ask(self, caller: Caller, parent_id: str, wanted: Wanted, actor: Workload | None = None) -> Approval:
         """Ask the task's human for a child that exceeds its parent; refused at once where policy would refuse it."""
         task = await self._heads.acting(caller, parent_id, "approval.ask")
         named = self._named(task.id, "asked", wanted, "asked")
         try:
             self._check_need(caller, task, parent_id, named)
+            await self.spend(actor)
             request, human = approvals.request_of(wanted, parent=parent_id), task.head.subject.sub
             return await self._asked.ask(DELEGATE, request, holder_name(caller), human, (task.id, parent_id))
         except RemitError as error:
             await self._denied("approval.ask", parent_id, error, named)
             raise
+
+    async def spend(self, workload: Workload | None) -> None:
+        """Let a workload's credential that counts once count: durable when this returns; UsedError if it had before."""
+        if workload is None or workload.digest is None:
+            return
+        event = self._heads.event("workload.prove", "allow", None, agent=workload.id, attested=True)
+        try:
+            await self._heads.record((Burn(workload.digest, workload.until or workload.expires_at),), (event,))
+        except ConflictError as error:
+            raise UsedError from error
 
     async def attach(self, caller: Caller, grant_id: str, posture: Posture, check: Callable[[Grant], None]) -> Grant:
         """Let a run with this posture hold a grant that exists; ``check`` raises what is against it."""

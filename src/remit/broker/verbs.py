@@ -101,7 +101,7 @@ class Broker:
         self._approvals = Approvals(self._heads, new_id, step_up, self.endings.check)
         openings = Openings(self._heads, self._ceiling, self._approvals, self.endings, new_id, trust_domain, at_rest)
         self.open, self.delegate, self.attach = openings.open, openings.delegate, openings.attach
-        self.ask = openings.ask
+        self.ask, self.spend = openings.ask, openings.spend
         self.ask_to_open = openings.ask_to_open
         self.approval = self._approvals.get
         self.approvals = self._approvals.seen

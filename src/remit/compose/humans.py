@@ -38,6 +38,7 @@ class Known:
 
     ``step_up`` tells, of a human (issuer-qualified), which ``acr`` values decide on approvals. ``sources`` are the
     issuers of humans as issuers of signals; ``issuers`` are all, by URL, so that each has one cache of keys.
+    ``id_jag``: whether identity assertions of one of them open tasks.
     """
 
     humans: IssuedHumans | None
@@ -46,6 +47,7 @@ class Known:
     step_up: Callable[[str], tuple[str, ...]]
     sources: Mapping[str, Source] = field(default_factory=dict)
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    id_jag: bool = False
 
 
 class _Issuers:
@@ -75,6 +77,7 @@ def known(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Known
         step_up=_step_up(registrations),
         sources=_sources(registrations, settings.issuer),
         issuers=issuers.made,
+        id_jag=any(one.id_jag for one in registrations),
     )
 
 

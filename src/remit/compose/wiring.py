@@ -125,6 +125,7 @@ def _identity(settings: Settings, known: humans.Known, heard: Signals, clock: Cl
     attested = workloads.attested(domains, bundles, settings.issuer, clock, platforms)
     identity = Identity(
         humans=known.humans,
+        id_jag=known.id_jag,
         logins=known.logins,
         workloads=attested,
         signals=heard.verified(clock),

@@ -22,7 +22,8 @@ class Human:
 
     ``digest`` is the SHA-256 of the token (base64url), to be burnt until ``until``: one token opens one task.
     ``client`` is the party the token was issued to; ``nonce`` ties it to the one request it was obtained for.
-    ``details`` is what an ID-JAG limits the task to, in wire form (RFC 9396); None: it names no limit.
+    ``details`` is what an ID-JAG limits the task to, in wire form (RFC 9396); None: it names no limit. ``jkt`` is the
+    key that an ID-JAG is bound to; None: it is a bearer's.
     """
 
     subject: Subject
@@ -32,6 +33,7 @@ class Human:
     client: str
     nonce: str | None = None
     details: object = None
+    jkt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Workload:
 
     ``method`` is jwt-svid | x509-svid | wit | oidc. ``claims`` are what the configuration picks for policies. ``jkt``
     is the key that the credential is itself bound to (WIT), ``x5t`` the certificate it came by (RFC 8705).
-    ``digest`` identifies a credential that may be used once only; None where reuse is its nature.
+    ``digest`` identifies a credential that counts once, and ``until`` is when it could not be shown again anyway; None
+    where reuse is its nature.
     """
 
     id: str
@@ -50,6 +53,7 @@ class Workload:
     jkt: str | None = None
     x5t: str | None = None
     digest: str | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

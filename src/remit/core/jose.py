@@ -1,9 +1,9 @@
 """Compact JWS, read strictly before the library sees it, and public keys read just as strictly. Pure.
 
 Libraries accept more than one spelling of one token: padding, spare bits, duplicate members (Wycheproof tcId 367,
-370). Here a text is accepted in its one canonical form only; its header may hold nothing but listed members, so that
-``crit``, ``b64``, ``zip``, ``jku`` and ``x5c`` have no meaning at all; and the key decides on the algorithm, never the
-token alone.
+370). Here a text is accepted in its one canonical form only; of its header nothing but listed members is looked at,
+so that ``jku`` and ``x5c`` have no meaning at all; what changes how it is to be read refuses it; and the key decides on
+the algorithm, never the token alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from remit.errors import RemitError, TokenError
 MAX_TOKEN = 32_768  # characters
 ALGORITHMS = {"EC": frozenset({"ES256"}), "OKP": frozenset({"Ed25519", "EdDSA"})}  # EdDSA: RFC 9864 deprecates the name
 CHALLENGE = " ".join(sorted(frozenset().union(*ALGORITHMS.values())))  # `algs` of a challenge, RFC 9449 §7.1
+
+CHANGING = frozenset({"crit", "b64", "zip"})  # who ignores these reads another token than was signed
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 _PUBLIC = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
@@ -82,8 +84,11 @@ def digest(text: str) -> str:
     return encode(sha256(text.encode("utf-8", "surrogatepass")).digest())
 
 
-def read(text: str, members: frozenset[str], error: type[RemitError] = TokenError) -> Compact:
-    """Return a compact JWS whose header has ``members`` only, or raise ``error``."""
+def read(text: str, members: frozenset[str], error: type[RemitError] = TokenError, *, others: bool = False) -> Compact:
+    """Return a compact JWS whose header has ``members`` only, or raise ``error``.
+
+    With ``others`` it may have more, of which nothing is looked at (RFC 7515 §4): for what others make.
+    """
     parts = text.split(".") if len(text) <= MAX_TOKEN else []
     if len(parts) != 3:  # noqa: PLR2004 - RFC 7515 §7.1
         raise error("it is not a compact JWS")
@@ -92,11 +97,14 @@ def read(text: str, members: frozenset[str], error: type[RemitError] = TokenErro
     except ValueError:
         raise error("it is not canonical base64url") from None
     signed = text[: -len(parts[2]) - 1].encode("ascii")
-    return Compact(_header(header, members, error), payload, signed, signature)
+    return Compact(_header(document(header, error), members, error, others=others), payload, signed, signature)
 
 
-def _header(raw: bytes, members: frozenset[str], error: type[RemitError]) -> Mapping[str, object]:
-    header = document(raw, error)
+def _header(
+    header: Mapping[str, object], members: frozenset[str], error: type[RemitError], *, others: bool
+) -> Mapping[str, object]:
+    if others and not header.keys() & CHANGING:
+        header = {name: value for name, value in header.items() if name in members}
     if not header.keys() <= members:
         raise error("its header has a member that is not accepted here")
     if not all(isinstance(value, str) for name, value in header.items() if name != "jwk"):

@@ -17,7 +17,7 @@ from remit.core import jose
 from remit.errors import NonceRequiredError, ProofError
 
 MAX_AGE = 60  # seconds, RFC 9449 §11.1
-SKEW = 5  # seconds, both ways
+SKEW = 10  # seconds that the clock of whoever makes a proof may be off by (FAPI 2.0 §5.3.2.1)
 NONCE_LIFE = 60  # seconds of one nonce; the one before is accepted too
 TYPE = "dpop+jwt"
 
@@ -76,8 +76,11 @@ class Expected:
 def read(texts: Sequence[str], expected: Expected) -> Proof:
     """Return what the proof in the ``DPoP`` header values proves, or raise ProofError."""
     if len(texts) != 1 or not texts[0]:
-        raise ProofError("there must be exactly one proof")
-    compact = jose.read(texts[0], _HEADER, ProofError)
+        raise ProofError(
+            "there must be exactly one proof",
+            help="send a `DPoP` header by the key of the token (RFC 9449), or use a TLS client certificate",
+        )
+    compact = jose.read(texts[0], _HEADER, ProofError, others=True)
     if compact.header.get("typ") != TYPE:
         raise ProofError("it is not a proof of possession")
     key = jose.public_key(compact.header.get("jwk"), ProofError)

@@ -47,14 +47,14 @@ class TrustBundle:
 
 def parse(text: str) -> SpiffeId:
     """Return a SPIFFE ID in its one canonical spelling, or raise InvalidRequestError."""
-    found = _split(text) if text.startswith(_SCHEME) else None
+    found = split(text) if text.startswith(_SCHEME) else None
     if found is None or not all(_plain(segment) for segment in _segments(found.path)):
         raise InvalidRequestError(f"`{text[:100]}` is not a SPIFFE ID")
     return found
 
 
-def _split(text: str) -> SpiffeId | None:
-    """Return the parts of a name of either scheme."""
+def split(text: str) -> SpiffeId | None:
+    """Return the parts of a name of either scheme, or None for any other name; one trust domain vouches for both."""
     if not text.startswith(SCHEMES) or len(text) > MAX_ID or not text.isascii():
         return None
     domain, slash, path = text.partition("://")[2].partition("/")
@@ -77,7 +77,7 @@ def check_pattern(text: str) -> str:
     """Return a pattern, or raise InvalidRequestError."""
     if text == ANY or (text and not text.startswith(SCHEMES) and "*" not in text and text.isprintable()):
         return text
-    found = _split(text)
+    found = split(text)
     segments = _segments(found.path) if found else [""]
     wild = all(_plain(segment) or segment == "*" for segment in segments[:-1])
     if not segments or not wild or not (_plain(segments[-1]) or segments[-1] in {"*", "**"}):
@@ -91,7 +91,7 @@ def pattern_le(child: str, parent: str) -> bool:
     """Whether every workload that ``child`` matches, ``parent`` matches too."""
     if ANY in {child, parent} or child == parent:
         return parent in {ANY, child}
-    inner, outer = _split(child), _split(parent)
+    inner, outer = split(child), split(parent)
     if inner is None or outer is None or not inner.path or not outer.path:
         return False
     if (_scheme(child), inner.domain) != (_scheme(parent), outer.domain):

@@ -1,8 +1,9 @@
 """JWTs that others sign, and the key sets they are verified with. Pure.
 
 The same strict reading as of our own tokens (`core.jose`), with what issuers out there need beside it: RSA keys, larger
-curves, key sets. Whoever calls says which types, algorithms and audiences count; the token never does. A header that
-points at keys (``jku``, ``jwk``, ``x5c``, ``x5u``) or changes what is signed (``crit``, ``b64``) is refused unread.
+curves, key sets. Whoever calls says which types, algorithms and audiences count; the token never does. What of its
+header points at keys (``jku``, ``jwk``, ``x5c``, ``x5u``) or is private is never looked at (RFC 7515 §4); what changes
+how it is to be read (``crit``, ``b64``, ``zip``) refuses it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from remit.core.jose import Compact
 from remit.core.strict import read_json
 from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError
 
-SKEW = timedelta(seconds=60)  # that an issuer's clock may be off by, and no more
+SKEW = timedelta(seconds=60)  # that the clock of whoever signs for others may be off by, and no more
 MAX_KEYS = 100  # of a set
 MAX_SET = 262_144  # bytes
 MAX_TEXT = 2_048  # characters of a claim that names something
@@ -30,7 +31,7 @@ MAX_TEXT = 2_048  # characters of a claim that names something
 RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 EDWARDS = frozenset({"EdDSA", "Ed25519"})
 ALGORITHMS = RSA | EDWARDS | {"ES256", "ES384", "ES512"}
-MEMBERS = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})  # the last two are hints that nothing here follows
+MEMBERS = frozenset({"alg", "kid", "typ"})
 
 _HASHES: Mapping[str, hashes.HashAlgorithm] = {
     "256": hashes.SHA256(),
@@ -59,7 +60,6 @@ class Rules:
 
     types: frozenset[str]
     algorithms: frozenset[str] = ALGORITHMS
-    members: frozenset[str] = MEMBERS
     error: type[RemitError] = TokenError
 
 
@@ -117,7 +117,7 @@ class Keys:
 
 def read(text: str, rules: Rules) -> Foreign:
     """Return a JWT that is well formed by ``rules``, not verified; or raise their error."""
-    compact = jose.read(text, rules.members, rules.error)
+    compact = jose.read(text, MEMBERS, rules.error, others=True)
     claims = jose.document(compact.payload, rules.error)
     alg, kid, typ = (compact.header.get(name) for name in ("alg", "kid", "typ"))
     if not isinstance(alg, str) or alg not in rules.algorithms:

@@ -30,7 +30,6 @@ _ID_JAG = Rules(frozenset({"oauth-id-jag+jwt"}), error=GrantTokenError)
 # Claims of an ID-JAG that limit it in ways that nothing here can hold.
 _LIMITS = {
     "scope": "to scopes: ask the issuer for authorization_details",
-    "cnf": "to a key",
     "tenant": "to a tenant",
     "aud_tenant": "to a tenant",
 }
@@ -99,7 +98,7 @@ class IssuedHumans:
         jti = foreign.text(claims, "jti", GrantTokenError)
         once = jose.digest(f"id-jag\n{taking[0].issuer.url}\n{jti}")
         human = self._human(read, taking[0], MAX_GRANT, once)
-        return replace(human, client=client, details=claims.get("authorization_details"))
+        return replace(human, client=client, details=claims.get("authorization_details"), jkt=_key(claims))
 
     def _look_for_groups(self, claims: Mapping[str, object], at: Registration) -> None:
         """Say once of each client that its ID tokens have no groups: nobody would know why policies deny."""
@@ -145,6 +144,17 @@ class IssuedHumans:
         )
         nonce = foreign.text_or_none(claims, "nonce", GrantTokenError)
         return Human(subject, digest, window.issued_at, window.expires_at + SKEW, at.client_id, nonce)
+
+
+def _key(claims: Mapping[str, object]) -> str | None:
+    """Return the thumbprint of the key that a token is bound to (RFC 9449 §6.1), if it is bound at all."""
+    cnf = claims.get("cnf")
+    if cnf is None:
+        return None
+    jkt = cnf.get("jkt") if isinstance(cnf, Mapping) and cnf.keys() == {"jkt"} else None
+    if not isinstance(jkt, str) or not jkt:
+        raise GrantTokenError("it is limited to a key in a way that is not known here")
+    return jkt
 
 
 def _same(told: object, expected: str) -> bool:

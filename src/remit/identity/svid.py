@@ -11,16 +11,14 @@ from remit.core.spiffe import SpiffeId
 from remit.errors import AudienceError, InvalidRequestError, UnauthenticatedError
 from remit.identity import foreign
 from remit.identity.bundles import Bundle, Bundles
-from remit.identity.foreign import Foreign, Keys, Rules
+from remit.identity.foreign import SKEW, Foreign, Keys, Rules
 from remit.ports import Clock
 
 MAX_LIFE = timedelta(hours=1)  # that the end of a bearer credential may be away
-SKEW = timedelta(seconds=5)
 
 _RULES = Rules(
     types=frozenset({"jwt", "jose", ""}),
     algorithms=foreign.RSA | {"ES256", "ES384", "ES512"},  # JWT-SVID §2.1; no EdDSA
-    members=frozenset({"alg", "kid", "typ"}),
     error=UnauthenticatedError,
 )
 _TYPES = frozenset({None, "JWT", "JOSE"})  # §2.3, case and all
@@ -73,7 +71,7 @@ async def by_bundle(bundles: Bundles, domain: str, token: Foreign, keys: Callabl
 
 
 def ends(token: Foreign, now: datetime, longest: timedelta) -> datetime:
-    """Return the end of a token that counts now, and not for much longer."""
+    """Return the end of a token that counts now, and not for much longer: after its end not for a second."""
     expires = foreign.moment(token.claims, "exp", UnauthenticatedError)
     if now >= expires:
         raise UnauthenticatedError("it has expired")

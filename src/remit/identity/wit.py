@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from remit.core import jose, spiffe
 from remit.core.identity import Workload
+from remit.core.proof import SKEW
 from remit.core.spiffe import SpiffeId
 from remit.errors import InvalidRequestError, LimitError, ReplayError, UnauthenticatedError
 from remit.identity import foreign, wpt
@@ -18,7 +19,7 @@ from remit.ports import Clock
 MAX_LIFE = timedelta(hours=24)  # that the end may be away: it is worth nothing without its key
 MAX_SEEN = 100_000  # proofs remembered, each until it ends
 
-_RULES = Rules(types=frozenset({"wit+jwt"}), members=frozenset({"alg", "kid", "typ"}), error=UnauthenticatedError)
+_RULES = Rules(types=frozenset({"wit+jwt"}), error=UnauthenticatedError)
 _SPIFFE = "spiffe://"
 
 
@@ -28,7 +29,7 @@ class Wits:
     def __init__(self, bundles: Bundles, allow: Iterable[str], clock: Clock, most: int = MAX_SEEN) -> None:
         """Believe the trust domains of ``bundles`` in names that match a pattern of ``allow``."""
         self._bundles, self._allow, self._clock, self._most = bundles, tuple(allow), clock, most
-        self._seen: dict[tuple[str, str], int] = {}  # key and jti -> when the proof ends
+        self._seen: dict[tuple[str, str], int] = {}  # key and jti -> when the proof could not pass any more
 
     async def proven(self, wit: str, proof: str, target: str, token: str | None) -> Workload:
         """Return the workload of a WIT whose key made ``proof`` for ``target``, once, and over ``token`` if any.
@@ -38,8 +39,10 @@ class Wits:
         found, name, expires = await self._read(wit)
         now = int(self._clock().timestamp())
         proven = wpt.read(proof, _key(found), wpt.Expected(target, now, wit, token))
-        self._once(proven, now)
-        return Workload(name, "wit", expires, jkt=proven.jkt, digest=jose.digest(f"{proven.jkt} {proven.jti}"))
+        over = proven.exp + SKEW  # when it could not pass again anyway
+        self._once((proven.jkt, proven.jti), over, now)
+        once = jose.digest(f"{proven.jkt} {proven.jti}")
+        return Workload(name, "wit", expires, jkt=proven.jkt, digest=once, until=datetime.fromtimestamp(over, UTC))
 
     async def named(self, wit: str) -> Workload:
         """Return the workload of a WIT for whoever has its key (``jkt``): the caller has to see that proven.
@@ -60,15 +63,14 @@ class Wits:
             raise UnauthenticatedError("the workload's name matches no pattern that is allowed here")
         return found, name, expires
 
-    def _once(self, proof: wpt.Wpt, now: int) -> None:
-        key = (proof.jkt, proof.jti)
+    def _once(self, key: tuple[str, str], over: int, now: int) -> None:
         if self._seen.get(key, 0) > now:
             raise ReplayError(help="make a new proof for every request")
         if len(self._seen) >= self._most:
             self._seen = {seen: end for seen, end in self._seen.items() if end > now}
         if len(self._seen) >= self._most:
             raise LimitError("too many requests with proofs", retry_after=wpt.MAX_LIFE)
-        self._seen[key] = proof.exp
+        self._seen[key] = over
 
 
 def _identity(name: str) -> SpiffeId:

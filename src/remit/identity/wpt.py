@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.core import jose
-from remit.core.proof import same_target
+from remit.core.proof import SKEW, same_target
 from remit.errors import AudienceError, TokenError
 
 TYPE = "wpt+jwt"
 MAX_LIFE = 300  # seconds that the end may be away
-_HEADER = frozenset({"typ", "alg", "kid"})
+_HEADER = frozenset({"typ", "alg"})
 _JTI = re.compile(r"[!-~]{16,256}")
 _UNKNOWN = ("tth", "oth")  # what they cover is nothing that is understood here
 
 
 @dataclass(frozen=True, slots=True)
 class Wpt:
-    """A proof that holds, but may be a replay. ``jkt`` is the thumbprint of its key, ``exp`` in seconds."""
+    """A proof that holds, but may be a replay until `SKEW` after ``exp`` (seconds). ``jkt`` is its key's thumbprint."""
 
     jkt: str
     jti: str
@@ -44,7 +44,7 @@ def read(text: str, jwk: object, expected: Expected) -> Wpt:
 
     The checks are those of the draft, in its order.
     """
-    compact = jose.read(text, _HEADER)
+    compact = jose.read(text, _HEADER, others=True)
     claims = jose.document(compact.payload, TokenError)
     algorithm = jwk.get("alg") if isinstance(jwk, Mapping) else None
     if algorithm is None or compact.header.get("alg") != algorithm:
@@ -67,7 +67,7 @@ def read(text: str, jwk: object, expected: Expected) -> Wpt:
 
 def _end(claims: Mapping[str, object], now: int) -> int:
     exp = claims.get("exp")
-    if not isinstance(exp, int) or isinstance(exp, bool) or not now < exp <= now + MAX_LIFE:
+    if not isinstance(exp, int) or isinstance(exp, bool) or not now - SKEW < exp <= now + MAX_LIFE + SKEW:
         raise TokenError(f"the proof must end within {MAX_LIFE} seconds, and not have ended", help="check the clock")
     return exp
 

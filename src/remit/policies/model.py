@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from remit.core import spiffe
 from remit.core.grant import MAX_TTL, WORKLOAD, Subject
 from remit.core.orders import ANY, json_text
 from remit.core.policy import Question
 from remit.core.scope import Detail
 
 Json = dict[str, Any]
-
-_SPIFFE = "spiffe://"
 
 
 def principal(subject: Subject) -> Json:
@@ -56,15 +56,20 @@ def entities(subject: Subject, claims: Mapping[str, str], named: Iterable[tuple[
 
 
 def split(sub: str) -> tuple[str, str]:
-    """Return issuer and subject of a qualified name; of a SPIFFE ID the trust domain and the whole of it."""
-    if sub.startswith(_SPIFFE):
-        return f"{_SPIFFE}{_domain(sub)}", sub
+    """Return issuer and subject of a qualified name; of a workload's the trust domain and the whole of it.
+
+    A trust domain has one name, whatever the scheme of those it vouches for: what is said of it is said of all.
+    """
+    found = spiffe.split(sub)
+    if found is not None:
+        return str(replace(found, path="")), sub
     issuer, _, rest = sub.partition("#")
     return issuer, rest
 
 
 def _domain(agent: str) -> str:
-    return agent.removeprefix(_SPIFFE).partition("/")[0] if agent.startswith(_SPIFFE) else ""
+    found = spiffe.split(agent)
+    return "" if found is None else found.domain
 
 
 def _claims(claims: Mapping[str, str]) -> Json:

@@ -38,7 +38,7 @@ from remit.sdk.loopback import Loopback
 
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 OFFLINE = "offline_access"
-SCOPES = ("openid", OFFLINE)
+SCOPES = ("openid",)
 PATIENCE = 300.0  # seconds for a human in a browser
 INTERVAL = 5.0  # seconds between polls, RFC 8628 §3.2
 AWAY = "try again; where it keeps on, `remit doctor` looks at the issuers that are configured"
@@ -104,12 +104,13 @@ class Login:
         return self._read(given, nonce)
 
     def _asking(self, loopback: Loopback, nonce: str, verifier: str, acr: Sequence[str], *, fresh: bool) -> str:
-        prompts = [*(["login"] if fresh else []), *(["consent"] if OFFLINE in self.issuer.scopes else [])]
+        scopes = self._scopes()
+        prompts = [*(["login"] if fresh else []), *(["consent"] if OFFLINE in scopes else [])]
         asked = {
             "response_type": "code",
             "client_id": self.issuer.client_id,
             "redirect_uri": loopback.redirect_uri,
-            "scope": " ".join(self.issuer.scopes),
+            "scope": " ".join(scopes),
             "state": loopback.state,
             "nonce": nonce,
             "code_challenge": base64url(hashlib.sha256(verifier.encode()).digest()),
@@ -119,6 +120,12 @@ class Login:
             **({"acr_values": " ".join(acr)} if acr else {}),
         }
         return _with_query(self._endpoint("authorization_endpoint"), asked)
+
+    def _scopes(self) -> tuple[str, ...]:
+        """Return what to ask for: a refresh token too, of an issuer that says that it knows how (Discovery §3)."""
+        supported = self._metadata.get("scopes_supported")
+        offline = [OFFLINE] if isinstance(supported, list) and OFFLINE in supported else []
+        return tuple(dict.fromkeys([*self.issuer.scopes, *offline]))
 
     def _check_answer(self, answer: Mapping[str, str]) -> None:
         """Raise unless the answer is this issuer's (RFC 9207 §2.4) and carries a code."""
@@ -133,7 +140,7 @@ class Login:
 
     def device(self, say: Say, pause: Pause = time.sleep) -> Tokens:
         """Let ``say`` tell a human where to enter which code, then ask until they have (RFC 8628 §3.4, §3.5)."""
-        answer = self._posted("device_authorization_endpoint", scope=" ".join(self.issuer.scopes))
+        answer = self._posted("device_authorization_endpoint", scope=" ".join(self._scopes()))
         code, interval = _text(answer, "device_code"), _seconds(answer, "interval", INTERVAL)
         left = _seconds(answer, "expires_in", PATIENCE)
         typed, place = _text(answer, "user_code"), _text(answer, "verification_uri")
