@@ -123,7 +123,8 @@ def _around(caller: Operator | Holder, found: Approval, broker: Broker, now: dat
     wanted, line = approvals.wanted_of(found), held.lineage(parent)
     if isinstance(caller, Holder):
         line = line[: [grant.id for grant in line].index(caller.grant) + 1]
-    wide = tuple(detail for detail in wanted.scope if scopes.cover(detail, line[0].scope) is None)
+    covers = scopes.covering(wanted.scope, line[0].scope)
+    wide = tuple(detail for detail, index in zip(wanted.scope, covers, strict=True) if index is None)
     return {
         "task": summary(held),
         "parent": parent,

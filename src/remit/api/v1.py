@@ -67,7 +67,8 @@ class V1:
         key = wire.idempotency_key(request)
         asked = await wire.document(request, frozenset({"grant", "detail"}))
         grant = self._grant(request, caller, wire.text(asked, "grant"))
-        issued = await self._broker.issue(caller, grant.id, scopes.parse_detail(asked.get("detail")), key)
+        [detail] = scopes.parse([asked.get("detail")])
+        issued = await self._broker.issue(caller, grant.id, detail, key)
         lease = issued.lease
         content = {
             "lease": lease.id,
