@@ -33,6 +33,7 @@ from remit.ports import Clock, Spend, Store, Write
 
 SKEW = timedelta(seconds=5)
 PLACES = 1 << 20  # of the token status list
+UNDECIDED = "this broker has started anew, and is yet to decide whether this grant is still allowed"
 DENIALS = 20  # audited one by one per grant, code and minute; beyond it they are counted
 
 
@@ -86,6 +87,7 @@ class Heads:
         self._ended: list[Callable[[frozenset[str]], None]] = []
         self._away: dict[str, list[asyncio.Event]] = {}  # tasks that are being read again after a commit failed
         self._places: dict[int, str] = {}  # in the token status list -> grant id
+        self.undecided: set[str] = set()  # tasks that were loaded, and are yet to be decided on by what holds now
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -150,6 +152,8 @@ class Heads:
             raise ExpiredError
         if live.ended:
             raise RevokedError
+        if live.task in self.undecided:
+            raise UnavailableError(UNDECIDED, help="try again in a moment")
         return live
 
     def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None) -> Task:
@@ -174,6 +178,8 @@ class Heads:
             who, by = (caller.grant, {}) if isinstance(caller, Holder) else (grant_id, {"subject": caller.subject.sub})
             await self.denied(name, who, error, cause=f"under {grant_id}", **by, **more)
             raise
+        if task.id in self.undecided:
+            raise UnavailableError(UNDECIDED, help="try again in a moment")
         return task
 
     def place(self, grant_id: str) -> int:
@@ -245,6 +251,10 @@ class Heads:
     def known(self) -> list[str]:
         """Return the ids of the tasks that are loaded, and of those that are being read again."""
         return [*self._tasks, *(task_id for task_id, waiting in self._away.items() if waiting)]
+
+    def breadth(self, task_id: str) -> int:
+        """Return how many grants a task has, as far as it is loaded."""
+        return len(self._tasks[task_id].grants) if task_id in self._tasks else 0
 
     async def returned(self, task_id: str) -> bool:
         """Wait until a task is not being read again; return whether it is loaded then."""

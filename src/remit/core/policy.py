@@ -27,6 +27,7 @@ class Question:
     ``verb`` is open | delegate | issue | renew. ``agent`` is the acting workload of the grant that would be made or
     used, ``attested`` by somebody else than its holder. ``level`` is its distance from the root; ``depth`` and
     ``fan_out`` are how far it could be delegated. ``approval`` is the human decision it rests on, if it needed one.
+    ``whole`` is what ``scope`` is a part of, if it is: each detail is decided on by itself, though it sees the others.
     """
 
     subject: Subject
@@ -45,6 +46,7 @@ class Question:
     ttl: timedelta | None = None
     posture: Posture = field(default_factory=Posture)
     approval: str | None = None
+    whole: Scope | None = None
 
 
 @dataclass(frozen=True, slots=True)
