@@ -54,6 +54,7 @@ __all__ = [
     "permitting",
     "read",
     "shown",
+    "size",
 ]
 
 MAX_DETAILS = 64
@@ -236,6 +237,17 @@ def dump(scope: Scope, types: Mapping[str, DetailType] = TYPES) -> list[dict[str
         }
         for detail in scope
     ]
+
+
+def size(scope: Scope) -> int:
+    """Return about how many characters a scope has as JSON."""
+    return sum(32 + len(detail.resource) + _size(detail.fields) for detail in scope)
+
+
+def _size(value: Value) -> int:
+    if isinstance(value, tuple):
+        return sum(map(_size, value))
+    return 4 + len(value) if isinstance(value, str) else 8
 
 
 @lru_cache(maxsize=1_024)
