@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from remit.api import Peer, build, problems, serve
+from remit.api import Peer, build, problems, render, serve
 from remit.broker import Holder
 from remit.core import jose, tree
 from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpoint
@@ -15,7 +15,7 @@ from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError
 from remit.ports import Finding
 from tests.api.plane import GRANT, NOTE, Agent, Plane, _unix, opening, play
-from tests.broker.world import OPERATOR, TABLE
+from tests.broker.world import OPERATOR, TABLE, holder
 
 HTTP = {"type": "http", "resource": "mail", "actions": ["POST"], "paths": ["/send"], "args": "any"}
 
@@ -353,5 +353,55 @@ def test_a_path_has_no_escapes(tmp_path: Path) -> None:
         agent = Agent()
         await plane.opened(agent)
         assert (await plane.control.get("/v1/tasks/%74ask")).status_code == 400
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.attack("DOS-11")
+@pytest.mark.parametrize("bound", ["limit", "PAGE_SIZE"])
+def test_a_task_is_told_in_pages_that_together_are_the_whole_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    async def scene(plane: Plane) -> None:
+        root = Agent()
+        await plane.opened(root)
+        for _ in range(3):
+            child = Agent()
+            await plane.delegated(root, child, depth="1", fan_out="2")
+            await plane.delegated(child, Agent())
+        path = f"/v1/tasks/{root.task}"
+        whole = (await plane.call(root, "GET", path)).json()
+        assert "next" not in whole
+        monkeypatch.setattr(render, "PAGE_SIZE", 1 if bound == "PAGE_SIZE" else render.PAGE_SIZE)
+        found, after = [], ""
+        while True:
+            query = {"after": after} if after else {}
+            query |= {"limit": "2"} if bound == "limit" else {}
+            page = (await plane.control.get(path, params=query)).json()
+            assert 1 <= len(page["grants"]) <= 2
+            assert (page["root"], page["task"]) == (whole["root"], whole["task"])
+            found += page["grants"]
+            if "next" not in page:
+                break
+            after = page["next"]
+            await plane.delegated(root, Agent())  # what is made meanwhile hides nothing
+        shown = [grant["grant"] for grant in found]
+        assert {grant["grant"] for grant in whole["grants"]} <= set(shown)
+        assert len(shown) == len(set(shown))
+        for query in ({"after": "grt_none"}, {"limit": "1001"}, {"limit": "-1"}, {"page": "2"}):
+            assert (await plane.control.get(path, params=query)).status_code in {400, 404}
+
+    play(tmp_path, scene)
+
+
+def test_a_page_begins_after_no_grant_that_the_caller_may_not_see(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        root, child = Agent(), Agent()
+        await plane.opened(root)
+        await plane.delegated(root, child)
+        channel = await plane.channel(holder(plane.broker, plane.broker.check(child.grant)))
+        path = f"/v1/tasks/{root.task}"
+        assert (await channel.get(path, params={"after": root.grant})).status_code == 404
+        assert (await channel.get(path, params={"after": child.grant})).json()["grants"] == []
 
     play(tmp_path, scene)

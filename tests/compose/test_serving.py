@@ -13,9 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from remit.broker import Broker
 from remit.compose import settings
 from remit.compose.serving import Edges, _overlapping, bind_tcp, served, stopping, until_stopped
 from remit.errors import UnavailableError
+from tests.broker.world import OPERATOR
 
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -117,6 +119,41 @@ def test_an_idle_broker_stops_and_a_busy_one_does_not(tmp_path: Path) -> None:
         await asyncio.wait_for(waiting, 5)
 
     serving(configured(tmp_path), body)
+
+
+@pytest.mark.attack("DOS-10")
+def test_the_operator_is_served_before_what_there_is_was_decided_on_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long an agent made that take, its task can be looked at and ended meanwhile."""
+    made = configured(tmp_path)
+    tasks: list[str] = []
+    seen: list[object] = []
+    settle = Broker.settle
+
+    async def first(edges: Edges, client: httpx.AsyncClient) -> None:
+        del edges
+        tasks.extend([(await opened(client))["task"] for _ in range(2)])
+
+    async def watched(broker: Broker) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(made.places.control))
+        async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
+            seen.append(len((await client.get("/v1/tasks")).json()["tasks"]))
+            seen.append((await client.post(f"/v1/tasks/{tasks[0]}/close")).json()["state"])
+            root = broker.task_of(next(iter(broker.task(OPERATOR, tasks[1]).grants))).head.root
+            refused = await client.post(f"/v1/tasks/{tasks[1]}/leases", json={"grant": root, "detail": DETAIL})
+            seen.append((refused.status_code, refused.json()["code"]))
+        await settle(broker)
+
+    async def second(edges: Edges, client: httpx.AsyncClient) -> None:
+        left = {one["task"]: one["closed"] for one in (await client.get("/v1/tasks")).json()["tasks"]}
+        assert left == {tasks[0]: True, tasks[1]: False}
+        edges.house.broker.check(edges.house.broker.task(edges.house.operator, tasks[1]).head.root)
+
+    serving(made, first)
+    monkeypatch.setattr(Broker, "settle", watched)
+    serving(made, second)
+    assert seen == [2, "closed", (503, "unavailable")]
 
 
 def test_the_second_place_gets_a_checkpoint_at_the_end(tmp_path: Path) -> None:

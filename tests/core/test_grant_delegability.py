@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -76,6 +77,21 @@ def test_a_child_has_its_parents_delegates_unless_it_names_fewer() -> None:
 def test_what_is_no_pattern_and_too_many_are_refused(patterns: tuple[str, ...]) -> None:
     with pytest.raises(InvalidRequestError):
         root(delegates=patterns)
+
+
+@pytest.mark.attack("DOS-09")
+def test_the_patterns_of_a_grant_are_bounded_together_and_the_most_are_compared_fast() -> None:
+    with pytest.raises(InvalidRequestError, match="8,192 characters"):
+        root(delegates=tuple(f"spiffe://d.test/{'a/' * 900}{n}" for n in range(5)))
+    wide = (*tuple(f"spiffe://d.test/{'*/' * 110}y{n:02}" for n in range(31)), f"spiffe://d.test/{'*/' * 110}**")
+    parent = root(delegates=wide)
+    last = tuple(f"spiffe://d.test/{'a/' * 110}x{n:02}" for n in range(32))
+    took = []
+    for _ in range(3):
+        start = time.thread_time()
+        assert child(parent, delegates=last).delegates == last
+        took.append(time.thread_time() - start)
+    assert min(took) < 0.05
 
 
 def test_who_may_be_a_delegate() -> None:

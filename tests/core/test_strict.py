@@ -25,6 +25,16 @@ def test_ordinary_json_is_read_as_it_was_written(value: object) -> None:
     assert read_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
+@pytest.mark.attack("DOS-12")
+@pytest.mark.parametrize("piece", ["1,", "[],", "{},", '"",', '{"a":1},'])
+def test_many_small_values_are_refused_by_their_number_before_they_are_read(piece: str) -> None:
+    assert isinstance(read_json("[" + piece * 1_000 + "0]"), list)
+    with pytest.raises(TooLargeError, match="4096 values"):
+        read_json("[" + piece * 4_096 + "oops")
+    with pytest.raises(TooLargeError, match="256 values"):
+        read_json("[" + piece * 256 + "oops", limit=4_096)
+
+
 @given(st.binary(max_size=200) | st.text(max_size=200))
 def test_hostile_bytes_are_read_or_refused_as_a_bad_request(raw: bytes | str) -> None:
     with suppress(InvalidRequestError):  # anything else it raises fails the test

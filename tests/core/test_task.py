@@ -87,6 +87,32 @@ def test_a_task_has_only_so_many_grants_ended_ones_included(monkeypatch: pytest.
         assert caught.value.help
 
 
+@pytest.mark.attack("DOS-11")
+@pytest.mark.parametrize("bound", ["MAX_DETAILS", "MAX_SIZE"])
+def test_the_details_of_a_task_are_bounded_in_number_and_size_ended_ones_included(
+    monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    task, of_child = opened(fan_out=1), child(fan_out=1).scope
+    size, count = task.size + 2 * scope.size(of_child), task.details + 2 * len(of_child)
+    monkeypatch.setattr(tasks, bound, {"MAX_DETAILS": count, "MAX_SIZE": size}[bound])
+    for name in ("a", "b"):
+        task = task.apply(task.delegate("root", name, child(fan_out=1), NOW))
+        task = task.apply(task.revoke(name))
+    assert (task.details, task.size) == (count, size)
+    for approval in (None, "apr_1"):
+        with pytest.raises(LimitError, match="ended ones included, have at most") as caught:
+            task.delegate("root", "c", child(fan_out=1, approval=approval), NOW)
+        assert caught.value.help
+    again = nothing(task.id).apply(Change(0, task.head, tuple(task.grants.values())))  # as it is read from a store
+    assert (again.details, again.size) == (count, size)
+
+
+def test_the_size_of_a_scope_is_about_that_of_its_json() -> None:
+    raw = {"type": "http", "resource": "search", "actions": ["GET"], "paths": [f"/v1/{n}" for n in range(200)]}
+    found = scope.parse([raw, {**raw, "args": {"query.q": {"at_most": 3}}}])
+    assert 0.8 < scope.size(found) / len(scope.json_text(scope.dump(found))) < 1.25
+
+
 # -- who acts -------------------------------------------------------------------------------------------------------
 
 APART: list[dict[str, object]] = [{"jkt": "k" * 43}, {"x5t": "c" * 43}, {"attested": True}]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SCOPE = ("tests/core/test_scope.py",)
-ORDERS = ("tests/core/test_orders.py", "tests/core/test_scope.py")
+ORDERS = ("tests/core/test_orders.py", "tests/core/test_paths.py", "tests/core/test_scope.py")
 TASK = ("tests/core/test_task.py", "tests/core/test_lease.py", "tests/core/test_grant.py")
 TREE = ("tests/model/test_tree.py",)
 CRASH = ("tests/model/test_crash.py",)
@@ -76,28 +76,28 @@ MUTANTS = [
     ),
     Mutant(
         "a prefix is a path",
-        "core/orders.py",
+        "core/paths.py",
         "    return len(narrow) == len(wide)",
         "    return len(narrow) >= len(wide)",
         ORDERS,
     ),
     Mutant(
         "a star takes an empty segment",
-        "core/orders.py",
+        "core/paths.py",
         '        if segment == "*" and narrow[index] != "":',
         '        if segment == "*":',
         ORDERS,
     ),
     Mutant(
         "the rest of a path is one segment",
-        "core/orders.py",
+        "core/paths.py",
         '        if index >= len(narrow) or narrow[index] == "**":',
         "        if index >= len(narrow):",
         ORDERS,
     ),
     Mutant(
         "encoded slashes are segments",
-        "core/orders.py",
+        "core/paths.py",
         "    return all(octet not in _FORBIDDEN_OCTETS and chr(octet) not in _UNRESERVED for octet in octets)",
         "    return all(chr(octet) not in _UNRESERVED for octet in octets)",
         ORDERS,

@@ -9,11 +9,12 @@ FILES = ("tests/policies/test_files.py",)
 MODEL = ("tests/policies/test_model.py",)
 CEILING = ("tests/broker/test_ceiling.py",)
 CHANGES = ("tests/broker/test_ceiling_changes.py",)
+ROUNDS = ("tests/broker/test_ceiling_rounds.py",)
 COMPOSED = ("tests/compose/test_policy.py",)
 
 RAISED = "            raise self._ceiling.refusal(decision, caller)\n"
 REFUSED = f"        if not decision.allowed:\n{RAISED}        return decision\n"
-TRIED = "                return await self._decided(task_id, cause)\n"
+TRIED = "                return ended\n"
 
 MUTANTS = [
     Mutant(
@@ -180,28 +181,56 @@ MUTANTS = [
     Mutant(
         "a policy holds before it is on record",
         "broker/ceiling.py",
-        '        await self._tell(operator, "done", version)\n        self.deciding = decide\n',
-        '        self.deciding = decide\n        await self._tell(operator, "done", version)\n',
+        "        await self.note(operator, version)\n        self.deciding = decide\n",
+        "        self.deciding = decide\n        await self.note(operator, version)\n",
         COMPOSED,
     ),
     Mutant(
         "roots alone are decided anew",
         "broker/ceiling.py",
-        "                    waiting.extend(task.children.get(grant.id, ()))",
+        "                    waiting.extend(self._heads.task(task_id).children.get(grant.id, ()))",
         "                    pass",
         CHANGES,
     ),
     Mutant(
+        "the first details of a grant stand for all",
+        "broker/ceiling.py",
+        "        for at in range(0, len(details), BREATH):",
+        "        for at in range(0, min(len(details), 1), BREATH):",
+        ROUNDS,
+    ),
+    Mutant(
+        "what was decided by what decides no more is applied",
+        "broker/ceiling.py",
+        "        return over.by == self._deciders() and",
+        "        return",
+        ROUNDS,
+    ),
+    Mutant(
+        "what is undecided after a start is served",
+        "broker/heads.py",
+        "        if live.task in self.undecided:",
+        "        if live.task == self.undecided:",
+        ROUNDS,
+    ),
+    Mutant(
+        "a change of one resource stands for a round that failed",
+        "broker/ceiling.py",
+        "            name = about if self._due is None else None",
+        "            name = about",
+        ROUNDS,
+    ),
+    Mutant(
         "leases are not decided anew",
         "broker/ceiling.py",
-        "        return ended + await self._leases(task_id, cause)",
+        "        return ended + await self._leases(task_id, cause, about)",
         "        return ended",
         CHANGES,
     ),
     Mutant(
         "a round that failed is forgotten",
         "broker/ceiling.py",
-        "        if self._due is not None:",
+        "        if self._due is not None and not self._one.locked():",
         "        if self._due == ():",
         CHANGES,
     ),

@@ -6,6 +6,7 @@ from functools import partial
 import httpx
 import pytest
 
+from remit.api import render
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
 from remit.sdk import Bounds, Client, detail, verbs
 from remit.sdk._wire import Flow, drive
@@ -133,3 +134,17 @@ def test_ids_are_escaped_in_paths() -> None:
 def test_no_token_shows_in_what_was_opened() -> None:
     opened = verbs.Opened("task_1", "grt_1", 1, [], token="secret-token")
     assert "secret-token" not in repr(opened)
+
+
+def test_a_task_of_many_pages_is_read_whole(
+    root: verbs.Opened, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        client.run(verbs.delegate(root.grant, root.details, ["search"], Bounds("2m"), "part"))
+    lease = client.run(verbs.issue(root.task, root.grant, "warehouse", root.details))["lease"]
+    whole = client.run(verbs.task(root.task))
+    monkeypatch.setattr(render, "PAGE_SIZE", 1)
+    again = client.run(verbs.task(root.task))
+    assert again == whole
+    assert len(again["grants"]) == 3
+    assert [each["lease"] for each in again["leases"]] == [lease]

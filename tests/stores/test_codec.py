@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remit.core import scope
 from remit.core.task import Change, Grant, Head, Lease, LeaseState, Plan, Posture, Revocation, Subject
-from remit.errors import IntegrityError, InvalidRequestError
+from remit.errors import IntegrityError, InvalidRequestError, UnknownDetailError
 from remit.ports import Resource
 from remit.stores import codec
 from remit.testing.samples import NOW, RESOURCE, SCOPE, lease, opening
@@ -101,3 +102,15 @@ def test_rows_can_be_read_with_any_tool() -> None:
     text = codec.grant_bytes(opening().grants[0]).decode()
     assert '"paths":["/v1/*/items","/v2/**"]' in text
     assert f'"opened_at":"{NOW.isoformat()[:-6]}Z"' in text
+
+
+def test_what_was_accepted_under_wider_bounds_is_read_back_and_can_be_narrowed() -> None:
+    """A start must not fall over, or end, what an earlier version let in; only what is asked for is bounded."""
+    detail = {"type": "http", "resource": "search", "actions": ["GET"], "paths": [f"/v1/{n}" for n in range(256)]}
+    many = scope.read([detail] * 64)
+    with pytest.raises(UnknownDetailError):
+        scope.parse([detail] * 64)
+    [grant] = opening().grants
+    read = codec.read_grant(codec.grant_bytes(replace(grant, scope=many)))
+    assert read.scope == many
+    assert scope.covering(scope.parse([{**detail, "paths": ["/v1/7"]}]), read.scope) == (0,)

@@ -25,7 +25,7 @@ from remit.api.proven import Verifier
 from remit.api.refresh import Refreshes
 from remit.api.routes import Open, Row, Surface, Who
 from remit.api.status import Statuses
-from remit.api.v1 import V1
+from remit.api.v1 import PAGED, V1
 from remit.api.wellknown import WellKnown
 from remit.api.who import Peer, Web, authority_of, check_path, operator
 from remit.broker import Operator
@@ -61,7 +61,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         *surface.streams,
         Row("GET", "/v1/self", Who.AGENT, v1.self_),
         Row("GET", "/v1/tasks", Who.AGENT, v1.tasks),
-        Row("GET", "/v1/tasks/{task}", Who.AGENT, v1.task),
+        Row("GET", "/v1/tasks/{task}", Who.AGENT, v1.task, PAGED),
         Row("POST", "/v1/tasks/{task}/close", Who.AGENT, v1.close),
         Row("POST", "/v1/tasks/{task}/leases", Who.AGENT, v1.issue),
         Row("POST", "/v1/tasks/{task}/grants/{grant}/revoke", Who.AGENT, v1.revoke),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from remit.api.wire import instant
@@ -16,6 +16,8 @@ from remit.core.task import Grant, Lease, Report, Task
 from remit.errors import GrantEndedError
 from remit.ports import Resource
 
+PAGE = 1_000  # grants that are written at once
+PAGE_SIZE = 1_048_576  # characters of their details
 LAPSED = "lapsed"  # the state of an approval that nobody can decide on, or use, any more
 
 
@@ -25,16 +27,35 @@ def visible(caller: Operator | Holder, task: Task) -> tuple[Grant, ...]:
     return tuple(task.subtree(root))
 
 
-def task(caller: Operator | Holder, found: Task, broker: Broker) -> dict[str, object]:
-    """Write a task with the part of its tree that the caller may see."""
-    grants = visible(caller, found)
+def task(
+    caller: Operator | Holder, found: Task, broker: Broker, after: str | None = None, limit: int = PAGE
+) -> dict[str, object]:
+    """Write a task with the part of its tree that the caller may see, parents first, or some of it.
+
+    ``after`` is the last grant of the page before; ``next`` is there to be the next ``after``. Grants that are made
+    meanwhile do not change the order of those there are.
+    """
+    seen = visible(caller, found)
+    start = 0 if after is None else 1 + [item.id for item in seen].index(found.grant(after).id)
+    grants = _page(seen[start : start + limit])
     shown = {item.id for item in grants}
     return {
         **summary(found),
-        "root": grants[0].id,
+        "root": seen[0].id,
         "grants": [grant(item, broker) for item in grants],
         "leases": [lease(item) for item in found.leases.values() if item.grant in shown],
+        **({"next": grants[-1].id} if grants and start + len(grants) < len(seen) else {}),
     }
+
+
+def _page(grants: Sequence[Grant]) -> Sequence[Grant]:
+    """Return the first of ``grants`` that are written at once: fewer where their details are long."""
+    total = 0
+    for index, item in enumerate(grants):
+        total += scopes.size(item.scope)
+        if total > PAGE_SIZE and index:
+            return grants[:index]
+    return grants
 
 
 def summary(found: Task) -> dict[str, object]:
@@ -123,7 +144,8 @@ def _around(caller: Operator | Holder, found: Approval, broker: Broker, now: dat
     wanted, line = approvals.wanted_of(found), held.lineage(parent)
     if isinstance(caller, Holder):
         line = line[: [grant.id for grant in line].index(caller.grant) + 1]
-    wide = tuple(detail for detail in wanted.scope if scopes.cover(detail, line[0].scope) is None)
+    covers = scopes.covering(wanted.scope, line[0].scope)
+    wide = tuple(detail for detail, index in zip(wanted.scope, covers, strict=True) if index is None)
     return {
         "task": summary(held),
         "parent": parent,

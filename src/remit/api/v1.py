@@ -11,8 +11,10 @@ from remit.broker import Broker, Holder
 from remit.core import scope as scopes
 from remit.core.secret import Secret
 from remit.core.task import Grant
-from remit.errors import InvalidRequestError
+from remit.errors import InvalidRequestError, NotFoundError
 from remit.ports import Clock, Resource
+
+PAGED = frozenset({"after", "limit"})
 
 
 class V1:
@@ -41,9 +43,14 @@ class V1:
         return wire.answer({"tasks": [render.summary(task) for task in self._broker.tasks(caller)]})
 
     async def task(self, request: Request, caller: Caller) -> Response:
-        """Show one task with its tree."""
+        """Show one task with its tree; with ``after`` (a grant) and ``limit``, a page of it."""
+        asked = wire.pairs(request.scope["query_string"], PAGED)
         found = self._broker.task(caller, request.path_params["task"])
-        return wire.answer(render.task(caller, found, self._broker))
+        limit = max(1, wire.whole("limit", asked.get("limit", str(render.PAGE)), render.PAGE))
+        after = asked.get("after")
+        if after is not None and after not in {item.id for item in render.visible(caller, found)}:
+            raise NotFoundError
+        return wire.answer(render.task(caller, found, self._broker, after, limit))
 
     async def close(self, request: Request, caller: Caller) -> Response:
         """End a task."""
@@ -67,7 +74,8 @@ class V1:
         key = wire.idempotency_key(request)
         asked = await wire.document(request, frozenset({"grant", "detail"}))
         grant = self._grant(request, caller, wire.text(asked, "grant"))
-        issued = await self._broker.issue(caller, grant.id, scopes.parse_detail(asked.get("detail")), key)
+        [detail] = scopes.parse([asked.get("detail")])
+        issued = await self._broker.issue(caller, grant.id, detail, key)
         lease = issued.lease
         content = {
             "lease": lease.id,

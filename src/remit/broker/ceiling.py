@@ -7,9 +7,9 @@ through the gateway never asks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeGuard
 
@@ -32,10 +32,20 @@ WRITTEN = (
     "whoever runs this broker sees what decided by `remit policy explain --entry SEQ`, with SEQ of `remit audit tail`"
 )
 
-BREATH = 50  # decisions after which the loop may do something else
+BREATH = 8  # details decided on after which the loop may do something else
+ENDED = 50  # grants that end in one commit
 MARKED = 16  # tasks at once: their marks share a commit, and requests through the gateway wait for no longer one
 VISITED = 64  # tasks at once on the way to their targets
 TRIES = 5  # when commits that ours is built on fail
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """A grant that is not allowed any more, and by which policy and bounds that was decided."""
+
+    grant: Grant
+    decision: Decision
+    by: tuple[Policy, Mapping[str, Scope]]
 
 
 class Ceiling:
@@ -108,9 +118,13 @@ class Ceiling:
 
         Raises what the store raises: then the policy holds for what is new, and the sweep goes on ending the rest.
         """
-        await self._tell(operator, "done", version)
+        await self.note(operator, version)
         self.deciding = decide
         return await self.redecide("the policy changed")
+
+    async def note(self, operator: Operator, version: str) -> None:
+        """Record which policy decides from now on."""
+        await self._tell(operator, "done", version)
 
     async def keep(self, operator: Operator, version: str, cause: str) -> None:
         """Record that a policy was not replaced, since what was to replace it is no good."""
@@ -123,49 +137,73 @@ class Ceiling:
     async def sweep(self) -> None:
         """Do what is due at the targets, and end what a policy does not allow if that failed before."""
         await self._targets.sweep()
-        if self._due is not None:
+        if self._due is not None and not self._one.locked():
             await self.redecide(self._due)
 
-    async def redecide(self, cause: str, *, visit: bool = True) -> int:
+    async def redecide(self, cause: str, about: str | None = None, *, visit: bool = True) -> int:
         """Ask about all that is live again, parents first; end what is no longer allowed, with all below it.
 
-        Everything is marked before any target is visited; without ``visit`` the sweep goes there.
+        ``about`` is the one resource of which something changed. Everything is marked before any target is visited;
+        without ``visit`` the sweep goes there.
         """
         async with self._one:
+            name = about if self._due is None else None  # what a round before this one left undone is done with it
             self._due, self._asked = cause, 0
-            tasks = self._heads.known()
-            ended = sum(await abreast(lambda task_id: self._redecide(task_id, cause), tasks, MARKED))
+            tasks = sorted(self._heads.known(), key=self._heads.breadth)  # no large one holds up the others
+            ended = sum(await abreast(lambda task_id: self._redecide(task_id, cause, name), tasks, MARKED))
             self._due = None
         if visit and ended:
             await abreast(self._targets.catch_up, tasks, VISITED)
         return ended
 
-    async def _redecide(self, task_id: str, cause: str) -> int:
+    async def _redecide(self, task_id: str, cause: str, about: str | None) -> int:
         for _ in range(TRIES):
             if not await self._heads.returned(task_id):
                 return 0  # over and swept, or never stored
             with suppress(ConflictError, NotFoundError):
-                ended = await self._decided(task_id, cause)
+                ended = await self._decided(task_id, cause, about)
                 await self._heads.record_ends(task_id)
+                self._heads.undecided.discard(task_id)
                 return ended
         raise UnavailableError("what is no longer allowed could not be ended yet", help="try again")
 
-    async def _decided(self, task_id: str, cause: str) -> int:
-        waiting, ended = [self._heads.task(task_id).head.root], 0
+    async def _decided(self, task_id: str, cause: str, about: str | None) -> int:
+        waiting, over, ended = [self._heads.task(task_id).head.root], list[_Over](), 0
         while waiting:
-            batch, waiting = waiting[-BREATH:], waiting[:-BREATH]
-            await self._breathe(len(batch))
-            task, over = self._heads.task(task_id), []
-            for grant in filter(self._lives, map(task.grants.get, batch)):
-                decision = self.held(task, grant)
-                if decision.allowed:
-                    waiting.extend(task.children.get(grant.id, ()))
+            grant = self._heads.task(task_id).grants.get(waiting.pop())
+            if self._lives(grant):
+                denied = await self._denied(task_id, grant, about)
+                if denied is None:
+                    waiting.extend(self._heads.task(task_id).children.get(grant.id, ()))
                 else:
-                    over.append((grant.id, decision))
-            if over:
-                await self._end(task, over, cause)
-                ended += len(over)
-        return ended + await self._leases(task_id, cause)
+                    over.append(denied)
+            if over and (len(over) == ENDED or not waiting):
+                holding = [each for each in over if self._holds(task_id, each)]
+                waiting.extend(each.grant.id for each in over if each not in holding)
+                await self._end(self._heads.task(task_id), holding, cause)
+                over, ended = [], ended + len(holding)
+        return ended + await self._leases(task_id, cause, about)
+
+    async def _denied(self, task_id: str, grant: Grant, about: str | None) -> _Over | None:
+        """Decide on a grant as it stands, some details at a time; None: all of them are allowed."""
+        details = tuple(detail for detail in grant.scope if about in {None, detail.resource})
+        question = replace(_standing(self._heads.task(task_id), grant), whole=grant.scope)
+        by = self._deciders()
+        await self._breathe(1)
+        for at in range(0, len(details), BREATH):
+            part = details[at : at + BREATH]
+            await self._breathe(len(part))
+            decision = self._decide(replace(question, scope=part))
+            if not decision.allowed:
+                return _Over(grant, decision, by)
+        return None
+
+    def _deciders(self) -> tuple[Policy, Mapping[str, Scope]]:
+        return self.deciding, self._custody.bounds()
+
+    def _holds(self, task_id: str, over: _Over) -> bool:
+        """Whether what was decided on is still as it was, and so is what decided."""
+        return over.by == self._deciders() and self._heads.task(task_id).grants.get(over.grant.id) == over.grant
 
     async def _breathe(self, asking: int) -> None:
         """Let the loop do something else from time to time; while one of a round waits for that, so do all others."""
@@ -178,22 +216,24 @@ class Ceiling:
     def _lives(self, grant: Grant | None) -> TypeGuard[Grant]:
         return grant is not None and not grant.revoked and grant.expires_at > self._heads.now()
 
-    async def _end(self, task: Task, over: Sequence[tuple[str, Decision]], cause: str) -> None:
+    async def _end(self, task: Task, over: Sequence[_Over], cause: str) -> None:
         events = [
             self._heads.event(
-                "task.close" if grant_id == task.head.root else "grant.revoke",
+                "task.close" if each.grant.id == task.head.root else "grant.revoke",
                 "done",
-                grant_id,
-                cause=_cause(cause, decision),
-                policy=decision.version,
+                each.grant.id,
+                cause=_cause(cause, each.decision),
+                policy=each.decision.version,
             )
-            for grant_id, decision in over
+            for each in over
         ]
-        await self._heads.end(task.id, lambda t: t.revoke(*(grant_id for grant_id, _ in over)), *events)
+        if over:
+            await self._heads.end(task.id, lambda t: t.revoke(*(each.grant.id for each in over)), *events)
 
-    async def _leases(self, task_id: str, cause: str) -> int:
+    async def _leases(self, task_id: str, cause: str, about: str | None) -> int:
         """End the leases that could not be issued any more."""
-        names = [lease.id for lease in self._heads.task(task_id).leases.values() if is_standing(lease)]
+        leases = self._heads.task(task_id).leases.values()
+        names = [i.id for i in leases if is_standing(i) and about in {None, i.plan.detail.resource}]
         return sum([await self._some(task_id, names[at : at + BREATH], cause) for at in range(0, len(names), BREATH)])
 
     async def _some(self, task_id: str, names: Sequence[str], cause: str) -> int:

@@ -42,6 +42,7 @@ from remit.ports import Clock, Spend, Store, Write
 __all__ = ["PLACES", "Caller", "Heads", "Holder", "Operator"]
 
 PLACES = 1 << 20  # of the token status list
+UNDECIDED = "this broker has started anew, and is yet to decide whether this grant is still allowed"
 LOOKS = 100  # whether a task has been read again, one commit apart
 TRIES = 5  # when commits that ours is built on fail
 PAST = 10_000  # grants of tasks that are over, of which it is known how they ended
@@ -69,6 +70,7 @@ class Heads:
         self._ended: list[Callable[[frozenset[str]], None]] = []
         self._away: dict[str, list[asyncio.Event]] = {}  # tasks that are being read again after a commit failed
         self._places: dict[int, str] = {}  # in the token status list -> grant id
+        self.undecided: set[str] = set()  # tasks that were loaded, and are yet to be decided on by what holds now
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -127,6 +129,8 @@ class Heads:
             raise RevokedError
         if grant_id not in self._live:
             raise NotFoundError
+        if live.task in self.undecided:
+            raise UnavailableError(UNDECIDED, help="try again in a moment")
         return live
 
     def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None) -> Task:
@@ -155,6 +159,8 @@ class Heads:
             who, by = (caller.grant, {}) if isinstance(caller, Holder) else (grant_id, {"subject": caller.subject.sub})
             await self.denied(name, who, error, cause=f"under {grant_id}", **by, **more)
             raise
+        if task.id in self.undecided:
+            raise UnavailableError(UNDECIDED, help="try again in a moment")
         return task
 
     def place(self, grant_id: str) -> int:
@@ -288,6 +294,10 @@ class Heads:
     def known(self) -> list[str]:
         """Return the ids of the tasks that are loaded, and of those that are being read again, or have to be."""
         return [*self._tasks, *(task_id for task_id, waiting in self._away.items() if waiting), *self._unread]
+
+    def breadth(self, task_id: str) -> int:
+        """Return how many grants a task has, as far as it is loaded."""
+        return len(self._tasks[task_id].grants) if task_id in self._tasks else 0
 
     async def returned(self, task_id: str) -> bool:
         """Wait until a task is not being read again; return whether it is loaded then.

@@ -175,9 +175,9 @@ class Openings:
         task = await self._heads.acting(caller, parent_id, "approval.ask")
         named = self._named(task.id, "asked", wanted, "asked")
         try:
+            request, human = approvals.request_of(wanted, parent=parent_id), task.head.subject.sub  # bounded before
             self._check_need(caller, task, parent_id, named)
             await self.spend(actor)
-            request, human = approvals.request_of(wanted, parent=parent_id), task.head.subject.sub
             return await self._asked.ask(DELEGATE, request, holder_name(caller), human, (task.id, parent_id))
         except RemitError as error:
             await self._denied("approval.ask", parent_id, error, named)

@@ -36,7 +36,7 @@ class Resources:
             events.append(self._event("secret.put", operator, resource.name))
         await self._heads.record(writes, events)
         await self._custody.took(writes)
-        await self._ceiling.redecide("a bound was narrowed")
+        await self._ceiling.redecide("a bound was narrowed", resource.name)
 
     async def check(self, operator: Operator, name: str) -> Sequence[Finding]:
         """Look at a resource as it is configured, at its target if leases are made there; change nothing."""
@@ -53,7 +53,7 @@ class Resources:
         self._not_leased(name)
         await self._heads.record((DeleteResource(name),), (self._event("resource.delete", operator, name),))
         await self._custody.took([DeleteResource(name)])
-        await self._ceiling.redecide("a bound was narrowed")
+        await self._ceiling.redecide("a bound was narrowed", name)
 
     def _not_leased(self, name: str) -> None:
         if any(i.plan.detail.resource == name for task in self._heads for i in task.leases.values()):

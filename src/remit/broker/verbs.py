@@ -114,6 +114,7 @@ class Broker:
         self.chain_of = self._chains.find
         self.reload = self._ceiling.reload
         self.keep_policy = self._ceiling.keep
+        self.note_policy = self._ceiling.note
         self.question = self._ceiling.question
         self.put_resource = self._resources.put
         self.check_resource = self._resources.check
@@ -131,7 +132,15 @@ class Broker:
         return self._ceiling.deciding
 
     async def start(self) -> None:
-        """Load what is unsettled or recent. A log that does not extend its last checkpoint ends every task."""
+        """Load, and decide anew on what was loaded."""
+        await self.load()
+        await self.settle()
+
+    async def load(self) -> None:
+        """Load what is unsettled or recent. A log that does not extend its last checkpoint ends every task.
+
+        Until ``settle`` has come to a task, it can be looked at and ended, and nothing under it is served.
+        """
         await self._heads.floor()
         await self._custody.load()
         await self._approvals.load()
@@ -145,8 +154,12 @@ class Broker:
             self._heads.rolled_back = True
             for task in self._heads:
                 await self._targets.end(task, task.head.root, "task.close", cause="the audit log was rolled back")
-        await self._ceiling.redecide("not allowed any more at the start", visit=False)
+        self._heads.undecided.update(task.id for task in self._heads)
         await self.endings.resume()
+
+    async def settle(self) -> None:
+        """Decide anew on what was loaded: policies and bounds may not be those of before the start."""
+        await self._ceiling.redecide("not allowed any more at the start", visit=False)
 
     async def sweep(self) -> None:
         """End what is over, do what is due at targets, and go on with what a policy or an issuer has ended."""

@@ -178,7 +178,7 @@ def _request(holder: Mapping[str, Any], what: list[str], body: str | None, found
     raw = None if body is None else body.encode()
     fields = Fields(((b"content-type", b"application/json"),) if raw else (), None, False, True, frozenset())
     asked = Asked(what[0].upper(), target, fields, raw is not None, raw)
-    matcher = Matcher(scopes.parse(holder["authorization_details"]), target.resource)
+    matcher = Matcher(scopes.read(holder["authorization_details"]), target.resource)
     try:
         judged = judge(matcher, _shape(target.resource, found), asked)
     except ScopeError as error:
@@ -206,5 +206,5 @@ def _lease(holder: Mapping[str, Any], what: list[str]) -> Judged:
         raise typer.BadParameter("write `METHOD /RESOURCE/PATH`, or one detail")
     wish: Any = options.loaded(what[0]) if what[0].startswith("{") else options.wish(what[0])
     [detail] = scopes.parse([expand_one(wish, holder["authorization_details"])])
-    index = scopes.cover(detail, scopes.parse(holder["authorization_details"]))
+    index = scopes.cover(detail, scopes.read(holder["authorization_details"]))
     return index, "no detail of the grant covers it", scopes.dump((detail,))[0], detail.resource

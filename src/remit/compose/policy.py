@@ -144,7 +144,7 @@ class Policies:
         if self.problems:
             await self.broker.keep_policy(operator, self._version(), str(self.problems[0]))
         elif self._new:
-            await self.broker.reload(operator, self.decide, self._version())
+            await self.broker.note_policy(operator, self._version())
 
     async def reload(self, operator: Operator) -> Mapping[str, object]:
         """Load the policies anew; a set with anything wrong changes nothing, and what holds is told with what is wrong.

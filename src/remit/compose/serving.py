@@ -119,7 +119,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
     async with AsyncExitStack() as stack:
         house = wiring.build(settings)
         stack.push_async_callback(house.broker.stop)
-        await house.broker.start()
+        await house.broker.load()
         await signals.begin(house.signals, house.broker)
         if house.policies is not None:
             await house.policies.started(house.operator)
@@ -135,6 +135,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         if tcp:
             await _listen_tcp(edges)
         stack.enter_context(_ticking(house, edges))
+        await house.broker.settle()  # served by now: whoever made it take long can be looked at and ended meanwhile
         yield edges
 
 

@@ -127,7 +127,7 @@ def wanted_in(request: str) -> Wanted:
     """Return what a request asks for, which is the text of ``request_of``."""
     raw = json.loads(request)
     return Wanted(
-        scope=scopes.parse(raw["authorization_details"]),
+        scope=scopes.read(raw["authorization_details"]),
         agent=raw["agent"] or "",
         attested=raw["agent"] is not None,
         claims=tuple(sorted((raw.get("claims") or {}).items())),  # an earlier version told none

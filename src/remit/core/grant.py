@@ -118,12 +118,14 @@ def _check_ceilings(wanted: Wanted) -> None:
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
     if len(wanted.delegates or ()) > spiffe.MAX_PATTERNS:
         raise InvalidRequestError(f"`delegates` has at most {spiffe.MAX_PATTERNS} patterns")
+    if sum(map(len, wanted.delegates or ())) > spiffe.MAX_TEXT:
+        raise InvalidRequestError(f"`delegates` has at most {spiffe.MAX_TEXT:,} characters in all")
     for pattern in wanted.delegates or ():
         spiffe.check_pattern(pattern)
 
 
 def _covered(child: Scope, parent: Scope) -> tuple[int, ...]:
-    found = [scopes.cover(detail, parent) for detail in child]
+    found = scopes.covering(child, parent)
     wide = [detail for detail, index in zip(child, found, strict=True) if index is None]
     if wide:
         held = scopes.shown(parent, {detail.resource for detail in wide})
@@ -183,7 +185,7 @@ def check_end(parent: Grant, wanted: Wanted, now: datetime) -> None:
 def beyond(parent: Grant, wanted: Wanted) -> tuple[str, ...]:
     """Name the dimensions in which a child would exceed its parent: what a human has to approve."""
     found = {
-        "authorization_details": any(scopes.cover(detail, parent.scope) is None for detail in wanted.scope),
+        "authorization_details": None in scopes.covering(wanted.scope, parent.scope),
         "depth": wanted.depth > parent.depth - 1,
         "fan_out": wanted.fan_out > parent.fan_out,
         "delegates": not spiffe.within(wanted.delegates or (), parent.delegates) or not _chosen(parent, wanted),
@@ -221,7 +223,7 @@ def unusable(grant: Grant) -> str | None:
 def _uncovered(wanted: Wanted, parent: Grant) -> tuple[int, ...]:
     if wanted.approval is None:
         return _covered(wanted.scope, parent.scope)
-    found = (scopes.cover(detail, parent.scope) for detail in wanted.scope)
+    found = scopes.covering(wanted.scope, parent.scope)
     return tuple(APPROVED if index is None else index for index in found)
 
 

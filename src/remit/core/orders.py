@@ -2,8 +2,7 @@
 
 Plugins contribute tables of fields (``core.scope``), never comparison code, so the laws of the orders are proven once.
 
-- Strings compare byte for byte. Paths compare segment by segment: a literal, ``*`` for one segment that is not empty,
-  a final ``**`` for the rest, which may be empty.
+- Strings compare byte for byte. Paths compare segment by segment (``core.paths``).
 - ``at_most`` means the whole numbers from 0 to the bound: at many APIs -1 asks for everything.
 - Arguments are a closed world: named ones must be present unless ``any``, unnamed ones are refused. A child's names lie
   between what its parent requires and what its parent names. An ``any`` on an inner node frees what is inside it.
@@ -15,12 +14,14 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
+from remit.core import paths
+from remit.core.paths import MAX_TEXT, check_path, path_le
 from remit.errors import UnknownDetailError
 
 ANY = "any"
 MAX_ITEMS = 256  # of a set or a map
-MAX_TEXT = 1_024  # characters of one string
 MAX_SECONDS = 10**9  # of a ttl: what is added to an instant must still be one
 MAX_SVID = 3_600  # seconds of an SVID's life: it ends by expiry alone
 MAX_INT = 2**53 - 1  # RFC 8259 §6: beyond it, readers disagree
@@ -36,10 +37,7 @@ _COLUMN = re.compile(_IDENTIFIER)
 _ARGUMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.\[\]-]{0,127}")
 _HTTP_ARGUMENT = re.compile(r"(?:query|header)\.|body[.\[]|(?:query|body)$")
 _AUDIENCE = re.compile(r"[!-~]{1,512}")
-_SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;=:@]|%[0-9A-F]{2})*")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_FORBIDDEN_OCTETS = frozenset({0x2F, 0x5C, 0x25, *range(0x20), 0x7F})  # / \ % and controls, however encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,50 +95,17 @@ def _at_most(child: Value, parent: Value) -> bool:
     return isinstance(child, int) and isinstance(parent, int) and child <= parent
 
 
-def check_path(name: str, path: object) -> str:
-    """Return a path pattern in canonical form, or raise UnknownDetailError."""
-    if not isinstance(path, str) or not path.startswith("/") or len(path) > MAX_TEXT:
-        raise _bad(name, "must hold paths that start with `/`")
-    segments = path[1:].split("/")
-    for index, segment in enumerate(segments):
-        last = index == len(segments) - 1
-        if segment == "*" or (segment == "**" and last) or (segment == "" and last):
-            continue
-        if not segment or segment in {".", ".."} or not _SEGMENT.fullmatch(segment) or not _encoded_well(segment):
-            raise _bad(name, f"has a path that is not whole segments in canonical form: `{path}`")
-    return path
-
-
-def _encoded_well(segment: str) -> bool:
-    octets = (int(segment[i + 1 : i + 3], 16) for i, char in enumerate(segment) if char == "%")
-    return all(octet not in _FORBIDDEN_OCTETS and chr(octet) not in _UNRESERVED for octet in octets)
-
-
 def _paths(name: str, value: object) -> Value:
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
         raise _bad(name, f"must be a list of 1 to {MAX_ITEMS} paths")
     return tuple(sorted({check_path(name, item) for item in value}))
 
 
-def path_le(child: str, parent: str) -> bool:
-    """Whether every path that ``child`` matches is matched by ``parent``. A path is its own pattern."""
-    narrow, wide = child[1:].split("/"), parent[1:].split("/")
-    for index, segment in enumerate(wide):
-        if segment == "**":
-            return True
-        if index >= len(narrow) or narrow[index] == "**":
-            return False
-        if segment == "*" and narrow[index] != "":
-            continue
-        if narrow[index] != segment:
-            return False
-    return len(narrow) == len(wide)
-
-
 def _paths_le(child: Value, parent: Value) -> bool:
     if not isinstance(child, tuple) or not isinstance(parent, tuple):
         return False
-    return all(any(path_le(narrow, wide) for wide in parent) for narrow in child)
+    wide = paths.places(parent)
+    return all(paths.within(path, wide) for path in child)
 
 
 def json_text(value: object) -> str:
@@ -187,6 +152,8 @@ def constraint_le(child: Constraint, parent: Constraint) -> bool:
     match child[0], parent[0]:
         case _, "any":
             return True
+        case "one_of", "one_of":
+            return set(child[1:]) <= set(parent[1:])
         case "one_of", _:
             return all(_meets(text, parent) for text in child[1:])
         case ("at_most", "at_most") | ("at_most_text", "at_most_text"):
@@ -207,8 +174,8 @@ def _meets(text: str, constraint: Constraint) -> bool:
         case "at_most_text":  # a query or a header: the number is inside a JSON string
             return text.startswith('"') and _within(text[1:-1], int(constraint[1]))
         case "path":
-            value = json.loads(text)
-            return isinstance(value, str) and _is_path(value) and path_le(value, constraint[1])
+            path = _path_in(text)
+            return path is not None and path_le(path, constraint[1])
     return False
 
 
@@ -216,14 +183,16 @@ def _within(text: str, bound: int) -> bool:
     return _DECIMAL.fullmatch(text) is not None and int(text) <= bound
 
 
-def _is_path(value: str) -> bool:
-    if "*" in value:
-        return False
+@lru_cache(maxsize=2_048)  # more than a scope has
+def _path_in(text: str) -> str | None:
+    """Return the literal path in canonical form that a JSON text holds, if it does."""
+    value = json.loads(text)
+    if not isinstance(value, str) or "*" in value:
+        return None
     try:
-        check_path("path", value)
+        return check_path("path", value)
     except UnknownDetailError:
-        return False
-    return True
+        return None
 
 
 def _args(name: str, value: object, *, wire: bool = False) -> Value:

@@ -7,14 +7,14 @@ the grant. The local policy holds until policies are written down: the owner of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
 from remit.core import scope as scopes
 from remit.core.grant import Posture, Subject
-from remit.core.scope import Scope
+from remit.core.scope import Detail, Scope
 
 VERSION = "local-1"
 LOCAL = "unix://"  # how the subject of the state's owner starts
@@ -27,6 +27,7 @@ class Question:
     ``verb`` is open | delegate | issue | renew. ``agent`` is the acting workload of the grant that would be made or
     used, ``attested`` by somebody else than its holder. ``level`` is its distance from the root; ``depth`` and
     ``fan_out`` are how far it could be delegated. ``approval`` is the human decision it rests on, if it needed one.
+    ``whole`` is what ``scope`` is a part of, if it is: each detail is decided on by itself, though it sees the others.
     """
 
     subject: Subject
@@ -45,6 +46,7 @@ class Question:
     ttl: timedelta | None = None
     posture: Posture = field(default_factory=Posture)
     approval: str | None = None
+    whole: Scope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,17 @@ def within_bounds(question: Question) -> Decision:
 
 def in_bounds(question: Question) -> Decision:
     """Deny what exceeds the bound of its resource, whoever asks and whatever policies say."""
-    wide = tuple(d for d in question.scope if scopes.cover(d, question.bounds.get(d.resource, ())) is None)
+    wide = tuple(_outside(question))
     if not wide:
         return Decision(allowed=True, reasons=("every detail is within the bound of its resource",))
     unknown = {detail.resource for detail in wide if detail.resource not in question.bounds}
     reasons = [f"there is no resource `{name}`" for name in sorted(unknown)]
     reasons += [f"wider than the bound of `{name}`" for name in sorted({d.resource for d in wide} - unknown)]
     return Decision(allowed=False, reasons=tuple(reasons), offending=wide)
+
+
+def _outside(question: Question) -> Iterator[Detail]:
+    for name in dict.fromkeys(detail.resource for detail in question.scope):
+        asked = tuple(detail for detail in question.scope if detail.resource == name)
+        covers = scopes.covering(asked, question.bounds.get(name, ()))
+        yield from (detail for detail, index in zip(asked, covers, strict=True) if index is None)

@@ -18,13 +18,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
 from remit.core import orders
-from remit.core.orders import ANY, Order, Value, args_permit, check_path, json_text, path_le
+from remit.core.orders import ANY, Order, Value, args_permit, json_text
+from remit.core.paths import check_path, path_le
 from remit.errors import InvalidRequestError, UnknownDetailError
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "check_name",
     "check_path",
     "cover",
+    "covering",
     "detail_le",
     "digest",
     "dump",
@@ -49,10 +52,15 @@ __all__ = [
     "path_le",
     "permits",
     "permitting",
+    "read",
     "shown",
+    "size",
 ]
 
 MAX_DETAILS = 64
+MAX_ALIKE = 16  # details of one type and resource: each of a child is compared with each of its parent
+MAX_ITEMS = 1_024  # of a scope that is asked for: paths, methods, tables, values of arguments
+SEGMENTS = 4  # of a path that are one item
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -144,10 +152,34 @@ TYPES: Mapping[str, DetailType] = MappingProxyType(
 
 
 def parse(raw: object, types: Mapping[str, DetailType] = TYPES) -> Scope:
-    """Read a scope from decoded JSON, or raise UnknownDetailError saying what is wrong with which field."""
+    """Read a scope that somebody asks for from decoded JSON; UnknownDetailError says what is wrong with which field.
+
+    What it can cost to compare is bounded: the items of all its details together, and the details that are alike.
+    """
+    if _weight(raw) > MAX_ITEMS:
+        raise UnknownDetailError(
+            f"the details have more than {MAX_ITEMS:,} items together", help=f"{SEGMENTS} segments of a path are one"
+        )
+    found = read(raw, types)
+    if max(Counter((detail.type, detail.resource) for detail in found).values()) > MAX_ALIKE:
+        raise UnknownDetailError(f"at most {MAX_ALIKE} details may have the same type and resource")
+    return found
+
+
+def read(raw: object, types: Mapping[str, DetailType] = TYPES) -> Scope:
+    """Read a scope that was accepted when it was asked for, within whatever bounds held then."""
     if not isinstance(raw, list) or not 1 <= len(raw) <= MAX_DETAILS:
         raise UnknownDetailError(f"`authorization_details` must be a list of 1 to {MAX_DETAILS} details")
     return tuple(parse_detail(item, types) for item in raw)
+
+
+def _weight(value: object) -> int:
+    """Return how many items a value in wire form has, names left out; texts count by their segments."""
+    if isinstance(value, str):
+        return -(-value.count("/") // SEGMENTS) or 1
+    if isinstance(value, Mapping | list):
+        return sum(map(_weight, value.values() if isinstance(value, Mapping) else value)) or 1
+    return 1
 
 
 def parse_detail(raw: object, types: Mapping[str, DetailType] = TYPES) -> Detail:
@@ -207,6 +239,17 @@ def dump(scope: Scope, types: Mapping[str, DetailType] = TYPES) -> list[dict[str
     ]
 
 
+def size(scope: Scope) -> int:
+    """Return about how many characters a scope has as JSON."""
+    return sum(32 + len(detail.resource) + _size(detail.fields) for detail in scope)
+
+
+def _size(value: Value) -> int:
+    if isinstance(value, tuple):
+        return sum(map(_size, value))
+    return 4 + len(value) if isinstance(value, str) else 8
+
+
 @lru_cache(maxsize=1_024)
 def digest(scope: Scope) -> str:
     """Return the SHA-256 of a scope's canonical JSON, base64url without padding."""
@@ -245,6 +288,12 @@ def cover(child: Detail, scope: Scope) -> int | None:
         if detail_le(child, parent):
             return index
     return None
+
+
+@lru_cache(maxsize=64)  # a request compares the same scopes more than once, and other requests come in between
+def covering(child: Scope, parent: Scope) -> tuple[int | None, ...]:
+    """Return, for each detail of ``child``, the index of the first of ``parent`` that alone covers it, or None."""
+    return tuple(cover(detail, parent) for detail in child)
 
 
 def permits(detail: Detail, access: Access) -> bool:

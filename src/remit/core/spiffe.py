@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from remit.core.orders import path_le
+from remit.core.paths import path_le
 from remit.errors import InvalidRequestError
 
 ANY = "*"
 MAX_ID = 2_048  # bytes, SPIFFE-ID §2.3
 MAX_PATTERNS = 32
+MAX_TEXT = 8_192  # characters of all patterns of a grant: each is compared with each of its parent's
 
 _DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")

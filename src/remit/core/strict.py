@@ -1,7 +1,8 @@
 """The one reader of JSON from outside: what two readers could read differently is refused.
 
 Refused: duplicate names, ``NaN`` and infinities, whole numbers beyond 2^53 - 1 and fractions beyond a double (RFC 8259
-§6, RFC 7493), lone surrogates, encodings other than UTF-8, a byte order mark, and what is too large or nested too deep.
+§6, RFC 7493), lone surrogates, encodings other than UTF-8, a byte order mark, and what is too large, in too many pieces
+or nested too deep.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from remit.errors import InvalidRequestError, TooLargeError
 
 MAX_SIZE = 65_536  # bytes
 MAX_DEPTH = 32  # of arrays and objects
+SPARSE = 16  # bytes for each value: reading many small ones costs far more than one large one
 MAX_INT = 2**53 - 1
 _MAX_DIGITS = 17  # of the longest whole number within MAX_INT, with its sign
 
@@ -23,6 +25,8 @@ def read_json(raw: bytes | str, *, limit: int = MAX_SIZE, depth: int = MAX_DEPTH
         data = raw.encode() if isinstance(raw, str) else raw
         if len(data) > limit:
             raise TooLargeError(f"JSON of at most {limit} bytes is accepted")
+        if sum(map(data.count, (b",", b"[", b"{"))) > limit // SPARSE:  # no value is without one of them, but the first
+            raise TooLargeError(f"JSON of at most {limit // SPARSE} values is accepted")
         value: object = _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"this is not JSON that every reader reads the same: {_why(error)}") from error

@@ -55,6 +55,9 @@ __all__ += ["Subject", "Task", "Wanted", "nothing", "open_task"]
 
 MAX_PURPOSE = 2_000  # characters
 MAX_GRANTS = 20_000  # of a task that there ever were: each is kept as long as the task
+MAX_DETAILS = 20_000  # of all grants of a task, as above: each is decided on anew when policies change
+MAX_SIZE = 8_388_608  # characters of all these details (``scope.size``)
+ANOTHER = "open another task, or ask for fewer and shorter details"
 NOT_YOURS = "that grant, or one on the way to it, is bound to a key or attested: only its holder may use it"
 
 
@@ -97,6 +100,8 @@ class Task:
     grants: Mapping[str, Grant] = field(default_factory=dict)
     leases: Mapping[str, Lease] = field(default_factory=dict)
     children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # derived; live and ended ones
+    details: int = 0  # derived: of all grants, live and ended ones
+    size: int = 0  # derived: of these details
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -182,17 +187,28 @@ class Task:
         leases = {**self.leases, **{lease.id: lease for lease in change.leases}}
         for lease_id in change.forget:
             leases.pop(lease_id, None)
-        return Task(change.head, grants, leases, children)
+        details = self.details + sum(len(grant.scope) for grant in fresh)
+        size = self.size + sum(scopes.size(grant.scope) for grant in fresh)
+        return Task(change.head, grants, leases, children, details, size)
 
     def delegate(self, parent_id: str, child_id: str, wanted: Wanted, now: datetime) -> Change:
         """Make a child grant, no wider than its parent in any dimension, but for what a human approved beyond it."""
         parent = self.live(parent_id, now)
-        if len(self.grants) >= MAX_GRANTS:
-            raise LimitError(f"a task has at most {MAX_GRANTS:,} grants, ended ones included", help="open another task")
+        self._has_room(wanted)
         if wanted.approval is None:
             self._may_have_child(parent, wanted, now)
         child = make_grant(child_id, parent, wanted, now)
         return self._change(grants=(child,))
+
+    def _has_room(self, wanted: Wanted) -> None:
+        if len(self.grants) >= MAX_GRANTS:
+            raise LimitError(f"a task has at most {MAX_GRANTS:,} grants, ended ones included", help=ANOTHER)
+        if self.details + len(wanted.scope) > MAX_DETAILS or self.size + scopes.size(wanted.scope) > MAX_SIZE:
+            raise LimitError(
+                f"the grants of a task, ended ones included, have at most {MAX_DETAILS:,} details, "
+                f"and {MAX_SIZE:,} characters of them",
+                help=ANOTHER,
+            )
 
     def asking(self, parent_id: str, wanted: Wanted, now: datetime) -> tuple[str, ...]:
         """Name the dimensions in which a child would exceed its parent, or raise what no human can approve."""

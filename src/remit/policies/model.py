@@ -38,6 +38,11 @@ def requests(question: Question) -> list[Json]:
     ]
 
 
+def named(question: Question) -> tuple[tuple[str, str], ...]:
+    """Return the resources that a question names, as (name, type)."""
+    return tuple(sorted({(detail.resource, detail.type) for detail in question.whole or question.scope}))
+
+
 def entities(subject: Subject, claims: Mapping[str, str], named: Iterable[tuple[str, str]]) -> list[Json]:
     """Return what the requests name: the principal with its groups, the claims, and resources as (name, type)."""
     issuer, sub = split(subject.sub)
@@ -80,7 +85,7 @@ def _common(question: Question) -> Json:
     posture = question.posture
     return {
         "purpose": question.purpose,
-        "details": len(question.scope),
+        "details": len(question.whole or question.scope),
         "agent": question.agent,
         "attested": question.attested,
         "trust_domain": _domain(question.agent),

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from remit.core.grant import Subject
+from remit.core.orders import json_text
 from remit.core.policy import Decision, Problem, Question
 from remit.policies import installed, model
 from remit.policies.statements import Statement, cut
@@ -21,8 +22,9 @@ from remit.policies.statements import Statement, cut
 if TYPE_CHECKING:
     from cedarpy import AuthzResult, Entities, PolicySet
 
-REMEMBERED = 4_096  # combinations of principal, claims and resources whose entities stay parsed
+REMEMBERED = 4_096  # verdicts, and combinations of principal, claims and resources whose entities stay parsed
 
+_WORD = re.compile(r"\w+")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ABOUT = re.compile(r"^(?:Policy parse error: |for policy `[^`]*`, )")
 _ACTION = re.compile(r' for Action::"[a-z]+"')  # the same is said for each action
@@ -73,6 +75,8 @@ class CedarPolicies:
         self.failing: dict[str, Failing] = {}  # the policies that could not be evaluated when they were asked
         self._parsed, self._names = parsed, names
         self._cedar, self._schema = installed.cedar(), installed.schema()
+        self._words = _words(texts)
+        self._told: dict[bytes, Verdict] = {}  # by digests of questions: a verdict depends on nothing else
 
     def __call__(self, question: Question) -> Decision:
         """Decide on every detail; all must be allowed."""
@@ -94,18 +98,35 @@ class CedarPolicies:
             self.failing[name] = Failing(1 if before is None else before.times + 1, why)
 
     def verdicts(self, question: Question) -> list[Verdict]:
-        """Return what is said of each detail, in order."""
+        """Return what is said of each detail, in order. What was asked before is remembered."""
         asked = model.requests(question)
+        digests = self._digests(question, asked)
+        told = {digest: self._told[digest] for digest in digests if digest in self._told}
+        fresh = {digest: one for digest, one in zip(digests, asked, strict=True) if digest not in told}
         try:
-            answers = self._cedar.is_authorized_batch(asked, self._parsed, self.entities(question), self._schema)
+            entities = self.entities(question)
+            answers = self._cedar.is_authorized_batch([*fresh.values()], self._parsed, entities, self._schema)
         except (ValueError, TypeError) as error:  # text that is no text: nothing is decided, so nothing is allowed
             return [Verdict(allowed=False, by=(), failed={"the question": str(error)})] * len(asked)
-        return [self._verdict(answer) for answer in answers]
+        told |= zip(fresh, map(self._verdict, answers), strict=True)
+        self._told |= {digest: told[digest] for digest in fresh}
+        while len(self._told) > REMEMBERED:
+            del self._told[next(iter(self._told))]
+        return [told[digest] for digest in digests]
+
+    def _digests(self, question: Question, asked: Sequence[model.Json]) -> list[bytes]:
+        """Name what these policies can see of each request: many grants differ in what no policy here mentions."""
+        common = {name: value for name, value in asked[0]["context"].items() if name != "detail"}
+        if self._words is not None:
+            common = {name: value for name, value in common.items() if name in self._words}
+        entities = model.entities(question.subject, question.claims, model.named(question))
+        about = json_text([question.verb, entities, common])
+        own = (json_text([one["resource"], one["context"]["detail"]]) for one in asked)
+        return [sha256(f"{about}{text}".encode()).digest() for text in own]
 
     def entities(self, question: Question) -> Entities:
         """Return the parsed entities that a question names."""
-        named = tuple(sorted({(detail.resource, detail.type) for detail in question.scope}))
-        return _entities(question.subject, tuple(sorted(question.claims.items())), named)
+        return _entities(question.subject, tuple(sorted(question.claims.items())), model.named(question))
 
     def _verdict(self, answer: AuthzResult) -> Verdict:
         failed = {}
@@ -115,6 +136,12 @@ class CedarPolicies:
             failed[self._names.get(name, name)] = why
         by = tuple(sorted(self._names[name] for name in answer.diagnostics.reasons))
         return Verdict(answer.allowed and not failed, by, failed)
+
+
+def _words(texts: Mapping[str, str]) -> frozenset[str] | None:
+    """Return all words of policies; None where an escape may spell others, as an attribute's name in a string."""
+    text = "\n".join(texts.values())
+    return None if "\\" in text else frozenset(_WORD.findall(text))
 
 
 def _reasons(question: Question, resource: str, verdict: Verdict) -> list[str]:

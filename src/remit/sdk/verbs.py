@@ -208,8 +208,13 @@ def tasks() -> Flow[list[Json]]:
 
 
 def task(task_id: str) -> Flow[Json]:
-    """Return a task with its grants and leases."""
-    found: Json = yield from ask(Call("GET", f"/v1/tasks/{_part(task_id)}"))
+    """Return a task with all its grants and leases, page by page."""
+    path = f"/v1/tasks/{_part(task_id)}"
+    found: Json = yield from ask(Call("GET", path))
+    while "next" in found:
+        more: Json = yield from ask(Call("GET", f"{path}?after={_part(found.pop('next'))}"))
+        grants, leases = [*found["grants"], *more["grants"]], [*found["leases"], *more["leases"]]
+        found = {**more, "grants": grants, "leases": leases}
     return found
 
 

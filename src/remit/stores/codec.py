@@ -103,6 +103,6 @@ def _converted(raw: Mapping[str, object], kind: type[T]) -> T:
 
 def _scope(raw: object) -> tuple[Detail, ...]:
     try:
-        return scopes.parse(raw)
+        return scopes.read(raw)
     except RemitError as error:
         raise IntegrityError from error

@@ -1,0 +1,90 @@
+"""Path patterns: how they are read, and which is part of which. Pure.
+
+A path is whole segments: a literal, ``*`` for one segment that is not empty, a final ``**`` for the rest, which may be
+empty. Segments compare byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from remit.errors import UnknownDetailError
+
+MAX_TEXT = 1_024  # characters of one string
+
+Places = list[tuple[dict[str, int], int, int]]
+
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;=:@]|%[0-9A-F]{2})*")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_FORBIDDEN_OCTETS = frozenset({0x2F, 0x5C, 0x25, *range(0x20), 0x7F})  # / \ % and controls, however encoded
+
+
+def check_path(name: str, path: object) -> str:
+    """Return a path pattern in canonical form, or raise UnknownDetailError."""
+    if not isinstance(path, str) or not path.startswith("/") or len(path) > MAX_TEXT:
+        raise UnknownDetailError(f"`{name}` must hold paths that start with `/`")
+    segments = path[1:].split("/")
+    for index, segment in enumerate(segments):
+        last = index == len(segments) - 1
+        if segment == "*" or (segment == "**" and last) or (segment == "" and last):
+            continue
+        if not segment or segment in {".", ".."} or not _SEGMENT.fullmatch(segment) or not _encoded_well(segment):
+            raise UnknownDetailError(f"`{name}` has a path that is not whole segments in canonical form: `{path}`")
+    return path
+
+
+def _encoded_well(segment: str) -> bool:
+    if "%" not in segment:
+        return True
+    octets = (int(segment[i + 1 : i + 3], 16) for i, char in enumerate(segment) if char == "%")
+    return all(octet not in _FORBIDDEN_OCTETS and chr(octet) not in _UNRESERVED for octet in octets)
+
+
+def path_le(child: str, parent: str) -> bool:
+    """Whether every path that ``child`` matches is matched by ``parent``. A path is its own pattern."""
+    narrow, wide = child[1:].split("/"), parent[1:].split("/")
+    for index, segment in enumerate(wide):
+        if segment == "**":
+            return True
+        if index >= len(narrow) or narrow[index] == "**":
+            return False
+        if segment == "*" and narrow[index] != "":
+            continue
+        if narrow[index] != segment:
+            return False
+    return len(narrow) == len(wide)
+
+
+@lru_cache(maxsize=128)  # more than one comparison of scopes comes by
+def places(paths: tuple[str, ...]) -> Places:
+    """Return, for each place in a path, which of ``paths`` go on there, as bits: by segment, by any, and by ``**``."""
+    split = [_segments(path) for path in paths]
+    found: list[dict[str, int]] = [{"": 0, "/": 0, "**": 0, "*": 0} for _ in range(max(map(len, split), default=1))]
+    for number, segments in enumerate(split):
+        for place, segment in zip(found, segments, strict=False):
+            place[segment] = place.get(segment, 0) | 1 << number
+    return [_place(place) for place in found]
+
+
+def _place(at: dict[str, int]) -> tuple[dict[str, int], int, int]:
+    any_, rest = at.pop("*"), at.pop("**")
+    named = {segment: bits if segment in {"", "/"} else bits | any_ for segment, bits in at.items()}
+    return {**named, "**": 0}, any_, rest
+
+
+@lru_cache(maxsize=512)  # the paths of a detail are compared with each detail alike
+def _segments(path: str) -> tuple[str, ...]:
+    return (*path[1:].split("/"), "/")  # which is in no segment, so it is what comes after the last
+
+
+def within(path: str, wide: Places) -> bool:
+    """Whether one of the paths of ``places`` covers ``path`` as by ``path_le``, at the cost of its own segments."""
+    left = -1  # those that cover it so far
+    for (named, any_, rest), segment in zip(wide, _segments(path), strict=False):
+        if left & rest:
+            return True
+        left &= named.get(segment, any_)
+        if not left:
+            return False
+    return True
