@@ -164,7 +164,8 @@ class Policies:
                 if self.broker.deciding is fresh:
                     self.current = fresh
                     self._keep(fresh)  # not earlier: a start that finds other policies than these puts them on record
-            return {"reloaded": True, "ended": ended, **self.shown()}
+            covered = not ended or await self.broker.second.covered()
+            return {"reloaded": True, "ended": ended, "state": "closed" if covered else "partial", **self.shown()}
 
     def _keep(self, policies: CedarPolicies) -> None:
         if self._kept is not None:

@@ -93,6 +93,7 @@ class Report:
     revoked: int
     outstanding: tuple[Lease, ...]
     residue: int
+    covered: bool = True  # by a checkpoint in the second place, if there is one
 
 
 def standing(lease: Lease) -> bool:
