@@ -115,6 +115,12 @@ def wrapped(error: BaseException) -> EngineError:
     return EngineError("the database could not be reached, or the connection broke")
 
 
+def _verifying() -> ssl.SSLContext:
+    made = ssl.create_default_context()
+    made.keylog_filename = None  # whatever `SSLKEYLOGFILE` says: passwords go this way
+    return made
+
+
 DRIVER_ERRORS: tuple[type[BaseException], ...] = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -157,7 +163,7 @@ class Link:
                 user=place.user,
                 database=database or place.database,
                 password=self._secret.reveal() if self._secret else None,
-                ssl=ssl.create_default_context() if place.tls == "verify-full" else False,
+                ssl=_verifying() if place.tls == "verify-full" else False,
                 timeout=CONNECT_SECONDS,
                 command_timeout=STATEMENT_MILLISECONDS / 1_000 + 1,
                 server_settings={
