@@ -142,6 +142,7 @@ def test_the_setup_statements_give_what_the_bound_needs_and_nothing_else() -> No
     grants = [line for line in lines if line.startswith("GRANT")]
     assert grants == [
         'GRANT pg_signal_backend TO "remit";',
+        'GRANT pg_read_all_stats TO "remit";',
         'GRANT CONNECT ON DATABASE "shop" TO "remit" WITH GRANT OPTION;',
         'GRANT USAGE ON SCHEMA "hr" TO "remit" WITH GRANT OPTION;',
         'GRANT USAGE ON SCHEMA "sales" TO "remit" WITH GRANT OPTION;',

@@ -117,7 +117,7 @@ def wrapped(error: BaseException) -> EngineError:
 
 def _verifying() -> ssl.SSLContext:
     made = ssl.create_default_context()
-    made.keylog_filename = None  # whatever `SSLKEYLOGFILE` says: passwords go this way
+    made.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says: passwords go this way
     return made
 
 

@@ -150,7 +150,7 @@ class Gateway:
         self._requests = map((new_id("req") + ".{:x}").format, itertools.count())
         self.problems = problems
         self._tls = tls or ssl.create_default_context()
-        self._tls.keylog_filename = None  # whatever `SSLKEYLOGFILE` says: real keys go this way
+        self._tls.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says
         self._providers = providers if providers is not None else catalog.load()
         self.nonce = nonce
         self._verify = verify

@@ -91,7 +91,7 @@ class Web:
     @cached_property
     def _trusted(self) -> ssl.SSLContext:
         made = ssl.create_default_context()
-        made.keylog_filename = None  # whatever `SSLKEYLOGFILE` says: clients' secrets go this way
+        made.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says: clients' secrets go this way
         return made
 
     def transport(self) -> httpx.AsyncBaseTransport:
