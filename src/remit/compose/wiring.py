@@ -93,7 +93,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
     witness = FileWitness(settings.witness, origin, ()) if settings.witness else None
     publish(where.state, origin, notes, witness)
     domain = issuer.authority(settings, sealer, clock)
-    policies = Policies(directory_of(settings), Kept(where.state / "policies.json"))
+    policies = Policies(directory_of(settings), Kept(where.state / "policies.json", sealer))
     known = humans.known(settings, clock)
     broker = Broker(
         store=store,

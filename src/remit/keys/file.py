@@ -47,8 +47,8 @@ def _opened(path: Path | str, place: int | None = None) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
 
 
-def read_regular(name: str, limit: int, place: int) -> bytes:
-    """Return the content of a file in the open directory ``place``, whoever may have put what there.
+def read_regular(name: Path | str, limit: int, place: int | None = None) -> bytes:
+    """Return the content of a file, in the open directory ``place`` if given, whoever may have put what there.
 
     OSError when there is none, when it is something else than a file, or longer than ``limit`` bytes.
     """
