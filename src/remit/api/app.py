@@ -152,7 +152,7 @@ class Way:
         if isinstance(error, PolicyError) and error.inside is not None and _operators(request):
             error = error.inside  # a human who has logged in at the operator's own socket
         if error.__cause__ is not None:
-            _LOG.info("%s: %s", instance, error.code, exc_info=error)
+            _LOG.info("%s: %s, from %r", instance, error.code, error.__cause__)
         return self._rendered(request, error, instance)
 
     def _failure(self, request: Request, error: Exception) -> Response:
