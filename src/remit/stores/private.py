@@ -69,12 +69,12 @@ def lock(path: Path) -> int:
 def hold(path: Path, how: int = os.O_RDONLY) -> int:
     """Take a file or directory of the state for ourselves; return it, open. A name that is gone lets nobody in.
 
-    INVARIANT: this is flock(2), which knows nothing of the locks that SQLite sets (fcntl). But closing one of a
+    INVARIANT: this is flock(2), which knows nothing of SQLite's own locks (fcntl). But closing any descriptor of a
     database lets go of those: close this one after the connections.
     """
     handle = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    found = os.fstat(handle)
     try:
-        found = os.fstat(handle)
         check(path, found, DIRECTORY if stat.S_ISDIR(found.st_mode) else FILE)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
