@@ -83,7 +83,7 @@ def whole(plane: Plane) -> Surface:
     keys = plane.directory / "keys"
     (plane.directory / "policy").mkdir(exist_ok=True)
     (plane.directory / "policy" / "all.cedar").write_text(POLICY, "utf-8")
-    policies = Policies(plane.directory / "policy", Kept(plane.directory / "policies.json"))
+    policies = Policies(plane.directory / "policy", Kept(plane.directory / "policies.json", sealer))
     policies.broker = plane.broker
     authority = FileAuthority(keys, sealer, "remit.test", clock)
     tokens = FileKeyring(keys, sealer, "token", "ES256", overlap=rings.OVERLAP, clock=clock)

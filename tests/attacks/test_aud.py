@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from remit.broker import Broker
-from remit.compose import serving, wiring
+from remit.compose import wiring
 from remit.compose.settings import Places, Settings
 from remit.core import audit
 from remit.core.audit import Checkpoint, Entry, Event, checkpoint, public_bytes
@@ -27,7 +27,7 @@ from remit.demo import canary
 from remit.errors import IntegrityError, RemitError, ScopeError
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
-from remit.keys.witness import FileWitness
+from remit.keys.witness import FileWitness, WitnessThread
 from remit.stores.memory import MemoryStore
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
@@ -56,7 +56,7 @@ class House:
             sealer=SEALER,
             clock=lambda: START,
             new_id=lambda prefix: f"{prefix}_{next(ids)}",
-            witness=self.witness,
+            witness=WitnessThread(self.witness, lambda size, root: checkpoint(ORIGIN, size, root, self.ring.signer)),
         )
 
     async def witnessed(self, store: SqliteStore) -> Checkpoint:
@@ -211,7 +211,7 @@ def test_a_log_that_was_rolled_back_does_not_cover_it_up_by_growing(tmp_path: Pa
         store = house.broker._store
         await store.commit([], [Event("task.close", START, "done", cause=cause)] * count)
         try:
-            await serving.keep(house)
+            await house.broker.second.look()
         finally:
             await store.close()
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from remit.broker import Broker, Holder
+from remit.broker.second import SecondPlace
 from remit.core.audit import Checkpoint, checkpoint
 from remit.core.identity import Human
 from remit.core.policy import Decision
@@ -701,11 +702,12 @@ class KeptCheckpoint:
     def __init__(self, size: int, root: bytes) -> None:
         self.size, self.root = size, root
 
-    def last(self) -> Checkpoint:
+    async def last(self) -> Checkpoint:
         return checkpoint("remit.test/log", self.size, self.root, NoSigner())
 
-    def keep(self, _: object) -> None:
-        return
+    async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
+        last = await self.last()
+        return last if known != last else checkpoint("remit.test/log", size, root, NoSigner())
 
 
 class NoSigner:
@@ -747,7 +749,7 @@ def test_an_extended_log_serves(world: World) -> None:
         broker = await world.ready()
         _, head = await broker.root(2)
         again = world.broker()
-        again._witness = KeptCheckpoint(2, head)
+        again.second = SecondPlace(again._heads, again._targets, KeptCheckpoint(2, head))
         await again.start()
         await world.opened(again)
         assert await broker.nodes(((0, 1),)) == await world.store.nodes(((0, 1),))

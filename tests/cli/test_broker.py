@@ -113,6 +113,16 @@ def test_a_second_broker_on_the_same_state_is_refused(up: subprocess.Popen[str],
     assert second.stderr.startswith(f"error: another broker serves this state: process {up.pid}\n")
 
 
+@pytest.mark.parametrize("place", ["/proc/x", "/dev/null/state"])
+def test_a_state_directory_that_cannot_be_made_is_one_clear_error(environ: dict[str, str], place: str) -> None:
+    names = environ | {"REMIT_STATE_DIR": place}
+    done = subprocess.run([REMIT, "up"], env=names, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: the state directory cannot be used: ")
+    assert second.startswith(f"help: look at `{place}`")
+
+
 @pytest.mark.slow
 def test_an_idle_broker_that_a_run_started_is_outwaited(
     environ: dict[str, str], request: pytest.FixtureRequest

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -174,6 +174,15 @@ def test_without_a_second_place_a_rollback_cannot_be_seen(settings: Settings) ->
 
 def test_a_second_place_that_is_missing_is_wrong(settings: Settings, tmp_path: Path) -> None:
     assert only(checks.second_place(replace(settings, witness=tmp_path / "unmounted"))).level == "wrong"
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, Path.touch])
+def test_a_second_place_with_what_is_no_checkpoint_is_wrong(
+    settings: Settings, tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    put(tmp_path / "checkpoint")
+    finding = only(checks.second_place(replace(settings, witness=tmp_path)))
+    assert finding.level == "wrong"
 
 
 def test_a_second_place_on_the_same_disk_is_a_warning(settings: Settings, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from remit.errors import (
     PolicyError,
     UnavailableError,
 )
+from remit.keys.file import FileSealer
 from remit.policies.sets import CedarPolicies
 from remit.ports import Resource
 
@@ -41,6 +42,7 @@ NO_MAIL = OPEN + '@id("no-mail")\nforbid (principal, action, resource == Resourc
 BAD = '@id("all")\npermit (principal, action, resource)\nwhen { context.nonsense };\n'
 BOOM = OPEN + '@id("boom")\nforbid (principal, action, resource) when { context.ttl + 9223372036854775807 > 0 };\n'
 
+SEALER = FileSealer(b"k" * 32)
 KEPT, BARE = Posture("namespace"), Posture("unsandboxed")
 
 Body = Callable[[House], Awaitable[None]]
@@ -556,7 +558,7 @@ def test_the_last_good_policies_are_those_of_the_last_reload(place: Place) -> No
 
 
 def test_what_is_kept_is_for_its_owner_alone_and_bad_contents_are_refused(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "policies.json")
+    kept = Kept(tmp_path / "policies.json", SEALER)
     assert kept.read() is None
     good, _ = policy.load(_directory(tmp_path, OPEN))
     assert good is not None
@@ -565,17 +567,38 @@ def test_what_is_kept_is_for_its_owner_alone_and_bad_contents_are_refused(tmp_pa
     again = kept.read()
     assert again is not None
     assert again.version == good.version
-    for text in ("{", "[1]", '{"a.cedar": 1}'):
-        (tmp_path / "policies.json").write_text(text)
+    sealed = (tmp_path / "policies.json").read_bytes()
+    written = [json.dumps(good.texts).encode(), sealed[:-1], sealed + b"x", b"", SEALER.seal(b"{", b"policies")]
+    written += [SEALER.seal(b"{}", b"secret"), FileSealer(b"z" * 32).seal(json.dumps(good.texts).encode(), b"policies")]
+    for content in written:
+        (tmp_path / "policies.json").write_bytes(content)
         with pytest.raises(IntegrityError, match="the last good policies cannot be read"):
             kept.read()
+
+
+@pytest.mark.attack("STO-07")
+def test_a_last_good_set_that_somebody_wrote_decides_nothing(place: Place) -> None:
+    async def body(house: House) -> None:
+        assert house.policies is not None
+        assert "no-mail" in {item["id"] for item in house.policies.shown()["policies"]}  # type: ignore[attr-defined]
+
+    place.write(NO_MAIL)
+    place.up(body)
+    (place.state / "policies.json").write_text(json.dumps({"main.cedar": OPEN}))
+    place.write(BAD)
+    with pytest.raises(IntegrityError, match="the last good policies cannot be read"):
+        place.up(body)
+    place.write(NO_MAIL)
+    place.up(body)  # with a good directory they are kept anew
+    place.write(BAD)
+    place.up(body)
 
 
 def test_policies_that_cannot_be_kept_do_not_hold_either(tmp_path: Path) -> None:
     good, _ = policy.load(_directory(tmp_path, OPEN))
     assert good is not None
     with pytest.raises(UnavailableError):
-        Kept(tmp_path / "none" / "policies.json").write(good)
+        Kept(tmp_path / "none" / "policies.json", SEALER).write(good)
 
 
 def _directory(tmp_path: Path, text: str) -> Path:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from remit.compose import settings, wiring
-from remit.compose.serving import keep
 from remit.compose.wiring import House
 from remit.core import audit, scope
 from remit.core.secret import Secret
@@ -112,8 +111,6 @@ def test_a_restored_backup_resurrects_nothing(tmp_path: Path) -> None:
 
     async def later(house: House) -> None:
         await house.broker.revoke(house.operator, kept["grant"])
-        assert house.witness is not None
-        house.witness.keep(await house.checkpoint())
 
     async def restored(house: House) -> None:
         with pytest.raises(RemitError):
@@ -138,14 +135,14 @@ def test_another_trust_domain_changes_neither_the_logs_name_nor_what_verifies_it
 
     async def first(house: House) -> None:
         await opened(house)
-        await keep(house)
+        await house.broker.second.look()
         kept["vkey"], kept["checkpoint"] = vkey.read_text(), (second / "checkpoint").read_text()
 
     async def renamed(house: House) -> None:
         assert house.authority.trust_domain == "agents.example.com"
         assert not house.broker._heads.rolled_back
         await opened(house)
-        await keep(house)
+        await house.broker.second.look()
         assert vkey.read_text() == kept["vkey"]
         origin, public = audit.read_verifier_key(kept["vkey"])
         newest = await house.checkpoint()

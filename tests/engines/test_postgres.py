@@ -87,10 +87,11 @@ def test_the_engine_has_every_capability() -> None:
         assert isinstance(engine, capability)
 
 
-def test_a_dead_server_is_an_engine_error_that_names_nothing() -> None:
+def test_a_dead_server_is_an_engine_error_that_says_where_and_why() -> None:
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
-        engine = _engine(f"postgresql://remit@127.0.0.1:{taken.getsockname()[1]}/shop")
+        port = taken.getsockname()[1]
+        engine = _engine(f"postgresql://remit@127.0.0.1:{port}/shop")
 
         async def run() -> EngineError:
             plan = engine.plan(DETAIL, "lse_x", NOW + timedelta(seconds=5), agent="spiffe://remit.test/agent")
@@ -105,7 +106,21 @@ def test_a_dead_server_is_an_engine_error_that_names_nothing() -> None:
             return raised.value
 
         error = asyncio.run(run())
-        assert error.detail == "the database could not be reached, or the connection broke"
+        assert error.detail == f"the database at 127.0.0.1:{port} could not be reached: connection refused"
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (TimeoutError(), "no answer in 5 seconds"),
+        (socket.gaierror(-2, "canary"), "its name is not known"),
+        (OSError("Multiple exceptions: canary"), "the connection broke"),
+        (OSError(113, "canary"), "no route to host"),
+    ],
+)
+def test_why_a_server_is_out_of_reach_is_told_in_our_words(error: Exception, why: str) -> None:
+    place = Target("db.test", 5432, "shop", "remit", "loopback")
+    assert wrapped(error, place).detail == f"the database at db.test:5432 could not be reached: {why}"
 
 
 @pytest.mark.parametrize(
@@ -142,6 +157,7 @@ def test_the_setup_statements_give_what_the_bound_needs_and_nothing_else() -> No
     grants = [line for line in lines if line.startswith("GRANT")]
     assert grants == [
         'GRANT pg_signal_backend TO "remit";',
+        'GRANT pg_read_all_stats TO "remit";',
         'GRANT CONNECT ON DATABASE "shop" TO "remit" WITH GRANT OPTION;',
         'GRANT USAGE ON SCHEMA "hr" TO "remit" WITH GRANT OPTION;',
         'GRANT USAGE ON SCHEMA "sales" TO "remit" WITH GRANT OPTION;',

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, active_count
+from threading import enumerate as enumerate_threads
 
 import pytest
 
@@ -11,7 +16,7 @@ from remit.core.tree import leaf_hash
 from remit.errors import IntegrityError, UnavailableError
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
-from remit.keys.witness import FileWitness
+from remit.keys.witness import FileWitness, WitnessThread
 
 ORIGIN = "remit.example/log"
 
@@ -45,9 +50,10 @@ def test_there_is_no_checkpoint_at_first(log: Log, place: Path) -> None:
 
 
 def test_the_newest_checkpoint_is_kept_and_nothing_else(log: Log, place: Path) -> None:
+    known = None
     for size in (1, 5, 9):
-        log.witness(place).keep(log.note(size))
-        assert log.witness(place).last() == log.note(size)
+        known = log.witness(place).keep(log.note(size), known)
+        assert log.witness(place).last() == log.note(size) == known
     assert [path.name for path in place.iterdir()] == ["checkpoint"]
 
 
@@ -56,11 +62,11 @@ def test_keeping_the_same_checkpoint_again_is_fine(log: Log, place: Path) -> Non
     log.witness(place).keep(log.note(5))
 
 
-def test_a_checkpoint_never_goes_back(log: Log, place: Path) -> None:
+def test_a_checkpoint_that_the_caller_does_not_know_of_is_told_and_left(log: Log, place: Path) -> None:
     log.witness(place).keep(log.note(5))
-    for older in (log.note(4), log.note(5, b"fork")):
-        with pytest.raises(IntegrityError):
-            log.witness(place).keep(older)
+    for other in (log.note(4), log.note(5, b"fork"), log.note(6)):
+        for known in (None, log.note(3)):
+            assert log.witness(place).keep(other, known) == log.note(5)
     assert log.witness(place).last() == log.note(5)
 
 
@@ -84,23 +90,91 @@ def test_a_checkpoint_of_another_key_is_not_believed(log: Log, place: Path, tmp_
         log.witness(place).keep(Log(tmp_path / "other").note(7))
     log.witness(place).keep(log.note(5))
     (place / "checkpoint").write_text(Log(tmp_path / "other").note(7).text)
-    with pytest.raises(IntegrityError) as refused:
+    with pytest.raises(UnavailableError) as refused:
         log.witness(place).last()
     assert str(place / "checkpoint") in (refused.value.help or "")
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\xfe\x00", b"a\n1\nAAAA\n\n"])
-def test_a_damaged_checkpoint_is_an_error_and_not_none(log: Log, place: Path, content: bytes) -> None:
+def test_a_damaged_checkpoint_is_an_error_and_is_not_written_over(log: Log, place: Path, content: bytes) -> None:
     (place / "checkpoint").write_bytes(content)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(UnavailableError):
         log.witness(place).last()
+    with pytest.raises(UnavailableError):
+        log.witness(place).keep(log.note(5))
+    assert (place / "checkpoint").read_bytes() == content
+
+
+def link(path: Path) -> None:
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+def linked(path: Path) -> None:
+    (path.parent / "real").write_text("x")
+    path.symlink_to("real")
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def bound(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+def gigabyte(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, link, linked, device, bound, gigabyte])
+def test_what_is_no_checkpoint_is_neither_waited_for_nor_read_nor_followed(
+    log: Log, place: Path, put: Callable[[Path], None]
+) -> None:
+    put(place / "checkpoint")
+    for call in (log.witness(place).last, lambda: log.witness(place).keep(log.note(1))):
+        with pytest.raises(UnavailableError):
+            call()
+    assert not (place.parent / "elsewhere").exists()
+
+
+def test_what_was_put_in_the_place_of_the_one_file_is_not_written_through(log: Log, place: Path) -> None:
+    (place / f".checkpoint.{os.getpid()}").symlink_to(place.parent / "elsewhere")
+    log.witness(place).keep(log.note(1))
+    assert log.witness(place).last() == log.note(1)
+    assert not (place.parent / "elsewhere").exists()
+
+
+def test_a_call_that_hangs_holds_one_thread_and_others_are_refused(log: Log, place: Path) -> None:
+    released, hanging = Event(), Event()
+
+    class Stalled(FileWitness):
+        def last(self) -> Checkpoint | None:
+            hanging.set()
+            released.wait(10)
+            return super().last()
+
+    async def body() -> None:
+        before = active_count()
+        witness = WitnessThread(Stalled(place, ORIGIN, ()), lambda size, _: log.note(size))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(witness.last(), 0.01)
+        assert hanging.is_set()
+        for _ in range(20):
+            with pytest.raises(UnavailableError):
+                await witness.last()
+        assert active_count() == before + 1
+        released.set()
+        for thread in enumerate_threads():
+            if thread.name == "remit-witness":
+                thread.join(10)
+        assert await witness.last() is None
+
+    asyncio.run(body())
 
 
 def test_what_cannot_be_read_or_written_is_reported(log: Log, place: Path) -> None:
-    (place / "checkpoint").mkdir()
-    with pytest.raises(UnavailableError):
-        log.witness(place).last()
-    (place / "checkpoint").rmdir()
     (place / f".checkpoint.{os.getpid()}").mkdir()
     with pytest.raises(UnavailableError):
         log.witness(place).keep(log.note(1))

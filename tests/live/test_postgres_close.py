@@ -235,6 +235,63 @@ def test_a_client_that_stalls_unseen_delays_the_answer_and_never_the_end_of_auth
         asyncio.run(run(shop))
 
 
+@pytest.mark.attack("SQL-07")
+def test_logins_that_somebody_keeps_half_done_hold_up_no_revoke_longer_than_those_of_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgres_close, "WAIT_SECONDS", 0.3)
+
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plans = [plan for plan, _ in await asyncio.gather(*(issue(engine, shop.detail()) for _ in range(20)))]
+            names = frozenset(plan.name for plan in plans[:15])
+            first = _stalled(shop, "stranger")
+            assert await engine.revoke_many(plans[:15]) == frozenset()
+            with _stalled(shop, plans[0].name), _stalled(shop, "stranger") as second:
+                first.close()
+                await until(lambda: _unnamed(shop) == 2)
+                assert await engine.revoke_many(plans[:15]) == names
+                assert await engine.revoke_many(plans[15:]) == frozenset()  # these wait for the second
+                with _stalled(shop, "stranger"):
+                    second.close()
+                    await until(lambda: _unnamed(shop) == 2)
+                    assert await engine.revoke_many(plans[15:]) == frozenset()  # and for the first of this block
+            assert len(await engine.revoke_many(plans[15:])) == 5
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+@pytest.mark.attack("SQL-07")
+def test_a_role_that_was_opened_again_waits_for_those_who_may_have_passed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgres_close, "WAIT_SECONDS", 0.3)
+
+    async def run(shop: Warehouse) -> None:
+        async with shop.engine() as engine:
+            plan, _ = await issue(engine, shop.detail())
+            first = _stalled(shop, "stranger")
+            assert await engine.revoke_many([plan]) == frozenset()
+            with shop.admin() as admin:
+                admin.execute(sql.SQL("ALTER ROLE {} LOGIN").format(sql.Identifier(plan.name)))
+            with _stalled(shop, plan.name):
+                first.close()
+                await until(lambda: _unnamed(shop) == 1)
+                assert await engine.revoke_many([plan]) == frozenset()
+            assert await engine.revoke_many([plan]) == {plan.name}
+
+    with warehouse() as shop:
+        asyncio.run(run(shop))
+
+
+def _unnamed(shop: Warehouse) -> int:
+    """Count the logins that are half done."""
+    query = "SELECT FROM pg_stat_activity WHERE usesysid IS NULL AND wait_event = 'ClientRead'"
+    with shop.admin() as admin:
+        return len(admin.execute(query).fetchall())
+
+
 def _stalled(shop: Warehouse, role: str) -> socket.socket:
     """Start a session as ``role`` and go silent when the server asks for the proof."""
     client = socket.create_connection(("127.0.0.1", shop.server.port))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,19 @@ def test_a_lock_is_held_by_one_and_free_after_it(tmp_path: Path) -> None:
         private.lock(tmp_path / "lock")
     os.close(held)
     os.close(private.lock(tmp_path / "lock"))
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_lock_file_is_refused_and_not_waited_for(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    put(tmp_path / "lock")
+    assert private.holder(tmp_path / "lock") is None
+    with pytest.raises(IntegrityError):
+        private.lock(tmp_path / "lock")
+
+
+def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (Path("/proc/x/state"), tmp_path / "file" / "state"):
+        with pytest.raises(UnavailableError) as caught:
+            private.make_directory(place)
+        assert f"`{place}`" in str(caught.value.help)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from remit.core.audit import Event, verify
 from remit.core.task import nothing
+from remit.core.tree import leaf_hash
 from remit.errors import ConflictError, IntegrityError, InvalidRequestError, RemitError, UnavailableError
 from remit.ports import Burn, PutResource, Spend
 from remit.stores import reserve
@@ -51,6 +53,50 @@ def test_a_second_broker_on_the_same_state_gets_one_clear_error(disk: Disk) -> N
 
     disk.run(second)
     disk.run(nothing_more)
+
+
+@pytest.mark.attack("STO-07")
+@pytest.mark.parametrize("how", ["removed", "replaced", "database replaced", "database linked"])
+def test_a_second_broker_is_kept_out_whatever_became_of_the_names(disk: Disk, tmp_path: Path, how: str) -> None:
+    lock, database, other = disk.place / "lock", disk.place / "remit.db", disk
+
+    async def second(_: SqliteStore) -> None:
+        lock.unlink()
+        if how == "replaced":
+            lock.touch(0o600)
+        if how == "database replaced":
+            shutil.copy(database, tmp_path / "older.db")
+            (tmp_path / "older.db").replace(database)
+        if how == "database linked":
+            (tmp_path / "elsewhere").mkdir(0o700)
+            (tmp_path / "elsewhere" / "remit.db").hardlink_to(database)
+            other.place = tmp_path / "elsewhere"
+        with pytest.raises(UnavailableError, match="another broker serves this state"):
+            other.open()
+
+    disk.run(second)
+
+
+@pytest.mark.attack("STO-07")
+@pytest.mark.parametrize("seq", [0, 200, 256, 511, 520])
+@pytest.mark.parametrize("how", ["forged", "removed", "rest removed"])
+def test_an_entry_that_was_replaced_with_its_hash_or_removed_is_not_read(disk: Disk, seq: int, how: str) -> None:
+    async def many(store: SqliteStore) -> None:
+        await store.commit([], [event()] * 525)
+
+    async def forged(store: SqliteStore) -> None:
+        text = '{"event":"nothing.happened"}'
+        forge = f"UPDATE entries SET leaf = '{text}', hash = x'{leaf_hash(text.encode()).hex()}' WHERE seq = {seq}"  # noqa: S608 - ours
+        remove = f"DELETE FROM entries WHERE seq {'=' if how == 'removed' else '>='} {seq}"  # noqa: S608 - ours
+        disk.edit(forge if how == "forged" else remove)
+        for start, limit in ((0, 1_000), (seq, 1), (max(seq - 5, 0), 10)):
+            with pytest.raises(IntegrityError, match="changed outside remit"):
+                await store.entries(start, limit)
+        if seq >= 256 and how != "rest removed":
+            assert len(await store.entries(0, 256)) == 256  # what is whole can be read
+
+    disk.run(many)
+    disk.run(forged)
 
 
 def test_an_open_that_fails_lets_go_of_the_lock(disk: Disk) -> None:

@@ -38,8 +38,14 @@ class Audit:
         start, limit = wire.whole("start", asked.get("start", "0")), wire.whole("limit", asked.get("limit", "100"))
         found = await self._broker.entries(start, min(limit, MAX_ENTRIES))
         leaves = b",".join(entry.leaf for entry in found)
-        size = json.dumps(await self._broker.size()).encode()
-        return Response(b'{"size":%b,"entries":[%b]}' % (size, leaves), 200, wire.HEADERS, "application/json")
+        trouble = self._broker.second.trouble
+        about = {
+            "size": await self._broker.size(),
+            "rolled_back": self._broker.rolled_back,
+            "second_place": None if trouble is None else trouble.detail,
+        }
+        head = json.dumps(about, separators=(",", ":")).encode()[:-1]
+        return Response(b'%b,"entries":[%b]}' % (head, leaves), 200, wire.HEADERS, "application/json")
 
     async def checkpoint(self, request: Request, caller: Caller) -> Response:
         """Return a signed checkpoint (C2SP note)."""

@@ -21,10 +21,10 @@ class Resources:
         """Change what ``custody`` holds, and have ``ceiling`` decide anew on what is live."""
         self._heads, self._custody, self._ceiling = heads, custody, ceiling
 
-    async def put(self, operator: Operator, resource: Resource, value: Secret | None = None) -> None:
+    async def put(self, operator: Operator, resource: Resource, value: Secret | None = None) -> int:
         """Add or replace a resource, checked at the target first; with its secret, if one is given.
 
-        Tasks that hold more than a narrower bound allows have ended when this returns.
+        Tasks that hold more than a narrower bound allows have ended when this returns how much did.
         """
         self._heads.serving()
         known = {old.name: old.destination for old in self._custody.resources()}
@@ -36,24 +36,20 @@ class Resources:
             events.append(self._event("secret.put", operator, resource.name))
         await self._heads.record(writes, events)
         await self._custody.took(writes)
-        await self._ceiling.redecide("a bound was narrowed", resource.name)
+        return await self._ceiling.redecide("a bound was narrowed", resource.name)
 
     async def check(self, operator: Operator, name: str) -> Sequence[Finding]:
         """Look at a resource as it is configured, at its target if leases are made there; change nothing."""
         del operator  # any operator may look
         return await self._custody.findings(name)
 
-    async def put_secret(self, operator: Operator, name: str, value: Secret) -> None:
-        """Replace the static secret of a resource."""
-        await self.put(operator, self._custody.resource(name), value)
-
-    async def delete(self, operator: Operator, name: str) -> None:
-        """Remove a resource on which no lease stands, and its secret; tasks that hold it have ended then."""
+    async def delete(self, operator: Operator, name: str) -> int:
+        """Remove a resource on which no lease stands, and its secret; return how much that held it has ended."""
         self._custody.resource(name)
         self._not_leased(name)
         await self._heads.record((DeleteResource(name),), (self._event("resource.delete", operator, name),))
         await self._custody.took([DeleteResource(name)])
-        await self._ceiling.redecide("a bound was narrowed", name)
+        return await self._ceiling.redecide("a bound was narrowed", name)
 
     def _not_leased(self, name: str) -> None:
         if any(i.plan.detail.resource == name for task in self._heads for i in task.leases.values()):

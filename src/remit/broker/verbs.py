@@ -24,18 +24,28 @@ from remit.broker.heads import Caller, Heads, Operator
 from remit.broker.openings import Openings
 from remit.broker.outbox import Outbox
 from remit.broker.resources import Resources
+from remit.broker.second import SecondPlace
 from remit.broker.signals import Endings
 from remit.broker.targets import Bounded, Targets
 from remit.broker.use import Use, Uses
 from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.audit import Entry
+from remit.core.identity import Signal
 from remit.core.policy import Decision
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, LeaseState, Report, Task
 from remit.core.tree import Range
-from remit.errors import AttenuationError, ConflictError, IntegrityError, NotFoundError, PolicyError, RemitError
+from remit.errors import (
+    AttenuationError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    PolicyError,
+    RemitError,
+    UnavailableError,
+)
 from remit.ports import Clock, Engine, NewId, Renewable, Resource, Sealer, Store, Witness
 
 ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
@@ -92,7 +102,7 @@ class Broker:
         self._uses = Uses(self._heads)
         self._targets = Targets(self._heads, self._custody, bounded)
         self._new_id = new_id
-        self._witness = witness
+        self.second = SecondPlace(self._heads, self._targets, witness)
         self._ceiling = Ceiling(self._heads, self._custody, self._targets, decide)
         self._resources = Resources(self._heads, self._custody, self._ceiling)
         self.endings = Endings(self._heads, self._targets)
@@ -109,22 +119,23 @@ class Broker:
         self.wait = self._approvals.wait
         self.approve = self._approvals.approve
         self.refuse = self._approvals.refuse
-        self.signal = self.endings.take
         self.begin_chain, self.turn_chain = self._chains.begin, self._chains.turn
         self.chain_of = self._chains.find
         self.reload = self._ceiling.reload
         self.keep_policy = self._ceiling.keep
         self.note_policy = self._ceiling.note
         self.question = self._ceiling.question
-        self.put_resource = self._resources.put
         self.check_resource = self._resources.check
-        self.put_secret = self._resources.put_secret
-        self.delete_resource = self._resources.delete
         self.on_end = self._heads.on_end
         self.outcome = self._uses.outcome
         self.ended = self._uses.ended
         self.flush = self._uses.flush
         self.deny = self._uses.deny
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether the log is not the one that checkpoints were kept of: then everything ends."""
+        return self._heads.rolled_back
 
     @property
     def deciding(self) -> policy.Policy:
@@ -150,10 +161,8 @@ class Broker:
         recent = await self._store.tasks(RECENT)
         for task_id in {*await self._store.unsettled(), *recent, *await self.outbox.lately()}:
             await self._heads.load(task_id)
-        if not await self._extends_checkpoint():
-            self._heads.rolled_back = True
-            for task in self._heads:
-                await self._targets.end(task, task.head.root, "task.close", cause="the audit log was rolled back")
+        with suppress(RemitError):  # a place that is out stops nothing; what it shows later counts then
+            await self.second.look()
         self._heads.undecided.update(task.id for task in self._heads)
         await self.endings.resume()
 
@@ -324,13 +333,14 @@ class Broker:
         """End a grant and everything below it; say truthfully what is still outstanding."""
         await self._heads.back(grant_id)
         task = self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id)
-        return await self._targets.end(task, grant_id, "grant.revoke")
+        return await self.second.reported(await self._targets.end(task, grant_id, "grant.revoke"))
 
     async def close(self, caller: Caller, task_id: str) -> Report:
         """End a task: its root and everything below it."""
         await self._heads.back(task_id)
         root = self._heads.task(task_id).head.root
-        return await self._targets.end(self._heads.allowed(caller, task_id, root), root, "task.close")
+        task = self._heads.allowed(caller, task_id, root)
+        return await self.second.reported(await self._targets.end(task, root, "task.close"))
 
     async def revoke_lease(self, caller: Caller, lease_id: str) -> Report:
         """End one lease."""
@@ -344,7 +354,30 @@ class Broker:
                 await self._heads.end(task.id, lambda t: t.revoke_leases((lease_id,)), event)
         task = await self._targets.visit(task.id, (lease_id,))
         alone = replace(task, leases={lease_id: task.leases.get(lease_id, lease)})
-        return self._targets.report(alone, frozenset({lease.grant}), int(standing))
+        return await self.second.reported(self._targets.report(alone, frozenset({lease.grant}), int(standing)))
+
+    async def signal(self, signals: Sequence[Signal]) -> int:
+        """Take what an issuer said (see ``Endings.take``); what a copy of the state could undo is not acknowledged."""
+        ended = await self.endings.take(signals)
+        if not await self.second.covered():
+            raise UnavailableError(
+                "what the issuer ended has ended, but no second place has a checkpoint of it", help="send it again"
+            )
+        return ended
+
+    async def put_resource(self, operator: Operator, resource: Resource, value: Secret | None = None) -> None:
+        """Add or replace a resource (see ``Resources.put``)."""
+        if await self._resources.put(operator, resource, value):
+            await self.second.covered()
+
+    async def put_secret(self, operator: Operator, name: str, value: Secret) -> None:
+        """Replace the static secret of a resource."""
+        await self.put_resource(operator, self.resource(name), value)
+
+    async def delete_resource(self, operator: Operator, name: str) -> None:
+        """Remove a resource and its secret (see ``Resources.delete``)."""
+        if await self._resources.delete(operator, name):
+            await self.second.covered()
 
     # -- what is not a task's -----------------------------------------------------------------------------------
 
@@ -370,11 +403,3 @@ class Broker:
         if not decision.allowed:
             raise self._ceiling.refusal(decision, caller)
         return decision
-
-    async def _extends_checkpoint(self) -> bool:
-        last = self._witness.last() if self._witness is not None else None
-        if last is None:
-            return True
-        if last.size > await self._store.size():
-            return False
-        return await self._store.root(last.size) == (last.size, last.root)

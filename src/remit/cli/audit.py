@@ -120,7 +120,8 @@ def verify(
     newest = ask(verbs.checkpoint()) if log is None else None
     keys = _given(key) or _own_keys()
     notes = [_checkpoint(text, keys) for text in [*texts, *([newest] if newest else [])]]
-    total = None if log else notes[-1].size
+    notes += _second() if log is None else []
+    total = None if log else max(note.size for note in notes)
     entries = _read(log) if log else (_entry(item) for item in islice(_entries(0), total))
     tree = audit.verify(progress(entries, total, "verifying"), notes)
     signed = max((note.size for note in notes), default=-1) if keys else -1
@@ -205,6 +206,16 @@ def _checkpoint(text: str, keys: Sequence[str]) -> Checkpoint:
     if not known:
         return _unsigned(text)
     return audit.read_checkpoint(text, known[0][0], [public for _, public in known])
+
+
+def _second() -> list[Checkpoint]:
+    """Return what the configured second place keeps: a log that was rolled back does not reach it."""
+    from remit.compose.second import kept
+    from remit.compose.settings import load
+
+    settings = load(os.environ)
+    found = None if settings.witness is None else kept(settings.places.state, settings.witness)
+    return [] if found is None else [found]
 
 
 def _unsigned(text: str) -> Checkpoint:

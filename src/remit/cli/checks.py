@@ -28,6 +28,8 @@ SKEW = timedelta(seconds=60)
 SOON = timedelta(days=7)  # left to renew a certificate
 TAIL = 64 * 1024  # bytes of the log
 WORRIES = frozenset({"WARNING", "ERROR", "CRITICAL"})  # the third word of its lines
+ROLLED_BACK = "the audit log was rolled back"
+RESTORE = "restore the newest state; or find out who else serves a copy of it, and begin a new second place"
 LOOSE = 0o077  # permissions of others
 
 
@@ -121,13 +123,27 @@ def second_place(settings: Settings) -> Iterator[Finding]:
     if place is None:
         text = "no second place keeps the audit log's checkpoints, so a rollback of the state cannot be seen"
         yield Finding(name, "warning", text, "set `audit.witness` to a directory under another custody")
-    elif not place.is_dir():
-        yield Finding(name, "wrong", f"`{place}` is missing", "mount or create it; until then nothing is served")
+        return
+    trouble = _trouble(settings.places.state, place)
+    if trouble is not None:
+        text = f"{trouble.detail}; until this is right no end is confirmed there, and no rollback seen"
+        yield Finding(name, "wrong", text, trouble.help or "")
     elif settings.places.state.exists() and place.stat().st_dev == settings.places.state.stat().st_dev:
         text = f"`{place}` is on the same disk as the state: whoever restores one restores both"
         yield Finding(name, "warning", text, "put it under another custody")
     else:
         yield good(name, f"checkpoints are kept in `{place}`")
+
+
+def _trouble(state: Path, place: Path) -> RemitError | None:
+    """Read what a second place keeps, as the broker does; return what is wrong with it."""
+    from remit.compose.second import kept
+
+    try:
+        kept(state, place)
+    except RemitError as error:
+        return error
+    return None
 
 
 def policies(settings: Settings) -> Iterator[Finding]:
@@ -322,13 +338,15 @@ def broker(settings: Settings) -> Iterator[Finding]:
     """Ask the broker, if one is up, and try its databases."""
     with Client(Place(settings.places.control)) as client:
         try:
-            client.run(verbs.tasks())
+            about = client.run(verbs.audit())
             found = client.run(verbs.resources())
         except RemitError as error:
             down = error.code == "unavailable"
             yield Finding("broker", "warning" if down else "wrong", error.detail, error.help or "")
             return
     yield good("broker", f"answers on `{settings.places.control}`")
+    if about["rolled_back"]:
+        yield Finding("rollback", "wrong", f"{about['second_place'] or ROLLED_BACK}: nothing is served", RESTORE)
     for item in found:
         if item["kind"] == "postgres":
             yield database(settings, str(item["resource"]))

@@ -18,6 +18,10 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line of this process."""
     sys.path[:] = trusted(sys.path, os.curdir)
+    if sys.argv[1:2] == ["up"]:
+        from remit.compose.environ import begin_anew
+
+        begin_anew()
     raise SystemExit(run(sys.argv[1:]))
 
 

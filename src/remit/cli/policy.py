@@ -11,7 +11,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import emit, lines, said, table, waiting
+from remit.cli.render import UNCOVERED, emit, lines, said, table, waiting
 
 if TYPE_CHECKING:
     from remit.core.policy import Problem
@@ -338,6 +338,8 @@ def reload(json: options.Json = False) -> None:
     elif answer["reloaded"]:
         ended = _count(answer["ended"], "grant or lease was", "grants or leases were")
         said(f"policies {answer['version']} hold; {ended} ended")
+        if answer["state"] != "closed":
+            said(f"{answer['state']}: outstanding: {UNCOVERED}")
     else:
         said(f"nothing was changed: policies {answer['version']} still hold")
         _problems(answer)

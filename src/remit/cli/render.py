@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from remit.errors import RemitError
     from remit.sdk.verbs import Report
 
+UNCOVERED = "a checkpoint of it in the second place: until there is one, an older copy of the state could undo it"
+
 T = TypeVar("T")
 
 
@@ -147,11 +149,17 @@ def ended(report: Report, as_json: bool) -> None:
         return
     said(f"{report.state}: {report.revoked} revoked")
     for item in report.outstanding:
-        said(f"  outstanding: {item.get('lease')} ({item.get('kind')}) until {item.get('expires_at')}")
+        said(f"  outstanding: {_outstanding(item)}")
     if report.residue:
         said(f"  left to clean up: {report.residue} (nothing of it can act)")
     if not report.recorded:
         said("  not recorded: the state cannot be written; it holds while the broker runs, which goes on trying")
+
+
+def _outstanding(item: Mapping[str, Any]) -> str:
+    if item.get("kind") == "checkpoint":
+        return UNCOVERED
+    return f"{item.get('lease')} ({item.get('kind')}) until {item.get('expires_at')}"
 
 
 # -- complaints -----------------------------------------------------------------------------------------------------

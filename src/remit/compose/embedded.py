@@ -9,12 +9,10 @@ import sys
 import time
 from collections.abc import Mapping
 
+from remit.compose.environ import PASSED_ON, clean
 from remit.compose.settings import Places
 from remit.errors import UnavailableError
 
-PASSED_ON = frozenset(
-    {"HOME", "LANG", "PATH", "REMIT_STATE_DIR", "TZ", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"}
-)
 PATIENCE = 15.0  # seconds
 PAUSE = 0.05  # seconds between looks for a broker that somebody else is starting
 
@@ -49,7 +47,7 @@ def _start(environ: Mapping[str, str]) -> str:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env={name: value for name, value in environ.items() if name in PASSED_ON},
+            env=clean(environ, PASSED_ON),
             pass_fds=(theirs,),
             start_new_session=True,
         )

@@ -16,11 +16,14 @@ from remit.compose.settings import Settings
 from remit.core import policy
 from remit.core.policy import Decision, Policy, Problem, Question
 from remit.errors import IntegrityError, NotFoundError, UnavailableError
-from remit.keys.file import sync_directory
+from remit.keys.file import read_regular, sync_directory
 from remit.policies import files, sets, trace
 from remit.policies.sets import CedarPolicies
+from remit.ports import Sealer
 from remit.stores import private
 
+PURPOSE = b"policies"  # what the last good set is sealed for
+MAX_KEPT = 64 * 1024 * 1024  # bytes
 NONE = "none"  # the version of what denies everything
 
 _LOG = logging.getLogger("remit.policy")
@@ -48,17 +51,18 @@ def nothing(question: Question) -> Decision:
 class Kept:
     """The last good set, in a file of the state: a restart does not fall behind it when what is configured is bad."""
 
-    def __init__(self, path: Path) -> None:
-        """Keep it at ``path``, mode 0600."""
-        self._path = path
+    def __init__(self, path: Path, sealer: Sealer) -> None:
+        """Keep it at ``path``, mode 0600, sealed: nobody else changes what decides."""
+        self._path, self._sealer = path, sealer
 
     def read(self) -> CedarPolicies | None:
         """Return the set that was kept, if there is one that is still good."""
         try:
-            texts = msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
+            sealed = read_regular(self._path, MAX_KEPT)
+            texts = msgspec.json.decode(self._sealer.open(sealed, PURPOSE), type=dict[str, str])
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, IntegrityError, msgspec.MsgspecError) as error:
             raise IntegrityError("the last good policies cannot be read", help=f"remove `{self._path}`") from error
         return sets.read(texts)[0]
 
@@ -68,7 +72,7 @@ class Kept:
         try:
             private.make_file(fresh)
             with fresh.open("wb") as file:
-                file.write(msgspec.json.encode(policies.texts))
+                file.write(self._sealer.seal(msgspec.json.encode(policies.texts), PURPOSE))
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._path)
@@ -96,7 +100,7 @@ class Policies:
             self._settle()
 
     def _settle(self) -> None:
-        last = self._kept.read() if self._kept is not None else None
+        last = self._last()
         if self.current is None:
             self.current = last
         elif last is None or last.version != self.current.version:
@@ -105,6 +109,16 @@ class Policies:
         held = f"policies {self.current.version} stay" if self.current else "nothing is allowed"
         for problem in self.problems:
             _LOG.error("%s until this is right: %s", held, problem)
+
+    def _last(self) -> CedarPolicies | None:
+        """Return the set that was kept; what is not as we wrote it stops a start that would have to rest on it."""
+        try:
+            return self._kept.read() if self._kept is not None else None
+        except IntegrityError as error:
+            if self.current is None:
+                raise
+            _LOG.warning("%s; they are kept anew", error.detail)
+            return None
 
     @property
     def decide(self) -> Policy:
@@ -164,7 +178,8 @@ class Policies:
                 if self.broker.deciding is fresh:
                     self.current = fresh
                     self._keep(fresh)  # not earlier: a start that finds other policies than these puts them on record
-            return {"reloaded": True, "ended": ended, **self.shown()}
+            covered = not ended or await self.broker.second.covered()
+            return {"reloaded": True, "ended": ended, "state": "closed" if covered else "partial", **self.shown()}
 
     def _keep(self, policies: CedarPolicies) -> None:
         if self._kept is not None:

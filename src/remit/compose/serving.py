@@ -29,7 +29,6 @@ from remit.compose.runs import RunEdges
 from remit.compose.settings import Address, Settings
 from remit.compose.signals import Round
 from remit.compose.wiring import House
-from remit.core import audit
 from remit.core.proof import Nonces
 from remit.errors import RemitError, UnavailableError
 from remit.gateway.server import Gateway
@@ -38,7 +37,7 @@ from remit.run.host import LaunchServer
 SWEEP = 0.5  # seconds between sweeps
 TRUST = 1.0  # seconds between two looks whether a trust bundle is due, or our certificate new
 SIGNALS = 1.0  # seconds between two looks whether events are to be fetched or sent
-WITNESS = 10.0  # seconds between checkpoints in the second place
+WITNESS = 2.0  # seconds between two looks at the second place
 BACKLOG = 128
 RESERVE = 256  # descriptors that the gateway leaves: for the control plane, the store, engines, listeners
 PR_SET_DUMPABLE = 4  # prctl(2)
@@ -123,7 +122,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         await signals.begin(house.signals, house.broker)
         if house.policies is not None:
             await house.policies.started(house.operator)
-        stack.push_async_callback(keep, house)
+        stack.push_async_callback(_kept_last, house)
         edges = Edges(house)
         stack.push_async_callback(edges.close)
         owner = Peer(house.operator, gateway=_base(settings.gateway) if tcp else None)
@@ -161,7 +160,7 @@ def _ticking(house: House, edges: Edges) -> Iterator[None]:
     ]
     rounds += [(SIGNALS, what) for what in edges.signals]
     if house.witness is not None:
-        rounds.append((WITNESS, lambda: keep(house)))
+        rounds.append((WITNESS, house.broker.second.look))
     tasks = [asyncio.create_task(_every(seconds, what)) for seconds, what in rounds]
     tasks.append(asyncio.create_task(_overlapping(SWEEP, house.broker.sweep)))
     try:
@@ -172,9 +171,10 @@ def _ticking(house: House, edges: Edges) -> Iterator[None]:
 
 
 async def _every(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
+    told = ""  # the same trouble is told once
     while True:
         await asyncio.sleep(seconds)
-        await _one(what)
+        told = await _one(what, told)
 
 
 async def _overlapping(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
@@ -185,19 +185,23 @@ async def _overlapping(seconds: float, what: Callable[[], Awaitable[None]]) -> N
             rounds.create_task(_one(what))
 
 
-async def _one(what: Callable[[], Awaitable[None]]) -> None:
+async def _one(what: Callable[[], Awaitable[None]], told: str = "") -> str:
+    """Do one round; return the trouble it had, which is told unless it was told of the round before."""
     try:
         await what()
     except RemitError as error:
-        _LOG.warning("%s: %s", error.code, error.detail)
+        if told != error.detail:
+            _LOG.warning("%s: %s", error.code, error.detail)
+        return error.detail
     except Exception:  # noqa: BLE001 - told to the log; the next round comes
         _LOG.exception("a background round failed")
+    return ""
 
 
 def turning(house: House, keys: Keys) -> Rings:
     """Return the rings of signing keys, with all that has to know when one turns; ``keys`` verifies tokens."""
     publish = partial(wiring.publish, house.settings.places.state, house.origin, house.notes, house.witness)
-    notes = Notes(house.notes, publish, lambda: keep(house))
+    notes = Notes(house.notes, publish, house.broker.second.look)
     tokens = Tokens(house.tokens, keys)
     events = {} if house.events is None else {rings.EVENTS: Events(house.events)}
     return Rings(
@@ -205,18 +209,10 @@ def turning(house: House, keys: Keys) -> Rings:
     )
 
 
-async def keep(house: House) -> None:
-    """Keep a checkpoint of the log in the second place, if there is one and the log extends what it holds.
-
-    A log that was rolled back goes on growing while its tasks are closed: it must not cover up what it lost.
-    """
-    if house.witness is None or not await house.broker.size():
-        return
-    note, last = await house.checkpoint(), house.witness.last()
-    if last is not None:
-        root = (await house.broker.root(last.size))[1] if last.size <= note.size else b""
-        audit.extends(last, note.size, lambda _: root)
-    house.witness.keep(note)
+async def _kept_last(house: House) -> None:
+    """Keep a checkpoint in the second place, if it can be: nobody stays up for it."""
+    with suppress(RemitError):
+        await house.broker.second.look()
 
 
 def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
 from remit.keys.origin import log_origin
 from remit.keys.signers import FileKeyring
-from remit.keys.witness import FileWitness
+from remit.keys.witness import FileWitness, WitnessThread
 from remit.ports import Clock, Engine, Resource
 from remit.stores import private
 from remit.stores.sqlite import SqliteStore
@@ -61,7 +62,7 @@ class House:
     async def checkpoint(self) -> Checkpoint:
         """Sign the head of the log as it is now."""
         size, root = await self.broker.root()
-        return audit.checkpoint(self.origin, size, root, self.notes.signer)
+        return _signed(self.origin, self.notes, size, root)
 
 
 def build(settings: Settings) -> House:
@@ -92,7 +93,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
     witness = FileWitness(settings.witness, origin, ()) if settings.witness else None
     publish(where.state, origin, notes, witness)
     domain = issuer.authority(settings, sealer, clock)
-    policies = Policies(directory_of(settings), Kept(where.state / "policies.json"))
+    policies = Policies(directory_of(settings), Kept(where.state / "policies.json", sealer))
     known = humans.known(settings, clock)
     broker = Broker(
         store=store,
@@ -101,7 +102,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
         clock=clock,
         elapsed=elapsed,
         new_id=new_id,
-        witness=witness,
+        witness=None if witness is None else WitnessThread(witness, partial(_signed, origin, notes)),
         decide=policies.decide,
         step_up=known.step_up,
         trust_domain=settings.trust_domain,
@@ -146,6 +147,10 @@ def publish(state: Path, origin: str, notes: FileKeyring, witness: FileWitness |
     private.make_file(path)
     keys = (audit.verifier_key(origin, public) for public in publics)
     path.write_text("".join(f"{key}\n" for key in keys), "ascii")
+
+
+def _signed(origin: str, notes: FileKeyring, size: int, root: bytes) -> Checkpoint:
+    return audit.checkpoint(origin, size, root, notes.signer)
 
 
 def local_subject() -> Subject:

@@ -94,6 +94,7 @@ class Report:
     outstanding: tuple[Lease, ...]
     residue: int
     recorded: bool = True  # else it holds as long as this process lives, and is tried again
+    covered: bool = True  # by a checkpoint in the second place, if there is one
 
 
 def standing(lease: Lease) -> bool:

@@ -55,6 +55,7 @@ class PostgresEngine:
         self._link = Link(self._target, secret, clock)
         self._reserve = Reserve(self._link)
         self._lane = Lane(self._link, clock, random)
+        self._waited: postgres_close.Waited = {}
 
     def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
         """Name the role after the lease; InvalidRequestError or UnknownDetailError when that is impossible."""
@@ -92,7 +93,7 @@ class PostgresEngine:
     async def revoke_many(self, plans: Sequence[Plan]) -> frozenset[str]:
         """End many leases at once: one transaction, then their sessions."""
         ours = [plan.name for plan in plans if self._ours(plan)]
-        return await postgres_close.close(self._link, self._reserve, ours)
+        return await postgres_close.close(self._link, self._reserve, ours, self._waited)
 
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
         """Drop revoked roles and what they own, then the bundles and makers that became idle."""

@@ -7,7 +7,8 @@ Rules:
 - A lease that fills the server (its memory for locks, its connections) makes any step fail: then too its sessions are
   kept out, from a reserve (``postgres_reserve``), while the step is tried again.
 - Put out: sessions are found by the role's oid and terminated until there are none. A backend that had passed its check
-  when we committed has no user to be seen by yet; it is waited out, by its transaction in ``pg_locks``.
+  when we committed has no user to be seen by yet; it is waited out, by its transaction in ``pg_locks``. Which they
+  were is remembered: whoever begins a login later finds the door shut, and holds up nobody.
 - Tidy up: DROP ROLE in bulk; a role that owns something is taken apart by itself, in each database (DROP OWNED), and
   when that fails it alone is left.
 - Absence is success, and everything may be repeated.
@@ -21,13 +22,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from remit.engines.postgres_link import DRIVER_ERRORS, Connection, Link, names, quoted, refused, wrapped
 from remit.engines.postgres_reserve import Reserve
 from remit.errors import EngineError, EngineRefusedError
 
 T = TypeVar("T")
+Waited: TypeAlias = dict[str, frozenset[tuple[object, ...]]]  # role -> those who may have passed before it was shut
 
 WAIT_SECONDS = 5.0
 POLL_SECONDS = (0.001, 0.05)  # first and longest pause
@@ -82,22 +84,28 @@ class Role:
     bundles: tuple[str, ...]
 
 
-async def close(link: Link, reserve: Reserve, wanted: Sequence[str]) -> frozenset[str]:
-    """End the authority of the roles ``wanted``; return those that have none left and no session."""
-    shut = await _shut(link, reserve, wanted)
-    inside = await _insisting(reserve, wanted, partial(_empty, link, wanted))
-    return frozenset(name for name in wanted if name in shut) - inside
+async def close(link: Link, reserve: Reserve, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
+    """End the authority of the roles ``wanted``; return those that have none left and no session.
+
+    ``waited`` is kept from one call to the next, so that each waits for fewer.
+    """
+    shut = await _shut(link, reserve, wanted, waited)
+    inside = await _insisting(reserve, wanted, partial(_empty, link, wanted, waited))
+    closed = frozenset(name for name in wanted if name in shut) - inside
+    for name in closed:
+        waited.pop(name, None)
+    return closed
 
 
-async def _empty(link: Link, wanted: Sequence[str]) -> frozenset[str]:
+async def _empty(link: Link, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
     """Put out the sessions of roles, and roll back what they prepared; return those that may have a session."""
     async with link.session() as connection:
         left = await _find(connection, wanted)
-    inside = await _put_out(link, [role.oid for role in left])
+    inside = await _put_out(link, left, waited)
     async with link.session() as connection:
         prepared = await connection.fetch(_PREPARED, [role.name for role in left])
     await _roll_back(link, {role.name: role for role in left}, [(p["database"], p["role"], p["sql"]) for p in prepared])
-    return frozenset(role.name for role in left if role.oid in inside)
+    return inside
 
 
 async def extend(link: Link, name: str, expires_at: datetime) -> None:
@@ -150,11 +158,11 @@ async def _find(connection: Connection, wanted: Collection[str]) -> list[Role]:
     return [Role(r["oid"], r["rolname"], r["rolcanlogin"], r["maker"] or "", tuple(r["bundles"])) for r in rows]
 
 
-async def _shut(link: Link, reserve: Reserve, wanted: Sequence[str]) -> frozenset[str]:
+async def _shut(link: Link, reserve: Reserve, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
     """Shut all roles at once; if that fails, as many at once as may be. Return those that are shut or absent."""
 
     async def shut(some: Sequence[str]) -> None:
-        await link.transaction(lambda connection: _shut_all(connection, some), attempts=2)
+        await link.transaction(lambda connection: _shut_all(connection, some, waited), attempts=2)
 
     try:
         await shut(wanted)
@@ -245,9 +253,13 @@ async def _leave_all(link: Link, roles: Sequence[Role]) -> None:
     await _transact(link, [_as(maker, _leave(some)) for maker, some in _by_maker(roles).items()])
 
 
-async def _shut_all(connection: Connection, wanted: Sequence[str]) -> None:
+async def _shut_all(connection: Connection, wanted: Sequence[str], waited: Waited) -> None:
     script: list[str] = []
-    for maker, roles in _by_maker(await _find(connection, wanted)).items():
+    found = await _find(connection, wanted)
+    for role in found:
+        if role.open:
+            waited.pop(role.name, None)  # others may pass until this is committed
+    for maker, roles in _by_maker(found).items():
         bars = [f"ALTER ROLE {quoted(role.name)} NOLOGIN PASSWORD NULL" for role in roles if role.open]
         if steps := _leave(roles) + bars:
             script.append(_as(maker, steps))
@@ -275,30 +287,33 @@ def _as(maker: str, steps: Iterable[str]) -> str:
     return "; ".join([f"SET LOCAL ROLE {quoted(maker)}", *steps, "RESET ROLE"])
 
 
-async def _put_out(link: Link, oids: Sequence[int]) -> frozenset[int]:
+async def _put_out(link: Link, roles: Sequence[Role], waited: Waited) -> frozenset[str]:
     """Terminate the sessions of roles until there are none; return the roles that may have one when time is up."""
-    if not oids:
+    if not roles:
         return frozenset()
-    starting = await _starting(link)
     pause, longest = POLL_SECONDS
     loop = asyncio.get_running_loop()
     end = loop.time() + WAIT_SECONDS
     while True:
-        if starting:
-            starting &= await _starting(link)
+        await _wait_for_fewer(link, roles, waited)
         async with link.session() as connection:  # anew each time: who waits for long must not keep others waiting
-            inside = {row["oid"] for row in await connection.fetch(_TERMINATE, list(oids))}
-        if not inside and not starting:
-            return frozenset()
-        if loop.time() >= end:
-            return frozenset(oids) if starting else frozenset(inside)
+            oids = [role.oid for role in roles]
+            inside = {row["oid"] for row in await connection.fetch(_TERMINATE, oids)}
+        left = frozenset(role.name for role in roles if role.oid in inside or waited.get(role.name))
+        if not left or loop.time() >= end:
+            return left
         await asyncio.sleep(pause)
         pause = min(pause * 2, longest)
 
 
-async def _starting(link: Link) -> set[tuple[object, ...]]:
+async def _wait_for_fewer(link: Link, roles: Sequence[Role], waited: Waited) -> None:
+    """Note who is starting since before a role was shut: those of the first look after it, as far as still there."""
+    if not any(waited.get(role.name, True) for role in roles):
+        return
     async with link.session() as connection:
-        return {tuple(row) for row in await connection.fetch(_STARTING)}
+        starting = frozenset(tuple(row) for row in await connection.fetch(_STARTING))
+    for role in roles:
+        waited[role.name] = waited.get(role.name, starting) & starting
 
 
 async def _roll_back(link: Link, roles: Mapping[str, Role], prepared: Sequence[tuple[str, str, str]]) -> None:

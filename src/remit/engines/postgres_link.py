@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -92,8 +94,8 @@ def refused(error: EngineError) -> bool:
     return state in _CROWDED or (bool(state) and not state.startswith(_GONE))
 
 
-def wrapped(error: BaseException) -> EngineError:
-    """Return the EngineError to raise for a driver's error."""
+def wrapped(error: BaseException, place: Target | None = None) -> EngineError:
+    """Return the EngineError to raise for a driver's error; one at connecting says to which ``place``, and why not."""
     state = code(error)
     if state in _LOGIN:
         return EngineRefusedError(
@@ -112,7 +114,27 @@ def wrapped(error: BaseException) -> EngineError:
         return EngineError(
             "the database does not speak TLS", help='turn it on there, or set `tls` to "loopback" on this machine'
         )
-    return EngineError("the database could not be reached, or the connection broke")
+    if place is None:
+        return EngineError("the database could not be reached, or the connection broke")
+    return EngineError(
+        f"the database at {place.host}:{place.port} could not be reached: {_why(error)}",
+        help="start it, or correct the resource's destination",
+    )
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer in {CONNECT_SECONDS:.0f} seconds"
+    if isinstance(error, socket.gaierror):
+        return "its name is not known"
+    number = getattr(error, "errno", None)
+    return os.strerror(number).lower() if number else "the connection broke"
+
+
+def _verifying() -> ssl.SSLContext:
+    made = ssl.create_default_context()
+    made.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says: passwords go this way
+    return made
 
 
 DRIVER_ERRORS: tuple[type[BaseException], ...] = (
@@ -157,7 +179,7 @@ class Link:
                 user=place.user,
                 database=database or place.database,
                 password=self._secret.reveal() if self._secret else None,
-                ssl=ssl.create_default_context() if place.tls == "verify-full" else False,
+                ssl=_verifying() if place.tls == "verify-full" else False,
                 timeout=CONNECT_SECONDS,
                 command_timeout=STATEMENT_MILLISECONDS / 1_000 + 1,
                 server_settings={
@@ -169,7 +191,7 @@ class Link:
                 },
             )
         except DRIVER_ERRORS as error:
-            raise wrapped(error) from error
+            raise wrapped(error, place) from error
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:

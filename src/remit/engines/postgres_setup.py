@@ -22,6 +22,7 @@ def setup_sql(resource: Resource) -> str:
         f"ALTER ROLE {login} SET createrole_self_grant = 'set, inherit';",
         f"ALTER ROLE {login} SET search_path = pg_catalog;",
         f"GRANT pg_signal_backend TO {login};",
+        f"GRANT pg_read_all_stats TO {login};",
         f"GRANT CONNECT ON DATABASE {database} TO {login} WITH GRANT OPTION;",
     ]
     schemas = [f"SCHEMA {quoted(schema)}" for schema in sorted({power.schema for power in powers})]

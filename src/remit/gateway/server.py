@@ -136,7 +136,9 @@ class Gateway:
         self.nonce = nonce
         self._verify = verify
         self._shapes: dict[str, Shape] = {}
-        self.pools = Pools(broker, tls or ssl.create_default_context(), lambda: self.now, self.room)
+        tls = tls or ssl.create_default_context()
+        tls.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says
+        self.pools = Pools(broker, tls, lambda: self.now, self.room)
         self._routes: dict[tuple[str, str], Route] = {}
         self._clients: set[Client] = set()
         self._moving: dict[str, set[Moving]] = {}

@@ -90,7 +90,9 @@ class Web:
 
     @cached_property
     def _trusted(self) -> ssl.SSLContext:
-        return ssl.create_default_context()
+        made = ssl.create_default_context()
+        made.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says: clients' secrets go this way
+        return made
 
     def transport(self) -> httpx.AsyncBaseTransport:
         """Return a fresh bounded transport."""

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
 import stat
@@ -41,10 +42,32 @@ def load_kek(path: Path, *, create: bool) -> bytes:
     return read_private(path, KEY)
 
 
+def _opened(path: Path | str, place: int | None = None) -> int:
+    """Open a file for reading, never waiting for a pipe or a device, and following no link."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+
+
+def read_regular(name: Path | str, limit: int, place: int | None = None) -> bytes:
+    """Return the content of a file, in the open directory ``place`` if given, whoever may have put what there.
+
+    OSError when there is none, when it is something else than a file, or longer than ``limit`` bytes.
+    """
+    handle = _opened(name, place)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file")
+        content = os.read(handle, limit + 1)
+    finally:
+        os.close(handle)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, "it is too long")
+    return content
+
+
 def read_private(path: Path, size: int | None = None) -> bytes:
     """Return the content of a file that only we can open, or raise IntegrityError naming the chmod that helps."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = _opened(path)
     except FileNotFoundError as error:
         raise NotFoundError("the key file is missing", help=f"restore `{path}`") from error
     except OSError as error:

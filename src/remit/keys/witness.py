@@ -2,19 +2,30 @@
 
 Point it at a mount that whoever can write the state cannot roll back with it. The directory must exist: one made on
 the way would hide that the mount is missing, and with it every rollback.
+
+Whoever has custody of it is not trusted with the broker's time: what lies there may be anything, and a call may take
+for ever. So a file is opened without waiting and read up to a bound, and all of it happens in one thread.
 """
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import TypeVar
 
-from remit.core.audit import Checkpoint, read_checkpoint
+from remit.core.audit import MAX_NOTE, Checkpoint, read_checkpoint
 from remit.errors import IntegrityError, UnavailableError
-from remit.keys.file import FILE_MODE, sync_directory
+from remit.keys.file import FILE_MODE, read_regular
 
 NAME = "checkpoint"
+
+T = TypeVar("T")
 
 
 class FileWitness:
@@ -31,52 +42,120 @@ class FileWitness:
     def last(self) -> Checkpoint | None:
         """Return the newest checkpoint kept, or None when there is none yet.
 
-        UnavailableError when the directory is missing; IntegrityError when what is kept was not signed here.
+        UnavailableError when the directory is missing, or holds what cannot be read or was not signed here.
         """
-        if not self._directory.is_dir():
+        with self._opened() as place:
+            return self._last(place)
+
+    def keep(self, checkpoint: Checkpoint, known: Checkpoint | None = None) -> Checkpoint:
+        """Keep a checkpoint durably in place of ``known``; return what is kept now.
+
+        That is another one when something else than ``known`` was there: the caller has to look at it first.
+        """
+        read_checkpoint(checkpoint.text, self._origin, self._publics)
+        with self._opened() as place:
+            last = self._last(place)
+            if last is not None and last != known:
+                return last
+            if checkpoint != last:
+                _replace(place, checkpoint.text.encode())
+        return checkpoint
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Lend the directory, locked where its file system can: two brokers do not write over each other unseen."""
+        try:
+            place = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
             raise UnavailableError(
                 "the second place for checkpoints is missing", help=f"mount or create `{self._directory}`"
-            )
+            ) from error
         try:
-            text = (self._directory / NAME).read_text("utf-8")
+            with suppress(OSError):
+                fcntl.flock(place, fcntl.LOCK_EX)
+            yield place
+        except OSError as error:
+            raise UnavailableError(
+                f"the second place for checkpoints cannot be read or written: {error.strerror}",
+                help=f"look at `{self._directory / NAME}`",
+            ) from error
+        finally:
+            os.close(place)
+
+    def _last(self, place: int) -> Checkpoint | None:
+        try:
+            return read_checkpoint(read_regular(NAME, MAX_NOTE, place).decode(), self._origin, self._publics)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise UnavailableError("the kept checkpoint cannot be read") from error
-        except UnicodeDecodeError as error:
-            raise IntegrityError("the kept checkpoint is damaged") from error
-        return self._read(text)
-
-    def _read(self, text: str) -> Checkpoint:
-        try:
-            return read_checkpoint(text, self._origin, self._publics)
-        except IntegrityError as error:
+        except (IntegrityError, UnicodeDecodeError) as error:
+            why = error.detail if isinstance(error, IntegrityError) else "it is not text"
             where = self._directory / NAME
-            hint = f"find out who wrote `{where}`: it is of another log, or signed by a key that was revoked"
-            raise IntegrityError(f"what the second place keeps is not believed: {error.detail}", help=hint) from error
+            raise UnavailableError(
+                f"what the second place keeps is not believed: {why}",
+                help=f"find out who wrote `{where}`, then remove it: it is of another log, or by a revoked key",
+            ) from error
 
-    def keep(self, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint durably, in place of an older one; IntegrityError for one that goes back or disagrees."""
-        read_checkpoint(checkpoint.text, self._origin, self._publics)
-        last = self.last()
-        if last is not None and checkpoint.text == last.text:
-            return
-        same = last is not None and (checkpoint.size, checkpoint.root) == (last.size, last.root)  # by another key
-        if last is not None and checkpoint.size <= last.size and not same:
-            raise IntegrityError(f"a checkpoint of {last.size} entries is kept already, and this one is not newer")
+
+def _replace(place: int, content: bytes) -> None:
+    fresh = f".{NAME}.{os.getpid()}"
+    with suppress(FileNotFoundError):
+        os.unlink(fresh, dir_fd=place)
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(fresh, flags, FILE_MODE, dir_fd=place), "wb") as file:  # noqa: PTH123 - by descriptor
+        os.fchmod(file.fileno(), FILE_MODE)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, NAME, src_dir_fd=place, dst_dir_fd=place)
+    os.fsync(place)
+
+
+class WitnessThread:
+    """A file witness as the broker's loop sees it: the file work is done elsewhere."""
+
+    def __init__(self, witness: FileWitness, sign: Callable[[int, bytes], Checkpoint]) -> None:
+        """Do the work of ``witness``; ``sign`` makes the checkpoint of a log of so many entries with this root."""
+        self._witness, self._sign, self._aside = witness, sign, Aside()
+
+    async def last(self) -> Checkpoint | None:
+        """Return the newest checkpoint kept, or None when there is none yet."""
+        return await self._aside.do(self._witness.last)
+
+    async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
+        """Sign and keep a checkpoint in place of ``known``; return what is kept now."""
+        return await self._aside.do(partial(self._witness.keep, self._sign(size, root), known))
+
+
+class Aside:
+    """Does what may hang in a thread, one call at a time.
+
+    A call that hangs holds a thread that nothing waits for; until it returns, others are refused at once.
+    """
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._busy = False
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Return or raise what ``work`` does; UnavailableError while another call hangs."""
+        if self._busy:
+            raise UnavailableError("the second place for checkpoints does not answer")
+        self._busy = True
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        Thread(target=self._done, args=(work, answer), name="remit-witness", daemon=True).start()
+        return await answer
+
+    def _done(self, work: Callable[[], T], answer: asyncio.Future[T]) -> None:
         try:
-            self._replace(checkpoint.text.encode())
-        except OSError as error:
-            raise UnavailableError("the checkpoint cannot be kept in the second place") from error
+            result = work()
+            settle = partial(_settle, answer, partial(answer.set_result, result))
+        except Exception as error:  # noqa: BLE001 - whoever asked is told
+            settle = partial(_settle, answer, partial(answer.set_exception, error))
+        self._busy = False
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            answer.get_loop().call_soon_threadsafe(settle)
 
-    def _replace(self, content: bytes) -> None:
-        fresh = self._directory / f".{NAME}.{os.getpid()}"
-        fresh.unlink(missing_ok=True)
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open(fresh, flags, FILE_MODE), "wb") as file:  # noqa: PTH123 - by descriptor, for the flags
-            os.fchmod(file.fileno(), FILE_MODE)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._directory / NAME)
-        sync_directory(self._directory)
+
+def _settle(answer: asyncio.Future[T], how: Callable[[], None]) -> None:
+    if not answer.done():  # cancelled
+        how()

@@ -288,12 +288,15 @@ class Signer(Protocol):
 
 
 class Witness(Protocol):
-    """The second place that keeps the last checkpoint, so that a rollback can be seen."""
+    """The second place that keeps the last checkpoint, so that a rollback can be seen. A call may take for ever.
 
-    def last(self) -> Checkpoint | None:
+    UnavailableError for a place that is out, or holds what was not signed here.
+    """
+
+    async def last(self) -> Checkpoint | None:
         """Return the newest checkpoint kept, or None when there is none yet."""
         ...
 
-    def keep(self, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint durably."""
+    async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
+        """Sign and keep a checkpoint durably in place of ``known``; return what is kept now, which may be another."""
         ...

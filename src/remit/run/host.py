@@ -385,10 +385,12 @@ async def _until_end(peer: socket.socket) -> None:
 def _ended(report: Report | None) -> Message:
     if report is None:
         return {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0, "recorded": True}
-    outstanding = [
+    outstanding: list[dict[str, object]] = [
         {"lease": lease.id, "kind": lease.plan.detail.type, "expires_at": f"{lease.expires_at:%Y-%m-%dT%H:%M:%SZ}"}
         for lease in report.outstanding
     ]
+    if not report.covered:
+        outstanding.append({"lease": None, "kind": "checkpoint", "expires_at": None})
     return {
         "state": str(report.state),
         "revoked": report.revoked,

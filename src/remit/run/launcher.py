@@ -259,7 +259,12 @@ def _outstanding(report: Message) -> list[str]:
     """Return a line for each credential that is not closed, and until when it may be used."""
     listed = report.get("outstanding")
     items = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
-    left = [f"  {item['lease']} ({item['kind']}) until {item['expires_at']}" for item in items]
+    left = [
+        "  a checkpoint of it in the second place"
+        if item["kind"] == "checkpoint"
+        else f"  {item['lease']} ({item['kind']}) until {item['expires_at']}"
+        for item in items
+    ]
     if report.get("recorded") is False:
         left.append("  it is not recorded: the broker's state cannot be written; it goes on trying")
     return left or [f"  {report['state']}: see `remit tree`"]

@@ -61,17 +61,23 @@ class SqliteStore:
         """
         try:
             private.make_directory(directory)
-            self._lock = private.lock(directory / "lock")
+            self._held = [private.lock(directory / "lock")]
         except OSError as error:
             raise UnavailableError("the state directory cannot be used", help=f"look at `{directory}`") from error
         try:
+            private.make_file(directory / "remit.db")
+            for path in (directory, directory / "remit.db"):  # a lock file can be removed
+                self._held.append(private.hold(path))
             self._open(directory / "remit.db", Tags(sealer.mac), busy)
         except BaseException:
-            os.close(self._lock)
+            self._let_in()
             raise
 
+    def _let_in(self) -> None:
+        for handle in self._held:
+            os.close(handle)
+
     def _open(self, path: Path, tags: Tags, busy: float) -> None:
-        private.make_file(path)
         with translated():
             writing = connect(path, busy)
             try:
@@ -184,7 +190,7 @@ class SqliteStore:
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         """Return audit entries from sequence number ``start``."""
-        return await self._read(SqliteRows.entries, start, limit)
+        return await self._read(SqliteRows.entries, start, limit, self._writer.ledger.tree)
 
     async def size(self) -> int:
         """Return the number of audit entries."""
@@ -215,7 +221,7 @@ class SqliteStore:
         self._writer.queue.put(None)
         await asyncio.get_running_loop().run_in_executor(self._readers, self._let_go)
         self._readers.shutdown()
-        os.close(self._lock)
+        self._let_in()
 
     def abandon(self) -> None:
         """Let go of what nothing was done with, where what was to work on it could not be built."""
@@ -223,7 +229,7 @@ class SqliteStore:
         self._writer.queue.put(None)
         self._let_go()
         self._readers.shutdown()
-        os.close(self._lock)
+        self._let_in()
 
     def _let_go(self) -> None:
         self._writer.join()

@@ -145,15 +145,31 @@ class SqliteRows:
         """Return kind and id of the records that are over."""
         return [(str(kind), str(name)) for kind, name in self.all("over before", until)]
 
-    def entries(self, start: int, limit: int) -> list[Entry]:
-        """Return audit entries from ``start``, or raise IntegrityError for one that is not what was hashed."""
-        found = []
-        for seq, leaf, digest in self._connection.execute(SQL["entries"], (start, limit)):
+    def entries(self, start: int, limit: int, tree: Frontier) -> list[Entry]:
+        """Return audit entries of ``tree`` from ``start``; IntegrityError unless they are what it was grown from."""
+        found: list[Entry] = []
+        count = max(min(limit, tree.size - start), 0)
+        for seq, leaf, digest in self._connection.execute(SQL["entries"], (start, count)):
             entry = Entry(seq, leaf.encode())
-            if leaf_hash(entry.leaf) != digest:
-                raise IntegrityError(f"audit entry {seq} was changed outside remit")
+            if leaf_hash(entry.leaf) != digest or seq != start + len(found):
+                raise _rewritten(start + len(found))
             found.append(entry)
+        if len(found) != count:
+            raise _rewritten(start + len(found))
+        for tile in range(start // TILE, -(-(start + count) // TILE) if count else 0):
+            self._check_tile(tile, tree)
         return found
+
+    def _check_tile(self, tile: int, tree: Frontier) -> None:
+        """Check leaf hashes against their tile, or against the edge of the tree where there is none yet."""
+        start, end = tile * TILE, min((tile + 1) * TILE, tree.size)
+        leaves = self.leaves(start, end)
+        made = Frontier().grow(leaves)[0].peaks
+        right = tree.peaks[-len(made) :]
+        if end - start == TILE:
+            right = tuple(row[0] for row in self._connection.execute(SQL["tiles"], (tile, tile + 1)))
+        if len(leaves) != end - start or made != right:
+            raise _rewritten(start)
 
     def leaves(self, start: int, end: int) -> list[bytes]:
         """Return the leaf hashes of a range of entries."""
@@ -195,6 +211,10 @@ class SqliteRows:
                 help="restore the state together with its `kek`",
             )
         return tree, total, row[1]
+
+
+def _rewritten(seq: int) -> IntegrityError:
+    return IntegrityError(f"the audit log was changed outside remit, at entry {seq} or up to {TILE} after it")
 
 
 def single(tags: Tags, kind: str, row: Values) -> int:

@@ -1,0 +1,120 @@
+"""The second place for checkpoints, as the broker meets it.
+
+- An end is `closed` when a checkpoint that covers its commit is kept there; one write serves all who wait for one.
+- A checkpoint kept there that this log does not extend counts at any time: this state is an older copy, or another
+  broker works on one. Then nothing is served any more, and everything ends.
+- A place that is out, or holds what was not signed here, is an absent one: it confirms nothing, and stops nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from remit.broker.heads import Heads
+from remit.broker.targets import Targets
+from remit.core.audit import Checkpoint
+from remit.core.task import Closure, Report
+from remit.errors import IntegrityError, RemitError, UnavailableError
+from remit.ports import Witness
+
+WAIT = 2.0  # seconds: longer than that no answer waits for the second place
+TRIES = 5  # when others write there at the same time
+CAUSE = "the audit log was rolled back"
+
+
+class SecondPlace:
+    """What is kept there of this log. ``trouble`` says why it confirms nothing now."""
+
+    def __init__(self, heads: Heads, targets: Targets, witness: Witness | None) -> None:
+        """Keep checkpoints of the log of ``heads`` in ``witness``; None: there is no second place."""
+        self._heads, self._targets, self._witness = heads, targets, witness
+        self._covers = 0  # entries
+        self._known: Checkpoint | None = None  # what lay there when we last looked, and this log extends
+        self._round: asyncio.Task[RemitError | None] | None = None
+        self.trouble: RemitError | None = None
+
+    async def look(self) -> None:
+        """Compare the log with what is kept, and keep a checkpoint of it as it is now, signed by the key of now.
+
+        UnavailableError when that is not done in two seconds, IntegrityError when the log was rolled back.
+        """
+        if self._witness is None:
+            return
+        try:
+            async with asyncio.timeout(WAIT):
+                if self._round is not None:  # it may have begun before what the caller wants kept
+                    await asyncio.shield(self._round)
+                self.trouble = await asyncio.shield(self._going())
+        except TimeoutError:
+            self.trouble = UnavailableError("the second place for checkpoints does not answer")
+        if self.trouble is not None:
+            raise type(self.trouble)(self.trouble.detail, help=self.trouble.help) from self.trouble
+
+    async def covered(self) -> bool:
+        """Whether a checkpoint that covers all that is durable by now is kept; known after two seconds at most."""
+        if self._witness is None:
+            return True
+        size = await self._heads.store.size()
+        try:
+            async with asyncio.timeout(WAIT):
+                while self._covers < size:
+                    if await asyncio.shield(self._going()) is not None:
+                        return False
+        except TimeoutError:
+            return False
+        return True
+
+    async def reported(self, report: Report) -> Report:
+        """Return a report that says `closed` only when the end is covered."""
+        if await self.covered():
+            return report
+        state = Closure.PARTIAL if report.state is Closure.CLOSED else report.state
+        return replace(report, state=state, covered=False)
+
+    def _going(self) -> asyncio.Task[RemitError | None]:
+        """Return the round that is under way, or begin one. Nobody's leaving ends it."""
+        if self._round is None or self._round.done():
+            self._round = asyncio.create_task(self._tried())
+        return self._round
+
+    async def _tried(self) -> RemitError | None:
+        try:
+            if await self._kept():
+                return None
+            self._heads.rolled_back = True
+            await self._end_all()
+        except RemitError as error:
+            return error
+        return IntegrityError(f"{CAUSE}, or another broker works on a copy of this state", help="see `remit doctor`")
+
+    async def _kept(self) -> bool:
+        """Keep a checkpoint of the log as it is now; return whether the log extends what was kept before."""
+        for _ in range(TRIES):
+            if self._heads.rolled_back:
+                return False
+            size, root = await self._heads.store.root()
+            there = await self._put(size, root)
+            if there is None or (there.size, there.root) == (size, root):
+                self._known, self._covers = there, size
+                return True
+            if not await self._extends(there):
+                return False
+            self._known = there
+        raise UnavailableError("others keep writing checkpoints in the second place")
+
+    async def _put(self, size: int, root: bytes) -> Checkpoint | None:
+        """Keep a checkpoint; of an empty log say only what is there."""
+        if self._witness is None:
+            return None
+        return await self._witness.keep(size, root, self._known) if size else await self._witness.last()
+
+    async def _extends(self, kept: Checkpoint) -> bool:
+        if kept.size > await self._heads.store.size():
+            return False
+        return (await self._heads.store.root(kept.size))[1] == kept.root
+
+    async def _end_all(self) -> None:
+        """End every task, side by side: no mark waits for another task's targets."""
+        over = [task for task in self._heads if not task.head.closed]
+        await asyncio.gather(*(self._targets.end(i, i.head.root, "task.close", cause=CAUSE) for i in over))

@@ -1,0 +1,208 @@
+"""The second place for checkpoints: what covers an end, and what ends everything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from remit.broker import Broker, second
+from remit.broker.second import SecondPlace
+from remit.core.audit import Checkpoint, Event
+from remit.core.scope import Access
+from remit.core.task import Closure
+from remit.errors import IntegrityError, RemitError, UnavailableError
+from remit.ports import Witness
+from tests.broker.world import OPERATOR, START, World, run
+
+
+@dataclass
+class Place:
+    """A second place in memory; ``out`` while it cannot be read, ``slow`` while it does not answer."""
+
+    kept: Checkpoint | None = None
+    writes: int = 0
+    out: bool = False
+    slow: asyncio.Event | None = None
+    before: list[Callable[[], None]] = field(default_factory=list)  # what others do there before the next call
+
+    async def last(self) -> Checkpoint | None:
+        if self.out:
+            raise UnavailableError("it is out")
+        if self.slow is not None:
+            await self.slow.wait()
+        if self.before:
+            self.before.pop()()
+        return self.kept
+
+    async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
+        last = await self.last()
+        if last is not None and last != known:
+            return last
+        await asyncio.sleep(0)
+        self.writes += 1
+        self.kept = Checkpoint("log", size, root, f"{size} {root.hex()}")
+        return self.kept
+
+
+def beside(broker: Broker, place: Witness) -> None:
+    broker.second = SecondPlace(broker._heads, broker._targets, place)
+
+
+async def noted(broker: Broker, count: int = 1) -> None:
+    await broker._store.commit((), [Event("token.begin", START, "allow")] * count)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second, "WAIT", 0.02)
+
+
+def test_an_end_is_closed_when_a_checkpoint_covers_it(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        beside(broker, place)
+        for end in (broker.revoke, lambda who, grant: broker.close(who, broker.task_of(grant).id)):
+            root = await world.opened(broker)
+            report = await end(OPERATOR, root.id)
+            assert (report.state, report.covered) == (Closure.CLOSED, True)
+            assert place.kept is not None
+            assert (place.kept.size, place.kept.root) == await broker.root()
+
+    run(body())
+
+
+def test_one_checkpoint_serves_all_who_wait(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        roots = [await world.opened(broker) for _ in range(50)]
+        beside(broker, place)
+        reports = await asyncio.gather(*(broker.revoke(OPERATOR, root.id) for root in roots))
+        assert {report.state for report in reports} == {Closure.CLOSED}
+        assert place.writes <= 3
+
+    run(body())
+
+
+@pytest.mark.parametrize("trouble", ["out", "slow"])
+@pytest.mark.usefixtures("short")
+def test_a_place_that_confirms_nothing_makes_an_end_partial_and_holds_up_none(world: World, trouble: str) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        beside(broker, place)
+        roots = [await world.opened(broker) for _ in range(2)]
+        place.out, place.slow = trouble == "out", asyncio.Event() if trouble == "slow" else None
+        report = await asyncio.wait_for(broker.revoke(OPERATOR, roots[0].id), 5)
+        assert (report.state, report.covered, report.outstanding) == (Closure.PARTIAL, False, ())
+        with pytest.raises(RemitError):
+            broker.check(roots[0].id)
+        with pytest.raises(UnavailableError):
+            await broker.second.look()
+        assert broker.second.trouble is not None
+        broker.check(roots[1].id)  # nothing else ends
+        assert not broker.rolled_back
+        if place.slow is not None:
+            place.slow.set()
+        place.out = False
+        assert (await broker.revoke(OPERATOR, roots[0].id)).state is Closure.CLOSED
+        await broker.second.look()
+        assert broker.second.trouble is None
+
+    run(body())
+
+
+@pytest.mark.usefixtures("short")
+def test_a_signal_is_acknowledged_once_a_checkpoint_covers_it(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place(out=True)
+        beside(broker, place)
+        with pytest.raises(UnavailableError):
+            await broker.signal([])
+        place.out = False
+        assert await broker.signal([]) == 0
+
+    run(body())
+
+
+def test_a_resource_that_is_removed_from_under_tasks_waits_for_a_checkpoint(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        await world.opened(broker)
+        beside(broker, place)
+        await broker.delete_resource(OPERATOR, "warehouse")
+        assert place.kept is not None
+        assert place.kept.size == await broker.size()
+
+    run(body())
+
+
+@pytest.mark.parametrize("longer", [0, 1, 5])
+@pytest.mark.attack("AUD-06")
+def test_a_checkpoint_of_another_log_ends_everything_at_the_next_look(world: World, longer: int) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        root = await world.opened(broker)
+        beside(broker, place)
+        await broker.second.look()
+        assert place.kept is not None
+        place.kept = replace(place.kept, size=place.kept.size + longer, root=b"\1" * 32, text="another's")
+        await noted(broker, 3)
+        with pytest.raises(IntegrityError):
+            await broker.second.look()
+        assert broker.task_of(root.id).head.closed
+        with pytest.raises(IntegrityError):
+            await broker.use(root.id, Access("http", "search", "GET", "/v1/x"), "r")
+        with pytest.raises(IntegrityError):
+            await world.opened(broker)
+        assert place.kept.text == "another's"  # what shows it is not written over
+        place.kept = None
+        with pytest.raises(IntegrityError):
+            await broker.second.look()  # nor is it forgotten
+        assert place.kept is None
+
+    run(body())
+
+
+def test_a_revoke_on_an_older_copy_is_not_closed_and_ends_all_else(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        one, other = [await world.opened(broker) for _ in range(2)]
+        beside(broker, place)
+        place.kept = Checkpoint("log", await broker.size() + 1, b"\1" * 32, "another's")
+        assert (await broker.revoke(OPERATOR, one.id)).state is Closure.PARTIAL
+        with pytest.raises(RemitError):
+            broker.check(other.id)
+
+    run(body())
+
+
+def test_an_older_checkpoint_of_the_same_log_is_replaced(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        beside(broker, place)
+        await broker.second.look()
+        old = place.kept
+        await noted(broker)
+        await broker.second.look()
+        place.kept = old
+        await broker.second.look()
+        assert not broker.rolled_back
+        assert place.kept is not None
+        assert place.kept.size == await broker.size()
+
+    run(body())
+
+
+def test_what_somebody_writes_between_two_looks_is_looked_at(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        root = await world.opened(broker)
+        beside(broker, place)
+        await broker.second.look()
+        place.before.append(lambda: setattr(place, "kept", Checkpoint("log", 10_000, b"\1" * 32, "another's")))
+        assert (await broker.revoke(OPERATOR, root.id)).state is Closure.PARTIAL
+        assert broker.rolled_back
+
+    run(body())

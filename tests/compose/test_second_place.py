@@ -1,0 +1,188 @@
+"""The second place for checkpoints, with real files and brokers put together as they are served."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from remit.compose import serving as edges_of
+from remit.compose import settings, wiring
+from remit.compose.serving import Edges
+from remit.compose.wiring import House
+from remit.core.scope import Access
+from remit.core.task import Closure
+from remit.errors import IntegrityError, RemitError, UnavailableError
+from tests.compose.test_serving import configured as listening
+from tests.compose.test_serving import opened as asked
+from tests.compose.test_serving import serving
+from tests.compose.test_wiring import opened, with_house
+
+GET = Access("http", "search", "GET", "/x")
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    (tmp_path / "second").mkdir(mode=0o700)
+    return tmp_path / "second"
+
+
+def on(state: Path, second: Path) -> settings.Settings:
+    return replace(settings.read(settings.places({"REMIT_STATE_DIR": str(state)}), {}), witness=second)
+
+
+@pytest.mark.attack("AUD-05")
+@pytest.mark.parametrize("end", ["revoke", "close"])
+def test_what_was_closed_is_not_revived_by_a_crash_and_an_older_copy(tmp_path: Path, second: Path, end: str) -> None:
+    state, kept = tmp_path / "state", {}
+
+    async def crashing(house: House) -> None:
+        kept["grant"] = await opened(house)
+        await house.broker.second.look()
+        shutil.copytree(state, tmp_path / "backup")
+        task = house.broker.task_of(kept["grant"]).id
+        report = await (
+            house.broker.revoke(house.operator, kept["grant"])
+            if end == "revoke"
+            else house.broker.close(house.operator, task)
+        )
+        assert report.state is Closure.CLOSED
+
+    async def restored(house: House) -> None:
+        with pytest.raises(RemitError):
+            house.broker.check(kept["grant"])
+        with pytest.raises(IntegrityError):
+            await house.broker.use(kept["grant"], GET, "r")
+        assert house.broker.rolled_back
+
+    with_house(on(state, second), crashing)
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "backup", state)
+    with_house(on(state, second), restored)
+
+
+@pytest.mark.attack("AUD-06")
+def test_of_two_brokers_on_copies_of_one_state_the_second_ends_everything(tmp_path: Path, second: Path) -> None:
+    kept = {}
+
+    async def first(house: House) -> None:
+        kept["grant"] = await opened(house)
+
+    async def both() -> None:
+        houses = [wiring.build(on(tmp_path / name, second)) for name in ("state", "copy")]
+        for house in houses:
+            await house.broker.start()
+        one, other = houses
+        await one.broker.use(kept["grant"], GET, "r")
+        assert (await one.broker.revoke(one.operator, kept["grant"])).state is Closure.CLOSED
+        with pytest.raises(IntegrityError):
+            await other.broker.second.look()
+        with pytest.raises(IntegrityError):
+            await other.broker.use(kept["grant"], GET, "r")
+        assert all(task.head.closed for task in other.broker.tasks(other.operator))
+        assert not one.broker.rolled_back
+        await one.broker.second.look()
+        for house in houses:
+            await house.broker.stop()
+
+    with_house(on(tmp_path / "state", second), first)
+    shutil.copytree(tmp_path / "state", tmp_path / "copy")
+    asyncio.run(both())
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"\0\xff" * 100)
+
+
+def zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def gigabyte(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+
+
+def nothing_there(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("away"))
+
+
+@pytest.mark.attack("AUD-07")
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, zeros, gigabyte, garbage, nothing_there])
+def test_whatever_lies_in_the_second_place_neither_stops_a_broker_nor_a_revoke(
+    tmp_path: Path, second: Path, put: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edges_of, "WITNESS", 0.05)
+
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        made = await asked(client)
+        laid(put, second / "checkpoint")
+        with pytest.raises(UnavailableError):
+            await edges.house.broker.second.look()
+        report = await closing(client, made["task"])
+        assert (report["state"], report["revoked"]) == ("partial", 1)
+        assert report["outstanding"] == [{"lease": None, "kind": "checkpoint", "expires_at": None}]
+        about = (await client.get("/v1/audit")).json()
+        assert about["second_place"]
+        assert about["rolled_back"] is False
+        assert edges.house.broker.task(edges.house.operator, made["task"]).head.closed
+
+    async def again(edges: Edges, client: httpx.AsyncClient) -> None:
+        assert edges.house.broker.second.trouble is not None
+        assert (await client.get("/v1/tasks")).status_code == 200
+
+    made = replace(listening(tmp_path), witness=second)
+    serving(made, body)
+    serving(made, again)
+
+
+def laid(put: Callable[[Path], None], path: Path) -> None:
+    """Put something in the place of the checkpoint, while a broker keeps writing one there."""
+    while True:
+        path.unlink(missing_ok=True)
+        with suppress(FileExistsError):
+            return put(path)
+
+
+async def closing(client: httpx.AsyncClient, task: str) -> dict[str, object]:
+    found: dict[str, object] = (await client.post(f"/v1/tasks/{task}/close", timeout=5)).json()
+    return found
+
+
+def test_a_place_that_comes_back_confirms_again(tmp_path: Path, second: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        made = await asked(client)
+        laid(os.mkfifo, second / "checkpoint")
+        assert (await closing(client, made["task"]))["state"] == "partial"
+        (second / "checkpoint").unlink()
+        assert (await closing(client, made["task"]))["state"] == "closed"
+        await edges.house.broker.second.look()
+        assert (await client.get("/v1/audit")).json()["second_place"] is None
+
+    serving(replace(listening(tmp_path), witness=second), body)
+
+
+def test_a_rollback_is_told_on_the_audit_endpoint(tmp_path: Path, second: Path) -> None:
+    made = replace(listening(tmp_path), witness=second)
+
+    async def first(_: Edges, client: httpx.AsyncClient) -> None:
+        await asked(client)
+
+    async def rolled(_: Edges, client: httpx.AsyncClient) -> None:
+        about = (await client.get("/v1/audit")).json()
+        assert about["rolled_back"] is True
+        assert "rolled back" in about["second_place"]
+
+    serving(made, first)
+    shutil.copytree(made.places.state, tmp_path / "backup")
+    serving(made, first)
+    shutil.rmtree(made.places.state)
+    shutil.copytree(tmp_path / "backup", made.places.state)
+    serving(made, rolled)
