@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -28,6 +28,7 @@ from remit.core.identity import Human
 from remit.core.policy import in_bounds
 from remit.core.task import Subject
 from remit.errors import GrantTokenError
+from remit.ports.identity import Login
 from tests.api.plane import Agent, Plane, play
 from tests.broker.world import SEARCH, World
 
@@ -50,34 +51,24 @@ class Issuer:
     sub: str = ALICE
     acr: str = PLAIN
     authorization: str = f"{ISSUER}/auth"
-    begun: list[dict[str, Any]] = field(default_factory=list)
+    begun: list[Login] = field(default_factory=list)
     count: itertools.count[int] = field(default_factory=itertools.count)
 
-    async def begin(
-        self,
-        back: str,
-        state: str,
-        nonce: str,
-        *,
-        issuer: str | None,
-        acr: Sequence[str],
-        anew: bool = False,
-        room: str = "",
-    ) -> str:
-        told = {"redirect": back, "state": state, "nonce": nonce, "issuer": issuer, "acr": acr, "anew": anew}
-        self.begun.append({**told, "room": room})
-        return f"{self.authorization}?{urlencode({'state': state})}"
+    async def begin(self, login: Login) -> str:
+        self.begun.append(login)
+        return f"{self.authorization}?{urlencode({'state': login.state})}"
 
-    async def finish(self, query: str, redirect_uri: str, state: str, nonce: str) -> Human:
-        answer, (begun,) = dict(parse_qsl(query)), [one for one in self.begun if one["state"] == state]
-        if answer.get("code") != "of-the-issuer" or (begun["redirect"], begun["nonce"]) != (redirect_uri, nonce):
+    async def finish(self, query: str, came: str, login: Login) -> Human:
+        answer = dict(parse_qsl(query))
+        if answer.get("code") != "of-the-issuer" or login.back != came or login not in self.begun:
             raise GrantTokenError("the issuer did not let the human in", help="log in again")
-        return self.human(nonce)
+        return self.human(login.nonce)
 
     def human(self, nonce: str | None) -> Human:
         now = self.world.now
         subject = Subject(self.sub, self.acr, now, ("pwd",))
-        return Human(subject, f"login-{next(self.count)}", now, now + timedelta(minutes=10), "remit", nonce)
+        until, digest = now + timedelta(minutes=10), f"login-{next(self.count)}"
+        return Human(subject, digest, now, until, "remit", nonce, confidential=True)
 
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         if token != "of-alice":

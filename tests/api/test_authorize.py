@@ -11,6 +11,7 @@ import pytest
 
 from remit.api import held
 from remit.api.registry import Registered, Registry
+from remit.core import jose
 from remit.core.identity import Workload
 from remit.errors import UnauthenticatedError
 from tests.api.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, followed, form_of, press, scene
@@ -49,7 +50,7 @@ def test_the_human_sees_the_exact_request_and_the_client_gets_a_code(tmp_path: P
         assert (answer["state"], answer["iss"]) == ("s-t-a-t-e", app.made.base)
         (begun,) = app.issuer.begun
         (asked,) = kept(app.made.broker)
-        assert begun["nonce"] == asked.digest
+        assert begun.nonce == jose.digest(f"{asked.digest}\n{begun.state}")
         told = (await app.redeem(answer["code"])).json()
         assert told["authorization_details"] == [SEARCH]
         assert app.made.broker.task_of(told["grant"]).head.subject.sub == ALICE
@@ -205,7 +206,7 @@ def test_without_an_issuer_of_humans_there_is_no_such_endpoint(tmp_path: Path) -
 def test_a_client_may_want_its_human_to_log_in_again(tmp_path: Path, more: dict[str, str], *, anew: bool) -> None:
     async def played(app: App) -> None:
         assert await app.code(None, **more)
-        assert [one["anew"] for one in app.issuer.begun] == [anew]
+        assert [one.since is not None for one in app.issuer.begun] == [anew]
 
     scene(tmp_path, played)
 

@@ -184,7 +184,7 @@ def test_a_login_that_is_too_weak_does_not_count_and_the_page_says_how_to_go_on(
         assert f"Log in again with {STRONG}." in answer.text
         again = told["verification_uri"].removeprefix(app.made.base)
         assert f'href="{again}"' in answer.text
-        assert [tuple(one["acr"]) for one in app.issuer.begun] == [(STRONG,)]
+        assert [one.acr for one in app.issuer.begun] == [(STRONG,)]
         app.issuer.acr = STRONG
         assert "Approved" in (await decide(visitor, app.issuer, await visitor.get(again))).text
 
@@ -207,6 +207,6 @@ def test_the_pretended_issuer_is_asked_for_a_fresh_login(tmp_path: Path) -> None
         assert isinstance(app.issuer, Issuer)
         told, visitor = (await begun(app)).json(), browser(app.made)
         await decide(visitor, app.issuer, await shown(visitor, told))
-        assert [(one["anew"], one["issuer"]) for one in app.issuer.begun] == [(True, "https://idp.test")]
+        assert [(one.since is not None, one.issuer) for one in app.issuer.begun] == [(True, "https://idp.test")]
 
     scene(tmp_path, played)

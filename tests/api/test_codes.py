@@ -303,6 +303,6 @@ def test_the_issuer_is_asked_to_prove_the_human_anew_only_where_there_is_one(tmp
         item = await asked(app, child)
         visitor = browser(app.made)
         await decide(visitor, app.issuer, await visitor.get(f"/approvals/{item['approval']}"))
-        assert [one["anew"] for one in app.issuer.begun] == [False, True]
+        assert [one.since is not None for one in app.issuer.begun] == [False, True]
 
     scene(tmp_path, played)

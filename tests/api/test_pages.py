@@ -59,7 +59,7 @@ def asking(**more: object) -> Mapping[str, object]:
 
 def shown(**more: object) -> Response:
     """Return a page of a request."""
-    asked = Question(NASTY, NASTY, asking(**more), NASTY, [(NASTY, NASTY)], NASTY)
+    asked = Question(NASTY, NASTY, asking(**more), [(NASTY, NASTY)], NASTY, NASTY)
     return pages.question(asked, Buttons(NASTY, NASTY, {NASTY: NASTY}), NASTY)
 
 
@@ -115,13 +115,13 @@ def test_a_page_shows_the_request_in_words_and_exactly() -> None:
 
 
 def test_where_there_is_only_no_to_say_there_is_no_other_button() -> None:
-    page = pages.question(Question("t", "i", asking(), "d"), Buttons("v", "c", approve=""))
+    page = pages.question(Question("t", "i", asking()), Buttons("v", "c", approve=""))
     text = bytes(page.body).decode()
     assert ('value="approve"' in text, 'value="deny"' in text) == (False, True)
 
 
 def test_a_request_that_is_over_has_no_buttons() -> None:
-    page = pages.question(Question("t", "i", asking(), "d"), None, "It is over.")
+    page = pages.question(Question("t", "i", asking()), None, "It is over.")
     found = Elements(page)
     assert "form" not in found.tags
     assert "It is over." in found.text

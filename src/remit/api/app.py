@@ -129,10 +129,11 @@ class Way:
         caller = await authority_of(request).identify(request)
         return await handler(request, operator(caller) if row.who is Who.OPERATOR else caller)
 
-    def _admit(self, request: Request, query: frozenset[str]) -> None:
+    def _admit(self, request: Request, query: frozenset[str] | None) -> None:
         authority_of(request).admit(request)
         check_path(request)
-        wire.pairs(request.scope["query_string"], query)
+        if query is not None:
+            wire.pairs(request.scope["query_string"], query)
 
     async def off_the_map(self, request: Request, error: Exception) -> Response:
         """Answer where there is no route, or not this method; only to callers who say who they are."""

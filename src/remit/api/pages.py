@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from remit.api import wire
 from remit.api.who import Web, authority_of
-from remit.errors import NotFoundError, RemitError
+from remit.errors import DeniedError, NotFoundError, RemitError
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#16181d;--soft:#5b6270;--line:#d9dde4;--page:#f4f5f7;--card:#fff;--well:#f4f5f7;
@@ -104,9 +104,9 @@ class Question:
     title: str
     intro: str
     asked: Mapping[str, object]
-    digest: str
     facts: Sequence[tuple[str, str]] = ()
     warning: str = ""
+    digest: str = ""  # for who has logged in alone
 
 
 # -- documents ------------------------------------------------------------------------------------------------------
@@ -173,11 +173,18 @@ def shown(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
         if not isinstance(authority_of(request), Web):
             raise NotFoundError("pages are for browsers")
         try:
+            _check_document(request)
             return await handler(request)
         except RemitError as error:
             return refusal(error)
 
     return called
+
+
+def _check_document(request: Request) -> None:
+    """Refuse what is not shown to anybody: an image or a frame of another page (Fetch Metadata, ``Sec-Fetch-Dest``)."""
+    if any(dest != "document" for dest in request.headers.getlist("sec-fetch-dest")):
+        raise DeniedError("a page is for a window of its own", help="open it in one")
 
 
 # -- requests -------------------------------------------------------------------------------------------------------
@@ -274,10 +281,8 @@ def _bounds(asked: Mapping[str, object]) -> list[tuple[str, str]]:
 
 def _exact(asked: Question) -> str:
     raw = json.dumps(asked.asked, indent=2, ensure_ascii=True, sort_keys=True)
-    return (
-        f"<details><summary>The exact request</summary><pre>{safe(raw)}</pre></details>"
-        f'<p class="soft">Digest of this request <code>{safe(asked.digest)}</code></p>'
-    )
+    digest = f'<p class="soft">Digest of this request <code>{safe(asked.digest)}</code></p>' if asked.digest else ""
+    return f"<details><summary>The exact request</summary><pre>{safe(raw)}</pre></details>{digest}"
 
 
 def plain(value: object) -> str:

@@ -91,6 +91,18 @@ def pairs(raw: bytes, known: frozenset[str] | None, targets: frozenset[str] = fr
     return {name: value for name, value in fields.items() if value}
 
 
+def some(query: str, known: frozenset[str]) -> dict[str, str]:
+    """Return the known fields of a query, each at most once; whatever else is in it means nothing (RFC 6749 §4.1.2)."""
+    try:
+        read = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=2 * MAX_FIELDS)
+    except ValueError as error:
+        raise InvalidRequestError("the parameters are not well formed") from error
+    given = [(name, value) for name, value in read if name in known]
+    if len(dict(given)) != len(given):
+        raise InvalidRequestError("a parameter is given more than once")
+    return dict(given)
+
+
 async def document(request: Request, known: frozenset[str]) -> dict[str, object]:
     """Return the body as a JSON object that has known members only."""
     _typed(request, _JSON)

@@ -38,6 +38,7 @@ KEPT = timedelta(days=1)  # after it is over, if a human decided
 MAX_OF_TASK = 20  # asked for in ``LIFE``, whatever became of it: nobody is asked until they tire
 MAX_OF_CLIENT = 100  # that wait at once, of a room
 MAX_PENDING = 1_000  # of a room
+CONFIDENTIAL = "decide on the page of the request; the operator configures `client_secret_file` in [[humans]] for it"
 
 StepUp = Callable[[str], tuple[str, ...]]  # the human (issuer-qualified) -> the acr values that decide for them
 Place = tuple[str | None, str | None]  # the task and the grant that ask, if any
@@ -121,7 +122,8 @@ class Approvals:
         now = self._heads.serving()
         self._forget(now)
         acr = self._step_up(human) if human else ()
-        item = Approval(self._new_id("apr"), verb, request, now, now + min(life, LIFE), human, asker, acr, *at)
+        name, salt, until = self._new_id("apr"), self._new_id("salt"), now + min(life, LIFE)
+        item = Approval(name, verb, request, now, until, human, asker, acr, *at, salt=salt)
         self._bounded(item, now)
         await self._put(item, "approval.ask", "done")
         return item
@@ -173,11 +175,14 @@ class Approvals:
             raise DeniedError("no agent decides on what agents ask for", help="a human does, outside of runs")
         if isinstance(by, Human):
             self._check(by)
+            if not by.confidential:  # whoever runs on the human's machine can have begun it, and taken its answer
+                raise DeniedError("a login of a public client decides nothing", help=CONFIDENTIAL)
             if by.nonce != item.digest:  # a login for something else, or for nothing in particular
                 raise StepUpError("this login was not made to decide on this request")
         if not allow:
             return approvals.deny(item, digest, by.subject, now)
-        decided = approvals.approve(item, digest, by.subject, now)
+        strong = self._step_up(by.subject.sub) or item.acr  # of who decides: nobody was named who came to the page
+        decided = approvals.approve(replace(item, acr=strong), digest, by.subject, now)
         if item.grant is not None:
             self._heads.check(item.grant)
         return decided

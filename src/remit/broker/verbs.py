@@ -96,7 +96,7 @@ class Broker:
         openings = Openings(self._heads, self._ceiling, self._approvals, self.endings, new_id, trust_domain, at_rest)
         self.open, self.delegate, self.attach = openings.open, openings.delegate, openings.attach
         self.ask = openings.ask
-        self.ask_to_open = openings.ask_to_open
+        self.ask_to_open, self.to_open, self.step_up = openings.ask_to_open, openings.to_open, step_up
         self.approval = self._approvals.get
         self.approvals = self._approvals.seen
         self.look = self._approvals.look

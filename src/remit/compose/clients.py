@@ -46,8 +46,8 @@ Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> its IP 
 
 
 def issuers(known: Known) -> Mapping[str, str]:
-    """Return where humans can log in, by URL, each with a name for them to choose by."""
-    registrations = known.humans.registrations if known.humans is not None else ()
+    """Return where humans can log in to decide, by URL, each with a name for them to choose by."""
+    registrations = known.humans.deciding if known.humans is not None else ()
     return {item.issuer.url: item.name or item.issuer.url for item in registrations}
 
 

@@ -23,6 +23,7 @@ class Human:
     ``digest`` is the SHA-256 of the token (base64url), to be burnt until ``until``: one token opens one task.
     ``client`` is the party the token was issued to; ``nonce`` ties it to the one request it was obtained for.
     ``details`` is what an ID-JAG limits the task to, in wire form (RFC 9396); None: it names no limit.
+    ``confidential``: the party has a secret, and the token came to the broker's own callback alone.
     """
 
     subject: Subject
@@ -32,6 +33,7 @@ class Human:
     client: str
     nonce: str | None = None
     details: object = None
+    confidential: bool = False
 
 
 @dataclass(frozen=True, slots=True)
