@@ -24,10 +24,10 @@ import httpx
 from remit.api.registry import Registered, Registry
 from remit.api.routes import Identity
 from remit.core import jose
-from remit.core.identity import Human
+from remit.core.identity import JWT_SPIFFE, Human, Workload
 from remit.core.policy import in_bounds
 from remit.core.task import Subject
-from remit.errors import GrantTokenError
+from remit.errors import GrantTokenError, UnauthenticatedError
 from remit.ports.identity import Login
 from tests.api.plane import Agent, Plane, play
 from tests.broker.world import SEARCH, World
@@ -36,6 +36,7 @@ ISSUER = "https://idp.test"
 ALICE = f"{ISSUER}#alice"
 BOB = f"{ISSUER}#bob"
 APP = "desk-app"
+PLANNER = "spiffe://prod.test/planner"
 REDIRECT = "http://127.0.0.1/cb"
 PLAIN, STRONG = "urn:test:password", "urn:test:two-factors"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -86,6 +87,29 @@ class Issuer:
         return f"/oauth/callback?{urlencode({'code': 'of-the-issuer', 'state': state, 'iss': ISSUER})}"
 
 
+class Mesh:
+    """Lets in any workload that says its SPIFFE ID, as an attester would for one that proved it. It is the port."""
+
+    async def assertion(self, token: str, kind: str) -> Workload:
+        if not token.startswith("spiffe://"):
+            raise UnauthenticatedError(f"{kind} of nobody")
+        return Workload(token, "jwt-svid", datetime(2030, 1, 1, tzinfo=UTC))
+
+    async def named(self, wit: str) -> Workload:
+        raise UnauthenticatedError(wit)
+
+    async def certified(self, chain: object) -> Workload:
+        raise UnauthenticatedError(str(chain))
+
+    async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
+        raise UnauthenticatedError(f"{wit}{wpt}{target}{token}")
+
+
+def svid(name: str = PLANNER) -> dict[str, str | None]:
+    """Return what a workload authenticates with."""
+    return {"client_id": None, "client_assertion": name, "client_assertion_type": JWT_SPIFFE}
+
+
 def clients() -> Registry:
     """Return the clients that an operator set up."""
     return Registry([Registered(APP, "Desk App", (REDIRECT, "https://app.test/cb")), Registered("tv", "TV", ())])
@@ -93,7 +117,8 @@ def clients() -> Registry:
 
 def identity(issuer: Issuer, registry: Registry | None = None) -> Identity:
     """Return who is believed: the humans of ``issuer``."""
-    return Identity(humans=issuer, logins=issuer, issuers={ISSUER: "Example"}, clients=registry or clients())
+    known = registry or clients()
+    return Identity(humans=issuer, logins=issuer, workloads=Mesh(), issuers={ISSUER: "Example"}, clients=known)
 
 
 def followed(page: httpx.Response) -> str:
@@ -178,6 +203,11 @@ class App:
         """Return a request without a browser: of a device, or from afar."""
         gone = dict.fromkeys(("response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method"))
         return self.asked(**gone, **more)
+
+    async def afar(self, **more: str | None) -> httpx.Response:
+        """Ask a human from afar, as a workload; Alice unless told otherwise."""
+        asked = self.wanted(**{"login_hint": ALICE, **svid(), **more})
+        return await self.made.web.post("/oauth/bc-authorize", data=asked)
 
     async def code(self, visitor: httpx.AsyncClient | None = None, **more: str | None) -> str:
         """Have the human approve in a browser; return the code that comes back."""

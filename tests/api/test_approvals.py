@@ -287,7 +287,7 @@ def test_what_is_asked_in_a_browser_or_from_a_device_is_foreign_here(tmp_path: P
 
 def test_what_is_asked_from_afar_is_listed_and_decided_on_by_the_human_it_names(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        assert (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).status_code == 200
+        assert (await app.afar(login_hint="alice")).status_code == 200
         (item,) = (await app.made.control.get("/v1/approvals")).json()["approvals"]
         assert (item["verb"], item["approver"], item["state"]) == ("task.open", ALICE, "pending")
         path, told = f"/v1/approvals/{item['approval']}/approve", {"digest": item["digest"], "id_token": "of-alice"}

@@ -246,7 +246,12 @@ def test_a_login_alone_decides_nothing_and_its_page_says_who_and_what(tmp_path: 
         last = await visitor.get(await logged_in(app, visitor))
         (item,) = kept(app.made.broker)
         assert item.verdict.value == "pending"
-        for text in (f"You are logged in as {app.issuer.sub}.", item.digest, PURPOSE, "Desk App asks for access"):
+        for text in (
+            f"You are logged in as {app.issuer.sub}.",
+            item.digest,
+            PURPOSE,
+            "calls itself “Desk App” asks for access",
+        ):
             assert text in last.text
         assert [name in last.text for name in ('value="approve"', 'value="deny"', "<script")] == [True, True, False]
         assert "location" not in last.headers
@@ -298,7 +303,7 @@ def test_who_logged_in_to_refuse_approves_of_nothing(tmp_path: Path) -> None:
 
     async def played(app: App) -> None:
         visitor = browser(app.made)
-        asked = (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).json()
+        asked = (await app.afar(login_hint="alice")).json()
         page = await visitor.get(asked["verification_uri"])
         last = await visitor.get(app.issuer.back(await press(visitor, page, "deny")))
         assert 'value="approve"' not in last.text
@@ -509,7 +514,7 @@ def test_an_approval_that_does_not_exist_has_no_page(tmp_path: Path) -> None:
 def test_a_request_is_approved_once_whoever_comes_second(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         visitor, second = browser(app.made), browser(app.made)
-        asked = (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).json()
+        asked = (await app.afar(login_hint="alice")).json()
         uri = asked["verification_uri"]
         first_page, second_page = await visitor.get(uri), await second.get(uri)
         assert "Approved" in (await decide(visitor, app.issuer, first_page)).text

@@ -72,7 +72,7 @@ def test_no_exchange_makes_a_token_for_somebody_else(tmp_path: Path, name: str, 
             await app.token(grant_type="refresh_token", refresh_token=told["refresh_token"], **{name: target}),
             await app.made.web.post("/oauth/par", data=app.asked(**{name: target})),
             await app.made.web.post("/oauth/device_authorization", data=app.wanted(**{name: target})),
-            await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint=ALICE, **{name: target})),
+            await app.afar(**{name: target}),
         ]
         assert {answer.json().get("error") for answer in answers} == {"invalid_target"}
 
@@ -134,7 +134,7 @@ def test_the_victim_of_a_captured_link_sees_a_consent_of_their_own(tmp_path: Pat
         attacker = App(app.made, app.issuer, client_id="mallory", redirect="https://mallory.test/cb")
         page = await alice.get("/oauth/authorize", params=attacker.asked(purpose="steal"))
         assert page.status_code == 200
-        for text in ("Mallory asks for access", "steal", "mallory.test"):
+        for text in ("calls itself “Mallory” asks for access", "steal", "mallory.test"):
             assert text in page.text
         assert "location" not in page.headers
 
@@ -295,9 +295,9 @@ def test_a_code_without_its_verifier_is_worth_nothing(tmp_path: Path, verifier: 
         named = {"challenge": jose.digest(app.verifier), "plain": app.verifier[:-1]}
         form = {**app.redeeming(await app.code()), "code_verifier": named.get(verifier or "", verifier)}
         assert (await app.token(**form)).json()["error"] == "invalid_grant"
-        again = await app.token(**app.redeeming(str(form["code"])))
-        assert again.json()["error"] == "invalid_grant"
         assert app.made.broker.tasks(OPERATOR) == []
+        again = await app.token(**app.redeeming(str(form["code"])))  # nor is it used up by who merely found it
+        assert again.status_code == 200
 
     scene(tmp_path, played)
 

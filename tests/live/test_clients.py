@@ -320,7 +320,7 @@ def test_a_client_that_nobody_named_is_known_by_its_document(tmp_path: Path, pro
             said = await found.flow(library, "code", client=url, push=True)
         assert "done" in said, said
         assert said["done"]["after"] == 403
-        assert "Stranger asks for access" in found.human.pages[0]
+        assert "calls itself “Stranger” asks for access" in found.human.pages[0]
         assert f"all that is known is that {urlsplit(url).netloc} publishes it" in found.human.pages[0]
 
     play(tmp_path, provider, scene)

@@ -29,6 +29,7 @@ from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 
 PUSHED = "urn:ietf:params:oauth:request_uri:"
 PUSHED_LIFE = timedelta(seconds=60)
+MAX_PUSHED = 64  # by who may call itself by a client's name: more than wait for a browser at once
 MAX_KEPT = 2_600  # characters of what a browser keeps in a cookie while its human logs in
 
 _REQUEST = (
@@ -84,10 +85,11 @@ class Authorize:
         refused = _unsupported(form)
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
-        asking = self._asking(form, registered, back)
+        asking = self._asking(form, replace(registered, proven=client.workload is not None), back)
         wanted = asked.attested(keyed(asking.wanted, proven_key(self._verifier, request)), client.workload)
         pushed = _pushed(replace(asking, wanted=wanted), self._broker.to_open(asking.purpose, wanted))
-        name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size)
+        room, most = pushed.draft.client_id, None if client.workload is not None else MAX_PUSHED
+        name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
         return wire.answer(content, 201)
 
@@ -189,7 +191,7 @@ def _pushed(asking: Asking, request: str) -> Pushed:
 def _about(asking: Asking) -> About:
     client, parts = asking.client, urlsplit(asking.back.redirect_uri)
     facts = ("the answer goes to", _destination(parts)), ("the token is for", asking.audience or "")
-    return About(client.name, client.warning, facts)
+    return About(client.called, client.warning, facts)
 
 
 def _destination(parts: SplitResult) -> str:

@@ -19,8 +19,9 @@ from remit.api.codes import INTERVAL, REMEMBERED, Poll, Waiting
 from remit.api.routes import Row, Surface, Who
 from remit.core.approval import Approval
 from remit.core.task import Wanted
-from remit.errors import InvalidRequestError
+from remit.errors import InvalidRequestError, UnauthenticatedError
 
+_HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platform"
 _HINTS = ("login_hint", "id_token_hint", "login_hint_token")
 _ASKED = (
     (asked.BOUNDS - {"label"})
@@ -49,7 +50,8 @@ class Backchannel:
         """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""
         form = await wire.form(request, _ASKED, asked.TARGETS)
         client = await self._verifier.believed(self._clients.authenticate(request, form))
-        await self._identity.clients.asking(client)
+        if client.workload is None:  # CIBA Core §7.1: it would ask in whatever name it likes, and nobody looks where
+            raise UnauthenticatedError("a client that asks from afar has to authenticate", help=_HOW)
         refused = _unsupported(form)
         if refused is not None:
             return _refusal(*refused)

@@ -86,8 +86,8 @@ class Desk:
         item = self._broker.approval(request.path_params["approval"])
         if item.approver is None:  # a link is less than the code of a device, or the browser that asked
             raise NotFoundError
-        client = self._identity.clients.named(item.asker) if item.task is None else None
-        return self.show(item, About() if client is None else About(client.name, client.warning))
+        client = self._identity.clients.named(item.asker) if item.task is None else None  # it authenticated to ask
+        return self.show(item, About() if client is None else About(client.name))
 
     def show(self, item: Approval, about: About) -> Response:
         """Show a request to a browser, which may decide on it from now on."""

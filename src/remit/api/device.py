@@ -92,7 +92,7 @@ class Devices:
         typed = _letters(GROUPS * GROUP)
         while self._shown.get(typed[:GROUP]) is not None:
             typed = _letters(GROUPS * GROUP)
-        about = About(client.name, client.warning, (("the code on the device", _dashed(typed)),))
+        about = About(client.called, client.warning, (("the code on the device", _dashed(typed)),))
         self._shown.put(_Shown(item.id, about, jose.digest(typed)), item.expires_at - now, typed[:GROUP])
         code, uri = _dashed(typed), f"{self._verifier.issuer}/oauth/device"
         return {

@@ -149,6 +149,13 @@ def purpose_in(request: str) -> str:
     return str(json.loads(request)["purpose"] or "")
 
 
+def asks_no_less(one: Approval, other: Approval) -> bool:
+    """Whether a grant by ``one`` would hold all that one by ``other`` would, but for its time, names and keys."""
+    more, less = wanted_of(one), wanted_of(other)
+    hops = more.depth >= less.depth and more.fan_out >= less.fan_out and more.exercise >= less.exercise
+    return hops and all(scopes.cover(detail, more.scope) is not None for detail in less.scope)
+
+
 def keyed(approval: Approval) -> bool:
     """Whether the key that the grant is to be bound to is part of what is decided on."""
     return not asked(approval).keys().isdisjoint({"jkt", "x5t"})
