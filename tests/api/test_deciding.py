@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,7 @@ from tests.api.desk import (
 )
 from tests.api.plane import later
 from tests.broker.asking import kept
+from tests.broker.world import SEARCH
 
 
 async def shown(app: App, visitor: httpx.AsyncClient, **more: str | None) -> httpx.Response:
@@ -500,6 +502,34 @@ def test_the_owner_of_this_state_is_sent_to_the_terminal(tmp_path: Path) -> None
 
 
 DETAIL = '{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}'
+
+
+@pytest.mark.attack("OAU-12")
+def test_the_page_of_a_grants_request_says_what_for_from_whom_what_it_has_and_what_exceeds_it(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await app.redeem(await app.code(depth="2", fan_out="2"))).json()
+        app.agent.token = told["access_token"]
+        asks = [SEARCH | {"paths": ["/v1/less"]}, json.loads(DETAIL) | {"uses": 9}]
+        body = {"parent": told["grant"], "authorization_details": asks, "label": "approved by IT security"}
+        asked = (await app.made.call(app.agent, "POST", "/v1/approvals", json=body)).json()
+        visitor = browser(app.made)
+        first = await visitor.get(asked["verification_uri"])
+        last = await visitor.get(app.issuer.back(await sent(visitor, first)))
+        for page in (first, last):
+            text = unescape(page.text)
+            for said in (
+                f"<dt>the task is for</dt><dd>{PURPOSE}</dd>",
+                "<dt>exceeds</dt><dd>authorization_details</dd>",
+                "<dt>calls itself</dt><dd>approved by IT security</dd>",
+                "<h2>What the grant has that asks</h2>",
+                f'"spiffe://remit.local/task/{told["task"]}/{told["grant"]}"',
+            ):
+                assert said in text
+            assert text.count("beyond what the grant has") == 1
+            assert text.index("beyond what the grant has") < text.index("/v1/**") < text.index("/v1/less")
+        assert "digest" not in first.text.lower()
+
+    scene(tmp_path, played)
 
 
 def test_an_approval_that_does_not_exist_has_no_page(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_person_sees_the_request_and_says_yes(
     assert run(["approve", item.id]) == code
     shown = capsys.readouterr().out
     assert digest(client, item) in shown
-    assert "beyond: search · GET · /v1/b" in shown
+    assert 'beyond: http search\n    actions ["GET"]\n    args "any"\n    paths ["/v1/b"]\n' in shown
     assert "approve this?" in shown
     assert state(client, item) == becomes
 
@@ -200,7 +200,7 @@ def test_an_approval_is_shown_like_all_that_has_an_id(client: Client, capsys: py
     assert run(["show", item.id]) == 0
     shown = capsys.readouterr().out
     assert digest(client, item) in shown
-    assert "beyond: search · GET · /v1/b" in shown
+    assert 'beyond: http search\n    actions ["GET"]\n    args "any"\n    paths ["/v1/b"]\n' in shown
     assert run(["show", item.id, "--json"]) == 0
     assert f'"approval":"{item.id}"' in capsys.readouterr().out
 

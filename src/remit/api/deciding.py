@@ -29,9 +29,12 @@ from remit.api.routes import Row, Surface, Who
 from remit.api.visits import About, Back, Draft, Pushed, Seal, Visit
 from remit.core import approval as approvals
 from remit.core import jose
+from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
 from remit.core.identity import Human
+from remit.core.legible import written
 from remit.core.policy import LOCAL
+from remit.core.task import Task
 from remit.errors import (
     GrantTokenError,
     InvalidRequestError,
@@ -91,7 +94,7 @@ class Desk:
 
     def show(self, item: Approval, about: About) -> Response:
         """Show a request to a browser, which may decide on it from now on."""
-        asked, state = question_of(item, about), approvals.state(item, self._now())
+        asked, state = self._question(item, about), approvals.state(item, self._now())
         if state != Verdict.PENDING:
             return pages.question(asked, None, note=_OVER[state])
         if item.approver is not None and item.approver.startswith(LOCAL):
@@ -106,6 +109,13 @@ class Desk:
         now = self._now()
         unasked = Approval("", "task.open", draft.request, now, now, None, draft.client_id)
         return self._offered(question_of(unasked, about), Visit("", about, back, draft=draft), self._choice(None))
+
+    def _question(self, item: Approval, about: About) -> Question:
+        try:
+            task = None if item.grant is None else self._broker.task_of(item.grant)
+        except NotFoundError:  # long over
+            task = None
+        return question_of(item, about, task, self._now())
 
     def _offered(self, asked: Question, visit: Visit, issuers: Mapping[str, str]) -> Response:
         """Show a request with the form for going on, and the cookie for it, that no other browser was ever told."""
@@ -217,7 +227,7 @@ class Desk:
         self._visits.put(visit, LIFE, visit.id, size=VISIT, room="logged in")
         buttons = Buttons(visit.id, csrf, approve="Approve" if visit.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
-        asked = replace(question_of(item, visit.about), digest=item.digest)
+        asked = replace(self._question(item, visit.about), digest=item.digest)
         return pages.question(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(visit.id, cookie)])
 
     async def _decided(self, visit: Visit, human: Human) -> Response:
@@ -306,8 +316,8 @@ _OVER = {
 }
 
 
-def question_of(item: Approval, about: About) -> Question:
-    """Return a request as it is shown."""
+def question_of(item: Approval, about: About, task: Task | None = None, now: datetime | None = None) -> Question:
+    """Return a request as it is shown; with the task that it is asked in, also what exceeds the grant that asks."""
     asked = approvals.asked(item)
     who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
     title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
@@ -316,8 +326,15 @@ def question_of(item: Approval, about: About) -> Question:
         "grant.delegate": "If you approve, a sub-agent of your task can do the following, and nothing else.",
     }[item.verb]
     told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *about.facts]
-    rows = [(name, value) for name, value in told if value]
-    return Question(title, intro, asked, rows, about.warning)
+    facts = [(name, value) for name, value in told if value]
+    if task is None or item.grant is None or now is None:
+        return Question(title, intro, asked, facts, about.warning)
+    line, wanted = task.lineage(item.grant), approvals.wanted_of(item)
+    above = " > ".join(written(grant.label or grant.agent) for grant in reversed(line))
+    facts += [("the task is for", task.head.purpose), ("asked under", above)]
+    facts.append(("exceeds", ", ".join(task.beyond(item.grant, wanted, now)) or "nothing, but a human has to agree"))
+    beyond = scopes.dump(tuple(detail for detail in wanted.scope if scopes.cover(detail, line[0].scope) is None))
+    return Question(title, intro, asked, facts, about.warning, held=scopes.dump(line[0].scope), beyond=beyond)
 
 
 def _authorization_error(error: RemitError) -> str:

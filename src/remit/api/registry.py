@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from urllib.parse import SplitResult, urlsplit
 
 from remit.api.clients import Client
+from remit.core.legible import is_legible
 from remit.core.strict import read_json
 from remit.errors import InvalidRequestError, LimitError, UnauthenticatedError, UnavailableError
 
@@ -139,7 +140,7 @@ def described(client_id: str, raw: bytes) -> Registered:
 
 def check_name(name: object) -> str:
     """Return the name of a client, for people to read."""
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not is_legible(name):
         raise InvalidRequestError(f"a client's name must be 1 to {MAX_NAME} printable characters")
     return name
 

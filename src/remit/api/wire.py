@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from remit.core.legible import is_legible
 from remit.core.strict import read_json
 from remit.errors import InvalidRequestError, TargetError, TooLargeError
 
@@ -156,7 +157,7 @@ def seconds(name: str, value: object) -> timedelta:
 
 def label(value: str) -> str:
     """Return a name given to a sub-agent, for people to read."""
-    if len(value) > MAX_LABEL or not value.isprintable():
+    if len(value) > MAX_LABEL or not is_legible(value):
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
     return value
 

@@ -15,7 +15,7 @@ import typer
 from remit.cli import options
 from remit.cli.connect import ask as talk
 from remit.cli.login import CONFIDENTIAL, AsOwner, visit
-from remit.cli.render import detail_line, emit, lines, said, table, waiting
+from remit.cli.render import detail_line, detail_rows, emit, lines, said, table, waiting
 from remit.cli.task import written
 
 LOCAL = "unix://"  # how the owner of a state is called
@@ -211,9 +211,12 @@ def shown(item: Mapping[str, Any], as_json: bool) -> None:
             **request,
         }
     )
-    for detail in item["request"]["authorization_details"]:
-        wide = detail in item.get("offending", ())
-        said(f"  {'beyond: ' if wide else ''}{detail_line(detail)}")
+    beyond = item.get("offending", ())
+    for detail in sorted(item["request"]["authorization_details"], key=lambda detail: detail not in beyond):
+        wide = detail in beyond
+        said(f"  {'beyond: ' if wide else ''}{detail['type']} {detail['resource']}")
+        for row in detail_rows(detail):
+            said(f"    {row}")
     if item["state"] == "pending":
         said(f"a human decides, outside of runs: remit approve {item['approval']}")
 
