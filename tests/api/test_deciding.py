@@ -166,8 +166,8 @@ def test_what_a_browser_keeps_for_us_is_sealed(tmp_path: Path, kind: str) -> Non
             other.cookies.set(name, wrong)
             assert "not begun in this browser" in (await other.get(app.issuer.back(begun))).text
         state = followed(begun).partition("state=")[2]
-        other = app.issuer.back(begun).replace(state, state[:-1] + ("a" if state[-1] != "a" else "b"))
-        assert (await visitor.get(other)).status_code == 400
+        guessed = state[:-1] + ("a" if state[-1] != "a" else "b")
+        assert (await visitor.get(app.issuer.back(begun).replace(state, guessed))).status_code == 400
         assert (await visitor.get(app.issuer.back(begun))).status_code == 200
 
     scene(tmp_path, played)

@@ -70,7 +70,8 @@ class World:
 
     def finish(self, query: str | None = None, came: str = BACK, **over: str) -> Human:
         query = urlencode({"code": "c-1", "state": "s-1", "iss": URL}) if query is None else query
-        return asyncio.run(self.logins.finish(query, came, replace(self.login, **over)))
+        login = replace(self.login, **over)  # type: ignore[arg-type] # texts alone
+        return asyncio.run(self.logins.finish(query, came, login))
 
 
 def test_a_browser_is_sent_off_with_what_its_answer_is_held_to() -> None:
