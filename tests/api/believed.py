@@ -67,7 +67,7 @@ class Believed:
         now = self.world.now
         subject = Subject(ALICE, "urn:test:two-factors", now, ("pwd", "otp"))
         until = now + timedelta(minutes=10)
-        return Human(subject, jose.digest(token), now, until, client, nonce, self.details)
+        return Human(subject, jose.digest(token), now, until, client, nonce, self.details, confidential=True)
 
     async def assertion(self, token: str, kind: str) -> Workload:
         if kind != JWT_SPIFFE:

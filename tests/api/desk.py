@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -24,10 +24,11 @@ import httpx
 from remit.api.registry import Registered, Registry
 from remit.api.routes import Identity
 from remit.core import jose
-from remit.core.identity import Human
+from remit.core.identity import JWT_SPIFFE, Human, Workload
 from remit.core.policy import in_bounds
 from remit.core.task import Subject
-from remit.errors import GrantTokenError
+from remit.errors import GrantTokenError, UnauthenticatedError
+from remit.ports.identity import Login
 from tests.api.plane import Agent, Plane, play
 from tests.broker.world import SEARCH, World
 
@@ -35,6 +36,7 @@ ISSUER = "https://idp.test"
 ALICE = f"{ISSUER}#alice"
 BOB = f"{ISSUER}#bob"
 APP = "desk-app"
+PLANNER = "spiffe://prod.test/planner"
 REDIRECT = "http://127.0.0.1/cb"
 PLAIN, STRONG = "urn:test:password", "urn:test:two-factors"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -50,34 +52,24 @@ class Issuer:
     sub: str = ALICE
     acr: str = PLAIN
     authorization: str = f"{ISSUER}/auth"
-    begun: list[dict[str, Any]] = field(default_factory=list)
+    begun: list[Login] = field(default_factory=list)
     count: itertools.count[int] = field(default_factory=itertools.count)
 
-    async def begin(
-        self,
-        back: str,
-        state: str,
-        nonce: str,
-        *,
-        issuer: str | None,
-        acr: Sequence[str],
-        anew: bool = False,
-        room: str = "",
-    ) -> str:
-        told = {"redirect": back, "state": state, "nonce": nonce, "issuer": issuer, "acr": acr, "anew": anew}
-        self.begun.append({**told, "room": room})
-        return f"{self.authorization}?{urlencode({'state': state})}"
+    async def begin(self, login: Login) -> str:
+        self.begun.append(login)
+        return f"{self.authorization}?{urlencode({'state': login.state})}"
 
-    async def finish(self, query: str, redirect_uri: str, state: str, nonce: str) -> Human:
-        answer, (begun,) = dict(parse_qsl(query)), [one for one in self.begun if one["state"] == state]
-        if answer.get("code") != "of-the-issuer" or (begun["redirect"], begun["nonce"]) != (redirect_uri, nonce):
+    async def finish(self, query: str, came: str, login: Login) -> Human:
+        answer = dict(parse_qsl(query))
+        if answer.get("code") != "of-the-issuer" or login.back != came or login not in self.begun:
             raise GrantTokenError("the issuer did not let the human in", help="log in again")
-        return self.human(nonce)
+        return self.human(login.nonce)
 
     def human(self, nonce: str | None) -> Human:
         now = self.world.now
         subject = Subject(self.sub, self.acr, now, ("pwd",))
-        return Human(subject, f"login-{next(self.count)}", now, now + timedelta(minutes=10), "remit", nonce)
+        until, digest = now + timedelta(minutes=10), f"login-{next(self.count)}"
+        return Human(subject, digest, now, until, "remit", nonce, confidential=True)
 
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         if token != "of-alice":
@@ -95,6 +87,29 @@ class Issuer:
         return f"/oauth/callback?{urlencode({'code': 'of-the-issuer', 'state': state, 'iss': ISSUER})}"
 
 
+class Mesh:
+    """Lets in any workload that says its SPIFFE ID, as an attester would for one that proved it. It is the port."""
+
+    async def assertion(self, token: str, kind: str) -> Workload:
+        if not token.startswith("spiffe://"):
+            raise UnauthenticatedError(f"{kind} of nobody")
+        return Workload(token, "jwt-svid", datetime(2030, 1, 1, tzinfo=UTC))
+
+    async def named(self, wit: str) -> Workload:
+        raise UnauthenticatedError(wit)
+
+    async def certified(self, chain: object) -> Workload:
+        raise UnauthenticatedError(str(chain))
+
+    async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
+        raise UnauthenticatedError(f"{wit}{wpt}{target}{token}")
+
+
+def svid(name: str = PLANNER) -> dict[str, str | None]:
+    """Return what a workload authenticates with."""
+    return {"client_id": None, "client_assertion": name, "client_assertion_type": JWT_SPIFFE}
+
+
 def clients() -> Registry:
     """Return the clients that an operator set up."""
     return Registry([Registered(APP, "Desk App", (REDIRECT, "https://app.test/cb")), Registered("tv", "TV", ())])
@@ -102,7 +117,8 @@ def clients() -> Registry:
 
 def identity(issuer: Issuer, registry: Registry | None = None) -> Identity:
     """Return who is believed: the humans of ``issuer``."""
-    return Identity(humans=issuer, logins=issuer, issuers={ISSUER: "Example"}, clients=registry or clients())
+    known = registry or clients()
+    return Identity(humans=issuer, logins=issuer, workloads=Mesh(), issuers={ISSUER: "Example"}, clients=known)
 
 
 def followed(page: httpx.Response) -> str:
@@ -187,6 +203,11 @@ class App:
         """Return a request without a browser: of a device, or from afar."""
         gone = dict.fromkeys(("response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method"))
         return self.asked(**gone, **more)
+
+    async def afar(self, **more: str | None) -> httpx.Response:
+        """Ask a human from afar, as a workload; Alice unless told otherwise."""
+        asked = self.wanted(**{"login_hint": ALICE, **svid(), **more})
+        return await self.made.web.post("/oauth/bc-authorize", data=asked)
 
     async def code(self, visitor: httpx.AsyncClient | None = None, **more: str | None) -> str:
         """Have the human approve in a browser; return the code that comes back."""

@@ -12,12 +12,13 @@ import httpx
 import pytest
 
 from remit.api.routes import Identity
+from remit.core import jose
 from remit.core.identity import Human
 from remit.core.policy import Decision, Question
 from remit.core.scope import Access
 from remit.core.task import Subject
 from remit.errors import GrantTokenError, WrongKeyError
-from tests.api.desk import ALICE, BOB, App, browser, scene
+from tests.api.desk import ALICE, BOB, App, browser, press, scene
 from tests.api.plane import EXCHANGE, GRANT, Agent, Answer, Form, Plane, later, play
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, TABLE, World, holder
@@ -34,6 +35,7 @@ class Issuer:
 
     world: World
     given: dict[str, Human] = field(default_factory=dict)
+    confidential: bool = True
 
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         found = self.given.get(token)
@@ -48,7 +50,8 @@ class Issuer:
         """Return an ID token of a login made now."""
         name, now = f"token-{len(self.given)}", self.world.now
         subject = Subject(sub, acr, now, sid="s-1")
-        self.given[name] = Human(subject, f"digest-{name}", now, now + timedelta(minutes=5), "remit", nonce)
+        until, own = now + timedelta(minutes=5), self.confidential
+        self.given[name] = Human(subject, f"digest-{name}", now, until, "remit", nonce, confidential=own)
         return name
 
 
@@ -102,9 +105,14 @@ class Scene:
         found: Answer = answer.json()
         return found
 
+    def digest(self, item: Answer) -> str:
+        """Return what only who decides is told."""
+        return self.made.broker.approval(item["approval"]).digest
+
     async def decide(self, item: Answer, verb: str = "approve", **more: object) -> httpx.Response:
         """Let Ann decide by a login for this request, over TCP and without any token of remit."""
-        body = {"digest": item["digest"], "id_token": self.issuer.login(item["digest"]), **more}
+        digest = self.digest(item)
+        body = {"digest": digest, "id_token": self.issuer.login(digest), **more}
         return await self.made.web.post(f"/v1/approvals/{item['approval']}/{verb}", json=body)
 
     def exact(self, child: Agent, item: Answer, **more: str) -> Form:
@@ -200,8 +208,8 @@ def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Pat
             assert event.key == at.made.broker.task_of(made["grant"]).grant(event.grant or "").jkt
             assert event.key
         assert (hop.lineage, hop.approval) == ((at.agent.grant, made["grant"]), item["approval"])
-        assert (ask.approval, ask.action, ask.detail_s256) == (item["approval"], "grant.delegate", item["digest"])
-        assert (approve.subject, approve.approval, approve.detail_s256) == (ANN, item["approval"], item["digest"])
+        assert (ask.approval, ask.action, ask.detail_s256) == (item["approval"], "grant.delegate", at.digest(item))
+        assert (approve.subject, approve.approval, approve.detail_s256) == (ANN, item["approval"], at.digest(item))
         assert (ended.grant, ended.decision, ended.cause, ended.subject) == (grant.id, "done", "1 grants", ANN)
         [used] = [e for e in await at.made.world.events() if e.event == "resource.use"]
         assert (used.resource, used.action, used.decision, used.request) == ("search", "GET", "allow", "req_7")
@@ -221,15 +229,15 @@ def test_no_channel_of_a_run_decides_whatever_it_brings(tmp_path: Path) -> None:
         item = await at.asked(Agent())
         channel = await at.made.channel(holder(at.made.broker, at.made.broker.check(at.agent.grant)))
         for verb in ("approve", "deny"):
-            for more in ({}, {"id_token": at.issuer.login(item["digest"])}):
-                body = {"digest": item["digest"], **more}
+            for more in ({}, {"id_token": at.issuer.login(at.digest(item))}):
+                body = {"digest": at.digest(item), **more}
                 answer = await channel.post(f"/v1/approvals/{item['approval']}/{verb}", json=body)
                 assert problem(answer) == (403, "denied")
         by_token = await at.made.call(
             at.agent,
             "POST",
             f"/v1/approvals/{item['approval']}/approve",
-            json={"digest": item["digest"], "id_token": at.issuer.login(item["digest"])},
+            json={"digest": at.digest(item), "id_token": at.issuer.login(at.digest(item))},
         )
         assert problem(by_token) == (403, "denied")
         assert at.made.broker.approval(item["approval"]).by is None
@@ -242,8 +250,8 @@ def test_the_owner_of_the_state_does_not_decide_for_a_human_of_an_issuer(tmp_pat
         await at.opened()
         item = await at.asked(Agent())
         path = f"/v1/approvals/{item['approval']}/approve"
-        assert problem(await at.made.control.post(path, json={"digest": item["digest"]})) == (404, "not-found")
-        brought = {"digest": item["digest"], "id_token": at.issuer.login(item["digest"])}
+        assert problem(await at.made.control.post(path, json={"digest": at.digest(item)})) == (404, "not-found")
+        brought = {"digest": at.digest(item), "id_token": at.issuer.login(at.digest(item))}
         assert (await at.made.control.post(path, json=brought)).status_code == 200
 
     run(tmp_path, scene)
@@ -255,7 +263,8 @@ def test_what_is_asked_in_a_browser_or_from_a_device_is_foreign_here(tmp_path: P
 
     async def played(app: App) -> None:
         if asks == "code":
-            assert (await browser(app.made).get("/oauth/authorize", params=app.asked())).status_code == 200
+            visitor = browser(app.made)
+            await press(visitor, await visitor.get("/oauth/authorize", params=app.asked()))
         else:
             assert (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).status_code == 200
         (item,) = kept(app.made.broker)
@@ -278,7 +287,7 @@ def test_what_is_asked_in_a_browser_or_from_a_device_is_foreign_here(tmp_path: P
 
 def test_what_is_asked_from_afar_is_listed_and_decided_on_by_the_human_it_names(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        assert (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).status_code == 200
+        assert (await app.afar(login_hint="alice")).status_code == 200
         (item,) = (await app.made.control.get("/v1/approvals")).json()["approvals"]
         assert (item["verb"], item["approver"], item["state"]) == ("task.open", ALICE, "pending")
         path, told = f"/v1/approvals/{item['approval']}/approve", {"digest": item["digest"], "id_token": "of-alice"}
@@ -304,14 +313,66 @@ def test_a_login_that_is_not_enough_decides_nothing(tmp_path: Path, how: str) ->
     async def scene(at: Scene) -> None:
         await at.opened()
         item = await at.asked(Agent())
-        token = at.issuer.login(item["digest"], **more)
+        token = at.issuer.login(at.digest(item), **more)
         assert problem(await at.decide(item, id_token=token)) == expected
         assert problem(await at.decide(item, id_token="forged")) == (400, "grant-token")
         assert problem(await at.decide(item, id_token=at.issuer.login("else"))) == (400, "grant-token")
         assert problem(await at.decide(item, digest="else"))[0] in {400, 409}
-        bare = await at.made.web.post(f"/v1/approvals/{item['approval']}/approve", json={"digest": item["digest"]})
+        bare = await at.made.web.post(f"/v1/approvals/{item['approval']}/approve", json={"digest": at.digest(item)})
         assert problem(bare) == (401, "unauthenticated")
         assert at.made.broker.approval(item["approval"]).by is None
+
+    run(tmp_path, scene)
+
+
+@pytest.mark.attack("OAU-08")
+@pytest.mark.parametrize("verb", ["approve", "deny"])
+@pytest.mark.parametrize("way", ["web", "control"])
+def test_a_login_of_a_public_client_decides_nothing(tmp_path: Path, verb: str, way: str) -> None:
+    """Whoever runs on the human's machine can begin one, for this request, and be sent its answer."""
+
+    async def scene(at: Scene) -> None:
+        at.issuer.confidential = False
+        await at.opened()
+        item = await at.asked(Agent())
+        body = {"digest": at.digest(item), "id_token": at.issuer.login(at.digest(item))}
+        answer = await getattr(at.made, way).post(f"/v1/approvals/{item['approval']}/{verb}", json=body)
+        assert problem(answer) == (403, "denied")
+        assert "client_secret_file" in answer.json()["help"]
+        assert at.made.broker.approval(item["approval"]).by is None
+        assert (await at.made.world.events())[-1].code == "denied"
+
+    run(tmp_path, scene)
+
+
+@pytest.mark.attack("OAU-08")
+def test_who_asks_is_told_the_digest_nowhere_and_cannot_make_it(tmp_path: Path) -> None:
+    """It is all that a login for this request has to carry, beside who logs in."""
+
+    async def scene(at: Scene) -> None:
+        await at.opened()
+        item = await at.asked(Agent())
+        path, digest = f"/v1/approvals/{item['approval']}", at.digest(item)
+        channel = await at.made.channel(holder(at.made.broker, at.made.broker.check(at.agent.grant)))
+        told = [json.dumps(item), at.agent.token]
+        for answer in (
+            await at.made.call(at.agent, "GET", path),
+            await at.made.call(at.agent, "GET", "/v1/approvals"),
+            await channel.get(path),
+            await channel.get("/v1/approvals"),
+            await channel.get("/v1/audit"),
+            await channel.get(f"/v1/tasks/{at.agent.task}"),
+            await channel.post("/v1/approvals", json=at.body(label="another")),
+            await at.made.control.post("/v1/approvals", json=at.body(label="a third")),
+            await at.made.web.get(f"/approvals/{item['approval']}"),
+        ):
+            told.append(answer.text)
+            assert '"digest"' not in answer.text
+        assert not [text for text in told if digest in text]
+        kept = at.made.broker.approval(item["approval"])
+        assert digest != jose.digest(f"{kept.id}\n{kept.verb}\n{kept.request}")
+        assert kept.salt not in "".join(told)
+        assert (await at.made.control.get(path)).json()["digest"] == digest
 
     run(tmp_path, scene)
 
@@ -362,7 +423,7 @@ def test_each_sees_what_was_asked_below_it_and_foreign_is_as_unknown(tmp_path: P
         stranger = Agent()
         await at.opened(stranger)
         assert (await at.made.call(at.agent, "GET", "/v1/approvals")).json()["approvals"] == [item]
-        assert (await at.made.control.get("/v1/approvals")).json()["approvals"] == [item]
+        assert (await at.made.control.get("/v1/approvals")).json()["approvals"] == [{**item, "digest": at.digest(item)}]
         assert (await at.made.call(stranger, "GET", "/v1/approvals")).json()["approvals"] == []
         foreign = await at.made.call(stranger, "GET", f"/v1/approvals/{item['approval']}")
         unknown = await at.made.call(stranger, "GET", "/v1/approvals/apr_999")
@@ -532,9 +593,9 @@ def test_a_run_asks_over_its_channel_and_goes_on_without_tokens(tmp_path: Path) 
         body = {"parent": root["grant"], "authorization_details": [WIDE], "exercise": False}
         item = (await channel.post("/v1/approvals", json=body)).json()
         assert (item["asker"], item["lineage"][0]["grant"]) == (root["grant"], root["grant"])
-        path = f"/v1/approvals/{item['approval']}"
-        assert problem(await channel.post(f"{path}/approve", json={"digest": item["digest"]})) == (403, "denied")
-        assert (await made.control.post(f"{path}/approve", json={"digest": item["digest"]})).status_code == 200
+        path, digest = f"/v1/approvals/{item['approval']}", made.broker.approval(item["approval"]).digest
+        assert problem(await channel.post(f"{path}/approve", json={"digest": digest})) == (403, "denied")
+        assert (await made.control.post(f"{path}/approve", json={"digest": digest})).status_code == 200
         form = {
             "grant_type": EXCHANGE,
             "subject_token": root["grant"],

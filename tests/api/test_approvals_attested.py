@@ -128,7 +128,7 @@ def test_a_human_lets_in_one_workload_and_that_one_alone(tmp_path: Path) -> None
         assert asked.status_code == 201, asked.text
         item = asked.json()
         assert (item["exceeds"], item["request"]["agent"], item["approver"]) == (["delegates"], PLANNER, ALICE)
-        decided = {"digest": item["digest"], "id_token": "id-token-of-alice-again"}
+        decided = {"digest": plane.broker.approval(item["approval"]).digest, "id_token": "id-token-of-alice-again"}
         done = await plane.web.post(f"/v1/approvals/{item['approval']}/approve", json=decided)
         assert done.status_code == 200, done.text
         approved: Form = {"approval": item["approval"]}

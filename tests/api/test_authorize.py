@@ -11,6 +11,7 @@ import pytest
 
 from remit.api import held
 from remit.api.registry import Registered, Registry
+from remit.core import jose
 from remit.core.identity import Workload
 from remit.errors import UnauthenticatedError
 from tests.api.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, followed, form_of, press, scene
@@ -41,7 +42,12 @@ def test_the_human_sees_the_exact_request_and_the_client_gets_a_code(tmp_path: P
         visitor = browser(app.made)
         shown = await visitor.get("/oauth/authorize", params=app.asked())
         assert shown.status_code == 200
-        for text in ("Desk App asks for access", PURPOSE, "/v1/**", "a program on this computer (127.0.0.1:8123)"):
+        for text in (
+            "A program that calls itself “Desk App” asks for access",
+            PURPOSE,
+            "/v1/**",
+            "a program on this computer (127.0.0.1:8123)",
+        ):
             assert text in shown.text
         last = await decide(visitor, app.issuer, shown)
         answer = answer_of(last)
@@ -49,7 +55,7 @@ def test_the_human_sees_the_exact_request_and_the_client_gets_a_code(tmp_path: P
         assert (answer["state"], answer["iss"]) == ("s-t-a-t-e", app.made.base)
         (begun,) = app.issuer.begun
         (asked,) = kept(app.made.broker)
-        assert begun["nonce"] == asked.digest
+        assert begun.nonce == jose.digest(f"{asked.digest}\n{begun.state}")
         told = (await app.redeem(answer["code"])).json()
         assert told["authorization_details"] == [SEARCH]
         assert app.made.broker.task_of(told["grant"]).head.subject.sub == ALICE
@@ -140,7 +146,7 @@ def test_no_more_is_asked_for_than_a_token_could_name(tmp_path: Path) -> None:
         for answer in (
             await pushed(app, **more),
             await app.made.web.post("/oauth/device_authorization", data=app.wanted(**more)),
-            await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint=ALICE, **more)),
+            await app.afar(**more),
             await app.made.call(app.agent, "POST", "/v1/approvals", json=body),
         ):
             assert answer.status_code == 413
@@ -250,7 +256,7 @@ def test_without_an_issuer_of_humans_there_is_no_such_endpoint(tmp_path: Path) -
 def test_a_client_may_want_its_human_to_log_in_again(tmp_path: Path, more: dict[str, str], *, anew: bool) -> None:
     async def played(app: App) -> None:
         assert await app.code(None, **more)
-        assert [one["anew"] for one in app.issuer.begun] == [anew]
+        assert [one.since is not None for one in app.issuer.begun] == [anew]
 
     scene(tmp_path, played)
 
@@ -273,6 +279,49 @@ def test_a_pushed_request_is_named_once_by_its_own_client(tmp_path: Path) -> Non
         assert (await browser(app.made).get("/oauth/authorize", params=again)).status_code == 400
 
     scene(tmp_path, played)
+
+
+@pytest.mark.attack("OAU-11")
+def test_a_pushed_request_is_used_up_by_its_own_human_alone(tmp_path: Path) -> None:
+    """Neither by whoever found its name and says another client's, nor by a look at it."""
+
+    async def played(app: App) -> None:
+        name = {"client_id": APP, "request_uri": (await pushed(app)).json()["request_uri"]}
+        visitor = browser(app.made)
+        for other in ("tv", "nobody", "", None):
+            asked = {**name, "client_id": other} if other is not None else {"request_uri": name["request_uri"]}
+            assert (await visitor.get("/oauth/authorize", params=asked)).status_code == 400
+        first, second = [await visitor.get("/oauth/authorize", params=name) for _ in range(2)]
+        assert answer_of(await decide(visitor, app.issuer, first))["code"]
+        again = await press(visitor, second)
+        assert (again.status_code, "used before" in again.text) == (400, True)
+        assert len(kept(app.made.broker)) == 1
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.attack("OAU-11")
+@pytest.mark.parametrize("name", ["tv", APP])
+def test_strangers_who_push_keep_no_client_from_pushing(tmp_path: Path, name: str) -> None:
+    """Under the name of another, or its own: then the newest counts, and its human opens it before so many others."""
+    registry = Registry(
+        [Registered(APP, "Desk", ("http://127.0.0.1/cb",)), Registered("tv", "TV", ("https://tv.test/",))]
+    )
+    redirect = {"tv": "https://tv.test/"}.get(name, "http://127.0.0.1/cb")
+
+    async def played(app: App) -> None:
+        wide = json.dumps([{**SEARCH, "paths": [f"/v1/{'x' * 200}{number:02}" for number in range(70)]}])
+        stranger = App(app.made, app.issuer, client_id=name, redirect=redirect)
+        earlier = (await pushed(app)).json()["request_uri"]
+        for number in range(200):
+            answer = await pushed(stranger, authorization_details=wide, purpose=f"number {number}")
+            assert answer.status_code == 201
+        uri = earlier if name == "tv" else (await pushed(app)).json()["request_uri"]
+        visitor = browser(app.made)
+        page = await visitor.get("/oauth/authorize", params={"client_id": APP, "request_uri": uri})
+        assert answer_of(await decide(visitor, app.issuer, page))["code"]
+
+    scene(tmp_path, played, registry=registry)
 
 
 def test_a_pushed_request_lives_a_minute(tmp_path: Path) -> None:
@@ -449,7 +498,7 @@ def test_the_page_of_a_published_client_says_who_publishes_it(tmp_path: Path) ->
     async def played(app: App) -> None:
         app.client_id, app.redirect = url, "https://app.test/cb"
         shown = await page(app)
-        assert "Nice &lt;b&gt;App&lt;/b&gt; asks for access" in shown.text
+        assert "calls itself “Nice &lt;b&gt;App&lt;/b&gt;” asks for access" in shown.text
         assert "all that is known is that app.test publishes it" in shown.text
         assert form_of(shown).keys() == {"visit", "csrf"}
         known = (await app.made.web.get("/.well-known/oauth-authorization-server")).json()

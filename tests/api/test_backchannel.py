@@ -10,24 +10,39 @@ import httpx
 import pytest
 
 from remit.api.registry import Registered, Registry
+from remit.core.identity import JWT_SPIFFE
 from remit.core.policy import in_bounds
-from tests.api.desk import ALICE, APP, BOB, CIBA, PURPOSE, STRONG, App, Issuer, browser, decide, form_of, scene
+from tests.api.desk import (
+    ALICE,
+    APP,
+    BOB,
+    CIBA,
+    PLANNER,
+    PURPOSE,
+    STRONG,
+    App,
+    Issuer,
+    browser,
+    decide,
+    form_of,
+    scene,
+    svid,
+)
 from tests.api.plane import later
 from tests.broker.asking import kept
-from tests.broker.world import World
+from tests.broker.world import SEARCH, World
 
 STRANGER = "https://evil.test/app"
 
 
 async def begun(app: App, **more: str | None) -> httpx.Response:
     """Ask from afar; Alice unless told otherwise."""
-    asked = app.wanted(**{"login_hint": ALICE, **more})
-    return await app.made.web.post("/oauth/bc-authorize", data=asked)
+    return await app.afar(**more)
 
 
 async def polled(app: App, told: dict[str, str], **more: str | None) -> httpx.Response:
     """Poll for the decision."""
-    return await app.token(grant_type=CIBA, auth_req_id=told["auth_req_id"], **more)
+    return await app.token(grant_type=CIBA, auth_req_id=told["auth_req_id"], **{**svid(), **more})
 
 
 async def shown(visitor: httpx.AsyncClient, told: dict[str, str]) -> httpx.Response:
@@ -54,47 +69,74 @@ def test_the_human_who_is_meant_logs_in_and_decides(tmp_path: Path) -> None:
     scene(tmp_path, played)
 
 
-def test_a_client_that_nobody_set_up_is_shown_as_such(tmp_path: Path) -> None:
-    world = World(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds)
-    document = {"client_id": STRANGER, "client_name": "Payroll", "redirect_uris": ["https://evil.test/cb"]}
+STRANGERS: dict[str, dict[str, str | None]] = {
+    "a client that an operator set up": {"client_id": APP},
+    "a client that names itself by a document": {"client_id": STRANGER},
+    "nobody in particular": {"client_id": None},
+    "a name that nobody knows": {"client_id": "nobody"},
+    "a workload's name without proof": {"client_id": PLANNER},
+    "somebody else's proof": {"client_id": APP, "client_assertion": PLANNER, "client_assertion_type": JWT_SPIFFE},
+    "a proof of nobody": {"client_assertion": "x", "client_assertion_type": JWT_SPIFFE},
+}
+
+
+@pytest.mark.attack("OAU-09")
+@pytest.mark.parametrize("who", STRANGERS)
+def test_whoever_proves_nothing_asks_nobody_from_afar(tmp_path: Path, who: str) -> None:
+    """CIBA Core §7.1: the client authenticates. Its name alone is anybody's to say."""
 
     async def fetch(url: str) -> bytes:
-        assert url == STRANGER
-        return json.dumps(document).encode()
+        return json.dumps({"client_id": url, "redirect_uris": ["https://evil.test/cb"]}).encode()
 
     async def played(app: App) -> None:
-        stranger = App(app.made, app.issuer, client_id=STRANGER)
-        told = (await begun(stranger)).json()
-        for minutes in (0, 9):  # also when the document is not kept any more
-            later(app.made, 60 * minutes)
-            page = await shown(browser(app.made), told)
-            assert "not one that your operator set up" in page.text
-            assert "evil.test publishes it" in page.text
-        codes = (await app.made.web.post("/oauth/device_authorization", data=stranger.wanted())).json()
-        page = await browser(app.made).post("/oauth/device", data={"user_code": codes["user_code"]})
-        assert "not one that your operator set up" in page.text
-        known = await shown(browser(app.made), (await begun(app)).json())
-        assert "Desk App asks for access" in known.text
-        assert "not one that your operator set up" not in known.text
+        asked = app.wanted(**{"login_hint": ALICE, **STRANGERS[who]})
+        answer = await app.made.web.post("/oauth/bc-authorize", data=asked)
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+        assert kept(app.made.broker) == []
 
-    scene(tmp_path, played, world=world, registry=Registry([Registered(APP, "Desk App", ())], fetch, lambda: world.now))
+    world = World(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds)
+    registry = Registry([Registered(APP, "Desk App", ())], fetch, lambda: world.now)
+    scene(tmp_path, played, world=world, registry=registry)
 
 
-def test_what_the_human_refused_they_are_not_asked_again(tmp_path: Path) -> None:
+@pytest.mark.attack("OAU-09")
+def test_one_human_is_asked_only_so_much_by_all_together_and_one_client_takes_not_all_of_it(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        told, visitor = (await begun(app)).json(), browser(app.made)
-        await decide(visitor, app.issuer, await shown(visitor, told), "deny")
-        refused = await begun(app)
-        assert (refused.status_code, refused.json()["error"]) == (400, "access_denied")
-        assert "refused this before" in refused.json()["error_description"]
-        short = {"purpose": "in a hurry", "requested_expiry": "60"}
-        told = (await begun(app, **short)).json()
+        async def asks(client: str, human: str, number: int) -> int:
+            return (await begun(app, login_hint=human, purpose=f"number {number}", **svid(client))).status_code
+
+        one, two, three = (f"spiffe://prod.test/{name}" for name in ("a", "b", "c"))
+        assert [await asks(one, ALICE, n) for n in range(5)] == [200, 200, 200, 429, 429]
+        assert [await asks(two, ALICE, n) for n in range(3)] == [200, 200, 429]
+        assert await asks(three, ALICE, 0) == 429
+        assert await asks(one, BOB, 0) == 200
+        later(app.made, 600)
+        assert await asks(three, ALICE, 0) == 200
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.attack("OAU-09")
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"purpose": "found another reason"}, {"ttl": "61"}, {"dpop_jkt": "k" * 43}, {"binding_message": "W4SI"},
+     {"authorization_details": json.dumps([{**SEARCH, "uses": 1}])}, {"requested_expiry": "60"}],
+    ids=lambda more: next(iter(more), "the same"),
+)  # fmt: skip
+def test_a_client_that_a_human_refused_asks_them_for_nothing_for_a_while(
+    tmp_path: Path, more: dict[str, str | None]
+) -> None:
+    async def played(app: App) -> None:
+        told, visitor = (await begun(app, requested_expiry="60")).json(), browser(app.made)
         await decide(visitor, app.issuer, await shown(visitor, told), "deny")
         later(app.made, 61)  # it does not make the human forget sooner that it was not to wait for long
-        assert (await begun(app, **short)).json()["error"] == "access_denied"
-        assert (await begun(app, purpose="something else")).status_code == 200
+        refused = await begun(app, **more)
+        assert (refused.status_code, refused.json()["error"]) == (400, "access_denied")
+        assert "refused this before" in refused.json()["error_description"]
+        assert (await begun(app, **svid("spiffe://prod.test/other"))).status_code == 200
         assert (await begun(app, login_hint=BOB)).status_code == 200
-        assert (await begun(app, client_id="tv")).status_code == 200
+        later(app.made, 540)
+        assert (await begun(app, **more)).status_code == 200
 
     scene(tmp_path, played)
 
@@ -135,7 +177,6 @@ def test_there_are_other_ways_to_name_a_human(tmp_path: Path, hint: dict[str, st
         ({"login_hint": None, "login_hint_token": "x"}, "invalid_request"),
         ({"login_hint": None, "id_token_hint": "of-bob"}, "invalid_grant"),
         ({"client_id": "nobody"}, "invalid_client"),
-        ({"client_id": None}, "invalid_request"),
         ({"scope": "openid email"}, "invalid_scope"),
         ({"binding_message": "x" * 101}, "invalid_binding_message"),
         ({"requested_expiry": "soon"}, "invalid_request"),
@@ -169,7 +210,10 @@ def test_a_client_may_want_less_time(tmp_path: Path) -> None:
 def test_another_client_gets_nothing(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         told = (await begun(app)).json()
-        assert (await polled(app, told, client_id="tv")).json()["error"] == "invalid_grant"
+        assert (await polled(app, told, **svid("spiffe://prod.test/other"))).json()["error"] == "invalid_grant"
+        assert (
+            await polled(app, told, client_id="tv", client_assertion=None, client_assertion_type=None)
+        ).status_code == 400
 
     scene(tmp_path, played)
 
@@ -182,7 +226,7 @@ def test_a_login_that_is_too_weak_does_not_count_and_the_page_says_how_to_go_on(
         assert f"Log in again with {STRONG}." in answer.text
         again = told["verification_uri"].removeprefix(app.made.base)
         assert f'href="{again}"' in answer.text
-        assert [tuple(one["acr"]) for one in app.issuer.begun] == [(STRONG,)]
+        assert [one.acr for one in app.issuer.begun] == [(STRONG,)]
         app.issuer.acr = STRONG
         assert "Approved" in (await decide(visitor, app.issuer, await visitor.get(again))).text
 
@@ -205,6 +249,6 @@ def test_the_pretended_issuer_is_asked_for_a_fresh_login(tmp_path: Path) -> None
         assert isinstance(app.issuer, Issuer)
         told, visitor = (await begun(app)).json(), browser(app.made)
         await decide(visitor, app.issuer, await shown(visitor, told))
-        assert [(one["anew"], one["issuer"]) for one in app.issuer.begun] == [(True, "https://idp.test")]
+        assert [(one.since is not None, one.issuer) for one in app.issuer.begun] == [(True, "https://idp.test")]
 
     scene(tmp_path, played)

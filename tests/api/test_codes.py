@@ -97,6 +97,48 @@ def test_a_code_used_twice_ends_what_it_opened(tmp_path: Path) -> None:
     scene(tmp_path, played)
 
 
+FOUND: dict[str, dict[str, str | None]] = {
+    "another client": {"client_id": "tv"},
+    "no client": {"client_id": None},
+    "another redirect URI": {"redirect_uri": "http://127.0.0.1:9/cb"},
+    "no redirect URI": {"redirect_uri": None},
+    "another verifier": {"code_verifier": "v" * 43},
+    "no verifier": {"code_verifier": None},
+}
+
+
+@pytest.mark.attack("OAU-13")
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("how", FOUND)
+def test_who_found_a_code_neither_uses_it_up_nor_ends_what_it_opened(tmp_path: Path, how: str, *, first: bool) -> None:
+    """A redirect is in a history, without the verifier (RFC 9700 §4.8): it is no second use of the client's."""
+
+    async def played(app: App) -> None:
+        code, thief = await app.code(), Agent()
+        if first:
+            assert (await app.redeem(code, thief, **FOUND[how])).json()["error"] == "invalid_grant"
+        told = (await app.redeem(code)).json()
+        app.agent.token = told["access_token"]
+        if not first:
+            assert (await app.redeem(code, thief, **FOUND[how])).json()["error"] == "invalid_grant"
+        assert (await app.made.call(app.agent, "GET", "/v1/self")).status_code == 200
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.attack("OAU-13")
+def test_a_code_for_one_key_is_not_used_up_by_another(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code(dpop_jkt=app.agent.signer.kid)
+        assert (await app.redeem(code, Agent())).status_code == 400
+        told = (await app.redeem(code)).json()
+        app.agent.token = told["access_token"]
+        assert (await app.redeem(code, Agent())).status_code == 400
+        assert (await app.made.call(app.agent, "GET", "/v1/self")).status_code == 200
+
+    scene(tmp_path, played)
+
+
 def test_of_two_uses_at_once_no_grant_is_left(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         code = await app.code()
@@ -303,6 +345,6 @@ def test_the_issuer_is_asked_to_prove_the_human_anew_only_where_there_is_one(tmp
         item = await asked(app, child)
         visitor = browser(app.made)
         await decide(visitor, app.issuer, await visitor.get(f"/approvals/{item['approval']}"))
-        assert [one["anew"] for one in app.issuer.begun] == [False, True]
+        assert [one.since is not None for one in app.issuer.begun] == [False, True]
 
     scene(tmp_path, played)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from remit.api import Keys, Verifier, Web, build, held
-from remit.api.deciding import MAX_SHOWN, Back, described
+from remit.api import Keys, Verifier, Web, build
+from remit.api.authorize import MAX_KEPT
+from remit.api.registry import Registered, Registry
+from remit.api.visits import Back, Seal, Visit, described
 from remit.errors import UnavailableError
 from tests.api.desk import (
     APP,
@@ -28,6 +32,7 @@ from tests.api.desk import (
 )
 from tests.api.plane import later
 from tests.broker.asking import kept
+from tests.broker.world import SEARCH
 
 
 async def shown(app: App, visitor: httpx.AsyncClient, **more: str | None) -> httpx.Response:
@@ -43,11 +48,9 @@ async def sent(visitor: httpx.AsyncClient, page: httpx.Response, **more: str) ->
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_names_its_digest_and_holds_no_secret_of_the_client(tmp_path: Path) -> None:
+def test_the_page_holds_no_secret_of_the_client(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         page = await shown(app, browser(app.made))
-        (item,) = kept(app.made.broker)
-        assert item.digest in page.text
         assert json.dumps(PURPOSE)[1:-1] in page.text
         assert app.verifier not in page.text
 
@@ -117,17 +120,73 @@ def test_a_form_that_is_not_ours_decides_nothing(tmp_path: Path, wrong: dict[str
     scene(tmp_path, played)
 
 
-def test_a_form_works_in_its_own_browser_alone_and_once(tmp_path: Path) -> None:
+def test_a_form_works_in_its_own_browser_alone(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         visitor = browser(app.made)
         page = await shown(app, visitor)
         stranger = await sent(browser(app.made), page)
         assert "begun in another browser" in stranger.text
+        assert kept(app.made.broker) == []
         assert (await sent(visitor, page)).status_code == 200
-        assert "used before" in (await sent(visitor, page)).text
         assert len(app.issuer.begun) == 1
+        assert (await sent(visitor, page)).status_code == 400  # its cookie has gone
 
     scene(tmp_path, played)
+
+
+@pytest.mark.parametrize("kind", ["form", "login"])
+def test_what_a_browser_keeps_for_us_is_sealed(tmp_path: Path, kind: str) -> None:
+    """It can neither change it, nor show one for the other, nor another broker's."""
+
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        page = await shown(app, visitor)
+        form = form_of(page)
+        if kind == "form":
+            raw, _, mac = form["visit"].partition(".")
+            texts = [
+                "",
+                ".",
+                raw,
+                f"{raw}.",
+                f".{mac}",
+                f"{raw}.{mac[:-1]}",
+                f"{raw[:-4]}AAAA.{mac}",
+                f"{form['visit']}x",
+            ]
+            for wrong in [*texts, f"{raw}.{Seal().close('form', Visit('apr_1')).partition('.')[2]}"]:
+                assert (await sent(visitor, page, visit=wrong)).status_code == 400
+            assert app.issuer.begun == []
+            return
+        begun = await sent(visitor, page)
+        (name,) = visitor.cookies
+        for wrong in ("x", form["visit"], visitor.cookies[name][:-1], Seal().close("login", Visit("apr_1"))):
+            other = browser(app.made)
+            other.cookies.set(name, wrong)
+            assert "not begun in this browser" in (await other.get(app.issuer.back(begun))).text
+        state = followed(begun).partition("state=")[2]
+        guessed = state[:-1] + ("a" if state[-1] != "a" else "b")
+        assert (await visitor.get(app.issuer.back(begun).replace(state, guessed))).status_code == 400
+        assert (await visitor.get(app.issuer.back(begun))).status_code == 200
+
+    scene(tmp_path, played)
+
+
+def test_what_no_browser_could_keep_is_said_at_once_and_the_rest_fits_a_cookie(tmp_path: Path) -> None:
+    """RFC 6265 §6.1: browsers keep 4,096 bytes of a cookie with its name and attributes."""
+    long, state = f"https://app.test/{secrets.token_urlsafe(1_536)}"[:2_048], secrets.token_urlsafe(512)[:500]
+    name = secrets.token_urlsafe(64)[: MAX_KEPT - len(long) - len(state)]
+
+    async def played(app: App) -> None:
+        app.redirect, app.client_id = long, name
+        visitor = browser(app.made)
+        page = await sent(visitor, await shown(app, visitor, state=state))
+        assert max(len(cookie) for cookie in page.headers.get_list("set-cookie")) < 4_096
+        assert answer_of(await press(visitor, await visitor.get(app.issuer.back(page))))["state"] == state
+        refused = await shown(app, visitor, state=f"{state}x")
+        assert (refused.status_code, "too long together" in refused.text) == (400, True)
+
+    scene(tmp_path, played, registry=Registry([Registered(name, "D" * 100, (long,))]))
 
 
 def test_a_form_from_another_origin_is_refused(tmp_path: Path) -> None:
@@ -188,7 +247,12 @@ def test_a_login_alone_decides_nothing_and_its_page_says_who_and_what(tmp_path: 
         last = await visitor.get(await logged_in(app, visitor))
         (item,) = kept(app.made.broker)
         assert item.verdict.value == "pending"
-        for text in (f"You are logged in as {app.issuer.sub}.", item.digest, PURPOSE, "Desk App asks for access"):
+        for text in (
+            f"You are logged in as {app.issuer.sub}.",
+            item.digest,
+            PURPOSE,
+            "calls itself “Desk App” asks for access",
+        ):
             assert text in last.text
         assert [name in last.text for name in ('value="approve"', 'value="deny"', "<script")] == [True, True, False]
         assert "location" not in last.headers
@@ -240,7 +304,7 @@ def test_who_logged_in_to_refuse_approves_of_nothing(tmp_path: Path) -> None:
 
     async def played(app: App) -> None:
         visitor = browser(app.made)
-        asked = (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).json()
+        asked = (await app.afar(login_hint="alice")).json()
         page = await visitor.get(asked["verification_uri"])
         last = await visitor.get(app.issuer.back(await press(visitor, page, "deny")))
         assert 'value="approve"' not in last.text
@@ -254,7 +318,7 @@ def test_an_answer_to_no_login_is_refused(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         for query in ("", "?state=guess&code=x", "?state=guess&state=x", "?state=guess&odd=x"):
             answer = await browser(app.made).get(f"/oauth/callback{query}")
-            assert answer.status_code == 400
+            assert (answer.status_code, answer.headers["content-type"]) == (400, "text/html; charset=utf-8")
 
     scene(tmp_path, played)
 
@@ -304,7 +368,7 @@ def test_of_several_issuers_the_human_chooses_one(tmp_path: Path) -> None:
         assert (await sent(visitor, page)).status_code == 400
         assert (await sent(visitor, page, issuer="https://evil.test")).status_code == 400
         assert (await sent(visitor, page, issuer="https://other.test")).status_code == 200
-        assert [one["issuer"] for one in app.issuer.begun] == ["https://other.test"]
+        assert [one.issuer for one in app.issuer.begun] == ["https://other.test"]
 
     scene(tmp_path, played, issuers={ISSUER: "Example", "https://other.test": "Other"})
 
@@ -314,7 +378,7 @@ def test_each_issuer_sends_browsers_back_to_a_place_of_its_own(tmp_path: Path) -
         visitor = browser(app.made)
         for issuer, place in (ISSUER, "/oauth/callback"), ("https://other.test", "/oauth/callback/2"):
             begun = await sent(visitor, await shown(app, visitor), issuer=issuer)
-            assert app.issuer.begun[-1]["redirect"] == f"{app.made.base}{place}"
+            assert app.issuer.begun[-1].back == f"{app.made.base}{place}"
             last = await visitor.get(app.issuer.back(begun).replace("/oauth/callback", place))
             assert answer_of(await press(visitor, last))["code"]
 
@@ -336,35 +400,87 @@ def test_an_answer_at_the_place_of_another_issuer_is_to_no_login(tmp_path: Path,
     scene(tmp_path, played, issuers={ISSUER: "Example", "https://other.test": "Other"})
 
 
-def test_one_request_takes_only_so_many_pages_and_logins(tmp_path: Path) -> None:
+@pytest.mark.attack("OAU-10")
+@pytest.mark.parametrize("dest", ["image", "iframe", "empty", "script", "document, image", ""])
+def test_a_page_that_a_browser_is_lured_to_changes_nothing(tmp_path: Path, dest: str) -> None:
+    """A GET is all that another page can make a browser send: no record, no entry, no cookie, no room of anybody's."""
+
     async def played(app: App) -> None:
+        pushed = (await app.made.web.post("/oauth/par", data=app.asked())).json()["request_uri"]
+        codes = (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).json()
+        before, records = await app.made.world.events(), kept(app.made.broker)
+        lured = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": dest}
         visitor = browser(app.made)
-        asked = (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).json()
-        for _ in range(MAX_SHOWN):
-            assert (await visitor.get(asked["verification_uri"])).status_code == 200
-            visitor.cookies.clear()  # which no head could hold so many of
-        assert (await visitor.get(asked["verification_uri"])).status_code == 429
-        assert (await sent(visitor, await shown(app, visitor))).status_code == 200
+        for params in (app.asked(), {"client_id": APP, "request_uri": pushed}):
+            answer = await visitor.get("/oauth/authorize", params=params, headers=lured)
+            assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
+        for path in (codes["verification_uri_complete"], "/oauth/callback?state=x&code=y", "/approvals/apr_1"):
+            assert (await visitor.get(path, headers=lured)).status_code == 403
+        for _ in range(120):  # also as often as a window is opened
+            assert (await browser(app.made).get("/oauth/authorize", params=app.asked())).status_code == 200
+        assert (await app.made.world.events(), kept(app.made.broker)) == (before, records)
+        assert answer_of(await decide(visitor, app.issuer, await shown(app, visitor)))["code"]
+        assert (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).status_code == 200
 
     scene(tmp_path, played)
 
 
-def test_whoever_comes_by_takes_no_place_of_a_task_that_waits_for_its_human(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.attack("OAU-10")
+def test_what_is_wrong_with_a_request_leaves_no_entry_either(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        told = (await app.redeem(await app.code(depth="1", fan_out="1"))).json()
-        app.agent.token = told["access_token"]
-        body = {"parent": told["grant"], "authorization_details": [{**json.loads(DETAIL), "uses": 9}], "ttl": 60}
-        asked = (await app.made.call(app.agent, "POST", "/v1/approvals", json=body)).json()
-        monkeypatch.setattr(held, "MOST", 2)
-        page = await shown(app, browser(app.made))
-        while page.status_code == 200:
-            page = await shown(app, browser(app.made))
-        assert answer_of(page)["error"] == "temporarily_unavailable"
+        before = await app.made.world.events()
+        for wrong in ({"purpose": "x" * 2_001}, {"ttl": "0"}, {"prompt": "none"}, {"authorization_details": "[]"}):
+            assert "error=" in (await shown(app, browser(app.made), **wrong)).headers["location"]
+        assert await app.made.world.events() == before
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.attack("OAU-10")
+def test_it_is_on_record_once_the_human_goes_on(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
         visitor = browser(app.made)
-        assert "Approved" in (await decide(visitor, app.issuer, await visitor.get(asked["verification_uri"]))).text
-        assert [one["room"] for one in app.issuer.begun] == ["anybody", "task"]
+        page = await shown(app, visitor)
+        foreign = {"origin": "https://evil.test"}
+        form = {**form_of(page), "decision": "approve"}
+        assert (await visitor.post("/oauth/consent", data=form, headers=foreign)).status_code == 403
+        assert kept(app.made.broker) == []
+        await sent(visitor, page)
+        (item,) = kept(app.made.broker)
+        assert (item.asker, item.verdict.value) == (APP, "pending")
+        await press(visitor, await shown(app, visitor), "deny")
+        assert kept(app.made.broker) == [item]
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.attack("OAU-14")
+@pytest.mark.parametrize("asks", ["grant", "device"])
+def test_who_holds_a_link_keeps_nobody_from_deciding(tmp_path: Path, asks: str) -> None:
+    async def played(app: App) -> None:
+        if asks == "grant":
+            told = (await app.redeem(await app.code(depth="1", fan_out="1"))).json()
+            app.agent.token = told["access_token"]
+            body = {"parent": told["grant"], "authorization_details": [{**json.loads(DETAIL), "uses": 9}], "ttl": 60}
+            link = (await app.made.call(app.agent, "POST", "/v1/approvals", json=body)).json()["verification_uri"]
+        else:
+            codes = (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).json()
+
+        async def opened(visitor: httpx.AsyncClient) -> httpx.Response:
+            if asks == "grant":
+                return await visitor.get(link)
+            return await visitor.post("/oauth/device", data={"user_code": codes["user_code"]})
+
+        human, late = browser(app.made), browser(app.made)
+        away = await sent(human, await opened(human))
+        stranger = browser(app.made)
+        for _ in range(120):
+            assert (await sent(stranger, await opened(stranger))).status_code == 200
+            stranger.cookies.clear()
+        back = await human.get(app.issuer.back(away))
+        assert "You are logged in as" in back.text
+        assert "You are logged in as" in (await late.get(app.issuer.back(await sent(late, await opened(late))))).text
+        assert "Approved" in (await press(human, back)).text
 
     scene(tmp_path, played)
 
@@ -387,6 +503,34 @@ def test_the_owner_of_this_state_is_sent_to_the_terminal(tmp_path: Path) -> None
 DETAIL = '{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}'
 
 
+@pytest.mark.attack("OAU-12")
+def test_the_page_of_a_grants_request_says_what_for_from_whom_what_it_has_and_what_exceeds_it(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await app.redeem(await app.code(depth="2", fan_out="2"))).json()
+        app.agent.token = told["access_token"]
+        asks = [SEARCH | {"paths": ["/v1/less"]}, json.loads(DETAIL) | {"uses": 9}]
+        body = {"parent": told["grant"], "authorization_details": asks, "label": "approved by IT security"}
+        asked = (await app.made.call(app.agent, "POST", "/v1/approvals", json=body)).json()
+        visitor = browser(app.made)
+        first = await visitor.get(asked["verification_uri"])
+        last = await visitor.get(app.issuer.back(await sent(visitor, first)))
+        for page in (first, last):
+            text = unescape(page.text)
+            for said in (
+                f"<dt>the task is for</dt><dd>{PURPOSE}</dd>",
+                "<dt>exceeds</dt><dd>authorization_details</dd>",
+                "<dt>calls itself</dt><dd>approved by IT security</dd>",
+                "<h2>What the grant has that asks</h2>",
+                f'"spiffe://remit.local/task/{told["task"]}/{told["grant"]}"',
+            ):
+                assert said in text
+            assert text.count("beyond what the grant has") == 1
+            assert text.index("beyond what the grant has") < text.index("/v1/**") < text.index("/v1/less")
+        assert "digest" not in first.text.lower()
+
+    scene(tmp_path, played)
+
+
 def test_an_approval_that_does_not_exist_has_no_page(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         answer = await browser(app.made).get("/approvals/apr_guess")
@@ -399,7 +543,7 @@ def test_an_approval_that_does_not_exist_has_no_page(tmp_path: Path) -> None:
 def test_a_request_is_approved_once_whoever_comes_second(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         visitor, second = browser(app.made), browser(app.made)
-        asked = (await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint="alice"))).json()
+        asked = (await app.afar(login_hint="alice")).json()
         uri = asked["verification_uri"]
         first_page, second_page = await visitor.get(uri), await second.get(uri)
         assert "Approved" in (await decide(visitor, app.issuer, first_page)).text

@@ -76,3 +76,22 @@ def test_there_is_room_for_so_many_and_so_much_until_some_are_over(
     clock.now += 2 * MINUTE
     kept.put(7, MINUTE, size=size)
     assert kept.get("second") is None
+
+
+def test_in_a_small_room_the_oldest_makes_way_and_no_other_room_is_touched() -> None:
+    kept: Held[int] = Held(Clock())
+    other, names = kept.put(0, MINUTE, room="b"), [kept.put(number, MINUTE, room="a", most=3) for number in range(5)]
+    assert [kept.get(name) for name in names] == [None, None, 2, 3, 4]
+    assert kept.get(other) == 0
+
+
+def test_rooms_that_nobody_comes_to_any_more_are_cleared() -> None:
+    clock = Clock()
+    kept: Held[int] = Held(clock)
+    for number in range(100):
+        kept.put(number, MINUTE, room=f"room-{number}", most=3)
+    clock.now += MINUTE
+    for number in range(50):
+        kept.put(number, MINUTE, room="a", most=3)
+    assert len(kept._by_digest) == 3
+    assert set(kept._count) == {"a"}

@@ -7,6 +7,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -59,7 +60,7 @@ def asking(**more: object) -> Mapping[str, object]:
 
 def shown(**more: object) -> Response:
     """Return a page of a request."""
-    asked = Question(NASTY, NASTY, asking(**more), NASTY, [(NASTY, NASTY)], NASTY)
+    asked = Question(NASTY, NASTY, asking(**more), [(NASTY, NASTY)], NASTY, NASTY)
     return pages.question(asked, Buttons(NASTY, NASTY, {NASTY: NASTY}), NASTY)
 
 
@@ -115,13 +116,13 @@ def test_a_page_shows_the_request_in_words_and_exactly() -> None:
 
 
 def test_where_there_is_only_no_to_say_there_is_no_other_button() -> None:
-    page = pages.question(Question("t", "i", asking(), "d"), Buttons("v", "c", approve=""))
+    page = pages.question(Question("t", "i", asking()), Buttons("v", "c", approve=""))
     text = bytes(page.body).decode()
     assert ('value="approve"' in text, 'value="deny"' in text) == (False, True)
 
 
 def test_a_request_that_is_over_has_no_buttons() -> None:
-    page = pages.question(Question("t", "i", asking(), "d"), None, "It is over.")
+    page = pages.question(Question("t", "i", asking()), None, "It is over.")
     found = Elements(page)
     assert "form" not in found.tags
     assert "It is over." in found.text
@@ -142,11 +143,32 @@ def test_safe_text_is_printable_and_cannot_close_anything(text: str) -> None:
     assert all(char.isprintable() or char == "\n" for char in shown)
 
 
-@pytest.mark.parametrize(
-    ("value", "words"), [(["a", "b"], "a, b"), ({"a": ["b", 1]}, "a: b, 1"), (True, "true"), (None, "null"), (3, "3")]
-)
-def test_values_are_written_for_people(value: object, words: str) -> None:
-    assert pages.plain(value) == words
+def rows_of(args: object) -> list[str]:
+    """Return the rows of a detail as people read them."""
+    detail = {"type": "http", "resource": "mail", "actions": ["POST"], "paths": ["/send"], "args": args}
+    text = bytes(pages.question(Question("t", "i", asking(authorization_details=[detail])), None).body).decode()
+    return [unescape(row) for row in re.findall(r"<dt>argument(.*?</dt><dd>.*?)</dd>", text)]
+
+
+@pytest.mark.attack("OAU-12")
+def test_each_argument_has_a_row_of_its_own_and_no_value_fakes_another() -> None:
+    """A row is an element: no text of an agent makes one."""
+    assert rows_of({"body.a": {"exact": "x; body.z: any"}}) == [' "body.a"</dt><dd>{"exact": "x; body.z: any"}']
+    assert rows_of({"body.a": {"exact": "x"}, "body.z": "any"}) == [
+        ' "body.z"</dt><dd>"any"',
+        ' "body.a"</dt><dd>{"exact": "x"}',
+    ]
+    assert rows_of({"body.a": {"exact": "5"}}) != rows_of({"body.a": {"exact": 5}})
+    assert rows_of({"body.a": {"exact": "\u3164"}}) == [' "body.a"</dt><dd>{"exact": "\\u3164"}']
+    assert rows_of({"body.a": {"exact": "\\u3164"}}) == [' "body.a"</dt><dd>{"exact": "\\\\u3164"}']
+    assert rows_of({'a"</dt><dd>': "any"}) == [' "a\\"</dt><dd>"</dt><dd>"any"']
+
+
+@pytest.mark.attack("OAU-12")
+def test_long_lists_are_whole_and_counted_and_begin_with_the_widest() -> None:
+    rows = rows_of({f"body.a{n}": {"exact": "caterer" * 100} for n in range(12)} | {"body.zto": "any"})
+    assert rows[:2] == ["</dt><dd>13 in all", ' "body.zto"</dt><dd>"any"']
+    assert len(rows) == 14
 
 
 def test_an_error_is_a_page_with_its_status_and_a_way_on() -> None:

@@ -164,21 +164,22 @@ def test_what_is_no_document_is_refused(raw: bytes) -> None:
         web.get()
 
 
-def test_a_client_is_shown_by_what_is_known_of_it_and_nobody_is_asked_for_that() -> None:
+def test_only_what_an_operator_set_up_is_named_without_asking_its_host() -> None:
     async def main() -> None:
         web = Web()
         found = web.registry()
-        assert found.named(URL) == Registered(URL, URL, (), "app.test")
         await found.get(URL)
-        web.now += KEPT
-        shown = found.named(URL)
-        assert shown is not None
-        assert "“App”; all that is known is that app.test publishes it" in shown.warning
-        for no_client in ("spiffe://corp.test/a", "https://ci.test#job", "https://ci.test", "tv", ""):
+        for no_client in (URL, "spiffe://corp.test/a", "https://ci.test#job", "tv", ""):
             assert found.named(no_client) is None
-        assert web.fetched == [URL]
+        assert Registry([Registered("app", "App", ())]).named("app") == Registered("app", "App", ())
 
     asyncio.run(main())
+
+
+@pytest.mark.attack("OAU-09")
+def test_who_proves_nothing_merely_calls_itself_so() -> None:
+    assert Registered("app", "App", ()).called == "A program that calls itself “App”"
+    assert Registered("app", "App", (), proven=True).called == "App"
 
 
 def test_who_asks_without_a_browser_is_known_or_proves_itself() -> None:

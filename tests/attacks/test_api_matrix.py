@@ -38,7 +38,8 @@ class Humans:
 
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         subject = Subject(f"https://idp.test#{token}", "1", self.world.now)
-        return Human(subject, jose.digest(token), self.world.now, self.world.now + timedelta(hours=1), "remit", nonce)
+        until = self.world.now + timedelta(hours=1)
+        return Human(subject, jose.digest(token), self.world.now, until, "remit", nonce, confidential=True)
 
     async def id_jag(self, token: str, client: str) -> Human:
         raise GrantTokenError(f"{token} is no assertion for {client}")

@@ -33,9 +33,9 @@ def test_no_agent_approves_of_what_it_or_another_asked_for(tmp_path: Path) -> No
     async def scene(at: Scene) -> None:
         await at.opened()
         item = await at.asked(Agent())
-        path, body = f"/v1/approvals/{item['approval']}/approve", {"digest": item["digest"]}
+        path, body = f"/v1/approvals/{item['approval']}/approve", {"digest": at.digest(item)}
         channel = await at.made.channel(Holder(at.agent.task, at.agent.grant))
-        borrowed = {**body, "id_token": at.issuer.login(item["digest"])}  # even if it came by one
+        borrowed = {**body, "id_token": at.issuer.login(at.digest(item))}  # even if it came by one
         other = Agent()
         await at.opened(other)
         answers = [

@@ -72,7 +72,7 @@ def test_no_exchange_makes_a_token_for_somebody_else(tmp_path: Path, name: str, 
             await app.token(grant_type="refresh_token", refresh_token=told["refresh_token"], **{name: target}),
             await app.made.web.post("/oauth/par", data=app.asked(**{name: target})),
             await app.made.web.post("/oauth/device_authorization", data=app.wanted(**{name: target})),
-            await app.made.web.post("/oauth/bc-authorize", data=app.wanted(login_hint=ALICE, **{name: target})),
+            await app.afar(**{name: target}),
         ]
         assert {answer.json().get("error") for answer in answers} == {"invalid_target"}
 
@@ -134,7 +134,7 @@ def test_the_victim_of_a_captured_link_sees_a_consent_of_their_own(tmp_path: Pat
         attacker = App(app.made, app.issuer, client_id="mallory", redirect="https://mallory.test/cb")
         page = await alice.get("/oauth/authorize", params=attacker.asked(purpose="steal"))
         assert page.status_code == 200
-        for text in ("Mallory asks for access", "steal", "mallory.test"):
+        for text in ("calls itself “Mallory” asks for access", "steal", "mallory.test"):
             assert text in page.text
         assert "location" not in page.headers
 
@@ -168,7 +168,8 @@ def test_a_cookie_of_one_request_is_worth_nothing_for_another(tmp_path: Path) ->
         await alice.get("/oauth/authorize", params=app.asked())
         page = await attacker.get("/oauth/authorize", params=app.asked(purpose="steal"))
         forged = form_of(page)
-        alice.cookies.set(f"remit-{forged['visit']}", next(iter(alice.cookies.values())))
+        name = page.headers["set-cookie"].partition("=")[0]
+        alice.cookies.set(name, next(iter(alice.cookies.values())))
         answer = await alice.post("/oauth/consent", data={**forged, "decision": "approve"})
         assert answer.status_code == 400
         assert app.issuer.begun == []
@@ -185,7 +186,7 @@ def test_a_cookie_put_into_the_victims_browser_has_nobody_approve_unseen(tmp_pat
         codes = (await attacker.post("/oauth/device_authorization", data=app.wanted())).json()
         page = await attacker.post("/oauth/device", data={"user_code": codes["user_code"]})
         sent = await press(attacker, page)
-        name, value = page.headers["set-cookie"].partition(";")[0].split("=", 1)
+        name, value = sent.headers.get_list("set-cookie")[-1].partition(";")[0].split("=", 1)
         alice.cookies.set(name, value)
         last = await alice.get(app.issuer.back(sent))  # her session at the issuer lets her right through
         assert f"You are logged in as {ALICE}" in last.text
@@ -294,9 +295,9 @@ def test_a_code_without_its_verifier_is_worth_nothing(tmp_path: Path, verifier: 
         named = {"challenge": jose.digest(app.verifier), "plain": app.verifier[:-1]}
         form = {**app.redeeming(await app.code()), "code_verifier": named.get(verifier or "", verifier)}
         assert (await app.token(**form)).json()["error"] == "invalid_grant"
-        again = await app.token(**app.redeeming(str(form["code"])))
-        assert again.json()["error"] == "invalid_grant"
         assert app.made.broker.tasks(OPERATOR) == []
+        again = await app.token(**app.redeeming(str(form["code"])))  # nor is it used up by who merely found it
+        assert again.status_code == 200
 
     scene(tmp_path, played)
 
@@ -374,6 +375,11 @@ def test_an_approval_is_for_what_was_shown_alone(tmp_path: Path, swap: dict[str,
     scene(tmp_path, played)
 
 
+def digest_of(app: App, item: dict[str, str]) -> str:
+    """Return what only who decides is told."""
+    return app.made.broker.approval(item["approval"]).digest
+
+
 @pytest.mark.attack("OAU-07")
 def test_nobody_but_the_named_human_approves_and_only_once(tmp_path: Path) -> None:
     async def played(app: App) -> None:
@@ -381,7 +387,7 @@ def test_nobody_but_the_named_human_approves_and_only_once(tmp_path: Path) -> No
         uri, visitor = f"/approvals/{item['approval']}", browser(app.made)
         app.issuer.sub = BOB
         assert (await decide(visitor, app.issuer, await visitor.get(uri))).status_code == 404
-        by_agent = await app.made.call(app.agent, "POST", f"/v1{uri}/approve", json={"digest": item["digest"]})
+        by_agent = await app.made.call(app.agent, "POST", f"/v1{uri}/approve", json={"digest": digest_of(app, item)})
         assert by_agent.status_code == 403
         assert app.made.broker.approval(item["approval"]).verdict.value == "pending"
         app.issuer.sub = ALICE
@@ -399,7 +405,7 @@ def test_a_login_for_one_request_decides_on_no_other(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         first, second = await more(app, Agent()), await more(app, Agent(), "another task")
         app.issuer.sub = ALICE
-        human = app.issuer.human(first["digest"])
+        human = app.issuer.human(digest_of(app, first))
 
         async def replayed(token: str, *, nonce: str | None = None) -> object:
             assert (token, bool(nonce)) == ("of-alice", True)
@@ -407,7 +413,7 @@ def test_a_login_for_one_request_decides_on_no_other(tmp_path: Path) -> None:
 
         app.issuer.id_token = replayed  # type: ignore[method-assign, assignment] # what an agent got hold of
         for item, status in ((second, 403), (first, 200), (first, 409)):
-            body = {"digest": item["digest"], "id_token": "of-alice"}
+            body = {"digest": digest_of(app, item), "id_token": "of-alice"}
             path = f"/v1/approvals/{item['approval']}/approve"
             assert (await app.made.web.post(path, json=body)).status_code == status
 
@@ -474,7 +480,7 @@ def test_a_browser_gets_the_url_as_one_argument_and_no_shell_sees_it(tmp_path: P
     )
     browser_.chmod(0o700)
     url = "https://idp.test/auth?x=$(touch${IFS}pwned);`touch${IFS}pwned`&y=%s|touch&z='\""
-    code = "import sys; from remit.cli.login import _visit; _visit(sys.argv[1])"
+    code = "import sys; from remit.cli.login import visit; visit(sys.argv[1])"
     environ = {**os.environ, "BROWSER": f"{browser_} %s"}
     done = subprocess.run([sys.executable, "-c", code, url], cwd=tmp_path, env=environ, capture_output=True, check=True)
     assert json.loads(record.read_text()) == [url]

@@ -62,7 +62,8 @@ class House:
         self.logins += 1
         now = self.world.now
         subject = replace(Subject(sub, acr, now, ("pwd", "otp"), sid="s-1"), **more)  # type: ignore[arg-type]
-        return Human(subject, f"token-{self.logins}", now, now + timedelta(minutes=5), "remit", nonce)
+        until = now + timedelta(minutes=5)
+        return Human(subject, f"token-{self.logins}", now, until, "remit", nonce, confidential=True)
 
     async def root(self, broker: Broker, *raw: dict[str, object], sub: str = ANN, **more: object) -> Grant:
         """Open a task for a human, narrow, with one hop and one child unless ``more`` says else."""

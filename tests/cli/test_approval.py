@@ -12,9 +12,9 @@ import pytest
 from remit.cli import approval, connect
 from remit.cli.entry import run
 from remit.core.scope import parse
-from remit.core.secret import Secret
 from remit.core.task import Wanted
 from remit.sdk import Bounds, Client, asking, detail
+from remit.sdk._wire import Call, Flow
 from tests.broker.world import SEARCH
 from tests.sdk.plane import Served
 
@@ -39,6 +39,12 @@ def asked(client: Client, **more: Any) -> asking.Asked:
     return client.run(asking.ask_for(task.id, task.details, wide, Bounds(**more), "wide"))
 
 
+def digest(client: Client, item: asking.Asked) -> str:
+    """Return what the terminal outside of runs is told, and who asks is not."""
+    assert "digest" not in item.document
+    return str(client.run(asking.approval(item.id))["digest"])
+
+
 def state(client: Client, item: asking.Asked) -> str:
     return str(client.run(asking.approval(item.id))["state"])
 
@@ -58,8 +64,8 @@ def test_a_person_sees_the_request_and_says_yes(
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     assert run(["approve", item.id]) == code
     shown = capsys.readouterr().out
-    assert item.digest in shown
-    assert "beyond: search · GET · /v1/b" in shown
+    assert digest(client, item) in shown
+    assert 'beyond: http search\n    actions ["GET"]\n    args "any"\n    paths ["/v1/b"]\n' in shown
     assert "approve this?" in shown
     assert state(client, item) == becomes
 
@@ -69,7 +75,7 @@ def test_without_a_person_the_digest_says_what_was_seen(client: Client) -> None:
     assert run(["deny", item.id]) == 2
     assert run(["deny", item.id, "--digest", "else"]) == 1
     assert state(client, item) == "pending"
-    assert run(["deny", item.id, "--digest", item.digest]) == 0
+    assert run(["deny", item.id, "--digest", digest(client, item)]) == 0
     assert state(client, item) == "denied"
 
 
@@ -91,10 +97,10 @@ def test_nobody_logs_in_for_a_decision_that_cannot_be_made(
     options: list[str],
     said: str,
 ) -> None:
-    def login(**_: object) -> Secret:
-        raise AssertionError("a login was opened")
+    def opened(*_: object) -> None:
+        raise AssertionError("a page was opened")
 
-    monkeypatch.setattr(approval, "id_token", login)
+    monkeypatch.setattr(approval, "visit", opened)
     monkeypatch.setattr(approval, "talk", lambda _: {**DOCUMENT, "state": "pending", **more})
     assert run([verdict, "apr_1", *options]) == 1
     told = capsys.readouterr().err
@@ -103,26 +109,58 @@ def test_nobody_logs_in_for_a_decision_that_cannot_be_made(
 
 
 DOCUMENT = {"approval": "apr_1", "digest": "d" * 43, "acr": ["urn:mfa"], "approver": "https://idp.test#ann"}
-PROOFS: dict[str, tuple[dict[str, object], str | None]] = {
-    "a human of an issuer": ({}, "token"),
-    "one who may log in as they like": ({"acr": []}, "token"),
-    "the owner": ({"approver": "unix://host#1000", "acr": []}, None),
-}
+PAGE = "https://remit.test/approvals/apr_1"
 
 
-@pytest.mark.parametrize("how", PROOFS)
-def test_a_login_is_made_for_this_very_request_where_one_is_needed(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    more, expected = PROOFS[how]
-    wanted: list[object] = []
+class Talk:
+    """A broker whose human has decided by the time it is asked again."""
 
-    def id_token(**given: object) -> Secret:
-        wanted.append(given)
-        return Secret("token")
+    def __init__(self, becomes: str, deciding: list[str]) -> None:
+        self.becomes, self.deciding, self.sent = becomes, deciding, list[Call]()
 
-    monkeypatch.setattr(approval, "id_token", id_token)
-    assert approval._proof({**DOCUMENT, **more}) == expected
-    acr = () if "acr" in more else ("urn:mfa",)
-    assert wanted == ([] if expected is None else [{"nonce": "d" * 43, "acr": acr, "fresh": True}])
+    def __call__(self, flow: Flow[Any]) -> Any:
+        call = next(flow)
+        self.sent.append(call)
+        if call.path == "/v1/identity":
+            return {"issuer": "https://remit.test", "humans": [], "deciding": self.deciding}
+        waits = len([one for one in self.sent if one.path.startswith("/v1/approvals")]) > 1
+        return {**DOCUMENT, "verification_uri": PAGE, "state": self.becomes if waits else "pending"}
+
+
+@pytest.mark.attack("OAU-08")
+@pytest.mark.parametrize(
+    ("verdict", "becomes", "code"),
+    [("approve", "approved", 0), ("approve", "consumed", 0), ("deny", "denied", 0), ("approve", "denied", 1),
+     ("deny", "approved", 1), ("approve", "lapsed", 1), ("approve", "pending", 1)],
+)  # fmt: skip
+def test_a_human_of_an_issuer_is_sent_to_the_page_and_waited_for_and_nothing_is_posted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verdict: str, becomes: str, code: int
+) -> None:
+    talk, opened = Talk(becomes, ["https://idp.test"]), list[str]()
+    monkeypatch.setattr(approval, "visit", lambda url, _: opened.append(url))
+    monkeypatch.setattr(approval, "talk", talk)
+    assert run([verdict, "apr_1"]) == code
+    assert opened == [PAGE]
+    assert {call.method for call in talk.sent} == {"GET"}
+    assert capsys.readouterr().out == (f"{becomes}: apr_1\n" if code == 0 else "")
+
+
+def test_where_no_client_has_a_secret_it_is_said_what_to_configure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(approval, "talk", Talk("pending", ["https://other.test"]))
+    assert run(["approve", "apr_1"]) == 1
+    told = capsys.readouterr().err
+    assert "nobody can log in at `https://idp.test` to decide" in told
+    assert "client_secret_file" in told
+
+
+def test_in_a_run_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {name: value for name, value in DOCUMENT.items() if name != "digest"}
+    monkeypatch.setattr(approval, "talk", lambda _: {**told, "state": "pending"})
+    for options in ([], ["--digest", "d" * 43]):
+        assert run(["approve", "apr_1", *options]) == 1
+        assert "no agent decides" in capsys.readouterr().err
 
 
 def test_asking_waits_and_delegates_what_was_approved(
@@ -135,7 +173,7 @@ def test_asking_waits_and_delegates_what_was_approved(
         """Decide as soon as something was asked, in the place of whoever sits elsewhere."""
         found = talk(flow)
         if isinstance(found, asking.Asked):
-            client.run(asking.decide(found.id, "approve", found.digest))
+            client.run(asking.decide(found.id, "approve", digest(client, found)))
         return found
 
     monkeypatch.setattr(approval, "talk", decided)
@@ -161,8 +199,8 @@ def test_an_approval_is_shown_like_all_that_has_an_id(client: Client, capsys: py
     item = asked(client, ttl=60)
     assert run(["show", item.id]) == 0
     shown = capsys.readouterr().out
-    assert item.digest in shown
-    assert "beyond: search · GET · /v1/b" in shown
+    assert digest(client, item) in shown
+    assert 'beyond: http search\n    actions ["GET"]\n    args "any"\n    paths ["/v1/b"]\n' in shown
     assert run(["show", item.id, "--json"]) == 0
     assert f'"approval":"{item.id}"' in capsys.readouterr().out
 

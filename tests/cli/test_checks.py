@@ -138,12 +138,19 @@ def test_a_key_that_others_can_read_or_a_certificate_that_is_gone_is_wrong(setti
 
 
 def test_issuers_are_asked_and_quietly(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = Site(said={"acr_values_supported": ["1"]})
     monkeypatch.setattr(Web, "__call__", lambda _, url: site(url))
     made = replace(settings, parts={"humans": [{"issuer": URL, "client_id": "remit"}]})
-    assert only(checks.issuers(made)).level == "good"
+    mute = only(checks.issuers(made))
+    assert (mute.level, "nobody there can decide" in mute.text) == ("warning", True)
+    assert "client_secret_file" in str(mute.help)
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text("s")
+    web = {"issuer": URL, "client_id": "web", "client_secret_file": str(secret)}
+    assert only(checks.issuers(replace(settings, parts={"humans": [web]}))).level == "good"
     weak = replace(settings, parts={"humans": [{"issuer": URL, "client_id": "remit", "acr": ["phr"]}]})
     finding = only(checks.issuers(weak))
     assert (finding.level, finding.name) == ("warning", f"issuer {URL}")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from remit.cli.entry import run
-from remit.cli.login import id_token, session_token
-from remit.errors import DeniedError, GrantTokenError, UnauthenticatedError
+from remit.cli.login import session_token
+from remit.errors import DeniedError, GrantTokenError
 from remit.run.spec import LaunchSpec
 from remit.sdk.login import Login, claims_of
 from tests.sdk.issuer import URL, FakeIssuer
@@ -203,40 +203,9 @@ def test_where_nobody_is_logged_in_the_owner_is_meant() -> None:
     assert session_token(as_owner=False) is None
 
 
-def test_a_step_up_carries_the_nonce_and_leaves_the_login_as_it_is(
-    issuer: FakeIssuer, told: Callable[..., dict[str, Any]]
-) -> None:
-    before = told(*LOGIN)
-    token = id_token(nonce="the-digest", acr=("gold",), fresh=True)
-    assert claims_of(token.reveal())["nonce"] == "the-digest"
-    assert issuer.asked["prompt"].startswith("login")
-    assert told("whoami") == before
-
-
-def test_a_step_up_by_somebody_else_is_refused(issuer: FakeIssuer) -> None:
-    run(LOGIN)
-    issuer.claims = {"sub": "bob"}
-    with pytest.raises(GrantTokenError, match="somebody else"):
-        id_token(nonce="the-digest", acr=(), fresh=True)
-
-
-@pytest.mark.usefixtures("issuer")
-def test_a_step_up_needs_a_login() -> None:
-    with pytest.raises(UnauthenticatedError):
-        id_token(nonce="n", acr=(), fresh=True)
-
-
-def test_an_id_token_without_a_step_up_is_a_refreshed_one(issuer: FakeIssuer) -> None:
-    run(LOGIN)
-    assert claims_of(id_token(None, (), fresh=False).reveal())["sub"] == "alice"
-    assert issuer.forms[-1][1]["grant_type"] == "refresh_token"
-
-
-def test_an_id_token_is_not_for_runs(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_is_not_for_runs(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
     run(LOGIN)
     monkeypatch.setenv("REMIT_GRANT", "grt_1")
-    with pytest.raises(DeniedError):
-        id_token(None, (), fresh=False)
     assert session_token(as_owner=False) is None
     assert issuer.codes == 1
 

@@ -250,24 +250,62 @@ def test_no_redirect_is_followed_and_nothing_large_is_read(raw: bytes) -> None:
         asyncio.run(fetched(raw))
 
 
-def test_only_so_many_are_fetched_at_once() -> None:
+@pytest.mark.attack("OAU-11")
+def test_a_host_that_does_not_answer_takes_only_its_own_room(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         entered, leave = asyncio.Semaphore(0), asyncio.Event()
 
-        async def slow(_host: str, _port: int) -> Sequence[str]:
-            entered.release()
-            await leave.wait()
+        async def slow(host: str, _port: int) -> Sequence[str]:
+            if host != "good.test":
+                entered.release()
+                await leave.wait()
             return ()
 
         documents = Documents(frozenset({"*"}), lookup=slow)
-        running = [asyncio.create_task(documents("https://app.test/c")) for _ in range(MAX_FETCHES)]
+        running = [asyncio.create_task(documents(f"https://app.test/{n}")) for n in range(MAX_FETCHES)]
+        running += [asyncio.create_task(documents("https://other.test/c"))]
         for _ in running:
             await entered.acquire()
+        for url in ("https://app.test/c", "https://APP.test/c", "https://app.test:8443/c"):
+            with pytest.raises(LimitError):
+                await documents(url)
+        with pytest.raises(InvalidRequestError, match="public"):  # it was looked up, and has no address
+            await documents("https://good.test/c")
+        monkeypatch.setattr(clients, "MAX_HOSTS", 2)
         with pytest.raises(LimitError):
-            await documents("https://app.test/c")
+            await documents("https://good.test/c")
         leave.set()
         done = await asyncio.gather(*running, return_exceptions=True)
         assert {type(one) for one in done} == {InvalidRequestError}
+        assert documents._running == {}
+
+    asyncio.run(main())
+
+
+@pytest.mark.attack("OAU-11")
+@pytest.mark.parametrize("broken", [OSError("no"), TimeoutError(), UnavailableError("its URL answered 404")])
+def test_what_could_not_be_fetched_is_not_asked_for_again_at_once(broken: Exception) -> None:
+    asked: list[str] = []
+    now = [0.0]
+
+    async def failing(host: str, _port: int) -> Sequence[str]:
+        asked.append(host)
+        raise broken
+
+    async def main() -> None:
+        documents = Documents(frozenset({"*"}), lookup=failing, now=lambda: now[0])
+        for url in ("https://app.test/c", "https://app.test/c", "https://app.test/d"):
+            with pytest.raises(UnavailableError):
+                await documents(url)
+        assert len(asked) == 2
+        now[0] = clients.FAILED
+        with pytest.raises(UnavailableError):
+            await documents("https://app.test/c")
+        assert len(asked) == 3
+        for number in range(clients.MAX_FAILED + 10):
+            with pytest.raises(UnavailableError):
+                await documents(f"https://app.test/{number}")
+        assert len(documents._failed) == clients.MAX_FAILED
 
     asyncio.run(main())
 

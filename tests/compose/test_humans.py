@@ -40,8 +40,20 @@ def test_a_human_of_a_configured_issuer_is_known() -> None:
     claims = {"iss": URL, "aud": "remit", "sub": "alice", "iat": clock.at(), "exp": clock.at(minutes=1)}
     human = asyncio.run(found.humans.id_token(signed({**claims, "realm": {"roles": ["analysts"]}})))
     assert (human.subject.sub, human.subject.groups) == (f"{URL}#alice", ("analysts",))
-    assert found.logins is not None
+    assert found.logins is None  # nobody decides by a client that anybody can be
     assert found.platforms is None
+
+
+def test_humans_decide_where_a_client_has_a_secret(tmp_path: Path) -> None:
+    found = known(humans=[HUMAN, {**HUMAN, "client_id": "web", "client_secret_file": private(tmp_path / "s", "x")}])
+    assert found.humans is not None
+    assert found.logins is not None
+    assert [one.client_id for one in found.humans.deciding] == ["web"]
+    clock = Clock()
+    claims = {"iss": URL, "sub": "alice", "iat": clock.at(), "exp": clock.at(minutes=1)}
+    for client, own in (("remit", False), ("web", True)):
+        human = asyncio.run(found.humans.id_token(signed({**claims, "aud": client})))
+        assert (human.client, human.confidential) == (client, own)
 
 
 def test_everything_that_can_be_said_of_an_issuer_is_read(tmp_path: Path) -> None:

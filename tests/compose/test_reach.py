@@ -40,8 +40,17 @@ def asked(site: Site, **parts: object) -> Sequence[Asked]:
 def test_an_issuer_that_answers_is_reached_once_for_all_that_names_it() -> None:
     site = Site()
     workload = {"issuer": URL, "audience": "pods", "match": {"sub": "a"}}
-    assert asked(site, humans=[HUMAN], workloads=[workload], signals=[{"issuer": URL}]) == [Asked(URL)]
+    assert asked(site, humans=[HUMAN], workloads=[workload], signals=[{"issuer": URL}]) == [Asked(URL, mute=True)]
     assert len(site.asked) == 2  # its document, and its keys
+
+
+def test_an_issuer_of_which_no_client_has_a_secret_is_mute(tmp_path: Path) -> None:
+    """Its humans cannot decide; an issuer of workloads alone has none."""
+    (tmp_path / "secret").write_text("s")
+    (tmp_path / "secret").chmod(0o600)
+    web = {**HUMAN, "client_id": "web", "client_secret_file": str(tmp_path / "secret")}
+    assert asked(Site(), humans=[HUMAN, web]) == [Asked(URL)]
+    assert asked(Site(), workloads=[{"issuer": URL, "audience": "pods", "match": {"sub": "a"}}]) == [Asked(URL)]
 
 
 def test_an_issuer_that_does_not_answer_says_why() -> None:
@@ -69,8 +78,8 @@ def test_an_issuer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Mon
 )
 def test_acr_values_that_an_issuer_does_not_issue_are_found(supported: object, never: tuple[str, ...]) -> None:
     site = Site(said={"acr_values_supported": supported})
-    assert asked(site, humans=[{**HUMAN, "acr": ["phr", "phrh"]}]) == [Asked(URL, never=never)]
-    assert asked(site, humans=[HUMAN]) == [Asked(URL)]  # any login decides
+    assert asked(site, humans=[{**HUMAN, "acr": ["phr", "phrh"]}]) == [Asked(URL, never=never, mute=True)]
+    assert asked(site, humans=[HUMAN]) == [Asked(URL, mute=True)]  # any login decides
 
 
 def test_a_configuration_that_is_wrong_is_not_asked_about() -> None:

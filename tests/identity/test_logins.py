@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 
 from remit.core.identity import Human
 from remit.core.secret import Secret
-from remit.errors import GrantTokenError, LimitError, RemitError, StepUpError, UnavailableError
+from remit.errors import GrantTokenError, RemitError, StepUpError, UnavailableError
 from remit.identity import logins
 from remit.identity.humans import IssuedHumans, Registration
-from remit.identity.logins import LIFE, IssuerLogins
+from remit.identity.logins import IssuerLogins
+from remit.ports.identity import Login
 from tests.identity.issuing import URL, Clock, Site, issuer, signed
 
 BACK = "http://127.0.0.1:8470/oauth/callback"
@@ -42,7 +44,7 @@ class World:
 
     def __post_init__(self) -> None:
         one = replace(Registration(issuer(self.site, self.clock), "remit"), **self.registration)
-        self.logins = IssuerLogins(IssuedHumans((one,), "https://remit.test", self.clock), self.transport, self.clock)
+        self.logins = IssuerLogins(IssuedHumans((one,), "https://remit.test", self.clock), self.transport)
 
     def transport(self) -> httpx.AsyncBaseTransport:
         return httpx.MockTransport(self.tokens)
@@ -59,27 +61,21 @@ class World:
         told = {"access_token": "a", "token_type": "Bearer", "id_token": signed(kept), **self.answer}
         return httpx.Response(self.status, json={name: value for name, value in told.items() if value is not None})
 
-    def begin(
-        self,
-        state: str = "s-1",
-        nonce: str = "n-1",
-        acr: tuple[str, ...] = (),
-        at: str | None = None,
-        *,
-        anew: bool = False,
-        room: str = "",
-    ) -> str:
-        url = asyncio.run(self.logins.begin(BACK, state, nonce, issuer=at, acr=acr, anew=anew, room=room))
+    def begin(self, acr: tuple[str, ...] = (), *, anew: bool = False, **more: str) -> str:
+        whole = {"back": BACK, "state": "s-1", "nonce": "n-1", "issuer": URL, **more}
+        self.login = Login(**whole, acr=acr, since=self.clock() if anew else None)
+        url = asyncio.run(self.logins.begin(self.login))
         self.asked = dict(parse_qsl(urlsplit(url).query))
         return url
 
-    def finish(self, query: str | None = None, back: str = BACK, state: str = "s-1", nonce: str = "n-1") -> Human:
+    def finish(self, query: str | None = None, came: str = BACK, **over: str) -> Human:
         query = urlencode({"code": "c-1", "state": "s-1", "iss": URL}) if query is None else query
-        return asyncio.run(self.logins.finish(query, back, state, nonce))
+        login = replace(self.login, **over)  # type: ignore[arg-type] # texts alone
+        return asyncio.run(self.logins.finish(query, came, login))
 
 
 def test_a_browser_is_sent_off_with_what_its_answer_is_held_to() -> None:
-    world = World(registration={"scopes": ("openid", "groups")})
+    world = World(registration={"secret": Secret(SECRET), "scopes": ("openid", "groups")})
     url = world.begin()
     assert url.startswith(f"{URL}/auth?")
     challenge = world.asked.pop("code_challenge")
@@ -134,12 +130,10 @@ def test_a_secret_of_any_characters_arrives_as_it_is(method: str, told: str | No
         assert world.forms[0]["client_secret"] == "p% w:€"
 
 
-def test_a_public_client_names_itself() -> None:
-    world = World(registration={})
-    world.begin()
-    world.finish()
-    assert world.forms[0]["client_id"] == "remit"
-    assert "authorization" not in world.headers[0]
+@pytest.mark.attack("OAU-08")
+def test_no_browser_is_sent_off_as_a_client_that_anybody_can_be() -> None:
+    with pytest.raises(GrantTokenError, match="at this issuer"):
+        World(registration={"secret": None}).begin()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +153,7 @@ def test_a_public_client_names_itself() -> None:
         "code=c-1&state=s-1&iss=https%3A%2F%2Fevil.test",
         "code=c-1&state=s-1&iss=",
         "code=c-1&state=s-1&x=" + "a" * (logins.MAX_QUERY - 20),
-        "&".join(["code=c-1&state=s-1", *(f"x{n}=1" for n in range(20))]),
+        "&".join(["code=c-1&state=s-1", *(f"x{n}=1" for n in range(64))]),
         "code=%ff&state=s-1",
     ],
 )
@@ -169,6 +163,13 @@ def test_an_answer_that_is_not_to_this_login_is_not_redeemed(query: str) -> None
     with pytest.raises(GrantTokenError):
         world.finish(query)
     assert world.forms == []
+
+
+def test_what_an_issuer_adds_to_its_answer_means_nothing() -> None:
+    """RFC 6749 §4.1.2: the client must ignore what it does not know, however often it comes."""
+    world = World()
+    world.begin()
+    assert world.finish(f"code=c-1&state=s-1&iss={URL}&x=1&x=2&session_state=y&code_id=z").client == "remit"
 
 
 def test_an_issuer_that_names_itself_in_its_answers_always_does() -> None:
@@ -181,82 +182,43 @@ def test_an_issuer_that_names_itself_in_its_answers_always_does() -> None:
     assert silent.finish("code=c-1&state=s-1").client == "remit"
 
 
-def test_a_login_counts_once() -> None:
-    world = World()
-    world.begin()
-    world.finish()
-    with pytest.raises(GrantTokenError, match="not begun here"):
-        world.finish()
-    assert len(world.forms) == 1
-
-
-def test_an_answer_that_was_wrong_once_is_not_tried_again() -> None:
-    world = World()
-    world.begin()
-    with pytest.raises(GrantTokenError, match="another login"):
-        world.finish("code=c-1&state=s-2")
-    with pytest.raises(GrantTokenError, match="not begun here"):
-        world.finish()
-
-
-@pytest.mark.parametrize("over", [{"state": "s-2"}, {"nonce": "n-2"}, {"back": f"{BACK}/x"}])
+@pytest.mark.parametrize("over", [{"state": "s-2"}, {"nonce": "n-2"}, {"back": f"{BACK}/2"}])
 def test_a_login_counts_for_what_it_was_begun_for(over: dict[str, str]) -> None:
+    """The verifier is of that login, place and request alone: the issuer takes no other (RFC 7636 §4.6)."""
+    world = World()
+    world.begin()
+    query = urlencode({"code": "c-1", "state": over.get("state", "s-1"), "iss": URL})
+    with suppress(GrantTokenError):  # this issuer gives an ID token for whatever it is shown
+        world.finish(query, over.get("back", BACK), **over)
+    verifier = world.forms[0]["code_verifier"].encode()
+    challenge = base64.urlsafe_b64encode(sha256(verifier).digest()).rstrip(b"=").decode()
+    assert challenge != world.asked["code_challenge"]
+
+
+def test_a_login_comes_back_to_where_it_was_sent_from() -> None:
     world = World()
     world.begin()
     with pytest.raises(GrantTokenError, match="begun"):
-        world.finish(**over)
+        world.finish(came=f"{BACK}/2")
     assert world.forms == []
 
 
-def test_a_login_that_takes_too_long_is_over() -> None:
+@pytest.mark.attack("OAU-14")
+def test_however_many_logins_are_begun_the_first_counts() -> None:
     world = World()
     world.begin()
-    world.clock.now += LIFE
-    with pytest.raises(GrantTokenError, match="over"):
-        world.finish()
+    first = world.login
+    for number in range(2_000):
+        world.begin(state=f"s-{number}")
+    world.login = first
+    assert world.finish().subject.sub == f"{URL}#alice"
 
 
-def test_the_number_of_logins_under_way_is_bounded_and_those_that_are_over_make_room(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(logins, "MAX_WAITING", 2)
-    world = World()
-    world.begin("s-1")
-    world.begin("s-2")
-    with pytest.raises(LimitError):
-        world.begin("s-3")
-    world.clock.now += LIFE
-    world.begin("s-3")
-
-
-def test_one_request_has_so_many_logins_under_way_and_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logins, "MAX_WAITING", 6)
-    world = World()
-    for number in range(20):
-        world.begin(f"s-{number}")
-    with pytest.raises(GrantTokenError, match="not begun here"):
-        world.finish(urlencode({"code": "c", "state": "s-14", "iss": URL}), state="s-14")
-    for kept in ("s-15", "s-19"):
-        with pytest.raises(GrantTokenError, match="did not"):  # it was begun, and is redeemed
-            world.finish(urlencode({"error": "access_denied", "state": kept, "iss": URL}), state=kept)
-
-
-def test_logins_of_one_room_take_the_place_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logins, "MAX_WAITING", 1)
-    world = World()
-    world.begin("s-1")
-    with pytest.raises(LimitError):
-        world.begin("s-2")
-    world.begin("s-2", room="task")
-    with pytest.raises(LimitError):
-        world.begin("s-3", room="task")
-
-
-def test_two_logins_do_not_share_a_state() -> None:
-    world = World()
-    world.begin("s-1")
-    with pytest.raises(LimitError):
-        world.begin("s-1")
+def test_two_processes_know_nothing_of_each_others_logins() -> None:
+    world, other = World(), World()
+    world.begin()
+    other.begin()
+    assert world.asked["code_challenge"] != other.asked["code_challenge"]
 
 
 @pytest.mark.parametrize(
@@ -329,14 +291,14 @@ def test_a_step_up_asks_for_a_new_and_stronger_proof() -> None:
 )
 def test_a_step_up_that_the_issuer_did_not_do_is_none(claims: dict[str, Any]) -> None:
     world = World(claims=claims)
-    world.begin(acr=("phr", "phrh"))
+    world.begin(acr=("phr", "phrh"), anew=True)
     with pytest.raises(StepUpError):
         world.finish()
 
 
 def test_a_step_up_without_the_time_of_the_login_is_none() -> None:
     world = World(claims={"acr": "phr", "auth_time": ...})
-    world.begin(acr=("phr",))
+    world.begin(acr=("phr",), anew=True)
     with pytest.raises(StepUpError, match="log in again"):
         world.finish()
 
@@ -363,24 +325,22 @@ def test_a_login_that_had_to_be_new_is(minutes: int, *, taken: bool) -> None:
 # -- several issuers --------------------------------------------------------------------------------------------------
 
 
-def test_with_several_issuers_it_is_said_at_which_to_log_in() -> None:
+def test_a_login_is_at_the_issuer_that_is_said() -> None:
     clock = Clock()
     other = "https://other.test"
-    both = [Registration(issuer(Site(url=url), clock, url), "remit") for url in (URL, other)]
-    made = IssuerLogins(IssuedHumans(both, "https://remit.test", clock), World().transport, clock)
-    with pytest.raises(GrantTokenError, match="at which issuer"):
-        asyncio.run(made.begin(BACK, "s", "n", issuer=None, acr=()))
-    with pytest.raises(GrantTokenError, match="at which issuer"):
-        asyncio.run(made.begin(BACK, "s", "n", issuer="https://evil.test", acr=()))
-    assert asyncio.run(made.begin(BACK, "s", "n", issuer=other, acr=())).startswith(other)
+    both = [Registration(issuer(Site(url=url), clock, url), "remit", Secret(SECRET)) for url in (URL, other)]
+    made = IssuerLogins(IssuedHumans(both, "https://remit.test", clock), World().transport)
+    with pytest.raises(GrantTokenError, match="at this issuer"):
+        asyncio.run(made.begin(Login(BACK, "s", "n", "https://evil.test")))
+    assert asyncio.run(made.begin(Login(BACK, "s", "n", other))).startswith(other)
 
 
-def test_a_login_is_the_confidential_client_s_where_there_is_one() -> None:
+def test_a_login_is_the_confidential_client_s_where_there_are_others() -> None:
     clock = Clock()
     at = issuer(clock=clock)
     both = [Registration(at, "remit"), Registration(at, "web", Secret(SECRET))]
-    made = IssuerLogins(IssuedHumans(both, "https://remit.test", clock), World().transport, clock)
-    assert "client_id=web" in asyncio.run(made.begin(BACK, "s", "n", issuer=None, acr=()))
+    made = IssuerLogins(IssuedHumans(both, "https://remit.test", clock), World().transport)
+    assert "client_id=web" in asyncio.run(made.begin(Login(BACK, "s", "n", URL)))
 
 
 def test_nothing_of_a_login_is_shown_by_accident() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import subprocess
 import sysconfig
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,19 @@ class Browser:
             answer = self._visit(client, url, leave=leave)
             self.cookies = client.cookies
         return answer
+
+    def decide(self, url: str, decision: str) -> httpx.Response:
+        """Press a button on a page of the broker, log in, press it again on the last page if there is one to press."""
+        with httpx.Client(timeout=_PATIENCE) as client:
+            page = client.get(url)
+            form = {**_Form(page.text).fields, "decision": decision}
+            sent = client.post(urljoin(url, "/oauth/consent"), data=form)
+            leads = re.search(r'content="0;url=([^"]+)"', sent.text)
+            assert leads is not None, sent.text
+            back = self.visit(unescape(leads[1]), leave=True)
+            last = client.get(back.headers["location"])
+            form = {**_Form(last.text).fields, "decision": decision}
+            return client.post(urljoin(url, "/oauth/consent"), data=form) if "csrf" in form else last
 
     def _visit(self, client: httpx.Client, url: str, *, leave: bool) -> httpx.Response:
         answer = client.get(url)

@@ -21,7 +21,8 @@ _BROWSER = """#!{python}
 import sys
 sys.path.insert(0, {root!r})
 from tests.live.idp import Browser
-Browser({issuer!r}, {login!r}, {acr!r}, {consent!r}).visit(sys.argv[1])
+browser = Browser({issuer!r}, {login!r}, {acr!r}, {consent!r})
+browser.decide(sys.argv[1], {decision!r}) if "/approvals/" in sys.argv[1] else browser.visit(sys.argv[1])
 """
 
 
@@ -34,6 +35,7 @@ class Terminal:
     login: str = "alice"
     acr: str = "urn:test:password"
     consent: bool = True
+    decision: str = "approve"
     grant: str | None = None  # of the run that this is in
     work: Path | None = None  # where commands are started, if not at home
 
@@ -52,6 +54,7 @@ class Terminal:
             login=self.login,
             acr=self.acr,
             consent=self.consent,
+            decision=self.decision,
         )
         browser.write_text(source)
         browser.chmod(0o700)

@@ -170,12 +170,18 @@ class Stage:
 @asynccontextmanager
 async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIterator[Stage]:
     """Run a broker that believes ``provider``; ``more`` is said of it in ``[[humans]]``."""
-    policies = directory / "policies"
+    policies, secret = directory / "policies", directory / "secret"
     policies.mkdir(mode=0o700)
     (policies / "all.cedar").write_text(POLICY)
+    secret.touch(0o600)
+    secret.write_text(idp.SECRET)
+    known = {"issuer": provider.issuer, "groups_claim": "groups", **more}
     raw: dict[str, object] = {
         "listen": {"api": f"127.0.0.1:{free()}", "gateway": f"127.0.0.1:{free()}"},
-        "humans": [{"issuer": provider.issuer, "client_id": "remit", "groups_claim": "groups", **more}],
+        "humans": [
+            {**known, "client_id": "remit"},
+            {**known, "client_id": "remit-web", "client_secret_file": str(secret)},
+        ],
         "workloads": [{"issuer": provider.issuer, "audience": "https://remit.test", "match": {"sub": "job-1"}}],
         "policy": {"directory": str(policies)},
         "client_documents": {"hosts": ["127.0.0.1"], "private": True},
@@ -191,6 +197,13 @@ async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIte
             yield Stage(edges, provider, human, directory)
         finally:
             human.close()
+
+
+def platform_token(provider: Provider) -> str:
+    """Return what a workload authenticates with."""
+    now = int(time.time())
+    claims = {"iss": provider.issuer, "sub": "job-1", "aud": "https://remit.test", "iat": now, "exp": now + 300}
+    return provider.sign(claims, typ="JWT")
 
 
 def play(directory: Path, provider: Provider, scene: Callable[[Stage], Awaitable[None]], **more: object) -> None:
@@ -226,17 +239,13 @@ def test_a_library_goes_through_the_code_flow(tmp_path: Path, provider: Provider
     play(tmp_path, provider, scene)
 
 
-def test_the_broker_logs_humans_in_with_a_secret_of_its_own_too(tmp_path: Path, provider: Provider) -> None:
-    secret = tmp_path / "secret"
-    secret.touch(0o600)
-    secret.write_text(idp.SECRET)
-
+def test_the_secret_by_which_humans_are_logged_in_is_on_no_page(tmp_path: Path, provider: Provider) -> None:
     async def scene(found: Stage) -> None:
         said = await found.flow("oauth4webapi", "code")
         assert claims_of(said["done"]["tokens"]["access_token"])["sub"] == f"{provider.issuer}#alice"
         assert idp.SECRET not in "".join(found.human.pages)
 
-    play(tmp_path, provider, scene, client_id="remit-web", client_secret_file=str(secret))
+    play(tmp_path, provider, scene)
 
 
 @pytest.mark.slow
@@ -278,7 +287,9 @@ def test_a_library_asks_from_a_device(tmp_path: Path, provider: Provider, librar
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_asks_one_human_from_afar(tmp_path: Path, provider: Provider, library: str) -> None:
     async def scene(found: Stage) -> None:
-        said = await found.flow(library, "backchannel", asked={**ASKED, "scope": "openid", "login_hint": "alice"})
+        asked = {**ASKED, "scope": "openid", "login_hint": "alice"}
+        token = await asyncio.to_thread(platform_token, provider)
+        said = await found.flow(library, "backchannel", client="job-1", token=token, asked=asked)
         assert "done" in said, said
         assert claims_of(said["done"]["tokens"]["access_token"])["sub"] == f"{provider.issuer}#alice"
 
@@ -320,7 +331,7 @@ def test_a_client_that_nobody_named_is_known_by_its_document(tmp_path: Path, pro
             said = await found.flow(library, "code", client=url, push=True)
         assert "done" in said, said
         assert said["done"]["after"] == 403
-        assert "Stranger asks for access" in found.human.pages[0]
+        assert "calls itself “Stranger” asks for access" in found.human.pages[0]
         assert f"all that is known is that {urlsplit(url).netloc} publishes it" in found.human.pages[0]
 
     play(tmp_path, provider, scene)
@@ -331,9 +342,7 @@ def test_a_workload_acts_for_itself_by_the_token_of_its_platform(
     tmp_path: Path, provider: Provider, library: str
 ) -> None:
     async def scene(found: Stage) -> None:
-        now = int(time.time())
-        claims = {"iss": provider.issuer, "sub": "job-1", "aud": "https://remit.test", "iat": now, "exp": now + 300}
-        token = await asyncio.to_thread(lambda: provider.sign(claims, typ="JWT"))
+        token = await asyncio.to_thread(platform_token, provider)
         said = await found.flow(library, "credentials", client="job-1", token=token)
         assert "done" in said, said
         done = said["done"]
@@ -455,14 +464,16 @@ def test_who_logs_in_too_weakly_is_told_so_and_does_it_again(tmp_path: Path, pro
 
     def whole(found: Stage) -> None:
         with closing(Authlib(found.issuer)) as app:
-            asked = app.post("backchannel_authentication_endpoint", login_hint="alice", **ASKED)
-            weak = found.human.visit(asked["verification_uri"])
+            asked = app.post("device_authorization_endpoint", **ASKED)
+            weak = found.human.enter(asked["verification_uri"], asked["user_code"])
             assert f"Log in again with {TWO_FACTORS}." in weak
             path = urlsplit(asked["verification_uri"]).path
             assert f'<a class="go" href="{path}">Log in again</a>' in weak
             found.human.again(TWO_FACTORS)
-            assert "Approved" in found.human.visit(asked["verification_uri"])
-            told = app.fetch(grant_type="urn:openid:params:grant-type:ciba", auth_req_id=asked["auth_req_id"])
+            assert "Approved" in found.human.enter(asked["verification_uri"], asked["user_code"])
+            told = app.fetch(
+                grant_type="urn:ietf:params:oauth:grant-type:device_code", device_code=asked["device_code"]
+            )
             assert claims_of(told["access_token"])["acr"] == TWO_FACTORS
 
     async def scene(found: Stage) -> None:

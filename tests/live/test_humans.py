@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from remit.core import scope
 from remit.core.identity import Human
 from remit.errors import GrantTokenError, StepUpError
 from remit.identity import issuers
+from remit.ports.identity import Login
 from tests.live import idp
 from tests.live.fleet import EXCHANGE, ID_TOKEN, SEARCH, Key, claims_of
 from tests.live.standing import Standing, Work, standing
@@ -200,12 +202,11 @@ def test_a_browser_logs_a_human_in_and_a_step_up_is_what_the_issuer_made_of_it(t
         assert logins is not None
 
         async def login(acr: tuple[str, ...], by: str) -> Human:
-            state, nonce = secrets.token_urlsafe(), secrets.token_urlsafe()
-            url = await logins.begin(BACK, state, nonce, issuer=None, acr=acr)
-            back = await asyncio.to_thread(provider.login, url, "alice", by)
+            begun = Login(BACK, secrets.token_urlsafe(), secrets.token_urlsafe(), provider.issuer, acr)
+            back = await asyncio.to_thread(provider.login, await logins.begin(begun), "alice", by)
             with pytest.raises(GrantTokenError):  # somebody else's answer
-                await logins.finish(urlsplit(back).query, BACK, state + "x", nonce)
-            return await logins.finish(urlsplit(back).query, BACK, state, nonce)
+                await logins.finish(urlsplit(back).query, BACK, replace(begun, state=begun.state + "x"))
+            return await logins.finish(urlsplit(back).query, BACK, begun)
 
         human = asyncio.run(login((), idp.PASSWORD))
         assert (human.subject.sub, human.client) == (f"{provider.issuer}#alice", "remit-web")

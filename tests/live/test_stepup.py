@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.live.test_working import Desk, desk
@@ -43,18 +44,18 @@ def asked(at: Desk) -> dict[str, Any]:
     return item
 
 
-def decide(at: Desk, item: dict[str, Any], verdict: str = "approve", *more: str) -> tuple[int, str]:
-    """Decide at the terminal; return exit code and complaint."""
-    code, _, err = at.terminal.run(verdict, item["approval"], "--digest", item["digest"], *more)
-    return code, err
+def state(at: Desk, item: dict[str, Any]) -> dict[str, Any]:
+    """Return what became of a request."""
+    return next(one for one in at.told("approvals", "--all")["approvals"] if one["approval"] == item["approval"])
 
 
-def test_the_human_logs_in_for_this_request_and_it_goes_on(at: Desk) -> None:
+def test_the_human_logs_in_on_the_page_of_the_request_and_it_goes_on(at: Desk) -> None:
     item = asked(at)
+    assert "digest" not in item
     with as_(at, "alice", STRONG):
-        code, err = decide(at, item)
-    assert code == 0, err
-    shown = next(one for one in at.told("approvals", "--all")["approvals"] if one["approval"] == item["approval"])
+        code, out, err = at.terminal.run("approve", item["approval"])
+    assert (code, out) == (0, f"approved: {item['approval']}\n"), err
+    shown = state(at, item)
     assert (shown["state"], shown["decided_by"]) == ("approved", {"sub": item["approver"], "acr": STRONG})
     made = at.told("delegate", "-g", item["parent"], "--approval", item["approval"])
     assert made["authorization_details"][0]["paths"] == ["/v1/b"]
@@ -65,21 +66,37 @@ def test_the_human_logs_in_for_this_request_and_it_goes_on(at: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("login", "acr", "says"),
-    [("alice", "urn:test:password", "log in again with urn:test:two-factors"), ("bob", STRONG, "somebody else")],
+    [("alice", "urn:test:password", f"Log in again with {STRONG}."), ("bob", STRONG, "This cannot go on")],
 )
 def test_neither_a_weaker_login_nor_another_human_decides(at: Desk, login: str, acr: str, says: str) -> None:
     item = asked(at)
     with as_(at, login, acr):
-        code, err = decide(at, item)
-    assert (code, says in err) == (1, True), err
-    code, err = decide(at, item, "approve", "--as-owner")
-    shown = next(one for one in at.told("approvals")["approvals"] if one["approval"] == item["approval"])
-    assert shown["state"] == "pending"
+        page = at.terminal.browser().decide(item["verification_uri"], "approve")
+    assert says in page.text
+    code, _, err = at.terminal.run("approve", item["approval"], "--as-owner")
+    assert (code, "decides on this, not the owner" in err) == (1, True)
+    assert state(at, item)["state"] == "pending"
+
+
+@pytest.mark.attack("OAU-08")
+def test_a_login_that_anybody_can_begin_decides_nothing_at_a_real_issuer(at: Desk) -> None:
+    """The agent knows the public client, sends the human to the issuer with all that is asked, and has the token."""
+    item = asked(at)
+    digest = state(at, item)["digest"]
+    browser = at.provider.browser("alice", STRONG)
+    token = at.provider.tokens("alice", nonce=digest, browser=browser)["id_token"]
+    said = httpx.post(f"{at.api}/v1/approvals/{item['approval']}/approve", json={"digest": digest, "id_token": token})
+    assert (said.status_code, said.json()["code"]) == (403, "denied")
+    assert state(at, item)["state"] == "pending"
 
 
 def test_denying_takes_any_login_of_theirs(at: Desk) -> None:
     item = asked(at)
-    code, err = decide(at, item, "deny")
+    at.terminal.decision = "deny"
+    try:
+        code, _, err = at.terminal.run("deny", item["approval"])
+    finally:
+        at.terminal.decision = "approve"
     assert code == 0, err
     code, _, err = at.terminal.run("delegate", "-g", item["parent"], "--approval", item["approval"])
     assert (code, "a human refused this" in err) == (1, True)

@@ -65,8 +65,12 @@ def desk(home: Path, *more: str) -> Iterator[Desk]:
     policies.mkdir(mode=0o700)
     (policies / "all.cedar").write_text(POLICY)
     with idp.served() as provider:
-        humans = ["[[humans]]", f'issuer = "{provider.issuer}"', 'client_id = "remit"', 'groups_claim = "groups"']
-        humans += ['scopes = ["openid", "groups"]', *more]
+        known = ["[[humans]]", f'issuer = "{provider.issuer}"', 'groups_claim = "groups"', *more]
+        secret = home / "secret"
+        secret.touch(0o600)
+        secret.write_text(idp.SECRET)
+        humans = [*known, 'client_id = "remit"', 'scopes = ["openid", "groups"]']
+        humans += [*known, 'client_id = "remit-web"', f'client_secret_file = "{secret}"']
         listen = ["[listen]", f'api = "127.0.0.1:{free()}"', f'gateway = "127.0.0.1:{free()}"']
         configure(home, [*listen, "[policy]", f'directory = "{policies}"', *humans])
         terminal = Terminal(home, provider.issuer, work=home / "project")

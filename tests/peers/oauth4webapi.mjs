@@ -135,7 +135,8 @@ async function device(told) {
 }
 
 async function backchannel(told) {
-  const { as, client, auth, DPoP } = await begun(told);
+  const { as, client, DPoP } = await begun(told);
+  const auth = platform(told.token);
   const asked = await oauth.processBackchannelAuthenticationResponse(
     as, client,
     await oauth.backchannelAuthenticationRequest(as, client, auth, new URLSearchParams(told.asked), local),

@@ -78,7 +78,7 @@ async function device(told) {
 }
 
 async function backchannel(told) {
-  const { config, DPoP } = await begun(told);
+  const { config, DPoP } = await begun(told, platform(told.token));
   const asked = await client.initiateBackchannelAuthentication(config, told.asked);
   await human({ open: asked.verification_uri });
   return { tokens: await client.pollBackchannelAuthenticationGrant(config, asked, undefined, { DPoP }) };

@@ -36,7 +36,8 @@ def opened(client: Client, **more: Any) -> Task:
 
 def approve(client: Client, asked: Approval, verdict: str = "approve") -> None:
     """Decide as the owner of the state."""
-    client.run(asking.decide(asked.id, verdict, asked.asked.digest))
+    seen = client.run(asking.approval(asked.id))
+    client.run(asking.decide(asked.id, verdict, seen["digest"]))
 
 
 def test_an_agent_goes_on_from_a_denial_when_a_human_approves(plane: Served, client: Client) -> None:
@@ -109,7 +110,7 @@ def test_in_a_run_an_agent_asks_and_cannot_answer(plane: Served, client: Client)
         assert [item["approval"] for item in inside.run(asking.approvals())] == [asked.id]
         for verdict in ("approve", "deny"):
             with pytest.raises(DeniedError, match="no agent decides"):
-                inside.run(asking.decide(asked.id, verdict, asked.asked.digest))
+                inside.run(asking.decide(asked.id, verdict, plane.broker.approval(asked.id).digest))
         approve(client, asked)
         child = asked.wait()
         assert child.opened.token is None
@@ -121,7 +122,8 @@ def test_the_async_client_asks_the_same(plane: Served, client: Client) -> None:
         async with AsyncClient(plane.place) as own:
             task = await own.task("draft", grants=[NARROW], bounds=BOUNDS)
             asked = await task.ask("all", grants=[WIDE], ttl="5m")
-            await asyncio.to_thread(client.run, asking.decide(asked.id, "approve", asked.asked.digest))
+            seen = await asyncio.to_thread(client.run, asking.approval(asked.id))
+            await asyncio.to_thread(client.run, asking.decide(asked.id, "approve", seen["digest"]))
             async with asked.wait("30s") as sub:
                 assert plane.broker.check(sub.id).approval == asked.id
             await task.close()

@@ -131,11 +131,11 @@ class Way:
         caller = await authority_of(request).identify(request)
         return await handler(request, operator(caller) if row.who is Who.OPERATOR else caller)
 
-    def _admit(self, request: Request, query: frozenset[str]) -> None:
+    def _admit(self, request: Request, query: frozenset[str] | None) -> None:
         authority_of(request).admit(request)
         check_path(request)
         wire.check_query(request.scope["query_string"])
-        if request.scope["path"].startswith("/v1/"):
+        if query is not None and request.scope["path"].startswith("/v1/"):
             wire.pairs(request.scope["query_string"], query, strict=True)
 
     async def off_the_map(self, request: Request, error: Exception) -> Response:

@@ -1,7 +1,8 @@
 """``/v1/approvals``: an agent asks for more than its grant, a human decides, and the agent goes on.
 
 An agent can ask, look and wait. Who decides is the operator at the control socket, or a human by an ID token that was
-obtained for this very request (its ``nonce`` is the digest): never whoever holds a grant, by whatever way it comes.
+obtained for this very request (its ``nonce`` is the digest) by a client with a secret, whose answers come here alone:
+never whoever holds a grant, by whatever way it comes, and by no login that anybody could have begun.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class Approvals:
             check_size(wanted.scope)
         actor = await self._actor(asked, key)
         item = await self._broker.ask(caller, wire.text(asked, "parent"), attested(wanted, actor), actor)
-        return wire.answer(self._shown(caller, item), 201)
+        shown = self._shown(caller, item)
+        shown.pop("digest", None)  # who asks is not told it, whoever that is
+        return wire.answer(shown, 201)
 
     def _key(self, request: Request, asked: Mapping[str, object]) -> str | None:
         """Return the thumbprint of the key that the child's token is to be bound to; its proof is for this URL."""

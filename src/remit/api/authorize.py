@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from sys import getsizeof
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.requests import Request
@@ -19,18 +18,19 @@ from starlette.responses import Response
 from remit.api import asked, pages, wire
 from remit.api import clients as authentication
 from remit.api.clients import Clients
-from remit.api.deciding import About, Back, Desk, described
-from remit.api.held import USUAL, Held
+from remit.api.deciding import Desk
 from remit.api.proven import Verifier
 from remit.api.registry import Registered, is_registered
 from remit.api.routes import Row, Surface, Who
+from remit.api.visits import About, Back, Draft, Pushed, described
 from remit.api.who import url_of
-from remit.core import approval as approvals
 from remit.core.task import Wanted
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 
 PUSHED = "urn:ietf:params:oauth:request_uri:"
 PUSHED_LIFE = timedelta(seconds=60)
+MAX_PUSHED = 64  # by who may call itself by a client's name: more than wait for a browser at once
+MAX_KEPT = 2_600  # characters of what a browser keeps in a cookie while its human logs in
 
 _REQUEST = (
     asked.BOUNDS
@@ -59,33 +59,6 @@ class Asking:
     audience: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """A request as it waits for its browser: as text, of which one knows what it weighs."""
-
-    client: Registered
-    back: Back
-    purpose: str
-    request: str
-    audience: str | None
-
-    @classmethod
-    def of(cls, asking: Asking) -> Pushed:
-        """Return a request to keep."""
-        request = approvals.request_of(asking.wanted)
-        return cls(asking.client, asking.back, asking.purpose, request, asking.audience)
-
-    def asking(self) -> Asking:
-        """Return the request again."""
-        return Asking(self.client, self.back, self.purpose, approvals.wanted_in(self.request), self.audience)
-
-    @property
-    def size(self) -> int:
-        """Bytes, about."""
-        back = self.back
-        return USUAL + sum(map(getsizeof, (self.purpose, self.request, back.redirect_uri, back.state, back.challenge)))
-
-
 class Authorize:
     """The two endpoints of the code flow that come before the token endpoint."""
 
@@ -94,13 +67,13 @@ class Authorize:
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry, self._desk = surface.identity.clients, desk
         self._clients = Clients(surface.identity.workloads, surface.verifier)
-        self._pushed: Held[Pushed] = Held(surface.verifier.clock)
+        self._pushed = desk.pushed
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
         return (
             Row("POST", "/oauth/par", Who.PROVING, self.push),
-            Row("GET", "/oauth/authorize", Who.PUBLIC, pages.shown(self.authorize), _AUTHORIZE),
+            Row("GET", "/oauth/authorize", Who.PUBLIC, pages.shown(self.authorize), None),
         )
 
     async def push(self, request: Request) -> Response:
@@ -116,10 +89,11 @@ class Authorize:
         refused = _unsupported(form)
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
-        asking = self._asking(form, registered, back)
+        asking = self._asking(form, replace(registered, proven=client.workload is not None), back)
         wanted = asked.attested(keyed(asking.wanted, proven_key(self._verifier, request)), client.workload)
-        pushed = Pushed.of(replace(asking, wanted=wanted))
-        name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size)
+        pushed = _pushed(replace(asking, wanted=wanted), self._broker.to_open(asking.purpose, wanted))
+        room, most = pushed.draft.client_id, None if client.workload is not None else MAX_PUSHED
+        name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
         return wire.answer(content, 201)
 
@@ -128,7 +102,7 @@ class Authorize:
         raw = request.scope["query_string"]
         first = wire.pairs(raw, _BACK)
         if "request_uri" in first:
-            return await self._ask(self._taken(first))
+            return self._show(self._found(first))
         registered, back = await self._back(first)
         try:
             query = wire.pairs(raw, _AUTHORIZE, asked.TARGETS)
@@ -137,24 +111,25 @@ class Authorize:
                 raise InvalidRequestError(refused[1])
             if refused is not None:
                 return pages.away(back.refusal(*refused))
-            return await self._ask(self._asking(query, registered, back))
+            asking = self._asking(query, registered, back)
+            return self._show(_pushed(asking, self._broker.to_open(asking.purpose, asking.wanted)))
         except RemitError as error:
             if registered.vouched is not None:
                 raise
             return pages.away(back.refusal(error.oauth, error.detail))
 
-    async def _ask(self, asking: Asking) -> Response:
-        item = await self._broker.ask_to_open(asking.client.client_id, asking.purpose, asking.wanted)
-        return self._desk.show(item, _about(asking), replace(asking.back, audience=asking.audience))
+    def _show(self, found: Pushed) -> Response:
+        return self._desk.draft(found.draft, found.about, found.back)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def _taken(self, query: Form) -> Asking:
-        name = query["request_uri"]
-        found = self._pushed.pop(name.removeprefix(PUSHED)) if name.startswith(PUSHED) else None
-        if found is None or found.client.client_id != query.get("client_id"):
+    def _found(self, query: Form) -> Pushed:
+        """Return what was pushed. It is used up once the human goes on with it, and by nothing else."""
+        name = query["request_uri"].removeprefix(PUSHED)
+        found = self._pushed.get(name) if query["request_uri"].startswith(PUSHED) else None
+        if found is None or found.draft.client_id != query.get("client_id"):
             raise InvalidRequestError("`request_uri` is not known here, or was used before", help="start again")
-        return found.asking()
+        return replace(found, draft=replace(found.draft, pushed=name))
 
     async def _back(self, form: Form) -> tuple[Registered, Back]:
         """Return the client and where its answers go: what must be right before anything is sent there."""
@@ -168,6 +143,8 @@ class Authorize:
         state = form.get("state")
         if state is not None and not _STATE.fullmatch(state):
             raise InvalidRequestError("`state` must be at most 2,048 printable ASCII characters")
+        if len(client.client_id) + len(uri) + len(state or "") > MAX_KEPT:
+            raise InvalidRequestError("`client_id`, `redirect_uri` and `state` are too long together")
         challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
         return client, Back(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
 
@@ -212,10 +189,15 @@ def _unsupported(form: Form) -> tuple[str, str] | None:
     return None
 
 
+def _pushed(asking: Asking, request: str) -> Pushed:
+    draft = Draft(asking.client.client_id, request)
+    return Pushed(_about(asking), replace(asking.back, audience=asking.audience), draft)
+
+
 def _about(asking: Asking) -> About:
     client, parts = asking.client, urlsplit(asking.back.redirect_uri)
     facts = ("the answer goes to", _destination(parts)), ("the token is for", asking.audience or "")
-    return About(client.name, client.warning, facts)
+    return About(client.called, client.warning, facts)
 
 
 def _destination(parts: SplitResult) -> str:

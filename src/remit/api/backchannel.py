@@ -18,9 +18,11 @@ from remit.api.clients import FIELDS, Clients
 from remit.api.codes import INTERVAL, REMEMBERED, Poll, Waiting
 from remit.api.routes import Row, Surface, Who
 from remit.core.approval import Approval
+from remit.core.legible import is_legible
 from remit.core.task import Wanted
-from remit.errors import InvalidRequestError
+from remit.errors import InvalidRequestError, UnauthenticatedError
 
+_HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platform"
 _HINTS = ("login_hint", "id_token_hint", "login_hint_token")
 _ASKED = (
     (asked.BOUNDS - {"label"})
@@ -49,7 +51,8 @@ class Backchannel:
         """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""
         form = await wire.form(request, _ASKED, asked.TARGETS)
         client = await self._verifier.believed(self._clients.authenticate(request, form))
-        await self._identity.clients.asking(client)
+        if client.workload is None:  # CIBA Core §7.1: it would ask in whatever name it likes, and nobody looks where
+            raise UnauthenticatedError("a client that asks from afar has to authenticate", help=_HOW)
         refused = _unsupported(form)
         if refused is not None:
             return _refusal(*refused)
@@ -83,7 +86,7 @@ class Backchannel:
         issuers, hint = list(self._identity.issuers), form.get("login_hint", "")
         if hint.partition("#")[0] in issuers and hint.partition("#")[2]:
             return hint
-        bare = "#" not in hint and "://" not in hint and hint.isprintable()
+        bare = "#" not in hint and "://" not in hint and is_legible(hint)
         return f"{issuers[0]}#{hint}" if bare and len(issuers) == 1 else None
 
 
@@ -104,7 +107,7 @@ def _unsupported(form: Form) -> tuple[str, str] | None:
     if form.get("scope", "openid") != "openid":
         return "invalid_scope", "what may be done is said in `authorization_details`, not in `scope`"
     message = form.get("binding_message", "")
-    if len(message) > wire.MAX_LABEL or not message.isprintable():
+    if len(message) > wire.MAX_LABEL or not is_legible(message):
         return "invalid_binding_message", f"it must be at most {wire.MAX_LABEL} printable characters"
     return None
 

@@ -29,7 +29,7 @@ from remit.core import jose
 from remit.core.approval import Approval
 from remit.core.identity import Workload
 from remit.core.scope import Access
-from remit.core.task import Grant
+from remit.core.task import Grant, Wanted
 from remit.errors import (
     GrantTokenError,
     LapsedError,
@@ -114,8 +114,7 @@ class Redeeming:
         """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.6)."""
         client.check_named()
         binding = self._minter.binding(request, client)  # first: a proof that needs a nonce must not use up the code
-        found = await self._first_use(wire.text(form, "code"))
-        _check_code(found, form, client)
+        found = await self._first_use(form, client, binding)
         audience = self._audience(form, found.audience)
         grant = await self._open(found.approval, binding, client)
         found.opened = Holder(self._broker.task_of(grant.id).id, grant.id)
@@ -138,10 +137,13 @@ class Redeeming:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    async def _first_use(self, code: str) -> Code:
-        found = self._held.codes.get(code)
+    async def _first_use(self, form: Form, client: Client, binding: Binding) -> Code:
+        """Return what a code means, used from now on. Who merely found it uses up nothing, and ends nothing."""
+        found = self._held.codes.get(wire.text(form, "code"))
         if found is None:
             raise GrantTokenError("the code is not known, or its time is up")
+        _check_code(found, form, client)
+        self._wanted(found.approval, binding)
         found.used += 1
         if found.used > 1:
             await self._end(found)
@@ -157,15 +159,20 @@ class Redeeming:
                 await self._broker.deny(found.opened.grant, REDEEM, UsedError())
                 await self._broker.revoke(found.opened, found.opened.grant)
 
-    async def _open(self, approval_id: str, binding: Binding, client: Client) -> Grant:
+    def _wanted(self, approval_id: str, binding: Binding) -> tuple[Approval, Wanted]:
+        """Return what was asked, if it was for this key or for any."""
         try:
             approval = self._broker.approval(approval_id)
         except NotFoundError:
             raise LapsedError from None  # so long ago that nobody remembers what was asked
-        approvals.ready(approval, self._verifier.clock())
         wanted = approvals.wanted_of(approval)
         if wanted.jkt not in {None, binding.jkt}:
             raise WrongKeyError("the human approved of another key")
+        return approval, wanted
+
+    async def _open(self, approval_id: str, binding: Binding, client: Client) -> Grant:
+        approval, wanted = self._wanted(approval_id, binding)
+        approvals.ready(approval, self._verifier.clock())
         if wanted.attested:
             wanted = asked.attested(wanted, _same(client, wanted.agent))
         bound = replace(wanted, jkt=binding.jkt, x5t=binding.x5t)

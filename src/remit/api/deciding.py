@@ -1,7 +1,8 @@
 """A human decides on one request in one browser: shown here, decided here, proven by a login at the issuer.
 
 No session of ours is trusted. A random cookie binds a browser to a request, so that nobody can have another's browser
-finish what they began (OAU-03); the login's nonce is the digest of the request, so that it is a login for this alone.
+finish what they began (OAU-03); the login's nonce is made of the request and the login, so that it is for these alone.
+What has been begun is kept by the browser itself, sealed: showing a page changes nothing and keeps nothing here.
 
 What counts is pressed after the login: a cookie has no port and no scheme, so over plain http whatever else runs on the
 host can put its own into a browser, and have it come back from a login that another browser began (RFC 6265 §8.6). The
@@ -13,9 +14,8 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,11 +26,15 @@ from remit.api.held import Held
 from remit.api.pages import Buttons, Question
 from remit.api.registry import browsable
 from remit.api.routes import Row, Surface, Who
+from remit.api.visits import About, Back, Draft, Pushed, Seal, Visit
 from remit.core import approval as approvals
 from remit.core import jose
+from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
 from remit.core.identity import Human
+from remit.core.legible import written
 from remit.core.policy import LOCAL
+from remit.core.task import Task
 from remit.errors import (
     GrantTokenError,
     InvalidRequestError,
@@ -40,64 +44,17 @@ from remit.errors import (
     StepUpError,
     UnavailableError,
 )
-from remit.ports.identity import Logins
+from remit.ports.identity import Login, Logins
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
 VISIT = 4_096  # bytes, about: where an answer goes may have two thousand characters
-MAX_SHOWN = 50  # pages of one request: whoever has its link must not take all the room for pages and logins
-CALLBACK = frozenset(
-    {"code", "state", "iss", "error", "error_description", "error_uri", "session_state", "scope"}
-    | {"authuser", "prompt", "hd", "client_info"}  # what well-known issuers add
-)
+_ANSWER = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})  # and whatever issuers add
 _CONSENT = frozenset({"visit", "csrf", "decision", "issuer"})
 _GO_BACK = "Go back to the program"
-
-
-@dataclass(frozen=True, slots=True)
-class Back:
-    """Where an authorization response goes, and what its code will be bound to."""
-
-    client_id: str
-    redirect_uri: str
-    challenge: str
-    state: str | None
-    issuer: str
-    audience: str | None = None
-    anew: bool = False  # whether the client wants the human to log in again
-
-    def url(self, **answer: str) -> str:
-        """Return the redirect with an answer: ``state`` as it came, ``iss`` (RFC 9207) always."""
-        given = {**answer, **({} if self.state is None else {"state": self.state}), "iss": self.issuer}
-        return f"{self.redirect_uri}{'&' if '?' in self.redirect_uri else '?'}{urlencode(given)}"
-
-    def refusal(self, error: str, description: str) -> str:
-        """Return the redirect that tells a client no (RFC 6749 §4.1.2.1)."""
-        return self.url(error=error, error_description=described(description))
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What is said beside a request: the name of who asks, what to know of them, and facts."""
-
-    client: str = ""
-    warning: str = ""
-    facts: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One browser before one request. Only digests of what the browser holds are kept."""
-
-    approval: str
-    about: About = About()
-    back: Back | None = None
-    again: str = ""  # where it is shown once more, unless the answer goes back to a program
-    id: str = ""
-    cookie: str = ""
-    csrf: str = ""
-    approves: bool = True  # or came to refuse: then the login need not be strong, and approves of nothing
-    issuer: str | None = None  # where to log in
-    human: Human | None = None  # who came back from there; nobody decides before
+_MUTE = (
+    "Nobody can decide on this: no client of the human's issuer has a secret. The operator of this broker has to add "
+    "one to its configuration: [[humans]] with client_secret_file."
+)
 
 
 class Desk:
@@ -108,17 +65,17 @@ class Desk:
         self._broker, self._verifier, self._issuer = surface.broker, surface.verifier, surface.verifier.issuer
         self._now: Callable[[], datetime] = surface.verifier.clock
         self._identity, self._codes = surface.identity, waiting.codes
-        self._visits: Held[Visit] = Held(self._now)
-        self._logins: Held[Visit] = Held(self._now)  # by the state of the login
-        self._shown: Held[int] = Held(self._now)  # how often, by approval
+        self._seal = Seal()
+        self.pushed: Held[Pushed] = Held(self._now)  # what clients pushed, till its human goes on with it
+        self._visits: Held[Visit] = Held(self._now)  # of those who have logged in
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
         return (
             *self.pages(),
             Row("POST", "/oauth/consent", Who.PUBLIC, pages.shown(self.consent)),
-            Row("GET", "/oauth/callback", Who.PUBLIC, pages.shown(self.callback), CALLBACK),
-            Row("GET", "/oauth/callback/{number}", Who.PUBLIC, pages.shown(self.callback), CALLBACK),
+            Row("GET", "/oauth/callback", Who.PUBLIC, pages.shown(self.callback), None),
+            Row("GET", "/oauth/callback/{number}", Who.PUBLIC, pages.shown(self.callback), None),
         )
 
     def pages(self) -> tuple[Row, ...]:
@@ -132,39 +89,54 @@ class Desk:
         item = self._broker.approval(request.path_params["approval"])
         if item.approver is None:  # a link is less than the code of a device, or the browser that asked
             raise NotFoundError
-        client = self._identity.clients.named(item.asker) if item.task is None else None
-        return self.show(item, About() if client is None else About(client.name, client.warning))
+        client = self._identity.clients.named(item.asker) if item.task is None else None  # it authenticated to ask
+        return self.show(item, About() if client is None else About(client.name))
 
-    def show(self, item: Approval, about: About, back: Back | None = None) -> Response:
+    def show(self, item: Approval, about: About) -> Response:
         """Show a request to a browser, which may decide on it from now on."""
-        asked = question_of(item, about)
-        state = approvals.state(item, self._now())
+        asked, state = self._question(item, about), approvals.state(item, self._now())
         if state != Verdict.PENDING:
             return pages.question(asked, None, note=_OVER[state])
         if item.approver is not None and item.approver.startswith(LOCAL):
             return pages.question(asked, None, note=f"Decide on the broker's host: remit approve {item.id}")
-        shown = self._shown.get(item.id) or 0
-        if shown >= MAX_SHOWN:
-            raise LimitError("this was opened too often", retry_after=int(LIFE.total_seconds()))
-        self._shown.put(shown + 1, LIFE, item.id, room=item.room)
+        if item.approver is not None and item.approver.partition("#")[0] not in self._identity.issuers:
+            return pages.question(asked, None, note=_MUTE)
         again = "/oauth/device" if item.approver is None else f"/approvals/{item.id}"
-        buttons, cookie = self._taking(Visit(item.id, about, back, again=again))
-        return pages.question(asked, replace(buttons, issuers=self._choice(item)), cookies=[cookie])
+        return self._offered(asked, Visit(item.id, about, again=again), self._choice(item.approver))
 
-    def _taking(self, visit: Visit) -> tuple[Buttons, str]:
-        """Take a decision from one browser: return the form for it, and the cookie, that no other was ever told."""
+    def draft(self, draft: Draft, about: About, back: Back) -> Response:
+        """Show what a client wants to ask. Nobody has been asked before the human goes on."""
+        now = self._now()
+        unasked = Approval("", "task.open", draft.request, now, now, None, draft.client_id)
+        return self._offered(question_of(unasked, about), Visit("", about, back, draft=draft), self._choice(None))
+
+    def _question(self, item: Approval, about: About) -> Question:
+        try:
+            task = None if item.grant is None else self._broker.task_of(item.grant)
+        except NotFoundError:  # long over
+            task = None
+        return question_of(item, about, task, self._now())
+
+    def _offered(self, asked: Question, visit: Visit, issuers: Mapping[str, str]) -> Response:
+        """Show a request with the form for going on, and the cookie for it, that no other browser was ever told."""
+        visit, cookie, csrf = self._bound(visit)
+        buttons = Buttons(self._seal.close("form", visit), csrf, issuers)
+        return pages.question(asked, buttons, cookies=[self._cookie(visit.id, cookie)])
+
+    def _bound(self, visit: Visit) -> tuple[Visit, str, str]:
+        """Return a visit that is bound to one browser, with the cookie and the word in the form that bind it."""
         cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        visit = replace(visit, id=secrets.token_hex(8), cookie=jose.digest(cookie), csrf=jose.digest(csrf))
-        room = self._broker.approval(visit.approval).room if visit.human is None else "logged in"
-        self._visits.put(visit, LIFE, visit.id, size=VISIT, room=room)
-        return Buttons(visit.id, csrf), self._cookie(visit.id, cookie)
+        name, until = secrets.token_hex(8), self._now() + LIFE
+        bound = replace(visit, id=name, cookie=jose.digest(cookie), csrf=jose.digest(csrf), until=until)
+        return bound, cookie, csrf
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
     async def consent(self, request: Request) -> Response:
         """Take what was pressed: before a login it leads to one, after it, it counts."""
         form = await wire.form(request, _CONSENT)
-        visit = self._visits.get(wire.text(form, "visit"))
+        told = wire.text(form, "visit")
+        visit = self._seal.open("form", told, self._now()) or self._visits.get(told)
         if visit is None:
             raise InvalidRequestError("this page is too old, or was used before", help="start again")
         self._check_browser(request, visit)
@@ -176,59 +148,87 @@ class Desk:
         visit = replace(visit, approves=decision == "approve")
         if visit.human is not None:
             return await self._decided(visit, visit.human)
-        return await self._sent(replace(visit, issuer=self._chosen(visit, form.get("issuer"))))
+        return await self._sent(visit, form.get("issuer"))
 
-    async def _sent(self, visit: Visit) -> Response:
+    async def _sent(self, visit: Visit, issuer: str | None) -> Response:
         """Send the human to the issuer; who only refuses a program goes back to it at once."""
-        self._visits.pop(visit.id)
         if not visit.approves and visit.back is not None:
+            self._taken(visit)
             return self._refused(visit, "access_denied", "the human refused")
-        return pages.leaving("On to your login", await self._login(visit), "Log in")
+        approver = self._broker.approval(visit.approval).approver if visit.approval else None
+        visit = replace(visit, issuer=self._chosen(approver, issuer))
+        if visit.draft is not None:
+            self._taken(visit)
+            try:
+                visit = replace(visit, approval=await self._asked(visit.draft), draft=None)
+            except RemitError as error:
+                return self._undecided(visit, error)
+        url, cookie = await self._login(visit)
+        return pages.leaving("On to your login", url, "Log in", [self._cookie(visit.id, ""), cookie])
 
-    def _choice(self, item: Approval) -> Mapping[str, str]:
+    def _taken(self, visit: Visit) -> None:
+        """Use up the name of a pushed request, which counts once (RFC 9126 §4)."""
+        if visit.draft is not None and visit.draft.pushed and self.pushed.pop(visit.draft.pushed) is None:
+            raise InvalidRequestError("`request_uri` was used before, or is over", help="start again")
+
+    async def _asked(self, draft: Draft) -> str:
+        """Ask what was shown, which is on record from now on; return the approval's id."""
+        wanted, purpose = approvals.wanted_in(draft.request), approvals.purpose_in(draft.request)
+        return (await self._broker.ask_to_open(draft.client_id, purpose, wanted)).id
+
+    def _choice(self, approver: str | None) -> Mapping[str, str]:
         """Return the issuers to choose from: none where it is clear at which to log in."""
         issuers = self._identity.issuers
-        return issuers if item.approver is None and len(issuers) > 1 else {}
+        return issuers if approver is None and len(issuers) > 1 else {}
 
-    def _chosen(self, visit: Visit, issuer: str | None) -> str | None:
-        item = self._broker.approval(visit.approval)
-        choice = self._choice(item)
+    def _chosen(self, approver: str | None, issuer: str | None) -> str:
+        choice = self._choice(approver)
         if (issuer is not None and issuer not in choice) or (issuer is None and choice):
             raise InvalidRequestError("`issuer` must be one that the page names")
-        return issuer if item.approver is None else item.approver.partition("#")[0]
+        return issuer or next(iter(self._identity.issuers), "") if approver is None else approver.partition("#")[0]
 
-    async def _login(self, visit: Visit) -> str:
-        """Return where the human logs in: who decides for a task that there is, anew and as strongly as it takes."""
-        item = self._broker.approval(visit.approval)
-        state = self._logins.put(visit, LIFE, size=VISIT, room=item.room)
-        acr = item.acr if visit.approves else ()
+    async def _login(self, visit: Visit) -> tuple[str, str]:
+        """Return where the human logs in, and the cookie that takes them back from there."""
+        item, state, now = self._broker.approval(visit.approval), secrets.token_urlsafe(32), self._now()
+        begun = self._issuers().begin(self._login_of(visit, item, state, now))
+        url = browsable(await begun)
+        visit = replace(visit, id=_name_of(state), cookie=jose.digest(state), csrf="", until=now + LIFE)
+        return url, self._cookie(visit.id, self._seal.close("login", visit))
+
+    def _login_of(self, visit: Visit, item: Approval, state: str, at: datetime) -> Login:
+        """Return the login that a visit takes: anew for a task that there is, and as strong as approving takes."""
+        acr = (self._broker.step_up(f"{visit.issuer}#") or item.acr) if visit.approves else ()
         anew = visit.approves and (item.approver is not None or (visit.back is not None and visit.back.anew))
-        back = self._back(visit.issuer)
-        begun = self._issuers().begin(back, state, item.digest, issuer=visit.issuer, acr=acr, anew=anew, room=item.room)
-        return browsable(await begun)
+        nonce = jose.digest(f"{item.digest}\n{state}")  # who holds a link, and is sent to log in, learns no digest
+        return Login(self._back(visit.issuer), state, nonce, visit.issuer, acr, at if anew or acr else None)
 
     async def callback(self, request: Request) -> Response:
         """Take the human back from the issuer, and show them what they are about to decide on."""
-        query: bytes = request.scope["query_string"]
-        state = wire.text(wire.pairs(query, CALLBACK), "state")
-        visit = self._logins.get(state)
-        if visit is None:
-            raise InvalidRequestError("this login is not known here, or took too long", help="start again")
-        self._check_browser(request, visit)
-        self._logins.pop(state)
+        query = request.scope["query_string"].decode("ascii")
+        state = wire.text(wire.some(query, _ANSWER), "state")
+        visit = self._seal.open("login", request.cookies.get(self._name(_name_of(state)), ""), self._now())
+        if visit is None or not hmac.compare_digest(jose.digest(state), visit.cookie):
+            raise InvalidRequestError("this login was not begun in this browser, or took too long", help="start again")
         try:
             item = self._broker.approval(visit.approval)
-            number = request.path_params.get("number")
-            came = self._place if number is None else f"{self._place}/{number}"
-            login = self._issuers().finish(query.decode("ascii"), came, state, item.digest)
-            human = await self._verifier.believed(login)
+            login = self._login_of(visit, item, state, visit.until - LIFE)
+            human = await self._verifier.believed(self._issuers().finish(query, self._came(request), login))
         except RemitError as error:
             return self._undecided(visit, error)
-        buttons, cookie = self._taking(replace(visit, human=human))
-        buttons = replace(buttons, approve="Approve" if visit.approves else "")
+        return self._last(item, visit, replace(human, nonce=item.digest))
+
+    def _came(self, request: Request) -> str:
+        number = request.path_params.get("number")
+        return self._place if number is None else f"{self._place}/{number}"
+
+    def _last(self, item: Approval, came: Visit, human: Human) -> Response:
+        """Show the request once more, to who has logged in: what they press counts."""
+        visit, cookie, csrf = self._bound(replace(came, human=human))
+        self._visits.put(visit, LIFE, visit.id, size=VISIT, room="logged in")
+        buttons = Buttons(visit.id, csrf, approve="Approve" if visit.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
-        cookies = [self._cookie(visit.id, ""), cookie]
-        return pages.question(question_of(item, visit.about), buttons, note, cookies)
+        asked = replace(self._question(item, visit.about), digest=item.digest)
+        return pages.question(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(visit.id, cookie)])
 
     async def _decided(self, visit: Visit, human: Human) -> Response:
         """Let what a human pressed count, who had logged in before they saw the page."""
@@ -271,12 +271,12 @@ class Desk:
     def _place(self) -> str:
         return f"{self._issuer}/oauth/callback"
 
-    def _back(self, issuer: str | None) -> str:
+    def _back(self, issuer: str) -> str:
         """Return where an issuer sends browsers back to: each of several to a place of its own (RFC 9700 §4.4.2.2).
 
         So an answer that comes at another's is to no login, also by an issuer that does not say who it is (RFC 9207).
         """
-        number = {url: number for number, url in enumerate(self._identity.issuers, 1)}.get(issuer or "", 1)
+        number = {url: number for number, url in enumerate(self._identity.issuers, 1)}.get(issuer, 1)
         return self._place if number == 1 else f"{self._place}/{number}"
 
     def _issuers(self) -> Logins:
@@ -303,6 +303,11 @@ class Desk:
             raise InvalidRequestError("this was begun in another browser", help="start again in this one")
 
 
+def _name_of(state: str) -> str:
+    """Return under which name a browser keeps a login."""
+    return jose.digest(state)[:16]
+
+
 _OVER = {
     "approved": "This was approved.",
     "denied": "This was refused.",
@@ -311,8 +316,8 @@ _OVER = {
 }
 
 
-def question_of(item: Approval, about: About) -> Question:
-    """Return a request as it is shown."""
+def question_of(item: Approval, about: About, task: Task | None = None, now: datetime | None = None) -> Question:
+    """Return a request as it is shown; with the task that it is asked in, also what exceeds the grant that asks."""
     asked = approvals.asked(item)
     who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
     title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
@@ -321,8 +326,15 @@ def question_of(item: Approval, about: About) -> Question:
         "grant.delegate": "If you approve, a sub-agent of your task can do the following, and nothing else.",
     }[item.verb]
     told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *about.facts]
-    rows = [(name, value) for name, value in told if value]
-    return Question(title, intro, asked, item.digest, rows, about.warning)
+    facts = [(name, value) for name, value in told if value]
+    if task is None or item.grant is None or now is None:
+        return Question(title, intro, asked, facts, about.warning)
+    line, wanted = task.lineage(item.grant), approvals.wanted_of(item)
+    above = " > ".join(written(grant.label or grant.agent) for grant in reversed(line))
+    facts += [("the task is for", task.head.purpose), ("asked under", above)]
+    facts.append(("exceeds", ", ".join(task.beyond(item.grant, wanted, now)) or "nothing, but a human has to agree"))
+    beyond = scopes.dump(tuple(detail for detail in wanted.scope if scopes.cover(detail, line[0].scope) is None))
+    return Question(title, intro, asked, facts, about.warning, held=scopes.dump(line[0].scope), beyond=beyond)
 
 
 def _authorization_error(error: RemitError) -> str:
@@ -330,8 +342,3 @@ def _authorization_error(error: RemitError) -> str:
     if isinstance(error, UnavailableError | LimitError):
         return "temporarily_unavailable"
     return "server_error" if error.status >= 500 else "access_denied"  # noqa: PLR2004
-
-
-def described(text: str) -> str:
-    """Return text as ``error_description`` may hold it (RFC 6749 §4.1.2.1)."""
-    return "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in text)

@@ -19,10 +19,11 @@ from remit.api import asked, pages, wire
 from remit.api.authorize import keyed, proven_key
 from remit.api.clients import FIELDS, Clients
 from remit.api.codes import INTERVAL, REMEMBERED, Poll, Waiting
-from remit.api.deciding import About, Desk
+from remit.api.deciding import Desk
 from remit.api.held import Held
 from remit.api.registry import Registered
 from remit.api.routes import Row, Surface, Who
+from remit.api.visits import About
 from remit.core import jose
 from remit.core.approval import Approval
 from remit.errors import InvalidRequestError, LimitError, RemitError
@@ -68,7 +69,7 @@ class Devices:
         """Return the routes."""
         return (
             Row("POST", "/oauth/device_authorization", Who.PROVING, self.begin),
-            Row("GET", "/oauth/device", Who.PUBLIC, pages.shown(self.form), _TYPED),
+            Row("GET", "/oauth/device", Who.PUBLIC, pages.shown(self.form), None),
             Row("POST", "/oauth/device", Who.PUBLIC, pages.shown(self.typed)),
         )
 
@@ -91,7 +92,7 @@ class Devices:
         typed = _letters(GROUPS * GROUP)
         while self._shown.get(typed[:GROUP]) is not None:
             typed = _letters(GROUPS * GROUP)
-        about = About(client.name, client.warning, (("the code on the device", _dashed(typed)),))
+        about = About(client.called, client.warning, (("the code on the device", _dashed(typed)),))
         self._shown.put(_Shown(item.id, about, jose.digest(typed)), item.expires_at - now, typed[:GROUP])
         code, uri = _dashed(typed), f"{self._verifier.issuer}/oauth/device"
         return {

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Generic, TypeVar
 
 from remit.core import jose
@@ -37,11 +38,25 @@ class Held(Generic[T]):
         self._count: Counter[str] = Counter()  # by room
         self._bytes: Counter[str] = Counter()
 
-    def put(self, value: T, life: timedelta, name: str | None = None, *, size: int = USUAL, room: str = "") -> str:
+    def put(
+        self,
+        value: T,
+        life: timedelta,
+        name: str | None = None,
+        *,
+        size: int = USUAL,
+        room: str = "",
+        most: int | None = None,
+    ) -> str:
         """Hold a value of about ``size`` bytes; return its new name, of 256 random bits, unless one is given.
 
-        LimitError while its room is full; what is in one takes no place of what is in another.
+        LimitError while its room is full; what is in one takes no place of what is in another. With ``most`` the room
+        is for so many, and the oldest makes way for the newest.
         """
+        for over in [key for key, entry in islice(self._by_digest.items(), 2) if entry.until <= self._now()]:
+            self._drop(over)  # of rooms that nobody comes to any more
+        if most is not None and self._count[room] >= most:
+            self._drop(next(key for key, entry in self._by_digest.items() if entry.room == room))
         name = name or secrets.token_urlsafe(32)
         digest = jose.digest(name)
         self._drop(digest)
@@ -74,3 +89,5 @@ class Held(Generic[T]):
         if gone is not None:
             self._count[gone.room] -= 1
             self._bytes[gone.room] -= gone.size
+            if not self._count[gone.room]:
+                del self._count[gone.room], self._bytes[gone.room]

@@ -13,10 +13,14 @@ def rows(surface: Surface) -> tuple[Row, ...]:
     """Return the route."""
 
     async def identity(request: Request) -> Response:
-        """Return the issuers of humans with the public client that is registered for remit there."""
+        """Return the issuers of humans with remit's public client there, and those whose humans can decide here."""
         del request
         return wire.answer(
-            {"issuer": surface.verifier.issuer, "humans": [dict(one) for one in surface.identity.native]}
+            {
+                "issuer": surface.verifier.issuer,
+                "humans": [dict(one) for one in surface.identity.native],
+                "deciding": list(surface.identity.issuers),
+            }
         )
 
     return (Row("GET", "/v1/identity", Who.PUBLIC, identity),)

@@ -12,13 +12,15 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import TypeGuard
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.api import wire
 from remit.api.who import Web, authority_of
-from remit.errors import NotFoundError, RemitError
+from remit.core.legible import escaped, rows, written
+from remit.errors import DeniedError, NotFoundError, RemitError
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#16181d;--soft:#5b6270;--line:#d9dde4;--page:#f4f5f7;--card:#fff;--well:#f4f5f7;
@@ -76,13 +78,14 @@ HEADERS = {
 _FIELDS = {
     "actions": "may",
     "paths": "paths",
-    "args": "arguments",
+    "args": "argument",
     "tables": "tables",
     "columns": "columns",
     "tools": "tools",
     "uses": "times, at most",
     "ttl": "each credential for",
 }
+FEW = 8  # items of a list that people read to its end
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -99,14 +102,19 @@ class Buttons:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request as a human sees it. ``asked`` is the exact request; ``facts`` are said of it beside."""
+    """One request as a human sees it. ``asked`` is the exact request; ``facts`` are said of it beside.
+
+    ``held`` are the details of the grant that asks, in wire form, and ``beyond`` those of the request that exceed them.
+    """
 
     title: str
     intro: str
     asked: Mapping[str, object]
-    digest: str
     facts: Sequence[tuple[str, str]] = ()
     warning: str = ""
+    digest: str = ""  # for who has logged in alone
+    held: Sequence[Mapping[str, object]] = ()
+    beyond: Sequence[Mapping[str, object]] = ()
 
 
 # -- documents ------------------------------------------------------------------------------------------------------
@@ -114,9 +122,7 @@ class Question:
 
 def safe(value: object) -> str:
     """Return text that a browser shows as it is: escaped, and with a mark for each character that would not show."""
-    text = str(value)
-    shown = "".join(char if char.isprintable() or char == "\n" else f"\\u{ord(char):04x}" for char in text)
-    return html.escape(shown)
+    return html.escape(escaped(str(value), keep="\n"))
 
 
 def document(title: str, body: str, status: int = 200, *, head: str = "", cookies: Sequence[str] = ()) -> Response:
@@ -173,11 +179,18 @@ def shown(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
         if not isinstance(authority_of(request), Web):
             raise NotFoundError("pages are for browsers")
         try:
+            _check_document(request)
             return await handler(request)
         except RemitError as error:
             return refusal(error)
 
     return called
+
+
+def _check_document(request: Request) -> None:
+    """Refuse what is not shown to anybody: an image or a frame of another page (Fetch Metadata, ``Sec-Fetch-Dest``)."""
+    if any(dest != "document" for dest in request.headers.getlist("sec-fetch-dest")):
+        raise DeniedError("a page is for a window of its own", help="open it in one")
 
 
 # -- requests -------------------------------------------------------------------------------------------------------
@@ -191,9 +204,12 @@ def question(asked: Question, buttons: Buttons | None, note: str = "", cookies: 
         f'<p class="warn">{safe(asked.warning)}</p>' if asked.warning else "",
         _table(asked.facts),
         "<h2>What it may do</h2>",
-        *(_detail(item) for item in _details(asked.asked)),
+        *(_detail(item, "beyond what the grant has") for item in asked.beyond),
+        *(_detail(item) for item in _details(asked.asked) if item not in asked.beyond),
         "<h2>For how long, and by whom</h2>",
         _table(_bounds(asked.asked)),
+        "<h2>What the grant has that asks</h2>" if asked.held else "",
+        *(_detail(item) for item in asked.held),
         _exact(asked),
         f"<p><strong>{safe(note)}</strong></p>" if note else "",
         _form(buttons) if buttons else "",
@@ -247,49 +263,46 @@ def _details(asked: Mapping[str, object]) -> list[Mapping[str, object]]:
     return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
 
 
-def _detail(detail: Mapping[str, object]) -> str:
-    rows = [
-        (_FIELDS.get(name, name), length(value) if name == "ttl" and isinstance(value, int) else plain(value))
-        for name, value in detail.items()
-        if name not in {"type", "resource"} and value not in ([], {})
-    ]
-    title = f'<h3>{safe(detail.get("resource"))} <span class="soft">{safe(detail.get("type"))}</span></h3>'
-    return f'<section class="detail">{title}{_table(rows)}</section>'
+def _detail(detail: Mapping[str, object], mark: str = "") -> str:
+    counts = [(_words(name), f"{len(value)} in all") for name, value in detail.items() if _many(value)]
+    listed = [(f"{_words(name)} {key}".rstrip(), _value(name, value)) for name, key, value in rows(detail)]
+    marked = f' <strong class="warn">{safe(mark)}</strong>' if mark else ""
+    title = f'<h3>{safe(detail.get("resource"))} <span class="soft">{safe(detail.get("type"))}</span>{marked}</h3>'
+    return f'<section class="detail">{title}{_table([*counts, *listed])}</section>'
+
+
+def _words(name: str) -> str:
+    return _FIELDS.get(name, name)
+
+
+def _many(value: object) -> TypeGuard[Sequence[object] | Mapping[str, object]]:
+    """Whether a value is so long that people may not read to its end; its widest items come first."""
+    return isinstance(value, list | Mapping) and len(value) > FEW
+
+
+def _value(name: str, value: object) -> str:
+    return length(value) if name == "ttl" and isinstance(value, int) else written(value)
 
 
 def _bounds(asked: Mapping[str, object]) -> list[tuple[str, str]]:
     """Return what is asked for beside the details, in words."""
     ttl, depth, patterns = asked.get("ttl"), asked.get("depth"), asked.get("delegates")
-    rows = [("lasts", length(ttl) if isinstance(ttl, int) else "as long as the grant it comes from")]
+    told = [("lasts", length(ttl) if isinstance(ttl, int) else "as long as the grant it comes from")]
     hops = f"{depth} levels deep, {asked.get('fan_out')} at each at once" if depth else "it may not"
-    rows.append(("may hand on to sub-agents", hops))
+    told.append(("may hand on to sub-agents", hops))
     if depth:
-        rows.append(("sub-agents that nobody attests", "yes" if asked.get("unattested") else "no"))
+        told.append(("sub-agents that nobody attests", "yes" if asked.get("unattested") else "no"))
     if depth and patterns is not None:
-        rows.append(("sub-agents", plain(patterns)))
-    rows.append(("may use it itself", "yes" if asked.get("exercise") else "no: it only hands on"))
-    said = (("label", "called"), ("agent", "attested as"), ("jkt", "key"), ("x5t", "certificate"))
-    return rows + [(words, str(asked[name])) for name, words in said if asked.get(name)]
+        told.append(("sub-agents", written(patterns)))
+    told.append(("may use it itself", "yes" if asked.get("exercise") else "no: it only hands on"))
+    said = (("label", "calls itself"), ("agent", "attested as"), ("jkt", "key"), ("x5t", "certificate"))
+    return told + [(words, str(asked[name])) for name, words in said if asked.get(name)]
 
 
 def _exact(asked: Question) -> str:
     raw = json.dumps(asked.asked, indent=2, ensure_ascii=True, sort_keys=True)
-    return (
-        f"<details><summary>The exact request</summary><pre>{safe(raw)}</pre></details>"
-        f'<p class="soft">Digest of this request <code>{safe(asked.digest)}</code></p>'
-    )
-
-
-def plain(value: object) -> str:
-    """Write a JSON value for people: lists with commas, maps with colons."""
-    match value:
-        case str():
-            return value
-        case list():
-            return ", ".join(plain(item) for item in value)
-        case Mapping():
-            return "; ".join(f"{name}: {plain(item)}" for name, item in value.items())
-    return json.dumps(value)
+    digest = f'<p class="soft">Digest of this request <code>{safe(asked.digest)}</code></p>' if asked.digest else ""
+    return f"<details><summary>The exact request</summary><pre>{safe(raw)}</pre></details>{digest}"
 
 
 def length(seconds: int) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import SplitResult, urlsplit
 
 from remit.api.clients import Client
+from remit.core.legible import is_legible
 from remit.core.strict import read_json
-from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError, UnavailableError
+from remit.errors import InvalidRequestError, LimitError, UnauthenticatedError, UnavailableError
 
 MAX_URL = 2_048  # characters
 MAX_NAME = 100
@@ -32,12 +33,21 @@ _UNSAFE = re.compile(r"[^!-~]|[\"'<>\\^`{|}]")  # what RFC 3986 has no place for
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A client that may send a browser here. ``vouched`` is the host that says so; None: the configuration does."""
+    """A client that may send a browser here. ``vouched`` is the host that says so; None: the configuration does.
+
+    ``proven``: it has shown just now that it is that client. Any other may merely call itself so.
+    """
 
     client_id: str
     name: str
     redirect_uris: tuple[str, ...]
     vouched: str | None = None
+    proven: bool = False
+
+    @property
+    def called(self) -> str:
+        """What to call it before a human."""
+        return self.name if self.proven else f"A program that calls itself “{self.name}”"
 
     @property
     def warning(self) -> str:
@@ -79,22 +89,14 @@ class Registry:
         """Return who asks where no browser is sent back: a client that is known, or a workload that proved itself."""
         client.check_named()
         if client.workload is not None and client.id not in self._known:
-            return Registered(client.id, client.id, ())
+            return Registered(client.id, client.id, (), proven=True)
         if not client.id:
             raise InvalidRequestError("`client_id` is missing")
-        return await self.get(client.id)
+        return replace(await self.get(client.id), proven=client.workload is not None)
 
     def named(self, client_id: str) -> Registered | None:
-        """Return a client as people are shown it, without asking its host again; None: it is no client's id."""
-        _, read = self._read.get(client_id, (None, None))
-        found = self._known.get(client_id) or read
-        if found is not None or not client_id.startswith(("https://", "http://")):
-            return found
-        try:
-            check_document_url(client_id)
-        except RemitError:  # of a workload, which has a fragment
-            return None
-        return Registered(client_id, client_id, (), urlsplit(client_id).netloc)
+        """Return a client that an operator set up; None: it is no client's id."""
+        return self._known.get(client_id)
 
     async def _published(self, client_id: str, fetch: Fetch, now: datetime) -> Registered:
         until, kept = self._read.get(client_id, (now, None))
@@ -138,7 +140,7 @@ def described(client_id: str, raw: bytes) -> Registered:
 
 def check_name(name: object) -> str:
     """Return the name of a client, for people to read."""
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not is_legible(name):
         raise InvalidRequestError(f"a client's name must be 1 to {MAX_NAME} printable characters")
     return name
 

@@ -106,12 +106,14 @@ def grant(found: Grant, broker: Broker) -> dict[str, object]:
 def approval(
     caller: Operator | Holder, found: Approval, broker: Broker, issuer: str, now: datetime
 ) -> dict[str, object]:
-    """Write what was asked of a human: the exact request, who asks, from where to the human, and what it exceeds."""
+    """Write what was asked of a human: the exact request, who asks, from where to the human, and what it exceeds.
+
+    The digest is for who decides alone: no agent is told it.
+    """
     return {
         "approval": found.id,
         "verb": found.verb,
         "state": _state(found, broker, now),
-        "digest": found.digest,
         "request": approvals.asked(found),
         "asker": found.asker,
         "asked_at": instant(found.asked_at),
@@ -122,6 +124,7 @@ def approval(
         "decided_at": None if found.decided_at is None else instant(found.decided_at),
         "grant": found.result,
         "verification_uri": f"{issuer}/approvals/{found.id}",
+        **({"digest": found.digest} if isinstance(caller, Operator) else {}),
         **(_around(caller, found, broker, now) if found.grant is not None else {}),
     }
 

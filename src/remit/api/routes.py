@@ -35,13 +35,13 @@ class Who(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One route: ``query`` names the parameters its URL may carry."""
+    """One route: ``query`` names the parameters its URL may carry; None: its handler looks at them itself."""
 
     method: str
     path: str
     who: Who
     handler: Open | Closed
-    query: frozenset[str] = frozenset()
+    query: frozenset[str] | None = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Identity:
     signals: Signals | None = None
     methods: Sequence[str] = ()  # how workloads may authenticate, by the names that server metadata has for it
     native: Sequence[Mapping[str, object]] = ()  # issuers with the public client of terminals, as anybody may see
-    issuers: Mapping[str, str] = field(default_factory=dict)  # of humans: URL -> name, for people to choose from
+    issuers: Mapping[str, str] = field(default_factory=dict)  # where humans can log in to decide: URL -> name
     clients: Registry = field(default_factory=Registry)
 
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from remit.core.legible import is_legible
 from remit.core.strict import read_json
 from remit.errors import InvalidRequestError, TargetError, TooLargeError, UnsupportedScopeError
 
@@ -122,6 +123,18 @@ def meant(fields: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:
     return {name: value for name, value in fields.items() if name in known}
 
 
+def some(query: str, known: frozenset[str]) -> dict[str, str]:
+    """Return the known fields of a query, each at most once; whatever else is in it means nothing (RFC 6749 §4.1.2)."""
+    try:
+        read = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=2 * MAX_FIELDS)
+    except ValueError as error:
+        raise InvalidRequestError("the parameters are not well formed") from error
+    given = [(name, value) for name, value in read if name in known]
+    if len(dict(given)) != len(given):
+        raise InvalidRequestError("a parameter is given more than once")
+    return dict(given)
+
+
 async def document(request: Request, known: frozenset[str]) -> dict[str, object]:
     """Return the body as a JSON object that has known members only."""
     _typed(request, _JSON)
@@ -175,7 +188,7 @@ def seconds(name: str, value: object) -> timedelta:
 
 def label(value: str) -> str:
     """Return a name given to a sub-agent, for people to read."""
-    if len(value) > MAX_LABEL or not value.isprintable():
+    if len(value) > MAX_LABEL or not is_legible(value):
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
     return value
 

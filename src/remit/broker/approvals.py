@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -38,6 +38,9 @@ KEPT = timedelta(days=1)  # after it is over, if a human decided
 MAX_OF_TASK = 20  # asked for in ``LIFE``, whatever became of it: nobody is asked until they tire
 MAX_OF_CLIENT = 100  # that wait at once, of a room
 MAX_PENDING = 1_000  # of a room
+MAX_OF_HUMAN = 5  # that wait at once for a human whom clients name, whoever asks
+MAX_TO_HUMAN = 3  # of them by one client, so that none keeps others from asking
+CONFIDENTIAL = "decide on the page of the request; the operator configures `client_secret_file` in [[humans]] for it"
 
 StepUp = Callable[[str], tuple[str, ...]]  # the human (issuer-qualified) -> the acr values that decide for them
 Place = tuple[str | None, str | None]  # the task and the grant that ask, if any
@@ -121,7 +124,8 @@ class Approvals:
         now = self._heads.serving()
         self._forget(now)
         acr = self._step_up(human) if human else ()
-        item = Approval(self._new_id("apr"), verb, request, now, now + min(life, LIFE), human, asker, acr, *at)
+        name, salt, until = self._new_id("apr"), self._new_id("salt"), now + min(life, LIFE)
+        item = Approval(name, verb, request, now, until, human, asker, acr, *at, salt=salt)
         self._bounded(item, now)
         await self._put(item, "approval.ask", "done")
         return item
@@ -129,16 +133,12 @@ class Approvals:
     def _bounded(self, item: Approval, now: datetime) -> None:
         """Refuse what would tire the humans who decide: an agent that was refused, or misled, asks again."""
         recent = [i for i in self._kept.values() if i.room == item.room and now < i.asked_at + LIFE]
-        waiting = [i for i in recent if i.verdict is Verdict.PENDING]  # also what lapsed sooner: it is kept as long
-        if item.task is None:
-            mine, most = [i for i in waiting if i.asker == item.asker], MAX_OF_CLIENT
-        else:
-            mine, most = [i for i in recent if i.task == item.task], MAX_OF_TASK
-        if any(i.verdict is Verdict.DENIED and i.request == item.request and _alike(i, item) for i in recent):
+        if any(i.verdict is Verdict.DENIED and _alike(i, item) for i in recent):
             raise ApprovalError("a human refused this before", help="do without it, and say so")
-        if len(mine) >= most or len(waiting) >= MAX_PENDING:
-            first = min(i.asked_at for i in mine or waiting) + LIFE
-            raise LimitError("too much was asked for lately", retry_after=math.ceil((first - now).total_seconds()))
+        for alike, most in _rooms(item, recent):
+            if len(alike) >= most:
+                first = min(i.asked_at for i in alike) + LIFE
+                raise LimitError("too much was asked for lately", retry_after=math.ceil((first - now).total_seconds()))
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
@@ -173,11 +173,14 @@ class Approvals:
             raise DeniedError("no agent decides on what agents ask for", help="a human does, outside of runs")
         if isinstance(by, Human):
             self._check(by)
+            if not by.confidential:  # whoever runs on the human's machine can have begun it, and taken its answer
+                raise DeniedError("a login of a public client decides nothing", help=CONFIDENTIAL)
             if by.nonce != item.digest:  # a login for something else, or for nothing in particular
                 raise StepUpError("this login was not made to decide on this request")
         if not allow:
             return approvals.deny(item, digest, by.subject, now)
-        decided = approvals.approve(item, digest, by.subject, now)
+        strong = self._step_up(by.subject.sub) or item.acr  # of who decides: nobody was named who came to the page
+        decided = approvals.approve(replace(item, acr=strong), digest, by.subject, now)
         if item.grant is not None:
             self._heads.check(item.grant)
         return decided
@@ -232,10 +235,29 @@ def holder_name(caller: Caller) -> str:
     return caller.grant if isinstance(caller, Holder) else caller.subject.sub
 
 
-def _alike(one: Approval, other: Approval) -> bool:
-    """Whether two requests ask the same human for the same asker; what somebody refused speaks for nobody else."""
-    same = one.approver is not None and (one.approver, one.task) == (other.approver, other.task)
-    return same and (one.task is not None or one.asker == other.asker)
+def _rooms(item: Approval, recent: list[Approval]) -> Iterator[tuple[list[Approval], int]]:
+    """Yield what takes the room of a request, with how much there may be of it."""
+    waiting = [i for i in recent if i.verdict is Verdict.PENDING]  # also what lapsed sooner: it is kept as long
+    yield waiting, MAX_PENDING
+    if item.task is not None:
+        yield [i for i in recent if i.task == item.task], MAX_OF_TASK
+        return
+    mine = [i for i in waiting if i.asker == item.asker]
+    yield mine, MAX_OF_CLIENT
+    if item.approver is not None:
+        yield [i for i in mine if i.approver == item.approver], MAX_TO_HUMAN
+        yield [i for i in waiting if i.approver == item.approver], MAX_OF_HUMAN
+
+
+def _alike(refused: Approval, item: Approval) -> bool:
+    """Whether a refusal answers a request too; what somebody refused speaks for nobody else.
+
+    A client that a human refused does not ask them again for anything. A task that they opened may, for less: what
+    holds all that they refused, under whatever name and key, is refused with it.
+    """
+    if refused.approver is None or (refused.approver, refused.task) != (item.approver, item.task):
+        return False
+    return refused.asker == item.asker if item.task is None else approvals.asks_no_less(item, refused)
 
 
 def _record(item: Approval) -> Record:

@@ -111,14 +111,17 @@ class Openings:
                 return self._asked.consumed(opener, approvals.request_of(seen, purpose=purpose), result)
         return ()
 
+    def to_open(self, purpose: str, wanted: Wanted) -> str:
+        """Return what a human would be asked, as text, or raise what nobody could approve; nobody is asked yet."""
+        open_task("", "", Subject("", ""), purpose, wanted, self._heads.serving())
+        return approvals.request_of(wanted, purpose=purpose)
+
     async def ask_to_open(
         self, client: str, purpose: str, wanted: Wanted, approver: str | None = None, life: timedelta = LIFE
     ) -> Approval:
         """Ask whoever logs in, or ``approver`` alone, to open a task for a client, which waits for ``life`` at most."""
         try:
-            open_task("", "", Subject("", ""), purpose, wanted, self._heads.serving())  # what nobody could approve
-            request = approvals.request_of(wanted, purpose=purpose)
-            return await self._asked.ask(OPEN, request, client, approver, life=life)
+            return await self._asked.ask(OPEN, self.to_open(purpose, wanted), client, approver, life=life)
         except RemitError as error:
             await self._denied("approval.ask", None, error, wanted, cause=client)
             raise

@@ -112,25 +112,19 @@ class Broker:
         openings = Openings(self._heads, self._ceiling, self._approvals, self.endings, new_id, trust_domain, at_rest)
         self.open, self.delegate, self.attach = openings.open, openings.delegate, openings.attach
         self.ask, self.spend = openings.ask, openings.spend
-        self.ask_to_open = openings.ask_to_open
-        self.approval = self._approvals.get
-        self.approvals = self._approvals.seen
+        self.ask_to_open, self.to_open, self.step_up = openings.ask_to_open, openings.to_open, step_up
+        self.approval, self.approvals = self._approvals.get, self._approvals.seen
         self.look = self._approvals.look
         self.wait = self._approvals.wait
-        self.approve = self._approvals.approve
-        self.refuse = self._approvals.refuse
+        self.approve, self.refuse = self._approvals.approve, self._approvals.refuse
         self.begin_chain, self.turn_chain = self._chains.begin, self._chains.turn
         self.chain_of = self._chains.find
-        self.reload = self._ceiling.reload
-        self.keep_policy = self._ceiling.keep
-        self.note_policy = self._ceiling.note
-        self.question = self._ceiling.question
+        self.reload, self.question = self._ceiling.reload, self._ceiling.question
+        self.keep_policy, self.note_policy = self._ceiling.keep, self._ceiling.note
         self.check_resource = self._resources.check
         self.on_end = self._heads.on_end
-        self.outcome = self._uses.outcome
-        self.ended = self._uses.ended
-        self.flush = self._uses.flush
-        self.deny = self._uses.deny
+        self.outcome, self.ended = self._uses.outcome, self._uses.ended
+        self.flush, self.deny = self._uses.flush, self._uses.deny
 
     @property
     def rolled_back(self) -> bool:

@@ -1,7 +1,7 @@
 """Approvals: an agent asks for more than its grant; a human looks at the exact request, and approves or denies it.
 
-A decision is the human's: the owner of the state decides at the control socket, anybody else by a login that is made
-for this very request. Inside a run neither is there.
+A decision is the human's: the owner of the state decides at the control socket, anybody else on the page of the
+request, by a login that the broker begins for it. Inside a run neither is there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask as talk
-from remit.cli.login import AsOwner, id_token
-from remit.cli.render import detail_line, emit, lines, said, table, waiting
+from remit.cli.login import CONFIDENTIAL, AsOwner, visit
+from remit.cli.render import detail_line, detail_rows, emit, lines, said, table, waiting
 from remit.cli.task import written
 
 LOCAL = "unix://"  # how the owner of a state is called
+LIFE = 600  # seconds; nothing that is asked waits for longer
 
 Id = Annotated[str, typer.Argument(metavar="APPROVAL", help="What was asked, as `remit approvals` lists it.")]
 Digest = Annotated[
@@ -100,9 +101,10 @@ def approvals(
 
 
 def approve(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:  # noqa: A002 - as shown
-    """Approve of exactly what was asked, once. The request is shown first, and its digest is what is approved.
+    """Approve of exactly what was asked, once. What the owner of the state decides on is shown first, and confirmed.
 
-    Where a login decides, a browser is opened: that login is for this request alone, however one is logged in already.
+    Where a human of an issuer decides, the page of the request is opened: it shows the request, has them log in for it
+    alone, and takes the decision. This waits until they have made it.
 
     \b
     Examples:
@@ -113,7 +115,7 @@ def approve(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: opti
 
 
 def deny(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:  # noqa: A002 - as shown
-    """Deny what was asked. The same request of the same task is not asked again soon.
+    """Deny what was asked. The like of it is not asked again soon.
 
     \b
     Examples:
@@ -127,11 +129,14 @@ def _decide(approval_id: str, verdict: str, digest: str | None, as_owner: bool, 
 
     item = talk(asking.approval(approval_id))
     _check(item, digest, as_owner)
-    if digest is None:
-        _confirm(item, verdict)
-    done = talk(asking.decide(approval_id, verdict, digest or item["digest"], _proof(item)))
+    if not _owners(item):
+        done = _at_its_page(item, verdict)
+    else:
+        if digest is None:
+            _confirm(item, verdict)
+        done = talk(asking.decide(approval_id, verdict, digest or item["digest"]))
     if as_json:
-        emit(done)
+        emit({name: done[name] for name in ("approval", "state", "digest")})
         return
     said(f"{done['state']}: {done['approval']}")
 
@@ -141,11 +146,13 @@ def _check(item: Mapping[str, Any], digest: str | None, as_owner: bool) -> None:
     from remit.errors import ConflictError, DeniedError, LapsedError
 
     look = f"`remit show {item['approval']}`"
+    if "digest" not in item and (digest is None or not _owners(item)):
+        raise DeniedError("no agent decides on what agents ask for", help="a human does, outside of runs")
     if item["state"] == "lapsed":
         raise LapsedError(help="have it asked for again")
     if item["state"] != "pending":
         raise ConflictError("this was decided before", help=f"{look} says how")
-    if digest not in {None, item["digest"]}:
+    if digest not in {None, item.get("digest", digest)}:
         raise ConflictError("this is not the request that was shown", help=f"{look} shows the request and its digest")
     if as_owner and not _owners(item):
         raise DeniedError(f"`{item['approver']}` decides on this, not the owner", help="leave out --as-owner")
@@ -165,11 +172,22 @@ def _confirm(item: Mapping[str, Any], verdict: str) -> None:
         raise typer.Exit(1)
 
 
-def _proof(item: Mapping[str, Any]) -> str | None:
-    """Return the ID token that decides on this, from a login made for it; None where the owner of the state decides."""
-    if _owners(item):
-        return None
-    return id_token(nonce=item["digest"], acr=tuple(item["acr"]), fresh=True).reveal()
+def _at_its_page(item: Mapping[str, Any], verdict: str) -> Mapping[str, Any]:
+    """Open the page where the human decides, and wait until they have: a login that begins here decides nothing."""
+    from remit.errors import ConflictError, LapsedError, UnavailableError
+    from remit.sdk import asking, verbs
+
+    issuer = str(item["approver"]).partition("#")[0]
+    if issuer not in talk(verbs.identity()).get("deciding", ()):
+        raise UnavailableError(f"nobody can log in at `{issuer}` to decide", help=CONFIDENTIAL)
+    visit(item["verification_uri"], verdict)
+    with waiting(f"waiting for {item['approver']} to decide on {item['approval']}"):
+        done = talk(asking.decided(item["approval"], LIFE))
+    if done["state"] in {"pending", "lapsed"}:
+        raise LapsedError(help="have it asked for again")
+    if (done["state"] == "denied") != (verdict == "deny"):
+        raise ConflictError(f"they decided otherwise: {done['state']}")
+    return done
 
 
 def shown(item: Mapping[str, Any], as_json: bool) -> None:
@@ -189,13 +207,16 @@ def shown(item: Mapping[str, Any], as_json: bool) -> None:
             "exceeds": ", ".join(item.get("exceeds", ())) or None,
             "decides": _who(item),
             "until": item["expires_at"],
-            "digest": item["digest"],
+            **({"digest": item["digest"]} if "digest" in item else {}),
             **request,
         }
     )
-    for detail in item["request"]["authorization_details"]:
-        wide = detail in item.get("offending", ())
-        said(f"  {'beyond: ' if wide else ''}{detail_line(detail)}")
+    beyond = item.get("offending", ())
+    for detail in sorted(item["request"]["authorization_details"], key=lambda detail: detail not in beyond):
+        wide = detail in beyond
+        said(f"  {'beyond: ' if wide else ''}{detail['type']} {detail['resource']}")
+        for row in detail_rows(detail):
+            said(f"    {row}")
     if item["state"] == "pending":
         said(f"a human decides, outside of runs: remit approve {item['approval']}")
 

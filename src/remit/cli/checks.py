@@ -212,6 +212,11 @@ def issuers(settings: Settings) -> Iterator[Finding]:
                 f"{text}, so nobody there can decide on approvals",
                 "have `humans.acr` list values that the issuer issues, or leave it out",
             )
+        elif one.mute:
+            from remit.cli.login import CONFIDENTIAL
+
+            text = "it answers, but no client of it has a secret, so nobody there can decide on approvals"
+            yield Finding(f"issuer {one.name}", "warning", text, CONFIDENTIAL)
         else:
             yield good(f"issuer {one.name}", "it answers, and its keys can be read")
 

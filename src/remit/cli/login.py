@@ -17,8 +17,7 @@ from remit.cli.render import emit, lines, safe, said, warn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from remit.core.secret import Secret
-    from remit.sdk.login import Issuer, Login, Tokens
+    from remit.sdk.login import Issuer, Login
     from remit.sdk.session import Session, Sessions
 
 BOTH = 2  # issuer and client: a client named in full
@@ -26,6 +25,11 @@ WAITS = (0.0, 1.0, 1.0)  # seconds before each try to get an ID token that is no
 NO_GROUPS = (
     'the issuer may want a scope for it: `scopes = ["openid", "groups"]` in [[humans]]; then restart the broker, '
     "and log in again with `remit login`"
+)
+
+CONFIDENTIAL = (
+    "add a confidential client of it to the configuration: a table [[humans]] with `client_secret_file`, whose one "
+    "redirect URI at the issuer is <issuer of remit>/oauth/callback"
 )
 
 AsOwner = Annotated[
@@ -58,7 +62,7 @@ def login(
 
     sessions, (at, groups_claim) = _sessions(), _issuer(issuer, client_id)
     with closing(there_at(at)) as there:
-        tokens = there.device(_enter) if device else there.browser(_visit)
+        tokens = there.device(_enter) if device else there.browser(visit)
     session = session_of(at, groups_claim, tokens, unused=True)
     with sessions.alone():  # not while the human is in the browser: others would wait for minutes, and not know why
         sessions.save(session)
@@ -107,19 +111,12 @@ def whoami(json: options.Json = False) -> None:
 # -- for other commands ---------------------------------------------------------------------------------------------
 
 
-def id_token(nonce: str | None = None, acr: tuple[str, ...] = (), fresh: bool = False) -> Secret:
-    """Return an ID token that nobody has used.
+def visit(url: str, to: str = "log in") -> None:
+    """Open a browser, and say where it should be in case there is none."""
+    import webbrowser
 
-    With ``nonce``, ``acr`` or ``fresh`` the human logs in now, in a browser (step-up), and the token carries the nonce;
-    otherwise the kept login is refreshed.
-    """
-    from remit.core.secret import Secret
-
-    sessions = _sessions()
-    session = sessions.need()
-    if nonce is None and not acr and not fresh:
-        return Secret(_refreshed(sessions))
-    return Secret(_stepped_up(session, nonce, acr))
+    sys.stderr.write(f"{to} at: {safe(url)}\n")
+    webbrowser.open(url)
 
 
 def session_token(as_owner: bool) -> str | None:
@@ -186,16 +183,6 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _stepped_up(session: Session, nonce: str | None, acr: Sequence[str]) -> str:
-    from remit.errors import GrantTokenError
-
-    with closing(there_at(session.of)) as there:
-        tokens: Tokens = there.browser(_visit, nonce=nonce, acr=acr, fresh=True)
-    if tokens.claims.get("sub") != session.tokens.claims.get("sub"):
-        raise GrantTokenError("somebody else logged in", help="log out at the issuer first, or `remit login`")
-    return tokens.id_token
-
-
 # -- inside ---------------------------------------------------------------------------------------------------------
 
 
@@ -260,14 +247,6 @@ def _clients(*, offline: bool) -> list[Mapping[str, Any]]:
 
 def _names(clients: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"`{one['client_id']}` at {one['issuer']}" for one in clients)
-
-
-def _visit(url: str) -> None:
-    """Open a browser, and say where it should be in case there is none."""
-    import webbrowser
-
-    sys.stderr.write(f"log in at: {safe(url)}\n")
-    webbrowser.open(url)
 
 
 def _enter(url: str, code: str) -> None:

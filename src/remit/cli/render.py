@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from remit.core.legible import rows, shows, written
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -60,7 +62,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def safe(value: object) -> str:
     """Return text without control characters: what an agent wrote must not drive a terminal."""
     text = value if isinstance(value, str) else _plain(value)
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return "".join(char if shows(char) else f"\\x{ord(char):02x}" for char in text)
 
 
 def _plain(value: object) -> str:
@@ -128,6 +130,13 @@ def detail_line(detail: Mapping[str, Any]) -> str:
     parts += [f"{name} {_brief(value)}" for name, value in detail.items() if name in {"args", "tools", "columns"}]
     parts += [f"{name} {value}" for name, value in detail.items() if name in {"ttl", "uses"}]
     return " · ".join(parts)
+
+
+def detail_rows(detail: Mapping[str, Any]) -> list[str]:
+    """Return a detail whole, one line a value: what a human decides on, so that no two look the same."""
+    return [
+        f"{name} {key} {written(value)}" if key else f"{name} {written(value)}" for name, key, value in rows(detail)
+    ]
 
 
 def _brief(value: object) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from time import monotonic
 from urllib.parse import urlsplit
 
 import httpx
@@ -28,7 +30,10 @@ MAX_CLIENTS = 256
 MAX_ID = 512  # characters
 MAX_DOCUMENT = 16_384  # bytes
 PATIENCE = 5.0  # seconds, for name, connection and answer together
-MAX_FETCHES = 8  # at once
+MAX_FETCHES = 2  # at once, of a host
+MAX_HOSTS = 32  # at once
+MAX_FAILED = 1_000  # that are remembered
+FAILED = 10.0  # seconds; for so long a document that could not be had is not asked for again
 HTTPS = 443
 
 _UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out as global unicast
@@ -46,8 +51,8 @@ Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> its IP 
 
 
 def issuers(known: Known) -> Mapping[str, str]:
-    """Return where humans can log in, by URL, each with a name for them to choose by."""
-    registrations = known.humans.registrations if known.humans is not None else ()
+    """Return where humans can log in to decide, by URL, each with a name for them to choose by."""
+    registrations = known.humans.deciding if known.humans is not None else ()
     return {item.issuer.url: item.name or item.issuer.url for item in registrations}
 
 
@@ -116,7 +121,9 @@ class Documents:
     hosts: frozenset[str]
     private: bool = False
     lookup: Lookup = look_up
-    _running: int = 0
+    now: Callable[[], float] = monotonic
+    _running: Counter[str] = field(default_factory=Counter)  # by host
+    _failed: dict[str, float] = field(default_factory=dict)  # URL -> until when it is not asked again
 
     async def __call__(self, url: str) -> bytes:
         """Return a document, or raise InvalidRequestError where it may not be fetched, UnavailableError where not."""
@@ -127,16 +134,29 @@ class Documents:
         local = parts.scheme == "http" and self.private and is_loopback(host)
         if parts.scheme != "https" and not local:
             raise InvalidRequestError("its URL must be https")
-        if self._running >= MAX_FETCHES:
+        if self.now() < self._failed.get(url, 0.0):
+            raise UnavailableError("it could not be fetched a moment ago")
+        if self._running.get(host, 0) >= MAX_FETCHES or len(self._running) >= MAX_HOSTS:
             raise LimitError("too many clients at once", retry_after=int(PATIENCE))
-        self._running += 1
+        self._running[host] += 1
         try:
             async with asyncio.timeout(PATIENCE):
                 return await self._fetched(url, host, await self._address(host, port))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, UnicodeError) as error:
+            self._keep_failed(url)
             raise UnavailableError("it cannot be fetched") from error
+        except UnavailableError:
+            self._keep_failed(url)
+            raise
         finally:
-            self._running -= 1
+            self._running[host] -= 1
+            if not self._running[host]:
+                del self._running[host]
+
+    def _keep_failed(self, url: str) -> None:
+        now = self.now()
+        recent = [(one, until) for one, until in self._failed.items() if now < until]
+        self._failed = dict([*recent[1 - MAX_FAILED :], (url, now + FAILED)])
 
     def _listed(self, host: str) -> bool:
         above = {"*." + host.split(".", count)[-1] for count in range(1, host.count(".") + 1)}

@@ -36,9 +36,10 @@ Row = Mapping[str, object]
 class Known:
     """What the configured issuers can prove; None where none is configured for it.
 
-    ``step_up`` tells, of a human (issuer-qualified), which ``acr`` values decide on approvals. ``sources`` are the
-    issuers of humans as issuers of signals; ``issuers`` are all, by URL, so that each has one cache of keys.
-    ``id_jag``: whether identity assertions of one of them open tasks.
+    ``logins`` is there where a client has a secret: by no other does a human decide on approvals. ``step_up`` tells, of
+    a human (issuer-qualified), which ``acr`` values decide on them. ``sources`` are the issuers of humans as issuers of
+    signals; ``issuers`` are all, by URL, so that each has one cache of keys. ``id_jag``: whether identity assertions of
+    one of them open tasks.
     """
 
     humans: IssuedHumans | None
@@ -72,7 +73,7 @@ def known(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Known
     humans = IssuedHumans(registrations, settings.issuer, clock) if registrations else None
     return Known(
         humans=humans,
-        logins=None if humans is None else IssuerLogins(humans, web.transport, clock),
+        logins=IssuerLogins(humans, web.transport) if humans and humans.deciding else None,
         platforms=Platforms(rules, clock) if rules else None,
         step_up=_step_up(registrations),
         sources=_sources(registrations, settings.issuer),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cryptography import x509
@@ -27,12 +27,14 @@ PATIENCE = 15.0  # seconds for each, all at once: a document and its keys take t
 class Asked:
     """What came of asking. ``failure`` is why there is nothing; None: it answers as it should.
 
-    ``never`` are the values of ``humans.acr``, when the issuer says of itself that it proves none of them.
+    ``never`` are the values of ``humans.acr``, when the issuer says of itself that it proves none of them. ``mute``:
+    none of its humans can log in to decide, as no client of it has a secret.
     """
 
     name: str
     failure: str | None = None
     never: tuple[str, ...] = ()
+    mute: bool = False
 
 
 def last_entry(settings: Settings) -> datetime | None:
@@ -46,7 +48,10 @@ async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) 
     known = humans.known(settings, clock, fetch)
     sources = signals.read(settings, known.sources, clock, fetch).sources
     named: Mapping[str, Issuer] = {url: source.issuer for url, source in sources.items()} | dict(known.issuers)
-    return await asyncio.gather(*(_issuer(one, known.step_up(f"{url}#")) for url, one in named.items()))
+    found = await asyncio.gather(*(_issuer(one, known.step_up(f"{url}#")) for url, one in named.items()))
+    humans_of = () if known.humans is None else known.humans.registrations
+    mute = {one.issuer.url for one in humans_of} - {one.issuer.url for one in humans_of if one.secret is not None}
+    return [replace(one, mute=one.name in mute) for one in found]
 
 
 async def _issuer(issuer: Issuer, acr: Sequence[str]) -> Asked:

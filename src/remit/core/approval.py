@@ -72,11 +72,12 @@ class Approval:
     decided_at: datetime | None = None
     result: str | None = None  # the grant that came of it
     rev: int = 1
+    salt: str = ""  # who asks knows all the rest, and must not be able to say what only who decides was shown
 
     @property
     def digest(self) -> str:
-        """What a human decides on: SHA-256 over the id, the verb and the exact request, base64url."""
-        return jose.digest(f"{self.id}\n{self.verb}\n{self.request}")
+        """What a human decides on: SHA-256 over the id, the verb, the exact request and the salt, base64url."""
+        return jose.digest(f"{self.id}\n{self.verb}\n{self.request}\n{self.salt}")
 
     @property
     def room(self) -> str:
@@ -141,6 +142,18 @@ def wanted_in(request: str) -> Wanted:
         jkt=raw["jkt"],
         x5t=raw["x5t"],
     )
+
+
+def purpose_in(request: str) -> str:
+    """Return what a task is to be for that a request asks to open."""
+    return str(json.loads(request)["purpose"] or "")
+
+
+def asks_no_less(one: Approval, other: Approval) -> bool:
+    """Whether a grant by ``one`` would hold all that one by ``other`` would, but for its time, names and keys."""
+    more, less = wanted_of(one), wanted_of(other)
+    hops = more.depth >= less.depth and more.fan_out >= less.fan_out and more.exercise >= less.exercise
+    return hops and all(scopes.cover(detail, more.scope) is not None for detail in less.scope)
 
 
 def keyed(approval: Approval) -> bool:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from remit.core import scope as scopes
 from remit.core import spiffe
+from remit.core.legible import is_legible
 from remit.core.scope import Scope
 from remit.errors import ASK, AttenuationError, InvalidRequestError
 
@@ -114,7 +115,7 @@ def _check_ceilings(wanted: Wanted) -> None:
         raise InvalidRequestError(
             f"`ttl` must be from 1 second to {most} seconds", help="open another task when this one ends"
         )
-    if len(wanted.label) > MAX_LABEL or not wanted.label.isprintable():
+    if len(wanted.label) > MAX_LABEL or not is_legible(wanted.label):
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
     if len(wanted.delegates or ()) > spiffe.MAX_PATTERNS:
         raise InvalidRequestError(f"`delegates` has at most {spiffe.MAX_PATTERNS} patterns")

@@ -24,6 +24,7 @@ class Human:
     ``client`` is the party the token was issued to; ``nonce`` ties it to the one request it was obtained for.
     ``details`` is what an ID-JAG limits the task to, in wire form (RFC 9396); None: it names no limit. ``jkt`` is the
     key that an ID-JAG is bound to; None: it is a bearer's.
+    ``confidential``: the party has a secret, and the token came to the broker's own callback alone.
     """
 
     subject: Subject
@@ -34,6 +35,7 @@ class Human:
     nonce: str | None = None
     details: object = None
     jkt: str | None = None
+    confidential: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from remit.core.lease import (
     settle_at,
     standing,
 )
+from remit.core.legible import is_legible
 from remit.core.scope import Detail
 from remit.errors import (
     ASK,
@@ -354,8 +355,8 @@ class Task:
 
 def open_task(task_id: str, root_id: str, subject: Subject, purpose: str, wanted: Wanted, now: datetime) -> Change:
     """Open a task with its root grant. The scope has been decided on before (``core.policy``)."""
-    if not purpose.strip() or len(purpose) > MAX_PURPOSE or not purpose.isprintable():
-        raise InvalidRequestError(f"`purpose` must be printable text of 1 to {MAX_PURPOSE} characters")
+    if not purpose.strip() or len(purpose) > MAX_PURPOSE or not is_legible(purpose):
+        raise InvalidRequestError(f"`purpose` must be text of 1 to {MAX_PURPOSE} characters that show")
     if wanted.ttl is None:
         raise InvalidRequestError("`ttl` is missing")
     root = make_grant(root_id, None, wanted, now)

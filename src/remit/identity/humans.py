@@ -62,6 +62,11 @@ class IssuedHumans:
     clock: Clock
     _missed: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False, compare=False)
 
+    @property
+    def deciding(self) -> Sequence[Registration]:
+        """The clients by which humans log in to decide: those with a secret."""
+        return tuple(item for item in self.registrations if item.secret is not None)
+
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         """Return the human of an ID token that was issued to remit (OpenID Connect Core §3.1.3.7)."""
         read, at = self._read(token, _ID_TOKEN)
@@ -143,7 +148,8 @@ class IssuedHumans:
             sid=None if sid is None else f"{at.issuer.url}#{sid}",
         )
         nonce = foreign.text_or_none(claims, "nonce", GrantTokenError)
-        return Human(subject, digest, window.issued_at, window.expires_at + SKEW, at.client_id, nonce)
+        until, own = window.expires_at + SKEW, at.secret is not None
+        return Human(subject, digest, window.issued_at, until, at.client_id, nonce, confidential=own)
 
 
 def _key(claims: Mapping[str, object]) -> str | None:

@@ -1,6 +1,7 @@
 """Logins in a browser (OpenID Connect Core §3.1), with authlib's client: code, PKCE S256, state, nonce, RFC 9207.
 
-What a login was begun with stays here, in memory, until the browser comes back or `LIFE` is over; it counts once.
+A login that was begun is kept by nobody here, so that nobody's takes the place of another's; its code verifier is made
+of it with a key of this process, and the issuer redeems its code once.
 """
 
 from __future__ import annotations
@@ -9,125 +10,91 @@ import asyncio
 import hmac
 import secrets
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus
 
 import httpx
 
+from remit.core import jose
 from remit.core.identity import Human
 from remit.core.secret import Secret
-from remit.errors import GrantTokenError, LimitError, StepUpError, UnavailableError
+from remit.errors import GrantTokenError, StepUpError, UnavailableError
 from remit.identity.fetch import PATIENCE
 from remit.identity.foreign import SKEW
 from remit.identity.humans import IssuedHumans, Registration
 from remit.identity.issuers import Metadata
-from remit.ports import Clock
+from remit.ports.identity import Login
 
-LIFE = timedelta(minutes=10)
-MAX_OF_ONE = 5  # logins for the same request; the oldest makes room
-MAX_WAITING = 1_000
 MAX_QUERY = 8_192  # characters
+MAX_FIELDS = 64
+_KNOWN = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})
 
 Transport = Callable[[], httpx.AsyncBaseTransport]
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A login that a browser is away on."""
-
-    registration: Registration
-    verifier: str = field(repr=False)
-    redirect_uri: str
-    nonce: str
-    acr: tuple[str, ...]
-    anew: bool
-    at: datetime
-    room: str
-
-
 class IssuerLogins:
-    """Sends browsers to issuers, and takes them back."""
+    """Sends browsers to issuers, and takes them back. Nothing is kept of those that are away."""
 
-    def __init__(self, humans: IssuedHumans, transport: Transport, clock: Clock) -> None:
+    def __init__(self, humans: IssuedHumans, transport: Transport) -> None:
         """Log in at the issuers that ``humans`` verifies; ``transport`` makes what reaches them."""
-        self._humans, self._transport, self._clock = humans, transport, clock
-        self._waiting: dict[str, _Begun] = {}  # by state
+        self._humans, self._transport = humans, transport
+        self._key = secrets.token_bytes(32)
 
-    async def begin(
-        self,
-        back: str,
-        state: str,
-        nonce: str,
-        *,
-        issuer: str | None,
-        acr: Sequence[str],
-        anew: bool = False,
-        room: str = "",
-    ) -> str:
-        """Return the URL to send the browser to.
-
-        With ``anew`` the human has to prove again who they are, with ``acr`` that strongly too. ``issuer`` None: there
-        is one only. ``MAX_WAITING`` is of each ``room``.
-        """
-        registration = self._at(issuer)
+    async def begin(self, login: Login) -> str:
+        """Return the URL to send the browser to."""
+        registration = self._at(login.issuer)
         metadata = await registration.issuer.metadata()
         if metadata.authorization_endpoint is None or metadata.token_endpoint is None:
             raise UnavailableError(f"nobody can log in with a browser at `{registration.issuer.url}`")
-        verifier = secrets.token_urlsafe(48)
-        anew = anew or bool(acr)
-        begun = _Begun(registration, verifier, back, nonce, tuple(acr), anew, self._clock(), room)
-        self._keep(state, begun)
-        stronger = {"max_age": "0", "prompt": "login"} if anew else {}
-        stronger |= {"acr_values": " ".join(acr)} if acr else {}
-        async with self._client(registration, metadata, back) as client:
+        stronger = {"max_age": "0", "prompt": "login"} if login.since is not None or login.acr else {}
+        stronger |= {"acr_values": " ".join(login.acr)} if login.acr else {}
+        verifier = self._verifier(login)
+        async with self._client(registration, metadata, login.back) as client:
             url, _ = client.create_authorization_url(
-                metadata.authorization_endpoint, state=state, code_verifier=verifier, nonce=nonce, **stronger
+                metadata.authorization_endpoint,
+                state=login.state,
+                code_verifier=verifier,
+                nonce=login.nonce,
+                **stronger,
             )
         return str(url)
 
-    async def finish(self, query: str, redirect_uri: str, state: str, nonce: str) -> Human:
+    async def finish(self, query: str, came: str, login: Login) -> Human:
         """Redeem the answer that the browser brought (a query string), and return who logged in."""
-        begun = self._waiting.pop(state, None)
-        if begun is None or self._clock() - begun.at >= LIFE:
-            raise GrantTokenError("this login was not begun here, or is over", help="log in again")
-        if not hmac.compare_digest(begun.nonce.encode(), nonce.encode()) or begun.redirect_uri != redirect_uri:
+        if came != login.back:
             raise GrantTokenError("this login was begun for something else")
-        metadata = await begun.registration.issuer.metadata()
-        code = _code(_answer(query), state, metadata)
-        human = await self._humans.id_token(await self._redeemed(begun, metadata, code), nonce=nonce)
-        if begun.acr and human.subject.acr not in begun.acr:
-            raise StepUpError(help=f"log in again with {' or '.join(begun.acr)}")
-        if begun.anew and (human.subject.auth_time is None or human.subject.auth_time < begun.at - SKEW):
+        registration = self._at(login.issuer)
+        metadata = await registration.issuer.metadata()
+        code = _code(_answer(query), login.state, metadata)
+        human = await self._humans.id_token(
+            await self._redeemed(registration, login, metadata, code), nonce=login.nonce
+        )
+        if login.acr and human.subject.acr not in login.acr:
+            raise StepUpError(help=f"log in again with {' or '.join(login.acr)}")
+        at = human.subject.auth_time
+        if login.since is not None and (at is None or at < login.since - SKEW):
             raise StepUpError("the issuer did not ask the human to log in again")
         return human
 
-    def _at(self, issuer: str | None) -> Registration:
-        """Return remit's registration at an issuer; a confidential one where there is one."""
-        known = [item for item in self._humans.registrations if issuer in {None, item.issuer.url}]
-        if not known or len({item.issuer.url for item in known}) > 1:
-            raise GrantTokenError("it is not said at which issuer to log in")
-        return next((item for item in known if item.secret is not None), known[0])
+    def _verifier(self, login: Login) -> str:
+        """Return the code verifier (RFC 7636) of one login, for one request and place, that nobody else can know."""
+        whole = f"{login.issuer}\n{login.back}\n{login.state}\n{login.nonce}"
+        return jose.encode(hmac.digest(self._key, whole.encode(), "sha256"))
 
-    def _keep(self, state: str, begun: _Begun) -> None:
-        for over in [name for name, item in self._waiting.items() if begun.at - item.at >= LIFE]:
-            del self._waiting[over]
-        mine = [name for name, item in self._waiting.items() if item.nonce == begun.nonce]
-        for over in mine[: max(len(mine) - MAX_OF_ONE + 1, 0)]:  # a human comes back from the page they saw last
-            del self._waiting[over]
-        alike = sum(item.room == begun.room for item in self._waiting.values())
-        if alike >= MAX_WAITING or state in self._waiting:
-            raise LimitError("too many browsers are logging in", retry_after=int(LIFE.total_seconds()))
-        self._waiting[state] = begun
+    def _at(self, issuer: str) -> Registration:
+        """Return remit's confidential registration at an issuer: a login by any other decides nothing."""
+        known = [item for item in self._humans.deciding if item.issuer.url == issuer]
+        if not known:
+            raise GrantTokenError("nobody can log in to decide at this issuer")
+        return known[0]
 
-    async def _redeemed(self, begun: _Begun, metadata: Metadata, code: str) -> str:
+    async def _redeemed(self, registration: Registration, login: Login, metadata: Metadata, code: str) -> str:
         """Return the ID token that the token endpoint gives for a code."""
         from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]
 
-        form = {"grant_type": "authorization_code", "code": code, "code_verifier": begun.verifier}
-        registration, back = begun.registration, begun.redirect_uri
+        form = {"grant_type": "authorization_code", "code": code, "code_verifier": self._verifier(login)}
+        back = login.back
         try:
             async with asyncio.timeout(PATIENCE), self._client(registration, metadata, back) as client:
                 answer = await client.fetch_token(metadata.token_endpoint, **form, redirect_uri=back)
@@ -176,13 +143,16 @@ def _shown(secret: Secret | None, method: str) -> str | None:
 
 
 def _answer(query: str) -> Mapping[str, str]:
-    """Return the parameters of an authorization response; each at most once (RFC 6749 §3.1)."""
+    """Return the parameters of an authorization response that mean something (RFC 6749 §4.1.2); each at most once."""
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=20, errors="strict")
+        pairs = parse_qsl(
+            query, keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS, errors="strict"
+        )
     except ValueError:
         pairs = []
-    answer = dict(pairs)
-    if not answer or len(answer) != len(pairs) or len(query) > MAX_QUERY:
+    known = [(name, value) for name, value in pairs if name in _KNOWN]
+    answer = dict(known)
+    if not answer or len(answer) != len(known) or len(query) > MAX_QUERY:
         raise GrantTokenError("the issuer's answer cannot be read")
     return answer
 

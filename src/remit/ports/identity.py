@@ -6,6 +6,7 @@ Implementations raise RemitErrors alone; doubt denies.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -28,20 +29,34 @@ class Humans(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a browser is away for: it is the same when it leaves and when it comes back, and kept by nobody in between.
+
+    ``back`` is where it comes back to, ``nonce`` is of one request. ``since``: a login of before does not count;
+    ``acr``: nor does one that is none of these.
+    """
+
+    back: str
+    state: str
+    nonce: str
+    issuer: str
+    acr: Sequence[str] = ()
+    since: datetime | None = None
+
+
 class Logins(Protocol):
-    """Sends a browser to the issuer and takes it back (OIDC Core §3.1), as a confidential or public client."""
+    """Sends a browser to the issuer and takes it back (OIDC Core §3.1), as a confidential client."""
 
-    async def begin(
-        self, back: str, state: str, nonce: str, *, issuer: str | None, acr: Sequence[str], anew: bool, room: str
-    ) -> str:
-        """Return where to send the browser, to come ``back``. ``nonce`` is of one request; ``acr`` asks for step-up.
-
-        With ``acr`` or ``anew`` a session at the issuer is not enough. No ``room`` takes the place of another.
-        """
+    async def begin(self, login: Login) -> str:
+        """Return where to send the browser. With ``acr`` or ``since`` a session at the issuer is not enough."""
         ...
 
-    async def finish(self, query: str, redirect_uri: str, state: str, nonce: str) -> Human:
-        """Redeem the authorization response (its query string) and return who logged in; RFC 9207 ``iss`` checked."""
+    async def finish(self, query: str, came: str, login: Login) -> Human:
+        """Redeem the authorization response (its query string) and return who logged in; RFC 9207 ``iss`` checked.
+
+        ``came`` is where the browser came back to.
+        """
         ...
 
 

@@ -33,11 +33,6 @@ class Asked:
         return str(self.document["approval"])
 
     @property
-    def digest(self) -> str:
-        """What a human decides on: the SHA-256 over the id and the exact request, base64url."""
-        return str(self.document["digest"])
-
-    @property
     def url(self) -> str:
         """The page where the human decides."""
         return str(self.document["verification_uri"])

@@ -301,7 +301,7 @@ class _Writer(Thread):
     def _ends(self, lost: list[_Outcome], error: Exception) -> list[_Outcome]:
         """Write what ends authority on a full disk, in the room that is kept for it; the rest stays lost."""
         self.failure = _lost(error)
-        ending = [request for request, _ in lost if _only_ends(request)]
+        ending = [i for i, _ in lost if i.writes and all(isinstance(each, Change) and each.ends for each in i.writes)]
         while ending and self.reserve.give():
             group = Group(self.ledger)
             taken = {id(request): _taken(group, request) for request in ending}
@@ -361,10 +361,6 @@ def _start(connection: sqlite3.Connection, tags: Tags) -> None:
     (new,) = connection.execute(SQL["new"]).fetchone()
     if new:
         connection.execute(SQL["start state"], (tags.state(Frontier(), 0),))
-
-
-def _only_ends(request: _Request) -> bool:
-    return bool(request.writes) and all(isinstance(write, Change) and write.ends for write in request.writes)
 
 
 def _taken(group: Group, request: _Request) -> Exception | None:

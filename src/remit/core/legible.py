@@ -1,0 +1,60 @@
+"""What people can tell apart by looking: text whose every character shows, and details one row a value. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from unicodedata import category
+
+MARKS = 4  # on one character, at most (UTS #39 §5.4)
+
+# Default_Ignorable_Code_Point (UAX #44) and blanks that Python calls printable, whatever they are called elsewhere.
+_HIDDEN = frozenset(
+    {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0}
+    | {*range(0xFE00, 0xFE10), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)}
+)
+
+
+def shows(char: str) -> bool:
+    """Whether a character is one that people see, or a space."""
+    return char.isprintable() and ord(char) not in _HIDDEN
+
+
+def is_legible(text: str) -> bool:
+    """Whether all of a text shows, and no marks pile up in it."""
+    return escaped(text) == text
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """Return text with each character that does not show as an escape; ``keep`` is left as it is."""
+    if text.isascii() and text.isprintable():
+        return text
+    shown, marks = [], 0
+    for char in text:
+        marks = marks + 1 if category(char) in {"Mn", "Me"} else 0
+        plain = (shows(char) and marks <= MARKS) or char in keep
+        shown.append(char if plain else f"\\u{ord(char):04x}")
+    return "".join(shown)
+
+
+def written(value: object) -> str:
+    """Write a value as JSON, so that no two look the same; the widest items of a list first."""
+    listed = sorted(value, key=_narrow) if isinstance(value, list) else value
+    return json.dumps(listed, ensure_ascii=False)
+
+
+def rows(detail: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
+    """Yield the members of a detail: name, key, value. One with keys has a row for each, the widest first."""
+    for name, value in detail.items():
+        if name in {"type", "resource"}:
+            continue
+        if not isinstance(value, Mapping) or not value:
+            yield name, "", value
+            continue
+        for key in sorted(value, key=lambda key: _narrow(value[key])):
+            yield name, json.dumps(key, ensure_ascii=False), value[key]
+
+
+def _narrow(value: object) -> bool:
+    """Whether a value is not one that takes in whatever there is; what does comes first."""
+    return not (isinstance(value, str) and (value == "any" or "**" in value))
