@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def hold(path: Path, how: int = os.O_RDONLY) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def let_go(handles: Iterable[int]) -> None:
+    """Let others take what was held."""
+    for handle in handles:
+        os.close(handle)
 
 
 def holder(path: Path) -> int | None:

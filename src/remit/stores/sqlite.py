@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -70,12 +69,8 @@ class SqliteStore:
                 self._held.append(private.hold(path))
             self._open(directory / "remit.db", Tags(sealer.mac), busy)
         except BaseException:
-            self._let_in()
+            private.let_go(self._held)
             raise
-
-    def _let_in(self) -> None:
-        for handle in self._held:
-            os.close(handle)
 
     def _open(self, path: Path, tags: Tags, busy: float) -> None:
         with translated():
@@ -221,7 +216,7 @@ class SqliteStore:
         self._writer.queue.put(None)
         await asyncio.get_running_loop().run_in_executor(self._readers, self._let_go)
         self._readers.shutdown()
-        self._let_in()
+        private.let_go(self._held)
 
     def abandon(self) -> None:
         """Let go of what nothing was done with, where what was to work on it could not be built."""
@@ -229,7 +224,7 @@ class SqliteStore:
         self._writer.queue.put(None)
         self._let_go()
         self._readers.shutdown()
-        self._let_in()
+        private.let_go(self._held)
 
     def _let_go(self) -> None:
         self._writer.join()
