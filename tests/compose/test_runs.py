@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import pytest
 import uvloop
 
 from remit.broker import Operator
@@ -83,3 +85,55 @@ def test_a_run_inside_a_run_reaches_gateway_and_control_plane(tmp_path: Path) ->
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scene())
+
+
+MESH = {"type": "spiffe", "resource": "mesh", "actions": ["x509"]}
+PASS_RIGHTS = 83  # SO_PASSRIGHTS, since Linux 6.16
+
+
+def streams() -> dict[str, int]:
+    """Return the unix sockets on which this process accepts streams, and whether they take descriptors."""
+    found: dict[str, int] = {}
+    for path in Path("/proc/self/fd").iterdir():
+        if not (path.is_symlink() and str(path.readlink()).startswith("socket:")):
+            continue
+        with suppress(OSError), socket.socket(fileno=os.dup(int(path.name))) as sock:
+            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if listens and (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_STREAM):
+                found[Path(sock.getsockname()).name] = sock.getsockopt(socket.SOL_SOCKET, PASS_RIGHTS)
+    return found
+
+
+@pytest.mark.attack("LAU-09")
+def test_no_socket_of_a_broker_takes_descriptors_but_those_for_hand_overs(tmp_path: Path) -> None:
+    found = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
+    made = replace(found, api=None, gateway=None)
+    wish = {**OPENING["open"], "authorization_details": [DETAIL, MESH]}
+
+    async def scene() -> None:
+        async with served(made) as edges:
+            if not taken(made.places.control):
+                pytest.skip("SO_PASSRIGHTS is there since Linux 6.16")
+            operator: Operator = edges.house.operator
+            for resource in (
+                Resource("search", "http", "http://127.0.0.1:1", scope.parse([DETAIL]), None, {}),
+                Resource("mesh", "spiffe", "spiffe://remit.local", scope.parse([MESH]), None, {}),
+            ):
+                await edges.house.broker.put_resource(operator, resource, None)
+            with ExitStack() as stack:
+                outer = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", {"open": wish})
+                port = next(Path(sock.getsockname()) for sock in outer[1] if sock.type == socket.SOCK_SEQPACKET)
+                await asyncio.to_thread(launch, stack, port, tmp_path / "2", {"grant": outer[0]})
+                assert streams() == {made.places.control.name: 0, "channel": 0, "workload": 0}
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scene())
+
+
+def taken(path: Path) -> bool:
+    """Whether this kernel knows the option."""
+    with socket.socket(socket.AF_UNIX) as sock, suppress(OSError):
+        sock.connect(str(path))
+        sock.getsockopt(socket.SOL_SOCKET, PASS_RIGHTS)
+        return True
+    return False

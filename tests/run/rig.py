@@ -54,6 +54,7 @@ class EchoEdges:
         self.broker = broker
         self.open: list[tuple[str, str]] = []
         self.runs: list[Run] = []
+        self.listens = False  # to whoever connects, until it leaves
 
     def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
         placeholder = lambda shape: f"placeholder-{shape}"  # noqa: E731 - one shape for all
@@ -66,10 +67,12 @@ class EchoEdges:
     async def serve(
         self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None
     ) -> Callable[[], None]:
-        async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
                 writer.write(f"{listener.name} {run.grant}\n".encode())
                 await writer.drain()
+                while self.listens and await reader.read(65_536):
+                    pass
             writer.close()
 
         server: asyncio.Server | Doors
