@@ -21,6 +21,7 @@ import remit
 from remit.broker import Broker
 from remit.core.secret import Secret
 from remit.core.task import Grant
+from remit.gateway.room import DESCRIPTORS, Room, Share
 from remit.ports import Resource
 from remit.run import environment
 from remit.run.doors import Doors
@@ -55,6 +56,7 @@ class EchoEdges:
         self.open: list[tuple[str, str]] = []
         self.runs: list[Run] = []
         self.listens = False  # to whoever connects, until it leaves
+        self.room = Room(DESCRIPTORS)
 
     def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
         placeholder = lambda shape: f"placeholder-{shape}"  # noqa: E731 - one shape for all
@@ -63,6 +65,9 @@ class EchoEdges:
     def variables(self, run: Run) -> Mapping[str, str]:
         grant = self.broker.check(run.grant)
         return environment.variables(grant, self._resources(), PROVIDERS, run.outfit.placeholders, run.places)
+
+    def share(self, task: str) -> Share:
+        return self.room.of(task)
 
     async def serve(
         self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None

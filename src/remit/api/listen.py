@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 from remit.api.handshakes import Handshakes
 from remit.api.tls import presented
 from remit.api.who import Authority
+from remit.ports.room import Share
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
 MAX_CONNECTIONS = 128  # of one listener
@@ -77,12 +78,15 @@ async def serve(
     uid: int | None = None,
     start: Start | None = None,
     tls: ssl.SSLContext | None = None,
+    share: Share | None = None,
 ) -> Listener:
     """Serve ``app`` on a listening socket, where whoever connects speaks with ``authority``.
 
     ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it. ``start``
     accepts in the place of the loop, which may do so only on a socket that nobody else holds. With ``tls`` a TCP
     listener speaks TLS; what certificates a client presents is in the state of each request (``who.certificates_of``).
+    Connections are counted in ``share``.
+
     Keep what is returned: uvloop closes a unix listener that nobody refers to.
     """
     config = Config(
@@ -104,7 +108,7 @@ async def serve(
     loop = asyncio.get_running_loop()
 
     def connected() -> Connection:
-        return Connection(config, state, {"authority": authority}, uid)
+        return Connection(config, state, {"authority": authority}, uid, share)
 
     if start is not None:
         return Listener(await start(connected, sock), state)
@@ -118,11 +122,14 @@ async def serve(
 class Connection(HttpToolsProtocol):
     """A connection of bounded patience."""
 
-    def __init__(self, config: Config, state: ServerState, about: dict[str, object], uid: int | None) -> None:
-        """Serve ``about``'s authority to processes of ``uid``."""
+    def __init__(
+        self, config: Config, state: ServerState, about: dict[str, object], uid: int | None, share: Share | None
+    ) -> None:
+        """Serve ``about``'s authority to processes of ``uid``, as long as ``share`` has room."""
         super().__init__(config, state, about)
         self.access_log = False
-        self._uid = uid
+        self._uid, self._share = uid, share
+        self._counted = False  # in its share
         self._head = 0  # bytes fed since the last whole head
         self._in_head = True
         self._deadline: asyncio.TimerHandle | None = None
@@ -133,7 +140,7 @@ class Connection(HttpToolsProtocol):
         if self._uid is not None and _peer(transport) != self._uid:
             transport.abort()
             return
-        if len(self.connections) >= MAX_CONNECTIONS:  # descriptors are for all listeners
+        if len(self.connections) >= MAX_CONNECTIONS or not self._count():  # descriptors are for all listeners
             transport.abort()
             return
         _no_delay(transport)
@@ -167,9 +174,15 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the clock."""
+        """Forget the clock and the count."""
         self._relax()
+        if self._counted and self._share is not None:
+            self._share.give()
         super().connection_lost(exc)
+
+    def _count(self) -> bool:
+        self._counted = self._share is None or self._share.take()
+        return self._counted
 
     def _expect(self) -> None:
         if self._deadline is None:

@@ -15,7 +15,7 @@ from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway.answer import Plan
 from remit.gateway.framing import END, MAX_HEAD, Body, Chunked, Fields, Status, UntilClose, response_body, response_head
 from remit.gateway.inject import Recipe
-from remit.gateway.room import Room
+from remit.gateway.room import Share
 
 CONNECT = 10.0  # seconds
 IDLE = 30.0  # seconds an unused connection is kept
@@ -242,7 +242,7 @@ class Pool:
 
     __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_plans", "_room", "_tls", "recipe")
 
-    def __init__(self, recipe: Recipe, tls: ssl.SSLContext, clock: Callable[[], float], room: Room) -> None:
+    def __init__(self, recipe: Recipe, tls: ssl.SSLContext, clock: Callable[[], float], room: Share) -> None:
         """Start empty. ``clock`` counts seconds and never goes back; ``room`` has the descriptors."""
         self.recipe = recipe
         self._tls = tls

@@ -141,7 +141,7 @@ class Doors:
         try:
             threading.Thread(target=self._watch, args=(self._epoll,), name="remit-doors", daemon=True).start()
         except RuntimeError:
-            self._close()
+            self._close_doors()
             self._finish()
             raise
 

@@ -22,6 +22,7 @@ from remit.broker import Broker, Holder, Operator
 from remit.core.task import Grant, Posture, Report, Task
 from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError
 from remit.ports.identity import Humans
+from remit.ports.room import Share
 from remit.run import handover, passed, wish
 from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit
@@ -32,7 +33,9 @@ Caller = Operator | Holder
 Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
 
 RUNS = 1_024  # at a time, on one broker
+RUNS_INSIDE = RUNS // 2  # at a time, launched inside runs: the rest is for the operator's
 RUNS_OF_A_TASK = 64  # at a time, launched inside its runs, through whichever socket
+TALK = 3  # descriptors of a conversation: the connection, and two of its thread
 LAST = 5.0  # seconds for the last threads to end
 NESTED = 8  # runs, one inside the other
 
@@ -64,6 +67,10 @@ class Edges(Protocol):
 
     def variables(self, run: Run) -> Mapping[str, str]:
         """Return the environment variables that tell a run what it has."""
+        ...
+
+    def share(self, task: str) -> Share:
+        """Return what a task may have open."""
         ...
 
     async def serve(self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None) -> Close:
@@ -187,20 +194,41 @@ class LaunchServer:
         if port.uid is not None and _uid(peer) != port.uid:
             peer.close()
             return
+        doors = self._admitted(peer, port.caller)
+        if doors is None:
+            _refuse(peer, through)
+            return
+        self._doors.add(doors)
+        conversation = asyncio.create_task(self._converse(_Talk(peer, port, doors)))
         kept = [mine, self._conversations]
         if isinstance(port.caller, Holder):
             kept.append(self._nested.setdefault(port.caller.task, set()))
-        if len(self._conversations) >= RUNS or len(kept[-1]) >= (RUNS if port.trusted else RUNS_OF_A_TASK):
-            _refuse(peer, through)
-            return
-        doors = Doors(lambda: _hang_up(peer), peer)
-        self._doors.add(doors)
-        conversation = asyncio.create_task(self._converse(_Talk(peer, port, doors)))
         for group in kept:
             group.add(conversation)
         # one that is ended before it begins does nothing itself
         conversation.add_done_callback(lambda _: doors.leave())
         conversation.add_done_callback(lambda done: doors.when_gone(lambda: self._over(done, doors, port, kept)))
+
+    def _admitted(self, peer: socket.socket, caller: Caller) -> Doors | None:
+        """Return the doors of one more conversation, or None when there is no room for it."""
+        if not self._take(caller):
+            return None
+        try:
+            return Doors(lambda: _hang_up(peer), peer)
+        except RuntimeError:  # no thread can be started
+            self._give(caller)
+            return None
+
+    def _take(self, caller: Caller) -> bool:
+        if not isinstance(caller, Holder):
+            return len(self._conversations) < RUNS
+        inside = sum(map(len, self._nested.values()))
+        mine = len(self._nested.get(caller.task, ()))
+        return inside < RUNS_INSIDE and mine < RUNS_OF_A_TASK and self._edges.share(caller.task).take(TALK)
+
+    def _give(self, caller: Caller) -> None:
+        if isinstance(caller, Holder):
+            self._edges.share(caller.task).give(TALK)
 
     def _over(
         self, conversation: asyncio.Task[None], doors: Doors, port: _Port, kept: Sequence[set[asyncio.Task[None]]]
@@ -208,7 +236,8 @@ class LaunchServer:
         self._doors.discard(doors)
         for group in kept:
             group.discard(conversation)
-        if isinstance(port.caller, Holder) and not self._nested.get(port.caller.task, True):
+        self._give(port.caller)
+        if isinstance(port.caller, Holder) and not self._nested[port.caller.task]:
             del self._nested[port.caller.task]
 
     # -- one launcher -------------------------------------------------------------------------------------------
@@ -239,6 +268,8 @@ class LaunchServer:
 
     async def _serve(self, talk: _Talk, authority: _Authority, place: Place, stack: AsyncExitStack) -> None:
         outfit = self._edges.outfit(authority.grant, place.folder, private=place.isolation == "namespace")
+        if not talk.port.trusted:
+            self._count(talk, authority.task.id, len(outfit.listeners))
         wanted = [listener.wire() for listener in outfit.listeners]
         granted: Message = {"task": authority.task.id, "grant": authority.grant.id, "listeners": wanted}
         await handover.send_async(talk.peer, granted)
@@ -248,6 +279,13 @@ class LaunchServer:
         for listener in outfit.listeners:
             stack.callback(await self._start(talk, run, listener, sockets.pop(0), inner))
         await handover.send_async(talk.peer, {"ready": True, "environment": dict(self._edges.variables(run))})
+
+    def _count(self, talk: _Talk, task: str, descriptors: int) -> None:
+        """Take descriptors for as long as the thread has them, or raise LimitError."""
+        share = self._edges.share(task)
+        if not share.take(descriptors):
+            raise LimitError("the task has too many sockets and connections open", retry_after=1)
+        talk.doors.when_gone(lambda: share.give(descriptors))
 
     async def _start(self, talk: _Talk, run: Run, listener: Listener, sock: socket.socket, inner: _Port) -> Close:
         if listener.kind == "launch":
