@@ -316,7 +316,7 @@ def test_a_flood_on_many_conversations_leaves_the_loop_a_turn_after_each_message
         threads = [threading.Thread(target=flood) for _ in range(8)]
         for thread in threads:
             thread.start()
-        stack.callback(lambda: [thread.join() for thread in threads])
+            stack.callback(thread.join)
         stack.callback(over.set)
         for _ in range(50):
             assert answers(runs)

@@ -264,18 +264,19 @@ def test_a_message_that_comes_when_the_launcher_has_been_given_up_holds_up_nobod
 def test_a_listener_that_has_become_a_connection_holds_up_nobody(runs: House) -> None:
     """A run that keeps a copy of what it passed can shut it down, connect it, fill it, and have the broker close it."""
     with attached(runs) as (_, inner), socket.create_server(("127.0.0.1", 0)) as server:
-        kept = inner.bound[0]
+        kept, free = inner.bound[0], threading.Event()
+        runs.loop.call_soon_threadsafe(free.wait)
         kept.shutdown(socket.SHUT_RDWR)
         kept.setblocking(True)
         kept.connect(server.getsockname())
-        other, _ = server.accept()
-        fill(kept)
-        kept.close()
-        inner.sock.close()
-        still(runs)
-        runs.until(lambda: len(runs.edges.open) == 3)
-        still(runs)
-        other.close()
+        with server.accept()[0]:
+            fill(kept)
+            kept.close()
+            inner.sock.close()
+            free.set()
+            still(runs)
+            runs.until(lambda: len(runs.edges.open) == 3)
+            still(runs)
 
 
 @pytest.mark.attack("LAU-10")
