@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from remit.core.shown import escaped
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -57,8 +59,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def safe(value: object) -> str:
     """Return text without control characters: what an agent wrote must not drive a terminal."""
-    text = value if isinstance(value, str) else _plain(value)
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return escaped(value if isinstance(value, str) else _plain(value))
 
 
 def _plain(value: object) -> str:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from remit.core.shown import escaped
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.run import credentials, handover, sandbox
 from remit.run.handover import Message
@@ -96,9 +97,10 @@ def _folder(spec: LaunchSpec) -> Iterator[str]:
         yield folder
 
 
-def _say(line: str) -> None:
+def _say(line: str, end: str = "\n") -> None:
+    """Print one line; names in it may be those that an agent gave."""
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(escaped(line) + end)
         sys.stderr.flush()
 
 
@@ -202,7 +204,7 @@ class _Run:
                 yield self.terminal.keys, self.terminal.type
 
     def _lost(self) -> bool:
-        _say("remit: the broker went away; this run has no authority any more\r")
+        _say("remit: the broker went away; this run has no authority any more", "\r\n")
         return False
 
     @contextlib.contextmanager
@@ -252,7 +254,8 @@ class _Run:
             return
         report = heard[0] if heard else {}
         if report.get("state", "closed") != "closed":
-            _say("\n".join(["warning: the run has ended, and not yet all its credentials", *_outstanding(report)]))
+            for line in ("warning: the run has ended, and not yet all its credentials", *_outstanding(report)):
+                _say(line)
 
 
 def _outstanding(report: Message) -> list[str]:
