@@ -174,7 +174,7 @@ def arguments(machine: Machine, room: Room, given: Descriptors) -> list[str]:
     """Return bubblewrap's options for a room, or raise InvalidRequestError."""
     check(machine, room)
     return [
-        *_namespaces(machine, room.host_net),
+        *namespaces(machine, room.host_net),
         *_system(machine),
         *_etc(room.host_net, given),
         *_proc(machine),
@@ -209,7 +209,8 @@ def group(name: str, gid: int) -> str:
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
 
-def _namespaces(machine: Machine, host_net: bool) -> Sequence[str]:  # noqa: FBT001 - a field passed on
+def namespaces(machine: Machine, host_net: bool = False) -> Sequence[str]:  # noqa: FBT001, FBT002 - a field passed on
+    """Return the options for a run's namespaces and its user."""
     uid, gid = inside_ids(machine.uid, machine.gid)
     own = ("--unshare-all", "--new-session", "--die-with-parent", "--cap-drop", "ALL")
     return (*own, "--uid", str(uid), "--gid", str(gid), "--hostname", "run", *(("--share-net",) if host_net else ()))
