@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 
 from remit.core.shown import escaped
@@ -25,6 +26,7 @@ from remit.errors import InvalidRequestError, UnavailableError
 from remit.run import credentials, handover, sandbox
 from remit.run.handover import Message
 from remit.run.machine import Started, gaps, started
+from remit.run.missing import unseen
 from remit.run.spec import LaunchSpec, base_environment, complete, render_exposure
 from remit.run.terminal import Terminal
 
@@ -242,7 +244,11 @@ class _Run:
 
     def _advise(self, failed: int) -> None:
         if failed == errno.ENOENT and not self.spec.unsandboxed:
-            _say("help: a run sees the system, its working directory and what --bind names")
+            found = unseen(self.spec)
+            if found is None:
+                _say("help: a run sees the system, its working directory and what --bind names")
+            else:
+                _say(f"help: `{found[0]}` is needed, and the run does not see it: add --bind {quote(str(found[1]))}")
 
     def _finish(self) -> None:
         """Wait for the end of the run's authority, and say so when it is not complete."""

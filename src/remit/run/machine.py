@@ -193,7 +193,7 @@ def room(spec: LaunchSpec) -> sandbox.Room:
         masked=tuple(_pure(path) for path in spec.masked),
         host_net=spec.host_net,
         apart=tuple(_pure(path.resolve()) for path in spec.apart),
-        signs=tuple(sorted({_pure(link) for path in followed for link in _links(path)})),
+        signs=tuple(sorted({_pure(link) for path in followed for link in links(path)})),
         aliases=_aliases(spec.binds),
     )
 
@@ -213,7 +213,7 @@ def _aliases(binds: Iterable[sandbox.Bind]) -> tuple[tuple[PurePosixPath, PurePo
     return tuple((_pure(path), _pure(path.resolve())) for path in named if path.resolve() != path)
 
 
-def _links(path: Path) -> Iterator[Path]:
+def links(path: Path) -> Iterator[Path]:
     """Yield the symbolic links that the kernel follows on the way to a path."""
     at, todo, budget = Path("/"), list(reversed(path.absolute().parts[1:])), MAX_LINKS
     while todo and budget:
