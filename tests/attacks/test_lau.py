@@ -21,6 +21,7 @@ from tests.run.rig import READ, House, house, opening
 HERE = Path(__file__).parent
 PROBE = str(HERE / "probe.py")
 BIND = [[PROBE, False]]
+DRIVE = str(HERE.parent / "run" / "drive.py")
 NAMES = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"),
     *("GEMINI_API_KEY", "GITHUB_TOKEN", "GH_TOKEN", "SLACK_BOT_TOKEN", "DATABASE_URL", "PGPASSWORD", "NPM_TOKEN"),
@@ -148,6 +149,23 @@ def test_credential_files_of_the_working_directory_are_empty_and_named(runs: Hou
     assert done.stderr.count("holds credentials and is empty in this run") == 3
     assert runs.run(["cat", ".env"]).stdout == ""
     assert runs.run(["sh", "-c", "cat .env"], quiet=True).returncode == 0
+
+
+INSIDE = """
+import json, os, subprocess, sys
+socket = os.environ["REMIT_SOCKET"].replace("channel", "launch")
+told = {"command": ["cat", ".env"], "socket": socket, "request": {"grant": os.environ["REMIT_GRANT"]}, "quiet": True}
+done = subprocess.run([sys.executable, sys.argv[1], json.dumps(told)], capture_output=True, text=True)
+print(json.dumps([done.returncode, done.stdout]))
+"""
+
+
+@pytest.mark.live
+@pytest.mark.attack("LAU-03")
+def test_a_run_inside_a_run_covers_the_same_files(runs: House) -> None:
+    (runs.project / ".env").write_text(canary())
+    done = runs.python(INSIDE, DRIVE, binds=[[DRIVE, False]])
+    assert json.loads(done.stdout) == [0, ""]
 
 
 LEFT = {

@@ -58,6 +58,7 @@ def test_a_path_that_is_not_there_is_named_and_cannot_be_bound(tmp_path: Path) -
 
 
 def test_more_credential_files_than_can_be_covered_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir()
     many = tuple(tmp_path / f".env.{number}" for number in range(machine.MAX_MASKED + 1))
     with pytest.raises(InvalidRequestError, match=str(len(many))), machine.started(spec(tmp_path, masked=many)):
         pass

@@ -111,27 +111,29 @@ def started(spec: LaunchSpec) -> Iterator[Started]:
     ours, theirs = socket.socketpair()
     said, says = os.pipe()
     with ours, contextlib.ExitStack() as stack:
-        with _empty_file() as blank:
-            with theirs, contextlib.ExitStack() as passed:
-                passed.callback(os.close, says)
-                stack.callback(os.close, said)
-                process = _spawn(spec, theirs.fileno(), says, passed, blank)
-            stack.callback(_end, process)
-            inner = Inner(ours)
-            there = inner.hello()
-        if not there:
+        blank = stack.enter_context(_empty_file(spec.socket.parent))
+        with theirs, contextlib.ExitStack() as passed:
+            passed.callback(os.close, says)
+            stack.callback(os.close, said)
+            process = _spawn(spec, theirs.fileno(), says, passed, blank)
+        stack.callback(_end, process)
+        inner = Inner(ours)
+        if not inner.hello():
             process.kill()
             raise _failed(os.read(said, MAX_COMPLAINT).decode(errors="replace").strip())
         yield Started(process, inner)
 
 
 @contextlib.contextmanager
-def _empty_file() -> Iterator[Path]:
-    """Give an empty file for as long as mounts of it are made: bubblewrap takes a descriptor once only."""
+def _empty_file(folder: Path) -> Iterator[Path]:
+    """Give an empty file for as long as the run lasts: bubblewrap takes a descriptor once only.
+
+    The kernel mounts nothing on a file that was removed, and a run inside this one covers the same files.
+    """
     try:
-        descriptor, name = tempfile.mkstemp(prefix="remit-")
+        descriptor, name = tempfile.mkstemp(prefix="empty-", dir=folder)
     except OSError as error:
-        raise UnavailableError(f"no file can be made in `{tempfile.gettempdir()}`: {error.strerror}") from error
+        raise UnavailableError(f"no file can be made in `{folder}`: {error.strerror}") from error
     os.close(descriptor)
     try:
         yield Path(name)
