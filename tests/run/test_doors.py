@@ -155,6 +155,9 @@ def test_a_run_that_listens_again_and_again_keeps_no_thread_when_it_ends(
         over.set()
         stubborn.join()
         await gone(doors)
+        for thread in threading.enumerate():
+            if thread.name == "remit-doors":
+                thread.join(10)  # it has said that it is gone, and has that much left to do
         assert all(thread.name != "remit-doors" for thread in threading.enumerate())
 
     asyncio.run(scene())

@@ -200,8 +200,8 @@ class Doors:
                 door = self._doors.get(descriptor)
                 if door is not None:
                     self._answer(epoll, events, *door)
-                elif descriptor != self._wake and not self._over.is_set():
-                    self._hear(epoll)
+                elif self._peer is not None and descriptor == self._peer.fileno() and not self._over.is_set():
+                    self._hear(epoll, self._peer)
         self._tidy(epoll)
         self._close()
         if not self._tell(self._finish):  # the loop has ended before
@@ -249,13 +249,12 @@ class Doors:
         self._waiting.acquire()
         self._tell(self._deliver, deliver, connection)
 
-    def _hear(self, epoll: select.epoll) -> None:
-        assert self._peer is not None  # noqa: S101 - narrows the type
+    def _hear(self, epoll: select.epoll, peer: socket.socket) -> None:
         heard: Heard | RemitError | None
         try:
-            heard = handover.receive(self._peer, self._due)
+            heard = handover.receive(peer, self._due)
         except BlockingIOError:
-            epoll.modify(self._peer, select.EPOLLIN | select.EPOLLONESHOT)
+            epoll.modify(peer, select.EPOLLIN | select.EPOLLONESHOT)
             return
         except RemitError as error:
             heard = error
