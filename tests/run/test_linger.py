@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -219,6 +220,29 @@ def test_descriptors_with_a_later_message_hold_up_nobody_and_end_the_run(runs: H
         throw(runs, inner.sock, socks, handover.encode({"end": False}))
         still(runs)
         runs.until(lambda: len(runs.edges.open) == 3)
+
+
+@pytest.mark.attack("LAU-10")
+@pytest.mark.parametrize("said", [b"", handover.encode({"end": True})], ids=["gone", "says so"])
+def test_a_run_whose_thread_is_kept_busy_ends_with_its_launcher_all_the_same(
+    runs: House, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(host, "RUNS_OF_A_TASK", 0)
+    with launcher(runs) as outer, lingering() as socks:
+        granted, _ = outer.launch(opening())
+        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner, suppress(BrokenPipeError):
+            throw(runs, inner.sock, [nested(socks[0])])  # refused, and closed in the thread of the outer one
+        if said:
+            outer.sock.send(said)
+            heard = handover.receive(outer.sock)
+            assert heard is not None
+            assert heard[0]["state"] == "closed"
+        outer.sock.close()
+        assert answers(runs)
+        ended = time.monotonic() + LINGER / 2
+        while not runs.broker.task_of(str(granted["grant"])).head.closed:
+            assert time.monotonic() < ended
+        runs.until(lambda: not runs.edges.open)
 
 
 @pytest.mark.attack("LAU-10")

@@ -229,8 +229,13 @@ class Doors:
     def _close(self) -> None:
         self._close_doors()
         handover.discard([*self._rubbish, *self._parcel])
-        if self._peer is not None:
-            self._peer.close()
+        if self._peer is None:
+            return
+        with suppress(OSError):
+            self._peer.shutdown(socket.SHUT_RDWR)
+            while self._peer.recv(1):  # closed with something unread, it would have its peer lose the last answer
+                pass
+        self._peer.close()
 
     def _answer(self, epoll: select.epoll, events: int, sock: socket.socket, deliver: Deliver) -> None:
         try:

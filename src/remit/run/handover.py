@@ -113,6 +113,16 @@ async def send_async(sock: socket.socket, message: Mapping[str, object]) -> None
                 return
 
 
+async def readable(sock: socket.socket) -> None:
+    """Wait until a socket has something to read, or its end."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sock, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(sock)
+
+
 async def _writable(sock: socket.socket) -> None:
     loop, event = asyncio.get_running_loop(), asyncio.Event()
     loop.add_writer(sock, event.set)

@@ -260,7 +260,8 @@ class LaunchServer:
             async with AsyncExitStack() as stack:
                 stack.callback(talk.doors.close)
                 await self._serve(talk, authority, place, stack)
-                await talk.doors.heard()  # only the end is due: whatever comes ends the run
+                # only the end is due: whatever comes ends the run, unread, since the run may keep the thread busy
+                await handover.readable(talk.peer)
         finally:
             if authority.ends is not None:
                 report = await asyncio.shield(authority.ends())
