@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import secrets
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from tests.run.rig import READ, House, house, opening
 HERE = Path(__file__).parent
 PROBE = str(HERE / "probe.py")
 BIND = [[PROBE, False]]
+DRIVE = str(HERE.parent / "run" / "drive.py")
 NAMES = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"),
     *("GEMINI_API_KEY", "GITHUB_TOKEN", "GH_TOKEN", "SLACK_BOT_TOKEN", "DATABASE_URL", "PGPASSWORD", "NPM_TOKEN"),
@@ -147,6 +149,66 @@ def test_credential_files_of_the_working_directory_are_empty_and_named(runs: Hou
     assert done.stderr.count("holds credentials and is empty in this run") == 3
     assert runs.run(["cat", ".env"]).stdout == ""
     assert runs.run(["sh", "-c", "cat .env"], quiet=True).returncode == 0
+
+
+INSIDE = """
+import json, os, subprocess, sys
+socket = os.environ["REMIT_SOCKET"].replace("channel", "launch")
+told = {"command": ["cat", ".env"], "socket": socket, "request": {"grant": os.environ["REMIT_GRANT"]}, "quiet": True}
+done = subprocess.run([sys.executable, sys.argv[1], json.dumps(told)], capture_output=True, text=True)
+print(json.dumps([done.returncode, done.stdout]))
+"""
+
+
+@pytest.mark.live
+@pytest.mark.attack("LAU-03")
+def test_a_run_inside_a_run_covers_the_same_files(runs: House) -> None:
+    (runs.project / ".env").write_text(canary())
+    done = runs.python(INSIDE, DRIVE, binds=[[DRIVE, False]])
+    assert json.loads(done.stdout) == [0, ""]
+
+
+LEFT = {
+    ".env.\nremit: approved by the operator": "\\x0aremit: approved",
+    ".env.\x1b]0;owned\x07\x1b[2K\x1b[1A": "\\x1b]0;owned\\x07\\x1b[2K",
+    ".env.\rwarning: none": "\\x0dwarning: none",
+    ".env.\u202etxt": "\\x202etxt",
+    ".env.\x9b2J": "\\x9b2J",
+}
+
+
+@pytest.mark.live
+@pytest.mark.attack("LAU-13")
+@pytest.mark.parametrize("unsandboxed", [False, True])
+def test_names_that_a_run_left_do_not_drive_the_terminal_of_the_next(
+    runs: House,
+    unsandboxed: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    for name in LEFT:
+        (runs.project / name).write_text(canary())
+    done = runs.run(["true"], unsandboxed=unsandboxed)
+    assert all(shown in done.stderr for shown in LEFT.values())
+    assert all(line.startswith(("note: ", "warning: ")) and line.isprintable() for line in done.stderr.split("\n")[:-1])
+
+
+@pytest.mark.live
+@pytest.mark.attack("LAU-13")
+def test_a_command_that_cannot_be_executed_is_named_in_one_line(runs: House) -> None:
+    done = runs.run(["./no\nremit: approved\x1b[2K"])
+    assert done.stderr.startswith("error: `./no\\x0aremit: approved\\x1b[2K` cannot be executed")
+
+
+@pytest.mark.live
+@pytest.mark.slow
+@pytest.mark.attack("LAU-13")
+def test_many_credential_files_are_all_covered(runs: House) -> None:
+    few, hard = 64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for number in range(4 * few):
+        (runs.project / f".env.{number}").write_text(canary())
+    done = runs.run(
+        ["sh", "-c", "cat .env.*"], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    )
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.live

@@ -21,6 +21,7 @@ from remit.errors import EngineRefusedError
 from remit.identity.fetch import Web
 from remit.keys.file import FileSealer
 from remit.ports import Finding as TargetFinding
+from remit.run import sandbox
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import FullEngine
 from tests.compose.test_reach import KEY, certificate, written
@@ -310,6 +311,21 @@ def test_in_a_run_its_own_channel_is_asked_and_nothing_of_the_operators(plane: S
     findings = checks.examine({"REMIT_SOCKET": str(place.socket), "REMIT_GRANT": "grt_1"})
     assert {finding.name for finding in findings} <= {"bubblewrap", "namespaces", "channel"}
     assert findings[-1] == Finding("channel", "good", "the broker answers: this run holds grt_1")
+
+
+def test_the_doctor_tries_the_very_namespaces_that_a_run_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[list[str]] = []
+
+    def tries(command: list[str]) -> str:
+        tried.append(command)
+        return ""
+
+    monkeypatch.setattr(checks, "_try", tries)
+    findings = list(checks.nested())
+    wanted = list(sandbox.namespaces(sandbox.Machine(os.getuid(), os.getgid(), {})))
+    assert tried[0][1 : 1 + len(wanted)] == wanted
+    assert "--uid" in wanted
+    assert findings[-1].level == "good"
 
 
 def test_in_a_run_whose_channel_is_gone_the_channel_is_wrong(tmp_path: Path) -> None:

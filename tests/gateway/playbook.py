@@ -120,7 +120,7 @@ async def play(*raw: Mapping[str, object]) -> AsyncIterator[Play]:
         pool = PlayedPool(r.pool)
         r.pool = pool
         channel = Channel(r.grant.id, {"api": PLACEHOLDER})
-        client = Client(Listener(r.gateway, channel, None, frozenset({b"gw"})))
+        client = Client(Listener(r.gateway, channel, None, frozenset({b"gw"}), r.gateway.room.of("task")))
         line = Line()
         line.protocol = client
         client.connection_made(line)

@@ -21,6 +21,7 @@ import remit
 from remit.broker import Broker
 from remit.core.secret import Secret
 from remit.core.task import Grant
+from remit.gateway.room import DESCRIPTORS, Room, Share
 from remit.ports import Resource
 from remit.run import environment
 from remit.run.doors import Doors
@@ -54,6 +55,8 @@ class EchoEdges:
         self.broker = broker
         self.open: list[tuple[str, str]] = []
         self.runs: list[Run] = []
+        self.listens = False  # to whoever connects, until it leaves
+        self.room = Room(DESCRIPTORS)
 
     def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
         placeholder = lambda shape: f"placeholder-{shape}"  # noqa: E731 - one shape for all
@@ -63,13 +66,18 @@ class EchoEdges:
         grant = self.broker.check(run.grant)
         return environment.variables(grant, self._resources(), PROVIDERS, run.outfit.placeholders, run.places)
 
+    def share(self, task: str) -> Share:
+        return self.room.of(task)
+
     async def serve(
         self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None
     ) -> Callable[[], None]:
-        async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
                 writer.write(f"{listener.name} {run.grant}\n".encode())
                 await writer.drain()
+                while self.listens and await reader.read(65_536):
+                    pass
             writer.close()
 
         server: asyncio.Server | Doors

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from remit.errors import InvalidRequestError
 from remit.run import doors as module
+from remit.run import handover
 from remit.run.doors import Doors
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -151,6 +155,104 @@ def test_a_run_that_listens_again_and_again_keeps_no_thread_when_it_ends(
         over.set()
         stubborn.join()
         await gone(doors)
+        for thread in threading.enumerate():
+            if thread.name == "remit-doors":
+                thread.join(10)  # it has said that it is gone, and has that much left to do
         assert all(thread.name != "remit-doors" for thread in threading.enumerate())
 
     asyncio.run(scene())
+
+
+class Talk:
+    """A launcher's end, and the doors that hear it."""
+
+    def __init__(self) -> None:
+        self.launcher, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.setblocking(False)
+        self.peer = peer
+        self.doors = Doors(lambda: None, peer)
+
+    async def end(self) -> None:
+        self.doors.leave()
+        async with asyncio.timeout(10):
+            await self.doors.gone()
+        with self.launcher, suppress(ConnectionResetError):  # that is what it gets for what was not read any more
+            assert self.launcher.recv(1) == b""
+
+
+@ON_BOTH
+def test_messages_are_heard_one_by_one_and_waiting_holds_up_nobody(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def scene() -> None:
+        talk = Talk()
+        waiting = asyncio.create_task(talk.doors.heard())
+        await asyncio.sleep(0)
+        for number in range(3):
+            handover.send(talk.launcher, {"number": number})
+        assert [await waiting, await talk.doors.heard(), await talk.doors.heard()] == [
+            ({"number": number}, []) for number in range(3)
+        ]
+        talk.launcher.shutdown(socket.SHUT_WR)
+        assert await talk.doors.heard() is None
+        await talk.end()
+
+    on(loop, scene)
+
+
+def test_a_message_that_is_none_is_an_error_for_whoever_waits() -> None:
+    async def scene() -> None:
+        talk = Talk()
+        talk.launcher.send(b"{")
+        with pytest.raises(InvalidRequestError):
+            await talk.doors.heard()
+        await talk.end()
+
+    asyncio.run(scene())
+
+
+def test_descriptors_that_nobody_waits_for_any_more_are_closed() -> None:
+    async def scene() -> None:
+        talk = Talk()
+        waiting = asyncio.create_task(talk.doors.heard(1))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        reader, writer = os.pipe()
+        handover.send(talk.launcher, {}, [writer])
+        os.close(writer)
+        await talk.end()
+        assert os.read(reader, 1) == b""
+        os.close(reader)
+
+    asyncio.run(scene())
+
+
+def test_what_is_put_away_is_closed_while_the_launcher_is_still_there() -> None:
+    async def scene() -> None:
+        talk = Talk()
+        reader, writer = os.pipe()
+        talk.doors.put_away([writer])
+        assert await asyncio.to_thread(os.read, reader, 1) == b""
+        os.close(reader)
+        await talk.end()
+
+    asyncio.run(scene())
+
+
+def test_closing_the_doors_leaves_the_launcher_to_be_answered(tmp_path: Path) -> None:
+    async def scene() -> None:
+        talk = Talk()
+        sock = listening(socket.AF_UNIX, tmp_path)
+        await talk.doors.serve(Echo, sock)
+        talk.doors.close()
+        await asyncio.to_thread(_until_closed, sock)
+        handover.send(talk.peer, {"state": "closed"})
+        assert handover.receive(talk.launcher) == ({"state": "closed"}, [])
+        await talk.end()
+
+    asyncio.run(scene())
+
+
+def _until_closed(sock: socket.socket) -> None:
+    while sock.fileno() != -1:
+        threading.Event().wait(0.001)

@@ -114,21 +114,8 @@ def test_a_malformed_error_is_an_error_still(junk: object) -> None:
         handover.raise_problem({"error": junk})
 
 
-def test_waiting_does_not_block_the_loop(pair: Pair) -> None:
-    pair[1].setblocking(False)
-
-    async def main() -> object:
-        waiting = asyncio.create_task(handover.receive_async(pair[1]))
-        await asyncio.sleep(0)
-        await handover.send_async(pair[0], {"late": True})
-        return await waiting
-
-    assert asyncio.run(main()) == ({"late": True}, [])
-
-
 def test_sending_waits_for_room(pair: Pair) -> None:
-    for end in pair:
-        end.setblocking(False)
+    pair[0].setblocking(False)
     many = 64
 
     async def main() -> int:
@@ -137,11 +124,21 @@ def test_sending_waits_for_room(pair: Pair) -> None:
                 await handover.send_async(pair[0], {"fill": "x" * 60_000})
 
         sending = asyncio.create_task(sender())
-        heard = [await handover.receive_async(pair[1]) for _ in range(many)]
+        heard = [await asyncio.to_thread(handover.receive, pair[1]) for _ in range(many)]
         await sending
         return sum(item is not None for item in heard)
 
     assert asyncio.run(main()) == many
+
+
+def test_more_descriptors_than_are_due_are_not_taken(pair: Pair) -> None:
+    reader, writer = os.pipe()
+    handover.send(pair[0], {}, [writer, writer])
+    os.close(writer)
+    with pytest.raises(InvalidRequestError):
+        handover.receive(pair[1], 1)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 def test_sending_to_somebody_who_left_is_no_error(pair: Pair) -> None:

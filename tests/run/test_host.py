@@ -280,7 +280,46 @@ def test_a_run_that_ends_while_it_keeps_the_thread_waiting_leaves_no_thread(runs
         for _ in range(100):
             connect(inner.bound[which]).close()
         inner.sock.close()
-        runs.until(lambda: not any(thread.name == "remit-doors" for thread in threading.enumerate()))
+        outer_one = 1
+        runs.until(lambda: sum(thread.name == "remit-doors" for thread in threading.enumerate()) == outer_one)
+
+
+@pytest.mark.attack("LAU-12")
+@pytest.mark.parametrize("said", [b"{}", b'{"end":false}', b'{"bound":[]}', b'{"open":{}}', b"\xff", b"[]"], ids=str)
+def test_a_launcher_that_goes_on_talking_is_hung_up_on_at_its_first_word(runs: House, said: bytes) -> None:
+    """Nothing but the end is due, and a loop that read on as long as there is something would do nothing else."""
+    with attached(runs) as (_, inner):
+        many = 0
+        with suppress(BrokenPipeError, ConnectionResetError):
+            inner.sock.setblocking(False)
+            with suppress(BlockingIOError):
+                while many < 10_000:
+                    inner.sock.send(said)
+                    many += 1
+        runs.until(lambda: len(runs.edges.open) == 3)
+        assert answers(runs)
+
+
+@pytest.mark.attack("LAU-12")
+def test_a_flood_on_many_conversations_leaves_the_loop_a_turn_after_each_message(runs: House) -> None:
+    with launcher(runs) as outer, ExitStack() as stack:
+        outer.launch(opening())
+        over, port = threading.Event(), Path(outer.bound[-1].getsockname())
+
+        def flood() -> None:
+            while not over.is_set():
+                with launcher(runs, port) as one, suppress(OSError):
+                    one.sock.settimeout(1)
+                    while not over.is_set():
+                        one.sock.send(b"{}")
+
+        threads = [threading.Thread(target=flood) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+            stack.callback(thread.join)
+        stack.callback(over.set)
+        for _ in range(50):
+            assert answers(runs)
 
 
 def test_a_launcher_whose_conversation_is_ended_before_it_begins_is_hung_up_on(runs: House) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from remit.errors import UnavailableError
+from remit.errors import InvalidRequestError, UnavailableError
 from remit.run import machine
+from remit.run.sandbox import Bind
 from remit.run.spec import LaunchSpec
 
 
@@ -48,3 +49,16 @@ def test_a_hidden_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None
     (tmp_path / "project/file").write_text("in the way")
     with pytest.raises(UnavailableError, match="cannot be made"):
         machine.room(told)
+
+
+def test_a_path_that_is_not_there_is_named_and_cannot_be_bound(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="mistyped") as raised:
+        machine.room(spec(tmp_path, binds=(Bind(PurePosixPath(tmp_path / "mistyped")),)))
+    assert "--bind" in str(raised.value.help)
+
+
+def test_more_credential_files_than_can_be_covered_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir()
+    many = tuple(tmp_path / f".env.{number}" for number in range(machine.MAX_MASKED + 1))
+    with pytest.raises(InvalidRequestError, match=str(len(many))), machine.started(spec(tmp_path, masked=many)):
+        pass

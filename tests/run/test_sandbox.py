@@ -161,9 +161,11 @@ def test_what_is_not_shown_needs_no_cover() -> None:
 
 
 def test_a_masked_file_is_empty() -> None:
-    found = options(room=replace(ROOM, masked=(Path("/home/ann/project/.env"),)), given=replace(GIVEN, blanks=(20,)))
-    assert ("20", "/home/ann/project/.env") in pairs(found, "--ro-bind-data")
-    assert at(found, "--ro-bind-data", "20") > at(found, "--bind", "/home/ann/project")
+    found = options(
+        room=replace(ROOM, masked=(Path("/home/ann/project/.env"),)), given=replace(GIVEN, blank=Path("/blank"))
+    )
+    assert ("/blank", "/home/ann/project/.env") in pairs(found, "--ro-bind")
+    assert at(found, "--ro-bind", "/blank") > at(found, "--bind", "/home/ann/project")
 
 
 LAYERS = Path("/home/ann/project/a/b/state")

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 
 import pytest
 
 from remit.run import seccomp
 
-ALLOWED, REFUSED, FAMILY = "allow", errno.ENOSYS, errno.EAFNOSUPPORT
+ALLOWED, REFUSED, FAMILY, OPTION = "allow", errno.ENOSYS, errno.EAFNOSUPPORT, errno.ENOPROTOOPT
 
 
-def judge(program: bytes, audit: int, number: int, first: int = 0) -> str | int:
+def judge(program: bytes, audit: int, number: int, first: int = 0, second: int = 0, third: int = 0) -> str | int:
     """Run classic BPF over a struct seccomp_data, as the kernel does."""
-    data = struct.pack("=IIQ6Q", number, audit, 0, first, 0, 0, 0, 0, 0)
+    data = struct.pack("=IIQ6Q", number, audit, 0, first, second, third, 0, 0, 0)
     steps = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
     word = at = 0
     while True:
@@ -58,6 +59,30 @@ def test_ordinary_sockets_are_allowed(name: str, family: int) -> None:
 def test_other_socket_families_are_refused(name: str, family: int) -> None:
     machine = seccomp.MACHINES[name]
     assert judge(program(name), machine.audit, machine.socket, family) == FAMILY
+
+
+@pytest.mark.parametrize("name", sorted(seccomp.MACHINES))
+@pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32])
+def test_a_socket_cannot_be_made_to_linger(name: str, high: int) -> None:
+    """The kernel takes level and option as ints: what is above them changes nothing."""
+    machine = seccomp.MACHINES[name]
+    level, option = high | socket.SOL_SOCKET, high | socket.SO_LINGER
+    assert judge(program(name), machine.audit, machine.setsockopt, 3, level, option) == OPTION
+
+
+@pytest.mark.parametrize("name", sorted(seccomp.MACHINES))
+@pytest.mark.parametrize(
+    ("level", "option"),
+    [
+        (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+        (socket.SOL_SOCKET, socket.SO_RCVBUF),
+        (socket.IPPROTO_TCP, socket.SO_LINGER),
+        (socket.IPPROTO_IPV6, 13),
+    ],
+)
+def test_other_options_of_a_socket_are_allowed(name: str, level: int, option: int) -> None:
+    machine = seccomp.MACHINES[name]
+    assert judge(program(name), machine.audit, machine.setsockopt, 3, level, option) == ALLOWED
 
 
 def test_every_other_call_is_allowed() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from remit.errors import InvalidRequestError
 from remit.run.sandbox import Bind
-from remit.run.spec import LaunchSpec, base_environment, complete, render_exposure
+from remit.run.spec import MANY, LaunchSpec, base_environment, complete, render_exposure
 
 OPERATOR = {
     "PATH": "/usr/bin",
@@ -96,3 +96,18 @@ def test_writable_folders_and_masked_files_are_named() -> None:
 def test_files_that_stay_readable_are_named_as_such() -> None:
     said = render_exposure(replace(SPEC, unsandboxed=True, masked=(Path("/home/ann/.netrc"),)))
     assert said[-1] == "warning: it can read /home/ann/.netrc"
+
+
+def test_of_many_masked_files_the_first_are_named_and_the_rest_counted() -> None:
+    many = tuple(Path(f"/p/.env.{number}") for number in range(1_200))
+    said = render_exposure(replace(SPEC, masked=many))
+    assert said[-2:] == [f"note: /p/.env.{MANY - 1} {EMPTY}", f"note: the same is true of {1_200 - MANY} more files"]
+
+
+def test_of_the_locale_only_its_own_variables_are_passed_on() -> None:
+    environ = {"LC_ALL": "C", "LC_CTYPE": "C.UTF-8", "LC_SECRET": "canary", "LC_": "canary", "LC_ALL_KEY": "canary"}
+    taken = base_environment(replace(SPEC, environ=environ))
+    assert {name: value for name, value in taken.items() if name.startswith("LC_")} == {
+        "LC_ALL": "C",
+        "LC_CTYPE": "C.UTF-8",
+    }

@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 from remit.api.handshakes import Handshakes
 from remit.api.tls import presented
 from remit.api.who import Authority
+from remit.ports.room import Share
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
 MAX_CONNECTIONS = 128  # of one listener
@@ -78,12 +79,15 @@ async def serve(
     uid: int | None = None,
     start: Start | None = None,
     tls: ssl.SSLContext | None = None,
+    share: Share | None = None,
 ) -> Listener:
     """Serve ``app`` on a listening socket, where whoever connects speaks with ``authority``.
 
     ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it. ``start``
     accepts in the place of the loop, which may do so only on a socket that nobody else holds. With ``tls`` a TCP
     listener speaks TLS; what certificates a client presents is in the state of each request (``who.certificates_of``).
+    Connections are counted in ``share``.
+
     Keep what is returned: uvloop closes a unix listener that nobody refers to.
     """
     config = Config(
@@ -107,7 +111,7 @@ async def serve(
     waiting: dict[Connection, None] = {}
 
     def connected() -> Connection:
-        return Connection(config, state, {"authority": authority}, uid, waiting)
+        return Connection(config, state, {"authority": authority}, uid, waiting, share)
 
     if start is not None:
         return Listener(await start(connected, sock), state)
@@ -128,14 +132,16 @@ class Connection(HttpToolsProtocol):
         about: dict[str, object],
         uid: int | None,
         waiting: dict[Connection, None],
+        share: Share | None,
     ) -> None:
-        """Serve ``about``'s authority to processes of ``uid``.
+        """Serve ``about``'s authority to processes of ``uid``, as long as ``share`` has room.
 
         ``waiting`` are the listener's connections that wait for their client, the longest first.
         """
         super().__init__(config, state, about)
         self.access_log = False
-        self._uid = uid
+        self._uid, self._share = uid, share
+        self._counted = False  # in its share
         self._waiting = waiting
         self._whole = False  # whether the last request has wholly arrived
         self._head = 0  # bytes fed since the last whole head
@@ -148,7 +154,8 @@ class Connection(HttpToolsProtocol):
         if self._uid is not None and _peer(transport) != self._uid:
             transport.abort()
             return
-        if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():  # descriptors are for all listeners
+        full = len(self.connections) >= MAX_CONNECTIONS  # descriptors are for all listeners
+        if (full and not self._make_room()) or not self._count():
             transport.abort()
             return
         _no_delay(transport)
@@ -203,10 +210,16 @@ class Connection(HttpToolsProtocol):
             self._waiting[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the clock."""
+        """Forget the clock and the count."""
         self._relax()
         self._waiting.pop(self, None)
+        if self._counted and self._share is not None:
+            self._share.give()
         super().connection_lost(exc)
+
+    def _count(self) -> bool:
+        self._counted = self._share is None or self._share.take()
+        return self._counted
 
     def _expect(self, seconds: float) -> None:
         if self._deadline is None:

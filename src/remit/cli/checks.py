@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from remit.compose.settings import Settings, load
 from remit.errors import RemitError
+from remit.run import sandbox
 from remit.run.machine import bubblewrap
 from remit.sdk import Client, Place, verbs
 from remit.sdk.place import find
@@ -267,7 +268,8 @@ def _namespaces(proc: tuple[str, ...]) -> Iterator[Finding]:
         yield Finding("bubblewrap", "wrong", error.detail, error.help or "")
         return
     yield good("bubblewrap", bwrap)
-    tried = _try([bwrap, "--unshare-all", "--ro-bind", "/", "/", *proc, "--", "/bin/true"])
+    known = sandbox.Machine(os.getuid(), os.getgid(), {})
+    tried = _try([bwrap, *sandbox.namespaces(known), "--ro-bind", "/", "/", *proc, "--", "/bin/true"])
     if tried:
         text = f"a namespace cannot be made: {tried}"
         yield Finding("namespaces", "wrong", text, "allow unprivileged user namespaces: `remit run` needs them")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from remit.core.legible import rows, shows, written
+from remit.core.legible import escaped, rows, written
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,8 +61,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def safe(value: object) -> str:
     """Return text without control characters: what an agent wrote must not drive a terminal."""
-    text = value if isinstance(value, str) else _plain(value)
-    return "".join(char if shows(char) else f"\\x{ord(char):02x}" for char in text)
+    return escaped(value if isinstance(value, str) else _plain(value))
 
 
 def _plain(value: object) -> str:

@@ -16,6 +16,7 @@ from remit.compose import issuer
 from remit.compose.wiring import House
 from remit.core.task import Grant
 from remit.gateway.client import Channel
+from remit.gateway.room import Share
 from remit.gateway.server import Gateway
 from remit.ports import Resource
 from remit.run import environment
@@ -59,6 +60,10 @@ class RunEdges:
         grant = self._house.broker.check(run.grant)
         return environment.variables(grant, self._resources(), self._providers, run.outfit.placeholders, run.places)
 
+    def share(self, task: str) -> Share:
+        """Return what a task may have open."""
+        return self._gateway.room.of(task)
+
     async def serve(self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None) -> Close:
         """Serve one listener as ``run``: identity is the listener."""
         start = None if doors is None else doors.serve
@@ -67,11 +72,11 @@ class RunEdges:
         if listener.kind == "postgres":
             return (await self._gateway.pipe(sock, run.grant, listener.resource, start)).close
         if listener.kind == "workload" and self._workload is not None:
-            return await self._workload.serve(sock, run.holder, start)
+            return await self._workload.serve(sock, run.holder, start, self.share(run.task))
         ports = {item.resource: int(run.places[item.name]) for item in run.outfit.listeners if item.resource}
         base = f"http://127.0.0.1:{run.places['gateway']}"
         who = Peer(run.holder, gateway=base, ports=ports)
-        return (await listen.serve(self._app, sock, who, start=start)).close
+        return (await listen.serve(self._app, sock, who, start=start, share=self.share(run.task))).close
 
     def _resources(self) -> dict[str, Resource]:
         return {resource.name: resource for resource in self._house.broker.resources()}

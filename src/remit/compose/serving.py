@@ -32,6 +32,7 @@ from remit.compose.wiring import House
 from remit.core.proof import Nonces
 from remit.errors import RemitError, UnavailableError
 from remit.gateway.server import Gateway
+from remit.run import handover
 from remit.run.host import LaunchServer
 
 SWEEP = 0.5  # seconds between sweeps
@@ -227,6 +228,8 @@ def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socke
         raise UnavailableError(f"the socket `{path.name}` cannot be made", help="is its path too long?") from error
     finally:
         os.umask(before)
+    if kind == socket.SOCK_STREAM:  # the other kind is for hand-overs
+        handover.refuse_descriptors(sock)
     sock.listen(BACKLOG)
     return sock
 

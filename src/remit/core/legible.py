@@ -33,7 +33,7 @@ def escaped(text: str, keep: str = "") -> str:
     for char in text:
         marks = marks + 1 if category(char) in {"Mn", "Me"} else 0
         plain = (shows(char) and marks <= MARKS) or char in keep
-        shown.append(char if plain else f"\\u{ord(char):04x}")
+        shown.append(char if plain else ascii(char)[1:-1])
     return "".join(shown)
 
 

@@ -27,6 +27,7 @@ from remit.gateway.inject import Placeholders, Shape
 from remit.gateway.scrub import UPLOAD, LeakError, Meter, Needles, Scrubber
 
 if TYPE_CHECKING:
+    from remit.gateway.room import Share
     from remit.gateway.server import Gateway
 
 Verifier = Callable[[Mapping[str, str], str, str], Awaitable[str]]  # headers, method, url -> grant id
@@ -84,12 +85,13 @@ class Listener:
         "gateway",
         "hosts",
         "principal",
+        "room",
     )
 
     def __init__(
-        self, gateway: Gateway, channel: Channel | None, verify: Verifier | None, hosts: frozenset[bytes]
+        self, gateway: Gateway, channel: Channel | None, verify: Verifier | None, hosts: frozenset[bytes], room: Share
     ) -> None:
-        """Bind a listener to its identity for good."""
+        """Bind a listener to its identity for good; ``room`` has the descriptors."""
         self.gateway = gateway
         self.hosts = hosts
         self.principal = channel.grant if channel is not None else None
@@ -98,6 +100,7 @@ class Listener:
         self._verify = verify
         self._placeholders = Placeholders(channel.placeholders if channel is not None else {})
         self._known: dict[bytes, Known] = {}
+        self.room = room
         self.clients: dict[Client, None] = {}  # the longest there first
 
     def read(self, block: bytes) -> Known:

@@ -15,6 +15,7 @@ from remit.errors import LimitError, NotFoundError, RemitError, ScopeError, Upst
 from remit.gateway.destination import read_database
 
 if TYPE_CHECKING:
+    from remit.gateway.room import Share
     from remit.gateway.server import Gateway
 
 CONNECT = 10.0  # seconds
@@ -85,11 +86,12 @@ class End(asyncio.Protocol):
 class Pipe:
     """One connection through a database port."""
 
-    __slots__ = ("_begins", "_counted", "_cut", "_ends", "_gateway", "_piped", "_resource", "_use", "grant")
+    __slots__ = ("_begins", "_counted", "_cut", "_ends", "_gateway", "_piped", "_resource", "_room", "_use", "grant")
 
-    def __init__(self, gateway: Gateway, grant: str, resource: str) -> None:
-        """Pipe to ``resource`` under ``grant``."""
+    def __init__(self, gateway: Gateway, grant: str, resource: str, room: Share) -> None:
+        """Pipe to ``resource`` under ``grant``; ``room`` has the descriptors."""
         self._gateway = gateway
+        self._room = room
         self._resource = resource
         self._use: Use | None = None
         self._begins = False
@@ -108,7 +110,7 @@ class Pipe:
         """Begin when the side inside the run is there."""
         if end is self.near and end.transport is not None:
             end.transport.pause_reading()
-            self._counted = self._gateway.room.take_pipe(self.grant or "")
+            self._counted = self._room.take_pipe(self.grant or "")
             if self._counted:
                 self._begins = True
             else:
@@ -183,7 +185,7 @@ class Pipe:
         """Give the descriptors back once neither side has one, nor is to get one."""
         if self._counted and not self._begins and all(end.transport is None for end in self._ends):
             self._counted = False
-            self._gateway.room.give_pipe(self.grant or "")
+            self._room.give_pipe(self.grant or "")
 
     def _outcome(self, decision: str, code: str | None) -> None:
         self._gateway.moved(self)

@@ -28,7 +28,7 @@ from remit.gateway.framing import (
     response_head,
 )
 from remit.gateway.inject import Recipe
-from remit.gateway.room import Room
+from remit.gateway.room import Share
 
 CONNECT = 10.0  # seconds
 IDLE = 30.0  # seconds an unused connection is kept
@@ -270,13 +270,13 @@ class Pool:
         recipe: Recipe,
         tls: ssl.SSLContext,
         clock: Callable[[], float],
-        room: Room,
+        room: Share,
         spare: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start empty.
 
-        ``clock`` counts seconds and never goes back; ``room`` has the descriptors, and ``spare`` gives one back that
-        nobody is using, if there is any.
+        ``clock`` counts seconds and never goes back; ``room`` has the task's descriptors, and ``spare`` gives one back
+        that nobody is using, if there is any.
         """
         self.recipe = recipe
         self._tls = tls

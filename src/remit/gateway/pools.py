@@ -66,7 +66,7 @@ class Pools:
         if mine is None:
             self._roots[self._broker.task_of(use.grant.id).head.root] = use.task
             mine = self._tasks[use.task] = {}
-        mine[shape.resource.name] = pool = Pool(recipe, self._tls, self._clock, self._room, self._spare)
+        mine[shape.resource.name] = pool = Pool(recipe, self._tls, self._clock, self._room.of(use.task), self._spare)
         return pool
 
     def _recipe(self, shape: Shape) -> Recipe:
@@ -101,7 +101,12 @@ class Pools:
                 del self._tasks[task]
 
     def _spare(self) -> bool:
-        """Close the connection of any task that has been idle longest; return whether there was one."""
+        """Close the connection of any task that has been idle longest; return whether there was one.
+
+        Where descriptors are left, it is the task that may have no more, and nobody else's connection is in its way.
+        """
+        if self._room.free:
+            return False
         idle = [found for mine in self._tasks.values() for pool in mine.values() if (found := pool.oldest) is not None]
         if idle:
             min(idle, key=lambda upstream: upstream.idle_since).abort()

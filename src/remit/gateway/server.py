@@ -7,7 +7,7 @@ import itertools
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Protocol
 
 from remit import catalog
@@ -20,6 +20,7 @@ from remit.gateway.delivery import Turns
 from remit.gateway.exchange import Exchange
 from remit.gateway.inject import Shape
 from remit.gateway.judge import Judged
+from remit.gateway.listening import Closing, Served, Start
 from remit.gateway.match import Matcher
 from remit.gateway.pipe import Pipe
 from remit.gateway.pools import Pools
@@ -57,18 +58,6 @@ class Uses(Recorder, Protocol):
     def on_end(self, callback: Callable[[frozenset[str]], None]) -> None:
         """Call back at once with the ids of grants that ended."""
         ...
-
-
-class Closing(Protocol):
-    """What accepts, and can be told to stop."""
-
-    def close(self) -> None:
-        """Stop accepting."""
-        ...
-
-
-# accepts in the place of the loop, which may do so only on a socket that nobody else holds
-Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
 
 
 class Moving(Protocol):
@@ -145,7 +134,7 @@ class Gateway:
         self._leaks: dict[str, int] = {}
         self._suspended: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
-        self._servers: list[Closing] = []
+        self._servers: set[Closing] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         broker.on_end(self.ended)
 
@@ -162,7 +151,8 @@ class Gateway:
         port = sock.getsockname()[1]
         names = hosts or frozenset({f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
         coded = frozenset(name.encode() for name in names)
-        listener = Listener(self, identity, self._verify, coded)
+        room = self.room.of("" if identity is None else self.broker.task_of(identity.grant).id)
+        listener = Listener(self, identity, self._verify, coded, room)
         server = await self._started(lambda: Client(listener), sock, start)
         if self._sweeper is None:
             self._sweep()
@@ -170,7 +160,8 @@ class Gateway:
 
     async def pipe(self, sock: socket.socket, grant: str, resource: str, start: Start | None = None) -> Closing:
         """Pipe a database port of a run: what connects to the socket reaches the resource, under ``grant``."""
-        return await self._started(lambda: Pipe(self, grant, resource).near, sock, start)
+        room = self.room.of(self.broker.task_of(grant).id)
+        return await self._started(lambda: Pipe(self, grant, resource, room).near, sock, start)
 
     async def _started(
         self, factory: Callable[[], asyncio.Protocol], sock: socket.socket, start: Start | None
@@ -180,14 +171,15 @@ class Gateway:
             server = await start(factory, sock)
         else:
             server = await self.loop.create_server(factory, sock=sock, backlog=BACKLOG)
-        self._servers.append(server)
-        return server
+        served = Served(self._servers, server)
+        self._servers.add(served)
+        return served
 
     async def close(self) -> None:
         """Stop listening and cut everything."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for server in self._servers:
+        for server in tuple(self._servers):
             server.close()
         for client in tuple(self._clients):
             client.end(RevokedError())
@@ -223,13 +215,12 @@ class Gateway:
         """Take note of a client's connection; return False if its listener has too many, and all of them in use."""
         crowd = client.listener.clients
         most = MAX_CLIENTS if client.listener.principal is not None else MAX_CALLERS
-        if len(crowd) >= most or not self.room.take(1):
+        if len(crowd) >= most or not client.listener.room.take():
             idle = next((other for other in crowd if other.idle), None)
             if idle is None:
                 return False
-            self.left(idle)
+            self._forget(idle)  # the place that it had is the new one's
             idle.abort()
-            self.room.take(1)
         crowd[client] = None
         self._clients.add(client)
         return True
@@ -237,9 +228,12 @@ class Gateway:
     def left(self, client: Client) -> None:
         """Forget a client's connection."""
         if client in self._clients:
-            self._clients.discard(client)
-            del client.listener.clients[client]
-            self.room.give(1)
+            self._forget(client)
+            client.listener.room.give()
+
+    def _forget(self, client: Client) -> None:
+        self._clients.discard(client)
+        del client.listener.clients[client]
 
     def _sweep(self) -> None:
         self.now = now = self._seconds()

@@ -1,8 +1,10 @@
-"""Accepting on listening sockets that somebody else may hold as well.
+"""Accepting and reading on sockets that somebody else may hold, or may have filled, as well.
 
 Whether accept() waits is a flag of the open file description. A run that passes its sockets and keeps duplicates may
-clear it, take each connection first, or shut the socket down; so nothing of this is left to the broker's loop. A thread
-for each such run accepts, and whatever is done to its sockets holds up that run alone.
+clear it, take each connection first, or shut the socket down. And what it passes may take as long to close as it likes:
+SO_LINGER is the run's to set, and a unix socket may hold such a one in its queue. So nothing of this is left to the
+broker's loop. A thread for each hand-over accepts, receives descriptors, and closes; what is done to it holds up the
+runs that were launched through it, and nobody else's.
 """
 
 from __future__ import annotations
@@ -14,10 +16,16 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from remit.errors import RemitError
+from remit.run import handover
+from remit.run.handover import Message
+
 Deliver = Callable[[socket.socket], None]
+Heard = tuple[Message, list[int]]  # a message, and the descriptors that came with it
 
 WAITING = 64  # accepted connections that the loop has not yet seen
 PAUSE = 0.05  # seconds: somebody else took the connection, or there is no descriptor left
@@ -26,22 +34,37 @@ PRESS = 0.1  # seconds between two attempts to get the thread out of accept()
 _LATER = frozenset({errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SHUT = select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLERR
 _NO_LINGER = struct.pack("ii", 0, 0)
+_PASSED_ON = (16, 34, 76)  # SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD: the last makes a descriptor of each message
 
 
 class Doors:
-    """The listening sockets of one run, and the thread that accepts on them; made and closed in the running loop."""
+    """The sockets of one hand-over, and the thread that works on them; made and closed in the running loop.
 
-    def __init__(self, broken: Callable[[], None]) -> None:
+    ``peer`` is the launcher's connection, not blocking; it is the thread's to close. What the thread has accepted or
+    received belongs to it until the loop takes it, and the loop takes nothing once it has closed the doors.
+    """
+
+    def __init__(self, broken: Callable[[], None], peer: socket.socket | None = None) -> None:
         """Accept on nothing yet; ``broken`` is called in the loop when a socket has stopped listening."""
         self._loop = asyncio.get_running_loop()
         self._broken = broken
+        self._peer = peer
+        self._due = 0
+        self._waiter: asyncio.Future[Heard | RemitError | None] | None = None
+        self._parcel: list[int] = []  # came with the last message
         self._doors: dict[int, tuple[socket.socket, Deliver]] = {}
+        self._held = threading.Lock()  # of the doors, while one is shut down or closed: their numbers are used again
+        self._accepted: set[socket.socket] = set()
+        self._rubbish: deque[int] = deque()
         self._adopted: set[asyncio.Task[None]] = set()
         self._waiting = threading.Semaphore(WAITING)
         self._ended = threading.Event()
+        self._over = threading.Event()
         self._epoll: select.epoll | None = None  # there is one as long as there is a thread
         self._wake = -1
         self._then: list[Callable[[], None]] = []
+        if peer is not None:
+            self._start()
 
     def add(self, sock: socket.socket, deliver: Deliver) -> None:
         """Call ``deliver`` in the loop with each connection; the listening socket is closed with the others."""
@@ -53,18 +76,49 @@ class Doors:
         self._epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
 
     async def serve(self, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> Doors:
-        """Serve a stream socket as ``create_server`` would."""
+        """Serve a stream socket as ``create_server`` would; one of the unix family takes no descriptors from now on."""
+        if sock.family == socket.AF_UNIX:
+            handover.refuse_descriptors(sock)
         self.add(sock, lambda connection: self._adopt(factory, connection))
         return self
+
+    async def heard(self, due: int = 0) -> Heard | None:
+        """Return the next message of the launcher with its descriptors, no more than ``due``; None when it has gone.
+
+        Raises what ``handover.receive`` does. More descriptors than are due never become ours: the kernel drops them in
+        the thread.
+        """
+        assert self._epoll is not None  # noqa: S101 - narrows the type
+        assert self._peer is not None  # noqa: S101 - narrows the type
+        first, self._due = self._waiter is None, due
+        self._waiter = self._loop.create_future()
+        (self._epoll.register if first else self._epoll.modify)(self._peer, select.EPOLLIN | select.EPOLLONESHOT)
+        heard = await self._waiter
+        if isinstance(heard, RemitError):
+            raise heard
+        self._parcel = []
+        return heard
+
+    def put_away(self, descriptors: Iterable[int]) -> None:
+        """Have descriptors of unknown origin closed in the thread."""
+        self._rubbish.extend(descriptors)
+        self._rouse()
 
     def close(self) -> None:
         """Stop accepting on all of them."""
         if self._ended.is_set():
             return
         self._ended.set()
-        if self._epoll is not None:
-            os.eventfd_write(self._wake, 1)
-            self._press()
+        if self._peer is None:
+            self._over.set()
+        self._rouse()
+        self._press()
+
+    def leave(self) -> None:
+        """Close the launcher's connection, too."""
+        self.close()
+        self._over.set()
+        self._rouse()
 
     def when_gone(self, then: Callable[[], None]) -> None:
         """Call back when the thread has ended: a run can put that off, until it has ended itself."""
@@ -87,24 +141,36 @@ class Doors:
         try:
             threading.Thread(target=self._watch, args=(self._epoll,), name="remit-doors", daemon=True).start()
         except RuntimeError:
+            self._close_doors()
             self._finish()
             raise
 
+    def _rouse(self) -> None:
+        if self._epoll is not None:
+            os.eventfd_write(self._wake, 1)
+
     def _press(self) -> None:
         """Get the thread out of accept(). A run that listens again at once may keep it there for a while."""
-        if self._epoll is None:
-            return
-        for sock, _ in self._doors.values():
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        self._loop.call_later(PRESS, self._press)
+        with self._held:
+            for sock, _ in self._doors.values():
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            if self._doors:
+                self._loop.call_later(PRESS, self._press)
 
     def _deliver(self, deliver: Deliver, connection: socket.socket) -> None:
         self._waiting.release()
-        if self._ended.is_set():
-            connection.close()
-        else:
+        if not self._ended.is_set():
+            self._accepted.discard(connection)
             deliver(connection)
+
+    def _answer_waiter(self, heard: Heard | RemitError | None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(heard)
+
+    def _report(self) -> None:
+        if not self._over.is_set():
+            self._broken()
 
     def _adopt(self, factory: Callable[[], asyncio.BaseProtocol], connection: socket.socket) -> None:
         task = self._loop.create_task(self._connected(factory, connection))
@@ -122,24 +188,54 @@ class Doors:
             self._epoll.close()
             os.close(self._wake)
             self._epoll = None
-        for sock, _ in self._doors.values():
-            sock.close()
-        self._doors.clear()
         for then in self._then:
             then()
 
     # -- in the thread ------------------------------------------------------------------------------------------
 
     def _watch(self, epoll: select.epoll) -> None:
-        while not self._ended.is_set():
+        while not self._over.is_set():
             for descriptor, events in epoll.poll():
+                self._tidy(epoll)
                 door = self._doors.get(descriptor)
-                if door is not None and not self._ended.is_set():
+                if door is not None:
                     self._answer(epoll, events, *door)
-        try:
-            self._loop.call_soon_threadsafe(self._finish)
-        except RuntimeError:  # the loop has ended before
+                elif self._peer is not None and descriptor == self._peer.fileno() and not self._over.is_set():
+                    self._hear(epoll, self._peer)
+        self._tidy(epoll)
+        self._close()
+        if not self._tell(self._finish):  # the loop has ended before
             self._finish()
+
+    def _tidy(self, epoll: select.epoll) -> None:
+        """Close what is to be closed, before anything more is let in."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        while self._rubbish:
+            handover.discard([self._rubbish.popleft()])
+        if self._ended.is_set():
+            for descriptor in self._doors:
+                with suppress(OSError):  # one that has stopped listening was taken out
+                    epoll.unregister(descriptor)
+            self._close_doors()
+
+    def _close_doors(self) -> None:
+        with self._held:
+            sockets = [sock.detach() for sock, _ in self._doors.values()]
+            self._doors.clear()
+        handover.discard([*sockets, *(connection.detach() for connection in self._accepted)])
+        self._accepted.clear()
+
+    def _close(self) -> None:
+        self._close_doors()
+        handover.discard([*self._rubbish, *self._parcel])
+        if self._peer is None:
+            return
+        with suppress(OSError):
+            self._peer.shutdown(socket.SHUT_RDWR)
+            while self._peer.recv(1):  # closed with something unread, it would have its peer lose the last answer
+                pass
+        self._peer.close()
 
     def _answer(self, epoll: select.epoll, events: int, sock: socket.socket, deliver: Deliver) -> None:
         try:
@@ -149,13 +245,28 @@ class Doors:
                 self._ended.wait(PAUSE)
             else:
                 epoll.unregister(sock)
-                self._tell(self._broken)
+                self._tell(self._report)
             return
-        # a connection inherits how long close() may wait; it is ours alone from here on
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self._waiting.acquire()
-        if not self._tell(self._deliver, deliver, connection):
+        if not _ours(connection):
             connection.close()
+            return
+        self._accepted.add(connection)
+        self._waiting.acquire()
+        self._tell(self._deliver, deliver, connection)
+
+    def _hear(self, epoll: select.epoll, peer: socket.socket) -> None:
+        heard: Heard | RemitError | None
+        try:
+            heard = handover.receive(peer, self._due)
+        except BlockingIOError:
+            epoll.modify(peer, select.EPOLLIN | select.EPOLLONESHOT)
+            return
+        except RemitError as error:
+            heard = error
+        except OSError:
+            heard = None
+        self._parcel = heard[1] if isinstance(heard, tuple) else []
+        self._tell(self._answer_waiter, heard)
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> bool:
         with suppress(RuntimeError):
@@ -168,3 +279,17 @@ def _accepted(sock: socket.socket, events: int) -> socket.socket:
     if events & _SHUT:  # of which accept() on a unix socket says EAGAIN, for ever
         raise OSError(errno.EINVAL, "the socket does not listen any more")
     return sock.accept()[0]
+
+
+def _ours(connection: socket.socket) -> bool:
+    """Undo what a connection inherited; False for a stream into which somebody may have put descriptors.
+
+    It is ours alone from here on, but somebody else's listener has made it.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    if connection.family != socket.AF_UNIX:
+        return True
+    for option in _PASSED_ON:
+        with suppress(OSError):  # this kernel has no such option
+            connection.setsockopt(socket.SOL_SOCKET, option, 0)
+    return connection.type != socket.SOCK_STREAM or not handover.takes_descriptors(connection)

@@ -16,17 +16,19 @@ means the same as ``end``.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from remit.errors import InvalidRequestError, RemitError, TooLargeError, UnavailableError
 
 MAX_MESSAGE = 128 * 1024  # bytes; a packet is one allocation in the kernel
 MAX_DESCRIPTORS = 64
+_PASS_RIGHTS = 83  # SO_PASSRIGHTS, since Linux 6.16
 
 Message = dict[str, object]
 
@@ -55,64 +57,79 @@ def send(sock: socket.socket, message: Mapping[str, object], descriptors: Sequen
     socket.send_fds(sock, [encode(message)], list(descriptors))
 
 
-def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
-    """Receive one message and its descriptors (close-on-exec), or None at end of file."""
-    data, descriptors, flags, _ = socket.recv_fds(sock, MAX_MESSAGE + 1, MAX_DESCRIPTORS)
+def receive(sock: socket.socket, due: int = MAX_DESCRIPTORS) -> tuple[Message, list[int]] | None:
+    """Receive one message and its descriptors (close-on-exec), or None at end of file.
+
+    More descriptors than are ``due`` are an error; the kernel closes the rest before this returns, and a socket that
+    lingers holds it up.
+    """
+    data, descriptors, flags, _ = socket.recv_fds(sock, MAX_MESSAGE + 1, due)
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     if not data:
         discard(descriptors)
         return None
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & socket.MSG_TRUNC:
             raise TooLargeError("a hand-over message is too large")
+        if flags & socket.MSG_CTRUNC:
+            raise InvalidRequestError("more descriptors came than were asked for")
         return decode(data), descriptors
     except RemitError:
         discard(descriptors)
         raise
 
 
-async def receive_async(sock: socket.socket) -> tuple[Message, list[int]] | None:
-    """Receive as ``receive`` does, on a non-blocking socket."""
-    while True:
-        try:
-            return receive(sock)
-        except BlockingIOError:
-            await readable(sock)
-        except ConnectionError:
-            return None
+def refuse_descriptors(sock: socket.socket) -> None:
+    """Have the kernel refuse what is sent of descriptors to a unix socket, or to a connection that it will accept.
+
+    Linux before 6.16 has no such option. There the filter of runs refuses what makes a descriptor slow to close.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _PASS_RIGHTS, 0)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
 
 
-async def readable(sock: socket.socket) -> None:
-    """Wait until a socket has something to read."""
-    await _once(sock, asyncio.get_running_loop().add_reader, asyncio.get_running_loop().remove_reader)
+def takes_descriptors(sock: socket.socket) -> bool:
+    """Whether a unix socket may have been sent descriptors; False where the kernel cannot tell."""
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, _PASS_RIGHTS))
+    except OSError:
+        return False
 
 
 async def send_async(sock: socket.socket, message: Mapping[str, object]) -> None:
     """Send one message on a non-blocking socket; a peer that has gone is no error."""
-    loop = asyncio.get_running_loop()
     data = encode(message)
     with suppress(ConnectionError):
         while True:
             try:
                 sock.send(data)
             except BlockingIOError:
-                await _once(sock, loop.add_writer, loop.remove_writer)
+                await _writable(sock)
             else:
                 return
 
 
-async def _once(
-    sock: socket.socket,
-    add: Callable[[socket.socket, Callable[[], None]], object],
-    remove: Callable[[socket.socket], object],
-) -> None:
-    event = asyncio.Event()
-    add(sock, event.set)
+async def readable(sock: socket.socket) -> None:
+    """Wait until a socket has something to read, or its end."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sock, event.set)
     try:
         await event.wait()
     finally:
-        remove(sock)
+        loop.remove_reader(sock)
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_writer(sock, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_writer(sock)
 
 
 def close_all(descriptors: Sequence[int]) -> None:

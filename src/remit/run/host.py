@@ -22,7 +22,8 @@ from remit.broker import Broker, Holder, Operator
 from remit.core.task import Grant, Posture, Report, Task
 from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError
 from remit.ports.identity import Humans
-from remit.run import handover, wish
+from remit.ports.room import Share
+from remit.run import handover, passed, wish
 from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit
 from remit.run.handover import Message
@@ -31,9 +32,10 @@ from remit.run.wish import Place
 Caller = Operator | Holder
 Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
 
-PATIENCE = 30.0  # seconds for each message of a launcher until its run is ready
 RUNS = 1_024  # at a time, on one broker
+RUNS_INSIDE = RUNS // 2  # at a time, launched inside runs: the rest is for the operator's
 RUNS_OF_A_TASK = 64  # at a time, launched inside its runs, through whichever socket
+TALK = 3  # descriptors of a conversation: the connection, and two of its thread
 LAST = 5.0  # seconds for the last threads to end
 NESTED = 8  # runs, one inside the other
 
@@ -65,6 +67,10 @@ class Edges(Protocol):
 
     def variables(self, run: Run) -> Mapping[str, str]:
         """Return the environment variables that tell a run what it has."""
+        ...
+
+    def share(self, task: str) -> Share:
+        """Return what a task may have open."""
         ...
 
     async def serve(self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None) -> Close:
@@ -103,6 +109,15 @@ class _Port:
         return isinstance(self.caller, Operator)
 
 
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """One launcher: its connection, the socket it came through, and the thread that reads both."""
+
+    peer: socket.socket
+    port: _Port
+    doors: Doors
+
+
 class LaunchServer:
     """Serves launchers: the operator's, and those inside runs."""
 
@@ -138,7 +153,7 @@ class LaunchServer:
         loop = asyncio.get_running_loop()
         mine: set[asyncio.Task[None]] = set()
         if doors is not None:
-            doors.add(sock, lambda peer: self._welcome(peer, port, mine))
+            doors.add(sock, lambda peer: self._welcome(peer, port, mine, doors))
         else:
             sock.setblocking(False)
             loop.add_reader(sock, self._accept, sock, port, mine)
@@ -172,24 +187,48 @@ class LaunchServer:
         with suppress(OSError):
             self._welcome(sock.accept()[0], port, mine)
 
-    def _welcome(self, peer: socket.socket, port: _Port, mine: set[asyncio.Task[None]]) -> None:
+    def _welcome(
+        self, peer: socket.socket, port: _Port, mine: set[asyncio.Task[None]], through: Doors | None = None
+    ) -> None:
         peer.setblocking(False)
         if port.uid is not None and _uid(peer) != port.uid:
             peer.close()
             return
+        doors = self._admitted(peer, port.caller)
+        if doors is None:
+            _refuse(peer, through)
+            return
+        self._doors.add(doors)
+        conversation = asyncio.create_task(self._converse(_Talk(peer, port, doors)))
         kept = [mine, self._conversations]
         if isinstance(port.caller, Holder):
             kept.append(self._nested.setdefault(port.caller.task, set()))
-        if len(self._conversations) >= RUNS or len(kept[-1]) >= (RUNS if port.trusted else RUNS_OF_A_TASK):
-            _refuse(peer)
-            return
-        doors = Doors(lambda: _hang_up(peer))
-        self._doors.add(doors)
-        conversation = asyncio.create_task(self._converse(peer, port, doors))
         for group in kept:
             group.add(conversation)
-        conversation.add_done_callback(lambda _: peer.close())  # one that is ended before it begins does nothing itself
+        # one that is ended before it begins does nothing itself
+        conversation.add_done_callback(lambda _: doors.leave())
         conversation.add_done_callback(lambda done: doors.when_gone(lambda: self._over(done, doors, port, kept)))
+
+    def _admitted(self, peer: socket.socket, caller: Caller) -> Doors | None:
+        """Return the doors of one more conversation, or None when there is no room for it."""
+        if not self._take(caller):
+            return None
+        try:
+            return Doors(lambda: _hang_up(peer), peer)
+        except RuntimeError:  # no thread can be started
+            self._give(caller)
+            return None
+
+    def _take(self, caller: Caller) -> bool:
+        if not isinstance(caller, Holder):
+            return len(self._conversations) < RUNS
+        inside = sum(map(len, self._nested.values()))
+        mine = len(self._nested.get(caller.task, ()))
+        return inside < RUNS_INSIDE and mine < RUNS_OF_A_TASK and self._edges.share(caller.task).take(TALK)
+
+    def _give(self, caller: Caller) -> None:
+        if isinstance(caller, Holder):
+            self._edges.share(caller.task).give(TALK)
 
     def _over(
         self, conversation: asyncio.Task[None], doors: Doors, port: _Port, kept: Sequence[set[asyncio.Task[None]]]
@@ -197,66 +236,66 @@ class LaunchServer:
         self._doors.discard(doors)
         for group in kept:
             group.discard(conversation)
-        if isinstance(port.caller, Holder) and not self._nested.get(port.caller.task, True):
+        self._give(port.caller)
+        if isinstance(port.caller, Holder) and not self._nested[port.caller.task]:
             del self._nested[port.caller.task]
 
     # -- one launcher -------------------------------------------------------------------------------------------
 
-    async def _converse(self, peer: socket.socket, port: _Port, doors: Doors) -> None:
-        with peer:
-            try:
-                await self._run(peer, port, doors)
-            except RemitError as error:
-                await handover.send_async(peer, handover.problem(error))
-            except Exception:  # noqa: BLE001 - whatever it was, the launcher gets an answer and the others go on
-                _LOG.exception("a hand-over failed")
-                await handover.send_async(peer, handover.problem(RemitError()))
+    async def _converse(self, talk: _Talk) -> None:
+        try:
+            await self._run(talk)
+        except RemitError as error:
+            await handover.send_async(talk.peer, handover.problem(error))
+        except Exception:  # noqa: BLE001 - whatever it was, the launcher gets an answer and the others go on
+            _LOG.exception("a hand-over failed")
+            await handover.send_async(talk.peer, handover.problem(RemitError()))
 
-    async def _run(self, peer: socket.socket, port: _Port, doors: Doors) -> None:
-        request = await _asked(peer)
-        place = wish.place_of(request, self._around(port))
-        authority = await self._authority(port.caller, request, place)
+    async def _run(self, talk: _Talk) -> None:
+        request, _ = await passed.heard(talk.doors)
+        place = wish.place_of(request, self._around(talk.port))
+        authority = await self._authority(talk.port.caller, request, place)
         report: Report | None = None
         try:
             async with AsyncExitStack() as stack:
-                stack.callback(doors.close)
-                inner = _Port(authority.holder, None, (*port.around, place.posture.isolation))
-                await self._serve(peer, authority, place, stack, inner, None if port.trusted else doors)
-                await _until_end(peer)
+                stack.callback(talk.doors.close)
+                await self._serve(talk, authority, place, stack)
+                # only the end is due: whatever comes ends the run, unread, since the run may keep the thread busy
+                await handover.readable(talk.peer)
         finally:
             if authority.ends is not None:
                 report = await asyncio.shield(authority.ends())
-        await handover.send_async(peer, _ended(report))
+        await handover.send_async(talk.peer, _ended(report))
 
-    async def _serve(
-        self,
-        peer: socket.socket,
-        authority: _Authority,
-        place: Place,
-        stack: AsyncExitStack,
-        inner: _Port,
-        doors: Doors | None,
-    ) -> None:
+    async def _serve(self, talk: _Talk, authority: _Authority, place: Place, stack: AsyncExitStack) -> None:
         outfit = self._edges.outfit(authority.grant, place.folder, private=place.isolation == "namespace")
+        if not talk.port.trusted:
+            self._count(talk, authority.task.id, len(outfit.listeners))
         wanted = [listener.wire() for listener in outfit.listeners]
-        await handover.send_async(peer, {"task": authority.task.id, "grant": authority.grant.id, "listeners": wanted})
-        sockets = await _bound(peer, outfit.listeners)
-        try:
-            places = {item.name: _place(item, sock) for item, sock in zip(outfit.listeners, sockets, strict=True)}
-        except BaseException:
-            _close(sockets)
-            raise
+        granted: Message = {"task": authority.task.id, "grant": authority.grant.id, "listeners": wanted}
+        await handover.send_async(talk.peer, granted)
+        sockets, places = await passed.bound(talk.doors, outfit.listeners)
         run = Run(authority.task.id, authority.grant.id, outfit, places)
+        inner = _Port(authority.holder, None, (*talk.port.around, place.posture.isolation))
         for listener in outfit.listeners:
-            stack.callback(await self._start(run, listener, sockets.pop(0), inner, doors))
-        await handover.send_async(peer, {"ready": True, "environment": dict(self._edges.variables(run))})
+            stack.callback(await self._start(talk, run, listener, sockets.pop(0), inner))
+        await handover.send_async(talk.peer, {"ready": True, "environment": dict(self._edges.variables(run))})
 
-    async def _start(
-        self, run: Run, listener: Listener, sock: socket.socket, inner: _Port, doors: Doors | None
-    ) -> Close:
+    def _count(self, talk: _Talk, task: str, descriptors: int) -> None:
+        """Take descriptors for as long as the thread has them, or raise LimitError."""
+        share = self._edges.share(task)
+        if not share.take(descriptors):
+            raise LimitError("the task has too many sockets and connections open", retry_after=1)
+        talk.doors.when_gone(lambda: share.give(descriptors))
+
+    async def _start(self, talk: _Talk, run: Run, listener: Listener, sock: socket.socket, inner: _Port) -> Close:
         if listener.kind == "launch":
-            return self._listen(sock, inner, doors)
-        return await self._edges.serve(run, listener, sock, doors)
+            return self._listen(sock, inner, talk.doors)
+        if not talk.port.trusted:
+            return await self._edges.serve(run, listener, sock, talk.doors)
+        if listener.path is not None:
+            handover.refuse_descriptors(sock)
+        return await self._edges.serve(run, listener, sock)
 
     # -- authority ----------------------------------------------------------------------------------------------
 
@@ -301,9 +340,13 @@ class LaunchServer:
         return (*port.around, self._broker.check(port.caller.grant).posture.isolation)
 
 
-def _refuse(peer: socket.socket) -> None:
-    with peer, suppress(OSError):
+def _refuse(peer: socket.socket, through: Doors | None) -> None:
+    with suppress(OSError):
         handover.send(peer, handover.problem(LimitError("too many runs at a time")))
+    if through is None:
+        peer.close()
+    else:
+        through.put_away([peer.detach()])  # with what it may have sent already
 
 
 def _hang_up(peer: socket.socket) -> None:
@@ -315,71 +358,6 @@ def _hang_up(peer: socket.socket) -> None:
 def _uid(peer: socket.socket) -> int:
     raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return int(_CREDENTIALS.unpack(raw)[1])
-
-
-async def _heard(peer: socket.socket) -> tuple[Message, list[int]]:
-    try:
-        async with asyncio.timeout(PATIENCE):
-            heard = await handover.receive_async(peer)
-    except TimeoutError:
-        raise InvalidRequestError("the launcher took too long") from None
-    if heard is None:
-        raise InvalidRequestError("the launcher went away")
-    return heard
-
-
-async def _asked(peer: socket.socket) -> Message:
-    message, descriptors = await _heard(peer)
-    handover.discard(descriptors)
-    return message
-
-
-async def _bound(peer: socket.socket, wanted: Sequence[Listener]) -> list[socket.socket]:
-    """Return the sockets of the wanted listeners, each checked to be what was asked for."""
-    message, descriptors = await _heard(peer)
-    sockets = _sockets(descriptors)
-    if message.get("bound") != [listener.name for listener in wanted] or len(sockets) != len(wanted):
-        _close(sockets)
-        raise InvalidRequestError("other listeners were bound than was asked for")
-    return sockets
-
-
-def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:
-    made: list[socket.socket] = []
-    for descriptor in descriptors:
-        with suppress(OSError):  # not a socket at all: the count will not match
-            made.append(socket.socket(fileno=descriptor))
-            continue
-        handover.discard([descriptor])
-    return made
-
-
-def _close(sockets: Sequence[socket.socket]) -> None:
-    handover.discard([sock.detach() for sock in sockets])
-
-
-def _place(listener: Listener, sock: socket.socket) -> int | str:
-    """Return where a socket listens; it must be the family and kind that its listener has, and on loopback."""
-    inet = listener.path is None
-    kind = socket.SOCK_SEQPACKET if listener.kind == "launch" else socket.SOCK_STREAM
-    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if sock.family != (socket.AF_INET if inet else socket.AF_UNIX) or sock.type != kind or not listening:
-        raise InvalidRequestError(f"`{listener.name}` is not the listener that was asked for")
-    name = sock.getsockname()
-    if inet and name[0] != "127.0.0.1":
-        raise InvalidRequestError(f"`{listener.name}` is not bound to loopback")
-    return int(name[1]) if inet else str(name)
-
-
-async def _until_end(peer: socket.socket) -> None:
-    """Return when the launcher says that its run has ended, or goes away."""
-    while True:
-        heard = await handover.receive_async(peer)
-        if heard is None:
-            return
-        handover.discard(heard[1])
-        if heard[0].get("end") is True:
-            return
 
 
 def _ended(report: Report | None) -> Message:

@@ -18,12 +18,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 
+from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.run import credentials, handover, sandbox
 from remit.run.handover import Message
 from remit.run.machine import Started, gaps, started
+from remit.run.missing import unseen
 from remit.run.spec import LaunchSpec, base_environment, complete, render_exposure
 from remit.run.terminal import Terminal
 
@@ -96,9 +99,10 @@ def _folder(spec: LaunchSpec) -> Iterator[str]:
         yield folder
 
 
-def _say(line: str) -> None:
+def _say(line: str, end: str = "\n") -> None:
+    """Print one line; names in it may be those that an agent gave."""
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(escaped(line) + end)
         sys.stderr.flush()
 
 
@@ -202,7 +206,7 @@ class _Run:
                 yield self.terminal.keys, self.terminal.type
 
     def _lost(self) -> bool:
-        _say("remit: the broker went away; this run has no authority any more\r")
+        _say("remit: the broker went away; this run has no authority any more", "\r\n")
         return False
 
     @contextlib.contextmanager
@@ -240,7 +244,11 @@ class _Run:
 
     def _advise(self, failed: int) -> None:
         if failed == errno.ENOENT and not self.spec.unsandboxed:
-            _say("help: a run sees the system, its working directory and what --bind names")
+            found = unseen(self.spec)
+            if found is None:
+                _say("help: a run sees the system, its working directory and what --bind names")
+            else:
+                _say(f"help: `{found[0]}` is needed, and the run does not see it: add --bind {quote(str(found[1]))}")
 
     def _finish(self) -> None:
         """Wait for the end of the run's authority, and say so when it is not complete."""
@@ -252,7 +260,8 @@ class _Run:
             return
         report = heard[0] if heard else {}
         if report.get("state", "closed") != "closed":
-            _say("\n".join(["warning: the run has ended, and not yet all its credentials", *_outstanding(report)]))
+            for line in ("warning: the run has ended, and not yet all its credentials", *_outstanding(report)):
+                _say(line)
 
 
 def _outstanding(report: Message) -> list[str]:

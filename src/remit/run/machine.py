@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ from remit.run.spec import LaunchSpec, base_environment
 
 INSIDE = Path(__file__).with_name("inside.py")
 MAX_COMPLAINT = 4_096  # bytes of bubblewrap's own words
+MAX_MASKED = 1_500  # files; each takes bubblewrap longer than the one before, and it takes 9,000 words
 MAX_LINKS = 40  # as many as the kernel follows
 HELP = (
     "user namespaces must be allowed to unprivileged users (sysctl kernel.unprivileged_userns_clone, "
@@ -109,27 +111,56 @@ def started(spec: LaunchSpec) -> Iterator[Started]:
     ours, theirs = socket.socketpair()
     said, says = os.pipe()
     with ours, contextlib.ExitStack() as stack:
+        blank = stack.enter_context(_empty_file(spec.socket.parent))
         with theirs, contextlib.ExitStack() as passed:
             passed.callback(os.close, says)
             stack.callback(os.close, said)
-            process = _spawn(spec, theirs.fileno(), says, passed)
+            process = _spawn(spec, theirs.fileno(), says, passed, blank)
         stack.callback(_end, process)
         inner = Inner(ours)
         if not inner.hello():
             process.kill()
-            reason = os.read(said, MAX_COMPLAINT).decode(errors="replace").strip()
-            raise UnavailableError(f"the sandbox cannot be made: {reason or 'it ended at once'}", help=HELP)
+            raise _failed(os.read(said, MAX_COMPLAINT).decode(errors="replace").strip())
         yield Started(process, inner)
 
 
-def _spawn(spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _empty_file(folder: Path) -> Iterator[Path]:
+    """Give an empty file for as long as the run lasts: bubblewrap takes a descriptor once only.
+
+    The kernel mounts nothing on a file that was removed, and a run inside this one covers the same files.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="empty-", dir=folder)
+    except OSError as error:
+        raise UnavailableError(f"no file can be made in `{folder}`: {error.strerror}") from error
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _failed(reason: str) -> UnavailableError:
+    paths = reason.startswith("bwrap: Can't ")  # find, create, make, bind a path
+    said = f"the sandbox cannot be made: {reason or 'it ended at once'}"
+    return UnavailableError(said, help="look at that path, and at what --bind names" if paths else HELP)
+
+
+def _spawn(
+    spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitStack, blank: Path
+) -> subprocess.Popen[bytes]:
     first = (str(interpreter()), "-I", "-S", str(INSIDE), str(channel))
     if spec.unsandboxed:
         return _popen(first, (channel,), says, spec.cwd)
+    if len(spec.masked) > MAX_MASKED:
+        raise InvalidRequestError(
+            f"{len(spec.masked)} files in the working directory look like credentials, and {MAX_MASKED} can be covered",
+            help=sandbox.ELSEWHERE,
+        )
     files = [passed.enter_context(_memory(text)) for text in _files(spec)]
     passwd, group, hosts, *program = files
-    blanks = [passed.enter_context(_memory(b"")) for _ in spec.masked]
-    given = sandbox.Descriptors(passwd, group, hosts, program[0] if program else None, tuple(blanks))
+    given = sandbox.Descriptors(passwd, group, hosts, program[0] if program else None, _pure(blank))
     seen = room(spec)
     writable = [bind.path for bind in seen.shown if bind.writable]
     _check_imports(spec, writable)
@@ -137,7 +168,7 @@ def _spawn(spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitSta
     options = sandbox.arguments(known, seen, given)
     listed = passed.enter_context(_memory("\0".join(options).encode() + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
-    return _popen(command, (channel, listed, *files, *blanks), says, Path("/"))
+    return _popen(command, (channel, listed, *files), says, Path("/"))
 
 
 def room(spec: LaunchSpec) -> sandbox.Room:
@@ -145,6 +176,9 @@ def room(spec: LaunchSpec) -> sandbox.Room:
 
     Hidden folders that are not there yet are made where a run would see them: a cover needs a place.
     """
+    for path in (Path(bind.path) for bind in spec.binds):
+        if not path.exists():
+            raise InvalidRequestError(f"`{path}` is not there and cannot be bound", help="--bind takes PATH or PATH:rw")
     binds = tuple(sandbox.Bind(_pure(Path(bind.path).resolve()), bind.writable) for bind in spec.binds)
     own = (spec.socket.parent, *spec.hidden)
     cwd = _pure(spec.cwd.resolve())
@@ -161,7 +195,7 @@ def room(spec: LaunchSpec) -> sandbox.Room:
         masked=tuple(_pure(path) for path in spec.masked),
         host_net=spec.host_net,
         apart=tuple(_pure(path.resolve()) for path in spec.apart),
-        signs=tuple(sorted({_pure(link) for path in followed for link in _links(path)})),
+        signs=tuple(sorted({_pure(link) for path in followed for link in links(path)})),
         aliases=_aliases(spec.binds),
     )
 
@@ -181,7 +215,7 @@ def _aliases(binds: Iterable[sandbox.Bind]) -> tuple[tuple[PurePosixPath, PurePo
     return tuple((_pure(path), _pure(path.resolve())) for path in named if path.resolve() != path)
 
 
-def _links(path: Path) -> Iterator[Path]:
+def links(path: Path) -> Iterator[Path]:
     """Yield the symbolic links that the kernel follows on the way to a path."""
     at, todo, budget = Path("/"), list(reversed(path.absolute().parts[1:])), MAX_LINKS
     while todo and budget:

@@ -107,13 +107,13 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """Open descriptors that bubblewrap reads from, by number."""
+    """What bubblewrap reads from: open descriptors, by number, and an empty file that covers each masked one."""
 
     passwd: int
     group: int
     hosts: int
     seccomp: int | None = None
-    blanks: tuple[int, ...] = ()  # an empty one for each masked file
+    blank: Path | None = None
 
 
 def check(machine: Machine, room: Room) -> None:
@@ -174,14 +174,14 @@ def arguments(machine: Machine, room: Room, given: Descriptors) -> list[str]:
     """Return bubblewrap's options for a room, or raise InvalidRequestError."""
     check(machine, room)
     return [
-        *_namespaces(machine, room.host_net),
+        *namespaces(machine, room.host_net),
         *_system(machine),
         *_etc(room.host_net, given),
         *_proc(machine),
         *("--dev", "/dev"),
         *_empty(room.home),
         *_binds(machine, room),
-        *_covers(machine, room, given.blanks),
+        *_covers(machine, room, given.blank),
         *_aliases(machine, room),
         *("--remount-ro", "/", "--chdir", str(room.cwd)),
         *(("--seccomp", str(given.seccomp)) if given.seccomp is not None else ()),
@@ -209,7 +209,8 @@ def group(name: str, gid: int) -> str:
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
 
-def _namespaces(machine: Machine, host_net: bool) -> Sequence[str]:  # noqa: FBT001 - a field passed on
+def namespaces(machine: Machine, host_net: bool = False) -> Sequence[str]:  # noqa: FBT001, FBT002 - a field passed on
+    """Return the options for a run's namespaces and its user."""
     uid, gid = inside_ids(machine.uid, machine.gid)
     own = ("--unshare-all", "--new-session", "--die-with-parent", "--cap-drop", "ALL")
     return (*own, "--uid", str(uid), "--gid", str(gid), "--hostname", "run", *(("--share-net",) if host_net else ()))
@@ -277,14 +278,12 @@ def _bind(bind: Bind) -> Sequence[str]:
     return ("--bind" if bind.writable else "--ro-bind", str(bind.path), str(bind.path))
 
 
-def _covers(machine: Machine, room: Room, blanks: Sequence[int]) -> Sequence[str]:
+def _covers(machine: Machine, room: Room, blank: Path | None) -> Sequence[str]:
     system = [Path(folder) for folder in SYSTEM]
     shown = [*system, *(bind.path for bind in _mounts(machine, room))]
     folders = [path for path in room.hidden if any(top in path.parents for top in shown)]
     over = [option for path in folders for option in ("--perms", "0500", "--tmpfs", str(path))]
-    pairs = zip(blanks, room.masked, strict=True)
-    blank = [option for number, path in pairs for option in ("--ro-bind-data", str(number), str(path))]
-    return (*over, *blank)
+    return (*over, *(option for path in room.masked for option in ("--ro-bind", str(blank), str(path))))
 
 
 def _aliases(machine: Machine, room: Room) -> Sequence[str]:

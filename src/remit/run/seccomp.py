@@ -4,7 +4,8 @@ Namespaces do not cover these, so the filter does:
 
 - keyrings: a user's keyring can be found by its number from any namespace with the same uid;
 - socket families other than unix, internet, netlink and packet: vsock reaches the host of a virtual machine;
-- io_uring, which makes sockets without the ``socket`` call;
+- io_uring, which makes sockets and sets their options without those calls;
+- SO_LINGER: whoever closes the last copy of such a socket waits, and a run can pass it to the broker;
 - calls of a foreign architecture, whose numbers mean something else.
 """
 
@@ -19,6 +20,8 @@ FAMILIES = (1, 2, 10, 16, 17)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACK
 _LOAD, _EQUAL, _SET, _RETURN = 0x20, 0x15, 0x45, 0x06  # BPF: ld abs word, jeq, jset, ret
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NUMBER, _ARCHITECTURE, _FIRST = 0, 4, 16  # offsets in struct seccomp_data; the first argument's low half
+_SECOND, _THIRD = 24, 32
+_SOL_SOCKET, _SO_LINGER = 1, 13
 _X32 = 0x40000000
 
 
@@ -28,14 +31,15 @@ class Machine:
 
     audit: int
     socket: int
+    setsockopt: int
     keys: tuple[int, int, int]  # add_key, request_key, keyctl
     rings: tuple[int, int, int] = (425, 426, 427)  # io_uring_setup, _enter, _register
     x32: bool = False
 
 
 MACHINES = {
-    "x86_64": Machine(0xC000003E, 41, (248, 249, 250), x32=True),
-    "aarch64": Machine(0xC00000B7, 198, (217, 218, 219)),
+    "x86_64": Machine(0xC000003E, 41, 54, (248, 249, 250), x32=True),
+    "aarch64": Machine(0xC00000B7, 198, 208, (217, 218, 219)),
 }
 
 
@@ -45,7 +49,8 @@ def program(machine: str) -> bytes | None:
     if known is None:
         return None
     refused = (*known.keys, *known.rings)
-    return b"".join((*_same_architecture(known), *_refuse(refused), *_families(known.socket), _give(_ALLOW)))
+    calls = (*_refuse(refused), *_families(known.socket), *_linger(known.setsockopt))
+    return b"".join((*_same_architecture(known), *calls, _give(_ALLOW)))
 
 
 def _same_architecture(machine: Machine) -> tuple[bytes, ...]:
@@ -63,6 +68,12 @@ def _families(call: int) -> tuple[bytes, ...]:
     tests = (_step(_EQUAL, family, len(FAMILIES) - at, 0) for at, family in enumerate(FAMILIES))
     body = (_step(_LOAD, _FIRST), *tests, _give(_ERRNO | errno.EAFNOSUPPORT))
     return (_step(_EQUAL, call, 0, len(body)), *body)
+
+
+def _linger(call: int) -> tuple[bytes, ...]:
+    level = (_step(_LOAD, _SECOND), _step(_EQUAL, _SOL_SOCKET, 0, 3))
+    option = (_step(_LOAD, _THIRD), _step(_EQUAL, _SO_LINGER, 0, 1), _give(_ERRNO | errno.ENOPROTOOPT))
+    return (_step(_EQUAL, call, 0, len(level) + len(option) + 1), *level, *option, _give(_ALLOW))
 
 
 def _give(value: int) -> bytes:

@@ -11,6 +11,14 @@ from remit.errors import InvalidRequestError
 from remit.run.sandbox import Bind
 
 INHERITED = ("PATH", "LANG", "TERM", "TZ", "HOME", "USER")
+LOCALE = frozenset(
+    f"LC_{name}"
+    for name in (
+        *("ALL", "COLLATE", "CTYPE", "MESSAGES", "MONETARY", "NUMERIC", "TIME"),  # POSIX
+        *("ADDRESS", "IDENTIFICATION", "MEASUREMENT", "NAME", "PAPER", "TELEPHONE"),  # glibc
+    )
+)
+MANY = 20  # files that are named one by one
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -56,7 +64,7 @@ class LaunchSpec:
 
 def base_environment(spec: LaunchSpec) -> dict[str, str]:
     """Return what a run's environment is made of before the broker adds its part."""
-    taken = {name: value for name, value in spec.environ.items() if name in INHERITED or name.startswith("LC_")}
+    taken = {name: value for name, value in spec.environ.items() if name in INHERITED or name in LOCALE}
     taken.setdefault("PATH", DEFAULT_PATH)
     if spec.unsandboxed:
         return {**taken, **_named(spec)}
@@ -102,5 +110,7 @@ def render_exposure(spec: LaunchSpec) -> list[str]:
     lines += [f"note: the command can write to {bind.path}" for bind in spec.binds if bind.writable]
     empty = "note: {} holds credentials and is empty in this run, until that file is replaced"
     said = "warning: it can read {}" if spec.unsandboxed else empty
-    lines += [said.format(path) for path in spec.masked]
+    lines += [said.format(path) for path in spec.masked[:MANY]]
+    if len(spec.masked) > MANY:
+        lines.append(f"{said.partition(':')[0]}: the same is true of {len(spec.masked) - MANY} more files")
     return lines

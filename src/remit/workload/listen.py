@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from remit.broker import Broker, Holder
 from remit.ports import Clock
 from remit.ports.identity import Authority
+from remit.ports.room import Share
 from remit.workload.calls import Federation, Known, Pulse, WorkloadService, stubs
 from remit.workload.svids import Svids
 
@@ -52,14 +53,17 @@ class WorkloadApi:
             federation.on_change(self._pulse.beat)
         broker.on_end(lambda _: self._pulse.beat())
 
-    async def serve(self, sock: socket.socket, holder: Holder, start: Start | None = None) -> Callable[[], None]:
+    async def serve(
+        self, sock: socket.socket, holder: Holder, start: Start | None = None, share: Share | None = None
+    ) -> Callable[[], None]:
         """Serve ``holder`` on a listening unix socket; return what ends that.
 
-        ``start`` accepts in the place of the loop, which may do so only on a socket that nobody else holds.
+        ``start`` accepts in the place of the loop, which may do so only on a socket that nobody else holds. Connections
+        are counted in ``share``.
         """
         svids = Svids(self._broker, holder, self._known.authority, self._clock)
         service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
-        factory = Connections(service)
+        factory = Connections(service, share)
         if start is not None:
             server: Closing = await start(factory.made, sock)
         else:
@@ -75,8 +79,8 @@ class WorkloadApi:
 class Connections:
     """The connections of one run."""
 
-    def __init__(self, service: WorkloadService) -> None:
-        """Let ``service`` answer on each."""
+    def __init__(self, service: WorkloadService, share: Share | None) -> None:
+        """Let ``service`` answer on each, as long as ``share`` has room."""
         from grpclib.config import Configuration
         from grpclib.server import Server
 
@@ -84,10 +88,12 @@ class Connections:
         config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
         self._server = Server([service], config=config)
         self._open: set[Bounded] = set()
+        self._share = share
 
     def made(self) -> Bounded:
         """Return the protocol of a new connection."""
-        return Bounded(self._server._protocol_factory(), self._open)  # noqa: SLF001 - we accept in its place
+        inner = self._server._protocol_factory()  # noqa: SLF001 - we accept in its place
+        return Bounded(inner, self._open, self._share)
 
     def close(self) -> None:
         """Cut the connections there are."""
@@ -126,15 +132,16 @@ class Frames:
 class Bounded(asyncio.Protocol):
     """A connection that holds no more than a few small calls: they are read whole before they are looked at."""
 
-    def __init__(self, inner: H2Protocol, others: set[Bounded]) -> None:
+    def __init__(self, inner: H2Protocol, others: set[Bounded], share: Share | None = None) -> None:
         """Pass everything on to ``inner``."""
         self._inner, self._others, self._frames = inner, others, Frames()
+        self._share = share
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit a connection, unless there are many."""
         self._transport = transport  # type: ignore[assignment]  # of a stream socket, it is one of a stream
-        if len(self._others) >= MAX_CONNECTIONS:
+        if len(self._others) >= MAX_CONNECTIONS or (self._share is not None and not self._share.take()):
             self.cut()
             return
         from h2.events import UnknownFrameReceived
@@ -175,6 +182,8 @@ class Bounded(asyncio.Protocol):
         """Forget the connection and end its calls."""
         if self in self._others:
             self._others.discard(self)
+            if self._share is not None:
+                self._share.give()
             self._inner.connection_lost(exc)
 
     def cut(self) -> None:
