@@ -60,8 +60,8 @@ def probe(runs: House, name: str, *arguments: object, **more: object) -> dict[st
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[House]:
-    with house(tmp_path) as built:
+def runs() -> Iterator[House]:
+    with house() as built:
         yield built
 
 
@@ -172,7 +172,7 @@ LEFT = {
     ".env.\nremit: approved by the operator": "\\x0aremit: approved",
     ".env.\x1b]0;owned\x07\x1b[2K\x1b[1A": "\\x1b]0;owned\\x07\\x1b[2K",
     ".env.\rwarning: none": "\\x0dwarning: none",
-    ".env.\u202etxt": "\\x202etxt",
+    ".env.\u202etxt": "\\u202etxt",
     ".env.\x9b2J": "\\x9b2J",
 }
 

@@ -15,7 +15,7 @@ Capture = pytest.CaptureFixture[str]
 
 def test_what_an_agent_wrote_does_not_drive_the_terminal(capsys: Capture) -> None:
     render.said("purpose \x1b[2J\x07 \u202egnihton\r\n")
-    assert capsys.readouterr().out == "purpose \\x1b[2J\\x07 \\x202egnihton\\x0d\\x0a\n"
+    assert capsys.readouterr().out == "purpose \\x1b[2J\\x07 \\u202egnihton\\x0d\\x0a\n"
 
 
 def test_control_characters_are_shown_in_errors_too(capsys: Capture) -> None:

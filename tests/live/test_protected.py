@@ -18,8 +18,8 @@ KEK = "kek-canary"
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[House]:
-    with house(tmp_path) as built:
+def runs() -> Iterator[House]:
+    with house() as built:
         yield built
 
 

@@ -27,8 +27,8 @@ ASK_GATEWAY = "import socket; print(socket.create_connection(('127.0.0.1', 8471)
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[House]:
-    with house(tmp_path) as built:
+def runs() -> Iterator[House]:
+    with house() as built:
         yield built
 
 

@@ -22,7 +22,7 @@ TESTS = Path(__file__).parents[1]
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
-from tests.run.rig import READ, house
+from tests.run.rig import READ, serving
 folder, drive = Path(sys.argv[1]), sys.argv[2]
 paths = [[path, False] for path in os.environ["PYTHONPATH"].split(":")]
 def inside(command, depth=0):
@@ -30,7 +30,7 @@ def inside(command, depth=0):
         "authorization_details": [READ], "depth": depth, "fan_out": depth}}, "binds": paths, "env": ["PYTHONPATH"]}
     return [sys.executable, drive, json.dumps(told)]
 look = ["sh", "-c", "id -u; ls -d /proc/[0-9]* | wc -l; test -w /proc/sys/kernel/core_pattern || echo safe"]
-with house(folder) as runs:
+with serving(folder) as runs:
     ways = {"plain": look, "nested": inside(look), "deep": inside(inside(look), 1)}
     environ = {"PYTHONPATH": os.environ["PYTHONPATH"]}
     done = {name: runs.run(way, binds=paths, environ=environ, env=["PYTHONPATH"]) for name, way in ways.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from tests.run.rig import House, house
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[House]:
+def runs() -> Iterator[House]:
     """Return a broker that serves runs."""
-    with house(tmp_path) as built:
+    with house() as built:
         yield built

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -204,8 +205,15 @@ def opening(*raw: Mapping[str, object], **more: object) -> dict[str, object]:
 
 
 @contextmanager
-def house(folder: Path) -> Iterator[House]:
-    """Serve runs until the block ends."""
+def house() -> Iterator[House]:
+    """Serve runs until the block ends, in a folder whose name leaves room for those of sockets (unix(7): 107 bytes)."""
+    with tempfile.TemporaryDirectory(prefix="remit-") as folder, serving(Path(folder)) as built:
+        yield built
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[House]:
+    """Serve runs until the block ends, all that is theirs in ``folder``."""
     built = House(folder)
     built.project.mkdir()
     (folder / "home").mkdir()
@@ -222,4 +230,4 @@ def house(folder: Path) -> Iterator[House]:
         built.loop.close()
 
 
-__all__ = ["House", "details", "house", "opening", "remit"]
+__all__ = ["House", "details", "house", "opening", "remit", "serving"]

@@ -14,6 +14,8 @@ _HIDDEN = frozenset(
     | {*range(0xFE00, 0xFE10), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)}
 )
 
+_BYTE = 0xFF
+
 
 def shows(char: str) -> bool:
     """Whether a character is one that people see, or a space."""
@@ -33,8 +35,12 @@ def escaped(text: str, keep: str = "") -> str:
     for char in text:
         marks = marks + 1 if category(char) in {"Mn", "Me"} else 0
         plain = (shows(char) and marks <= MARKS) or char in keep
-        shown.append(char if plain else ascii(char)[1:-1])
+        shown.append(char if plain else _escape(char))
     return "".join(shown)
+
+
+def _escape(char: str) -> str:
+    return f"\\x{ord(char):02x}" if ord(char) <= _BYTE else f"\\u{ord(char):04x}"
 
 
 def written(value: object) -> str:
