@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from remit.broker import Use
 from remit.core.scope import Access
-from remit.errors import RemitError, TooLargeError, UpstreamError
+from remit.errors import InvalidRequestError, RemitError, TooLargeError, UpstreamError
 from remit.gateway import canon, problem
 from remit.gateway.answer import Answer, Plan
 from remit.gateway.framing import BODILESS, Body, Fields, request_body
@@ -117,7 +117,7 @@ class Exchange:
     async def _permitted(self) -> tuple[Use, Judged, Shape]:
         listener = self._client.listener
         self.grant = listener.principal
-        if self.grant is None or self.known.named is not None:
+        if self.grant is None or self.known.named is not None or self._raw.startswith(canon.NAMES_GRANT):
             self.grant = await listener.grant(self)
         self._target = target = canon.target(self._raw)
         route = self._gateway.route(self.grant, target.resource)
@@ -127,6 +127,14 @@ class Exchange:
         use = await self._gateway.record.use(self.grant, judged.access, self.request, judged.index)
         self._gateway.moving(self)
         return use, judged, route.shape
+
+    def named(self) -> str | None:
+        """Return the grant that the URL or `Remit-Grant` names, or raise InvalidRequestError where they differ."""
+        self._target = canon.target(self._raw)
+        in_url, in_header = self._target.grant, self.known.named
+        if in_url is not None and in_header is not None and in_url != in_header:
+            raise InvalidRequestError("the URL names another grant than `Remit-Grant`", help="name it in one place")
+        return in_url or in_header
 
     async def _judged(self, route: Route, target: canon.Target) -> Judged:
         self._gateway.broker.check(self.grant or "")  # an ended grant is told so, whatever it covered
@@ -359,7 +367,8 @@ class Exchange:
     async def _denied(self, error: RemitError) -> None:
         target = self._target
         access = Access("http", target.resource if target else "", self.method, target.path if target else "")
-        named = self.known.named if self.known.named != self.grant else None  # another than whose request it is
+        named = (target.grant if target else None) or self.known.named
+        named = named if named != self.grant else None  # another than whose request it is
         cause = f"under {named}" if named is not None else None
         self._refuse(await self._gateway.record.deny(self.grant, access, error, self.request, cause))
 

@@ -191,9 +191,13 @@ def identity() -> Flow[Json]:
     return found
 
 
-def own() -> Flow[Opened]:
-    """Return the grant of the run that this process is in."""
-    return opened((yield from self()))
+def own(named: str | None = None) -> Flow[Opened]:
+    """Return the grant of the run that this process is in, or the one inside it that ``named`` says is its own."""
+    found = opened((yield from self()))
+    if named is None or named == found.grant:
+        return found
+    details = details_of((yield from task(found.task)), named)
+    return replace(found, grant=named, details=details)
 
 
 def tasks() -> Flow[list[Json]]:
