@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -45,6 +46,8 @@ def tail(
     from remit.sdk import verbs
 
     start = 0 if whole else max(0, ask(verbs.audit())["size"] - count)
+    if sys.stdout.isatty() and not json:
+        said(f"entry  {'at':<23}  {'event':<16}  decision  about")
     while True:
         for entry in _entries(start):
             emit_entry(entry, json)
@@ -67,7 +70,7 @@ def emit_entry(entry: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(leaf(entry).decode())
         return
-    parts = [str(entry["seq"]), entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<6}"]
+    parts = [f"{entry['seq']:<5}", entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<8}"]
     version = entry.get("policy") if entry["event"].startswith("policy.") else None
     about = (
         entry["grant"] or entry["task"],
