@@ -156,7 +156,7 @@ def test_a_line_taken_out_is_found(log: Path, capsys: Capture) -> None:
     lines = log.read_text("utf-8").splitlines()
     log.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n", "utf-8")
     assert run(["audit", "verify", str(log)]) == 1
-    assert "error: audit entry" in capsys.readouterr().err
+    assert "error: audit entry 2 is missing" in capsys.readouterr().err
 
 
 def test_a_tail_cut_off_is_found_by_a_checkpoint(plane: Served, log: Path, capsys: Capture) -> None:

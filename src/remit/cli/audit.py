@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -238,7 +239,16 @@ def _read(path: Path) -> Iterator[Entry]:
 
     text = _text(path)
     for seq, line in enumerate(text.removesuffix("\n").split("\n") if text else ()):
-        yield Entry(seq, line.encode())
+        yield Entry(_numbered(line, seq), line.encode())
+
+
+def _numbered(line: str, at: int) -> int:
+    """Return the number that an entry says it has, so that one that is missing is told from one that was changed."""
+    try:
+        seq = loads(line)["seq"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return at
+    return seq if type(seq) is int else at
 
 
 def _entry(entry: Mapping[str, Any]) -> Entry:
