@@ -239,7 +239,8 @@ class LaunchServer:
     ) -> None:
         outfit = self._edges.outfit(authority.grant, place.folder, private=place.isolation == "namespace")
         wanted = [listener.wire() for listener in outfit.listeners]
-        await handover.send_async(peer, {"task": authority.task.id, "grant": authority.grant.id, "listeners": wanted})
+        told = {"task": authority.task.id, "grant": authority.grant.id, "ends": authority.grant.expires_at.isoformat()}
+        await handover.send_async(peer, {**told, "listeners": wanted})
         sockets = await _bound(peer, outfit.listeners)
         try:
             places = {item.name: _place(item, sock) for item, sock in zip(outfit.listeners, sockets, strict=True)}
