@@ -48,7 +48,7 @@ def tail(
 
     start = 0 if whole else max(0, ask(verbs.audit())["size"] - count)
     if sys.stdout.isatty() and not json:
-        said(f"entry  {'at':<23}  {'event':<16}  decision  about")
+        said(f"{'#':<{len(str(start))}}  {'at':<23}  {'event':<16}  result  grant, resource, action, why")
     while True:
         for entry in _entries(start):
             emit_entry(entry, json)
@@ -71,7 +71,7 @@ def emit_entry(entry: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(leaf(entry).decode())
         return
-    parts = [f"{entry['seq']:<5}", entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<8}"]
+    parts = [str(entry["seq"]), entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<6}"]
     version = entry.get("policy") if entry["event"].startswith("policy.") else None
     about = (
         entry["grant"] or entry["task"],

@@ -21,6 +21,7 @@ from remit.policies import files, sets, trace
 from remit.policies.sets import CedarPolicies
 from remit.stores import private
 
+CONFIGURE = "set `policy.directory` in the configuration, and start the broker anew: it reads that when it starts"
 NONE = "none"  # the version of what denies everything
 
 _LOG = logging.getLogger("remit.policy")
@@ -153,7 +154,7 @@ class Policies:
         on record by then, it holds, and the sweep goes on ending the rest.
         """
         if self.directory is None or self.broker is None:
-            raise NotFoundError("no policies are configured", help="set `policy.directory` in the configuration")
+            raise NotFoundError("no policies are configured", help=CONFIGURE)
         async with self._one:
             fresh, self.problems = await asyncio.to_thread(load, self.directory)
             if fresh is None:

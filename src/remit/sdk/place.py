@@ -13,7 +13,7 @@ from pathlib import Path
 
 from remit.errors import InvalidRequestError, UnavailableError
 
-NO_BROKER = "start one with `remit up`, or name another with REMIT_SOCKET"
+NO_BROKER = "`remit up` starts one, and `remit run` one that ends when idle; or name another with REMIT_SOCKET"
 ELSEWHERE = (
     "commands work on the broker's own host, as its own user; "
     "from elsewhere use its OAuth endpoints over TLS, with a token"
