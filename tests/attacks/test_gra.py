@@ -16,7 +16,7 @@ from remit.gateway.client import Channel
 from remit.gateway.match import Matcher
 from tests.broker.world import OPERATOR
 from tests.fuzz.readers import outside
-from tests.gateway.rig import ALL, Rig, http, play, rig
+from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig
 
 REFUSED = {400, 403, 404, 405, 413, 421}
 
@@ -454,5 +454,37 @@ def test_the_holder_of_a_token_names_a_grant_in_the_url_that_it_proves() -> None
             await refused(r, f"/@{child.id}/api/v1/admin", f"/@{stranger.id}/api/v1/public/a")
             assert (await r.get(f"/@{child.id}/api/v1/public/a")).status == 200
             assert proven[-1] == f"http://127.0.0.1:{r.port}/@{child.id}/api/v1/public/a"
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-10")
+def test_each_request_of_a_connection_is_judged_under_the_grant_that_its_own_url_names() -> None:
+    async def scene() -> None:
+        async with rig() as r:
+            narrow, other = await r.child(http()), await r.child(ALL)
+            wire = await r.wire()
+            targets = [f"/@{name}/api/v1/{path}" for path in ("public/a", "admin") for name in (narrow.id, other.id)]
+            for _ in range(2):  # the second time as it was judged before
+                await wire.send(b"".join(map(r.request, targets)))
+                assert [(await wire.reply()).status for _ in targets] == [200, 200, 403, 200]
+            await r.broker.revoke(OPERATOR, other.id)
+            await wire.send(b"".join(map(r.request, targets)))
+            assert [(await wire.reply()).status for _ in targets] == [200, 403, 403, 403]
+            outcomes = await r.outcomes(7)
+            assert [event.grant for event in outcomes] == [narrow.id, other.id, other.id] * 2 + [narrow.id]
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-10")
+def test_a_placeholder_is_swapped_at_the_url_of_a_grant_and_belongs_nowhere_in_it() -> None:
+    async def scene() -> None:
+        async with rig() as r:
+            child = await r.child(http())
+            await refused(r, f"/@{child.id}/api/v1/public/{PLACEHOLDER}", f"/@grt_{PLACEHOLDER}/api/v1/public/a")
+            line = f"Authorization: Bearer {PLACEHOLDER}"
+            assert (await r.get(f"/@{child.id}/api/v1/public/a", line)).status == 200
+            assert r.upstream.seen[0].headers["authorization"] == f"Bearer {SECRET}"
 
     play(scene)
