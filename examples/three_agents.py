@@ -19,7 +19,7 @@ def main() -> None:
     for name, paths in WISHES.items():
         with own.delegate(name, grants=[remit.detail("notes", paths=paths)], ttl="1m") as sub:
             for path in ("/v1/today", "/v1/secret-plans"):
-                answer = httpx.get(sub.url("notes") + path, auth=sub.auth)
+                answer = httpx.get(sub.url("notes") + path)  # the URL names the grant
                 print(name, path, answer.status_code, answer.json().get("note") or answer.json().get("detail"))
 
 

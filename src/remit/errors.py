@@ -69,6 +69,7 @@ class RemitError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     oauth: ClassVar[str] = "server_error"
+    advice: ClassVar[str | None] = None  # the help where none is given
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class RemitError(Exception):
         which a human can be asked. ``retry_after`` is in seconds.
         """
         self.detail = detail or (type(self).__doc__ or "").split("\n", 1)[0]
-        self.help = ASK if help is None and enough is not None else help
+        self.help = help if help is not None else ASK if enough is not None else self.advice
         self.offending = tuple(offending)
         self.enough = enough
         self.retry_after = retry_after
@@ -296,6 +297,7 @@ class PlaceholderError(DeniedError):
     """a placeholder or a token of remit's stands where no credential belongs"""
 
     code = "placeholder"
+    advice = "send it alone, in the header where its own resource's key goes, as an SDK does; in no URL and no body"
 
 
 class NotFoundError(RemitError):

@@ -178,5 +178,6 @@ def test_without_policies_there_is_nothing_to_reload(tmp_path: Path) -> None:
         assert (await control.get("/v1/policy")).json()["version"] == "local-1"
         answer = await control.post("/v1/policy/reload")
         assert (answer.status_code, answer.json()["detail"]) == (404, "no policies are configured")
+        assert "start the broker anew: it reads that when it starts" in answer.json()["help"]
 
     play(tmp_path, scene)

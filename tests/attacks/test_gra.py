@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 
 import pytest
 
@@ -11,9 +12,11 @@ from remit.core import scope
 from remit.core.scope import Access
 from remit.errors import InvalidRequestError
 from remit.gateway import canon
+from remit.gateway.client import Channel
 from remit.gateway.match import Matcher
+from tests.broker.world import OPERATOR
 from tests.fuzz.readers import outside
-from tests.gateway.rig import Rig, http, play, rig
+from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig
 
 REFUSED = {400, 403, 404, 405, 413, 421}
 
@@ -367,3 +370,121 @@ def test_no_accepted_target_means_something_else_to_any_reader() -> None:
         assert target.path == path
         assert outside(path, ("v1", "public")) == [], path
     assert accepted > 2_000
+
+
+@pytest.mark.attack("GRA-10")
+def test_a_grant_that_the_url_names_is_held_to_its_own_scope_and_to_the_subtree_of_the_caller() -> None:
+    async def scene() -> None:
+        async with rig() as r:
+            child, ended = await r.child(http(args="any")), await r.child(ALL)
+            stranger = await r.opened(ALL)
+            theirs = await r.child(ALL, jkt="R" * 43)
+            await r.broker.revoke(OPERATOR, ended.id)
+            inside = await r.listen(Channel(child.id, {}))  # of a run that works under the child
+            await refused(
+                r,
+                f"/@{child.id}/api/v1/admin",
+                f"/@{ended.id}/api/v1/public/a",
+                f"/@{stranger.id}/api/v1/public/a",
+                f"/@{theirs.id}/api/v1/public/a",
+                "/@grt_unknown/api/v1/public/a",
+            )
+            for name in (r.grant.id, ended.id, stranger.id):  # above it, beside it, elsewhere
+                assert (await r.get(f"/@{name}/api/v1/public/a", port=inside)).status == 404
+            assert r.upstream.seen == []
+            assert (await r.get(f"/@{child.id}/api/v1/public/a?q=1")).status == 200
+            assert (await r.get(f"/@{r.grant.id}/api/v1/admin")).status == 200
+            assert [seen.target for seen in r.upstream.seen] == ["/v1/public/a?q=1", "/v1/admin"]
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-10")
+def test_a_url_and_a_header_that_name_different_grants_are_refused() -> None:
+    async def scene() -> None:
+        async with rig() as r:
+            child, other = await r.child(http()), await r.child(ALL)
+            for name in (other.id, r.grant.id, ""):
+                reply = await r.get(f"/@{child.id}/api/v1/public/a", f"Remit-Grant: {name}")
+                assert (reply.status, reply.json()["code"]) == (400, "invalid-request"), name
+            assert r.upstream.seen == []
+            assert (await r.get(f"/@{child.id}/api/v1/public/a", f"Remit-Grant: {child.id}")).status == 200
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-10")
+def test_the_url_names_a_grant_in_one_form_alone() -> None:
+    async def scene() -> None:
+        async with rig() as r:
+            name = (await r.child(ALL)).id
+            await refused(
+                r,
+                f"/%40{name}/api/v1/x",
+                f"/@{name.replace('_', '%5F')}/api/v1/x",
+                f"/@{name}//api/v1/x",
+                f"/@{name}%2Fapi/v1/x",
+                f"/@{name}/@{name}/api/v1/x",
+                f"/@{name}/./api/v1/x",
+                f"/@{name};a=b/api/v1/x",
+                f"/@{name.upper()}/api/v1/x",
+                f"/@{name}",
+                "/@/api/v1/x",
+                "/@api/v1/x",
+            )
+            assert (await r.get(f"/api/@{name}/x")).status == 200  # a path of the upstream's own
+            assert r.upstream.seen[0].target == f"/@{name}/x"
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-10")
+def test_the_holder_of_a_token_names_a_grant_in_the_url_that_it_proves() -> None:
+    held: list[str] = []
+    proven: list[str] = []
+
+    async def verify(_headers: Mapping[str, str], _method: str, url: str) -> str:
+        proven.append(url)
+        return held[0]
+
+    async def scene() -> None:
+        async with rig(verify=verify) as r:
+            held.append(r.grant.id)
+            child, stranger = await r.child(http()), await r.opened(ALL)
+            await refused(r, f"/@{child.id}/api/v1/admin", f"/@{stranger.id}/api/v1/public/a")
+            assert (await r.get(f"/@{child.id}/api/v1/public/a")).status == 200
+            assert proven[-1] == f"http://127.0.0.1:{r.port}/@{child.id}/api/v1/public/a"
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-10")
+def test_each_request_of_a_connection_is_judged_under_the_grant_that_its_own_url_names() -> None:
+    async def scene() -> None:
+        async with rig() as r:
+            narrow, other = await r.child(http()), await r.child(ALL)
+            wire = await r.wire()
+            targets = [f"/@{name}/api/v1/{path}" for path in ("public/a", "admin") for name in (narrow.id, other.id)]
+            for _ in range(2):  # the second time as it was judged before
+                await wire.send(b"".join(map(r.request, targets)))
+                assert [(await wire.reply()).status for _ in targets] == [200, 200, 403, 200]
+            await r.broker.revoke(OPERATOR, other.id)
+            await wire.send(b"".join(map(r.request, targets)))
+            assert [(await wire.reply()).status for _ in targets] == [200, 403, 403, 403]
+            outcomes = await r.outcomes(7)
+            assert [event.grant for event in outcomes] == [narrow.id, other.id, other.id] * 2 + [narrow.id]
+
+    play(scene)
+
+
+@pytest.mark.attack("GRA-10")
+def test_a_placeholder_is_swapped_at_the_url_of_a_grant_and_belongs_nowhere_in_it() -> None:
+    async def scene() -> None:
+        async with rig() as r:
+            child = await r.child(http())
+            await refused(r, f"/@{child.id}/api/v1/public/{PLACEHOLDER}", f"/@grt_{PLACEHOLDER}/api/v1/public/a")
+            line = f"Authorization: Bearer {PLACEHOLDER}"
+            assert (await r.get(f"/@{child.id}/api/v1/public/a", line)).status == 200
+            assert r.upstream.seen[0].headers["authorization"] == f"Bearer {SECRET}"
+
+    play(scene)

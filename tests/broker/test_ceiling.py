@@ -136,7 +136,7 @@ def test_where_no_policies_are_written_a_refusal_says_how_others_are_let_in() ->
         opener = Human(Subject("https://id.test#alice", "urn:test:password"), "token", world.now, until, "remit")
         with pytest.raises(PolicyError) as refused:
             await broker.open(opener, "draft", Wanted(details(TABLE), "", timedelta(minutes=15)))
-        assert "docs/how-to/write-policies.md" in (refused.value.help or "")
+        assert "`remit policy --help`" in (refused.value.help or "")
 
     run(body())
 

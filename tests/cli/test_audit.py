@@ -8,6 +8,7 @@ import pytest
 from remit.cli.entry import run
 from remit.core.secret import Secret
 from tests.broker.world import OPERATOR
+from tests.cli.test_render import Terminal
 from tests.sdk.plane import Served, served
 
 Capture = pytest.CaptureFixture[str]
@@ -156,7 +157,7 @@ def test_a_line_taken_out_is_found(log: Path, capsys: Capture) -> None:
     lines = log.read_text("utf-8").splitlines()
     log.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n", "utf-8")
     assert run(["audit", "verify", str(log)]) == 1
-    assert "error: audit entry" in capsys.readouterr().err
+    assert "error: audit entry 2 is missing" in capsys.readouterr().err
 
 
 def test_a_tail_cut_off_is_found_by_a_checkpoint(plane: Served, log: Path, capsys: Capture) -> None:
@@ -225,3 +226,13 @@ def test_following_shows_what_comes(plane: Served, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("remit.cli.audit.pause", pause)
     assert run(["audit", "tail", "-n", "1", "--follow"]) == 130
     assert "task.close" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("log")
+def test_on_a_terminal_the_entries_have_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert run(["audit", "tail", "-n", "1"]) == 0
+    header, entry = terminal.getvalue().splitlines()
+    assert header.split()[:4] == ["#", "at", "event", "result"]
+    assert header.index("event") == entry.index(" task.open") + 1

@@ -7,6 +7,7 @@ import pytest
 import typer
 
 from remit.cli.explain import answered
+from remit.errors import InvalidRequestError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = (NOW + timedelta(minutes=5)).isoformat()
@@ -103,3 +104,10 @@ def test_how_far_it_holds_that_a_grant_is_not_to_be_used_is_said(says: str) -> N
     found = task(grant("grt_1", None, exercise=False, unusable=says))
     [reason] = answered(found, "grt_1", GET, None, NOW).reasons
     assert reason == f"the grant may delegate, but not be used itself ({says})"
+
+
+def test_a_url_that_names_another_grant_is_not_explained_as_of_this_one() -> None:
+    found = task(grant("grt_1", None))
+    assert answered(found, "grt_1", ["GET", "/@grt_1/search/v1/x"], None, NOW).allowed
+    with pytest.raises(InvalidRequestError, match="another grant: grt_2"):
+        answered(found, "grt_1", ["GET", "/@grt_2/search/v1/x"], None, NOW)

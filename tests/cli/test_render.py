@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -69,6 +71,47 @@ def test_markup_in_a_table_is_text(capsys: Capture) -> None:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch, columns: Sequence[str], *rows: Sequence[object], width: int = 80) -> str:
+    """Draw a table on a terminal."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    render.table(columns, rows)
+    return re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+
+
+APPROVAL, UNTIL = "apr_t1QTf8Kq0yq8m3sVZr1n0T", "2026-11-26T15:59:45.123456Z"
+ASKED = ("approval", "state", "for", "purpose", "exceeds", "who decides", "until")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_ids_and_times_are_whole_on_a_terminal_of_any_width(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    purpose, exceeds = "a long purpose that wraps " * 3, "pay · GET POST · /v1/refunds/**"
+    row = (APPROVAL, "pending", "delegate", purpose, exceeds, "unix://vm#1000", UNTIL)
+    drawn = narrow(monkeypatch, ASKED, row, row, width=width)
+    words = drawn.split()
+    assert words.count(APPROVAL) == words.count(UNTIL) == words.count("unix://vm#1000") == 2
+    assert words.count("wraps") == 6
+    assert "…" not in drawn
+
+
+def test_what_is_no_word_wraps_in_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = narrow(monkeypatch, ("id", "text", "end"), (APPROVAL, "words " * 20, UNTIL))
+    assert drawn.split()[:3] == ["id", "text", "end"]
+    assert all(len(line) <= 80 for line in drawn.splitlines())
+    assert drawn.splitlines()[2].strip().startswith("words words")
+
+
+def test_a_table_that_nobody_looks_at_is_one_line_a_row(capsys: Capture) -> None:
+    render.table(("id", "text"), [(APPROVAL, "words " * 60)])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_empty_table_is_its_header(capsys: Capture) -> None:
+    render.table(("id", "text"), [])
+    assert capsys.readouterr().out.split() == ["id", "text"]
 
 
 def test_long_work_shows_a_bar_on_a_terminal_and_leaves_stdout_alone(

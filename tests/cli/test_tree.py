@@ -24,8 +24,8 @@ def task(*grants: dict[str, Any], **more: object) -> dict[str, Any]:
     return {**plain, "expires_at": LATER, "root": grants[0]["grant"], "grants": list(grants), "leases": [], **more}
 
 
-def shown(*tasks: dict[str, Any]) -> str:
-    console = Console(width=100, color_system=None, record=True, file=None, quiet=False, force_terminal=False)
+def shown(*tasks: dict[str, Any], width: int = 100) -> str:
+    console = Console(width=width, color_system=None, record=True, file=None, quiet=False, force_terminal=False)
     with console.capture() as captured:
         console.print(tree.drawn(tasks, NOW))
     return captured.get()
@@ -46,6 +46,18 @@ def test_children_hang_below_their_parents() -> None:
     depths = [line.index("grt_") for line in text.splitlines() if "grt_" in line]
     assert depths == sorted(depths)
     assert "research  grt_2" in text
+
+
+def test_ids_are_whole_at_80_columns() -> None:
+    ids = [f"grt_{number:022}" for number in range(12)]
+    nodes = [
+        grant(
+            name, parent, label="a label of several words", attested=True, agent="spiffe://prod.test/ns/agents/planner"
+        )
+        for name, parent in zip(ids, [None, *ids], strict=False)
+    ]
+    words = shown(task(*nodes), width=80).split()
+    assert [word for word in words if word.startswith("grt_")] == ids
 
 
 def test_revoked_and_expired_are_told_apart() -> None:

@@ -38,6 +38,19 @@ def test_what_would_have_been_enough_is_said() -> None:
     assert (read["enough"], read["help"], read["offending"]) == ({"type": "http"}, "ask", [{"type": "x"}])
 
 
+def test_what_is_wrong_is_said_where_sdks_of_model_providers_look_for_it_too() -> None:
+    read = problem.document(errors.ScopeError("too wide", help="ask"), "req_1", BASE)
+    assert read["error"] == {"message": "remit: too wide (ask)", "type": f"{BASE}scope", "code": "scope"}
+    read = problem.document(errors.RevokedError("it was revoked"), "req_1", BASE)
+    assert read["error"] == {"message": "remit: it was revoked", "type": f"{BASE}revoked", "code": "revoked"}
+
+
+def test_a_placeholder_in_the_wrong_place_is_told_the_right_one() -> None:
+    assert "in the header where its own resource's key goes" in str(
+        problem.document(errors.PlaceholderError(), "r", BASE)
+    )
+
+
 def test_a_head_request_gets_no_body_and_a_last_answer_says_so() -> None:
     raw = problem.response(errors.ScopeError(), "req_1", BASE, head=True, keep=False)
     assert raw.endswith(b"Connection: close\r\n\r\n")

@@ -389,6 +389,16 @@ def test_killing_the_launcher_ends_a_command_without_a_sandbox(runs: House) -> N
     runs.until(lambda: closed(runs))
 
 
+def test_a_run_says_that_its_time_is_up_while_the_command_goes_on(runs: House) -> None:
+    with runs.start_run(["sh", "-c", "read x; echo went on"], opening(ttl=1), stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"remit: this run's authority has expired")
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        assert line(process) == "went on"
+
+
 def test_quiet_says_nothing(runs: House) -> None:
     assert runs.run(["true"], host_net=True, quiet=True).stderr == ""
 

@@ -562,6 +562,14 @@ def test_bytes_that_are_no_message_are_answered(runs: House) -> None:
         assert code(heard[0]) == "invalid-request"
 
 
+@pytest.mark.parametrize("ttl", [28_801, 360_000_000])
+def test_a_run_that_is_to_last_too_long_is_told_how_long_it_may(runs: House, ttl: int) -> None:
+    with launcher(runs) as one:
+        refusal = one.ask({**SANDBOX, **opening(ttl=ttl)})["error"]
+    assert isinstance(refusal, dict)
+    assert refusal["detail"] == "`ttl` must be from 1 second to 28800 seconds (8 hours)"
+
+
 Bound = tuple[list[str], list[socket.socket]]
 
 

@@ -54,8 +54,15 @@ def test_a_name_with_two_details_is_ambiguous() -> None:
 
 
 def test_a_name_without_a_detail_is_refused() -> None:
-    with pytest.raises(ScopeError, match="no detail for `mail`"):
+    with pytest.raises(ScopeError, match="no detail for `mail`") as error:
         expand_one("mail", [SEARCH])
+    assert error.value.help == "ask whoever delegates for it"
+
+
+def test_a_name_that_is_nearly_one_of_the_grants_is_asked_back() -> None:
+    with pytest.raises(ScopeError, match="no detail for `saerch`") as error:
+        expand_one("saerch", [SEARCH])
+    assert error.value.help == "did you mean `search`?"
 
 
 def test_columns_of_tables_left_out_are_left_out_with_them() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import sys
 from datetime import UTC, datetime
@@ -10,9 +11,9 @@ from types import ModuleType
 import httpx
 import pytest
 
-from remit.errors import ScopeError
+from remit.errors import InvalidRequestError, ScopeError
 from remit.sdk.held import Credential, Held, credential_of, instant, local
-from remit.sdk.place import Place
+from remit.sdk.place import Place, find
 from remit.sdk.verbs import Opened
 
 PLACE = Place(Path("/run/remit/channel.sock"), "grt_1")
@@ -21,9 +22,45 @@ CREDENTIAL = Credential("lse_1", datetime(2026, 1, 1, tzinfo=UTC), {"user": "rem
 
 
 def test_a_resource_has_its_url_at_the_gateway() -> None:
-    assert Held(PLACE, OPENED).url("search") == "http://127.0.0.1:8471/search"
-    named = Place(PLACE.socket, "grt_1", "http://127.0.0.1:9000/")
-    assert Held(named, OPENED).url("search") == "http://127.0.0.1:9000/search"
+    outside = Place(PLACE.socket)
+    assert Held(outside, OPENED).url("search") == "http://127.0.0.1:8471/search"
+    assert (
+        Held(Place(PLACE.socket, None, "http://127.0.0.1:9000/"), OPENED).url("search")
+        == "http://127.0.0.1:9000/search"
+    )
+
+
+def test_in_a_run_the_url_names_the_grant() -> None:
+    assert Held(PLACE, OPENED).url("search") == "http://127.0.0.1:8471/@grt_1/search"
+    child = Held(PLACE, Opened("task_1", "grt_2", 900, OPENED.details))
+    assert child.url("search") == "http://127.0.0.1:8471/@grt_2/search"
+    assert child.gateway == "http://127.0.0.1:8471/@grt_2"
+
+
+def test_every_variable_that_names_the_gateway_names_the_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = "http://127.0.0.1:8471"
+    for name, value in {
+        "REMIT_GATEWAY": base,
+        "REMIT_URL_SEARCH": f"{base}/search",
+        "OPENAI_BASE_URL": f"{base}/@grt_1/openai/v1",  # of a grant that is not held here, too: it is to be refused
+        "ELSEWHERE": "http://127.0.0.1:84710/search",
+        "ITS_KEY": "sk-place",
+    }.items():
+        monkeypatch.setenv(name, value)
+    held = Held(find(os.environ | {"REMIT_SOCKET": "/x", "REMIT_GRANT": "grt_1"}), Opened("task_1", "grt_2", 9, []))
+    assert held.environ() == {
+        "REMIT_GATEWAY": f"{base}/@grt_2",
+        "REMIT_GRANT": "grt_2",
+        "REMIT_URL_SEARCH": f"{base}/@grt_2/search",
+        "OPENAI_BASE_URL": f"{base}/@grt_2/openai/v1",
+    }
+    monkeypatch.setenv("REMIT_GATEWAY", held.gateway)  # of a process that was started with these
+    assert find(os.environ | {"REMIT_SOCKET": "/x"}).gateway == base
+
+
+def test_outside_a_run_no_variable_proves_a_grant() -> None:
+    with pytest.raises(InvalidRequestError, match="no variable proves a grant"):
+        Held(Place(PLACE.socket), OPENED).environ()
 
 
 def test_a_resource_that_is_not_granted_has_no_url() -> None:

@@ -170,6 +170,36 @@ def test_in_a_run_the_same_code_works_without_a_token(town: Town) -> None:
         assert client.run(verbs.task(told["task"]))["closed"] is True
 
 
+FORGETFUL = """
+import asyncio, httpx, json, os, subprocess, sys, remit
+
+READER = "import httpx, remit; own = remit.current(); url = own.url('search'); "
+READER += "print(own.id, httpx.get(url + '/v1/other').json()['code'])"
+
+async def later():
+    own = await remit.acurrent()
+    async with own.delegate("research", grants=[remit.detail("search", paths=["/v1/search"])]) as sub:
+        return httpx.get(sub.url("search") + "/v1/other").json()["code"]
+
+with remit.current().delegate("research", grants=[remit.detail("search", paths=["/v1/search"])]) as sub:
+    allowed = httpx.get(sub.url("search") + "/v1/search").status_code
+    refused = httpx.get(sub.url("search") + "/v1/other").json()["code"]
+    variables = {**os.environ, **sub.environ()}
+    by_variable = httpx.get(variables["REMIT_URL_SEARCH"] + "/v1/other").json()["code"]
+    below = subprocess.run([sys.executable, "-c", READER], env=variables, capture_output=True, text=True).stdout.split()
+    own = httpx.get(os.environ["REMIT_URL_SEARCH"] + "/v1/other").status_code
+ended = httpx.get(sub.url("search") + "/v1/search").json()["code"]
+print(json.dumps([allowed, refused, by_variable, below == [sub.id, "scope"], own, ended, asyncio.run(later())]))
+"""
+
+
+def test_what_forgets_to_name_a_sub_agents_grant_has_no_more_than_it_holds(town: Town) -> None:
+    asked = ["-p", "summary", "-r", "search", "--depth", "2", "--fan-out", "3"]
+    done = town.remit("run", *asked, "--", sys.executable, "-c", FORGETFUL)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [200, "scope", "scope", True, 200, "revoked", "scope"]
+
+
 def test_a_run_starts_a_sub_agent_by_the_command_line(town: Town) -> None:
     inner = f"{REMIT} run -r search:paths=/v1/a --label reader -- {REMIT} tree --json"
     done = town.remit("run", "-r", "search", "--depth", "1", "--fan-out", "1", "--", "sh", "-c", inner)

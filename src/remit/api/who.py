@@ -120,4 +120,6 @@ def operator(caller: Caller) -> Operator:
 def check_path(request: Request) -> None:
     """Refuse a path with escapes: no name on this surface needs one, so that a path has one spelling."""
     if b"%" in request.scope.get("raw_path", b""):
-        raise InvalidRequestError("a path here has no percent-encoding")
+        raise InvalidRequestError(
+            "a path here has no percent-encoding", help="a name has lower-case letters, digits, `.`, `_` and `-`"
+        )

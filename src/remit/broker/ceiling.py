@@ -27,7 +27,7 @@ from remit.errors import ConflictError, NotFoundError, PolicyError, UnavailableE
 
 # Callers elsewhere read these, too: what only the operator can do is said to be the operator's.
 UNKNOWN = "whoever runs this broker sees what there is by `remit resource list`"
-UNWRITTEN = "whoever runs this broker lets others in by policies: docs/how-to/write-policies.md"
+UNWRITTEN = "whoever runs this broker lets others in by policies: the guide “Write policies”, and `remit policy --help`"
 WRITTEN = (
     "whoever runs this broker sees what decided by `remit policy explain --entry SEQ`, with SEQ of `remit audit tail`"
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +47,8 @@ def tail(
     from remit.sdk import verbs
 
     start = 0 if whole else max(0, ask(verbs.audit())["size"] - count)
+    if sys.stdout.isatty() and not json:
+        said(f"{'#':<{len(str(start))}}  {'at':<23}  {'event':<16}  result  grant, resource, action, why")
     while True:
         for entry in _entries(start):
             emit_entry(entry, json)
@@ -246,7 +250,16 @@ def _read(path: Path) -> Iterator[Entry]:
 
     text = _text(path)
     for seq, line in enumerate(text.removesuffix("\n").split("\n") if text else ()):
-        yield Entry(seq, line.encode())
+        yield Entry(_numbered(line, seq), line.encode())
+
+
+def _numbered(line: str, at: int) -> int:
+    """Return the number that an entry says it has, so that one that is missing is told from one that was changed."""
+    try:
+        seq = loads(line)["seq"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return at
+    return seq if type(seq) is int else at
 
 
 def _entry(entry: Mapping[str, Any]) -> Entry:

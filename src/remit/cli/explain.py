@@ -69,12 +69,13 @@ def is_request(what: list[str]) -> bool:
 def _configured(what: list[str]) -> Mapping[str, Any] | None:
     """Return the resource that is asked about, if the caller may look at it: only the operator may."""
     from remit.errors import DeniedError, NotFoundError
+    from remit.gateway import canon
     from remit.sdk import verbs
 
     if not is_request(what):
         return None
     try:
-        return ask(verbs.resource(what[1].split("/")[1]))
+        return ask(verbs.resource(canon.target(what[1].encode()).resource))
     except (DeniedError, NotFoundError):
         return None
 
@@ -168,13 +169,15 @@ Judged = tuple[int | None, str, Mapping[str, Any] | None, str]  # covering detai
 
 def _request(holder: Mapping[str, Any], what: list[str], body: str | None, found: Mapping[str, Any] | None) -> Judged:
     from remit.core import scope as scopes
-    from remit.errors import ScopeError
+    from remit.errors import InvalidRequestError, ScopeError
     from remit.gateway import canon
     from remit.gateway.framing import Fields
     from remit.gateway.judge import Asked, judge
     from remit.gateway.match import Matcher
 
     target = canon.target(what[1].encode())
+    if target.grant not in {None, holder["grant"]}:
+        raise InvalidRequestError(f"the URL names another grant: {target.grant}", help="explain that one with --grant")
     raw = None if body is None else body.encode()
     fields = Fields(((b"content-type", b"application/json"),) if raw else (), None, False, True, frozenset())
     asked = Asked(what[0].upper(), target, fields, raw is not None, raw)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 UNCOVERED = "a checkpoint of it in the second place: until there is one, an older copy of the state could undo it"
 
 T = TypeVar("T")
+GAP = 2  # characters between the columns of a table
 
 
 def emit(value: object) -> None:
@@ -49,14 +50,44 @@ def console() -> Console:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table."""
+    """Print a table. No word of it is cut, so that ids and times can be copied: where it does not fit, row by row."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        drawn.add_row(*(Text(safe(cell)) for cell in row))
-    console().print(drawn)
+    target = console()
+    cells = [[safe(cell) for cell in row] for row in rows]
+    most = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    words = [_longest_word(column) for column in zip(columns, *cells, strict=True)]
+    if target.soft_wrap:
+        target.width = max(target.width, sum(most) + GAP * len(columns))
+    room = target.width - GAP * (len(columns) - 1)
+    if sum(words) > room:
+        for index, row in enumerate(cells):
+            sys.stdout.write("\n" if index else "")
+            lines(dict(zip(columns, row, strict=True)))
+        return
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name, width in zip(columns, _widths(words, most, room), strict=True):
+        drawn.add_column(name, width=width)
+    for row in cells:
+        drawn.add_row(*map(Text, row))
+    target.print(drawn)
+
+
+def _longest_word(cells: Iterable[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(cell_len(word) for cell in cells for word in cell.split() or [""])
+
+
+def _widths(words: Sequence[int], most: Sequence[int], room: int) -> Iterator[int]:
+    """Give every column its longest word, and what is left to those that have more to say, from the left."""
+    spare = room - sum(words)
+    for least, full in zip(words, most, strict=True):
+        more = min(spare, full - least)
+        spare -= more
+        yield least + more
 
 
 def safe(value: object) -> str:

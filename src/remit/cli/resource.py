@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import detail_line, emit, lines, said, table, waiting
+from remit.cli.render import detail_line, emit, lines, safe, said, table, waiting
 from remit.cli.secret import read
 
 app = options.group("What credentials are for, and how far they may go.")
@@ -50,7 +51,7 @@ def add(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Add a resource, or replace one; it is checked at the target first.
+    """Add a resource, or replace one, which is asked about on a terminal; it is checked at the target first.
 
     \b
     Examples:
@@ -59,14 +60,19 @@ def add(
       remit resource add warehouse postgresql://remit@db.example:5432/sales --secret \\
           --setting 'tls="verify-full"' -b actions=select,tables=sales.revenue
     """
+    from remit.core.scope import check_name
     from remit.sdk import verbs
 
+    check_name(name)
     kind = _kind(destination)
     settings = dict(_setting(text) for text in setting or ())
     settings |= {"provider": provider} if provider else {}
     settings |= {"accept": accept} if accept else {}
     body: dict[str, Any] = {"kind": kind, "destination": destination, "settings": settings}
     body["bound"] = [_bound(name, kind, text) for text in bound]
+    there = {_name(item): str(item["destination"]) for item in ask(verbs.resources())}.get(name)
+    if there is not None:
+        _confirm_replacing(name, there)
     if secret:
         body["secret"] = read(name)
     with waiting("checking the target"):
@@ -75,10 +81,19 @@ def add(
         emit(put)
         return
     said(
-        f"`{name}` is ready"
+        f"`{name}` is {'ready' if there is None else 'replaced'}"
         if put.get("secret") or kind in KEYLESS
         else f"`{name}` has no secret yet: remit secret set {name}"
     )
+
+
+def _confirm_replacing(name: str, destination: str) -> None:
+    """Have whoever sits in front of it agree; a script goes on."""
+    if not sys.stdin.isatty():
+        return
+    if not typer.confirm(safe(f"`{name}` is there already, for {destination}: replace all of it?"), err=True):
+        said("nothing was changed")
+        raise typer.Exit(1)
 
 
 def _kind(destination: str) -> str:

@@ -55,7 +55,10 @@ def run(
     ] = None,
     net: Annotated[str | None, typer.Option("--net", metavar="host", help="Share this machine's network.")] = None,
     unsandboxed: Annotated[bool, typer.Option("--unsandboxed", help="No namespaces: the command runs as you.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say what the command is exposed to.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Do not say what the command is exposed to, nor when its authority ends."),
+    ] = False,
 ) -> None:
     """Run a command in namespaces of its own, under a grant; what it opened ends with it.
 

@@ -24,6 +24,7 @@ from remit.stores import private
 
 PURPOSE = b"policies"  # what the last good set is sealed for
 MAX_KEPT = 64 * 1024 * 1024  # bytes
+CONFIGURE = "set `policy.directory` in the configuration, and start the broker anew: it reads that when it starts"
 NONE = "none"  # the version of what denies everything
 
 _LOG = logging.getLogger("remit.policy")
@@ -167,7 +168,7 @@ class Policies:
         on record by then, it holds, and the sweep goes on ending the rest.
         """
         if self.directory is None or self.broker is None:
-            raise NotFoundError("no policies are configured", help="set `policy.directory` in the configuration")
+            raise NotFoundError("no policies are configured", help=CONFIGURE)
         async with self._one:
             fresh, self.problems = await asyncio.to_thread(load, self.directory)
             if fresh is None:

@@ -113,7 +113,8 @@ def _check_ceilings(wanted: Wanted) -> None:
     if wanted.ttl is not None and not timedelta(0) < wanted.ttl <= MAX_TTL:
         most = int(MAX_TTL.total_seconds())
         raise InvalidRequestError(
-            f"`ttl` must be from 1 second to {most} seconds", help="open another task when this one ends"
+            f"`ttl` must be from 1 second to {most} seconds ({most // 3_600} hours)",
+            help="open another task when this one ends",
         )
     if len(wanted.label) > MAX_LABEL or not is_legible(wanted.label):
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")

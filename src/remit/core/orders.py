@@ -81,10 +81,15 @@ def _set_of(pattern: re.Pattern[str], what: str, least: int = 1) -> Callable[[st
             raise _bad(name, f"must be a list of {least} to {MAX_ITEMS} {what}")
         for item in value:
             if not isinstance(item, str) or not pattern.fullmatch(item):
-                raise _bad(name, f"must hold {what}")
+                raise UnknownDetailError(f"`{name}` must hold {what}", help=_meant(item, pattern))
         return tuple(sorted(set(value)))
 
     return parse_set
+
+
+def _meant(item: object, pattern: re.Pattern[str]) -> str | None:
+    other = item.swapcase() if isinstance(item, str) else ""
+    return f"did you mean `{other}`?" if pattern.fullmatch(other) else None
 
 
 def _subset(child: Value, parent: Value) -> bool:

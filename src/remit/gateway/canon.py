@@ -28,7 +28,10 @@ MAX_DIGITS = 128  # of a whole number: to read and write one takes the square of
 LIGHT = 8_192  # bytes of a body that is judged at once
 _FEW = 64  # values of one
 
-_TARGET = re.compile(rb"/([a-z0-9][a-z0-9._-]{0,62})((?:/[A-Za-z0-9\-._~!$&'()+,;=:@%]*)*)(?:\?(.*))?")
+NAMES_GRANT = b"/@"  # no resource's name begins so
+_TARGET = re.compile(
+    rb"(?:/@(grt_[A-Za-z0-9_-]{1,64}))?/([a-z0-9][a-z0-9._-]{0,62})((?:/[A-Za-z0-9\-._~!$&'()+,;=:@%]*)*)(?:\?(.*))?"
+)
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()+,=:@][A-Za-z0-9\-._~!$&'()+,=:@]*)*/?")
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,=:@]|%[0-9A-F]{2})+")
 _QUERY = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]]|%[0-9A-Fa-f]{2})*")
@@ -42,14 +45,25 @@ _LOOKALIKES = frozenset("\u00a5\u20a9\u2044\u2215\u2216\u29f5\u29f8\u29f9\u244a"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a request goes: the resource, the canonical path at the upstream, and the raw query (None: no `?`)."""
+    """Where a request goes: the resource, the canonical path at the upstream, and the raw query (None: no `?`).
+
+    ``grant`` is what the target names before the resource, as in `/@grt_…/search/v1`; it is no part of what is judged.
+    """
 
     resource: str
     path: str
     query: bytes | None
+    grant: str | None = None
 
 
 @lru_cache(maxsize=1024)
+def named(target: Target, header: str | None) -> str | None:
+    """Return the grant that the URL or `Remit-Grant` names, or raise InvalidRequestError where they differ."""
+    if target.grant is not None and header is not None and target.grant != header:
+        raise InvalidRequestError("the URL names another grant than `Remit-Grant`", help="name it in one place")
+    return target.grant or header
+
+
 def target(raw: bytes) -> Target:
     """Read an origin-form target, or raise InvalidRequestError."""
     found = _TARGET.fullmatch(raw)
@@ -58,9 +72,10 @@ def target(raw: bytes) -> Target:
             "the target is not `/resource/path` in canonical form",
             help="percent-encode what is not plain text, with upper-case digits, and nothing that need not be",
         )
-    if found[3] is not None and not _QUERY.fullmatch(found[3]):
+    if found[4] is not None and not _QUERY.fullmatch(found[4]):
         raise InvalidRequestError("the query is not in canonical form")
-    return Target(found[1].decode(), path(found[2]), found[3])
+    grant = found[1].decode() if found[1] is not None else None
+    return Target(found[2].decode(), path(found[3]), found[4], grant)
 
 
 @lru_cache(maxsize=1024)

@@ -116,17 +116,17 @@ class Listener:
 
     async def grant(self, exchange: Exchange) -> str:
         """Return the grant a request is made under: its channel's, the one it proves, or one inside either by name."""
-        named = exchange.known.named
         if self.principal is not None:
-            return self._acting(named, self.principal)
+            return self._acting(exchange, self.principal)
         if self._verify is None:
             raise NotFoundError
         headers = {name.decode(): value.decode("latin-1") for name, value in exchange.fields.items}
         url = f"http://{headers['host']}{exchange.path}"  # the host was found to be this listener's
         exchange.grant = await self._verify(headers, exchange.method, url)  # who it was, whatever becomes of it
-        return self._acting(named, exchange.grant)
+        return self._acting(exchange, exchange.grant)
 
-    def _acting(self, named: str | None, own: str) -> str:
+    def _acting(self, exchange: Exchange, own: str) -> str:
+        named = exchange.named()
         if named is None or named == own:
             return own
         self.gateway.broker.check(own)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from remit.broker import Use
 from remit.core.scope import Access
-from remit.errors import RemitError, TooLargeError, UpstreamError
+from remit.errors import RemitError, TooLargeError
 from remit.gateway import canon, problem
 from remit.gateway.answer import Answer, Plan
 from remit.gateway.delivery import Delivery
@@ -118,7 +118,7 @@ class Exchange:
     async def _permitted(self) -> tuple[Use, Judged, Shape]:
         listener = self._client.listener
         self.grant = listener.principal
-        if self.grant is None or self.known.named is not None:
+        if self.grant is None or self.known.named is not None or self._raw.startswith(canon.NAMES_GRANT):
             self.grant = await listener.grant(self)
         self._target = target = canon.target(self._raw)
         route = self._gateway.route(self.grant, target.resource)
@@ -128,6 +128,11 @@ class Exchange:
         use = await self._gateway.record.use(self.grant, judged.access, self.request, judged.index)
         self._gateway.moving(self)
         return use, judged, route.shape
+
+    def named(self) -> str | None:
+        """Return the grant that the URL or `Remit-Grant` names, or raise InvalidRequestError where they differ."""
+        self._target = canon.target(self._raw)
+        return canon.named(self._target, self.known.named)
 
     async def _judged(self, route: Route, target: canon.Target) -> Judged:
         self._gateway.broker.check(self.grant or "")  # an ended grant is told so, whatever it covered
@@ -265,16 +270,14 @@ class Exchange:
 
     async def _collected(self, limit: int) -> bytes:
         """Read the whole body, to be judged."""
-        if (self.fields.length or 0) > limit:
-            raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
-        while self._reading:
+        while self._reading and max(self._size, self.fields.length or 0) <= limit:
             self._wake = self._gateway.loop.create_future()
             self._proceed()
             await self._wake
             if self._ended is not None:
                 raise self._ended
-            if self._size > limit:
-                raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
+        if max(self._size, self.fields.length or 0) > limit:
+            raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
         self._wake = None
         return b"".join(self._pending)
 
@@ -384,8 +387,8 @@ class Exchange:
     async def _denied(self, error: RemitError) -> None:
         target = self._target
         access = Access("http", target.resource if target else "", self.method, target.path if target else "")
-        named = self.known.named if self.known.named != self.grant else None  # another than whose request it is
-        cause = f"under {named}" if named is not None else None
+        named = (target.grant if target else None) or self.known.named
+        cause = f"under {named}" if named not in {None, self.grant} else None
         self._refuse(await self._gateway.record.deny(self.grant, access, error, self.request, cause))
 
     def _refuse(self, error: RemitError) -> None:
@@ -395,6 +398,3 @@ class Exchange:
         keep = self._keep and not self._reading
         self._client.refuse(error, self.request, head=self.method == "HEAD", keep=keep)
         self._client.finished(self, keep=keep)
-
-
-__all__ = ["Exchange", "UpstreamError"]

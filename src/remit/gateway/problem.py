@@ -20,7 +20,10 @@ _PROXY_ERROR = {
 
 
 def document(error: RemitError, request: str, base: str) -> dict[str, object]:
-    """Return the problem's members. ``enough`` is the detail that would have been enough."""
+    """Return the problem's members. ``enough`` is the detail that would have been enough.
+
+    ``error`` says it once more in the form that the SDKs of model providers look for, and show to their users.
+    """
     found: dict[str, object] = {
         "type": f"{base}{error.code}",
         "title": HTTPStatus(error.status).phrase,
@@ -29,6 +32,8 @@ def document(error: RemitError, request: str, base: str) -> dict[str, object]:
         "code": error.code,
         "instance": request,
     }
+    told = error.detail if not error.help else f"{error.detail} ({error.help})"
+    found["error"] = {"message": f"remit: {told}", "type": found["type"], "code": error.code}
     if error.help:
         found["help"] = error.help
     if error.enough:

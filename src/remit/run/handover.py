@@ -3,7 +3,7 @@
 The conversation, launcher first::
 
     {"open": {...}} | {"delegate": {...}} | {"grant": "grt_…"}, with "posture": {"isolation"} and "folder"
-        {"task", "grant", "listeners": [{"name", "port"} | {"name", "path"}, ...]}
+        {"task", "grant", "ends", "listeners": [{"name", "port"} | {"name", "path"}, ...]}
     {"bound": [name, ...]} with one listening descriptor a name, in order
         {"ready": true, "environment": {...}}
     {"end": true}

@@ -272,8 +272,8 @@ class LaunchServer:
         if not talk.port.trusted:
             self._count(talk, authority.task.id, len(outfit.listeners))
         wanted = [listener.wire() for listener in outfit.listeners]
-        granted: Message = {"task": authority.task.id, "grant": authority.grant.id, "listeners": wanted}
-        await handover.send_async(talk.peer, granted)
+        told = {"task": authority.task.id, "grant": authority.grant.id, "ends": authority.grant.expires_at.isoformat()}
+        await handover.send_async(talk.peer, {**told, "listeners": wanted})
         sockets, places = await passed.bound(talk.doors, outfit.listeners)
         run = Run(authority.task.id, authority.grant.id, outfit, places)
         inner = _Port(authority.holder, None, (*talk.port.around, place.posture.isolation))

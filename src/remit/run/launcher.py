@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from types import FrameType
@@ -24,6 +25,7 @@ from types import FrameType
 from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.run import credentials, handover, sandbox
+from remit.run.ending import announced, patience
 from remit.run.handover import Message
 from remit.run.machine import Started, gaps, started
 from remit.run.missing import unseen
@@ -128,11 +130,13 @@ class _Run:
         self.inner = running.inner
         self.process = running.process
         self.terminal: Terminal | None = None
+        self.due: tuple[tuple[datetime, str], ...] = ()  # what to say, and when
 
     def follow(self, folder: str) -> int:
         environment = base_environment(self.spec)
         posture = {"isolation": self.spec.posture.isolation}
         grant = self._ask({**self.spec.request, "posture": posture, "folder": folder})
+        self.due = announced(datetime.fromisoformat(str(grant["ends"])), datetime.now(UTC), quiet=self.spec.quiet)
         ready = self._hand_over(grant["listeners"])
         given = ready["environment"]
         assert isinstance(given, dict)  # noqa: S101 - what our own broker answers
@@ -192,7 +196,10 @@ class _Run:
 
     def _step(self, selector: selectors.BaseSelector) -> bool:
         """Copy what is there to copy; True when the command has ended."""
-        ready = [key for key, _ in selector.select()]
+        ready = [key for key, _ in selector.select(patience(self.due, datetime.now(UTC)))]
+        while self.due and self.due[0][0] <= datetime.now(UTC):
+            _say(self.due[0][1], "\r\n")
+            self.due = self.due[1:]
         for key in ready:
             if key.data is not None and not key.data():
                 selector.unregister(key.fileobj)
@@ -206,6 +213,7 @@ class _Run:
                 yield self.terminal.keys, self.terminal.type
 
     def _lost(self) -> bool:
+        self.due = ()
         _say("remit: the broker went away; this run has no authority any more", "\r\n")
         return False
 

@@ -14,6 +14,7 @@ from remit.errors import DeniedError, GrantTokenError, InvalidRequestError
 from remit.ports.identity import Humans
 from remit.run.handover import Message
 
+MAX_NUMBER = 10**9  # of seconds, too: what may be asked for, the core says
 MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
 
 _FIELDS = frozenset({"purpose", "parent", "authorization_details", "label"})
@@ -110,6 +111,6 @@ def _delegates(value: object) -> tuple[str, ...] | None:
 
 
 def _count(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1_000_000:  # noqa: PLR2004 - any bound
-        raise InvalidRequestError(f"`{name}` must be a whole number")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_NUMBER:
+        raise InvalidRequestError(f"`{name}` must be a whole number from 0 to {MAX_NUMBER}")
     return value

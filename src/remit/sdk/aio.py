@@ -95,7 +95,7 @@ class AsyncClient:
 
         async def opens() -> AsyncTask:
             if self.place.in_run:
-                own = await self.run(verbs.own())
+                own = await self.run(verbs.own(self.place.grant))
                 return AsyncTask(self, await self.run(verbs.delegate(own.grant, own.details, grants, bounds, purpose)))
             return AsyncTask(self, await self.run(verbs.open_task(purpose, grants, bounds, Key())))
 
@@ -105,7 +105,7 @@ class AsyncClient:
         """Return the grant of the run that this process is in."""
         if not self.place.in_run:
             raise NotFoundError("this process is in no run and has opened no task", help="use `remit.atask(...)`")
-        return AsyncGrant(self, await self.run(verbs.own()))
+        return AsyncGrant(self, await self.run(verbs.own(self.place.grant)))
 
     async def close(self) -> None:
         """Let go of the connection. What was opened stays open."""

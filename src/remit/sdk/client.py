@@ -62,7 +62,7 @@ class Client:
     def task(self, purpose: str, *, grants: Iterable[Wish], bounds: Bounds) -> Task:
         """Open a task; inside a run, where one is open already, a child of the run's grant that is labelled so."""
         if self.place.in_run:
-            own = self.run(verbs.own())
+            own = self.run(verbs.own(self.place.grant))
             return Task(self, self.run(verbs.delegate(own.grant, own.details, grants, bounds, purpose)))
         return Task(self, self.run(verbs.open_task(purpose, grants, bounds, Key())))
 
@@ -70,7 +70,7 @@ class Client:
         """Return the grant of the run that this process is in."""
         if not self.place.in_run:
             raise NotFoundError("this process is in no run and has opened no task", help="use `remit.task(...)`")
-        return Grant(self, self.run(verbs.own()))
+        return Grant(self, self.run(verbs.own(self.place.grant)))
 
     def close(self) -> None:
         """Let go of the connection. What was opened stays open."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from difflib import get_close_matches
 
 from remit.errors import InvalidRequestError, ScopeError
 
@@ -62,11 +63,18 @@ def expand_one(wish: Wish, known: Sequence[Mapping[str, object]]) -> Detail:
     name = name_of(wish)
     found = [item for item in known if item.get("resource") == name]
     if not found:
-        raise ScopeError(f"there is no detail for `{name}` here", help="ask whoever delegates for it")
+        near = meant(name, [str(item.get("resource")) for item in known])
+        raise ScopeError(f"there is no detail for `{name}` here", help=near or "ask whoever delegates for it")
     if len(found) > 1:
         raise ScopeError(f"there are {len(found)} details for `{name}` here", help="write the whole detail")
     overrides = {} if isinstance(wish, str) else wish
     return _narrowed({**found[0], **overrides}, overrides)
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """Return a question for the name that may have been meant, among those that the caller may see."""
+    near = get_close_matches(name, known, 1)
+    return f"did you mean `{near[0]}`?" if near else None
 
 
 def _narrowed(merged: Detail, overrides: Mapping[str, object]) -> Detail:

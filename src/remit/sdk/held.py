@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,11 +14,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from remit.errors import ScopeError
+from remit.errors import InvalidRequestError, ScopeError
 from remit.sdk import verbs
 from remit.sdk.auth import Auth, Steppable, flavour, signer_of
 from remit.sdk.detail import Detail
-from remit.sdk.place import GATEWAY, Place
+from remit.sdk.place import GATEWAY, Place, plain
 
 HERE = "127.0.0.1"
 
@@ -51,9 +53,10 @@ class Held:
 
     @property
     def gateway(self) -> str:
-        """The gateway's base URL."""
+        """The gateway's base URL; in a run it names this grant, so that what forgets to has no more than it holds."""
         told = self.opened.bound_to.gateway if self.opened.bound_to else None
-        return (self.place.gateway or told or GATEWAY).rstrip("/")
+        base = (self.place.gateway or told or GATEWAY).rstrip("/")
+        return f"{base}/@{self.id}" if self.place.in_run else base
 
     @cached_property
     def auth(self) -> httpx.Auth:
@@ -72,6 +75,18 @@ class Held:
         if not any(detail.get("resource") == resource for detail in self.details):
             raise ScopeError(f"the grant holds nothing for `{resource}`")
         return f"{self.gateway}/{resource}"
+
+    def environ(self) -> dict[str, str]:
+        """Return this process's variables that name the gateway, for this grant: base URLs, REMIT_URL_*, REMIT_GRANT.
+
+        InvalidRequestError outside a run, where a grant is proven and not named.
+        """
+        if not self.place.in_run:
+            raise InvalidRequestError("outside a run no variable proves a grant", help="use `auth`, or `remit run`")
+        known = re.compile(re.escape(plain(self.gateway)) + r"(?:/@[^/]*)?((?:/.*)?)")
+        found = {name: known.fullmatch(value) for name, value in os.environ.items()}
+        named = {name: f"{self.gateway}{match[1]}" for name, match in found.items() if match}
+        return {**named, "REMIT_GATEWAY": self.gateway, "REMIT_GRANT": self.id}
 
     def binding(self) -> verbs.Binding | None:
         """Return what a child's token is to be bound to: outside a run every grant has a key of its own."""

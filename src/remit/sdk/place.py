@@ -13,7 +13,7 @@ from pathlib import Path
 
 from remit.errors import InvalidRequestError, UnavailableError
 
-NO_BROKER = "start one with `remit up`, or name another with REMIT_SOCKET"
+NO_BROKER = "`remit up` starts one, and `remit run` one that ends when idle; or name another with REMIT_SOCKET"
 ELSEWHERE = (
     "commands work on the broker's own host, as its own user; "
     "from elsewhere use its OAuth endpoints over TLS, with a token"
@@ -46,7 +46,12 @@ def find(environ: Mapping[str, str]) -> Place:
     socket = environ.get("REMIT_SOCKET")
     grant = environ.get("REMIT_GRANT") or None
     gateway = environ.get("REMIT_GATEWAY") or None
-    return Place(_path(socket) if socket else control(environ), grant, gateway)
+    return Place(_path(socket) if socket else control(environ), grant, plain(gateway) if gateway else None)
+
+
+def plain(gateway: str) -> str:
+    """Return the gateway's base URL without the grant that it names."""
+    return gateway.partition("/@")[0]
 
 
 def _path(socket: str) -> Path:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
 from remit.sdk._wire import Call, Flow, ask, ask_text, decoded, encoded, error_of
-from remit.sdk.detail import TTL, Detail, Wish, expand, expand_one, name_of, seconds, whole
+from remit.sdk.detail import TTL, Detail, Wish, expand, expand_one, meant, name_of, seconds, whole
 from remit.sdk.dpop import Key
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -108,8 +108,16 @@ def known_bounds(wishes: Iterable[Wish]) -> Flow[list[Detail]]:
     """Return the bounds of the resources that are wished for by name."""
     known: list[Detail] = []
     for name in dict.fromkeys(name_of(wish) for wish in wishes if not whole(wish)):
-        known += (yield from resource(name)).get("bound") or []
+        known += (yield from _known(name)).get("bound") or []
     return known
+
+
+def _known(name: str) -> Flow[Json]:
+    try:
+        return (yield from resource(name))
+    except NotFoundError as error:
+        near = meant(name, [str(id_of(item, "resource")) for item in (yield from resources())])
+        raise NotFoundError(error.detail, help=near or error.help) from error
 
 
 def delegate(
@@ -195,9 +203,13 @@ def identity() -> Flow[Json]:
     return found
 
 
-def own() -> Flow[Opened]:
-    """Return the grant of the run that this process is in."""
-    return opened((yield from self()))
+def own(named: str | None = None) -> Flow[Opened]:
+    """Return the grant of the run that this process is in, or the one inside it that ``named`` says is its own."""
+    found = opened((yield from self()))
+    if named is None or named == found.grant:
+        return found
+    details = details_of((yield from task(found.task)), named)
+    return replace(found, grant=named, details=details)
 
 
 def tasks() -> Flow[list[Json]]:
