@@ -161,9 +161,11 @@ def test_a_round_that_failed_is_made_up_for_by_the_next_whatever_that_is_about()
         store.fail = [UnavailableError()]
         with pytest.raises(UnavailableError):
             await broker.reload(OPERATOR, rule, rule.version)
-        assert not ended(broker, root)
-        await broker.put_resource(OPERATOR, search())
+        task_id = broker.task_of(root.id).id
         assert ended(broker, root)
+        assert not (await store.load(task_id)).head.closed
+        await broker.put_resource(OPERATOR, search())
+        assert (await store.load(task_id)).head.closed
 
     run(body())
 
@@ -249,7 +251,7 @@ def test_after_a_start_a_large_task_holds_up_no_small_one(world: World) -> None:
     run(body())
 
 
-def test_after_a_start_what_the_store_failed_to_end_stays_refused_until_a_sweep_ends_it() -> None:
+def test_after_a_start_what_the_store_failed_to_end_has_ended_and_a_sweep_records_it() -> None:
     async def body() -> None:
         store = Brittle()
         world = World(store=store)
@@ -260,11 +262,12 @@ def test_after_a_start_what_the_store_failed_to_end_stays_refused_until_a_sweep_
         store.fail = [UnavailableError()]
         with pytest.raises(UnavailableError):
             await again.settle()
-        with pytest.raises(UnavailableError, match="started anew"):
-            again.check(root.id)
-        await again.sweep()
+        task_id = again.task_of(root.id).id
         with pytest.raises(RevokedError):
             again.check(root.id)
+        assert not (await store.load(task_id)).head.closed
+        await again.sweep()
+        assert (await store.load(task_id)).head.closed
         with pytest.raises(PolicyError):
             await world.opened(again)
 
