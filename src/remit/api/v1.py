@@ -60,6 +60,7 @@ class V1:
     async def revoke(self, request: Request, caller: Caller) -> Response:
         """End a grant and all below it."""
         await wire.nothing(request)
+        await self._broker.back(request.path_params["task"])
         grant = self._grant(request, caller, request.path_params["grant"])
         return wire.answer(render.report(await self._broker.revoke(caller, grant.id)))
 
