@@ -107,6 +107,27 @@ def test_the_details_of_a_task_are_bounded_in_number_and_size_ended_ones_include
     assert (again.details, again.size) == (count, size)
 
 
+@pytest.mark.attack("DOS-15")
+@pytest.mark.parametrize("bound", ["MAX_LEASES", "MAX_LEASED"])
+def test_the_leases_of_a_task_are_bounded_in_number_and_size_until_they_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    task, size = opened(), scope.size((DETAIL,))
+    monkeypatch.setattr(tasks, bound, {"MAX_LEASES": 2, "MAX_LEASED": 2 * size}[bound])
+    task = with_lease(with_lease(task, lease(lease_id="lse_1")), lease(lease_id="lse_2"))
+    task = task.apply(task.revoke_leases(("lse_1",)))
+    with pytest.raises(LimitError, match="a task has at most"):
+        task.plan(lease(lease_id="lse_3"), NOW)
+    task = task.apply(task.settle(frozenset({"lse_1"}), frozenset(), frozenset(), NOW))
+    with pytest.raises(LimitError, match="a task has at most"):
+        task.plan(lease(lease_id="lse_3"), NOW)
+    task = task.apply(task.cleaned(frozenset({"lse_1"})))
+    assert task.leased == size
+    assert with_lease(task, lease(lease_id="lse_3")).leased == 2 * size
+    read = nothing(task.id).apply(Change(0, task.head, tuple(task.grants.values()), tuple(task.leases.values())))
+    assert read.leased == size
+
+
 def test_the_size_of_a_scope_is_about_that_of_its_json() -> None:
     raw = {"type": "http", "resource": "search", "actions": ["GET"], "paths": [f"/v1/{n}" for n in range(200)]}
     found = scope.parse([raw, {**raw, "args": {"query.q": {"at_most": 3}}}])
