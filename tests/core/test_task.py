@@ -92,11 +92,11 @@ def test_a_task_has_only_so_many_grants_ended_ones_included(monkeypatch: pytest.
 def test_the_details_of_a_task_are_bounded_in_number_and_size_ended_ones_included(
     monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    task, of_child = opened(fan_out=1), child(fan_out=1).scope
-    size, count = task.size + 2 * scope.size(of_child), task.details + 2 * len(of_child)
+    task, made = opened(fan_out=1), child(fan_out=1, delegates=(f"spiffe://corp.example/{'p' * 200}",))
+    size, count = task.size + 2 * tasks.grant_size(made), task.details + 2 * len(made.scope)
     monkeypatch.setattr(tasks, bound, {"MAX_DETAILS": count, "MAX_SIZE": size}[bound])
     for name in ("a", "b"):
-        task = task.apply(task.delegate("root", name, child(fan_out=1), NOW))
+        task = task.apply(task.delegate("root", name, made, NOW))
         task = task.apply(task.revoke(name))
     assert (task.details, task.size) == (count, size)
     for approval in (None, "apr_1"):

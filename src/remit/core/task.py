@@ -20,6 +20,7 @@ from itertools import takewhile
 
 from remit.core import scope as scopes
 from remit.core.grant import Grant, Posture, Subject, Wanted, beyond, check_end, make_grant, may_be_delegate
+from remit.core.grant import size as grant_size
 from remit.core.lease import (
     Closure,
     Lease,
@@ -57,7 +58,7 @@ __all__ += ["Subject", "Task", "Wanted", "nothing", "open_task"]
 MAX_PURPOSE = 2_000  # characters
 MAX_GRANTS = 20_000  # of a task that there ever were: each is kept as long as the task
 MAX_DETAILS = 20_000  # of all grants of a task, as above: each is decided on anew when policies change
-MAX_SIZE = 8_388_608  # characters of all these details (``scope.size``)
+MAX_SIZE = 8_388_608  # characters of all these details, and of the patterns of ``delegates`` (``grant.size``)
 MAX_LEASES = 2_000  # of a task, as long as something of them may be left at a target: one end visits all of them
 MAX_LEASED = 1_048_576  # characters of their details: one answer shows them
 ANOTHER = "open another task, or ask for fewer and shorter details"
@@ -104,7 +105,7 @@ class Task:
     leases: Mapping[str, Lease] = field(default_factory=dict)
     children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # derived; live and ended ones
     details: int = 0  # derived: of all grants, live and ended ones
-    size: int = 0  # derived: of these details
+    size: int = 0  # derived: of these details, and what else was asked for
     leased: int = 0  # derived: size of the details of all leases
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class Task:
         leased = self.leased + sum(_size(lease) for lease in change.leases if lease.id not in self.leases)
         leased -= sum(_size(leases.pop(lease_id)) for lease_id in change.forget if lease_id in leases)
         details = self.details + sum(len(grant.scope) for grant in fresh)
-        size = self.size + sum(scopes.size(grant.scope) for grant in fresh)
+        size = self.size + sum(map(grant_size, fresh))
         return Task(change.head, grants, leases, children, details, size, leased)
 
     def delegate(self, parent_id: str, child_id: str, wanted: Wanted, now: datetime) -> Change:
@@ -207,7 +208,7 @@ class Task:
     def _has_room(self, wanted: Wanted) -> None:
         if len(self.grants) >= MAX_GRANTS:
             raise LimitError(f"a task has at most {MAX_GRANTS:,} grants, ended ones included", help=ANOTHER)
-        if self.details + len(wanted.scope) > MAX_DETAILS or self.size + scopes.size(wanted.scope) > MAX_SIZE:
+        if self.details + len(wanted.scope) > MAX_DETAILS or self.size + grant_size(wanted) > MAX_SIZE:
             raise LimitError(
                 f"the grants of a task, ended ones included, have at most {MAX_DETAILS:,} details, "
                 f"and {MAX_SIZE:,} characters of them",
