@@ -123,6 +123,7 @@ class Broker:
         self.keep_policy, self.note_policy = self._ceiling.keep, self._ceiling.note
         self.check_resource = self._resources.check
         self.on_end, self.back = self._heads.on_end, self._heads.back
+        self.known, self.unrecorded = self._heads.known, self._heads.unrecorded
         self.outcome, self.ended = self._uses.outcome, self._uses.ended
         self.flush, self.deny = self._uses.flush, self._uses.deny
 
