@@ -40,7 +40,7 @@ class V1:
     async def tasks(self, request: Request, caller: Caller) -> Response:
         """List the tasks that the caller may see."""
         del request
-        return wire.answer({"tasks": [render.summary(task) for task in self._broker.tasks(caller)]})
+        return await wire.listing("tasks", map(render.summary, self._broker.tasks(caller)))
 
     async def task(self, request: Request, caller: Caller) -> Response:
         """Show one task with its tree; with ``after`` (a grant) and ``limit``, a page of it."""
