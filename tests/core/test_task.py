@@ -10,6 +10,7 @@ import pytest
 
 from remit.core import scope
 from remit.core import task as tasks
+from remit.core.grant import size as size_of
 from remit.core.lease import STUCK_AFTER, Closure, Lease, LeaseState, Plan, Revocation
 from remit.core.task import MAX_PURPOSE, Change, Head, Subject, Task, Wanted, nothing, open_task
 from remit.errors import (
@@ -93,7 +94,7 @@ def test_the_details_of_a_task_are_bounded_in_number_and_size_ended_ones_include
     monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     task, made = opened(fan_out=1), child(fan_out=1, delegates=(f"spiffe://corp.example/{'p' * 200}",))
-    size, count = task.size + 2 * tasks.grant_size(made), task.details + 2 * len(made.scope)
+    size, count = task.size + 2 * size_of(made), task.details + 2 * len(made.scope)
     monkeypatch.setattr(tasks, bound, {"MAX_DETAILS": count, "MAX_SIZE": size}[bound])
     for name in ("a", "b"):
         task = task.apply(task.delegate("root", name, made, NOW))
