@@ -20,7 +20,7 @@ from typing import Protocol
 
 from remit.broker import Broker, Holder, Operator
 from remit.core.task import Grant, Posture, Report, Task
-from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError
+from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError, UnavailableError
 from remit.ports.identity import Humans
 from remit.run import handover, wish
 from remit.run.doors import Doors
@@ -34,6 +34,7 @@ Close = Callable[[], None]  # stop accepting on a listener, and cut its connecti
 PATIENCE = 30.0  # seconds for each message of a launcher until its run is ready
 RUNS = 1_024  # at a time, on one broker
 RUNS_OF_A_TASK = 64  # at a time, launched inside its runs, through whichever socket
+AGAIN = 0.5  # seconds until what a run was given is ended, where its task cannot be read
 LAST = 5.0  # seconds for the last threads to end
 NESTED = 8  # runs, one inside the other
 
@@ -225,8 +226,18 @@ class LaunchServer:
                 await _until_end(peer)
         finally:
             if authority.ends is not None:
-                report = await asyncio.shield(authority.ends())
+                report = await asyncio.shield(self._end(authority.ends))
         await handover.send_async(peer, _ended(report))
+
+    async def _end(self, ends: Callable[[], Awaitable[Report]]) -> Report:
+        """End what a run was given; while that cannot be read, again and again. After a restart ``recover`` does."""
+        while True:
+            try:
+                return await ends()
+            except UnavailableError:
+                if not self._ports:  # this server is being closed
+                    raise
+            await asyncio.sleep(AGAIN)
 
     async def _serve(
         self,
@@ -313,8 +324,7 @@ def _hang_up(peer: socket.socket) -> None:
 
 
 def _uid(peer: socket.socket) -> int:
-    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(raw)[1])
+    return int(_CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1])
 
 
 async def _heard(peer: socket.socket) -> tuple[Message, list[int]]:
@@ -337,21 +347,11 @@ async def _asked(peer: socket.socket) -> Message:
 async def _bound(peer: socket.socket, wanted: Sequence[Listener]) -> list[socket.socket]:
     """Return the sockets of the wanted listeners, each checked to be what was asked for."""
     message, descriptors = await _heard(peer)
-    sockets = _sockets(descriptors)
+    sockets = handover.sockets(descriptors)
     if message.get("bound") != [listener.name for listener in wanted] or len(sockets) != len(wanted):
         _close(sockets)
         raise InvalidRequestError("other listeners were bound than was asked for")
     return sockets
-
-
-def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:
-    made: list[socket.socket] = []
-    for descriptor in descriptors:
-        with suppress(OSError):  # not a socket at all: the count will not match
-            made.append(socket.socket(fileno=descriptor))
-            continue
-        handover.discard([descriptor])
-    return made
 
 
 def _close(sockets: Sequence[socket.socket]) -> None:
