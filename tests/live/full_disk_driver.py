@@ -21,7 +21,6 @@ from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
 from tests.model.setting import OWNER, READ, SEARCH, WIDE, Setting, detail, wanted
 
-
 CHILDREN = 20  # more than there are steps in the room that is kept
 
 
