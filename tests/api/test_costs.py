@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from remit.api import wire
 from remit.core import paths, scope
 from remit.core.strict import read_json
 from remit.errors import InvalidRequestError, UnknownDetailError
@@ -182,3 +185,53 @@ def test_what_is_refused_is_refused_before_it_is_taken_apart(shape: str) -> None
             scope.parse(read_json(SHAPES[shape]))
         took.append(time.thread_time() - start)
     assert min(took) < 0.01
+
+
+async def longest_turn(send: Send) -> float:
+    """Return the longest time of the thread that others had to wait for their turn while a message was answered."""
+    asked, longest, last = asyncio.ensure_future(send()), 0.0, time.thread_time()
+    while not asked.done():
+        await asyncio.sleep(0)
+        longest, last = max(longest, time.thread_time() - last), time.thread_time()
+    assert asked.result().status_code == 200
+    return longest
+
+
+@pytest.mark.attack("DOS-09")
+def test_a_list_of_as_many_questions_as_may_wait_lets_others_go_on(tmp_path: Path) -> None:
+    async def play_(made: Plane) -> None:
+        await scene(made)
+        bound = {"kind": "http", "destination": "https://search.test", "bound": [details(["/**"], args="any")]}
+        assert (await made.control.put("/v1/resources/search", json=bound)).is_success
+        for _ in range(3):
+            agent = Agent()
+            await made.opened(agent, authorization_details=json.dumps(parents()))
+            for n in range(20):
+                body = {"parent": agent.grant, "authorization_details": children(f"/v1/z/z/z/{n}"), "ttl": 300}
+                assert (await made.call(agent, "POST", "/v1/approvals", json=body)).status_code == 201
+        took = []
+        for _ in range(3):
+            scope.covering.cache_clear()
+            took.append(await longest_turn(lambda: made.control.get("/v1/approvals")))
+        assert min(took) < LONGEST
+
+    play(tmp_path, play_)
+
+
+def test_a_list_is_written_a_slice_a_turn() -> None:
+    async def body() -> None:
+        turn, made = 0, Counter[int]()
+
+        def items() -> Iterator[Raw]:
+            for _ in range(50):
+                made[turn] += 10_000
+                yield {"text": "x" * 10_000}
+
+        asked = asyncio.create_task(wire.listing("items", items()))
+        while not asked.done():
+            await asyncio.sleep(0)
+            turn += 1
+        assert json.loads(bytes(asked.result().body)) == {"items": [{"text": "x" * 10_000}] * 50}
+        assert max(made.values()) <= wire.SLICE + 10_000
+
+    asyncio.run(body())

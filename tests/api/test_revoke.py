@@ -40,6 +40,28 @@ def test_whoever_finds_a_token_may_end_its_subtree_and_nothing_else(tmp_path: Pa
     staged(tmp_path, scene)
 
 
+@pytest.mark.attack("REV-08")
+def test_a_grant_that_cannot_be_read_for_now_is_not_answered_as_if_it_were_over(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: Believed) -> None:
+        agent = Agent()
+        await opened(plane, agent)
+        task = plane.broker.task_of(agent.grant).id
+        heads = plane.broker._heads
+        heads.forget(task)
+        heads._read_later(task)  # as after a commit that failed, on a medium that cannot be read either
+        answers = [
+            await plane.web.post("/oauth/revoke", data={"token": agent.token}),
+            await plane.control.post(f"/v1/tasks/{task}/grants/{agent.grant}/revoke"),
+            await plane.control.post(f"/v1/tasks/{task}/close"),
+        ]
+        assert [answer.status_code for answer in answers] == [503] * 3
+        later(plane, 1)
+        await plane.broker.sweep()
+        assert await revoke(plane, agent.token) == 1
+
+    staged(tmp_path, scene)
+
+
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "unheard_of"])
 def test_a_hint_changes_nothing(tmp_path: Path, hint: str) -> None:
     async def scene(plane: Plane, _: Believed) -> None:

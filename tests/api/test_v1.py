@@ -11,11 +11,12 @@ from remit.api import Peer, build, problems, render, serve
 from remit.broker import Holder
 from remit.core import jose, tree
 from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpoint
+from remit.core.task import Wanted
 from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError
 from remit.ports import Finding
 from tests.api.plane import GRANT, NOTE, Agent, Plane, _unix, opening, play
-from tests.broker.world import OPERATOR, TABLE, holder
+from tests.broker.world import OPERATOR, SEARCH, TABLE, details, holder
 
 HTTP = {"type": "http", "resource": "mail", "actions": ["POST"], "paths": ["/send"], "args": "any"}
 
@@ -390,6 +391,20 @@ def test_a_task_is_told_in_pages_that_together_are_the_whole_tree(
         assert len(shown) == len(set(shown))
         for query in ({"after": "grt_none"}, {"limit": "1001"}, {"limit": "-1"}, {"page": "2"}):
             assert (await plane.control.get(path, params=query)).status_code in {400, 404}
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.attack("DOS-11")
+def test_a_page_is_short_though_each_grant_names_as_many_delegates_as_it_may(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        root = await plane.world.opened(plane.broker, SEARCH, depth=1, fan_out=200)
+        patterns = tuple(f"spiffe://corp.example/{n:02d}/{'p' * 200}" for n in range(32))
+        for _ in range(200):
+            await plane.broker.delegate(OPERATOR, root.id, Wanted(details(SEARCH), "", delegates=patterns))
+        answer = await plane.control.get(f"/v1/tasks/{plane.broker.task_of(root.id).id}")
+        assert "next" in answer.json()
+        assert len(answer.content) < 1.5 * render.PAGE_SIZE
 
     play(tmp_path, scene)
 

@@ -167,6 +167,7 @@ def test_a_round_that_failed_is_made_up_for_by_the_next_whatever_that_is_about()
         await broker._heads.find("task_0")
         await broker.put_resource(OPERATOR, search())
         assert ended(broker, root)
+        assert (await store.load("task_0")).head.closed
 
     run(body())
 
@@ -263,10 +264,12 @@ def test_after_a_start_what_the_store_failed_to_end_has_ended_and_a_sweep_record
         store.fail = [UnavailableError()]
         with pytest.raises(UnavailableError):
             await again.settle()
-        with pytest.raises(RevokedError):  # whether on record or not
+        task_id = again.task_of(root.id).id
+        with pytest.raises(RevokedError):
             again.check(root.id)
+        assert not (await store.load(task_id)).head.closed
         await again.sweep()
-        assert (await store.load("task_0")).grant(root.id).revoked
+        assert (await store.load(task_id)).head.closed
         with pytest.raises(PolicyError):
             await world.opened(again)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from remit.core.audit import Event
 from remit.core.identity import Human, Signal
 from remit.core.policy import Decision, Question
 from remit.core.scope import parse_detail
-from remit.core.task import Grant, Subject, Wanted
+from remit.core.task import Grant, Report, Subject, Task, Wanted
 from remit.errors import ConflictError, GrantEndedError, GrantTokenError, TokenError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
@@ -454,5 +455,39 @@ def test_many_signals_are_taken_in_one(issuer: Issuer) -> None:
         signals = [said(), replace(said(BOB), digest="event-2")]
         assert await broker.signal(signals) == 2
         assert not any(alive(broker, one) for one in tasks)
+
+    run(scenario())
+
+
+def test_what_one_signal_could_not_end_is_ended_later_though_another_was_done_meanwhile(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        broker = await issuer.world.ready()
+        slow, lost = await issuer.opened(broker), await issuer.opened(broker, BOB)
+        slows, losts = broker.task_of(slow.id).id, broker.task_of(lost.id).id
+        gate, end = asyncio.Event(), broker._targets.end
+
+        async def waiting(task: Task, *more: Any) -> Report:
+            if task.id == slows:
+                await gate.wait()
+            return await end(task, *more)
+
+        monkeypatch.setattr(broker._targets, "end", waiting)
+        first = asyncio.create_task(broker.signal([said()]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        broker._heads.forget(losts)
+        broker._heads._read_later(losts)  # as after a commit that failed, on a medium that cannot be read either
+        second = asyncio.create_task(broker.signal([said(BOB, digest="event-2")]))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        gate.set()
+        assert await first == 1
+        with pytest.raises(UnavailableError):
+            await second
+        issuer.world.later(1)
+        await broker.sweep()
+        assert not alive(broker, lost)
 
     run(scenario())

@@ -116,3 +116,14 @@ def test_deadlines_say_the_same_as_a_look_at_all_of_them(steps: list[tuple[str, 
         expected = {name for name, when in known.items() if when <= now}
         assert set(deadlines.due(START + timedelta(seconds=now))) == expected
         known = {name: when for name, when in known.items() if name not in expected}
+
+
+def test_what_was_overtaken_takes_bounded_room_however_often_something_is_due_earlier() -> None:
+    deadlines = Deadlines()
+    for second in range(5_000):  # a task that lasts a day, with something due in it each second
+        deadlines.put("task_1", START + DAY)
+        deadlines.put("task_1", START + timedelta(seconds=second))
+        assert deadlines.due(START + timedelta(seconds=second)) == ["task_1"]
+    assert len(deadlines._heap) < 100
+    deadlines.put("task_1", START + DAY)
+    assert deadlines.due(START + DAY) == ["task_1"]

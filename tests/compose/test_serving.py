@@ -8,12 +8,14 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
 from remit.broker import Broker
+from remit.broker.ends import Unrecorded
 from remit.compose import settings
 from remit.compose.serving import Edges, _overlapping, bind_tcp, served, stopping, until_stopped
 from remit.errors import UnavailableError
@@ -117,6 +119,23 @@ def test_an_idle_broker_stops_and_a_busy_one_does_not(tmp_path: Path) -> None:
         assert not done
         os.kill(os.getpid(), 15)
         await asyncio.wait_for(waiting, 5)
+
+    serving(configured(tmp_path), body)
+
+
+@pytest.mark.attack("REV-08")
+def test_a_broker_is_not_idle_while_an_end_is_not_on_record_or_a_task_cannot_be_read(tmp_path: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        task = (await opened(client))["task"]
+        assert (await client.post(f"/v1/tasks/{task}/close")).json()["state"] == "closed"
+        heads = edges.house.broker._heads
+        assert not edges.busy()
+        later = heads.now() + timedelta(minutes=1)
+        heads._ends._waiting[task] = Unrecorded(frozenset(), frozenset(), (), 1, later, visited=False)
+        assert edges.busy()
+        heads._ends.drop(task)
+        heads._read_later("task_elsewhere")
+        assert edges.busy()
 
     serving(configured(tmp_path), body)
 

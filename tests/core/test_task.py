@@ -10,6 +10,7 @@ import pytest
 
 from remit.core import scope
 from remit.core import task as tasks
+from remit.core.grant import size as size_of
 from remit.core.lease import STUCK_AFTER, Closure, Lease, LeaseState, Plan, Revocation
 from remit.core.task import MAX_PURPOSE, Change, Head, Subject, Task, Wanted, nothing, open_task
 from remit.errors import (
@@ -92,11 +93,11 @@ def test_a_task_has_only_so_many_grants_ended_ones_included(monkeypatch: pytest.
 def test_the_details_of_a_task_are_bounded_in_number_and_size_ended_ones_included(
     monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    task, of_child = opened(fan_out=1), child(fan_out=1).scope
-    size, count = task.size + 2 * scope.size(of_child), task.details + 2 * len(of_child)
+    task, made = opened(fan_out=1), child(fan_out=1, delegates=(f"spiffe://corp.example/{'p' * 200}",))
+    size, count = task.size + 2 * size_of(made), task.details + 2 * len(made.scope)
     monkeypatch.setattr(tasks, bound, {"MAX_DETAILS": count, "MAX_SIZE": size}[bound])
     for name in ("a", "b"):
-        task = task.apply(task.delegate("root", name, child(fan_out=1), NOW))
+        task = task.apply(task.delegate("root", name, made, NOW))
         task = task.apply(task.revoke(name))
     assert (task.details, task.size) == (count, size)
     for approval in (None, "apr_1"):
@@ -105,6 +106,27 @@ def test_the_details_of_a_task_are_bounded_in_number_and_size_ended_ones_include
         assert caught.value.help
     again = nothing(task.id).apply(Change(0, task.head, tuple(task.grants.values())))  # as it is read from a store
     assert (again.details, again.size) == (count, size)
+
+
+@pytest.mark.attack("DOS-15")
+@pytest.mark.parametrize("bound", ["MAX_LEASES", "MAX_LEASED"])
+def test_the_leases_of_a_task_are_bounded_in_number_and_size_until_they_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    task, size = opened(), scope.size((DETAIL,))
+    monkeypatch.setattr(tasks, bound, {"MAX_LEASES": 2, "MAX_LEASED": 2 * size}[bound])
+    task = with_lease(with_lease(task, lease(lease_id="lse_1")), lease(lease_id="lse_2"))
+    task = task.apply(task.revoke_leases(("lse_1",)))
+    with pytest.raises(LimitError, match="a task has at most"):
+        task.plan(lease(lease_id="lse_3"), NOW)
+    task = task.apply(task.settle(frozenset({"lse_1"}), frozenset(), frozenset(), NOW))
+    with pytest.raises(LimitError, match="a task has at most"):
+        task.plan(lease(lease_id="lse_3"), NOW)
+    task = task.apply(task.cleaned(frozenset({"lse_1"})))
+    assert task.leased == size
+    assert with_lease(task, lease(lease_id="lse_3")).leased == 2 * size
+    read = nothing(task.id).apply(Change(0, task.head, tuple(task.grants.values()), tuple(task.leases.values())))
+    assert read.leased == size
 
 
 def test_the_size_of_a_scope_is_about_that_of_its_json() -> None:

@@ -14,6 +14,7 @@ import pytest
 from remit.core.audit import Checkpoint, checkpoint, public_bytes
 from remit.core.tree import leaf_hash
 from remit.errors import IntegrityError, UnavailableError
+from remit.keys import witness
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness, WitnessThread
@@ -187,3 +188,25 @@ def test_the_file_is_private_whatever_the_umask(log: Log, place: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((place / "checkpoint").stat().st_mode) == 0o600
+
+
+def test_a_place_that_there_was_no_thread_for_is_asked_again(
+    log: Log, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    async def body() -> None:
+        made = WitnessThread(FileWitness(place, ORIGIN, ()), lambda size, _: log.note(size))
+        with monkeypatch.context() as patched:
+            patched.setattr(witness, "Thread", Refused)
+            for _ in range(2):
+                with pytest.raises(UnavailableError, match="no thread"):
+                    await made.last()
+        assert await made.last() is None
+
+    asyncio.run(body())

@@ -1,7 +1,7 @@
 """A broker whose state is on a disk that is full, in a mount namespace of its own; prints what came of a revoke.
 
-Run as ``unshare -rm python -m tests.live.full_disk_driver DIRECTORY kept|used``: the room that is kept for ends is
-there, or was used up before.
+Run as ``unshare -rm python -m tests.live.full_disk_driver DIRECTORY kept|used|eaten``: the room that is kept for ends
+is there, or was used up before, or an agent has ended children of its own and used what that may have freed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from remit.errors import GrantEndedError, RemitError, UnavailableError
 from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
 from tests.model.setting import OWNER, READ, SEARCH, WIDE, Setting, detail, wanted
+
+CHILDREN = 20  # more than there are steps in the room that is kept
 
 
 def fill(place: Path) -> None:
@@ -56,13 +58,18 @@ async def scene(place: Path, room: str) -> dict[str, object]:
     store = SqliteStore(place / "state", FileSealer(bytes(32)))
     setting = Setting(store=store)
     broker = await setting.ready()
-    asked = wanted(WIDE, {**SEARCH, "uses": 100_000}, ttl=timedelta(minutes=30), depth=1, fan_out=1)
+    asked = wanted(WIDE, {**SEARCH, "uses": 100_000}, ttl=timedelta(minutes=30), depth=1, fan_out=CHILDREN)
     root = (await broker.open(OWNER, "fill the disk", asked)).id
+    child = wanted(SEARCH, ttl=timedelta(minutes=5))
+    children = [(await broker.delegate(OWNER, root, child)).id for _ in range(CHILDREN if room == "eaten" else 0)]
     for _ in range(3):
         await broker.issue(OWNER, root, detail(READ))
     if room == "used":
         os.truncate(place / "state" / "reserve", 0)
     fill(place)
+    for name in children:
+        await used_up(broker, root)
+        await broker.revoke(OWNER, name)
     seen: dict[str, object] = {"use": await used_up(broker, root), "before": len(setting.target.live())}
     report = await broker.revoke(OWNER, root)
     seen |= {"state": report.state, "recorded": report.recorded, "live": len(setting.target.live())}

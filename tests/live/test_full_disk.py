@@ -22,13 +22,13 @@ def played(place: Path, room: str) -> dict[str, Any]:
 
 
 @pytest.mark.attack("REV-07")
-@pytest.mark.parametrize("room", ["kept", "used"])
+@pytest.mark.parametrize("room", ["kept", "used", "eaten"])
 def test_a_revoke_on_a_full_disk_ends_what_works_at_the_target_and_is_never_taken_back(
     tmp_path: Path, room: str
 ) -> None:
     seen = played(tmp_path, room)
     assert (seen["use"], seen["before"]) == ("unavailable", 3)
     assert (seen["live"], seen["check"], seen["use after"], seen["open"]) == (0, "revoked", "revoked", "unavailable")
-    assert (seen["recorded"], seen["stored"]) == ((True, True) if room == "kept" else (False, False))
-    assert seen["state"] == ("closed" if room == "kept" else "partial")
+    assert (seen["recorded"], seen["stored"]) == ((False, False) if room == "used" else (True, True))
+    assert seen["state"] == ("partial" if room == "used" else "closed")
     assert seen["restarted"] == "revoked"

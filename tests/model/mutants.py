@@ -239,16 +239,23 @@ MUTANTS = [
     Mutant(
         "a head is read again too early",
         "broker/heads.py",
-        "                await self.durable()  # a cancelled",
-        "                pass  # a cancelled",
-        RACES,
+        "            await self.durable()  # a cancelled",
+        "            pass  # a cancelled",
+        ("tests/broker/test_heads_reload.py",),
     ),
     Mutant(
         "an end is taken back when its commit fails",
         "broker/heads.py",
-        "                self._end_later(task_id, ended, own, events)",
+        "                self._ends.wait(task_id, own, ended, events, self.now())",
         "                pass",
         ("tests/broker/test_ends.py",),
+    ),
+    Mutant(
+        "an end that a commit carries counts as recorded",
+        "broker/ends.py",
+        "        found = self._waiting.get(task_id) or self._carried.get(task_id)",
+        "        found = self._waiting.get(task_id)",
+        ("tests/broker/test_ends_late.py",),
     ),
     Mutant(
         "time stands still while the clock is behind",

@@ -123,6 +123,22 @@ def test_end_of_file_closes_the_task_that_was_opened_for_the_run(runs: House) ->
     runs.until(lambda: not runs.edges.open)
 
 
+@pytest.mark.attack("REV-08")
+def test_a_run_that_ends_while_its_task_cannot_be_read_leaves_no_grant(runs: House) -> None:
+    async def unread() -> None:
+        heads = runs.broker._heads
+        heads.forget(str(granted["task"]))
+        heads._read_later(str(granted["task"]))  # as after a commit that failed, on a medium that cannot be read either
+
+    with launcher(runs) as one:
+        granted, _ = one.launch(opening())
+        runs.call(unread())
+    runs.until(lambda: not runs.edges.open)
+    runs.world.later(1)
+    runs.call(runs.broker.sweep())
+    runs.until(lambda: is_closed(runs, granted))
+
+
 def test_saying_that_it_ended_is_answered_when_the_authority_has_ended(runs: House) -> None:
     with launcher(runs) as one:
         granted, _ = one.launch(opening())

@@ -347,8 +347,9 @@ def test_a_full_disk_refuses_changes_nothing_and_recovers(disk: Disk) -> None:
     assert verify(disk.run(lambda store: store.entries(0, 1_000))).size == disk.run(SqliteStore.size)
 
 
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE])
 def test_what_ends_authority_is_written_on_a_full_disk_in_the_room_that_is_kept_and_nothing_else_is(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     async def full(store: SqliteStore) -> None:
         await filled(store)
@@ -359,7 +360,7 @@ def test_what_ends_authority_is_written_on_a_full_disk_in_the_room_that_is_kept_
         def crowded(sealed: Sealed) -> None:
             if len(given) < 2:  # steps of the room that the disk lacks
                 error = sqlite3.OperationalError("full")
-                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                error.sqlite_errorcode = code
                 raise error
             write(sealed)
 

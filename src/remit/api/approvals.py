@@ -7,7 +7,8 @@ never whoever holds a grant, by whatever way it comes, and by no login that anyb
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 
 from starlette.requests import Request
@@ -22,7 +23,7 @@ from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.identity import Human, Workload
 from remit.core.task import Wanted
-from remit.errors import InvalidRequestError, UnauthenticatedError
+from remit.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
 
 MAX_WAIT = 25  # seconds; shorter than anything on the way waits for an answer
 WAIT = frozenset({"wait"})
@@ -90,7 +91,7 @@ class Approvals:
     async def all(self, request: Request, caller: Caller) -> Response:
         """List what the caller may know of, oldest first."""
         del request
-        return wire.answer({"approvals": [self._shown(caller, item) for item in self._broker.approvals(caller)]})
+        return await wire.listing("approvals", self._each(caller, self._broker.approvals(caller)))
 
     async def one(self, request: Request, caller: Caller) -> Response:
         """Show what was asked; with ``wait`` (seconds), once it was decided on, or after so long."""
@@ -100,6 +101,11 @@ class Approvals:
         if isinstance(caller, Holder):  # it may have ended meanwhile
             self._broker.check(caller.grant)
         return wire.answer(self._shown(caller, item))
+
+    def _each(self, caller: Caller, items: Iterable[Approval]) -> Iterator[dict[str, object]]:
+        for item in items:
+            with suppress(NotFoundError):  # its task may be over and swept since the list was begun
+                yield self._shown(caller, item)
 
     def _shown(self, caller: Caller, item: Approval) -> dict[str, object]:
         return render.approval(caller, item, self._broker, self._verifier.issuer, self._verifier.clock())

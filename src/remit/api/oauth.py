@@ -6,6 +6,7 @@ The token endpoint reads the form, finds out who asks, and leaves the rest to th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -81,6 +82,7 @@ class OAuth:
         """
         form = await wire.form(request, _HINTED | clients.FIELDS)
         token = wire.text(form, "token")
+        await self._back(token)
         if isinstance(authority_of(request), Peer) or request.headers.get("authorization"):
             wire.only(form, _HINTED)
             caller = await authority_of(request).identify(request)
@@ -92,6 +94,12 @@ class OAuth:
         if caller is None or grant is None:
             return wire.answer({})
         return wire.answer(render.report(await self._broker.revoke(caller, grant)))
+
+    async def _back(self, token: str) -> None:
+        """Wait while the task of a token is being read again: one that there is must not pass for one that is over."""
+        chain = self._broker.chain_of(jose.digest(token))
+        with suppress(UnauthenticatedError):
+            await self._broker.back(self._verifier.signed(token).grant if chain is None else chain.grant)
 
     def _own(self, caller: Caller, token: str) -> str | None:
         """Return the grant of an access or refresh token of the caller's own subtree."""

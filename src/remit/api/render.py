@@ -10,14 +10,14 @@ from remit.broker import Broker, Holder, Operator
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
-from remit.core.grant import APPROVED, unusable
+from remit.core.grant import APPROVED, size, unusable
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, Report, Task
 from remit.errors import GrantEndedError
 from remit.ports import Resource
 
 PAGE = 1_000  # grants that are written at once
-PAGE_SIZE = 1_048_576  # characters of their details
+PAGE_SIZE = 1_048_576  # characters of what was asked for
 LAPSED = "lapsed"  # the state of an approval that nobody can decide on, or use, any more
 
 
@@ -49,10 +49,10 @@ def task(
 
 
 def _page(grants: Sequence[Grant]) -> Sequence[Grant]:
-    """Return the first of ``grants`` that are written at once: fewer where their details are long."""
+    """Return the first of ``grants`` that are written at once: fewer where much was asked for in each."""
     total = 0
     for index, item in enumerate(grants):
-        total += scopes.size(item.scope)
+        total += size(item)
         if total > PAGE_SIZE and index:
             return grants[:index]
     return grants

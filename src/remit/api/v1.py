@@ -40,7 +40,7 @@ class V1:
     async def tasks(self, request: Request, caller: Caller) -> Response:
         """List the tasks that the caller may see."""
         del request
-        return wire.answer({"tasks": [render.summary(task) for task in self._broker.tasks(caller)]})
+        return await wire.listing("tasks", map(render.summary, self._broker.tasks(caller)))
 
     async def task(self, request: Request, caller: Caller) -> Response:
         """Show one task with its tree; with ``after`` (a grant) and ``limit``, a page of it."""
@@ -60,6 +60,7 @@ class V1:
     async def revoke(self, request: Request, caller: Caller) -> Response:
         """End a grant and all below it."""
         await wire.nothing(request)
+        await self._broker.back(request.path_params["task"])
         grant = self._grant(request, caller, request.path_params["grant"])
         return wire.answer(render.report(await self._broker.revoke(caller, grant.id)))
 

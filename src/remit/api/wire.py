@@ -6,9 +6,10 @@ for what would limit a grant.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
@@ -24,6 +25,7 @@ MAX_FIELDS = 32  # of a form or a query
 MAX_LABEL = 100  # characters
 MAX_KEY = 128  # characters of an Idempotency-Key
 MAX_SECONDS = 10**9
+SLICE = 32_768  # characters of a list after which the loop may do something else
 
 # What limits a grant: where it means nothing, or is written another way, it is refused, as ignoring it would give more.
 LIMITS = frozenset({"authorization_details", "ttl", "depth", "fan_out", "exercise", "delegates", "unattested"})
@@ -215,5 +217,20 @@ def answer(
     content: object, status: int = 200, headers: Mapping[str, str] | None = None, media: str = _JSON
 ) -> Response:
     """Write a JSON answer that no cache keeps."""
-    raw = json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode()
-    return Response(raw, status, {**HEADERS, **(headers or {})}, media)
+    return Response(_json(content).encode(), status, {**HEADERS, **(headers or {})}, media)
+
+
+async def listing(name: str, items: Iterable[object]) -> Response:
+    """Write a list as it is made: others go on in between, however long it is."""
+    parts, since = list[str](), 0
+    for item in items:
+        parts.append(_json(item))
+        since += len(parts[-1])
+        if since > SLICE:
+            since = 0
+            await asyncio.sleep(0)
+    return Response(f'{{"{name}":[{",".join(parts)}]}}'.encode(), 200, HEADERS, _JSON)
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)

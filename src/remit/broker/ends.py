@@ -52,6 +52,64 @@ class Unrecorded:
         return replace(change, grants=tuple(grants.values()), leases=tuple(leases.values()))
 
 
+class Ends:
+    """What ended in which task and is not in the store: it waits, or a commit that is under way carries it."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._waiting: dict[str, Unrecorded] = {}
+        self._carried: dict[str, Unrecorded] = {}
+
+    def waiting(self, task_id: str) -> bool:
+        """Whether something waits for a commit to carry it."""
+        return task_id in self._waiting
+
+    def carried(self, task_id: str) -> bool:
+        """Whether a commit that is under way carries something."""
+        return task_id in self._carried
+
+    def retry_at(self, task_id: str) -> datetime | None:
+        """Return when to try again to record what has ended in a task; None when all of it is."""
+        found = self._waiting.get(task_id) or self._carried.get(task_id)
+        return None if found is None else found.retry_at
+
+    def carry(self, task_id: str) -> Unrecorded | None:
+        """Return what waits, for a commit to carry."""
+        found = self._waiting.pop(task_id, None)
+        if found is not None:
+            self._carried[task_id] = found
+        return found
+
+    def arrived(self, task_id: str, what: Unrecorded | None) -> None:
+        """Note that the commit which carried something is over."""
+        if what is not None and self._carried.get(task_id) is what:
+            del self._carried[task_id]
+
+    def wait(
+        self, task_id: str, step: Change, carried: Unrecorded | None, events: Sequence[Event], now: datetime
+    ) -> None:
+        """Let wait what was to end, once the commit of a step failed that carried something besides."""
+        self.arrived(task_id, carried)
+        found = failed((self._waiting.get(task_id), carried), step, events, now)
+        if found is not None:
+            self._waiting[task_id] = found
+
+    def read(self, task: Task) -> tuple[Task, frozenset[str], datetime | None]:
+        """Return a task as it was read with what waits ended in it, the grants that waited, and when to try again."""
+        known = self._waiting.pop(task.id, None)
+        if known is None:
+            return task, frozenset(), None
+        held = known.held(task)
+        if held is None:
+            return task, known.grants, None
+        task, self._waiting[task.id] = held
+        return task, known.grants, known.retry_at
+
+    def drop(self, task_id: str) -> None:
+        """Forget what waits in a task that there is not, or not any more."""
+        self._waiting.pop(task_id, None)
+
+
 def failed(
     known: Iterable[Unrecorded | None], step: Change, events: Sequence[Event], now: datetime
 ) -> Unrecorded | None:

@@ -17,7 +17,7 @@ from itertools import islice
 
 from remit.broker import ends
 from remit.broker.callers import Caller, Holder, Operator, check_acting
-from remit.broker.ends import Unrecorded
+from remit.broker.ends import Ends
 from remit.broker.live import Live
 from remit.broker.timing import Deadlines, Elapsed, Timing
 from remit.core import audit, budget
@@ -62,12 +62,14 @@ class Heads:
         self._past: dict[str, Live] = {}  # of tasks that are not loaded any more, the oldest first
         self.deadlines = Deadlines()  # of tasks; each is looked at when something of it is due
         self._expiries = Deadlines()  # of grants
-        self._unrecorded: dict[str, Unrecorded] = {}  # task -> what ended in it and is not in the store
+        self._ends = Ends()
+        self.unrecorded = self._ends.retry_at
         self._unread: set[str] = set()  # tasks that could not be read again
         self._task_of_lease: dict[str, str] = {}
         self.spent: dict[budget.Key, int] = {}
         self._denials = Flood()  # by grant and code
-        self._ended: list[Callable[[frozenset[str]], None]] = []
+        self._ended: list[Callable[[frozenset[str]], None]] = []  # are told the ids of grants, at once, when they end
+        self.on_end = self._ended.append
         self._away: dict[str, list[asyncio.Event]] = {}  # tasks that are being read again after a commit failed
         self._places: dict[int, str] = {}  # in the token status list -> grant id
         self.undecided: set[str] = set()  # tasks that were loaded, and are yet to be decided on by what holds now
@@ -183,17 +185,18 @@ class Heads:
         """Read a task from the store and make it the head."""
         task = await self.store.load(task_id)
         counters = await self.store.spent(task_id)
+        self._unread.discard(task_id)  # not earlier: until then it is known
         newer = self._tasks.get(task_id)
         if newer is not None and newer.head.rev >= task.head.rev:  # somebody else read it, and went on
             return newer
         for counter in counters:
             key = (counter.grant, counter.index)
             self.spent[key] = max(counter.used, self.spent.get(key, 0))
-        known = self._unrecorded.pop(task_id, None)
-        if known is not None and (held := known.held(task)) is not None:
-            task, self._unrecorded[task_id] = held
+        task, ended, retry_at = self._ends.read(task)
         self._put(task, tuple(task.grants.values()), tuple(task.leases.values()))
-        self._tell(known.grants if known is not None else frozenset())
+        if retry_at is not None:  # it may have passed while the task was being read
+            self.deadlines.put(task_id, retry_at)
+        self._tell(ended)
         return task
 
     async def step(
@@ -210,7 +213,7 @@ class Heads:
         """
         task = nothing(task_id) if fresh else self.task(task_id)
         own = change = step(task)
-        ended = self._unrecorded.pop(task_id, None)
+        ended = self._ends.carry(task_id)
         late = ended.events if ended is not None else ()
         if ended is not None:
             change = ended.with_step(task, own)
@@ -222,11 +225,12 @@ class Heads:
             await self.store.commit([change, *writes], (*(replace(event, at=self.now()) for event in late), *events))
         except BaseException:
             if not fresh:
-                self._end_later(task_id, ended, own, events)
+                self._ends.wait(task_id, own, ended, events, self.now())
             self.forget(task_id)
             if not fresh:
                 await self._read_again(task_id)
             raise
+        self._ends.arrived(task_id, ended)
         return after
 
     async def end(self, task_id: str, step: Callable[[Task], Change], *events: Event) -> Task:
@@ -240,52 +244,57 @@ class Heads:
 
     async def record_ends(self, task_id: str) -> Task:
         """Record what has ended in a task and could not be recorded; return the task."""
-        if task_id in self._unrecorded:
+        if self._ends.carried(task_id):
+            with suppress(RemitError):
+                await self.durable()
+        if self._ends.waiting(task_id):
             return await self.step(task_id, lambda t: t.revoke_leases(()))
         return self.task(task_id)
-
-    def unrecorded(self, task_id: str) -> datetime | None:
-        """Return when to try again to record what has ended in a task; None when all of it is."""
-        found = self._unrecorded.get(task_id)
-        return None if found is None else found.retry_at
-
-    def _end_later(self, task_id: str, before: Unrecorded | None, step: Change, events: Sequence[Event]) -> None:
-        found = ends.failed((self._unrecorded.get(task_id), before), step, events, self.now())
-        if found is not None:
-            self._unrecorded[task_id] = found
-            self.deadlines.put(task_id, found.retry_at)
 
     async def _read_again(self, task_id: str) -> None:
         back = asyncio.Event()
         self._away.setdefault(task_id, []).append(back)
         try:
-            with suppress(RemitError):
-                await self.durable()  # a cancelled commit may still be on its way; what is read must include it
             await self.find(task_id)
+        except BaseException:
+            self._read_later(task_id)  # whoever is cancelled twice leaves it to the sweep
+            raise
         finally:
             self._away[task_id].remove(back)
+            if not self._away[task_id]:
+                del self._away[task_id]
             back.set()
 
     async def find(self, task_id: str) -> None:
         """Read a task that is not loaded; while the medium fails it is known, and tried again."""
-        self._unread.discard(task_id)
+        with suppress(RemitError):
+            await self.durable()  # a cancelled commit may still be on its way; what is read must include it
         try:
             await self.load(task_id)
         except UnavailableError:
-            self._unread.add(task_id)
-            self.deadlines.put(task_id, self.now() + ends.BACK_OFF)
+            self._read_later(task_id)
         except RemitError:  # it was never stored, or is damaged
-            self._unrecorded.pop(task_id, None)
+            self._ends.drop(task_id)
+            self._unread.discard(task_id)
+
+    def _read_later(self, task_id: str) -> None:
+        self._unread.add(task_id)
+        self.deadlines.put(task_id, self.now() + ends.BACK_OFF)
 
     async def back(self, name: str) -> None:
-        """Wait while a task, or that of a grant, is being read again."""
+        """Wait while a task, or that of a grant, is being read again; UnavailableError when it cannot be read."""
         past = self._past.get(name)
         task_id = name if past is None else past.task
         for _ in range(LOOKS):
-            if task_id in self._tasks or not self._away.get(task_id):
-                return
+            if task_id in self._tasks or task_id not in self._away:
+                break
             with suppress(RemitError):
                 await self.durable()
+        self._check_read(task_id)
+
+    def _check_read(self, task_id: str) -> None:
+        if task_id not in self._tasks and (task_id in self._unread or task_id in self._away):
+            raise UnavailableError("a task cannot be read now", help="try again")
 
     def due(self, now: datetime) -> list[str]:
         """Return the tasks in which something is due, and those that are to be read again."""
@@ -293,22 +302,17 @@ class Heads:
 
     def known(self) -> list[str]:
         """Return the ids of the tasks that are loaded, and of those that are being read again, or have to be."""
-        return [*self._tasks, *(task_id for task_id, waiting in self._away.items() if waiting), *self._unread]
+        return [*{**self._tasks, **dict.fromkeys((*self._away, *self._unread))}]
 
     def breadth(self, task_id: str) -> int:
         """Return how many grants a task has, as far as it is loaded."""
         return len(self._tasks[task_id].grants) if task_id in self._tasks else 0
 
     async def returned(self, task_id: str) -> bool:
-        """Wait until a task is not being read again; return whether it is loaded then.
-
-        UnavailableError when there is one, and it cannot be read.
-        """
-        while self._away.get(task_id):
+        """Wait until a task is not being read again; return whether it is loaded then. Raises as ``back`` does."""
+        while task_id in self._away:
             await self._away[task_id][-1].wait()
-        self._away.pop(task_id, None)
-        if task_id in self._unread:
-            raise UnavailableError("a task cannot be read now", help="try again")
+        self._check_read(task_id)
         return task_id in self._tasks
 
     async def durable(self) -> None:
@@ -324,10 +328,6 @@ class Heads:
         after = budget.debit(self.spent, live.chains[index])
         self.spent.update(after)
         return tuple(Spend(live.task, grant, at, used) for (grant, at), used in after.items())
-
-    def on_end(self, callback: Callable[[frozenset[str]], None]) -> None:
-        """Call back with the ids of grants, at once, when they end."""
-        self._ended.append(callback)
 
     def expire(self, now: datetime) -> None:
         """Tell of grants whose time is up."""

@@ -62,7 +62,7 @@ class Endings:
         self._unnamed: dict[str, Void] = {}  # human -> until when logins of no known session are void
         self._one_at_a_time = asyncio.Lock()
         self._running: set[asyncio.Task[int]] = set()
-        self._due = False  # whether something that a signal ended may still be there
+        self._rounds = self._due = 0  # the last round after which something that a signal ended may still be there
 
     async def load(self) -> None:
         """Read what is kept."""
@@ -113,7 +113,7 @@ class Endings:
 
     async def _end(self, cause: str, request: str | None = None) -> int:
         """End what is over, side by side: all is marked before a slow target of one could hold up another."""
-        self._due = True
+        self._rounds = self._due = mine = self._rounds + 1
         over = [task_id for task_id in self._heads.known() if self._may_be_over(task_id)]
         results = (
             await asyncio.gather(*(self._end_one(i, cause, request) for i in over), return_exceptions=True)
@@ -123,7 +123,8 @@ class Endings:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        self._due = False
+        if self._due == mine:  # else one that began later says: it has looked at all that this one has
+            self._due = 0
         return sum(result for result in results if isinstance(result, int))
 
     async def _end_one(self, task_id: str, cause: str, request: str | None) -> int:

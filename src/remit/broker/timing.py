@@ -11,6 +11,7 @@ from remit.ports import Clock
 
 SKEW = timedelta(seconds=5)
 JITTER = 0.001  # seconds between reading one clock and the other
+SLACK = 64  # deadlines that were overtaken, and are kept beside as many as count
 
 Elapsed = Callable[[], float]  # seconds by a clock that nobody sets and that counts sleep
 
@@ -68,6 +69,9 @@ class Deadlines:
         if known is None or at < known:
             self._next[name] = at
             heapq.heappush(self._heap, (at, name))
+            if len(self._heap) > SLACK + 2 * len(self._next):  # what was overtaken lies there until its time comes
+                self._heap = [(due, each) for each, due in self._next.items()]
+                heapq.heapify(self._heap)
 
     def due(self, now: datetime) -> list[str]:
         """Return what is due, and forget it."""

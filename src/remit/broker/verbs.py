@@ -122,7 +122,8 @@ class Broker:
         self.reload, self.question = self._ceiling.reload, self._ceiling.question
         self.keep_policy, self.note_policy = self._ceiling.keep, self._ceiling.note
         self.check_resource = self._resources.check
-        self.on_end = self._heads.on_end
+        self.on_end, self.back = self._heads.on_end, self._heads.back
+        self.known, self.unrecorded = self._heads.known, self._heads.unrecorded
         self.outcome, self.ended = self._uses.outcome, self._uses.ended
         self.flush, self.deny = self._uses.flush, self._uses.deny
 
@@ -325,13 +326,13 @@ class Broker:
 
     async def revoke(self, caller: Caller, grant_id: str) -> Report:
         """End a grant and everything below it; say truthfully what is still outstanding."""
-        await self._heads.back(grant_id)
+        await self.back(grant_id)
         task = self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id)
         return await self.second.reported(await self._targets.end(task, grant_id, "grant.revoke"))
 
     async def close(self, caller: Caller, task_id: str) -> Report:
         """End a task: its root and everything below it."""
-        await self._heads.back(task_id)
+        await self.back(task_id)
         root = self._heads.task(task_id).head.root
         task = self._heads.allowed(caller, task_id, root)
         return await self.second.reported(await self._targets.end(task, root, "task.close"))

@@ -101,9 +101,11 @@ class Edges:
                 listener.cut_certified()
 
     def busy(self) -> bool:
-        """Whether a task is open, or a lease not yet gone."""
-        tasks = self.house.broker.tasks(self.house.operator)
-        return self.launches.busy or any(not task.head.closed or task.leases for task in tasks)
+        """Whether a task is open, or one that ended not yet on record, or a lease not yet gone."""
+        broker = self.house.broker
+        tasks = broker.tasks(self.house.operator)
+        left = any(not task.head.closed or task.leases or broker.unrecorded(task.id) for task in tasks)
+        return self.launches.busy or left or len(broker.known()) > len(tasks)
 
     async def close(self) -> None:
         """Stop listening, end the runs, and cut what moves."""

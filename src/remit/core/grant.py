@@ -105,6 +105,11 @@ class Wanted:
     claims: tuple[tuple[str, str], ...] = ()
 
 
+def size(made: Grant | Wanted) -> int:
+    """Return about how many characters are kept of what somebody asked for."""
+    return scopes.size(made.scope) + sum(map(len, made.delegates or ())) + len(made.agent) + len(made.label)
+
+
 def _check_ceilings(wanted: Wanted) -> None:
     if not 0 <= wanted.depth <= MAX_DEPTH:
         raise InvalidRequestError(f"`depth` must be from 0 to {MAX_DEPTH}")

@@ -20,6 +20,7 @@ from itertools import takewhile
 
 from remit.core import scope as scopes
 from remit.core.grant import Grant, Posture, Subject, Wanted, beyond, check_end, make_grant, may_be_delegate
+from remit.core.grant import size as grant_size
 from remit.core.lease import (
     Closure,
     Lease,
@@ -57,7 +58,9 @@ __all__ += ["Subject", "Task", "Wanted", "nothing", "open_task"]
 MAX_PURPOSE = 2_000  # characters
 MAX_GRANTS = 20_000  # of a task that there ever were: each is kept as long as the task
 MAX_DETAILS = 20_000  # of all grants of a task, as above: each is decided on anew when policies change
-MAX_SIZE = 8_388_608  # characters of all these details (``scope.size``)
+MAX_SIZE = 8_388_608  # characters of all these details, and of the patterns of ``delegates`` (``grant.size``)
+MAX_LEASES = 2_000  # of a task, as long as something of them may be left at a target: one end visits all of them
+MAX_LEASED = 1_048_576  # characters of their details: one answer shows them
 ANOTHER = "open another task, or ask for fewer and shorter details"
 NOT_YOURS = "that grant, or one on the way to it, is bound to a key or attested: only its holder may use it"
 
@@ -102,7 +105,8 @@ class Task:
     leases: Mapping[str, Lease] = field(default_factory=dict)
     children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # derived; live and ended ones
     details: int = 0  # derived: of all grants, live and ended ones
-    size: int = 0  # derived: of these details
+    size: int = 0  # derived: of these details, and what else was asked for
+    leased: int = 0  # derived: size of the details of all leases
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -186,11 +190,11 @@ class Task:
                     children[grant.parent] = (*children.get(grant.parent, ()), grant.id)
         grants = {**self.grants, **{grant.id: grant for grant in change.grants}} if change.grants else self.grants
         leases = {**self.leases, **{lease.id: lease for lease in change.leases}}
-        for lease_id in change.forget:
-            leases.pop(lease_id, None)
+        leased = self.leased + sum(_size(lease) for lease in change.leases if lease.id not in self.leases)
+        leased -= sum(_size(leases.pop(lease_id)) for lease_id in change.forget if lease_id in leases)
         details = self.details + sum(len(grant.scope) for grant in fresh)
-        size = self.size + sum(scopes.size(grant.scope) for grant in fresh)
-        return Task(change.head, grants, leases, children, details, size)
+        size = self.size + sum(map(grant_size, fresh))
+        return Task(change.head, grants, leases, children, details, size, leased)
 
     def delegate(self, parent_id: str, child_id: str, wanted: Wanted, now: datetime) -> Change:
         """Make a child grant, no wider than its parent in any dimension, but for what a human approved beyond it."""
@@ -204,7 +208,7 @@ class Task:
     def _has_room(self, wanted: Wanted) -> None:
         if len(self.grants) >= MAX_GRANTS:
             raise LimitError(f"a task has at most {MAX_GRANTS:,} grants, ended ones included", help=ANOTHER)
-        if self.details + len(wanted.scope) > MAX_DETAILS or self.size + scopes.size(wanted.scope) > MAX_SIZE:
+        if self.details + len(wanted.scope) > MAX_DETAILS or self.size + grant_size(wanted) > MAX_SIZE:
             raise LimitError(
                 f"the grants of a task, ended ones included, have at most {MAX_DETAILS:,} details, "
                 f"and {MAX_SIZE:,} characters of them",
@@ -264,6 +268,9 @@ class Task:
         grant = self.usable(lease.grant, lease.plan.detail, now)
         if lease.id in self.leases or lease.state is not LeaseState.PLANNED or lease.expires_at > grant.expires_at:
             raise ConflictError
+        if len(self.leases) >= MAX_LEASES or self.leased + _size(lease) > MAX_LEASED:
+            most = f"{MAX_LEASES:,} leases, and {MAX_LEASED:,} characters of their details"
+            raise LimitError(f"a task has at most {most}", help="revoke some, or use one for longer")
         return self._change(leases=(*self._under_key(lease), lease))
 
     def _under_key(self, lease: Lease) -> Iterator[Lease]:
@@ -362,6 +369,10 @@ def open_task(task_id: str, root_id: str, subject: Subject, purpose: str, wanted
     root = make_grant(root_id, None, wanted, now)
     head = Head(task_id, 1, root_id, subject, purpose, now, root.expires_at)
     return Change(0, head, (root,))
+
+
+def _size(lease: Lease) -> int:
+    return scopes.size((lease.plan.detail,))
 
 
 def nothing(task_id: str) -> Task:

@@ -142,7 +142,11 @@ class Aside:
             raise UnavailableError("the second place for checkpoints does not answer")
         self._busy = True
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        Thread(target=self._done, args=(work, answer), name="remit-witness", daemon=True).start()
+        try:
+            Thread(target=self._done, args=(work, answer), name="remit-witness", daemon=True).start()
+        except RuntimeError as error:
+            self._busy = False
+            raise UnavailableError("the second place cannot be asked: there is no thread for it") from error
         return await answer
 
     def _done(self, work: Callable[[], T], answer: asyncio.Future[T]) -> None:

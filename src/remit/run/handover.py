@@ -179,3 +179,14 @@ def _kinds(kind: type[RemitError]) -> dict[str, type[RemitError]]:
     for below in kind.__subclasses__():
         found.update(_kinds(below))
     return found
+
+
+def sockets(descriptors: Sequence[int]) -> list[socket.socket]:
+    """Return the sockets among descriptors; what is none is let go of."""
+    made: list[socket.socket] = []
+    for descriptor in descriptors:
+        with suppress(OSError):  # not a socket at all: the count will not match
+            made.append(socket.socket(fileno=descriptor))
+            continue
+        discard([descriptor])
+    return made

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from remit.broker import Broker, Holder, Operator
 from remit.core.task import Grant, Posture, Report, Task
-from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError
+from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError, UnavailableError
 from remit.ports.identity import Humans
 from remit.ports.room import Share
 from remit.run import handover, passed, wish
@@ -36,6 +36,7 @@ RUNS = 1_024  # at a time, on one broker
 RUNS_INSIDE = RUNS // 2  # at a time, launched inside runs: the rest is for the operator's
 RUNS_OF_A_TASK = 64  # at a time, launched inside its runs, through whichever socket
 TALK = 3  # descriptors of a conversation: the connection, and two of its thread
+AGAIN = 0.5  # seconds until what a run was given is ended, where its task cannot be read
 LAST = 5.0  # seconds for the last threads to end
 NESTED = 8  # runs, one inside the other
 
@@ -264,8 +265,18 @@ class LaunchServer:
                 await handover.readable(talk.peer)
         finally:
             if authority.ends is not None:
-                report = await asyncio.shield(authority.ends())
+                report = await asyncio.shield(self._end(authority.ends))
         await handover.send_async(talk.peer, _ended(report))
+
+    async def _end(self, ends: Callable[[], Awaitable[Report]]) -> Report:
+        """End what a run was given; while that cannot be read, again and again. After a restart ``recover`` does."""
+        while True:
+            try:
+                return await ends()
+            except UnavailableError:
+                if not self._ports:  # this server is being closed
+                    raise
+            await asyncio.sleep(AGAIN)
 
     async def _serve(self, talk: _Talk, authority: _Authority, place: Place, stack: AsyncExitStack) -> None:
         outfit = self._edges.outfit(authority.grant, place.folder, private=place.isolation == "namespace")
@@ -356,8 +367,7 @@ def _hang_up(peer: socket.socket) -> None:
 
 
 def _uid(peer: socket.socket) -> int:
-    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(raw)[1])
+    return int(_CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1])
 
 
 def _ended(report: Report | None) -> Message:

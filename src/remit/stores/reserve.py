@@ -9,7 +9,8 @@ from pathlib import Path
 from remit.stores import private
 
 SIZE = 1 << 20  # bytes
-STEP = 64 << 10  # bytes: about what one end takes
+STEP = 64 << 10  # bytes: more than one end takes
+PIECE = 4 << 10  # bytes: what is left of a step is taken back in these
 
 
 class Reserve:
@@ -22,9 +23,11 @@ class Reserve:
         self.fill()
 
     def fill(self) -> None:
-        """Take the room that was given up, if there is as much again."""
-        with suppress(OSError):
-            os.posix_fallocate(self._handle, 0, SIZE)
+        """Take the room that was given up, or as much of it as is there."""
+        for size in range(SIZE, os.fstat(self._handle).st_size, -PIECE):
+            with suppress(OSError):
+                os.posix_fallocate(self._handle, 0, size)
+                return
 
     def give(self) -> bool:
         """Give a step of it up; whether there was any."""

@@ -304,6 +304,7 @@ class _Writer(Thread):
                 self._write(group.seal())
             except sqlite3.Error:
                 continue
+            self.reserve.fill()  # what is left of the step is for the next end, not for whoever comes first
             return [(request, taken.get(id(request), failure)) for request, failure in lost]
         return lost
 
@@ -323,8 +324,7 @@ class _Writer(Thread):
 
     def _write_state(self, sealed: Sealed) -> None:
         # INVARIANT: the state row is as this writer left it; otherwise somebody else writes here.
-        values = (sealed.tree.size, sealed.tag, self._tag)
-        if self.connection.execute(SQL["put state"], values).rowcount != 1:
+        if self.connection.execute(SQL["put state"], (sealed.tree.size, sealed.tag, self._tag)).rowcount != 1:
             raise IntegrityError("the state was changed outside remit")
 
     def _write_rows(self, sealed: Sealed) -> None:
@@ -353,8 +353,7 @@ _INSERTS = {
 
 
 def _start(connection: sqlite3.Connection, tags: Tags) -> None:
-    (new,) = connection.execute(SQL["new"]).fetchone()
-    if new:
+    if connection.execute(SQL["new"]).fetchone()[0]:
         connection.execute(SQL["start state"], (tags.state(Frontier(), 0),))
 
 

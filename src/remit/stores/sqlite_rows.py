@@ -35,6 +35,8 @@ _MEDIUM = {
     sqlite3.SQLITE_CANTOPEN: "the state cannot be opened",
     sqlite3.SQLITE_PERM: "the state cannot be opened",
 }
+# A quota that is used up (EDQUOT) is no full disk to SQLite, nor is one on which the index of the log cannot grow.
+_NO_ROOM = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 
 def _statements() -> dict[str, str]:
@@ -67,8 +69,9 @@ def meaning(error: sqlite3.Error) -> RemitError:
 
 
 def full(error: Exception) -> bool:
-    """Whether the disk has no room for a write."""
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_FULL
+    """Whether the disk has no room for a write, or its user has none of it any more."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code in _NO_ROOM
 
 
 def connect(path: Path, busy: float) -> sqlite3.Connection:
