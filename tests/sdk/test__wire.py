@@ -58,7 +58,7 @@ def test_what_is_no_text_is_an_error_and_not_sent(run: Run, part: str) -> None:
         raise AssertionError(request)
 
     with pytest.raises(InvalidRequestError, match="no text"):
-        run(ask(Call("POST", "/t", **{part: {"purpose": "\udcff"}})), handler)  # type: ignore[arg-type] # one of three
+        run(ask(Call("POST", "/t", **{part: {"purpose": "\udcff"}})), handler)
 
 
 @BOTH
