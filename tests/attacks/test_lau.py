@@ -193,6 +193,17 @@ def test_names_that_a_run_left_do_not_drive_the_terminal_of_the_next(
 
 @pytest.mark.live
 @pytest.mark.attack("LAU-13")
+def test_names_that_are_no_text_keep_no_run_from_starting(runs: House) -> None:
+    folder = runs.project / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / os.fsdecode(b".env.\xfe")).write_text(canary())
+    done = runs.run(["sh", "-c", 'cat .env.*; basename "$PWD" | od -An -tx1'], cwd=folder)
+    assert (done.returncode, done.stdout) == (0, " ff 0a\n")
+    assert ".env.\\udcfe holds" in done.stderr
+
+
+@pytest.mark.live
+@pytest.mark.attack("LAU-13")
 def test_a_command_that_cannot_be_executed_is_named_in_one_line(runs: House) -> None:
     done = runs.run(["./no\nremit: approved\x1b[2K"])
     assert done.stderr.startswith("error: `./no\\x0aremit: approved\\x1b[2K` cannot be executed")

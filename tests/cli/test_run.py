@@ -66,7 +66,8 @@ def test_who_may_be_a_child_is_passed_on(launched: list[LaunchSpec]) -> None:
 @pytest.mark.usefixtures("plane")
 def test_a_purpose_that_is_not_said_names_the_program_and_not_its_arguments(launched: list[LaunchSpec]) -> None:
     run(["run", "-r", "search", "--", "/usr/bin/agent", "--key", "sk-oops"])
-    assert request(launched[0])["open"]["purpose"] == "run agent"
+    run(["run", "-r", "search", "--", "./ag\nent\udcff"])
+    assert [request(spec)["open"]["purpose"] for spec in launched] == ["run agent", "run ag\\x0aent\\udcff"]
 
 
 @pytest.mark.usefixtures("plane")

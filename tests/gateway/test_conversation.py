@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from remit.gateway import framing
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Play, play
 from tests.gateway.rig import PLACEHOLDER, SECRET, http
@@ -179,6 +180,29 @@ def test_an_answer_that_makes_no_sense_is_a_bad_gateway() -> None:
             await p.upstream_says(said)
             assert b" 502 " in p.client_hears()
         assert [line.log for _, line in p.lines] == [["abort"]] * 3
+
+    scene(act)
+
+
+LONG = GET[:-2] + b"X: " + b"y" * framing.MAX_HEAD + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("parts", [[LONG], [LONG[:30_000], LONG[30_000:]], [LONG[:-4]]])
+def test_a_head_has_one_bound_however_it_comes(parts: list[bytes]) -> None:
+    async def act(p: Play) -> None:
+        for part in parts:
+            await p.client_says(part)
+        assert p.client_hears().startswith(b"HTTP/1.1 413 ")
+        assert p.lines == []
+
+    scene(act)
+
+
+def test_the_head_of_an_answer_has_one_bound_however_it_comes() -> None:
+    async def act(p: Play) -> None:
+        await p.client_says(GET)
+        await p.upstream_says(OK[:-6] + b"\r\nX: " + b"y" * framing.MAX_HEAD + b"\r\n\r\nok")
+        assert p.client_hears().startswith(b"HTTP/1.1 502 ")
 
     scene(act)
 

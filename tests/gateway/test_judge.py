@@ -122,8 +122,9 @@ def test_a_body_that_is_not_just_what_was_granted_is_refused(body: bytes) -> Non
 def test_a_body_to_be_judged_must_say_that_it_is_json() -> None:
     detail = http(actions=["POST"], args={"body.to": "any"})
     for line in ("Content-Type: text/plain", "X: y", "Content-Type: application/json; charset=utf-16"):
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(InvalidRequestError) as refused:
             verdict(detail, asked("/api/v1/public/a", line, method="POST", body=b"{}"))
+        assert "`Content-Type: application/json`" in (refused.value.help or "")
 
 
 def test_a_free_body_is_not_waited_for() -> None:

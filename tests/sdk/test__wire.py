@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from remit import errors
-from remit.errors import RemitError, UnavailableError, UpstreamError
+from remit.errors import InvalidRequestError, RemitError, UnavailableError, UpstreamError
 from remit.sdk._wire import Call, Flow, adrive, ask, ask_text, drive, encoded, error_of
 
 CLASSES = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, RemitError)]
@@ -49,6 +49,16 @@ def test_a_flow_sends_its_calls_in_order_and_returns_its_result(run: Run) -> Non
 
     assert run(two(), handler) == {"n": 2}
     assert seen == [("http://x/first?n=1", b""), ("http://x/second", b'{"n":1}')]
+
+
+@BOTH
+@pytest.mark.parametrize("part", ["body", "form", "query"])
+def test_what_is_no_text_is_an_error_and_not_sent(run: Run, part: str) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise AssertionError(request)
+
+    with pytest.raises(InvalidRequestError, match="no text"):
+        run(ask(Call("POST", "/t", **{part: {"purpose": "\udcff"}})), handler)
 
 
 @BOTH

@@ -34,7 +34,7 @@ def doctor(json: options.Json = False) -> None:
     if json:
         emit({"findings": [_written(finding) for finding in findings], "healthy": not bad})
     else:
-        table(("", "what", "finding"), ((f.level, f.name, f.text) for f in findings))
+        table(("level", "what", "finding"), ((f.level, f.name, f.text) for f in findings))
         for finding in findings:
             if finding.help and finding.level != "good":
                 said(f"{finding.name}: {finding.help}")

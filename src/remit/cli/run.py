@@ -12,6 +12,7 @@ import typer
 from remit.cli import options
 from remit.cli.connect import ask
 from remit.cli.login import AsOwner, session_token
+from remit.cli.render import safe
 
 if TYPE_CHECKING:
     from remit.compose.settings import Places
@@ -82,7 +83,7 @@ def run(
     bounds: dict[str, Any] = {"depth": depth, "fan_out": fan_out, "exercise": exercise, "unattested": unattested}
     bounds |= {} if delegates is None else {"delegates": delegates}
     bounds |= {} if ttl is None else {"ttl": seconds(ttl)}
-    purpose = purpose or f"run {Path(command[0]).name}"
+    purpose = purpose or f"run {safe(Path(command[0]).name)}"
     request = _request(grant or inside, wishes, bounds, purpose, label, as_owner)
     raise typer.Exit(_launch(command, request, env or [], bind or [], net == "host", unsandboxed, quiet))
 

@@ -1,7 +1,7 @@
 """Passwords that PostgreSQL never sees: a SCRAM-SHA-256 verifier (RFC 5803) made on our side.
 
 One iteration is enough. Iterations slow down guessing of passwords that people choose; a password of 256 random bits
-cannot be guessed at any speed, and each iteration costs the server time at every login.
+cannot be guessed at any speed, and each iteration costs the client time at every login, and us at every issue.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ class Client(asyncio.Protocol):
             return
         end = self._buffer.find(framing.END)
         try:
-            if end < 0:
+            if end < 0 or end > framing.MAX_HEAD:
                 self._check_unfinished()
                 return
             self._begin(self._buffer[:end], self._buffer[end + 4 :])

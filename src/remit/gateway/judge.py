@@ -112,7 +112,10 @@ def _with_body(
 ) -> Judged:
     assert asked.body is not None  # noqa: S101 - narrows the type
     if not _JSON.fullmatch(asked.fields.get(b"content-type") or b""):
-        raise InvalidRequestError("the grant names arguments in the body, so the body must be JSON in UTF-8")
+        raise InvalidRequestError(
+            "the grant names arguments in the body, so the body must be JSON in UTF-8",
+            help="say so in the request: `Content-Type: application/json`",
+        )
     value = canon.json_body(asked.body)
     args = {**args, **canon.leaves(value)}
     index = permitting(rules, args)

@@ -197,7 +197,7 @@ class Upstream(asyncio.Protocol):
 
     def _head(self, data: bytes, receiver: Receiver) -> None:
         self._buffer = data = self._buffer + data if self._buffer else data
-        while (end := data.find(END)) >= 0:
+        while 0 <= (end := data.find(END)) <= MAX_HEAD:
             status, fields = self.pool.read_head(data[:end])
             data = data[end + 4 :]
             if status.code >= 200:  # noqa: PLR2004 - interim responses stay here; their heads were searched
@@ -210,7 +210,7 @@ class Upstream(asyncio.Protocol):
             if self._interim > MAX_INTERIM:
                 raise UpstreamError("the upstream gave too many interim answers")
         if len(data) > MAX_HEAD:
-            raise UpstreamError("the upstream's head has no end")
+            raise UpstreamError("the upstream's head is too large")
         self._buffer = data
 
     def _final(self, status: Status, fields: Fields, rest: bytes, receiver: Receiver) -> None:

@@ -166,7 +166,7 @@ def _spawn(
     _check_imports(spec, writable)
     known = facts(spec.socket.parent, writable)
     options = sandbox.arguments(known, seen, given)
-    listed = passed.enter_context(_memory("\0".join(options).encode() + b"\0"))
+    listed = passed.enter_context(_memory(os.fsencode("\0".join(options)) + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
     return _popen(command, (channel, listed, *files), says, Path("/"))
 
@@ -237,7 +237,7 @@ def _files(spec: LaunchSpec) -> list[bytes]:
     name = base_environment(spec)["USER"]
     passwd, group = sandbox.passwd(name, uid, gid, _pure(spec.home)), sandbox.group(name, gid)
     program = seccomp.program(os.uname().machine)
-    texts = [passwd.encode(), group.encode(), sandbox.HOSTS.encode()]
+    texts = [os.fsencode(text) for text in (passwd, group, sandbox.HOSTS)]
     return texts if program is None else [*texts, program]
 
 

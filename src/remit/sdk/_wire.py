@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from remit.errors import RemitError, UnavailableError, UpstreamError
+from remit.errors import InvalidRequestError, RemitError, UnavailableError, UpstreamError
 from remit.sdk.place import NO_BROKER
 
 T = TypeVar("T")
@@ -70,9 +70,12 @@ async def adrive(http: httpx.AsyncClient, flow: Flow[T]) -> T:
 def request_of(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
     """Build the HTTP request of a call."""
     query = dict(call.query) or None
-    return http.build_request(
-        call.method, call.path, params=query, headers=dict(call.headers), data=call.form, json=call.body
-    )
+    try:
+        return http.build_request(
+            call.method, call.path, params=query, headers=dict(call.headers), data=call.form, json=call.body
+        )
+    except UnicodeEncodeError as error:  # bytes of a command line that are no UTF-8
+        raise InvalidRequestError("what was given is no text that can be sent") from error
 
 
 def unreachable(error: httpx.TransportError) -> UnavailableError:
