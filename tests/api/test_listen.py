@@ -143,6 +143,42 @@ def test_many_connections_that_wait_for_their_client_keep_nobody_out_and_end_not
         runner.run(scene())
 
 
+@pytest.mark.attack("DOS-13")
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_clients_that_do_not_read_their_answers_keep_nobody_out(loop: object) -> None:
+    """Who asks on and reads nothing is being answered for ever, but it is the client that is waited for."""
+
+    async def large(request: Request) -> Response:
+        del request
+        return PlainTextResponse("x" * 2**20)
+
+    async def scene() -> None:
+        sock = _tcp()
+        port = sock.getsockname()[1]
+        app = Starlette(routes=[Route("/", large)])
+        listener = await serve(app, sock, Peer(OPERATOR))
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(listen.MAX_CONNECTIONS)]
+        for _, writer in crowd:
+            writer.write(20 * ANSWERED)
+        while not all(one.flow.write_paused for one in listener.state.connections):
+            await asyncio.sleep(0)
+        try:
+            for _ in range(3):
+                assert len(await asyncio.wait_for(_asked(port, "/"), 5)) > 2**20
+            reader, _ = crowd[-1]  # who reads on is answered to the end
+            for _ in range(20):
+                while await reader.readline() != b"\r\n":
+                    pass
+                await reader.readexactly(2**20)
+        finally:
+            for _, writer in crowd:
+                writer.transport.abort()
+            listener.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # one of two factories
+        runner.run(scene())
+
+
 async def _asked(port: int, path: str) -> bytes:
     """Return what a TCP listener answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

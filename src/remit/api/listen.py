@@ -192,8 +192,7 @@ class Connection(HttpToolsProtocol):
         """Stop the clock: the rest is the application's time."""
         self._in_head = self._whole = True
         self._relax()
-        if not self.cycle.response_complete:
-            self._waiting.pop(self, None)
+        self._answer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -201,6 +200,22 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if not self.transport.is_closing() and (self.cycle.response_complete or not self._whole):
             self._waiting[self] = None
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read its answers."""
+        super().pause_writing()
+        self._waiting.setdefault(self)
+
+    def resume_writing(self) -> None:
+        """Go on with an answer."""
+        super().resume_writing()
+        if self._whole:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Wait for the client no longer, if an answer is under way that it reads."""
+        if not self.cycle.response_complete and not self.flow.write_paused:
+            self._waiting.pop(self, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the clock."""
