@@ -152,7 +152,8 @@ class Connection(HttpToolsProtocol):
             transport.abort()
             return
         _no_delay(transport)
-        self.app_state = {**self.app_state, "certificates": presented(transport.get_extra_info("ssl_object"))}
+        certificates = presented(transport.get_extra_info("ssl_object"))
+        self.app_state = {**self.app_state, "certificates": certificates, "idles": self._idles}
         super().connection_made(transport)
         self._waiting[self] = None
         self._expect(HEAD)
@@ -211,6 +212,11 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         if self._whole:
             self._answer()
+
+    def _idles(self) -> None:
+        """Make room for others while an answer waits for something that is not ours to do (``who.idles``)."""
+        if not self.transport.is_closing():
+            self._waiting.setdefault(self)
 
     def _answer(self) -> None:
         """Wait for the client no longer, if an answer is under way that it reads."""

@@ -110,6 +110,11 @@ def certificates_of(request: Request) -> tuple[bytes, ...]:
     return found
 
 
+def idles(request: Request) -> None:
+    """Let the connection of a request make room for others, as its answer waits for a human."""
+    request.scope["state"].get("idles", lambda: None)()
+
+
 def operator(caller: Caller) -> Operator:
     """Return the caller if it is the human at the control socket."""
     if not isinstance(caller, Operator):
