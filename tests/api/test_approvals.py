@@ -454,7 +454,7 @@ def test_agents_that_wait_for_a_human_keep_nobody_out(tmp_path: Path) -> None:
             writer.write(f"GET {path}?wait=25 HTTP/1.1\r\n{head}\r\n".encode())
             crowd.append((reader, writer))
         listener = at.made.listeners[1]
-        while len(listener.state.tasks) < listen.MAX_CONNECTIONS - 1:
+        while len(listener.state.tasks) < listen.MAX_CONNECTIONS - 1:  # noqa: ASYNC110 - nobody says when all wait
             await asyncio.sleep(0)
         async with httpx.AsyncClient(base_url=at.made.base, timeout=5) as somebody:
             for _ in range(3):

@@ -272,11 +272,37 @@ def test_a_host_that_does_not_answer_takes_only_its_own_room(monkeypatch: pytest
         with pytest.raises(InvalidRequestError, match="public"):  # it was looked up, and has no address
             await documents("https://good.test/c")
         monkeypatch.setattr(clients, "MAX_HOSTS", 2)
-        with pytest.raises(LimitError):
+        with pytest.raises(InvalidRequestError, match="public"):  # of as many hosts as there may be, the oldest leaves
             await documents("https://good.test/c")
+        with pytest.raises(UnavailableError):
+            await running[0]
         leave.set()
-        done = await asyncio.gather(*running, return_exceptions=True)
+        done = await asyncio.gather(*running[1:], return_exceptions=True)
         assert {type(one) for one in done} == {InvalidRequestError}
+        assert documents._running == {}
+
+
+@pytest.mark.attack("OAU-11")
+def test_many_hosts_that_do_not_answer_keep_no_other_out() -> None:
+    """Any address of the Internet that drops packets is a host to wait for, where all hosts are listed."""
+
+    async def main() -> None:
+        async def slow(host: str, _port: int) -> Sequence[str]:
+            if host != "good.test":
+                await asyncio.Event().wait()
+            return ()
+
+        documents = Documents(frozenset({"*"}), lookup=slow)
+        running = []
+        for number in range(2 * clients.MAX_HOSTS):
+            running.append(asyncio.create_task(documents(f"https://h{number}.test/c")))
+            await asyncio.sleep(0)  # it is under way
+            assert len(documents._running) <= clients.MAX_HOSTS
+        with pytest.raises(InvalidRequestError, match="public"):
+            await documents("https://good.test/c")
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         assert documents._running == {}
 
     asyncio.run(main())
