@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -190,6 +191,34 @@ def test_the_system_is_asked_for_addresses() -> None:
 
 
 # -- the wire ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("OAU-11")
+def test_names_that_do_not_resolve_keep_no_other_look_up_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a domain decides how long its name servers take; upstreams and issuers are looked up meanwhile."""
+    answered, real = threading.Event(), socket.getaddrinfo
+
+    def slowly(host: str, *more: object, **named: int) -> object:
+        if host.endswith(".slow.test"):
+            answered.wait(10)
+            raise socket.gaierror
+        return real(host, *more, **named)  # type: ignore[arg-type]  # as it came
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+
+    async def main() -> None:
+        slow = [
+            asyncio.create_task(clients.look_up(f"h{number}.slow.test", 443)) for number in range(2 * clients.MAX_HOSTS)
+        ]
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        try:
+            assert await asyncio.wait_for(loop.getaddrinfo("127.0.0.1", 443), 2)
+        finally:
+            answered.set()
+            await asyncio.gather(*slow, return_exceptions=True)
+
+    asyncio.run(main())
 
 
 class Trusting(Documents):

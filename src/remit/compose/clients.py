@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
@@ -34,6 +36,9 @@ MAX_HOSTS = 32  # at once: the one that takes the longest makes room for the nex
 MAX_FAILED = 1_000  # that are remembered
 FAILED = 10.0  # seconds; for so long a document that could not be had is not asked for again
 HTTPS = 443
+
+# Apart from the loop's own: whoever names a host decides how long its name servers take, and no look-up can be ended.
+_LOOKUPS = ThreadPoolExecutor(16, "lookup")
 
 _UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out as global unicast
 _SPECIAL = tuple(  # of what is global as such: addresses of protocols, of examples, and those that stand for others
@@ -106,7 +111,9 @@ def _only(row: Row, known: frozenset[str], section: str) -> None:
 
 async def look_up(host: str, port: int) -> Sequence[str]:
     """Return the addresses of a host."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)  # SOCK_STREAM
+    found = await asyncio.get_running_loop().run_in_executor(
+        _LOOKUPS, socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM
+    )
     return [str(address[4][0]) for address in found]
 
 
