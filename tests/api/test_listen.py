@@ -202,6 +202,21 @@ def test_what_is_not_http_is_a_bad_request(tmp_path: Path, data: bytes) -> None:
     play(tmp_path, scene)
 
 
+@pytest.mark.attack("DOS-14")
+def test_nothing_that_anybody_can_send_is_told_to_the_log_unbounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade = b"GET /oauth/jwks HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+
+    async def scene(_: Plane) -> None:
+        for data in (b"nonsense\r\n\r\n", upgrade):
+            for _ in range(3):
+                await exchange(tmp_path / "control.sock", data)
+
+    play(tmp_path, scene)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_an_answer_over_tcp_is_not_held_back(tmp_path: Path) -> None:
     async def scene(made: Plane) -> None:
         host, _, port = made.base.removeprefix("http://").partition(":")

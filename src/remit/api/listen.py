@@ -7,6 +7,7 @@ may take to arrive, whose process is at the other end of a unix socket, and who 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import struct
@@ -93,6 +94,7 @@ async def serve(
         lifespan="off",
         interface="asgi3",
         log_config=None,
+        log_level=logging.ERROR,  # it warns of whatever anybody sends
         access_log=False,
         proxy_headers=False,
         server_header=False,
