@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from unicodedata import category
+from unicodedata import bidirectional, category
 
 MARKS = 4  # on one character, at most (UTS #39 §5.4)
 
@@ -13,6 +13,9 @@ _HIDDEN = frozenset(
     {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0}
     | {*range(0xFE00, 0xFE10), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)}
 )
+
+_LEFTWARD = frozenset({"R", "AL", "AN"})  # UAX #9
+_BMP = 0xFFFF
 
 
 def shows(char: str) -> bool:
@@ -33,14 +36,19 @@ def escaped(text: str, keep: str = "") -> str:
     for char in text:
         marks = marks + 1 if category(char) in {"Mn", "Me"} else 0
         plain = (shows(char) and marks <= MARKS) or char in keep
-        shown.append(char if plain else f"\\u{ord(char):04x}")
+        shown.append(char if plain else f"\\u{ord(char):04x}" if ord(char) <= _BMP else f"\\U{ord(char):08x}")
     return "".join(shown)
 
 
 def written(value: object) -> str:
     """Write a value as JSON, so that no two look the same; the widest items of a list first."""
-    listed = sorted(value, key=_narrow) if isinstance(value, list) else value
-    return json.dumps(listed, ensure_ascii=False)
+    return _exact(sorted(value, key=_narrow) if isinstance(value, list) else value)
+
+
+def _exact(value: object) -> str:
+    """Write a value as JSON, and once more in ASCII where letters from right to left move what is around them."""
+    text = escaped(json.dumps(value, ensure_ascii=False))
+    return text if _LEFTWARD.isdisjoint(map(bidirectional, text)) else f"{text} = {json.dumps(value)}"
 
 
 def rows(detail: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
@@ -52,7 +60,7 @@ def rows(detail: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
             yield name, "", value
             continue
         for key in sorted(value, key=lambda key: _narrow(value[key])):
-            yield name, json.dumps(key, ensure_ascii=False), value[key]
+            yield name, _exact(key), value[key]
 
 
 def _narrow(value: object) -> bool:
