@@ -183,6 +183,10 @@ def test_a_wider_child_is_refused_with_what_is_too_wide(tmp_path: Path) -> None:
         ({"authorization_details": '{"a":1,"a":2}'}, "invalid_request"),
         ({"Depth": "1"}, "invalid_request"),
         ({"fan-out": "1"}, "invalid_request"),
+        ({"fanOut": "1"}, "invalid_request"),
+        ({"exercise[]": "false"}, "invalid_request"),
+        ({"authorization_details[0]": "[]"}, "invalid_request"),
+        ({"delegates ": "[]"}, "invalid_request"),
         ({"scope": "x"}, "invalid_scope"),
     ],
 )

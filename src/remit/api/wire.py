@@ -29,7 +29,8 @@ MAX_SECONDS = 10**9
 LIMITS = frozenset({"authorization_details", "ttl", "depth", "fan_out", "exercise", "delegates", "unattested"})
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
-_ASKING = LIMITS | {"purpose"}
+_LETTERS = re.compile(r"[^a-z]")
+_SPELLED = frozenset(name.replace("_", "") for name in LIMITS | {"purpose"})  # however else: `fanOut`, `ttl[]`
 # credentials, which histories and logs keep where they stand in a URL
 _SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
 _GRANTING = LIMITS | {"grant_type"}  # names that an endpoint has which gives authority, or asks for it
@@ -116,7 +117,7 @@ def meant(fields: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:
     """Return the fields that mean something here, where a grant may be asked for or used."""
     if known & _GRANTING:
         for name in fields.keys() - known:
-            if name.lower().replace("-", "_") in _ASKING:
+            if _LETTERS.sub("", name.lower()) in _SPELLED:
                 raise InvalidRequestError(f"`{printable(name)}` is not a parameter here")
         if fields.get("scope") and "scope" not in known:
             raise UnsupportedScopeError
