@@ -198,6 +198,18 @@ def test_a_form_that_is_not_right_is_refused_by_name(tmp_path: Path, change: For
     play(tmp_path, scene)
 
 
+@pytest.mark.parametrize("query", ["exercise=false", "fanOut=0", "a=b&authorization_details%5B%5D=x"])
+def test_a_limit_in_the_query_of_a_form_is_refused_and_whatever_else_is_there_ignored(
+    tmp_path: Path, query: str
+) -> None:
+    async def scene(plane: Plane) -> None:
+        refused = await plane.control.post(f"/oauth/token?{query}", data=opening())
+        assert (refused.status_code, refused.json().get("error")) == (400, "invalid_request")
+        assert (await plane.control.post("/oauth/token?api-version=2&grant_type=x", data=opening())).status_code == 200
+
+    play(tmp_path, scene)
+
+
 def test_a_parameter_given_twice_is_refused(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         headers = {"content-type": "application/x-www-form-urlencoded"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
@@ -79,6 +79,7 @@ async def form(request: Request, known: frozenset[str], targets: frozenset[str] 
     ``targets`` are those that name whom a token is for: TargetError when one is empty or given twice (RFC 8707 §2).
     """
     _typed(request, _FORM)
+    _check_limits(name for name, _ in parse_qsl(request.scope["query_string"].decode("latin-1")))
     return pairs(await body(request), known, targets)
 
 
@@ -116,12 +117,17 @@ def check_query(raw: bytes) -> None:
 def meant(fields: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:
     """Return the fields that mean something here, where a grant may be asked for or used."""
     if known & _GRANTING:
-        for name in fields.keys() - known:
-            if _LETTERS.sub("", name.lower()) in _SPELLED:
-                raise InvalidRequestError(f"`{printable(name)}` is not a parameter here")
+        _check_limits(fields.keys() - known)
         if fields.get("scope") and "scope" not in known:
             raise UnsupportedScopeError
     return {name: value for name, value in fields.items() if name in known}
+
+
+def _check_limits(names: Iterable[str]) -> None:
+    """Refuse what would limit a grant where it means nothing."""
+    for name in names:
+        if _LETTERS.sub("", name.lower()) in _SPELLED:
+            raise InvalidRequestError(f"`{printable(name)}` is not a parameter here")
 
 
 def some(query: str, known: frozenset[str]) -> dict[str, str]:
