@@ -7,7 +7,9 @@ never whoever holds a grant, by whatever way it comes, and by no login that anyb
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 
 from starlette.requests import Request
@@ -96,9 +98,10 @@ class Approvals:
         """Show what was asked; with ``wait`` (seconds), once it was decided on, or after so long."""
         seconds = wire.pairs(request.scope["query_string"], WAIT).get("wait", "0")
         item = self._broker.look(caller, request.path_params["approval"])
-        longest = wire.whole("wait", seconds, MAX_WAIT)
-        idles(request)
-        item = await self._broker.wait(item.id, longest)
+        decided = asyncio.ensure_future(self._broker.wait(item.id, wire.whole("wait", seconds, MAX_WAIT)))
+        idles(request, decided.cancel)
+        with suppress(asyncio.CancelledError):  # whoever asked has gone
+            item = await decided
         if isinstance(caller, Holder):  # it may have ended meanwhile
             self._broker.check(caller.grant)
         return wire.answer(self._shown(caller, item))

@@ -5,7 +5,7 @@ On the TLS listener a client may present a certificate; what it is worth, others
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -110,9 +110,9 @@ def certificates_of(request: Request) -> tuple[bytes, ...]:
     return found
 
 
-def idles(request: Request) -> None:
-    """Let the connection of a request make room for others, as its answer waits for a human."""
-    request.scope["state"].get("idles", lambda: None)()
+def idles(request: Request, gone: Callable[[], object]) -> None:
+    """Let the connection of a request make room for others, as its answer waits for a human; then call ``gone``."""
+    request.scope["state"]["idles"](gone)
 
 
 def operator(caller: Caller) -> Operator:
