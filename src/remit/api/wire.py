@@ -30,7 +30,9 @@ LIMITS = frozenset({"authorization_details", "ttl", "depth", "fan_out", "exercis
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _LETTERS = re.compile(r"[^a-z]")
-_SPELLED = frozenset(name.replace("_", "") for name in LIMITS | {"purpose"})  # however else: `fanOut`, `ttl[]`
+_SPELLED = frozenset(  # however else: `fanOut`, `ttl[]`; and what would bind it to a key
+    name.replace("_", "") for name in LIMITS | {"purpose", "req_cnf", "req_cnf_proof"}
+)
 # credentials, which histories and logs keep where they stand in a URL
 _SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
 _GRANTING = LIMITS | {"grant_type"}  # names that an endpoint has which gives authority, or asks for it
