@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from remit.api import listen
 from remit.api.routes import Identity
 from remit.core import jose
 from remit.core.identity import Human
@@ -437,6 +439,34 @@ async def somebody_waits(at: Scene) -> None:
     approvals = at.made.broker.wait.__self__  # type: ignore[attr-defined]  # it is a bound method
     while not approvals._decided:  # noqa: ASYNC110 - nobody says when a request has begun to wait
         await asyncio.sleep(0)
+
+
+@pytest.mark.attack("DOS-13")
+def test_agents_that_wait_for_a_human_keep_nobody_out(tmp_path: Path) -> None:
+    async def scene(at: Scene) -> None:
+        await at.opened()
+        path = f"/v1/approvals/{(await at.asked(Agent()))['approval']}"
+        host, _, port = at.made.base.removeprefix("http://").partition(":")
+        crowd = []
+        for _ in range(2 * listen.MAX_CONNECTIONS):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            headers = {"host": f"{host}:{port}", **at.made.headers(at.agent, "GET", path)}
+            head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            writer.write(f"GET {path}?wait=25 HTTP/1.1\r\n{head}\r\n".encode())
+            crowd.append((reader, writer))
+        listener = at.made.listeners[1]
+        for reader, _ in crowd[: listen.MAX_CONNECTIONS]:  # who waited longest makes room
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        while len(listener.state.tasks) != listen.MAX_CONNECTIONS:  # noqa: ASYNC110 - nobody says when all wait
+            await asyncio.sleep(0)
+        async with httpx.AsyncClient(base_url=at.made.base, timeout=5) as somebody:
+            for _ in range(3):
+                assert (await somebody.get("/oauth/jwks", headers={"connection": "close"})).status_code == 200
+        for _, writer in crowd:
+            writer.transport.abort()
+
+    run(tmp_path, scene)
 
 
 def test_an_answer_waits_for_the_decision_and_no_longer_than_it_may(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from remit.api import held
+from remit.api import authorize, held
 from remit.api.registry import Registered, Registry
 from remit.core import jose
 from remit.core.identity import Workload
@@ -322,6 +322,26 @@ def test_strangers_who_push_keep_no_client_from_pushing(tmp_path: Path, name: st
         assert answer_of(await decide(visitor, app.issuer, page))["code"]
 
     scene(tmp_path, played, registry=registry)
+
+
+@pytest.mark.attack("OAU-11")
+def test_a_host_that_publishes_many_clients_has_the_room_of_one(tmp_path: Path) -> None:
+    async def fetch(asked: str) -> bytes:
+        return json.dumps({"client_id": asked, "redirect_uris": ["https://app.test/cb"]}).encode()
+
+    async def played(app: App) -> None:
+        uris = []
+        for number in range(authorize.MAX_PUSHED + 1):
+            stranger = App(app.made, app.issuer, client_id=f"https://bad.test/{number}", redirect="https://app.test/cb")
+            uris.append((stranger.client_id, (await pushed(stranger)).json()["request_uri"]))
+        visitor = browser(app.made)
+        pages = [
+            await visitor.get("/oauth/authorize", params={"client_id": name, "request_uri": uri})
+            for name, uri in (uris[0], uris[1], uris[-1])
+        ]
+        assert [page.status_code for page in pages] == [400, 200, 200]
+
+    scene(tmp_path, played, registry=Registry((), fetch, lambda: START))
 
 
 def test_a_pushed_request_lives_a_minute(tmp_path: Path) -> None:

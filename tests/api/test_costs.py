@@ -18,7 +18,7 @@ from remit.api import wire
 from remit.core import paths, scope
 from remit.core.strict import read_json
 from remit.errors import InvalidRequestError, UnknownDetailError
-from tests.api.desk import ALICE, App
+from tests.api.desk import ALICE, App, svid
 from tests.api.desk import scene as played_on
 from tests.api.plane import GRANT, Agent, Form, Plane, opening, play
 from tests.broker.world import holder
@@ -149,7 +149,7 @@ SHAPES = {
 ENDPOINTS: dict[str, Callable[[App, str], Form]] = {
     "/oauth/par": lambda app, wish: app.asked(authorization_details=wish),
     "/oauth/device_authorization": lambda app, wish: app.wanted(authorization_details=wish),
-    "/oauth/bc-authorize": lambda app, wish: app.wanted(authorization_details=wish, login_hint=ALICE),
+    "/oauth/bc-authorize": lambda app, wish: app.wanted(authorization_details=wish, login_hint=ALICE, **svid()),
     "/oauth/token": lambda app, wish: {**opening(), "authorization_details": wish, "subject_token": app.made.base},
 }
 

@@ -12,13 +12,15 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from remit.api import Keys, Verifier, Web, build
+from remit.api import Keys, Verifier, Web, build, held
 from remit.api.authorize import MAX_KEPT
 from remit.api.registry import Registered, Registry
 from remit.api.visits import Back, Seal, Visit, described
 from remit.errors import UnavailableError
 from tests.api.desk import (
+    ALICE,
     APP,
+    BOB,
     ISSUER,
     PURPOSE,
     App,
@@ -481,6 +483,26 @@ def test_who_holds_a_link_keeps_nobody_from_deciding(tmp_path: Path, asks: str) 
         assert "You are logged in as" in back.text
         assert "You are logged in as" in (await late.get(app.issuer.back(await sent(late, await opened(late))))).text
         assert "Approved" in (await press(human, back)).text
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.attack("OAU-14")
+def test_a_human_who_logs_in_again_and_again_keeps_no_other_from_deciding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "MOST", 20)
+
+    async def played(app: App) -> None:
+        app.issuer.sub = BOB
+        other = browser(app.made)
+        for _ in range(30):
+            back = await other.get(app.issuer.back(await sent(other, await shown(app, other))))
+            assert "You are logged in as" in back.text
+            other.cookies.clear()
+        app.issuer.sub = ALICE
+        visitor = browser(app.made)
+        assert answer_of(await decide(visitor, app.issuer, await shown(app, visitor)))["code"]
 
     scene(tmp_path, played)
 

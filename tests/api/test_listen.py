@@ -143,6 +143,113 @@ def test_many_connections_that_wait_for_their_client_keep_nobody_out_and_end_not
         runner.run(scene())
 
 
+@pytest.mark.attack("DOS-13")
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_clients_that_do_not_read_their_answers_keep_nobody_out(loop: object) -> None:
+    """Who asks on and reads nothing is being answered for ever, but it is the client that is waited for."""
+
+    async def large(request: Request) -> Response:
+        del request
+        return PlainTextResponse("x" * 2**20)
+
+    async def scene() -> None:
+        sock = _tcp()
+        port = sock.getsockname()[1]
+        app = Starlette(routes=[Route("/", large)])
+        listener = await serve(app, sock, Peer(OPERATOR))
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(listen.MAX_CONNECTIONS)]
+        for _, writer in crowd:
+            writer.write((listen.MAX_PIPELINED + 1) * ANSWERED)
+        while _stuffed(listener) < listen.MAX_CONNECTIONS:  # noqa: ASYNC110 - nobody says when they are
+            await asyncio.sleep(0)
+        try:
+            for _ in range(3):
+                assert len(await asyncio.wait_for(_asked(port, "/"), 5)) > 2**20
+            for _ in range(listen.MAX_PIPELINED):
+                await crowd[-1][0].readexactly(2**20)  # who reads on is answered to the end
+        finally:
+            for _, writer in crowd:
+                writer.transport.abort()
+            listener.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # one of two factories
+        runner.run(scene())
+
+
+@pytest.mark.attack("DOS-13")
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_clients_that_ask_ahead_of_their_answers_keep_nobody_out(loop: object) -> None:
+    async def quick(request: Request) -> Response:
+        del request
+        return PlainTextResponse("quick")
+
+    async def scene() -> None:
+        sock = _tcp()
+        port = sock.getsockname()[1]
+        listener = await serve(Starlette(routes=[Route("/", quick)]), sock, Peer(OPERATOR))
+        crowd = [asyncio.create_task(_ahead(port)) for _ in range(listen.MAX_CONNECTIONS)]
+        while listener.state.total_requests < 2 * listen.MAX_CONNECTIONS:  # noqa: ASYNC110 - nobody says
+            await asyncio.sleep(0)
+        try:
+            for _ in range(3):
+                assert (await asyncio.wait_for(_asked(port, "/"), 5)).endswith(b"quick")
+        finally:
+            for task in crowd:
+                task.cancel()
+            await asyncio.gather(*crowd, return_exceptions=True)
+            listener.close()
+            await asyncio.sleep(0)  # the transports are gone
+
+    with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # one of two factories
+        runner.run(scene())
+
+
+async def _ahead(port: int) -> None:
+    """Have as many requests under way as the listener takes, for ever."""
+    while True:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write((listen.MAX_PIPELINED + 1) * ANSWERED)
+            while True:
+                await reader.readuntil(b"quick")
+                writer.write(ANSWERED)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            continue
+        finally:
+            writer.transport.abort()
+
+
+@pytest.mark.attack("DOS-13")
+@pytest.mark.parametrize("said", [5_000 * ANSWERED, b"GET / HTTP/1.1\r\nHost: x\r\n" + 20_000 * b"a:\r\n"])
+def test_one_connection_keeps_little_in_memory(said: bytes) -> None:
+    answered = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        del request
+        await answered.wait()
+        return PlainTextResponse("slow")
+
+    async def scene() -> None:
+        sock = _tcp()
+        listener = await serve(Starlette(routes=[Route("/", slow)]), sock, Peer(OPERATOR))
+        reader, writer = await asyncio.open_connection("127.0.0.1", sock.getsockname()[1])
+        with suppress(ConnectionError):
+            writer.write(said)
+            assert b"slow" not in await asyncio.wait_for(reader.read(), 5)
+        answered.set()
+        assert listener.state.total_requests <= listen.MAX_PIPELINED
+        listener.close()
+        writer.close()
+
+    asyncio.run(scene())
+
+
+def _stuffed(listener: listen.Listener) -> int:
+    """Return how many clients have left so much unread that there is no room for more."""
+    served = [one for one in listener.state.connections if isinstance(one, listen.Connection)]
+    return sum(one.flow.write_paused for one in served)
+
+
 async def _asked(port: int, path: str) -> bytes:
     """Return what a TCP listener answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -167,6 +274,20 @@ def test_what_is_not_http_is_a_bad_request(tmp_path: Path, data: bytes) -> None:
         assert (await exchange(tmp_path / "control.sock", data)).startswith(b"HTTP/1.1 400")
 
     play(tmp_path, scene)
+
+
+@pytest.mark.attack("DOS-14")
+def test_nothing_that_anybody_can_send_is_told_to_the_log_unbounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade = b"GET /oauth/jwks HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+
+    async def scene(_: Plane) -> None:
+        for data in (b"nonsense\r\n\r\n", upgrade):
+            assert await exchange(tmp_path / "control.sock", data)
+
+    play(tmp_path, scene)
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_an_answer_over_tcp_is_not_held_back(tmp_path: Path) -> None:

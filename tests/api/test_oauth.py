@@ -183,6 +183,10 @@ def test_a_wider_child_is_refused_with_what_is_too_wide(tmp_path: Path) -> None:
         ({"authorization_details": '{"a":1,"a":2}'}, "invalid_request"),
         ({"Depth": "1"}, "invalid_request"),
         ({"fan-out": "1"}, "invalid_request"),
+        ({"fanOut": "1"}, "invalid_request"),
+        ({"exercise[]": "false"}, "invalid_request"),
+        ({"authorization_details[0]": "[]"}, "invalid_request"),
+        ({"delegates ": "[]"}, "invalid_request"),
         ({"scope": "x"}, "invalid_scope"),
     ],
 )
@@ -190,6 +194,18 @@ def test_a_form_that_is_not_right_is_refused_by_name(tmp_path: Path, change: For
     async def scene(plane: Plane) -> None:
         answer = await plane.control.post("/oauth/token", data=opening(**change))
         assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("query", ["exercise=false", "fanOut=0", "a=b&authorization_details%5B%5D=x"])
+def test_a_limit_in_the_query_of_a_form_is_refused_and_whatever_else_is_there_ignored(
+    tmp_path: Path, query: str
+) -> None:
+    async def scene(plane: Plane) -> None:
+        refused = await plane.control.post(f"/oauth/token?{query}", data=opening())
+        assert (refused.status_code, refused.json().get("error")) == (400, "invalid_request")
+        assert (await plane.control.post("/oauth/token?api-version=2&grant_type=x", data=opening())).status_code == 200
 
     play(tmp_path, scene)
 

@@ -165,6 +165,14 @@ def test_each_argument_has_a_row_of_its_own_and_no_value_fakes_another() -> None
 
 
 @pytest.mark.attack("OAU-12")
+def test_spaces_are_shown_as_many_as_there_are() -> None:
+    """HTML makes one of many, and ``pre-wrap`` lets those at the end of a line hang."""
+    for element in ("dt", "dd", "blockquote"):
+        rules = re.findall(rf"(?:^|[}},\n]){element}(?:,[a-z]+)*{{([^}}]*)}}", pages.STYLE)
+        assert any("white-space:break-spaces" in rule for rule in rules), element
+
+
+@pytest.mark.attack("OAU-12")
 def test_long_lists_are_whole_and_counted_and_begin_with_the_widest() -> None:
     rows = rows_of({f"body.a{n}": {"exact": "caterer" * 100} for n in range(12)} | {"body.zto": "any"})
     assert rows[:2] == ["</dt><dd>13 in all", ' "body.zto"</dt><dd>"any"']

@@ -173,7 +173,7 @@ LEFT = {
     ".env.\x1b]0;owned\x07\x1b[2K\x1b[1A": "\\x1b]0;owned\\x07\\x1b[2K",
     ".env.\rwarning: none": "\\x0dwarning: none",
     ".env.\u202etxt": "\\u202etxt",
-    ".env.\x9b2J": "\\x9b2J",
+    ".env.\x9b2J": "\\u009b2J",
 }
 
 

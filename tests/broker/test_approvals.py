@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -472,6 +473,7 @@ def test_a_client_has_so_many_requests_that_wait_and_all_clients_together(
 ) -> None:
     monkeypatch.setattr(module, "MAX_OF_CLIENT", 2)
     monkeypatch.setattr(module, "MAX_PENDING", 3)
+    monkeypatch.setattr(module, "RESERVED", 0)
 
     async def body() -> None:
         broker = await house.world.ready()
@@ -482,6 +484,47 @@ def test_a_client_has_so_many_requests_that_wait_and_all_clients_together(
             with pytest.raises(LimitError):
                 await broker.ask_to_open(client, "why", wanted)
         assert (await house.told())[-1] == ("approval.ask", "deny", "limit")
+
+    run(body())
+
+
+@pytest.mark.attack("OAU-11")
+@pytest.mark.parametrize("many", ["app-{}", "https://bad.test/{}"])
+def test_whoever_asks_under_many_names_keeps_no_other_name_waiting(
+    house: House, monkeypatch: pytest.MonkeyPatch, many: str
+) -> None:
+    monkeypatch.setattr(module, "MAX_OF_CLIENT", 2)
+    monkeypatch.setattr(module, "MAX_PENDING", 12)
+    monkeypatch.setattr(module, "RESERVED", 1)
+
+    async def body() -> None:
+        broker = await house.world.ready()
+        wanted = wide(ttl=timedelta(minutes=5))
+        for _ in range(2):
+            for number in range(8):
+                with suppress(LimitError):
+                    await broker.ask_to_open(many.format(number), "why", wanted)
+        await broker.ask_to_open("https://good.test/app", "why", wanted)
+        await broker.ask_to_open("own", "why", wanted)
+        with pytest.raises(LimitError):
+            await broker.ask_to_open("own", "why", wanted)
+
+    run(body())
+
+
+def test_what_is_reserved_for_names_that_have_nothing_waiting_is_bounded_too(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_PENDING", 2)
+    monkeypatch.setattr(module, "MAX_WAITING", 4)
+
+    async def body() -> None:
+        broker = await house.world.ready()
+        wanted = wide(ttl=timedelta(minutes=5))
+        for number in range(4):
+            await broker.ask_to_open(f"app-{number}", "why", wanted)
+        with pytest.raises(LimitError):
+            await broker.ask_to_open("own", "why", wanted)
 
     run(body())
 
@@ -510,6 +553,7 @@ def test_what_anybody_may_answer_takes_no_room_of_what_names_a_human(
     """Whoever comes to a page asks the former, without being anybody; a running task waits for the latter."""
     monkeypatch.setattr(module, "MAX_OF_CLIENT", 2)
     monkeypatch.setattr(module, "MAX_PENDING", 2)
+    monkeypatch.setattr(module, "RESERVED", 0)
 
     async def body() -> None:
         broker = await house.world.ready()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,6 +193,34 @@ def test_the_system_is_asked_for_addresses() -> None:
 # -- the wire ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.attack("OAU-11")
+def test_names_that_do_not_resolve_keep_no_other_look_up_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a domain decides how long its name servers take; upstreams and issuers are looked up meanwhile."""
+    answered, real = threading.Event(), socket.getaddrinfo
+
+    def slowly(host: str, *more: object, **named: int) -> object:
+        if host.endswith(".slow.test"):
+            answered.wait(10)
+            raise socket.gaierror
+        return real(host, *more, **named)  # type: ignore[arg-type]  # as it came
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+
+    async def main() -> None:
+        slow = [
+            asyncio.create_task(clients.look_up(f"h{number}.slow.test", 443)) for number in range(2 * clients.MAX_HOSTS)
+        ]
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        try:
+            assert await asyncio.wait_for(loop.getaddrinfo("127.0.0.1", 443), 2)
+        finally:
+            answered.set()
+            await asyncio.gather(*slow, return_exceptions=True)
+
+    asyncio.run(main())
+
+
 class Trusting(Documents):
     """Trusts the certificate of the test's own server."""
 
@@ -272,11 +301,37 @@ def test_a_host_that_does_not_answer_takes_only_its_own_room(monkeypatch: pytest
         with pytest.raises(InvalidRequestError, match="public"):  # it was looked up, and has no address
             await documents("https://good.test/c")
         monkeypatch.setattr(clients, "MAX_HOSTS", 2)
-        with pytest.raises(LimitError):
+        with pytest.raises(InvalidRequestError, match="public"):  # of as many hosts as there may be, the oldest leaves
             await documents("https://good.test/c")
+        with pytest.raises(UnavailableError):
+            await running[0]
         leave.set()
-        done = await asyncio.gather(*running, return_exceptions=True)
+        done = await asyncio.gather(*running[1:], return_exceptions=True)
         assert {type(one) for one in done} == {InvalidRequestError}
+        assert documents._running == {}
+
+
+@pytest.mark.attack("OAU-11")
+def test_many_hosts_that_do_not_answer_keep_no_other_out() -> None:
+    """Any address of the Internet that drops packets is a host to wait for, where all hosts are listed."""
+
+    async def main() -> None:
+        async def slow(host: str, _port: int) -> Sequence[str]:
+            if host != "good.test":
+                await asyncio.Event().wait()
+            return ()
+
+        documents = Documents(frozenset({"*"}), lookup=slow)
+        running = []
+        for number in range(2 * clients.MAX_HOSTS):
+            running.append(asyncio.create_task(documents(f"https://h{number}.test/c")))
+            await asyncio.sleep(0)  # it is under way
+            assert len(documents._running) <= clients.MAX_HOSTS
+        with pytest.raises(InvalidRequestError, match="public"):
+            await documents("https://good.test/c")
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         assert documents._running == {}
 
     asyncio.run(main())

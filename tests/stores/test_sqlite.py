@@ -259,18 +259,19 @@ def test_a_value_that_cannot_be_stored_fails_alone(disk: Disk) -> None:
 
 def test_burns_that_are_over_are_swept_with_the_next_one(disk: Disk) -> None:
     async def burn(store: SqliteStore) -> None:
-        await store.commit([Burn("old", NOW - timedelta(seconds=1)), Burn("young", NOW + timedelta(hours=1))], [])
+        await store.commit([Burn("old", NOW - timedelta(seconds=61)), Burn("young", NOW + timedelta(hours=1))], [])
+        await store.commit([Burn("just over", NOW - timedelta(seconds=5))], [])
         await store.commit([Burn("next", NOW + timedelta(hours=1))], [event()])
         await raises(ConflictError, store.commit([Burn("young", NOW)], [event()]))
 
     disk.run(burn)
-    assert disk.rows("SELECT digest FROM burns ORDER BY digest") == [("next",), ("young",)]
+    assert disk.rows("SELECT digest FROM burns ORDER BY digest") == [("just over",), ("next",), ("young",)]
     disk.run(nothing_more)
 
 
 def test_a_value_burnt_anew_after_its_time_stays_burnt(disk: Disk) -> None:
     async def burn(store: SqliteStore) -> None:
-        await store.commit([Burn("old", NOW - timedelta(seconds=1))], [])
+        await store.commit([Burn("old", NOW - timedelta(seconds=61))], [])
         later = NOW + timedelta(hours=1)
         await asyncio.gather(
             store.commit([Burn("old", later)], [event()]), store.commit([Burn("other", later)], [event()])

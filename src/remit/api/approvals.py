@@ -7,6 +7,7 @@ never whoever holds a grant, by whatever way it comes, and by no login that anyb
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -17,7 +18,7 @@ from starlette.responses import Response
 from remit.api import child, render, wire
 from remit.api.asked import attested, check_size
 from remit.api.routes import Row, Surface, Who
-from remit.api.who import Caller, Peer, authority_of
+from remit.api.who import Caller, Peer, authority_of, idles
 from remit.broker import Holder
 from remit.core import scope as scopes
 from remit.core.approval import Approval
@@ -97,7 +98,10 @@ class Approvals:
         """Show what was asked; with ``wait`` (seconds), once it was decided on, or after so long."""
         seconds = wire.pairs(request.scope["query_string"], WAIT).get("wait", "0")
         item = self._broker.look(caller, request.path_params["approval"])
-        item = await self._broker.wait(item.id, wire.whole("wait", seconds, MAX_WAIT))
+        decided = asyncio.ensure_future(self._broker.wait(item.id, wire.whole("wait", seconds, MAX_WAIT)))
+        idles(request, decided.cancel)
+        with suppress(asyncio.CancelledError):  # whoever asked has gone
+            item = await decided
         if isinstance(caller, Holder):  # it may have ended meanwhile
             self._broker.check(caller.grant)
         return wire.answer(self._shown(caller, item))

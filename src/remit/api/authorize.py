@@ -29,7 +29,7 @@ from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 
 PUSHED = "urn:ietf:params:oauth:request_uri:"
 PUSHED_LIFE = timedelta(seconds=60)
-MAX_PUSHED = 64  # by who may call itself by a client's name: more than wait for a browser at once
+MAX_PUSHED = 64  # under a name that anybody may use, or of a host that makes up names: more than wait at once
 MAX_KEPT = 2_600  # characters of what a browser keeps in a cookie while its human logs in
 
 _REQUEST = (
@@ -92,7 +92,7 @@ class Authorize:
         asking = self._asking(form, replace(registered, proven=client.workload is not None), back)
         wanted = asked.attested(keyed(asking.wanted, proven_key(self._verifier, request)), client.workload)
         pushed = _pushed(replace(asking, wanted=wanted), self._broker.to_open(asking.purpose, wanted))
-        room, most = pushed.draft.client_id, None if client.workload is not None else MAX_PUSHED
+        room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
         name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
         return wire.answer(content, 201)

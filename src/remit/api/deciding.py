@@ -47,6 +47,7 @@ from remit.errors import (
 from remit.ports.identity import Login, Logins
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
+MAX_LAST = 16  # pages that wait for what one human presses who has logged in: the oldest makes way for the newest
 VISIT = 4_096  # bytes, about: where an answer goes may have two thousand characters
 _ANSWER = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})  # and whatever issuers add
 _CONSENT = frozenset({"visit", "csrf", "decision", "issuer"})
@@ -224,7 +225,7 @@ class Desk:
     def _last(self, item: Approval, came: Visit, human: Human) -> Response:
         """Show the request once more, to who has logged in: what they press counts."""
         visit, cookie, csrf = self._bound(replace(came, human=human))
-        self._visits.put(visit, LIFE, visit.id, size=VISIT, room="logged in")
+        self._visits.put(visit, LIFE, visit.id, size=VISIT, room=human.subject.sub, most=MAX_LAST)
         buttons = Buttons(visit.id, csrf, approve="Approve" if visit.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
         asked = replace(self._question(item, visit.about), digest=item.digest)

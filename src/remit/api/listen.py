@@ -7,6 +7,7 @@ may take to arrive, whose process is at the other end of a unix socket, and who 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import struct
@@ -25,7 +26,10 @@ from remit.api.who import Authority
 from remit.ports.room import Share
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
+MAX_HEADERS = 128  # fields of a head
+MAX_PIPELINED = 4  # requests that wait behind the one which is being answered
 MAX_CONNECTIONS = 128  # of one listener
+MAX_TASKS = 1_024  # requests under way, with those whose clients have gone
 HEAD = 5.0  # seconds for a head to arrive
 BODY = 10.0  # seconds for the rest of a request to arrive
 IDLE = 75  # seconds between two requests
@@ -97,12 +101,13 @@ async def serve(
         lifespan="off",
         interface="asgi3",
         log_config=None,
+        log_level=logging.ERROR,  # it warns of whatever anybody sends
         access_log=False,
         proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_keep_alive=IDLE,
-        limit_concurrency=MAX_CONNECTIONS + 1,
+        limit_concurrency=MAX_TASKS,
     )
     config.load()
     state = ServerState()
@@ -147,6 +152,7 @@ class Connection(HttpToolsProtocol):
         self._head = 0  # bytes fed since the last whole head
         self._in_head = True
         self._deadline: asyncio.TimerHandle | None = None
+        self._gone: Callable[[], object] = bool  # what to tell of the connection's end
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Admit a peer of the right user."""
@@ -159,7 +165,8 @@ class Connection(HttpToolsProtocol):
             transport.abort()
             return
         _no_delay(transport)
-        self.app_state = {**self.app_state, "certificates": presented(transport.get_extra_info("ssl_object"))}
+        certificates = presented(transport.get_extra_info("ssl_object"))
+        self.app_state = {**self.app_state, "certificates": certificates, "idles": self._idles}
         super().connection_made(transport)
         self._waiting[self] = None
         self._expect(HEAD)
@@ -183,10 +190,19 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
 
     def on_message_begin(self) -> None:
-        """Start the clock of a request."""
+        """Start the clock of a request; ValueError, a bad request, when the client is too far ahead of its answers."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.abort()
+            raise ValueError
         super().on_message_begin()
         self._in_head, self._whole = True, False
         self._expect(HEAD)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of a head; ValueError, a bad request, when there are too many."""
+        if len(self.headers) >= MAX_HEADERS:
+            raise ValueError
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hand the request over."""
@@ -199,15 +215,36 @@ class Connection(HttpToolsProtocol):
         """Stop the clock: the rest is the application's time."""
         self._in_head = self._whole = True
         self._relax()
-        if not self.cycle.response_complete:
-            self._waiting.pop(self, None)
+        self._answer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the client again, unless another whole request of its is there."""
+        """Wait for the client again; that it asked ahead keeps no place for it."""
         super().on_response_complete()
-        if not self.transport.is_closing() and (self.cycle.response_complete or not self._whole):
+        if not self.transport.is_closing():
             self._waiting[self] = None
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read its answers."""
+        super().pause_writing()
+        self._waiting.setdefault(self)
+
+    def resume_writing(self) -> None:
+        """Go on with an answer."""
+        super().resume_writing()
+        if self._whole:
+            self._answer()
+
+    def _idles(self, gone: Callable[[], object]) -> None:
+        """Make room for others while an answer waits for something that is not ours to do (``who.idles``)."""
+        self._gone = gone
+        if not self.transport.is_closing():
+            self._waiting.setdefault(self)
+
+    def _answer(self) -> None:
+        """Wait for the client no longer, if an answer is under way that it reads."""
+        if not (self.cycle.response_complete or self.pipeline or self.flow.write_paused):
+            self._waiting.pop(self, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the clock and the count."""
@@ -215,6 +252,7 @@ class Connection(HttpToolsProtocol):
         self._waiting.pop(self, None)
         if self._counted and self._share is not None:
             self._share.give()
+        self._gone()
         super().connection_lost(exc)
 
     def _count(self) -> bool:

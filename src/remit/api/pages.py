@@ -42,6 +42,7 @@ section.detail h3{margin:0 0 .35rem;font-size:1rem}
 dl{display:grid;grid-template-columns:minmax(7.5rem,max-content) 1fr;gap:.2rem 1rem;margin:0}
 dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere}
+dt,dd,blockquote{white-space:break-spaces}
 code,pre{font:.875em/1.5 ui-monospace,monospace}
 code{overflow-wrap:anywhere}
 pre{background:var(--well);border:1px solid var(--line);border-radius:8px;padding:.75rem;white-space:pre-wrap;

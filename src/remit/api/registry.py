@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from remit.api.clients import Client
 from remit.core.legible import is_legible
 from remit.core.strict import read_json
-from remit.errors import InvalidRequestError, LimitError, UnauthenticatedError, UnavailableError
+from remit.errors import InvalidRequestError, UnauthenticatedError, UnavailableError
 
 MAX_URL = 2_048  # characters
 MAX_NAME = 100
@@ -102,15 +102,15 @@ class Registry:
         until, kept = self._read.get(client_id, (now, None))
         if kept is not None and now < until:
             return kept
-        self._read = {name: entry for name, entry in self._read.items() if now < entry[0]}
-        if len(self._read) >= MAX_KEPT:
-            raise LimitError("too many clients at once", retry_after=int(KEPT.total_seconds()))
         check_document_url(client_id)
         try:
             client = described(client_id, await fetch(client_id))
         except (InvalidRequestError, UnavailableError) as error:
             raise UnauthenticatedError(f"this client's document is not one to go by: {error.detail}") from error
+        self._read.pop(client_id, None)
         self._read[client_id] = (now + KEPT, client)
+        if len(self._read) > MAX_KEPT:  # of which one host may have published all: the oldest is fetched again
+            del self._read[next(iter(self._read))]
         return client
 
 

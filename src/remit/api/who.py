@@ -5,7 +5,7 @@ On the TLS listener a client may present a certificate; what it is worth, others
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -108,6 +108,11 @@ def certificates_of(request: Request) -> tuple[bytes, ...]:
     """
     found: tuple[bytes, ...] = request.scope["state"].get("certificates", ())
     return found
+
+
+def idles(request: Request, gone: Callable[[], object]) -> None:
+    """Let the connection of a request make room for others, as its answer waits for a human; then call ``gone``."""
+    request.scope["state"]["idles"](gone)
 
 
 def operator(caller: Caller) -> Operator:

@@ -31,7 +31,10 @@ SLICE = 32_768  # characters of a list after which the loop may do something els
 LIMITS = frozenset({"authorization_details", "ttl", "depth", "fan_out", "exercise", "delegates", "unattested"})
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
-_ASKING = LIMITS | {"purpose"}
+_LETTERS = re.compile(r"[^a-z]")
+_SPELLED = frozenset(  # however else: `fanOut`, `ttl[]`; and what would bind it to a key
+    name.replace("_", "") for name in LIMITS | {"purpose", "req_cnf", "req_cnf_proof"}
+)
 # credentials, which histories and logs keep where they stand in a URL
 _SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
 _GRANTING = LIMITS | {"grant_type"}  # names that an endpoint has which gives authority, or asks for it
@@ -80,6 +83,7 @@ async def form(request: Request, known: frozenset[str], targets: frozenset[str] 
     ``targets`` are those that name whom a token is for: TargetError when one is empty or given twice (RFC 8707 §2).
     """
     _typed(request, _FORM)
+    _check_limits(name for name, _ in parse_qsl(request.scope["query_string"].decode("latin-1")))
     return pairs(await body(request), known, targets)
 
 
@@ -117,12 +121,17 @@ def check_query(raw: bytes) -> None:
 def meant(fields: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:
     """Return the fields that mean something here, where a grant may be asked for or used."""
     if known & _GRANTING:
-        for name in fields.keys() - known:
-            if name.lower().replace("-", "_") in _ASKING:
-                raise InvalidRequestError(f"`{printable(name)}` is not a parameter here")
+        _check_limits(fields.keys() - known)
         if fields.get("scope") and "scope" not in known:
             raise UnsupportedScopeError
     return {name: value for name, value in fields.items() if name in known}
+
+
+def _check_limits(names: Iterable[str]) -> None:
+    """Refuse what would limit a grant where it means nothing."""
+    for name in names:
+        if _LETTERS.sub("", name.lower()) in _SPELLED:
+            raise InvalidRequestError(f"`{printable(name)}` is not a parameter here")
 
 
 def some(query: str, known: frozenset[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -38,6 +39,8 @@ KEPT = timedelta(days=1)  # after it is over, if a human decided
 MAX_OF_TASK = 20  # asked for in ``LIFE``, whatever became of it: nobody is asked until they tire
 MAX_OF_CLIENT = 100  # that wait at once, of a room
 MAX_PENDING = 1_000  # of a room
+MAX_WAITING = 4_000  # of a room, with those of tasks, hosts and clients that have fewer than ``RESERVED`` waiting
+RESERVED = 5  # that wait of a task, host or client, though others have filled the room
 MAX_OF_HUMAN = 5  # that wait at once for a human whom clients name, whoever asks
 MAX_TO_HUMAN = 3  # of them by one client, so that none keeps others from asking
 CONFIDENTIAL = "decide on the page of the request; the operator configures `client_secret_file` in [[humans]] for it"
@@ -238,7 +241,8 @@ def holder_name(caller: Caller) -> str:
 def _rooms(item: Approval, recent: list[Approval]) -> Iterator[tuple[list[Approval], int]]:
     """Yield what takes the room of a request, with how much there may be of it."""
     waiting = [i for i in recent if i.verdict is Verdict.PENDING]  # also what lapsed sooner: it is kept as long
-    yield waiting, MAX_PENDING
+    few = sum(_party(i) == _party(item) for i in waiting) < RESERVED
+    yield waiting, MAX_WAITING if few else MAX_PENDING
     if item.task is not None:
         yield [i for i in recent if i.task == item.task], MAX_OF_TASK
         return
@@ -247,6 +251,13 @@ def _rooms(item: Approval, recent: list[Approval]) -> Iterator[tuple[list[Approv
     if item.approver is not None:
         yield [i for i in mine if i.approver == item.approver], MAX_TO_HUMAN
         yield [i for i in waiting if i.approver == item.approver], MAX_OF_HUMAN
+
+
+def _party(item: Approval) -> str:
+    """Return who asks, as far as making one up costs: whoever has a host has any number of clients there."""
+    if item.task is not None or "#" in item.asker:
+        return item.task or item.asker
+    return urlsplit(item.asker).netloc if item.asker.startswith(("https://", "http://")) else item.asker
 
 
 def _alike(refused: Approval, item: Approval) -> bool:

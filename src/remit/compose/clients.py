@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
@@ -31,10 +32,13 @@ MAX_ID = 512  # characters
 MAX_DOCUMENT = 16_384  # bytes
 PATIENCE = 5.0  # seconds, for name, connection and answer together
 MAX_FETCHES = 2  # at once, of a host
-MAX_HOSTS = 32  # at once
+MAX_HOSTS = 32  # at once: the one that takes the longest makes room for the next
 MAX_FAILED = 1_000  # that are remembered
 FAILED = 10.0  # seconds; for so long a document that could not be had is not asked for again
 HTTPS = 443
+
+# Apart from the loop's own: whoever names a host decides how long its name servers take, and no look-up can be ended.
+_LOOKUPS = ThreadPoolExecutor(16, "lookup")
 
 _UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out as global unicast
 _SPECIAL = tuple(  # of what is global as such: addresses of protocols, of examples, and those that stand for others
@@ -107,7 +111,9 @@ def _only(row: Row, known: frozenset[str], section: str) -> None:
 
 async def look_up(host: str, port: int) -> Sequence[str]:
     """Return the addresses of a host."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)  # SOCK_STREAM
+    found = await asyncio.get_running_loop().run_in_executor(
+        _LOOKUPS, socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM
+    )
     return [str(address[4][0]) for address in found]
 
 
@@ -122,7 +128,7 @@ class Documents:
     private: bool = False
     lookup: Lookup = look_up
     now: Callable[[], float] = monotonic
-    _running: Counter[str] = field(default_factory=Counter)  # by host
+    _running: dict[asyncio.Timeout, str] = field(default_factory=dict)  # with their hosts, the oldest first
     _failed: dict[str, float] = field(default_factory=dict)  # URL -> until when it is not asked again
 
     async def __call__(self, url: str) -> bytes:
@@ -136,11 +142,13 @@ class Documents:
             raise InvalidRequestError("its URL must be https")
         if self.now() < self._failed.get(url, 0.0):
             raise UnavailableError("it could not be fetched a moment ago")
-        if self._running.get(host, 0) >= MAX_FETCHES or len(self._running) >= MAX_HOSTS:
+        if list(self._running.values()).count(host) >= MAX_FETCHES:
             raise LimitError("too many clients at once", retry_after=int(PATIENCE))
-        self._running[host] += 1
+        self._make_room(host)
+        patience = asyncio.timeout(PATIENCE)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with patience:
+                self._running[patience] = host
                 return await self._fetched(url, host, await self._address(host, port))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, UnicodeError) as error:
             self._keep_failed(url)
@@ -149,9 +157,18 @@ class Documents:
             self._keep_failed(url)
             raise
         finally:
-            self._running[host] -= 1
-            if not self._running[host]:
-                del self._running[host]
+            self._running.pop(patience, None)
+
+    def _make_room(self, host: str) -> None:
+        """Wait no longer for the host that is waited for the longest, if there are too many beside this one."""
+        hosts = dict.fromkeys(self._running.values())
+        if host in hosts or len(hosts) < MAX_HOSTS:
+            return
+        longest = next(iter(hosts))
+        for patience in [one for one, other in self._running.items() if other == longest]:
+            del self._running[patience]
+            if not patience.expired():
+                patience.reschedule(0.0)
 
     def _keep_failed(self, url: str) -> None:
         now = self.now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from unicodedata import category
+from unicodedata import bidirectional, category
 
 MARKS = 4  # on one character, at most (UTS #39 §5.4)
 
@@ -14,7 +14,8 @@ _HIDDEN = frozenset(
     | {*range(0xFE00, 0xFE10), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)}
 )
 
-_BYTE = 0xFF
+_ASCII, _BMP = 0x7F, 0xFFFF
+_LEFTWARD = frozenset({"R", "AL", "AN"})  # UAX #9
 
 
 def shows(char: str) -> bool:
@@ -40,13 +41,20 @@ def escaped(text: str, keep: str = "") -> str:
 
 
 def _escape(char: str) -> str:
-    return f"\\x{ord(char):02x}" if ord(char) <= _BYTE else f"\\u{ord(char):04x}"
+    if ord(char) <= _ASCII:
+        return f"\\x{ord(char):02x}"
+    return f"\\u{ord(char):04x}" if ord(char) <= _BMP else f"\\U{ord(char):08x}"
 
 
 def written(value: object) -> str:
     """Write a value as JSON, so that no two look the same; the widest items of a list first."""
-    listed = sorted(value, key=_narrow) if isinstance(value, list) else value
-    return json.dumps(listed, ensure_ascii=False)
+    return _exact(sorted(value, key=_narrow) if isinstance(value, list) else value)
+
+
+def _exact(value: object) -> str:
+    """Write a value as JSON, and once more in ASCII where letters from right to left move what is around them."""
+    text = escaped(json.dumps(value, ensure_ascii=False))
+    return text if _LEFTWARD.isdisjoint(map(bidirectional, text)) else f"{text} = {json.dumps(value)}"
 
 
 def rows(detail: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
@@ -58,7 +66,7 @@ def rows(detail: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
             yield name, "", value
             continue
         for key in sorted(value, key=lambda key: _narrow(value[key])):
-            yield name, json.dumps(key, ensure_ascii=False), value[key]
+            yield name, _exact(key), value[key]
 
 
 def _narrow(value: object) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from remit.core.audit import Event, encode
 from remit.core.task import Change
@@ -31,6 +31,7 @@ from remit.stores.tags import Key, Rows, Sums, Tags, Top, Values
 
 TASKS_KEPT = 4_096  # sums of tasks held in memory; others are read again when touched
 WEIGHTS_KEPT = 65_536  # as above, for rows below no task
+BURNT_LONGER = timedelta(seconds=60)  # whoever verifies a token may read a clock behind the one of events
 
 Row = tuple[Key, Values, bytes]  # key, columns, tag
 Fresh = dict[Key, Values | None]  # None: to be deleted
@@ -187,7 +188,8 @@ class Group:
         return found[0] if found else None
 
     def _purge(self, fresh: Fresh, now: datetime) -> None:
-        over: list[Key] = [("burns", digest) for digest in self._ledger.rows.burnt_before(_instant(now))]
+        burnt = self._ledger.rows.burnt_before(_instant(now - BURNT_LONGER))
+        over: list[Key] = [("burns", digest) for digest in burnt]
         over += [("records", *name) for name in self._ledger.rows.over_before(_instant(now))]
         for key in over:
             if key not in self._rows:  # else this group has already written it anew
