@@ -56,7 +56,6 @@ class Target:
     grant: str | None = None
 
 
-@lru_cache(maxsize=1024)
 def named(target: Target, header: str | None) -> str | None:
     """Return the grant that the URL or `Remit-Grant` names, or raise InvalidRequestError where they differ."""
     if target.grant is not None and header is not None and target.grant != header:
@@ -64,6 +63,7 @@ def named(target: Target, header: str | None) -> str | None:
     return target.grant or header
 
 
+@lru_cache(maxsize=1024)
 def target(raw: bytes) -> Target:
     """Read an origin-form target, or raise InvalidRequestError."""
     found = _TARGET.fullmatch(raw)
