@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from remit.core.scope import Access
 from remit.errors import (
@@ -24,7 +23,7 @@ from remit.gateway import canon, framing, presented, problem
 from remit.gateway.exchange import Exchange
 from remit.gateway.framing import Fields
 from remit.gateway.inject import Placeholders, Shape
-from remit.gateway.scrub import UPLOAD, LeakError, Meter, Needles, Scrubber
+from remit.gateway.scrub import UPLOAD, LeakError, Meter, Scrubber
 
 if TYPE_CHECKING:
     from remit.gateway.room import Share
@@ -79,7 +78,6 @@ class Listener:
         "_channel",
         "_known",
         "_placeholders",
-        "_turns",
         "_verify",
         "clients",
         "gateway",
@@ -95,7 +93,6 @@ class Listener:
         self.gateway = gateway
         self.hosts = hosts
         self.principal = channel.grant if channel is not None else None
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._channel = channel
         self._verify = verify
         self._placeholders = Placeholders(channel.placeholders if channel is not None else {})
@@ -135,7 +132,7 @@ class Listener:
 
     def turn(self, grant: str) -> asyncio.Lock:
         """Return what the requests of a grant's task take turns by, where one at a time is enough."""
-        return self._turns.setdefault(self.gateway.broker.task_of(grant).id, asyncio.Lock())
+        return self.gateway.judging.setdefault(self.gateway.broker.task_of(grant).id, asyncio.Lock())
 
     def check_placeholders(self, known: Known, target: bytes, shape: Shape) -> None:
         """Raise PlaceholderError if a placeholder, or the caller's own token, stands where it does not belong."""
@@ -161,13 +158,11 @@ class Listener:
     def body_scrubber(self, known: Known) -> Scrubber | None:
         """Return what looks for placeholders, and for the caller's own token, in a body that streams."""
         shown = self._shown(known)
-        given = self._channel.placeholders if self._channel is not None else {}
-        if shown is not None:
-            needles = Needles(sorted(set(given.values())), presented.spellings(shown))
-        elif given:
-            needles = self._placeholders.needles
-        else:
+        if shown is None and not (self._channel and self._channel.placeholders):
             return None
+        needles = self._placeholders.needles
+        if shown is not None:
+            needles = needles.beside(presented.spellings(shown))
         return Scrubber(needles, meter=Meter(UPLOAD))
 
 

@@ -291,7 +291,7 @@ class Exchange:
         self._status = plan.status
         head = plan.head(keep=self._keep)
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
-        self._delivery = Delivery(self, answer, head, self._gateway.turns)
+        self._delivery = Delivery(self, answer, head, self._gateway.turns, self._use.task)
         return self._body is None or (self._read_whole and not self._reading)
 
     def on_data(self, payload: bytes, *, done: bool) -> None:

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from remit import catalog
 from remit.catalog import Provider
@@ -118,6 +119,7 @@ class Gateway:
         self.room = Room(descriptors)
         self.record = Record(broker, self.start)
         self.turns = Turns(self.loop)
+        self.judging: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by task
         self._seconds = seconds
         self._requests = map((new_id("req") + ".{:x}").format, itertools.count())
         self.problems = problems
