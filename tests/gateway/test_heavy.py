@@ -168,6 +168,6 @@ def test_large_bodies_of_one_task_take_turns_whichever_of_its_runs_they_come_fro
             [other] = r.gateway._clients - {client}
             assert other.listener.turn(r.grant.id) is client.listener.turn(r.grant.id)
             matcher.go_on.set()
-            assert await asyncio.gather(first, second) == [200, 200]
+            assert set(await asyncio.gather(first, second)) == {200}
 
     play(scene)

@@ -118,7 +118,8 @@ class Listener:
         if self._verify is None:
             raise NotFoundError
         headers = {name.decode(): value.decode("latin-1") for name, value in exchange.fields.items}
-        url = f"http://{headers['host']}{exchange.path}"  # the host was found to be this listener's
+        path = exchange.raw.partition(b"?")[0].decode("ascii")
+        url = f"http://{headers['host']}{path}"  # the host was found to be this listener's
         exchange.grant = await self._verify(headers, exchange.method, url)  # who it was, whatever becomes of it
         return self._acting(exchange, exchange.grant)
 
@@ -316,8 +317,15 @@ class Client(asyncio.Protocol):
             self._held = True
             self._transport.pause_reading()
 
+    def read_on(self, exchange: Exchange) -> None:
+        """Read what is there of a body, in its turn."""
+        if self._exchange is exchange and exchange.busy:
+            self._buffer = self._body(exchange, b"")
+
     def release(self) -> None:
-        """Read on."""
+        """Read on, once what is there of a body has been read."""
+        if self._exchange is not None and self._exchange.busy:
+            return
         if self._held and self._transport is not None:
             self._held = False
             if not self._transport.is_closing():

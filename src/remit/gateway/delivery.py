@@ -53,6 +53,12 @@ class Turns:
             self._scheduled = True
             self._loop.call_soon(self._one)
 
+    async def wait(self, task: str) -> None:
+        """Wait for a turn of a task."""
+        turn = asyncio.Event()
+        self.add(task, turn.set)
+        await turn.wait()
+
     def _one(self) -> None:
         task = next(iter(self._due))
         mine = self._due.pop(task)
