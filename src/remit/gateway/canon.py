@@ -25,7 +25,7 @@ MAX_CONTAINERS = 4_096  # objects and lists of a JSON body
 MAX_DEPTH = 32
 MAX_NAME = 1_024  # characters of an argument's name
 MAX_DIGITS = 128  # of a whole number: to read and write one takes the square of them
-SHORT = 1_024  # bytes of a target that is judged at once: hundreds of arguments take milliseconds
+SHORT = 1_024  # bytes of a target that is judged at once, and four times as many of headers: more take milliseconds
 LIGHT = 8_192  # bytes of a body that is judged at once
 _FEW = 64  # values of one
 

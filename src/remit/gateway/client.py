@@ -23,6 +23,7 @@ from remit.gateway import canon, framing, presented, problem
 from remit.gateway.exchange import Exchange
 from remit.gateway.framing import Fields
 from remit.gateway.inject import Placeholders, Shape
+from remit.gateway.memory import Memory
 from remit.gateway.scrub import UPLOAD, LeakError, Meter, Scrubber
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ IDLE = 75.0  # seconds between requests
 STALL = 600.0  # seconds without a byte in either direction
 LINGER = 2.0  # seconds that a client is listened to after its last answer
 HOLD = 65_536  # bytes of later requests kept while one is under way
-_KNOWN = 256
-_KNOWN_SIZE = 4_096
 _REFUSED_METHODS = frozenset({"TRACE", "CONNECT", "TRACK"})
 
 
@@ -96,7 +95,7 @@ class Listener:
         self._channel = channel
         self._verify = verify
         self._placeholders = Placeholders(channel.placeholders if channel is not None else {})
-        self._known: dict[bytes, Known] = {}
+        self._known: Memory[bytes, Known] = Memory()
         self.room = room
         self.clients: dict[Client, None] = {}  # the longest there first
 
@@ -105,10 +104,7 @@ class Listener:
         known = self._known.get(block)
         if known is None:
             known = Known(block, self.hosts)
-            if len(block) <= _KNOWN_SIZE:
-                if len(self._known) >= _KNOWN:
-                    self._known.clear()
-                self._known[block] = known
+            self._known.keep(block, len(block), known)
         return known
 
     async def grant(self, exchange: Exchange) -> str:

@@ -122,7 +122,7 @@ class Exchange:
         self.grant = listener.principal
         if self.grant is None or self.known.named is not None or self.raw.startswith(canon.NAMES_GRANT):
             self.grant = await listener.grant(self)
-        if len(self.raw) > canon.SHORT:
+        if len(self.raw) + len(self.known.block) // 4 > canon.SHORT:
             await self._gateway.turns.wait(self._gateway.broker.task_of(self.grant).id)
         self._target = target = canon.target(self.raw)
         route = self._gateway.route(self.grant, target.resource)

@@ -158,7 +158,9 @@ def _framed(seen: dict[bytes, bytes]) -> tuple[int | None, bool]:
 
 def _tokens(items: tuple[tuple[bytes, bytes], ...]) -> frozenset[bytes]:
     joined = b",".join(value for name, value in items if name == b"connection")
-    return frozenset(token.strip(b" \t").lower() for token in joined.split(b",")) - {b""} if joined else frozenset()
+    return (
+        frozenset(token.strip(b" \t").lower() for token in set(joined.split(b","))) - {b""} if joined else frozenset()
+    )
 
 
 # -- bodies ---------------------------------------------------------------------------------------------------------
