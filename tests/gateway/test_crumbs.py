@@ -56,7 +56,7 @@ async def over(condition: Callable[[], bool]) -> None:
     raise AssertionError
 
 
-@pytest.mark.attack("DOS-03")
+@pytest.mark.attack("DOS-15")
 def test_an_upload_of_crumbs_is_read_a_few_a_turn_and_goes_on_whole() -> None:
     async def act(p: Play) -> None:
         await p.client_says(HEAD)
@@ -84,7 +84,7 @@ def test_an_upload_of_crumbs_is_read_a_few_a_turn_and_goes_on_whole() -> None:
     scene(act)
 
 
-@pytest.mark.attack("DOS-03")
+@pytest.mark.attack("DOS-15")
 def test_an_answer_of_crumbs_is_read_a_few_a_turn_and_goes_on_whole() -> None:
     async def act(p: Play) -> None:
         await p.client_says(GET)
@@ -106,7 +106,7 @@ def test_an_answer_of_crumbs_is_read_a_few_a_turn_and_goes_on_whole() -> None:
     scene(act)
 
 
-@pytest.mark.attack("DOS-03")
+@pytest.mark.attack("DOS-15")
 def test_a_client_that_takes_no_more_holds_an_answer_of_crumbs() -> None:
     async def act(p: Play) -> None:
         await p.client_says(GET)
@@ -123,7 +123,7 @@ def test_a_client_that_takes_no_more_holds_an_answer_of_crumbs() -> None:
     scene(act)
 
 
-@pytest.mark.attack("DOS-03")
+@pytest.mark.attack("DOS-15")
 def test_an_upstream_that_takes_no_more_holds_an_upload_of_crumbs() -> None:
     async def act(p: Play) -> None:
         await p.client_says(HEAD)
@@ -137,7 +137,7 @@ def test_an_upstream_that_takes_no_more_holds_an_upload_of_crumbs() -> None:
     scene(act)
 
 
-@pytest.mark.attack("DOS-03")
+@pytest.mark.attack("DOS-15")
 def test_crumbs_that_wait_for_their_turn_end_with_their_grant() -> None:
     async def act(p: Play) -> None:
         await p.client_says(HEAD)
@@ -151,7 +151,7 @@ def test_crumbs_that_wait_for_their_turn_end_with_their_grant() -> None:
     scene(act)
 
 
-@pytest.mark.attack("DOS-03")
+@pytest.mark.attack("DOS-15")
 @pytest.mark.parametrize("args", ["any", {"body": "any"}, {"body.t": "any"}])
 def test_crumbs_arrive_whole_over_sockets(args: object) -> None:
     text = b'{"t":"' + b"x" * MANY + b'"}'
@@ -171,7 +171,7 @@ def test_crumbs_arrive_whole_over_sockets(args: object) -> None:
     played(scene)
 
 
-@pytest.mark.attack("DOS-03")
+@pytest.mark.attack("DOS-15")
 def test_long_targets_are_judged_one_a_turn_of_the_loop() -> None:
     long = "/api/v1/public/a?" + "&".join(f"q{n}=x" for n in range(SHORT // 6))
 

@@ -10,7 +10,7 @@ from remit.errors import InvalidRequestError
 from remit.run.environment import Listener
 from remit.run.passed import _places
 
-GATEWAY = Listener("gateway", "gateway")
+GATEWAY = Listener("gateway", port=0)
 
 
 @pytest.mark.attack("LAU-10")
