@@ -153,6 +153,9 @@ SPELLINGS = [
     "/user/keys%20",
     "/user/keys.",
     "/user/key%EF%BD%93",
+    "/user/k%C3%A9ys",
+    "/user/keys%EF%B8%8F",
+    "/user/ke%CD%8Fys",
     "/./user/./keys",
     "/%20/user/keys",
 ]
@@ -206,3 +209,10 @@ def test_a_provider_is_found_by_its_name_alone() -> None:
     for name in ("Slack", "", None, ["slack"]):
         with pytest.raises(InvalidRequestError, match="anthropic, gemini, generic, github, openai, slack"):
             catalog.provider_of(name)
+
+
+@pytest.mark.attack("DST-09")
+@pytest.mark.parametrize("letter", ["%C4%B1", "%C4%B0", "%C3%AD", "I", "%EF%BD%89"])
+def test_letters_that_some_reader_takes_for_an_i_are_one(letter: str) -> None:
+    assert not catalog.named(None, "POST", "/b%CC%81atch", ["/**"])
+    assert not catalog.named(catalog.load()["openai"], "POST", f"/v1/organization/adm{letter}n_api_keys", ["/v1/**"])

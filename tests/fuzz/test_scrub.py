@@ -156,6 +156,16 @@ def test_exact_needles_are_looked_for_as_they_are() -> None:
     assert not needles.hit(b"eyJ0eXAi.eyJzdWIi.c2ln"[::-1])
 
 
+@given(st.integers(6, 60), st.integers(0, 80), st.sampled_from(sorted(BY_LENGTH)), st.data())
+def test_needles_beside_others_find_what_either_finds(size: int, before: int, length: int, draw: st.DataObject) -> None:
+    exact = bytes(range(33, 33 + size))
+    both = BY_LENGTH[length].beside([exact])
+    form = draw.draw(st.sampled_from([exact, *ALL_FORMS[length]]))
+    assert both.hit(b"~" * before + form + b"~" * 40)
+    assert not both.hit(b"~" * before + exact[1:] + b"~" * 40)
+    assert both.keep == max(size - 1, BY_LENGTH[length].keep)
+
+
 SPECIAL = "sk/live+7Q=&<'\"9>aB*!(x)~"
 
 

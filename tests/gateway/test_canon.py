@@ -176,3 +176,8 @@ def test_a_light_body_is_small_and_has_few_values() -> None:
     assert not canon.heavy(b'{"a":' + b"x" * 8_000 + b"}")
     assert canon.heavy(b"x" * 8_193)
     assert canon.heavy(b"[" + b"1," * 65 + b"1]")
+
+
+def test_a_target_that_was_read_is_not_read_again() -> None:
+    raw = b"/search/v1/search?q=revenue"
+    assert canon.target(raw) is canon.target(raw)

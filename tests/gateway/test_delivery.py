@@ -8,6 +8,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -186,7 +187,7 @@ def test_many_answers_that_inflate_together_share_one_slice_a_turn() -> None:
         shared = Turns(asyncio.get_running_loop())
         takers = [Taker(name, log) for name in "abc"]
         for taker in takers:
-            delivery = Delivery(taker, Answer(Needles([SECRET]), plan()), b"head", shared)
+            delivery = Delivery(taker, Answer(Needles([SECRET]), plan()), b"head", shared, "task")
             delivery.take(ZEROS, done=True)
             delivery.flush()
             delivery.end()
@@ -200,6 +201,23 @@ def test_many_answers_that_inflate_together_share_one_slice_a_turn() -> None:
         assert max(map(len, heard)) == 1
         assert min(taker.size for taker in takers) > 4_194_304
         assert ["".join(names) for names in heard][:6] == ["a", "b", "c"] * 2
+
+    asyncio.run(act())
+
+
+@pytest.mark.attack("DOS-06")
+def test_answers_of_one_task_that_inflate_do_not_keep_that_of_another_waiting() -> None:
+    async def act() -> None:
+        done: list[str] = []
+        turns = Turns(asyncio.get_running_loop())
+        for number in range(64):
+            turns.add("many", partial(done.append, f"many {number}"))
+        turns.add("one", partial(done.append, "one"))
+        turns.add("one", partial(done.append, "one again"))
+        for _ in range(66):
+            await asyncio.sleep(0)
+        assert done[:5] == ["many 0", "one", "many 1", "one again", "many 2"]
+        assert done[-1] == "many 63"
 
     asyncio.run(act())
 
@@ -333,6 +351,15 @@ def test_a_compressed_upload_is_looked_into_up_to_a_bound_and_goes_on_whole() ->
     out = b"".join(scrubber.feed(data[at : at + 65_536]) for at in range(0, len(data), 65_536)) + scrubber.end()
     assert out == data
     assert meter._made <= UPLOAD + SLICE
+
+
+@pytest.mark.attack("DOS-06")
+def test_streams_without_content_count_in_an_upload_too() -> None:
+    meter = Meter(UPLOAD)
+    scrubber = Scrubber(Needles([SECRET]), meter=meter)
+    data = gzip.compress(b"") * 20_000
+    assert sum(not piece for piece in scrubber.steps(data)) <= UPLOAD // 4_096 + 1
+    assert meter.over
 
 
 NESTED = gzip.compress(gzip.compress(gzip.compress(b"x")))

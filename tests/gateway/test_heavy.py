@@ -152,3 +152,22 @@ def test_a_task_waits_for_its_own_large_bodies_alone() -> None:
             assert await mine == 200
 
     play(scene)
+
+
+@pytest.mark.attack("DOS-07")
+def test_large_bodies_of_one_task_take_turns_whichever_of_its_runs_they_come_from() -> None:
+    async def scene() -> None:
+        async with rig(JUDGED) as r:
+            inner = await r.listen(Channel((await r.child(JUDGED)).id, {}))
+            first = r.gateway.loop.create_task(post(r, LARGE))
+            matcher = slow(r)
+            await r.settled(lambda: matcher.there == 1)
+            [client] = r.gateway._clients
+            second = r.gateway.loop.create_task(post(r, LARGE, port=inner))
+            await r.settled(lambda: len(r.gateway._clients) == 2)
+            [other] = r.gateway._clients - {client}
+            assert other.listener.turn(r.grant.id) is client.listener.turn(r.grant.id)
+            matcher.go_on.set()
+            assert set(await asyncio.gather(first, second)) == {200}
+
+    play(scene)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remit import catalog
 from remit.core import scope
 from remit.core.scope import Access
 from remit.gateway.match import Matcher
@@ -79,3 +83,24 @@ def test_details_of_other_types_and_resources_are_not_compiled() -> None:
         ]
     )
     assert Matcher(grant, "api").find(Access("http", "api", "GET", "/x")) == 1
+
+
+WIDE = {
+    "long": [f"/a/{n:04}{'b' * 1000}" for n in range(960)],
+    "of any segments": [f"/*/*/*/x{n}" for n in range(960)],
+    "that carry others": [f"/batch/x{n}/**" for n in range(960)],
+}
+
+
+@pytest.mark.attack("DOS-09")
+@pytest.mark.parametrize("kind", WIDE)
+def test_a_request_is_compared_with_any_number_of_patterns_at_the_cost_of_its_own_path(kind: str) -> None:
+    raw = [http(actions=["GET", "POST"], paths=WIDE[kind][at : at + 240], args="any") for at in range(0, 960, 240)]
+    grant = scope.parse(raw)
+    target = "/batch/" + "/".join(["aaa"] * 2_000)
+    start = time.thread_time()
+    matcher = Matcher(grant, "api")
+    for _ in range(20):
+        matcher.rules("GET", target)
+        catalog.named(None, "POST", target, WIDE[kind])
+    assert time.thread_time() - start < 0.5

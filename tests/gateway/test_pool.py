@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from remit.errors import RemitError, UpstreamError
@@ -37,6 +39,8 @@ class Asker:
 
     def on_failure(self, error: RemitError) -> None:
         self.failed = error
+
+    def later(self, step: Callable[[], None]) -> None: ...
 
     def on_writable(self, *, writable: bool) -> None: ...
 

@@ -119,8 +119,8 @@ class Provider:
 def plain(path: str) -> str:
     """Return a path or pattern as the most lenient server reads it.
 
-    Escapes are undone, compatible letters and case folded; `;parameters`, blanks and dots around a segment, and empty
-    segments are left out.
+    Escapes are undone, compatible letters and case folded, marks on letters left out; `;parameters`, blanks and dots
+    around a segment, and empty segments are left out.
     """
     return "/" + "/".join(segment for segment in map(_plain_segment, path.split("/")) if segment)
 
@@ -128,7 +128,11 @@ def plain(path: str) -> str:
 def _plain_segment(segment: str) -> str:
     if segment in {"*", "**"}:
         return segment
-    text = unicodedata.normalize("NFKC", unquote(segment)).casefold()
+    text = unquote(segment)
+    if not text.isascii():  # upper case first, as where a dotless i is an I
+        apart = unicodedata.normalize("NFKD", text.upper())
+        text = "".join(char for char in apart if unicodedata.category(char) not in {"Mn", "Me"})
+    text = text.casefold()
     return text.partition(";")[0].strip(". ").replace("*", "%2a")
 
 

@@ -43,7 +43,8 @@ def _encoded_well(segment: str) -> bool:
 
 def path_le(child: str, parent: str) -> bool:
     """Whether every path that ``child`` matches is matched by ``parent``. A path is its own pattern."""
-    narrow, wide = child[1:].split("/"), parent[1:].split("/")
+    wide = parent[1:].split("/")
+    narrow = child[1:].split("/", len(wide))  # one more is longer, however much
     for index, segment in enumerate(wide):
         if segment == "**":
             return True
@@ -80,8 +81,17 @@ def _segments(path: str) -> tuple[str, ...]:
 
 def within(path: str, wide: Places) -> bool:
     """Whether one of the paths of ``places`` covers ``path`` as by ``path_le``, at the cost of its own segments."""
+    return _covered(_segments(path), wide)
+
+
+def matched(path: str, wide: Places) -> bool:
+    """Whether one of the paths of ``places`` matches the path of a request, of which nothing is kept."""
+    return _covered((*path[1:].split("/", len(wide)), "/"), wide)
+
+
+def _covered(segments: tuple[str, ...], wide: Places) -> bool:
     left = -1  # those that cover it so far
-    for (named, any_, rest), segment in zip(wide, _segments(path), strict=False):
+    for (named, any_, rest), segment in zip(wide, segments, strict=False):
         if left & rest:
             return True
         left &= named.get(segment, any_)

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from remit.core.scope import Access
 from remit.errors import (
@@ -24,7 +23,8 @@ from remit.gateway import canon, framing, presented, problem
 from remit.gateway.exchange import Exchange
 from remit.gateway.framing import Fields
 from remit.gateway.inject import Placeholders, Shape
-from remit.gateway.scrub import UPLOAD, LeakError, Meter, Needles, Scrubber
+from remit.gateway.memory import Memory
+from remit.gateway.scrub import UPLOAD, LeakError, Meter, Scrubber
 
 if TYPE_CHECKING:
     from remit.gateway.room import Share
@@ -37,8 +37,6 @@ IDLE = 75.0  # seconds between requests
 STALL = 600.0  # seconds without a byte in either direction
 LINGER = 2.0  # seconds that a client is listened to after its last answer
 HOLD = 65_536  # bytes of later requests kept while one is under way
-_KNOWN = 256
-_KNOWN_SIZE = 4_096
 _REFUSED_METHODS = frozenset({"TRACE", "CONNECT", "TRACK"})
 
 
@@ -79,7 +77,6 @@ class Listener:
         "_channel",
         "_known",
         "_placeholders",
-        "_turns",
         "_verify",
         "clients",
         "gateway",
@@ -95,11 +92,10 @@ class Listener:
         self.gateway = gateway
         self.hosts = hosts
         self.principal = channel.grant if channel is not None else None
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._channel = channel
         self._verify = verify
         self._placeholders = Placeholders(channel.placeholders if channel is not None else {})
-        self._known: dict[bytes, Known] = {}
+        self._known: Memory[bytes, Known] = Memory()
         self.room = room
         self.clients: dict[Client, None] = {}  # the longest there first
 
@@ -108,10 +104,7 @@ class Listener:
         known = self._known.get(block)
         if known is None:
             known = Known(block, self.hosts)
-            if len(block) <= _KNOWN_SIZE:
-                if len(self._known) >= _KNOWN:
-                    self._known.clear()
-                self._known[block] = known
+            self._known.keep(block, len(block), known)
         return known
 
     async def grant(self, exchange: Exchange) -> str:
@@ -121,7 +114,8 @@ class Listener:
         if self._verify is None:
             raise NotFoundError
         headers = {name.decode(): value.decode("latin-1") for name, value in exchange.fields.items}
-        url = f"http://{headers['host']}{exchange.path}"  # the host was found to be this listener's
+        path = exchange.raw.partition(b"?")[0].decode("ascii")
+        url = f"http://{headers['host']}{path}"  # the host was found to be this listener's
         exchange.grant = await self._verify(headers, exchange.method, url)  # who it was, whatever becomes of it
         return self._acting(exchange, exchange.grant)
 
@@ -135,7 +129,7 @@ class Listener:
 
     def turn(self, grant: str) -> asyncio.Lock:
         """Return what the requests of a grant's task take turns by, where one at a time is enough."""
-        return self._turns.setdefault(self.gateway.broker.task_of(grant).id, asyncio.Lock())
+        return self.gateway.judging.setdefault(self.gateway.broker.task_of(grant).id, asyncio.Lock())
 
     def check_placeholders(self, known: Known, target: bytes, shape: Shape) -> None:
         """Raise PlaceholderError if a placeholder, or the caller's own token, stands where it does not belong."""
@@ -161,13 +155,11 @@ class Listener:
     def body_scrubber(self, known: Known) -> Scrubber | None:
         """Return what looks for placeholders, and for the caller's own token, in a body that streams."""
         shown = self._shown(known)
-        given = self._channel.placeholders if self._channel is not None else {}
-        if shown is not None:
-            needles = Needles(sorted(set(given.values())), presented.spellings(shown))
-        elif given:
-            needles = self._placeholders.needles
-        else:
+        if shown is None and not (self._channel and self._channel.placeholders):
             return None
+        needles = self._placeholders.needles
+        if shown is not None:
+            needles = needles.beside(presented.spellings(shown))
         return Scrubber(needles, meter=Meter(UPLOAD))
 
 
@@ -321,8 +313,15 @@ class Client(asyncio.Protocol):
             self._held = True
             self._transport.pause_reading()
 
+    def read_on(self, exchange: Exchange) -> None:
+        """Read what is there of a body, in its turn."""
+        if self._exchange is exchange and exchange.busy:
+            self._buffer = self._body(exchange, b"")
+
     def release(self) -> None:
-        """Read on."""
+        """Read on, once what is there of a body has been read."""
+        if self._exchange is not None and self._exchange.busy:
+            return
         if self._held and self._transport is not None:
             self._held = False
             if not self._transport.is_closing():

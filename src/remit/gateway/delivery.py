@@ -36,25 +36,35 @@ class Receiver(Protocol):
 
 
 class Turns:
-    """What is due in later turns of the loop: one step of one answer in each, in the order they came."""
+    """What is due in later turns of the loop: one step of one answer in each, of one task after the other."""
 
     __slots__ = ("_due", "_loop", "_scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start with nothing due."""
         self._loop = loop
-        self._due: deque[Callable[[], None]] = deque()
+        self._due: dict[str, deque[Callable[[], None]]] = {}  # by task, in the order they came
         self._scheduled = False
 
-    def add(self, step: Callable[[], None]) -> None:
-        """Have a step done when it is its turn."""
-        self._due.append(step)
+    def add(self, task: str, step: Callable[[], None]) -> None:
+        """Have a step done when it is its task's turn, and its own."""
+        self._due.setdefault(task, deque()).append(step)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._one)
 
+    async def wait(self, task: str) -> None:
+        """Wait for a turn of a task."""
+        turn = asyncio.Event()
+        self.add(task, turn.set)
+        await turn.wait()
+
     def _one(self) -> None:
-        step = self._due.popleft()
+        task = next(iter(self._due))
+        mine = self._due.pop(task)
+        step = mine.popleft()
+        if mine:
+            self._due[task] = mine  # behind the others
         self._scheduled = bool(self._due)
         if self._scheduled:
             self._loop.call_soon(self._one)
@@ -64,13 +74,14 @@ class Turns:
 class Delivery:
     """One answer. ``take`` raises what ``Answer.feed`` does."""
 
-    __slots__ = ("_answer", "_done", "_full", "_out", "_receiver", "_turns", "_waits")
+    __slots__ = ("_answer", "_done", "_full", "_out", "_receiver", "_task", "_turns", "_waits")
 
-    def __init__(self, receiver: Receiver, answer: Answer, head: bytes, turns: Turns) -> None:
-        """Begin with a head."""
+    def __init__(self, receiver: Receiver, answer: Answer, head: bytes, turns: Turns, task: str) -> None:
+        """Begin with a head. ``turns`` are taken by ``task``."""
         self._receiver = receiver
         self._answer = answer
         self._turns = turns
+        self._task = task
         self._out = [head]
         self._full = False  # the client takes no more for now
         self._done = False  # the upstream has said all
@@ -115,7 +126,7 @@ class Delivery:
         self._receiver.hold_upstream(hold=True)
         if not self._waits:
             self._waits = True
-            self._turns.add(self._go_on)
+            self._turns.add(self._task, self._go_on)
 
     def _go_on(self) -> None:
         self._waits = False

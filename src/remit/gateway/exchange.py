@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remit.broker import Use
 from remit.core.scope import Access
 from remit.errors import RemitError, TooLargeError
-from remit.gateway import canon, problem
+from remit.gateway import beside, canon, problem
 from remit.gateway.answer import Answer, Plan
 from remit.gateway.delivery import Delivery
 from remit.gateway.framing import BODILESS, Body, Fields, request_body
 from remit.gateway.judge import Asked, Judged, judge
 from remit.gateway.outgoing import Outgoing, framing
-from remit.gateway.pool import StaleError, Upstream
+from remit.gateway.pool import Upstream
+from remit.gateway.receiving import StaleError
 from remit.gateway.scrub import LeakError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from remit.gateway.server import Route
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_JUDGES = ThreadPoolExecutor(1, "judge")  # one: what is judged meets the loop at Python's lock
 _log = logging.getLogger("remit.gateway")
 
 
@@ -46,11 +46,11 @@ class Exchange:
         "_ended",
         "_expects",
         "_finished",
+        "_full",
         "_gateway",
         "_keep",
         "_outgoing",
         "_pending",
-        "_raw",
         "_reading",
         "_size",
         "_started",
@@ -63,6 +63,7 @@ class Exchange:
         "grant",
         "known",
         "method",
+        "raw",
         "request",
         "task",
     )
@@ -73,7 +74,7 @@ class Exchange:
         self._gateway = client.gateway
         self.task: asyncio.Task[object] | None = None
         self.method = method
-        self._raw = raw
+        self.raw = raw
         self.known = known
         self.fields: Fields = known.fields
         self.grant: str | None = None
@@ -85,6 +86,7 @@ class Exchange:
         self._size = 0
         self._reading = self._body is not None
         self._expects = known.expects
+        self._full = False  # the upstream takes no more of the body for now
         self._up: Upstream | None = None
         self._use: Use
         self._wake: asyncio.Future[None] | None = None
@@ -118,11 +120,13 @@ class Exchange:
     async def _permitted(self) -> tuple[Use, Judged, Shape]:
         listener = self._client.listener
         self.grant = listener.principal
-        if self.grant is None or self.known.named is not None or self._raw.startswith(canon.NAMES_GRANT):
+        if self.grant is None or self.known.named is not None or self.raw.startswith(canon.NAMES_GRANT):
             self.grant = await listener.grant(self)
-        self._target = target = canon.target(self._raw)
+        if len(self.raw) + len(self.known.block) // 4 > canon.SHORT:
+            await self._gateway.turns.wait(self._gateway.broker.task_of(self.grant).id)
+        self._target = target = canon.target(self.raw)
         route = self._gateway.route(self.grant, target.resource)
-        judged = route.known.get((self.method, self._raw, self.known.block)) if self._body is None else None
+        judged = route.known.get((self.method, self.raw, self.known.block)) if self._body is None else None
         if judged is None:
             judged = await self._judged(route, target)
         use = await self._gateway.record.use(self.grant, judged.access, self.request, judged.index)
@@ -131,30 +135,26 @@ class Exchange:
 
     def named(self) -> str | None:
         """Return the grant that the URL or `Remit-Grant` names, or raise InvalidRequestError where they differ."""
-        self._target = canon.target(self._raw)
+        self._target = canon.target(self.raw)
         return canon.named(self._target, self.known.named)
 
     async def _judged(self, route: Route, target: canon.Target) -> Judged:
         self._gateway.broker.check(self.grant or "")  # an ended grant is told so, whatever it covered
-        self._client.listener.check_placeholders(self.known, self._raw, route.shape)
+        self._client.listener.check_placeholders(self.known, self.raw, route.shape)
         asked = Asked(self.method, target, self.fields, has_body=self._body is not None)
         judged = judge(route.matcher, route.shape, asked)
         if judged is None:
             asked = replace(asked, body=await self._collected(route.shape.max_body))
-            judged = await self._body_judged(route, asked)
+            turn = self._client.listener.turn(self.grant or "")
+            judged = await beside.judged(route.matcher, route.shape, asked, turn, self._check_ended)
             assert judged is not None  # noqa: S101 - a body that was read is judged
         elif self._body is None:
-            route.remember((self.method, self._raw, self.known.block), judged)
+            route.remember((self.method, self.raw, self.known.block), judged)
         return judged
 
-    async def _body_judged(self, route: Route, asked: Asked) -> Judged | None:
-        """Judge a body that was read; what takes long goes beside the loop, one at a time for each task."""
-        if not canon.heavy(asked.body or b""):
-            return judge(route.matcher, route.shape, asked)
-        async with self._client.listener.turn(self.grant or ""):
-            if self._ended is not None:
-                raise self._ended
-            return await self._gateway.loop.run_in_executor(_JUDGES, judge, route.matcher, route.shape, asked)
+    def _check_ended(self) -> None:
+        if self._ended is not None:
+            raise self._ended
 
     async def _carried(self, use: Use, judged: Judged, shape: Shape) -> None:
         error: RemitError | None = None
@@ -163,13 +163,13 @@ class Exchange:
             await self._sent(use, judged, shape)
         except RemitError as failure:
             error = failure
-            self._failed(failure)
         except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
             _log.exception("request %s failed", self.request)
             error = problem.unexpected()
-            self._failed(error)
         finally:
             self._gateway.moved(self)
+        if error is not None:
+            self._failed(error)
         if isinstance(error, LeakError):
             self._gateway.leaked(self.grant, self._client.listener.principal, judged.access.resource)
         decision = "done" if error is None else "failed"
@@ -195,8 +195,7 @@ class Exchange:
 
     async def _tried(self, up: Upstream, judged: Judged) -> None:
         try:
-            if self._ended is not None:
-                raise self._ended
+            self._check_ended()
             if up.fresh:  # connecting took time; an idle one was taken in the same turn as its pool
                 self._gateway.pools.check_current(up.pool)
         except RemitError:
@@ -206,13 +205,9 @@ class Exchange:
         self._up = up
         self._dropped = judged.dropped
         fixed = up.pool.recipe.fixed
-        up.begin(self, b"".join((judged.start, fixed, judged.lines, self._framing(judged), *self._first(judged))))
+        framed = framing(self.method, self.fields, self._body, judged.body, keep=self._read_whole)
+        up.begin(self, b"".join((judged.start, fixed, judged.lines, framed, *self._first(judged))))
         await self._finished
-
-    def _framing(self, judged: Judged) -> bytes:
-        if self._body is None:
-            return b"\r\n" if self.method in BODILESS else b"content-length: 0\r\n\r\n"
-        return framing(self.fields, len(judged.body) if judged.body is not None else None, keep=self._read_whole)
 
     def _first(self, judged: Judged) -> list[bytes]:
         """Return what is there of the body, and let the rest come."""
@@ -237,21 +232,20 @@ class Exchange:
         return self._up.pool.recipe.shape.reads_bodies and self.method not in BODILESS
 
     @property
-    def path(self) -> str:
-        """The target as it came, without its query."""
-        return self._raw.partition(b"?")[0].decode("ascii")
-
-    @property
     def reading(self) -> bool:
         """Whether bytes of the request's body are still to come."""
         return self._reading
+
+    @property
+    def busy(self) -> bool:
+        """Whether of the body's bytes that came some are to be read in a later turn."""
+        return self._reading and self._body is not None and self._body.more
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes of the request's body; return what follows it."""
         assert self._body is not None  # noqa: S101 - the client asks ``reading`` first
         payload, rest = self._body.feed(data)
-        done = self._body.done
-        self._reading = not done
+        self._reading = not (done := self._body.done)
         if self._up is not None and not self._answered:
             self._up.send(self._outgoing.feed(payload, done=done))
         elif payload and not self._answered:
@@ -260,6 +254,11 @@ class Exchange:
             self._client.hold()
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+        if self.busy:
+            self._client.hold()
+            self._gateway.turns.add(self._client.listener.room.task, lambda: self._client.read_on(self))
+        elif self._up is not None and not self._full:
+            self._client.release()
         return rest
 
     def _proceed(self) -> None:
@@ -274,8 +273,7 @@ class Exchange:
             self._wake = self._gateway.loop.create_future()
             self._proceed()
             await self._wake
-            if self._ended is not None:
-                raise self._ended
+            self._check_ended()
         if max(self._size, self.fields.length or 0) > limit:
             raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
         self._wake = None
@@ -291,7 +289,7 @@ class Exchange:
         self._status = plan.status
         head = plan.head(keep=self._keep)
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
-        self._delivery = Delivery(self, answer, head, self._gateway.turns)
+        self._delivery = Delivery(self, answer, head, self._gateway.turns, self._use.task)
         return self._body is None or (self._read_whole and not self._reading)
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
@@ -318,10 +316,8 @@ class Exchange:
 
     def on_writable(self, *, writable: bool) -> None:
         """Hold the client's body while the upstream takes no more."""
-        if writable:
-            self._client.release()
-        else:
-            self._client.hold()
+        self._full = not writable
+        (self._client.release if writable else self._client.hold)()
 
     def client_writable(self, *, writable: bool) -> None:
         """Hold the upstream's body while the client takes no more."""
@@ -329,6 +325,10 @@ class Exchange:
             self._delivery.writable(writable=writable)
         else:
             self.hold_upstream(hold=not writable)
+
+    def later(self, step: Callable[[], None]) -> None:
+        """Have a step of reading done when it is the task's turn."""
+        self._gateway.turns.add(self._use.task, step)
 
     # -- its delivery (delivery.Receiver) -----------------------------------------------------------------------
 

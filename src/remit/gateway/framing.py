@@ -18,6 +18,7 @@ from remit.errors import InvalidRequestError, TooLargeError, UpstreamError
 MAX_HEAD = 32_768  # bytes of a head
 MAX_TARGET = 8_192  # bytes
 MAX_FIELDS = 100  # header lines
+CHUNKS = 512  # that are read at a time: each takes as long as many bytes
 END = b"\r\n\r\n"
 BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})  # a body has no meaning there (RFC 9110 §9.3)
 
@@ -71,9 +72,13 @@ class Status:
 
 
 class Body(Protocol):
-    """How the bytes after a head are read. ``done`` when the message is complete."""
+    """How the bytes after a head are read. ``done`` when the message is complete.
+
+    ``more``: of what was fed, some waits to be read by another ``feed``, of nothing or of what came since.
+    """
 
     done: bool
+    more: bool
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes; return the payload among them, and what follows the message."""
@@ -153,7 +158,9 @@ def _framed(seen: dict[bytes, bytes]) -> tuple[int | None, bool]:
 
 def _tokens(items: tuple[tuple[bytes, bytes], ...]) -> frozenset[bytes]:
     joined = b",".join(value for name, value in items if name == b"connection")
-    return frozenset(token.strip(b" \t").lower() for token in joined.split(b",")) - {b""} if joined else frozenset()
+    return (
+        frozenset(token.strip(b" \t").lower() for token in set(joined.split(b","))) - {b""} if joined else frozenset()
+    )
 
 
 # -- bodies ---------------------------------------------------------------------------------------------------------
@@ -163,6 +170,7 @@ class Length:
     """A body of a known number of bytes."""
 
     __slots__ = ("_left", "done")
+    more = False
 
     def __init__(self, length: int) -> None:
         """Expect ``length`` bytes."""
@@ -182,6 +190,7 @@ class UntilClose:
     """A response body that ends with its connection."""
 
     __slots__ = ("done",)
+    more = False
 
     def __init__(self) -> None:
         """Read on until somebody sets ``done``."""
@@ -195,7 +204,7 @@ class UntilClose:
 class Chunked:
     """A chunked body (RFC 9112 §7.1) without extensions. ``trailer`` is what stood after the last chunk."""
 
-    __slots__ = ("_buffer", "_left", "_trailers", "done", "trailer")
+    __slots__ = ("_buffer", "_left", "_trailers", "done", "more", "trailer")
 
     def __init__(self, *, trailers: bool) -> None:
         """Start before the first size line. ``trailers`` says whether a trailer section is tolerated."""
@@ -203,18 +212,19 @@ class Chunked:
         self._left = -1  # bytes left of this chunk with its CRLF; -1 at a size line, -2 in the trailer section
         self._trailers = trailers
         self.trailer = b""
-        self.done = False
+        self.done = self.more = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes; return the payload among them, and what follows the message."""
         data = self._buffer + data if self._buffer else data
         self._buffer = b""
         payload: list[bytes] = []
-        at = 0
+        at, self.more = 0, False
         while at < len(data) and not self.done:
             step = self._within(data, at, payload) if self._left >= 0 else self._line(data, at)
-            if step == at:
-                self._buffer = data[at:]
+            self.more = len(payload) >= CHUNKS and step < len(data) and not self.done
+            if step == at or self.more:
+                self._buffer = data[step:]
                 return b"".join(payload), b""
             at = step
         return b"".join(payload), data[at:]

@@ -10,7 +10,10 @@ import re
 
 _PLAIN = re.compile(rb"[a-z0-9-]+")  # `_` and `.` are `-` to CGI and its heirs, so a second spelling of any name
 _AUTHORITY = re.compile(
-    rb"authorization|cookie2?|set-cookie2?|sudo|destination|(?:if-)?range|http2-settings|upgrade"
+    rb"authorization|cookie2?|set-cookie2?|sudo|destination|(?:if-|x-ms-)?range|http2-settings|upgrade"
+    rb"|(?:x-)?(?:on-behalf-of|act-as|run-?as|impersonate)|mscrmcallerid|callerobjectid|stripe-(?:account|context)"
+    rb"|dropbox-api-select-.*|x-sendfile-type|x-accel-.*|(?:.*-)?client-?(?:cert|verify|(?:[is]-)?dn|subject).*"
+    rb"|(?:.*-)?(?:user|subject|caller|principal|actor)-?(?:id|name|email|dn)"
     rb"|(?:proxy|sec|remit|cf|cdn|fastly|impersonate|x-(?:remit|forwarded|original|rewrite|proxy|envoy|middleware"
     rb"|http-method|method|auth|authenticated|webauth|amzn|ms-client-principal))(?:-.*)?"
     rb"|(?:.*-)?(?:override|host|ip|addr|url|uri|users?|groups?|roles?|scopes?|authorization|auth|secret|password|token"

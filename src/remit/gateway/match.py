@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.core import scope as scopes
+from remit.core.paths import Places, matched, places
 from remit.core.scope import Access, Detail, Scope, Value
 
 
@@ -17,7 +17,7 @@ class Rule:
     index: int
     actions: frozenset[str]
     patterns: tuple[str, ...]
-    paths: re.Pattern[str]  # all of them
+    paths: Places  # all of them
     args: Value
     free: bool  # every argument is permitted, named or not
     free_body: bool  # the body as a whole is
@@ -37,7 +37,7 @@ class Matcher:
 
     def rules(self, action: str, path: str) -> tuple[Rule, ...]:
         """Return the rules that permit an action on a path, whatever its arguments."""
-        return tuple(rule for rule in self._rules if action in rule.actions and rule.paths.fullmatch(path))
+        return tuple(rule for rule in self._rules if action in rule.actions and matched(path, rule.paths))
 
     def find(self, access: Access) -> int | None:
         """Return the index of the first detail that permits ``access``, or None."""
@@ -59,21 +59,10 @@ def _rule(index: int, detail: Detail) -> Rule:
         index=index,
         actions=frozenset(detail.texts("actions")),
         patterns=detail.texts("paths"),
-        paths=re.compile("|".join(_pattern(path) for path in detail.texts("paths")), re.DOTALL),
+        paths=places(detail.texts("paths")),
         args=args,
         free=args == scopes.ANY,
         free_body=named.get("body", ("",))[0] == scopes.ANY,
         reads_body=any(name == "body" or name.startswith(("body.", "body[")) for name in named),
         headers=frozenset(name[7:].lower() for name in named if name.startswith("header.")),
     )
-
-
-def _pattern(path: str) -> str:
-    """Return the expression of a path pattern: `*` is one segment that is not empty, a final `**` is the rest."""
-    segments = path[1:].split("/")
-    rest = segments[-1] == "**"
-    parts = ["[^/]+" if segment == "*" else re.escape(segment) for segment in (segments[:-1] if rest else segments)]
-    head = "".join(f"/{part}" for part in parts)
-    if not rest:
-        return head
-    return f"{head}(?:/.*)?" if parts else "/.*"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remit.errors import PlaceholderError
-from remit.gateway.framing import Fields
+from remit.gateway.framing import BODILESS, Body, Fields
 from remit.gateway.scrub import LeakError, Scrubber
 
 CLOSE = b"connection: close\r\n"  # what is left of a body must not be read as a request
@@ -33,13 +33,15 @@ class Outgoing:
         return (b"%x\r\n%b\r\n" % (len(safe), safe) if safe else b"") + (b"0\r\n\r\n" if done else b"")
 
 
-def framing(fields: Fields, size: int | None, *, keep: bool) -> bytes:
-    """Return the lines that frame a request with a body, and end its head.
+def framing(method: str, fields: Fields, streams: Body | None, anew: bytes | None, *, keep: bool) -> bytes:
+    """Return the lines that frame a request, and end its head.
 
-    ``size`` is that of a body written anew, None for one that streams; ``keep`` says whether the upstream is trusted
-    to read all of it before it takes another request.
+    ``streams`` reads its body, if it has one, and ``anew`` is one that is written anew; ``keep`` says whether the
+    upstream is trusted to read all of a body before it takes another request.
     """
+    if streams is None:
+        return b"\r\n" if method in BODILESS else b"content-length: 0\r\n\r\n"
     close = b"" if keep else CLOSE
-    if size is None and fields.chunked:
+    if anew is None and fields.chunked:
         return close + b"transfer-encoding: chunked\r\n\r\n"
-    return close + b"content-length: %d\r\n\r\n" % (size if size is not None else fields.length or 0)
+    return close + b"content-length: %d\r\n\r\n" % (len(anew) if anew is not None else fields.length or 0)

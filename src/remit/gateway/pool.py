@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
 
 from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway.answer import Plan
@@ -28,6 +28,7 @@ from remit.gateway.framing import (
     response_head,
 )
 from remit.gateway.inject import Recipe
+from remit.gateway.receiving import Receiver, StaleError
 from remit.gateway.room import Share
 
 CONNECT = 10.0  # seconds
@@ -38,40 +39,6 @@ _KNOWN_HEADS = 128
 _KNOWN_SIZE = 2_048
 
 
-class StaleError(UpstreamError):
-    """the upstream closed the connection before it answered"""  # noqa: D400 - the message
-
-
-class Receiver(Protocol):
-    """What takes a response as it arrives."""
-
-    method: str
-
-    def on_head(self, plan: Plan) -> bool:
-        """Take the head; it has been searched for the secret. Return whether nothing of the request can be unread."""
-        ...
-
-    def on_data(self, payload: bytes, *, done: bool) -> None:
-        """Take payload of the body."""
-        ...
-
-    def on_end(self) -> None:
-        """Take note that the response is complete."""
-        ...
-
-    def on_flush(self) -> None:
-        """Pass on what has come together."""
-        ...
-
-    def on_failure(self, error: RemitError) -> None:
-        """Take note that there will be no (more) response."""
-        ...
-
-    def on_writable(self, *, writable: bool) -> None:
-        """Take note that the upstream takes more request bytes, or takes no more for now."""
-        ...
-
-
 class Upstream(asyncio.Protocol):
     """One connection to an upstream."""
 
@@ -79,6 +46,7 @@ class Upstream(asyncio.Protocol):
         "_body",
         "_buffer",
         "_fields",
+        "_held",
         "_interim",
         "_paused",
         "_receiver",
@@ -101,7 +69,7 @@ class Upstream(asyncio.Protocol):
         self._fields: Fields | None = None
         self._interim = 0
         self._reusable = True
-        self._paused = False
+        self._paused = self._held = False  # held by the receiver
 
     # -- the request's side -------------------------------------------------------------------------------------
 
@@ -118,12 +86,16 @@ class Upstream(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more until ``resume``."""
+        self._held = True
         if self._transport is not None and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Read on, once what is there has been read."""
+        self._held = False
+        if self._body is not None and self._body.more:
+            return
         if self._paused and self._transport is not None and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
@@ -240,6 +212,18 @@ class Upstream(asyncio.Protocol):
         if body.done:
             receiver.on_flush()
             self._release(receiver, rest)
+        elif body.more:
+            held = self._held
+            self.pause()
+            self._held = held
+            receiver.later(partial(self._read_on, receiver))
+
+    def _read_on(self, receiver: Receiver) -> None:
+        if self._receiver is not receiver or self._body is None or not self._body.more:
+            return
+        self.data_received(b"")
+        if not self._held:
+            self.resume()
 
     def _release(self, receiver: Receiver, rest: bytes) -> None:
         """The response is complete: keep the connection for the next request if nothing is odd about it."""

@@ -135,6 +135,16 @@ class Needles:
         self._words = frozenset(word for form in long for word in _words(form, self._stride))
         self.keep = max(map(len, every), default=1) - 1
 
+    def beside(self, exact: Iterable[bytes]) -> Needles:
+        """Return these and ``exact`` as they are, without all forms of the secrets being made anew."""
+        found = Needles((), exact)
+        found._short += self._short
+        found._groups += self._groups
+        found._words |= self._words  # where the other's stride is less, more of them than it takes
+        found._stride = min(filter(None, (found._stride, self._stride)), default=0)
+        found.keep = max(found.keep, self.keep)
+        return found
+
     def hit(self, data: bytes) -> bool:
         """Whether a whole secret stands in ``data``."""
         for form in self._short:
@@ -191,7 +201,7 @@ class Meter:
     def count(self, made: int) -> None:
         """Count what a step made, or raise UpstreamError."""
         self.turn += max(made, _STEP)
-        self._made += made
+        self._made += made if self.strict else max(made, _STEP)
         if self.strict and self._made > FREE and self._made > self.fed * MAX_RATIO:
             raise UpstreamError("the upstream's answer inflates without end")
 

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from remit import catalog
 from remit.catalog import Provider
@@ -22,6 +23,7 @@ from remit.gateway.inject import Shape
 from remit.gateway.judge import Judged
 from remit.gateway.listening import Closing, Served, Start
 from remit.gateway.match import Matcher
+from remit.gateway.memory import Memory
 from remit.gateway.pipe import Pipe
 from remit.gateway.pools import Pools
 from remit.gateway.record import Record, Recorder
@@ -29,10 +31,8 @@ from remit.gateway.room import DESCRIPTORS, MAX_CALLERS, MAX_CLIENTS, Room
 from remit.ports import NewId, Resource
 
 MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspended
-_KNOWN = 512
-_KNOWN_SIZE = 4_096  # bytes
 BACKLOG = 128
-_ROUTES = 4_096
+_ROUTES = 1_024
 _log = logging.getLogger("remit.gateway")
 
 
@@ -79,15 +79,11 @@ class Route:
         """Start without memory."""
         self.matcher = matcher
         self.shape = shape
-        self.known: dict[tuple[str, bytes, bytes], Judged] = {}
+        self.known: Memory[tuple[str, bytes, bytes], Judged] = Memory()
 
     def remember(self, key: tuple[str, bytes, bytes], judged: Judged) -> None:
         """Keep the verdict on a method, a target and a header section: it hangs on nothing else."""
-        if len(key[1]) + len(key[2]) > _KNOWN_SIZE:
-            return
-        if len(self.known) >= _KNOWN:
-            self.known.clear()
-        self.known[key] = judged
+        self.known.keep(key, len(key[1]) + len(key[2]), judged)
 
 
 class Gateway:
@@ -118,6 +114,7 @@ class Gateway:
         self.room = Room(descriptors)
         self.record = Record(broker, self.start)
         self.turns = Turns(self.loop)
+        self.judging: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by task
         self._seconds = seconds
         self._requests = map((new_id("req") + ".{:x}").format, itertools.count())
         self.problems = problems

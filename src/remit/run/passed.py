@@ -55,11 +55,20 @@ def _places(message: Message, wanted: Sequence[Listener], sockets: Sequence[sock
 
 
 def _place(listener: Listener, sock: socket.socket) -> int | str:
-    """Return where a socket listens; it must be the family and kind that its listener has, and on loopback."""
+    """Return where a socket listens; it must be the family and kind that its listener has, and on loopback.
+
+    Other protocols of the internet family than TCP close as they like: SMC waits for what was not sent.
+    """
     inet = listener.path is None
+    protocol = socket.IPPROTO_TCP if inet else 0
     kind = socket.SOCK_SEQPACKET if listener.kind == "launch" else socket.SOCK_STREAM
     listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if sock.family != (socket.AF_INET if inet else socket.AF_UNIX) or sock.type != kind or not listening:
+    if (
+        sock.family != (socket.AF_INET if inet else socket.AF_UNIX)
+        or sock.type != kind
+        or sock.proto != protocol
+        or not listening
+    ):
         raise InvalidRequestError(f"`{listener.name}` is not the listener that was asked for")
     name = sock.getsockname()
     if inet and name[0] != "127.0.0.1":

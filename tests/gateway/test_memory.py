@@ -1,0 +1,34 @@
+"""What is remembered of requests is bounded in bytes, whatever callers say."""
+
+from __future__ import annotations
+
+from remit.gateway.memory import ALL, ONE, Memory
+from tests.gateway.rig import http, play, rig
+
+
+def test_what_is_kept_is_bounded_in_bytes_and_in_number() -> None:
+    memory: Memory[bytes, int] = Memory()
+    for size in (1, 100, ONE):
+        most = 0
+        for number in range(2_000):
+            key = b"%0*d" % (size, number)
+            memory.keep(key, len(key), number)
+            assert memory.get(key) == number
+            most = max(most, sum(map(len, memory)))
+        assert most <= ALL
+        assert len(memory) < ALL // 128
+    memory.keep(b"x" * (ONE + 1), ONE + 1, 0)
+    assert b"x" * (ONE + 1) not in memory
+
+
+def test_a_grant_has_no_more_remembered_than_so_many_bytes() -> None:
+    async def scene() -> None:
+        async with rig(http(args="any")) as r:
+            wire = await r.wire()
+            for number in range(60):
+                await wire.send(r.request(f"/api/v1/public/a?q={number}{'x' * 3_000}"))
+                assert (await wire.reply()).status == 200
+            known = r.gateway.route(r.grant.id, "api").known
+            assert 0 < sum(len(target) + len(block) for _, target, block in known) <= ALL
+
+    play(scene)
