@@ -6,8 +6,9 @@ Each class carries its own facts, so no surface keeps a table that could forget 
      x InvalidRequestError           invalid-request       400    invalid_request
        + UnknownDetailError          unknown-detail        400    invalid_authorization_details
        + TooLargeError               too-large             413    invalid_request
-       + CodingError                 coding               415    invalid_request
+       + CodingError                 coding                415    invalid_request
        + UnsupportedGrantError       unsupported-grant     400    unsupported_grant_type
+       + UnsupportedScopeError       unsupported-scope     400    invalid_scope
        + TargetError                 target                400    invalid_target
        + GrantTokenError             grant-token           400    invalid_grant
          + UsedError                 used                  400    invalid_grant
