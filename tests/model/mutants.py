@@ -414,7 +414,7 @@ MUTANTS = [
     Mutant(
         "the digest covers the id alone",
         "core/approval.py",
-        '        return jose.digest(f"{self.id}\\n{self.verb}\\n{self.request}")',
+        '        return jose.digest(f"{self.id}\\n{self.verb}\\n{self.request}\\n{self.salt}")',
         "        return jose.digest(self.id)",
         APPROVAL,
     ),
@@ -547,15 +547,15 @@ MUTANTS = [
     Mutant(
         "what was refused is asked again",
         "broker/approvals.py",
-        "i.verdict is Verdict.DENIED and i.request == item.request and _alike(i, item)",
-        "i.verdict is Verdict.CONSUMED and i.request == item.request and _alike(i, item)",
+        "i.verdict is Verdict.DENIED and _alike(i, item)",
+        "i.verdict is Verdict.CONSUMED and _alike(i, item)",
         ASKING,
     ),
     Mutant(
         "what one refused a client, nobody is asked for it",
         "broker/approvals.py",
-        "    same = one.approver is not None and (one.approver, one.task)",
-        "    same = (one.approver, one.task)",
+        "    if refused.approver is None or (refused.approver, refused.task)",
+        "    if (refused.approver, refused.task)",
         ASKING,
     ),
     Mutant(

@@ -237,8 +237,8 @@ MUTANTS = [
     Mutant(
         "a task that is read again meanwhile escapes",
         "broker/heads.py",
-        "        return [*self._tasks, *(task_id for",
-        "        return [*self._tasks] or [*(task_id for",
+        "        return [*{**self._tasks, **dict.fromkeys((*self._away, *self._unread))}]",
+        "        return [*self._tasks]",
         CHANGES,
     ),
     Mutant(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.model.mutants import EQUIVALENT, MUTANTS, Mutant
 
-PLUGINS = ("-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin")
+PLUGINS = ("-p", "pytest_timeout", "--timeout=60", "-p", "_hypothesis_pytestplugin")  # one that hangs is caught, too
 ROOT = Path(__file__).parents[2]
 NAMES = [mutant.name.replace(" ", "-") for mutant in MUTANTS]
 
