@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,11 +175,11 @@ def test_a_caller_cannot_name_an_actor(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["act", "may_act", "sub", "human", "claims"])
 def test_a_claim_among_the_parameters_is_none_of_the_tokens(tmp_path: Path, name: str) -> None:
     async def scene(plane: Plane, root: Agent) -> None:
-        told = []
+        told: list[dict[str, Any]] = []
         for more in ({}, {name: json.dumps({"sub": "root"})}):
             child = Agent()
             answer = plane.taken((await plane.exchange(root, plane.delegation(root, child, **more))).json(), child)
-            told.append(forge.parts(answer["access_token"])[1])
+            told.append(dict(forge.parts(answer["access_token"])[1]))
         own = {"iat", "exp", "jti", "cnf", "sub", "task", "client_id", "status", "act"}  # of each token alone
         plain, tried = ({key: value for key, value in claims.items() if key not in own} for claims in told)
         assert tried == plain

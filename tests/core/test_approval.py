@@ -307,3 +307,31 @@ def test_under_any_sequence_it_is_decided_once_by_its_human_in_time_and_used_onc
         ANN.sub,
         asked().expires_at,
     )
+
+
+# -- what answers another request, too ------------------------------------------------------------------------------
+
+
+def test_the_purpose_of_a_request_to_open_is_told() -> None:
+    assert approvals.purpose_in(approvals.request_of(WANTED, purpose="draft the summary")) == "draft the summary"
+    assert approvals.purpose_in(approvals.request_of(WANTED, parent="grt_1")) == ""
+
+
+NARROW = {**SEARCH, "paths": ["/v1/search"]}
+
+
+@pytest.mark.parametrize(
+    ("more", "holds"),
+    [
+        ({"label": "other", "jkt": "j" * 43, "ttl": timedelta(minutes=1)}, True),
+        ({"scope": scope.parse([SEARCH, {**SEARCH, "resource": "mail"}])}, True),
+        ({"depth": 3}, True),
+        ({"scope": scope.parse([NARROW])}, False),
+        ({"depth": 0}, False),
+        ({"fan_out": 1}, False),
+        ({"exercise": False}, False),
+    ],
+)
+def test_a_request_asks_no_less_whatever_its_names_keys_and_time(more: dict[str, object], holds: bool) -> None:  # noqa: FBT001 - a parameter
+    again = asked(replace(WANTED, **more))  # type: ignore[arg-type]  # fields of Wanted
+    assert approvals.asks_no_less(again, asked()) is holds

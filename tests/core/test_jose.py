@@ -132,3 +132,16 @@ def test_a_header_that_is_no_object_is_refused(header: bytes) -> None:
 def test_a_digest_is_the_one_that_rfc_9449_shows() -> None:
     token = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"
     assert jose.digest(token) == "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"
+
+
+def test_of_what_others_signed_members_that_are_not_known_are_ignored_and_followed_by_nobody() -> None:
+    compact = jose.read(
+        jws({"alg": "ES256", "jku": "https://a", "cty": "JWT"}, b"{}", SIGNER.sign), HEADER, others=True
+    )
+    assert compact.header == {"alg": "ES256"}
+
+
+@pytest.mark.parametrize("member", sorted(jose.CHANGING))
+def test_a_member_that_changes_how_it_is_read_is_refused_of_others_too(member: str) -> None:
+    with pytest.raises(TokenError, match="header"):
+        jose.read(jws({"alg": "ES256", member: "x"}, b"{}", SIGNER.sign), HEADER, others=True)

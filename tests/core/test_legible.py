@@ -111,3 +111,8 @@ def test_the_widest_is_not_pushed_out_of_sight() -> None:
     paths = [f"/v1/a{n}" for n in range(99)] + ["/v1/**"]
     assert written(paths).startswith('["/v1/**", ')
     assert sorted(json.loads(written(paths))) == sorted(paths)
+
+
+def test_a_detail_has_a_row_for_each_member_but_those_that_head_it() -> None:
+    detail = {"type": "http", "resource": "search", "actions": ["GET"], "args": {"query.q": "any"}, "uses": 3}
+    assert list(rows(detail)) == [("actions", "", ["GET"]), ("args", '"query.q"', "any"), ("uses", "", 3)]

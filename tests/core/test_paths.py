@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remit.core.paths import Places, check_path, path_le, places, within
+from remit.core.paths import Places, check_path, matched, path_le, places, within
 from remit.errors import UnknownDetailError
 from tests.core.drawn import below_path, paths_in, patterns
 
@@ -204,3 +204,10 @@ def test_a_path_is_compared_with_any_number_of_patterns_at_the_cost_of_its_own_s
     assert within("/a/a/a/a/a/a/a/a/end", counting)
     assert not within("/a/a/a/a/a/a/a/a/other", counting)
     assert len(looked) == 10 + 9
+
+
+@given(st.lists(patterns(), min_size=1, max_size=4).flatmap(lambda wide: st.tuples(st.just(wide), paths_in(wide[0]))))
+def test_a_requests_path_is_matched_as_it_would_be_covered(drawn: tuple[list[str], str]) -> None:
+    wide, path = drawn
+    at = places(tuple(wide))
+    assert matched(path, at) == within(path, at) == any(path_le(path, one) for one in wide)

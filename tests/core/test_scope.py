@@ -302,3 +302,11 @@ def test_what_is_shown_of_a_scope_is_what_it_holds_for_the_resources_named() -> 
     one = {"type": "http", "resource": "a", "actions": ["GET"], "paths": ["/x"]}
     held = scope.parse([one, {**one, "resource": "b"}])
     assert json.loads(scope.shown(held, {"a"})) == scope.dump(held[:1])
+
+
+def test_the_size_of_a_scope_is_that_of_its_details_and_no_less_than_their_text() -> None:
+    path = "/" + "a" * 500
+    narrow, wide = (read({"type": "http", "resource": "a", "actions": ["GET"], "paths": ["/" + i]}) for i in ("b", "c"))
+    long = read({"type": "http", "resource": "a", "actions": ["GET"], "paths": [path], "uses": 3})
+    assert scope.size((narrow, wide)) == scope.size((narrow,)) + scope.size((wide,))
+    assert scope.size((long,)) > len(path) > scope.size((narrow,))

@@ -68,6 +68,7 @@ REFUSED = {
     "a raw newline in a string": '"a\nb"',
     "a leading zero": "01",
     "deeper than a reader can go": "[" * 60_000,
+    "deeper than this reader can go, of few values": "[" * 4_000,
 }
 
 
