@@ -20,6 +20,7 @@ from remit.errors import (
     ApprovalError,
     ConflictError,
     DeniedError,
+    ExpiredError,
     GrantTokenError,
     IntegrityError,
     LapsedError,
@@ -824,5 +825,48 @@ def test_in_local_mode_the_owner_may_ask_themselves(world: World) -> None:
         assert (item.asker, item.approver) == (OPERATOR.subject.sub, OPERATOR.subject.sub)
         await broker.approve(item.id, item.digest, OPERATOR)
         assert (await broker.delegate(OPERATOR, root.id, wide(), item)).approval == item.id
+
+    run(body())
+
+
+def test_a_login_of_a_public_client_decides_nothing_and_the_request_waits_on(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        item = await house.asked(broker, await house.root(broker))
+        public = replace(house.human(item.digest), confidential=False)
+        for decide in (broker.approve, broker.refuse):
+            with pytest.raises(DeniedError, match="public client") as caught:
+                await decide(item.id, item.digest, public)
+            assert caught.value.help == module.CONFIDENTIAL
+        assert broker.approval(item.id).verdict is Verdict.PENDING
+        assert (await house.told())[-2:] == [
+            ("approval.approve", "deny", "denied"),
+            ("approval.deny", "deny", "denied"),
+        ]
+        approved = await broker.approve(item.id, item.digest, house.human(item.digest))  # the login was not used up
+        assert approved.verdict is Verdict.APPROVED
+
+    run(body())
+
+
+@pytest.mark.parametrize(("closed", "error"), [(False, ExpiredError), (True, RevokedError)])
+def test_an_agent_whose_task_is_over_and_swept_is_told_how_it_ended_when_it_looks_at_what_it_asked(
+    house: House,
+    error: type[RemitError],
+    closed: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker, ttl=timedelta(minutes=5))
+        me, item = holder(broker, root), await house.asked(broker, root)
+        if closed:
+            await broker.close(OPERATOR, me.task)
+            broker._heads.forget(me.task)
+        else:
+            house.world.later(301)
+            await broker.sweep()
+        assert broker.tasks(OPERATOR) == []
+        with pytest.raises(error):
+            broker.look(me, item.id)
 
     run(body())

@@ -206,3 +206,37 @@ def test_what_somebody_writes_between_two_looks_is_looked_at(world: World) -> No
         assert broker.rolled_back
 
     run(body())
+
+
+def test_what_others_write_there_all_the_time_covers_nothing_and_ends_nothing(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        one, other = [await world.opened(broker) for _ in range(2)]
+        await noted(broker, second.TRIES)
+        beside(broker, place)
+
+        def older(size: int, root: bytes) -> Callable[[], None]:
+            return lambda: setattr(place, "kept", Checkpoint("log", size, root, f"another's {size}"))
+
+        place.before += [older(*await broker._store.root(size)) for size in range(1, second.TRIES + 1)]
+        report = await broker.revoke(OPERATOR, one.id)
+        assert (report.state, report.covered, place.writes) == (Closure.PARTIAL, False, 0)
+        broker.check(other.id)
+        assert not broker.rolled_back
+        assert (await broker.revoke(OPERATOR, one.id)).state is Closure.CLOSED  # they have stopped
+
+    run(body())
+
+
+def test_an_empty_log_keeps_nothing_there_and_is_found_out_by_what_is_kept(world: World) -> None:
+    async def body() -> None:
+        broker, place = world.broker(), Place()
+        assert await broker.size() == 0
+        beside(broker, place)
+        await broker.second.look()
+        assert place.writes == 0
+        place.kept = Checkpoint("log", 1, b"\1" * 32, "of a log that is gone")
+        with pytest.raises(IntegrityError):
+            await broker.second.look()
+
+    run(body())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -13,18 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.broker import Broker
+from remit.core.audit import Event
 from remit.core.lease import overdue
 from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Subject, Task, open_task
 from remit.core.task import Wanted as Asked
-from remit.errors import ExpiredError, RemitError, RevokedError
-from remit.ports import Engine, Resource
+from remit.errors import ExpiredError, RemitError, RevokedError, UnavailableError
+from remit.ports import Engine, Resource, Write
+from remit.stores.memory import MemoryStore
 from tests.broker.test_verbs import child
 from tests.broker.world import (
     OPERATOR,
     SEARCH,
     START,
     TABLE,
+    FullEngine,
     PlainEngine,
     Target,
     World,
@@ -216,6 +219,102 @@ def test_no_sweep_asks_a_database_that_hangs_a_second_time_while_one_waits_there
         await asyncio.gather(*sweeps)
         assert world.target.accounts == {}
         assert len(world.hanging.calls) == 3
+
+    run(body())
+
+
+async def refused_once(world: Two, broker: Broker) -> list[Grant]:
+    """Return the roots of two tasks with a lease each that the hanging database refused to revoke; both are due."""
+    roots = [await world.opened(broker, TABLE) for _ in range(2)]
+    for root in roots:
+        await broker.issue(OPERATOR, root.id, DETAIL)
+    world.later(601)
+    world.hanging.back.set()
+    world.target.fail = {"revoke"}
+    await broker.sweep()
+    world.hanging.back.clear()
+    world.target.fail = set()
+    world.later(60)
+    return roots
+
+
+def test_a_sweep_that_is_cancelled_at_a_database_that_hangs_leaves_its_work_to_the_next() -> None:
+    async def body() -> None:
+        world = Two()
+        broker = await world.both()
+        await refused_once(world, broker)
+        sweeping = asyncio.create_task(broker.sweep())
+        await turns()
+        sweeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sweeping
+        assert len(world.target.accounts) == 2
+        world.hanging.back.set()
+        await broker.sweep()  # no time has passed: what was due is not put off
+        assert world.target.accounts == {}
+
+    run(body())
+
+
+class Worn(MemoryStore):
+    """A medium that neither takes nor gives anything while it is out."""
+
+    out = False
+
+    async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
+        if self.out and (writes or events):
+            raise UnavailableError
+        await super().commit(writes, events)
+
+    async def load(self, task_id: str) -> Task:
+        if self.out:
+            raise UnavailableError
+        return await super().load(task_id)
+
+
+def test_a_task_that_was_lost_while_it_waited_for_a_database_is_visited_by_the_next_sweep_once_it_can_be_read() -> None:
+    async def body() -> None:
+        store = Worn()
+        world = Two(store=store)
+        broker = await world.both()
+        roots = await refused_once(world, broker)
+        sweeping = asyncio.create_task(broker.sweep())
+        await turns()
+        store.out = True
+        with pytest.raises(UnavailableError):  # the second is out of memory, and cannot be read
+            await broker.delegate(OPERATOR, roots[1].id, child(TABLE))
+        store.out = False
+        world.hanging.back.set()
+        await sweeping
+        assert len(world.target.accounts) == 1
+        await broker.sweep()  # no time has passed
+        assert world.target.accounts == {}
+        assert [broker.task_of(root.id).leases for root in roots] == [{}, {}]
+
+    run(body())
+
+
+def test_what_was_cleaned_up_while_the_medium_was_out_is_recorded_by_the_next_sweep() -> None:
+    async def body() -> None:
+        store, outages = Worn(), iter([True])
+
+        class Outing(FullEngine):
+            async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
+                store.out = next(outages, False)
+                return await super().clean(plans)
+
+        world = World(store=store, engine=Outing)
+        broker = await world.ready()
+        root = await world.opened(broker, TABLE)
+        task_id = broker.task_of(root.id).id
+        await broker.issue(OPERATOR, root.id, DETAIL)
+        world.later(601)
+        await broker.sweep()
+        assert (world.target.accounts, world.target.residue) == ({}, set())
+        assert (await MemoryStore.load(store, task_id)).leases
+        store.out = False
+        await broker.sweep()  # no time has passed
+        assert (await store.load(task_id)).leases == {}
 
     run(body())
 

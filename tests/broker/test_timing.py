@@ -49,6 +49,14 @@ def test_time_goes_on_from_what_was_seen_where_the_clock_is_a_day_behind_at_the_
     assert machine.timing.now() == START + timedelta(seconds=90)
 
 
+def test_what_is_seen_late_of_an_earlier_time_does_not_take_time_back() -> None:
+    machine = Machine(START - DAY)
+    machine.timing.see(START)
+    machine.run(30)
+    machine.timing.see(START - timedelta(hours=1))
+    assert machine.timing.now() == START + timedelta(seconds=30)
+
+
 def test_what_a_machine_slept_counts() -> None:
     machine = Machine(START - DAY)
     machine.timing.see(START)

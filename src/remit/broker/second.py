@@ -45,7 +45,7 @@ class SecondPlace:
             async with asyncio.timeout(WAIT):
                 if self._round is not None:  # it may have begun before what the caller wants kept
                     await asyncio.shield(self._round)
-                self.trouble = await asyncio.shield(self._going())
+                self.trouble = await asyncio.shield(self._going(self._witness))
         except TimeoutError:
             self.trouble = UnavailableError("the second place for checkpoints does not answer")
         if self.trouble is not None:
@@ -59,7 +59,7 @@ class SecondPlace:
         try:
             async with asyncio.timeout(WAIT):
                 while self._covers < size:
-                    if await asyncio.shield(self._going()) is not None:
+                    if await asyncio.shield(self._going(self._witness)) is not None:
                         return False
         except TimeoutError:
             return False
@@ -72,15 +72,15 @@ class SecondPlace:
         state = Closure.PARTIAL if report.state is Closure.CLOSED else report.state
         return replace(report, state=state, covered=False)
 
-    def _going(self) -> asyncio.Task[RemitError | None]:
+    def _going(self, witness: Witness) -> asyncio.Task[RemitError | None]:
         """Return the round that is under way, or begin one. Nobody's leaving ends it."""
         if self._round is None or self._round.done():
-            self._round = asyncio.create_task(self._tried())
+            self._round = asyncio.create_task(self._tried(witness))
         return self._round
 
-    async def _tried(self) -> RemitError | None:
+    async def _tried(self, witness: Witness) -> RemitError | None:
         try:
-            if await self._kept():
+            if await self._kept(witness):
                 return None
             self._heads.rolled_back = True
             await self._end_all()
@@ -88,13 +88,16 @@ class SecondPlace:
             return error
         return IntegrityError(f"{CAUSE}, or another broker works on a copy of this state", help="see `remit doctor`")
 
-    async def _kept(self) -> bool:
-        """Keep a checkpoint of the log as it is now; return whether the log extends what was kept before."""
+    async def _kept(self, witness: Witness) -> bool:
+        """Keep a checkpoint of the log as it is now; return whether the log extends what was kept before.
+
+        Of an empty log nothing is kept; what is there says whether it was always empty.
+        """
         for _ in range(TRIES):
             if self._heads.rolled_back:
                 return False
             size, root = await self._heads.store.root()
-            there = await self._put(size, root)
+            there = await witness.keep(size, root, self._known) if size else await witness.last()
             if there is None or (there.size, there.root) == (size, root):
                 self._known, self._covers = there, size
                 return True
@@ -102,12 +105,6 @@ class SecondPlace:
                 return False
             self._known = there
         raise UnavailableError("others keep writing checkpoints in the second place")
-
-    async def _put(self, size: int, root: bytes) -> Checkpoint | None:
-        """Keep a checkpoint; of an empty log say only what is there."""
-        if self._witness is None:
-            return None
-        return await self._witness.keep(size, root, self._known) if size else await self._witness.last()
 
     async def _extends(self, kept: Checkpoint) -> bool:
         if kept.size > await self._heads.store.size():

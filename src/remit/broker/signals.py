@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -29,7 +28,6 @@ from remit.ports import Burn, PutRecord, Record
 
 KIND = "signal"
 KEPT = timedelta(days=400)  # longer than issuers renew a login without a human
-TRIES = 5  # when commits that ours is built on fail
 CAUSE = "the issuer ended this login"
 
 
@@ -128,16 +126,13 @@ class Endings:
         return sum(result for result in results if isinstance(result, int))
 
     async def _end_one(self, task_id: str, cause: str, request: str | None) -> int:
-        for _ in range(TRIES):
-            if not await self._heads.returned(task_id):
-                return 0  # over and swept, or never stored
-            with suppress(ConflictError, NotFoundError):  # a commit that ours was built on has failed
-                task = self._heads.task(task_id)
-                if not self._over(task):
-                    return 0
-                if (await self._targets.end(task, task.head.root, "task.close", cause, request)).recorded:
-                    return 1
-                break
+        if not await self._heads.returned(task_id):
+            return 0  # over and swept, or never stored
+        task = self._heads.task(task_id)
+        if not self._over(task):
+            return 0
+        if (await self._targets.end(task, task.head.root, "task.close", cause, request)).recorded:
+            return 1
         raise UnavailableError("what an issuer ended could not be ended yet", help="send it again")
 
     def _may_be_over(self, task_id: str) -> bool:

@@ -1,0 +1,225 @@
+"""Tasks that have to be read again: whoever asks for one waits, and one that is not there holds up no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from remit.broker import Broker
+from remit.core.audit import Event
+from remit.core.identity import Signal
+from remit.core.lease import Closure
+from remit.core.policy import Decision, Question
+from remit.core.task import Grant, Task, Wanted
+from remit.errors import IntegrityError, NotFoundError, RemitError, RevokedError, UnavailableError
+from remit.ports import Write
+from remit.stores.memory import MemoryStore
+from tests.broker.world import OPERATOR, START, TABLE, World, details, run
+
+
+class Worn(MemoryStore):
+    """A medium whose next commits fail, whose reads take until ``reading`` is set, and then fail as told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lose = 0
+        self.damage: RemitError | None = None
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self.reads = 0
+
+    async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
+        await asyncio.sleep(0)
+        if writes and self.lose:
+            self.lose -= 1
+            raise UnavailableError
+        await super().commit(writes, events)
+
+    async def load(self, task_id: str) -> Task:
+        self.reads += 1
+        await self.reading.wait()
+        if self.damage is not None:
+            raise self.damage
+        return await super().load(task_id)
+
+
+@dataclass
+class Wearing(World):
+    """A world on such a medium."""
+
+    store: Worn = field(default_factory=Worn)
+
+    def losing(self, broker: Broker, grant: Grant) -> asyncio.Task[Grant]:
+        """Have the next commit of a task fail, whereupon it is read again."""
+        self.store.lose = 1
+        return asyncio.create_task(broker.delegate(OPERATOR, grant.id, Wanted(details(TABLE), "", depth=1)))
+
+
+async def turns() -> None:
+    """Let everybody go on as far as they can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def lost(world: Wearing, broker: Broker, grant: Grant, damage: RemitError) -> None:
+    """Lose a task: a commit of it fails, and so does reading it again."""
+    world.store.damage = damage
+    with pytest.raises(UnavailableError):
+        await world.losing(broker, grant)
+
+
+def nothing(question: Question) -> Decision:
+    """Allow nothing."""
+    del question
+    return Decision(allowed=False, reasons=("nothing is allowed",), version="none")
+
+
+def test_whoever_revokes_in_a_task_that_is_being_read_again_waits_until_it_is_back() -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root = await world.opened(broker)
+        world.store.reading.clear()
+        losing = world.losing(broker, root)
+        await turns()
+        revoking = asyncio.create_task(broker.revoke(OPERATOR, root.id))
+        await turns()
+        assert not revoking.done()
+        world.store.reading.set()
+        report = await revoking
+        assert (report.state, report.recorded, report.revoked) == (Closure.CLOSED, True, 1)
+        with pytest.raises(UnavailableError):
+            await losing
+
+    run(body())
+
+
+def test_whoever_revokes_in_a_task_that_takes_too_long_to_come_back_is_told_to_try_again() -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root = await world.opened(broker)
+        world.store.reading.clear()
+        losing = world.losing(broker, root)
+        await turns()
+        with pytest.raises(UnavailableError, match="cannot be read now"):
+            await broker.revoke(OPERATOR, root.id)
+        assert not losing.done()  # it is still being read
+        world.store.reading.set()
+        await asyncio.gather(losing, return_exceptions=True)
+        assert (await broker.revoke(OPERATOR, root.id)).state is Closure.CLOSED
+
+    run(body())
+
+
+@pytest.mark.parametrize("damage", [IntegrityError(), NotFoundError()])
+def test_a_task_that_is_damaged_when_it_is_read_again_is_not_known_and_not_read_for_ever(damage: RemitError) -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root, other = [await world.opened(broker) for _ in range(2)]
+        await lost(world, broker, root, damage)
+        assert broker.known() == [broker.task_of(other.id).id]
+        with pytest.raises(NotFoundError):
+            broker.check(root.id)
+        with pytest.raises(NotFoundError):
+            await broker.revoke(OPERATOR, root.id)
+        before = world.store.reads
+        for _ in range(10):
+            world.later(1)
+            await broker.sweep()
+        assert world.store.reads == before
+        assert broker.check(other.id).id == other.id
+
+    run(body())
+
+
+def test_what_ends_in_a_task_that_turns_out_damaged_stays_ended_and_reaches_the_target() -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root = await world.opened(broker)
+        task_id = broker.task_of(root.id).id
+        await broker.issue(OPERATOR, root.id, details(TABLE)[0])
+        world.store.lose, world.store.damage = 1, IntegrityError()
+        await broker.revoke(OPERATOR, root.id)
+        assert world.target.accounts == {}
+        with pytest.raises(RevokedError):
+            broker.check(root.id)
+        before = world.store.reads
+        world.later(8)
+        await broker.sweep()
+        assert (world.store.reads, broker.unrecorded(task_id)) == (before, None)  # nothing waits for it for ever
+
+    run(body())
+
+
+def test_a_task_that_could_not_be_read_and_is_damaged_holds_up_no_other_in_the_sweep(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root, other = [await world.opened(broker) for _ in range(2)]
+        await broker.issue(OPERATOR, other.id, details(TABLE)[0])
+        lost_id = broker.task_of(root.id).id
+        await lost(world, broker, root, UnavailableError())
+        assert lost_id in broker.known()
+        world.store.damage = IntegrityError()
+        world.later(601)  # the lease of the other is over
+        before = world.store.reads
+        await broker.sweep()
+        assert world.target.accounts == {}
+        assert lost_id not in broker.known()
+        world.later(8)
+        await broker.sweep()
+        assert world.store.reads == before + 1
+        assert caplog.messages == []
+
+    run(body())
+
+
+def test_a_signal_passes_over_a_task_that_turns_out_damaged_and_ends_the_rest() -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root, other = [await world.opened(broker) for _ in range(2)]
+        world.store.reading.clear()
+        losing = world.losing(broker, root)
+        await turns()
+        signal = Signal(START, "session-revoked", "event-1", OPERATOR.subject.sub, None)
+        taking = asyncio.create_task(broker.signal([signal]))
+        await turns()
+        assert not taking.done()  # it may be about the one that is being read
+        world.store.damage = IntegrityError()
+        world.store.reading.set()
+        assert await taking == 1
+        await asyncio.gather(losing, return_exceptions=True)
+        with pytest.raises(RevokedError):
+            broker.check(other.id)
+
+    run(body())
+
+
+def test_another_policy_passes_over_a_task_that_turns_out_damaged_and_ends_the_rest() -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root, other = [await world.opened(broker) for _ in range(2)]
+        world.store.reading.clear()
+        losing = world.losing(broker, root)
+        await turns()
+        reloading = asyncio.create_task(broker.reload(OPERATOR, nothing, "none"))
+        await turns()
+        assert not reloading.done()
+        world.store.damage = IntegrityError()
+        world.store.reading.set()
+        assert await reloading == 1
+        await asyncio.gather(losing, return_exceptions=True)
+        with pytest.raises(RevokedError):
+            broker.check(other.id)
+
+    run(body())
