@@ -145,7 +145,8 @@ def test_what_ends_in_a_task_that_turns_out_damaged_stays_ended_and_reaches_the_
         task_id = broker.task_of(root.id).id
         await broker.issue(OPERATOR, root.id, details(TABLE)[0])
         world.store.lose, world.store.damage = 1, IntegrityError()
-        await broker.revoke(OPERATOR, root.id)
+        report = await broker.revoke(OPERATOR, root.id)
+        assert (report.state, report.recorded) == (Closure.PARTIAL, False)
         assert world.target.accounts == {}
         with pytest.raises(RevokedError):
             broker.check(root.id)

@@ -51,16 +51,17 @@ class Targets:
 
         What could not be recorded holds all the same: the targets are visited, and the answer says so.
         """
-        ids = frozenset(grant.id for grant in task.subtree(grant_id))
+        ids, lost = frozenset(grant.id for grant in task.subtree(grant_id)), False
         change, again = task.revoke(grant_id), self._heads.unrecorded(task.id) is not None
         try:
             task = await self._marked(task, change, grant_id, name, cause, request)
         except RemitError:
             task = self._as_is(task.apply(change))
+            lost = task.id not in self._heads  # it turned out damaged: nobody will try again to record this
         due = {lease.id for lease in (*change.leases, *task.due(self._heads.now()))}
         mine = [lease for lease in task.leases.values() if lease.grant in ids and (again or lease.id in due)]
         task = await self._visited(task, mine)
-        return self.report(task, ids, len(change.grants))
+        return self.report(task, ids, len(change.grants), lost=lost)
 
     async def _marked(
         self, task: Task, change: Change, grant_id: str, name: str, cause: str | None, request: str | None = None
@@ -79,10 +80,10 @@ class Targets:
             return self._heads.task(task.id)
         return task
 
-    def report(self, task: Task, grant_ids: frozenset[str], revoked: int) -> Report:
-        """Say what is outstanding under grants, and whether their end is on record."""
+    def report(self, task: Task, grant_ids: frozenset[str], revoked: int, *, lost: bool = False) -> Report:
+        """Say what is outstanding under grants, and whether their end is on record; ``lost``: it never will be."""
         found = task.report(grant_ids, revoked)
-        if self._heads.unrecorded(task.id) is None:
+        if not lost and self._heads.unrecorded(task.id) is None:
             return found
         return replace(found, recorded=False, state=Closure.PARTIAL if found.state is Closure.CLOSED else found.state)
 
