@@ -181,7 +181,7 @@ def grab(stack: ExitStack, mine: tuple[str, list[socket.socket]], folder: Path) 
     for number in range(100):
         try:
             launch(stack, port, folder / f"more-{number}", {"grant": mine[0]})
-        except (LimitError, BrokenPipeError):  # refused, perhaps before it has asked
+        except (LimitError, ConnectionError):  # refused, perhaps before it has asked
             return number
     return 100
 

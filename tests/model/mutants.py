@@ -290,7 +290,7 @@ MUTANTS = [
         "broker/heads.py",
         "        if self.now() >= live.expires_at:",
         "        if self.now() < live.grant.opened_at:",
-        TREE,
+        ("tests/broker/test_verbs.py",),
     ),
     Mutant(
         "an agent reaches all of its task",
