@@ -119,7 +119,7 @@ def nothing_there(path: Path) -> None:
 def test_whatever_lies_in_the_second_place_neither_stops_a_broker_nor_a_revoke(
     tmp_path: Path, second: Path, put: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edges_of, "WITNESS", 0.05)
+    monkeypatch.setattr(edges_of, "WITNESS", 3_600.0)  # a round under way would write over what is laid there
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         made = await asked(client)
