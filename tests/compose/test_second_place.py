@@ -156,7 +156,9 @@ async def closing(client: httpx.AsyncClient, task: str) -> dict[str, object]:
     return found
 
 
-def test_a_place_that_comes_back_confirms_again(tmp_path: Path, second: Path) -> None:
+def test_a_place_that_comes_back_confirms_again(tmp_path: Path, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edges_of, "WITNESS", 3_600.0)
+
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         made = await asked(client)
         laid(os.mkfifo, second / "checkpoint")
