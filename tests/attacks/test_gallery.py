@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -26,6 +27,11 @@ def _walked_in_files() -> frozenset[str]:
 @pytest.fixture(scope="module")
 def walked() -> frozenset[str]:
     return _walked_in_files()
+
+
+def test_a_case_stands_once() -> None:
+    ids = [case["id"] for case in json.loads((ROOT / "tests/attacks/attacks.json").read_text(encoding="utf-8"))]
+    assert sorted(ids) == sorted(set(ids))
 
 
 def test_every_case_is_walked_or_pending(gallery: Gallery, walked: frozenset[str]) -> None:
