@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from remit.cli.entry import run
 from remit.compose.settings import places
 from remit.compose.up import embedded
 from remit.stores import private
+from remit.testing.postgres_server import free_port
 from tests.identity.spire import Authority, server
 
 EMBEDDED = (
@@ -61,9 +61,7 @@ def test_a_broker_says_when_it_listens_and_ends_when_told(
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_broker_says_where_other_hosts_reach_it(environ: dict[str, str], options: list[str]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"https://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"https://127.0.0.1:{free_port()}"
     state = Path(environ["REMIT_STATE_DIR"])
     state.mkdir(mode=0o700)
     pair = state / "tls.pem"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -19,6 +18,7 @@ from remit.broker.ends import Unrecorded
 from remit.compose import settings
 from remit.compose.serving import Edges, _overlapping, bind_tcp, served, stopping, until_stopped
 from remit.errors import UnavailableError
+from remit.testing.postgres_server import free_port
 from tests.broker.world import OPERATOR
 
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
@@ -27,13 +27,7 @@ EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 def configured(tmp_path: Path) -> settings.Settings:
     found = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
-    return replace(found, api=("127.0.0.1", free()), gateway=("127.0.0.1", free()))
-
-
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return replace(found, api=("127.0.0.1", free_port()), gateway=("127.0.0.1", free_port()))
 
 
 def serving(made: settings.Settings, body: Callable[[Edges, httpx.AsyncClient], Awaitable[None]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,6 +24,7 @@ from remit.compose.serving import Edges, served
 from remit.compose.settings import Settings
 from remit.core import jose
 from remit.keys.signers import ES256
+from remit.testing.postgres_server import free_port
 from tests.identity.spire import Authority, Domain, Svid, pem, server
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -176,13 +176,6 @@ def fresh(name: str = "prod.example") -> Domain:
     return Domain(name, now=datetime.now(UTC).replace(microsecond=0))
 
 
-def free() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def place(path: Path, content: bytes) -> None:
     """Replace a file in one step."""
     new = path.with_suffix(".new")
@@ -202,9 +195,9 @@ def configured(directory: Path, web: Authority, **parts: object) -> Settings:
     (policies / "all.cedar").write_text(POLICY)
     bundle = {"bundle_file": str(directory / "bundle.json")}
     raw = {
-        "listen": {"api": f"127.0.0.1:{free()}", "gateway": f"127.0.0.1:{free()}"},
+        "listen": {"api": f"127.0.0.1:{free_port()}", "gateway": f"127.0.0.1:{free_port()}"},
         "tls": {
-            "listen": f"127.0.0.1:{free()}",
+            "listen": f"127.0.0.1:{free_port()}",
             "certificate": str(directory / "tls.pem"),
             "key": str(directory / "tls.key"),
             "names": ["127.0.0.1"],

@@ -19,9 +19,10 @@ import psycopg
 from remit.compose import settings
 from remit.compose.serving import Edges, served
 from remit.core import scope
+from remit.testing.postgres_server import free_port
 from remit.testing.upstream import Upstream
 from tests.live import idp
-from tests.live.fleet import EXCHANGE, ID_TOKEN, SEARCH, Key, free
+from tests.live.fleet import EXCHANGE, ID_TOKEN, SEARCH, Key
 from tests.live.idp import Browser, Provider
 from tests.live.warehouse import Warehouse, warehouse
 
@@ -133,7 +134,7 @@ async def standing(
     ``again``: over the state that is there, with the resources in it. ``parts`` tells, by the provider's issuer, what
     takes the place of the usual configuration.
     """
-    api, gateway = free(), free()
+    api, gateway = free_port(), free_port()
     policies = directory / "policies"
     policies.mkdir(mode=0o700, exist_ok=again)
     (policies / "all.cedar").write_text(POLICY)

@@ -27,9 +27,10 @@ from remit.compose import settings
 from remit.compose.serving import Edges, served
 from remit.core.secret import Secret
 from remit.ports import Resource
+from remit.testing.postgres_server import free_port
 from tests.broker.world import details, search
 from tests.live import idp
-from tests.live.fleet import ACCESS_TOKEN, EXCHANGE, SEARCH, Key, claims_of, free
+from tests.live.fleet import ACCESS_TOKEN, EXCHANGE, SEARCH, Key, claims_of
 from tests.live.idp import NODE, PEERS, TWO_FACTORS, Provider
 
 pytestmark = pytest.mark.live
@@ -177,7 +178,7 @@ async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIte
     secret.write_text(idp.SECRET)
     known = {"issuer": provider.issuer, "groups_claim": "groups", **more}
     raw: dict[str, object] = {
-        "listen": {"api": f"127.0.0.1:{free()}", "gateway": f"127.0.0.1:{free()}"},
+        "listen": {"api": f"127.0.0.1:{free_port()}", "gateway": f"127.0.0.1:{free_port()}"},
         "humans": [
             {**known, "client_id": "remit"},
             {**known, "client_id": "remit-web", "client_secret_file": str(secret)},

@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+from remit.testing.postgres_server import free_port
 from tests.live import idp
-from tests.live.fleet import SEARCH, free
+from tests.live.fleet import SEARCH
 from tests.live.idp import Provider
 from tests.live.standing import POLICY
 from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
@@ -71,7 +72,7 @@ def desk(home: Path, *more: str) -> Iterator[Desk]:
         secret.write_text(idp.SECRET)
         humans = [*known, 'client_id = "remit"', 'scopes = ["openid", "groups"]']
         humans += [*known, 'client_id = "remit-web"', f'client_secret_file = "{secret}"']
-        listen = ["[listen]", f'api = "127.0.0.1:{free()}"', f'gateway = "127.0.0.1:{free()}"']
+        listen = ["[listen]", f'api = "127.0.0.1:{free_port()}"', f'gateway = "127.0.0.1:{free_port()}"']
         configure(home, [*listen, "[policy]", f'directory = "{policies}"', *humans])
         terminal = Terminal(home, provider.issuer, work=home / "project")
         (home / "project").mkdir()

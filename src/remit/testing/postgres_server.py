@@ -40,6 +40,7 @@ NOBODY = 65534
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 SUPERUSER = "postgres"
+_PORTS = (10_000, 32_000)  # net.ipv4.ip_local_port_range begins at 32768
 
 # A server for tests: small, and free of background work that would blur measurements of a few milliseconds.
 SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -96,11 +97,15 @@ def shell(folder: Path) -> Shell:
 
 
 def free_port() -> int:
-    """Return a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that is free now, below those that the kernel gives to whoever asks for any.
+
+    One of theirs may be somebody's by the time that it is listened on: tests run beside each other.
+    """
+    while True:
+        port = _PORTS[0] + secrets.randbelow(_PORTS[1] - _PORTS[0])
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class PostgresServer:
