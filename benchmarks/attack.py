@@ -19,9 +19,9 @@ from pathlib import Path
 from benchmarks import hostile, ours
 from benchmarks.client import Client, Load, summary
 from benchmarks.figure import Figure, figure
-from remit.demo.house import House
+from examples.demo.house import House
 from remit.sdk import verbs
-from remit.testing.postgres_server import free_port
+from tests.support.postgres_server import free_port
 
 ROUNDS = 3
 TASKS = 150  # closed in a round

@@ -18,10 +18,10 @@ from benchmarks import openbao, ours
 from benchmarks.client import Client, Load, Step, closed_loop, with_cpu
 from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
-from remit.demo.house import House
+from examples.demo.house import House
 from remit.sdk import Bounds, verbs
 from remit.sdk.dpop import Key
-from remit.testing.postgres_server import free_port
+from tests.support.postgres_server import free_port
 
 if TYPE_CHECKING:  # imported late, so that --help stays quick
     from remit.broker import Broker, Operator

@@ -13,8 +13,8 @@ from benchmarks import openbao, ours
 from benchmarks.client import Address, Client, Step, closed_loop, with_cpu
 from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
-from remit.demo.house import House
-from remit.testing.postgres_server import PostgresServer
+from examples.demo.house import House
+from tests.support.postgres_server import PostgresServer
 
 PEER = "OpenBao 2.7 on raft with file audit"
 DATABASE = "bench"

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import nginx, ours
 from benchmarks.figure import Figure, figure
 from benchmarks.nginx import Nginx
-from remit.demo.house import House
+from examples.demo.house import House
 
 KEY = "upstream-key-of-the-benchmark-0123456789"
 ROUNDS = 5

@@ -23,10 +23,10 @@ from benchmarks.client import Client, Load, Step, closed_loop, with_cpu
 from benchmarks.control import CLIENTS, FORM, ROUNDS, SECONDS, nonce, spent
 from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
-from remit.demo.house import House
+from examples.demo.house import House
 from remit.sdk import Bounds, verbs
 from remit.sdk.dpop import Key
-from remit.testing.postgres_server import free_port
+from tests.support.postgres_server import free_port
 
 TOKENS = 250  # exchanges that each client has ID tokens and proofs for in one round
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the name of a type

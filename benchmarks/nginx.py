@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.client import cpu_seconds
-from remit.testing.postgres_server import free_port
+from tests.support.postgres_server import free_port
 
 BODY = "x" * 1_024
 MAX_CONNECTIONS = 256  # of one load; the peer keeps as many to its upstream, or it would dial anew for the rest

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.client import Client
-from remit.testing.postgres_server import PostgresServer, free_port
+from tests.support.postgres_server import PostgresServer, free_port
 
 CONFIG = """
 storage "raft" {{ path = "{folder}/raft" node_id = "one" }}

@@ -14,12 +14,12 @@ from typing import Any
 import asyncpg
 
 from benchmarks.client import Client, Step
+from examples.demo import house as houses
+from examples.demo.house import House
 from remit.core import scope as scopes
-from remit.demo import house as houses
-from remit.demo.house import House
 from remit.ports import Resource
 from remit.sdk import Bounds, verbs
-from remit.testing.postgres_server import PostgresServer
+from tests.support.postgres_server import PostgresServer
 
 TABLE = "public.bench"
 DETAIL: Mapping[str, Any] = {"type": "postgres", "resource": "bench", "actions": ["select"], "tables": [TABLE]}

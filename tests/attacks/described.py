@@ -15,23 +15,26 @@ import requests
 import yaml
 from starlette.applications import Starlette
 
-from remit.api import Peer, Surface, Web, build, serve
-from remit.api.streams import Stream, Transmitter
 from remit.broker import Holder
 from remit.compose import rings
+from remit.compose.app import build
 from remit.compose.policy import Kept, Policies
 from remit.compose.rings import Ring
-from remit.core.identity import Signal
 from remit.core.lease import LeaseState
 from remit.core.policy import in_bounds
+from remit.core.principal import Signal
 from remit.errors import TokenError
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
-from tests.api import desk
-from tests.api.believed import Believed
-from tests.api.plane import Plane, _tcp, plane
+from remit.sessions.streams import Stream, Transmitter
+from remit.web.listen import serve
+from remit.web.routes import Surface
+from remit.web.who import Peer, Web
 from tests.broker.world import OPERATOR, TABLE, World
+from tests.oauth import desk
+from tests.oauth.plane import Plane, _tcp, plane
+from tests.web.believed import Believed
 
 SPEC: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "docs/reference/openapi.yaml").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remit.errors import UnauthenticatedError
-from tests.api.plane import ACCESS_TOKEN, EXCHANGE, Agent, Plane, b64, jws, play
+from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Plane, b64, jws, play
 
 FAR = 2_000_000_000
 

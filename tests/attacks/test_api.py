@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remit.api.app import rows
-from remit.api.routes import Row, Who
 from remit.broker import Holder
-from tests.api.plane import Agent, Plane, opening, play
+from remit.compose.app import rows
+from remit.web.routes import Row, Who
 from tests.attacks import forge
 from tests.broker.world import TABLE
+from tests.oauth.plane import Agent, Plane, opening, play
 
 INSIDE = ("Traceback", "remit.", ".py", "sqlite", "Error(", "/home", "/root", "broker.", "starlette", "uvicorn")
 PUBLIC = {
@@ -151,7 +151,7 @@ def test_malformed_parameters_are_named_and_nothing_inside_is(tmp_path: Path) ->
 
 @pytest.mark.attack("API-02")
 def test_an_error_inside_is_told_by_its_instance_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "remit.api")
+    caplog.set_level("INFO", "remit.web")
 
     async def scene(plane: Plane) -> None:
         plane.world.target.fail, plane.world.target.error = {"issue"}, OSError("secret inside")

@@ -16,10 +16,10 @@ from schemathesis.checks import CHECKS
 from schemathesis.core import NOT_SET
 from schemathesis.core.failures import Failure, FailureGroup
 
-from remit.api.app import rows
-from tests.api.plane import Plane, opening, play
+from remit.compose.app import rows
 from tests.attacks.described import SPEC, Served, served, session, whole
 from tests.broker.world import SEARCH, TABLE
+from tests.oauth.plane import Plane, opening, play
 
 # Every run walks some, drawn anew; REMIT_API_CASES=50000 walks as many as the gallery asks for, in about five minutes.
 CASES = int(os.environ.get("REMIT_API_CASES", "5000"))

@@ -14,15 +14,15 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from remit.api.routes import Identity
-from remit.core import jose
-from remit.core.identity import Human
+from remit import jose
 from remit.core.policy import in_bounds
+from remit.core.principal import Human
 from remit.core.task import Subject
 from remit.errors import GrantTokenError
-from tests.api.plane import EXCHANGE, Agent, Plane, opening, plane, play
+from remit.web.routes import Identity
 from tests.attacks.described import SPEC
 from tests.broker.world import OPERATOR, SEARCH, START, TABLE, World
+from tests.oauth.plane import EXCHANGE, Agent, Plane, opening, plane, play
 
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
 HUMANS = ("alice", "bob", "carol")

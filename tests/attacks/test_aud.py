@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from examples.demo import canary
 from remit.broker import Broker
 from remit.compose import wiring
 from remit.compose.settings import Places, Settings
@@ -23,7 +24,6 @@ from remit.core.audit import Checkpoint, Entry, Event, checkpoint, public_bytes
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Wanted
-from remit.demo import canary
 from remit.errors import IntegrityError, RemitError, ScopeError
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api.plane import Agent, Plane, play
+from tests.oauth.plane import Agent, Plane, play
 
 PLACES = ("bearer", "resource-proof", "subject", "token-proof", "child-proof")
 ARTEFACTS = ("token", "resource-proof", "token-proof", "child-proof")

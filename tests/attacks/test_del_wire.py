@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from remit.api import Peer, build, serve
-from tests.api.plane import EXCHANGE, GRANT, Agent, Plane, _unix, b64, jws, play
+from remit.compose.app import build
+from remit.web.listen import serve
+from remit.web.who import Peer
 from tests.attacks import forge
 from tests.broker.world import SEARCH, STRANGER, TABLE
 from tests.gateway.rig import ALL, rig
 from tests.gateway.rig import play as driven
+from tests.oauth.plane import EXCHANGE, GRANT, Agent, Plane, _unix, b64, jws, play
 
 
 async def _bobs(plane: Plane) -> Agent:

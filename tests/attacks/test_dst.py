@@ -12,10 +12,10 @@ from remit.errors import InvalidRequestError
 from remit.gateway import destination
 from remit.gateway.client import Channel
 from remit.ports import Resource
-from remit.testing.upstream import Sink, Upstream
 from tests.attacks.certificates import authority
 from tests.broker.world import OPERATOR, details
 from tests.gateway.rig import ALL, OTHER_SECRET, SECRET, http, play, rig
+from tests.support.upstream import Sink, Upstream
 
 
 @pytest.mark.attack("DST-01")

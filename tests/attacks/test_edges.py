@@ -15,9 +15,9 @@ import pytest
 from remit.compose import settings
 from remit.core.task import Wanted
 from remit.errors import ExpiredError, InvalidRequestError, NotFoundError, RemitError, UnavailableError
-from tests.api import plane
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run
 from tests.gateway.rig import Rig, http, play, rig
+from tests.oauth import plane
 
 CANARY = "rmt-canary-0123456789abcdef0123456789abcdef"
 
@@ -97,7 +97,7 @@ def test_a_clock_set_back_revives_nothing_extends_nothing_and_keeps_the_log_in_o
 
 @pytest.mark.attack("OPS-01")
 def test_no_route_gives_an_operator_a_stored_secret(tmp_path: Path) -> None:
-    from remit.api.app import rows
+    from remit.compose.app import rows
 
     async def scene(made: plane.Plane) -> None:
         put = await made.control.put("/v1/secrets/search", json={"resource": "search", "value": CANARY})

@@ -9,9 +9,9 @@ import pytest
 from remit.gateway.client import Channel
 from remit.gateway.pool import MAX_INTERIM
 from remit.gateway.server import MAX_LEAKS
-from remit.testing.upstream import Upstream
 from tests.gateway.careless import Careless, Late
 from tests.gateway.rig import ALL, SECRET, Rig, http, play, rig
+from tests.support.upstream import Upstream
 
 METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
 KEY = SECRET.encode()

@@ -8,8 +8,8 @@ import pytest
 
 from remit.broker import Holder
 from remit.broker.approvals import MAX_OF_TASK
-from tests.api.plane import Agent
-from tests.api.test_approvals import ANN, WIDE, Scene, run
+from tests.control.test_approvals import ANN, WIDE, Scene, run
+from tests.oauth.plane import Agent
 
 
 @pytest.mark.attack("INJ-05")

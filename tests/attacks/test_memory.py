@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from remit.demo import house as houses
-from remit.demo.house import House
+from examples.demo import house as houses
+from examples.demo.house import House
 from remit.sdk import verbs
 
 CANARY = "rmt-memory-5d41402abc4b2a76b9719d911017c592"

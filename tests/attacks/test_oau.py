@@ -12,13 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from remit.api import registry
-from remit.api.registry import Registered, Registry
-from remit.core import jose
+from remit import jose
 from remit.errors import InvalidRequestError, RemitError
+from remit.oauth import registry
+from remit.oauth.registry import Registered, Registry
 from remit.sdk.login import Issuer as LoginAt
 from remit.sdk.login import Login
-from tests.api.desk import (
+from tests.broker.asking import kept
+from tests.broker.world import OPERATOR, SEARCH, TABLE
+from tests.oauth.desk import (
     ALICE,
     BOB,
     DEVICE,
@@ -32,9 +34,7 @@ from tests.api.desk import (
     press,
     scene,
 )
-from tests.api.plane import ACCESS_TOKEN, EXCHANGE, Agent, later
-from tests.broker.asking import kept
-from tests.broker.world import OPERATOR, SEARCH, TABLE
+from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, later
 from tests.sdk.issuer import URL, FakeIssuer
 
 GATEWAY = "http://127.0.0.1:8471"

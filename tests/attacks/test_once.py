@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from remit.api.clients import WIT, WPT
-from remit.api.registry import Registered, Registry
-from remit.core.identity import Workload
+from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.identity.bundles import Bundles
 from remit.identity.wit import Wits
-from tests.api import believed, desk
-from tests.api.believed import PLANNER, READER, Believed, assertion_of, svid
-from tests.api.plane import ACCESS_TOKEN, EXCHANGE, Agent, Form, Plane, play
+from remit.oauth.clients import WIT, WPT
+from remit.oauth.registry import Registered, Registry
 from tests.broker.world import SEARCH, World
 from tests.identity.spire import NOW, Held
 from tests.identity.test_wit import ALLOW, DOMAIN, proof, wit
+from tests.oauth import desk
+from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Form, Plane, play
+from tests.web import believed
+from tests.web.believed import PLANNER, READER, Believed, assertion_of, svid
 
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"

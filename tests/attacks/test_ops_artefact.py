@@ -25,7 +25,7 @@ def watch(event, args):
         seen.append(f"open {args[0]}")
 sys.addaudithook(watch)
 sys.dont_write_bytecode = True
-import remit, remit.errors, remit.cli, remit.sdk, remit.core.task, remit.broker, remit.gateway.server, remit.api.app
+import remit, remit.errors, remit.cli, remit.sdk, remit.core.task, remit.broker, remit.gateway.server, remit.compose.app
 print(seen)
 """
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from remit.core.proof import Nonces
 from remit.errors import RemitError
-from tests.api.plane import Agent, Plane, later
+from remit.jose.proof import Nonces
 from tests.attacks import forge
+from tests.oauth.plane import Agent, Plane, later
 
 
 async def _status(plane: Plane, headers: dict[str, str], method: str = "GET") -> int:

@@ -7,9 +7,9 @@ import pytest
 from remit.core.secret import Secret
 from remit.gateway.client import Channel
 from remit.ports import Resource
-from remit.testing.upstream import Sink, Upstream, whole
 from tests.broker.world import OPERATOR, details
 from tests.gateway.rig import ALL, OTHER_SECRET, SECRET, play, rig
+from tests.support.upstream import Sink, Upstream, whole
 
 
 @pytest.mark.attack("RED-01")

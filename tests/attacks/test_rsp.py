@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from remit.demo.canary import leaked
-from remit.testing.upstream import CODERS, SPECIALS, Upstream
+from examples.demo.canary import leaked
 from tests.attacks.certificates import authority
 from tests.gateway.rig import PLACEHOLDER, SECRET, Rig, play, rig
+from tests.support.upstream import CODERS, SPECIALS, Upstream
 
 HEADER_FORMS = (
     "error cookie etag www-authenticate link location refresh reason early-hints trailer".split()  # noqa: SIM905

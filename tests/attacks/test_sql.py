@@ -11,12 +11,12 @@ from psycopg import sql
 
 from remit.core.scope import Detail, parse_detail
 from remit.core.secret import Secret
-from remit.engines.postgres import PostgresEngine
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError, RemitError, UnknownDetailError
+from remit.kinds.postgres.engine import PostgresEngine
 from remit.ports import Issued
-from remit.testing.postgres_server import PostgresServer
 from tests.live import warehouse as warehouses
 from tests.live.warehouse import LIFE, WINDOW, Warehouse, dsn, issue, lease_id, may, now, until, warehouse
+from tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.live
 

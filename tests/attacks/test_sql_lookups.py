@@ -20,8 +20,8 @@ from remit.core.audit import Entry
 from remit.errors import RemitError
 from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
-from tests.api.plane import EXCHANGE, Plane, opening, plane
 from tests.broker.world import TABLE, World, holder
+from tests.oauth.plane import EXCHANGE, Plane, opening, plane
 
 CANARY = "canary-of-another-holder"
 

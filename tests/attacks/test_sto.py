@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.demo import canary
 from remit.broker import Broker
 from remit.broker.custody import associated
 from remit.core.audit import checkpoint, public_bytes
@@ -23,7 +24,6 @@ from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.core.task import Plan, Wanted
 from remit.core.tree import EMPTY_ROOT
-from remit.demo import canary
 from remit.errors import IntegrityError
 from remit.keys.file import FileSealer, load_kek
 from remit.keys.signers import FileKeyring

@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from remit import jose
 from remit.compose.rings import OVERLAP
-from remit.core import jose
 from remit.errors import ConflictError, RemitError
 from remit.keys.file import FileSealer
 from remit.keys.signers import ES256, FileKeyring
-from tests.api.plane import ACCESS_TOKEN, EXCHANGE, Agent, Plane, b64, jws, later
 from tests.attacks import forge
+from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Plane, b64, jws, later
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "published" / "wycheproof"
 ABSENT = object()

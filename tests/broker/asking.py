@@ -9,8 +9,8 @@ from datetime import timedelta
 from remit.broker import Broker
 from remit.core.approval import Approval
 from remit.core.audit import Event
-from remit.core.identity import Human
 from remit.core.policy import Decision, Question
+from remit.core.principal import Human
 from remit.core.task import Grant, Subject, Wanted
 from remit.ports import Write
 from remit.stores.memory import MemoryStore

@@ -15,7 +15,7 @@ from remit.broker import Broker, Holder, verbs
 from remit.broker import approvals as module
 from remit.core.approval import Approval, Verdict, state
 from remit.core.grant import APPROVED
-from remit.core.identity import Human, Signal
+from remit.core.principal import Human, Signal
 from remit.errors import (
     ApprovalError,
     ConflictError,

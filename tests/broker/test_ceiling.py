@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from remit.core.identity import Human, Workload
 from remit.core.policy import VERSION
+from remit.core.principal import Human, Workload
 from remit.core.task import Subject, Wanted
 from remit.errors import NotFoundError, PolicyError
 from tests.broker.ruled import DETAIL, Rule, child, forbids

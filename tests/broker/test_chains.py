@@ -8,9 +8,9 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from remit import jose
 from remit.broker import Broker
 from remit.broker.chains import KEPT, Presented
-from remit.core import jose
 from remit.core.audit import Event
 from remit.core.chain import MAX_SPENT, Chain, turn
 from remit.core.task import Grant, Wanted

@@ -9,9 +9,9 @@ import pytest
 from remit.broker import heads
 from remit.broker.heads import Heads
 from remit.broker.verbs import RECENT
-from remit.core import token
 from remit.core.task import Task, Wanted
 from remit.errors import ConflictError, NotFoundError, UnavailableError
+from remit.jose import token
 from tests.broker.world import OPERATOR, TABLE, World, details, run
 
 

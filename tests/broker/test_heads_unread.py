@@ -10,9 +10,9 @@ import pytest
 
 from remit.broker import Broker
 from remit.core.audit import Event
-from remit.core.identity import Signal
 from remit.core.lease import Closure
 from remit.core.policy import Decision, Question
+from remit.core.principal import Signal
 from remit.core.task import Grant, Task, Wanted
 from remit.errors import IntegrityError, NotFoundError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write

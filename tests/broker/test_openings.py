@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from remit.core.grant import APPROVED
-from remit.core.identity import Workload
 from remit.core.policy import Decision, Question
+from remit.core.principal import Workload
 from remit.core.task import Wanted
 from remit.errors import AttenuationError, InvalidRequestError, NotFoundError, PolicyError, UnavailableError, UsedError
 from tests.broker.asking import ANN, BOB, NARROW, House, kept, wide

@@ -12,8 +12,8 @@ import pytest
 
 from remit.broker import Broker
 from remit.core.audit import Event
-from remit.core.identity import Human, Signal
 from remit.core.policy import Decision, Question
+from remit.core.principal import Human, Signal
 from remit.core.scope import parse_detail
 from remit.core.task import Grant, Report, Subject, Task, Wanted
 from remit.errors import ConflictError, GrantEndedError, GrantTokenError, TokenError, UnavailableError

@@ -11,8 +11,8 @@ import pytest
 from remit.broker import Broker, Holder
 from remit.broker.second import SecondPlace
 from remit.core.audit import Checkpoint, checkpoint
-from remit.core.identity import Human
 from remit.core.policy import Decision
+from remit.core.principal import Human
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Closure, Grant, LeaseState, Plan, Posture, Revocation, Subject, Wanted

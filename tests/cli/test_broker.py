@@ -14,8 +14,8 @@ from remit.cli.entry import run
 from remit.compose.settings import places
 from remit.compose.up import embedded
 from remit.stores import private
-from remit.testing.postgres_server import free_port
 from tests.identity.spire import Authority, server
+from tests.support.postgres_server import free_port
 
 EMBEDDED = (
     "import os; from remit.compose import embedded, settings; embedded.ensure(settings.places(os.environ), os.environ)"
@@ -141,6 +141,6 @@ def test_what_no_run_started_is_not_waited_for() -> None:
 
 
 def test_the_demo_is_told_how_to_print(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remit.demo.main", lambda as_json: 3 if as_json else 4)
+    monkeypatch.setattr("examples.demo.main", lambda as_json: 3 if as_json else 4)
     assert run(["demo", "--json"]) == 3
     assert run(["demo"]) == 4

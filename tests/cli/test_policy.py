@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from remit.api import Peer, build, serve
 from remit.cli.entry import run
+from remit.compose.app import build
 from remit.compose.policy import Policies
+from remit.web.listen import serve
+from remit.web.who import Peer
 from tests.broker.world import OPERATOR
 from tests.cli.test_scripts import Step, obey, plain, steps
 from tests.sdk.plane import Served, _unix

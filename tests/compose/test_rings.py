@@ -10,15 +10,17 @@ from typing import Any
 import httpx
 import pytest
 
+from remit import jose
 from remit.compose.rings import OVERLAP, Domain, Rings
 from remit.compose.serving import Edges
 from remit.compose.settings import Settings
-from remit.core import audit, jose, token
+from remit.core import audit
 from remit.errors import TokenError, UnavailableError
+from remit.jose import token
 from remit.keys.authority import TURN_AFTER, FileAuthority
 from remit.keys.file import FileSealer
-from tests.api.plane import Agent
 from tests.compose.test_serving import EXCHANGE, configured, opened, serving
+from tests.oauth.plane import Agent
 
 SHOWN = "what-a-receiver-shows-is-long-enough-not-to-be-guessed"
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}

@@ -18,8 +18,8 @@ from remit.broker.ends import Unrecorded
 from remit.compose import settings
 from remit.compose.serving import Edges, _overlapping, bind_tcp, served, stopping, until_stopped
 from remit.errors import UnavailableError
-from remit.testing.postgres_server import free_port
 from tests.broker.world import OPERATOR
+from tests.support.postgres_server import free_port
 
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from remit.compose import settings, signals
 from remit.compose.signals import Signals
 from remit.errors import InvalidRequestError, RemitError
-from remit.identity.events import Source
 from remit.keys.signers import ES256
+from remit.sessions.events import Source
 from tests.broker.world import OPERATOR, World
 from tests.identity.issuing import URL, Clock, Site, issuer
 

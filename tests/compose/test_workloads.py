@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit.compose import settings, workloads
 from remit.compose.settings import Settings
-from remit.core.identity import JWT_SPIFFE, Workload
+from remit.core.principal import JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.sources import ApiSource, FileSource, WebSource
 from tests.identity.spire import Authority, Domain, Held, Times, server

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from remit.core.grant import Subject
-from remit.core.identity import Human, Signal, Workload
+from remit.core.principal import Human, Signal, Workload
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANN = Human(Subject("https://idp.test#ann", "urn:mfa"), "digest", NOW, NOW, "remit")

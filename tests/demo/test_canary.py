@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from remit.demo import canary
+from examples.demo import canary
 
 SECRET = "srch_7f1-Kq9.Zx/81Lm+3vQ"
 

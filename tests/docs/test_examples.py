@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from remit.demo import house as houses
+from examples.demo import house as houses
 from remit.sdk import verbs
-from remit.testing.postgres_server import free_port
+from tests.support.postgres_server import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KEY = "s3cret-s3cret-s3cret"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.testing.postgres_server import free_port
+from tests.support.postgres_server import free_port
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.core.identity import Signal
+from remit.core.principal import Signal
 from remit.errors import InvalidRequestError, TokenError
-from remit.identity.events import CAEP, LOGOUT, IssuedSignals, Source
+from remit.sessions.events import CAEP, LOGOUT, IssuedSignals, Source
 from tests.fuzz.test_token import ALPHABET, JSON
 from tests.identity.issuing import URL, Clock, issuer, signed
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.core import jose
-from remit.core.identity import Human
+from remit import jose
+from remit.core.principal import Human
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnauthenticatedError
 from remit.identity import foreign
-from remit.identity.events import LOGOUT, IssuedSignals, Source
 from remit.identity.foreign import Keys, Rules
 from remit.identity.humans import IssuedHumans, Registration
 from remit.identity.issuers import read_metadata
 from remit.identity.platforms import Platforms, Rule
+from remit.sessions.events import LOGOUT, IssuedSignals, Source
 from tests.fuzz.test_token import ALPHABET, JSON
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, okp, public, rsa, signed
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from remit.api import asked, wire
 from remit.errors import InvalidRequestError, TargetError
+from remit.oauth import asked
+from remit.web import wire
 
 KNOWN = frozenset({"grant_type", "ttl", "scope", "é"}) | asked.TARGETS
 NAMES = st.sampled_from(sorted(KNOWN))

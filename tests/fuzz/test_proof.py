@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.core import proof as proofs
 from remit.errors import ProofError
-from tests.api.plane import jws
-from tests.core.test_proof import AGENT, EXPECTED, SECONDS, made
+from remit.jose import proof as proofs
 from tests.fuzz.test_token import ALPHABET, JSON
+from tests.jose.test_proof import AGENT, EXPECTED, SECONDS, made
+from tests.oauth.plane import jws
 
 GOOD = made()
 CLAIMS = ("jti", "htm", "htu", "iat", "ath", "nonce")

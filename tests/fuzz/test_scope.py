@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from remit.core import scope
 from remit.core.scope import Scope
-from remit.core.strict import read_json
 from remit.errors import RemitError
+from remit.jose.strict import read_json
 from tests.core.drawn import details
 from tests.fuzz.test_token import JSON
 

@@ -17,7 +17,7 @@ from remit.errors import RemitError
 from remit.gateway.answer import Answer, Plan
 from remit.gateway.framing import response_head
 from remit.gateway.scrub import Inflated, LeakError, Needles, Scrubber, forms
-from remit.testing.upstream import CODERS
+from tests.support.upstream import CODERS
 
 SECRET = "rmt-k-3f1c0a9be7d24856-Q"
 NEEDLES = Needles([SECRET])

@@ -5,7 +5,8 @@ import zlib
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from remit.core import jose, status
+from remit import jose
+from remit.jose import status
 
 GOOD = status.compress(status.live(range(0, 4_096, 3), 4_096))
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.core import token as tokens
 from remit.errors import TokenError
-from tests.core.test_token import ISSUER, KEYS, NOW, SIGNER, minted
+from remit.jose import token as tokens
+from tests.jose.test_token import ISSUER, KEYS, NOW, SIGNER, minted
 
 GOOD = minted()
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ \n\0é"

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.core import jose
-from remit.core.identity import Workload
+from remit import jose
+from remit.core.principal import Workload
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
 from remit.identity import bundles
 from remit.identity.bundles import Bundle, Bundles

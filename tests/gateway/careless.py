@@ -7,7 +7,7 @@ import re
 from types import TracebackType
 from typing import Self
 
-from remit.testing.upstream import Seen, Upstream, whole
+from tests.support.upstream import Seen, Upstream, whole
 
 _LENGTH = re.compile(rb"\r\nContent-Length: *([0-9]+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nConnection: *close\r\n", re.IGNORECASE)

@@ -26,8 +26,8 @@ from remit.gateway.pool import Pool
 from remit.gateway.server import Gateway
 from remit.ports import Resource
 from remit.stores.memory import MemoryStore
-from remit.testing.upstream import Upstream
 from tests.broker.world import OPERATOR, ClearSealer
+from tests.support.upstream import Upstream
 
 SECRET = "rmt-real-3f1c0a9be7d24856b0d1c2e3f4a59687-k"
 OTHER_SECRET = "rmt-othr-77aa0a9be7d24856b0d1c2e3f4a5ffff-k"

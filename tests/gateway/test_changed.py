@@ -8,10 +8,10 @@ from dataclasses import replace
 from remit.core.secret import Secret
 from remit.gateway.pool import Pool
 from remit.gateway.pool import Upstream as Connection
-from remit.testing.upstream import Upstream
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Line, PlayedPool
 from tests.gateway.rig import OTHER_SECRET, SECRET, Rig, http, play, rig
+from tests.support.upstream import Upstream
 
 BODY = b'{"to":"ann"}'
 

@@ -17,11 +17,11 @@ from remit.gateway import framing
 from remit.gateway.answer import Answer, Plan
 from remit.gateway.delivery import Delivery, Turns
 from remit.gateway.scrub import FREE, SLICE, UPLOAD, Meter, Needles, Scrubber
-from remit.testing.upstream import Upstream, whole
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Play, play
 from tests.gateway.rig import SECRET, http, rig
 from tests.gateway.rig import play as played
+from tests.support.upstream import Upstream, whole
 
 GET = b"GET /api/v1/public/a HTTP/1.1\r\nHost: gw\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

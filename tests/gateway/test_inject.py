@@ -11,8 +11,8 @@ from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
 from remit.gateway import framing, inject
 from remit.gateway.inject import Placeholders, Recipe, Shape
 from remit.ports import Resource
-from remit.testing.upstream import CODERS
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET
+from tests.support.upstream import CODERS
 
 OTHER = "sk-other-0123456789abcdef0123456789abcdef"
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from remit import errors
-from remit.api import problems
 from remit.gateway import problem
+from remit.web import problems
 
 BASE = "https://remit.test/problems/"
 

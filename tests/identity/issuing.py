@@ -15,9 +15,9 @@ from joserfc import jws
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
-from remit.core.jose import encode as b64
 from remit.errors import UnavailableError
 from remit.identity.issuers import Issuer
+from remit.jose import encode as b64
 
 URL = "https://login.test/tenant"
 START = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)

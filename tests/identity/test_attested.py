@@ -6,8 +6,8 @@ import json
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remit.core import jose
-from remit.core.identity import Workload
+from remit import jose
+from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.identity.attested import Attested
 from remit.identity.bundles import Bundles

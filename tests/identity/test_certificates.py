@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
-from remit.core.identity import Workload
+from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError, UnavailableError
 from remit.identity.bundles import Bundles
 from remit.identity.certificates import MAX_CHAIN, Certificates

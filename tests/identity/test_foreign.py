@@ -9,11 +9,11 @@ import pytest
 from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 
-from remit.core import jose
-from remit.core.jose import encode
+from remit import jose
 from remit.errors import AudienceError, GrantTokenError, InvalidRequestError, RemitError, TokenError
 from remit.identity import foreign
 from remit.identity.foreign import SKEW, Foreign, Keys, Rules
+from remit.jose import encode
 from tests.identity.issuing import START, Clock, ec, okp, public, rsa, signed, unsigned
 
 RULES = Rules(frozenset({"", "jwt"}))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from remit.core.grant import LOCAL, UNSAID, WORKLOAD
-from remit.core.identity import Human
+from remit.core.principal import Human
 from remit.errors import AudienceError, GrantTokenError, RemitError, UnavailableError
 from remit.identity.foreign import SKEW
 from remit.identity.humans import MAX_AGE, MAX_GRANT, MAX_GROUPS, IssuedHumans, Registration

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 
-from remit.core.identity import Human
+from remit.core.principal import Human
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError, RemitError, StepUpError, UnavailableError
 from remit.identity import logins

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remit.core.identity import Workload
+from remit.core.principal import Workload
 from remit.errors import AudienceError, RemitError, TokenError, UnauthenticatedError, UnavailableError
 from remit.identity.foreign import SKEW
 from remit.identity.issuers import KEEP

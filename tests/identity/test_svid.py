@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from remit.core import jose
-from remit.core.identity import Workload
+from remit import jose
+from remit.core.principal import Workload
 from remit.errors import AudienceError, RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.bundles import RETRY, Bundles
 from remit.identity.foreign import SKEW

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from remit.core import jose
-from remit.core.identity import Workload
+from remit import jose
+from remit.core.principal import Workload
 from remit.errors import (
     AudienceError,
     LimitError,

@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from remit.core import jose
+from remit import jose
 from remit.errors import AudienceError, RemitError, TokenError
 from remit.identity import wpt
 from remit.identity.wpt import Expected

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remit.core import jose
+from remit import jose
 from remit.errors import ConflictError, IntegrityError, TokenError
 from remit.keys.authority import MAX_LIFE, SKEW, TURN_AFTER, FileAuthority
 from remit.keys.certificates import CA_LIFE

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from remit.core import jose
+from remit import jose
 from remit.errors import AudienceError, TokenError
 from remit.keys import svid
 from remit.keys.signers import ES256, RS256

@@ -24,8 +24,8 @@ from remit.core import scope
 from remit.core.audit import Event
 from remit.core.secret import Secret
 from remit.core.task import Plan, Subject, Wanted
-from remit.engines.postgres import PostgresEngine
 from remit.keys.file import FileSealer, load_kek
+from remit.kinds.postgres.engine import PostgresEngine
 from remit.ports import Clock, Issued, Resource, Write
 from remit.stores.sqlite import SqliteStore
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import uvloop
 
-from remit.api.who import Peer
 from remit.broker import Holder
 from remit.compose import settings
 from remit.compose.serving import harden, served
@@ -23,6 +22,7 @@ from remit.core import scope
 from remit.core.task import Wanted
 from remit.gateway.client import Channel
 from remit.ports import Resource
+from remit.web.who import Peer
 
 DESCRIPTORS = 512
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}

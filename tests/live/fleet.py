@@ -19,13 +19,13 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from remit import jose
 from remit.compose import settings
 from remit.compose.serving import Edges, served
 from remit.compose.settings import Settings
-from remit.core import jose
 from remit.keys.signers import ES256
-from remit.testing.postgres_server import free_port
 from tests.identity.spire import Authority, Domain, Svid, pem, server
+from tests.support.postgres_server import free_port
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"

@@ -18,8 +18,8 @@ from pathlib import Path
 from remit.broker import Broker
 from remit.core import scope
 from remit.core.audit import Event
-from remit.core.identity import Human, Signal
 from remit.core.policy import Decision, Question
+from remit.core.principal import Human, Signal
 from remit.core.task import Subject, Wanted
 from remit.keys.file import FileSealer, load_kek
 from remit.ports import Resource, Write

@@ -19,12 +19,12 @@ import psycopg
 from remit.compose import settings
 from remit.compose.serving import Edges, served
 from remit.core import scope
-from remit.testing.postgres_server import free_port
-from remit.testing.upstream import Upstream
 from tests.live import idp
 from tests.live.fleet import EXCHANGE, ID_TOKEN, SEARCH, Key
 from tests.live.idp import Browser, Provider
 from tests.live.warehouse import Warehouse, warehouse
+from tests.support.postgres_server import free_port
+from tests.support.upstream import Upstream
 
 POLICY = '@id("humans-do-what-resources-allow")\npermit (principal, action, resource);\n'
 KEY = "sk-canary-of-the-upstream-0123456789"

@@ -12,8 +12,8 @@ from benchmarks import __main__ as command
 from benchmarks import gateway, nginx, ours
 from benchmarks.client import closed_loop
 from benchmarks.figure import figure
-from remit.testing.postgres_server import PostgresServer
 from tests.peers import require
+from tests.support.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 NAMES = [

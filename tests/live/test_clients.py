@@ -27,11 +27,11 @@ from remit.compose import settings
 from remit.compose.serving import Edges, served
 from remit.core.secret import Secret
 from remit.ports import Resource
-from remit.testing.postgres_server import free_port
 from tests.broker.world import details, search
 from tests.live import idp
 from tests.live.fleet import ACCESS_TOKEN, EXCHANGE, SEARCH, Key, claims_of
 from tests.live.idp import NODE, PEERS, TWO_FACTORS, Provider
+from tests.support.postgres_server import free_port
 
 pytestmark = pytest.mark.live
 

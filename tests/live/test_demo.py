@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from remit.demo.attack import ATTEMPTS
+from examples.demo.attack import ATTEMPTS
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -11,9 +11,9 @@ import pytest
 
 from remit.broker import Holder
 from remit.gateway.client import Channel
-from remit.testing.upstream import Upstream
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import ALL, PLACEHOLDER, Rig, http, play, rig
+from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.live
 MEGABYTE = 1 << 20

@@ -23,7 +23,7 @@ from remit.compose import humans, settings
 from remit.compose.humans import Known
 from remit.compose.wiring import steady
 from remit.core import scope
-from remit.core.identity import Human
+from remit.core.principal import Human
 from remit.errors import GrantTokenError, StepUpError
 from remit.identity import issuers
 from remit.ports.identity import Login

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from remit.demo.house import House, environment, program
+from examples.demo.house import House, environment, program
 from remit.sdk import Client, Place, verbs
 
 pytestmark = [pytest.mark.live]

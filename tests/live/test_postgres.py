@@ -7,8 +7,8 @@ import pytest
 from psycopg import sql
 
 from remit.core.task import Plan
-from remit.engines.postgres import PostgresEngine
 from remit.errors import EngineError, EngineRefusedError
+from remit.kinds.postgres.engine import PostgresEngine
 from tests.live.warehouse import LIFE, WINDOW, Warehouse, dsn, issue, lease_id, may, now, warehouse
 
 pytestmark = pytest.mark.live

@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from remit.engines import postgres_close
 from remit.errors import EngineError, EngineRefusedError
+from remit.kinds.postgres import close as postgres_close
 from remit.ports import Issued
-from remit.testing.postgres_server import PostgresServer
 from tests.live import warehouse as warehouses
 from tests.live.warehouse import Warehouse, dsn, issue, may, until, warehouse
+from tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.live
 

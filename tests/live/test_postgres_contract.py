@@ -11,7 +11,7 @@ import pytest
 
 from remit.core.scope import Detail
 from remit.core.secret import Secret
-from remit.engines.postgres import PostgresEngine
+from remit.kinds.postgres.engine import PostgresEngine
 from remit.ports import Issued
 from remit.testing.engine_contract import CASES, Case, engine_contract
 from tests.live.warehouse import Warehouse, dsn, may, now, warehouse

@@ -8,10 +8,10 @@ import pytest
 from psycopg import sql
 
 from remit.core.secret import Secret
-from remit.engines.postgres_setup import setup_sql
+from remit.kinds.postgres.setup import setup_sql
 from remit.ports import Finding
-from remit.testing.postgres_server import bin_folder
 from tests.live.warehouse import Warehouse, issue, may, warehouse
+from tests.support.postgres_server import bin_folder
 
 pytestmark = pytest.mark.live
 

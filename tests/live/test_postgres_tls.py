@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from remit.core.secret import Secret
-from remit.engines.postgres import PostgresEngine
 from remit.errors import EngineError
+from remit.kinds.postgres.engine import PostgresEngine
 from remit.ports import Issued, Resource
 from tests.live.warehouse import Warehouse, dsn, issue, now, warehouse
 

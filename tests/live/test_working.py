@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from remit.testing.postgres_server import free_port
 from tests.live import idp
 from tests.live.fleet import SEARCH
 from tests.live.idp import Provider
 from tests.live.standing import POLICY
 from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
+from tests.support.postgres_server import free_port
 
 REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 REMIT = shlex.join(COMMAND)

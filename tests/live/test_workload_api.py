@@ -18,9 +18,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from remit.engines.spiffe import serial
 from remit.identity.bundles import Bundle
 from remit.identity.sources import WebSource
+from remit.kinds.spiffe.engine import serial
 from remit.sdk import Place
 from remit.sdk.client import Client
 from remit.sdk.verbs import Bounds

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from spiffe import WorkloadApiClient
 
-from remit.core import jose
+from remit import jose
 from remit.identity import bundles
 from tests.identity.spire import Svid, signed
 from tests.identity.workload_api import Agent

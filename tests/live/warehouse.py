@@ -17,9 +17,9 @@ from psycopg import sql
 from remit.core.scope import Detail, parse_detail
 from remit.core.secret import Secret
 from remit.core.task import Plan
-from remit.engines.postgres import PostgresEngine
+from remit.kinds.postgres.engine import PostgresEngine
 from remit.ports import Issued, Resource
-from remit.testing.postgres_server import PostgresServer
+from tests.support.postgres_server import PostgresServer
 
 WINDOW = timedelta(seconds=20)
 LIFE = timedelta(minutes=10)

@@ -16,15 +16,19 @@ from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from remit.api import Keys, Listener, Peer, Surface, Verifier, Web, build, serve
 from remit.broker import Broker, Holder
+from remit.compose.app import build
 from remit.core import audit
 from remit.core.audit import Checkpoint
-from remit.core.proof import Nonces
 from remit.core.secret import Secret
+from remit.jose.proof import Nonces
 from remit.keys.signers import ES256, Ed25519
 from remit.ports import Resource
 from remit.sdk import Place
+from remit.web.listen import Listener, serve
+from remit.web.proven import Keys, Verifier
+from remit.web.routes import Surface
+from remit.web.who import Peer, Web
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details
 
 T = TypeVar("T")

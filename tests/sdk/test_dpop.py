@@ -7,8 +7,9 @@ import pickle
 
 import pytest
 
-from remit.core import jose, proof
-from remit.core.proof import Expected, Nonces
+from remit import jose
+from remit.jose import proof
+from remit.jose.proof import Expected, Nonces
 from remit.sdk.dpop import Key, target
 
 NONCES = Nonces(b"n" * 32)

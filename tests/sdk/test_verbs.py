@@ -6,7 +6,7 @@ from functools import partial
 import httpx
 import pytest
 
-from remit.api import render
+from remit.control import render
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
 from remit.sdk import Bounds, Client, detail, verbs
 from remit.sdk._wire import Flow, drive

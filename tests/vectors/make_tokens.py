@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from remit.core import jose
-from remit.core import token as tokens
+from remit import jose
 from remit.errors import RemitError
+from remit.jose import token as tokens
 from remit.keys.signers import ES256, Ed25519
 
 FILE = Path(__file__).parent / "tokens.json"

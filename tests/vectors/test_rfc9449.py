@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.core import jose
+from remit import jose
 from remit.errors import ProofError
 
 PUBLISHED = json.loads((Path(__file__).parent / "published" / "published.json").read_text("utf-8"))["rfc9449"]

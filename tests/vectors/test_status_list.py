@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from remit.core import jose, status
+from remit import jose
+from remit.jose import status
 
 PUBLISHED = json.loads((Path(__file__).parent / "published" / "published.json").read_text("utf-8"))["status_list"]
 CASES: list[dict[str, Any]] = PUBLISHED["cases"]

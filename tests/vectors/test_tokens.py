@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from remit.core import jose
-from remit.core import token as tokens
+from remit import jose
 from remit.errors import AudienceError, TokenError
+from remit.jose import token as tokens
 from tests.vectors import make_tokens
 
 VECTORS = json.loads((Path(__file__).parent / "tokens.json").read_text(encoding="utf-8"))

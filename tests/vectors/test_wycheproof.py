@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from remit.core import jose
+from remit import jose
 from remit.errors import AudienceError, GrantTokenError, TokenError
 from remit.identity import foreign
 from remit.identity.foreign import MEMBERS, Rules

@@ -17,7 +17,7 @@ from remit.broker.heads import Caller, Heads, Holder
 from remit.core import approval as approvals
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import Subject
-from remit.core.identity import Human
+from remit.core.principal import Human
 from remit.errors import (
     ApprovalError,
     ConflictError,

@@ -18,8 +18,8 @@ from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.audit import Event
 from remit.core.grant import WORKLOAD, Posture, Subject
-from remit.core.identity import Human, Workload
 from remit.core.policy import Decision
+from remit.core.principal import Human, Workload
 from remit.core.task import Grant, Task, Wanted, open_task
 from remit.errors import ApprovalError, ConflictError, InvalidRequestError, NotFoundError, RemitError, UsedError
 from remit.ports import Burn, NewId, Write

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from remit import jose
 from remit.broker.heads import Heads
-from remit.core import audit, jose, token
+from remit.core import audit
 from remit.core.audit import Event
+from remit.jose import token
 from remit.ports import PutRecord, Record
 
 KIND = "stream"

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from remit import jose
 from remit.broker.heads import Heads
 from remit.broker.targets import Targets
-from remit.core import jose
 from remit.core.grant import Subject
-from remit.core.identity import Human, Signal
+from remit.core.principal import Human, Signal
 from remit.core.task import Task
 from remit.errors import ConflictError, GrantTokenError, NotFoundError, RemitError, UnavailableError
 from remit.ports import Burn, PutRecord, Record

@@ -31,8 +31,8 @@ from remit.broker.use import Use, Uses
 from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.audit import Entry
-from remit.core.identity import Signal
 from remit.core.policy import Decision
+from remit.core.principal import Signal
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, LeaseState, Report, Task

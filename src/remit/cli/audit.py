@@ -281,7 +281,8 @@ def prove(
       remit audit prove 17
       remit audit prove 17 --json > proof.json
     """
-    from remit.core import jose, tree
+    from remit import jose
+    from remit.core import tree
     from remit.errors import IntegrityError, NotFoundError
     from remit.sdk import verbs
 

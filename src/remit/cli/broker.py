@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from remit.cli import options
 from remit.cli.render import emit
+from remit.errors import NotFoundError
 
 if TYPE_CHECKING:
     from remit.compose.settings import Settings
@@ -69,6 +71,12 @@ def demo(json: options.Json = False) -> None:
       remit demo
       remit demo --json
     """
-    from remit import demo as shown
+    root = Path(__file__).parents[3]
+    if not (root / "examples" / "demo").is_dir():
+        raise NotFoundError(
+            "the demo is in a clone of remit's repository, not in its package", help="clone it: make demo"
+        )
+    sys.path.insert(0, str(root))
+    from examples import demo as shown
 
     raise typer.Exit(shown.main(json))

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from remit.api.registry import MAX_REDIRECTS, Registered, Registry, check_name, check_redirect
 from remit.compose.humans import Known
 from remit.compose.mistakes import unknown
 from remit.compose.settings import Settings
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
 from remit.identity.fetch import Bounded, is_loopback
+from remit.oauth.registry import MAX_REDIRECTS, Registered, Registry, check_name, check_redirect
 from remit.ports import Clock
 
 MAX_CLIENTS = 256

@@ -13,7 +13,6 @@ from remit.core.grant import OWN_ACR
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 from remit.identity.claims import check_name
-from remit.identity.events import Source
 from remit.identity.fetch import Fetch, Web
 from remit.identity.foreign import MAX_TEXT
 from remit.identity.humans import IssuedHumans, Registration
@@ -21,6 +20,7 @@ from remit.identity.issuers import Issuer, check_issuer
 from remit.identity.logins import IssuerLogins
 from remit.identity.platforms import Platforms, Rule
 from remit.ports import Clock
+from remit.sessions.events import Source
 
 MAX_ENTRIES = 64  # of a table
 

@@ -8,13 +8,13 @@ from remit.broker import Broker
 from remit.compose.settings import Settings
 from remit.core import spiffe
 from remit.core.secret import Secret
-from remit.engines import spiffe as svids
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.keys.authority import FileAuthority
+from remit.kinds.spiffe import engine as svids
+from remit.kinds.spiffe.calls import Federation
+from remit.kinds.spiffe.listen import WorkloadApi
 from remit.ports import Clock, Engine, Resource, Sealer
 from remit.ports.identity import Authority
-from remit.workload.calls import Federation
-from remit.workload.listen import WorkloadApi
 
 TEND = 60.0  # seconds between looks at what is to be rotated, or is published no longer
 

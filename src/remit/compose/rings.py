@@ -9,13 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from remit.api.proven import Keys
 from remit.broker import Broker, Operator
-from remit.core import token
-from remit.core.jose import SigningKey
 from remit.errors import NotFoundError, RemitError
+from remit.jose import SigningKey, token
 from remit.keys.authority import FileAuthority
 from remit.keys.signers import FileKeyring
+from remit.web.proven import Keys
 
 OVERLAP = token.LIFE + timedelta(seconds=token.SKEW)  # after it, a key has signed no token that is good
 

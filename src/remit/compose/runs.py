@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp
 
 from remit import catalog
-from remit.api import listen
-from remit.api.who import Peer
 from remit.compose import issuer
 from remit.compose.wiring import House
 from remit.core.task import Grant
@@ -23,6 +21,8 @@ from remit.run import environment
 from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit
 from remit.run.host import Close, Run
+from remit.web import listen
+from remit.web.who import Peer
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,23 +17,23 @@ from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 
-import remit.api.app as control
-from remit.api import listen
-from remit.api.listen import Listener
-from remit.api.proven import Keys, Verifier
-from remit.api.routes import Surface
-from remit.api.who import Authority, Peer, Web
+import remit.compose.app as control
 from remit.compose import issuer, rings, signals, wiring, workloads
 from remit.compose.rings import Domain, Events, Notes, Rings, Tokens
 from remit.compose.runs import RunEdges
 from remit.compose.settings import Address, Settings
 from remit.compose.signals import Round
 from remit.compose.wiring import House
-from remit.core.proof import Nonces
 from remit.errors import RemitError, UnavailableError
 from remit.gateway.server import Gateway
+from remit.jose.proof import Nonces
 from remit.run import handover
 from remit.run.host import LaunchServer
+from remit.web import listen
+from remit.web.listen import Listener
+from remit.web.proven import Keys, Verifier
+from remit.web.routes import Surface
+from remit.web.who import Authority, Peer, Web
 
 SWEEP = 0.5  # seconds between sweeps
 TRUST = 1.0  # seconds between two looks whether a trust bundle is due, or our certificate new

@@ -11,18 +11,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from remit.api.signals import Receiver
-from remit.api.streams import Ring, Stream, Transmitter
 from remit.broker import Broker
 from remit.compose.mistakes import unknown
 from remit.compose.settings import Settings
 from remit.errors import InvalidRequestError
-from remit.identity.events import IssuedSignals, Source
 from remit.identity.fetch import Fetch, Web, check_url
 from remit.identity.issuers import Issuer, check_issuer
-from remit.identity.polling import Pace, Poll, bearer
-from remit.identity.pushing import Push
 from remit.ports import Clock
+from remit.sessions.events import IssuedSignals, Source
+from remit.sessions.polling import Pace, Poll, bearer
+from remit.sessions.pushing import Push
+from remit.sessions.signals import Receiver
+from remit.sessions.streams import Ring, Stream, Transmitter
 
 WELL_KNOWN = "/.well-known/ssf-configuration"
 MAX_ENTRIES = 64

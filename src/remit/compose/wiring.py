@@ -13,7 +13,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from remit.api.routes import Identity
 from remit.broker import Broker, Operator
 from remit.compose import clients, humans, issuer, login, rings, signals, workloads
 from remit.compose.mistakes import located
@@ -23,7 +22,7 @@ from remit.compose.signals import Signals
 from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.grant import LOCAL
-from remit.core.identity import JWT_BEARER
+from remit.core.principal import JWT_BEARER
 from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import UnavailableError
@@ -37,6 +36,7 @@ from remit.keys.witness import FileWitness, WitnessThread
 from remit.ports import Clock, Engine, Resource
 from remit.stores import private
 from remit.stores.sqlite import SqliteStore
+from remit.web.routes import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def _postgres(clock: Clock) -> Callable[[Resource, Secret | None], Engine]:
             raise UnavailableError(
                 "the PostgreSQL engine is not installed", help="in a clone of remit: pip install '.[postgres]'"
             )
-        from remit.engines.postgres import PostgresEngine
+        from remit.kinds.postgres.engine import PostgresEngine
 
         return PostgresEngine(resource, secret, clock=clock, random=secrets.token_bytes)
 

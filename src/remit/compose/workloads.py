@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from remit.api.tls import Door
 from remit.compose.mistakes import unknown
 from remit.compose.settings import Settings
 from remit.core import spiffe
-from remit.core.identity import JWT_SPIFFE
+from remit.core.principal import JWT_SPIFFE
 from remit.errors import InvalidRequestError
 from remit.identity.attested import Assertion, Attested
 from remit.identity.bundles import Bundles, Source
@@ -20,6 +19,7 @@ from remit.identity.sources import ApiSource, FileSource, WebSource
 from remit.identity.svid import JwtSvids
 from remit.identity.wit import Wits
 from remit.ports import Clock
+from remit.web.tls import Door
 
 _KEYS = {"name", "bundle_file", "bundle_url", "workload_api", "allow", "ca_file"}
 _SOURCES = ("bundle_file", "bundle_url", "workload_api")

@@ -11,12 +11,13 @@ whoever redeems must ask for that very thing. A decision counts once.
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 
-from remit.core import jose
 from remit.core import scope as scopes
 from remit.core.grant import Subject, Wanted
 from remit.core.orders import json_text
@@ -77,7 +78,8 @@ class Approval:
     @property
     def digest(self) -> str:
         """What a human decides on: SHA-256 over the id, the verb, the exact request and the salt, base64url."""
-        return jose.digest(f"{self.id}\n{self.verb}\n{self.request}\n{self.salt}")
+        text = f"{self.id}\n{self.verb}\n{self.request}\n{self.salt}"
+        return urlsafe_b64encode(sha256(text.encode("utf-8", "surrogatepass")).digest()).rstrip(b"=").decode()
 
     @property
     def room(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from remit.core import jose
+from remit import jose
 from remit.core import scope as scopes
 from remit.errors import RemitError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from remit.core.identity import Workload
+from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.identity.certificates import Certificates
 from remit.identity.wit import Wits

@@ -17,10 +17,10 @@ from typing import Protocol
 from cryptography import x509
 
 from remit.core.spiffe import TrustBundle
-from remit.core.strict import read_json
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
 from remit.identity import foreign
 from remit.identity.foreign import Keys
+from remit.jose.strict import read_json
 from remit.ports import Clock
 
 LIFE = timedelta(hours=1)  # of a bundle whose source is out

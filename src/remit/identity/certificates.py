@@ -14,8 +14,9 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store
 
-from remit.core import jose, spiffe
-from remit.core.identity import Workload
+from remit import jose
+from remit.core import spiffe
+from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import InvalidRequestError, UnauthenticatedError
 from remit.identity.bundles import Bundles

@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from remit.core import jose
-from remit.core.jose import Compact
-from remit.core.strict import read_json
+from remit import jose
 from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError
+from remit.jose import Compact
+from remit.jose.strict import read_json
 
 SKEW = timedelta(seconds=60)  # that the clock of whoever signs for others may be off by, and no more
 MAX_KEYS = 100  # of a set

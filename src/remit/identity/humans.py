@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from remit.core import jose
+from remit import jose
 from remit.core.grant import OWN_ACR, UNSAID, Subject
-from remit.core.identity import Human
+from remit.core.principal import Human
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError
 from remit.identity import claims as named

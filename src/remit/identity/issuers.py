@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from remit.core.strict import read_json
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnavailableError
 from remit.identity import foreign
 from remit.identity.fetch import MAX_DOCUMENT, Fetch, check_url
 from remit.identity.foreign import Foreign, Keys
+from remit.jose.strict import read_json
 from remit.ports import Clock
 
 FRESH = timedelta(minutes=5)

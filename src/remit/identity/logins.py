@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, quote_plus
 
 import httpx
 
-from remit.core import jose
-from remit.core.identity import Human
+from remit import jose
+from remit.core.principal import Human
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError, StepUpError, UnavailableError
 from remit.identity.fetch import PATIENCE

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from remit.core.identity import Workload
+from remit.core.principal import Workload
 from remit.errors import TokenError, UnauthenticatedError
 from remit.identity import claims as named
 from remit.identity import foreign

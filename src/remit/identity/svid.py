@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from remit.core import spiffe
-from remit.core.identity import Workload
+from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import AudienceError, InvalidRequestError, UnauthenticatedError
 from remit.identity import foreign

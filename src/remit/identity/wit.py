@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from remit.core import jose, spiffe
-from remit.core.identity import Workload
-from remit.core.proof import SKEW
+from remit import jose
+from remit.core import spiffe
+from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import InvalidRequestError, LimitError, ReplayError, UnauthenticatedError
 from remit.identity import foreign, wpt
 from remit.identity.bundles import Bundles
 from remit.identity.foreign import Foreign, Rules
 from remit.identity.svid import by_bundle, ends
+from remit.jose.proof import SKEW
 from remit.ports import Clock
 
 MAX_LIFE = timedelta(hours=24)  # that the end may be away: it is worth nothing without its key

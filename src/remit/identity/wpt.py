@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from remit.core import jose
-from remit.core.proof import SKEW, same_target
+from remit import jose
 from remit.errors import AudienceError, TokenError
+from remit.jose.proof import SKEW, same_target
 
 TYPE = "wpt+jwt"
 MAX_LIFE = 300  # seconds that the end may be away

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from remit.core.jose import SigningKey
 from remit.errors import ConflictError, IntegrityError
+from remit.jose import SigningKey
 from remit.keys import certificates, svid
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
 from remit.keys.signers import MAKERS, RS256, FileSigner, PrivateKey, signer_of

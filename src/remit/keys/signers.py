@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from remit.core import jose
-from remit.core.jose import SigningKey
+from remit import jose
 from remit.errors import ConflictError, IntegrityError, NotFoundError
+from remit.jose import SigningKey
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
 from remit.ports import Clock, Sealer
 

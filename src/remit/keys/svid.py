@@ -7,7 +7,8 @@ from datetime import datetime
 
 from cryptography.exceptions import InvalidSignature
 
-from remit.core import jose, spiffe
+from remit import jose
+from remit.core import spiffe
 from remit.errors import AudienceError, InvalidRequestError, TokenError
 from remit.keys.signers import RS256
 

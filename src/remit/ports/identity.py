@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from remit.core.identity import Human, Signal, Workload
+from remit.core.principal import Human, Signal, Workload
 from remit.ports import Signer
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from remit.broker import Operator
 from remit.core import scope as scopes
-from remit.core.identity import Human
+from remit.core.principal import Human
 from remit.core.task import Grant, Posture, Wanted
 from remit.errors import DeniedError, GrantTokenError, InvalidRequestError
 from remit.ports.identity import Humans

@@ -1,0 +1,346 @@
+"""A human decides on one request in one browser: shown here, decided here, proven by a login at the issuer.
+
+No session of ours is trusted. A random cookie binds a browser to a request, so that nobody can have another's browser
+finish what they began (OAU-03); the login's nonce is made of the request and the login, so that it is for these alone.
+What has been begun is kept by the browser itself, sealed: showing a page changes nothing and keeps nothing here.
+
+What counts is pressed after the login: a cookie has no port and no scheme, so over plain http whatever else runs on the
+host can put its own into a browser, and have it come back from a login that another browser began (RFC 6265 §8.6). The
+last page shows who logged in and the request, and its form holds what only the browser that came back was ever told.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit import jose
+from remit.console import pages
+from remit.console.pages import Buttons, Question
+from remit.console.visits import About, Back, Draft, Pushed, Seal, Visit
+from remit.core import approval as approvals
+from remit.core import scope as scopes
+from remit.core.approval import Approval, Verdict
+from remit.core.legible import written
+from remit.core.policy import LOCAL
+from remit.core.principal import Human
+from remit.core.task import Task
+from remit.errors import (
+    GrantTokenError,
+    InvalidRequestError,
+    LimitError,
+    NotFoundError,
+    RemitError,
+    StepUpError,
+    UnavailableError,
+)
+from remit.oauth.codes import CODE_LIFE, REMEMBERED, Code, Waiting
+from remit.oauth.registry import browsable
+from remit.ports.identity import Login, Logins
+from remit.web import wire
+from remit.web.held import Held
+from remit.web.routes import Row, Surface, Who
+
+LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
+MAX_LAST = 16  # pages that wait for what one human presses who has logged in: the oldest makes way for the newest
+VISIT = 4_096  # bytes, about: where an answer goes may have two thousand characters
+_ANSWER = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})  # and whatever issuers add
+_CONSENT = frozenset({"visit", "csrf", "decision", "issuer"})
+_GO_BACK = "Go back to the program"
+_MUTE = (
+    "Nobody can decide on this: no client of the human's issuer has a secret. The operator of this broker has to add "
+    "one to its configuration: [[humans]] with client_secret_file."
+)
+
+
+class Desk:
+    """Shows requests to browsers and takes decisions."""
+
+    def __init__(self, surface: Surface, waiting: Waiting) -> None:
+        """Decide for the broker of ``surface``; codes go to ``waiting``."""
+        self._broker, self._verifier, self._issuer = surface.broker, surface.verifier, surface.verifier.issuer
+        self._now: Callable[[], datetime] = surface.verifier.clock
+        self._identity, self._codes = surface.identity, waiting.codes
+        self._seal = Seal()
+        self.pushed: Held[Pushed] = Held(self._now)  # what clients pushed, till its human goes on with it
+        self._visits: Held[Visit] = Held(self._now)  # of those who have logged in
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the routes."""
+        return (
+            *self.pages(),
+            Row("POST", "/oauth/consent", Who.PUBLIC, pages.shown(self.consent)),
+            Row("GET", "/oauth/callback", Who.PUBLIC, pages.shown(self.callback), None),
+            Row("GET", "/oauth/callback/{number}", Who.PUBLIC, pages.shown(self.callback), None),
+        )
+
+    def pages(self) -> tuple[Row, ...]:
+        """Return the routes that need nobody to log in."""
+        return (Row("GET", "/approvals/{approval}", Who.PUBLIC, pages.shown(self.approval)),)
+
+    # -- showing ------------------------------------------------------------------------------------------------
+
+    async def approval(self, request: Request) -> Response:
+        """Show what was asked of one human, from wherever it was asked."""
+        item = self._broker.approval(request.path_params["approval"])
+        if item.approver is None:  # a link is less than the code of a device, or the browser that asked
+            raise NotFoundError
+        client = self._identity.clients.named(item.asker) if item.task is None else None  # it authenticated to ask
+        return self.show(item, About() if client is None else About(client.name))
+
+    def show(self, item: Approval, about: About) -> Response:
+        """Show a request to a browser, which may decide on it from now on."""
+        asked, state = self._question(item, about), approvals.state(item, self._now())
+        if state != Verdict.PENDING:
+            return pages.question(asked, None, note=_OVER[state])
+        if item.approver is not None and item.approver.startswith(LOCAL):
+            return pages.question(asked, None, note=f"Decide on the broker's host: remit approve {item.id}")
+        if item.approver is not None and item.approver.partition("#")[0] not in self._identity.issuers:
+            return pages.question(asked, None, note=_MUTE)
+        again = "/oauth/device" if item.approver is None else f"/approvals/{item.id}"
+        return self._offered(asked, Visit(item.id, about, again=again), self._choice(item.approver))
+
+    def draft(self, draft: Draft, about: About, back: Back) -> Response:
+        """Show what a client wants to ask. Nobody has been asked before the human goes on."""
+        now = self._now()
+        unasked = Approval("", "task.open", draft.request, now, now, None, draft.client_id)
+        return self._offered(question_of(unasked, about), Visit("", about, back, draft=draft), self._choice(None))
+
+    def _question(self, item: Approval, about: About) -> Question:
+        try:
+            task = None if item.grant is None else self._broker.task_of(item.grant)
+        except NotFoundError:  # long over
+            task = None
+        return question_of(item, about, task, self._now())
+
+    def _offered(self, asked: Question, visit: Visit, issuers: Mapping[str, str]) -> Response:
+        """Show a request with the form for going on, and the cookie for it, that no other browser was ever told."""
+        visit, cookie, csrf = self._bound(visit)
+        buttons = Buttons(self._seal.close("form", visit), csrf, issuers)
+        return pages.question(asked, buttons, cookies=[self._cookie(visit.id, cookie)])
+
+    def _bound(self, visit: Visit) -> tuple[Visit, str, str]:
+        """Return a visit that is bound to one browser, with the cookie and the word in the form that bind it."""
+        cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        name, until = secrets.token_hex(8), self._now() + LIFE
+        bound = replace(visit, id=name, cookie=jose.digest(cookie), csrf=jose.digest(csrf), until=until)
+        return bound, cookie, csrf
+
+    # -- deciding -----------------------------------------------------------------------------------------------
+
+    async def consent(self, request: Request) -> Response:
+        """Take what was pressed: before a login it leads to one, after it, it counts."""
+        form = await wire.form(request, _CONSENT)
+        told = wire.text(form, "visit")
+        visit = self._seal.open("form", told, self._now()) or self._visits.get(told)
+        if visit is None:
+            raise InvalidRequestError("this page is too old, or was used before", help="start again")
+        self._check_browser(request, visit)
+        if not hmac.compare_digest(jose.digest(wire.text(form, "csrf")), visit.csrf):
+            raise InvalidRequestError("this form is not from our page")
+        decision = wire.text(form, "decision")
+        if decision not in {"approve", "deny"} or (decision == "approve" and not visit.approves):
+            raise InvalidRequestError("`decision` must be one that the page offers")
+        visit = replace(visit, approves=decision == "approve")
+        if visit.human is not None:
+            return await self._decided(visit, visit.human)
+        return await self._sent(visit, form.get("issuer"))
+
+    async def _sent(self, visit: Visit, issuer: str | None) -> Response:
+        """Send the human to the issuer; who only refuses a program goes back to it at once."""
+        if not visit.approves and visit.back is not None:
+            self._taken(visit)
+            return self._refused(visit, "access_denied", "the human refused")
+        approver = self._broker.approval(visit.approval).approver if visit.approval else None
+        visit = replace(visit, issuer=self._chosen(approver, issuer))
+        if visit.draft is not None:
+            self._taken(visit)
+            try:
+                visit = replace(visit, approval=await self._asked(visit.draft), draft=None)
+            except RemitError as error:
+                return self._undecided(visit, error)
+        url, cookie = await self._login(visit)
+        return pages.leaving("On to your login", url, "Log in", [self._cookie(visit.id, ""), cookie])
+
+    def _taken(self, visit: Visit) -> None:
+        """Use up the name of a pushed request, which counts once (RFC 9126 §4)."""
+        if visit.draft is not None and visit.draft.pushed and self.pushed.pop(visit.draft.pushed) is None:
+            raise InvalidRequestError("`request_uri` was used before, or is over", help="start again")
+
+    async def _asked(self, draft: Draft) -> str:
+        """Ask what was shown, which is on record from now on; return the approval's id."""
+        wanted, purpose = approvals.wanted_in(draft.request), approvals.purpose_in(draft.request)
+        return (await self._broker.ask_to_open(draft.client_id, purpose, wanted)).id
+
+    def _choice(self, approver: str | None) -> Mapping[str, str]:
+        """Return the issuers to choose from: none where it is clear at which to log in."""
+        issuers = self._identity.issuers
+        return issuers if approver is None and len(issuers) > 1 else {}
+
+    def _chosen(self, approver: str | None, issuer: str | None) -> str:
+        choice = self._choice(approver)
+        if (issuer is not None and issuer not in choice) or (issuer is None and choice):
+            raise InvalidRequestError("`issuer` must be one that the page names")
+        return issuer or next(iter(self._identity.issuers), "") if approver is None else approver.partition("#")[0]
+
+    async def _login(self, visit: Visit) -> tuple[str, str]:
+        """Return where the human logs in, and the cookie that takes them back from there."""
+        item, state, now = self._broker.approval(visit.approval), secrets.token_urlsafe(32), self._now()
+        begun = self._issuers().begin(self._login_of(visit, item, state, now))
+        url = browsable(await begun)
+        visit = replace(visit, id=_name_of(state), cookie=jose.digest(state), csrf="", until=now + LIFE)
+        return url, self._cookie(visit.id, self._seal.close("login", visit))
+
+    def _login_of(self, visit: Visit, item: Approval, state: str, at: datetime) -> Login:
+        """Return the login that a visit takes: anew for a task that there is, and as strong as approving takes."""
+        acr = (self._broker.step_up(f"{visit.issuer}#") or item.acr) if visit.approves else ()
+        anew = visit.approves and (item.approver is not None or (visit.back is not None and visit.back.anew))
+        nonce = jose.digest(f"{item.digest}\n{state}")  # who holds a link, and is sent to log in, learns no digest
+        return Login(self._back(visit.issuer), state, nonce, visit.issuer, acr, at if anew or acr else None)
+
+    async def callback(self, request: Request) -> Response:
+        """Take the human back from the issuer, and show them what they are about to decide on."""
+        query = request.scope["query_string"].decode("ascii")
+        state = wire.text(wire.some(query, _ANSWER), "state")
+        visit = self._seal.open("login", request.cookies.get(self._name(_name_of(state)), ""), self._now())
+        if visit is None or not hmac.compare_digest(jose.digest(state), visit.cookie):
+            raise InvalidRequestError("this login was not begun in this browser, or took too long", help="start again")
+        try:
+            item = self._broker.approval(visit.approval)
+            login = self._login_of(visit, item, state, visit.until - LIFE)
+            human = await self._verifier.believed(self._issuers().finish(query, self._came(request), login))
+        except RemitError as error:
+            return self._undecided(visit, error)
+        return self._last(item, visit, replace(human, nonce=item.digest))
+
+    def _came(self, request: Request) -> str:
+        number = request.path_params.get("number")
+        return self._place if number is None else f"{self._place}/{number}"
+
+    def _last(self, item: Approval, came: Visit, human: Human) -> Response:
+        """Show the request once more, to who has logged in: what they press counts."""
+        visit, cookie, csrf = self._bound(replace(came, human=human))
+        self._visits.put(visit, LIFE, visit.id, size=VISIT, room=human.subject.sub, most=MAX_LAST)
+        buttons = Buttons(visit.id, csrf, approve="Approve" if visit.approves else "")
+        note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
+        asked = replace(self._question(item, visit.about), digest=item.digest)
+        return pages.question(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(visit.id, cookie)])
+
+    async def _decided(self, visit: Visit, human: Human) -> Response:
+        """Let what a human pressed count, who had logged in before they saw the page."""
+        self._visits.pop(visit.id)
+        decide = self._broker.approve if visit.approves else self._broker.refuse
+        try:
+            item = self._broker.approval(visit.approval)
+            await decide(item.id, item.digest, human, page=True)
+        except RemitError as error:
+            return self._undecided(visit, error)
+        said, gone = "Approved" if visit.approves else "Refused", [self._cookie(visit.id, "")]
+        if visit.back is None:
+            return pages.message(said, "You can close this page and go back to where you came from.", cookies=gone)
+        if not visit.approves:
+            return self._refused(visit, "access_denied", "the human refused")
+        return pages.leaving(said, visit.back.url(code=self._code(visit, visit.back)), _GO_BACK, gone)
+
+    def _undecided(self, visit: Visit, error: RemitError) -> Response:
+        """Say why a login did not count; where a stronger one would, how to go on."""
+        if visit.back is not None and (visit.human is not None or not visit.about.warning):  # RFC 9700 §4.11.2
+            return self._refused(visit, _authorization_error(error), error.detail)
+        stronger = visit.back is None and isinstance(error, StepUpError | GrantTokenError)
+        return pages.refusal(error, visit.again if stronger else "", [self._cookie(visit.id, "")])
+
+    def _refused(self, visit: Visit, error: str, description: str) -> Response:
+        """Send the browser back to the program with an error; only where the answer goes somewhere."""
+        gone = [self._cookie(visit.id, "")]
+        if visit.back is None:
+            return pages.message("Refused", f"{description}.", cookies=gone)
+        return pages.leaving("Refused", visit.back.refusal(error, description), _GO_BACK, gone)
+
+    def _code(self, visit: Visit, back: Back) -> str:
+        until = self._now() + CODE_LIFE
+        made = Code(visit.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
+        return self._codes.put(made, REMEMBERED)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    @property
+    def _place(self) -> str:
+        return f"{self._issuer}/oauth/callback"
+
+    def _back(self, issuer: str) -> str:
+        """Return where an issuer sends browsers back to: each of several to a place of its own (RFC 9700 §4.4.2.2).
+
+        So an answer that comes at another's is to no login, also by an issuer that does not say who it is (RFC 9207).
+        """
+        number = {url: number for number, url in enumerate(self._identity.issuers, 1)}.get(issuer, 1)
+        return self._place if number == 1 else f"{self._place}/{number}"
+
+    def _issuers(self) -> Logins:
+        if self._identity.logins is None:
+            raise UnavailableError("nobody can log in here: no issuer of humans is configured")
+        return self._identity.logins
+
+    @property
+    def _secure(self) -> bool:
+        return self._issuer.startswith("https:")
+
+    def _cookie(self, visit: str, value: str) -> str:
+        """Return a cookie of this visit alone; an empty value removes it."""
+        life = int(LIFE.total_seconds()) if value else 0
+        secure = "; Secure" if self._secure else ""
+        return f"{self._name(visit)}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}{secure}"
+
+    def _name(self, visit: str) -> str:
+        return f"{'__Host-' if self._secure else ''}remit-{visit}"
+
+    def _check_browser(self, request: Request, visit: Visit) -> None:
+        given = jose.digest(request.cookies.get(self._name(visit.id), ""))
+        if not hmac.compare_digest(given, visit.cookie):
+            raise InvalidRequestError("this was begun in another browser", help="start again in this one")
+
+
+def _name_of(state: str) -> str:
+    """Return under which name a browser keeps a login."""
+    return jose.digest(state)[:16]
+
+
+_OVER = {
+    "approved": "This was approved.",
+    "denied": "This was refused.",
+    "consumed": "This was approved, and is in use or over.",
+    "lapsed": "Nobody decided on this in time.",
+}
+
+
+def question_of(item: Approval, about: About, task: Task | None = None, now: datetime | None = None) -> Question:
+    """Return a request as it is shown; with the task that it is asked in, also what exceeds the grant that asks."""
+    asked = approvals.asked(item)
+    who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
+    title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
+    intro = {
+        "task.open": "If you approve, it can do the following in your name, and nothing else. It says what for:",
+        "grant.delegate": "If you approve, a sub-agent of your task can do the following, and nothing else.",
+    }[item.verb]
+    told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *about.facts]
+    facts = [(name, value) for name, value in told if value]
+    if task is None or item.grant is None or now is None:
+        return Question(title, intro, asked, facts, about.warning)
+    line, wanted = task.lineage(item.grant), approvals.wanted_of(item)
+    above = " > ".join(written(grant.label or grant.agent) for grant in reversed(line))
+    facts += [("the task is for", task.head.purpose), ("asked under", above)]
+    facts.append(("exceeds", ", ".join(task.beyond(item.grant, wanted, now)) or "nothing, but a human has to agree"))
+    beyond = scopes.dump(tuple(detail for detail in wanted.scope if scopes.cover(detail, line[0].scope) is None))
+    return Question(title, intro, asked, facts, about.warning, held=scopes.dump(line[0].scope), beyond=beyond)
+
+
+def _authorization_error(error: RemitError) -> str:
+    """Return the registered error of an authorization response (RFC 6749 §4.1.2.1) for one of ours."""
+    if isinstance(error, UnavailableError | LimitError):
+        return "temporarily_unavailable"
+    return "server_error" if error.status >= 500 else "access_denied"  # noqa: PLR2004

@@ -1,0 +1,188 @@
+"""``/v1/approvals``: an agent asks for more than its grant, a human decides, and the agent goes on.
+
+An agent can ask, look and wait. Who decides is the operator at the control socket, or a human by an ID token that was
+obtained for this very request (its ``nonce`` is the digest) by a client with a secret, whose answers come here alone:
+never whoever holds a grant, by whatever way it comes, and by no login that anybody could have begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.broker import Holder
+from remit.control import render
+from remit.core import scope as scopes
+from remit.core.approval import Approval
+from remit.core.principal import Human, Workload
+from remit.core.task import Wanted
+from remit.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
+from remit.oauth import child
+from remit.oauth.asked import attested, check_size
+from remit.web import wire
+from remit.web.routes import Row, Surface, Who
+from remit.web.who import Caller, Peer, authority_of, idles
+
+MAX_WAIT = 25  # seconds; shorter than anything on the way waits for an answer
+WAIT = frozenset({"wait"})
+
+_BOUNDS = frozenset(
+    {"authorization_details", "ttl", "depth", "fan_out", "exercise", "delegates", "unattested", "label"}
+)
+_ASKED = _BOUNDS | {"parent", "req_cnf", "req_cnf_proof", "actor_token"}
+
+Decide = Callable[[str, str, Caller | Human], Awaitable[Approval]]
+
+
+class Approvals:
+    """The handlers over one broker."""
+
+    def __init__(self, surface: Surface) -> None:
+        """Serve ``surface``'s broker."""
+        self._broker, self._verifier, self._identity = surface.broker, surface.verifier, surface.identity
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the routes."""
+        return (
+            Row("POST", "/v1/approvals", Who.AGENT, self.ask),
+            Row("GET", "/v1/approvals", Who.AGENT, self.all),
+            Row("GET", "/v1/approvals/{approval}", Who.AGENT, self.one, WAIT),
+            Row("POST", "/v1/approvals/{approval}/approve", Who.PROVING, self.approve),
+            Row("POST", "/v1/approvals/{approval}/deny", Who.PROVING, self.deny),
+        )
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    async def ask(self, request: Request, caller: Caller) -> Response:
+        """Ask the task's human for a child of a grant that exceeds it."""
+        asked = await wire.document(request, _ASKED)
+        key = self._key(request, asked)
+        wanted = _wanted(asked, key)
+        if key is not None:  # a token follows
+            check_size(wanted.scope)
+        actor = await self._actor(asked, key)
+        item = await self._broker.ask(caller, wire.text(asked, "parent"), attested(wanted, actor), actor)
+        shown = self._shown(caller, item)
+        shown.pop("digest", None)  # who asks is not told it, whoever that is
+        return wire.answer(shown, 201)
+
+    def _key(self, request: Request, asked: Mapping[str, object]) -> str | None:
+        """Return the thumbprint of the key that the child's token is to be bound to; its proof is for this URL."""
+        if "req_cnf" not in asked and "req_cnf_proof" not in asked:
+            return None
+        proof, url = wire.text(asked, "req_cnf_proof"), f"{self._verifier.issuer}/v1/approvals"
+        token = request.headers.get("authorization", "").partition(" ")[2].strip(" ")
+        return child.key(self._verifier, asked.get("req_cnf"), proof, url, token or None)
+
+    async def _actor(self, asked: Mapping[str, object], key: str | None) -> Workload | None:
+        """Return the workload that the child is to be, by a credential of its own."""
+        if "actor_token" not in asked:
+            return None
+        if self._identity.workloads is None:
+            raise InvalidRequestError("no workload is believed here: none is configured")
+        return await self._verifier.believed(
+            child.actor(self._identity.workloads, wire.text(asked, "actor_token"), key)
+        )
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    async def all(self, request: Request, caller: Caller) -> Response:
+        """List what the caller may know of, oldest first."""
+        del request
+        return await wire.listing("approvals", self._each(caller, self._broker.approvals(caller)))
+
+    async def one(self, request: Request, caller: Caller) -> Response:
+        """Show what was asked; with ``wait`` (seconds), once it was decided on, or after so long."""
+        seconds = wire.pairs(request.scope["query_string"], WAIT).get("wait", "0")
+        item = self._broker.look(caller, request.path_params["approval"])
+        decided = asyncio.ensure_future(self._broker.wait(item.id, wire.whole("wait", seconds, MAX_WAIT)))
+        idles(request, decided.cancel)
+        with suppress(asyncio.CancelledError):  # whoever asked has gone
+            item = await decided
+        if isinstance(caller, Holder):  # it may have ended meanwhile
+            self._broker.check(caller.grant)
+        return wire.answer(self._shown(caller, item))
+
+    def _each(self, caller: Caller, items: Iterable[Approval]) -> Iterator[dict[str, object]]:
+        for item in items:
+            with suppress(NotFoundError):  # its task may be over and swept since the list was begun
+                yield self._shown(caller, item)
+
+    def _shown(self, caller: Caller, item: Approval) -> dict[str, object]:
+        return render.approval(caller, item, self._broker, self._verifier.issuer, self._verifier.clock())
+
+    # -- deciding -----------------------------------------------------------------------------------------------
+
+    async def approve(self, request: Request) -> Response:
+        """Approve of the request of a digest."""
+        return await self._decide(request, self._broker.approve)
+
+    async def deny(self, request: Request) -> Response:
+        """Refuse the request of a digest."""
+        return await self._decide(request, self._broker.refuse)
+
+    async def _decide(self, request: Request, decide: Decide) -> Response:
+        caller = await self._caller(request)
+        asked = await wire.document(request, frozenset({"digest", "id_token"}))
+        digest = wire.text(asked, "digest")
+        by = await self._human(asked, digest) if not isinstance(caller, Holder) and "id_token" in asked else caller
+        if by is None:
+            raise UnauthenticatedError("this needs an ID token whose `nonce` is the digest of the request")
+        item = await decide(request.path_params["approval"], digest, by)
+        return wire.answer({"approval": item.id, "state": item.verdict.value, "digest": item.digest})
+
+    async def _caller(self, request: Request) -> Caller | None:
+        """Return who is at this listener, or whose token came along; None when an ID token alone has to do."""
+        authority = authority_of(request)
+        if isinstance(authority, Peer) or request.headers.get("authorization"):
+            return await authority.identify(request)
+        return None
+
+    async def _human(self, asked: Mapping[str, object], digest: str) -> Human:
+        if self._identity.humans is None:
+            raise InvalidRequestError("no issuer of humans is configured here")
+        said = self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
+        return await self._verifier.believed(said)
+
+
+def _wanted(asked: Mapping[str, object], key: str | None) -> Wanted:
+    delegates = asked.get("delegates")
+    if delegates is not None and not _texts(delegates):
+        raise InvalidRequestError("`delegates` must be an array of patterns")
+    return Wanted(
+        scope=scopes.parse(asked.get("authorization_details")),
+        agent="",
+        ttl=_ttl(asked.get("ttl")),
+        depth=_count("depth", asked.get("depth", 0)),
+        fan_out=_count("fan_out", asked.get("fan_out", 0)),
+        exercise=_flag("exercise", asked.get("exercise", True)),
+        jkt=key,
+        label=wire.label(wire.text(asked, "label")) if "label" in asked else "",
+        delegates=tuple(delegates) if isinstance(delegates, list) else None,
+        unattested=_flag("unattested", asked.get("unattested", True)),
+    )
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _ttl(value: object) -> timedelta | None:
+    return None if value is None else wire.seconds("ttl", value)
+
+
+def _count(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidRequestError(f"`{name}` must be a whole number")
+    return value
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequestError(f"`{name}` must be true or false")
+    return value

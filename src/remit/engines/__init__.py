@@ -1,1 +1,0 @@
-"""Adapters that issue leases, one kind of target each."""

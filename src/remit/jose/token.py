@@ -1,0 +1,230 @@
+"""The token of a grant: an RFC 9068 ``at+jwt``, always bound. Pure: bytes, keys and time come in.
+
+It is bound to a key (RFC 9449 ``jkt``) or to a certificate (RFC 8705 ``x5t#S256``), never to both.
+The claims say to third parties what the broker has granted. The broker itself takes from a token only *which* grant it
+is and *whose key* must prove it; what the grant may do is read from the broker's own state. ``act`` is for the audit
+alone (RFC 8693 §4.1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from remit import jose
+from remit.core import scope as scopes
+from remit.core.task import Grant, Subject, Task
+from remit.errors import AudienceError, TokenError
+from remit.jose import PublicKey
+
+LIFE = timedelta(minutes=10)
+MAX_ACTORS = 10  # named in `act`: who acts, and its nearest ancestors; the audit has the whole lineage
+STATUS = "/oauth/status/1"  # below the issuer: the list that `status` points into
+SKEW = 5  # seconds
+MAX_DETAILS = 16_384  # characters of authorization_details in a token: headers have limits
+TYPE = "at+jwt"
+
+_HEADER = frozenset({"typ", "alg", "kid"})
+_MAX_INSTANT = 253_402_300_799  # 9999-12-31T23:59:59Z
+_BINDINGS = ({"jkt"}, {"x5t#S256"})
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HASH = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the broker reads from a token that holds. Instants are seconds since the epoch.
+
+    Exactly one of ``jkt`` and ``x5t`` is set: what the holder has to prove.
+    """
+
+    task: str
+    grant: str
+    parent: str | None
+    subject: str
+    client: str
+    jkt: str | None
+    jti: str
+    issued_at: int
+    expires_at: int
+    audience: str
+    par_hash: str | None
+    all: Mapping[str, object]
+    x5t: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a token says beyond its grant.
+
+    ``par_hash`` is the digest of the parent's token, if there was one. ``audience`` None is the issuer itself.
+    ``until`` is the end of what the token is bound to: a certificate's ``notAfter`` (RFC 8705).
+    """
+
+    issuer: str
+    jti: str
+    now: datetime
+    par_hash: str | None = None
+    audience: str | None = None
+    until: datetime | None = None
+
+
+def claims(task: Task, grant: Grant, making: Making) -> dict[str, object]:
+    """Return the claims of a grant's token (RFC 9068 §2.2)."""
+    ends = min(grant.expires_at, making.now + LIFE, making.until or grant.expires_at)
+    content: dict[str, object] = {
+        "iss": making.issuer,
+        "aud": making.audience or making.issuer,
+        "sub": task.head.subject.sub,
+        **_proven(task.head.subject),
+        "client_id": grant.agent,
+        "act": _act(_nearest(task, grant)),
+        "authorization_details": scopes.dump(grant.scope),
+        "cnf": {"jkt": grant.jkt} if grant.x5t is None else {"x5t#S256": grant.x5t},
+        "iat": int(making.now.timestamp()),
+        "exp": int(ends.timestamp()),
+        "jti": making.jti,
+        "task": _task(task, grant),
+        "del_depth": grant.level,
+        "del_max_depth": grant.level + grant.depth,
+    }
+    if grant.status is not None:
+        content["status"] = {"status_list": {"idx": grant.status, "uri": making.issuer + STATUS}}
+    return content if making.par_hash is None else {**content, "par_hash": making.par_hash}
+
+
+def _proven(subject: Subject) -> dict[str, object]:
+    """Return how the human at the root was proven (RFC 9068 §2.2.1)."""
+    told: dict[str, object] = {"acr": subject.acr}
+    if subject.auth_time is not None:
+        told["auth_time"] = int(subject.auth_time.timestamp())
+    return {**told, "amr": list(subject.amr)} if subject.amr else told
+
+
+def _nearest(task: Task, grant: Grant) -> list[Grant]:
+    """Return the grant and its ancestors, as many as a token names: its size must not grow with its depth."""
+    line = [grant]
+    while (above := line[-1].parent) is not None and len(line) < MAX_ACTORS:
+        line.append(task.grant(above))
+    return line
+
+
+def _act(line: Sequence[Grant]) -> dict[str, object]:
+    act: dict[str, object] = {}
+    for grant in reversed(line):  # the furthest first, so that the outermost is the current actor
+        act = {"sub": grant.agent, "act": act} if act else {"sub": grant.agent}
+    return act
+
+
+def _task(task: Task, grant: Grant) -> dict[str, object]:
+    posture = {"isolation": grant.posture.isolation, "custody": grant.posture.custody, "at_rest": grant.posture.at_rest}
+    return {
+        "id": task.id,
+        "grant": grant.id,
+        "parent": grant.parent,
+        "purpose_s256": jose.digest(task.head.purpose),
+        "attested": grant.attested,
+        "posture": posture,
+    }
+
+
+def life(content: Mapping[str, object]) -> int:
+    """Return for how many seconds a token with these claims lives."""
+    return _instant(content, "exp") - _instant(content, "iat")
+
+
+def mint(
+    content: Mapping[str, object], kid: str, algorithm: str, sign: Callable[[bytes], bytes], typ: str = TYPE
+) -> str:
+    """Return the signed token."""
+    header = {"typ": typ, "alg": algorithm, "kid": kid}
+    signed = ".".join(jose.encode(scopes.json_text(part).encode()) for part in (header, content))
+    return f"{signed}.{jose.encode(sign(signed.encode()))}"
+
+
+def read(text: str, keys: Mapping[str, PublicKey], issuer: str, now: datetime, *, expired: bool = False) -> Claims:
+    """Return the claims of a token that one of ``keys`` signed as ``issuer``, or raise TokenError.
+
+    ``keys`` maps ``kid`` to key; ``expired`` admits a token whose time is up. Whom it is for, ``check_audience`` says.
+    """
+    compact = jose.read(text, _HEADER)
+    if compact.header.get("typ") != TYPE:
+        raise TokenError("it is not an access token")
+    key = keys.get(str(compact.header.get("kid")))
+    if key is None:
+        raise TokenError("it is not signed by a key of this broker")
+    jose.verify(compact, key)
+    found = _claims(jose.document(compact.payload, TokenError), issuer)
+    check_time(found, int(now.timestamp()), expired=expired)
+    return found
+
+
+def check_audience(found: Claims, accepted: Collection[str]) -> None:
+    """Raise AudienceError unless a token is for one of ``accepted``."""
+    if found.audience not in accepted:
+        raise AudienceError
+
+
+def _audience(raw: Mapping[str, object]) -> str:
+    aud = raw.get("aud")
+    one = aud[0] if isinstance(aud, list) and len(aud) == 1 else aud
+    if not isinstance(one, str) or not one:
+        raise TokenError("it is not for one audience")
+    return one
+
+
+def _claims(raw: Mapping[str, object], issuer: str) -> Claims:
+    if raw.get("iss") != issuer:
+        raise TokenError("it was not made by this broker")
+    about, cnf = _members(raw, "task"), _members(raw, "cnf")
+    if cnf.keys() not in _BINDINGS:
+        raise TokenError("it is not bound to a key")
+    if "nbf" in raw:
+        _instant(raw, "nbf")
+    return Claims(
+        task=_text(about, "id", _ID),
+        grant=_text(about, "grant", _ID),
+        parent=None if about.get("parent") is None else _text(about, "parent", _ID),
+        subject=_text(raw, "sub"),
+        client=_text(raw, "client_id"),
+        jkt=_text(cnf, "jkt", _HASH) if "jkt" in cnf else None,
+        x5t=_text(cnf, "x5t#S256", _HASH) if "x5t#S256" in cnf else None,
+        jti=_text(raw, "jti", _ID),
+        issued_at=_instant(raw, "iat"),
+        expires_at=_instant(raw, "exp"),
+        audience=_audience(raw),
+        par_hash=_text(raw, "par_hash", _HASH) if "par_hash" in raw else None,
+        all=raw,
+    )
+
+
+def check_time(found: Claims, now: int, *, expired: bool = False) -> None:
+    """Raise TokenError unless a token is valid at ``now`` (seconds since the epoch), or has been, if ``expired``."""
+    starts = found.all.get("nbf", found.issued_at)
+    if max(found.issued_at, starts if isinstance(starts, int) else 0) > now + SKEW:
+        raise TokenError("it is not valid yet")
+    if now >= found.expires_at and not expired:
+        raise TokenError("it has expired", help="renew a token before it ends")
+
+
+def _members(raw: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = raw.get(name)
+    if not isinstance(value, Mapping):
+        raise TokenError(f"its `{name}` is missing or malformed")
+    return value
+
+
+def _text(raw: Mapping[str, object], name: str, pattern: re.Pattern[str] | None = None) -> str:
+    value = raw.get(name)
+    if not isinstance(value, str) or not value or (pattern is not None and not pattern.fullmatch(value)):
+        raise TokenError(f"its `{name}` is missing or malformed")
+    return value
+
+
+def _instant(raw: Mapping[str, object], name: str) -> int:
+    value = raw.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_INSTANT:
+        raise TokenError(f"its `{name}` is missing or malformed")
+    return value

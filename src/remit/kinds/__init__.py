@@ -1,0 +1,1 @@
+"""Kinds of resource: one folder each, with all that is particular to it."""

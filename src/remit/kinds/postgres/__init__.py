@@ -1,0 +1,1 @@
+"""PostgreSQL: a role made for each lease."""

@@ -1,0 +1,366 @@
+"""The end of a PostgreSQL lease: shut the door, put out who is inside, tidy up later.
+
+Rules:
+
+- Shut: NOLOGIN, PASSWORD NULL, out of the bundle, in one transaction for all, or for halves of them when that fails. A
+  role may change itself (its password), and so hold its row: then its sessions are kept out while it is shut.
+- A lease that fills the server (its memory for locks, its connections) makes any step fail: then too its sessions are
+  kept out, from a reserve (``postgres_reserve``), while the step is tried again.
+- Put out: sessions are found by the role's oid and terminated until there are none. A backend that had passed its check
+  when we committed has no user to be seen by yet; it is waited out, by its transaction in ``pg_locks``. Which they
+  were is remembered: whoever begins a login later finds the door shut, and holds up nobody.
+- Tidy up: DROP ROLE in bulk; a role that owns something is taken apart by itself, in each database (DROP OWNED), and
+  when that fails it alone is left.
+- Absence is success, and everything may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+from remit.errors import EngineError, EngineRefusedError
+from remit.kinds.postgres.link import DRIVER_ERRORS, Connection, Link, names, quoted, refused, wrapped
+from remit.kinds.postgres.reserve import Reserve
+
+T = TypeVar("T")
+Waited: TypeAlias = dict[str, frozenset[tuple[object, ...]]]  # role -> those who may have passed before it was shut
+
+WAIT_SECONDS = 5.0
+POLL_SECONDS = (0.001, 0.05)  # first and longest pause
+RESISTANCE = 10  # more tries to shut a role that resists
+CHUNK = 500  # roles in one DROP ROLE: each takes a lock until commit
+
+# Whoever holds a lock against us is a session of a lease, or an administrator at work: do not wait, come again.
+_PATIENCE = "SET LOCAL lock_timeout = 100"
+
+_FIND = """
+SELECT r.oid, r.rolname, r.rolcanlogin,
+  (SELECT u.rolname FROM pg_auth_members a JOIN pg_roles u ON u.oid = a.member
+   WHERE a.roleid = r.oid AND a.admin_option LIMIT 1) AS maker,
+  ARRAY(SELECT b.rolname::text FROM pg_auth_members a JOIN pg_roles b ON b.oid = a.roleid
+        WHERE a.member = r.oid) AS bundles
+FROM pg_roles r WHERE r.rolname = ANY ($1)
+"""
+
+# Backends in a transaction that have no user yet. One that waits for its client has still to be checked, and will be
+# refused; only a login with pg_read_all_stats sees that, others wait until the client is heard or timed out.
+_STARTING = """
+SELECT l.pid, l.virtualxid FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid() AND l.mode = 'ExclusiveLock'
+  AND a.usesysid IS NULL AND a.datid IS NULL AND a.wait_event IS DISTINCT FROM 'ClientRead'
+"""
+
+_TERMINATE = """
+SELECT usesysid AS oid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY ($1)
+"""
+
+_PREPARED = """
+SELECT database, owner::text AS role, format('ROLLBACK PREPARED %L', gid) AS sql
+FROM pg_prepared_xacts WHERE owner = ANY ($1)
+"""
+
+# What roles own or may do, by database; 0 is the cluster's own. Memberships end with the role itself.
+_HELD = """
+SELECT DISTINCT s.refobjid AS oid, coalesce(d.datname, current_database()) AS database
+FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
+WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ANY ($1) AND s.classid <> 'pg_auth_members'::regclass
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A lease's role as the server has it. ``maker`` administers it."""
+
+    oid: int
+    name: str
+    open: bool
+    maker: str
+    bundles: tuple[str, ...]
+
+
+async def close(link: Link, reserve: Reserve, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
+    """End the authority of the roles ``wanted``; return those that have none left and no session.
+
+    ``waited`` is kept from one call to the next, so that each waits for fewer.
+    """
+    shut = await _shut(link, reserve, wanted, waited)
+    inside = await _insisting(reserve, wanted, partial(_empty, link, wanted, waited))
+    closed = frozenset(name for name in wanted if name in shut) - inside
+    for name in closed:
+        waited.pop(name, None)
+    return closed
+
+
+async def _empty(link: Link, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
+    """Put out the sessions of roles, and roll back what they prepared; return those that may have a session."""
+    async with link.session() as connection:
+        left = await _find(connection, wanted)
+    inside = await _put_out(link, left, waited)
+    async with link.session() as connection:
+        prepared = await connection.fetch(_PREPARED, [role.name for role in left])
+    await _roll_back(link, {role.name: role for role in left}, [(p["database"], p["role"], p["sql"]) for p in prepared])
+    return inside
+
+
+async def extend(link: Link, name: str, expires_at: datetime) -> None:
+    """Move the instant after which the role may not log in; EngineRefusedError when it may not already."""
+
+    async def script(connection: Connection) -> None:
+        found = await _find(connection, [name])
+        if not found or not found[0].open:
+            raise EngineRefusedError("the lease is gone at the database")
+        skew = await link.skew(connection)
+        until = (expires_at + timedelta(seconds=round(skew.total_seconds()))).isoformat()
+        await connection.execute(_as(found[0].maker, [f"ALTER ROLE {quoted(name)} VALID UNTIL '{until}'"]))
+
+    await link.transaction(script)
+
+
+async def clean(link: Link, wanted: Sequence[str]) -> frozenset[str]:
+    """Drop the roles ``wanted`` that cannot log in any more; return those that are gone."""
+    async with link.session() as connection:
+        found = [role for role in await _find(connection, wanted) if not role.open]
+        held = await connection.fetch(_HELD, [role.oid for role in found])
+    homes: dict[int, set[str]] = {}
+    for row in held:
+        homes.setdefault(row["oid"], set()).add(row["database"])
+    free = [role for role in found if role.oid not in homes]
+    for start in range(0, len(free), CHUNK):
+        await _halving(partial(_drop, link), free[start : start + CHUNK])
+    await _take_apart(link, [role for role in found if role.oid in homes], homes)
+    async with link.session() as connection:
+        left = {role.name for role in await _find(connection, wanted)}
+    return frozenset(wanted) - left
+
+
+async def disown(link: Link, roles: Sequence[str]) -> None:
+    """Drop what roles of the login's own hold in other databases, so that they can be dropped next time."""
+    if not roles:
+        return
+    async with link.session() as connection:
+        oids = [
+            row["oid"] for row in await connection.fetch("SELECT oid FROM pg_roles WHERE rolname = ANY ($1)", roles)
+        ]
+        homes = {row["database"] for row in await connection.fetch(_HELD, oids)}
+    for home in sorted(homes):
+        with suppress(EngineError):
+            await _run_in(link, home, [f"DROP OWNED BY {quoted(role)}" for role in roles])
+
+
+async def _find(connection: Connection, wanted: Collection[str]) -> list[Role]:
+    rows = await connection.fetch(_FIND, list(wanted))
+    return [Role(r["oid"], r["rolname"], r["rolcanlogin"], r["maker"] or "", tuple(r["bundles"])) for r in rows]
+
+
+async def _shut(link: Link, reserve: Reserve, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
+    """Shut all roles at once; if that fails, as many at once as may be. Return those that are shut or absent."""
+
+    async def shut(some: Sequence[str]) -> None:
+        await link.transaction(lambda connection: _shut_all(connection, some, waited), attempts=2)
+
+    try:
+        await shut(wanted)
+    except EngineError as error:
+        if not refused(error):
+            raise
+        async with _kept_out(reserve, wanted):
+            await _leave_first(link, wanted)
+            resisting = await _halving(shut, wanted)
+            for _ in range(RESISTANCE):
+                if not resisting:
+                    break
+                await asyncio.sleep(POLL_SECONDS[1])
+                resisting = [name for name in resisting if await _halving(shut, [name])]
+        return frozenset(wanted) - set(resisting)
+    return frozenset(wanted)
+
+
+async def _insisting(reserve: Reserve, wanted: Sequence[str], work: Callable[[], Awaitable[T]]) -> T:
+    """Do ``work``; when the server refuses, again and again while the sessions of the roles are kept out."""
+    try:
+        return await work()
+    except EngineError as error:
+        if not refused(error):
+            raise
+    async with _kept_out(reserve, wanted):
+        for _ in range(RESISTANCE):
+            await asyncio.sleep(POLL_SECONDS[1])
+            try:
+                return await work()
+            except EngineError as error:
+                if not refused(error):
+                    raise
+        return await work()
+
+
+@asynccontextmanager
+async def _kept_out(reserve: Reserve, wanted: Sequence[str]) -> AsyncIterator[None]:
+    """Terminate the sessions of roles as they come; afterwards fill the reserve again, or leave that to the next."""
+    done = asyncio.Event()
+    watch = asyncio.create_task(_keep_out(reserve, wanted, done))
+    try:
+        yield
+    finally:
+        done.set()
+        await watch
+        with suppress(EngineError):
+            await reserve.hold()
+
+
+async def _leave_first(link: Link, wanted: Sequence[str]) -> None:
+    """Take roles out of their bundles, if that can be: one of them may be holding its row, and shutting needs it."""
+    with suppress(EngineError):
+        async with link.session() as connection:
+            roles = await _find(connection, wanted)
+        await _halving(partial(_leave_all, link), roles)
+
+
+async def _halving(work: Callable[[Sequence[T]], Awaitable[object]], items: Sequence[T]) -> list[T]:
+    """Do ``work`` on all items, or on halves of them, and so on; return those with which it fails alone."""
+    if not items:
+        return []
+    try:
+        await work(items)
+    except EngineError as error:
+        if not refused(error):
+            raise
+        if len(items) == 1:
+            return list(items)
+        middle = len(items) // 2
+        return [*await _halving(work, items[:middle]), *await _halving(work, items[middle:])]
+    return []
+
+
+async def _keep_out(reserve: Reserve, wanted: Sequence[str], done: asyncio.Event) -> None:
+    """Terminate the sessions of roles as they come, until ``done``."""
+    while not done.is_set():
+        with suppress(EngineError):
+            await reserve.put_out(wanted)
+        await asyncio.sleep(POLL_SECONDS[0])
+
+
+async def _transact(link: Link, scripts: Sequence[str]) -> None:
+    await link.transaction(lambda connection: connection.execute("; ".join([_PATIENCE, *scripts])), attempts=1)
+
+
+async def _leave_all(link: Link, roles: Sequence[Role]) -> None:
+    await _transact(link, [_as(maker, _leave(some)) for maker, some in _by_maker(roles).items()])
+
+
+async def _shut_all(connection: Connection, wanted: Sequence[str], waited: Waited) -> None:
+    script: list[str] = []
+    found = await _find(connection, wanted)
+    for role in found:
+        if role.open:
+            waited.pop(role.name, None)  # others may pass until this is committed
+    for maker, roles in _by_maker(found).items():
+        bars = [f"ALTER ROLE {quoted(role.name)} NOLOGIN PASSWORD NULL" for role in roles if role.open]
+        if steps := _leave(roles) + bars:
+            script.append(_as(maker, steps))
+    if script:
+        await connection.execute("; ".join([_PATIENCE, *script]))
+
+
+def _leave(roles: Sequence[Role]) -> list[str]:
+    joined: dict[str, list[str]] = {}
+    for role in roles:
+        for bundle in role.bundles:
+            joined.setdefault(bundle, []).append(role.name)
+    return [f"REVOKE {quoted(bundle)} FROM {names(members)}" for bundle, members in joined.items()]
+
+
+def _by_maker(roles: Iterable[Role]) -> Mapping[str, list[Role]]:
+    grouped: dict[str, list[Role]] = {}
+    for role in roles:
+        grouped.setdefault(role.maker, []).append(role)
+    return grouped
+
+
+def _as(maker: str, steps: Iterable[str]) -> str:
+    """Return a script that acts as ``maker``, for use inside a transaction."""
+    return "; ".join([f"SET LOCAL ROLE {quoted(maker)}", *steps, "RESET ROLE"])
+
+
+async def _put_out(link: Link, roles: Sequence[Role], waited: Waited) -> frozenset[str]:
+    """Terminate the sessions of roles until there are none; return the roles that may have one when time is up."""
+    if not roles:
+        return frozenset()
+    pause, longest = POLL_SECONDS
+    loop = asyncio.get_running_loop()
+    end = loop.time() + WAIT_SECONDS
+    while True:
+        await _wait_for_fewer(link, roles, waited)
+        async with link.session() as connection:  # anew each time: who waits for long must not keep others waiting
+            oids = [role.oid for role in roles]
+            inside = {row["oid"] for row in await connection.fetch(_TERMINATE, oids)}
+        left = frozenset(role.name for role in roles if role.oid in inside or waited.get(role.name))
+        if not left or loop.time() >= end:
+            return left
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, longest)
+
+
+async def _wait_for_fewer(link: Link, roles: Sequence[Role], waited: Waited) -> None:
+    """Note who is starting since before a role was shut: those of the first look after it, as far as still there."""
+    if not any(waited.get(role.name, True) for role in roles):
+        return
+    async with link.session() as connection:
+        starting = frozenset(tuple(row) for row in await connection.fetch(_STARTING))
+    for role in roles:
+        waited[role.name] = waited.get(role.name, starting) & starting
+
+
+async def _roll_back(link: Link, roles: Mapping[str, Role], prepared: Sequence[tuple[str, str, str]]) -> None:
+    """Roll back what the roles left prepared (two-phase commit): it holds locks, and nobody else may finish it."""
+    for database, name, sql in prepared:
+        connection = await link.connect(database)
+        try:
+            await connection.execute(_adopt(roles[name]))
+            await connection.execute(f"SET ROLE {quoted(name)}")
+            await connection.execute(sql)
+        except DRIVER_ERRORS as error:
+            raise wrapped(error) from error
+        finally:
+            connection.terminate()
+
+
+def _adopt(role: Role) -> str:
+    """Return a script that lets the maker act for ``role``: needed only for what the role left behind."""
+    return _as(role.maker, [f"GRANT {quoted(role.name)} TO {quoted(role.maker)} WITH INHERIT TRUE, SET TRUE"])
+
+
+async def _drop(link: Link, roles: Sequence[Role]) -> None:
+    """Drop roles that own nothing, in one transaction."""
+    drops = {maker: f"DROP ROLE {names(role.name for role in some)}" for maker, some in _by_maker(roles).items()}
+    await _transact(link, [_as(maker, [drop]) for maker, drop in drops.items()])
+
+
+async def _take_apart(link: Link, roles: Sequence[Role], homes: Mapping[int, Collection[str]]) -> None:
+    """Drop what roles own in each database, then each role by itself; leave what cannot be."""
+    for database in sorted({home for role in roles for home in homes.get(role.oid, ())}):
+        with suppress(EngineError):
+            await _disown(link, database, [role for role in roles if database in homes.get(role.oid, ())])
+    await _halving(partial(_drop, link), roles)
+
+
+async def _disown(link: Link, database: str, roles: Sequence[Role]) -> None:
+    drops = [f"{_adopt(role)}; {_as(role.maker, [f'DROP OWNED BY {quoted(role.name)}'])}" for role in roles]
+    await _run_in(link, database, drops)
+
+
+async def _run_in(link: Link, database: str, scripts: Sequence[str]) -> None:
+    """Run scripts in another database, each in a transaction of its own; one that fails changes nothing."""
+    connection = await link.connect(database)
+    try:
+        for script in scripts:
+            with suppress(*DRIVER_ERRORS):
+                async with connection.transaction():
+                    await connection.execute(script)
+    finally:
+        connection.terminate()

@@ -1,0 +1,147 @@
+"""Leases at a PostgreSQL database (16 or newer): login roles with the powers of their grant, and no more.
+
+Rules:
+
+- A lease is a role ``remit_<lease id>`` that may log in and joins one bundle (``postgres_bundle``): that is all.
+- Its password has 256 random bits; the server is sent a SCRAM verifier, never the password.
+- ``VALID UNTIL`` is the lease's end, so that an unreachable broker leaves nothing behind that can log in.
+- Revoked means: cannot log in, holds nothing, has no session (``postgres_close``). Dropping the role comes later.
+- A plan names its destination; a plan for another destination is refused, never taken for absence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from urllib.parse import quote, urlencode
+
+from remit.core.scope import Detail
+from remit.core.secret import Secret
+from remit.core.task import Plan, Revocation
+from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
+from remit.kinds.postgres import close as postgres_close
+from remit.kinds.postgres import inspect as postgres_inspect
+from remit.kinds.postgres import scram
+from remit.kinds.postgres.bundle import drop_idle, lower
+from remit.kinds.postgres.lane import Lane, Order
+from remit.kinds.postgres.link import Link, target
+from remit.kinds.postgres.makers import drop_empty
+from remit.kinds.postgres.reserve import Reserve
+from remit.ports import Finding, Issued, Resource
+
+_LEASE = re.compile(r"[A-Za-z0-9_-]{1,50}")
+
+
+class PostgresEngine:
+    """Issues login roles at one database. Satisfies Engine, Renewable, Bulk, Cleanable, Inspectable and Closable."""
+
+    revocation = Revocation.BY_NAME
+
+    def __init__(
+        self,
+        resource: Resource,
+        secret: Secret | None,
+        *,
+        clock: Callable[[], datetime],
+        random: Callable[[int], bytes],
+    ) -> None:
+        """Read the destination, or raise InvalidRequestError; connect when first used.
+
+        ``secret`` is the password of the broker's login; ``random`` returns that many random octets.
+        """
+        self._resource = resource
+        self._target = target(resource)
+        self._random = random
+        self._link = Link(self._target, secret, clock)
+        self._reserve = Reserve(self._link)
+        self._lane = Lane(self._link, clock, random)
+        self._waited: postgres_close.Waited = {}
+
+    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
+        """Name the role after the lease; InvalidRequestError or UnknownDetailError when that is impossible."""
+        del agent
+        if not _LEASE.fullmatch(lease_id):
+            raise InvalidRequestError("the id of a lease is letters, digits, `_` and `-`")
+        lower(detail)
+        undo = {"destination": self._resource.destination, "role": f"remit_{lease_id}"}
+        return Plan(f"remit_{lease_id}", detail, undo, issue_by, self.revocation)
+
+    async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
+        """Create the role; EngineError when it may exist or not, EngineRefusedError when asking again is no use."""
+        self._check(plan)
+        password = scram.password(self._random)
+        await self._reserve.hold()  # no lease without the means to end it
+        verifier = scram.verifier(password, self._random(scram.SALT_BYTES))
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            await self._lane.make(Order(plan.name, verifier, plan.detail, expires_at, plan.issue_by, done))
+        except TimeoutError as error:
+            raise EngineError("there was no time left to issue") from error
+        return Issued(self._credential(plan.name, password))
+
+    async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
+        """Move ``VALID UNTIL``; EngineRefusedError when the role is gone or was revoked."""
+        self._check(plan)
+        await postgres_close.extend(self._link, plan.name, expires_at)
+
+    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
+        """End one lease."""
+        self._check(plan)
+        if plan.name not in await self.revoke_many([plan]):
+            raise EngineError("a session of the lease has not ended yet")
+
+    async def revoke_many(self, plans: Sequence[Plan]) -> frozenset[str]:
+        """End many leases at once: one transaction, then their sessions."""
+        ours = [plan.name for plan in plans if self._ours(plan)]
+        return await postgres_close.close(self._link, self._reserve, ours, self._waited)
+
+    async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
+        """Drop revoked roles and what they own, then the bundles and makers that became idle."""
+        gone = await postgres_close.clean(self._link, [plan.name for plan in plans if self._ours(plan)])
+        await self._lane.rest()
+        async with self._link.session() as connection:
+            stuck = await drop_idle(connection)
+            await drop_empty(connection)
+        await postgres_close.disown(self._link, stuck)
+        return gone
+
+    async def inspect(self) -> Sequence[Finding]:
+        """Check the broker's login, and list what PostgreSQL gives everybody (PUBLIC) in this database."""
+        async with self._link.session() as connection:
+            return await postgres_inspect.inspect(connection, self._resource.bound)
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._lane.close()
+        await self._reserve.close()
+        await self._link.close()
+
+    def _ours(self, plan: Plan) -> bool:
+        return plan.undo.get("destination") == self._resource.destination
+
+    def _check(self, plan: Plan) -> None:
+        if not self._ours(plan):
+            raise EngineRefusedError(
+                "the lease was issued at another destination", help="restore the resource's destination to end it"
+            )
+
+    def _credential(self, user: str, password: Secret) -> Mapping[str, str | Secret]:
+        place = self._target
+        address = f"[{place.host}]" if ":" in place.host else place.host
+        options = {"options": "-c search_path=pg_catalog"}
+        if place.tls == "verify-full":
+            options |= {"sslmode": "verify-full", "sslrootcert": "system"}  # as the engine itself verifies
+        dsn = (
+            f"postgresql://{quote(user, safe='')}:{quote(password.reveal(), safe='')}@{address}:{place.port}"
+            f"/{quote(place.database, safe='')}?{urlencode(options, quote_via=quote)}"
+        )
+        return {
+            "host": place.host,
+            "port": str(place.port),
+            "dbname": place.database,
+            "user": user,
+            "password": password,
+            "dsn": Secret(dsn),
+        }

@@ -1,0 +1,278 @@
+"""The five calls of the SPIFFE Workload API (SPIFFE Workload API §5, §6) for one run, over ``grpclib``.
+
+The caller is whoever reached the listener: nothing that a request says is taken for an identity. Every call must carry
+the metadata ``workload.spiffe.io: true``, so that nobody can be made to call here by a browser or a forwarder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from remit.broker import Broker
+from remit.core.spiffe import TrustBundle
+from remit.errors import (
+    DeniedError,
+    EngineError,
+    InvalidRequestError,
+    LimitError,
+    NotFoundError,
+    RemitError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from remit.kinds.spiffe.svids import Certified, Svids
+from remit.ports import Clock
+from remit.ports.identity import Authority
+
+if TYPE_CHECKING:
+    from grpclib.const import Handler
+    from grpclib.server import Stream
+
+SERVICE = "/SpiffeWorkloadAPI"
+SECURITY = "workload.spiffe.io"
+LOOK = 60.0  # seconds between looks for what ends without a word: a bundle that has not been renewed for long
+ABSENT = ("FetchWITSVID", "FetchWITBundles")  # optional, and incubating
+
+_LOG = logging.getLogger("remit.kinds")
+
+
+def stubs() -> ModuleType:
+    """Return the messages of the Workload API, as the ``spiffe`` package has them; UnavailableError without it."""
+    try:
+        import grpclib.server  # noqa: F401 - both come with one extra
+        from spiffe._proto import workload_pb2
+    except ImportError as error:
+        raise UnavailableError(
+            "the Workload API is not installed", help="in a clone of remit: pip install '.[spiffe]'"
+        ) from error
+    return workload_pb2
+
+
+class Pulse:
+    """Wakes all streams that wait: the authority changed, or some grant ended."""
+
+    def __init__(self) -> None:
+        """Let nobody wait yet."""
+        self._next = asyncio.Event()
+
+    def beat(self) -> None:
+        """Wake whoever waits."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    def next(self) -> Beat:
+        """Return the next beat. Whoever takes it before looking at what there is misses nothing."""
+        return Beat(self._next)
+
+
+class Beat:
+    """One beat to come."""
+
+    def __init__(self, come: asyncio.Event) -> None:
+        """Wait for ``come``."""
+        self._come = come
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Return when it has come, or after so many seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._come.wait(), seconds)
+
+
+class Federation(Protocol):
+    """The bundles of other trust domains, each apart."""
+
+    def current(self) -> Mapping[str, TrustBundle]:
+        """Return those that are good now, by trust domain."""
+        ...
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back when a bundle has changed."""
+        ...
+
+
+class Known:
+    """The bundles that a run may have: the broker's own, and those of the trust domains that it knows, each apart."""
+
+    def __init__(self, authority: Authority, federation: Federation | None) -> None:
+        """Have the bundle of ``authority``, which no other takes the place of."""
+        self.authority, self._federation = authority, federation
+        self.name = f"spiffe://{authority.trust_domain}"
+
+    def roots(self) -> dict[str, bytes]:
+        """Return certificates of authorities by the SPIFFE ID of their trust domain, DER, one after the other."""
+        found = {name: b"".join(each.authorities) for name, each in self._others().items() if each.authorities}
+        return {**found, self.name: b"".join(self.authority.certificates())}
+
+    def jwks(self) -> dict[str, bytes]:
+        """Return JWK Sets by the SPIFFE ID of their trust domain."""
+        found = {name: each.jwks for name, each in self._others().items() if each.jwks}
+        own = [{**jwk, "use": "jwt-svid"} for jwk in self.authority.jwks()]
+        return {name: json.dumps({"keys": list(keys)}).encode() for name, keys in {**found, self.name: own}.items()}
+
+    def _others(self) -> Mapping[str, TrustBundle]:
+        found = {} if self._federation is None else self._federation.current()
+        return {f"spiffe://{name}": each for name, each in found.items()}
+
+
+class WorkloadService:
+    """Answers for one run."""
+
+    def __init__(self, broker: Broker, svids: Svids, known: Known, pulse: Pulse, clock: Clock) -> None:
+        """Hand out ``svids``; push again when ``pulse`` beats and what was sent is no longer what there is."""
+        self._broker, self._svids, self._known = broker, svids, known
+        self._pulse, self._clock, self._pb = pulse, clock, stubs()
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Return the calls by path, as ``grpclib`` wants them."""
+        from grpclib.const import Cardinality, Handler
+
+        pb, one, many = self._pb, Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        calls = {
+            "FetchX509SVID": (self.x509_svid, many, pb.X509SVIDRequest, pb.X509SVIDResponse),
+            "FetchX509Bundles": (self.x509_bundles, many, pb.X509BundlesRequest, pb.X509BundlesResponse),
+            "FetchJWTSVID": (self.jwt_svid, one, pb.JWTSVIDRequest, pb.JWTSVIDResponse),
+            "FetchJWTBundles": (self.jwt_bundles, many, pb.JWTBundlesRequest, pb.JWTBundlesResponse),
+            "ValidateJWTSVID": (self.validate, one, pb.ValidateJWTSVIDRequest, pb.ValidateJWTSVIDResponse),
+            **dict.fromkeys(ABSENT, (self.absent, many, pb.X509SVIDRequest, pb.X509SVIDResponse)),
+        }
+        return {f"{SERVICE}/{name}": Handler(self._guarded(call[0]), *call[1:]) for name, call in calls.items()}
+
+    def _guarded(self, call: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Stream[Any, Any]], Awaitable[None]]:
+        async def guarded(stream: Stream[Any, Any]) -> None:
+            with _as_status():
+                if not stream.metadata or stream.metadata.getall(SECURITY, []) != ["true"]:
+                    raise InvalidRequestError(f"the metadata `{SECURITY}: true` is missing")
+                await call(stream, await _received(stream))
+
+        return guarded
+
+    # -- the calls ----------------------------------------------------------------------------------------------
+
+    async def x509_svid(self, stream: Stream[Any, Any], _request: Any) -> None:
+        """Send an X.509-SVID with bundles, and the next at half its life or when some authority changes."""
+        sent: object = None
+        while True:
+            beat = self._pulse.next()
+            svid = await self._svids.certified()
+            message = self._x509(svid)
+            if message != sent:
+                await stream.send_message(message)
+                sent = message
+            await beat.wait(min(LOOK, (svid.made.half - self._clock()).total_seconds()))
+
+    async def x509_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
+        """Send the bundles of X.509 authorities, and again when one changes."""
+        await self._bundles(stream, lambda: self._pb.X509BundlesResponse(bundles=self._known.roots()))
+
+    async def jwt_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
+        """Send the bundles of JWT authorities, and again when one changes."""
+        await self._bundles(stream, lambda: self._pb.JWTBundlesResponse(bundles=self._known.jwks()))
+
+    async def jwt_svid(self, stream: Stream[Any, Any], request: Any) -> None:
+        """Send a JWT-SVID for the audiences that were asked for."""
+        if not request.audience:
+            raise InvalidRequestError("`audience` is missing")
+        if request.spiffe_id and request.spiffe_id != self._svids.entitled().agent:
+            raise DeniedError("this is not the caller's SPIFFE ID")
+        spiffe_id, token = await self._svids.token(request.audience)
+        svid = self._pb.JWTSVID(spiffe_id=spiffe_id, svid=token.reveal())
+        await stream.send_message(self._pb.JWTSVIDResponse(svids=[svid]))
+
+    async def validate(self, stream: Stream[Any, Any], request: Any) -> None:
+        """Send what a JWT-SVID of this trust domain says; one whose grant has ended is refused before it expires."""
+        self._svids.entitled()
+        with _as_invalid():
+            claims = self._known.authority.verify(request.svid, request.audience)
+            self._broker.check(str(claims.get("grant")))
+        response = self._pb.ValidateJWTSVIDResponse(spiffe_id=str(claims["sub"]))
+        response.claims.update(claims)
+        await stream.send_message(response)
+
+    async def absent(self, _stream: Stream[Any, Any], _request: Any) -> None:
+        """Say that there is no such call; what ``grpclib`` says of a path that it does not know, Go does not read."""
+        from grpclib.const import Status
+        from grpclib.exceptions import GRPCError
+
+        raise GRPCError(Status.UNIMPLEMENTED, "there are no WIT-SVIDs here")
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _bundles(self, stream: Stream[Any, Any], response: Callable[[], object]) -> None:
+        sent: object = None
+        while True:
+            beat = self._pulse.next()
+            self._svids.entitled()
+            message = response()
+            if message != sent:
+                await stream.send_message(message)
+                sent = message
+            await beat.wait(LOOK)
+
+    def _x509(self, svid: Certified) -> object:
+        key = base64.b64decode(svid.key.reveal())
+        others = self._known.roots()
+        own = others.pop(self._known.name)
+        one = self._pb.X509SVID(spiffe_id=svid.spiffe_id, x509_svid=svid.chain, x509_svid_key=key, bundle=own)
+        return self._pb.X509SVIDResponse(svids=[one], federated_bundles=others)
+
+
+async def _received(stream: Stream[Any, Any]) -> Any:
+    """Return the request; InvalidRequestError for what is none, whatever the library makes of it."""
+    from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+    try:
+        request = await stream.recv_message()
+    except (GRPCError, StreamTerminatedError):
+        raise
+    except Exception as error:
+        raise InvalidRequestError("the request is not a message of this call") from error
+    if request is None:
+        raise InvalidRequestError("there is no request")
+    return request
+
+
+@contextmanager
+def _as_status() -> Iterator[None]:
+    """Turn what remit raises into a status of gRPC, with words that are safe for the caller."""
+    from grpclib.const import Status
+    from grpclib.exceptions import GRPCError, StreamTerminatedError
+    from h2.exceptions import ProtocolError
+
+    try:
+        yield
+    except RemitError as error:
+        if error.status == RemitError.status:
+            _LOG.error("the Workload API: %s", error.code, exc_info=error)
+        raise GRPCError(Status[_status(error)], error.detail) from error
+    except (GRPCError, StreamTerminatedError, ProtocolError):  # the caller's own, or that it has gone
+        raise
+    except Exception as error:
+        _LOG.exception("the Workload API")
+        raise GRPCError(Status.INTERNAL, "the broker failed; its log says why") from error
+
+
+def _status(error: RemitError) -> str:
+    match error:
+        case InvalidRequestError():
+            return "INVALID_ARGUMENT"
+        case DeniedError() | NotFoundError() | UnauthenticatedError():
+            return "PERMISSION_DENIED"
+        case LimitError() | UnavailableError() | EngineError():
+            return "UNAVAILABLE"
+    return "INTERNAL"
+
+
+@contextmanager
+def _as_invalid() -> Iterator[None]:
+    """Turn what is wrong with a token into what is wrong with the request that brought it."""
+    try:
+        yield
+    except (DeniedError, NotFoundError, UnauthenticatedError) as error:
+        raise InvalidRequestError(error.detail) from error

@@ -1,0 +1,192 @@
+"""Serving the Workload API on the listeners of runs, with bounds on what a run can make the broker hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from remit.broker import Broker, Holder
+from remit.kinds.spiffe.calls import Federation, Known, Pulse, WorkloadService, stubs
+from remit.kinds.spiffe.svids import Svids
+from remit.ports import Clock
+from remit.ports.identity import Authority
+from remit.ports.room import Share
+
+if TYPE_CHECKING:
+    from grpclib.protocol import H2Protocol
+
+MAX_CONNECTIONS = 16  # of one run
+MAX_CALLS = 32  # at a time on one connection
+MAX_REQUEST = 65_536  # bytes of one call
+WINDOW = 65_535  # bytes, HTTP/2's smallest
+MAX_FRAME = 16_384  # bytes: what every HTTP/2 peer has to expect, and we offer no more (RFC 9113 §4.2)
+
+_PREFACE, _LENGTH, _HEADER = 24, 3, 9  # bytes, RFC 9113 §3.4 and §4.1
+
+
+class Closing(Protocol):
+    """What accepts, and can be told to stop."""
+
+    def close(self) -> None:
+        """Stop accepting."""
+        ...
+
+
+Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
+
+
+class WorkloadApi:
+    """The Workload API of one broker: a listener for each run."""
+
+    def __init__(
+        self, broker: Broker, authority: Authority, clock: Clock, federation: Federation | None = None
+    ) -> None:
+        """Serve SVIDs of ``authority`` and the bundles of ``federation``; UnavailableError without the extra."""
+        stubs()
+        self._broker, self._known, self._clock = broker, Known(authority, federation), clock
+        self._pulse = Pulse()
+        authority.on_change(self._pulse.beat)
+        if federation is not None:
+            federation.on_change(self._pulse.beat)
+        broker.on_end(lambda _: self._pulse.beat())
+
+    async def serve(
+        self, sock: socket.socket, holder: Holder, start: Start | None = None, share: Share | None = None
+    ) -> Callable[[], None]:
+        """Serve ``holder`` on a listening unix socket; return what ends that.
+
+        ``start`` accepts in the place of the loop, which may do so only on a socket that nobody else holds. Connections
+        are counted in ``share``.
+        """
+        svids = Svids(self._broker, holder, self._known.authority, self._clock)
+        service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
+        factory = Connections(service, share)
+        if start is not None:
+            server: Closing = await start(factory.made, sock)
+        else:
+            server = await asyncio.get_running_loop().create_unix_server(factory.made, sock=sock)
+
+        def close() -> None:
+            server.close()
+            factory.close()
+
+        return close
+
+
+class Connections:
+    """The connections of one run."""
+
+    def __init__(self, service: WorkloadService, share: Share | None) -> None:
+        """Let ``service`` answer on each, as long as ``share`` has room."""
+        from grpclib.config import Configuration
+        from grpclib.server import Server
+
+        logging.getLogger("grpclib.server").setLevel(logging.CRITICAL)  # a traceback for whatever a run sends
+        config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
+        self._server = Server([service], config=config)
+        self._open: set[Bounded] = set()
+        self._share = share
+
+    def made(self) -> Bounded:
+        """Return the protocol of a new connection."""
+        inner = self._server._protocol_factory()  # noqa: SLF001 - we accept in its place
+        return Bounded(inner, self._open, self._share)
+
+    def close(self) -> None:
+        """Cut the connections there are."""
+        for connection in tuple(self._open):
+            connection.cut()
+
+
+class Frames:
+    """The lengths of the frames of one connection: ``h2`` looks at one only when it has kept the whole frame."""
+
+    def __init__(self) -> None:
+        """Begin with the preface."""
+        self._rest, self._header = _PREFACE, b""
+
+    def fit(self, data: bytes) -> bool:
+        """Whether no frame is longer than MAX_FRAME, so far."""
+        at = 0
+        while at < len(data):
+            if self._rest:
+                passed = min(self._rest, len(data) - at)
+                self._rest -= passed
+            else:
+                passed = min(_HEADER - len(self._header), len(data) - at)
+                self._begin(data[at : at + passed])
+            at += passed
+            if self._rest > MAX_FRAME:
+                return False
+        return True
+
+    def _begin(self, part: bytes) -> None:
+        self._header += part
+        if len(self._header) == _HEADER:
+            self._rest, self._header = int.from_bytes(self._header[:_LENGTH], "big"), b""
+
+
+class Bounded(asyncio.Protocol):
+    """A connection that holds no more than a few small calls: they are read whole before they are looked at."""
+
+    def __init__(self, inner: H2Protocol, others: set[Bounded], share: Share | None = None) -> None:
+        """Pass everything on to ``inner``."""
+        self._inner, self._others, self._frames = inner, others, Frames()
+        self._share = share
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit a connection, unless there are many."""
+        self._transport = transport  # type: ignore[assignment]  # of a stream socket, it is one of a stream
+        if len(self._others) >= MAX_CONNECTIONS or (self._share is not None and not self._share.take()):
+            self.cut()
+            return
+        from h2.events import UnknownFrameReceived
+
+        self._others.add(self)
+        self._inner.connection_made(transport)
+        self._inner.processor.processors[UnknownFrameReceived] = lambda _: None  # RFC 9113 §5.5: to be ignored
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, unless there are too many of one call, or too many calls."""
+        if self not in self._others:
+            return
+        if not self._frames.fit(data):
+            self.cut()
+            return
+        try:
+            self._inner.data_received(data)
+        except Exception:  # noqa: BLE001 - whatever a run sends, it is its own connection that ends
+            self.cut()
+            return
+        calls = self._inner.processor.streams
+        if len(calls) > MAX_CALLS or any(call.data_received > MAX_REQUEST for call in calls.values()):
+            self.cut()
+
+    def pause_writing(self) -> None:
+        """Wait with what is to be written, and take nothing until then: a PING asks for an answer as well."""
+        self._inner.pause_writing()
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._inner.resume_writing()
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection and end its calls."""
+        if self in self._others:
+            self._others.discard(self)
+            if self._share is not None:
+                self._share.give()
+            self._inner.connection_lost(exc)
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,208 @@
+"""Asking by browser: pushed requests (RFC 9126) and the authorization endpoint (RFC 6749 §4.1, RFC 7636, RFC 9207).
+
+Until client and redirect URI are known to belong together, an error is a page; from then on it goes to the client. For
+a client that no operator set up it stays a page until somebody has logged in: its document says where it would go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from urllib.parse import SplitResult, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.console import pages
+from remit.console.deciding import Desk
+from remit.console.visits import About, Back, Draft, Pushed, described
+from remit.core.task import Wanted
+from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
+from remit.oauth import asked
+from remit.oauth import clients as authentication
+from remit.oauth.clients import Clients
+from remit.oauth.registry import Registered, is_registered
+from remit.web import wire
+from remit.web.proven import Verifier
+from remit.web.routes import Row, Surface, Who
+from remit.web.who import url_of
+
+PUSHED = "urn:ietf:params:oauth:request_uri:"
+PUSHED_LIFE = timedelta(seconds=60)
+MAX_PUSHED = 64  # under a name that anybody may use, or of a host that makes up names: more than wait at once
+MAX_KEPT = 2_600  # characters of what a browser keeps in a cookie while its human logs in
+
+_REQUEST = (
+    asked.BOUNDS
+    | {"client_id", "response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method"}
+    | asked.TARGETS
+    | {"purpose", "dpop_jkt"}
+    | {"scope", "nonce", "prompt", "response_mode", "request", "login_hint", "ui_locales", "display", "max_age"}
+)
+_AUTHORIZE = _REQUEST | {"request_uri"}
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
+_STATE = re.compile(r"[ -~]{1,2048}")
+# what must be right before an error can go to the client, and what is kept for the answer
+_BACK = frozenset({"client_id", "redirect_uri", "state", "request_uri", "code_challenge", "max_age", "prompt"})
+
+Form = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A whole request of a client that may ask: who, for what, and where the answer goes."""
+
+    client: Registered
+    back: Back
+    purpose: str
+    wanted: Wanted
+    audience: str | None = None
+
+
+class Authorize:
+    """The two endpoints of the code flow that come before the token endpoint."""
+
+    def __init__(self, surface: Surface, desk: Desk) -> None:
+        """Ask the broker of ``surface``; ``desk`` has humans decide."""
+        self._broker, self._verifier = surface.broker, surface.verifier
+        self._registry, self._desk = surface.identity.clients, desk
+        self._clients = Clients(surface.identity.workloads, surface.verifier)
+        self._pushed = desk.pushed
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the routes."""
+        return (
+            Row("POST", "/oauth/par", Who.PROVING, self.push),
+            Row("GET", "/oauth/authorize", Who.PUBLIC, pages.shown(self.authorize), None),
+        )
+
+    async def push(self, request: Request) -> Response:
+        """Take a request from the client itself; the browser then carries only its name (RFC 9126)."""
+        form = await wire.form(request, _AUTHORIZE | authentication.FIELDS, asked.TARGETS)
+        if "request_uri" in form:  # RFC 9126 §2.1
+            raise InvalidRequestError("`request_uri` is what this answers with")
+        client = await self._verifier.believed(self._clients.authenticate(request, form))
+        client.check_named()
+        registered, back = await self._back(form)
+        if client.workload is not None and client.id != registered.client_id:
+            raise UnauthenticatedError("`client_id` must be the whole name of the workload that asks")
+        refused = _unsupported(form)
+        if refused is not None:
+            return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
+        asking = self._asking(form, replace(registered, proven=client.workload is not None), back)
+        wanted = asked.attested(keyed(asking.wanted, proven_key(self._verifier, request)), client.workload)
+        pushed = _pushed(replace(asking, wanted=wanted), self._broker.to_open(asking.purpose, wanted))
+        room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
+        name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
+        content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
+        return wire.answer(content, 201)
+
+    async def authorize(self, request: Request) -> Response:
+        """Show a request to the human at a browser."""
+        raw = request.scope["query_string"]
+        first = wire.pairs(raw, _BACK)
+        if "request_uri" in first:
+            return self._show(self._found(first))
+        registered, back = await self._back(first)
+        try:
+            query = wire.pairs(raw, _AUTHORIZE, asked.TARGETS)
+            refused = _unsupported(query)
+            if refused is not None and registered.vouched is not None:
+                raise InvalidRequestError(refused[1])
+            if refused is not None:
+                return pages.away(back.refusal(*refused))
+            asking = self._asking(query, registered, back)
+            return self._show(_pushed(asking, self._broker.to_open(asking.purpose, asking.wanted)))
+        except RemitError as error:
+            if registered.vouched is not None:
+                raise
+            return pages.away(back.refusal(error.oauth, error.detail))
+
+    def _show(self, found: Pushed) -> Response:
+        return self._desk.draft(found.draft, found.about, found.back)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _found(self, query: Form) -> Pushed:
+        """Return what was pushed. It is used up once the human goes on with it, and by nothing else."""
+        name = query["request_uri"].removeprefix(PUSHED)
+        found = self._pushed.get(name) if query["request_uri"].startswith(PUSHED) else None
+        if found is None or found.draft.client_id != query.get("client_id"):
+            raise InvalidRequestError("`request_uri` is not known here, or was used before", help="start again")
+        return replace(found, draft=replace(found.draft, pushed=name))
+
+    async def _back(self, form: Form) -> tuple[Registered, Back]:
+        """Return the client and where its answers go: what must be right before anything is sent there."""
+        try:
+            client = await self._registry.get(wire.text(form, "client_id"))
+        except UnauthenticatedError as error:
+            raise InvalidRequestError(error.detail, help="an operator adds clients to the configuration") from error
+        uri = wire.text(form, "redirect_uri")
+        if not is_registered(client, uri):
+            raise InvalidRequestError("`redirect_uri` is not one of this client's")
+        state = form.get("state")
+        if state is not None and not _STATE.fullmatch(state):
+            raise InvalidRequestError("`state` must be at most 2,048 printable ASCII characters")
+        if len(client.client_id) + len(uri) + len(state or "") > MAX_KEPT:
+            raise InvalidRequestError("`client_id`, `redirect_uri` and `state` are too long together")
+        challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
+        return client, Back(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
+
+    def _asking(self, form: Form, client: Registered, back: Back) -> Asking:
+        if form.get("code_challenge_method") != "S256" or not _THUMBPRINT.fullmatch(back.challenge):
+            raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
+        audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        wanted = keyed(asked.of_human(form), form.get("dpop_jkt"))
+        return Asking(client, back, wire.text(form, "purpose"), wanted, audience)
+
+
+def proven_key(verifier: Verifier, request: Request) -> str | None:
+    """Return the thumbprint of the key that a request is sent with, if it is (RFC 9449 §10.1)."""
+    if not request.headers.getlist("dpop"):
+        return None
+    proof = verifier.read(request.headers.getlist("dpop"), "POST", url_of(request, verifier.issuer), None)
+    verifier.once(proof, stranger=True)
+    return proof.jkt
+
+
+def keyed(wanted: Wanted, jkt: str | None) -> Wanted:
+    """Return what is asked for as bound to a key, if one is named, so that the human approves of the key too."""
+    if jkt is None:
+        return wanted
+    if not _THUMBPRINT.fullmatch(jkt) or wanted.jkt not in {None, jkt}:
+        raise InvalidRequestError("`dpop_jkt` must be the thumbprint of the key that the proof is by")
+    return replace(wanted, jkt=jkt)
+
+
+def _unsupported(form: Form) -> tuple[str, str] | None:
+    """Return error and description for what this server does not do (RFC 6749 §4.1.2.1, OIDC Core §3.1.2.6)."""
+    if "request" in form:
+        return "request_not_supported", "request objects are not taken here: push the request"
+    if form.get("response_type") != "code":
+        return "unsupported_response_type", "`response_type` must be `code`"
+    if form.get("response_mode", "query") != "query":
+        return "invalid_request", "`response_mode` must be `query`"
+    if "scope" in form:
+        return "invalid_scope", "what may be done is said in `authorization_details`, not in `scope`"
+    if "none" in form.get("prompt", "").split():
+        return "interaction_required", "a human always decides here"
+    return None
+
+
+def _pushed(asking: Asking, request: str) -> Pushed:
+    draft = Draft(asking.client.client_id, request)
+    return Pushed(_about(asking), replace(asking.back, audience=asking.audience), draft)
+
+
+def _about(asking: Asking) -> About:
+    client, parts = asking.client, urlsplit(asking.back.redirect_uri)
+    facts = ("the answer goes to", _destination(parts)), ("the token is for", asking.audience or "")
+    return About(client.called, client.warning, facts)
+
+
+def _destination(parts: SplitResult) -> str:
+    if parts.hostname in {"127.0.0.1", "::1", "localhost"}:
+        return f"a program on this computer ({parts.netloc})"
+    return parts.netloc or f"the app that owns {parts.scheme}:"

@@ -1,0 +1,117 @@
+"""Asking one human from afar (OpenID Connect CIBA Core 1.0, poll mode): the client names them, and polls.
+
+remit keeps no list of humans: one is named by issuer and subject, or by an ID token of theirs. They find what waits for
+them by the link in the answer or in the list of approvals, and log in to decide. No ID token comes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.core.approval import Approval
+from remit.core.legible import is_legible
+from remit.core.task import Wanted
+from remit.errors import InvalidRequestError, UnauthenticatedError
+from remit.oauth import asked
+from remit.oauth.authorize import keyed, proven_key
+from remit.oauth.clients import FIELDS, Clients
+from remit.oauth.codes import INTERVAL, REMEMBERED, Poll, Waiting
+from remit.web import wire
+from remit.web.routes import Row, Surface, Who
+
+_HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platform"
+_HINTS = ("login_hint", "id_token_hint", "login_hint_token")
+_ASKED = (
+    (asked.BOUNDS - {"label"})
+    | asked.TARGETS
+    | FIELDS
+    | frozenset(_HINTS)
+    | {"purpose", "dpop_jkt", "scope", "binding_message", "requested_expiry"}
+)
+
+Form = Mapping[str, str]
+
+
+class Backchannel:
+    """The backchannel authentication endpoint."""
+
+    def __init__(self, surface: Surface, waiting: Waiting) -> None:
+        """Ask the broker of ``surface``; ``waiting`` keeps what clients come back with."""
+        self._broker, self._verifier, self._identity = surface.broker, surface.verifier, surface.identity
+        self._clients, self._polls = Clients(surface.identity.workloads, surface.verifier), waiting.polls
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the route."""
+        return (Row("POST", "/oauth/bc-authorize", Who.PROVING, self.begin),)
+
+    async def begin(self, request: Request) -> Response:
+        """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""
+        form = await wire.form(request, _ASKED, asked.TARGETS)
+        client = await self._verifier.believed(self._clients.authenticate(request, form))
+        if client.workload is None:  # CIBA Core §7.1: it would ask in whatever name it likes, and nobody looks where
+            raise UnauthenticatedError("a client that asks from afar has to authenticate", help=_HOW)
+        refused = _unsupported(form)
+        if refused is not None:
+            return _refusal(*refused)
+        audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        wanted = keyed(keyed(_wanted(form), form.get("dpop_jkt")), proven_key(self._verifier, request))
+        wanted = asked.attested(wanted, client.workload)
+        purpose, most, human = wire.text(form, "purpose"), _most(form), await self._human(form)
+        if human is None:
+            return _refusal("unknown_user_id", "the hint names nobody who can log in here")
+        item = await self._broker.ask_to_open(client.id, purpose, wanted, approver=human, life=most)
+        poll = Poll(item.id, client.id, self._verifier.clock(), audience=audience)
+        return wire.answer(self._waiting(item, poll))
+
+    def _waiting(self, item: Approval, poll: Poll) -> dict[str, object]:
+        life = item.expires_at - self._verifier.clock()
+        return {
+            "auth_req_id": self._polls.put(poll, life + REMEMBERED, room=item.room),
+            "expires_in": int(life.total_seconds()),
+            "interval": int(INTERVAL.total_seconds()),
+            "verification_uri": f"{self._verifier.issuer}/approvals/{item.id}",
+        }
+
+    async def _human(self, form: Form) -> str | None:
+        """Return whom the one hint names, issuer-qualified; None when that is nobody of an issuer known here."""
+        given = [name for name in _HINTS if name in form]
+        if len(given) != 1 or given == ["login_hint_token"]:
+            raise InvalidRequestError("there must be one hint: `login_hint` or `id_token_hint`")
+        if given == ["id_token_hint"] and self._identity.humans is not None:
+            human = await self._verifier.believed(self._identity.humans.id_token(form["id_token_hint"]))
+            return human.subject.sub
+        issuers, hint = list(self._identity.issuers), form.get("login_hint", "")
+        if hint.partition("#")[0] in issuers and hint.partition("#")[2]:
+            return hint
+        bare = "#" not in hint and "://" not in hint and is_legible(hint)
+        return f"{issuers[0]}#{hint}" if bare and len(issuers) == 1 else None
+
+
+def _wanted(form: Form) -> Wanted:
+    """Return what is asked for; the message that both devices show (CIBA §7.1) is its label, so the human sees it."""
+    labelled = {"label": form["binding_message"]} if "binding_message" in form else {}
+    return asked.of_human({**form, **labelled})
+
+
+def _most(form: Form) -> timedelta:
+    """Return how long the client wants to wait at most."""
+    name = "requested_expiry"
+    return wire.seconds(name, wire.whole(name, form[name])) if name in form else timedelta.max
+
+
+def _unsupported(form: Form) -> tuple[str, str] | None:
+    """Return error and description for what CIBA has errors of its own for (§13)."""
+    if form.get("scope", "openid") != "openid":
+        return "invalid_scope", "what may be done is said in `authorization_details`, not in `scope`"
+    message = form.get("binding_message", "")
+    if len(message) > wire.MAX_LABEL or not is_legible(message):
+        return "invalid_binding_message", f"it must be at most {wire.MAX_LABEL} printable characters"
+    return None
+
+
+def _refusal(error: str, description: str) -> Response:
+    return wire.answer({"error": error, "error_description": description.replace("`", "'")}, 400)

@@ -1,0 +1,256 @@
+"""What clients hold while a human decides, and how they redeem it: codes, device codes, back-channel requests.
+
+Only the SHA-256 of each is kept, in memory: after a restart a client asks anew. What a human approved is in the broker
+(``core.approval``) and is used up there, in the commit that opens the task.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit import jose
+from remit.broker import Holder
+from remit.core import approval as approvals
+from remit.core.approval import Approval
+from remit.core.principal import Workload
+from remit.core.scope import Access
+from remit.core.task import Grant, Wanted
+from remit.errors import (
+    GrantTokenError,
+    LapsedError,
+    NotFoundError,
+    SlowDownError,
+    TargetError,
+    UsedError,
+    WrongKeyError,
+)
+from remit.oauth import asked
+from remit.oauth.clients import Client
+from remit.oauth.minting import Binding, Minter
+from remit.oauth.oauth import GrantType
+from remit.oauth.refresh import Refreshes
+from remit.web import wire
+from remit.web.held import Held
+from remit.web.routes import Surface
+
+CODE = "authorization_code"
+DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
+CIBA = "urn:openid:params:grant-type:ciba"
+
+CODE_LIFE = timedelta(seconds=60)
+REMEMBERED = timedelta(hours=1)  # a used code, so that its second use ends what it opened
+INTERVAL = timedelta(seconds=5)  # RFC 8628 §3.2
+
+REDEEM = Access("token", "remit", "redeem")  # what the audit calls a second use of a code
+
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
+
+Form = Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Code:
+    """An authorization code's meaning. ``opened`` is what it was redeemed for."""
+
+    approval: str
+    client_id: str
+    redirect_uri: str
+    challenge: str
+    until: datetime
+    audience: str | None = None
+    used: int = 0
+    opened: Holder | None = None
+
+
+@dataclass(slots=True)
+class Poll:
+    """A device code or a back-channel request whose client comes back to ask."""
+
+    approval: str
+    client_id: str
+    next_at: datetime
+    interval: timedelta = INTERVAL
+    audience: str | None = None
+
+
+@dataclass(slots=True)
+class Waiting:
+    """All that clients may come back with."""
+
+    codes: Held[Code]
+    polls: Held[Poll]
+    delegations: Held[Poll]  # by the approval's id
+
+
+def waiting(now: Callable[[], datetime]) -> Waiting:
+    """Return a place where nothing waits yet."""
+    return Waiting(Held(now), Held(now), Held(now))
+
+
+class Redeeming:
+    """The handlers of the three grant types."""
+
+    def __init__(self, surface: Surface, minter: Minter, held: Waiting) -> None:
+        """Redeem what ``held`` holds."""
+        self._broker, self._verifier, self._minter, self._held = surface.broker, surface.verifier, minter, held
+        self._refreshes = Refreshes(surface, minter)
+
+    def ways(self) -> Mapping[str, GrantType]:
+        """Return the grant types for the token endpoint."""
+        return {
+            CODE: GrantType(asked.TARGETS | {"code", "redirect_uri", "code_verifier"}, self.code),
+            DEVICE: GrantType(asked.TARGETS | {"device_code"}, self.device),
+            CIBA: GrantType(asked.TARGETS | {"auth_req_id"}, self.ciba),
+        }
+
+    async def code(self, request: Request, form: Form, client: Client) -> Response:
+        """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.6)."""
+        client.check_named()
+        binding = self._minter.binding(request, client)  # first: a proof that needs a nonce must not use up the code
+        found = await self._first_use(form, client, binding)
+        audience = self._audience(form, found.audience)
+        grant = await self._open(found.approval, binding, client)
+        found.opened = Holder(self._broker.task_of(grant.id).id, grant.id)
+        token = await self._refreshes.begin(grant, client.id, audience)
+        if found.used > 1:  # while the first use was being answered
+            await self._end(found)
+            raise UsedError("the code was used twice, so what it opened has ended")
+        return self._minter.answer(grant, audience=audience, until=binding.until, refresh_token=token)
+
+    async def device(self, request: Request, form: Form, client: Client) -> Response:
+        """Poll for the decision on a device code (RFC 8628 §3.4)."""
+        return await self._polled(request, wire.text(form, "device_code"), form, client)
+
+    async def ciba(self, request: Request, form: Form, client: Client) -> Response:
+        """Poll for the decision on a back-channel request, or on an approval that a grant asked for (CIBA §10.1)."""
+        secret = wire.text(form, "auth_req_id")
+        if secret.startswith("apr_"):
+            return await self._delegated(request, secret, client)
+        return await self._polled(request, secret, form, client)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _first_use(self, form: Form, client: Client, binding: Binding) -> Code:
+        """Return what a code means, used from now on. Who merely found it uses up nothing, and ends nothing."""
+        found = self._held.codes.get(wire.text(form, "code"))
+        if found is None:
+            raise GrantTokenError("the code is not known, or its time is up")
+        _check_code(found, form, client)
+        self._wanted(found.approval, binding)
+        found.used += 1
+        if found.used > 1:
+            await self._end(found)
+            raise UsedError("the code was used before, so what it opened has ended")
+        if self._verifier.clock() >= found.until:
+            raise GrantTokenError("the code is not known, or its time is up")
+        return found
+
+    async def _end(self, found: Code) -> None:
+        """Revoke what a code opened that somebody uses a second time (RFC 6749 §10.5)."""
+        if found.opened is not None:
+            with suppress(NotFoundError):  # long over
+                await self._broker.deny(found.opened.grant, REDEEM, UsedError())
+                await self._broker.revoke(found.opened, found.opened.grant)
+
+    def _wanted(self, approval_id: str, binding: Binding) -> tuple[Approval, Wanted]:
+        """Return what was asked, if it was for this key or for any."""
+        try:
+            approval = self._broker.approval(approval_id)
+        except NotFoundError:
+            raise LapsedError from None  # so long ago that nobody remembers what was asked
+        wanted = approvals.wanted_of(approval)
+        if wanted.jkt not in {None, binding.jkt}:
+            raise WrongKeyError("the human approved of another key")
+        return approval, wanted
+
+    async def _open(self, approval_id: str, binding: Binding, client: Client) -> Grant:
+        approval, wanted = self._wanted(approval_id, binding)
+        approvals.ready(approval, self._verifier.clock())
+        if wanted.attested:
+            wanted = asked.attested(wanted, _same(client, wanted.agent))
+        bound = replace(wanted, jkt=binding.jkt, x5t=binding.x5t)
+        return await self._broker.open(approval, _purpose(approval), bound)
+
+    async def _polled(self, request: Request, secret: str, form: Form, client: Client) -> Response:
+        client.check_named()
+        binding = self._minter.binding(request, client)
+        poll = self._held.polls.get(secret)
+        if poll is None or poll.client_id != client.id:
+            raise GrantTokenError("the code is not known, or was given to another client")
+        audience = self._audience(form, poll.audience)
+        self._slowly(poll)
+        grant = await self._open(poll.approval, binding, client)
+        token = await self._refreshes.begin(grant, client.id, audience)
+        return self._minter.answer(grant, audience=audience, until=binding.until, refresh_token=token)
+
+    async def _delegated(self, request: Request, approval_id: str, client: Client) -> Response:
+        """Make the child that a human approved, for whoever proves the key it was asked for with."""
+        binding = self._minter.binding(request, client)
+        try:
+            approval = self._broker.approval(approval_id)
+        except NotFoundError:
+            raise GrantTokenError("there is no such request") from None
+        wanted = approvals.wanted_of(approval)
+        if approval.grant is None or approval.task is None or wanted.jkt is None or wanted.jkt != binding.jkt:
+            raise GrantTokenError("there is no such request for this key")
+        self._slowly(self._delegation(approval))
+        approvals.ready(approval, self._verifier.clock())
+        holder = Holder(approval.task, approval.grant)
+        return self._minter.answer(await self._broker.delegate(holder, approval.grant, wanted, approval))
+
+    def _audience(self, form: Form, meant: str | None) -> str | None:
+        """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""
+        if not form.keys() & asked.TARGETS:
+            return meant
+        named = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        if meant not in {None, named}:
+            raise TargetError("this was asked for with another audience")
+        return named
+
+    def _delegation(self, approval: Approval) -> Poll:
+        found = self._held.delegations.get(approval.id)
+        if found is None:
+            now = self._verifier.clock()
+            found = Poll(approval.id, approval.asker, now)
+            self._held.delegations.put(found, max(approval.expires_at - now, INTERVAL), approval.id)
+        return found
+
+    def _slowly(self, poll: Poll) -> None:
+        now = self._verifier.clock()
+        early = now < poll.next_at
+        if early:
+            poll.interval += INTERVAL
+        poll.next_at = now + poll.interval
+        if early:
+            raise SlowDownError(retry_after=int(poll.interval.total_seconds()))
+
+
+def _check_code(found: Code, form: Form, client: Client) -> None:
+    if client.id != found.client_id:
+        raise GrantTokenError("the code was given to another client")
+    if form.get("redirect_uri") != found.redirect_uri:
+        raise GrantTokenError("`redirect_uri` is not the one that the code was sent to")
+    verifier = form.get("code_verifier", "")
+    if not _VERIFIER.fullmatch(verifier):
+        raise GrantTokenError("`code_verifier` is missing, or not one")
+    if not hmac.compare_digest(jose.digest(verifier), found.challenge):
+        raise GrantTokenError("`code_verifier` is not what `code_challenge` was made from")
+
+
+def _same(client: Client, agent: str) -> Workload:
+    """Return the workload that asks, if it is the one that the human was shown."""
+    if client.workload is None or client.workload.id != agent:
+        raise GrantTokenError("the human approved of another workload")
+    return client.workload
+
+
+def _purpose(approval: Approval) -> str:
+    return str(approvals.asked(approval).get("purpose", ""))

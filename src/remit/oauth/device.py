@@ -1,0 +1,145 @@
+"""Asking from a device without a browser (RFC 8628): a code for the device, and a short one for its human to type.
+
+Codes lead to a page, never to a decision: the human sees there what is asked, and by whom (§5.4).
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit import jose
+from remit.console import pages
+from remit.console.deciding import Desk
+from remit.console.visits import About
+from remit.core.approval import Approval
+from remit.errors import InvalidRequestError, LimitError, RemitError
+from remit.oauth import asked
+from remit.oauth.authorize import keyed, proven_key
+from remit.oauth.clients import FIELDS, Clients
+from remit.oauth.codes import INTERVAL, REMEMBERED, Poll, Waiting
+from remit.oauth.registry import Registered
+from remit.web import wire
+from remit.web.held import Held
+from remit.web.routes import Row, Surface, Who
+
+ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, no words, no digits to mistake
+GROUP = 4  # letters between dashes; the first group finds a request, the others are its secret
+GROUPS = 3
+GUESSES = 30  # at one request, by anybody, in ``WINDOW``: of 20^8, in ten minutes, about one chance in 10^8
+WINDOW = timedelta(minutes=1)
+
+_ASKED = asked.BOUNDS | asked.TARGETS | FIELDS | {"purpose", "dpop_jkt"}
+_TYPED = frozenset({"user_code"})
+_NOISE = re.compile(r"[^A-Z]")
+_UNKNOWN = "this code is not one that waits; check it, or start again on the device"
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What a code stands for, and when wrong ones were entered for it.
+
+    Guesses at one request are counted at that request alone (RFC 8628 §5.1): if they were counted together, anybody
+    could keep everybody's right codes from being taken.
+    """
+
+    approval: str
+    about: About
+    code: str  # its SHA-256
+    wrong: deque[datetime] = field(default_factory=lambda: deque(maxlen=GUESSES))
+
+
+class Devices:
+    """The device authorization endpoint, and the page where its human types the code."""
+
+    def __init__(self, surface: Surface, desk: Desk, waiting: Waiting) -> None:
+        """Ask the broker of ``surface``; ``desk`` has humans decide, ``waiting`` keeps what devices come back with."""
+        self._broker, self._verifier = surface.broker, surface.verifier
+        self._registry = surface.identity.clients
+        self._clients = Clients(surface.identity.workloads, surface.verifier)
+        self._desk, self._polls = desk, waiting.polls
+        self._shown: Held[_Shown] = Held(surface.verifier.clock)  # by the first letters of what humans type
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the routes."""
+        return (
+            Row("POST", "/oauth/device_authorization", Who.PROVING, self.begin),
+            Row("GET", "/oauth/device", Who.PUBLIC, pages.shown(self.form), None),
+            Row("POST", "/oauth/device", Who.PUBLIC, pages.shown(self.typed)),
+        )
+
+    async def begin(self, request: Request) -> Response:
+        """Return the two codes for a request (RFC 8628 §3.2)."""
+        form = await wire.form(request, _ASKED, asked.TARGETS)
+        client = await self._verifier.believed(self._clients.authenticate(request, form))
+        registered = await self._registry.asking(client)
+        audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        wanted = asked.of_human(form)
+        wanted = keyed(keyed(wanted, form.get("dpop_jkt")), proven_key(self._verifier, request))
+        wanted = asked.attested(wanted, client.workload)
+        item = await self._broker.ask_to_open(client.id, wire.text(form, "purpose"), wanted)
+        now = self._verifier.clock()
+        poll, life = Poll(item.id, client.id, now, audience=audience), item.expires_at - now + REMEMBERED
+        device = self._polls.put(poll, life, room=item.room)
+        return wire.answer(self._codes(item, registered, device, now))
+
+    def _codes(self, item: Approval, client: Registered, device: str, now: datetime) -> dict[str, object]:
+        typed = _letters(GROUPS * GROUP)
+        while self._shown.get(typed[:GROUP]) is not None:
+            typed = _letters(GROUPS * GROUP)
+        about = About(client.called, client.warning, (("the code on the device", _dashed(typed)),))
+        self._shown.put(_Shown(item.id, about, jose.digest(typed)), item.expires_at - now, typed[:GROUP])
+        code, uri = _dashed(typed), f"{self._verifier.issuer}/oauth/device"
+        return {
+            "device_code": device,
+            "user_code": code,
+            "verification_uri": uri,
+            "verification_uri_complete": f"{uri}?user_code={code}",
+            "expires_in": int((item.expires_at - now).total_seconds()),
+            "interval": int(INTERVAL.total_seconds()),
+        }
+
+    # -- the human ----------------------------------------------------------------------------------------------
+
+    async def form(self, request: Request) -> Response:
+        """Ask for the code. One that came in the URL is filled in, and still has to be confirmed (RFC 8628 §3.3.1)."""
+        return pages.code_form(wire.pairs(request.scope["query_string"], _TYPED).get("user_code", ""))
+
+    async def typed(self, request: Request) -> Response:
+        """Show what the code stands for."""
+        typed = wire.text(await wire.form(request, _TYPED), "user_code")
+        code = _NOISE.sub("", typed.upper())
+        try:
+            found = self._found(code)
+        except RemitError as error:
+            return pages.code_form(typed[:20], f"{error.detail[:1].upper()}{error.detail[1:]}.", error.status)
+        return self._desk.show(self._broker.approval(found.approval), found.about)
+
+    def _found(self, code: str) -> _Shown:
+        """Return what a code stands for."""
+        now, found = self._verifier.clock(), self._shown.get(code[:GROUP])
+        if found is None:
+            raise InvalidRequestError(_UNKNOWN)
+        while found.wrong and now - found.wrong[0] >= WINDOW:
+            found.wrong.popleft()
+        if len(found.wrong) >= GUESSES:
+            raise LimitError("too many wrong codes were entered; wait a minute", retry_after=60)
+        if not hmac.compare_digest(jose.digest(code), found.code):
+            found.wrong.append(now)
+            raise InvalidRequestError(_UNKNOWN)
+        return found
+
+
+def _letters(count: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(count))
+
+
+def _dashed(code: str) -> str:
+    return "-".join(code[start : start + GROUP] for start in range(0, len(code), GROUP))

@@ -1,0 +1,193 @@
+"""Token exchange (RFC 8693): opens a task for a human, delegates a grant, renews a token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit import jose
+from remit.broker import Holder
+from remit.core.approval import Approval
+from remit.core.principal import Workload
+from remit.core.task import Posture
+from remit.errors import (
+    GrantTokenError,
+    InvalidRequestError,
+    NonceRequiredError,
+    NotFoundError,
+    SplicedError,
+    UnauthenticatedError,
+)
+from remit.jose.strict import read_json
+from remit.jose.token import Claims
+from remit.oauth import asked, child
+from remit.oauth.clients import Client
+from remit.oauth.minting import ACCESS_TOKEN, Binding, Minter
+from remit.oauth.oauth import GrantType, check_requested
+from remit.web import wire
+from remit.web.proven import ends
+from remit.web.routes import Surface
+from remit.web.who import Caller, Peer, Web, authority_of, certificates_of, operator, url_of
+
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+JWT = "urn:ietf:params:oauth:token-type:jwt"
+
+_SUBJECT = frozenset({"subject_token", "subject_token_type", "requested_token_type"})
+_CHILD = frozenset({"req_cnf", "req_cnf_proof"})
+_ACTOR = frozenset({"actor_token", "actor_token_type", "approval"})
+_OPENING = asked.OPENING | _SUBJECT
+_DELEGATING = asked.BOUNDS | asked.TARGETS | _SUBJECT | _CHILD | _ACTOR
+_CLIENT = frozenset({"grant_type", "client_id", "client_assertion", "client_assertion_type"})
+
+Form = Mapping[str, str]
+
+
+class Exchange:
+    """The handlers of one grant type, by the type of the subject token."""
+
+    def __init__(self, surface: Surface, minter: Minter) -> None:
+        """Serve ``surface``'s broker."""
+        self._broker, self._verifier, self._minter = surface.broker, surface.verifier, minter
+        self._humans, self._workloads = surface.identity.humans, surface.identity.workloads
+
+    def ways(self) -> Mapping[str, GrantType]:
+        """Return the grant type for the token endpoint."""
+        return {EXCHANGE: GrantType(_OPENING | _DELEGATING, self.exchange)}
+
+    async def exchange(self, request: Request, form: Form, client: Client) -> Response:
+        """Open a task, delegate a grant or renew a token, by the type of the subject token."""
+        check_requested(form)
+        match authority_of(request), form.get("subject_token_type"):
+            case Peer(), "urn:remit:peer":
+                return await self._open(request, form, client)
+            case Peer(), "urn:remit:grant":
+                return await self._delegate_here(request, form, client)
+            case _, "urn:ietf:params:oauth:token-type:id_token" if self._humans is not None:
+                return await self._open_for_human(request, form, client)
+            case Web(), "urn:ietf:params:oauth:token-type:access_token":
+                return await self._by_token(request, form, client)
+        raise InvalidRequestError("`subject_token_type` is not one that this listener takes")
+
+    # -- open ---------------------------------------------------------------------------------------------------
+
+    async def _open(self, request: Request, form: Form, client: Client) -> Response:
+        caller = operator(await self._caller(request))
+        wire.only(form, _OPENING | _CHILD | _CLIENT)
+        if form.get("subject_token") != "self":
+            raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
+        wanted = asked.opening(form, asked.scope(form), client, self._child(form, None))
+        audience = self._audience(form)
+        grant = await self._broker.open(caller, wire.text(form, "purpose"), wanted)
+        return self._minter.answer(grant, audience=audience)
+
+    async def _open_for_human(self, request: Request, form: Form, client: Client) -> Response:
+        """Open a task for the human of an ID token. On a unix socket the operator brings it, key or no key."""
+        wire.only(form, _OPENING | _CHILD | _CLIENT)
+        here = isinstance(authority_of(request), Peer)
+        if here:
+            operator(await self._caller(request))
+        if self._humans is None:
+            raise InvalidRequestError("no issuer of ID tokens is configured")
+        details, audience, purpose = asked.scope(form), self._audience(form), wire.text(form, "purpose")
+        bound = self._child(form, None, stranger=not here)
+        if bound is None and not (here and client.workload is None and "dpop" not in request.headers):
+            bound = self._minter.binding(request, client)
+        wanted = asked.opening(form, details, client, bound)
+        human = await self._verifier.believed(self._humans.id_token(wire.text(form, "subject_token")))
+        grant = await self._broker.open(human, purpose, wanted)
+        return self._minter.answer(grant, audience=audience, until=None if bound is None else bound.until)
+
+    # -- delegate -----------------------------------------------------------------------------------------------
+
+    async def _delegate_here(self, request: Request, form: Form, client: Client) -> Response:
+        """Delegate on a unix socket, where the listener stands for the caller."""
+        wire.only(form, asked.BOUNDS | asked.TARGETS | _SUBJECT | _CHILD | _CLIENT | {"approval"})
+        client.check_named()
+        caller = await self._caller(request)
+        if isinstance(caller, Holder) and "req_cnf" in form:
+            raise InvalidRequestError("`req_cnf` is not for a run: its channel takes the place of tokens")
+        parent, audience = wire.text(form, "subject_token"), self._audience(form)
+        if isinstance(caller, Holder) and caller.grant == parent:
+            self._broker.check(parent)  # it is told how its own grant ended, also when the task is over
+        # under a run, a child without a run of its own is as well kept as its parent
+        posture = self._broker.task(caller, self._broker.task_of(parent).id).grant(parent).posture
+        bound = self._child(form, None)
+        wanted = asked.wanted(form, asked.scope(form), posture if bound is None else Posture(), bound)
+        grant = await self._broker.delegate(caller, parent, wanted, self._approval(form))
+        return self._minter.answer(grant, audience=audience)
+
+    async def _by_token(self, request: Request, form: Form, client: Client) -> Response:
+        """Delegate or renew, by a token and a proof of its key: nobody can use a token that is not theirs."""
+        wire.only(form, _DELEGATING | _CLIENT)
+        token = wire.text(form, "subject_token")
+        certificates = certificates_of(request)
+        proofs, url = request.headers.getlist("dpop"), url_of(request, self._verifier.issuer)
+        holder = await self._verifier.bearer(token, proofs, "POST", url, hashed=False, certificates=certificates)
+        claims, audience = self._verifier.claims(token), self._audience(form)
+        try:
+            _same_party(client, claims)
+            if not form.keys() & (asked.BOUNDS | _CHILD | _ACTOR):
+                grant, until = self._broker.check(holder.grant), ends(certificates[0]) if certificates else None
+                return self._minter.answer(grant, claims.par_hash, audience=audience, until=until)
+            return await self._delegate(token, claims, form, audience)
+        except (SplicedError, UnauthenticatedError) as error:
+            if not isinstance(error, NonceRequiredError):
+                await self._verifier.refused(claims, error)
+            raise
+
+    async def _delegate(self, token: str, claims: Claims, form: Form, audience: str | None) -> Response:
+        bound = self._child(form, token)
+        if bound is None:
+            raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
+        wanted = asked.wanted(form, asked.scope(form), binding=bound)
+        actor, holder = await self._actor(form, bound), Holder(claims.task, claims.grant)
+        wanted = asked.attested(wanted, actor)
+        grant = await self._broker.delegate(holder, holder.grant, wanted, self._approval(form), actor)
+        return self._minter.answer(grant, jose.digest(token), audience=audience)
+
+    async def _actor(self, form: Form, bound: Binding) -> Workload | None:
+        """Return the workload that the child is, by a credential of its own (RFC 8693 §2.1)."""
+        token, kind = form.get("actor_token"), form.get("actor_token_type")
+        if (token is None) != (kind is None):
+            raise InvalidRequestError("`actor_token` and `actor_token_type` go together")
+        if token is None:
+            return None
+        if kind == ACCESS_TOKEN:
+            raise SplicedError("a token of this broker belongs to a grant that exists; the child is yet to be made")
+        if kind != JWT or self._workloads is None:
+            raise InvalidRequestError("`actor_token_type` is not one that is taken here")
+        return await child.actor(self._workloads, token, bound.jkt)
+
+    def _child(self, form: Form, token: str | None, *, stranger: bool = False) -> Binding | None:
+        """Return the proven key that the new token is to be bound to, if one is named."""
+        if "req_cnf" not in form and "req_cnf_proof" not in form:
+            return None
+        cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
+        endpoint = f"{self._verifier.issuer}/oauth/token"
+        return Binding(jkt=child.key(self._verifier, cnf, proof, endpoint, token, stranger=stranger))
+
+    def _approval(self, form: Form) -> Approval | None:
+        try:
+            return self._broker.approval(form["approval"]) if "approval" in form else None
+        except NotFoundError:
+            raise GrantTokenError("there is no such approval") from None
+
+    def _audience(self, form: Form) -> str | None:
+        return asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+
+    async def _caller(self, request: Request) -> Caller:
+        return await authority_of(request).identify(request)
+
+
+def _same_party(client: Client, claims: Claims) -> None:
+    """Raise SplicedError unless whoever authenticated is whom the subject token was given to (RFC 8693 §4.4).
+
+    A public client's name proves nothing and is let pass, unless it is the SPIFFE ID of somebody else.
+    """
+    if client.id == claims.client:
+        return
+    if client.workload is not None:
+        raise SplicedError("the subject token was given to another agent than the one that presents it")
+    client.check_named()

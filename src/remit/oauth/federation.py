@@ -1,0 +1,99 @@
+"""Openings on the word of others: an identity assertion of a human (ID-JAG), and a workload for itself.
+
+An identity assertion (draft-ietf-oauth-identity-assertion-authz-grant, RFC 7523) may limit what is opened with it;
+a workload that opens a task (RFC 6749 §4.4) acts for nobody but itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.core import scope as scopes
+from remit.core.principal import Human
+from remit.core.scope import Scope
+from remit.errors import AttenuationError, UnauthenticatedError, UnsupportedGrantError, WrongKeyError
+from remit.oauth import asked
+from remit.oauth.clients import Client
+from remit.oauth.minting import Binding, Minter
+from remit.oauth.oauth import GrantType
+from remit.ports.identity import Humans
+from remit.web import wire
+from remit.web.routes import Surface
+
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+CLIENT_CREDENTIALS = "client_credentials"
+
+Form = Mapping[str, str]
+
+
+class Federation:
+    """The handlers of two grant types; each is there when somebody is configured to be believed."""
+
+    def __init__(self, surface: Surface, minter: Minter) -> None:
+        """Serve ``surface``'s broker."""
+        self._broker, self._verifier, self._minter = surface.broker, surface.verifier, minter
+        self._humans = surface.identity.humans if surface.identity.id_jag else None
+        self._workloads = surface.identity.workloads
+
+    def ways(self) -> Mapping[str, GrantType]:
+        """Return the grant types for the token endpoint: those that can succeed."""
+        found = {}
+        if self._humans is not None:
+            found[JWT_BEARER] = GrantType(asked.OPENING | {"assertion"}, self.assertion)
+        if self._workloads is not None:
+            found[CLIENT_CREDENTIALS] = GrantType(asked.OPENING, self.client_credentials)
+        return found
+
+    async def assertion(self, request: Request, form: Form, client: Client) -> Response:
+        """Open a task for the human of an ID-JAG that was made for this very client."""
+        if self._humans is None:
+            raise UnsupportedGrantError
+        client.check_named()
+        if not client.id:
+            raise UnauthenticatedError("`client_id` is missing: an identity assertion is made for one client")
+        purpose, audience = wire.text(form, "purpose"), self._audience(form)
+        binding = self._minter.binding(request, client)
+        human = await self._verifier.believed(self._asserted(self._humans, form, client, binding))
+        limit = None if human.details is None else scopes.parse(human.details)
+        details = asked.scope(form) if limit is None or "authorization_details" in form else limit
+        _within(details, limit)
+        grant = await self._broker.open(human, purpose, asked.opening(form, details, client, binding))
+        return self._minter.answer(grant, audience=audience, until=binding.until)
+
+    async def _asserted(self, humans: Humans, form: Form, client: Client, binding: Binding) -> Human:
+        """Return the human of an ID-JAG, for its client alone: one that authenticated, or whose key it is bound to.
+
+        A client that has shown neither is anybody who found the assertion, and read the client's name in it (§9.1).
+        """
+        human = await humans.id_jag(wire.text(form, "assertion"), client.id)
+        if human.jkt not in {None, binding.jkt}:
+            raise WrongKeyError("the assertion is bound to another key than the proof's")
+        if human.jkt is None and client.workload is None:
+            raise UnauthenticatedError(
+                "the client has to prove who it is, or the assertion to be bound to its key (`cnf.jkt`)"
+            )
+        return human
+
+    async def client_credentials(self, request: Request, form: Form, client: Client) -> Response:
+        """Open a task for an attested workload that acts for itself."""
+        if client.workload is None:
+            raise UnauthenticatedError("a client has to prove who it is to act for itself")
+        purpose, audience = wire.text(form, "purpose"), self._audience(form)
+        binding = self._minter.binding(request, client)
+        wanted = asked.opening(form, asked.scope(form), client, binding)
+        grant = await self._broker.open(client.workload, purpose, wanted)
+        return self._minter.answer(grant, audience=audience, until=binding.until)
+
+    def _audience(self, form: Form) -> str | None:
+        return asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+
+
+def _within(details: Scope, limit: Scope | None) -> None:
+    """Raise AttenuationError for what an assertion does not allow."""
+    wide = () if limit is None else tuple(detail for detail in details if scopes.cover(detail, limit) is None)
+    if limit is not None and wide:
+        held = scopes.shown(limit, {detail.resource for detail in wide})
+        raise AttenuationError("the assertion allows less", offending=scopes.dump(wide), help=f"it allows {held}")

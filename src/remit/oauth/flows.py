@@ -1,0 +1,77 @@
+"""The ways to a token on which a human decides in between, with what they share: one desk, one place that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.console.deciding import Desk
+from remit.errors import NotFoundError
+from remit.oauth.authorize import Authorize
+from remit.oauth.backchannel import Backchannel
+from remit.oauth.codes import Redeeming, waiting
+from remit.oauth.device import Devices
+from remit.oauth.minting import Minter
+from remit.oauth.oauth import GrantType
+from remit.web.routes import Open, Row, Surface
+from remit.web.who import Web, authority_of
+
+
+def _outside(handler: Callable[..., Awaitable[Response]]) -> Open:
+    """Take requests over TCP alone: an agent in a run asks by its grant, for more than that (``/v1/approvals``)."""
+
+    async def called(request: Request) -> Response:
+        if not isinstance(authority_of(request), Web):
+            raise NotFoundError
+        return await handler(request)
+
+    return called
+
+
+class Flows:
+    """Code, device and back-channel flow. Without an issuer of humans there is nobody to decide, so there are none."""
+
+    def __init__(self, surface: Surface, minter: Minter) -> None:
+        """Serve ``surface``'s broker."""
+        self._surface, self._open = surface, surface.identity.logins is not None
+        held = waiting(surface.verifier.clock)
+        self._desk = Desk(surface, held)
+        self._redeeming = Redeeming(surface, minter, held)
+        self._asking = (
+            Authorize(surface, self._desk),
+            Devices(surface, self._desk, held),
+            Backchannel(surface, held),
+        )
+
+    def ways(self) -> Mapping[str, GrantType]:
+        """Return the grant types for the token endpoint."""
+        return self._redeeming.ways() if self._open else {}
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the routes."""
+        asking = tuple(replace(row, handler=_outside(row.handler)) for part in self._asking for row in part.rows())
+        return (*self._desk.rows(), *asking) if self._open else self._desk.pages()
+
+    def metadata(self) -> Mapping[str, object]:
+        """Return what server metadata says of them (RFC 8414, 8628 §4, 9126 §5, 9207 §3, CIBA §4)."""
+        if not self._open:
+            return {}
+        issuer = self._surface.verifier.issuer
+        return {
+            "authorization_endpoint": f"{issuer}/oauth/authorize",
+            "pushed_authorization_request_endpoint": f"{issuer}/oauth/par",
+            "device_authorization_endpoint": f"{issuer}/oauth/device_authorization",
+            "backchannel_authentication_endpoint": f"{issuer}/oauth/bc-authorize",
+            "backchannel_token_delivery_modes_supported": ["poll"],
+            "backchannel_user_code_parameter_supported": False,
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+            "request_parameter_supported": False,
+            "request_uri_parameter_supported": False,
+            "client_id_metadata_document_supported": self._surface.identity.clients.documents,
+        }

@@ -1,0 +1,1 @@
+"""Ended sessions, in both directions: security events of issuers (SSF, CAEP, logout), and ours for others."""

@@ -1,0 +1,172 @@
+"""What issuers say of humans after the fact: security event tokens (RFC 8417, SSF and CAEP 1.0) and logout tokens.
+
+An issuer speaks of its own humans only. Whatever puts a login in doubt ends what rests on it: the whole user, or one
+session where the issuer names one. Events that say nothing against a login are taken and lead to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from remit import jose
+from remit.core.principal import Signal
+from remit.errors import InvalidRequestError, TokenError
+from remit.identity import foreign
+from remit.identity.foreign import SKEW, Foreign, Rules
+from remit.identity.issuers import Issuer
+from remit.ports import Clock
+
+MAX_AGE = timedelta(days=1)  # no longer than signals are remembered, so that none can be shown twice
+MAX_EVENTS = 16  # of one token
+LOGOUT = "http://schemas.openid.net/event/backchannel-logout"
+CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
+RISC = "https://schemas.openid.net/secevent/risc/event-type/"
+
+_SET = Rules(frozenset({"secevent+jwt"}))
+_LOGOUT_TOKEN = Rules(frozenset({"logout+jwt", "jwt", ""}))  # OIDC Back-Channel Logout §2.4 only recommends a type
+
+# Event types that end logins; with a member, only if that has one of the values.
+_ENDING: Mapping[str, tuple[str, frozenset[str]] | None] = {
+    f"{CAEP}session-revoked": None,
+    f"{CAEP}credential-change": None,
+    f"{CAEP}token-claims-change": None,
+    f"{CAEP}assurance-level-change": ("change_direction", frozenset({"decrease"})),
+    f"{CAEP}device-compliance-change": ("current_status", frozenset({"not-compliant"})),
+    f"{CAEP}risk-level-change": ("current_level", frozenset({"HIGH"})),
+    f"{RISC}account-disabled": None,
+    f"{RISC}account-purged": None,
+    f"{RISC}account-credential-change-required": None,
+    f"{RISC}credential-compromise": None,
+    f"{RISC}sessions-revoked": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An issuer of events. ``about`` is the issuer whose humans it speaks of, ``audiences`` what remit is to it.
+
+    ``logouts``: whether it sends logout tokens too, which only the issuer of the humans themselves does.
+    """
+
+    issuer: Issuer
+    audiences: frozenset[str]
+    about: str
+    logouts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedSignals:
+    """Verifies what the configured issuers push.
+
+    Raises TokenError, AudienceError, InvalidRequestError (a subject that cannot be told) or UnavailableError.
+    """
+
+    sources: Mapping[str, Source] = field(repr=False)  # by issuer
+    clock: Clock
+
+    async def event(self, token: str) -> Sequence[Signal]:
+        """Return what a security event token says of humans; empty when it says nothing against a login."""
+        read, source = await self._verified(token, _SET)
+        claims = read.claims
+        if "sub" in claims or "exp" in claims:  # SSF §4.1.3: lest it be taken for a token of another kind
+            raise TokenError("it is not a security event token")
+        at = self._issued(claims)
+        foreign.text(claims, "jti")
+        events = _events(claims)
+        ending = {kind: event for kind, event in events.items() if _ends(kind, event)}
+        signals = []
+        for number, (kind, event) in enumerate(sorted(ending.items())):
+            sub, sid = _subject(claims.get("sub_id", event.get("subject")), source.about)
+            when = min(foreign.moment(event, "event_timestamp"), at + SKEW) if "event_timestamp" in event else at
+            signals.append(Signal(when, kind.rpartition("/")[2], jose.digest(f"{read.digest}#{number}"), sub, sid))
+        return tuple(signals)
+
+    async def logout(self, token: str) -> Sequence[Signal]:
+        """Return what a logout token says (OIDC Back-Channel Logout 1.0 §2.6)."""
+        read, source = await self._verified(token, _LOGOUT_TOKEN)
+        claims = read.claims
+        if not source.logouts:
+            raise TokenError("its issuer sends no logout tokens")
+        window = foreign.window(claims, self.clock(), MAX_AGE)
+        foreign.text(claims, "jti")
+        if "nonce" in claims or not isinstance(_events(claims).get(LOGOUT), Mapping):
+            raise TokenError("it is not a logout token")
+        sub, sid = foreign.text_or_none(claims, "sub"), foreign.text_or_none(claims, "sid")
+        if sub is None and sid is None:
+            raise TokenError("it names neither a human nor a session")
+        about = source.about
+        who, session = (None if name is None else f"{about}#{name}" for name in (sub, sid))
+        return (Signal(window.issued_at, "logout", read.digest, who, session),)
+
+    async def _verified(self, token: str, rules: Rules) -> tuple[Foreign, Source]:
+        read = foreign.read(token, rules)
+        source = self.sources.get(foreign.text(read.claims, "iss"))
+        if source is None:
+            raise TokenError("its issuer is not one that is trusted here")
+        foreign.audience(read.claims, source.audiences)
+        return await source.issuer.verified(read), source
+
+    def _issued(self, claims: Mapping[str, object]) -> datetime:
+        issued, now = foreign.moment(claims, "iat"), self.clock()
+        if issued > now + SKEW:
+            raise TokenError("it does not count yet", help="compare the clocks of the issuer and of this host")
+        if issued <= now - MAX_AGE:
+            raise TokenError("it is older than a day, and nothing that it could be about is left")
+        return issued
+
+
+def _events(claims: Mapping[str, object]) -> Mapping[str, Mapping[str, object]]:
+    events = claims.get("events")
+    if not isinstance(events, Mapping) or not 0 < len(events) <= MAX_EVENTS:
+        raise TokenError("it holds no events")
+    if not all(isinstance(event, Mapping) for event in events.values()):
+        raise TokenError("it holds something that is no event")
+    return events
+
+
+def _ends(kind: str, event: Mapping[str, object]) -> bool:
+    if kind not in _ENDING:
+        return False
+    only = _ENDING[kind]
+    return only is None or event.get(only[0]) in only[1]
+
+
+def _subject(subject: object, about: str) -> tuple[str | None, str | None]:
+    """Return the human and the session that a subject identifier names (RFC 9493, SSF §3), issuer-qualified.
+
+    A member that cannot be mapped leaves the event about more than it said, never about less.
+    """
+    if not isinstance(subject, Mapping):
+        raise InvalidRequestError("the event has no subject")
+    whole = subject.get("format") != "complex"
+    user = _human(subject if whole else subject.get("user"), about)
+    session = None if whole else _session(subject.get("session"), about)
+    if user is None and session is None:
+        raise InvalidRequestError(
+            "the event is about nobody who is known here", help="humans are known by `iss_sub`, sessions by `opaque`"
+        )
+    return user, session
+
+
+def _human(subject: object, about: str) -> str | None:
+    match subject:
+        case {"format": "iss_sub", "iss": iss, "sub": sub}:
+            if iss != about:
+                raise InvalidRequestError("the event is about a human of another issuer")
+            return f"{about}#{foreign.text({'sub': sub}, 'sub', InvalidRequestError)}"
+        case {"format": "aliases", "identifiers": [*listed]}:
+            return next((_human(item, about) for item in listed if _is_ours(item, about)), None)
+    return None
+
+
+def _is_ours(subject: object, about: str) -> bool:
+    return isinstance(subject, Mapping) and subject.get("format") == "iss_sub" and subject.get("iss") == about
+
+
+def _session(subject: object, about: str) -> str | None:
+    match subject:
+        case {"format": "opaque", "id": name}:
+            return f"{about}#{foreign.text({'id': name}, 'id', InvalidRequestError)}"
+    return None

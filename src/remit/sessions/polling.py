@@ -1,0 +1,157 @@
+"""Security event tokens fetched from a transmitter (RFC 8936), for brokers that nobody can push to.
+
+A token is acknowledged with the next request after it was taken, and not before what it says is durable. What cannot be
+taken now, as when keys cannot be fetched, is neither acknowledged nor refused, and comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import httpx
+
+from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError, UnavailableError
+from remit.identity.fetch import MAX_DOCUMENT, PATIENCE
+from remit.jose.strict import read_json
+from remit.ports import Clock
+
+MAX_EVENTS = 16  # asked for at once
+MAX_ROUNDS = 64  # requests in a row while there is more
+PERIOD = timedelta(seconds=5)
+LONGEST = timedelta(minutes=5)  # between two tries while the transmitter does not answer
+MAX_SECRET = 4_096  # characters
+
+_LOG = logging.getLogger("remit")
+
+Take = Callable[[str], Awaitable[None]]
+Transport = Callable[[], httpx.AsyncBaseTransport]
+
+
+def bearer(path: Path | None, shortest: int = 1) -> Mapping[str, str]:
+    """Return the header that shows the token in a file, read anew each time; UnavailableError when it is no good.
+
+    A token that others made is as long as it is; one that is shown to us has ``shortest`` characters at least.
+    """
+    if path is None:
+        return {}
+    try:
+        mode, text = path.stat().st_mode, path.read_text("ascii").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnavailableError(f"the token file `{path.name}` cannot be read") from error
+    if mode & 0o077:
+        raise UnavailableError(
+            f"the token file `{path.name}` can be read or written by others", help=f"chmod 600 {path.name}"
+        )
+    if not 0 < len(text) <= MAX_SECRET or not text.isprintable() or " " in text:
+        raise UnavailableError(f"the token file `{path.name}` does not hold one token")
+    if len(text) < shortest:
+        raise UnavailableError(
+            f"the token in `{path.name}` has fewer than {shortest} characters, and could be guessed",
+            help=f"openssl rand -hex 32 > {path.name}",
+        )
+    return {"authorization": f"Bearer {text}"}
+
+
+@dataclass
+class Pace:
+    """When to try next: regularly while it works, ever later while it does not."""
+
+    clock: Clock
+    period: timedelta = PERIOD
+    due: datetime | None = None
+    failures: int = 0
+
+    def ready(self) -> bool:
+        """Whether it is time."""
+        return self.due is None or self.clock() >= self.due
+
+    def worked(self) -> None:
+        """Go on regularly."""
+        self.failures, self.due = 0, self.clock() + self.period
+
+    def failed(self) -> timedelta:
+        """Wait longer than before; return how long."""
+        wait = min(self.period * (1 << self.failures), LONGEST)
+        self.failures, self.due = min(self.failures + 1, 16), self.clock() + wait
+        return wait
+
+
+@dataclass
+class Poll:
+    """One endpoint of one transmitter."""
+
+    url: str
+    token: Path | None
+    transport: Transport = field(repr=False)
+    take: Take = field(repr=False)
+    pace: Pace = field(repr=False)
+    _acknowledge: list[str] = field(default_factory=list, repr=False)
+    _refuse: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+
+    async def round(self) -> None:
+        """Fetch and take what there is, if it is time; failures are told to the log."""
+        if not self.pace.ready():
+            return
+        try:
+            await self._drain()
+        except RemitError as error:
+            wait = self.pace.failed()
+            _LOG.warning("signals cannot be fetched from %s for %d s: %s", self.url, wait.total_seconds(), error.detail)
+        else:
+            self.pace.worked()
+
+    async def _drain(self) -> None:
+        for _ in range(MAX_ROUNDS):
+            sets, more = await self._asked()
+            for jti, token in sets.items():
+                await self._taken(jti, token)
+            if not (more or self._acknowledge or self._refuse):
+                return
+
+    async def _taken(self, jti: str, token: str) -> None:
+        try:
+            await self.take(token)
+        except (TokenError, InvalidRequestError) as error:
+            name = "invalid_audience" if isinstance(error, AudienceError) else "invalid_request"
+            self._refuse[jti] = {"err": name, "description": error.detail}
+        else:
+            self._acknowledge.append(jti)
+
+    async def _asked(self) -> tuple[Mapping[str, str], bool]:
+        acknowledged, refused = tuple(self._acknowledge), dict(self._refuse)
+        told: dict[str, object] = {"maxEvents": MAX_EVENTS, "returnImmediately": True}
+        told |= {"ack": list(acknowledged)} if acknowledged else {}
+        told |= {"setErrs": refused} if refused else {}
+        found = _read(await self._posted(told))
+        self._acknowledge = [jti for jti in self._acknowledge if jti not in acknowledged]
+        self._refuse = {jti: why for jti, why in self._refuse.items() if jti not in refused}
+        return found
+
+    async def _posted(self, told: Mapping[str, object]) -> bytes:
+        client = httpx.AsyncClient(transport=self.transport(), trust_env=False, timeout=PATIENCE)
+        headers = {"accept": "application/json", **bearer(self.token)}
+        try:
+            async with asyncio.timeout(PATIENCE), client:
+                answer = await client.post(self.url, json=told, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+            raise UnavailableError("it does not answer") from error
+        if answer.status_code != httpx.codes.OK:
+            raise UnavailableError(f"it answered {answer.status_code}")
+        return answer.content
+
+
+def _read(raw: bytes) -> tuple[Mapping[str, str], bool]:
+    """Return the tokens of an answer by their names, and whether there are more (RFC 8936 §2.3)."""
+    try:
+        document = read_json(raw, limit=MAX_DOCUMENT)
+    except InvalidRequestError as error:
+        raise UnavailableError("its answer is not JSON") from error
+    sets = document.get("sets") if isinstance(document, Mapping) else None
+    if not isinstance(sets, Mapping) or len(sets) > MAX_EVENTS or not all(isinstance(t, str) for t in sets.values()):
+        raise UnavailableError("its answer holds no `sets`, or more than were asked for")
+    return sets, isinstance(document, Mapping) and document.get("moreAvailable") is True

@@ -1,0 +1,127 @@
+"""What issuers push: security event tokens (RFC 8935) and logout tokens (OpenID Connect Back-Channel Logout 1.0).
+
+The token is the proof: it is signed by a configured issuer, for this broker, and about that issuer's humans. When the
+answer is a success, what was said is durable and everything that it is about has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.broker import Broker
+from remit.core.principal import Signal
+from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError, TooLargeError
+from remit.ports.identity import Signals
+from remit.web import wire
+from remit.web.routes import Row, Surface, Who
+
+EVENTS = "/v1/signals/events"
+LOGOUT = "/v1/signals/logout"
+MEDIA = "application/secevent+jwt"
+MAX_TOKEN = 16_384  # characters
+BAD_REQUEST, ACCEPTED = 400, 202
+
+Read = Callable[[str], Awaitable[Sequence[Signal]]]
+
+
+class Receiver:
+    """Takes what issuers say, by whatever way it comes, and keeps who was refused."""
+
+    def __init__(self, broker: Broker, signals: Signals) -> None:
+        """Believe what ``signals`` verifies."""
+        self._broker, self._signals = broker, signals
+
+    async def event(self, token: str) -> None:
+        """Take a security event token; raise TokenError, AudienceError, InvalidRequestError or UnavailableError."""
+        await self._take(token, self._signals.event)
+
+    async def logout(self, token: str) -> None:
+        """Take a logout token; raise the same."""
+        await self._take(token, self._signals.logout)
+
+    async def _take(self, token: str, read: Read) -> None:
+        try:
+            signals = await read(_bounded(token))
+        except (TokenError, InvalidRequestError) as error:
+            await self._broker.endings.refuse(error)
+            raise
+        await self._broker.signal(signals)
+
+
+class Pushed:
+    """The two endpoints; they are there only where issuers are configured."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        """Hand on to ``receiver``."""
+        self._receiver = receiver
+
+    async def event(self, request: Request) -> Response:
+        """Take a security event token (RFC 8935 §2)."""
+        try:
+            _check_media(request)
+            await self._receiver.event(_ascii(await wire.body(request)))
+        except TooLargeError:
+            raise
+        except (TokenError, InvalidRequestError) as error:
+            told = {"err": err(error), "description": error.detail}
+            return wire.answer(told, BAD_REQUEST, {"content-language": "en"})
+        return Response(status_code=ACCEPTED, headers=wire.HEADERS)
+
+    async def logout(self, request: Request) -> Response:
+        """Take a logout token (Back-Channel Logout §2.5, §2.8). Other fields of the form mean nothing, and may be."""
+        try:
+            await self._receiver.logout(_logout_token(await wire.body(request)))
+        except (TokenError, InvalidRequestError) as error:
+            return wire.answer({"error": "invalid_request", "error_description": error.detail}, BAD_REQUEST)
+        return Response(headers=wire.HEADERS)
+
+
+def rows(surface: Surface) -> tuple[Row, ...]:
+    """Return the routes: none where no issuer is configured."""
+    signals = surface.identity.signals
+    if signals is None:
+        return ()
+    pushed = Pushed(Receiver(surface.broker, signals))
+    return (Row("POST", EVENTS, Who.PROVING, pushed.event), Row("POST", LOGOUT, Who.PROVING, pushed.logout))
+
+
+def err(error: RemitError) -> str:
+    """Return the name of a refusal in the registry of RFC 8935 §7.1."""
+    match error:
+        case AudienceError():
+            return "invalid_audience"
+        case TokenError():
+            return "authentication_failed"  # the token is all by which a transmitter is known
+    return "invalid_request"
+
+
+def _check_media(request: Request) -> None:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA:
+        raise InvalidRequestError(f"the content type must be `{MEDIA}`")
+
+
+def _bounded(token: str) -> str:
+    if not 0 < len(token) <= MAX_TOKEN or not token.isascii():
+        raise InvalidRequestError(f"a token is ASCII text of at most {MAX_TOKEN} characters")
+    return token
+
+
+def _ascii(raw: bytes) -> str:
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError("the body is not a token") from error
+
+
+def _logout_token(raw: bytes) -> str:
+    try:
+        given = parse_qs(_ascii(raw), strict_parsing=True, max_num_fields=wire.MAX_FIELDS).get("logout_token", [])
+    except ValueError as error:
+        raise InvalidRequestError("the form is not well formed") from error
+    if len(given) != 1:
+        raise InvalidRequestError("the form must have one `logout_token`")
+    return given[0]

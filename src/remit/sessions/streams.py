@@ -1,0 +1,183 @@
+"""What this broker tells others of tasks that ended: CAEP session-revoked events (SSF 1.0), pushed or polled.
+
+A task is a session of its human: the subject names both, so that a receiver that knows only one of them can act. Events
+of one cascade share a ``txn``. Nothing in an event is secret, and nothing says what the task was for.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit import jose
+from remit.broker import Broker
+from remit.broker.outbox import Ended
+from remit.core import audit
+from remit.core.audit import Event
+from remit.errors import InvalidRequestError
+from remit.jose import token
+from remit.ports import Signer
+from remit.web import wire
+from remit.web.routes import Row, Who
+
+SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
+PUSH, POLL = "urn:ietf:rfc:8935", "urn:ietf:rfc:8936"
+METADATA, JWKS, STREAM = "/.well-known/ssf-configuration", "/v1/signals/jwks", "/v1/signals/streams/{receiver}"
+MAX_EVENTS = 64  # of one answer
+TYPE = "secevent+jwt"
+UNAUTHORIZED = 401
+
+_POLLING = frozenset({"maxEvents", "returnImmediately", "ack", "setErrs"})
+
+
+class Ring(Protocol):
+    """The keys that sign events."""
+
+    @property
+    def signer(self) -> Signer:
+        """The key that signs now."""
+        ...
+
+    def public_jwks(self) -> Sequence[Mapping[str, str]]:
+        """Return the keys that verify."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A receiver. ``shows`` returns the Authorization header that it polls with; None: it is pushed to."""
+
+    name: str
+    audience: str
+    shows: Callable[[], str] | None = None
+
+
+class Transmitter:
+    """Writes what receivers are told, and answers those that poll."""
+
+    def __init__(self, broker: Broker, issuer: str, ring: Ring, streams: Sequence[Stream]) -> None:
+        """Tell ``streams`` of the tasks of ``broker``, as ``issuer``."""
+        self._broker, self._issuer, self._ring = broker, issuer, ring
+        self._streams = {one.name: one for one in streams}
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the routes."""
+        return (
+            Row("GET", METADATA, Who.PUBLIC, self.metadata),
+            Row("GET", JWKS, Who.PUBLIC, self.jwks),
+            Row("POST", STREAM, Who.PROVING, self.poll),
+        )
+
+    async def metadata(self, request: Request) -> Response:
+        """Return the transmitter metadata (SSF 1.0 §7.1); streams are configured, so there is no endpoint for them."""
+        del request
+        polled = [one.shows is not None for one in self._streams.values()]
+        ways = ([PUSH] if not all(polled) else []) + ([POLL] if any(polled) else [])
+        schemes = {"authorization_schemes": [{"spec_urn": "urn:ietf:rfc:6750"}]} if any(polled) else {}
+        return wire.answer(
+            {
+                "spec_version": "1_0",
+                "issuer": self._issuer,
+                "jwks_uri": self._issuer + JWKS,
+                "delivery_methods_supported": ways,
+                "default_subjects": "ALL",
+                **schemes,
+            }
+        )
+
+    async def jwks(self, request: Request) -> Response:
+        """Return the keys that verify events."""
+        del request
+        return wire.answer({"keys": list(self._ring.public_jwks())})
+
+    async def poll(self, request: Request) -> Response:
+        """Hand out what is untold, and take acknowledgements (RFC 8936 §2); it answers at once, always."""
+        stream = self._proven(request)
+        if stream is None:
+            told = {"error": "invalid_token", "error_description": "this needs the token of a configured receiver"}
+            return wire.answer(told, UNAUTHORIZED, {"www-authenticate": 'Bearer error="invalid_token"'})
+        asked = await wire.document(request, _POLLING)
+        most, done = _asked(asked)
+        if done:
+            known = {
+                name_of(ended, stream): ended.seq
+                for ended in await self._broker.outbox.pending(stream.name, MAX_EVENTS)
+            }
+            await self._broker.outbox.taken(stream.name, [known[jti] for jti in done if jti in known])
+        found = await self._broker.outbox.pending(stream.name, MAX_EVENTS)
+        sets = {name_of(ended, stream): self.written(ended, stream) for ended in found[:most]}
+        return wire.answer({"sets": sets, "moreAvailable": len(found) > most})
+
+    def written(self, ended: Ended, stream: Stream) -> str:
+        """Return the security event token (RFC 8417) of a task's end, the same for the same end but for its key."""
+        event, signer = ended.event, self._ring.signer
+        at = int(event.at.timestamp())
+        claims = {
+            "iss": self._issuer,
+            "aud": stream.audience,
+            "iat": at,
+            "jti": name_of(ended, stream),
+            "txn": txn(ended),
+            "sub_id": subject(event),
+            "events": {SESSION_REVOKED: {"event_timestamp": at, **_why(event)}},
+        }
+        return token.mint(claims, signer.kid, signer.alg, signer.sign, typ=TYPE)
+
+    def _proven(self, request: Request) -> Stream | None:
+        """Return the stream of whoever asks, by its bearer token (RFC 6750); an unknown name is a wrong token."""
+        stream = self._streams.get(request.path_params["receiver"])
+        given = request.headers.getlist("authorization")
+        if stream is None or stream.shows is None or len(given) != 1:
+            return None
+        return stream if hmac.compare_digest(given[0].encode(), stream.shows().encode()) else None
+
+
+def name_of(ended: Ended, stream: Stream) -> str:
+    """Return the ``jti``: the same end is the same event, however often it is told."""
+    return jose.digest(f"{stream.name} {ended.seq} {ended.event.task}")
+
+
+def txn(ended: Ended) -> str:
+    """Return what the ends of one cascade have in common: the signal, the policy, or the end itself."""
+    event = ended.event
+    return jose.digest(f"signal {event.request}" if event.request else _policy(event) or f"end {ended.seq}")
+
+
+def subject(event: Event) -> Mapping[str, object]:
+    """Return whose task it was, and which (RFC 9493 §3, SSF 1.0 §3.2). Names too long for the log are left out."""
+    issuer, mark, sub = (event.subject or "").partition("#")
+    whole = bool(mark and sub) and len(event.subject or "") < audit.MAX_TEXT
+    user = {"user": {"format": "iss_sub", "iss": issuer, "sub": sub}} if whole else {}
+    return {"format": "complex", **user, "session": {"format": "opaque", "id": event.task}}
+
+
+def _policy(event: Event) -> str | None:
+    return None if event.policy is None else f"policy {event.policy}"
+
+
+def _why(event: Event) -> Mapping[str, object]:
+    """Return who ended it, as far as the log says (CAEP 1.0 §2): for administrators, in fixed words."""
+    if event.policy is not None:
+        return {"initiating_entity": "policy", "reason_admin": {"en": "policy does not allow it any more"}}
+    if event.request is not None:
+        return {"initiating_entity": "admin", "reason_admin": {"en": "the issuer ended the login"}}
+    if event.cause == "expired":
+        return {"initiating_entity": "system", "reason_admin": {"en": "its time was up"}}
+    return {"initiating_entity": "user", "reason_admin": {"en": "it was closed"}}
+
+
+def _asked(asked: Mapping[str, object]) -> tuple[int, Sequence[str]]:
+    """Return how many events are asked for, and the names of those that are done: taken, or refused for good."""
+    most, ack, errors = asked.get("maxEvents", MAX_EVENTS), asked.get("ack", []), asked.get("setErrs", {})
+    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        raise InvalidRequestError("`maxEvents` must be a number of events")
+    if not isinstance(ack, list) or not all(isinstance(name, str) for name in ack):
+        raise InvalidRequestError("`ack` must list names of events")
+    if not isinstance(errors, dict) or not all(isinstance(why, dict) for why in errors.values()):
+        raise InvalidRequestError("`setErrs` must hold errors by names of events")
+    return min(most, MAX_EVENTS - 1), [*ack, *errors]

@@ -1,0 +1,1 @@
+"""The web: listeners, TLS, who speaks, strict reading, problems."""

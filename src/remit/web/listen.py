@@ -1,0 +1,283 @@
+"""Serving one application on many listeners inside a running loop; each listener brings its own authority.
+
+uvicorn's httptools protocol does HTTP/1.1; what it leaves open is closed here: the size of a head, the time a request
+may take to arrive, whose process is at the other end of a unix socket, and who has to leave when too many have come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from remit.ports.room import Share
+from remit.web.handshakes import Handshakes
+from remit.web.tls import presented
+from remit.web.who import Authority
+
+MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
+MAX_HEADERS = 128  # fields of a head
+MAX_PIPELINED = 4  # requests that wait behind the one which is being answered
+MAX_CONNECTIONS = 128  # of one listener
+MAX_TASKS = 1_024  # requests under way, with those whose clients have gone
+HEAD = 5.0  # seconds for a head to arrive
+BODY = 10.0  # seconds for the rest of a request to arrive
+IDLE = 75  # seconds between two requests
+BACKLOG = 128
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
+
+
+class Closing(Protocol):
+    """What accepts, and can be told to stop."""
+
+    def close(self) -> None:
+        """Stop accepting."""
+        ...
+
+
+Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
+
+
+@dataclass(slots=True)
+class Listener:
+    """One listening socket being served."""
+
+    server: Closing
+    state: ServerState = field(repr=False)
+
+    def close(self) -> None:
+        """Stop accepting, and cut the connections there are."""
+        self.server.close()
+        for connection in list(self.state.connections):
+            _cut(connection)
+
+    def cut_certified(self) -> None:
+        """Cut the connections whose clients presented a certificate: in a new handshake it is looked at again."""
+        for connection in list(self.state.connections):
+            if getattr(connection, "app_state", {}).get("certificates"):
+                _cut(connection)
+
+
+def _cut(connection: object) -> None:
+    transport = getattr(connection, "transport", None)
+    if transport is not None:
+        transport.abort()
+
+
+async def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    authority: Authority,
+    *,
+    uid: int | None = None,
+    start: Start | None = None,
+    tls: ssl.SSLContext | None = None,
+    share: Share | None = None,
+) -> Listener:
+    """Serve ``app`` on a listening socket, where whoever connects speaks with ``authority``.
+
+    ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it. ``start``
+    accepts in the place of the loop, which may do so only on a socket that nobody else holds. With ``tls`` a TCP
+    listener speaks TLS; what certificates a client presents is in the state of each request (``who.certificates_of``).
+    Connections are counted in ``share``.
+
+    Keep what is returned: uvloop closes a unix listener that nobody refers to.
+    """
+    config = Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level=logging.ERROR,  # it warns of whatever anybody sends
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=IDLE,
+        limit_concurrency=MAX_TASKS,
+    )
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+
+    waiting: dict[Connection, None] = {}
+
+    def connected() -> Connection:
+        return Connection(config, state, {"authority": authority}, uid, waiting, share)
+
+    if start is not None:
+        return Listener(await start(connected, sock), state)
+    if sock.family == socket.AF_UNIX:
+        return Listener(await loop.create_unix_server(connected, sock=sock, backlog=BACKLOG), state)
+    if tls is not None:
+        return Listener(Handshakes(sock, connected, tls), state)
+    return Listener(await loop.create_server(connected, sock=sock, backlog=BACKLOG), state)
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of bounded patience, which makes room for others while no whole request of its own is under way."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        about: dict[str, object],
+        uid: int | None,
+        waiting: dict[Connection, None],
+        share: Share | None,
+    ) -> None:
+        """Serve ``about``'s authority to processes of ``uid``, as long as ``share`` has room.
+
+        ``waiting`` are the listener's connections that wait for their client, the longest first.
+        """
+        super().__init__(config, state, about)
+        self.access_log = False
+        self._uid, self._share = uid, share
+        self._counted = False  # in its share
+        self._waiting = waiting
+        self._whole = False  # whether the last request has wholly arrived
+        self._head = 0  # bytes fed since the last whole head
+        self._in_head = True
+        self._deadline: asyncio.TimerHandle | None = None
+        self._gone: Callable[[], object] = bool  # what to tell of the connection's end
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Admit a peer of the right user."""
+        self.transport = transport
+        if self._uid is not None and _peer(transport) != self._uid:
+            transport.abort()
+            return
+        full = len(self.connections) >= MAX_CONNECTIONS  # descriptors are for all listeners
+        if (full and not self._make_room()) or not self._count():
+            transport.abort()
+            return
+        _no_delay(transport)
+        certificates = presented(transport.get_extra_info("ssl_object"))
+        self.app_state = {**self.app_state, "certificates": certificates, "idles": self._idles}
+        super().connection_made(transport)
+        self._waiting[self] = None
+        self._expect(HEAD)
+
+    def _make_room(self) -> bool:
+        """Cut the connection that waits longest for its client: it is nobody's who is being answered."""
+        longest = next(iter(self._waiting), None)
+        if longest is None:
+            return False
+        del self._waiting[longest]
+        self.connections.discard(longest)
+        longest.transport.abort()
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, unless a head does not end."""
+        if self._in_head and self._head > MAX_HEAD:
+            self.send_400_response("Request header too large.")
+            return
+        self._head += len(data) if self._in_head else 0
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Start the clock of a request; ValueError, a bad request, when the client is too far ahead of its answers."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.abort()
+            raise ValueError
+        super().on_message_begin()
+        self._in_head, self._whole = True, False
+        self._expect(HEAD)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of a head; ValueError, a bad request, when there are too many."""
+        if len(self.headers) >= MAX_HEADERS:
+            raise ValueError
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Hand the request over."""
+        self._in_head, self._head = False, 0
+        self._relax()
+        self._expect(BODY)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Stop the clock: the rest is the application's time."""
+        self._in_head = self._whole = True
+        self._relax()
+        self._answer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the client again; that it asked ahead keeps no place for it."""
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._waiting[self] = None
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read its answers."""
+        super().pause_writing()
+        self._waiting.setdefault(self)
+
+    def resume_writing(self) -> None:
+        """Go on with an answer."""
+        super().resume_writing()
+        if self._whole:
+            self._answer()
+
+    def _idles(self, gone: Callable[[], object]) -> None:
+        """Make room for others while an answer waits for something that is not ours to do (``who.idles``)."""
+        self._gone = gone
+        if not self.transport.is_closing():
+            self._waiting.setdefault(self)
+
+    def _answer(self) -> None:
+        """Wait for the client no longer, if an answer is under way that it reads."""
+        if not (self.cycle.response_complete or self.pipeline or self.flow.write_paused):
+            self._waiting.pop(self, None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the clock and the count."""
+        self._relax()
+        self._waiting.pop(self, None)
+        if self._counted and self._share is not None:
+            self._share.give()
+        self._gone()
+        super().connection_lost(exc)
+
+    def _count(self) -> bool:
+        self._counted = self._share is None or self._share.take()
+        return self._counted
+
+    def _expect(self, seconds: float) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(seconds, self.transport.abort)
+
+    def _relax(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _no_delay(transport: asyncio.Transport) -> None:
+    """Send an answer's head and body at once: asyncio leaves it out for sockets that name no protocol."""
+    sock = transport.get_extra_info("socket")
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _peer(transport: asyncio.Transport) -> int:
+    """Return the uid at the other end of a unix socket."""
+    sock = transport.get_extra_info("socket")
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(raw)[1])

@@ -1,0 +1,282 @@
+"""Callers that prove a token: keys to verify with, proofs seen before, and the holder behind a request."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import lru_cache
+from hashlib import sha256
+from typing import TypeVar
+
+from cryptography import x509
+
+from remit import jose
+from remit.broker import Broker, Holder
+from remit.core.principal import Workload
+from remit.core.scope import Access
+from remit.errors import (
+    ExpiredError,
+    GrantEndedError,
+    GrantTokenError,
+    LimitError,
+    NonceRequiredError,
+    NotFoundError,
+    RemitError,
+    ReplayError,
+    TokenError,
+    UnauthenticatedError,
+    UsedError,
+    WrongKeyError,
+)
+from remit.jose import PublicKey, public_key
+from remit.jose import proof as proofs
+from remit.jose import token as tokens
+from remit.jose.proof import Expected, Nonces, Proof
+from remit.jose.token import Claims
+from remit.ports import Clock, Signer
+
+MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
+MAX_STRANGE = 100_000  # of these by strangers: 65 seconds of them at 1,500 a second
+MAX_KNOWN = 4_096  # tokens whose signature was verified
+MAX_KNOWN_SIZE = 6_291_456  # characters of them all; their claims take some five times as many bytes
+
+PROVE = Access("token", "remit", "prove")  # what the audit calls an attempt to use a token
+
+T = TypeVar("T")
+Headers = Mapping[str, Sequence[str]]  # lower-case name -> values
+
+
+class Keys:
+    """The key that signs tokens, all that verify them, and the tokens they are known to have signed."""
+
+    def __init__(self, signer: Signer, published: Sequence[Mapping[str, str]]) -> None:
+        """Sign with ``signer``; verify with ``published`` public JWKs, the signer's own among them."""
+        self.replace(signer, published)
+
+    def replace(self, signer: Signer, published: Sequence[Mapping[str, str]]) -> None:
+        """Take over after a rotation: what only an unpublished key signed is worth nothing from now on."""
+        self.signer = signer
+        self.jwks = [dict(jwk) for jwk in published]
+        self._public: dict[str, PublicKey] = {jwk["kid"]: public_key(jwk) for jwk in published}
+        self._forget()
+
+    def claims(self, token: str, issuer: str, now: datetime, *, expired: bool = False) -> Claims:
+        """Return the claims of a token; its signature is verified once."""
+        known = self._known.get(token)
+        if known is not None and (expired or now.timestamp() < known.expires_at):
+            return known
+        claims = tokens.read(token, self._public, issuer, now, expired=expired)
+        if len(self._known) >= MAX_KNOWN or self._size + len(token) > MAX_KNOWN_SIZE:
+            self._forget()
+        self._known[token] = claims
+        self._size += len(token)
+        return claims
+
+    def _forget(self) -> None:
+        self._known: dict[str, Claims] = {}
+        self._size = 0
+
+
+class Replays:
+    """The proofs seen, each for as long as its ``iat`` would let it pass again.
+
+    Strangers, who have shown nothing but a key that anybody can make, are counted apart: they keep nobody out but
+    strangers.
+    """
+
+    def __init__(self, most: int = MAX_SEEN, most_strange: int = MAX_STRANGE) -> None:
+        """Remember at most ``most``, and ``most_strange`` of strangers; when full, no proof of that kind passes."""
+        self._most = {False: most, True: most_strange}
+        self._count = {False: 0, True: 0}
+        self._seen: dict[int, dict[tuple[str, str], bool]] = {}  # by iat; whether it is a stranger's
+
+    def note(self, proof: Proof, now: int, *, stranger: bool = False) -> None:
+        """Remember a proof, or raise ProofError if it was seen before, of whomever."""
+        if proof.iat not in self._seen:
+            self._forget(now)
+        seen = self._seen.setdefault(proof.iat, {})
+        key = (proof.jkt, proof.jti)
+        if key in seen:
+            raise ReplayError(help="make a new proof for every request")
+        if self._count[stranger] >= self._most[stranger]:
+            raise LimitError("too many requests with proofs", retry_after=proofs.MAX_AGE)
+        seen[key] = stranger
+        self._count[stranger] += 1
+
+    def _forget(self, now: int) -> None:
+        for iat in [iat for iat in self._seen if iat < now - proofs.MAX_AGE - proofs.SKEW]:
+            for stranger in self._seen.pop(iat).values():
+                self._count[stranger] -= 1
+
+
+class Verifier:
+    """From the headers of a request to the holder behind it: API and gateway share one, and its memory."""
+
+    def __init__(
+        self, broker: Broker, keys: Keys, issuer: str, clock: Clock, nonces: Nonces, gateway: str | None = None
+    ) -> None:
+        """Verify tokens that ``keys`` signed as ``issuer``, for it or for the ``gateway`` (its URL) alone."""
+        self._broker, self.keys, self.issuer, self.clock, self.nonces = broker, keys, issuer, clock, nonces
+        self.gateway = gateway
+        self._replays = Replays()
+
+    def nonce(self) -> str:
+        """Return the nonce for the next proof."""
+        return self.nonces.at(self.now())
+
+    def now(self) -> int:
+        """Return the time in whole seconds."""
+        return int(self.clock().timestamp())
+
+    async def proven(self, headers: Mapping[str, str], method: str, url: str) -> str:
+        """Return the id of the grant that a request to the gateway proves, or raise."""
+        values = {name.lower(): [value] for name, value in headers.items()}
+        return (await self._held(method, url, values, (), frozenset({self.issuer, self.gateway or self.issuer}))).grant
+
+    async def holder(self, method: str, url: str, headers: Headers, certificates: Sequence[bytes] = ()) -> Holder:
+        """Return the holder of the token in ``Authorization``: proven by ``DPoP``, or by a TLS client's certificate.
+
+        ``Bearer`` is for a token that is bound to a certificate alone (RFC 8705 §3), and never a fallback for a token
+        that is bound to a key (RFC 9449 §7.1).
+        """
+        return await self._held(method, url, headers, certificates, frozenset({self.issuer}))
+
+    async def _held(
+        self, method: str, url: str, headers: Headers, certificates: Sequence[bytes], audiences: frozenset[str]
+    ) -> Holder:
+        scheme, token = _presented(headers.get("authorization", ()))
+        texts = headers.get("dpop", ())
+        certified = self.signed(token).x5t is not None
+        if (scheme == "bearer") != certified or (certified and texts):
+            raise TokenError("a token that is bound to a key has the scheme DPoP, and one to a certificate Bearer")
+        return await self.bearer(token, texts, method, url, certificates=certificates, audiences=audiences)
+
+    async def bearer(
+        self,
+        token: str,
+        texts: Sequence[str],
+        method: str,
+        url: str,
+        *,
+        hashed: bool = True,
+        certificates: Sequence[bytes] = (),
+        audiences: frozenset[str] = frozenset(),
+    ) -> Holder:
+        """Return the holder of a live token if what it is bound to is proven: its key, or its certificate.
+
+        A proof is for this request, and new; ``hashed`` asks for ``ath``, which a token request has not (RFC 9449 §5).
+        Only a proof that belongs to a live token is remembered here; those of strangers, who have none yet, are counted
+        apart and keep no holder out (``Replays``). ``certificates`` are the TLS client's: the handshake has shown that
+        it has the leaf's key (RFC 8705 §3.1). ``audiences`` are those that the token may be for; empty is the broker
+        alone. A token without its key was taken from its holder, or is spliced into a chain it does not belong to: the
+        audit shows it, and every other refusal of a signed token.
+        """
+        claims = self.signed(token)
+        try:
+            tokens.check_time(claims, self.now())
+            tokens.check_audience(claims, audiences or {self.issuer})
+            if claims.x5t is not None:
+                _check_certificate(claims.x5t, certificates, self.clock())
+                return self.living(claims)
+            proof = self.read(texts, method, url, token if hashed else None)
+            _check_key(claims, proof)
+            holder = self.living(claims)
+            self.once(proof)
+        except NonceRequiredError:
+            raise
+        except (UnauthenticatedError, GrantEndedError) as error:
+            await self.refused(claims, error)
+            raise
+        return holder
+
+    async def refused(self, claims: Claims, error: RemitError) -> None:
+        """Record that a token which this broker signed was refused. What is over says so, whatever else is wrong."""
+        over = type(error) is TokenError and self.now() >= claims.expires_at
+        await self._broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
+
+    async def spend(self, workload: Workload, texts: Sequence[str], url: str) -> Workload:
+        """Use up what a client showed, if it counts once; UsedError if it was used before.
+
+        Only where the request's own proof holds, if it has one: whoever lacks but the nonce comes back with the same.
+        """
+        if workload.digest is None:
+            return workload
+        if texts:
+            self.read(texts, "POST", url, None)
+        await self._broker.spend(workload)
+        return replace(workload, digest=None)
+
+    async def believed(self, said: Awaitable[T]) -> T:
+        """Return who a token of others names; that it was refused is in the audit, a flood of it counted.
+
+        The audit has what was found, also where the protocol wants it told as something else.
+        """
+        try:
+            return await said
+        except (UnauthenticatedError, GrantTokenError) as error:
+            found = error.__cause__
+            told = found if isinstance(found, UnauthenticatedError | UsedError) else error
+            await self._broker.deny(None, PROVE, told)
+            raise
+
+    def living(self, claims: Claims) -> Holder:
+        """Return the holder of verified claims if the broker's own state agrees with them."""
+        try:
+            grant = self._broker.check(claims.grant)
+        except NotFoundError:
+            raise TokenError("its grant is not known here") from None
+        if (grant.jkt, grant.x5t) != (claims.jkt, claims.x5t) or self._broker.task_of(grant.id).id != claims.task:
+            raise TokenError("its grant is not bound to this key")
+        return Holder(claims.task, claims.grant)
+
+    def claims(self, token: str, *, expired: bool = False) -> Claims:
+        """Return the claims of a token that this broker signed for itself."""
+        found = self.keys.claims(token, self.issuer, self.clock(), expired=expired)
+        tokens.check_audience(found, {self.issuer})
+        return found
+
+    def signed(self, token: str) -> Claims:
+        """Return the claims of a token that this broker signed, for whomever and whenever."""
+        return self.keys.claims(token, self.issuer, self.clock(), expired=True)
+
+    def read(self, texts: Sequence[str], method: str, url: str, token: str | None) -> Proof:
+        """Return what a proof proves; whether it is new, ``once`` tells."""
+        return proofs.read(texts, Expected(method, url, self.now(), self.nonces, token))
+
+    def once(self, proof: Proof, *, stranger: bool = False) -> None:
+        """Let a proof pass once. ``stranger``: whoever made it has shown nothing else that is known here."""
+        self._replays.note(proof, self.now(), stranger=stranger)
+
+
+def _check_key(claims: Claims, proof: Proof) -> None:
+    if claims.jkt != proof.jkt:
+        raise WrongKeyError
+
+
+def _check_certificate(x5t: str, certificates: Sequence[bytes], now: datetime) -> None:
+    if not certificates:
+        raise TokenError("it is bound to a certificate: use the TLS listener, with that certificate")
+    if thumbprint(certificates[0]) != x5t:
+        raise WrongKeyError("it is bound to another certificate")
+    if ends(certificates[0]) <= now:
+        raise TokenError("the certificate it is bound to has expired")
+
+
+def thumbprint(certificate: bytes) -> str:
+    """Return the ``x5t#S256`` of a certificate in DER (RFC 8705 §3.1)."""
+    return jose.encode(sha256(certificate).digest())
+
+
+@lru_cache(maxsize=1_024)
+def ends(certificate: bytes) -> datetime:
+    """Return the instant after which a certificate (DER) is worth nothing, and a token bound to it neither."""
+    return x509.load_der_x509_certificate(certificate).not_valid_after_utc
+
+
+def _presented(values: Sequence[str]) -> tuple[str, str]:
+    """Return the scheme and the token of the one ``Authorization`` header."""
+    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() not in {"dpop", "bearer"} or not token:
+        raise TokenError("there must be one `Authorization` header, with the scheme DPoP")
+    return scheme.lower(), token.strip(" ")

@@ -1,0 +1,145 @@
+"""TLS of the control plane: a server certificate and optional client certificates, both replaced while it serves.
+
+The handshake is a filter alone: it lets in whoever presents no certificate, or one that some configured authority
+signed. Contexts cannot forget an authority, so each change makes a new one, and the next handshake takes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remit.errors import UnavailableError
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy and authenticated encryption alone
+
+_LOG = logging.getLogger("remit.web")
+
+Anchors = Callable[[], Sequence[bytes] | None]  # DER of every authority; None: clients are not asked for a certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The server's certificate with its chain, and its key: both PEM."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, certificate: Path, key: Path) -> Pair:
+        """Read both, or raise UnavailableError."""
+        try:
+            return cls(certificate.read_bytes(), key.read_bytes())
+        except OSError as error:
+            raise UnavailableError("the certificate or the key of the TLS listener cannot be read") from error
+
+
+def context(pair: Pair, anchors: Sequence[bytes] | None) -> ssl.SSLContext:
+    """Return the context of a server, or raise UnavailableError."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    made.num_tickets = 0  # a session that is resumed would keep a certificate that is no longer trusted
+    made.set_ciphers(CIPHERS)
+    made.set_alpn_protocols(["http/1.1"])
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority of a bundle need not be self-signed
+    made.verify_mode = ssl.CERT_NONE if anchors is None else ssl.CERT_OPTIONAL
+    try:
+        with _in_memory(pair.certificate) as certificate, _in_memory(pair.key) as key:
+            made.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise UnavailableError(
+            "the certificate of the TLS listener cannot be used",
+            help="check `tls.certificate` (PEM, with its chain) and `tls.key` (PEM, without a password)",
+        ) from error
+    for anchor in anchors or ():
+        with suppress(ssl.SSLError, ValueError):  # one that OpenSSL does not take lets nobody in, and keeps nobody out
+            made.load_verify_locations(cadata=anchor)
+    return made
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Yield the path of a file that is nowhere but in memory: OpenSSL is given no keys but by paths."""
+    with os.fdopen(os.memfd_create("tls"), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
+
+
+class Door:
+    """What TLS handshakes use: always the newest of what is on disk and in the bundles."""
+
+    def __init__(self, certificate: Path, key: Path, anchors: Anchors) -> None:
+        """Read the server's certificate and key, or raise UnavailableError."""
+        self._files, self._anchors = (certificate, key), anchors
+        self._seen = self._stamps()
+        self._pair, self._believed = Pair.read(certificate, key), self._authorities()
+        self._current = context(self._pair, self._believed)
+        self.context = context(self._pair, self._believed)  # what a listener is started with
+        self.context.sni_callback = self._swap  # called with or without a name
+
+    def refresh(self) -> bool:
+        """Use what is new, from the next handshake on; a certificate or key that cannot be used is told to the log.
+
+        Return whether an authority is gone: connections that came in by it should end.
+        """
+        before, self._believed = self._believed, self._authorities()
+        changed = before != self._believed
+        seen = self._stamps()
+        if seen != self._seen:
+            self._seen, changed = seen, self._renewed() or changed
+        if changed:
+            self._current = context(self._pair, self._believed)
+        return not set(before or ()) <= set(self._believed or ())
+
+    def _renewed(self) -> bool:
+        """Whether there is a new certificate with its key."""
+        try:
+            found = Pair.read(*self._files)
+            context(found, None)
+        except UnavailableError as error:
+            _LOG.warning("%s; the last good one serves (%s)", error.detail, error.__cause__)
+            return False
+        self._pair = found
+        return True
+
+    def _authorities(self) -> tuple[bytes, ...] | None:
+        anchors = self._anchors()
+        return None if anchors is None else tuple(anchors)
+
+    def _stamps(self) -> tuple[object, ...]:
+        return tuple(_stamp(path) for path in self._files)
+
+    def _swap(self, peer: ssl.SSLObject, name: str | None, started: ssl.SSLContext) -> None:
+        del name, started
+        peer.context = self._current
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file does; None when it is not there."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def presented(peer: Any) -> tuple[bytes, ...]:
+    """Return the certificates (DER, the leaf first) at the other end of a TLS connection; none without TLS."""
+    if peer is None or peer.getpeercert(binary_form=True) is None:
+        return ()
+    if hasattr(peer, "get_unverified_chain"):  # from Python 3.13 on
+        return tuple(peer.get_unverified_chain())
+    inner = peer._sslobj  # noqa: SLF001 - what 3.13 made public
+    return tuple(ssl.PEM_cert_to_DER_cert(found.public_bytes()) for found in inner.get_unverified_chain())

@@ -1,0 +1,245 @@
+"""Reading requests strictly, writing answers: bounded bodies, no duplicate names.
+
+What is unknown is refused in JSON and in queries of ``/v1``, and ignored in what OAuth has (RFC 6749 §3.1, §3.2), but
+for what would limit a grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from remit.core.legible import is_legible
+from remit.errors import InvalidRequestError, TargetError, TooLargeError, UnsupportedScopeError
+from remit.jose.strict import read_json
+
+MAX_BODY = 65_536  # bytes
+MAX_FIELDS = 32  # of a form or a query
+MAX_LABEL = 100  # characters
+MAX_KEY = 128  # characters of an Idempotency-Key
+MAX_SECONDS = 10**9
+SLICE = 32_768  # characters of a list after which the loop may do something else
+
+# What limits a grant: where it means nothing, or is written another way, it is refused, as ignoring it would give more.
+LIMITS = frozenset({"authorization_details", "ttl", "depth", "fan_out", "exercise", "delegates", "unattested"})
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_LETTERS = re.compile(r"[^a-z]")
+_SPELLED = frozenset(  # however else: `fanOut`, `ttl[]`; and what would bind it to a key
+    name.replace("_", "") for name in LIMITS | {"purpose", "req_cnf", "req_cnf_proof"}
+)
+# credentials, which histories and logs keep where they stand in a URL
+_SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
+_GRANTING = LIMITS | {"grant_type"}  # names that an endpoint has which gives authority, or asks for it
+_JSON = "application/json"
+_FORM = "application/x-www-form-urlencoded"
+
+HEADERS = {
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+async def body(request: Request) -> bytes:
+    """Return the whole body, or raise TooLargeError as soon as it is too long."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared[:19]) > MAX_BODY:
+        raise _too_large()
+    data = bytearray()
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY:
+                raise _too_large()
+    except ClientDisconnect as error:
+        raise InvalidRequestError("the request ended early") from error
+    return bytes(data)
+
+
+def _too_large() -> TooLargeError:
+    return TooLargeError(f"a body has at most {MAX_BODY} bytes")
+
+
+def _typed(request: Request, wanted: str) -> None:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != wanted:
+        raise InvalidRequestError(f"the content type must be `{wanted}`")
+
+
+async def form(request: Request, known: frozenset[str], targets: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Return the fields of a form that mean something. One without a value counts as absent (RFC 6749 §3.2).
+
+    ``targets`` are those that name whom a token is for: TargetError when one is empty or given twice (RFC 8707 §2).
+    """
+    _typed(request, _FORM)
+    _check_limits(name for name, _ in parse_qsl(request.scope["query_string"].decode("latin-1")))
+    return pairs(await body(request), known, targets)
+
+
+def pairs(
+    raw: bytes, known: frozenset[str], targets: frozenset[str] = frozenset(), *, strict: bool = False
+) -> dict[str, str]:
+    """Return the fields of a form body or a query that are known, each at most once; ``strict`` refuses all others."""
+    if not raw:
+        return {}
+    try:
+        read = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FIELDS
+        )
+    except ValueError as error:
+        raise InvalidRequestError("the parameters are not well formed") from error
+    told = read if strict else [(name, value) for name, value in read if name in known]
+    fields = dict(told)
+    asked = [name for name, _ in told if name in targets]
+    if len(set(asked)) != len(asked) or not all(fields[name] for name in asked):
+        raise TargetError("a token is for one audience; name one, or none")
+    if len(fields) != len(told):
+        raise InvalidRequestError("a parameter is given more than once")
+    if strict:
+        only(fields, known)
+    return {name: value for name, value in meant(dict(read), known).items() if value}
+
+
+def check_query(raw: bytes) -> None:
+    """Refuse credentials in a URL."""
+    named = (pair.partition(b"=")[0].decode("latin-1").lower() for pair in raw.split(b"&"))
+    if not _SECRETS.isdisjoint(named):
+        raise InvalidRequestError("a credential has no place in a URL")
+
+
+def meant(fields: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:
+    """Return the fields that mean something here, where a grant may be asked for or used."""
+    if known & _GRANTING:
+        _check_limits(fields.keys() - known)
+        if fields.get("scope") and "scope" not in known:
+            raise UnsupportedScopeError
+    return {name: value for name, value in fields.items() if name in known}
+
+
+def _check_limits(names: Iterable[str]) -> None:
+    """Refuse what would limit a grant where it means nothing."""
+    for name in names:
+        if _LETTERS.sub("", name.lower()) in _SPELLED:
+            raise InvalidRequestError(f"`{printable(name)}` is not a parameter here")
+
+
+def some(query: str, known: frozenset[str]) -> dict[str, str]:
+    """Return the known fields of a query, each at most once; whatever else is in it means nothing (RFC 6749 §4.1.2)."""
+    try:
+        read = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=2 * MAX_FIELDS)
+    except ValueError as error:
+        raise InvalidRequestError("the parameters are not well formed") from error
+    given = [(name, value) for name, value in read if name in known]
+    if len(dict(given)) != len(given):
+        raise InvalidRequestError("a parameter is given more than once")
+    return dict(given)
+
+
+async def document(request: Request, known: frozenset[str]) -> dict[str, object]:
+    """Return the body as a JSON object that has known members only."""
+    _typed(request, _JSON)
+    read = read_json(await body(request))
+    if not isinstance(read, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    only(read, known)
+    return read
+
+
+async def nothing(request: Request) -> None:
+    """Read a body that has nothing to say: empty, or an empty object."""
+    raw = await body(request)
+    if raw and read_json(raw) != {}:
+        raise InvalidRequestError("the body must be empty")
+
+
+def only(fields: Mapping[str, object], known: frozenset[str]) -> None:
+    """Refuse names that mean nothing here: ignoring them could ignore a limit."""
+    unknown = sorted(name for name in fields if name not in known)
+    if unknown:
+        raise InvalidRequestError(f"`{printable(unknown[0])}` is not a parameter here")
+
+
+def printable(text: str) -> str:
+    """Return text of a caller short and harmless enough to be repeated."""
+    return "".join(char if char.isprintable() and char not in '`"\\' else "?" for char in text[:64])
+
+
+def text(fields: Mapping[str, object], name: str) -> str:
+    """Return a required text field."""
+    value = fields.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequestError(f"`{name}` is missing" if value is None else f"`{name}` must be text")
+    return value
+
+
+def whole(name: str, value: str, most: int = MAX_SECONDS) -> int:
+    """Return a whole number written in decimal."""
+    if not _NUMBER.fullmatch(value) or int(value) > most:
+        raise InvalidRequestError(f"`{name}` must be a whole number from 0 to {most}")
+    return int(value)
+
+
+def seconds(name: str, value: object) -> timedelta:
+    """Return a positive number of seconds from a decoded JSON value."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SECONDS:
+        raise InvalidRequestError(f"`{name}` must be a whole number of seconds, at least 1")
+    return timedelta(seconds=value)
+
+
+def label(value: str) -> str:
+    """Return a name given to a sub-agent, for people to read."""
+    if len(value) > MAX_LABEL or not is_legible(value):
+        raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
+    return value
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key header, if there is one."""
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    if len(given) > 1 or not 1 <= len(given[0]) <= MAX_KEY or not given[0].isascii() or not given[0].isprintable():
+        raise InvalidRequestError(f"`Idempotency-Key` must be 1 to {MAX_KEY} printable ASCII characters, given once")
+    return given[0]
+
+
+# -- writing --------------------------------------------------------------------------------------------------------
+
+
+def instant(at: datetime) -> str:
+    """Write an instant as RFC 3339 in UTC."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def answer(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None, media: str = _JSON
+) -> Response:
+    """Write a JSON answer that no cache keeps."""
+    return Response(_json(content).encode(), status, {**HEADERS, **(headers or {})}, media)
+
+
+async def listing(name: str, items: Iterable[object]) -> Response:
+    """Write a list as it is made: others go on in between, however long it is."""
+    parts, since = list[str](), 0
+    for item in items:
+        parts.append(_json(item))
+        since += len(parts[-1])
+        if since > SLICE:
+            since = 0
+            await asyncio.sleep(0)
+    return Response(f'{{"{name}":[{",".join(parts)}]}}'.encode(), 200, HEADERS, _JSON)
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)

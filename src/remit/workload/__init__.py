@@ -1,1 +1,0 @@
-"""The SPIFFE Workload API for runs: each listener answers for one grant."""

@@ -1,0 +1,180 @@
+"""A broker that is the authority of ``remit.test``, and its Workload API on unix sockets as runs have them."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from grpclib.client import Channel
+from grpclib.const import Cardinality
+
+from remit.broker import Broker, Holder
+from remit.compose import issuer
+from remit.core import scope
+from remit.core.policy import Policy, within_bounds
+from remit.core.secret import Secret
+from remit.core.spiffe import TrustBundle
+from remit.core.task import Grant, Wanted
+from remit.keys.authority import FileAuthority
+from remit.keys.file import FileSealer
+from remit.kinds.spiffe.calls import SECURITY, SERVICE, stubs
+from remit.kinds.spiffe.listen import WorkloadApi
+from remit.ports import Resource
+from remit.stores.memory import MemoryStore
+from tests.broker.world import OPERATOR, ClearSealer, holder, replace_wanted, search
+
+DOMAIN = "remit.test"
+LEDGER, MAIL = "https://ledger.test", "https://mail.test"
+BOTH: Mapping[str, object] = {
+    "type": "spiffe",
+    "resource": "mesh",
+    "actions": ["x509", "jwt"],
+    "audiences": [LEDGER, MAIL],
+    "ttl": 300,
+}
+METADATA = {SECURITY: "true"}
+STREAMS = ("FetchX509SVID", "FetchX509Bundles", "FetchJWTBundles")
+CALLS = (*STREAMS, "FetchJWTSVID", "ValidateJWTSVID")
+
+
+@dataclass
+class Others:
+    """Other trust domains, as a test wants them."""
+
+    found: Mapping[str, TrustBundle] = field(default_factory=dict)
+    watching: list[Callable[[], None]] = field(default_factory=list)
+
+    def current(self) -> Mapping[str, TrustBundle]:
+        return self.found
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        self.watching.append(callback)
+
+    def change(self, found: Mapping[str, TrustBundle]) -> None:
+        self.found = found
+        for callback in self.watching:
+            callback()
+
+
+@dataclass
+class Mesh:
+    """The broker and everything to look at."""
+
+    folder: Path
+    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    decide: Policy = within_bounds
+    ids: itertools.count[int] = field(default_factory=itertools.count)
+    others: Others = field(default_factory=Others)
+    broker: Broker = field(init=False)
+    authority: FileAuthority = field(init=False)
+    api: WorkloadApi = field(init=False)
+
+    async def start(self) -> None:
+        clock = lambda: self.now  # noqa: E731 - the time is this object's
+        self.authority = FileAuthority(self.folder / "keys", FileSealer(b"k" * 32), DOMAIN, clock)
+        self.broker = Broker(
+            store=MemoryStore(),
+            engines={"spiffe": issuer.engine(self.authority, "https://broker.test", clock)},
+            sealer=ClearSealer(),
+            clock=clock,
+            new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
+            trust_domain=DOMAIN,
+            decide=self.decide,
+            checks={"spiffe": issuer.check(self.authority)},
+        )
+        await self.broker.start()
+        wide = {**BOTH, "ttl": 3_600}
+        await self.broker.put_resource(
+            OPERATOR, Resource("mesh", "spiffe", f"spiffe://{DOMAIN}", scope.parse([wide]), None, {}), None
+        )
+        await self.broker.put_resource(OPERATOR, search(), Secret("api-key"))
+        self.api = WorkloadApi(self.broker, self.authority, clock, self.others)
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    async def opened(self, *raw: Mapping[str, object], **more: object) -> Grant:
+        wanted = Wanted(
+            scope.parse([dict(each) for each in raw or (BOTH,)]), "", timedelta(hours=1), depth=3, fan_out=9
+        )
+        return await self.broker.open(OPERATOR, "pay the bills", replace_wanted(wanted, more))
+
+    async def delegated(self, parent: Grant, label: str, **more: object) -> Grant:
+        wanted = Wanted(parent.scope, label, None, depth=0, fan_out=0)
+        return await self.broker.delegate(self.holder(parent), parent.id, replace_wanted(wanted, more))
+
+    def holder(self, grant: Grant) -> Holder:
+        return holder(self.broker, grant)
+
+    def leases(self, grant: Grant) -> list[str]:
+        task = self.broker.task_of(grant.id)
+        return [lease.id for lease in task.leases.values() if lease.grant == grant.id]
+
+    @asynccontextmanager
+    async def place(self, grant: Grant) -> AsyncIterator[Path]:
+        """Serve a grant on a unix socket."""
+        path = self.folder / f"{grant.id}.sock"
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+            sock.listen()
+            close = await self.api.serve(sock, self.holder(grant))
+            try:
+                yield path
+            finally:
+                close()
+        path.unlink(missing_ok=True)  # Python 3.13 has removed it
+
+    @asynccontextmanager
+    async def client(self, grant: Grant) -> AsyncIterator[Client]:
+        """Serve a grant, and talk to it as its run would."""
+        async with self.place(grant) as path, Channel(path=str(path)) as channel:
+            yield Client(channel)
+
+
+@asynccontextmanager
+async def meshed(folder: Path, decide: Policy = within_bounds) -> AsyncIterator[Mesh]:
+    """Run a mesh until the block ends."""
+    built = Mesh(folder, decide=decide)
+    await built.start()
+    try:
+        yield built
+    finally:
+        await built.broker.stop()
+
+
+class Client:
+    """Calls by name; requests are given by their fields."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._pb = channel, stubs()
+
+    @asynccontextmanager
+    async def stream(
+        self, name: str, metadata: Mapping[str, str] | None = None, **fields: object
+    ) -> AsyncIterator[Any]:
+        """Begin a call; what is yielded has ``recv_message``."""
+        stem = name.removeprefix("Fetch")
+        stem = stem if name.startswith("Fetch") else name
+        request, response = getattr(self._pb, f"{stem}Request"), getattr(self._pb, f"{stem}Response")
+        given = METADATA if metadata is None else metadata
+        cardinality = Cardinality.UNARY_STREAM if name in STREAMS else Cardinality.UNARY_UNARY
+        call = self._channel.request(f"{SERVICE}/{name}", cardinality, request, response, metadata=dict(given))
+        async with call as stream:
+            await stream.send_message(request(**fields), end=True)
+            yield stream
+
+    async def once(self, name: str, metadata: Mapping[str, str] | None = None, **fields: object) -> Any:
+        """Return the first message of a call."""
+        async with self.stream(name, metadata, **fields) as stream:
+            message = await stream.recv_message()
+            if message is None:
+                await stream.recv_trailing_metadata()  # raises what the call ended with
+            if name in STREAMS:
+                await stream.cancel()
+            return message

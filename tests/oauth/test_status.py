@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from remit import jose
+from remit.broker.heads import PLACES
+from remit.core import scope as scopes
+from remit.core.task import Wanted
+from remit.jose import status
+from tests.attacks.forge import parts
+from tests.broker.world import SEARCH, World, holder
+from tests.oauth.plane import Agent, Plane, later, play
+
+LIST = "/oauth/status/1"
+
+
+async def fetched(plane: Plane) -> dict[str, Any]:
+    """Fetch the list as a relying party does, and verify it by the published keys; return its claims."""
+    answer = await plane.web.get(LIST, headers={"accept": status.MEDIA})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, status.MEDIA)
+    compact = jose.read(answer.text, frozenset({"typ", "alg", "kid"}))
+    assert compact.header["typ"] == status.TYPE
+    keys = {key["kid"]: key for key in (await plane.web.get("/oauth/jwks")).json()["keys"]}
+    jose.verify(compact, jose.public_key(keys[str(compact.header["kid"])]))
+    claims: dict[str, Any] = json.loads(compact.payload)
+    return claims
+
+
+async def state(plane: Plane, agent: Agent) -> int:
+    """Return the status of an agent's token, as a relying party finds it."""
+    named: Any = parts(agent.token)[1]["status"]
+    claims = await fetched(plane)
+    assert named["status_list"]["uri"] == claims["sub"]
+    packed = status.decompress(claims["status_list"]["lst"])
+    return status.status(packed, claims["status_list"]["bits"], named["status_list"]["idx"])
+
+
+async def family(plane: Plane) -> list[Agent]:
+    """Return a root, a child and a grandchild."""
+    root, child, grandchild = Agent(), Agent(), Agent()
+    await plane.opened(root)
+    await plane.delegated(root, child, depth="2", fan_out="3")
+    await plane.delegated(child, grandchild)
+    return [root, child, grandchild]
+
+
+def test_a_token_that_was_just_made_is_valid_in_the_list(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        for agent in await family(plane):
+            assert await state(plane, agent) == status.VALID
+
+    play(tmp_path, scene)
+
+
+def test_of_another_time_there_is_no_list(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        assert (await plane.web.get("/oauth/status/1?time=1764072000")).status_code == 501
+        assert (await plane.web.get("/oauth/status/1?foo=1")).status_code == 200
+
+    play(tmp_path, scene)
+
+
+def test_a_revoked_subtree_is_invalid_at_the_next_fetch_and_nothing_else_is(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        root, child, grandchild = await family(plane)
+        await fetched(plane)
+        await plane.call(root, "POST", "/oauth/revoke", data={"token": child.token})
+        found = [await state(plane, agent) for agent in (root, child, grandchild)]
+        assert found == [status.VALID, status.INVALID, status.INVALID]
+
+    play(tmp_path, scene)
+
+
+def test_a_grant_whose_time_is_up_is_invalid(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        root, child = Agent(), Agent()
+        await plane.opened(root)
+        await plane.delegated(root, child, ttl="60")
+        later(plane, 61)
+        assert [await state(plane, agent) for agent in (root, child)] == [status.VALID, status.INVALID]
+
+    play(tmp_path, scene)
+
+
+def test_a_list_is_good_for_its_ttl_and_says_so(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        claims = await fetched(plane)
+        assert claims["exp"] - claims["iat"] == claims["ttl"] == status.TTL
+        assert claims["iat"] == int(plane.world.now.timestamp())
+
+    play(tmp_path, scene)
+
+
+def test_a_list_is_made_once_a_second_and_anew_when_a_grant_ends(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        _, child, _ = await family(plane)
+        first = (await plane.web.get(LIST)).text
+        assert (await plane.web.get(LIST)).text == first
+        await plane.call(child, "POST", "/oauth/revoke", data={"token": child.token})
+        second = (await plane.web.get(LIST)).text
+        assert second != first
+        later(plane, 1)
+        assert (await plane.web.get(LIST)).text != second
+
+    play(tmp_path, scene)
+
+
+def test_places_are_spread_over_the_list_and_no_two_tokens_share_one(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        places = []
+        for _ in range(20):
+            agent = Agent()
+            await plane.opened(agent)
+            named: Any = parts(agent.token)[1]["status"]
+            places.append(named["status_list"]["idx"])
+        assert len(set(places)) == 20
+        assert places != sorted(places)
+        assert max(places) - min(places) > PLACES // 10
+
+    play(tmp_path, scene)
+
+
+def test_a_grant_without_a_token_has_no_place(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        await plane.opened()
+        assert plane.broker.places() == []
+
+    play(tmp_path, scene)
+
+
+def test_after_a_restart_the_list_says_the_same(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        root, child, _ = await family(plane)
+        await plane.call(root, "POST", "/oauth/revoke", data={"token": child.token})
+        again = plane.world.broker()
+        await again.start()
+        assert sorted(again.places()) == sorted(plane.broker.places())
+        assert len(again.places()) == 1
+
+    play(tmp_path, scene)
+
+
+def test_in_a_tree_of_ten_thousand_a_middle_node_takes_exactly_its_subtree_off_the_list() -> None:
+    async def main() -> None:
+        world = World(now=datetime(2026, 11, 25, 12, tzinfo=UTC))
+        broker = await world.ready()
+        details = scopes.parse([SEARCH])
+        root = await world.opened(broker, SEARCH, depth=3, fan_out=200, jkt="k0")
+        middles, leaves = [], {}
+        for number in range(100):
+            wanted = Wanted(details, "", depth=1, fan_out=200, jkt=f"m{number}")
+            middles.append(await broker.delegate(holder(broker, root), root.id, wanted))
+        for middle in middles:
+            made = [
+                broker.delegate(holder(broker, middle), middle.id, Wanted(details, "", jkt=f"{middle.id}.{leaf}"))
+                for leaf in range(99)
+            ]
+            leaves[middle.id] = await asyncio.gather(*made)
+        assert len(broker.places()) == 10_001 == len(set(broker.places()))
+        ended = middles[50]
+        await broker.revoke(holder(broker, root), ended.id)
+        packed = status.decompress(status.compress(status.live(broker.places(), PLACES)))
+        gone = {grant.id for grant in (ended, *leaves[ended.id])}
+        for grant in (root, *middles, *(leaf for found in leaves.values() for leaf in found)):
+            assert grant.status is not None
+            assert (status.status(packed, 1, grant.status) == status.INVALID) is (grant.id in gone)
+        assert len(zlib.compress(packed, 9)) < 64 * 1024
+        await broker.stop()
+
+    asyncio.run(main())

@@ -1,0 +1,224 @@
+"""Events fetched from a transmitter: acknowledged when they are taken, and asked for ever later while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError, UnavailableError
+from remit.sessions.polling import LONGEST, MAX_EVENTS, PERIOD, Pace, Poll, bearer
+from tests.identity.issuing import Clock
+
+URL = "https://transmitter.test/poll"
+
+
+@dataclass
+class There:
+    """A transmitter's queue, and what it was asked."""
+
+    waiting: dict[str, str] = field(default_factory=dict)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[httpx.Headers] = field(default_factory=list)
+    answers: list[Callable[[], httpx.Response]] = field(default_factory=list)  # instead of the queue
+    page: int = MAX_EVENTS
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        assert (request.method, str(request.url)) == ("POST", URL)
+        asked = json.loads(request.content)
+        self.asked.append(asked)
+        self.headers.append(request.headers)
+        if self.answers:
+            return self.answers.pop(0)()
+        for name in (*asked.get("ack", ()), *asked.get("setErrs", ())):
+            self.waiting.pop(name, None)
+        sets = dict(list(self.waiting.items())[: self.page])
+        return httpx.Response(200, json={"sets": sets, "moreAvailable": len(self.waiting) > len(sets)})
+
+
+@dataclass
+class Here:
+    """Who takes events."""
+
+    taken: list[str] = field(default_factory=list)
+    errors: dict[str, RemitError] = field(default_factory=dict)
+
+    async def __call__(self, token: str) -> None:
+        if token in self.errors:
+            raise self.errors[token]
+        self.taken.append(token)
+
+
+@dataclass
+class Pair:
+    """Both, and the clock."""
+
+    there: There = field(default_factory=There)
+    here: Here = field(default_factory=Here)
+    clock: Clock = field(default_factory=Clock)
+    token: Path | None = None
+
+    def __post_init__(self) -> None:
+        transport = httpx.MockTransport(self.there)
+        self.poll = Poll(URL, self.token, lambda: transport, self.here, Pace(self.clock))
+
+    def round(self) -> None:
+        """Let it be time, and make a round."""
+        self.clock.now += LONGEST
+        asyncio.run(self.poll.round())
+
+
+def test_what_waits_is_taken_and_then_acknowledged() -> None:
+    pair = Pair(There({"a": "token-a", "b": "token-b"}))
+    pair.round()
+    assert pair.here.taken == ["token-a", "token-b"]
+    assert pair.there.asked == [
+        {"maxEvents": MAX_EVENTS, "returnImmediately": True},
+        {"maxEvents": MAX_EVENTS, "returnImmediately": True, "ack": ["a", "b"]},
+    ]
+    assert pair.there.waiting == {}
+    pair.round()
+    assert pair.there.asked[2:] == [{"maxEvents": MAX_EVENTS, "returnImmediately": True}]
+
+
+def test_all_pages_are_fetched_in_one_round() -> None:
+    pair = Pair(There({str(n): f"token-{n}" for n in range(5)}, page=2))
+    pair.round()
+    assert sorted(pair.here.taken) == [f"token-{n}" for n in range(5)]
+    assert pair.there.waiting == {}
+
+
+def test_what_is_no_event_is_refused_by_name_and_does_not_hold_up_the_others() -> None:
+    pair = Pair(There({"a": "1", "b": "2", "c": "3", "d": "4"}))
+    pair.here.errors = {"1": AudienceError(), "2": TokenError("no"), "3": InvalidRequestError("bad")}
+    pair.round()
+    assert pair.here.taken == ["4"]
+    said = pair.there.asked[1]
+    assert said["ack"] == ["d"]
+    assert {name: why["err"] for name, why in said["setErrs"].items()} == {
+        "a": "invalid_audience",
+        "b": "invalid_request",
+        "c": "invalid_request",
+    }
+    assert all(why["description"] for why in said["setErrs"].values())
+
+
+def test_what_cannot_be_taken_now_is_neither_acknowledged_nor_refused() -> None:
+    pair = Pair(There({"a": "1", "b": "2"}))
+    pair.here.errors = {"2": UnavailableError("no keys")}
+    pair.round()
+    assert pair.there.waiting == {"a": "1", "b": "2"}
+    del pair.here.errors["2"]
+    pair.round()
+    assert pair.there.asked[1]["ack"] == ["a"]
+    assert pair.there.waiting == {}
+    assert pair.here.taken == ["1", "2"]
+
+
+def test_an_acknowledgement_that_may_be_lost_is_sent_again() -> None:
+    pair = Pair(There({"a": "1"}))
+    pair.there.answers = [
+        lambda: httpx.Response(200, json={"sets": {"a": "1"}}),
+        lambda: httpx.Response(503),
+    ]
+    pair.round()
+    pair.round()
+    assert [asked.get("ack") for asked in pair.there.asked] == [None, ["a"], ["a"]]
+
+
+def _raise(error: Exception) -> httpx.Response:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: httpx.Response(500),
+        lambda: httpx.Response(401),
+        lambda: httpx.Response(302, headers={"location": "https://other.test"}),
+        lambda: httpx.Response(200, content=b"no json"),
+        lambda: httpx.Response(200, json=[]),
+        lambda: httpx.Response(200, json={}),
+        lambda: httpx.Response(200, json={"sets": {"a": 1}}),
+        lambda: httpx.Response(200, json={"sets": {str(n): "t" for n in range(MAX_EVENTS + 1)}}),
+        lambda: _raise(httpx.ConnectError("no")),
+        lambda: _raise(httpx.ReadTimeout("no")),
+        lambda: _raise(OSError("no")),
+    ],
+)
+def test_an_answer_that_is_no_good_is_told_to_the_log_and_tried_later(
+    answer: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = Pair(There({"a": "1"}, answers=[answer]))
+    pair.round()
+    assert "signals cannot be fetched" in caplog.text
+    assert pair.here.taken == []
+    asyncio.run(pair.poll.round())  # too early
+    assert len(pair.there.asked) == 1
+    pair.round()
+    assert pair.here.taken == ["1"]
+
+
+def test_it_is_asked_regularly_and_ever_later_while_it_is_away() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    assert pace.ready()
+    pace.worked()
+    assert not pace.ready()
+    clock.now += PERIOD
+    assert pace.ready()
+    waits = [pace.failed() for _ in range(20)]
+    assert waits[:3] == [PERIOD, PERIOD * 2, PERIOD * 4]
+    assert waits == sorted(waits)
+    assert waits[-1] == LONGEST
+    pace.worked()
+    assert pace.failed() == PERIOD
+
+
+# -- the token that is shown ----------------------------------------------------------------------------------------
+
+
+def shown(path: Path, text: str, mode: int = 0o600) -> Path:
+    """Write a token file."""
+    path.touch(mode)
+    path.chmod(mode)
+    path.write_text(text)
+    return path
+
+
+def test_the_token_is_read_from_its_file_each_time(tmp_path: Path) -> None:
+    path = shown(tmp_path / "token", "first\n")
+    pair = Pair(token=path)
+    pair.round()
+    path.write_text("second")
+    pair.round()
+    assert [one["authorization"] for one in pair.there.headers] == ["Bearer first", "Bearer second"]
+    assert bearer(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("", 0o600), ("two words", 0o600), ("two\nlines", 0o600), ("é", 0o600), ("c4nary", 0o640)]
+)
+def test_a_token_file_that_is_no_good_is_not_used(tmp_path: Path, text: str, mode: int) -> None:
+    pair = Pair(token=shown(tmp_path / "token", text, mode))
+    pair.round()
+    assert pair.there.asked == []
+    with pytest.raises(UnavailableError) as caught:
+        bearer(tmp_path / "token")
+    assert text not in caught.value.detail or not text
+    with pytest.raises(UnavailableError):
+        bearer(tmp_path / "absent")
+
+
+def test_nothing_of_a_token_is_in_what_is_shown_of_a_poll(tmp_path: Path) -> None:
+    pair = Pair(There({"a": "canary-set"}), token=shown(tmp_path / "token", "canary-token"))
+    pair.round()
+    assert "canary" not in repr(pair.poll)
+    assert timedelta(0) < PERIOD
