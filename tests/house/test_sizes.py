@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,9 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src" / "remit").rglob("*.py"))
 FILE_CAP = 400
 FUNCTION_CAP = 40
-MEDIAN_CAP = 8
-MIDDLE_CAP = 4_900  # core + ports + broker: docs/decisions/0008-what-ends-and-costs-in-the-middle.md
+MIDDLE_CAP = 4_500  # core + ports + broker: docs/decisions/0008-what-ends-and-costs-in-the-middle.md
 DECIDING_CAP = 3_950  # the same without what reads wire formats and what writes the log
-WIRE = ("jose", "proof", "strict", "token", "status", "audit", "tree")
+WIRE = ("audit", "tree")
 DECIDES_NOTHING = frozenset({*(f"core/{name}.py" for name in WIRE), "broker/outbox.py", "ports/identity.py"})
 FORBIDDEN_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "manager", "service", "misc", "base"})
 
@@ -66,10 +64,6 @@ def test_the_lists_of_exceptions_name_only_what_is_still_too_long() -> None:
     functions = {name for name, size in _functions() if size > FUNCTION_CAP}
     assert set(LONG_FILES) <= files
     assert set(LONG_FUNCTIONS) <= functions
-
-
-def test_half_of_all_functions_have_at_most_eight_lines() -> None:
-    assert statistics.median(size for _, size in _functions()) <= MEDIAN_CAP
 
 
 def _middle() -> list[Path]:

@@ -1,0 +1,112 @@
+"""How long the way of a request is, and how many places know one idea. A cap may go down, not up."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from tests.gateway import rig as gateways
+from tests.house.hops import SOURCE, Trace, followed
+from tests.oauth import plane as planes
+from tests.oauth.plane import Agent, Plane
+
+DELEGATE_HOPS = 31
+GATEWAY_HOPS = 28
+FILES_THAT_NAME_A_BOUND = 24
+CLASSES_TWICE = 53
+CIRCLES = 2
+SOURCE_LINES = 38_400
+
+
+def _listed(trace: Trace) -> str:
+    return "\n".join(["", *map(str, trace.hops)])
+
+
+def test_a_delegate_takes_few_hops(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        parent = Agent()
+        await plane.opened(parent)
+        await plane.delegated(parent, Agent())
+        form = plane.delegation(parent, Agent())
+        with followed({"MemoryStore.commit"}) as trace:
+            answer = await plane.exchange(parent, form)
+        assert answer.status_code == 200
+        assert len(trace.hops) <= DELEGATE_HOPS, _listed(trace)
+
+    planes.play(tmp_path, scene)
+
+
+def test_a_request_through_the_gateway_takes_few_hops() -> None:
+    async def scene() -> None:
+        async with gateways.rig() as rig:
+            await rig.get("/api/v1/public/x")
+            wire = await rig.wire()
+            with followed({"MemoryStore.commit", "Upstream.begin", "Client.write"}) as trace:
+                await wire.send(rig.request("/api/v1/public/x"))
+                assert (await wire.reply()).status == 200
+        assert len(trace.hops) <= GATEWAY_HOPS, _listed(trace)
+
+    gateways.play(scene)
+
+
+def _modules() -> dict[str, ast.Module]:
+    found = sorted(SOURCE.rglob("*.py"))
+    return {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in found}
+
+
+def test_a_class_name_stands_once() -> None:
+    places = defaultdict(list)
+    for name, tree in _modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(name)
+    twice = {name: files for name, files in places.items() if len(files) > 1}
+    assert len(twice) <= CLASSES_TWICE, twice
+
+
+def test_few_files_name_a_bound_of_a_grant() -> None:
+    naming = [p.relative_to(SOURCE).as_posix() for p in sorted(SOURCE.rglob("*")) if p.is_file() and _names(p)]
+    assert len(naming) <= FILES_THAT_NAME_A_BOUND, naming
+
+
+def _names(path: Path) -> bool:
+    return path.suffix != ".pyc" and re.search(rb"\bunattested\b", path.read_bytes()) is not None
+
+
+def test_the_source_stays_small() -> None:
+    sizes: dict[str, int] = defaultdict(int)
+    for path in SOURCE.rglob("*.py"):
+        package = path.relative_to(SOURCE).parts[0]
+        sizes[package] += len(path.read_text(encoding="utf-8").splitlines())
+    assert sum(sizes.values()) < SOURCE_LINES, dict(sorted(sizes.items()))
+
+
+def _imports(name: str, tree: ast.Module, known: set[str]) -> set[str]:
+    """Return the modules of remit that one imports, also for its types alone or late."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {module for module in found if module in known and module != name}
+
+
+def _circles() -> list[set[str]]:
+    modules = {f"remit.{name[:-3]}".replace("/", ".").removesuffix(".__init__"): t for name, t in _modules().items()}
+    # A package and a module in it are no circle: the package's own file is left out.
+    known = {name for name in modules if not any(other.startswith(f"{name}.") for other in modules)}
+    reached = {name: _imports(name, modules[name], known) for name in known}
+    while True:
+        further = {name: set().union(there, *(reached[other] for other in there)) for name, there in reached.items()}
+        if further == reached:
+            break
+        reached = further
+    return [{other for other in there if name in reached[other]} for name, there in reached.items() if name in there]
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    circles = {frozenset(circle) for circle in _circles()}
+    assert len(circles) <= CIRCLES, circles
