@@ -61,7 +61,7 @@ def _files_above(frame: FrameType | None) -> Iterator[str]:
 
 @contextmanager
 def followed(marks: Collection[str]) -> Iterator[Trace]:
-    """Follow what runs in this thread meanwhile. ``marks`` are the qualified names of functions that have the effect."""
+    """Follow what runs in this thread; ``marks`` are the qualified names of functions that have the effect."""
     trace = Trace()
     entered: set[FrameType] = set()  # a coroutine that goes on is not called again; kept, so that no id is used twice
 

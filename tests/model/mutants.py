@@ -414,8 +414,8 @@ MUTANTS = [
     Mutant(
         "the digest covers the id alone",
         "core/approval.py",
-        '        return urlsafe_b64encode(sha256(text.encode("utf-8", "surrogatepass")).digest()).rstrip(b"=").decode()',
-        '        return urlsafe_b64encode(sha256(self.id.encode()).digest()).rstrip(b"=").decode()',
+        'sha256(text.encode("utf-8", "surrogatepass"))',
+        "sha256(self.id.encode())",
         APPROVAL,
     ),
     Mutant(
