@@ -18,7 +18,7 @@ import pytest
 
 from examples.demo import canary
 from remit.broker import Broker
-from remit.broker.custody import associated
+from remit.broker.resources import associated
 from remit.core.audit import checkpoint, public_bytes
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret

@@ -11,8 +11,9 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from remit.broker import Broker, Holder, verbs
+from remit.broker import Broker, Holder
 from remit.broker import approvals as module
+from remit.broker import broker as broker_module
 from remit.core.approval import Approval, Verdict, state
 from remit.core.grant import APPROVED
 from remit.core.principal import Human, Signal
@@ -667,7 +668,7 @@ async def store(house: House, item: Approval) -> None:
 def test_what_was_asked_in_a_task_that_nobody_knows_any_more_hides_nothing_else(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verbs, "RECENT", 1)
+    monkeypatch.setattr(broker_module, "RECENT", 1)
 
     async def body() -> None:
         broker = await house.world.ready()
@@ -861,7 +862,7 @@ def test_an_agent_whose_task_is_over_and_swept_is_told_how_it_ended_when_it_look
         me, item = holder(broker, root), await house.asked(broker, root)
         if closed:
             await broker.close(OPERATOR, me.task)
-            broker._heads.forget(me.task)
+            broker._tasks.forget(me.task)
         else:
             house.world.later(301)
             await broker.sweep()

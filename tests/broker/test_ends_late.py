@@ -115,8 +115,8 @@ def test_an_end_is_not_on_record_while_the_commit_that_carries_it_may_fail(*, fa
         await turns()
         gates(world).full = False
         task = broker.task_of(root.id)
-        assert not broker._targets.report(task, frozenset({below.id}), 0).recorded
-        recording = asyncio.create_task(broker._heads.record_ends(task_id))
+        assert not broker._revoker.report(task, frozenset({below.id}), 0).recorded
+        recording = asyncio.create_task(broker._tasks.record_ends(task_id))
         await turns()
         assert not recording.done()
         gates(world).writing.set()

@@ -1,74 +1,248 @@
-"""Resources and secrets on record, and bounds that bind what is live already."""
+"""Resources and their sealed secrets."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
-from remit.core import scope
+from remit.broker.resources import ResourceRegistry
 from remit.core.secret import Secret
-from remit.errors import NotFoundError, RevokedError
-from remit.ports import Finding
-from tests.broker.world import OPERATOR, TABLE, World, run, search, warehouse
+from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFoundError
+from remit.ports import Engine, Finding, PutSecret, Resource, SealedSecret
+from remit.stores.memory import MemoryStore
+from tests.broker.world import (
+    SEARCH,
+    TABLE,
+    ClearSealer,
+    FullEngine,
+    PlainEngine,
+    World,
+    details,
+    run,
+    search,
+    warehouse,
+)
 
 
-def test_a_changed_bound_leaves_its_digest_on_record_and_a_stored_secret_its_own_entry(world: World) -> None:
+def custody(world: World, engine: type[PlainEngine] = FullEngine) -> ResourceRegistry:
+    def factory(_: Resource, __: Secret | None) -> Engine:
+        return engine(world.target)
+
+    return ResourceRegistry(world.store, ClearSealer(), {"postgres": factory}, frozenset({"http", "postgres"}))
+
+
+async def store(world: World, kept: ResourceRegistry, resource: Resource, value: Secret | None = None) -> None:
+    writes = await kept.put(resource, value)
+    await world.store.commit(writes, ())
+    await kept.took(writes)
+
+
+def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world: World) -> None:
     async def body() -> None:
-        broker = await world.ready()
-        await broker.put_resource(OPERATOR, search())
-        await broker.put_secret(OPERATOR, "search", Secret("rotated"))
-        last = [(e.event, e.resource, e.detail_s256) for e in await world.events()][-3:]
-        bound = scope.digest(search().bound)
-        assert last == [
-            ("resource.put", "search", bound),
-            ("resource.put", "search", bound),
-            ("secret.put", "search", None),
-        ]
+        kept = custody(world)
+        writes = await kept.put(search(), Secret("key-1"))
+        [sealed] = [write.secret for write in writes if isinstance(write, PutSecret)]
+        assert (sealed.name, sealed.version, sealed.resource, sealed.destination) == (
+            "search",
+            1,
+            "search",
+            "https://search.test",
+        )
+        await world.store.commit(writes, ())
+        await kept.took(writes)
+        await store(world, kept, search(), Secret("key-2"))
+        assert (await world.store.secret("search")).version == 2
+        assert (await kept.secret("search")).reveal() == "key-2"
+        assert kept.opened("search").reveal() == "key-2"
 
     run(body())
 
 
-def test_a_removed_resource_ends_the_tasks_that_hold_it(world: World) -> None:
+def test_a_secret_moved_to_another_destination_is_not_opened(world: World) -> None:
     async def body() -> None:
-        broker = await world.ready()
-        both, one = await world.opened(broker), await world.opened(broker, TABLE)
-        await broker.delete_resource(OPERATOR, "search")
-        with pytest.raises(RevokedError):
-            broker.check(both.id)
-        broker.check(one.id)
+        kept = custody(world)
+        await store(world, kept, search(), Secret("key-1"))
+        fresh = custody(world)
+        await fresh.load()
+        fresh._resources["search"] = replace(fresh.resource("search"), destination="https://evil.test")
+        with pytest.raises(NotFoundError, match="another destination"):
+            await fresh.secret("search")
+
+    run(body())
+
+
+def test_a_resource_without_a_secret_says_how_to_give_it_one(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, search())
+        with pytest.raises(NotFoundError) as caught:
+            await kept.secret("search")
+        assert "secret set" in str(caught.value.help)
         with pytest.raises(NotFoundError):
-            await broker.delete_resource(OPERATOR, "search")
+            kept.opened("search")
 
     run(body())
 
 
-def test_a_wider_bound_ends_nothing(world: World) -> None:
+@pytest.mark.parametrize("text", ["", "a\nb", "a\r\nX-Evil: 1", "nul\0", "schlüssel", "x" * 16_385])
+def test_a_secret_that_could_break_a_header_is_refused_when_stored(world: World, text: str) -> None:
     async def body() -> None:
-        broker = await world.ready()
-        root = await world.opened(broker)
-        wider = (*warehouse().bound, *scope.parse([{**TABLE, "tables": ["sales.cost"]}]))
-        await broker.put_resource(OPERATOR, replace(warehouse(), bound=wider), Secret("admin-pw"))
-        broker.check(root.id)
+        with pytest.raises(InvalidRequestError, match="printable ASCII"):
+            await custody(world).put(search(), Secret(text))
 
     run(body())
 
 
-def test_what_is_kept_sealed_says_so_in_every_grant(world: World) -> None:
+@pytest.mark.parametrize(
+    ("resource", "message"),
+    [
+        (replace(search(), name="Bad Name"), "name"),
+        (replace(search(), kind="ldap"), "kind"),
+        (replace(search(), bound=()), "bound"),
+        (replace(search(), bound=details({**SEARCH, "resource": "other"})), "bound"),
+        (replace(search(), bound=details({**TABLE, "resource": "search"})), "bound"),
+    ],
+)
+def test_a_resource_that_makes_no_sense_is_refused(world: World, resource: Resource, message: str) -> None:
     async def body() -> None:
-        broker = await world.ready()
-        assert (await world.opened(broker)).posture.at_rest == "kek-file"
+        with pytest.raises(InvalidRequestError, match=message):
+            await custody(world).put(resource, None)
 
     run(body())
 
 
-def test_looking_at_a_resource_tells_what_is_wrong_there_and_changes_nothing(world: World) -> None:
+def test_a_resource_does_not_change_its_kind(world: World) -> None:
     async def body() -> None:
-        broker = await world.ready()
-        size = await broker.size()
-        world.target.findings = [Finding("superuser", "the login is superuser", acceptable=False)]
-        assert await broker.check_resource(OPERATOR, "warehouse") == world.target.findings
-        assert list(await broker.check_resource(OPERATOR, "search")) == []
-        assert await broker.size() == size
+        kept = custody(world)
+        await store(world, kept, search())
+        other = replace(search(), kind="postgres", bound=details({**TABLE, "resource": "search"}))
+        with pytest.raises(ConflictError):
+            await kept.put(other, None)
+
+    run(body())
+
+
+def test_settings_change_without_the_secret_being_given_again(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, warehouse(), Secret("pw"))
+        await store(world, kept, warehouse(tls="loopback"))
+        assert (await kept.secret("warehouse")).reveal() == "pw"
+        assert kept.resource("warehouse").settings == {"tls": "loopback"}
+
+    run(body())
+
+
+def test_an_engine_is_made_once_and_closed_with_its_resource(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, warehouse())
+        first = await kept.engine("warehouse", "postgres")
+        assert await kept.engine("warehouse", "postgres") is first
+        closed = world.target.closed
+        world.target.fail, world.target.error = {"close"}, EngineError()
+        await kept.close()
+        assert world.target.closed == closed + 1
+
+    run(body())
+
+
+def test_an_engine_without_inspection_or_connections_is_fine(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world, PlainEngine)
+        await store(world, kept, warehouse(), Secret("pw"))
+        await kept.engine("warehouse", "postgres")
+        await kept.close()
+
+    run(body())
+
+
+def test_looking_at_a_resource_tells_what_is_wrong_now_but_not_what_was_accepted(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, warehouse(accept=["public-temp"]), Secret("pw"))
+        superuser = Finding("login-superuser", "the login is a superuser", acceptable=False)
+        world.target.findings = [Finding("public-temp", "everybody may", acceptable=True), superuser]
+        assert await kept.findings("warehouse") == [superuser]
+
+    run(body())
+
+
+def test_looking_at_a_resource_without_an_engine_contacts_nothing(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, search())
+        world.target.findings = [Finding("login-superuser", "the login is a superuser", acceptable=False)]
+        assert list(await kept.findings("search")) == []
+
+    run(body())
+
+
+def test_a_lease_kind_must_fit_its_resource(world: World) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, search())
+        with pytest.raises(InvalidRequestError):
+            await kept.engine("search", "http")
+        with pytest.raises(NotFoundError, match="no resource `nowhere`"):
+            await kept.engine("nowhere", "postgres")
+
+    run(body())
+
+
+def test_a_kinds_own_check_can_refuse_a_resource(world: World) -> None:
+    def check(resource: Resource) -> None:
+        raise InvalidRequestError(f"`{resource.name}` can never work")
+
+    async def body() -> None:
+        kept = ResourceRegistry(world.store, ClearSealer(), {}, frozenset({"http", "postgres"}), {"http": check})
+        await kept.put(warehouse(), None)
+        with pytest.raises(InvalidRequestError, match="never work"):
+            await kept.put(search(), None)
+
+    run(body())
+
+
+class SlowStore(MemoryStore):
+    """A store in which something happens while a secret is read."""
+
+    happening: Callable[[], Awaitable[None]] | None = None
+
+    async def secret(self, name: str) -> SealedSecret:
+        found = await super().secret(name)
+        happening, self.happening = self.happening, None
+        if happening is not None:
+            await happening()
+        return found
+
+
+def test_a_secret_read_while_its_resource_moves_is_not_kept_for_the_new_destination(world: World) -> None:
+    async def body() -> None:
+        world.store = slow = SlowStore()
+        kept = custody(world)
+        await store(world, kept, search(), Secret("key-1"))
+        moved = replace(search(), destination="https://elsewhere.test")
+        slow.happening = lambda: store(world, kept, moved, Secret("key-2"))
+        with pytest.raises(ConflictError):
+            await kept.secret("search")
+        assert (await kept.secret("search")).reveal() == "key-2"
+
+    run(body())
+
+
+def test_uses_that_open_a_secret_together_get_the_same(world: World) -> None:
+    async def body() -> None:
+        world.store = slow = SlowStore()
+        kept = custody(world)
+        await store(world, kept, search(), Secret("key-1"))
+        first: list[Secret] = []
+
+        async def meanwhile() -> None:
+            first.append(await kept.secret("search"))
+
+        slow.happening = meanwhile
+        assert await kept.secret("search") is first[0]
 
     run(body())

@@ -466,19 +466,19 @@ def test_what_one_signal_could_not_end_is_ended_later_though_another_was_done_me
         broker = await issuer.world.ready()
         slow, lost = await issuer.opened(broker), await issuer.opened(broker, BOB)
         slows, losts = broker.task_of(slow.id).id, broker.task_of(lost.id).id
-        gate, end = asyncio.Event(), broker._targets.end
+        gate, end = asyncio.Event(), broker._revoker.end
 
         async def waiting(task: Task, *more: Any) -> Report:
             if task.id == slows:
                 await gate.wait()
             return await end(task, *more)
 
-        monkeypatch.setattr(broker._targets, "end", waiting)
+        monkeypatch.setattr(broker._revoker, "end", waiting)
         first = asyncio.create_task(broker.signal([said()]))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        broker._heads.forget(losts)
-        broker._heads._read_later(losts)  # as after a commit that failed, on a medium that cannot be read either
+        broker._tasks.forget(losts)
+        broker._tasks._read_later(losts)  # as after a commit that failed, on a medium that cannot be read either
         second = asyncio.create_task(broker.signal([said(BOB, digest="event-2")]))
         for _ in range(20):
             await asyncio.sleep(0)

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from remit.broker import Broker, heads
+from remit.broker import Broker
+from remit.broker import tasks as tasks_module
 from remit.core import task as tasks
 from remit.core.scope import Access
 from remit.core.task import Closure, Grant, Wanted
@@ -99,7 +100,7 @@ def test_an_agent_that_delegates_and_revokes_for_ever_comes_to_an_end(
 def test_a_place_is_taken_from_no_other_and_given_again_only_when_its_task_is_forgotten(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "PLACES", 4)
+    monkeypatch.setattr(tasks_module, "PLACES", 4)
 
     async def body() -> None:
         broker = await world.ready()

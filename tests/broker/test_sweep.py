@@ -21,7 +21,7 @@ from remit.core.task import Wanted as Asked
 from remit.errors import ExpiredError, RemitError, RevokedError, UnavailableError
 from remit.ports import Engine, Resource, Write
 from remit.stores.memory import MemoryStore
-from tests.broker.test_verbs import child
+from tests.broker.test_broker import child
 from tests.broker.world import (
     OPERATOR,
     SEARCH,
@@ -66,7 +66,7 @@ class Counting(dict[str, Task]):
 async def crowded(world: World, idle: int) -> tuple[Broker, Counting]:
     """Return a broker with idle tasks that end in hours, and what counts how often they are looked at."""
     broker = await world.ready()
-    heads, wanted = broker._heads, Asked(details(TABLE), "agent", timedelta(hours=8))
+    heads, wanted = broker._tasks, Asked(details(TABLE), "agent", timedelta(hours=8))
     for number in range(idle):
         opened = open_task(f"task_{number}x", f"grt_{number}x", Subject("s", "a"), "idle", wanted, START)
         await heads.step(opened.head.id, lambda _, opened=opened: opened, fresh=True)  # type: ignore[misc]
@@ -372,7 +372,7 @@ class Run:
 
 async def everything(broker: Broker) -> None:
     """Sweep as if something were due in every task: the oracle."""
-    heads = broker._heads
+    heads = broker._tasks
     for task in heads:
         heads.deadlines.put(task.id, heads.now())
     await broker.sweep()
@@ -473,14 +473,14 @@ def test_a_grant_whose_task_its_owner_closed_is_said_to_be_revoked(world: World)
 
 def test_how_grants_ended_is_remembered_within_bounds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
-        from remit.broker import heads
+        from remit.broker import tasks as tasks_module
 
-        monkeypatch.setattr(heads, "PAST", 2)
+        monkeypatch.setattr(tasks_module, "PAST", 2)
         broker = await world.ready()
         for _ in range(5):
             await world.opened(broker)
         world.later(901)
         await broker.sweep()
-        assert len(broker._heads._past) == 2
+        assert len(broker._tasks._past) == 2
 
     run(body())

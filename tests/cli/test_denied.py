@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from remit.broker.ceiling import UNWRITTEN, WRITTEN
+from remit.broker.policy import UNWRITTEN, WRITTEN
 from remit.cli.denied import pointed
 from remit.errors import DeniedError, PolicyError, RemitError, UnavailableError
 

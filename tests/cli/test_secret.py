@@ -33,7 +33,7 @@ def test_a_secret_is_stored_and_printed_nowhere(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("sk-seeded-canary\n"))
     assert run(["secret", "set", "search"]) == 0
-    assert plane.call(plane.broker._custody.secret("search")).reveal() == "sk-seeded-canary"
+    assert plane.call(plane.broker._registry.secret("search")).reveal() == "sk-seeded-canary"
     printed = capsys.readouterr()
     assert "canary" not in printed.out + printed.err
 

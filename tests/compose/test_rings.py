@@ -246,7 +246,7 @@ def test_revoking_the_audit_key_first_gives_the_second_place_what_another_key_si
 
     async def again(edges: Edges, client: httpx.AsyncClient) -> None:
         del client
-        assert not edges.house.broker._heads.rolled_back
+        assert not edges.house.broker._tasks.rolled_back
 
     serving(made, body)
     serving(made, again)

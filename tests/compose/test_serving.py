@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from remit.broker import Broker
-from remit.broker.ends import Unrecorded
+from remit.broker.ends import UnrecordedEnd
 from remit.compose import settings
 from remit.compose.serving import Edges, _overlapping, bind_tcp, served, stopping, until_stopped
 from remit.errors import UnavailableError
@@ -122,10 +122,10 @@ def test_a_broker_is_not_idle_while_an_end_is_not_on_record_or_a_task_cannot_be_
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         task = (await opened(client))["task"]
         assert (await client.post(f"/v1/tasks/{task}/close")).json()["state"] == "closed"
-        heads = edges.house.broker._heads
+        heads = edges.house.broker._tasks
         assert not edges.busy()
         later = heads.now() + timedelta(minutes=1)
-        heads._ends._waiting[task] = Unrecorded(frozenset(), frozenset(), (), 1, later, visited=False)
+        heads._ends._waiting[task] = UnrecordedEnd(frozenset(), frozenset(), (), 1, later, visited=False)
         assert edges.busy()
         heads._ends.drop(task)
         heads._read_later("task_elsewhere")

@@ -140,7 +140,7 @@ def test_another_trust_domain_changes_neither_the_logs_name_nor_what_verifies_it
 
     async def renamed(house: House) -> None:
         assert house.authority.trust_domain == "agents.example.com"
-        assert not house.broker._heads.rolled_back
+        assert not house.broker._tasks.rolled_back
         await opened(house)
         await house.broker.second.look()
         assert vkey.read_text() == kept["vkey"]

@@ -12,7 +12,7 @@ from remit.core import scope
 from remit.core import task as tasks
 from remit.core.grant import size as size_of
 from remit.core.lease import STUCK_AFTER, Closure, Lease, LeaseState, Plan, Revocation
-from remit.core.task import MAX_PURPOSE, Change, Head, Subject, Task, Wanted, nothing, open_task
+from remit.core.task import MAX_PURPOSE, Change, Subject, Task, TaskHeader, Wanted, nothing, open_task
 from remit.errors import (
     AttenuationError,
     ConflictError,
@@ -169,7 +169,7 @@ def test_nobody_above_acts_under_a_grant_that_is_anothers_or_below_one(more: dic
 
 def test_open_makes_a_task_at_revision_one_with_its_root() -> None:
     task = opened()
-    assert task.head == Head("task_1", 1, "root", SUBJECT, "draft", NOW, NOW + 10 * MINUTE)
+    assert task.head == TaskHeader("task_1", 1, "root", SUBJECT, "draft", NOW, NOW + 10 * MINUTE)
     assert (task.id, list(task.grants), task.leases) == ("task_1", ["root"], {})
 
 

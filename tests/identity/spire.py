@@ -109,7 +109,7 @@ class Svid:
 
     @property
     def pem(self) -> bytes:
-        """Chain and key in one PEM file."""
+        """RefreshFamily and key in one PEM file."""
         return b"".join(one.public_bytes(Encoding.PEM) for one in self.chain) + pem(self.key)
 
     @property

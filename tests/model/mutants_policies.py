@@ -7,12 +7,12 @@ from tests.model.mutants import Mutant
 SETS = ("tests/policies/test_sets.py",)
 FILES = ("tests/policies/test_files.py",)
 MODEL = ("tests/policies/test_model.py",)
-CEILING = ("tests/broker/test_ceiling.py",)
-CHANGES = ("tests/broker/test_ceiling_changes.py",)
-ROUNDS = ("tests/broker/test_ceiling_rounds.py",)
+CEILING = ("tests/broker/test_policy.py",)
+CHANGES = ("tests/broker/test_policy_changes.py",)
+ROUNDS = ("tests/broker/test_policy_rounds.py",)
 COMPOSED = ("tests/compose/test_policy.py",)
 
-RAISED = "            raise self._ceiling.refusal(decision, caller)\n"
+RAISED = "            raise self._policy.refusal(decision, caller)\n"
 REFUSED = f"        if not decision.allowed:\n{RAISED}        return decision\n"
 TRIED = "                return ended\n"
 
@@ -145,113 +145,113 @@ MUTANTS = [
     ),
     Mutant(
         "a policy widens the bound of a resource",
-        "broker/ceiling.py",
+        "broker/policy.py",
         "        return self.deciding(question) if bounded.allowed else bounded",
         "        return self.deciding(question) if question else bounded",
         CEILING,
     ),
     Mutant(
         "a denial is no refusal",
-        "broker/openings.py",
+        "broker/grants.py",
         REFUSED,
         "        return decision\n",
         CEILING,
     ),
     Mutant(
         "leases are issued and renewed whatever is decided",
-        "broker/verbs.py",
+        "broker/broker.py",
         REFUSED,
         "        return decision\n",
         CEILING,
     ),
     Mutant(
         "a reload answers before anything has ended",
-        "broker/ceiling.py",
+        "broker/policy.py",
         '        return await self.redecide("the policy changed")',
         '        self._due = "the policy changed"\n        return 0',
         CHANGES,
     ),
     Mutant(
         "a reload decides by the old policy",
-        "broker/ceiling.py",
+        "broker/policy.py",
         '        self.deciding = decide\n        return await self.redecide("the policy changed")',
         '        n = await self.redecide("the policy changed")\n        self.deciding = decide\n        return n',
         CHANGES,
     ),
     Mutant(
         "a policy holds before it is on record",
-        "broker/ceiling.py",
+        "broker/policy.py",
         "        await self.note(operator, version)\n        self.deciding = decide\n",
         "        self.deciding = decide\n        await self.note(operator, version)\n",
         COMPOSED,
     ),
     Mutant(
         "roots alone are decided anew",
-        "broker/ceiling.py",
-        "                    waiting.extend(self._heads.task(task_id).children.get(grant.id, ()))",
+        "broker/policy.py",
+        "                    waiting.extend(self._tasks.task(task_id).children.get(grant.id, ()))",
         "                    pass",
         CHANGES,
     ),
     Mutant(
         "the first details of a grant stand for all",
-        "broker/ceiling.py",
+        "broker/policy.py",
         "        for at in range(0, len(details), BREATH):",
         "        for at in range(0, min(len(details), 1), BREATH):",
         ROUNDS,
     ),
     Mutant(
         "what was decided by what decides no more is applied",
-        "broker/ceiling.py",
+        "broker/policy.py",
         "        return over.by == self._deciders() and",
         "        return",
         ROUNDS,
     ),
     Mutant(
         "what is undecided after a start is served",
-        "broker/heads.py",
+        "broker/tasks.py",
         "        if live.task in self.undecided:",
         "        if live.task == self.undecided:",
         ROUNDS,
     ),
     Mutant(
         "a change of one resource stands for a round that failed",
-        "broker/ceiling.py",
+        "broker/policy.py",
         "            name = about if self._due is None else None",
         "            name = about",
         ROUNDS,
     ),
     Mutant(
         "leases are not decided anew",
-        "broker/ceiling.py",
+        "broker/policy.py",
         "        return ended + await self._leases(task_id, cause, about)",
         "        return ended",
         CHANGES,
     ),
     Mutant(
         "a round that failed is forgotten",
-        "broker/ceiling.py",
+        "broker/policy.py",
         "        if self._due is not None and not self._one.locked():",
         "        if self._due == ():",
         CHANGES,
     ),
     Mutant(
         "a task that is read again meanwhile escapes",
-        "broker/heads.py",
+        "broker/tasks.py",
         "        return [*{**self._tasks, **dict.fromkeys((*self._away, *self._unread))}]",
         "        return [*self._tasks]",
         CHANGES,
     ),
     Mutant(
         "a failed commit under a reload is not tried again",
-        "broker/ceiling.py",
+        "broker/policy.py",
         TRIED,
         f"{TRIED}            return 0\n",
         CHANGES,
     ),
     Mutant(
         "a restart does not decide anew",
-        "broker/verbs.py",
-        '        await self._ceiling.redecide("not allowed any more at the start", visit=False)',
+        "broker/broker.py",
+        '        await self._policy.redecide("not allowed any more at the start", visit=False)',
         "        pass",
         CHANGES,
     ),

@@ -46,7 +46,7 @@ def test_a_grant_that_cannot_be_read_for_now_is_not_answered_as_if_it_were_over(
         agent = Agent()
         await opened(plane, agent)
         task = plane.broker.task_of(agent.grant).id
-        heads = plane.broker._heads
+        heads = plane.broker._tasks
         heads.forget(task)
         heads._read_later(task)  # as after a commit that failed, on a medium that cannot be read either
         answers = [

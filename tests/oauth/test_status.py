@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remit import jose
-from remit.broker.heads import PLACES
+from remit.broker.tasks import PLACES
 from remit.core import scope as scopes
 from remit.core.task import Wanted
 from remit.jose import status

@@ -126,7 +126,7 @@ def test_end_of_file_closes_the_task_that_was_opened_for_the_run(runs: House) ->
 @pytest.mark.attack("REV-08")
 def test_a_run_that_ends_while_its_task_cannot_be_read_leaves_no_grant(runs: House) -> None:
     async def unread() -> None:
-        heads = runs.broker._heads
+        heads = runs.broker._tasks
         heads.forget(str(granted["task"]))
         heads._read_later(str(granted["task"]))  # as after a commit that failed, on a medium that cannot be read either
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from remit.core.task import Change, Wanted, nothing
 from remit.errors import ConflictError, NotFoundError, RemitError
 from remit.keys.file import FileSealer
-from remit.ports import Burn, DeleteResource, PutResource, PutSecret, SealedSecret, Spend, Store, Write
+from remit.ports import DeleteResource, PutResource, PutSecret, SealedSecret, Spend, Store, UsedToken, Write
 from remit.stores.memory import MemoryStore
 from remit.stores.sqlite import SqliteStore
 from remit.testing.samples import NOW, RESOURCE, SCOPE, event, lease, opening
@@ -53,7 +53,7 @@ WRITES: st.SearchStrategy[Write] = st.one_of(
         st.integers(1, 3),
         NAMES,
     ),
-    st.builds(Burn, NAMES, st.just(NOW + timedelta(days=1))),
+    st.builds(UsedToken, NAMES, st.just(NOW + timedelta(days=1))),
 )
 COMMITS = st.lists(WRITES, max_size=3)
 GROUPS = st.lists(st.lists(COMMITS, min_size=1, max_size=5), min_size=1, max_size=6)

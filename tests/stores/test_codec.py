@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.core import scope
-from remit.core.task import Change, Grant, Head, Lease, LeaseState, Plan, Posture, Revocation, Subject
+from remit.core.task import Change, Grant, Lease, LeaseState, Plan, Posture, Revocation, Subject, TaskHeader
 from remit.errors import IntegrityError, InvalidRequestError, UnknownDetailError
 from remit.ports import Resource
 from remit.stores import codec
@@ -20,7 +20,7 @@ WHOLE = st.integers(0, 2**31)
 MAP = st.dictionaries(TEXT, TEXT, max_size=3)
 
 HEADS = st.builds(
-    Head, TEXT, WHOLE, TEXT, st.builds(Subject, TEXT, TEXT, st.none() | INSTANT, st.lists(TEXT).map(tuple),
+    TaskHeader, TEXT, WHOLE, TEXT, st.builds(Subject, TEXT, TEXT, st.none() | INSTANT, st.lists(TEXT).map(tuple),
         st.lists(TEXT).map(tuple), st.none() | TEXT), TEXT,
     INSTANT, INSTANT, st.booleans(),
 )  # fmt: skip
@@ -45,7 +45,7 @@ RESOURCES = st.builds(
 
 
 @given(HEADS)
-def test_a_head_reads_back_exactly(head: Head) -> None:
+def test_a_head_reads_back_exactly(head: TaskHeader) -> None:
     assert codec.read_head(codec.head_bytes(head)) == head
 
 
@@ -71,9 +71,9 @@ def test_reading_restores_types_and_not_just_equal_values() -> None:
     assert found.plan.issue_by.tzinfo is UTC
 
 
-@pytest.mark.parametrize("kind", [Head, Grant, Lease, Plan, Resource, Change])
+@pytest.mark.parametrize("kind", [TaskHeader, Grant, Lease, Plan, Resource, Change])
 def test_the_strategies_know_every_field(kind: type) -> None:
-    known = {Head: 8, Grant: 23, Lease: 11, Plan: 5, Resource: 6, Change: 5}
+    known = {TaskHeader: 8, Grant: 23, Lease: 11, Plan: 5, Resource: 6, Change: 5}
     assert len(fields(kind)) == known[kind], "teach the strategies above the new field"
 
 

@@ -21,7 +21,7 @@ from remit.core.audit import Event, verify
 from remit.core.task import nothing
 from remit.core.tree import leaf_hash
 from remit.errors import ConflictError, IntegrityError, InvalidRequestError, RemitError, UnavailableError
-from remit.ports import Burn, PutResource, Spend
+from remit.ports import PutResource, Spend, UsedToken
 from remit.stores import reserve
 from remit.stores.ledger import Sealed
 from remit.stores.sqlite import SqliteStore
@@ -42,7 +42,7 @@ async def filled(store: SqliteStore) -> None:
     task, changes = task_with_leases()
     for change in changes:
         await store.commit([change], [event(task=task.id)])
-    await store.commit([PutResource(RESOURCE), Spend(task.id, "grt_a", 0, 3), Burn("digest", NOW)], [event()])
+    await store.commit([PutResource(RESOURCE), Spend(task.id, "grt_a", 0, 3), UsedToken("digest", NOW)], [event()])
 
 
 def test_a_second_broker_on_the_same_state_gets_one_clear_error(disk: Disk) -> None:
@@ -259,10 +259,12 @@ def test_a_value_that_cannot_be_stored_fails_alone(disk: Disk) -> None:
 
 def test_burns_that_are_over_are_swept_with_the_next_one(disk: Disk) -> None:
     async def burn(store: SqliteStore) -> None:
-        await store.commit([Burn("old", NOW - timedelta(seconds=61)), Burn("young", NOW + timedelta(hours=1))], [])
-        await store.commit([Burn("just over", NOW - timedelta(seconds=5))], [])
-        await store.commit([Burn("next", NOW + timedelta(hours=1))], [event()])
-        await raises(ConflictError, store.commit([Burn("young", NOW)], [event()]))
+        await store.commit(
+            [UsedToken("old", NOW - timedelta(seconds=61)), UsedToken("young", NOW + timedelta(hours=1))], []
+        )
+        await store.commit([UsedToken("just over", NOW - timedelta(seconds=5))], [])
+        await store.commit([UsedToken("next", NOW + timedelta(hours=1))], [event()])
+        await raises(ConflictError, store.commit([UsedToken("young", NOW)], [event()]))
 
     disk.run(burn)
     assert disk.rows("SELECT digest FROM burns ORDER BY digest") == [("just over",), ("next",), ("young",)]
@@ -271,12 +273,12 @@ def test_burns_that_are_over_are_swept_with_the_next_one(disk: Disk) -> None:
 
 def test_a_value_burnt_anew_after_its_time_stays_burnt(disk: Disk) -> None:
     async def burn(store: SqliteStore) -> None:
-        await store.commit([Burn("old", NOW - timedelta(seconds=61))], [])
+        await store.commit([UsedToken("old", NOW - timedelta(seconds=61))], [])
         later = NOW + timedelta(hours=1)
         await asyncio.gather(
-            store.commit([Burn("old", later)], [event()]), store.commit([Burn("other", later)], [event()])
+            store.commit([UsedToken("old", later)], [event()]), store.commit([UsedToken("other", later)], [event()])
         )
-        await raises(ConflictError, store.commit([Burn("old", later)], [event()]))
+        await raises(ConflictError, store.commit([UsedToken("old", later)], [event()]))
 
     disk.run(burn)
 

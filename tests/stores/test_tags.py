@@ -13,7 +13,7 @@ import pytest
 from remit.core.audit import verify
 from remit.core.tree import leaf_hash
 from remit.errors import IntegrityError, NotFoundError
-from remit.ports import Burn, PutResource, PutSecret, SealedSecret, Spend
+from remit.ports import PutResource, PutSecret, SealedSecret, Spend, UsedToken
 from remit.stores.sqlite import SqliteStore
 from remit.testing.samples import NOW, RESOURCE, event, opening, task_with_leases
 from tests.stores.conftest import Disk
@@ -29,7 +29,7 @@ async def fill(store: SqliteStore) -> None:
             await store.commit([change], [event(task=task_id)])
     await store.commit([opening("task_3")], [event()])
     await store.commit([PutResource(RESOURCE), PutSecret(SECRET), PutSecret(OTHER)], [event()])
-    await store.commit([Spend("task_1", "task_1_root", 0, 5), Burn("digest", NOW + timedelta(days=1))], [event()])
+    await store.commit([Spend("task_1", "task_1_root", 0, 5), UsedToken("digest", NOW + timedelta(days=1))], [event()])
 
 
 async def move_on(store: SqliteStore) -> None:

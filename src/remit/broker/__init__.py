@@ -1,7 +1,7 @@
 """The six verbs and the sweep: the only caller of engines and stores."""
 
-from remit.broker.heads import Holder, Operator
-from remit.broker.use import Use
-from remit.broker.verbs import Broker, IssuedLease
+from remit.broker.broker import Broker, IssuedLease
+from remit.broker.tasks import Holder, Operator
+from remit.broker.uses import Use
 
 __all__ = ["Broker", "Holder", "IssuedLease", "Operator", "Use"]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from remit.broker.heads import Caller, Heads, Holder
+from remit.broker.tasks import Caller, Holder, TaskCache
 from remit.core import approval as approvals
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import Subject
@@ -29,7 +29,7 @@ from remit.errors import (
     StepUpError,
     UsedError,
 )
-from remit.ports import Burn, NewId, PutRecord, Record, Write
+from remit.ports import NewId, PutRecord, Record, UsedToken, Write
 
 _LOG = logging.getLogger("remit.broker")
 
@@ -57,15 +57,15 @@ class Approvals:
     valid only on the revision before it, so what is built on a commit that fails, fails too.
     """
 
-    def __init__(self, heads: Heads, new_id: NewId, step_up: StepUp, check: Check) -> None:
+    def __init__(self, tasks: TaskCache, new_id: NewId, step_up: StepUp, check: Check) -> None:
         """Start empty; ``load`` fills."""
-        self._heads, self._new_id, self._step_up, self._check = heads, new_id, step_up, check
+        self._tasks, self._new_id, self._step_up, self._check = tasks, new_id, step_up, check
         self._kept: dict[str, Approval] = {}
         self._decided: dict[str, asyncio.Event] = {}
 
     async def load(self) -> None:
         """Read what is kept."""
-        for record in await self._heads.store.records(KIND):
+        for record in await self._tasks.store.records(KIND):
             item = _read(record)
             try:
                 approvals.wanted_of(item)
@@ -92,16 +92,16 @@ class Approvals:
         """
         found = self.get(approval_id)
         if isinstance(caller, Holder):
-            self._heads.allowed(caller, found.task or "", found.grant)
+            self._tasks.allowed(caller, found.task or "", found.grant)
         elif found.approver is None:
             raise NotFoundError
         elif found.task is not None:
-            self._heads.task(found.task)  # it may be so long over that nobody knows of it
+            self._tasks.task(found.task)  # it may be so long over that nobody knows of it
         return found
 
     def seen(self, caller: Caller) -> list[Approval]:
         """Return what a caller may know of, oldest first: an agent, what was asked for its own subtree."""
-        self._forget(self._heads.now())
+        self._forget(self._tasks.now())
         found = []
         for item in sorted(self._kept.values(), key=lambda item: item.asked_at):
             with suppress(NotFoundError):
@@ -111,7 +111,7 @@ class Approvals:
     async def wait(self, approval_id: str, seconds: float) -> Approval:
         """Return an approval once it was decided on or has lapsed, but after ``seconds`` at the latest."""
         item = self.get(approval_id)
-        left = (item.expires_at - self._heads.now()).total_seconds()
+        left = (item.expires_at - self._tasks.now()).total_seconds()
         if item.verdict is Verdict.PENDING and left > 0:
             decided = self._decided.setdefault(approval_id, asyncio.Event())
             with suppress(TimeoutError):
@@ -124,7 +124,7 @@ class Approvals:
         self, verb: str, request: str, asker: str, human: str | None, at: Place = (None, None), life: timedelta = LIFE
     ) -> Approval:
         """Ask for a decision of ``human``, or of whoever comes, within ``life`` and ten minutes at most."""
-        now = self._heads.serving()
+        now = self._tasks.serving()
         self._forget(now)
         acr = self._step_up(human) if human else ()
         name, salt, until = self._new_id("apr"), self._new_id("salt"), now + min(life, LIFE)
@@ -159,19 +159,19 @@ class Approvals:
         return await self._decide(item, "approval.deny", "deny", by, digest)
 
     async def _decide(self, item: Approval, event: str, decision: str, by: Caller | Human, digest: str) -> Approval:
-        burns = (Burn(by.digest, by.until),) if isinstance(by, Human) else ()
+        burns = (UsedToken(by.digest, by.until),) if isinstance(by, Human) else ()
         try:
             decided = self._step(item, by, digest, allow=decision == "allow")
             await self._put(decided, event, decision, burns)
         except RemitError as error:
             grant, subject = (by.grant, {}) if isinstance(by, Holder) else (item.grant, {"subject": by.subject.sub})
-            await self._heads.denied(event, grant, error, approval=item.id, **subject)
+            await self._tasks.denied(event, grant, error, approval=item.id, **subject)
             raise
         self._decided.pop(item.id, asyncio.Event()).set()
         return decided
 
     def _step(self, item: Approval, by: Caller | Human, digest: str, *, allow: bool) -> Approval:
-        now = self._heads.serving()
+        now = self._tasks.serving()
         if isinstance(by, Holder):
             raise DeniedError("no agent decides on what agents ask for", help="a human does, outside of runs")
         if isinstance(by, Human):
@@ -185,21 +185,21 @@ class Approvals:
         strong = self._step_up(by.subject.sub) or item.acr  # of who decides: nobody was named who came to the page
         decided = approvals.approve(replace(item, acr=strong), digest, by.subject, now)
         if item.grant is not None:
-            self._heads.check(item.grant)
+            self._tasks.check(item.grant)
         return decided
 
     # -- using up -----------------------------------------------------------------------------------------------
 
     def consumed(self, item: Approval, request: str, result: str) -> tuple[Write, ...]:
         """Return what to commit with the thing that was approved. The approval counts as used at once."""
-        used = approvals.consume(self.get(item.id), request, result, self._heads.serving())
+        used = approvals.consume(self.get(item.id), request, result, self._tasks.serving())
         self._kept[item.id] = used
         return (PutRecord(_record(used)),)
 
     def ready(self, item: Approval) -> Subject:
         """Return the human who approved, or say why it cannot be used; also when the issuer ended their login since."""
         kept = self.get(item.id)
-        by = approvals.ready(kept, self._heads.serving())
+        by = approvals.ready(kept, self._tasks.serving())
         self._check(Human(by, "", kept.decided_at or kept.asked_at, kept.expires_at, ""))
         return by
 
@@ -207,20 +207,20 @@ class Approvals:
         """Read an approval anew after a commit failed: it may still have gone through."""
         self._kept.pop(approval_id, None)
         with suppress(RemitError):
-            await self._heads.durable()
-            for record in await self._heads.store.records(KIND):
+            await self._tasks.durable()
+            for record in await self._tasks.store.records(KIND):
                 kept = self._kept.get(record.id)
                 if record.id == approval_id and (kept is None or kept.rev < record.rev):
                     self._kept[record.id] = _read(record)
 
-    async def _put(self, item: Approval, name: str, decision: str, burns: tuple[Burn, ...] = ()) -> None:
+    async def _put(self, item: Approval, name: str, decision: str, burns: tuple[UsedToken, ...] = ()) -> None:
         client = item.asker if item.task is None else None  # it is on no grant
         known = {"action": item.verb, "approval": item.id, "detail_s256": item.digest, "cause": client}
         by = {"subject": item.by.sub} if item.by else {}
-        event = self._heads.event(name, decision, item.grant, **known, **by)
+        event = self._tasks.event(name, decision, item.grant, **known, **by)
         self._kept[item.id] = item
         try:
-            await self._heads.record((PutRecord(_record(item)), *burns), (event,))
+            await self._tasks.record((PutRecord(_record(item)), *burns), (event,))
         except BaseException as error:
             await self.reload(item.id)
             if burns and isinstance(error, ConflictError):

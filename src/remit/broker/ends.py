@@ -18,7 +18,7 @@ BACK_OFF_CAP = timedelta(seconds=8)  # a commit costs little, and a crash before
 
 
 @dataclass(frozen=True, slots=True)
-class Unrecorded:
+class UnrecordedEnd:
     """What is to end in one task. ``retry_at`` is when to try again to record it.
 
     ``visited`` tells whether its leases were revoked at their targets since that was last tried.
@@ -31,7 +31,7 @@ class Unrecorded:
     retry_at: datetime
     visited: bool
 
-    def held(self, task: Task) -> tuple[Task, Unrecorded] | None:
+    def held(self, task: Task) -> tuple[Task, UnrecordedEnd] | None:
         """Return a task as it was read, with all of this ended in it, at the same revision; None: it all was."""
         change = task.revoke(*(i for i in self.grants if i in task.grants))
         alone = [i for i in self.leases - {lease.id for lease in change.leases} if i in task.leases]
@@ -52,13 +52,13 @@ class Unrecorded:
         return replace(change, grants=tuple(grants.values()), leases=tuple(leases.values()))
 
 
-class Ends:
+class UnrecordedEnds:
     """What ended in which task and is not in the store: it waits, or a commit that is under way carries it."""
 
     def __init__(self) -> None:
         """Start with nothing."""
-        self._waiting: dict[str, Unrecorded] = {}
-        self._carried: dict[str, Unrecorded] = {}
+        self._waiting: dict[str, UnrecordedEnd] = {}
+        self._carried: dict[str, UnrecordedEnd] = {}
 
     def waiting(self, task_id: str) -> bool:
         """Whether something waits for a commit to carry it."""
@@ -73,20 +73,20 @@ class Ends:
         found = self._waiting.get(task_id) or self._carried.get(task_id)
         return None if found is None else found.retry_at
 
-    def carry(self, task_id: str) -> Unrecorded | None:
+    def carry(self, task_id: str) -> UnrecordedEnd | None:
         """Return what waits, for a commit to carry."""
         found = self._waiting.pop(task_id, None)
         if found is not None:
             self._carried[task_id] = found
         return found
 
-    def arrived(self, task_id: str, what: Unrecorded | None) -> None:
+    def arrived(self, task_id: str, what: UnrecordedEnd | None) -> None:
         """Note that the commit which carried something is over."""
         if what is not None and self._carried.get(task_id) is what:
             del self._carried[task_id]
 
     def wait(
-        self, task_id: str, step: Change, carried: Unrecorded | None, events: Sequence[Event], now: datetime
+        self, task_id: str, step: Change, carried: UnrecordedEnd | None, events: Sequence[Event], now: datetime
     ) -> None:
         """Let wait what was to end, once the commit of a step failed that carried something besides."""
         self.arrived(task_id, carried)
@@ -111,8 +111,8 @@ class Ends:
 
 
 def failed(
-    known: Iterable[Unrecorded | None], step: Change, events: Sequence[Event], now: datetime
-) -> Unrecorded | None:
+    known: Iterable[UnrecordedEnd | None], step: Change, events: Sequence[Event], now: datetime
+) -> UnrecordedEnd | None:
     """Return what is to end once the commit of a step failed: what was to end before, and what the step was to end."""
     befores = [one for one in known if one is not None]
     grants = {i for one in befores for i in one.grants}
@@ -129,7 +129,7 @@ def failed(
     attempts = max((one.attempts for one in befores), default=0)
     visited = bool(step.leases) and not ending
     wait = min(BACK_OFF * 2 ** min(attempts, 16), BACK_OFF_CAP)
-    return Unrecorded(frozenset(grants), frozenset(leases), tuple(kept), attempts + 1, now + wait, visited)
+    return UnrecordedEnd(frozenset(grants), frozenset(leases), tuple(kept), attempts + 1, now + wait, visited)
 
 
 def _just_ended(lease: Lease) -> bool:

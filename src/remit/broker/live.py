@@ -6,7 +6,7 @@ from remit.core import budget
 from remit.core.task import Grant, Task
 
 
-class Live:
+class LiveGrant:
     """A grant compiled for use: one look-up, flat in depth. ``ended`` is set before a revoke answers."""
 
     __slots__ = ("chains", "ended", "expires_at", "grant", "lineage", "task")

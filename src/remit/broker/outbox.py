@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from remit import jose
-from remit.broker.heads import Heads
+from remit.broker.tasks import TaskCache
 from remit.core import audit
 from remit.core.audit import Event
 from remit.jose import token
@@ -49,15 +49,15 @@ class Place:
 class Outbox:
     """Ends of tasks, in order, for each receiver until it has taken them."""
 
-    def __init__(self, heads: Heads) -> None:
+    def __init__(self, tasks: TaskCache) -> None:
         """Start empty; ``load`` fills."""
-        self._heads = heads
+        self._tasks = tasks
         self._places: dict[str, Place] = {}
         self._moving = asyncio.Lock()
 
     async def load(self) -> None:
         """Read the places that are kept."""
-        for record in await self._heads.store.records(KIND):
+        for record in await self._tasks.store.records(KIND):
             raw = json.loads(record.body)
             place = Place(raw["next"], record.rev, set(raw["done"]), raw["next"])
             self._places[raw["receiver"]] = place
@@ -67,7 +67,7 @@ class Outbox:
         place = await self._place(receiver)
         while len(place.waiting) < limit:
             at = place.read
-            entries = await self._heads.store.entries(at, PAGE)
+            entries = await self._tasks.store.entries(at, PAGE)
             if place.read != at:  # somebody else has read on meanwhile, and may have taken what is here
                 continue
             if not entries:
@@ -95,7 +95,7 @@ class Outbox:
 
         A token that was revoked earlier has expired since; the log tells, and its time never goes back.
         """
-        store, since = self._heads.store, self._heads.now() - token.LIFE - timedelta(seconds=token.SKEW)
+        store, since = self._tasks.store, self._tasks.now() - token.LIFE - timedelta(seconds=token.SKEW)
         found, end = set[str](), await store.size()
         while end:
             start = max(0, end - PAGE)
@@ -113,7 +113,7 @@ class Outbox:
     async def _place(self, receiver: str) -> Place:
         async with self._moving:
             if receiver not in self._places:
-                size = await self._heads.store.size()
+                size = await self._tasks.store.size()
                 place = Place(size, read=size)
                 await self._move(receiver, place, set())
                 self._places[receiver] = place
@@ -124,9 +124,9 @@ class Outbox:
         to = min(left, default=place.read)
         done = {seq for seq in place.done | known if seq > to}
         body = json.dumps({"receiver": receiver, "next": to, "done": sorted(done)}).encode()
-        record = Record(KIND, jose.digest(receiver), place.rev + 1, body, self._heads.now() + KEPT)
+        record = Record(KIND, jose.digest(receiver), place.rev + 1, body, self._tasks.now() + KEPT)
         told = [self._told(receiver, place.waiting[seq]) for seq in sorted(known)]
-        await self._heads.record((PutRecord(record),), told)
+        await self._tasks.record((PutRecord(record),), told)
         place.next, place.rev, place.done = to, place.rev + 1, done
         for seq in known:
             place.waiting.pop(seq, None)
@@ -134,7 +134,7 @@ class Outbox:
     def _told(self, receiver: str, ended: Ended) -> Event:
         event = ended.event
         return Event(
-            "signal.tell", self._heads.now(), "done", task=event.task, subject=event.subject, resource=receiver
+            "signal.tell", self._tasks.now(), "done", task=event.task, subject=event.subject, resource=receiver
         )
 
 

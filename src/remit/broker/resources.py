@@ -1,59 +1,216 @@
-"""The operator's verbs on resources and secrets; what no longer fits a bound has ended when they answer."""
+"""Resources, their engines and their sealed static secrets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
-from remit.broker.ceiling import Ceiling
-from remit.broker.custody import Custody
-from remit.broker.heads import Heads, Operator
 from remit.core import scope as scopes
-from remit.core.audit import Event
 from remit.core.secret import Secret
-from remit.errors import ConflictError
-from remit.ports import DeleteResource, Finding, PutSecret, Resource
+from remit.errors import ConflictError, InvalidRequestError, NotFoundError, RemitError
+from remit.ports import (
+    Closable,
+    DeleteResource,
+    Engine,
+    Finding,
+    Inspectable,
+    PutResource,
+    PutSecret,
+    Resource,
+    SealedSecret,
+    Sealer,
+    Store,
+    Write,
+)
+
+Check = Callable[[Resource], None]  # raises InvalidRequestError for what can never work
+EngineFactory = Callable[[Resource, Secret | None], Engine]
+MAX_SECRET = 16_384  # characters
 
 
-class Resources:
-    """What may be used, and how far."""
+class ResourceRegistry:
+    """What is configured, and the one place that opens a static secret."""
 
-    def __init__(self, heads: Heads, custody: Custody, ceiling: Ceiling) -> None:
-        """Change what ``custody`` holds, and have ``ceiling`` decide anew on what is live."""
-        self._heads, self._custody, self._ceiling = heads, custody, ceiling
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        engines: Mapping[str, EngineFactory],
+        kinds: frozenset[str],
+        checks: Mapping[str, Check] = MappingProxyType({}),
+    ) -> None:
+        """Start empty; ``load`` fills. ``kinds`` are all kinds, those without an engine too; ``checks`` are by kind."""
+        self._store = store
+        self._sealer = sealer
+        self._factories = engines
+        self._kinds = kinds
+        self._checks = checks
+        self._resources: dict[str, Resource] = {}
+        self._engines: dict[str, Engine] = {}
+        self._opened: dict[str, Secret] = {}
 
-    async def put(self, operator: Operator, resource: Resource, value: Secret | None = None) -> int:
-        """Add or replace a resource, checked at the target first; with its secret, if one is given.
+    async def load(self) -> None:
+        """Read the configured resources from the store."""
+        self._resources = {resource.name: resource for resource in await self._store.resources()}
 
-        Tasks that hold more than a narrower bound allows have ended when this returns how much did.
-        """
-        self._heads.serving()
-        known = {old.name: old.destination for old in self._custody.resources()}
-        if known.get(resource.name, resource.destination) != resource.destination:
-            self._not_leased(resource.name)
-        writes = await self._custody.put(resource, value)
-        events = [self._event("resource.put", operator, resource.name, scopes.digest(resource.bound))]
-        if any(isinstance(write, PutSecret) for write in writes):
-            events.append(self._event("secret.put", operator, resource.name))
-        await self._heads.record(writes, events)
-        await self._custody.took(writes)
-        return await self._ceiling.redecide("a bound was narrowed", resource.name)
+    # -- reading ------------------------------------------------------------------------------------------------
 
-    async def check(self, operator: Operator, name: str) -> Sequence[Finding]:
-        """Look at a resource as it is configured, at its target if leases are made there; change nothing."""
-        del operator  # any operator may look
-        return await self._custody.findings(name)
+    def resource(self, name: str) -> Resource:
+        """Return a resource, or raise NotFoundError."""
+        found = self._resources.get(name)
+        if found is None:
+            raise NotFoundError(f"there is no resource `{name}`", help="`remit resource list` shows what there is")
+        return found
 
-    async def delete(self, operator: Operator, name: str) -> int:
-        """Remove a resource on which no lease stands, and its secret; return how much that held it has ended."""
-        self._custody.resource(name)
-        self._not_leased(name)
-        await self._heads.record((DeleteResource(name),), (self._event("resource.delete", operator, name),))
-        await self._custody.took([DeleteResource(name)])
-        return await self._ceiling.redecide("a bound was narrowed", name)
+    def resources(self) -> list[Resource]:
+        """Return all resources, by name."""
+        return [self._resources[name] for name in sorted(self._resources)]
 
-    def _not_leased(self, name: str) -> None:
-        if any(i.plan.detail.resource == name for task in self._heads for i in task.leases.values()):
-            raise ConflictError(f"leases stand on `{name}`", help="revoke them first")
+    def bounds(self) -> Mapping[str, scopes.Scope]:
+        """Return what each resource is bounded to."""
+        return {name: resource.bound for name, resource in self._resources.items()}
 
-    def _event(self, verb: str, operator: Operator, name: str, digest: str | None = None) -> Event:
-        return self._heads.event(verb, "done", None, subject=operator.subject.sub, resource=name, detail_s256=digest)
+    async def secret(self, name: str) -> Secret:
+        """Open the static secret of a resource; it stays open in memory until it is replaced."""
+        if name not in self._opened:
+            resource = self.resource(name)
+            if resource.secret is None:
+                raise NotFoundError(f"`{name}` has no secret", help=f"`remit secret set {name}` stores one")
+            sealed = await self._store.secret(resource.secret)
+            if sealed.resource != name or sealed.destination != resource.destination:
+                raise NotFoundError(f"the secret of `{name}` is bound to another destination", help="store it anew")
+            if self.resource(name) is not resource:  # else the old secret would go to the new destination
+                raise ConflictError(f"`{name}` was changed meanwhile", help="try again")
+            opened = Secret(self._sealer.open(sealed.sealed, associated(sealed)).decode())
+            self._opened.setdefault(name, opened)  # uses that wait for it together get the same
+        return self._opened[name]
+
+    def opened(self, name: str) -> Secret:
+        """Return a static secret that ``secret`` has opened before."""
+        found = self._opened.get(name)
+        if found is None:
+            raise NotFoundError(f"the secret of `{name}` is not open")
+        return found
+
+    async def engine(self, name: str, kind: str) -> Engine:
+        """Return the engine of a resource whose kind issues leases."""
+        resource = self.resource(name)
+        if resource.kind != kind or kind not in self._factories:
+            raise InvalidRequestError(
+                f"`{name}` issues no leases of type `{kind}`", help="use it through the gateway instead"
+            )
+        if name not in self._engines:
+            secret = await self.secret(name) if resource.secret else None
+            self._engines[name] = self._factories[kind](resource, secret)
+        return self._engines[name]
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    async def put(self, resource: Resource, value: Secret | None) -> list[Write]:
+        """Check a new or changed resource with its secret, and return what to commit."""
+        self._check(resource)
+        old = self._resources.get(resource.name)
+        if old is not None and old.kind != resource.kind:
+            raise ConflictError(f"`{resource.name}` is of kind `{old.kind}`", help="remove it first")
+        if value is None and old is not None and old.secret and old.destination != resource.destination:
+            raise InvalidRequestError("the destination changes, so the secret must be given again with it")
+        if value is None:
+            resource = replace(resource, secret=old.secret if old else None)
+            await self._inspect(resource, await self.secret(resource.name) if resource.secret else None)
+            return [PutResource(resource)]
+        resource = replace(resource, secret=resource.name)
+        await self._inspect(resource, value)
+        return [PutResource(resource), PutSecret(await self.sealed(resource, value))]
+
+    def _check(self, resource: Resource) -> None:
+        scopes.check_name(resource.name)
+        if resource.kind not in self._kinds:
+            raise InvalidRequestError(f"`kind` must be one of {', '.join(sorted(self._kinds))}")
+        if not resource.bound:
+            raise InvalidRequestError("`bound` is missing: say what no grant may exceed on this resource")
+        if any(d.resource != resource.name or d.type != resource.kind for d in resource.bound):
+            raise InvalidRequestError("each detail of `bound` must name this resource and its kind")
+        if resource.kind in self._checks:
+            self._checks[resource.kind](resource)
+
+    async def findings(self, name: str) -> Sequence[Finding]:
+        """Check a resource as it is configured, at its target too if its kind has an engine; change nothing."""
+        resource = self.resource(name)
+        self._check(resource)
+        return await self._refused(resource, await self.secret(name) if resource.secret else None)
+
+    async def _inspect(self, resource: Resource, value: Secret | None) -> None:
+        refused = await self._refused(resource, value)
+        if refused:
+            hints = [f.name for f in refused if f.acceptable]
+            raise ConflictError(
+                "; ".join(f"{finding.name}: {finding.text}" for finding in refused),
+                help=f"fix it, or accept by name: {', '.join(hints)}" if hints else "fix it at the target",
+            )
+
+    async def _refused(self, resource: Resource, value: Secret | None) -> Sequence[Finding]:
+        factory = self._factories.get(resource.kind)
+        if factory is None:
+            return ()
+        engine = factory(resource, value)
+        try:
+            findings = await engine.inspect() if isinstance(engine, Inspectable) else ()
+        finally:
+            await _close(engine)
+        accepted = resource.settings.get("accept", ())
+        names = accepted if isinstance(accepted, list | tuple) else ()
+        return [f for f in findings if not (f.acceptable and f.name in names)]
+
+    async def sealed(self, resource: Resource, value: Secret) -> SealedSecret:
+        """Seal a new version of a resource's secret to its destination."""
+        text = value.reveal()
+        if not 1 <= len(text) <= MAX_SECRET or not text.isascii() or not text.isprintable():
+            raise InvalidRequestError(f"a secret is 1 to {MAX_SECRET} printable ASCII characters")
+        version = await self._version(resource.name)
+        blank = SealedSecret(resource.name, version + 1, resource.name, resource.destination, b"")
+        return replace(blank, sealed=self._sealer.seal(text.encode(), associated(blank)))
+
+    async def _version(self, name: str) -> int:
+        try:
+            return (await self._store.secret(name)).version
+        except NotFoundError:
+            return 0
+
+    async def took(self, writes: list[Write]) -> None:
+        """Make committed changes current."""
+        for write in writes:
+            match write:
+                case PutResource(resource):
+                    self._resources[resource.name] = resource
+                    await self._drop(resource.name)
+                case PutSecret(secret):
+                    await self._drop(secret.resource)
+                case DeleteResource(name):
+                    self._resources.pop(name, None)
+                    await self._drop(name)
+
+    async def _drop(self, name: str) -> None:
+        self._opened.pop(name, None)
+        engine = self._engines.pop(name, None)
+        if engine is not None:
+            await _close(engine)
+
+    async def close(self) -> None:
+        """Let go of all engines."""
+        for name in tuple(self._engines):
+            await self._drop(name)
+
+
+def associated(secret: SealedSecret) -> bytes:
+    """Return the associated data of a sealed secret: name, version, resource, destination."""
+    return json.dumps([secret.name, secret.version, secret.resource, secret.destination]).encode()
+
+
+async def _close(engine: Engine) -> None:
+    if isinstance(engine, Closable):
+        try:
+            await engine.close()
+        except RemitError:  # a target that is gone must not keep its resource from being changed
+            return

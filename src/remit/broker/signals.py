@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from remit import jose
-from remit.broker.heads import Heads
-from remit.broker.targets import Targets
+from remit.broker.revocation import LeaseRevoker
+from remit.broker.tasks import TaskCache
 from remit.core.grant import Subject
 from remit.core.principal import Human, Signal
 from remit.core.task import Task
 from remit.errors import ConflictError, GrantTokenError, NotFoundError, RemitError, UnavailableError
-from remit.ports import Burn, PutRecord, Record
+from remit.ports import PutRecord, Record, UsedToken
 
 KIND = "signal"
 KEPT = timedelta(days=400)  # longer than issuers renew a login without a human
@@ -53,9 +53,9 @@ class Void:
 class Endings:
     """Which logins no longer count."""
 
-    def __init__(self, heads: Heads, targets: Targets) -> None:
+    def __init__(self, tasks: TaskCache, revoker: LeaseRevoker) -> None:
         """Start empty; ``load`` fills."""
-        self._heads, self._targets = heads, targets
+        self._tasks, self._revoker = tasks, revoker
         self._kept: dict[str, Void] = {}
         self._unnamed: dict[str, Void] = {}  # human -> until when logins of no known session are void
         self._one_at_a_time = asyncio.Lock()
@@ -64,7 +64,7 @@ class Endings:
 
     async def load(self) -> None:
         """Read what is kept."""
-        for record in await self._heads.store.records(KIND):
+        for record in await self._tasks.store.records(KIND):
             raw = json.loads(record.body)
             at, logins = (datetime.fromisoformat(raw.get(name, raw["at"])) for name in ("at", "logins"))
             self._note(Void(at, raw["sub"], raw["sid"], record.rev, logins))
@@ -98,7 +98,7 @@ class Endings:
 
     async def refuse(self, error: RemitError) -> None:
         """Record that something was not taken, and why; a flood is counted."""
-        await self._heads.denied("signal.take", None, error)
+        await self._tasks.denied("signal.take", None, error)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class Endings:
     async def _end(self, cause: str, request: str | None = None) -> int:
         """End what is over, side by side: all is marked before a slow target of one could hold up another."""
         self._rounds = self._due = mine = self._rounds + 1
-        over = [task_id for task_id in self._heads.known() if self._may_be_over(task_id)]
+        over = [task_id for task_id in self._tasks.known() if self._may_be_over(task_id)]
         results = (
             await asyncio.gather(*(self._end_one(i, cause, request) for i in over), return_exceptions=True)
             if over
@@ -126,19 +126,19 @@ class Endings:
         return sum(result for result in results if isinstance(result, int))
 
     async def _end_one(self, task_id: str, cause: str, request: str | None) -> int:
-        if not await self._heads.returned(task_id):
+        if not await self._tasks.returned(task_id):
             return 0  # over and swept, or never stored
-        task = self._heads.task(task_id)
+        task = self._tasks.task(task_id)
         if not self._over(task):
             return 0
-        if (await self._targets.end(task, task.head.root, "task.close", cause, request)).recorded:
+        if (await self._revoker.end(task, task.head.root, "task.close", cause, request)).recorded:
             return 1
         raise UnavailableError("what an issuer ended could not be ended yet", help="send it again")
 
     def _may_be_over(self, task_id: str) -> bool:
         """Whether a task is over; one that is being read again has to be waited for."""
         try:
-            return self._over(self._heads.task(task_id))
+            return self._over(self._tasks.task(task_id))
         except NotFoundError:
             return True
 
@@ -164,7 +164,7 @@ class Endings:
             self._unnamed[void.sub] = _both(void, self._unnamed.get(void.sub, void))
 
     async def _keep(self, signal: Signal) -> None:
-        now = self._heads.now()  # whatever was issued before we heard of it is in doubt
+        now = self._tasks.now()  # whatever was issued before we heard of it is in doubt
         void = Void(now, signal.sub, signal.sid, 1, max(now, signal.at))
         async with self._one_at_a_time:
             before, unnamed = self._kept.get(void.key), dict(self._unnamed)
@@ -186,12 +186,12 @@ class Endings:
 
         A commit that was in doubt may have been durable: then another revision is stored than is known here.
         """
-        event = self._heads.event("signal.take", "done", None, subject=signal.sub, cause=signal.cause)
+        event = self._tasks.event("signal.take", "done", None, subject=signal.sub, cause=signal.cause)
         while True:
             try:
-                await self._heads.record((PutRecord(_record(void)), Burn(signal.digest, now + KEPT)), (event,))
+                await self._tasks.record((PutRecord(_record(void)), UsedToken(signal.digest, now + KEPT)), (event,))
             except ConflictError:
-                stored = {record.id: record.rev for record in await self._heads.store.records(KIND)}
+                stored = {record.id: record.rev for record in await self._tasks.store.records(KIND)}
                 rev = stored.get(jose.digest(void.key), 0)
                 if rev == void.rev - 1:
                     return None

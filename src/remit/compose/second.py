@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from remit.broker.second import WAIT
+from remit.broker.checkpoints import WAIT
 from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.errors import UnavailableError

@@ -52,7 +52,7 @@ from remit.errors import (
     ScopeError,
 )
 
-__all__ = ["Change", "Closure", "Grant", "Head", "Lease", "LeaseState", "Plan", "Posture", "Report", "Revocation"]
+__all__ = ["Change", "Closure", "Grant", "Lease", "LeaseState", "Plan", "Posture", "Report", "Revocation", "TaskHeader"]
 __all__ += ["Subject", "Task", "Wanted", "nothing", "open_task"]
 
 MAX_PURPOSE = 2_000  # characters
@@ -66,7 +66,7 @@ NOT_YOURS = "that grant, or one on the way to it, is bound to a key or attested:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class TaskHeader:
     """A task without its rows. ``rev`` grows by one with every change."""
 
     id: str
@@ -84,7 +84,7 @@ class Change:
     """One step of one task: valid only on the task at revision ``base``."""
 
     base: int
-    head: Head
+    head: TaskHeader
     grants: tuple[Grant, ...] = ()
     leases: tuple[Lease, ...] = ()
     forget: tuple[str, ...] = ()  # ids of leases whose rows are no longer needed
@@ -100,7 +100,7 @@ class Change:
 class Task:
     """One piece of work opened for a human, with all the authority in it."""
 
-    head: Head
+    head: TaskHeader
     grants: Mapping[str, Grant] = field(default_factory=dict)
     leases: Mapping[str, Lease] = field(default_factory=dict)
     children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # derived; live and ended ones
@@ -367,7 +367,7 @@ def open_task(task_id: str, root_id: str, subject: Subject, purpose: str, wanted
     if wanted.ttl is None:
         raise InvalidRequestError("`ttl` is missing")
     root = make_grant(root_id, None, wanted, now)
-    head = Head(task_id, 1, root_id, subject, purpose, now, root.expires_at)
+    head = TaskHeader(task_id, 1, root_id, subject, purpose, now, root.expires_at)
     return Change(0, head, (root,))
 
 
@@ -378,4 +378,4 @@ def _size(lease: Lease) -> int:
 def nothing(task_id: str) -> Task:
     """Return the task before its first change."""
     epoch = datetime.min.replace(tzinfo=UTC)
-    return Task(Head(task_id, 0, "", Subject("", ""), "", epoch, epoch))
+    return Task(TaskHeader(task_id, 0, "", Subject("", ""), "", epoch, epoch))

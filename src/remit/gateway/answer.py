@@ -36,7 +36,7 @@ _INFLATED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 class Plan:
     """How responses with one head go on. Made once for equal heads; the caller has searched the raw head already."""
 
-    __slots__ = ("_fields", "_heads", "chunked", "has_body", "inflate", "lines", "status")
+    __slots__ = ("_fields", "_tasks", "chunked", "has_body", "inflate", "lines", "status")
 
     def __init__(self, status: Status, fields: Fields, *, has_body: bool) -> None:
         """Decide the framing, or raise UpstreamError for an encoding that cannot be looked into."""
@@ -50,7 +50,7 @@ class Plan:
         self.chunked = has_body and (self.inflate or fields.length is None)
         self._fields = fields
         head = _head(status, fields, decoded=self.inflate, chunked=self.chunked)
-        self._heads = (head + b"connection: close\r\n\r\n", head + b"\r\n")
+        self._tasks = (head + b"connection: close\r\n\r\n", head + b"\r\n")
 
     def of(self, fields: Fields) -> bool:
         """Whether this is the plan of a head."""
@@ -58,7 +58,7 @@ class Plan:
 
     def head(self, *, keep: bool) -> bytes:
         """Return the head for the client."""
-        return self._heads[keep]
+        return self._tasks[keep]
 
 
 class Answer:

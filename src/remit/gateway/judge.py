@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from remit import catalog
-from remit.broker.use import enough
+from remit.broker.uses import enough
 from remit.core import scope as scopes
 from remit.core.scope import Access
 from remit.errors import CodingError, InvalidRequestError, ScopeError

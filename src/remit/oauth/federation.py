@@ -1,4 +1,4 @@
-"""Openings on the word of others: an identity assertion of a human (ID-JAG), and a workload for itself.
+"""Grants on the word of others: an identity assertion of a human (ID-JAG), and a workload for itself.
 
 An identity assertion (draft-ietf-oauth-identity-assertion-authz-grant, RFC 7523) may limit what is opened with it;
 a workload that opens a task (RFC 6749 §4.4) acts for nobody but itself.

@@ -99,13 +99,13 @@ class OAuth:
 
     async def _back(self, token: str) -> None:
         """Wait while the task of a token is being read again: one that there is must not pass for one that is over."""
-        chain = self._broker.chain_of(jose.digest(token))
+        chain = self._broker.refresh_token(jose.digest(token))
         with suppress(UnauthenticatedError):
             await self._broker.back(self._verifier.signed(token).grant if chain is None else chain.grant)
 
     def _own(self, caller: Caller, token: str) -> str | None:
         """Return the grant of an access or refresh token of the caller's own subtree."""
-        chain = self._broker.chain_of(jose.digest(token))
+        chain = self._broker.refresh_token(jose.digest(token))
         if chain is None:
             claims = self._claims(caller, token)
             return None if claims is None else claims.grant
@@ -114,7 +114,7 @@ class OAuth:
 
     def _given(self, token: str, client: Client) -> Holder | None:
         """Return the holder that a token stands for, if it was given to this client and has not expired."""
-        chain = self._broker.chain_of(jose.digest(token))
+        chain = self._broker.refresh_token(jose.digest(token))
         try:
             grant_id = self._living(token).grant if chain is None else chain.grant
             task = self._broker.task_of(grant_id)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.broker.chains import Presented
+from remit.broker.refresh_tokens import Presented
 from remit.core.task import Grant
 from remit.oauth import asked
 from remit.oauth.clients import Client
@@ -47,7 +47,7 @@ class Refreshes:
     async def begin(self, grant: Grant, client_id: str, audience: str | None = None) -> str:
         """Return the first refresh token of a grant, for the client that it is given to."""
         token = self._new_token()
-        await self._broker.begin_chain(grant, client_id, jose.digest(token), audience)
+        await self._broker.issue_refresh_token(grant, client_id, jose.digest(token), audience)
         return token
 
     async def refresh(self, request: Request, form: Form, client: Client) -> Response:
@@ -58,6 +58,6 @@ class Refreshes:
         binding = self._minter.binding(request, client)
         fresh = self._new_token()
         presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
-        grant, chain = await self._broker.turn_chain(presented, jose.digest(fresh))
+        grant, chain = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
         meant = chain.audience if audience is None else audience
         return self._minter.answer(grant, audience=meant, until=binding.until, refresh_token=fresh)

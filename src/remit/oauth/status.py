@@ -7,7 +7,7 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.broker.heads import PLACES
+from remit.broker.tasks import PLACES
 from remit.jose import status, token
 from remit.web import wire
 from remit.web.routes import Row, Surface, Who

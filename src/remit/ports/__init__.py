@@ -75,7 +75,7 @@ class PutSecret:
 
 
 @dataclass(frozen=True, slots=True)
-class Burn:
+class UsedToken:
     """Remember a one-time value (a subject token's hash) until ``until``; ConflictError if it is known already."""
 
     digest: str
@@ -103,7 +103,7 @@ class PutRecord:
     record: Record
 
 
-Write = Change | Spend | PutResource | DeleteResource | PutSecret | Burn | PutRecord
+Write = Change | Spend | PutResource | DeleteResource | PutSecret | UsedToken | PutRecord
 
 
 class Store(Protocol):

@@ -13,7 +13,7 @@ import msgspec
 
 from remit.core import scope as scopes
 from remit.core.scope import Detail
-from remit.core.task import Grant, Head, Lease, Plan
+from remit.core.task import Grant, Lease, Plan, TaskHeader
 from remit.errors import IntegrityError, InvalidRequestError, RemitError
 from remit.ports import Resource
 
@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode = msgspec.json.Decoder(dict[str, object]).decode
 
 
-def head_bytes(head: Head) -> bytes:
+def head_bytes(head: TaskHeader) -> bytes:
     """Write a task's head."""
     return _written(head)
 
@@ -48,9 +48,9 @@ def resource_bytes(resource: Resource) -> bytes:
     return _written(_shallow(resource) | {"bound": scopes.dump(resource.bound)})
 
 
-def read_head(data: bytes) -> Head:
+def read_head(data: bytes) -> TaskHeader:
     """Read a task's head, or raise IntegrityError."""
-    return _converted(_read(data), Head)
+    return _converted(_read(data), TaskHeader)
 
 
 def read_grant(data: bytes) -> Grant:

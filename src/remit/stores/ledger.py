@@ -16,7 +16,6 @@ from remit.core.task import Change
 from remit.core.tree import Frontier, Tile, leaf_hash
 from remit.errors import ConflictError, NotFoundError
 from remit.ports import (
-    Burn,
     DeleteResource,
     PutRecord,
     PutResource,
@@ -24,6 +23,7 @@ from remit.ports import (
     Record,
     SealedSecret,
     Spend,
+    UsedToken,
     Write,
 )
 from remit.stores import codec
@@ -111,7 +111,7 @@ class Group:
         first = self._ledger.tree.size + len(self._leaves)
         leaves = [encode(seq, event) for seq, event in enumerate(events, first)]
         fresh: Fresh = {}
-        if events and any(isinstance(write, Burn | PutRecord) for write in writes):
+        if events and any(isinstance(write, UsedToken | PutRecord) for write in writes):
             self._purge(fresh, events[0].at)
         for write in writes:
             self._write(fresh, write)
@@ -130,7 +130,7 @@ class Group:
                 self._delete(fresh, write.name)
             case PutSecret():
                 self._put_secret(fresh, write.secret)
-            case Burn():
+            case UsedToken():
                 self._burn(fresh, write)
             case PutRecord():
                 self._put_record(fresh, write.record)
@@ -168,7 +168,7 @@ class Group:
             raise ConflictError
         fresh[key] = (secret.version, secret.resource, secret.destination, secret.sealed)
 
-    def _burn(self, fresh: Fresh, burn: Burn) -> None:
+    def _burn(self, fresh: Fresh, burn: UsedToken) -> None:
         if self._stored(fresh, ("burns", burn.digest)) is not None:
             raise ConflictError
         fresh["burns", burn.digest] = (_instant(burn.until),)

@@ -13,7 +13,6 @@ from remit.core.task import Change, Task, nothing
 from remit.core.tree import Frontier, Range, leaf_hash, root_of
 from remit.errors import ConflictError, NotFoundError
 from remit.ports import (
-    Burn,
     DeleteResource,
     PutRecord,
     PutResource,
@@ -22,6 +21,7 @@ from remit.ports import (
     Resource,
     SealedSecret,
     Spend,
+    UsedToken,
     Write,
 )
 
@@ -114,7 +114,7 @@ def _step(rows: ChainMap[Key, Row | None], write: Write) -> None:
             _change(rows, write)
         case Spend():
             rows["spend", write.task, write.grant, str(write.index)] = write
-        case Burn():
+        case UsedToken():
             _burn(rows, write)
         case PutRecord():
             _put_record(rows, write.record)
@@ -132,7 +132,7 @@ def _configure(rows: ChainMap[Key, Row | None], write: PutResource | DeleteResou
             _put_secret(rows, write.secret)
 
 
-def _burn(rows: ChainMap[Key, Row | None], burn: Burn) -> None:
+def _burn(rows: ChainMap[Key, Row | None], burn: UsedToken) -> None:
     if ("burn", burn.digest) in rows:
         raise ConflictError
     rows["burn", burn.digest] = burn.until

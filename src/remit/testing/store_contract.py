@@ -24,7 +24,6 @@ from remit.core.task import Change, Wanted, nothing
 from remit.core.tree import consistency_path, inclusion_path, leaf_hash, root_of, verify_consistency, verify_inclusion
 from remit.errors import ConflictError, NotFoundError, RemitError
 from remit.ports import (
-    Burn,
     DeleteResource,
     PutRecord,
     PutResource,
@@ -33,6 +32,7 @@ from remit.ports import (
     SealedSecret,
     Spend,
     Store,
+    UsedToken,
     Write,
 )
 from remit.testing.samples import NOW, RESOURCE, SCOPE, event, opening, task_with_leases
@@ -93,12 +93,12 @@ async def a_change_on_another_revision_conflicts_and_changes_nothing(factory: Op
     task = nothing("task_1").apply(first)
     second = task.revoke(task.head.root)
     for stale in (first, replace(second, base=5, head=replace(second.head, rev=6))):
-        writes: list[Write] = [Spend("task_1", "g", 0, 9), PutResource(RESOURCE), Burn("b", NOW), stale]
+        writes: list[Write] = [Spend("task_1", "g", 0, 9), PutResource(RESOURCE), UsedToken("b", NOW), stale]
         await raises(ConflictError, store.commit(writes, [event("grant.revoke")]))
     assert await store.load("task_1") == task
     assert (list(await store.spent("task_1")), list(await store.resources())) == ([], [])
     assert await store.size() == 1
-    await store.commit([Burn("b", NOW), second], [event("grant.revoke")])
+    await store.commit([UsedToken("b", NOW), second], [event("grant.revoke")])
     assert (await store.load("task_1")).head.closed
     await store.close()
 
@@ -273,7 +273,7 @@ async def a_resource_takes_its_secret_with_it(factory: Open) -> None:
 async def a_value_burns_once(factory: Open) -> None:
     """Sixteen callers with one token open one task."""
     store = factory()
-    burn = Burn("digest", NOW + timedelta(hours=1))
+    burn = UsedToken("digest", NOW + timedelta(hours=1))
     commits = (store.commit([burn, opening(f"task_{number}")], [event()]) for number in range(16))
     outcomes = await asyncio.gather(*commits, return_exceptions=True)
     assert sum(outcome is None for outcome in outcomes) == 1
@@ -346,7 +346,7 @@ async def nothing_is_written_twice_or_lost_over_a_reopening(factory: Open) -> No
     task, changes = task_with_leases()
     await _fill(store, changes)
     secret = SealedSecret("key", 1, "search", "https://api.search.example", b"sealed")
-    burn = Burn("digest", NOW + timedelta(hours=1))
+    burn = UsedToken("digest", NOW + timedelta(hours=1))
     await store.commit([PutResource(RESOURCE), PutSecret(secret), Spend(task.id, "g", 0, 3), burn], [event()])
     head = await store.root()
     await store.close()

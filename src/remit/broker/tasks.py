@@ -17,9 +17,9 @@ from itertools import islice
 
 from remit.broker import ends
 from remit.broker.callers import Caller, Holder, Operator, check_acting
-from remit.broker.ends import Ends
-from remit.broker.live import Live
-from remit.broker.timing import Deadlines, Elapsed, Timing
+from remit.broker.clock import Deadlines, Elapsed, SteadyClock
+from remit.broker.ends import UnrecordedEnds
+from remit.broker.live import LiveGrant
 from remit.core import audit, budget
 from remit.core.audit import Event
 from remit.core.flood import LOUD, Flood
@@ -39,7 +39,7 @@ from remit.errors import (
 )
 from remit.ports import Clock, Spend, Store, Write
 
-__all__ = ["PLACES", "Caller", "Heads", "Holder", "Operator"]
+__all__ = ["PLACES", "Caller", "Holder", "Operator", "TaskCache"]
 
 PLACES = 1 << 20  # of the token status list
 UNDECIDED = "this broker has started anew, and is yet to decide whether this grant is still allowed"
@@ -48,21 +48,21 @@ TRIES = 5  # when commits that ours is built on fail
 PAST = 10_000  # grants of tasks that are over, of which it is known how they ended
 
 
-class Heads:
+class TaskCache:
     """Loaded tasks, their live grants and their counters; the way every change takes."""
 
     def __init__(self, store: Store, clock: Clock, elapsed: Elapsed = lambda: 0.0) -> None:
         """Start empty; ``load`` fills."""
         self.store = store
-        self._timing = Timing(clock, elapsed)
+        self._timing = SteadyClock(clock, elapsed)
         self.now, self.forward = self._timing.now, self._timing.forward
         self.rolled_back = False
         self._tasks: dict[str, Task] = {}
-        self._live: dict[str, Live] = {}
-        self._past: dict[str, Live] = {}  # of tasks that are not loaded any more, the oldest first
+        self._live: dict[str, LiveGrant] = {}
+        self._past: dict[str, LiveGrant] = {}  # of tasks that are not loaded any more, the oldest first
         self.deadlines = Deadlines()  # of tasks; each is looked at when something of it is due
         self._expiries = Deadlines()  # of grants
-        self._ends = Ends()
+        self._ends = UnrecordedEnds()
         self.unrecorded = self._ends.retry_at
         self._unread: set[str] = set()  # tasks that could not be read again
         self._task_of_lease: dict[str, str] = {}
@@ -113,14 +113,14 @@ class Heads:
         """Return the task of a lease."""
         return self.task(self._task_of_lease.get(lease_id, ""))
 
-    def live(self, grant_id: str) -> Live:
+    def live(self, grant_id: str) -> LiveGrant:
         """Return the compiled grant, ended or not, or raise NotFoundError."""
         found = self._live.get(grant_id)
         if found is None:
             raise NotFoundError
         return found
 
-    def check(self, grant_id: str) -> Live:
+    def check(self, grant_id: str) -> LiveGrant:
         """Return the compiled grant if it is live now, else say why not."""
         live = self._live.get(grant_id) or self._past.get(grant_id)
         if live is None:
@@ -323,7 +323,7 @@ class Heads:
         """Commit what is not a step of a task."""
         await self.store.commit(writes, events)
 
-    def debit(self, live: Live, index: int) -> tuple[Spend, ...]:
+    def debit(self, live: LiveGrant, index: int) -> tuple[Spend, ...]:
         """Take one use from every counter on the way to the root; what is taken stays taken."""
         after = budget.debit(self.spent, live.chains[index])
         self.spent.update(after)
@@ -356,7 +356,7 @@ class Heads:
         for grant in grants:
             old = self._live.get(grant.id)
             if old is None:
-                self._live[grant.id] = Live(task, grant)
+                self._live[grant.id] = LiveGrant(task, grant)
                 self._past.pop(grant.id, None)
                 self._expiries.put(grant.id, grant.expires_at)
                 if grant.status is not None:

@@ -14,9 +14,9 @@ from datetime import timedelta
 from typing import TypeGuard
 
 from remit.broker.abreast import abreast
-from remit.broker.custody import Custody
-from remit.broker.heads import Heads, Operator
-from remit.broker.targets import Targets
+from remit.broker.resources import ResourceRegistry
+from remit.broker.revocation import LeaseRevoker
+from remit.broker.tasks import Operator, TaskCache
 from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.lease import standing as is_standing
@@ -48,12 +48,12 @@ class _Over:
     by: tuple[Policy, Mapping[str, Scope]]
 
 
-class Ceiling:
+class PolicyEnforcement:
     """Decides by a policy that can be replaced while grants are live."""
 
-    def __init__(self, heads: Heads, custody: Custody, targets: Targets, decide: Policy) -> None:
-        """Decide by ``decide`` on what ``custody`` holds."""
-        self._heads, self._custody, self._targets, self.deciding = heads, custody, targets, decide
+    def __init__(self, tasks: TaskCache, registry: ResourceRegistry, revoker: LeaseRevoker, decide: Policy) -> None:
+        """Decide by ``decide`` on what ``registry`` holds."""
+        self._tasks, self._registry, self._revoker, self.deciding = tasks, registry, revoker, decide
         self._one = asyncio.Lock()  # one round of deciding anew at a time
         self._turn, self._asked = asyncio.Lock(), 0  # whoever of a round takes a breath, and decisions since the last
         self._due: str | None = None  # why a round is under way, or has to be done again
@@ -64,7 +64,7 @@ class Ceiling:
 
     def child(self, task: Task, parent: Grant, wanted: Wanted) -> Decision:
         """Decide on a child of a grant."""
-        lasts = wanted.ttl or parent.expires_at - self._heads.now()
+        lasts = wanted.ttl or parent.expires_at - self._tasks.now()
         head = task.head
         return self._decide(_question("delegate", head.subject, head.purpose, wanted, parent.level + 1, lasts))
 
@@ -74,11 +74,11 @@ class Ceiling:
 
     def question(self, grant_id: str) -> Question:
         """Return what is asked about a grant as it stands, live or not."""
-        task = self._heads.task_of(grant_id)
-        return replace(_standing(task, task.grant(grant_id)), bounds=self._custody.bounds())
+        task = self._tasks.task_of(grant_id)
+        return replace(_standing(task, task.grant(grant_id)), bounds=self._registry.bounds())
 
     def _decide(self, question: Question) -> Decision:
-        question = replace(question, bounds=self._custody.bounds())
+        question = replace(question, bounds=self._registry.bounds())
         bounded = policy.in_bounds(question)
         return self.deciding(question) if bounded.allowed else bounded
 
@@ -99,7 +99,7 @@ class Ceiling:
 
     def _full(self, decision: Decision) -> PolicyError:
         """Return the refusal with the bounds that are exceeded, if some are."""
-        names, bounds = {detail.resource for detail in decision.offending}, self._custody.bounds()
+        names, bounds = {detail.resource for detail in decision.offending}, self._registry.bounds()
         bound = scopes.shown(tuple(item for scope in bounds.values() for item in scope), names)
         known = not names.isdisjoint(bounds)
         hint = f"the bound is {bound}" if known else UNKNOWN if names else UNWRITTEN
@@ -131,12 +131,12 @@ class Ceiling:
         await self._tell(operator, "failed", version, code=PolicyError.code, cause=cause)
 
     async def _tell(self, operator: Operator, decision: str, version: str, **more: str) -> None:
-        event = self._heads.event("policy.reload", decision, None, subject=operator.subject.sub, policy=version, **more)
-        await self._heads.record((), (event,))
+        event = self._tasks.event("policy.reload", decision, None, subject=operator.subject.sub, policy=version, **more)
+        await self._tasks.record((), (event,))
 
     async def sweep(self) -> None:
         """Do what is due at the targets, and end what a policy does not allow if that failed before."""
-        await self._targets.sweep()
+        await self._revoker.sweep()
         if self._due is not None and not self._one.locked():
             await self.redecide(self._due)
 
@@ -149,45 +149,45 @@ class Ceiling:
         async with self._one:
             name = about if self._due is None else None  # what a round before this one left undone is done with it
             self._due, self._asked = cause, 0
-            tasks = sorted(self._heads.known(), key=self._heads.breadth)  # no large one holds up the others
+            tasks = sorted(self._tasks.known(), key=self._tasks.breadth)  # no large one holds up the others
             ended = sum(await abreast(lambda task_id: self._redecide(task_id, cause, name), tasks, MARKED))
             self._due = None
         if visit and ended:
-            await abreast(self._targets.catch_up, tasks, VISITED)
+            await abreast(self._revoker.catch_up, tasks, VISITED)
         return ended
 
     async def _redecide(self, task_id: str, cause: str, about: str | None) -> int:
         for _ in range(TRIES):
-            if not await self._heads.returned(task_id):
+            if not await self._tasks.returned(task_id):
                 return 0  # over and swept, or never stored
             with suppress(ConflictError, NotFoundError):
                 ended = await self._decided(task_id, cause, about)
-                await self._heads.record_ends(task_id)
-                self._heads.undecided.discard(task_id)
+                await self._tasks.record_ends(task_id)
+                self._tasks.undecided.discard(task_id)
                 return ended
         raise UnavailableError("what is no longer allowed could not be ended yet", help="try again")
 
     async def _decided(self, task_id: str, cause: str, about: str | None) -> int:
-        waiting, over, ended = [self._heads.task(task_id).head.root], list[_Over](), 0
+        waiting, over, ended = [self._tasks.task(task_id).head.root], list[_Over](), 0
         while waiting:
-            grant = self._heads.task(task_id).grants.get(waiting.pop())
+            grant = self._tasks.task(task_id).grants.get(waiting.pop())
             if self._lives(grant):
                 denied = await self._denied(task_id, grant, about)
                 if denied is None:
-                    waiting.extend(self._heads.task(task_id).children.get(grant.id, ()))
+                    waiting.extend(self._tasks.task(task_id).children.get(grant.id, ()))
                 else:
                     over.append(denied)
             if over and (len(over) == ENDED or not waiting):
                 holding = [each for each in over if self._holds(task_id, each)]
                 waiting.extend(each.grant.id for each in over if each not in holding)
-                await self._end(self._heads.task(task_id), holding, cause)
+                await self._end(self._tasks.task(task_id), holding, cause)
                 over, ended = [], ended + len(holding)
         return ended + await self._leases(task_id, cause, about)
 
     async def _denied(self, task_id: str, grant: Grant, about: str | None) -> _Over | None:
         """Decide on a grant as it stands, some details at a time; None: all of them are allowed."""
         details = tuple(detail for detail in grant.scope if about in {None, detail.resource})
-        question = replace(_standing(self._heads.task(task_id), grant), whole=grant.scope)
+        question = replace(_standing(self._tasks.task(task_id), grant), whole=grant.scope)
         by = self._deciders()
         await self._breathe(1)
         for at in range(0, len(details), BREATH):
@@ -199,11 +199,11 @@ class Ceiling:
         return None
 
     def _deciders(self) -> tuple[Policy, Mapping[str, Scope]]:
-        return self.deciding, self._custody.bounds()
+        return self.deciding, self._registry.bounds()
 
     def _holds(self, task_id: str, over: _Over) -> bool:
         """Whether what was decided on is still as it was, and so is what decided."""
-        return over.by == self._deciders() and self._heads.task(task_id).grants.get(over.grant.id) == over.grant
+        return over.by == self._deciders() and self._tasks.task(task_id).grants.get(over.grant.id) == over.grant
 
     async def _breathe(self, asking: int) -> None:
         """Let the loop do something else from time to time; while one of a round waits for that, so do all others."""
@@ -214,11 +214,11 @@ class Ceiling:
                 await asyncio.sleep(0)
 
     def _lives(self, grant: Grant | None) -> TypeGuard[Grant]:
-        return grant is not None and not grant.revoked and grant.expires_at > self._heads.now()
+        return grant is not None and not grant.revoked and grant.expires_at > self._tasks.now()
 
     async def _end(self, task: Task, over: Sequence[_Over], cause: str) -> None:
         events = [
-            self._heads.event(
+            self._tasks.event(
                 "task.close" if each.grant.id == task.head.root else "grant.revoke",
                 "done",
                 each.grant.id,
@@ -228,28 +228,28 @@ class Ceiling:
             for each in over
         ]
         if over:
-            await self._heads.end(task.id, lambda t: t.revoke(*(each.grant.id for each in over)), *events)
+            await self._tasks.end(task.id, lambda t: t.revoke(*(each.grant.id for each in over)), *events)
 
     async def _leases(self, task_id: str, cause: str, about: str | None) -> int:
         """End the leases that could not be issued any more."""
-        leases = self._heads.task(task_id).leases.values()
+        leases = self._tasks.task(task_id).leases.values()
         names = [i.id for i in leases if is_standing(i) and about in {None, i.plan.detail.resource}]
         return sum([await self._some(task_id, names[at : at + BREATH], cause) for at in range(0, len(names), BREATH)])
 
     async def _some(self, task_id: str, names: Sequence[str], cause: str) -> int:
         await self._breathe(len(names))
-        task = self._heads.task(task_id)
+        task = self._tasks.task(task_id)
         standing = (task.leases[name] for name in names if name in task.leases and is_standing(task.leases[name]))
         asked = ((i, self.held(task, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
         over = [(lease, decision) for lease, decision in asked if not decision.allowed]
         if over:
             events = [
-                self._targets.lease_event(
+                self._revoker.lease_event(
                     "lease.revoke", "done", lease, cause=_cause(cause, decision), policy=decision.version
                 )
                 for lease, decision in over
             ]
-            await self._heads.end(task_id, lambda t: t.revoke_leases(tuple(i.id for i, _ in over)), *events)
+            await self._tasks.end(task_id, lambda t: t.revoke_leases(tuple(i.id for i, _ in over)), *events)
         return len(over)
 
 

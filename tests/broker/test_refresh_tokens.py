@@ -10,9 +10,9 @@ import pytest
 
 from remit import jose
 from remit.broker import Broker
-from remit.broker.chains import KEPT, Presented
+from remit.broker.refresh_tokens import KEPT, Presented
 from remit.core.audit import Event
-from remit.core.chain import MAX_SPENT, Chain, turn
+from remit.core.refresh import MAX_SPENT, RefreshFamily, rotate
 from remit.core.task import Grant, Wanted
 from remit.errors import (
     GrantTokenError,
@@ -38,7 +38,7 @@ async def begun(world: World, token: str = "first") -> tuple[Broker, Grant]:
     """Return a broker and a grant whose first refresh token was handed out."""
     broker = await world.ready()
     grant = await world.opened(broker, jkt=JKT)
-    await broker.begin_chain(grant, "app", jose.digest(token), None)
+    await broker.issue_refresh_token(grant, "app", jose.digest(token), None)
     return broker, grant
 
 
@@ -48,7 +48,7 @@ async def told(world: World) -> list[tuple[str, str, str | None]]:
 
 async def refusal(broker: Broker, presented: Presented, kind: type[Exception]) -> None:
     with pytest.raises(kind):
-        await broker.turn_chain(presented, jose.digest("unwanted"))
+        await broker.rotate_refresh_token(presented, jose.digest("unwanted"))
 
 
 def test_a_token_is_turned_into_the_next_again_and_again() -> None:
@@ -56,8 +56,8 @@ def test_a_token_is_turned_into_the_next_again_and_again() -> None:
         world = World()
         broker, grant = await begun(world)
         for old, new in (("first", "second"), ("second", "third")):
-            found, chain = await broker.turn_chain(shown(old), jose.digest(new))
-            assert (found.id, chain.current) == (grant.id, jose.digest(new))
+            found, family = await broker.rotate_refresh_token(shown(old), jose.digest(new))
+            assert (found.id, family.current) == (grant.id, jose.digest(new))
         assert await told(world) == [("token.begin", "allow", None), *[("token.refresh", "allow", None)] * 2]
 
     run(scene())
@@ -69,10 +69,10 @@ def test_what_an_attested_workload_was_given_it_spends_only_if_it_is_attested_ag
         world = World()
         broker = await world.ready()
         grant = await world.opened(broker, jkt=JKT, agent=name, attested=True)
-        await broker.begin_chain(grant, name, jose.digest("first"), None)
+        await broker.issue_refresh_token(grant, name, jose.digest("first"), None)
         await refusal(broker, shown("first", name), UnauthenticatedError)
         assert (await told(world))[-1] == ("token.refresh", "deny", "unauthenticated")
-        found, _ = await broker.turn_chain(shown("first", name, attested=True), jose.digest("second"))
+        found, _ = await broker.rotate_refresh_token(shown("first", name, attested=True), jose.digest("second"))
         assert found.id == grant.id
 
     run(scene())
@@ -83,7 +83,7 @@ def test_a_spent_token_ends_the_grant_with_all_below_it_and_the_audit_says_why()
         world = World()
         broker, grant = await begun(world)
         child = await broker.delegate(holder(broker, grant), grant.id, Wanted(grant.scope, "", timedelta(minutes=1)))
-        await broker.turn_chain(shown("first"), jose.digest("second"))
+        await broker.rotate_refresh_token(shown("first"), jose.digest("second"))
         await refusal(broker, shown("first"), UsedError)
         for one in (grant, child):
             with pytest.raises(RevokedError):
@@ -114,7 +114,7 @@ def test_whoever_else_presents_a_token_gets_nothing_and_spends_nothing(
         await refusal(broker, presented, kind)
         entry = (await world.events())[-1]
         assert (entry.event, entry.decision, entry.code, entry.grant) == ("token.refresh", "deny", code, grant.id)
-        assert (await broker.turn_chain(shown("first"), jose.digest("second")))[0].id == grant.id
+        assert (await broker.rotate_refresh_token(shown("first"), jose.digest("second")))[0].id == grant.id
 
     run(scene())
 
@@ -123,7 +123,7 @@ def test_a_thief_without_the_key_cannot_end_a_grant_by_a_spent_token() -> None:
     async def scene() -> None:
         world = World()
         broker, grant = await begun(world)
-        await broker.turn_chain(shown("first"), jose.digest("second"))
+        await broker.rotate_refresh_token(shown("first"), jose.digest("second"))
         await refusal(broker, shown("first", jkt="another-key"), WrongKeyError)
         assert broker.check(grant.id).id == grant.id
 
@@ -155,7 +155,7 @@ def test_of_two_at_the_same_time_one_is_the_second() -> None:
     async def scene() -> None:
         world = World()
         broker, grant = await begun(world)
-        turns = [broker.turn_chain(shown("first"), jose.digest(new)) for new in ("one", "two")]
+        turns = [broker.rotate_refresh_token(shown("first"), jose.digest(new)) for new in ("one", "two")]
         outcomes = await asyncio.gather(*turns, return_exceptions=True)
         assert any(isinstance(outcome, UsedError) for outcome in outcomes)
         with pytest.raises(RevokedError):
@@ -168,10 +168,10 @@ def test_chains_survive_a_restart_with_what_they_know_of_theft() -> None:
     async def scene() -> None:
         world = World()
         broker, _ = await begun(world)
-        await broker.turn_chain(shown("first"), jose.digest("second"))
+        await broker.rotate_refresh_token(shown("first"), jose.digest("second"))
         again = world.broker()
         await again.start()
-        await again.turn_chain(shown("second"), jose.digest("third"))
+        await again.rotate_refresh_token(shown("second"), jose.digest("third"))
         await refusal(again, shown("first"), UsedError)
 
     run(scene())
@@ -197,7 +197,7 @@ def test_a_turn_that_was_not_made_durable_leaves_the_old_token_good() -> None:
         await refusal(broker, shown("first"), UnavailableError)
         store.fails = False
         await refusal(broker, shown("unwanted"), GrantTokenError)
-        assert (await broker.turn_chain(shown("first"), jose.digest("second")))[0].id == grant.id
+        assert (await broker.rotate_refresh_token(shown("first"), jose.digest("second")))[0].id == grant.id
 
     run(scene())
 
@@ -210,8 +210,8 @@ def test_a_chain_that_was_not_made_durable_is_none() -> None:
         grant = await world.opened(broker, jkt=JKT)
         store.fails = True
         with pytest.raises(UnavailableError):
-            await broker.begin_chain(grant, "app", jose.digest("first"), None)
-        assert broker.chain_of(jose.digest("first")) is None
+            await broker.issue_refresh_token(grant, "app", jose.digest("first"), None)
+        assert broker.refresh_token(jose.digest("first")) is None
 
     run(scene())
 
@@ -221,9 +221,9 @@ def test_chains_are_forgotten_some_time_after_their_grant() -> None:
         world = World()
         broker, _ = await begun(world)
         world.later(KEPT.total_seconds() + 16 * 60)
-        await broker.begin_chain(await world.opened(broker, jkt=JKT), "app", jose.digest("other"), None)
-        assert broker.chain_of(jose.digest("first")) is None
-        assert broker.chain_of(jose.digest("other")) is not None
+        await broker.issue_refresh_token(await world.opened(broker, jkt=JKT), "app", jose.digest("other"), None)
+        assert broker.refresh_token(jose.digest("first")) is None
+        assert broker.refresh_token(jose.digest("other")) is not None
 
     run(scene())
 
@@ -240,18 +240,18 @@ def test_a_kept_chain_that_cannot_be_read_stops_the_broker() -> None:
 
 
 def test_a_chain_remembers_a_hundred_spent_tokens_and_the_one_that_counts() -> None:
-    chain = Chain("rfc_1", "grt_1", "app", None, "0")
+    family = RefreshFamily("rfc_1", "grt_1", "app", None, "0")
     for number in range(1, 151):
-        chain = turn(chain, str(number))
-    assert (chain.current, chain.rev, len(chain.spent)) == ("150", 151, MAX_SPENT)
-    assert chain.known == tuple(str(number) for number in range(50, 151))
+        family = rotate(family, str(number))
+    assert (family.current, family.rev, len(family.spent)) == ("150", 151, MAX_SPENT)
+    assert family.known == tuple(str(number) for number in range(50, 151))
 
 
 def test_a_chain_whose_grant_is_long_over_is_worth_nothing() -> None:
     async def scene() -> None:
         world = World()
-        chain = Chain("rfc_1", "grt_gone", "app", None, jose.digest("first"))
-        record = Record("refresh", chain.id, 1, msgspec.json.encode(chain), world.now + KEPT)
+        family = RefreshFamily("rfc_1", "grt_gone", "app", None, jose.digest("first"))
+        record = Record("refresh", family.id, 1, msgspec.json.encode(family), world.now + KEPT)
         await world.store.commit([PutRecord(record)], [])
         broker = await world.ready()
         await refusal(broker, shown("first"), GrantTokenError)
@@ -264,8 +264,8 @@ def test_a_chain_that_is_still_needed_is_not_forgotten_when_another_begins() -> 
     async def scene() -> None:
         world = World()
         broker, _ = await begun(world)
-        await broker.begin_chain(await world.opened(broker, jkt=JKT), "app", jose.digest("other"), None)
-        assert broker.chain_of(jose.digest("first")) is not None
+        await broker.issue_refresh_token(await world.opened(broker, jkt=JKT), "app", jose.digest("other"), None)
+        assert broker.refresh_token(jose.digest("first")) is not None
 
     run(scene())
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from remit.broker.heads import Heads
-from remit.broker.targets import Targets
+from remit.broker.revocation import LeaseRevoker
+from remit.broker.tasks import TaskCache
 from remit.core.audit import Checkpoint
 from remit.core.task import Closure, Report
 from remit.errors import IntegrityError, RemitError, UnavailableError
@@ -23,12 +23,12 @@ TRIES = 5  # when others write there at the same time
 CAUSE = "the audit log was rolled back"
 
 
-class SecondPlace:
+class Checkpoints:
     """What is kept there of this log. ``trouble`` says why it confirms nothing now."""
 
-    def __init__(self, heads: Heads, targets: Targets, witness: Witness | None) -> None:
-        """Keep checkpoints of the log of ``heads`` in ``witness``; None: there is no second place."""
-        self._heads, self._targets, self._witness = heads, targets, witness
+    def __init__(self, tasks: TaskCache, revoker: LeaseRevoker, witness: Witness | None) -> None:
+        """Keep checkpoints of the log of ``tasks`` in ``witness``; None: there is no second place."""
+        self._tasks, self._revoker, self._witness = tasks, revoker, witness
         self._covers = 0  # entries
         self._known: Checkpoint | None = None  # what lay there when we last looked, and this log extends
         self._round: asyncio.Task[RemitError | None] | None = None
@@ -55,7 +55,7 @@ class SecondPlace:
         """Whether a checkpoint that covers all that is durable by now is kept; known after two seconds at most."""
         if self._witness is None:
             return True
-        size = await self._heads.store.size()
+        size = await self._tasks.store.size()
         try:
             async with asyncio.timeout(WAIT):
                 while self._covers < size:
@@ -82,7 +82,7 @@ class SecondPlace:
         try:
             if await self._kept(witness):
                 return None
-            self._heads.rolled_back = True
+            self._tasks.rolled_back = True
             await self._end_all()
         except RemitError as error:
             return error
@@ -94,9 +94,9 @@ class SecondPlace:
         Of an empty log nothing is kept; what is there says whether it was always empty.
         """
         for _ in range(TRIES):
-            if self._heads.rolled_back:
+            if self._tasks.rolled_back:
                 return False
-            size, root = await self._heads.store.root()
+            size, root = await self._tasks.store.root()
             there = await witness.keep(size, root, self._known) if size else await witness.last()
             if there is None or (there.size, there.root) == (size, root):
                 self._known, self._covers = there, size
@@ -107,11 +107,11 @@ class SecondPlace:
         raise UnavailableError("others keep writing checkpoints in the second place")
 
     async def _extends(self, kept: Checkpoint) -> bool:
-        if kept.size > await self._heads.store.size():
+        if kept.size > await self._tasks.store.size():
             return False
-        return (await self._heads.store.root(kept.size))[1] == kept.root
+        return (await self._tasks.store.root(kept.size))[1] == kept.root
 
     async def _end_all(self) -> None:
         """End every task, side by side: no mark waits for another task's targets."""
-        over = [task for task in self._heads if not task.head.closed]
-        await asyncio.gather(*(self._targets.end(i, i.head.root, "task.close", cause=CAUSE) for i in over))
+        over = [task for task in self._tasks if not task.head.closed]
+        await asyncio.gather(*(self._revoker.end(i, i.head.root, "task.close", cause=CAUSE) for i in over))

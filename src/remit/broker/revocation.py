@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from remit.broker.abreast import abreast
-from remit.broker.custody import Custody
-from remit.broker.heads import Heads
+from remit.broker.resources import ResourceRegistry
+from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
 from remit.core.audit import Event
 from remit.core.lease import Closure, due_at, standing
@@ -33,13 +33,13 @@ AT_ONCE = 64  # tasks that end together: they share a commit
 Bounded = Callable[[Awaitable[object], float], Awaitable[object]]  # a deadline in seconds around an engine call
 
 
-class Targets:
+class LeaseRevoker:
     """The way to the targets, and back with the result."""
 
-    def __init__(self, heads: Heads, custody: Custody, bounded: Bounded) -> None:
-        """Work on ``heads`` with the engines of ``custody``."""
-        self._heads = heads
-        self._custody = custody
+    def __init__(self, tasks: TaskCache, registry: ResourceRegistry, bounded: Bounded) -> None:
+        """Work on ``tasks`` with the engines of ``registry``."""
+        self._tasks = tasks
+        self._registry = registry
         self._bounded = bounded
         self._waiting: dict[tuple[str, str], dict[str, None]] = {}  # resource -> tasks with something due there
         self._busy: set[tuple[str, str]] = set()  # resources that somebody works on
@@ -52,13 +52,13 @@ class Targets:
         What could not be recorded holds all the same: the targets are visited, and the answer says so.
         """
         ids, lost = frozenset(grant.id for grant in task.subtree(grant_id)), False
-        change, again = task.revoke(grant_id), self._heads.unrecorded(task.id) is not None
+        change, again = task.revoke(grant_id), self._tasks.unrecorded(task.id) is not None
         try:
             task = await self._marked(task, change, grant_id, name, cause, request)
         except RemitError:
             task = self._as_is(task.apply(change))
-            lost = task.id not in self._heads  # it turned out damaged: nobody will try again to record this
-        due = {lease.id for lease in (*change.leases, *task.due(self._heads.now()))}
+            lost = task.id not in self._tasks  # it turned out damaged: nobody will try again to record this
+        due = {lease.id for lease in (*change.leases, *task.due(self._tasks.now()))}
         mine = [lease for lease in task.leases.values() if lease.grant in ids and (again or lease.id in due)]
         task = await self._visited(task, mine)
         return self.report(task, ids, len(change.grants), lost=lost)
@@ -67,30 +67,30 @@ class Targets:
         self, task: Task, change: Change, grant_id: str, name: str, cause: str | None, request: str | None = None
     ) -> Task:
         if not (change.grants or change.leases):
-            await self._heads.durable()  # it ended in memory; whoever ended it may still be waiting for the store
-            return await self._heads.record_ends(task.id)
-        event = self._heads.event(
+            await self._tasks.durable()  # it ended in memory; whoever ended it may still be waiting for the store
+            return await self._tasks.record_ends(task.id)
+        event = self._tasks.event(
             name, "done", grant_id, cause=cause or f"{len(change.grants)} grants", request=request
         )
-        return await self._heads.end(task.id, lambda t: t.revoke(grant_id), event)
+        return await self._tasks.end(task.id, lambda t: t.revoke(grant_id), event)
 
     def _as_is(self, task: Task) -> Task:
         """Return a task as it is loaded; the one given while it cannot be read."""
         with suppress(NotFoundError):
-            return self._heads.task(task.id)
+            return self._tasks.task(task.id)
         return task
 
     def report(self, task: Task, grant_ids: frozenset[str], revoked: int, *, lost: bool = False) -> Report:
         """Say what is outstanding under grants, and whether their end is on record; ``lost``: it never will be."""
         found = task.report(grant_ids, revoked)
-        if not lost and self._heads.unrecorded(task.id) is None:
+        if not lost and self._tasks.unrecorded(task.id) is None:
             return found
         return replace(found, recorded=False, state=Closure.PARTIAL if found.state is Closure.CLOSED else found.state)
 
     async def catch_up(self, task_id: str) -> int:
         """Visit the targets of what is due in a task, now; return how much is. What fails stays due."""
         with suppress(RemitError):
-            due = tuple(lease.id for lease in self._heads.task(task_id).due(self._heads.now()))
+            due = tuple(lease.id for lease in self._tasks.task(task_id).due(self._tasks.now()))
             await self.visit(task_id, due)
             return len(due)
         return 0
@@ -99,7 +99,7 @@ class Targets:
 
     async def visit(self, task_id: str, lease_ids: Iterable[str]) -> Task:
         """Revoke leases at their targets and record what came of it; return the task with that."""
-        task = self._heads.task(task_id)
+        task = self._tasks.task(task_id)
         known = (task.leases.get(lease_id) for lease_id in lease_ids)
         return await self._visited(task, [lease for lease in known if lease is not None])
 
@@ -107,7 +107,7 @@ class Targets:
         leases = [lease for lease in leases if lease.state is LeaseState.REVOKING]
         if not leases:
             return task
-        started = self._heads.now()  # a lease settles by when revoking began, not by when it was done
+        started = self._tasks.now()  # a lease settles by when revoking began, not by when it was done
         groups = _by_resource(leases)
         visits = await abreast(self._revoke_at_target, groups, len(groups))
         done = frozenset(lease_id for ended, _ in visits for lease_id in ended)
@@ -115,7 +115,7 @@ class Targets:
         undone = frozenset(lease.id for lease in leases) - done
         failures = (self.lease_event("lease.revoke", "failed", lease) for lease in leases if lease.id in undone)
         try:
-            return await self._heads.step(task.id, lambda t: t.settle(done, undone, residue, started), *failures)
+            return await self._tasks.step(task.id, lambda t: t.settle(done, undone, residue, started), *failures)
         except RemitError:  # it was done all the same, and will be again
             task = self._as_is(task)
             return task.apply(task.settle(done, undone, residue, started))
@@ -123,7 +123,7 @@ class Targets:
     async def _revoke_at_target(self, leases: list[Lease]) -> tuple[set[str], bool]:
         detail = leases[0].plan.detail
         try:
-            engine = await self._custody.engine(detail.resource, detail.type)
+            engine = await self._registry.engine(detail.resource, detail.type)
         except RemitError:
             return set(), False
         untidy = isinstance(engine, Cleanable)
@@ -158,9 +158,9 @@ class Targets:
 
         Returns when what it began is done. Others may sweep meanwhile: what waits for a target holds up no other.
         """
-        now = self._heads.now()
-        self._heads.expire(now)
-        due = self._heads.due(now)
+        now = self._tasks.now()
+        self._tasks.expire(now)
+        due = self._tasks.due(now)
         try:
             failures = [failure for failure in await abreast(self._finish, due, AT_ONCE) if failure]
         finally:
@@ -182,29 +182,29 @@ class Targets:
         return None
 
     async def _over(self, task_id: str) -> None:
-        now = self._heads.now()
-        if task_id not in self._heads:
-            await self._heads.find(task_id)
-        task = self._heads.task(task_id)
-        retry_at = self._heads.unrecorded(task_id)
+        now = self._tasks.now()
+        if task_id not in self._tasks:
+            await self._tasks.find(task_id)
+        task = self._tasks.task(task_id)
+        retry_at = self._tasks.unrecorded(task_id)
         if retry_at is not None and now >= retry_at:
-            task = await self._heads.record_ends(task_id)
+            task = await self._tasks.record_ends(task_id)
         if now >= task.head.expires_at and not task.head.closed:
             root = task.head.root
             task = await self._marked(task, task.revoke(root), root, "task.close", "expired")
         overdue = task.overdue(now)
         if overdue:
             events = [self.lease_event("lease.revoke", "done", task.lease(i), cause="expired") for i in overdue]
-            await self._heads.end(task_id, lambda t: t.revoke_leases(overdue), *events)
+            await self._tasks.end(task_id, lambda t: t.revoke_leases(overdue), *events)
 
     def _hand_on(self, task_id: str) -> None:
         """Have the workers of its resources do what is due in a task; note when to look at it again."""
-        if task_id not in self._heads:
+        if task_id not in self._tasks:
             return
-        task, now = self._heads.task(task_id), self._heads.now()
+        task, now = self._tasks.task(task_id), self._tasks.now()
         times = [task.head.expires_at] if not self._closed(task, now) else []
         if not times and not task.leases:
-            self._heads.forget(task_id)
+            self._tasks.forget(task_id)
             return
         for lease in task.leases.values():
             at = due_at(lease)
@@ -212,13 +212,13 @@ class Targets:
                 times.append(at or now)
             else:
                 self._waiting.setdefault(_resource(lease), {})[task_id] = None
-        retry_at = self._heads.unrecorded(task_id)
+        retry_at = self._tasks.unrecorded(task_id)
         for at in times if retry_at is None else (*times, retry_at):
-            self._heads.deadlines.put(task_id, at)
+            self._tasks.deadlines.put(task_id, at)
 
     def _closed(self, task: Task, now: datetime) -> bool:
         """Whether a task is closed, on record, and its time is up."""
-        return task.head.closed and now >= task.head.expires_at and self._heads.unrecorded(task.id) is None
+        return task.head.closed and now >= task.head.expires_at and self._tasks.unrecorded(task.id) is None
 
     async def _work(self, resource: tuple[str, str]) -> None:
         """Do what is due at a resource, one task after the other."""
@@ -231,7 +231,7 @@ class Targets:
                 try:
                     await self._work_on(task_id, resource)
                 except (ConflictError, UnavailableError, NotFoundError):
-                    self._heads.deadlines.put(task_id, self._heads.now())
+                    self._tasks.deadlines.put(task_id, self._tasks.now())
                 except BaseException:
                     waiting[task_id] = None
                     raise
@@ -240,9 +240,9 @@ class Targets:
         self._waiting.pop(resource, None)
 
     async def _work_on(self, task_id: str, resource: tuple[str, str]) -> None:
-        task, now = self._heads.task(task_id), self._heads.now()
+        task, now = self._tasks.task(task_id), self._tasks.now()
         await self._visited(task, [lease for lease in task.due(now) if _resource(lease) == resource])
-        task = self._heads.task(task_id)
+        task = self._tasks.task(task_id)
         revoked = [i for i in task.leases.values() if i.state is LeaseState.REVOKED and _resource(i) == resource]
         gone = {lease.id for lease in revoked if not lease.residue}
         left = [lease for lease in revoked if lease.residue]
@@ -250,16 +250,16 @@ class Targets:
             names = await self._cleaned(left)
             gone |= {lease.id for lease in left if lease.plan.name in names}
         if gone:
-            task = await self._heads.step(task_id, lambda t: t.cleaned(frozenset(gone)))
+            task = await self._tasks.step(task_id, lambda t: t.cleaned(frozenset(gone)))
         if len(gone) < len(revoked):
-            self._heads.deadlines.put(task_id, now)
+            self._tasks.deadlines.put(task_id, now)
         if self._closed(task, now) and not task.leases:
-            self._heads.forget(task_id)
+            self._tasks.forget(task_id)
 
     async def _cleaned(self, group: list[Lease]) -> frozenset[str]:
         detail = group[0].plan.detail
         try:
-            engine = await self._custody.engine(detail.resource, detail.type)
+            engine = await self._registry.engine(detail.resource, detail.type)
         except RemitError:
             return frozenset()
         if not isinstance(engine, Cleanable):
@@ -269,7 +269,7 @@ class Targets:
     def lease_event(self, name: str, decision: str, lease: Lease, **more: str | None) -> Event:
         """Describe what happened to a lease."""
         digest = scopes.digest((lease.plan.detail,))
-        return self._heads.event(
+        return self._tasks.event(
             name,
             decision,
             lease.grant,

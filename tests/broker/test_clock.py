@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.broker.timing import JITTER, Deadlines, Timing
+from remit.broker.clock import JITTER, Deadlines, SteadyClock
 from remit.errors import UnavailableError
 from tests.broker.world import START
 
@@ -22,10 +22,10 @@ class Machine:
 
     wall: datetime = START
     up: float = 1_000.0
-    timing: Timing = field(init=False)
+    timing: SteadyClock = field(init=False)
 
     def __post_init__(self) -> None:
-        self.timing = Timing(lambda: self.wall, lambda: self.up)
+        self.timing = SteadyClock(lambda: self.wall, lambda: self.up)
 
     def run(self, seconds: float) -> None:
         """Let time pass, also in sleep."""

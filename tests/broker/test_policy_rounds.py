@@ -141,7 +141,7 @@ def test_what_was_decided_by_a_policy_that_holds_no_more_is_not_applied(world: W
 
         def replaced(question: Question) -> bool:
             if question.verb == "delegate":
-                broker._ceiling.deciding = lax
+                broker._policy.deciding = lax
             return question.verb == "delegate"
 
         assert await broker.reload(OPERATOR, Rule("strict", replaced), "strict") == 0
@@ -164,7 +164,7 @@ def test_a_round_that_failed_is_made_up_for_by_the_next_whatever_that_is_about()
         with pytest.raises(UnavailableError):
             await broker.reload(OPERATOR, rule, rule.version)
         store.unreadable = False
-        await broker._heads.find("task_0")
+        await broker._tasks.find("task_0")
         await broker.put_resource(OPERATOR, search())
         assert ended(broker, root)
         assert (await store.load("task_0")).head.closed

@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 from remit.broker.approvals import LIFE, Approvals, holder_name
-from remit.broker.ceiling import Ceiling
-from remit.broker.heads import Caller, Heads, Operator
+from remit.broker.policy import PolicyEnforcement
 from remit.broker.signals import Endings
+from remit.broker.tasks import Caller, Operator, TaskCache
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
@@ -22,7 +22,7 @@ from remit.core.policy import Decision
 from remit.core.principal import Human, Workload
 from remit.core.task import Grant, Task, Wanted, open_task
 from remit.errors import ApprovalError, ConflictError, InvalidRequestError, NotFoundError, RemitError, UsedError
-from remit.ports import Burn, NewId, Write
+from remit.ports import NewId, UsedToken, Write
 
 OPEN = "task.open"
 DELEGATE = "grant.delegate"
@@ -31,21 +31,21 @@ ATTACH = "grant.attach"
 Opener = Operator | Human | Workload | Approval
 
 
-class Openings:
+class Grants:
     """The verbs by which somebody comes to hold a grant."""
 
     def __init__(
         self,
-        heads: Heads,
-        ceiling: Ceiling,
+        tasks: TaskCache,
+        enforcement: PolicyEnforcement,
         asked: Approvals,
         endings: Endings,
         new_id: NewId,
         trust_domain: str,
         at_rest: str,
     ) -> None:
-        """Make grants within ``ceiling``, or on the strength of what ``asked`` holds."""
-        self._heads, self._ceiling, self._asked, self._endings = heads, ceiling, asked, endings
+        """Make grants within ``enforcement``, or on the strength of what ``asked`` holds."""
+        self._tasks, self._policy, self._asked, self._endings = tasks, enforcement, asked, endings
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
 
     # -- open ---------------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ class Openings:
         An ID token opens one task, and so does an approval. A workload that opens a task acts for nobody but itself;
         what it showed has counted already (``spend``).
         """
-        now = self._heads.serving()
+        now = self._tasks.serving()
         task_id, root_id = self._new_id("task"), self._new_id("grt")
         named = self._named(task_id, root_id, wanted, opener.id if isinstance(opener, Approval) else None)
         subject = _proven(opener)
@@ -64,7 +64,7 @@ class Openings:
             subject = subject or self._approved(opener)
             if isinstance(opener, Human):
                 self._endings.check(opener)
-            decision = self._decided(self._ceiling.opening(subject, purpose, named), opener)
+            decision = self._decided(self._policy.opening(subject, purpose, named), opener)
             named = replace(named, policy=decision.version)
             opened = open_task(task_id, root_id, subject, purpose, named, now)  # before an approval is used up
             writes = self._spent(opener, purpose, named, root_id)
@@ -85,7 +85,7 @@ class Openings:
             named,
         )
         try:
-            task = await self._heads.step(task_id, lambda _: opened, event, fresh=True, writes=writes)
+            task = await self._tasks.step(task_id, lambda _: opened, event, fresh=True, writes=writes)
         except BaseException as error:
             if isinstance(opener, Approval):
                 await self._asked.reload(opener.id)
@@ -104,7 +104,7 @@ class Openings:
         """Return what makes sure that an opener opens one task alone."""
         match opener:
             case Human():
-                return (Burn(opener.digest, opener.until),)
+                return (UsedToken(opener.digest, opener.until),)
             case Approval():
                 # a device proves its key with its token request alone (RFC 9449 §5): then the human saw none
                 seen = wanted if approvals.keyed(opener) else replace(wanted, jkt=None, x5t=None)
@@ -113,7 +113,7 @@ class Openings:
 
     def to_open(self, purpose: str, wanted: Wanted) -> str:
         """Return what a human would be asked, as text, or raise what nobody could approve; nobody is asked yet."""
-        open_task("", "", Subject("", ""), purpose, wanted, self._heads.serving())
+        open_task("", "", Subject("", ""), purpose, wanted, self._tasks.serving())
         return approvals.request_of(wanted, purpose=purpose)
 
     async def ask_to_open(
@@ -142,10 +142,10 @@ class Openings:
         for. Any other is unknown here (NotFoundError). ``actor`` is the child as it showed itself; UsedError where that
         counts once, and has counted.
         """
-        task = await self._heads.acting(caller, parent_id, DELEGATE)
+        task = await self._tasks.acting(caller, parent_id, DELEGATE)
         if approval is not None and (approval.verb, approval.grant) != (DELEGATE, parent_id):
             raise NotFoundError
-        now = self._heads.serving()
+        now = self._tasks.serving()
         child_id = self._new_id("grt")
         parent = task.grant(parent_id)
         named = self._named(task.id, child_id, wanted, None if approval is None else approval.id)
@@ -154,15 +154,15 @@ class Openings:
             if approval is not None:
                 self._asked.ready(approval)
             task.delegate(parent.id, child_id, named, now)  # before a policy is asked, and an approval used up
-            decision = self._decided(self._ceiling.child(task, parent, named), caller)
+            decision = self._decided(self._policy.child(task, parent, named), caller)
             named = replace(named, policy=decision.version)
             await self.spend(actor)  # before the step: a conflict in it would take the whole task out of memory
             if approval is not None:
                 writes = self._asked.consumed(approval, approvals.request_of(wanted, parent=parent_id), child_id)
-            event = self._heads.event(DELEGATE, "allow", parent_id, cause="; ".join(decision.reasons))
+            event = self._tasks.event(DELEGATE, "allow", parent_id, cause="; ".join(decision.reasons))
             event = self._receipt(event, child_id, named)
-            event = replace(event, lineage=(*self._heads.live(parent_id).lineage, child_id))
-            task = await self._heads.step(
+            event = replace(event, lineage=(*self._tasks.live(parent_id).lineage, child_id))
+            task = await self._tasks.step(
                 task.id, lambda t: t.delegate(parent.id, child_id, named, now), event, writes=writes
             )
         except BaseException as error:
@@ -175,7 +175,7 @@ class Openings:
 
     async def ask(self, caller: Caller, parent_id: str, wanted: Wanted, actor: Workload | None = None) -> Approval:
         """Ask the task's human for a child that exceeds its parent; refused at once where policy would refuse it."""
-        task = await self._heads.acting(caller, parent_id, "approval.ask")
+        task = await self._tasks.acting(caller, parent_id, "approval.ask")
         named = self._named(task.id, "asked", wanted, "asked")
         try:
             request, human = approvals.request_of(wanted, parent=parent_id), task.head.subject.sub  # bounded before
@@ -190,39 +190,39 @@ class Openings:
         """Let a workload's credential that counts once count: durable when this returns; UsedError if it had before."""
         if workload is None or workload.digest is None:
             return
-        event = self._heads.event("workload.prove", "allow", None, agent=workload.id, attested=True)
+        event = self._tasks.event("workload.prove", "allow", None, agent=workload.id, attested=True)
         try:
-            await self._heads.record((Burn(workload.digest, workload.until or workload.expires_at),), (event,))
+            await self._tasks.record((UsedToken(workload.digest, workload.until or workload.expires_at),), (event,))
         except ConflictError as error:
             raise UsedError from error
 
     async def attach(self, caller: Caller, grant_id: str, posture: Posture, check: Callable[[Grant], None]) -> Grant:
         """Let a run with this posture hold a grant that exists; ``check`` raises what is against it."""
-        await self._heads.acting(caller, grant_id, ATTACH)
+        await self._tasks.acting(caller, grant_id, ATTACH)
         known = {"posture": _posture(posture), "cause": f"by {holder_name(caller)}"}
         try:
-            check(self._heads.check(grant_id).grant)
+            check(self._tasks.check(grant_id).grant)
         except RemitError as error:
-            await self._heads.denied(ATTACH, grant_id, error, **known)
+            await self._tasks.denied(ATTACH, grant_id, error, **known)
             raise
-        await self._heads.record((), (self._heads.event(ATTACH, "allow", grant_id, **known),))
-        return self._heads.check(grant_id).grant
+        await self._tasks.record((), (self._tasks.event(ATTACH, "allow", grant_id, **known),))
+        return self._tasks.check(grant_id).grant
 
     def _check_need(self, caller: Caller, task: Task, parent_id: str, wanted: Wanted) -> None:
         """Raise where asking is in vain, and where there is nothing to ask for."""
         if task.head.subject.acr == WORKLOAD:
             raise ApprovalError("no human is behind this task", help="open a task for the human who is to decide")
-        beyond = task.asking(parent_id, wanted, self._heads.serving())
+        beyond = task.asking(parent_id, wanted, self._tasks.serving())
         parent = task.grant(parent_id)
-        self._decided(self._ceiling.child(task, parent, wanted), caller)
-        if not beyond and self._ceiling.child(task, parent, replace(wanted, approval=None)).allowed:
+        self._decided(self._policy.child(task, parent, wanted), caller)
+        if not beyond and self._policy.child(task, parent, replace(wanted, approval=None)).allowed:
             raise InvalidRequestError("this needs no approval", help="delegate it: the grant covers it")
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _decided(self, decision: Decision, caller: object) -> Decision:
         if not decision.allowed:
-            raise self._ceiling.refusal(decision, caller)
+            raise self._policy.refusal(decision, caller)
         return decision
 
     def _named(self, task_id: str, grant_id: str, wanted: Wanted, approval: str | None) -> Wanted:
@@ -232,13 +232,13 @@ class Openings:
             agent=wanted.agent if wanted.attested else f"spiffe://{self._trust_domain}/task/{task_id}/{grant_id}",
             posture=replace(wanted.posture, at_rest=self._at_rest),
             approval=approval,
-            status=self._heads.place(grant_id) if bound else None,
+            status=self._tasks.place(grant_id) if bound else None,
         )
 
     async def _denied(self, name: str, parent: str | None, error: RemitError, made: Wanted, **more: str) -> None:
         if parent is None:
             more["agent"] = made.agent
-        await self._heads.denied(
+        await self._tasks.denied(
             name, parent, error, detail_s256=scopes.digest(made.scope), posture=_posture(made.posture), **more
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from remit.broker.heads import Heads
+from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
 from remit.core.audit import Event
 from remit.core.scope import Access
@@ -29,26 +29,26 @@ class Use:
 class Uses:
     """The way of one request: judged, debited, recorded, and judged once more."""
 
-    def __init__(self, heads: Heads) -> None:
-        """Work on ``heads``."""
-        self._heads = heads
+    def __init__(self, tasks: TaskCache) -> None:
+        """Work on ``tasks``."""
+        self._tasks = tasks
         self._late: list[Event] = []
 
     async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
         """Permit one use, its audit entry durable, or raise. ``index`` is the permitting detail if known already."""
-        live = self._heads.check(grant_id)
+        live = self._tasks.check(grant_id)
         grant = live.grant
         if not grant.exercise:
             raise ScopeError("this grant may delegate but not be used itself")
         at = scopes.permitting(grant.scope, access) if index is None else index
         if at is None:
             raise ScopeError(enough=enough(access))
-        spends = self._heads.debit(live, at)
-        event = self._heads.event(
+        spends = self._tasks.debit(live, at)
+        event = self._tasks.event(
             "resource.use", "allow", grant_id, resource=access.resource, action=access.action, request=request
         )
-        await self._heads.record(spends, (event,))
-        self._heads.check(grant_id)
+        await self._tasks.record(spends, (event,))
+        self._tasks.check(grant_id)
         return Use(request, live.task, grant, access.resource, at)
 
     async def outcome(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
@@ -59,13 +59,13 @@ class Uses:
     def ended(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
         """Take note of how a permitted use ended, for ``flush`` to record; the use itself is recorded already."""
         known = {"resource": use.resource, "action": action, "code": code, "request": use.request}
-        self._late.append(self._heads.event("resource.outcome", decision, use.grant.id, **known))
+        self._late.append(self._tasks.event("resource.outcome", decision, use.grant.id, **known))
 
     async def flush(self) -> None:
         """Record all outcomes noted since the last time, in one commit."""
         late, self._late = self._late, []
         if late:
-            await self._heads.record((), late)
+            await self._tasks.record((), late)
 
     async def deny(
         self,
@@ -77,7 +77,7 @@ class Uses:
     ) -> None:
         """Record a denial; a flood is counted, so that no agent fills the disk."""
         known = {"resource": access.resource, "action": access.action, "request": request, "cause": cause}
-        await self._heads.denied("resource.use", grant_id, error, **known)
+        await self._tasks.denied("resource.use", grant_id, error, **known)
 
 
 def enough(access: Access) -> dict[str, object]:

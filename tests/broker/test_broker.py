@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from remit.broker import Broker, Holder
-from remit.broker.second import SecondPlace
+from remit.broker.checkpoints import Checkpoints
 from remit.core.audit import Checkpoint, checkpoint
 from remit.core.policy import Decision
 from remit.core.principal import Human
@@ -729,7 +729,7 @@ def test_a_rolled_back_log_ends_every_task_and_serves_nothing(world: World, size
         again = Broker(
             store=world.store,
             engines={"postgres": world._engine},
-            sealer=broker._custody._sealer,
+            sealer=broker._registry._sealer,
             clock=lambda: world.now,
             new_id=lambda prefix: prefix,
             witness=KeptCheckpoint(size, b"\1" * 32),
@@ -749,7 +749,7 @@ def test_an_extended_log_serves(world: World) -> None:
         broker = await world.ready()
         _, head = await broker.root(2)
         again = world.broker()
-        again.second = SecondPlace(again._heads, again._targets, KeptCheckpoint(2, head))
+        again.second = Checkpoints(again._tasks, again._revoker, KeptCheckpoint(2, head))
         await again.start()
         await world.opened(again)
         assert await broker.nodes(((0, 1),)) == await world.store.nodes(((0, 1),))
@@ -821,7 +821,7 @@ def test_a_removed_target_leaves_its_leases_due(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.issue(OPERATOR, root.id, DETAIL)
-        del broker._custody._resources["warehouse"]
+        del broker._registry._resources["warehouse"]
         report = await broker.revoke(OPERATOR, root.id)
         assert report.state is Closure.UNKNOWN
 
@@ -888,15 +888,15 @@ def test_what_cannot_be_tidied_up_now_is_left_for_later(world: World) -> None:
         first, second = await broker.issue(OPERATOR, root.id, DETAIL), await broker.issue(OPERATOR, root.id, DETAIL)
         await broker.revoke(OPERATOR, root.id)
         assert len(world.target.residue) == 2
-        lost = broker._custody._resources.pop("warehouse")
-        await broker._custody.close()
+        lost = broker._registry._resources.pop("warehouse")
+        await broker._registry.close()
         await broker.sweep()
         assert set(broker.task_of(root.id).leases) == {first.lease.id, second.lease.id}
-        broker._custody._resources["warehouse"] = lost
+        broker._registry._resources["warehouse"] = lost
         world.engine = PlainEngine
         await broker.sweep()
         assert len(world.target.residue) == 2
-        await broker._custody.close()
+        await broker._registry.close()
         world.engine = FullEngine
         await broker.sweep()
         assert world.target.residue == set()

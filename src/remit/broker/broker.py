@@ -17,17 +17,17 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from remit.broker.approvals import Approvals, StepUp
-from remit.broker.ceiling import Ceiling
-from remit.broker.chains import Chains
-from remit.broker.custody import Check, Custody, EngineFactory
-from remit.broker.heads import Caller, Heads, Operator
-from remit.broker.openings import Openings
+from remit.broker.checkpoints import Checkpoints
+from remit.broker.grants import Grants
 from remit.broker.outbox import Outbox
-from remit.broker.resources import Resources
-from remit.broker.second import SecondPlace
+from remit.broker.policy import PolicyEnforcement
+from remit.broker.refresh_tokens import RefreshTokens
+from remit.broker.resource_verbs import Resources
+from remit.broker.resources import Check, EngineFactory, ResourceRegistry
+from remit.broker.revocation import Bounded, LeaseRevoker
 from remit.broker.signals import Endings
-from remit.broker.targets import Bounded, Targets
-from remit.broker.use import Use, Uses
+from remit.broker.tasks import Caller, Operator, TaskCache
+from remit.broker.uses import Use, Uses
 from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.audit import Entry
@@ -97,19 +97,19 @@ class Broker:
         was set back.
         """
         self._store = store
-        self._heads = Heads(store, clock, elapsed)
-        self._custody = Custody(store, sealer, engines, KINDS, checks)
-        self._uses = Uses(self._heads)
-        self._targets = Targets(self._heads, self._custody, bounded)
+        self._tasks = TaskCache(store, clock, elapsed)
+        self._registry = ResourceRegistry(store, sealer, engines, KINDS, checks)
+        self._uses = Uses(self._tasks)
+        self._revoker = LeaseRevoker(self._tasks, self._registry, bounded)
         self._new_id = new_id
-        self.second = SecondPlace(self._heads, self._targets, witness)
-        self._ceiling = Ceiling(self._heads, self._custody, self._targets, decide)
-        self._resources = Resources(self._heads, self._custody, self._ceiling)
-        self.endings = Endings(self._heads, self._targets)
-        self.outbox = Outbox(self._heads)
-        self._chains = Chains(self._heads, self._targets, new_id)
-        self._approvals = Approvals(self._heads, new_id, step_up, self.endings.check)
-        openings = Openings(self._heads, self._ceiling, self._approvals, self.endings, new_id, trust_domain, at_rest)
+        self.second = Checkpoints(self._tasks, self._revoker, witness)
+        self._policy = PolicyEnforcement(self._tasks, self._registry, self._revoker, decide)
+        self._resources = Resources(self._tasks, self._registry, self._policy)
+        self.endings = Endings(self._tasks, self._revoker)
+        self.outbox = Outbox(self._tasks)
+        self._refresh_tokens = RefreshTokens(self._tasks, self._revoker, new_id)
+        self._approvals = Approvals(self._tasks, new_id, step_up, self.endings.check)
+        openings = Grants(self._tasks, self._policy, self._approvals, self.endings, new_id, trust_domain, at_rest)
         self.open, self.delegate, self.attach = openings.open, openings.delegate, openings.attach
         self.ask, self.spend = openings.ask, openings.spend
         self.ask_to_open, self.to_open, self.step_up = openings.ask_to_open, openings.to_open, step_up
@@ -117,25 +117,25 @@ class Broker:
         self.look = self._approvals.look
         self.wait = self._approvals.wait
         self.approve, self.refuse = self._approvals.approve, self._approvals.refuse
-        self.begin_chain, self.turn_chain = self._chains.begin, self._chains.turn
-        self.chain_of = self._chains.find
-        self.reload, self.question = self._ceiling.reload, self._ceiling.question
-        self.keep_policy, self.note_policy = self._ceiling.keep, self._ceiling.note
+        self.issue_refresh_token, self.rotate_refresh_token = self._refresh_tokens.begin, self._refresh_tokens.rotate
+        self.refresh_token = self._refresh_tokens.find
+        self.reload, self.question = self._policy.reload, self._policy.question
+        self.keep_policy, self.note_policy = self._policy.keep, self._policy.note
         self.check_resource = self._resources.check
-        self.on_end, self.back = self._heads.on_end, self._heads.back
-        self.known, self.unrecorded = self._heads.known, self._heads.unrecorded
+        self.on_end, self.back = self._tasks.on_end, self._tasks.back
+        self.known, self.unrecorded = self._tasks.known, self._tasks.unrecorded
         self.outcome, self.ended = self._uses.outcome, self._uses.ended
         self.flush, self.deny = self._uses.flush, self._uses.deny
 
     @property
     def rolled_back(self) -> bool:
         """Whether the log is not the one that checkpoints were kept of: then everything ends."""
-        return self._heads.rolled_back
+        return self._tasks.rolled_back
 
     @property
     def deciding(self) -> policy.Policy:
         """What decides now on what is made."""
-        return self._ceiling.deciding
+        return self._policy.deciding
 
     async def start(self) -> None:
         """Load, and decide anew on what was loaded."""
@@ -147,76 +147,76 @@ class Broker:
 
         Until ``settle`` has come to a task, it can be looked at and ended, and nothing under it is served.
         """
-        await self._heads.floor()
-        await self._custody.load()
+        await self._tasks.floor()
+        await self._registry.load()
         await self._approvals.load()
         await self.endings.load()
-        await self._chains.load()
+        await self._refresh_tokens.load()
         await self.outbox.load()
         recent = await self._store.tasks(RECENT)
         for task_id in {*await self._store.unsettled(), *recent, *await self.outbox.lately()}:
-            await self._heads.load(task_id)
+            await self._tasks.load(task_id)
         with suppress(RemitError):  # a place that is out stops nothing; what it shows later counts then
             await self.second.look()
-        self._heads.undecided.update(task.id for task in self._heads)
+        self._tasks.undecided.update(task.id for task in self._tasks)
         await self.endings.resume()
 
     async def settle(self) -> None:
         """Decide anew on what was loaded: policies and bounds may not be those of before the start."""
-        await self._ceiling.redecide("not allowed any more at the start", visit=False)
+        await self._policy.redecide("not allowed any more at the start", visit=False)
 
     async def sweep(self) -> None:
         """End what is over, do what is due at targets, and go on with what a policy or an issuer has ended."""
-        await self._ceiling.sweep()
+        await self._policy.sweep()
         await self.endings.sweep()
 
     async def stop(self) -> None:
         """Let go of targets and of the store."""
-        await self._custody.close()
+        await self._registry.close()
         await self._store.close()
 
     # -- reading ------------------------------------------------------------------------------------------------
 
     def task(self, caller: Caller, task_id: str) -> Task:
         """Return a task that the caller may see."""
-        return self._heads.allowed(caller, task_id)
+        return self._tasks.allowed(caller, task_id)
 
     def tasks(self, caller: Caller) -> list[Task]:
         """Return the tasks that the caller may see, oldest first."""
-        mine = (task for task in self._heads if isinstance(caller, Operator) or caller.grant in task.grants)
+        mine = (task for task in self._tasks if isinstance(caller, Operator) or caller.grant in task.grants)
         return sorted(mine, key=lambda task: task.head.opened_at)
 
     def task_of(self, grant_id: str) -> Task:
         """Return the task of a grant."""
-        return self._heads.task_of(grant_id)
+        return self._tasks.task_of(grant_id)
 
     def task_of_lease(self, lease_id: str) -> Task:
         """Return the task of a lease."""
-        return self._heads.task_of_lease(lease_id)
+        return self._tasks.task_of_lease(lease_id)
 
     def check(self, grant_id: str) -> Grant:
         """Return a grant if it is live now: one look-up, flat in depth."""
-        return self._heads.check(grant_id).grant
+        return self._tasks.check(grant_id).grant
 
     def places(self) -> list[int]:
         """Return the places in the token status list of all grants that are live now."""
-        return self._heads.places()
+        return self._tasks.places()
 
     def spent(self, grant_id: str, index: int) -> int:
         """Return how often a detail of a grant was used, by it and all below it."""
-        return self._heads.spent.get((grant_id, index), 0)
+        return self._tasks.spent.get((grant_id, index), 0)
 
     def resource(self, name: str) -> Resource:
         """Return a configured resource."""
-        return self._custody.resource(name)
+        return self._registry.resource(name)
 
     def resources(self) -> list[Resource]:
         """Return all configured resources."""
-        return self._custody.resources()
+        return self._registry.resources()
 
     def secret_of(self, name: str) -> Secret:
         """Return the static secret of a resource for which ``use`` was permitted."""
-        return self._custody.opened(name)
+        return self._registry.opened(name)
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         """Return audit entries from ``start``."""
@@ -238,21 +238,21 @@ class Broker:
 
     async def issue(self, caller: Caller, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
         """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
-        task = await self._heads.acting(caller, grant_id, "lease.issue", resource=detail.resource)
-        now = self._heads.serving()
+        task = await self._tasks.acting(caller, grant_id, "lease.issue", resource=detail.resource)
+        now = self._tasks.serving()
         try:
             grant = task.usable(grant_id, detail, now)
-            engine = await self._custody.engine(detail.resource, detail.type)
+            engine = await self._registry.engine(detail.resource, detail.type)
             await self._supersede(task, grant_id, key)
             # after the last wait: a reload in between counts
             decision = self._permitted(caller, task, grant, "issue", detail)
             lease = self._planned(engine, grant, detail, key, now)
-            event = self._targets.lease_event(
+            event = self._revoker.lease_event(
                 "lease.issue", "allow", lease, policy=decision.version, cause="; ".join(decision.reasons)
             )
-            await self._heads.step(task.id, lambda t: t.plan(lease, now), event)
+            await self._tasks.step(task.id, lambda t: t.plan(lease, now), event)
         except RemitError as error:
-            await self._heads.denied("lease.issue", grant_id, error, resource=detail.resource)
+            await self._tasks.denied("lease.issue", grant_id, error, resource=detail.resource)
             raise
         return await self._make(engine, lease)
 
@@ -266,60 +266,60 @@ class Broker:
     async def _make(self, engine: Engine, lease: Lease) -> IssuedLease:
         task_id, issued = self.task_of_lease(lease.id).id, None
         try:
-            issued = await self._targets.call(engine.issue(lease.plan, lease.expires_at), ISSUE_WINDOW)
-            event = self._targets.lease_event("lease.issue", "done", lease)
-            task = await self._heads.step(
-                task_id, lambda t: t.confirm(lease.id, issued.receipt, self._heads.now()), event
+            issued = await self._revoker.call(engine.issue(lease.plan, lease.expires_at), ISSUE_WINDOW)
+            event = self._revoker.lease_event("lease.issue", "done", lease)
+            task = await self._tasks.step(
+                task_id, lambda t: t.confirm(lease.id, issued.receipt, self._tasks.now()), event
             )
         except Exception as error:
             await self._abandon(task_id, lease, error)
             if issued is not None and issued.receipt is not None:  # known to nobody but us
-                await self._targets.quietly(engine.revoke(lease.plan, issued.receipt))
+                await self._revoker.quietly(engine.revoke(lease.plan, issued.receipt))
             raise
         return IssuedLease(task.lease(lease.id), issued.credential)
 
     async def _abandon(self, task_id: str, lease: Lease, error: Exception) -> None:
         code = error.code if isinstance(error, RemitError) else "internal"
-        event = self._targets.lease_event("lease.issue", "failed", lease, code=code)
+        event = self._revoker.lease_event("lease.issue", "failed", lease, code=code)
         with suppress(RemitError):  # it has ended all the same
-            await self._heads.end(task_id, lambda t: t.revoke_leases((lease.id,)), event)
+            await self._tasks.end(task_id, lambda t: t.revoke_leases((lease.id,)), event)
         with suppress(NotFoundError):  # the sweep finds it when it can be read
-            await self._targets.visit(task_id, (lease.id,))
+            await self._revoker.visit(task_id, (lease.id,))
 
     async def _supersede(self, task: Task, grant_id: str, key: str | None) -> None:
         standing = {LeaseState.PLANNED, LeaseState.ACTIVE}
         old = [i for i in task.leases.values() if key and i.grant == grant_id and i.key == key and i.state in standing]
         for lease in old:
-            event = self._targets.lease_event("lease.revoke", "done", lease, cause="superseded")
-            await self._heads.end(task.id, lambda t, i=lease.id: t.revoke_leases((i,)), event)  # type: ignore[misc]
-        await self._targets.visit(task.id, tuple(lease.id for lease in old))
+            event = self._revoker.lease_event("lease.revoke", "done", lease, cause="superseded")
+            await self._tasks.end(task.id, lambda t, i=lease.id: t.revoke_leases((i,)), event)  # type: ignore[misc]
+        await self._revoker.visit(task.id, tuple(lease.id for lease in old))
 
     async def renew(self, caller: Caller, lease_id: str, ttl: timedelta) -> Lease:
         """Extend a lease in place, within its grant and its detail's ttl."""
         lease = self.task_of_lease(lease_id).lease(lease_id)
         resource = lease.plan.detail.resource
-        task = await self._heads.acting(caller, lease.grant, "lease.renew", resource=resource)
-        now = self._heads.serving()
+        task = await self._tasks.acting(caller, lease.grant, "lease.renew", resource=resource)
+        now = self._tasks.serving()
         most = lease.plan.detail.number("ttl")
         if ttl <= timedelta(0) or (most is not None and ttl > timedelta(seconds=most)):
             allowed = "" if most is None else f": {most} seconds"
             raise AttenuationError(f"`ttl` must be positive, and no longer than the detail allows{allowed}")
         lease, _ = task.renewable(lease_id, now)
-        engine = await self._custody.engine(resource, lease.plan.detail.type)
+        engine = await self._registry.engine(resource, lease.plan.detail.type)
         if not isinstance(engine, Renewable):
             raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
         try:
             decision = self._permitted(caller, task, task.grant(lease.grant), "renew", lease.plan.detail)
         except PolicyError as error:
-            await self._heads.denied("lease.renew", lease.grant, error, resource=resource)
+            await self._tasks.denied("lease.renew", lease.grant, error, resource=resource)
             raise
-        event = self._targets.lease_event(
+        event = self._revoker.lease_event(
             "lease.renew", "allow", lease, policy=decision.version, cause="; ".join(decision.reasons)
         )
-        task = await self._heads.step(task.id, lambda t: t.extend(lease_id, now + ttl, now), event)
+        task = await self._tasks.step(task.id, lambda t: t.extend(lease_id, now + ttl, now), event)
         longer = task.lease(lease_id)
-        await self._targets.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)
-        self._heads.check(longer.grant)
+        await self._revoker.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)
+        self._tasks.check(longer.grant)
         return longer
 
     # -- revoke, close ------------------------------------------------------------------------------------------
@@ -327,29 +327,29 @@ class Broker:
     async def revoke(self, caller: Caller, grant_id: str) -> Report:
         """End a grant and everything below it; say truthfully what is still outstanding."""
         await self.back(grant_id)
-        task = self._heads.allowed(caller, self._heads.task_of(grant_id).id, grant_id)
-        return await self.second.reported(await self._targets.end(task, grant_id, "grant.revoke"))
+        task = self._tasks.allowed(caller, self._tasks.task_of(grant_id).id, grant_id)
+        return await self.second.reported(await self._revoker.end(task, grant_id, "grant.revoke"))
 
     async def close(self, caller: Caller, task_id: str) -> Report:
         """End a task: its root and everything below it."""
         await self.back(task_id)
-        root = self._heads.task(task_id).head.root
-        task = self._heads.allowed(caller, task_id, root)
-        return await self.second.reported(await self._targets.end(task, root, "task.close"))
+        root = self._tasks.task(task_id).head.root
+        task = self._tasks.allowed(caller, task_id, root)
+        return await self.second.reported(await self._revoker.end(task, root, "task.close"))
 
     async def revoke_lease(self, caller: Caller, lease_id: str) -> Report:
         """End one lease."""
         task = self.task_of_lease(lease_id)
         lease = task.lease(lease_id)
-        self._heads.allowed(caller, task.id, lease.grant)
+        self._tasks.allowed(caller, task.id, lease.grant)
         standing = lease.state in {LeaseState.PLANNED, LeaseState.ACTIVE}
         if standing:
-            event = self._targets.lease_event("lease.revoke", "done", lease)
+            event = self._revoker.lease_event("lease.revoke", "done", lease)
             with suppress(RemitError):  # it has ended all the same, and the answer says that it is not on record
-                await self._heads.end(task.id, lambda t: t.revoke_leases((lease_id,)), event)
-        task = await self._targets.visit(task.id, (lease_id,))
+                await self._tasks.end(task.id, lambda t: t.revoke_leases((lease_id,)), event)
+        task = await self._revoker.visit(task.id, (lease_id,))
         alone = replace(task, leases={lease_id: task.leases.get(lease_id, lease)})
-        return await self.second.reported(self._targets.report(alone, frozenset({lease.grant}), int(standing)))
+        return await self.second.reported(self._revoker.report(alone, frozenset({lease.grant}), int(standing)))
 
     async def signal(self, signals: Sequence[Signal]) -> int:
         """Take what an issuer said (see ``Endings.take``); what a copy of the state could undo is not acknowledged."""
@@ -378,23 +378,23 @@ class Broker:
 
     async def note(self, operator: Operator, name: str, decision: str, **more: str) -> None:
         """Record what an operator does to the house itself: its signing keys."""
-        event = self._heads.event(name, decision, None, subject=operator.subject.sub, **more)
-        await self._heads.record((), (event,))
+        event = self._tasks.event(name, decision, None, subject=operator.subject.sub, **more)
+        await self._tasks.record((), (event,))
 
     # -- use ----------------------------------------------------------------------------------------------------
 
     async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
         """Permit one use through the gateway; its audit entry is durable and the grant live when this returns."""
-        if self._heads.rolled_back:
+        if self._tasks.rolled_back:
             raise IntegrityError
-        if self._custody.resource(access.resource).secret is not None:
-            await self._custody.secret(access.resource)
+        if self._registry.resource(access.resource).secret is not None:
+            await self._registry.secret(access.resource)
         return await self._uses.use(grant_id, access, request, index)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _permitted(self, caller: Caller, task: Task, grant: Grant, verb: str, detail: Detail) -> Decision:
-        decision = self._ceiling.held(task, grant, verb, (detail,))
+        decision = self._policy.held(task, grant, verb, (detail,))
         if not decision.allowed:
-            raise self._ceiling.refusal(decision, caller)
+            raise self._policy.refusal(decision, caller)
         return decision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remit.broker.use import enough
+from remit.broker.uses import enough
 from remit.core import scope
 from remit.core.flood import LOUD
 from remit.core.scope import Access

@@ -16,7 +16,7 @@ SLACK = 64  # deadlines that were overtaken, and are kept beside as many as coun
 Elapsed = Callable[[], float]  # seconds by a clock that nobody sets and that counts sleep
 
 
-class Timing:
+class SteadyClock:
     """The wall's time, or, where that is behind what was seen, what was seen and the time gone by since."""
 
     def __init__(self, clock: Clock, elapsed: Elapsed) -> None:

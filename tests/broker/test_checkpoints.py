@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from remit.broker import Broker, second
-from remit.broker.second import SecondPlace
+from remit.broker import Broker, checkpoints
+from remit.broker.checkpoints import Checkpoints
 from remit.core.audit import Checkpoint, Event
 from remit.core.scope import Access
 from remit.core.task import Closure
@@ -48,7 +48,7 @@ class Place:
 
 
 def beside(broker: Broker, place: Witness) -> None:
-    broker.second = SecondPlace(broker._heads, broker._targets, place)
+    broker.second = Checkpoints(broker._tasks, broker._revoker, place)
 
 
 async def noted(broker: Broker, count: int = 1) -> None:
@@ -57,7 +57,7 @@ async def noted(broker: Broker, count: int = 1) -> None:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(second, "WAIT", 0.02)
+    monkeypatch.setattr(checkpoints, "WAIT", 0.02)
 
 
 def test_an_end_is_closed_when_a_checkpoint_covers_it(world: World) -> None:
@@ -212,13 +212,13 @@ def test_what_others_write_there_all_the_time_covers_nothing_and_ends_nothing(wo
     async def body() -> None:
         broker, place = await world.ready(), Place()
         one, other = [await world.opened(broker) for _ in range(2)]
-        await noted(broker, second.TRIES)
+        await noted(broker, checkpoints.TRIES)
         beside(broker, place)
 
         def older(size: int, root: bytes) -> Callable[[], None]:
             return lambda: setattr(place, "kept", Checkpoint("log", size, root, f"another's {size}"))
 
-        place.before += [older(*await broker._store.root(size)) for size in range(1, second.TRIES + 1)]
+        place.before += [older(*await broker._store.root(size)) for size in range(1, checkpoints.TRIES + 1)]
         report = await broker.revoke(OPERATOR, one.id)
         assert (report.state, report.covered, place.writes) == (Closure.PARTIAL, False, 0)
         broker.check(other.id)

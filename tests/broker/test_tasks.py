@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from remit.broker import heads
-from remit.broker.heads import Heads
-from remit.broker.verbs import RECENT
+from remit.broker import tasks as tasks_module
+from remit.broker.broker import RECENT
+from remit.broker.tasks import TaskCache
 from remit.core.task import Task, Wanted
 from remit.errors import ConflictError, NotFoundError, UnavailableError
 from remit.jose import token
@@ -25,7 +25,7 @@ def test_a_failed_commit_that_gives_takes_the_head_back_to_the_store(world: Worl
             raise UnavailableError
 
         world.store.commit = refuse  # type: ignore[method-assign,assignment]
-        from tests.broker.test_verbs import child
+        from tests.broker.test_broker import child
 
         with pytest.raises(UnavailableError):
             await broker.delegate(OPERATOR, root.id, child(TABLE))
@@ -53,7 +53,7 @@ def test_a_task_that_could_not_be_opened_does_not_exist(world: World) -> None:
 
 def test_changes_of_one_task_queue_on_the_head_and_all_become_durable(world: World) -> None:
     async def body() -> None:
-        from tests.broker.test_verbs import child
+        from tests.broker.test_broker import child
 
         broker = await world.ready()
         root = await world.opened(broker, fan_out=50)
@@ -81,7 +81,7 @@ def test_a_change_made_elsewhere_is_a_conflict_and_then_known(world: World) -> N
 
 def test_what_is_not_loaded_is_not_found(world: World) -> None:
     async def body() -> None:
-        heads = Heads(world.store, lambda: world.now)
+        heads = TaskCache(world.store, lambda: world.now)
         heads.forget("task_unknown")
         for look in (heads.live, heads.check, heads.task, heads.task_of, heads.task_of_lease):
             with pytest.raises(NotFoundError):
@@ -91,7 +91,7 @@ def test_what_is_not_loaded_is_not_found(world: World) -> None:
 
 
 def test_an_event_of_an_unknown_grant_carries_what_is_known(world: World) -> None:
-    event = Heads(world.store, lambda: world.now).event("resource.use", "deny", "grt_x", code="not-found")
+    event = TaskCache(world.store, lambda: world.now).event("resource.use", "deny", "grt_x", code="not-found")
     assert (event.grant, event.code, event.task, event.lineage) == ("grt_x", "not-found", None, ())
 
 
@@ -102,7 +102,7 @@ def test_the_place_of_what_ended_is_not_given_again_across_a_restart_while_its_t
     whole: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     """Else the token would be good again to whoever goes by the status list."""
-    monkeypatch.setattr(heads, "PLACES", 64)
+    monkeypatch.setattr(tasks_module, "PLACES", 64)
 
     async def body() -> None:
         broker = await world.ready()

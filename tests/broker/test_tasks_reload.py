@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from remit.broker.heads import Heads
+from remit.broker.tasks import TaskCache
 from remit.core import scope
 from remit.core.audit import Event
 from remit.core.task import Subject, Task, Wanted, open_task
@@ -43,9 +43,9 @@ class SlowStore(MemoryStore):
             await super().commit(writes, events)
 
 
-async def opened(store: MemoryStore) -> tuple[Heads, Task]:
+async def opened(store: MemoryStore) -> tuple[TaskCache, Task]:
     """Return heads with one open task."""
-    heads = Heads(store, lambda: START)
+    heads = TaskCache(store, lambda: START)
     wanted = Wanted(scope.parse([TABLE]), "agent", timedelta(minutes=5))
     task = await heads.step(
         "task_1", lambda _: open_task("task_1", "grt_1", SUBJECT, "draft", wanted, START), EVENT, fresh=True
