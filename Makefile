@@ -18,7 +18,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-r
 ONLY ?=
 JSON ?=
 
-.PHONY: check demo test quick lint format cover bench docs lock clean
+.PHONY: check demo test quick lint format generate cover bench docs lock clean
 
 check: lint test  ## lint and test
 
@@ -41,6 +41,9 @@ lint: $(STAMP)  ## check style, types and import contracts
 
 format: $(STAMP)  ## rewrite the sources in house style
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+generate: $(STAMP)  ## write the blocking client library anew from the async one
+	@$(BIN)/python -m tests.house.sync_client
 
 cover: $(STAMP) $(PEERS)  ## check that core/ and the broker are covered from their own tests alone
 	@$(BIN)/python tests/house/own_coverage.py

@@ -119,7 +119,7 @@ def attacked(house: House, port: int) -> Iterator[None]:
                 attacker.wait(30)
 
 
-async def ends(house: House, tasks: list[verbs.Opened]) -> Load:
+async def ends(house: House, tasks: list[verbs.TokenResponse]) -> Load:
     """Close tasks one after the other, each answered ``closed``."""
     client, times = await Client.connect(house.control), []
     started = time.perf_counter()

@@ -20,7 +20,7 @@ from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
 from examples.demo.house import House
 from remit.sdk import Bounds, verbs
-from remit.sdk.dpop import Key
+from remit.sdk.dpop import DPoPKey
 from tests.support.postgres_server import free_port
 
 if TYPE_CHECKING:  # imported late, so that --help stays quick
@@ -97,12 +97,12 @@ async def spent(port: int, step: Step, each: int) -> Load:
 
 
 def _prepared(house: House, port: int) -> list[tuple[bytes, str]]:
-    endpoint, key = f"http://127.0.0.1:{port}/oauth/token", Key()
+    endpoint, key = f"http://127.0.0.1:{port}/oauth/token", DPoPKey()
     detail = [dict(ours.HTTP)]
     with house.client() as client:
         task = client.run(verbs.open_task("measure", detail, Bounds("2h", depth=1, fan_out=1_000), key))
     fresh = nonce(port)
-    child = Key()
+    child = DPoPKey()
     fields = {
         "grant_type": verbs.EXCHANGE,
         "subject_token": task.token or "",

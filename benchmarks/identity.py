@@ -25,7 +25,7 @@ from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
 from examples.demo.house import House
 from remit.sdk import Bounds, verbs
-from remit.sdk.dpop import Key
+from remit.sdk.dpop import DPoPKey
 from tests.support.postgres_server import free_port
 
 TOKENS = 250  # exchanges that each client has ID tokens and proofs for in one round
@@ -140,7 +140,7 @@ async def _exchanged(port: int, key: RSAKey, url: str) -> Load:
 
 
 def _prepared(port: int, key: RSAKey, url: str) -> list[tuple[bytes, str]]:
-    endpoint, holder, fresh = f"http://127.0.0.1:{port}/oauth/token", Key(), nonce(port)
+    endpoint, holder, fresh = f"http://127.0.0.1:{port}/oauth/token", DPoPKey(), nonce(port)
     fields = {
         "grant_type": verbs.EXCHANGE,
         "subject_token_type": ID_TOKEN,
@@ -184,7 +184,7 @@ def introspect_16() -> Figure:
         ours.with_upstream(house, 9, "unused")
         bao = asyncio.run(openbao.unsealed(peer_port, pid))
         with house.client() as client:
-            task = client.run(verbs.open_task("measure", [dict(ours.HTTP)], Bounds("2h"), Key()))
+            task = client.run(verbs.open_task("measure", [dict(ours.HTTP)], Bounds("2h"), DPoPKey()))
         made = asyncio.run(bao.call("POST", "/v1/auth/token/create", {"policies": ["default"], "ttl": "1h"}))
         auth: Mapping[str, Any] = made["auth"]  # type: ignore[assignment]
         for _ in range(ROUNDS):

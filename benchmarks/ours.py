@@ -61,21 +61,21 @@ def with_upstream(house: House, port: int, key: str) -> None:
         client.run(verbs.put_resource("web", body))
 
 
-def opened(house: House, count: int = 1, detail: Mapping[str, Any] = DETAIL) -> list[verbs.Opened]:
+def opened(house: House, count: int = 1, detail: Mapping[str, Any] = DETAIL) -> list[verbs.TokenResponse]:
     """Open tasks."""
     with house.client() as client:
         bounds = Bounds("2h", depth=1, fan_out=1_000)
         return [client.run(verbs.open_task("measure", [dict(detail)], bounds)) for _ in range(count)]
 
 
-def closed(house: House, tasks: list[verbs.Opened]) -> None:
+def closed(house: House, tasks: list[verbs.TokenResponse]) -> None:
     """Close tasks."""
     with house.client() as client:
         for task in tasks:
             client.run(verbs.close(task.task))
 
 
-def issuing(tasks: list[verbs.Opened]) -> Step:
+def issuing(tasks: list[verbs.TokenResponse]) -> Step:
     """Return a step that issues one credential, client by client in a task of its own."""
     bodies = [json.dumps({"grant": task.grant, "detail": DETAIL}).encode() for task in tasks]
     headers = {"Content-Type": "application/json"}

@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 from spiffe import WorkloadApiClient
 
-from remit.sdk.dpop import Key
+from remit.sdk.dpop import DPoPKey
 
 
-def proven(broker: httpx.Client, key: Key, method: str, url: str, **more: Any) -> httpx.Response:
+def proven(broker: httpx.Client, key: DPoPKey, method: str, url: str, **more: Any) -> httpx.Response:
     """Send a request with a proof of the key; again, when the first answer has the nonce that a proof must carry.
 
     A refusal ends the program with the broker's own reason, and with what it says to do about it.
@@ -45,7 +45,7 @@ def refusal(answer: httpx.Response) -> str:
 
 
 def _sent(
-    broker: httpx.Client, key: Key, method: str, url: str, nonce: str | None, token: str | None = None, **more: Any
+    broker: httpx.Client, key: DPoPKey, method: str, url: str, nonce: str | None, token: str | None = None, **more: Any
 ) -> httpx.Response:
     headers = {"dpop": key.proof(method, url, token=token, nonce=nonce)}
     headers |= {"authorization": f"DPoP {token}"} if token else {}
@@ -57,7 +57,7 @@ def main(issuer: str, details: str) -> None:
 
     A detail of type `http` has none: it is used at the gateway, which listens on the broker's own host alone.
     """
-    key = Key()
+    key = DPoPKey()
     with WorkloadApiClient() as agent:
         svid = agent.fetch_jwt_svid({issuer})  # for the broker, and for nobody else
     form = {

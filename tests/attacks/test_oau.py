@@ -16,8 +16,7 @@ from remit import jose
 from remit.errors import InvalidRequestError, RemitError
 from remit.oauth import registry
 from remit.oauth.registry import Registered, Registry
-from remit.sdk.login import Issuer as LoginAt
-from remit.sdk.login import Login
+from remit.sdk.login import ClientRegistration, OpenIDClient
 from tests.broker.asking import kept
 from tests.broker.world import OPERATOR, SEARCH, TABLE
 from tests.oauth.desk import (
@@ -459,7 +458,9 @@ def _visiting(url: str) -> None:
 @pytest.mark.attack("RED-05")
 @pytest.mark.parametrize("endpoint", HOSTILE)
 def test_a_terminal_opens_no_browser_for_what_is_no_login_page(endpoint: str) -> None:
-    there = Login(LoginAt(URL, "remit"), FakeIssuer(metadata={"authorization_endpoint": endpoint}).transport)
+    there = OpenIDClient(
+        ClientRegistration(URL, "remit"), FakeIssuer(metadata={"authorization_endpoint": endpoint}).transport
+    )
     with closing(there), pytest.raises(RemitError):
         there.browser(_visiting)
 

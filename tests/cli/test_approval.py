@@ -32,20 +32,20 @@ def client(plane: Served) -> Iterator[Client]:
         yield found
 
 
-def asked(client: Client, **more: Any) -> asking.Asked:
+def asked(client: Client, **more: Any) -> asking.ApprovalRequest:
     """Let an agent ask for another path."""
     task = client.task("draft", grants=[detail("search", paths=["/v1/a"])], bounds=Bounds("5m", 1, 2))
     wide = [detail("search", paths=["/v1/b"])]
     return client.run(asking.ask_for(task.id, task.details, wide, Bounds(**more), "wide"))
 
 
-def digest(client: Client, item: asking.Asked) -> str:
+def digest(client: Client, item: asking.ApprovalRequest) -> str:
     """Return what the terminal outside of runs is told, and who asks is not."""
     assert "digest" not in item.document
     return str(client.run(asking.approval(item.id))["digest"])
 
 
-def state(client: Client, item: asking.Asked) -> str:
+def state(client: Client, item: asking.ApprovalRequest) -> str:
     return str(client.run(asking.approval(item.id))["state"])
 
 
@@ -172,7 +172,7 @@ def test_asking_waits_and_delegates_what_was_approved(
     def decided(flow: Any) -> Any:
         """Decide as soon as something was asked, in the place of whoever sits elsewhere."""
         found = talk(flow)
-        if isinstance(found, asking.Asked):
+        if isinstance(found, asking.ApprovalRequest):
             client.run(asking.decide(found.id, "approve", digest(client, found)))
         return found
 

@@ -12,7 +12,7 @@ from remit.cli.entry import run
 from remit.cli.login import session_token
 from remit.errors import DeniedError, GrantTokenError
 from remit.run.spec import LaunchSpec
-from remit.sdk.login import Login, claims_of
+from remit.sdk.login import OpenIDClient, claims_of
 from tests.sdk.issuer import URL, FakeIssuer
 
 LOGIN = ["login", "--issuer", URL, "--client-id", "remit"]
@@ -24,7 +24,7 @@ def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeIssuer:
     made = FakeIssuer()
     monkeypatch.setenv("REMIT_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("REMIT_GRANT", raising=False)
-    monkeypatch.setattr("remit.cli.login.there_at", lambda at: Login(at, made.transport))
+    monkeypatch.setattr("remit.cli.login.there_at", lambda at: OpenIDClient(at, made.transport))
     monkeypatch.setattr("webbrowser.open", made.visit)
     monkeypatch.setattr("remit.cli.login.pause", lambda seconds: wait(made, seconds))
     return made

@@ -9,7 +9,7 @@ import pytest
 
 from remit.errors import AttenuationError, NotFoundError, UnavailableError
 from remit.sdk import AsyncClient, Bounds, Place, acurrent, atask, current, detail, verbs
-from remit.sdk.held import current_grant
+from remit.sdk.grant import current_grant
 from tests.sdk.plane import Served
 
 BOUNDS = Bounds("15m", depth=2, fan_out=2)
@@ -86,7 +86,7 @@ def test_a_refusal_is_the_same_error_as_in_the_blocking_client(plane: Served) ->
 
 
 def test_each_branch_of_a_fan_out_has_its_own_current_grant(plane: Served) -> None:
-    async def branch(task: verbs.Opened, seen: dict[str, str]) -> None:
+    async def branch(task: verbs.TokenResponse, seen: dict[str, str]) -> None:
         async with task.delegate(grants=["search"]) as child:  # type: ignore[attr-defined]  # a grant
             await asyncio.sleep(0)
             seen[child.id] = (await acurrent()).id

@@ -9,7 +9,7 @@ import pytest
 from remit.errors import AttenuationError, GrantEndedError, NotFoundError, ScopeError, UnavailableError
 from remit.sdk import Bounds, Client, Grant, Place, Task, current, detail, task, verbs
 from remit.sdk.auth import _Proof
-from remit.sdk.held import current_grant
+from remit.sdk.grant import current_grant
 from tests.sdk.plane import Served
 
 RESEARCH = detail("search", paths=["/v1/search"])

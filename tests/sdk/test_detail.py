@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from remit.errors import InvalidRequestError, ScopeError
-from remit.sdk.detail import TTL, Wish, detail, expand, expand_one, name_of, seconds, whole
+from remit.sdk.detail import TTL, DetailLike, detail, expand, expand_one, name_of, seconds, whole
 
 SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
 SALES = {
@@ -86,7 +86,7 @@ def test_several_wishes_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize("wish", ["", {}, {"resource": 7}, {"resource": ""}])
-def test_a_wish_without_a_resource_is_refused(wish: Wish) -> None:
+def test_a_wish_without_a_resource_is_refused(wish: DetailLike) -> None:
     with pytest.raises(InvalidRequestError, match="`resource`"):
         name_of(wish)
 

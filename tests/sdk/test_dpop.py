@@ -10,15 +10,15 @@ import pytest
 from remit import jose
 from remit.jose import proof
 from remit.jose.proof import Expected, Nonces
-from remit.sdk.dpop import Key, target
+from remit.sdk.dpop import DPoPKey, target
 
 NONCES = Nonces(b"n" * 32)
 NOW = 1_800_000_000
 URL = "http://127.0.0.1:8471/search/v1/x"
 
 
-def key() -> Key:
-    return Key(clock=lambda: NOW + 0.9)
+def key() -> DPoPKey:
+    return DPoPKey(clock=lambda: NOW + 0.9)
 
 
 def test_the_server_accepts_a_proof_and_finds_the_key_in_it() -> None:
@@ -52,7 +52,7 @@ def test_the_thumbprint_is_that_of_the_public_key() -> None:
 
 def test_a_key_shows_its_thumbprint_alone() -> None:
     mine = key()
-    assert repr(mine) == f"Key({mine.thumbprint()})"
+    assert repr(mine) == f"DPoPKey({mine.thumbprint()})"
 
 
 def test_a_key_is_not_pickled_or_copied() -> None:

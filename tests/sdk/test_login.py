@@ -4,14 +4,14 @@ import httpx
 import pytest
 
 from remit.errors import DeniedError, GrantTokenError, InvalidRequestError, LapsedError, UnavailableError, UpstreamError
-from remit.sdk.login import Issuer, Login, check_url, claims_of
+from remit.sdk.login import ClientRegistration, OpenIDClient, check_url, claims_of
 from tests.sdk.issuer import URL, FakeIssuer, jwt
 
-WHO = Issuer(URL, "remit")
+WHO = ClientRegistration(URL, "remit")
 
 
-def at(issuer: FakeIssuer, who: Issuer = WHO) -> Login:
-    return Login(who, issuer.transport)
+def at(issuer: FakeIssuer, who: ClientRegistration = WHO) -> OpenIDClient:
+    return OpenIDClient(who, issuer.transport)
 
 
 # -- by browser -------------------------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ def test_a_refresh_token_is_asked_for_where_the_issuer_knows_how_or_the_configur
     supported: object, configured: tuple[str, ...], scope: str, prompt: str | None
 ) -> None:
     issuer = FakeIssuer(metadata={"scopes_supported": supported})
-    who = Issuer(URL, "remit", configured)
+    who = ClientRegistration(URL, "remit", configured)
     at(issuer, who).browser(issuer.visit)
     assert (issuer.asked["scope"], issuer.asked.get("prompt")) == (scope, prompt)
     at(issuer, who).device(lambda _url, _code: None, lambda _seconds: None)
@@ -98,7 +98,7 @@ def test_an_issuer_that_does_not_answer_is_named_with_what_to_do() -> None:
         raise httpx.ConnectError("refused")
 
     with pytest.raises(UnavailableError, match=f"does not answer: `{URL}`") as refusal:
-        Login(WHO, httpx.MockTransport(away))
+        OpenIDClient(WHO, httpx.MockTransport(away))
     assert "`remit doctor`" in (refusal.value.help or "")
 
 

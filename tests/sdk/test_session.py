@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from remit.errors import DeniedError, UnauthenticatedError, UnavailableError
-from remit.sdk.login import Issuer, Tokens
-from remit.sdk.session import Session, Sessions, session_of
+from remit.sdk.login import ClientRegistration, TokenSet
+from remit.sdk.session import LoginSession, SessionFile, session_of
 from tests.sdk.issuer import URL, jwt
 
 
-def here(tmp_path: Path) -> Sessions:
-    return Sessions({"REMIT_STATE_DIR": str(tmp_path / "state")})
+def here(tmp_path: Path) -> SessionFile:
+    return SessionFile({"REMIT_STATE_DIR": str(tmp_path / "state")})
 
 
-def kept(sub: str = "alice") -> Session:
+def kept(sub: str = "alice") -> LoginSession:
     token = jwt({"iss": URL, "sub": sub})
-    return session_of(Issuer(URL, "remit"), "groups", Tokens(token, "r-1", {}), unused=True)
+    return session_of(ClientRegistration(URL, "remit"), "groups", TokenSet(token, "r-1", {}), unused=True)
 
 
 def test_a_login_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_damaged_login_is_not_used(tmp_path: Path, raw: str) -> None:
 def test_a_run_has_no_login(tmp_path: Path) -> None:
     here(tmp_path).save(kept())
     with pytest.raises(DeniedError, match="a run has no login"):
-        Sessions({"REMIT_STATE_DIR": str(tmp_path / "state"), "REMIT_GRANT": "grt_1"})
+        SessionFile({"REMIT_STATE_DIR": str(tmp_path / "state"), "REMIT_GRANT": "grt_1"})
 
 
 def test_a_login_does_not_print_its_tokens() -> None:

@@ -16,12 +16,12 @@ DEEP = Bounds("15m", depth=2, fan_out=2)
 
 
 @pytest.fixture
-def root(client: Client) -> verbs.Opened:
+def root(client: Client) -> verbs.TokenResponse:
     """Open a task without a key, as the command line does."""
     return client.run(verbs.open_task("draft", ["search", "warehouse"], DEEP))
 
 
-def test_a_task_without_a_key_has_no_token(plane: Served, root: verbs.Opened) -> None:
+def test_a_task_without_a_key_has_no_token(plane: Served, root: verbs.TokenResponse) -> None:
     assert root.token is None
     assert plane.broker.check(root.grant).jkt is None
 
@@ -31,7 +31,7 @@ def test_a_task_lasts_a_quarter_of_an_hour_unless_said(client: Client) -> None:
     assert opened.expires_in == 900
 
 
-def test_bounds_are_passed_on_as_they_were_asked(plane: Served, root: verbs.Opened, client: Client) -> None:
+def test_bounds_are_passed_on_as_they_were_asked(plane: Served, root: verbs.TokenResponse, client: Client) -> None:
     bounds = Bounds("2m", depth=1, fan_out=1, exercise=False)
     child = client.run(verbs.delegate(root.grant, root.details, ["search"], bounds, "x" * 300))
     granted = plane.broker.check(child.grant)
@@ -45,7 +45,7 @@ def test_the_bounds_of_resources_are_asked_for_once_each(client: Client) -> None
     assert [item["resource"] for item in known] == ["search"]
 
 
-def test_any_node_is_found_with_its_task(root: verbs.Opened, client: Client) -> None:
+def test_any_node_is_found_with_its_task(root: verbs.TokenResponse, client: Client) -> None:
     lease = client.run(verbs.issue(root.task, root.grant, "warehouse", root.details))["lease"]
     for node in (root.task, root.grant, lease):
         assert client.run(verbs.find(node))["task"] == root.task
@@ -56,14 +56,14 @@ def test_a_node_that_nobody_knows_is_not_found(client: Client) -> None:
         client.run(verbs.find("grt_x"))
 
 
-def test_the_details_of_a_grant_are_read_from_its_task(root: verbs.Opened, client: Client) -> None:
+def test_the_details_of_a_grant_are_read_from_its_task(root: verbs.TokenResponse, client: Client) -> None:
     document = client.run(verbs.task(root.task))
     assert verbs.details_of(document, root.grant) == root.details
     with pytest.raises(NotFoundError):
         verbs.details_of(document, "grt_other")
 
 
-def test_whatever_has_an_id_can_be_ended(plane: Served, root: verbs.Opened, client: Client) -> None:
+def test_whatever_has_an_id_can_be_ended(plane: Served, root: verbs.TokenResponse, client: Client) -> None:
     child = client.run(verbs.delegate(root.grant, root.details, ["search"], Bounds()))
     lease = client.run(verbs.issue(root.task, root.grant, "warehouse", root.details))["lease"]
     for node in (lease, child.grant, root.task):
@@ -93,14 +93,14 @@ def test_a_resource_is_put_read_and_removed(client: Client) -> None:
         client.run(verbs.resource("docs"))
 
 
-def test_the_log_is_read_in_pages(client: Client, root: verbs.Opened) -> None:
+def test_the_log_is_read_in_pages(client: Client, root: verbs.TokenResponse) -> None:
     size = client.run(verbs.audit())["size"]
     assert [entry["seq"] for entry in client.run(verbs.entries(1, 2))] == [1, 2]
     assert client.run(verbs.entries(size)) == []
     assert root.grant in {entry["grant"] for entry in client.run(verbs.entries(0))}
 
 
-def test_proofs_and_checkpoints_are_asked_for(client: Client, root: verbs.Opened) -> None:
+def test_proofs_and_checkpoints_are_asked_for(client: Client, root: verbs.TokenResponse) -> None:
     del root
     size = client.run(verbs.audit())["size"]
     assert client.run(verbs.checkpoint()).splitlines()[1] == str(size)
@@ -132,12 +132,12 @@ def test_ids_are_escaped_in_paths() -> None:
 
 
 def test_no_token_shows_in_what_was_opened() -> None:
-    opened = verbs.Opened("task_1", "grt_1", 1, [], token="secret-token")
+    opened = verbs.TokenResponse("task_1", "grt_1", 1, [], token="secret-token")
     assert "secret-token" not in repr(opened)
 
 
 def test_a_task_of_many_pages_is_read_whole(
-    root: verbs.Opened, client: Client, monkeypatch: pytest.MonkeyPatch
+    root: verbs.TokenResponse, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
         client.run(verbs.delegate(root.grant, root.details, ["search"], Bounds("2m"), "part"))

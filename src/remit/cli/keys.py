@@ -26,9 +26,9 @@ def list_(json: options.Json = False) -> None:
       remit keys list
       remit keys list --json
     """
-    from remit.sdk import house
+    from remit.sdk import admin
 
-    answer = ask(house.keys())
+    answer = ask(admin.keys())
     if json:
         emit(answer)
         return
@@ -53,9 +53,9 @@ def rotate(ring: Ring, json: options.Json = False) -> None:
       remit keys rotate token
       remit keys rotate audit --json
     """
-    from remit.sdk import house
+    from remit.sdk import admin
 
-    answer = ask(house.rotate(ring))
+    answer = ask(admin.rotate(ring))
     if json:
         emit(answer)
         return
@@ -74,9 +74,9 @@ def revoke(
     Examples:
       remit keys revoke token 0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I
     """
-    from remit.sdk import house
+    from remit.sdk import admin
 
-    answer = ask(house.revoke(ring, kid))
+    answer = ask(admin.revoke(ring, kid))
     if json:
         emit(answer)
         return

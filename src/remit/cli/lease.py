@@ -34,7 +34,7 @@ def issue(
     """
     from remit.sdk import verbs
     from remit.sdk.detail import name_of
-    from remit.sdk.held import local
+    from remit.sdk.grant import local
 
     [wish] = options.wishes([resource] if resource else None, [grant_detail] if grant_detail else None)
     task = ask(verbs.find(grant))

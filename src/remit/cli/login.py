@@ -17,8 +17,8 @@ from remit.cli.render import emit, lines, safe, said, warn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from remit.sdk.login import Issuer, Login
-    from remit.sdk.session import Session, Sessions
+    from remit.sdk.login import ClientRegistration, OpenIDClient
+    from remit.sdk.session import LoginSession, SessionFile
 
 BOTH = 2  # issuer and client: a client named in full
 WAITS = (0.0, 1.0, 1.0)  # seconds before each try to get an ID token that is not spent
@@ -127,7 +127,7 @@ def session_token(as_owner: bool) -> str | None:
     return None if sessions.load() is None else _refreshed(sessions)
 
 
-def _refreshed(sessions: Sessions) -> str:
+def _refreshed(sessions: SessionFile) -> str:
     """Take a new ID token from the issuer, or the one of the login itself if it gives no refresh tokens; use it once.
 
     Issuers count in seconds: within one they may make the very token that is spent already. Then the next second is
@@ -151,7 +151,7 @@ def _refreshed(sessions: Sessions) -> str:
         raise GrantTokenError("the issuer gives the same ID token again and again", help=AGAIN)
 
 
-def _renewed(sessions: Sessions, session: Session) -> Session:
+def _renewed(sessions: SessionFile, session: LoginSession) -> LoginSession:
     """Refresh a login; the refresh token that comes with it is kept before anything is done with the ID token."""
     from remit.errors import GrantTokenError, RemitError
     from remit.sdk.login import AGAIN
@@ -186,26 +186,26 @@ def pause(seconds: float) -> None:
 # -- inside ---------------------------------------------------------------------------------------------------------
 
 
-def there_at(issuer: Issuer) -> Login:
+def there_at(issuer: ClientRegistration) -> OpenIDClient:
     """Return the issuer, as one speaks to it."""
-    from remit.sdk.login import Login
+    from remit.sdk.login import OpenIDClient
 
-    return Login(issuer)
-
-
-def _sessions() -> Sessions:
-    from remit.sdk.session import Sessions
-
-    return Sessions(os.environ)
+    return OpenIDClient(issuer)
 
 
-def _issuer(url: str | None, client_id: str | None) -> tuple[Issuer, str | None]:
+def _sessions() -> SessionFile:
+    from remit.sdk.session import SessionFile
+
+    return SessionFile(os.environ)
+
+
+def _issuer(url: str | None, client_id: str | None) -> tuple[ClientRegistration, str | None]:
     """Return the issuer to log in at, and the claim that is configured to name groups there."""
-    from remit.sdk.login import SCOPES, Issuer
+    from remit.sdk.login import SCOPES, ClientRegistration
 
     known = _known(url, client_id)
     scopes = tuple(dict.fromkeys([*SCOPES, *known.get("scopes", [])]))
-    return Issuer(known["issuer"], known["client_id"], scopes), known.get("groups_claim")
+    return ClientRegistration(known["issuer"], known["client_id"], scopes), known.get("groups_claim")
 
 
 def _known(url: str | None, client_id: str | None) -> Mapping[str, Any]:
@@ -253,7 +253,7 @@ def _enter(url: str, code: str) -> None:
     sys.stderr.write(f"log in at: {safe(url)}\nthe code there must be: {safe(code)}\n")
 
 
-def _show(session: Session, as_json: bool) -> None:
+def _show(session: LoginSession, as_json: bool) -> None:
     from remit.identity.claims import find
     from remit.sdk.login import ends_at
 

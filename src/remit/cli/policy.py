@@ -228,14 +228,14 @@ def explain(
       remit policy explain --entry 4711
       remit policy explain question.toml --policies examples/policies
     """
-    from remit.sdk import house
+    from remit.sdk import admin
 
     if sum(item is not None for item in (file, grant, entry)) != 1:
         raise typer.BadParameter("say what is to be explained: FILE, --grant or --entry")
     if file is not None:
         answers = _answered(file, policies)
     else:
-        answers = [_entry(entry) if entry is not None else ask(house.explain(grant or ""))]
+        answers = [_entry(entry) if entry is not None else ask(admin.explain(grant or ""))]
     if json:
         emit({"answers": answers})
         return
@@ -301,9 +301,9 @@ def show(json: options.Json = False) -> None:
       remit policy show
       remit policy show --json
     """
-    from remit.sdk import house
+    from remit.sdk import admin
 
-    answer = ask(house.policies())
+    answer = ask(admin.policies())
     if json:
         emit(answer)
         return
@@ -329,10 +329,10 @@ def reload(json: options.Json = False) -> None:
       remit policy reload
       remit policy reload --json
     """
-    from remit.sdk import house
+    from remit.sdk import admin
 
     with waiting("deciding on all live grants"):
-        answer = ask(house.reload())
+        answer = ask(admin.reload())
     if json:
         emit(answer)
     elif answer["reloaded"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from remit.sdk.aio import AsyncApproval, AsyncClient, AsyncGrant, AsyncLease, AsyncTask, acurrent, atask
 from remit.sdk.client import Approval, Client, Grant, Lease, Task, current, task
 from remit.sdk.detail import detail
-from remit.sdk.held import Credential
+from remit.sdk.grant import Credential
 from remit.sdk.place import Place
 from remit.sdk.verbs import Bounds, Report
 

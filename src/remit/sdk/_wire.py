@@ -10,16 +10,24 @@ Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import httpx
 
 from remit.errors import InvalidRequestError, RemitError, UnavailableError, UpstreamError
 from remit.sdk.place import NO_BROKER
 
+BASE = "http://localhost"  # over a socket file the host says nothing
+PATIENCE = httpx.Timeout(60.0, connect=5.0)  # revoking a large tree visits its targets first
+KEEPING = httpx.Limits(keepalive_expiry=30.0)
+PASSING = httpx.Limits(max_keepalive_connections=0)  # of clients that nobody closes
+
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,48 @@ async def adrive(http: httpx.AsyncClient, flow: Flow[T]) -> T:
     except StopIteration as done:
         result: T = done.value
         return result
+
+
+class _Enterable(Protocol):
+    async def __aenter__(self) -> Any: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+N = TypeVar("N", bound=_Enterable)
+
+
+class AwaitableContext(Generic[N]):
+    """The call of a coroutine function: ``await`` it for its result, or enter the result with ``async with``."""
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, N]]) -> None:
+        self._call = call
+        self._node: N | None = None
+
+    def __await__(self) -> Generator[Any, Any, N]:
+        return self._call().__await__()
+
+    async def __aenter__(self) -> Any:
+        self._node = await self._call()
+        return await self._node.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._node is not None:
+            await self._node.__aexit__(kind, error, trace)
+
+
+def awaitable_context(function: Callable[P, Coroutine[Any, Any, N]]) -> Callable[P, AwaitableContext[N]]:
+    """Let a call of a coroutine function be entered, too."""
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> AwaitableContext[N]:
+        return AwaitableContext(partial(function, *args, **kwargs))
+
+    return called
 
 
 def request_of(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:

@@ -1,75 +1,38 @@
-"""The async client: ``client`` with ``await``.
+"""Tasks, grants and leases as context managers. Written here; ``make generate`` makes the blocking ``client`` of it.
 
 Example::
 
     async with remit.atask("draft the CFO summary", grants=["search"], ttl="15m", depth=1, fan_out=3) as task:
-        async with task.delegate("research", grants=["search"]) as sub:
-            await http.get(sub.url("search") + "/v1/search", auth=sub.auth)
+        async with task.delegate("research", grants=[remit.detail("search", paths=["/v1/search"])]) as sub:
+            await http.get(sub.url("search") + "/v1/search", params={"q": "revenue"}, auth=sub.auth)
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Iterable
 from contextvars import Token
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 import httpx
 
 from remit.errors import NotFoundError, RemitError
 from remit.sdk import asking, verbs
-from remit.sdk._wire import Flow, adrive
-from remit.sdk.asking import Asked
-from remit.sdk.client import BASE, KEEPING, PASSING, PATIENCE, not_hiding
-from remit.sdk.detail import TTL, Wish, name_of, seconds
-from remit.sdk.dpop import Key
-from remit.sdk.held import Credential, Held, credential_of, current_grant, instant
+from remit.sdk._wire import BASE, KEEPING, PASSING, PATIENCE, Flow, adrive, awaitable_context
+from remit.sdk.asking import ApprovalRequest
+from remit.sdk.detail import TTL, DetailLike, name_of, seconds
+from remit.sdk.dpop import DPoPKey
+from remit.sdk.grant import Credential, GrantHandle, credential_of, current_grant, instant, not_hiding
 from remit.sdk.place import Place, find
-from remit.sdk.verbs import Bounds, Opened, Report
+from remit.sdk.verbs import Bounds, BoundsOptions, Report, TokenResponse
 
 T = TypeVar("T")
 
 
-class _Entered(Protocol):
-    async def __aenter__(self) -> Any: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-N = TypeVar("N", bound=_Entered)
-
-
-class Opening(Generic[N]):
-    """Something being opened: ``await`` it, or enter it with ``async with``."""
-
-    def __init__(self, opens: Callable[[], Coroutine[Any, Any, N]]) -> None:
-        """Open with ``opens``, once."""
-        self._opens = opens
-        self._node: N | None = None
-
-    def __await__(self) -> Generator[Any, Any, N]:
-        """Open, and return what was opened."""
-        return self._opens().__await__()
-
-    async def __aenter__(self) -> Any:
-        """Open and enter."""
-        self._node = await self._opens()
-        return await self._node.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave what was entered."""
-        if self._node is not None:
-            await self._node.__aexit__(kind, error, trace)
-
-
 class AsyncClient:
-    """A connection to the broker."""
+    """A connection to the broker at ``place``, by default the one that the environment names."""
 
     def __init__(
         self,
@@ -78,7 +41,6 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         limits: httpx.Limits = KEEPING,
     ) -> None:
-        """Speak to the broker at ``place``, by default the one that the environment names."""
         self.place = place or find(os.environ)
         self._over_socket = transport is None
         over = transport or httpx.AsyncHTTPTransport(uds=str(self.place.socket), verify=False, limits=limits)
@@ -90,16 +52,13 @@ class AsyncClient:
             self.place.check()
         return await adrive(self._http, flow)
 
-    def task(self, purpose: str, *, grants: Iterable[Wish], bounds: Bounds) -> Opening[AsyncTask]:
+    @awaitable_context
+    async def task(self, purpose: str, *, grants: Iterable[DetailLike], bounds: Bounds) -> AsyncTask:
         """Open a task; inside a run, where one is open already, a child of the run's grant that is labelled so."""
-
-        async def opens() -> AsyncTask:
-            if self.place.in_run:
-                own = await self.run(verbs.own(self.place.grant))
-                return AsyncTask(self, await self.run(verbs.delegate(own.grant, own.details, grants, bounds, purpose)))
-            return AsyncTask(self, await self.run(verbs.open_task(purpose, grants, bounds, Key())))
-
-        return Opening(opens)
+        if self.place.in_run:
+            own = await self.run(verbs.own(self.place.grant))
+            return AsyncTask(self, await self.run(verbs.delegate(own.grant, own.details, grants, bounds, purpose)))
+        return AsyncTask(self, await self.run(verbs.open_task(purpose, grants, bounds, DPoPKey())))
 
     async def own(self) -> AsyncGrant:
         """Return the grant of the run that this process is in."""
@@ -112,74 +71,45 @@ class AsyncClient:
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
-        """Return the client itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let go of the connection."""
         await self.close()
 
 
-class AsyncGrant(Held):
+class AsyncGrant(GrantHandle):
     """A node of the authority tree. As a context manager it is current within, and revoked at the end."""
 
-    def __init__(self, client: AsyncClient, opened: Opened) -> None:
-        """Hold ``opened`` through ``client``."""
+    def __init__(self, client: AsyncClient, opened: TokenResponse) -> None:
         super().__init__(client.place, opened)
         self._client = client
-        self._entered: list[Token[Held | None]] = []
+        self._entered: list[Token[GrantHandle | None]] = []
 
-    def delegate(
-        self,
-        label: str = "",
-        *,
-        grants: Iterable[Wish],
-        ttl: TTL | None = None,
-        depth: int = 0,
-        fan_out: int = 0,
-        exercise: bool = True,
-        delegates: Sequence[str] | None = None,
-        unattested: bool = True,
-    ) -> Opening[AsyncGrant]:
+    @awaitable_context
+    async def delegate(
+        self, label: str = "", *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]
+    ) -> AsyncGrant:
         """Make a child, no wider than this grant. Nobody has to know the child beforehand."""
-        bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
-
-        async def opens() -> AsyncGrant:
-            flow = verbs.delegate(self.id, self.details, grants, bounds, label, self.binding())
-            return AsyncGrant(self._client, await self._client.run(flow))
-
-        return Opening(opens)
+        flow = verbs.delegate(self.id, self.details, grants, Bounds(**bounds), label, self.binding())
+        return AsyncGrant(self._client, await self._client.run(flow))
 
     async def ask(
-        self,
-        label: str = "",
-        *,
-        grants: Iterable[Wish],
-        ttl: TTL | None = None,
-        depth: int = 0,
-        fan_out: int = 0,
-        exercise: bool = True,
-        delegates: Sequence[str] | None = None,
-        unattested: bool = True,
+        self, label: str = "", *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]
     ) -> AsyncApproval:
         """Ask the task's human for a child that exceeds this grant; ``wait`` of the answer makes it when approved."""
-        bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
-        flow = asking.ask_for(self.id, self.details, grants, bounds, label, self.binding())
+        flow = asking.ask_for(self.id, self.details, grants, Bounds(**bounds), label, self.binding())
         return AsyncApproval(self._client, await self._client.run(flow))
 
-    def lease(self, wish: Wish, *, key: str | None = None, **overrides: object) -> Opening[AsyncLease]:
+    @awaitable_context
+    async def lease(self, wish: DetailLike, *, key: str | None = None, **overrides: object) -> AsyncLease:
         """Issue a credential for a resource's name, narrowed by ``overrides``, or for a whole detail.
 
         ``key`` is an Idempotency-Key: asking again with it revokes the earlier lease first.
         """
         narrowed = {"resource": wish, **overrides} if isinstance(wish, str) else {**wish, **overrides}
-
-        async def opens() -> AsyncLease:
-            answer = await self._client.run(verbs.issue(self.task_id, self.id, narrowed, self.details, key))
-            ports = (await self._client.run(verbs.self())).get("ports", {}) if self.place.in_run else {}
-            return AsyncLease(self._client, credential_of(answer, ports, name_of(wish)))
-
-        return Opening(opens)
+        answer = await self._client.run(verbs.issue(self.task_id, self.id, narrowed, self.details, key))
+        ports = (await self._client.run(verbs.self())).get("ports", {}) if self.place.in_run else {}
+        return AsyncLease(self._client, credential_of(answer, ports, name_of(wish)))
 
     async def revoke(self) -> Report:
         """End this grant and everything below it; say truthfully what is outstanding."""
@@ -190,14 +120,12 @@ class AsyncGrant(Held):
         await self.revoke()
 
     async def __aenter__(self) -> Self:
-        """Make this the current grant."""
         self._entered.append(current_grant.set(self))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the grant; an error on the way out does not hide the one that led here."""
         current_grant.reset(self._entered.pop())
         with not_hiding(error):
             await self._end()
@@ -206,8 +134,7 @@ class AsyncGrant(Held):
 class AsyncApproval:
     """What a human was asked, and the way on once they have approved."""
 
-    def __init__(self, client: AsyncClient, asked: Asked) -> None:
-        """Hold ``asked`` through ``client``."""
+    def __init__(self, client: AsyncClient, asked: ApprovalRequest) -> None:
         self._client = client
         self.asked = asked
 
@@ -216,16 +143,13 @@ class AsyncApproval:
         """The id of the approval, by which a human decides."""
         return self.asked.id
 
-    def wait(self, within: TTL = "10m") -> Opening[AsyncGrant]:
+    @awaitable_context
+    async def wait(self, within: TTL = "10m") -> AsyncGrant:
         """Wait for the decision; return the child that was approved. Once: what was approved is made one time.
 
         PendingError when nobody has decided by then, ApprovalError when a human refused, LapsedError.
         """
-
-        async def opens() -> AsyncGrant:
-            return AsyncGrant(self._client, await self._client.run(asking.granted(self.asked, seconds(within))))
-
-        return Opening(opens)
+        return AsyncGrant(self._client, await self._client.run(asking.granted(self.asked, seconds(within))))
 
 
 class AsyncTask(AsyncGrant):
@@ -251,7 +175,6 @@ class AsyncLease:
     """A credential in use. As a context manager it yields the credential, and is revoked at the end."""
 
     def __init__(self, client: AsyncClient, credential: Credential) -> None:
-        """Hold ``credential`` through ``client``."""
         self._client = client
         self.credential = credential
         self.expires_at = credential.expires_at
@@ -271,45 +194,29 @@ class AsyncLease:
         return await self._client.run(verbs.revoke_lease(self.id))
 
     async def __aenter__(self) -> Credential:
-        """Return the credential."""
         return self.credential
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the lease."""
         with not_hiding(error):
             await self.revoke()
 
 
-def atask(
-    purpose: str,
-    *,
-    grants: Iterable[Wish],
-    ttl: TTL | None = None,
-    depth: int = 0,
-    fan_out: int = 0,
-    exercise: bool = True,
-    delegates: Sequence[str] | None = None,
-    unattested: bool = True,
-) -> Opening[AsyncTask]:
+@awaitable_context
+async def atask(purpose: str, *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]) -> AsyncTask:
     """Open a task for this purpose; it lasts 15 minutes unless ``ttl`` says otherwise.
 
     ``grants`` are names of resources (as wide as their bound), narrowed names (``detail``), or whole details.
     """
-    bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
-
-    async def opens() -> AsyncTask:
-        client = AsyncClient()
-        try:
-            opened = await client.task(purpose, grants=grants, bounds=bounds)
-        except RemitError:
-            await client.close()
-            raise
-        opened.owns = True
-        return opened
-
-    return Opening(opens)
+    client = AsyncClient()
+    try:
+        opened = await client.task(purpose, grants=grants, bounds=Bounds(**bounds))
+    except RemitError:
+        await client.close()
+        raise
+    opened.owns = True
+    return opened
 
 
 async def acurrent() -> AsyncGrant:

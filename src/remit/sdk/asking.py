@@ -13,19 +13,19 @@ import httpx
 from remit.errors import ApprovalError, LapsedError, PendingError
 from remit.sdk import verbs
 from remit.sdk._wire import Call, Flow, ask, decoded, error_of
-from remit.sdk.detail import Detail, Wish, expand, seconds
-from remit.sdk.verbs import MAX_LABEL, Binding, Bounds, Json, Opened
+from remit.sdk.detail import Detail, DetailLike, expand
+from remit.sdk.verbs import MAX_LABEL, Bounds, DPoPBinding, Json, TokenResponse
 
 PATH = "/v1/approvals"
 WAIT = 25  # seconds that the broker holds back one answer at most
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ApprovalRequest:
     """What a human is to decide on. ``bound_to`` is the key that a grant of it would be bound to; None in a run."""
 
     document: Json
-    bound_to: Binding | None = field(default=None, repr=False)
+    bound_to: DPoPBinding | None = field(default=None, repr=False)
 
     @property
     def id(self) -> str:
@@ -46,29 +46,20 @@ class Asked:
 def ask_for(
     parent: str,
     known: Sequence[Detail],
-    grants: Iterable[Wish],
+    grants: Iterable[DetailLike],
     bounds: Bounds,
     label: str = "",
-    bound_to: Binding | None = None,
-) -> Flow[Asked]:
+    bound_to: DPoPBinding | None = None,
+) -> Flow[ApprovalRequest]:
     """Ask the task's human for a child of a grant that exceeds it; names are expanded as in ``delegate``."""
-    body: Json = {
-        "parent": parent,
-        "authorization_details": expand(grants, known),
-        "depth": bounds.depth,
-        "fan_out": bounds.fan_out,
-        "exercise": bounds.exercise,
-        "unattested": bounds.unattested,
-    }
+    body: Json = {"parent": parent, "authorization_details": expand(grants, known), **bounds.fields()}
     body |= {"label": label[:MAX_LABEL]} if label else {}
-    body |= {} if bounds.ttl is None else {"ttl": seconds(bounds.ttl)}
-    body |= {} if bounds.delegates is None else {"delegates": list(bounds.delegates)}
     if bound_to is None:
-        return Asked((yield from ask(Call("POST", PATH, body=body))))
+        return ApprovalRequest((yield from ask(Call("POST", PATH, body=body))))
     return (yield from _bound(body, bound_to))
 
 
-def _bound(body: Json, to: Binding) -> Flow[Asked]:
+def _bound(body: Json, to: DPoPBinding) -> Flow[ApprovalRequest]:
     """Ask with the proof of a key, once more with the server's nonce if it wants one."""
     endpoint = f"{to.issuer}{PATH}"
     asked = {**body, "req_cnf": {"jwk": to.key.jwk()}, "req_cnf_proof": to.key.proof("POST", endpoint)}
@@ -77,7 +68,7 @@ def _bound(body: Json, to: Binding) -> Flow[Asked]:
     if nonce and answer.is_client_error and error_of(answer).code == "use-nonce":
         proof = to.key.proof("POST", endpoint, nonce=nonce)
         answer = yield Call("POST", PATH, body={**asked, "req_cnf_proof": proof})
-    return Asked(decoded(answer), to)
+    return ApprovalRequest(decoded(answer), to)
 
 
 # -- reading, waiting -----------------------------------------------------------------------------------------------
@@ -107,7 +98,7 @@ def decided(approval_id: str, within: float) -> Flow[Json]:
             return found
 
 
-def granted(asked: Asked, within: float) -> Flow[Opened]:
+def granted(asked: ApprovalRequest, within: float) -> Flow[TokenResponse]:
     """Wait for the decision, and make what was approved.
 
     PendingError when nobody has decided within so many seconds, ApprovalError when a human refused, LapsedError.
@@ -123,7 +114,7 @@ def granted(asked: Asked, within: float) -> Flow[Opened]:
     return (yield from taken(found, asked.bound_to))
 
 
-def taken(document: Json, bound_to: Binding | None = None) -> Flow[Opened]:
+def taken(document: Json, bound_to: DPoPBinding | None = None) -> Flow[TokenResponse]:
     """Make the child that was approved: exactly what was asked for, once."""
     request: Json = document["request"]
     form = {"subject_token": request["parent"], "subject_token_type": verbs.GRANT, "approval": document["approval"]}

@@ -49,7 +49,6 @@ class _Channel:
     """Names a grant; the channel proves it."""
 
     def __init__(self, grant: str, gateway: str) -> None:
-        """Sign for ``grant`` at ``gateway``."""
         self.grant, self.gateway = grant, gateway
 
     def steps(self, request: Any) -> Steps:
@@ -63,7 +62,7 @@ class _Proof:
     """Holds a token and the key it is bound to, and remembers each server's nonce."""
 
     def __init__(
-        self, token: str, bound_to: verbs.Binding, expires_in: int, gateway: str, nonce: str | None = None
+        self, token: str, bound_to: verbs.DPoPBinding, expires_in: int, gateway: str, nonce: str | None = None
     ) -> None:
         """Sign for the grant of ``token``, which ends in ``expires_in`` seconds."""
         self.key, self.gateway, self.endpoint = bound_to.key, gateway, bound_to.endpoint
@@ -115,7 +114,6 @@ class _Flows:
     """The two auth flows of httpx over ``steps``; only answers to requests of our own are read."""
 
     def __init__(self, signer: Steppable) -> None:
-        """Sign with ``signer``."""
         self.signer = signer
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
@@ -149,7 +147,7 @@ class Auth(_Flows, httpx.Auth):
     """Signs the requests of an httpx client."""
 
 
-def signer_of(opened: verbs.Opened, gateway: str) -> Steppable:
+def signer_of(opened: verbs.TokenResponse, gateway: str) -> Steppable:
     """Return what signs for a grant: its token and key, or the channel."""
     if opened.token is None or opened.bound_to is None:
         return _Channel(opened.grant, gateway)

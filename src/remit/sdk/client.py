@@ -1,4 +1,5 @@
-"""The blocking client: tasks, grants and leases as context managers. ``aio`` is the same with ``await``.
+# Made from aio.py by `make generate`: change that.
+"""Tasks, grants and leases as context managers. Written here; ``make generate`` makes the blocking ``client`` of it.
 
 Example::
 
@@ -10,35 +11,29 @@ Example::
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from contextvars import Token
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 import httpx
 
-from remit.errors import GrantEndedError, NotFoundError, RemitError
+from remit.errors import NotFoundError, RemitError
 from remit.sdk import asking, verbs
-from remit.sdk._wire import Flow, drive
-from remit.sdk.asking import Asked
-from remit.sdk.detail import TTL, Wish, name_of, seconds
-from remit.sdk.dpop import Key
-from remit.sdk.held import Credential, Held, credential_of, current_grant, instant
+from remit.sdk._wire import BASE, KEEPING, PASSING, PATIENCE, Flow, drive
+from remit.sdk.asking import ApprovalRequest
+from remit.sdk.detail import TTL, DetailLike, name_of, seconds
+from remit.sdk.dpop import DPoPKey
+from remit.sdk.grant import Credential, GrantHandle, credential_of, current_grant, instant, not_hiding
 from remit.sdk.place import Place, find
-from remit.sdk.verbs import Bounds, Opened, Report
+from remit.sdk.verbs import Bounds, BoundsOptions, Report, TokenResponse
 
 T = TypeVar("T")
 
-BASE = "http://localhost"  # over a socket file the host says nothing
-PATIENCE = httpx.Timeout(60.0, connect=5.0)  # revoking a large tree visits its targets first
-KEEPING = httpx.Limits(keepalive_expiry=30.0)
-PASSING = httpx.Limits(max_keepalive_connections=0)  # of clients that nobody closes
-
 
 class Client:
-    """A connection to the broker."""
+    """A connection to the broker at ``place``, by default the one that the environment names."""
 
     def __init__(
         self,
@@ -47,7 +42,6 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         limits: httpx.Limits = KEEPING,
     ) -> None:
-        """Speak to the broker at ``place``, by default the one that the environment names."""
         self.place = place or find(os.environ)
         self._over_socket = transport is None
         over = transport or httpx.HTTPTransport(uds=str(self.place.socket), verify=False, limits=limits)
@@ -59,12 +53,12 @@ class Client:
             self.place.check()
         return drive(self._http, flow)
 
-    def task(self, purpose: str, *, grants: Iterable[Wish], bounds: Bounds) -> Task:
+    def task(self, purpose: str, *, grants: Iterable[DetailLike], bounds: Bounds) -> Task:
         """Open a task; inside a run, where one is open already, a child of the run's grant that is labelled so."""
         if self.place.in_run:
             own = self.run(verbs.own(self.place.grant))
             return Task(self, self.run(verbs.delegate(own.grant, own.details, grants, bounds, purpose)))
-        return Task(self, self.run(verbs.open_task(purpose, grants, bounds, Key())))
+        return Task(self, self.run(verbs.open_task(purpose, grants, bounds, DPoPKey())))
 
     def own(self) -> Grant:
         """Return the grant of the run that this process is in."""
@@ -77,58 +71,31 @@ class Client:
         self._http.close()
 
     def __enter__(self) -> Self:
-        """Return the client itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the connection."""
         self.close()
 
 
-class Grant(Held):
+class Grant(GrantHandle):
     """A node of the authority tree. As a context manager it is current within, and revoked at the end."""
 
-    def __init__(self, client: Client, opened: Opened) -> None:
-        """Hold ``opened`` through ``client``."""
+    def __init__(self, client: Client, opened: TokenResponse) -> None:
         super().__init__(client.place, opened)
         self._client = client
-        self._entered: list[Token[Held | None]] = []
+        self._entered: list[Token[GrantHandle | None]] = []
 
-    def delegate(
-        self,
-        label: str = "",
-        *,
-        grants: Iterable[Wish],
-        ttl: TTL | None = None,
-        depth: int = 0,
-        fan_out: int = 0,
-        exercise: bool = True,
-        delegates: Sequence[str] | None = None,
-        unattested: bool = True,
-    ) -> Grant:
+    def delegate(self, label: str = "", *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]) -> Grant:
         """Make a child, no wider than this grant. Nobody has to know the child beforehand."""
-        bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
-        flow = verbs.delegate(self.id, self.details, grants, bounds, label, self.binding())
+        flow = verbs.delegate(self.id, self.details, grants, Bounds(**bounds), label, self.binding())
         return Grant(self._client, self._client.run(flow))
 
-    def ask(
-        self,
-        label: str = "",
-        *,
-        grants: Iterable[Wish],
-        ttl: TTL | None = None,
-        depth: int = 0,
-        fan_out: int = 0,
-        exercise: bool = True,
-        delegates: Sequence[str] | None = None,
-        unattested: bool = True,
-    ) -> Approval:
+    def ask(self, label: str = "", *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]) -> Approval:
         """Ask the task's human for a child that exceeds this grant; ``wait`` of the answer makes it when approved."""
-        bounds = Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
-        flow = asking.ask_for(self.id, self.details, grants, bounds, label, self.binding())
+        flow = asking.ask_for(self.id, self.details, grants, Bounds(**bounds), label, self.binding())
         return Approval(self._client, self._client.run(flow))
 
-    def lease(self, wish: Wish, *, key: str | None = None, **overrides: object) -> Lease:
+    def lease(self, wish: DetailLike, *, key: str | None = None, **overrides: object) -> Lease:
         """Issue a credential for a resource's name, narrowed by ``overrides``, or for a whole detail.
 
         ``key`` is an Idempotency-Key: asking again with it revokes the earlier lease first.
@@ -147,14 +114,12 @@ class Grant(Held):
         self.revoke()
 
     def __enter__(self) -> Self:
-        """Make this the current grant."""
         self._entered.append(current_grant.set(self))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the grant; an error on the way out does not hide the one that led here."""
         current_grant.reset(self._entered.pop())
         with not_hiding(error):
             self._end()
@@ -163,8 +128,7 @@ class Grant(Held):
 class Approval:
     """What a human was asked, and the way on once they have approved."""
 
-    def __init__(self, client: Client, asked: Asked) -> None:
-        """Hold ``asked`` through ``client``."""
+    def __init__(self, client: Client, asked: ApprovalRequest) -> None:
         self._client = client
         self.asked = asked
 
@@ -204,7 +168,6 @@ class Lease:
     """A credential in use. As a context manager it yields the credential, and is revoked at the end."""
 
     def __init__(self, client: Client, credential: Credential) -> None:
-        """Hold ``credential`` through ``client``."""
         self._client = client
         self.credential = credential
         self.expires_at = credential.expires_at
@@ -224,49 +187,23 @@ class Lease:
         return self._client.run(verbs.revoke_lease(self.id))
 
     def __enter__(self) -> Credential:
-        """Return the credential."""
         return self.credential
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the lease."""
         with not_hiding(error):
             self.revoke()
 
 
-@contextmanager
-def not_hiding(error: BaseException | None) -> Iterator[None]:
-    """Let an ending fail without hiding ``error``; that it had ended already is no failure."""
-    try:
-        with suppress(GrantEndedError):
-            yield
-    except RemitError as failed:
-        if error is None:
-            raise
-        error.add_note(f"and ending what was granted failed: {failed.detail}")
-
-
-def task(
-    purpose: str,
-    *,
-    grants: Iterable[Wish],
-    ttl: TTL | None = None,
-    depth: int = 0,
-    fan_out: int = 0,
-    exercise: bool = True,
-    delegates: Sequence[str] | None = None,
-    unattested: bool = True,
-) -> Task:
+def task(purpose: str, *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]) -> Task:
     """Open a task for this purpose; it lasts 15 minutes unless ``ttl`` says otherwise.
 
     ``grants`` are names of resources (as wide as their bound), narrowed names (``detail``), or whole details.
     """
     client = Client()
     try:
-        opened = client.task(
-            purpose, grants=grants, bounds=Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
-        )
+        opened = client.task(purpose, grants=grants, bounds=Bounds(**bounds))
     except RemitError:
         client.close()
         raise

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from remit.errors import InvalidRequestError, ScopeError
 
 Detail = dict[str, object]
-Wish = str | Mapping[str, object]  # a resource's name, a name with overrides, or a whole detail
+DetailLike = str | Mapping[str, object]  # a resource's name, a name with overrides, or a whole detail
 TTL = str | int | timedelta
 
 _TTL = re.compile(r"([0-9]{1,9})([smhd]?)")
@@ -38,12 +38,12 @@ def seconds(ttl: TTL) -> int:
     return int(found[1]) * _UNIT[found[2]]
 
 
-def whole(wish: Wish) -> bool:
+def whole(wish: DetailLike) -> bool:
     """Whether a wish is a detail that needs no expansion."""
     return not isinstance(wish, str) and "type" in wish
 
 
-def name_of(wish: Wish) -> str:
+def name_of(wish: DetailLike) -> str:
     """Return the resource that a wish names."""
     name = wish if isinstance(wish, str) else wish.get("resource")
     if not isinstance(name, str) or not name:
@@ -51,12 +51,12 @@ def name_of(wish: Wish) -> str:
     return name
 
 
-def expand(wishes: Iterable[Wish], known: Sequence[Mapping[str, object]]) -> list[Detail]:
+def expand(wishes: Iterable[DetailLike], known: Sequence[Mapping[str, object]]) -> list[Detail]:
     """Return whole details for wishes, from the details of the grant or of the resources' bounds."""
     return [expand_one(wish, known) for wish in wishes]
 
 
-def expand_one(wish: Wish, known: Sequence[Mapping[str, object]]) -> Detail:
+def expand_one(wish: DetailLike, known: Sequence[Mapping[str, object]]) -> Detail:
     """Return the whole detail for one wish; ScopeError when nothing or more than one detail is there for it."""
     if not isinstance(wish, str) and "type" in wish:
         return dict(wish)

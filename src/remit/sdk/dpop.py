@@ -13,7 +13,7 @@ from typing import NoReturn
 _WIDTH = 32  # octets of a P-256 coordinate, RFC 7518 §3.4
 
 
-class Key:
+class DPoPKey:
     """An ES256 key. It does not print, copy or pickle."""
 
     __slots__ = ("_clock", "_jwk", "_private")
@@ -63,8 +63,7 @@ class Key:
         return f"{text}.{base64url(r.to_bytes(_WIDTH, 'big') + s.to_bytes(_WIDTH, 'big'))}"
 
     def __repr__(self) -> str:
-        """Show the public thumbprint alone."""
-        return f"Key({self.thumbprint()})"
+        return f"DPoPKey({self.thumbprint()})"
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied."""

@@ -4,6 +4,8 @@
 - Tokens come straight from the token endpoint over TLS, which stands in for a look at their signature here (OpenID
   Connect Core §3.1.3.7, 6.); the broker verifies it.
 - Blocking: this is for people at a terminal.
+- Written here, and not by authlib as the broker's own logins (``identity/logins.py``), because the client library needs
+  httpx and cryptography alone.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ Pause = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Issuer:
+class ClientRegistration:
     """An issuer, and what it knows us as."""
 
     url: str
@@ -59,7 +61,7 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenSet:
     """What an issuer gave: an ID token with its claims, and a refresh token if it gives those."""
 
     id_token: str = field(repr=False)
@@ -67,10 +69,10 @@ class Tokens:
     claims: Mapping[str, Any]
 
 
-class Login:
+class OpenIDClient:
     """One issuer, spoken to as one public client."""
 
-    def __init__(self, issuer: Issuer, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, issuer: ClientRegistration, transport: httpx.BaseTransport | None = None) -> None:
         """Read what the issuer says of itself (OpenID Connect Discovery §4); it must say so of this very URL."""
         self.issuer = issuer
         self._http = httpx.Client(timeout=30.0, transport=transport)
@@ -85,7 +87,7 @@ class Login:
 
     def browser(
         self, visit: Callable[[str], None], *, nonce: str | None = None, acr: Sequence[str] = (), fresh: bool = False
-    ) -> Tokens:
+    ) -> TokenSet:
         """Let ``visit`` show a human the issuer's page, and take the answer at a loopback port.
 
         ``fresh`` asks for a login now, whoever is logged in already; ``acr`` for how, any of these.
@@ -138,7 +140,7 @@ class Login:
 
     # -- by device ----------------------------------------------------------------------------------------------
 
-    def device(self, say: Say, pause: Pause = time.sleep) -> Tokens:
+    def device(self, say: Say, pause: Pause = time.sleep) -> TokenSet:
         """Let ``say`` tell a human where to enter which code, then ask until they have (RFC 8628 §3.4, §3.5)."""
         answer = self._posted("device_authorization_endpoint", scope=" ".join(self._scopes()))
         code, interval = _text(answer, "device_code"), _seconds(answer, "interval", INTERVAL)
@@ -167,7 +169,7 @@ class Login:
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
-    def refresh(self, refresh_token: str, claims: Mapping[str, Any]) -> Tokens:
+    def refresh(self, refresh_token: str, claims: Mapping[str, Any]) -> TokenSet:
         """Return a new ID token of the same human, with the refresh token that is good from now on (Core §12)."""
         given = self._given(grant_type="refresh_token", refresh_token=refresh_token)
         if not isinstance(given.get("id_token"), str):
@@ -177,7 +179,7 @@ class Login:
             raise GrantTokenError("the issuer answered with somebody else's ID token", help=AGAIN)
         return fresh
 
-    def log_out(self, tokens: Tokens) -> str | None:
+    def log_out(self, tokens: TokenSet) -> str | None:
         """Revoke the refresh token (RFC 7009); return the page that ends the session at the issuer, if it has one."""
         if tokens.refresh_token and self._metadata.get("revocation_endpoint"):
             form = {"token": tokens.refresh_token, "token_type_hint": "refresh_token"}
@@ -227,7 +229,7 @@ class Login:
         except httpx.TransportError as error:
             raise UnavailableError(f"the issuer does not answer: `{self.issuer.url}`", help=AWAY) from error
 
-    def _read(self, given: Mapping[str, Any], nonce: str | None) -> Tokens:
+    def _read(self, given: Mapping[str, Any], nonce: str | None) -> TokenSet:
         token, refresh = _text(given, "id_token"), given.get("refresh_token")
         claims = claims_of(token)
         audience = claims.get("aud")
@@ -236,7 +238,7 @@ class Login:
             raise GrantTokenError("the ID token is not one of this issuer for us")
         if nonce is not None and claims.get("nonce") != nonce:
             raise GrantTokenError("the ID token belongs to another login")
-        return Tokens(token, refresh if isinstance(refresh, str) else None, claims)
+        return TokenSet(token, refresh if isinstance(refresh, str) else None, claims)
 
 
 def _refused(error: str, description: str) -> RemitError:

@@ -70,7 +70,6 @@ class Loopback:
         return True
 
     def __enter__(self) -> Self:
-        """Return the open port."""
         self._thread.start()
         return self
 
@@ -85,7 +84,6 @@ class Loopback:
 
 class _Server(HTTPServer):
     def __init__(self, loopback: Loopback) -> None:
-        """Listen for ``loopback``."""
         self.loopback = loopback
         super().__init__((HOST, 0), _Handler)
         self.timeout = LOOK

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from remit.errors import DeniedError, UnauthenticatedError, UnavailableError
-from remit.sdk.login import AGAIN, Issuer, Tokens, claims_of
+from remit.sdk.login import AGAIN, ClientRegistration, TokenSet, claims_of
 from remit.sdk.place import state
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class LoginSession:
     """A login that is kept, with the newest ID token and, if the issuer gives those, a refresh token."""
 
     issuer: str
@@ -33,24 +33,24 @@ class Session:
     ended: bool = False  # whether the issuer has said that it no longer knows this login
 
     @property
-    def of(self) -> Issuer:
+    def of(self) -> ClientRegistration:
         """The issuer, and what it knows us as."""
-        return Issuer(self.issuer, self.client_id, self.scopes)
+        return ClientRegistration(self.issuer, self.client_id, self.scopes)
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> TokenSet:
         """What the issuer gave last."""
-        return Tokens(self.claims_token, self.refresh_token, claims_of(self.claims_token))
+        return TokenSet(self.claims_token, self.refresh_token, claims_of(self.claims_token))
 
 
-def session_of(issuer: Issuer, groups_claim: str | None, tokens: Tokens, *, unused: bool) -> Session:
+def session_of(issuer: ClientRegistration, groups_claim: str | None, tokens: TokenSet, *, unused: bool) -> LoginSession:
     """Return what is kept of a login."""
-    return Session(
+    return LoginSession(
         issuer.url, issuer.client_id, issuer.scopes, groups_claim, tokens.id_token, unused, tokens.refresh_token
     )
 
 
-class Sessions:
+class SessionFile:
     """The file, and who may use it."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -62,7 +62,7 @@ class Sessions:
             )
         self._path = state(environ) / "session"
 
-    def load(self) -> Session | None:
+    def load(self) -> LoginSession | None:
         """Return the login, or None; DeniedError when others could have read or written it."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -76,14 +76,14 @@ class Sessions:
                 raise DeniedError("others have had access to the session file", help=f"`remit logout`, then {AGAIN}")
             return _read(file.read())
 
-    def need(self) -> Session:
+    def need(self) -> LoginSession:
         """Return the login, or raise UnauthenticatedError."""
         found = self.load()
         if found is None:
             raise UnauthenticatedError("nobody is logged in", help="log in with `remit login`")
         return found
 
-    def save(self, session: Session) -> None:
+    def save(self, session: LoginSession) -> None:
         """Put a login in place of the last, whole or not at all."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self._path.with_name("session.new")
@@ -111,9 +111,9 @@ class Sessions:
             os.close(descriptor)
 
 
-def _read(raw: bytes) -> Session:
+def _read(raw: bytes) -> LoginSession:
     try:
         kept = json.loads(raw)
-        return Session(**{**kept, "scopes": tuple(kept["scopes"])})
+        return LoginSession(**{**kept, "scopes": tuple(kept["scopes"])})
     except (ValueError, TypeError, KeyError) as error:
         raise UnavailableError("the session file is damaged", help=f"`remit logout`, then {AGAIN}") from error

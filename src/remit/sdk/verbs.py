@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
 from remit.sdk._wire import Call, Flow, ask, ask_text, decoded, encoded, error_of
-from remit.sdk.detail import TTL, Detail, Wish, expand, expand_one, meant, name_of, seconds, whole
-from remit.sdk.dpop import Key
+from remit.sdk.detail import TTL, Detail, DetailLike, expand, expand_one, meant, name_of, seconds, whole
+from remit.sdk.dpop import DPoPKey
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
@@ -42,23 +42,41 @@ class Bounds:
     delegates: Sequence[str] | None = None  # None: those of the parent
     unattested: bool = True
 
+    def fields(self) -> Json:
+        """Return the members of a grant request that say so."""
+        fields: Json = {"depth": self.depth, "fan_out": self.fan_out}
+        fields |= {"exercise": self.exercise, "unattested": self.unattested}
+        fields |= {} if self.ttl is None else {"ttl": seconds(self.ttl)}
+        return fields | ({} if self.delegates is None else {"delegates": list(self.delegates)})
+
+
+class BoundsOptions(TypedDict, total=False):
+    """``Bounds`` as keyword arguments."""
+
+    ttl: TTL | None
+    depth: int
+    fan_out: int
+    exercise: bool
+    delegates: Sequence[str] | None
+    unattested: bool
+
 
 @dataclass(frozen=True, slots=True)
-class Binding:
+class DPoPBinding:
     """What a token outside a run is bound to, and where it is renewed and used."""
 
-    key: Key
+    key: DPoPKey
     issuer: str
     endpoint: str  # the token endpoint's URL, which proofs name
     gateway: str | None = None
 
-    def anew(self) -> Binding:
+    def anew(self) -> DPoPBinding:
         """Return the same places with a fresh key, for a child."""
-        return replace(self, key=Key())
+        return replace(self, key=DPoPKey())
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class TokenResponse:
     """A grant as its holder knows it. ``token`` is there only outside a run."""
 
     task: str
@@ -66,7 +84,7 @@ class Opened:
     expires_in: int | None  # seconds, of the token if there is one
     details: Sequence[Detail]
     token: str | None = field(default=None, repr=False)
-    bound_to: Binding | None = field(default=None, repr=False)
+    bound_to: DPoPBinding | None = field(default=None, repr=False)
     nonce: str | None = None  # of the server that gave the token
 
 
@@ -88,8 +106,8 @@ class Report:
 
 
 def open_task(
-    purpose: str, grants: Iterable[Wish], bounds: Bounds, key: Key | None = None, id_token: str | None = None
-) -> Flow[Opened]:
+    purpose: str, grants: Iterable[DetailLike], bounds: Bounds, key: DPoPKey | None = None, id_token: str | None = None
+) -> Flow[TokenResponse]:
     """Open a task at the operator's own socket, for the human of ``id_token`` or for the owner of the state.
 
     Names are expanded to the bound of their resource.
@@ -104,7 +122,7 @@ def open_task(
     return (yield from exchange(form, expand(wishes, known), timed, bound_to))
 
 
-def known_bounds(wishes: Iterable[Wish]) -> Flow[list[Detail]]:
+def known_bounds(wishes: Iterable[DetailLike]) -> Flow[list[Detail]]:
     """Return the bounds of the resources that are wished for by name."""
     known: list[Detail] = []
     for name in dict.fromkeys(name_of(wish) for wish in wishes if not whole(wish)):
@@ -123,11 +141,11 @@ def _known(name: str) -> Flow[Json]:
 def delegate(
     parent: str,
     known: Sequence[Detail],
-    grants: Iterable[Wish],
+    grants: Iterable[DetailLike],
     bounds: Bounds,
     label: str = "",
-    bound_to: Binding | None = None,
-) -> Flow[Opened]:
+    bound_to: DPoPBinding | None = None,
+) -> Flow[TokenResponse]:
     """Make a child of a grant; names are expanded to the parent's only detail for them."""
     form = {"subject_token": parent, "subject_token_type": GRANT}
     if label:
@@ -135,34 +153,24 @@ def delegate(
     return (yield from exchange(form, expand(grants, known), bounds, bound_to))
 
 
-def _binding(key: Key) -> Flow[Binding]:
+def _binding(key: DPoPKey) -> Flow[DPoPBinding]:
     metadata = yield from ask(Call("GET", METADATA))
     places = yield from self()
-    return Binding(key, str(metadata["issuer"]), str(metadata["token_endpoint"]), places.get("gateway"))
+    return DPoPBinding(key, str(metadata["issuer"]), str(metadata["token_endpoint"]), places.get("gateway"))
 
 
-def exchange(form: Json, details: Sequence[Detail], bounds: Bounds, bound_to: Binding | None) -> Flow[Opened]:
+def exchange(
+    form: Json, details: Sequence[Detail], bounds: Bounds, bound_to: DPoPBinding | None
+) -> Flow[TokenResponse]:
     """Ask the token endpoint for a grant."""
-    asked = {
-        "grant_type": EXCHANGE,
-        **form,
-        "authorization_details": encoded(details),
-        "depth": str(bounds.depth),
-        "fan_out": str(bounds.fan_out),
-        "exercise": "true" if bounds.exercise else "false",
-    }
-    if bounds.ttl is not None:
-        asked["ttl"] = str(seconds(bounds.ttl))
-    if bounds.delegates is not None:
-        asked["delegates"] = encoded(list(bounds.delegates))
-    if not bounds.unattested:
-        asked["unattested"] = "false"
+    request = {"authorization_details": details, **bounds.fields()}
+    asked = {"grant_type": EXCHANGE, **form, **{name: encoded(value) for name, value in request.items()}}
     if bound_to is None:
         return opened((yield from ask(Call("POST", "/oauth/token", form=asked))))
     return (yield from _bound(asked, bound_to))
 
 
-def _bound(form: Json, to: Binding) -> Flow[Opened]:
+def _bound(form: Json, to: DPoPBinding) -> Flow[TokenResponse]:
     """Ask for a token bound to a key, once more with the server's nonce if it wants one."""
     asked = {**form, "req_cnf": encoded({"jwk": to.key.jwk()}), "req_cnf_proof": to.key.proof("POST", to.endpoint)}
     answer = yield Call("POST", "/oauth/token", form=asked)
@@ -173,10 +181,10 @@ def _bound(form: Json, to: Binding) -> Flow[Opened]:
     return replace(opened(decoded(answer), to), nonce=answer.headers.get("dpop-nonce"))
 
 
-def opened(answer: Json, bound_to: Binding | None = None) -> Opened:
+def opened(answer: Json, bound_to: DPoPBinding | None = None) -> TokenResponse:
     """Read a grant from an answer of the broker."""
     try:
-        return Opened(
+        return TokenResponse(
             task=answer["task"],
             grant=answer["grant"],
             expires_in=answer.get("expires_in"),
@@ -203,7 +211,7 @@ def identity() -> Flow[Json]:
     return found
 
 
-def own(named: str | None = None) -> Flow[Opened]:
+def own(named: str | None = None) -> Flow[TokenResponse]:
     """Return the grant of the run that this process is in, or the one inside it that ``named`` says is its own."""
     found = opened((yield from self()))
     if named is None or named == found.grant:
@@ -259,7 +267,7 @@ def details_of(task_document: Json, grant: str) -> list[Detail]:
 # -- leases ---------------------------------------------------------------------------------------------------------
 
 
-def issue(task_id: str, grant: str, wish: Wish, known: Sequence[Detail], key: str | None = None) -> Flow[Json]:
+def issue(task_id: str, grant: str, wish: DetailLike, known: Sequence[Detail], key: str | None = None) -> Flow[Json]:
     """Make a credential for a detail of a grant. ``key`` (Idempotency-Key) first revokes its earlier lease."""
     body = {"grant": grant, "detail": expand_one(wish, known)}
     headers = {"Idempotency-Key": key} if key else {}

@@ -12,27 +12,27 @@ import httpx
 import pytest
 
 from remit.errors import InvalidRequestError, ScopeError
-from remit.sdk.held import Credential, Held, credential_of, instant, local
+from remit.sdk.grant import Credential, GrantHandle, credential_of, instant, local
 from remit.sdk.place import Place, find
-from remit.sdk.verbs import Opened
+from remit.sdk.verbs import TokenResponse
 
 PLACE = Place(Path("/run/remit/channel.sock"), "grt_1")
-OPENED = Opened("task_1", "grt_1", 900, [{"type": "http", "resource": "search"}])
+OPENED = TokenResponse("task_1", "grt_1", 900, [{"type": "http", "resource": "search"}])
 CREDENTIAL = Credential("lse_1", datetime(2026, 1, 1, tzinfo=UTC), {"user": "remit_x", "password": "hunter2"})
 
 
 def test_a_resource_has_its_url_at_the_gateway() -> None:
     outside = Place(PLACE.socket)
-    assert Held(outside, OPENED).url("search") == "http://127.0.0.1:8471/search"
+    assert GrantHandle(outside, OPENED).url("search") == "http://127.0.0.1:8471/search"
     assert (
-        Held(Place(PLACE.socket, None, "http://127.0.0.1:9000/"), OPENED).url("search")
+        GrantHandle(Place(PLACE.socket, None, "http://127.0.0.1:9000/"), OPENED).url("search")
         == "http://127.0.0.1:9000/search"
     )
 
 
 def test_in_a_run_the_url_names_the_grant() -> None:
-    assert Held(PLACE, OPENED).url("search") == "http://127.0.0.1:8471/@grt_1/search"
-    child = Held(PLACE, Opened("task_1", "grt_2", 900, OPENED.details))
+    assert GrantHandle(PLACE, OPENED).url("search") == "http://127.0.0.1:8471/@grt_1/search"
+    child = GrantHandle(PLACE, TokenResponse("task_1", "grt_2", 900, OPENED.details))
     assert child.url("search") == "http://127.0.0.1:8471/@grt_2/search"
     assert child.gateway == "http://127.0.0.1:8471/@grt_2"
 
@@ -47,7 +47,9 @@ def test_every_variable_that_names_the_gateway_names_the_grant(monkeypatch: pyte
         "ITS_KEY": "sk-place",
     }.items():
         monkeypatch.setenv(name, value)
-    held = Held(find(os.environ | {"REMIT_SOCKET": "/x", "REMIT_GRANT": "grt_1"}), Opened("task_1", "grt_2", 9, []))
+    held = GrantHandle(
+        find(os.environ | {"REMIT_SOCKET": "/x", "REMIT_GRANT": "grt_1"}), TokenResponse("task_1", "grt_2", 9, [])
+    )
     assert held.environ() == {
         "REMIT_GATEWAY": f"{base}/@grt_2",
         "REMIT_GRANT": "grt_2",
@@ -60,22 +62,22 @@ def test_every_variable_that_names_the_gateway_names_the_grant(monkeypatch: pyte
 
 def test_outside_a_run_no_variable_proves_a_grant() -> None:
     with pytest.raises(InvalidRequestError, match="no variable proves a grant"):
-        Held(Place(PLACE.socket), OPENED).environ()
+        GrantHandle(Place(PLACE.socket), OPENED).environ()
 
 
 def test_a_resource_that_is_not_granted_has_no_url() -> None:
     with pytest.raises(ScopeError, match="holds nothing for `mail`"):
-        Held(PLACE, OPENED).url("mail")
+        GrantHandle(PLACE, OPENED).url("mail")
 
 
 def test_a_grant_shows_its_id_and_resources() -> None:
-    assert repr(Held(PLACE, OPENED)) == "<Held grt_1 (search)>"
+    assert repr(GrantHandle(PLACE, OPENED)) == "<GrantHandle grt_1 (search)>"
 
 
 def test_httpx2_is_imported_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     library = ModuleType("httpx2")
     library.Auth = httpx.Auth  # type: ignore[attr-defined]  # stands for the other library's own
-    held = Held(PLACE, OPENED)
+    held = GrantHandle(PLACE, OPENED)
     assert "httpx2" not in sys.modules
     monkeypatch.setitem(sys.modules, "httpx2", library)
     assert isinstance(held.auth2, httpx.Auth)

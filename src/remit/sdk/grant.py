@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from remit.errors import InvalidRequestError, ScopeError
+from remit.errors import GrantEndedError, InvalidRequestError, RemitError, ScopeError
 from remit.sdk import verbs
 from remit.sdk.auth import Auth, Steppable, flavour, signer_of
 from remit.sdk.detail import Detail
@@ -23,11 +24,10 @@ from remit.sdk.place import GATEWAY, Place, plain
 HERE = "127.0.0.1"
 
 
-class Held:
+class GrantHandle:
     """A grant in the hands of its holder."""
 
-    def __init__(self, place: Place, opened: verbs.Opened) -> None:
-        """Hold ``opened``, which the broker at ``place`` granted."""
+    def __init__(self, place: Place, opened: verbs.TokenResponse) -> None:
         self.place, self.opened = place, opened
         self.report: verbs.Report | None = None  # what ending it achieved, once it has ended
 
@@ -88,14 +88,25 @@ class Held:
         named = {name: f"{self.gateway}{match[1]}" for name, match in found.items() if match}
         return {**named, "REMIT_GATEWAY": self.gateway, "REMIT_GRANT": self.id}
 
-    def binding(self) -> verbs.Binding | None:
+    def binding(self) -> verbs.DPoPBinding | None:
         """Return what a child's token is to be bound to: outside a run every grant has a key of its own."""
         return self.opened.bound_to.anew() if self.opened.bound_to else None
 
     def __repr__(self) -> str:
-        """Show ids and resources."""
         names = ", ".join(str(detail.get("resource")) for detail in self.details)
         return f"<{type(self).__name__} {self.id} ({names})>"
+
+
+@contextmanager
+def not_hiding(error: BaseException | None) -> Iterator[None]:
+    """Let an ending fail without hiding ``error``; that it had ended already is no failure."""
+    try:
+        with suppress(GrantEndedError):
+            yield
+    except RemitError as failed:
+        if error is None:
+            raise
+        error.add_note(f"and ending what was granted failed: {failed.detail}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +118,12 @@ class Credential:
     values: Mapping[str, str] = field(repr=False)
 
     def __getattr__(self, name: str) -> str:
-        """Return a field of the credential."""
         try:
             return self.values[name]
         except KeyError:
             raise AttributeError(f"this credential has {', '.join(sorted(self.values))}, not `{name}`") from None
 
     def __getitem__(self, name: str) -> str:
-        """Return a field of the credential."""
         return self.values[name]
 
     def __reduce__(self) -> NoReturn:
@@ -151,4 +160,4 @@ def instant(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-current_grant: ContextVar[Held | None] = ContextVar("remit_grant", default=None)
+current_grant: ContextVar[GrantHandle | None] = ContextVar("remit_grant", default=None)
