@@ -19,6 +19,7 @@ from starlette.responses import Response
 from remit.broker import Holder
 from remit.console import pages
 from remit.console.pages import Buttons, Question
+from remit.core.legible import escaped
 from remit.errors import DeniedError, LimitError, NotFoundError, UnauthenticatedError
 from remit.web.who import Peer, Web
 from tests.broker.world import OPERATOR
@@ -138,9 +139,11 @@ def test_a_length_of_time_is_exact(seconds: int, words: str) -> None:
 
 @given(st.text())
 def test_safe_text_is_printable_and_cannot_close_anything(text: str) -> None:
-    shown = pages.safe(text)
+    page = bytes(pages.message("title", text).body).decode()
+    shown = page.partition("</h1>\n<p>")[2].partition("</p>\n</main>")[0]
     assert not set(shown) & set("<>\"'")
     assert all(char.isprintable() or char == "\n" for char in shown)
+    assert unescape(shown) == escaped(text, keep="\n")
 
 
 def rows_of(args: object) -> list[str]:

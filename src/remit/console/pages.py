@@ -6,13 +6,14 @@ A page that leads elsewhere is a page with a link that follows itself: the answe
 
 from __future__ import annotations
 
-import html
 import json
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
-from typing import TypeGuard
+from importlib.resources import files
+from typing import TYPE_CHECKING, TypeGuard
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,48 +23,10 @@ from remit.errors import DeniedError, NotFoundError, RemitError
 from remit.web import wire
 from remit.web.who import Web, authority_of
 
-STYLE = """
-:root{color-scheme:light dark;--ink:#16181d;--soft:#5b6270;--line:#d9dde4;--page:#f4f5f7;--card:#fff;--well:#f4f5f7;
---act:#1b5e46;--on:#fff;--warn:#8a4b00}
-@media(prefers-color-scheme:dark){:root{--ink:#eceef2;--soft:#a3abba;--line:#363c48;--page:#12151a;--card:#1b1f26;
---well:#13161b;--act:#7fd6b0;--on:#0d1f17;--warn:#ffc27a}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-main{max-width:41rem;margin:2.5rem auto;padding:2rem;background:var(--card);border:1px solid var(--line);
-border-radius:14px}
-header{max-width:41rem;margin:2.5rem auto -1.5rem;padding:0 .25rem;color:var(--soft);font-weight:600}
-h1{font-size:1.45rem;line-height:1.25;margin:0 0 .75rem;overflow-wrap:anywhere}
-h2{font-size:.8rem;letter-spacing:.05em;text-transform:uppercase;color:var(--soft);margin:1.75rem 0 .5rem}
-p{margin:.5rem 0}
-blockquote{margin:.75rem 0;padding:.5rem 1rem;border-left:4px solid var(--act);background:var(--well);
-overflow-wrap:anywhere}
-section.detail{border:1px solid var(--line);border-radius:10px;padding:.75rem 1rem;margin:.6rem 0}
-section.detail h3{margin:0 0 .35rem;font-size:1rem}
-dl{display:grid;grid-template-columns:minmax(7.5rem,max-content) 1fr;gap:.2rem 1rem;margin:0}
-dt{color:var(--soft)}
-dd{margin:0;overflow-wrap:anywhere}
-dt,dd,blockquote{white-space:break-spaces}
-code,pre{font:.875em/1.5 ui-monospace,monospace}
-code{overflow-wrap:anywhere}
-pre{background:var(--well);border:1px solid var(--line);border-radius:8px;padding:.75rem;white-space:pre-wrap;
-overflow-wrap:anywhere}
-summary{cursor:pointer;color:var(--soft)}
-.soft{color:var(--soft)}
-.warn{color:var(--warn)}
-form{display:flex;flex-wrap:wrap;gap:.75rem;margin-top:1.5rem;align-items:end}
-label{display:block;flex:1 1 100%;font-weight:600}
-select{font:inherit;padding:.4rem;margin-left:.5rem}
-input[type=text]{display:block;width:100%;margin-top:.35rem;padding:.6rem .75rem;border:1px solid var(--soft);
-border-radius:8px;background:var(--card);color:inherit;font:1.5rem/1.3 ui-monospace,monospace;letter-spacing:.15em;
-text-transform:uppercase}
-button,a.go{font:inherit;font-weight:600;padding:.65rem 1.25rem;border-radius:8px;border:1px solid var(--act);
-background:var(--act);color:var(--on);cursor:pointer;text-decoration:none;display:inline-block}
-button.no{background:transparent;color:var(--ink);border-color:var(--soft)}
-:focus-visible{outline:3px solid var(--act);outline-offset:2px}
-@media(max-width:34rem){main{margin:0;border:0;border-radius:0;padding:1.25rem}header{margin:1rem 1.25rem 0}
-dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.4rem}}
-""".strip()
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
+STYLE = files("remit.console").joinpath("templates/style.css").read_text("utf-8")
 POLICY = (
     f"default-src 'none'; style-src 'sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -121,20 +84,27 @@ class Question:
 # -- documents ------------------------------------------------------------------------------------------------------
 
 
-def safe(value: object) -> str:
-    """Return text that a browser shows as it is: escaped, and with a mark for each character that would not show."""
-    return html.escape(escaped(str(value), keep="\n"))
+def safe(value: object) -> object:
+    """Return text with a mark for each character that a browser would not show; the template then escapes it."""
+    return value if hasattr(value, "__html__") else escaped(str(value), keep="\n")
 
 
-def document(title: str, body: str, status: int = 200, *, head: str = "", cookies: Sequence[str] = ()) -> Response:
-    """Return a whole page. ``body`` and ``head`` are HTML; ``cookies`` are values of Set-Cookie."""
-    # without this, browsers would send `Origin: null` with our own forms, as the header says no-referrer
-    text = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta name="referrer" content="same-origin"><title>{safe(title)} · remit</title>{head}'
-        f"<style>{STYLE}</style></head><body><header>remit</header><main>{body}</main></body></html>"
-    )
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, PackageLoader  # most brokers show no page
+    from markupsafe import Markup
+
+    found = PackageLoader("remit.console")
+    environment = Environment(loader=found, autoescape=True, finalize=safe, trim_blocks=True, lstrip_blocks=True)
+    environment.globals["style"] = Markup(STYLE)  # noqa: S704 - ours
+    return environment
+
+
+def document(
+    template: str, title: str, status: int = 200, *, cookies: Sequence[str] = (), **values: object
+) -> Response:
+    """Return a whole page. ``values`` are what the template shows; ``cookies`` are values of Set-Cookie."""
+    text = _templates().get_template(template).render(title=title, **values)
     response = Response(text, status, HEADERS, "text/html; charset=utf-8")
     for cookie in cookies:
         response.headers.append("set-cookie", cookie)
@@ -143,15 +113,15 @@ def document(title: str, body: str, status: int = 200, *, head: str = "", cookie
 
 def message(title: str, text: str, *, cookies: Sequence[str] = ()) -> Response:
     """Return a page that only says something."""
-    return document(title, f"<h1>{safe(title)}</h1><p>{safe(text)}</p>", cookies=cookies)
+    return document("message.html", title, text=text, cookies=cookies)
 
 
 def refusal(error: RemitError, again: str = "", cookies: Sequence[str] = ()) -> Response:
     """Say an error to a person; ``again`` is a path of ours where they can try once more."""
-    title, text = "This cannot go on", f"{error.detail[:1].upper()}{error.detail[1:]}."
-    hint = f'<p class="soft">{safe(_sentence(error.help))}</p>' if error.help else ""
-    link = f'<p><a class="go" href="{safe(again)}">Log in again</a></p>' if again else ""
-    page = document(title, f"<h1>{title}</h1><p>{safe(text)}</p>{hint}{link}", error.status, cookies=cookies)
+    text, hint = _sentence(error.detail), _sentence(error.help) if error.help else ""
+    page = document(
+        "message.html", "This cannot go on", error.status, text=text, help=hint, again=again, cookies=cookies
+    )
     if error.retry_after is not None:
         page.headers["retry-after"] = str(error.retry_after)
     return page
@@ -163,9 +133,7 @@ def _sentence(text: str) -> str:
 
 def leaving(title: str, url: str, link: str, cookies: Sequence[str] = ()) -> Response:
     """Send the browser elsewhere from a page of ours, after a form."""
-    head = f'<meta http-equiv="refresh" content="0;url={safe(url)}">'
-    body = f'<h1>{safe(title)}</h1><p><a class="go" rel="noreferrer" href="{safe(url)}">{safe(link)}</a></p>'
-    return document(title, body, head=head, cookies=cookies)
+    return document("leaving.html", title, url=url, link=link, cookies=cookies)
 
 
 def away(url: str) -> Response:
@@ -199,77 +167,32 @@ def _check_document(request: Request) -> None:
 
 def question(asked: Question, buttons: Buttons | None, note: str = "", cookies: Sequence[str] = ()) -> Response:
     """Show a request, and take a decision on it if there is one to take."""
-    body = [
-        f"<h1>{safe(asked.title)}</h1><p>{safe(asked.intro)}</p>",
-        f"<blockquote>{safe(asked.asked['purpose'])}</blockquote>" if "purpose" in asked.asked else "",
-        f'<p class="warn">{safe(asked.warning)}</p>' if asked.warning else "",
-        _table(asked.facts),
-        "<h2>What it may do</h2>",
-        *(_detail(item, "beyond what the grant has") for item in asked.beyond),
-        *(_detail(item) for item in _details(asked.asked) if item not in asked.beyond),
-        "<h2>For how long, and by whom</h2>",
-        _table(_bounds(asked.asked)),
-        "<h2>What the grant has that asks</h2>" if asked.held else "",
-        *(_detail(item) for item in asked.held),
-        _exact(asked),
-        f"<p><strong>{safe(note)}</strong></p>" if note else "",
-        _form(buttons) if buttons else "",
-    ]
-    return document(asked.title, "".join(body), cookies=cookies)
+    details = asked.asked.get("authorization_details")
+    listed = [item for item in details if isinstance(item, Mapping)] if isinstance(details, list) else []
+    return document(
+        "consent.html",
+        asked.title,
+        page=asked,
+        beyond=[_detail(item) for item in asked.beyond],
+        details=[_detail(item) for item in listed if item not in asked.beyond],
+        held=[_detail(item) for item in asked.held],
+        bounds=_bounds(asked.asked),
+        exact=json.dumps(asked.asked, indent=2, ensure_ascii=True, sort_keys=True),
+        form=buttons,
+        note=note,
+        cookies=cookies,
+    )
 
 
 def code_form(code: str, wrong: str = "", status: int = 200) -> Response:
     """Ask for the code that another device shows (RFC 8628 §3.3)."""
-    title = "Enter the code"
-    said = f'<p class="warn" role="alert">{safe(wrong)}</p>' if wrong else ""
-    body = (
-        f"<h1>{title}</h1><p>Enter the code that the program or device shows. Go on only if you started it yourself,"
-        f" and the code here is the code there.</p>{said}"
-        '<form method="post" action="/oauth/device"><label>Code <input type="text" name="user_code" required'
-        ' autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="20"'
-        f' value="{safe(code)}"></label>'
-        "<button>See what is asked</button></form>"
-    )
-    return document(title, body, status)
+    return document("code.html", "Enter the code", status, code=code, wrong=wrong)
 
 
-def _form(buttons: Buttons) -> str:
-    return (
-        '<form method="post" action="/oauth/consent">'
-        f'<input type="hidden" name="visit" value="{safe(buttons.visit)}">'
-        f'<input type="hidden" name="csrf" value="{safe(buttons.csrf)}">'
-        f"{_issuers(buttons.issuers)}"
-        f"{_approve(buttons.approve)}"
-        f'<button class="no" name="decision" value="deny">{safe(buttons.deny)}</button></form>'
-    )
-
-
-def _approve(text: str) -> str:
-    return f'<button name="decision" value="approve">{safe(text)}</button>' if text else ""
-
-
-def _issuers(issuers: Mapping[str, str]) -> str:
-    if not issuers:
-        return ""
-    options = "".join(f'<option value="{safe(url)}">{safe(name)}</option>' for url, name in issuers.items())
-    return f'<label>Log in at <select name="issuer">{options}</select></label>'
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{safe(name)}</dt><dd>{safe(value)}</dd>" for name, value in rows) + "</dl>"
-
-
-def _details(asked: Mapping[str, object]) -> list[Mapping[str, object]]:
-    found = asked.get("authorization_details")
-    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
-
-
-def _detail(detail: Mapping[str, object], mark: str = "") -> str:
+def _detail(detail: Mapping[str, object]) -> Mapping[str, object]:
     counts = [(_words(name), f"{len(value)} in all") for name, value in detail.items() if _many(value)]
     listed = [(f"{_words(name)} {key}".rstrip(), _value(name, value)) for name, key, value in rows(detail)]
-    marked = f' <strong class="warn">{safe(mark)}</strong>' if mark else ""
-    title = f'<h3>{safe(detail.get("resource"))} <span class="soft">{safe(detail.get("type"))}</span>{marked}</h3>'
-    return f'<section class="detail">{title}{_table([*counts, *listed])}</section>'
+    return {"resource": detail.get("resource"), "type": detail.get("type"), "rows": [*counts, *listed]}
 
 
 def _words(name: str) -> str:
@@ -298,12 +221,6 @@ def _bounds(asked: Mapping[str, object]) -> list[tuple[str, str]]:
     told.append(("may use it itself", "yes" if asked.get("exercise") else "no: it only hands on"))
     said = (("label", "calls itself"), ("agent", "attested as"), ("jkt", "key"), ("x5t", "certificate"))
     return told + [(words, str(asked[name])) for name, words in said if asked.get(name)]
-
-
-def _exact(asked: Question) -> str:
-    raw = json.dumps(asked.asked, indent=2, ensure_ascii=True, sort_keys=True)
-    digest = f'<p class="soft">Digest of this request <code>{safe(asked.digest)}</code></p>' if asked.digest else ""
-    return f"<details><summary>The exact request</summary><pre>{safe(raw)}</pre></details>{digest}"
 
 
 def length(seconds: int) -> str:
