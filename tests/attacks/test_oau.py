@@ -138,7 +138,7 @@ def test_the_victim_of_a_captured_link_sees_a_consent_of_their_own(tmp_path: Pat
         assert "location" not in page.headers
 
     known = [
-        Registered("desk-app", "Desk App", (REDIRECT,)),
+        Registered("desk-app", "ConsentPage App", (REDIRECT,)),
         Registered("mallory", "Mallory", ("https://mallory.test/cb",)),
     ]
     scene(tmp_path, played, registry=Registry(known))
@@ -262,7 +262,7 @@ def test_a_redirect_uri_that_is_nearly_registered_gets_nothing(tmp_path: Path, u
             assert "location" not in answer.headers
         assert kept(app.made.broker) == []
 
-    scene(tmp_path, played, registry=Registry([Registered("desk-app", "Desk App", REGISTERED)]))
+    scene(tmp_path, played, registry=Registry([Registered("desk-app", "ConsentPage App", REGISTERED)]))
 
 
 @pytest.mark.attack("OAU-04")

@@ -13,7 +13,7 @@ from tests.oauth import plane as planes
 from tests.oauth.plane import Agent, Plane
 
 DELEGATE_HOPS = 31
-GATEWAY_HOPS = 28
+GATEWAY_HOPS = 29
 FILES_THAT_NAME_A_BOUND = 24
 CLASSES_TWICE = 53
 CIRCLES = 2

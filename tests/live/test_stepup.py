@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live.test_working import Desk, desk
+from tests.live.test_working import ConsentPage, desk
 
 STRONG = "urn:test:two-factors"
 NARROW, WIDE = ("-r", "search:paths=/v1/a"), ("-r", "search:paths=/v1/b")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsentPage]:
     """Sit at a desk, logged in with a password; approvals take two factors."""
     with desk(tmp_path_factory.mktemp("desk"), f'acr = ["{STRONG}"]') as found:
         found.told("login")
@@ -26,7 +26,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 @contextmanager
-def as_(at: Desk, login: str, acr: str) -> Iterator[None]:
+def as_(at: ConsentPage, login: str, acr: str) -> Iterator[None]:
     """Let somebody sit at the browser meanwhile, and log in so."""
     before = at.terminal.login, at.terminal.acr
     at.terminal.login, at.terminal.acr = login, acr
@@ -36,7 +36,7 @@ def as_(at: Desk, login: str, acr: str) -> Iterator[None]:
         at.terminal.login, at.terminal.acr = before
 
 
-def asked(at: Desk) -> dict[str, Any]:
+def asked(at: ConsentPage) -> dict[str, Any]:
     """Open a task as Alice, and ask for more than it holds."""
     opened = at.told("open", "brief", *NARROW, "--depth", "1", "--fan-out", "1")
     item: dict[str, Any] = at.told("ask", "wide", "-g", opened["grant"], *WIDE, "--ttl", "2m")
@@ -44,12 +44,12 @@ def asked(at: Desk) -> dict[str, Any]:
     return item
 
 
-def state(at: Desk, item: dict[str, Any]) -> dict[str, Any]:
+def state(at: ConsentPage, item: dict[str, Any]) -> dict[str, Any]:
     """Return what became of a request."""
     return next(one for one in at.told("approvals", "--all")["approvals"] if one["approval"] == item["approval"])
 
 
-def test_the_human_logs_in_on_the_page_of_the_request_and_it_goes_on(at: Desk) -> None:
+def test_the_human_logs_in_on_the_page_of_the_request_and_it_goes_on(at: ConsentPage) -> None:
     item = asked(at)
     assert "digest" not in item
     with as_(at, "alice", STRONG):
@@ -68,7 +68,7 @@ def test_the_human_logs_in_on_the_page_of_the_request_and_it_goes_on(at: Desk) -
     ("login", "acr", "says"),
     [("alice", "urn:test:password", f"Log in again with {STRONG}."), ("bob", STRONG, "This cannot go on")],
 )
-def test_neither_a_weaker_login_nor_another_human_decides(at: Desk, login: str, acr: str, says: str) -> None:
+def test_neither_a_weaker_login_nor_another_human_decides(at: ConsentPage, login: str, acr: str, says: str) -> None:
     item = asked(at)
     with as_(at, login, acr):
         page = at.terminal.browser().decide(item["verification_uri"], "approve")
@@ -79,7 +79,7 @@ def test_neither_a_weaker_login_nor_another_human_decides(at: Desk, login: str, 
 
 
 @pytest.mark.attack("OAU-08")
-def test_a_login_that_anybody_can_begin_decides_nothing_at_a_real_issuer(at: Desk) -> None:
+def test_a_login_that_anybody_can_begin_decides_nothing_at_a_real_issuer(at: ConsentPage) -> None:
     """The agent knows the public client, sends the human to the issuer with all that is asked, and has the token."""
     item = asked(at)
     digest = state(at, item)["digest"]
@@ -90,7 +90,7 @@ def test_a_login_that_anybody_can_begin_decides_nothing_at_a_real_issuer(at: Des
     assert state(at, item)["state"] == "pending"
 
 
-def test_denying_takes_any_login_of_theirs(at: Desk) -> None:
+def test_denying_takes_any_login_of_theirs(at: ConsentPage) -> None:
     item = asked(at)
     at.terminal.decision = "deny"
     try:

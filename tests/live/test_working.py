@@ -29,7 +29,7 @@ pytestmark = pytest.mark.live
 
 
 @dataclass
-class Desk:
+class ConsentPage:
     """A terminal beside a running broker, and every token that its login has had."""
 
     terminal: Terminal
@@ -60,7 +60,7 @@ class Desk:
 
 
 @contextmanager
-def desk(home: Path, *more: str) -> Iterator[Desk]:
+def desk(home: Path, *more: str) -> Iterator[ConsentPage]:
     """Start an identity provider and a broker that believes it, with one resource; ``more`` is said of its humans."""
     policies = home / "policies"
     policies.mkdir(mode=0o700)
@@ -86,28 +86,28 @@ def desk(home: Path, *more: str) -> Iterator[Desk]:
             with httpx.Client(transport=transport, base_url="http://control") as control:
                 put = control.put("/v1/resources/search", json={**target, "secret": "k"})
                 assert put.is_success, put.text
-            yield Desk(terminal, up, provider, json.loads(line)["api"], set())
+            yield ConsentPage(terminal, up, provider, json.loads(line)["api"], set())
         finally:
             up.terminate()
             up.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsentPage]:
     """Sit at a desk, logged in."""
     with desk(tmp_path_factory.mktemp("desk")) as found:
         found.told("login")
         yield found
 
 
-def test_the_broker_says_where_to_log_in(at: Desk) -> None:
+def test_the_broker_says_where_to_log_in(at: ConsentPage) -> None:
     shown = at.told("whoami")
     assert (shown["issuer"], shown["sub"], shown["renewable"]) == (at.terminal.issuer, "alice", True)
     assert shown["groups"] == ["analysts", "on-call"]
     assert stat.S_IMODE((at.terminal.state / "session").stat().st_mode) == 0o600
 
 
-def test_every_task_is_opened_by_an_id_token_of_its_own(at: Desk) -> None:
+def test_every_task_is_opened_by_an_id_token_of_its_own(at: ConsentPage) -> None:
     before = at.remember()
     opened = [at.told("open", f"work {n}", "-r", "search", "--depth", "1", "--fan-out", "1") for n in range(2)]
     after = at.remember()
@@ -123,7 +123,7 @@ def test_every_task_is_opened_by_an_id_token_of_its_own(at: Desk) -> None:
     assert at.told("show", owned["task"])["subject"]["sub"].startswith("unix://")
 
 
-def test_a_run_is_the_humans_and_cannot_reach_the_login(at: Desk) -> None:
+def test_a_run_is_the_humans_and_cannot_reach_the_login(at: ConsentPage) -> None:
     session = at.terminal.state / "session"
     inside = (
         f"cat {session} && exit 9; ls -a {at.terminal.state} 2>/dev/null | grep -q session && exit 8; "
@@ -137,7 +137,7 @@ def test_a_run_is_the_humans_and_cannot_reach_the_login(at: Desk) -> None:
     assert not at.leaks((out + err).encode())
 
 
-def test_nothing_of_a_login_is_in_arguments_or_environments(at: Desk) -> None:
+def test_nothing_of_a_login_is_in_arguments_or_environments(at: ConsentPage) -> None:
     before = at.remember()
     wait = ["run", "-p", "wait", "-r", "search", "--", "sh", "-c", "echo ready; read line"]
     with subprocess.Popen(
@@ -155,7 +155,7 @@ def test_nothing_of_a_login_is_in_arguments_or_environments(at: Desk) -> None:
         process.communicate(b"\n", timeout=PATIENCE)
 
 
-def test_nothing_of_a_login_is_in_the_state_the_log_or_the_audit(at: Desk) -> None:
+def test_nothing_of_a_login_is_in_the_state_the_log_or_the_audit(at: ConsentPage) -> None:
     at.told("open", "look", "-r", "search")
     assert at.terminal.run("open", "look", "-r", "nowhere")[0] == 1
     at.remember()

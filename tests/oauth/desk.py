@@ -112,7 +112,7 @@ def svid(name: str = PLANNER) -> dict[str, str | None]:
 
 def clients() -> Registry:
     """Return the clients that an operator set up."""
-    return Registry([Registered(APP, "Desk App", (REDIRECT, "https://app.test/cb")), Registered("tv", "TV", ())])
+    return Registry([Registered(APP, "ConsentPage App", (REDIRECT, "https://app.test/cb")), Registered("tv", "TV", ())])
 
 
 def identity(issuer: Issuer, registry: Registry | None = None) -> Identity:

@@ -44,7 +44,7 @@ def test_the_human_sees_the_exact_request_and_the_client_gets_a_code(tmp_path: P
         shown = await visitor.get("/oauth/authorize", params=app.asked())
         assert shown.status_code == 200
         for text in (
-            "A program that calls itself “Desk App” asks for access",
+            "A program that calls itself “ConsentPage App” asks for access",
             PURPOSE,
             "/v1/**",
             "a program on this computer (127.0.0.1:8123)",
@@ -65,7 +65,7 @@ def test_the_human_sees_the_exact_request_and_the_client_gets_a_code(tmp_path: P
 
 
 def test_a_redirect_uri_with_a_query_keeps_it(tmp_path: Path) -> None:
-    registry = Registry([Registered(APP, "Desk App", ("https://app.test/cb?tenant=7",))])
+    registry = Registry([Registered(APP, "ConsentPage App", ("https://app.test/cb?tenant=7",))])
 
     async def played(app: App) -> None:
         sent = await page(app, redirect_uri="https://app.test/cb?tenant=7", prompt="none")
@@ -306,7 +306,7 @@ def test_a_pushed_request_is_used_up_by_its_own_human_alone(tmp_path: Path) -> N
 def test_strangers_who_push_keep_no_client_from_pushing(tmp_path: Path, name: str) -> None:
     """Under the name of another, or its own: then the newest counts, and its human opens it before so many others."""
     registry = Registry(
-        [Registered(APP, "Desk", ("http://127.0.0.1/cb",)), Registered("tv", "TV", ("https://tv.test/",))]
+        [Registered(APP, "ConsentPage", ("http://127.0.0.1/cb",)), Registered("tv", "TV", ("https://tv.test/",))]
     )
     redirect = {"tv": "https://tv.test/"}.get(name, "http://127.0.0.1/cb")
 

@@ -95,7 +95,7 @@ def test_whoever_proves_nothing_asks_nobody_from_afar(tmp_path: Path, who: str) 
         assert kept(app.made.broker) == []
 
     world = World(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds)
-    registry = Registry([Registered(APP, "Desk App", ())], fetch, lambda: world.now)
+    registry = Registry([Registered(APP, "ConsentPage App", ())], fetch, lambda: world.now)
     scene(tmp_path, played, world=world, registry=registry)
 
 

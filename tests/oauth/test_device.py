@@ -70,7 +70,7 @@ def test_a_code_that_came_in_the_link_is_shown_and_still_to_be_confirmed(tmp_pat
         assert form_of(typed) == {"user_code": told["user_code"]}
         assert PURPOSE not in typed.text
         shown = await visitor.post("/oauth/device", data=form_of(typed))
-        for text in (PURPOSE, "calls itself “Desk App” asks for access", told["user_code"]):
+        for text in (PURPOSE, "calls itself “ConsentPage App” asks for access", told["user_code"]):
             assert text in shown.text
         done = await decide(visitor, app.issuer, shown)
         assert "Approved" in done.text

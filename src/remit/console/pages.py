@@ -54,7 +54,7 @@ _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Buttons:
+class DecisionForm:
     """What a decision is sent with: which request it is on, and that it comes from our page."""
 
     visit: str
@@ -65,7 +65,7 @@ class Buttons:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RequestView:
     """One request as a human sees it. ``asked`` is the exact request; ``facts`` are said of it beside.
 
     ``held`` are the details of the grant that asks, in wire form, and ``beyond`` those of the request that exceed them.
@@ -165,7 +165,7 @@ def _check_document(request: Request) -> None:
 # -- requests -------------------------------------------------------------------------------------------------------
 
 
-def question(asked: Question, buttons: Buttons | None, note: str = "", cookies: Sequence[str] = ()) -> Response:
+def consent(asked: RequestView, buttons: DecisionForm | None, note: str = "", cookies: Sequence[str] = ()) -> Response:
     """Show a request, and take a decision on it if there is one to take."""
     details = asked.asked.get("authorization_details")
     listed = [item for item in details if isinstance(item, Mapping)] if isinstance(details, list) else []

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.console import pages
-from remit.console.deciding import Desk
-from remit.console.visits import About, Back, Draft, Pushed, described
+from remit.console.consent import ConsentPage
+from remit.console.consent_session import AuthorizationRequest, ClientDisplay, PushedRequest, RedirectTarget, described
 from remit.core.task import Wanted
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 from remit.oauth import asked
@@ -55,7 +55,7 @@ class Asking:
     """A whole request of a client that may ask: who, for what, and where the answer goes."""
 
     client: Registered
-    back: Back
+    back: RedirectTarget
     purpose: str
     wanted: Wanted
     audience: str | None = None
@@ -64,7 +64,7 @@ class Asking:
 class Authorize:
     """The two endpoints of the code flow that come before the token endpoint."""
 
-    def __init__(self, surface: Surface, desk: Desk) -> None:
+    def __init__(self, surface: Surface, desk: ConsentPage) -> None:
         """Ask the broker of ``surface``; ``desk`` has humans decide."""
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry, self._desk = surface.identity.clients, desk
@@ -120,12 +120,12 @@ class Authorize:
                 raise
             return pages.away(back.refusal(error.oauth, error.detail))
 
-    def _show(self, found: Pushed) -> Response:
+    def _show(self, found: PushedRequest) -> Response:
         return self._desk.draft(found.draft, found.about, found.back)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def _found(self, query: Form) -> Pushed:
+    def _found(self, query: Form) -> PushedRequest:
         """Return what was pushed. It is used up once the human goes on with it, and by nothing else."""
         name = query["request_uri"].removeprefix(PUSHED)
         found = self._pushed.get(name) if query["request_uri"].startswith(PUSHED) else None
@@ -133,7 +133,7 @@ class Authorize:
             raise InvalidRequestError("`request_uri` is not known here, or was used before", help="start again")
         return replace(found, draft=replace(found.draft, pushed=name))
 
-    async def _back(self, form: Form) -> tuple[Registered, Back]:
+    async def _back(self, form: Form) -> tuple[Registered, RedirectTarget]:
         """Return the client and where its answers go: what must be right before anything is sent there."""
         try:
             client = await self._registry.get(wire.text(form, "client_id"))
@@ -148,9 +148,9 @@ class Authorize:
         if len(client.client_id) + len(uri) + len(state or "") > MAX_KEPT:
             raise InvalidRequestError("`client_id`, `redirect_uri` and `state` are too long together")
         challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
-        return client, Back(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
+        return client, RedirectTarget(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
 
-    def _asking(self, form: Form, client: Registered, back: Back) -> Asking:
+    def _asking(self, form: Form, client: Registered, back: RedirectTarget) -> Asking:
         if form.get("code_challenge_method") != "S256" or not _THUMBPRINT.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
@@ -191,15 +191,15 @@ def _unsupported(form: Form) -> tuple[str, str] | None:
     return None
 
 
-def _pushed(asking: Asking, request: str) -> Pushed:
-    draft = Draft(asking.client.client_id, request)
-    return Pushed(_about(asking), replace(asking.back, audience=asking.audience), draft)
+def _pushed(asking: Asking, request: str) -> PushedRequest:
+    draft = AuthorizationRequest(asking.client.client_id, request)
+    return PushedRequest(_about(asking), replace(asking.back, audience=asking.audience), draft)
 
 
-def _about(asking: Asking) -> About:
+def _about(asking: Asking) -> ClientDisplay:
     client, parts = asking.client, urlsplit(asking.back.redirect_uri)
     facts = ("the answer goes to", _destination(parts)), ("the token is for", asking.audience or "")
-    return About(client.called, client.warning, facts)
+    return ClientDisplay(client.called, client.warning, facts)
 
 
 def _destination(parts: SplitResult) -> str:

@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from remit import jose
 from remit.console import pages
-from remit.console.deciding import Desk
-from remit.console.visits import About
+from remit.console.consent import ConsentPage
+from remit.console.consent_session import ClientDisplay
 from remit.core.approval import Approval
 from remit.errors import InvalidRequestError, LimitError, RemitError
 from remit.oauth import asked
@@ -51,7 +51,7 @@ class _Shown:
     """
 
     approval: str
-    about: About
+    about: ClientDisplay
     code: str  # its SHA-256
     wrong: deque[datetime] = field(default_factory=lambda: deque(maxlen=GUESSES))
 
@@ -59,7 +59,7 @@ class _Shown:
 class Devices:
     """The device authorization endpoint, and the page where its human types the code."""
 
-    def __init__(self, surface: Surface, desk: Desk, waiting: Waiting) -> None:
+    def __init__(self, surface: Surface, desk: ConsentPage, waiting: Waiting) -> None:
         """Ask the broker of ``surface``; ``desk`` has humans decide, ``waiting`` keeps what devices come back with."""
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry = surface.identity.clients
@@ -94,7 +94,7 @@ class Devices:
         typed = _letters(GROUPS * GROUP)
         while self._shown.get(typed[:GROUP]) is not None:
             typed = _letters(GROUPS * GROUP)
-        about = About(client.called, client.warning, (("the code on the device", _dashed(typed)),))
+        about = ClientDisplay(client.called, client.warning, (("the code on the device", _dashed(typed)),))
         self._shown.put(_Shown(item.id, about, jose.digest(typed)), item.expires_at - now, typed[:GROUP])
         code, uri = _dashed(typed), f"{self._verifier.issuer}/oauth/device"
         return {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.console.deciding import Desk
+from remit.console.consent import ConsentPage
 from remit.errors import NotFoundError
 from remit.oauth.authorize import Authorize
 from remit.oauth.backchannel import Backchannel
@@ -38,7 +38,7 @@ class Flows:
         """Serve ``surface``'s broker."""
         self._surface, self._open = surface, surface.identity.logins is not None
         held = waiting(surface.verifier.clock)
-        self._desk = Desk(surface, held)
+        self._desk = ConsentPage(surface, held)
         self._redeeming = Redeeming(surface, minter, held)
         self._asking = (
             Authorize(surface, self._desk),

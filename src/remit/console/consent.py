@@ -22,8 +22,15 @@ from starlette.responses import Response
 
 from remit import jose
 from remit.console import pages
-from remit.console.pages import Buttons, Question
-from remit.console.visits import About, Back, Draft, Pushed, Seal, Visit
+from remit.console.consent_session import (
+    AuthorizationRequest,
+    ClientDisplay,
+    ConsentSession,
+    PushedRequest,
+    RedirectTarget,
+    Seal,
+)
+from remit.console.pages import DecisionForm, RequestView
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
@@ -59,7 +66,7 @@ _MUTE = (
 )
 
 
-class Desk:
+class ConsentPage:
     """Shows requests to browsers and takes decisions."""
 
     def __init__(self, surface: Surface, waiting: Waiting) -> None:
@@ -68,8 +75,8 @@ class Desk:
         self._now: Callable[[], datetime] = surface.verifier.clock
         self._identity, self._codes = surface.identity, waiting.codes
         self._seal = Seal()
-        self.pushed: Held[Pushed] = Held(self._now)  # what clients pushed, till its human goes on with it
-        self._visits: Held[Visit] = Held(self._now)  # of those who have logged in
+        self.pushed: Held[PushedRequest] = Held(self._now)  # what clients pushed, till its human goes on with it
+        self._sessions: Held[ConsentSession] = Held(self._now)  # of those who have logged in
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
@@ -92,44 +99,46 @@ class Desk:
         if item.approver is None:  # a link is less than the code of a device, or the browser that asked
             raise NotFoundError
         client = self._identity.clients.named(item.asker) if item.task is None else None  # it authenticated to ask
-        return self.show(item, About() if client is None else About(client.name))
+        return self.show(item, ClientDisplay() if client is None else ClientDisplay(client.name))
 
-    def show(self, item: Approval, about: About) -> Response:
+    def show(self, item: Approval, about: ClientDisplay) -> Response:
         """Show a request to a browser, which may decide on it from now on."""
         asked, state = self._question(item, about), approvals.state(item, self._now())
         if state != Verdict.PENDING:
-            return pages.question(asked, None, note=_OVER[state])
+            return pages.consent(asked, None, note=_OVER[state])
         if item.approver is not None and item.approver.startswith(LOCAL):
-            return pages.question(asked, None, note=f"Decide on the broker's host: remit approve {item.id}")
+            return pages.consent(asked, None, note=f"Decide on the broker's host: remit approve {item.id}")
         if item.approver is not None and item.approver.partition("#")[0] not in self._identity.issuers:
-            return pages.question(asked, None, note=_MUTE)
+            return pages.consent(asked, None, note=_MUTE)
         again = "/oauth/device" if item.approver is None else f"/approvals/{item.id}"
-        return self._offered(asked, Visit(item.id, about, again=again), self._choice(item.approver))
+        return self._offered(asked, ConsentSession(item.id, about, again=again), self._choice(item.approver))
 
-    def draft(self, draft: Draft, about: About, back: Back) -> Response:
+    def draft(self, draft: AuthorizationRequest, about: ClientDisplay, back: RedirectTarget) -> Response:
         """Show what a client wants to ask. Nobody has been asked before the human goes on."""
         now = self._now()
         unasked = Approval("", "task.open", draft.request, now, now, None, draft.client_id)
-        return self._offered(question_of(unasked, about), Visit("", about, back, draft=draft), self._choice(None))
+        return self._offered(
+            request_view(unasked, about), ConsentSession("", about, back, draft=draft), self._choice(None)
+        )
 
-    def _question(self, item: Approval, about: About) -> Question:
+    def _question(self, item: Approval, about: ClientDisplay) -> RequestView:
         try:
             task = None if item.grant is None else self._broker.task_of(item.grant)
         except NotFoundError:  # long over
             task = None
-        return question_of(item, about, task, self._now())
+        return request_view(item, about, task, self._now())
 
-    def _offered(self, asked: Question, visit: Visit, issuers: Mapping[str, str]) -> Response:
+    def _offered(self, asked: RequestView, session: ConsentSession, issuers: Mapping[str, str]) -> Response:
         """Show a request with the form for going on, and the cookie for it, that no other browser was ever told."""
-        visit, cookie, csrf = self._bound(visit)
-        buttons = Buttons(self._seal.close("form", visit), csrf, issuers)
-        return pages.question(asked, buttons, cookies=[self._cookie(visit.id, cookie)])
+        session, cookie, csrf = self._bound(session)
+        buttons = DecisionForm(self._seal.close("form", session), csrf, issuers)
+        return pages.consent(asked, buttons, cookies=[self._cookie(session.id, cookie)])
 
-    def _bound(self, visit: Visit) -> tuple[Visit, str, str]:
-        """Return a visit that is bound to one browser, with the cookie and the word in the form that bind it."""
+    def _bound(self, session: ConsentSession) -> tuple[ConsentSession, str, str]:
+        """Return a session that is bound to one browser, with the cookie and the word in the form that bind it."""
         cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         name, until = secrets.token_hex(8), self._now() + LIFE
-        bound = replace(visit, id=name, cookie=jose.digest(cookie), csrf=jose.digest(csrf), until=until)
+        bound = replace(session, id=name, cookie=jose.digest(cookie), csrf=jose.digest(csrf), until=until)
         return bound, cookie, csrf
 
     # -- deciding -----------------------------------------------------------------------------------------------
@@ -138,42 +147,42 @@ class Desk:
         """Take what was pressed: before a login it leads to one, after it, it counts."""
         form = await wire.form(request, _CONSENT)
         told = wire.text(form, "visit")
-        visit = self._seal.open("form", told, self._now()) or self._visits.get(told)
-        if visit is None:
+        session = self._seal.open("form", told, self._now()) or self._sessions.get(told)
+        if session is None:
             raise InvalidRequestError("this page is too old, or was used before", help="start again")
-        self._check_browser(request, visit)
-        if not hmac.compare_digest(jose.digest(wire.text(form, "csrf")), visit.csrf):
+        self._check_browser(request, session)
+        if not hmac.compare_digest(jose.digest(wire.text(form, "csrf")), session.csrf):
             raise InvalidRequestError("this form is not from our page")
         decision = wire.text(form, "decision")
-        if decision not in {"approve", "deny"} or (decision == "approve" and not visit.approves):
+        if decision not in {"approve", "deny"} or (decision == "approve" and not session.approves):
             raise InvalidRequestError("`decision` must be one that the page offers")
-        visit = replace(visit, approves=decision == "approve")
-        if visit.human is not None:
-            return await self._decided(visit, visit.human)
-        return await self._sent(visit, form.get("issuer"))
+        session = replace(session, approves=decision == "approve")
+        if session.human is not None:
+            return await self._decided(session, session.human)
+        return await self._sent(session, form.get("issuer"))
 
-    async def _sent(self, visit: Visit, issuer: str | None) -> Response:
+    async def _sent(self, session: ConsentSession, issuer: str | None) -> Response:
         """Send the human to the issuer; who only refuses a program goes back to it at once."""
-        if not visit.approves and visit.back is not None:
-            self._taken(visit)
-            return self._refused(visit, "access_denied", "the human refused")
-        approver = self._broker.approval(visit.approval).approver if visit.approval else None
-        visit = replace(visit, issuer=self._chosen(approver, issuer))
-        if visit.draft is not None:
-            self._taken(visit)
+        if not session.approves and session.back is not None:
+            self._taken(session)
+            return self._refused(session, "access_denied", "the human refused")
+        approver = self._broker.approval(session.approval).approver if session.approval else None
+        session = replace(session, issuer=self._chosen(approver, issuer))
+        if session.draft is not None:
+            self._taken(session)
             try:
-                visit = replace(visit, approval=await self._asked(visit.draft), draft=None)
+                session = replace(session, approval=await self._asked(session.draft), draft=None)
             except RemitError as error:
-                return self._undecided(visit, error)
-        url, cookie = await self._login(visit)
-        return pages.leaving("On to your login", url, "Log in", [self._cookie(visit.id, ""), cookie])
+                return self._undecided(session, error)
+        url, cookie = await self._login(session)
+        return pages.leaving("On to your login", url, "Log in", [self._cookie(session.id, ""), cookie])
 
-    def _taken(self, visit: Visit) -> None:
+    def _taken(self, session: ConsentSession) -> None:
         """Use up the name of a pushed request, which counts once (RFC 9126 §4)."""
-        if visit.draft is not None and visit.draft.pushed and self.pushed.pop(visit.draft.pushed) is None:
+        if session.draft is not None and session.draft.pushed and self.pushed.pop(session.draft.pushed) is None:
             raise InvalidRequestError("`request_uri` was used before, or is over", help="start again")
 
-    async def _asked(self, draft: Draft) -> str:
+    async def _asked(self, draft: AuthorizationRequest) -> str:
         """Ask what was shown, which is on record from now on; return the approval's id."""
         wanted, purpose = approvals.wanted_in(draft.request), approvals.purpose_in(draft.request)
         return (await self._broker.ask_to_open(draft.client_id, purpose, wanted)).id
@@ -189,82 +198,82 @@ class Desk:
             raise InvalidRequestError("`issuer` must be one that the page names")
         return issuer or next(iter(self._identity.issuers), "") if approver is None else approver.partition("#")[0]
 
-    async def _login(self, visit: Visit) -> tuple[str, str]:
+    async def _login(self, session: ConsentSession) -> tuple[str, str]:
         """Return where the human logs in, and the cookie that takes them back from there."""
-        item, state, now = self._broker.approval(visit.approval), secrets.token_urlsafe(32), self._now()
-        begun = self._issuers().begin(self._login_of(visit, item, state, now))
+        item, state, now = self._broker.approval(session.approval), secrets.token_urlsafe(32), self._now()
+        begun = self._issuers().begin(self._login_of(session, item, state, now))
         url = browsable(await begun)
-        visit = replace(visit, id=_name_of(state), cookie=jose.digest(state), csrf="", until=now + LIFE)
-        return url, self._cookie(visit.id, self._seal.close("login", visit))
+        session = replace(session, id=_name_of(state), cookie=jose.digest(state), csrf="", until=now + LIFE)
+        return url, self._cookie(session.id, self._seal.close("login", session))
 
-    def _login_of(self, visit: Visit, item: Approval, state: str, at: datetime) -> Login:
-        """Return the login that a visit takes: anew for a task that there is, and as strong as approving takes."""
-        acr = (self._broker.step_up(f"{visit.issuer}#") or item.acr) if visit.approves else ()
-        anew = visit.approves and (item.approver is not None or (visit.back is not None and visit.back.anew))
+    def _login_of(self, session: ConsentSession, item: Approval, state: str, at: datetime) -> Login:
+        """Return the login that a session takes: anew for a task that there is, and as strong as approving takes."""
+        acr = (self._broker.step_up(f"{session.issuer}#") or item.acr) if session.approves else ()
+        anew = session.approves and (item.approver is not None or (session.back is not None and session.back.anew))
         nonce = jose.digest(f"{item.digest}\n{state}")  # who holds a link, and is sent to log in, learns no digest
-        return Login(self._back(visit.issuer), state, nonce, visit.issuer, acr, at if anew or acr else None)
+        return Login(self._back(session.issuer), state, nonce, session.issuer, acr, at if anew or acr else None)
 
     async def callback(self, request: Request) -> Response:
         """Take the human back from the issuer, and show them what they are about to decide on."""
         query = request.scope["query_string"].decode("ascii")
         state = wire.text(wire.some(query, _ANSWER), "state")
-        visit = self._seal.open("login", request.cookies.get(self._name(_name_of(state)), ""), self._now())
-        if visit is None or not hmac.compare_digest(jose.digest(state), visit.cookie):
+        session = self._seal.open("login", request.cookies.get(self._name(_name_of(state)), ""), self._now())
+        if session is None or not hmac.compare_digest(jose.digest(state), session.cookie):
             raise InvalidRequestError("this login was not begun in this browser, or took too long", help="start again")
         try:
-            item = self._broker.approval(visit.approval)
-            login = self._login_of(visit, item, state, visit.until - LIFE)
+            item = self._broker.approval(session.approval)
+            login = self._login_of(session, item, state, session.until - LIFE)
             human = await self._verifier.believed(self._issuers().finish(query, self._came(request), login))
         except RemitError as error:
-            return self._undecided(visit, error)
-        return self._last(item, visit, replace(human, nonce=item.digest))
+            return self._undecided(session, error)
+        return self._last(item, session, replace(human, nonce=item.digest))
 
     def _came(self, request: Request) -> str:
         number = request.path_params.get("number")
         return self._place if number is None else f"{self._place}/{number}"
 
-    def _last(self, item: Approval, came: Visit, human: Human) -> Response:
+    def _last(self, item: Approval, came: ConsentSession, human: Human) -> Response:
         """Show the request once more, to who has logged in: what they press counts."""
-        visit, cookie, csrf = self._bound(replace(came, human=human))
-        self._visits.put(visit, LIFE, visit.id, size=VISIT, room=human.subject.sub, most=MAX_LAST)
-        buttons = Buttons(visit.id, csrf, approve="Approve" if visit.approves else "")
+        session, cookie, csrf = self._bound(replace(came, human=human))
+        self._sessions.put(session, LIFE, session.id, size=VISIT, room=human.subject.sub, most=MAX_LAST)
+        buttons = DecisionForm(session.id, csrf, approve="Approve" if session.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
-        asked = replace(self._question(item, visit.about), digest=item.digest)
-        return pages.question(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(visit.id, cookie)])
+        asked = replace(self._question(item, session.about), digest=item.digest)
+        return pages.consent(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(session.id, cookie)])
 
-    async def _decided(self, visit: Visit, human: Human) -> Response:
+    async def _decided(self, session: ConsentSession, human: Human) -> Response:
         """Let what a human pressed count, who had logged in before they saw the page."""
-        self._visits.pop(visit.id)
-        decide = self._broker.approve if visit.approves else self._broker.refuse
+        self._sessions.pop(session.id)
+        decide = self._broker.approve if session.approves else self._broker.refuse
         try:
-            item = self._broker.approval(visit.approval)
+            item = self._broker.approval(session.approval)
             await decide(item.id, item.digest, human, page=True)
         except RemitError as error:
-            return self._undecided(visit, error)
-        said, gone = "Approved" if visit.approves else "Refused", [self._cookie(visit.id, "")]
-        if visit.back is None:
+            return self._undecided(session, error)
+        said, gone = "Approved" if session.approves else "Refused", [self._cookie(session.id, "")]
+        if session.back is None:
             return pages.message(said, "You can close this page and go back to where you came from.", cookies=gone)
-        if not visit.approves:
-            return self._refused(visit, "access_denied", "the human refused")
-        return pages.leaving(said, visit.back.url(code=self._code(visit, visit.back)), _GO_BACK, gone)
+        if not session.approves:
+            return self._refused(session, "access_denied", "the human refused")
+        return pages.leaving(said, session.back.url(code=self._code(session, session.back)), _GO_BACK, gone)
 
-    def _undecided(self, visit: Visit, error: RemitError) -> Response:
+    def _undecided(self, session: ConsentSession, error: RemitError) -> Response:
         """Say why a login did not count; where a stronger one would, how to go on."""
-        if visit.back is not None and (visit.human is not None or not visit.about.warning):  # RFC 9700 §4.11.2
-            return self._refused(visit, _authorization_error(error), error.detail)
-        stronger = visit.back is None and isinstance(error, StepUpError | GrantTokenError)
-        return pages.refusal(error, visit.again if stronger else "", [self._cookie(visit.id, "")])
+        if session.back is not None and (session.human is not None or not session.about.warning):  # RFC 9700 §4.11.2
+            return self._refused(session, _authorization_error(error), error.detail)
+        stronger = session.back is None and isinstance(error, StepUpError | GrantTokenError)
+        return pages.refusal(error, session.again if stronger else "", [self._cookie(session.id, "")])
 
-    def _refused(self, visit: Visit, error: str, description: str) -> Response:
+    def _refused(self, session: ConsentSession, error: str, description: str) -> Response:
         """Send the browser back to the program with an error; only where the answer goes somewhere."""
-        gone = [self._cookie(visit.id, "")]
-        if visit.back is None:
+        gone = [self._cookie(session.id, "")]
+        if session.back is None:
             return pages.message("Refused", f"{description}.", cookies=gone)
-        return pages.leaving("Refused", visit.back.refusal(error, description), _GO_BACK, gone)
+        return pages.leaving("Refused", session.back.refusal(error, description), _GO_BACK, gone)
 
-    def _code(self, visit: Visit, back: Back) -> str:
+    def _code(self, session: ConsentSession, back: RedirectTarget) -> str:
         until = self._now() + CODE_LIFE
-        made = Code(visit.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
+        made = Code(session.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
         return self._codes.put(made, REMEMBERED)
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -290,18 +299,18 @@ class Desk:
     def _secure(self) -> bool:
         return self._issuer.startswith("https:")
 
-    def _cookie(self, visit: str, value: str) -> str:
-        """Return a cookie of this visit alone; an empty value removes it."""
+    def _cookie(self, session: str, value: str) -> str:
+        """Return a cookie of this session alone; an empty value removes it."""
         life = int(LIFE.total_seconds()) if value else 0
         secure = "; Secure" if self._secure else ""
-        return f"{self._name(visit)}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}{secure}"
+        return f"{self._name(session)}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}{secure}"
 
-    def _name(self, visit: str) -> str:
-        return f"{'__Host-' if self._secure else ''}remit-{visit}"
+    def _name(self, session: str) -> str:
+        return f"{'__Host-' if self._secure else ''}remit-{session}"
 
-    def _check_browser(self, request: Request, visit: Visit) -> None:
-        given = jose.digest(request.cookies.get(self._name(visit.id), ""))
-        if not hmac.compare_digest(given, visit.cookie):
+    def _check_browser(self, request: Request, session: ConsentSession) -> None:
+        given = jose.digest(request.cookies.get(self._name(session.id), ""))
+        if not hmac.compare_digest(given, session.cookie):
             raise InvalidRequestError("this was begun in another browser", help="start again in this one")
 
 
@@ -318,7 +327,9 @@ _OVER = {
 }
 
 
-def question_of(item: Approval, about: About, task: Task | None = None, now: datetime | None = None) -> Question:
+def request_view(
+    item: Approval, about: ClientDisplay, task: Task | None = None, now: datetime | None = None
+) -> RequestView:
     """Return a request as it is shown; with the task that it is asked in, also what exceeds the grant that asks."""
     asked = approvals.asked(item)
     who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
@@ -330,13 +341,13 @@ def question_of(item: Approval, about: About, task: Task | None = None, now: dat
     told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *about.facts]
     facts = [(name, value) for name, value in told if value]
     if task is None or item.grant is None or now is None:
-        return Question(title, intro, asked, facts, about.warning)
+        return RequestView(title, intro, asked, facts, about.warning)
     line, wanted = task.lineage(item.grant), approvals.wanted_of(item)
     above = " > ".join(written(grant.label or grant.agent) for grant in reversed(line))
     facts += [("the task is for", task.head.purpose), ("asked under", above)]
     facts.append(("exceeds", ", ".join(task.beyond(item.grant, wanted, now)) or "nothing, but a human has to agree"))
     beyond = scopes.dump(tuple(detail for detail in wanted.scope if scopes.cover(detail, line[0].scope) is None))
-    return Question(title, intro, asked, facts, about.warning, held=scopes.dump(line[0].scope), beyond=beyond)
+    return RequestView(title, intro, asked, facts, about.warning, held=scopes.dump(line[0].scope), beyond=beyond)
 
 
 def _authorization_error(error: RemitError) -> str:

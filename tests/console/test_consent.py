@@ -13,7 +13,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from remit.compose.app import build
-from remit.console.visits import Back, Seal, Visit, described
+from remit.console.consent_session import ConsentSession, RedirectTarget, Seal, described
 from remit.errors import UnavailableError
 from remit.oauth.authorize import MAX_KEPT
 from remit.oauth.registry import Registered, Registry
@@ -159,13 +159,13 @@ def test_what_a_browser_keeps_for_us_is_sealed(tmp_path: Path, kind: str) -> Non
                 f"{raw[:-4]}AAAA.{mac}",
                 f"{form['visit']}x",
             ]
-            for wrong in [*texts, f"{raw}.{Seal().close('form', Visit('apr_1')).partition('.')[2]}"]:
+            for wrong in [*texts, f"{raw}.{Seal().close('form', ConsentSession('apr_1')).partition('.')[2]}"]:
                 assert (await sent(visitor, page, visit=wrong)).status_code == 400
             assert app.issuer.begun == []
             return
         begun = await sent(visitor, page)
         (name,) = visitor.cookies
-        for wrong in ("x", form["visit"], visitor.cookies[name][:-1], Seal().close("login", Visit("apr_1"))):
+        for wrong in ("x", form["visit"], visitor.cookies[name][:-1], Seal().close("login", ConsentSession("apr_1"))):
             other = browser(app.made)
             other.cookies.set(name, wrong)
             assert "not begun in this browser" in (await other.get(app.issuer.back(begun))).text
@@ -256,7 +256,7 @@ def test_a_login_alone_decides_nothing_and_its_page_says_who_and_what(tmp_path: 
             f"You are logged in as {app.issuer.sub}.",
             item.digest,
             PURPOSE,
-            "calls itself “Desk App” asks for access",
+            "calls itself “ConsentPage App” asks for access",
         ):
             assert text in last.text
         assert [name in last.text for name in ('value="approve"', 'value="deny"', "<script")] == [True, True, False]
@@ -582,9 +582,9 @@ def test_a_request_is_approved_once_whoever_comes_second(tmp_path: Path) -> None
 
 
 def test_an_answer_carries_state_and_issuer() -> None:
-    back = Back(APP, "https://app.test/cb?x=1", "c", "s t", "https://remit.test")
+    back = RedirectTarget(APP, "https://app.test/cb?x=1", "c", "s t", "https://remit.test")
     assert back.url(code="c&d") == "https://app.test/cb?x=1&code=c%26d&state=s+t&iss=https%3A%2F%2Fremit.test"
-    stateless = Back(APP, "https://app.test/cb", "c", None, "https://remit.test")
+    stateless = RedirectTarget(APP, "https://app.test/cb", "c", None, "https://remit.test")
     assert stateless.refusal("e", "d") == "https://app.test/cb?error=e&error_description=d&iss=https%3A%2F%2Fremit.test"
 
 

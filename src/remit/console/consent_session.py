@@ -24,7 +24,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Back:
+class RedirectTarget:
     """Where an authorization response goes, and what its code will be bound to."""
 
     client_id: str
@@ -46,7 +46,7 @@ class Back:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class ClientDisplay:
     """What is said beside a request: the name of who asks, what to know of them, and facts."""
 
     client: str = ""
@@ -55,7 +55,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class AuthorizationRequest:
     """What a client wants to ask. It is asked, and on record, once the human goes on; ``pushed`` names it till then."""
 
     client_id: str
@@ -64,14 +64,14 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class ConsentSession:
     """One browser before one request. Only digests of what the browser holds are kept."""
 
     approval: str  # empty while there is but a draft
-    about: About = About()
-    back: Back | None = None
+    about: ClientDisplay = ClientDisplay()
+    back: RedirectTarget | None = None
     again: str = ""  # where it is shown once more, unless the answer goes back to a program
-    draft: Draft | None = None
+    draft: AuthorizationRequest | None = None
     id: str = ""
     cookie: str = ""
     csrf: str = ""
@@ -82,12 +82,12 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
+class PushedRequest:
     """A request as it waits for its browser: as text, of which one knows what it weighs."""
 
-    about: About
-    back: Back
-    draft: Draft
+    about: ClientDisplay
+    back: RedirectTarget
+    draft: AuthorizationRequest
 
     @property
     def size(self) -> int:
@@ -96,35 +96,35 @@ class Pushed:
         return USUAL + sum(map(getsizeof, (self.draft.request, back.redirect_uri, back.state, back.challenge)))
 
 
-Kind = Literal["form", "login"]
+Purpose = Literal["form", "login"]
 
 
 class Seal:
-    """Seals visits with a key of this process: whoever holds one can neither make nor change it."""
+    """Seals sessions with a key of this process: whoever holds one can neither make nor change it."""
 
     def __init__(self) -> None:
         """Seal with a fresh key."""
         self._key = secrets.token_bytes(32)
 
-    def close(self, kind: Kind, visit: Visit) -> str:
-        """Return a visit as text for the browser."""
-        raw = zlib.compress(msgspec.json.encode(visit))
-        return f"{jose.encode(raw)}.{jose.encode(self._mac(kind, raw))}"
+    def close(self, purpose: Purpose, session: ConsentSession) -> str:
+        """Return a session as text for the browser."""
+        raw = zlib.compress(msgspec.json.encode(session))
+        return f"{jose.encode(raw)}.{jose.encode(self._mac(purpose, raw))}"
 
-    def open(self, kind: Kind, text: str, now: datetime) -> Visit | None:
-        """Return the visit that was sealed, if its time is not up."""
+    def open(self, purpose: Purpose, text: str, now: datetime) -> ConsentSession | None:
+        """Return the session that was sealed, if its time is not up."""
         body, _, mac = text.partition(".")
         try:
             raw, shown = jose.decode(body), jose.decode(mac)
         except ValueError:
             return None
-        if not hmac.compare_digest(shown, self._mac(kind, raw)):
+        if not hmac.compare_digest(shown, self._mac(purpose, raw)):
             return None
-        visit = msgspec.json.decode(zlib.decompress(raw), type=Visit)
-        return visit if now < visit.until else None
+        session = msgspec.json.decode(zlib.decompress(raw), type=ConsentSession)
+        return session if now < session.until else None
 
-    def _mac(self, kind: Kind, raw: bytes) -> bytes:
-        return hmac.digest(self._key, kind.encode() + b"\n" + raw, "sha256")
+    def _mac(self, purpose: Purpose, raw: bytes) -> bytes:
+        return hmac.digest(self._key, purpose.encode() + b"\n" + raw, "sha256")
 
 
 def described(text: str) -> str:
