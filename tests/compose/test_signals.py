@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from remit.compose import settings, signals
 from remit.compose.signals import Signals
 from remit.errors import InvalidRequestError, RemitError
-from remit.keys.signers import ES256
+from remit.keys.signers import FileSigner
 from remit.sessions.events import Source
 from tests.broker.world import OPERATOR, World
 from tests.identity.issuing import URL, Clock, Site, issuer
@@ -165,7 +165,7 @@ class Ring:
     """One key."""
 
     def __init__(self) -> None:
-        self.signer = ES256(ec.generate_private_key(ec.SECP256R1()))
+        self.signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
 
     def public_jwks(self) -> list[Mapping[str, str]]:
         """Return the key."""

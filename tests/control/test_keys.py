@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from remit.broker import Holder, Operator
 from remit.compose.app import build
 from remit.errors import ConflictError, NotFoundError
-from remit.jose import SigningKey
+from remit.jose.keys import PublishedKey
 from remit.web.who import Peer, Web
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Agent, Plane, play
@@ -26,9 +26,9 @@ class Book:
 
     done: list[tuple[str, ...]] = field(default_factory=list)
 
-    def shown(self) -> Mapping[str, Sequence[SigningKey]]:
-        old = SigningKey("old", "ES256", signing=False, until=datetime(2026, 11, 25, 12, 10, 5, tzinfo=UTC))
-        return {"token": [SigningKey("new", "ES256"), old]}
+    def shown(self) -> Mapping[str, Sequence[PublishedKey]]:
+        old = PublishedKey("old", "ES256", signing=False, until=datetime(2026, 11, 25, 12, 10, 5, tzinfo=UTC))
+        return {"token": [PublishedKey("new", "ES256"), old]}
 
     async def rotate(self, operator: Operator, ring: str) -> str:
         if self.done:

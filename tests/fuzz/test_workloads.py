@@ -19,7 +19,7 @@ from remit.identity.bundles import Bundle, Bundles
 from remit.identity.certificates import Certificates
 from remit.identity.svid import JwtSvids
 from remit.identity.wit import Wits
-from remit.keys.signers import ES256
+from remit.keys.signers import FileSigner
 from tests.fuzz.test_token import ALPHABET, JSON
 from tests.identity.spire import NOW, Domain, Held, Times, signed
 
@@ -31,7 +31,7 @@ BUNDLES = Bundles({DOMAIN.name: Held(DOMAIN.bundle())}, Times())
 ALLOW = ("spiffe://prod.example/**",)
 SVIDS = JwtSvids(BUNDLES, ALLOW, ISSUER, Times())
 CERTIFICATES = Certificates(BUNDLES, ALLOW, Times())
-KEY = ES256(ec.generate_private_key(ec.SECP256R1()))
+KEY = FileSigner(ec.generate_private_key(ec.SECP256R1()))
 
 GOOD = DOMAIN.jwt(ISSUER)
 LEAF = DOMAIN.svid().ders[0]

@@ -13,7 +13,7 @@ from remit.identity.attested import Attested
 from remit.identity.bundles import Bundles
 from remit.identity.certificates import Certificates
 from remit.identity.wit import Wits
-from remit.keys.signers import ES256
+from remit.keys.signers import FileSigner
 from tests.identity.spire import NOW, Domain, Held, Times, signed
 
 DOMAIN = Domain("prod.example")
@@ -49,7 +49,7 @@ def test_an_assertion_is_verified_as_what_it_says_it_is() -> None:
 
 
 def test_certificates_and_tokens_go_to_their_own_verifiers() -> None:
-    signer = ES256(ec.generate_private_key(ec.SECP256R1()))
+    signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
     jwk = {name: value for name, value in signer.public_jwk().items() if name in {"kty", "crv", "x", "y"}}
     claims = {"sub": DOMAIN.id(), "exp": AT + 60, "cnf": {"jwk": {**jwk, "alg": "ES256"}}}
     wit = signed(DOMAIN.wit_key, {"alg": "ES256", "kid": "wit-1", "typ": "wit+jwt"}, claims)

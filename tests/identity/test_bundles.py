@@ -92,7 +92,7 @@ def test_the_same_key_id_in_two_trust_domains_is_two_keys() -> None:
         made = Bundles({one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}, Times())
         ours, theirs = await made.of(DOMAIN.name), await made.of(OTHER.name)
         assert kids(ours) == kids(theirs) == ("jwt-1",)
-        assert ours.jwt.keys[0].public != theirs.jwt.keys[0].public
+        assert ours.jwt.keys[0].thumbprint != theirs.jwt.keys[0].thumbprint
         assert set(ours.authorities).isdisjoint(theirs.authorities)
 
     asyncio.run(scene())

@@ -12,9 +12,9 @@ import pytest
 from remit.core.grant import LOCAL, UNSAID, WORKLOAD
 from remit.core.principal import Human
 from remit.errors import AudienceError, GrantTokenError, RemitError, UnavailableError
-from remit.identity.foreign import SKEW
 from remit.identity.humans import MAX_AGE, MAX_GRANT, MAX_GROUPS, IssuedHumans, Registration
 from remit.identity.issuers import KEEP
+from remit.jose.jwt import SKEW
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, public, rsa, signed, unsigned
 
 BROKER = "https://remit.test"

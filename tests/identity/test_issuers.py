@@ -6,17 +6,17 @@ from datetime import timedelta
 import pytest
 
 from remit.errors import InvalidRequestError, TokenError, UnavailableError
-from remit.identity import foreign
-from remit.identity.foreign import Foreign, Rules
 from remit.identity.issuers import FRESH, KEEP, RETRY, Issuer, check_issuer, read_metadata
+from remit.jose import jwt
+from remit.jose.jwt import Jwt, JwtProfile
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, public, signed
 
 
-def token(kid: str = "e-1") -> Foreign:
-    return foreign.read(signed({"sub": "a"}, ec(kid)), Rules(frozenset({"jwt"})))
+def token(kid: str = "e-1") -> Jwt:
+    return jwt.read(signed({"sub": "a"}, ec(kid)), JwtProfile(frozenset({"jwt"})))
 
 
-def verify(one: Issuer, kid: str = "e-1") -> Foreign:
+def verify(one: Issuer, kid: str = "e-1") -> Jwt:
     return asyncio.run(one.verified(token(kid)))
 
 
@@ -244,7 +244,7 @@ def test_many_who_wait_for_a_slow_issuer_do_not_ask_it_one_after_the_other() -> 
     assert len(site.asked) == 2
 
 
-def while_asked(passed: timedelta, *, down: bool) -> tuple[bool, list[Foreign | BaseException]]:
+def while_asked(passed: timedelta, *, down: bool) -> tuple[bool, list[Jwt | BaseException]]:
     """Return whether a second token was verified while keys were fetched for a first, and what became of both."""
     clock, gate, asked, site = Clock(), asyncio.Event(), asyncio.Event(), Site()
 
@@ -256,7 +256,7 @@ def while_asked(passed: timedelta, *, down: bool) -> tuple[bool, list[Foreign | 
 
     made = Issuer(URL, slowly, clock)
 
-    async def body() -> tuple[bool, list[Foreign | BaseException]]:
+    async def body() -> tuple[bool, list[Jwt | BaseException]]:
         await made.verified(token())
         move(clock, passed)
         first = asyncio.create_task(made.verified(token()))
@@ -274,10 +274,10 @@ def while_asked(passed: timedelta, *, down: bool) -> tuple[bool, list[Foreign | 
 def test_keys_that_are_not_fresh_serve_while_somebody_fetches_new_ones() -> None:
     at_once, found = while_asked(FRESH, down=False)
     assert at_once
-    assert all(isinstance(one, Foreign) for one in found)
+    assert all(isinstance(one, Jwt) for one in found)
 
 
-@pytest.mark.parametrize(("down", "outcome"), [(False, Foreign), (True, UnavailableError)])
+@pytest.mark.parametrize(("down", "outcome"), [(False, Jwt), (True, UnavailableError)])
 def test_keys_that_are_kept_too_long_serve_nobody_not_even_meanwhile(down: bool, outcome: type) -> None:  # noqa: FBT001 - a case
     at_once, found = while_asked(KEEP, down=down)
     assert not at_once

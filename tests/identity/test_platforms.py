@@ -9,9 +9,9 @@ import pytest
 
 from remit.core.principal import Workload
 from remit.errors import AudienceError, RemitError, TokenError, UnauthenticatedError, UnavailableError
-from remit.identity.foreign import SKEW
 from remit.identity.issuers import KEEP
 from remit.identity.platforms import MAX_AGE, Platforms, Rule
+from remit.jose.jwt import SKEW
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, rsa, signed, unsigned
 
 BROKER = "https://remit.test"

@@ -165,7 +165,7 @@ def test_an_agent_gives_the_bundle_of_one_trust_domain(tmp_path: Path) -> None:
             found = asyncio.run(ApiSource(agent.url).fetch(domain.name))
             assert found.authorities == (domain.authority.certificate.public_bytes(Encoding.DER),)
             assert [one.kid for one in found.jwt.keys] == ["jwt-1"]
-            assert found.jwt.keys[0].public == domain.jwt_key.public_key()
+            assert found.jwt.keys[0].key.public_key == domain.jwt_key.public_key()
 
 
 def test_a_trust_domain_that_the_agent_does_not_know_has_no_bundle(tmp_path: Path) -> None:

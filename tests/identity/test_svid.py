@@ -11,8 +11,8 @@ from remit import jose
 from remit.core.principal import Workload
 from remit.errors import AudienceError, RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.bundles import RETRY, Bundles
-from remit.identity.foreign import SKEW
 from remit.identity.svid import MAX_LIFE, JwtSvids
+from remit.jose.jwt import SKEW
 from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key, signed
 
 ISSUER = "https://remit.example"

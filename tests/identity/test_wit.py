@@ -22,7 +22,7 @@ from remit.errors import (
 )
 from remit.identity.bundles import Bundles
 from remit.identity.wit import MAX_LIFE, Wits
-from remit.keys.signers import ES256, Ed25519
+from remit.keys.signers import FileSigner
 from tests.identity.spire import NOW, Domain, Held, Times, signed
 
 PUBLISHED = Path(__file__).parents[1] / "vectors" / "published"
@@ -35,10 +35,10 @@ OTHER = Domain("other.example")
 ALLOW = ("spiffe://prod.example/ns/agents/*", "wimse://prod.example/agents/*", "spiffe://other.example/**")
 TARGET = "https://remit.example/oauth/token"
 AT = int(NOW.timestamp())
-AGENT = ES256(ec.generate_private_key(ec.SECP256R1()))
+AGENT = FileSigner(ec.generate_private_key(ec.SECP256R1()))
 
 
-def public(signer: ES256 | Ed25519 = AGENT, **more: object) -> dict[str, object]:
+def public(signer: FileSigner = AGENT, **more: object) -> dict[str, object]:
     jwk = {name: value for name, value in signer.public_jwk().items() if name in {"kty", "crv", "x", "y"}}
     return {**jwk, "alg": signer.alg, **more}
 
@@ -51,7 +51,7 @@ def wit(header: Mapping[str, object] | None = None, domain: Domain = DOMAIN, **c
     return signed(domain.wit_key, {name: value for name, value in head.items() if value is not None}, held)
 
 
-def proof(of: str, signer: ES256 | Ed25519 = AGENT, **claims: object) -> str:
+def proof(of: str, signer: FileSigner = AGENT, **claims: object) -> str:
     body = {"aud": TARGET, "exp": AT + 60, "jti": "j" * 22, "wth": jose.digest(of), **claims}
     held = {name: value for name, value in body.items() if value is not None}
     head = {"typ": "wpt+jwt", "alg": signer.alg}
@@ -153,7 +153,7 @@ def test_a_token_with_its_proof_names_its_workload_and_its_key() -> None:
 
 
 def test_an_edwards_key_may_be_the_workloads() -> None:
-    signer = Ed25519(ed25519.Ed25519PrivateKey.generate())
+    signer = FileSigner(ed25519.Ed25519PrivateKey.generate())
     token = wit(cnf={"jwk": public(signer)})
     assert proven(token, proof(token, signer)).id == DOMAIN.id()
 
@@ -257,7 +257,7 @@ def test_without_a_bundle_nobody_is_believed() -> None:
 
 
 def test_a_proof_by_another_key_or_for_another_token_is_refused() -> None:
-    token, other = wit(), ES256(ec.generate_private_key(ec.SECP256R1()))
+    token, other = wit(), FileSigner(ec.generate_private_key(ec.SECP256R1()))
     for bad in (proof(token, other), proof(wit(jti="another")), token, ""):
         with pytest.raises(UnauthenticatedError):
             proven(token, bad or ".")
@@ -274,7 +274,7 @@ def test_a_proof_counts_once_whatever_token_of_its_key_it_comes_with() -> None:
 
 
 def test_the_same_name_by_another_key_is_another_proof() -> None:
-    made, other = wits(), ES256(ec.generate_private_key(ec.SECP256R1()))
+    made, other = wits(), FileSigner(ec.generate_private_key(ec.SECP256R1()))
     theirs = wit(cnf={"jwk": public(other)})
     assert proven(wit(), at=made).digest != proven(theirs, proof(theirs, other), at=made).digest
 

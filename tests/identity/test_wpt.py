@@ -11,16 +11,16 @@ from remit import jose
 from remit.errors import AudienceError, RemitError, TokenError
 from remit.identity import wpt
 from remit.identity.wpt import Expected
-from remit.keys.signers import ES256, Ed25519
+from remit.keys.signers import FileSigner
 
 NOW = 1_764_072_000
 TARGET = "https://remit.example/oauth/token"
 WIT = "eyJ.the.wit"
-KEY = ES256(ec.generate_private_key(ec.SECP256R1()))
+KEY = FileSigner(ec.generate_private_key(ec.SECP256R1()))
 CLAIMS = {"aud": TARGET, "exp": NOW + 60, "jti": "j" * 22, "wth": jose.digest(WIT)}
 
 
-def public(signer: ES256 | Ed25519 = KEY, alg: str | None = "ES256") -> dict[str, object]:
+def public(signer: FileSigner = KEY, alg: str | None = "ES256") -> dict[str, object]:
     jwk: dict[str, object] = {n: v for n, v in signer.public_jwk().items() if n in {"kty", "crv", "x", "y"}}
     return jwk if alg is None else {**jwk, "alg": alg}
 
@@ -54,7 +54,7 @@ def test_claims_that_are_unknown_are_passed_over() -> None:
 
 
 def test_a_proof_by_an_edwards_key_holds_under_the_name_its_key_gives() -> None:
-    signer = Ed25519(ed25519.Ed25519PrivateKey.generate())
+    signer = FileSigner(ed25519.Ed25519PrivateKey.generate())
     text = proof({}, sign=signer.sign, alg="EdDSA")
     assert read(text, public(signer, "EdDSA")).jti == "j" * 22
     with pytest.raises(TokenError):
@@ -131,7 +131,7 @@ def test_a_proof_of_another_type_is_refused() -> None:
 
 
 def test_a_proof_by_another_key_is_refused() -> None:
-    other = ES256(ec.generate_private_key(ec.SECP256R1()))
+    other = FileSigner(ec.generate_private_key(ec.SECP256R1()))
     with pytest.raises(TokenError):
         read(proof({}, sign=other.sign))
 

@@ -12,11 +12,11 @@ from remit.core.task import Grant, Posture, Subject, Task, Wanted, nothing, open
 from remit.errors import AudienceError, TokenError
 from remit.jose import token as tokens
 from remit.jose.token import Making
-from remit.keys.signers import ES256
+from remit.keys.signers import FileSigner
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 ISSUER = "http://127.0.0.1:8470"
-SIGNER = ES256(ec.derive_private_key(7, ec.SECP256R1()))
+SIGNER = FileSigner(ec.derive_private_key(7, ec.SECP256R1()))
 KEYS = {SIGNER.kid: jose.public_key(SIGNER.public_jwk())}
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
 JKT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"

@@ -23,7 +23,7 @@ from remit import jose
 from remit.compose import settings
 from remit.compose.serving import Edges, served
 from remit.compose.settings import Settings
-from remit.keys.signers import ES256
+from remit.keys.signers import FileSigner
 from tests.identity.spire import Authority, Domain, Svid, pem, server
 from tests.support.postgres_server import free_port
 
@@ -52,7 +52,7 @@ Answer = dict[str, Any]
 class Key:
     """A workload's own key, for DPoP and WIMSE."""
 
-    signer: ES256 = field(default_factory=lambda: ES256(ec.generate_private_key(ec.SECP256R1())))
+    signer: FileSigner = field(default_factory=lambda: FileSigner(ec.generate_private_key(ec.SECP256R1())))
     token: str = ""
 
     @property

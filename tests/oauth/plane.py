@@ -26,7 +26,7 @@ from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.tree import root_of
 from remit.jose.proof import Nonces
-from remit.keys.signers import ES256, Ed25519
+from remit.keys.signers import FileSigner
 from remit.web.listen import Listener, serve
 from remit.web.proven import Keys, Verifier
 from remit.web.routes import Identity, Surface
@@ -37,7 +37,7 @@ EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 PEER = "urn:remit:peer"
 GRANT = "urn:remit:grant"
-NOTE = Ed25519(ed25519.Ed25519PrivateKey.from_private_bytes(b"n" * 32))
+NOTE = FileSigner(ed25519.Ed25519PrivateKey.from_private_bytes(b"n" * 32))
 
 Form = dict[str, str]
 Answer = dict[str, Any]
@@ -59,7 +59,7 @@ def jws(header: Mapping[str, object], payload: Mapping[str, object] | bytes, sig
 class Agent:
     """A key outside a run, and the token bound to it."""
 
-    signer: ES256 | Ed25519 = field(default_factory=lambda: ES256(ec.generate_private_key(ec.SECP256R1())))
+    signer: FileSigner = field(default_factory=lambda: FileSigner(ec.generate_private_key(ec.SECP256R1())))
     token: str = ""
     grant: str = ""
     task: str = ""
@@ -86,7 +86,7 @@ class Agent:
 
 def ed25519_agent() -> Agent:
     """Return an agent with an Ed25519 key."""
-    return Agent(Ed25519(ed25519.Ed25519PrivateKey.generate()))
+    return Agent(FileSigner(ed25519.Ed25519PrivateKey.generate()))
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Plane:
     directory: Path
     listeners: list[Listener]
     clients: list[httpx.AsyncClient]
-    signer: ES256
+    signer: FileSigner
 
     @property
     def endpoint(self) -> str:
@@ -220,7 +220,7 @@ async def plane(
     broker = await world.ready()
     sock, ids = _tcp(), itertools.count()
     host = f"127.0.0.1:{sock.getsockname()[1]}"
-    signer = ES256(ec.generate_private_key(ec.SECP256R1()))
+    signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
     keys = Keys(signer, [signer.public_jwk()])
     verifier = Verifier(broker, keys, f"http://{host}", lambda: world.now, Nonces(b"k" * 32), gateway)
     surface = Surface(

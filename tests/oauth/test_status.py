@@ -11,22 +11,23 @@ from remit import jose
 from remit.broker.tasks import PLACES
 from remit.core import scope as scopes
 from remit.core.task import Wanted
-from remit.jose import status
+from remit.jose import status_list
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, World, holder
 from tests.oauth.plane import Agent, Plane, later, play
+from tests.support import status_reader
 
 LIST = "/oauth/status/1"
 
 
 async def fetched(plane: Plane) -> dict[str, Any]:
     """Fetch the list as a relying party does, and verify it by the published keys; return its claims."""
-    answer = await plane.web.get(LIST, headers={"accept": status.MEDIA})
-    assert (answer.status_code, answer.headers["content-type"]) == (200, status.MEDIA)
+    answer = await plane.web.get(LIST, headers={"accept": status_list.MEDIA})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, status_list.MEDIA)
     compact = jose.read(answer.text, frozenset({"typ", "alg", "kid"}))
-    assert compact.header["typ"] == status.TYPE
+    assert compact.header["typ"] == status_list.TYPE
     keys = {key["kid"]: key for key in (await plane.web.get("/oauth/jwks")).json()["keys"]}
-    jose.verify(compact, jose.public_key(keys[str(compact.header["kid"])]))
+    jose.public_key(keys[str(compact.header["kid"])]).verify(compact)
     claims: dict[str, Any] = json.loads(compact.payload)
     return claims
 
@@ -36,8 +37,8 @@ async def state(plane: Plane, agent: Agent) -> int:
     named: Any = parts(agent.token)[1]["status"]
     claims = await fetched(plane)
     assert named["status_list"]["uri"] == claims["sub"]
-    packed = status.decompress(claims["status_list"]["lst"])
-    return status.status(packed, claims["status_list"]["bits"], named["status_list"]["idx"])
+    packed = status_reader.decompress(claims["status_list"]["lst"])
+    return status_reader.status(packed, claims["status_list"]["bits"], named["status_list"]["idx"])
 
 
 async def family(plane: Plane) -> list[Agent]:
@@ -52,7 +53,7 @@ async def family(plane: Plane) -> list[Agent]:
 def test_a_token_that_was_just_made_is_valid_in_the_list(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         for agent in await family(plane):
-            assert await state(plane, agent) == status.VALID
+            assert await state(plane, agent) == status_list.VALID
 
     play(tmp_path, scene)
 
@@ -71,7 +72,7 @@ def test_a_revoked_subtree_is_invalid_at_the_next_fetch_and_nothing_else_is(tmp_
         await fetched(plane)
         await plane.call(root, "POST", "/oauth/revoke", data={"token": child.token})
         found = [await state(plane, agent) for agent in (root, child, grandchild)]
-        assert found == [status.VALID, status.INVALID, status.INVALID]
+        assert found == [status_list.VALID, status_list.INVALID, status_list.INVALID]
 
     play(tmp_path, scene)
 
@@ -82,7 +83,7 @@ def test_a_grant_whose_time_is_up_is_invalid(tmp_path: Path) -> None:
         await plane.opened(root)
         await plane.delegated(root, child, ttl="60")
         later(plane, 61)
-        assert [await state(plane, agent) for agent in (root, child)] == [status.VALID, status.INVALID]
+        assert [await state(plane, agent) for agent in (root, child)] == [status_list.VALID, status_list.INVALID]
 
     play(tmp_path, scene)
 
@@ -90,7 +91,7 @@ def test_a_grant_whose_time_is_up_is_invalid(tmp_path: Path) -> None:
 def test_a_list_is_good_for_its_ttl_and_says_so(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         claims = await fetched(plane)
-        assert claims["exp"] - claims["iat"] == claims["ttl"] == status.TTL
+        assert claims["exp"] - claims["iat"] == claims["ttl"] == status_list.TTL
         assert claims["iat"] == int(plane.world.now.timestamp())
 
     play(tmp_path, scene)
@@ -164,11 +165,11 @@ def test_in_a_tree_of_ten_thousand_a_middle_node_takes_exactly_its_subtree_off_t
         assert len(broker.places()) == 10_001 == len(set(broker.places()))
         ended = middles[50]
         await broker.revoke(holder(broker, root), ended.id)
-        packed = status.decompress(status.compress(status.live(broker.places(), PLACES)))
+        packed = status_reader.decompress(status_reader.compress(status_list.live(broker.places(), PLACES)))
         gone = {grant.id for grant in (ended, *leaves[ended.id])}
         for grant in (root, *middles, *(leaf for found in leaves.values() for leaf in found)):
             assert grant.status is not None
-            assert (status.status(packed, 1, grant.status) == status.INVALID) is (grant.id in gone)
+            assert (status_reader.status(packed, 1, grant.status) == status_list.INVALID) is (grant.id in gone)
         assert len(zlib.compress(packed, 9)) < 64 * 1024
         await broker.stop()
 

@@ -22,7 +22,7 @@ from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.secret import Secret
 from remit.jose.proof import Nonces
-from remit.keys.signers import ES256, Ed25519
+from remit.keys.signers import FileSigner
 from remit.ports import Resource
 from remit.sdk import Place
 from remit.web.listen import Listener, serve
@@ -44,7 +44,7 @@ class Served:
     directory: Path
     world: World = field(default_factory=lambda: World(now=datetime.now(UTC)))
     listeners: list[Listener] = field(default_factory=list)
-    notes: Ed25519 = field(default_factory=lambda: Ed25519(ed25519.Ed25519PrivateKey.generate()))
+    notes: FileSigner = field(default_factory=lambda: FileSigner(ed25519.Ed25519PrivateKey.generate()))
     broker: Broker = field(init=False)
     surface: Surface = field(init=False)
     base: str = field(init=False, default="")
@@ -93,7 +93,7 @@ class Served:
         web.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{web.getsockname()[1]}"
         self.base = f"http://{host}"
-        signer = ES256(ec.generate_private_key(ec.SECP256R1()))
+        signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
         keys = Keys(signer, [dict(signer.public_jwk())])
         nonces = Nonces(secrets.token_bytes(32))
         verifier = Verifier(self.broker, keys, self.base, lambda: self.world.now, nonces)

@@ -17,7 +17,7 @@ from joserfc.jwk import KeySet
 from remit.broker import Holder
 from remit.broker.outbox import Ended
 from remit.core.audit import Event
-from remit.keys.signers import ES256
+from remit.keys.signers import FileSigner
 from remit.sessions.streams import MAX_EVENTS, SESSION_REVOKED, Stream, Transmitter, name_of, subject, txn
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Plane, play
@@ -34,7 +34,7 @@ class Ring:
     """One key."""
 
     def __init__(self) -> None:
-        self.signer = ES256(ec.generate_private_key(ec.SECP256R1()))
+        self.signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
 
     def public_jwks(self) -> list[Any]:
         """Return the key."""

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from remit import jose
 from remit.errors import RemitError
 from remit.jose import token as tokens
-from remit.keys.signers import ES256, Ed25519
+from remit.keys.signers import FileSigner
 
 FILE = Path(__file__).parent / "tokens.json"
 ISSUER, GATEWAY = "https://remit.test", "https://gateway.remit.test"
@@ -30,8 +30,8 @@ PLANNER = "spiffe://remit.test/task/task_1/grt_1"
 READER = "spiffe://remit.test/task/task_1/grt_2"
 
 _EC = ec.derive_private_key(7, ec.SECP256R1())
-_SIGNER, _OTHER = ES256(_EC), Ed25519(ed25519.Ed25519PrivateKey.from_private_bytes(b"7" * 32))
-_STRANGER = Ed25519(ed25519.Ed25519PrivateKey.from_private_bytes(b"8" * 32))
+_SIGNER, _OTHER = FileSigner(_EC), FileSigner(ed25519.Ed25519PrivateKey.from_private_bytes(b"7" * 32))
+_STRANGER = FileSigner(ed25519.Ed25519PrivateKey.from_private_bytes(b"8" * 32))
 
 ROOT: dict[str, object] = {
     "iss": ISSUER,

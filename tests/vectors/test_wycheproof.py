@@ -16,12 +16,14 @@ import pytest
 
 from remit import jose
 from remit.errors import AudienceError, GrantTokenError, TokenError
-from remit.identity import foreign
-from remit.identity.foreign import MEMBERS, Rules
+from remit.jose import jwt
+from remit.jose.jwt import JwtProfile
+from remit.jose.keys import key_set, read_key_set
 from tests.identity.issuing import START
 
 PUBLISHED = Path(__file__).parent / "published"
 TYPES = frozenset({"", "jwt"})
+MEMBERS = frozenset({"alg", "kid", "typ"})
 
 
 class Case(NamedTuple):
@@ -35,7 +37,7 @@ class Case(NamedTuple):
     @property
     def strange(self) -> bool:
         """Whether no key of the case is one that verifies here: symmetric, or on a curve that is not known."""
-        return not foreign.keys_of(self.keys).keys
+        return not key_set(self.keys).keys
 
 
 def cases(name: str, member: str = "jws") -> list[Case]:
@@ -59,10 +61,7 @@ def accepted(case: Case) -> bool:
     """Whether the signature of a case is good; its payload is text that need not be JSON."""
     text = case.text if isinstance(case.text, str) else json.dumps(case.text)
     try:
-        compact = jose.read(text, MEMBERS, others=True)
-        alg, kid = compact.header.get("alg"), compact.header.get("kid")
-        token = foreign.Foreign(compact, {}, str(alg), kid if isinstance(kid, str) else None)
-        foreign.keys_of(case.keys).verify(token)
+        key_set(case.keys).verify(jose.read(text, MEMBERS, others=True))
     except TokenError:
         return False
     return True
@@ -94,7 +93,7 @@ def test_nothing_that_is_encrypted_is_read(case: Case) -> None:
     assert not accepted(case)
     for error in (TokenError, GrantTokenError):
         with pytest.raises(error):
-            foreign.read(case.text if isinstance(case.text, str) else json.dumps(case.text), Rules(TYPES, error=error))
+            jwt.read(case.text if isinstance(case.text, str) else json.dumps(case.text), JwtProfile(TYPES, error=error))
 
 
 # -- identity chaining ------------------------------------------------------------------------------------------------
@@ -106,21 +105,23 @@ AUDIENCE = "https://as.b.example/auth"
 
 def chained() -> Mapping[str, object]:
     """Return the verified claims of the grant that the draft prints."""
-    keys = foreign.read_keys(json.dumps({"keys": [CHAINING["jwk"]]}).encode())
-    return keys.verify(foreign.read(CHAINING["jwt"], Rules(TYPES))).claims
+    keys = read_key_set(json.dumps({"keys": [CHAINING["jwk"]]}).encode())
+    token = jwt.read(CHAINING["jwt"], JwtProfile(TYPES))
+    keys.verify(token.compact)
+    return token.claims
 
 
 def test_the_printed_grant_between_domains_holds_for_its_minute_and_its_audience() -> None:
     claims = chained()
     assert (claims["iss"], claims["sub"]) == ("https://as.a.example/auth", "johndoe@a.example")
-    assert foreign.audience(claims, (AUDIENCE,)) == AUDIENCE
-    assert foreign.window(claims, THEN, timedelta(hours=1)).expires_at - THEN == timedelta(seconds=52)
+    assert jwt.audience(claims, (AUDIENCE,)) == AUDIENCE
+    assert jwt.window(claims, THEN, timedelta(hours=1)).expires_at - THEN == timedelta(seconds=52)
 
 
 def test_the_printed_grant_is_for_nobody_else_and_no_other_time() -> None:
     with pytest.raises(AudienceError):
-        foreign.audience(chained(), ("https://as.a.example/auth",))
+        jwt.audience(chained(), ("https://as.a.example/auth",))
     with pytest.raises(TokenError, match="expired"):
-        foreign.window(chained(), START, timedelta(days=4_000))
+        jwt.window(chained(), START, timedelta(days=4_000))
     with pytest.raises(TokenError, match="type"):
-        foreign.read(CHAINING["jwt"], Rules(frozenset({"oauth-id-jag+jwt"})))
+        jwt.read(CHAINING["jwt"], JwtProfile(frozenset({"oauth-id-jag+jwt"})))

@@ -254,11 +254,11 @@ def _enter(url: str, code: str) -> None:
 
 
 def _show(session: LoginSession, as_json: bool) -> None:
-    from remit.identity.claims import find
+    from remit.jose.jwt import find_claim
     from remit.sdk.login import ends_at
 
     claims = session.tokens.claims
-    groups = find(claims, session.groups_claim or "groups")
+    groups = find_claim(claims, session.groups_claim or "groups")
     _told(
         {
             "issuer": session.issuer,

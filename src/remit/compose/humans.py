@@ -12,13 +12,12 @@ from remit.compose.settings import Settings
 from remit.core.grant import OWN_ACR
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
-from remit.identity.claims import check_name
 from remit.identity.fetch import Fetch, Web
-from remit.identity.foreign import MAX_TEXT
 from remit.identity.humans import IssuedHumans, Registration
 from remit.identity.issuers import Issuer, check_issuer
 from remit.identity.logins import IssuerLogins
 from remit.identity.platforms import Platforms, Rule
+from remit.jose.jwt import MAX_TEXT, check_claim_name
 from remit.ports import Clock
 from remit.sessions.events import Source
 
@@ -120,7 +119,7 @@ def _registration(row: Row, issuers: _Issuers) -> Registration:
         client_id=_text(row, "humans.client_id"),
         secret=_secret(Path(_text(row, "humans.client_secret_file"))) if "client_secret_file" in row else None,
         scopes=scopes,
-        groups=check_name(row["groups_claim"], "`humans.groups_claim`") if "groups_claim" in row else None,
+        groups=check_claim_name(row["groups_claim"], "`humans.groups_claim`") if "groups_claim" in row else None,
         acr=_acr(row),
         id_jag=id_jag,
         name=_text(row, "humans.name") if "name" in row else "",
@@ -156,10 +155,10 @@ def _rule(row: Row, broker: str, issuers: _Issuers) -> Rule:
         issuer=issuers.at(check_issuer(row.get("issuer"), "`workloads.issuer`")),
         audience=_text(row, "workloads.audience") if "audience" in row else broker,
         match={
-            check_name(name, "a name in `workloads.match`"): _listed(value, "workloads.match")
+            check_claim_name(name, "a name in `workloads.match`"): _listed(value, "workloads.match")
             for name, value in match.items()
         },
-        claims=tuple(check_name(name, "a name in `workloads.claims`") for name in claims),
+        claims=tuple(check_claim_name(name, "a name in `workloads.claims`") for name in claims),
     )
 
 

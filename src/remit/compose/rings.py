@@ -11,7 +11,8 @@ from typing import Protocol
 
 from remit.broker import Broker, Operator
 from remit.errors import NotFoundError, RemitError
-from remit.jose import SigningKey, token
+from remit.jose import token
+from remit.jose.keys import PublishedKey
 from remit.keys.authority import FileAuthority
 from remit.keys.signers import FileKeyring
 from remit.web.proven import Keys
@@ -24,7 +25,7 @@ AUDIT, EVENTS, SPIFFE, TOKEN = "audit", "events", "spiffe", "token"
 class Ring(Protocol):
     """One ring: the keys of one purpose."""
 
-    def shown(self) -> Sequence[SigningKey]:
+    def shown(self) -> Sequence[PublishedKey]:
         """Describe the keys, the signing one first."""
         ...
 
@@ -144,7 +145,7 @@ class Rings:
         """Turn ``rings``; ``broker`` has the audit."""
         self._broker, self._rings = broker, dict(rings)
 
-    def shown(self) -> Mapping[str, Sequence[SigningKey]]:
+    def shown(self) -> Mapping[str, Sequence[PublishedKey]]:
         """Return the keys of every ring, the signing one first."""
         return {name: ring.shown() for name, ring in sorted(self._rings.items())}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.jose import SigningKey
+from remit.jose.keys import PublishedKey
 from remit.web import wire
 from remit.web.routes import Rings, Row, Surface, Who
 from remit.web.who import Caller, operator
@@ -53,7 +53,7 @@ class Served:
         )
 
 
-def _shown(keys: Sequence[SigningKey]) -> list[dict[str, object]]:
+def _shown(keys: Sequence[PublishedKey]) -> list[dict[str, object]]:
     return [
         {
             "kid": key.kid,

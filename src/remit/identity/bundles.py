@@ -18,8 +18,7 @@ from cryptography import x509
 
 from remit.core.spiffe import TrustBundle
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
-from remit.identity import foreign
-from remit.identity.foreign import Keys
+from remit.jose.keys import KeySet, key_set
 from remit.jose.strict import read_json
 from remit.ports import Clock
 
@@ -27,7 +26,7 @@ LIFE = timedelta(hours=1)  # of a bundle whose source is out
 RETRY = timedelta(seconds=10)  # after a look that failed, and between two looks for a key that is not there
 MAX_BUNDLE = 1_048_576  # bytes
 MAX_KEYS = 256
-NO_KEYS = Keys(())
+NO_KEYS = KeySet(())
 SHORTEST, LONGEST = timedelta(seconds=5), timedelta(hours=1)  # between two looks, whatever a bundle hints
 
 _LOG = logging.getLogger("remit.identity")
@@ -41,8 +40,8 @@ class Bundle:
 
     domain: str
     authorities: tuple[bytes, ...] = ()  # x509-svid: certificates in DER
-    jwt: Keys = NO_KEYS  # jwt-svid
-    wit: Keys = NO_KEYS  # wit-svid
+    jwt: KeySet = NO_KEYS  # jwt-svid
+    wit: KeySet = NO_KEYS  # wit-svid
     jwks: tuple[Jwk, ...] = ()  # those of ``jwt`` as they came, for whoever verifies elsewhere
     hint: timedelta | None = None
     sequence: int | None = None
@@ -77,8 +76,8 @@ def parse(domain: str, raw: bytes) -> Bundle:
     return Bundle(
         domain,
         tuple(dict.fromkeys(der for der in certificates if der is not None)),
-        foreign.keys_of(named, "jwt-svid"),
-        foreign.keys_of(named, "wit-svid"),
+        key_set(named, "jwt-svid"),
+        key_set(named, "wit-svid"),
         usable(named),
         _hint(document.get("spiffe_refresh_hint")),
         _sequence(document.get("spiffe_sequence")),
@@ -87,7 +86,7 @@ def parse(domain: str, raw: bytes) -> Bundle:
 
 def usable(jwks: Iterable[Jwk]) -> tuple[Jwk, ...]:
     """Return the keys of JWT-SVIDs among JWKs that can verify signatures, none of them private."""
-    return tuple(jwk for jwk in jwks if foreign.keys_of([jwk], "jwt-svid").keys)
+    return tuple(jwk for jwk in jwks if key_set([jwk], "jwt-svid").keys)
 
 
 def _certificate(jwk: Jwk) -> bytes | None:

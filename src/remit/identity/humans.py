@@ -13,10 +13,9 @@ from remit.core.grant import OWN_ACR, UNSAID, Subject
 from remit.core.principal import Human
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError
-from remit.identity import claims as named
-from remit.identity import foreign
-from remit.identity.foreign import SKEW, Foreign, Rules
 from remit.identity.issuers import Issuer
+from remit.jose import jwt
+from remit.jose.jwt import SKEW, Jwt, JwtProfile, find_claim
 from remit.ports import Clock
 
 MAX_AGE = timedelta(hours=12)  # of an ID token; shorter than what an issuer says of logins is remembered
@@ -25,8 +24,8 @@ MAX_GROUPS = 1_000
 
 _LOG = logging.getLogger("remit.identity")
 
-_ID_TOKEN = Rules(frozenset({"", "jwt"}), error=GrantTokenError)
-_ID_JAG = Rules(frozenset({"oauth-id-jag+jwt"}), error=GrantTokenError)
+_ID_TOKEN = JwtProfile(frozenset({"", "jwt"}), error=GrantTokenError)
+_ID_JAG = JwtProfile(frozenset({"oauth-id-jag+jwt"}), error=GrantTokenError)
 # Claims of an ID-JAG that limit it in ways that nothing here can hold.
 _LIMITS = {
     "scope": "to scopes: ask the issuer for authorization_details",
@@ -70,7 +69,7 @@ class IssuedHumans:
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         """Return the human of an ID token that was issued to remit (OpenID Connect Core §3.1.3.7)."""
         read, at = self._read(token, _ID_TOKEN)
-        client = foreign.audience(read.claims, [item.client_id for item in at])
+        client = jwt.audience(read.claims, [item.client_id for item in at])
         await self._verified(read, at[0].issuer)
         claims = read.claims
         if claims.get("azp", client) != client:
@@ -90,17 +89,17 @@ class IssuedHumans:
         taking = [item for item in at if item.id_jag]
         if not taking:
             raise GrantTokenError("identity assertion grants of its issuer are not taken here")
-        foreign.audience(read.claims, (self.audience,))
+        jwt.audience(read.claims, (self.audience,))
         await self._verified(read, taking[0].issuer)
         claims = read.claims
-        if foreign.text(claims, "client_id", GrantTokenError) != client:
+        if jwt.text(claims, "client_id", GrantTokenError) != client:
             raise GrantTokenError("it was issued to another client")
         for name, what in _LIMITS.items():
             if claims.get(name) is not None:
                 raise GrantTokenError(f"it is limited {what}")
-        if not set(foreign.texts(claims, "resource", GrantTokenError)) <= {self.audience}:
+        if not set(jwt.texts(claims, "resource", GrantTokenError)) <= {self.audience}:
             raise GrantTokenError("it is for a resource that is not this broker")
-        jti = foreign.text(claims, "jti", GrantTokenError)
+        jti = jwt.text(claims, "jti", GrantTokenError)
         once = jose.digest(f"id-jag\n{taking[0].issuer.url}\n{jti}")
         human = self._human(read, taking[0], MAX_GRANT, once)
         return replace(human, client=client, details=claims.get("authorization_details"), jkt=_key(claims))
@@ -108,7 +107,7 @@ class IssuedHumans:
     def _look_for_groups(self, claims: Mapping[str, object], at: Registration) -> None:
         """Say once of each client that its ID tokens have no groups: nobody would know why policies deny."""
         client = (at.issuer.url, at.client_id)
-        if at.groups is None or client in self._missed or named.find(claims, at.groups) is not None:
+        if at.groups is None or client in self._missed or find_claim(claims, at.groups) is not None:
             return
         self._missed.add(client)
         _LOG.warning(
@@ -118,36 +117,36 @@ class IssuedHumans:
             *client,
         )
 
-    def _read(self, token: str, rules: Rules) -> tuple[Foreign, Sequence[Registration]]:
-        read = foreign.read(token, rules)
-        issuer = foreign.text(read.claims, "iss", GrantTokenError)
+    def _read(self, token: str, rules: JwtProfile) -> tuple[Jwt, Sequence[Registration]]:
+        read = jwt.read(token, rules)
+        issuer = jwt.text(read.claims, "iss", GrantTokenError)
         at = [item for item in self.registrations if item.issuer.url == issuer]
         if not at:
             raise GrantTokenError("its issuer is not one that is trusted here")
         return read, at
 
-    async def _verified(self, read: Foreign, issuer: Issuer) -> None:
+    async def _verified(self, read: Jwt, issuer: Issuer) -> None:
         told = (await issuer.metadata()).algorithms
         if told is not None and read.alg not in told:
             raise GrantTokenError("its algorithm is not one of its issuer")
         await issuer.verified(read, GrantTokenError)
 
-    def _human(self, read: Foreign, at: Registration, max_age: timedelta, digest: str) -> Human:
+    def _human(self, read: Jwt, at: Registration, max_age: timedelta, digest: str) -> Human:
         now, claims = self.clock(), read.claims
-        window = foreign.window(claims, now, max_age, GrantTokenError)
-        logged_in = foreign.moment(claims, "auth_time", GrantTokenError) if "auth_time" in claims else None
+        window = jwt.window(claims, now, max_age, GrantTokenError)
+        logged_in = jwt.moment(claims, "auth_time", GrantTokenError) if "auth_time" in claims else None
         if logged_in is not None and logged_in > now + SKEW:
             raise GrantTokenError("its human logs in only later", help="compare the clocks")
-        sid = foreign.text_or_none(claims, "sid", GrantTokenError)
+        sid = jwt.text_or_none(claims, "sid", GrantTokenError)
         subject = Subject(
-            sub=f"{at.issuer.url}#{foreign.text(claims, 'sub', GrantTokenError)}",
+            sub=f"{at.issuer.url}#{jwt.text(claims, 'sub', GrantTokenError)}",
             acr=_acr(claims),
             auth_time=logged_in,
-            amr=foreign.texts(claims, "amr", GrantTokenError),
+            amr=jwt.texts(claims, "amr", GrantTokenError),
             groups=_groups(claims, at.groups),
             sid=None if sid is None else f"{at.issuer.url}#{sid}",
         )
-        nonce = foreign.text_or_none(claims, "nonce", GrantTokenError)
+        nonce = jwt.text_or_none(claims, "nonce", GrantTokenError)
         until, own = window.expires_at + SKEW, at.secret is not None
         return Human(subject, digest, window.issued_at, until, at.client_id, nonce, confidential=own)
 
@@ -169,7 +168,7 @@ def _same(told: object, expected: str) -> bool:
 
 def _acr(claims: Mapping[str, object]) -> str:
     """Return how a human was proven. Remit's own words are refused: by them it tells humans from workloads."""
-    told = foreign.text_or_none(claims, "acr", GrantTokenError)
+    told = jwt.text_or_none(claims, "acr", GrantTokenError)
     if told in OWN_ACR:
         raise GrantTokenError("its `acr` is one of remit's own", help="have its issuer use a word of its own")
     return told or UNSAID
@@ -182,8 +181,8 @@ def _groups(claims: Mapping[str, object], name: str | None) -> tuple[str, ...]:
     elsewhere = claims.get("_claim_names")  # OpenID Connect Core §5.6.2: too many to be told, in practice
     if isinstance(elsewhere, Mapping) and name in elsewhere:
         raise GrantTokenError("its issuer left out the groups", help="let it name only groups that matter to remit")
-    value = named.find(claims, name)
-    groups = foreign.texts({name: [] if value is None else value}, name, GrantTokenError)
+    value = find_claim(claims, name)
+    groups = jwt.texts({name: [] if value is None else value}, name, GrantTokenError)
     if len(groups) > MAX_GROUPS:
         raise GrantTokenError(f"it names more than {MAX_GROUPS} groups")
     return groups

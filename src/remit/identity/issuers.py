@@ -1,6 +1,6 @@
 """Issuers of other people's tokens: what they say of themselves, and the keys they sign with, kept for a bounded time.
 
-Keys that are older than `FRESH` are fetched again before they are used, and so are keys among which a token's is not.
+KeySet that are older than `FRESH` are fetched again before they are used, and so are keys among which a token's is not.
 In between, an issuer is asked once in `RETRY` at most. While it does not answer, what it said last counts until `KEEP`
 has passed since; then nobody of that issuer is let in.
 """
@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnavailableError
-from remit.identity import foreign
 from remit.identity.fetch import MAX_DOCUMENT, Fetch, check_url
-from remit.identity.foreign import Foreign, Keys
+from remit.jose.jwt import Jwt
+from remit.jose.keys import KeySet, read_key_set
 from remit.jose.strict import read_json
 from remit.ports import Clock
 
@@ -48,7 +48,7 @@ class Metadata:
 @dataclass(frozen=True, slots=True)
 class _Held:
     metadata: Metadata
-    keys: Keys
+    keys: KeySet
     at: datetime
 
 
@@ -124,12 +124,13 @@ class Issuer:
         """Return what the issuer says of itself, or raise UnavailableError."""
         return (await self._current()).metadata
 
-    async def verified(self, token: Foreign, error: type[RemitError] = TokenError) -> Foreign:
+    async def verified(self, token: Jwt, error: type[RemitError] = TokenError) -> Jwt:
         """Return a token whose signature holds by a key of this issuer; raise ``error`` or UnavailableError."""
         held = await self._current()
-        if held.keys.find(token, error) is None:
+        if held.keys.find(token.compact, error) is None:
             held = await self._current(anew=True)
-        return held.keys.verify(token, error)
+        held.keys.verify(token.compact, error)
+        return token
 
     async def _current(self, *, anew: bool = False) -> _Held:
         held = self._held
@@ -160,7 +161,7 @@ class Issuer:
 
     async def _load(self, now: datetime) -> _Held:
         metadata = read_metadata(await self._fetch(self._document()), self.url)
-        return _Held(metadata, foreign.read_keys(await self._fetch(metadata.jwks_uri)), now)
+        return _Held(metadata, read_key_set(await self._fetch(metadata.jwks_uri)), now)
 
     def _document(self) -> str:
         """Return where the issuer's document is: after its path for OpenID, before it elsewhere (RFC 8615)."""

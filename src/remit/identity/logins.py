@@ -21,9 +21,9 @@ from remit.core.principal import Human
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError, StepUpError, UnavailableError
 from remit.identity.fetch import PATIENCE
-from remit.identity.foreign import SKEW
 from remit.identity.humans import IssuedHumans, Registration
 from remit.identity.issuers import Metadata
+from remit.jose.jwt import SKEW
 from remit.ports.identity import Login
 
 MAX_QUERY = 8_192  # characters

@@ -12,15 +12,14 @@ from datetime import timedelta
 
 from remit.core.principal import Workload
 from remit.errors import TokenError, UnauthenticatedError
-from remit.identity import claims as named
-from remit.identity import foreign
-from remit.identity.foreign import SKEW, Rules
 from remit.identity.issuers import Issuer
+from remit.jose import jwt
+from remit.jose.jwt import SKEW, JwtProfile, claim_text, find_claim
 from remit.ports import Clock
 
 MAX_AGE = timedelta(hours=24)  # of a token, whatever it says of its end
 
-_TOKEN = Rules(frozenset({"", "jwt"}))
+_TOKEN = JwtProfile(frozenset({"", "jwt"}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +44,22 @@ class Platforms:
 
         Raises TokenError, AudienceError, UnauthenticatedError or UnavailableError.
         """
-        read = foreign.read(token, _TOKEN)
-        claims, issuer = read.claims, foreign.text(read.claims, "iss")
+        read = jwt.read(token, _TOKEN)
+        claims, issuer = read.claims, jwt.text(read.claims, "iss")
         rules = [rule for rule in self.rules if rule.issuer.url == issuer]
         if not rules:
             raise TokenError("its issuer is not one that is trusted here")
-        audience = foreign.audience(claims, {rule.audience for rule in rules})
+        audience = jwt.audience(claims, {rule.audience for rule in rules})
         await rules[0].issuer.verified(read)
         if "nonce" in claims or "events" in claims:
             raise TokenError("it is not a workload's token")
-        window = foreign.window(claims, self.clock(), MAX_AGE)
+        window = jwt.window(claims, self.clock(), MAX_AGE)
         rule = next((rule for rule in rules if rule.audience == audience and _matches(claims, rule)), None)
         if rule is None:
             raise UnauthenticatedError("no rule lets this workload in", help="see `[[workloads]]` of the configuration")
-        picked = ((name, named.plain(named.find(claims, name))) for name in rule.claims)
+        picked = ((name, claim_text(find_claim(claims, name))) for name in rule.claims)
         return Workload(
-            id=f"{issuer}#{foreign.text(claims, 'sub')}",
+            id=f"{issuer}#{jwt.text(claims, 'sub')}",
             method="oidc",
             expires_at=window.expires_at + SKEW,
             claims={name: value for name, value in picked if value is not None},
@@ -68,4 +67,4 @@ class Platforms:
 
 
 def _matches(claims: Mapping[str, object], rule: Rule) -> bool:
-    return all(named.plain(named.find(claims, name)) in values for name, values in rule.match.items())
+    return all(claim_text(find_claim(claims, name)) in values for name, values in rule.match.items())

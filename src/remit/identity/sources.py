@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey, RSAKey
 
 from remit.errors import UnavailableError
-from remit.identity import foreign
 from remit.identity.bundles import MAX_BUNDLE, Bundle, Jwk, parse, usable
 from remit.identity.fetch import Bounded
+from remit.jose.keys import key_set
 
 TIMEOUT = 5.0  # seconds, for a whole answer
 STEP = 0.5  # of it, for each step: a step that times out by itself leaves nothing open
@@ -109,7 +109,7 @@ class ApiSource:
         return Bundle(
             domain,
             tuple(sorted(found.public_bytes(Encoding.DER) for found in x509.x509_authorities)) if x509 else (),
-            foreign.keys_of(jwks, "jwt-svid"),
+            key_set(jwks, "jwt-svid"),
             jwks=usable(jwks),
         )
 

@@ -9,16 +9,17 @@ from remit.core import spiffe
 from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import AudienceError, InvalidRequestError, UnauthenticatedError
-from remit.identity import foreign
 from remit.identity.bundles import Bundle, Bundles
-from remit.identity.foreign import SKEW, Foreign, Keys, Rules
+from remit.jose import jwt
+from remit.jose.jwt import SKEW, Jwt, JwtProfile
+from remit.jose.keys import RSA, KeySet
 from remit.ports import Clock
 
 MAX_LIFE = timedelta(hours=1)  # that the end of a bearer credential may be away
 
-_RULES = Rules(
+_RULES = JwtProfile(
     types=frozenset({"jwt", "jose", ""}),
-    algorithms=foreign.RSA | {"ES256", "ES384", "ES512"},  # JWT-SVID §2.1; no EdDSA
+    algorithms=RSA | {"ES256", "ES384", "ES512"},  # JWT-SVID §2.1; no EdDSA
     error=UnauthenticatedError,
 )
 _TYPES = frozenset({None, "JWT", "JOSE"})  # §2.3, case and all
@@ -37,7 +38,7 @@ class JwtSvids:
         One with a ``jti`` says of itself that it is unique, so it counts once (``digest``). One without may be sent
         again while it lives: agents of SPIRE keep them and hand the same out for minutes (JWT-SVID §7.1).
         """
-        token = foreign.read(text, _RULES)
+        token = jwt.read(text, _RULES)
         if token.compact.header.get("typ") not in _TYPES:
             raise UnauthenticatedError("its type is not one of a JWT-SVID")
         identity = subject(token)
@@ -51,10 +52,10 @@ class JwtSvids:
         return Workload(str(identity), "jwt-svid", expires, digest=token.digest if "jti" in token.claims else None)
 
 
-def subject(token: Foreign) -> SpiffeId:
+def subject(token: Jwt) -> SpiffeId:
     """Return the SPIFFE ID of a token that is not verified yet: it says which keys may verify it."""
     try:
-        found = spiffe.parse(foreign.text(token.claims, "sub", UnauthenticatedError))
+        found = spiffe.parse(jwt.text(token.claims, "sub", UnauthenticatedError))
     except InvalidRequestError as error:
         raise UnauthenticatedError("its `sub` is not a SPIFFE ID") from error
     if not found.path:
@@ -62,23 +63,23 @@ def subject(token: Foreign) -> SpiffeId:
     return found
 
 
-async def by_bundle(bundles: Bundles, domain: str, token: Foreign, keys: Callable[[Bundle], Keys]) -> None:
+async def by_bundle(bundles: Bundles, domain: str, token: Jwt, keys: Callable[[Bundle], KeySet]) -> None:
     """Check a signature by the keys of one trust domain; a key that is new there is looked for once more."""
     found = keys(await bundles.of(domain))
-    if found.find(token, UnauthenticatedError) is None:
+    if found.find(token.compact, UnauthenticatedError) is None:
         found = keys(await bundles.again(domain))
-    found.verify(token, UnauthenticatedError)
+    found.verify(token.compact, UnauthenticatedError)
 
 
-def ends(token: Foreign, now: datetime, longest: timedelta) -> datetime:
+def ends(token: Jwt, now: datetime, longest: timedelta) -> datetime:
     """Return the end of a token that counts now, and not for much longer: after its end not for a second."""
-    expires = foreign.moment(token.claims, "exp", UnauthenticatedError)
+    expires = jwt.moment(token.claims, "exp", UnauthenticatedError)
     if now >= expires:
         raise UnauthenticatedError("it has expired")
     if expires > now + longest + SKEW:
         raise UnauthenticatedError("it lives too long to be believed")
     for name in ("nbf", "iat"):
-        if name in token.claims and foreign.moment(token.claims, name, UnauthenticatedError) > now + SKEW:
+        if name in token.claims and jwt.moment(token.claims, name, UnauthenticatedError) > now + SKEW:
             raise UnauthenticatedError(
                 "it does not count yet", help="compare the clocks of the issuer and of this host"
             )

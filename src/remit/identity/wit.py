@@ -10,17 +10,18 @@ from remit.core import spiffe
 from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import InvalidRequestError, LimitError, ReplayError, UnauthenticatedError
-from remit.identity import foreign, wpt
+from remit.identity import wpt
 from remit.identity.bundles import Bundles
-from remit.identity.foreign import Foreign, Rules
 from remit.identity.svid import by_bundle, ends
+from remit.jose import jwt
+from remit.jose.jwt import Jwt, JwtProfile
 from remit.jose.proof import SKEW
 from remit.ports import Clock
 
 MAX_LIFE = timedelta(hours=24)  # that the end may be away: it is worth nothing without its key
 MAX_SEEN = 100_000  # proofs remembered, each until it ends
 
-_RULES = Rules(types=frozenset({"wit+jwt"}), error=UnauthenticatedError)
+_RULES = JwtProfile(types=frozenset({"wit+jwt"}), error=UnauthenticatedError)
 _SPIFFE = "spiffe://"
 
 
@@ -53,10 +54,10 @@ class Wits:
         found, name, expires = await self._read(wit)
         return Workload(name, "wit", expires, jkt=jose.public_key(_key(found), UnauthenticatedError).thumbprint)
 
-    async def _read(self, wit: str) -> tuple[Foreign, str, datetime]:
+    async def _read(self, wit: str) -> tuple[Jwt, str, datetime]:
         """Return a WIT that its trust domain has signed, whom it names, and until when."""
-        found = foreign.read(wit, _RULES)
-        name = foreign.text(found.claims, "sub", UnauthenticatedError)
+        found = jwt.read(wit, _RULES)
+        name = jwt.text(found.claims, "sub", UnauthenticatedError)
         await by_bundle(self._bundles, _identity(name).domain, found, lambda bundle: bundle.wit)
         expires = ends(found, self._clock(), MAX_LIFE)
         _check_alone(found)
@@ -82,7 +83,7 @@ def _identity(name: str) -> SpiffeId:
         raise UnauthenticatedError("its `sub` is not a workload's identifier") from error
 
 
-def _check_alone(wit: Foreign) -> None:
+def _check_alone(wit: Jwt) -> None:
     """Refuse an audience (WIT-SVID §3), and a second name: a WIT stands for one workload."""
     if "aud" in wit.claims:
         raise UnauthenticatedError("a workload identity token has no audience")
@@ -91,7 +92,7 @@ def _check_alone(wit: Foreign) -> None:
         raise UnauthenticatedError("a workload identity token has one identifier alone")
 
 
-def _key(wit: Foreign) -> Mapping[str, object]:
+def _key(wit: Jwt) -> Mapping[str, object]:
     cnf = wit.claims.get("cnf")
     jwk = cnf.get("jwk") if isinstance(cnf, Mapping) and cnf.keys() == {"jwk"} else None
     if not isinstance(jwk, Mapping) or not isinstance(jwk.get("alg"), str):

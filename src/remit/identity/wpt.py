@@ -50,7 +50,7 @@ def read(text: str, jwk: object, expected: Expected) -> Wpt:
     if algorithm is None or compact.header.get("alg") != algorithm:
         raise TokenError("the proof's algorithm is not the one of the workload's key")
     key = jose.public_key(jwk)
-    jose.verify(compact, key)
+    key.verify(compact)
     if compact.header.get("typ") != TYPE:
         raise TokenError("the proof is not a workload proof token")
     if not same_target(claims.get("aud"), expected.target):

@@ -84,7 +84,7 @@ def read(texts: Sequence[str], expected: Expected) -> Proof:
     if compact.header.get("typ") != TYPE:
         raise ProofError("it is not a proof of possession")
     key = jose.public_key(compact.header.get("jwk"), ProofError)
-    jose.verify(compact, key, ProofError)
+    key.verify(compact, ProofError)
     claims = jose.document(compact.payload, ProofError)
     jti, iat = claims.get("jti"), claims.get("iat")
     if not isinstance(jti, str) or not _JTI.fullmatch(jti):

@@ -155,7 +155,7 @@ def read(text: str, keys: Mapping[str, PublicKey], issuer: str, now: datetime, *
     key = keys.get(str(compact.header.get("kid")))
     if key is None:
         raise TokenError("it is not signed by a key of this broker")
-    jose.verify(compact, key)
+    key.verify(compact)
     found = _claims(jose.document(compact.payload, TokenError), issuer)
     check_time(found, int(now.timestamp()), expired=expired)
     return found

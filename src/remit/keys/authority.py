@@ -20,10 +20,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 
 from remit.errors import ConflictError, IntegrityError
-from remit.jose import SigningKey
+from remit.jose.keys import PublishedKey, key_set
 from remit.keys import certificates, svid
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
-from remit.keys.signers import MAKERS, RS256, FileSigner, PrivateKey, signer_of
+from remit.keys.signers import MAKERS, FileSigner, PrivateKey
 from remit.ports import Clock, Sealer
 
 MAX_LIFE = timedelta(hours=1)  # of an SVID: there is no way to end one earlier
@@ -61,7 +61,7 @@ class FileAuthority:
         self._directory, self._sealer, self._clock = directory, sealer, clock
         self._trust_domain = trust_domain
         self._watching: list[Callable[[], None]] = []
-        self._jwts: list[RS256] = []
+        self._jwts: list[FileSigner] = []
         private_directory(directory)
         self._number = max(self._numbers(), default=0)
         found = self._read() if self._number else None
@@ -96,10 +96,10 @@ class FileAuthority:
         authorities = [_authority_jwk(certificate) for certificate in self.certificates()]
         return [*authorities, *({**jwk, "use": "jwt-svid"} for jwk in self.jwks())]
 
-    def shown(self) -> list[SigningKey]:
+    def shown(self) -> list[PublishedKey]:
         """Describe the keys that verify JWT-SVIDs, the signing one first."""
         told = zip(self._jwts, self._published(), strict=True)
-        return [SigningKey(jwt.kid, jwt.alg, signing=jwt is self._jwts[0], until=each.until) for jwt, each in told]
+        return [PublishedKey(jwt.kid, jwt.alg, signing=jwt is self._jwts[0], until=each.until) for jwt, each in told]
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back when what is published, or what signs, has changed."""
@@ -124,8 +124,7 @@ class FileAuthority:
 
     def verify(self, token: str, audience: str) -> Mapping[str, object]:
         """Return the claims of a JWT-SVID of this trust domain for ``audience``; TokenError or AudienceError."""
-        keys = {jwt.kid: jwt for jwt in self._jwts}
-        return svid.verify(token, audience, keys, self.trust_domain, self._clock())
+        return svid.verify(token, audience, key_set(self.jwks()), self.trust_domain, self._clock())
 
     # -- rotating -----------------------------------------------------------------------------------------------
 
@@ -231,9 +230,9 @@ def _private(key: PrivateKey) -> bytes:
     )
 
 
-def _rsa(encoded: bytes) -> RS256:
-    signer = signer_of(serialization.load_der_private_key(encoded, None))
-    if not isinstance(signer, RS256):
+def _rsa(encoded: bytes) -> FileSigner:
+    signer = FileSigner(serialization.load_der_private_key(encoded, None))
+    if signer.alg != "RS256":
         raise IntegrityError("a key for JWT-SVIDs is not of the kind that was made")
     return signer
 

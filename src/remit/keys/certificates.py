@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from joserfc.jwk import ECKey
 
 from remit.errors import IntegrityError
-from remit.keys.signers import ES256
+from remit.keys.signers import public_jwk
 
 CA_LIFE = timedelta(days=90)  # long enough to be the next, to sign, and to be remembered
 
@@ -87,7 +88,7 @@ def point(certificate: bytes) -> Mapping[str, str]:
     key = x509.load_der_x509_certificate(certificate).public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise IntegrityError("a CA is not of the kind that was made")
-    return ES256.public(key)
+    return public_jwk(ECKey.import_key(key))
 
 
 def _private(key: bytes) -> ec.EllipticCurvePrivateKey:

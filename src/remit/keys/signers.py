@@ -13,17 +13,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
 
-from remit import jose
 from remit.errors import ConflictError, IntegrityError, NotFoundError
-from remit.jose import SigningKey
+from remit.jose.keys import PublishedKey
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
 from remit.ports import Clock, Sealer
 
@@ -33,98 +31,36 @@ RSA_EXPONENT = 65_537
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 
-def thumbprint(jwk: Mapping[str, str]) -> str:
-    """Return the RFC 7638 SHA-256 thumbprint of a public JWK, base64url."""
-    required = {name: jwk[name] for name in ("crv", "e", "kty", "n", "x", "y") if name in jwk}
-    return jose.encode(sha256(json.dumps(required, sort_keys=True, separators=(",", ":")).encode()).digest())
+class FileSigner:
+    """A private key in memory: ES256, Ed25519, or RS256 for federation alone, where nothing else is common to all."""
 
-
-class ES256:
-    """ECDSA on P-256 with SHA-256 (RFC 7518 §3.4)."""
-
-    alg = "ES256"
-
-    @staticmethod
-    def public(key: ec.EllipticCurvePublicKey) -> Mapping[str, str]:
-        """Return a point on P-256 as a JWK without anything beside the key."""
-        point = key.public_numbers()
-        x, y = (jose.encode(number.to_bytes(32, "big")) for number in (point.x, point.y))
-        return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
-
-    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
-        """Sign with ``key``."""
-        self._key = key
-        self._jwk = self.public(key.public_key())
-        self.kid = thumbprint(self._jwk)
+    def __init__(self, key: object) -> None:
+        """Sign with ``key``, or raise IntegrityError for a kind that remit does not use."""
+        self._key: ECKey | OKPKey | RSAKey
+        match key:
+            case ec.EllipticCurvePrivateKey() if isinstance(key.curve, ec.SECP256R1):
+                self.alg, self._key = "ES256", ECKey.import_key(key)
+            case ed25519.Ed25519PrivateKey():
+                self.alg, self._key = "Ed25519", OKPKey.import_key(key)
+            case rsa.RSAPrivateKey() if key.key_size >= RSA_BITS:
+                self.alg, self._key = "RS256", RSAKey.import_key(key)
+            case _:
+                raise IntegrityError("a signing key is of a kind that remit does not use")
+        self.kid = self._key.thumbprint()
+        self._jwk = {**public_jwk(self._key), "kid": self.kid, "alg": self.alg, "use": "sig"}
 
     def sign(self, data: bytes) -> bytes:
-        """Return the 64-byte signature r || s."""
-        r, s = decode_dss_signature(self._key.sign(data, ec.ECDSA(SHA256())))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+        """Return the signature in JOSE form."""
+        return JWSRegistry.algorithms[self.alg].sign(data, self._key)
 
     def public_jwk(self) -> Mapping[str, str]:
         """Return the public key as a JWK."""
-        return {**self._jwk, "kid": self.kid, "alg": self.alg, "use": "sig"}
+        return {**self._jwk}
 
 
-class Ed25519:
-    """EdDSA on Curve25519 (RFC 8037; RFC 9864 names the algorithm)."""
-
-    alg = "Ed25519"
-
-    def __init__(self, key: ed25519.Ed25519PrivateKey) -> None:
-        """Sign with ``key``."""
-        self._key = key
-        self._jwk = {"kty": "OKP", "crv": "Ed25519", "x": jose.encode(key.public_key().public_bytes_raw())}
-        self.kid = thumbprint(self._jwk)
-
-    def sign(self, data: bytes) -> bytes:
-        """Return the 64-byte signature."""
-        return self._key.sign(data)
-
-    def public_jwk(self) -> Mapping[str, str]:
-        """Return the public key as a JWK."""
-        return {**self._jwk, "kid": self.kid, "alg": self.alg, "use": "sig"}
-
-
-class RS256:
-    """RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 §3.3): for federation alone, where nothing else is common to all."""
-
-    alg = "RS256"
-
-    def __init__(self, key: rsa.RSAPrivateKey) -> None:
-        """Sign with ``key``."""
-        self._key = key
-        public = key.public_key().public_numbers()
-        self._jwk = {"kty": "RSA", "n": jose.encode(_octets(public.n)), "e": jose.encode(_octets(public.e))}
-        self.kid = thumbprint(self._jwk)
-
-    def sign(self, data: bytes) -> bytes:
-        """Return the signature, as long as the modulus."""
-        return self._key.sign(data, padding.PKCS1v15(), SHA256())
-
-    def verify(self, signature: bytes, data: bytes) -> None:
-        """Raise cryptography's InvalidSignature unless ``signature`` is this key's over ``data``."""
-        self._key.public_key().verify(signature, data, padding.PKCS1v15(), SHA256())
-
-    def public_jwk(self) -> Mapping[str, str]:
-        """Return the public key as a JWK."""
-        return {**self._jwk, "kid": self.kid, "alg": self.alg, "use": "sig"}
-
-
-FileSigner = ES256 | Ed25519 | RS256
-
-
-def signer_of(key: object) -> FileSigner:
-    """Return the signer for a private key, or raise IntegrityError for a kind that remit does not use."""
-    match key:
-        case ec.EllipticCurvePrivateKey() if isinstance(key.curve, ec.SECP256R1):
-            return ES256(key)
-        case ed25519.Ed25519PrivateKey():
-            return Ed25519(key)
-        case rsa.RSAPrivateKey() if key.key_size >= RSA_BITS:
-            return RS256(key)
-    raise IntegrityError("a signing key is of a kind that remit does not use")
+def public_jwk(key: ECKey | OKPKey | RSAKey) -> Mapping[str, str]:
+    """Return a key as a public JWK without anything beside the key."""
+    return {"kty": key.key_type, **{name: str(value) for name, value in key.as_dict(private=False).items()}}
 
 
 MAKERS: Mapping[str, Callable[[], PrivateKey]] = {
@@ -180,12 +116,12 @@ class FileKeyring:
         """Return the public keys to verify with, the signing one first."""
         return [self._signer.public_jwk(), *(key.jwk for key in self._published())]
 
-    def shown(self) -> list[SigningKey]:
+    def shown(self) -> list[PublishedKey]:
         """Describe the keys to verify with, the signing one first."""
         retired = (
-            SigningKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until) for key in self._published()
+            PublishedKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until) for key in self._published()
         )
-        return [SigningKey(self._signer.kid, self._signer.alg), *retired]
+        return [PublishedKey(self._signer.kid, self._signer.alg), *retired]
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -282,7 +218,7 @@ class FileKeyring:
 
     def _read(self, number: int) -> FileSigner:
         encoded = self._sealer.open(read_private(self._path(number, "key")), self._associated(number))
-        return signer_of(serialization.load_der_private_key(encoded, None))
+        return FileSigner(serialization.load_der_private_key(encoded, None))
 
     def _note(self, number: int, jwk: Mapping[str, str], until: datetime | None) -> None:
         document = json.dumps({"jwk": dict(jwk), "until": None if until is None else until.isoformat()}).encode()
@@ -295,7 +231,3 @@ class FileKeyring:
         found = json.loads(self._sealer.open(sealed, self._associated(number, "retired")))
         until = found["until"]
         return _Retired(number, found["jwk"], None if until is None else datetime.fromisoformat(until))
-
-
-def _octets(number: int) -> bytes:
-    return number.to_bytes((number.bit_length() + 7) // 8, "big")

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.broker.tasks import PLACES
-from remit.jose import status, token
+from remit.jose import status_list, token
 from remit.web import wire
 from remit.web.routes import Row, Surface, Who
 
@@ -34,7 +34,7 @@ class Statuses:
         if "time" in wire.pairs(request.scope["query_string"], frozenset({"time"})):
             error = {"error": "invalid_request", "error_description": "there is no list of another time"}
             return wire.answer(error, HTTPStatus.NOT_IMPLEMENTED)
-        return Response(self.current(), headers=wire.HEADERS, media_type=status.MEDIA)
+        return Response(self.current(), headers=wire.HEADERS, media_type=status_list.MEDIA)
 
     async def lists(self, request: Request) -> Response:
         """Return where all status lists are."""
@@ -46,9 +46,9 @@ class Statuses:
         signer = self._verifier.keys.signer
         made_for = (self._verifier.now(), signer.kid)
         if self._made is None or self._made[0] != made_for:
-            packed = status.live(self._broker.places(), PLACES)
-            claims = status.claims(self._verifier.issuer + LIST, packed, self._verifier.now())
-            self._made = made_for, token.mint(claims, signer.kid, signer.alg, signer.sign, typ=status.TYPE)
+            packed = status_list.live(self._broker.places(), PLACES)
+            claims = status_list.claims(self._verifier.issuer + LIST, packed, self._verifier.now())
+            self._made = made_for, token.mint(claims, signer.kid, signer.alg, signer.sign, typ=status_list.TYPE)
         return self._made[1]
 
     def _ended(self, grants: frozenset[str]) -> None:

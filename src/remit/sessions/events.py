@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from remit import jose
 from remit.core.principal import Signal
 from remit.errors import InvalidRequestError, TokenError
-from remit.identity import foreign
-from remit.identity.foreign import SKEW, Foreign, Rules
 from remit.identity.issuers import Issuer
+from remit.jose import jwt
+from remit.jose.jwt import SKEW, Jwt, JwtProfile
 from remit.ports import Clock
 
 MAX_AGE = timedelta(days=1)  # no longer than signals are remembered, so that none can be shown twice
@@ -24,8 +24,8 @@ LOGOUT = "http://schemas.openid.net/event/backchannel-logout"
 CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
 RISC = "https://schemas.openid.net/secevent/risc/event-type/"
 
-_SET = Rules(frozenset({"secevent+jwt"}))
-_LOGOUT_TOKEN = Rules(frozenset({"logout+jwt", "jwt", ""}))  # OIDC Back-Channel Logout §2.4 only recommends a type
+_SET = JwtProfile(frozenset({"secevent+jwt"}))
+_LOGOUT_TOKEN = JwtProfile(frozenset({"logout+jwt", "jwt", ""}))  # OIDC Back-Channel Logout §2.4 only recommends a type
 
 # Event types that end logins; with a member, only if that has one of the values.
 _ENDING: Mapping[str, tuple[str, frozenset[str]] | None] = {
@@ -73,13 +73,13 @@ class IssuedSignals:
         if "sub" in claims or "exp" in claims:  # SSF §4.1.3: lest it be taken for a token of another kind
             raise TokenError("it is not a security event token")
         at = self._issued(claims)
-        foreign.text(claims, "jti")
+        jwt.text(claims, "jti")
         events = _events(claims)
         ending = {kind: event for kind, event in events.items() if _ends(kind, event)}
         signals = []
         for number, (kind, event) in enumerate(sorted(ending.items())):
             sub, sid = _subject(claims.get("sub_id", event.get("subject")), source.about)
-            when = min(foreign.moment(event, "event_timestamp"), at + SKEW) if "event_timestamp" in event else at
+            when = min(jwt.moment(event, "event_timestamp"), at + SKEW) if "event_timestamp" in event else at
             signals.append(Signal(when, kind.rpartition("/")[2], jose.digest(f"{read.digest}#{number}"), sub, sid))
         return tuple(signals)
 
@@ -89,27 +89,27 @@ class IssuedSignals:
         claims = read.claims
         if not source.logouts:
             raise TokenError("its issuer sends no logout tokens")
-        window = foreign.window(claims, self.clock(), MAX_AGE)
-        foreign.text(claims, "jti")
+        window = jwt.window(claims, self.clock(), MAX_AGE)
+        jwt.text(claims, "jti")
         if "nonce" in claims or not isinstance(_events(claims).get(LOGOUT), Mapping):
             raise TokenError("it is not a logout token")
-        sub, sid = foreign.text_or_none(claims, "sub"), foreign.text_or_none(claims, "sid")
+        sub, sid = jwt.text_or_none(claims, "sub"), jwt.text_or_none(claims, "sid")
         if sub is None and sid is None:
             raise TokenError("it names neither a human nor a session")
         about = source.about
         who, session = (None if name is None else f"{about}#{name}" for name in (sub, sid))
         return (Signal(window.issued_at, "logout", read.digest, who, session),)
 
-    async def _verified(self, token: str, rules: Rules) -> tuple[Foreign, Source]:
-        read = foreign.read(token, rules)
-        source = self.sources.get(foreign.text(read.claims, "iss"))
+    async def _verified(self, token: str, rules: JwtProfile) -> tuple[Jwt, Source]:
+        read = jwt.read(token, rules)
+        source = self.sources.get(jwt.text(read.claims, "iss"))
         if source is None:
             raise TokenError("its issuer is not one that is trusted here")
-        foreign.audience(read.claims, source.audiences)
+        jwt.audience(read.claims, source.audiences)
         return await source.issuer.verified(read), source
 
     def _issued(self, claims: Mapping[str, object]) -> datetime:
-        issued, now = foreign.moment(claims, "iat"), self.clock()
+        issued, now = jwt.moment(claims, "iat"), self.clock()
         if issued > now + SKEW:
             raise TokenError("it does not count yet", help="compare the clocks of the issuer and of this host")
         if issued <= now - MAX_AGE:
@@ -155,7 +155,7 @@ def _human(subject: object, about: str) -> str | None:
         case {"format": "iss_sub", "iss": iss, "sub": sub}:
             if iss != about:
                 raise InvalidRequestError("the event is about a human of another issuer")
-            return f"{about}#{foreign.text({'sub': sub}, 'sub', InvalidRequestError)}"
+            return f"{about}#{jwt.text({'sub': sub}, 'sub', InvalidRequestError)}"
         case {"format": "aliases", "identifiers": [*listed]}:
             return next((_human(item, about) for item in listed if _is_ours(item, about)), None)
     return None
@@ -168,5 +168,5 @@ def _is_ours(subject: object, about: str) -> bool:
 def _session(subject: object, about: str) -> str | None:
     match subject:
         case {"format": "opaque", "id": name}:
-            return f"{about}#{foreign.text({'id': name}, 'id', InvalidRequestError)}"
+            return f"{about}#{jwt.text({'id': name}, 'id', InvalidRequestError)}"
     return None

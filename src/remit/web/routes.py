@@ -13,7 +13,7 @@ from starlette.responses import Response
 from remit.broker import Broker, Operator
 from remit.control.audit import Checkpoints
 from remit.core.policy import Question
-from remit.jose import SigningKey
+from remit.jose.keys import PublishedKey
 from remit.oauth.registry import Registry
 from remit.ports import NewId
 from remit.ports.identity import Authority, Humans, Logins, Signals, Workloads
@@ -78,7 +78,7 @@ class Policies(Protocol):
 class Rings(Protocol):
     """The signing keys, as the control plane shows and turns them. A ring is audit | events | spiffe | token."""
 
-    def shown(self) -> Mapping[str, Sequence[SigningKey]]:
+    def shown(self) -> Mapping[str, Sequence[PublishedKey]]:
         """Return the keys of every ring, the signing one first."""
         ...
 

@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 from remit import jose
 from remit.core.principal import Human
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnauthenticatedError
-from remit.identity import foreign
-from remit.identity.foreign import Keys, Rules
 from remit.identity.humans import IssuedHumans, Registration
 from remit.identity.issuers import read_metadata
 from remit.identity.platforms import Platforms, Rule
+from remit.jose import jwt
+from remit.jose.jwt import JwtProfile
+from remit.jose.keys import ALGORITHMS, KeySet, key_set, read_key_set
 from remit.sessions.events import LOGOUT, IssuedSignals, Source
 from tests.fuzz.test_token import ALPHABET, JSON
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, okp, public, rsa, signed
 
 CLOCK = Clock()
 BROKER = "https://remit.test"
-RULES = Rules(frozenset({"", "jwt"}))
+RULES = JwtProfile(frozenset({"", "jwt"}))
 CLAIMS: Mapping[str, Any] = {
     "iss": URL,
     "sub": "alice",
@@ -41,14 +42,14 @@ CLAIMS: Mapping[str, Any] = {
     "realm": {"roles": ["r"]},
 }
 GOOD = signed(CLAIMS)
-KEYS = foreign.keys_of([public(ec())])
+KEYS = key_set([public(ec())])
 NAMES = st.sampled_from([*CLAIMS, "azp", "nonce", "nbf", "jti", "events", "sub_id", "_claim_names", "client_id", "cnf"])
 LIKE = JSON | st.sampled_from([URL, "remit", BROKER, CLOCK.at(), ["remit"], {LOGOUT: {}}, {"format": "iss_sub"}])
 OVER = st.dictionaries(NAMES, LIKE, max_size=4)
 
 
 def verified(text: str) -> None:
-    KEYS.verify(foreign.read(text, RULES))
+    KEYS.verify(jwt.read(text, RULES).compact)
 
 
 @given(st.text(max_size=200))
@@ -128,7 +129,7 @@ def test_whatever_a_transmitter_says_is_about_its_own_humans_or_refused(over: di
     except (UnauthenticatedError, InvalidRequestError):
         return
     for signal in found:
-        assert signal.at <= CLOCK.now + foreign.SKEW
+        assert signal.at <= CLOCK.now + jwt.SKEW
         assert all(name is None or name.startswith(f"{URL}#") for name in (signal.sub, signal.sid))
 
 
@@ -144,12 +145,12 @@ JWK = st.sampled_from(PUBLISHED).flatmap(
 
 @given(st.lists(JWK | JSON, max_size=4))
 def test_whatever_is_in_a_key_set_only_public_keys_of_the_usual_kinds_come_out(jwks: list[object]) -> None:
-    found = foreign.keys_of(jwks)
+    found = key_set(jwks)
     assert len(found.keys) <= len(jwks)
     for key in found.keys:
-        assert key.algorithms <= foreign.ALGORITHMS
+        assert key.algorithms <= ALGORITHMS
         assert key.kid is None or isinstance(key.kid, str)
-        assert not hasattr(key.public, "private_bytes")
+        assert not key.key.is_private
 
 
 def _raw(read: Callable[[bytes], object], raw: bytes) -> object | None:
@@ -163,8 +164,8 @@ def _raw(read: Callable[[bytes], object], raw: bytes) -> object | None:
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_no_bytes_are_a_document_by_chance(raw: bytes) -> None:
     assert _raw(lambda found: read_metadata(found, URL), raw) is None
-    keys = _raw(foreign.read_keys, raw)
-    assert keys is None or keys == Keys(())
+    keys = _raw(read_key_set, raw)
+    assert keys is None or keys == KeySet(())
 
 
 @given(st.dictionaries(st.sampled_from([*json.loads(Site().document()), "x"]), JSON, max_size=3))

@@ -11,22 +11,24 @@ from joserfc.jws import JWSRegistry
 
 from remit import jose
 from remit.errors import AudienceError, GrantTokenError, InvalidRequestError, RemitError, TokenError
-from remit.identity import foreign
-from remit.identity.foreign import SKEW, Foreign, Keys, Rules
-from remit.jose import encode
+from remit.jose import encode, jwt
+from remit.jose.jwt import SKEW, Jwt, JwtProfile
+from remit.jose.keys import MAX_KEYS, MAX_SET, KeySet, key_set, read_key_set
 from tests.identity.issuing import START, Clock, ec, okp, public, rsa, signed, unsigned
 
-RULES = Rules(frozenset({"", "jwt"}))
+RULES = JwtProfile(frozenset({"", "jwt"}))
 CLAIMS: dict[str, object] = {"iss": "a", "sub": "b"}
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
-def keys(*published: Mapping[str, object]) -> Keys:
-    return foreign.read_keys(json.dumps({"keys": published}).encode())
+def keys(*published: Mapping[str, object]) -> KeySet:
+    return read_key_set(json.dumps({"keys": published}).encode())
 
 
-def verified(text: str, *published: Mapping[str, object]) -> Foreign:
-    return keys(*published).verify(foreign.read(text, RULES))
+def verified(text: str, *published: Mapping[str, object]) -> Jwt:
+    token = jwt.read(text, RULES)
+    keys(*published).verify(token.compact)
+    return token
 
 
 # -- signatures -------------------------------------------------------------------------------------------------------
@@ -54,7 +56,7 @@ def test_a_token_without_a_signature_is_refused() -> None:
     for alg in ("none", "None", "NONE", "nOnE"):
         for signature in ("", "AA"):
             with pytest.raises(TokenError):
-                foreign.read(unsigned(CLAIMS, {"alg": alg, "kid": "e-1"}, signature), RULES)
+                jwt.read(unsigned(CLAIMS, {"alg": alg, "kid": "e-1"}, signature), RULES)
 
 
 def test_a_public_key_is_no_secret_to_sign_with() -> None:
@@ -67,7 +69,7 @@ def test_a_public_key_is_no_secret_to_sign_with() -> None:
 
 def test_a_symmetric_key_of_a_set_verifies_nothing() -> None:
     key = {"kty": "oct", "k": encode(b"s" * 32), "kid": "s-1", "alg": "HS256"}
-    assert keys(key) == Keys(())
+    assert keys(key) == KeySet(())
 
 
 def test_a_signature_by_another_key_of_the_same_name_does_not_hold() -> None:
@@ -118,7 +120,7 @@ def test_the_digest_of_a_token_is_the_same_whoever_rewrote_its_signature() -> No
 )
 def test_a_header_that_changes_the_meaning_or_holds_no_text_is_refused(member: dict[str, object]) -> None:
     with pytest.raises(TokenError, match="header"):
-        foreign.read(unsigned(CLAIMS, {"alg": "ES256", **member}, "AA"), RULES)
+        jwt.read(unsigned(CLAIMS, {"alg": "ES256", **member}, "AA"), RULES)
 
 
 MINE = ec("mine")
@@ -136,7 +138,7 @@ HINTS: list[dict[str, object]] = [
 def test_what_is_not_understood_in_a_header_is_ignored_and_never_followed(member: dict[str, object]) -> None:
     text = _with_header(ec(), member)
     assert verified(text, public(ec())).claims == CLAIMS
-    assert foreign.read(text, RULES).compact.header.keys() <= {"alg", "kid", "typ"}
+    assert jwt.read(text, RULES).compact.header.keys() <= {"alg", "kid", "typ"}
     for kid in (None, ec().kid):  # by the key that the header names, under the name of one that is trusted
         with pytest.raises(TokenError, match="sign"):
             verified(_with_header(MINE, {**member, "kid": kid}), public(ec()))
@@ -152,24 +154,24 @@ def _with_header(key: Key, member: dict[str, object]) -> str:
 @pytest.mark.parametrize("raw", [b'{"sub":"a","sub":"b"}', b"[]", b'"a"', b"{", b"\xff", b'{"n":NaN}'])
 def test_claims_that_two_readers_could_read_differently_are_refused(raw: bytes) -> None:
     with pytest.raises(TokenError):
-        foreign.read(signed(raw), RULES)
+        jwt.read(signed(raw), RULES)
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "logout+jwt", "secevent+jwt", "oauth-id-jag+jwt", "dpop+jwt", "JWE"])
 def test_a_token_of_another_type_is_refused(typ: str) -> None:
     with pytest.raises(TokenError, match="type"):
-        foreign.read(signed(CLAIMS, typ=typ), RULES)
+        jwt.read(signed(CLAIMS, typ=typ), RULES)
 
 
 @pytest.mark.parametrize("typ", ["JWT", "jwt", "application/jwt", None])
 def test_the_type_of_a_token_is_read_as_rfc_7515_says(typ: str | None) -> None:
-    assert foreign.read(signed(CLAIMS, typ=typ), RULES).claims == CLAIMS
+    assert jwt.read(signed(CLAIMS, typ=typ), RULES).claims == CLAIMS
 
 
 @pytest.mark.parametrize("text", ["", ".", "a.b.c.d.e", "not a token", "\0", "ü.ü.ü"])
 def test_text_that_is_no_token_raises_the_error_that_was_asked_for(text: str) -> None:
     with pytest.raises(GrantTokenError):
-        foreign.read(text, Rules(frozenset({""}), error=GrantTokenError))
+        jwt.read(text, JwtProfile(frozenset({""}), error=GrantTokenError))
 
 
 # -- key sets ---------------------------------------------------------------------------------------------------------
@@ -201,14 +203,14 @@ def test_keys_that_are_weak_private_or_unknown_are_passed_over() -> None:
         {"kty": "AKP"},
         {},
     ]
-    assert keys(*bad) == Keys(())
+    assert keys(*bad) == KeySet(())
     assert [key.kid for key in keys(*bad, point).keys] == ["e-1"]
 
 
 def test_keys_for_one_use_are_found_by_it() -> None:
     one, other = public(ec(), use="jwt-svid"), public(ec("e-2"), use="sig")
-    assert [key.kid for key in foreign.keys_of([one, other, "noise"], "jwt-svid").keys] == ["e-1"]
-    assert [key.kid for key in foreign.keys_of([one, other]).keys] == ["e-2"]
+    assert [key.kid for key in key_set([one, other, "noise"], "jwt-svid").keys] == ["e-1"]
+    assert [key.kid for key in key_set([one, other]).keys] == ["e-2"]
 
 
 def test_a_token_without_a_name_of_its_key_is_verified_by_the_only_key_there_is() -> None:
@@ -228,16 +230,16 @@ def test_two_keys_of_one_name_verify_nothing() -> None:
 )
 def test_a_document_that_is_no_key_set_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequestError):
-        foreign.read_keys(raw)
+        read_key_set(raw)
 
 
 def test_a_key_set_may_be_as_large_as_is_said() -> None:
-    assert len(keys(*(public(ec(), kid=str(number)) for number in range(foreign.MAX_KEYS))).keys) == foreign.MAX_KEYS
+    assert len(keys(*(public(ec(), kid=str(number)) for number in range(MAX_KEYS))).keys) == MAX_KEYS
 
 
 def test_a_key_set_that_is_too_large_is_refused_unread() -> None:
     with pytest.raises(RemitError, match="bytes"):
-        foreign.read_keys(b'{"keys":[' + b" " * foreign.MAX_SET + b"]}")
+        read_key_set(b'{"keys":[' + b" " * MAX_SET + b"]}")
 
 
 # -- claims -----------------------------------------------------------------------------------------------------------
@@ -246,49 +248,49 @@ def test_a_key_set_that_is_too_large_is_refused_unread() -> None:
 @pytest.mark.parametrize("value", [None, "", 7, True, ["a"], "a\nb", "a\0", "x" * 2_049])
 def test_a_name_is_bounded_text_that_prints(value: object) -> None:
     with pytest.raises(TokenError, match="`sub`"):
-        foreign.text({"sub": value}, "sub")
+        jwt.text({"sub": value}, "sub")
     with pytest.raises(TokenError, match="`sub`"):
-        foreign.text_or_none({"sub": value}, "sub")
+        jwt.text_or_none({"sub": value}, "sub")
 
 
 def test_a_name_may_be_absent_where_that_is_said() -> None:
-    assert foreign.text_or_none({}, "sub") is None
+    assert jwt.text_or_none({}, "sub") is None
     with pytest.raises(TokenError):
-        foreign.text({}, "sub")
+        jwt.text({}, "sub")
 
 
 def test_one_name_alone_is_a_list_of_one() -> None:
-    assert [foreign.texts(claims, "g") for claims in ({}, {"g": "a"}, {"g": ["a", "b"]})] == [(), ("a",), ("a", "b")]
+    assert [jwt.texts(claims, "g") for claims in ({}, {"g": "a"}, {"g": ["a", "b"]})] == [(), ("a",), ("a", "b")]
     for value in ({"a": 1}, ["a", 7], [["a"]], 7, None):
         with pytest.raises(TokenError):
-            foreign.texts({"g": value}, "g")
+            jwt.texts({"g": value}, "g")
 
 
 def test_a_time_is_a_number_of_this_era() -> None:
-    assert foreign.moment({"iat": 1.9}, "iat") == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert jwt.moment({"iat": 1.9}, "iat") == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     for value in (None, "1", True, -1, 1e300, 253_402_300_800):
         with pytest.raises(TokenError, match="time"):
-            foreign.moment({"iat": value}, "iat")
+            jwt.moment({"iat": value}, "iat")
 
 
 @pytest.mark.parametrize("aud", [None, "", "b", ["a", "b"], ["a", "a"], [], [["a"]], {"a": 1}, 7, "A", "a ", ["b"]])
 def test_an_audience_is_us_and_nobody_else(aud: object) -> None:
-    assert foreign.audience({"aud": ["a"]}, ("a",)) == foreign.audience({"aud": "a"}, ("a",)) == "a"
+    assert jwt.audience({"aud": ["a"]}, ("a",)) == jwt.audience({"aud": "a"}, ("a",)) == "a"
     with pytest.raises(AudienceError):
-        foreign.audience({"aud": aud}, ("a",))
+        jwt.audience({"aud": aud}, ("a",))
 
 
 HOUR = timedelta(hours=1)
 
 
-def window(clock: Clock, **claims: object) -> foreign.Window:
+def window(clock: Clock, **claims: object) -> jwt.Window:
     told = {"iat": clock.at(), "exp": clock.at(minutes=5), **claims}
-    return foreign.window({name: value for name, value in told.items() if value is not None}, clock(), HOUR)
+    return jwt.window({name: value for name, value in told.items() if value is not None}, clock(), HOUR)
 
 
 def test_a_token_counts_from_when_it_was_issued_until_it_ends() -> None:
     clock = Clock()
-    assert window(clock) == foreign.Window(START, START + timedelta(minutes=5))
+    assert window(clock) == jwt.Window(START, START + timedelta(minutes=5))
 
 
 @pytest.mark.parametrize("name", ["iat", "exp"])
@@ -317,3 +319,32 @@ def test_a_token_is_not_believed_longer_than_its_kind_may_live() -> None:
     clock.on(minutes=1)
     with pytest.raises(TokenError, match="expired"):
         window(clock, **old)
+
+
+# -- names of claims --------------------------------------------------------------------------------------------------
+
+NESTED = {"a": {"b/c": {"~": 1}}, "https://remit.test/groups": ["x"], "l": [{"b": 1}], "": 2}
+
+
+@pytest.mark.parametrize("name", ["groups", "https://remit.test/groups", "/kubernetes.io/namespace", "/a/b~1c/~0"])
+def test_a_claim_is_named_plainly_or_by_a_pointer(name: str) -> None:
+    assert jwt.check_claim_name(name, "it") == name
+
+
+@pytest.mark.parametrize("name", [None, 7, "", "/", "/a/", "//a", "/a~2b", "/a~", "a\n", "x" * 201])
+def test_what_names_no_claim_is_refused(name: object) -> None:
+    with pytest.raises(InvalidRequestError, match="it is not the name of a claim"):
+        jwt.check_claim_name(name, "it")
+
+
+def test_a_pointer_enters_objects_and_nothing_else() -> None:
+    assert jwt.find_claim(NESTED, "/a/b~1c/~0") == 1
+    assert jwt.find_claim(NESTED, "https://remit.test/groups") == ["x"]
+    for name in ("/a/b", "/l/0/b", "/a/b~1c/~0/x", "missing", "/missing/x"):
+        assert jwt.find_claim(NESTED, name) is None
+
+
+def test_a_value_is_compared_as_the_text_that_json_writes() -> None:
+    assert [jwt.claim_text(value) for value in ("a", 7, True, False)] == ["a", "7", "true", "false"]
+    for value in (None, 1.5, [], ["a"], {"a": 1}):
+        assert jwt.claim_text(value) is None
