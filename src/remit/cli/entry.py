@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,11 +14,20 @@ if TYPE_CHECKING:
 MISUSE = 2
 FAILED = 1
 INTERRUPTED = 130
+# Imports of the extra `server`.
+SERVER = ("httptools", "jinja2", "joserfc", "msgspec", "starlette", "typer", "uvicorn", "uvloop")
 
 
 def main() -> None:
     """Run the command line of this process."""
     sys.path[:] = trusted(sys.path, os.curdir)
+    missing = [name for name in SERVER if find_spec(name) is None]
+    if missing:
+        sys.stderr.write(
+            f"error: this is the client library alone: commands and the broker lack {', '.join(missing)}\n"
+            "help: pip install 'remit[server]' (in a clone of it: '.[server]')\n"
+        )
+        raise SystemExit(FAILED)
     if sys.argv[1:2] == ["up"]:
         from remit.compose.environ import begin_anew
 
