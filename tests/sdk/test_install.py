@@ -107,7 +107,7 @@ def test_the_client_library_works_with_those_alone(plane: Served, installed: Pat
 def test_the_command_says_what_to_install_for_the_rest(installed: Path) -> None:
     done = alone(installed, "from remit.cli import main; main()", "up")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "lack httptools, joserfc" in done.stderr
+    assert "lack httptools, jinja2, joserfc" in done.stderr
     assert "pip install 'remit[server]'" in done.stderr
 
 
