@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,15 +44,16 @@ ABSENT = ("FetchWITSVID", "FetchWITBundles")  # optional, and incubating
 _LOG = logging.getLogger("remit.kinds")
 
 
+def check_installed() -> None:
+    """Refuse to go on without the extra; nothing of it is loaded yet."""
+    if not all(map(find_spec, ("grpclib", "spiffe"))):
+        raise UnavailableError("the Workload API is not installed", help="in a clone of remit: pip install '.[spiffe]'")
+
+
 def stubs() -> ModuleType:
-    """Return the messages of the Workload API, as the ``spiffe`` package has them; UnavailableError without it."""
-    try:
-        import grpclib.server  # noqa: F401 - both come with one extra
-        from spiffe._proto import workload_pb2
-    except ImportError as error:
-        raise UnavailableError(
-            "the Workload API is not installed", help="in a clone of remit: pip install '.[spiffe]'"
-        ) from error
+    """Return the messages of the Workload API, as the ``spiffe`` package has them."""
+    from spiffe._proto import workload_pb2
+
     return workload_pb2
 
 

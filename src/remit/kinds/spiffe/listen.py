@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from remit.broker import Broker, Holder
-from remit.kinds.spiffe.calls import Federation, Known, Pulse, WorkloadService, stubs
+from remit.kinds.spiffe.calls import Federation, Known, Pulse, WorkloadService, check_installed, stubs
 from remit.kinds.spiffe.svids import Svids
 from remit.ports import Clock
 from remit.ports.identity import Authority
@@ -45,7 +45,7 @@ class WorkloadApi:
         self, broker: Broker, authority: Authority, clock: Clock, federation: Federation | None = None
     ) -> None:
         """Serve SVIDs of ``authority`` and the bundles of ``federation``; UnavailableError without the extra."""
-        stubs()
+        check_installed()
         self._broker, self._known, self._clock = broker, Known(authority, federation), clock
         self._pulse = Pulse()
         authority.on_change(self._pulse.beat)
@@ -61,6 +61,7 @@ class WorkloadApi:
         ``start`` accepts in the place of the loop, which may do so only on a socket that nobody else holds. Connections
         are counted in ``share``.
         """
+        await asyncio.to_thread(stubs)  # it brings grpc and pydantic, 15 MB that brokers without runs need not have
         svids = Svids(self._broker, holder, self._known.authority, self._clock)
         service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
         factory = Connections(service, share)
