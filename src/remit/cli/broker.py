@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from remit.cli import options
-from remit.cli.render import emit
 from remit.errors import NotFoundError
-
-if TYPE_CHECKING:
-    from remit.compose.settings import Settings
 
 
 def up(json: options.Json = False) -> None:
@@ -26,41 +20,9 @@ def up(json: options.Json = False) -> None:
       remit up --json                            (one line, when everything listens)
       REMIT_STATE_DIR=/srv/remit remit up
     """
-    from remit.compose.settings import load
-    from remit.compose.up import up as serve
+    from remit.compose.up import foreground
 
-    settings = load(os.environ)
-    serve(settings, lambda: _ready(settings, json), None if json else _tell)
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(f"  {line}\n")
-    sys.stderr.flush()
-
-
-def _ready(settings: Settings, as_json: bool) -> None:
-    where = settings.places
-    if as_json:
-        tls = None if settings.tls is None else settings.tls.url
-        urls = {"api": _url(settings.api), "gateway": _url(settings.gateway), "tls": tls}
-        emit({"control": str(where.control), "log": str(where.log), **urls})
-        sys.stdout.flush()
-        return
-    sys.stderr.write(f"remit is up: control socket {where.control}\n")
-    for name, address in (("api", settings.api), ("gateway", settings.gateway)):
-        if address is not None:
-            sys.stderr.write(f"  {name} on {_url(address)}\n")
-    if settings.tls is not None:
-        sys.stderr.write(f"  api on {settings.tls.url}, for other hosts\n")
-    sys.stderr.write(f"  log in {where.log}\n")
-    sys.stderr.flush()
-
-
-def _url(address: tuple[str, int] | None) -> str | None:
-    if address is None:
-        return None
-    host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    foreground(as_json=json)
 
 
 def demo(json: options.Json = False) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import uvloop
 
 from remit.compose import reach
 from remit.compose.serving import harden, reloading, served, stopping, until_stopped
-from remit.compose.settings import Settings
+from remit.compose.settings import Settings, load
 from remit.ports import Clock
 from remit.stores import private
 
@@ -56,11 +58,41 @@ async def _tell(settings: Settings, clock: Clock, tell: Tell | None) -> None:
             tell(line)
 
 
-def up(settings: Settings, ready: Callable[[], None], tell: Tell | None = None) -> None:
-    """Serve in the foreground (``remit up``); call ``ready`` when everything listens, then ``tell`` who was reached."""
+def foreground(*, as_json: bool) -> None:
+    """Serve what the environment names in the foreground (``remit up``): say what listens, then who was reached."""
+    settings = load(os.environ)
     outwait(settings.places.state / "lock", PATIENCE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, ready, tell=tell))
+        runner.run(serve(settings, lambda: _say(settings, as_json=as_json), tell=None if as_json else _line))
+
+
+def _say(settings: Settings, *, as_json: bool) -> None:
+    where, tls = settings.places, None if settings.tls is None else settings.tls.url
+    urls = {"api": _url(settings.api), "gateway": _url(settings.gateway), "tls": tls}
+    if as_json:
+        told = {"control": str(where.control), "log": str(where.log), **urls}
+        sys.stdout.write(json.dumps(told, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n")
+        sys.stdout.flush()
+        return
+    sys.stderr.write(f"remit is up: control socket {where.control}\n")
+    for name in ("api", "gateway"):
+        if urls[name] is not None:
+            _line(f"{name} on {urls[name]}")
+    if tls is not None:
+        _line(f"api on {tls}, for other hosts")
+    _line(f"log in {where.log}")
+
+
+def _line(text: str) -> None:
+    sys.stderr.write(f"  {text}\n")
+    sys.stderr.flush()
+
+
+def _url(address: tuple[str, int] | None) -> str | None:
+    if address is None:
+        return None
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def outwait(lock: Path, patience: float) -> None:
