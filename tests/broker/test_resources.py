@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
-from remit.broker.resources import ResourceRegistry
+from remit.broker.resources import Check, ResourceRegistry, associated
 from remit.core.secret import Secret
 from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFoundError
+from remit.gateway import inject
 from remit.ports import Engine, Finding, PutSecret, Resource, SealedSecret
 from remit.stores.memory import MemoryStore
 from tests.broker.world import (
@@ -26,11 +28,13 @@ from tests.broker.world import (
 )
 
 
-def custody(world: World, engine: type[PlainEngine] = FullEngine) -> ResourceRegistry:
+def custody(
+    world: World, engine: type[PlainEngine] = FullEngine, checks: Mapping[str, Check] = MappingProxyType({})
+) -> ResourceRegistry:
     def factory(_: Resource, __: Secret | None) -> Engine:
         return engine(world.target)
 
-    return ResourceRegistry(world.store, ClearSealer(), {"postgres": factory}, frozenset({"http", "postgres"}))
+    return ResourceRegistry(world.store, ClearSealer(), {"postgres": factory}, frozenset({"http", "postgres"}), checks)
 
 
 async def store(world: World, kept: ResourceRegistry, resource: Resource, value: Secret | None = None) -> None:
@@ -86,11 +90,62 @@ def test_a_resource_without_a_secret_says_how_to_give_it_one(world: World) -> No
     run(body())
 
 
-@pytest.mark.parametrize("text", ["", "a\nb", "a\r\nX-Evil: 1", "nul\0", "schlüssel", "x" * 16_385])
+@pytest.mark.parametrize("text", ["a\nb", "a\r\nX-Evil: 1", "nul\0", "schlüssel"])
 def test_a_secret_that_could_break_a_header_is_refused_when_stored(world: World, text: str) -> None:
     async def body() -> None:
         with pytest.raises(InvalidRequestError, match="printable ASCII"):
+            await custody(world, checks={"http": inject.check}).put(search(), Secret(text))
+
+    run(body())
+
+
+@pytest.mark.parametrize("text", ["", "x" * 16_385])
+def test_a_secret_of_no_or_too_many_bytes_is_refused(world: World, text: str) -> None:
+    async def body() -> None:
+        with pytest.raises(InvalidRequestError, match="16384 bytes"):
             await custody(world).put(search(), Secret(text))
+
+    run(body())
+
+
+PEM = "-----BEGIN PRIVATE KEY-----\nMIGHAgEA\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        Secret(PEM),
+        Secret(b"\x00\xff bytes"),
+        Secret("{}"),
+        Secret({"user": "ann", "password": "s\nü", "key": b"\x00\xff"}),
+    ],
+    ids=["PEM", "bytes", "JSON", "parts"],
+)
+def test_a_secret_of_bytes_or_parts_comes_back_as_it_was(world: World, secret: Secret) -> None:
+    async def body() -> None:
+        kept = custody(world)
+        await store(world, kept, warehouse(), secret)
+        fresh = custody(world)
+        await fresh.load()
+        assert await fresh.secret("warehouse") == secret
+
+    run(body())
+
+
+def test_a_text_is_stored_as_it_always_was(world: World) -> None:
+    async def body() -> None:
+        [_, put] = await custody(world).put(search(), Secret("key-1"))
+        assert isinstance(put, PutSecret)
+        assert ClearSealer().open(put.secret.sealed, associated(put.secret)) == b"key-1"
+
+    run(body())
+
+
+@pytest.mark.parametrize("parts", [{"User": "a"}, {"": "a", "b": "c"}, {f"p{n}": "x" for n in range(17)}, {}])
+def test_parts_have_plain_names_and_are_few(world: World, parts: dict[str, str]) -> None:
+    async def body() -> None:
+        with pytest.raises(InvalidRequestError):
+            await custody(world).put(search(), Secret(parts))
 
     run(body())
 
@@ -193,7 +248,7 @@ def test_a_lease_kind_must_fit_its_resource(world: World) -> None:
 
 
 def test_a_kinds_own_check_can_refuse_a_resource(world: World) -> None:
-    def check(resource: Resource) -> None:
+    def check(resource: Resource, _: Secret | None) -> None:
         raise InvalidRequestError(f"`{resource.name}` can never work")
 
     async def body() -> None:

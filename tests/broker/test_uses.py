@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from remit.broker.uses import enough
-from remit.core import scope
 from remit.core.flood import LOUD
 from remit.core.scope import Access
 from remit.errors import RevokedError, ScopeError
@@ -14,16 +12,13 @@ from tests.broker.world import OPERATOR, World, run
 SEARCHED = Access("http", "search", "GET", "/v1/search")
 
 
-def test_a_use_outside_the_scope_names_the_detail_that_would_do(world: World) -> None:
+def test_a_use_outside_the_scope_is_refused(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
         access = Access("http", "search", "POST", "/v1/search", args={"query.q": '"x"'})
-        with pytest.raises(ScopeError) as caught:
+        with pytest.raises(ScopeError):
             await broker.use(root.id, access, "r")
-        assert caught.value.enough is not None
-        [detail] = scope.parse([dict(caught.value.enough)])
-        assert scope.permits(detail, access)
 
     run(body())
 
@@ -70,18 +65,6 @@ def test_a_flood_of_denials_is_counted_not_written(world: World) -> None:
         assert await broker.size() == before + written + 1
 
     run(body())
-
-
-def test_enough_permits_the_access_it_was_made_for() -> None:
-    accesses = [
-        Access("http", "search", "GET", "/v1/a", args={"query.q": '"x"', "body.n": "7"}),
-        Access("http", "search", "GET", "/v1/a", args={"query.q": '"' + "x" * 3_000 + '"'}),
-        Access("mcp", "github", "tools/call", tool="create_issue", args={"repo": '"acme/app"'}),
-        SEARCHED,
-    ]
-    for access in accesses:
-        [detail] = scope.parse([enough(access)])
-        assert scope.permits(detail, access)
 
 
 def test_outcomes_that_were_noted_share_one_commit(world: World) -> None:

@@ -58,9 +58,9 @@ def test_the_broker_believes_no_svid_of_its_own_as_the_token_of_an_issuer(
 
 def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
     check = issuer.check(issuer.authority(configured(tmp_path), SEALER, now))
-    check(Resource("mesh", "spiffe", "spiffe://remit.local", scope.parse([MESH]), None, {}))
+    check(Resource("mesh", "spiffe", "spiffe://remit.local", scope.parse([MESH]), None, {}), None)
     with pytest.raises(InvalidRequestError):
-        check(Resource("mesh", "spiffe", "spiffe://other.test", scope.parse([MESH]), None, {}))
+        check(Resource("mesh", "spiffe", "spiffe://other.test", scope.parse([MESH]), None, {}), None)
 
 
 def test_without_the_extra_runs_have_no_workload_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,26 @@ from dataclasses import asdict, dataclass
 
 import pytest
 
-from remit.core.secret import Secret
+from remit.core.secret import WHOLE, Secret
+from remit.errors import InvalidRequestError
 
 TEXT = "hunter2-canary"
 
 
 def test_reveal_returns_the_text() -> None:
     assert Secret(TEXT).reveal() == TEXT
+
+
+def test_named_parts_are_bytes_by_name() -> None:
+    assert Secret({"user": "ann", "key": b"\xff"}).parts() == {"user": b"ann", "key": b"\xff"}
+    assert Secret(TEXT).parts() == {WHOLE: TEXT.encode()}
+
+
+@pytest.mark.parametrize("value", [b"\xff" + TEXT.encode(), {"user": TEXT}])
+def test_what_is_not_one_text_is_not_revealed_as_one(value: bytes | dict[str, str]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        Secret(value).reveal()
+    assert TEXT not in "".join(traceback.format_exception(caught.value))
 
 
 @dataclass
@@ -63,6 +76,9 @@ def test_it_equals_another_secret_of_the_same_text_only() -> None:
     assert Secret("é") == Secret("é")
     assert Secret("\ud800") != Secret("é")
     assert Secret(TEXT) != TEXT
+    assert Secret({"user": TEXT}) == Secret({"user": TEXT})
+    assert Secret({"user": TEXT}) != Secret({"name": TEXT})
+    assert Secret({"user": TEXT}) != Secret(TEXT)
 
 
 def test_it_has_no_hash() -> None:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from remit.errors import RemitError
 from remit.gateway.answer import Answer, Plan
 from remit.gateway.framing import response_head
-from remit.gateway.scrub import Inflated, LeakError, Needles, Scrubber, forms
+from remit.gateway.scrub import Inflated, LeakError, Scrubber, SecretPatterns, forms
 from tests.support.upstream import CODERS
 
 SECRET = "rmt-k-3f1c0a9be7d24856-Q"
-NEEDLES = Needles([SECRET])
+PATTERNS = SecretPatterns([SECRET.encode()])
 
 
 def pour(scrubber: Scrubber, data: bytes, cuts: list[int]) -> bytes:
@@ -41,7 +41,7 @@ def test_a_secret_cut_in_two_at_any_place_is_found(form: str, *, lines: bool) ->
     coded = CODERS[form](SECRET)
     data = b"data: <" + coded + b">\n\n"
     for cut in range(len(data) + 1):
-        out = pour(Scrubber(NEEDLES, lines=lines), data, [cut])
+        out = pour(Scrubber(PATTERNS, lines=lines), data, [cut])
         assert out.endswith(b"<cut>"), cut
         assert coded not in out
         assert len(out) <= len(b"data: <") + len(b"<cut>")
@@ -50,7 +50,7 @@ def test_a_secret_cut_in_two_at_any_place_is_found(form: str, *, lines: bool) ->
 @pytest.mark.parametrize("form", CODERS)
 def test_a_secret_that_comes_byte_by_byte_is_found(form: str) -> None:
     data = b"x" * 500 + CODERS[form](SECRET) + b"y" * 500
-    out = pour(Scrubber(NEEDLES), data, list(range(len(data))))
+    out = pour(Scrubber(PATTERNS), data, list(range(len(data))))
     assert out.rstrip(b"<cut>").strip(b"x") == b""
     assert out.endswith(b"<cut>")
 
@@ -58,10 +58,10 @@ def test_a_secret_that_comes_byte_by_byte_is_found(form: str) -> None:
 @settings(max_examples=400)
 @given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=10), st.booleans())
 def test_what_holds_no_secret_gets_out_unchanged(data: bytes, cuts: list[int], lines: bool) -> None:  # noqa: FBT001
-    if NEEDLES.hit(data):
+    if PATTERNS.hit(data):
         return
     try:
-        assert pour(Scrubber(NEEDLES, lines=lines), data, cuts) == data
+        assert pour(Scrubber(PATTERNS, lines=lines), data, cuts) == data
     except RemitError:
         assert data[:4] == b"\x28\xb5\x2f\xfd"
 
@@ -70,9 +70,9 @@ def test_what_holds_no_secret_gets_out_unchanged(data: bytes, cuts: list[int], l
 @given(st.binary(max_size=600), st.integers(0, 600))
 def test_how_long_bytes_are_held_hangs_on_their_number_alone(data: bytes, prefix: int) -> None:
     near = data + SECRET.encode()[: prefix % len(SECRET)]
-    if NEEDLES.hit(near) or near[:2] in {b"\x1f\x8b", b"\x28\xb5"} or near[:1] == b"\x78":
+    if PATTERNS.hit(near) or near[:2] in {b"\x1f\x8b", b"\x28\xb5"} or near[:1] == b"\x78":
         return
-    assert len(Scrubber(NEEDLES).feed(near)) == max(0, len(near) - NEEDLES.keep)
+    assert len(Scrubber(PATTERNS).feed(near)) == max(0, len(near) - PATTERNS.keep)
 
 
 @pytest.mark.parametrize("squeeze", [gzip.compress, zlib.compress])
@@ -80,7 +80,7 @@ def test_a_compressed_secret_is_found_wherever_the_stream_is_cut(squeeze: object
     assert callable(squeeze)
     data: bytes = squeeze(b"some text, then " + SECRET.encode() + b", then more")
     for cut in range(len(data)):
-        inflated = Inflated(NEEDLES)
+        inflated = Inflated(PATTERNS)
         with pytest.raises(LeakError):
             _all(inflated, [data[:cut], data[cut:]])
 
@@ -93,13 +93,13 @@ def test_what_is_inflated_is_what_was_deflated(data: bytes, cuts: list[int]) -> 
     squeezed = gzip.compress(data)
     edges = [0, *sorted(cut for cut in cuts if cut < len(squeezed)), len(squeezed)]
     pieces = [squeezed[a:b] for a, b in pairwise(edges)]
-    assert _all(Inflated(NEEDLES), pieces) == data
+    assert _all(Inflated(PATTERNS), pieces) == data
 
 
 @given(st.binary(max_size=300))
 def test_whatever_claims_to_be_compressed_is_inflated_or_refused(data: bytes) -> None:
     try:
-        _all(Inflated(NEEDLES), [data])
+        _all(Inflated(PATTERNS), [data])
     except RemitError:
         return
 
@@ -111,7 +111,7 @@ def _windowed(data: bytes, bits: int) -> bytes:
 
 LENGTHS = (2, 6, 8, 14, 15, 16, 17, 22, 23, 24, 31, 39, 40, 47, 60)
 SECRETS = {length: ("k+/&<'\"Qz=9aB7" * 9)[:length] for length in LENGTHS}
-BY_LENGTH = {length: Needles([secret]) for length, secret in SECRETS.items()}
+BY_LENGTH = {length: SecretPatterns([secret.encode()]) for length, secret in SECRETS.items()}
 ALL_FORMS = {
     length: tuple(form for _, group in forms(secret.encode()) for form in group) for length, secret in SECRETS.items()
 }
@@ -150,10 +150,10 @@ def test_however_a_stream_is_cut_a_form_in_it_is_found(
 
 
 def test_exact_needles_are_looked_for_as_they_are() -> None:
-    needles = Needles([], exact=[b"eyJ0eXAi.eyJzdWIi.c2ln"])
-    assert needles.hit(b"xx eyJ0eXAi.eyJzdWIi.c2ln")
-    assert not needles.hit(b"eyJ0eXAi.eyJzdWIi.c2l=")
-    assert not needles.hit(b"eyJ0eXAi.eyJzdWIi.c2ln"[::-1])
+    patterns = SecretPatterns([], exact=[b"eyJ0eXAi.eyJzdWIi.c2ln"])
+    assert patterns.hit(b"xx eyJ0eXAi.eyJzdWIi.c2ln")
+    assert not patterns.hit(b"eyJ0eXAi.eyJzdWIi.c2l=")
+    assert not patterns.hit(b"eyJ0eXAi.eyJzdWIi.c2ln"[::-1])
 
 
 @given(st.integers(6, 60), st.integers(0, 80), st.sampled_from(sorted(BY_LENGTH)), st.data())
@@ -206,7 +206,7 @@ FRAMEWORKS = {
 def test_a_key_is_found_as_usual_frameworks_write_it(framework: str) -> None:
     text = f'{{"echo": "{FRAMEWORKS[framework]}"}}'.encode()
     with pytest.raises(LeakError):
-        Needles([SPECIAL]).check(text)
+        SecretPatterns([SPECIAL.encode()]).check(text)
 
 
 HEAD = response_head(b"HTTP/1.1 200 OK\r\nContent-Length: 5")
@@ -225,7 +225,7 @@ MEMBERS = {
 def test_an_unlabelled_stream_is_looked_into_wherever_it_is_cut(form: str) -> None:
     data = MEMBERS[form]
     for cut in range(len(data)):
-        answer = Answer(NEEDLES, Plan(*HEAD, has_body=True))
+        answer = Answer(PATTERNS, Plan(*HEAD, has_body=True))
         with pytest.raises(LeakError):
             answer.feed(data[:cut], done=False) + answer.feed(data[cut:], done=True)
 
@@ -234,11 +234,11 @@ def test_an_unlabelled_stream_is_looked_into_wherever_it_is_cut(form: str) -> No
 def test_a_labelled_stream_of_two_members_is_read_wherever_it_is_cut() -> None:
     data = gzip.compress(b"first") + gzip.compress(b"second")
     for cut in range(len(data)):
-        assert _all(Inflated(NEEDLES), [data[:cut], data[cut:]]) == b"firstsecond"
+        assert _all(Inflated(PATTERNS), [data[:cut], data[cut:]]) == b"firstsecond"
     for end in (b"x", b"xy", b"\x1f"):
         with pytest.raises(RemitError):
-            _all(Inflated(NEEDLES), [data, end])
-    assert _all(Inflated(NEEDLES), [data, b"\0", b"\0\0"]) == b"firstsecond"
+            _all(Inflated(PATTERNS), [data, end])
+    assert _all(Inflated(PATTERNS), [data, b"\0", b"\0\0"]) == b"firstsecond"
 
 
 def _all(inflated: Inflated, pieces: list[bytes]) -> bytes:
@@ -249,7 +249,7 @@ def _all(inflated: Inflated, pieces: list[bytes]) -> bytes:
 def test_a_bomb_is_inflated_in_steps_and_members_are_all_read() -> None:
     data = gzip.compress(b"\0" * 5_000_000) + gzip.compress(b"end")
     biggest = total = 0
-    inflated = Inflated(NEEDLES)
+    inflated = Inflated(PATTERNS)
     for piece in inflated.feed(data):
         biggest, total = max(biggest, len(piece)), total + len(piece)
     total += len(inflated.end())

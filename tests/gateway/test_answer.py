@@ -9,10 +9,10 @@ import pytest
 from remit.errors import UpstreamError
 from remit.gateway import framing
 from remit.gateway.answer import Answer, Plan
-from remit.gateway.scrub import LeakError, Needles
+from remit.gateway.scrub import LeakError, Scrubber, SecretPatterns
 from tests.gateway.rig import SECRET
 
-NEEDLES = Needles([SECRET])
+PATTERNS = SecretPatterns([SECRET.encode()])
 
 
 def plan(head: bytes, method: str = "GET") -> Plan:
@@ -24,7 +24,7 @@ def plan(head: bytes, method: str = "GET") -> Plan:
 def played(head: bytes, *pieces: bytes) -> bytes:
     """Return everything the client gets."""
     how = plan(head)
-    answer = Answer(NEEDLES, how)
+    answer = Answer(PATTERNS, how)
     last = len(pieces) - 1
     return how.head(keep=True) + b"".join(answer.feed(p, done=i == last) for i, p in enumerate(pieces))
 
@@ -93,7 +93,19 @@ def test_a_secret_in_one_piece_or_in_two_is_withheld() -> None:
 
 def test_a_line_of_events_is_let_go_as_it_ends() -> None:
     how = plan(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream")
-    answer = Answer(NEEDLES, how)
+    answer = Answer(PATTERNS, how)
     assert answer.feed(b"data: 1\n\ndata:", done=False) == b"9\r\ndata: 1\n\n\r\n"
     assert answer.feed(b" 2\n\n", done=False) == b"9\r\ndata: 2\n\n\r\n"
     assert answer.feed(b"", done=True) == b"0\r\n\r\n"
+
+
+PEM = b"-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEG\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize("cut", [10, 40, 60, len(PEM)])
+def test_a_secret_of_several_lines_is_found_in_a_format_of_lines(cut: int) -> None:
+    scrubber = Scrubber(SecretPatterns([PEM]), lines=True)
+    out = scrubber.feed(b"data: x\n" + PEM[:cut]) if cut < len(PEM) else b""
+    assert b"BEGIN" not in out
+    with pytest.raises(LeakError):
+        scrubber.feed(PEM[cut:] if cut < len(PEM) else PEM)

@@ -16,7 +16,7 @@ from remit.errors import RemitError, UpstreamError
 from remit.gateway import framing
 from remit.gateway.answer import Answer, Plan
 from remit.gateway.delivery import Delivery, Turns
-from remit.gateway.scrub import FREE, SLICE, UPLOAD, Meter, Needles, Scrubber
+from remit.gateway.scrub import FREE, SLICE, UPLOAD, Meter, Scrubber, SecretPatterns
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Play, play
 from tests.gateway.rig import SECRET, http, rig
@@ -90,7 +90,7 @@ def test_what_inflates_reaches_the_client_a_slice_a_turn() -> None:
 @pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize("form", SQUEEZED)
 def test_no_turn_handles_more_than_a_slice_and_memory_stays_flat(form: str, *, labelled: bool) -> None:
-    answer = Answer(Needles([SECRET]), plan(labelled=labelled))
+    answer = Answer(SecretPatterns([SECRET.encode()]), plan(labelled=labelled))
     tracemalloc.start()
     try:
         made = [len(answer.feed(SQUEEZED[form], done=True))]
@@ -124,7 +124,7 @@ def test_an_answer_that_inflates_without_end_is_cut(*, labelled: bool) -> None:
 @pytest.mark.attack("DOS-06")
 def test_all_layers_of_a_body_count_together() -> None:
     layers = gzip.compress(gzip.compress(ZEROS * 9))
-    answer = Answer(Needles([SECRET]), plan())
+    answer = Answer(SecretPatterns([SECRET.encode()]), plan())
     with pytest.raises(UpstreamError, match="without end"):  # noqa: PT012 - whichever turn it is
         answer.feed(layers, done=True)
         while answer.busy:
@@ -187,7 +187,7 @@ def test_many_answers_that_inflate_together_share_one_slice_a_turn() -> None:
         shared = Turns(asyncio.get_running_loop())
         takers = [Taker(name, log) for name in "abc"]
         for taker in takers:
-            delivery = Delivery(taker, Answer(Needles([SECRET]), plan()), b"head", shared, "task")
+            delivery = Delivery(taker, Answer(SecretPatterns([SECRET.encode()]), plan()), b"head", shared, "task")
             delivery.take(ZEROS, done=True)
             delivery.flush()
             delivery.end()
@@ -346,7 +346,7 @@ def test_an_upstream_that_breaks_off_between_two_slices_cuts_the_client() -> Non
 @pytest.mark.attack("DOS-06")
 def test_a_compressed_upload_is_looked_into_up_to_a_bound_and_goes_on_whole() -> None:
     meter = Meter(UPLOAD)
-    scrubber = Scrubber(Needles([SECRET]), meter=meter)
+    scrubber = Scrubber(SecretPatterns([SECRET.encode()]), meter=meter)
     data = ZEROS * 50
     out = b"".join(scrubber.feed(data[at : at + 65_536]) for at in range(0, len(data), 65_536)) + scrubber.end()
     assert out == data
@@ -356,7 +356,7 @@ def test_a_compressed_upload_is_looked_into_up_to_a_bound_and_goes_on_whole() ->
 @pytest.mark.attack("DOS-06")
 def test_streams_without_content_count_in_an_upload_too() -> None:
     meter = Meter(UPLOAD)
-    scrubber = Scrubber(Needles([SECRET]), meter=meter)
+    scrubber = Scrubber(SecretPatterns([SECRET.encode()]), meter=meter)
     data = gzip.compress(b"") * 20_000
     assert sum(not piece for piece in scrubber.steps(data)) <= UPLOAD // 4_096 + 1
     assert meter.over
@@ -367,5 +367,5 @@ NESTED = gzip.compress(gzip.compress(gzip.compress(b"x")))
 
 @pytest.mark.parametrize("start", [b"\x28\xb5\x2f\xfd rest", NESTED], ids=["zstd", "gzip thrice"])
 def test_an_upload_that_cannot_be_looked_into_goes_on(start: bytes) -> None:
-    scrubber = Scrubber(Needles([SECRET]), meter=Meter(UPLOAD))
+    scrubber = Scrubber(SecretPatterns([SECRET.encode()]), meter=Meter(UPLOAD))
     assert scrubber.feed(start) + scrubber.end() == start

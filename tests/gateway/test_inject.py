@@ -191,15 +191,15 @@ def test_a_resource_that_could_never_be_used_is_refused_when_it_is_added(
     destination: str, settings: dict[str, object]
 ) -> None:
     with pytest.raises(InvalidRequestError):
-        inject.check(Resource("api", "http", destination, scope.parse([ALL]), None, settings))
+        inject.check(Resource("api", "http", destination, scope.parse([ALL]), None, settings), None)
 
 
 def test_a_resource_of_a_known_provider_or_of_none_is_accepted() -> None:
     for settings in ({}, {"provider": "openai"}, {"inject": {"format": "Token {}"}}):
-        inject.check(Resource("api", "http", "https://api.test", scope.parse([ALL]), None, settings))
+        inject.check(Resource("api", "http", "https://api.test", scope.parse([ALL]), None, settings), None)
 
 
 def test_a_setting_that_does_not_exist_is_refused_by_name() -> None:
     resource = Resource("api", "http", "https://api.test", scope.parse([ALL]), None, {"max-body": 10})
     with pytest.raises(InvalidRequestError, match="`max-body` is not a setting"):
-        inject.check(resource)
+        inject.check(resource, None)

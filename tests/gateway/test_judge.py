@@ -8,11 +8,12 @@ import pytest
 
 from remit import catalog
 from remit.core import scope
+from remit.core.scope import Access
 from remit.errors import CodingError, InvalidRequestError, ScopeError
 from remit.gateway import canon, framing
 from remit.gateway.framing import BODILESS
 from remit.gateway.inject import Shape
-from remit.gateway.judge import Asked, Judged, judge
+from remit.gateway.judge import Asked, Judged, enough, judge
 from remit.gateway.match import Matcher
 from remit.ports import Resource
 from tests.gateway.rig import ALL, http
@@ -241,3 +242,14 @@ def test_a_body_written_anew_does_not_keep_what_was_said_about_the_old_one() -> 
     assert judged is not None
     assert (judged.index, judged.lines) == (1, b"content-type: application/json\r\n")
     assert judged.dropped == b"remit-dropped: content-digest\r\n"
+
+
+def test_enough_permits_the_access_it_was_made_for() -> None:
+    accesses = [
+        Access("http", "search", "GET", "/v1/a", args={"query.q": '"x"', "body.n": "7"}),
+        Access("http", "search", "GET", "/v1/a", args={"query.q": '"' + "x" * 3_000 + '"'}),
+        Access("http", "search", "GET", "/v1/search"),
+    ]
+    for access in accesses:
+        [detail] = scope.parse([enough(access)])
+        assert scope.permits(detail, access)

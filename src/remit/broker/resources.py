@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from remit.core import scope as scopes
-from remit.core.secret import Secret
+from remit.core.secret import WHOLE, Secret
 from remit.errors import ConflictError, InvalidRequestError, NotFoundError, RemitError
 from remit.ports import (
     Closable,
@@ -25,9 +26,12 @@ from remit.ports import (
     Write,
 )
 
-Check = Callable[[Resource], None]  # raises InvalidRequestError for what can never work
+# raises InvalidRequestError for a resource, or a new secret of it, that can never work
+Check = Callable[[Resource, Secret | None], None]
 EngineFactory = Callable[[Resource, Secret | None], Engine]
-MAX_SECRET = 16_384  # characters
+MAX_SECRET = 16_384  # bytes, all parts together
+MAX_PARTS = 16
+_PARTS = b"\0"  # begins the stored form of named parts; no text begins so
 
 
 class ResourceRegistry:
@@ -83,7 +87,7 @@ class ResourceRegistry:
                 raise NotFoundError(f"the secret of `{name}` is bound to another destination", help="store it anew")
             if self.resource(name) is not resource:  # else the old secret would go to the new destination
                 raise ConflictError(f"`{name}` was changed meanwhile", help="try again")
-            opened = Secret(self._sealer.open(sealed.sealed, associated(sealed)).decode())
+            opened = _unpacked(self._sealer.open(sealed.sealed, associated(sealed)))
             self._opened.setdefault(name, opened)  # uses that wait for it together get the same
         return self._opened[name]
 
@@ -110,7 +114,7 @@ class ResourceRegistry:
 
     async def put(self, resource: Resource, value: Secret | None) -> list[Write]:
         """Check a new or changed resource with its secret, and return what to commit."""
-        self._check(resource)
+        self._check(resource, value)
         old = self._resources.get(resource.name)
         if old is not None and old.kind != resource.kind:
             raise ConflictError(f"`{resource.name}` is of kind `{old.kind}`", help="remove it first")
@@ -124,7 +128,7 @@ class ResourceRegistry:
         await self._inspect(resource, value)
         return [PutResource(resource), PutSecret(await self.sealed(resource, value))]
 
-    def _check(self, resource: Resource) -> None:
+    def _check(self, resource: Resource, value: Secret | None = None) -> None:
         scopes.check_name(resource.name)
         if resource.kind not in self._kinds:
             raise InvalidRequestError(f"`kind` must be one of {', '.join(sorted(self._kinds))}")
@@ -133,7 +137,7 @@ class ResourceRegistry:
         if any(d.resource != resource.name or d.type != resource.kind for d in resource.bound):
             raise InvalidRequestError("each detail of `bound` must name this resource and its kind")
         if resource.kind in self._checks:
-            self._checks[resource.kind](resource)
+            self._checks[resource.kind](resource, value)
 
     async def findings(self, name: str) -> Sequence[Finding]:
         """Check a resource as it is configured, at its target too if its kind has an engine; change nothing."""
@@ -165,18 +169,13 @@ class ResourceRegistry:
 
     async def sealed(self, resource: Resource, value: Secret) -> SealedSecret:
         """Seal a new version of a resource's secret to its destination."""
-        text = value.reveal()
-        if not 1 <= len(text) <= MAX_SECRET or not text.isascii() or not text.isprintable():
-            raise InvalidRequestError(f"a secret is 1 to {MAX_SECRET} printable ASCII characters")
-        version = await self._version(resource.name)
-        blank = SealedSecret(resource.name, version + 1, resource.name, resource.destination, b"")
-        return replace(blank, sealed=self._sealer.seal(text.encode(), associated(blank)))
-
-    async def _version(self, name: str) -> int:
+        packed = _packed(value)
         try:
-            return (await self._store.secret(name)).version
+            version = (await self._store.secret(resource.name)).version
         except NotFoundError:
-            return 0
+            version = 0
+        blank = SealedSecret(resource.name, version + 1, resource.name, resource.destination, b"")
+        return replace(blank, sealed=self._sealer.seal(packed, associated(blank)))
 
     async def took(self, writes: list[Write]) -> None:
         """Make committed changes current."""
@@ -206,6 +205,25 @@ class ResourceRegistry:
 def associated(secret: SealedSecret) -> bytes:
     """Return the associated data of a sealed secret: name, version, resource, destination."""
     return json.dumps([secret.name, secret.version, secret.resource, secret.destination]).encode()
+
+
+def _packed(value: Secret) -> bytes:
+    """Return the stored form of a secret: its bytes as they are, or named parts as JSON in base64 behind a NUL."""
+    parts = value.parts()
+    if not 1 <= sum(map(len, parts.values())) <= MAX_SECRET or len(parts) > MAX_PARTS:
+        raise InvalidRequestError(f"a secret is 1 to {MAX_SECRET} bytes, in {MAX_PARTS} parts at most")
+    if parts.keys() != {WHOLE}:
+        for name in parts:
+            scopes.check_name(name)
+    elif not parts[WHOLE].startswith(_PARTS):
+        return parts[WHOLE]
+    return _PARTS + json.dumps({name: b64encode(part).decode() for name, part in parts.items()}).encode()
+
+
+def _unpacked(stored: bytes) -> Secret:
+    if not stored.startswith(_PARTS):
+        return Secret(stored)
+    return Secret({name: b64decode(part) for name, part in json.loads(stored[1:]).items()})
 
 
 async def _close(engine: Engine) -> None:

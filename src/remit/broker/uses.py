@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from remit.broker.tasks import TaskCache
@@ -11,8 +10,6 @@ from remit.core.audit import Event
 from remit.core.scope import Access
 from remit.core.task import Grant
 from remit.errors import RemitError, ScopeError
-
-MAX_ECHO = 2_048  # characters of arguments that a denial repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Uses:
             raise ScopeError("this grant may delegate but not be used itself")
         at = scopes.permitting(grant.scope, access) if index is None else index
         if at is None:
-            raise ScopeError(enough=enough(access))
+            raise ScopeError
         spends = self._tasks.debit(live, at)
         event = self._tasks.event(
             "resource.use", "allow", grant_id, resource=access.resource, action=access.action, request=request
@@ -78,19 +75,3 @@ class Uses:
         """Record a denial; a flood is counted, so that no agent fills the disk."""
         known = {"resource": access.resource, "action": access.action, "request": request, "cause": cause}
         await self._tasks.denied("resource.use", grant_id, error, **known)
-
-
-def enough(access: Access) -> dict[str, object]:
-    """Return the smallest detail that would permit an access, in wire form; large arguments are left open."""
-    args: object = scopes.ANY
-    if sum(map(len, access.args.values())) <= MAX_ECHO:
-        args = {name: json.loads(text) for name, text in access.args.items()}
-    if access.type == "http":
-        return {
-            "type": "http",
-            "resource": access.resource,
-            "actions": [access.action],
-            "paths": [access.path],
-            **({"args": args} if args else {}),
-        }
-    return {"type": "mcp", "resource": access.resource, "actions": [access.action], "tools": {access.tool: args}}

@@ -51,9 +51,9 @@ def engine(domain: Authority, issuer: str, clock: Clock) -> Callable[[Resource, 
     return lambda resource, secret: svids.SpiffeEngine(resource, secret, authority=domain, issuer=issuer, clock=clock)
 
 
-def check(domain: Authority) -> Callable[[Resource], None]:
+def check(domain: Authority) -> Callable[[Resource, Secret | None], None]:
     """Return what checks a resource of kind ``spiffe``."""
-    return lambda resource: svids.check(resource, domain.trust_domain)
+    return lambda resource, _: svids.check(resource, domain.trust_domain)
 
 
 def workload_api(

@@ -1,4 +1,4 @@
-"""Sensitive text that does not print, pickle, format or compare by accident.
+"""Sensitive bytes that do not print, pickle, format or compare by accident.
 
 A plain class on purpose: ``dataclasses.asdict`` and ``pickle`` leak a dataclass.
 """
@@ -6,21 +6,39 @@ A plain class on purpose: ``dataclasses.asdict`` and ``pickle`` leak a dataclass
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from typing import NoReturn
+
+from remit.errors import InvalidRequestError
+
+WHOLE = ""  # the name of the one part of a secret that has no named parts
 
 
 class Secret:
-    """Holds sensitive text; ``reveal()`` is the only way to see it."""
+    """Holds a text, bytes, or named parts (user and password, say); only ``reveal`` and ``parts`` show them."""
 
-    __slots__ = ("__value",)
+    __slots__ = ("__parts",)
 
-    def __init__(self, value: str) -> None:
-        """Wrap ``value``."""
-        self.__value = value
+    def __init__(self, value: str | bytes | Mapping[str, str | bytes]) -> None:
+        named = value if isinstance(value, Mapping) else {WHOLE: value}
+        self.__parts = {
+            name: part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")  # an error would carry it
+            for name, part in named.items()
+        }
 
     def reveal(self) -> str:
-        """Return the sensitive text. Call it where the bytes leave, nowhere earlier."""
-        return self.__value
+        """Return the sensitive text. Call it where the bytes leave, nowhere earlier.
+
+        InvalidRequestError if it has named parts, or bytes that are no text.
+        """
+        try:
+            return self.__parts[WHOLE].decode("utf-8", "surrogatepass")
+        except (KeyError, UnicodeDecodeError):  # the error would carry the bytes
+            raise InvalidRequestError("the secret is not one text") from None
+
+    def parts(self) -> Mapping[str, bytes]:
+        """Return all sensitive bytes by name; a secret without named parts is one, ``WHOLE``."""
+        return dict(self.__parts)
 
     def __repr__(self) -> str:
         """Mask the value."""
@@ -36,7 +54,11 @@ class Secret:
         """Compare in constant time, and only with another Secret."""
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(_octets(self.__value), _octets(other.reveal()))
+        mine, theirs = self.__parts, other.parts()
+        if mine.keys() != theirs.keys():
+            return False
+        same = [hmac.compare_digest(part, theirs[name]) for name, part in mine.items()]  # all, whatever the first says
+        return all(same)
 
     __hash__ = None  # type: ignore[assignment]  # a hash would be an oracle and would put secrets in sets
 
@@ -44,7 +66,3 @@ class Secret:
         """Refuse to be pickled or copied."""
         msg = "a secret is not serialisable"
         raise TypeError(msg)
-
-
-def _octets(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # an encoding error would carry the text

@@ -7,7 +7,7 @@ from itertools import chain
 
 from remit.errors import UpstreamError
 from remit.gateway.framing import Fields, Status
-from remit.gateway.scrub import SLICE, Inflated, Meter, Needles, Scrubber, is_compressed
+from remit.gateway.scrub import SLICE, Inflated, Meter, Scrubber, SecretPatterns, is_compressed
 
 _DROPPED = frozenset(
     {
@@ -67,11 +67,11 @@ class Answer:
     What inflates is taken in turns of ``SLICE`` bytes: while ``busy``, ``more`` is due in a later turn of the loop.
     """
 
-    __slots__ = ("_body", "_done", "_meter", "_needles", "_plan", "_steps")
+    __slots__ = ("_body", "_done", "_meter", "_patterns", "_plan", "_steps")
 
-    def __init__(self, needles: Needles, plan: Plan) -> None:
+    def __init__(self, patterns: SecretPatterns, plan: Plan) -> None:
         """Begin a body."""
-        self._needles = needles
+        self._patterns = patterns
         self._plan = plan
         self._body: Inflated | Scrubber | None = None
         self._meter: Meter
@@ -86,7 +86,7 @@ class Answer:
     def feed(self, payload: bytes, *, done: bool) -> bytes:
         """Take payload of the upstream's body; return bytes for the client. ``done``: there is no more."""
         if done and self._body is None and not self._plan.inflate and not is_compressed(payload):
-            self._needles.check(payload)  # a body that is all there, as most are
+            self._patterns.check(payload)  # a body that is all there, as most are
             return self._framed(payload, done=True)
         body = self._body or self._begun()
         self._meter.fed += len(payload)
@@ -113,7 +113,7 @@ class Answer:
     def _begun(self) -> Inflated | Scrubber:
         self._meter = Meter()
         layer = Inflated if self._plan.inflate else Scrubber
-        self._body = layer(self._needles, lines=self._plan.lines, meter=self._meter)
+        self._body = layer(self._patterns, lines=self._plan.lines, meter=self._meter)
         return self._body
 
     def _framed(self, released: bytes, *, done: bool) -> bytes:

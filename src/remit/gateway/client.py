@@ -157,10 +157,10 @@ class Listener:
         shown = self._shown(known)
         if shown is None and not (self._channel and self._channel.placeholders):
             return None
-        needles = self._placeholders.needles
+        patterns = self._placeholders.patterns
         if shown is not None:
-            needles = needles.beside(presented.spellings(shown))
-        return Scrubber(needles, meter=Meter(UPLOAD))
+            patterns = patterns.beside(presented.spellings(shown))
+        return Scrubber(patterns, meter=Meter(UPLOAD))
 
 
 class Client(asyncio.Protocol):

@@ -285,7 +285,7 @@ class Exchange:
         """Take the head; it has been searched for the secret. Return whether nothing of the request can be unread."""
         assert self._up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self._reading
-        answer = Answer(self._up.pool.recipe.needles, plan)
+        answer = Answer(self._up.pool.recipe.patterns, plan)
         self._status = plan.status
         head = plan.head(keep=self._keep)
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head

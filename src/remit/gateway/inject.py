@@ -18,7 +18,7 @@ from remit.gateway import destination
 from remit.gateway.destination import Destination
 from remit.gateway.framing import BODILESS, Fields
 from remit.gateway.headers import carries_authority, told
-from remit.gateway.scrub import Needles
+from remit.gateway.scrub import SecretPatterns
 from remit.ports import Resource
 
 SETTINGS = frozenset({"arguments", "body_on", "headers", "inject", "max_body", "provider", "reads_bodies"})
@@ -130,8 +130,11 @@ class Shape:
         return b"".join(lines), told(dropped)
 
 
-def check(resource: Resource) -> None:
-    """Raise InvalidRequestError for an http resource that could never be used."""
+def check(resource: Resource, value: Secret | None) -> None:
+    """Raise InvalidRequestError for an http resource, or a new secret of it, that could never be used."""
+    text = "" if value is None else value.reveal()
+    if not text.isascii() or not text.isprintable():
+        raise InvalidRequestError("a secret that goes into a header is printable ASCII characters")
     unknown = sorted(resource.settings.keys() - SETTINGS)
     if unknown:
         raise InvalidRequestError(f"`{unknown[0]}` is not a setting of http; there are {', '.join(sorted(SETTINGS))}")
@@ -142,7 +145,7 @@ def check(resource: Resource) -> None:
 class Recipe:
     """A shape with its secret. ``fixed`` are the header lines of every request, the credential among them."""
 
-    __slots__ = ("fixed", "needles", "secret", "shape")
+    __slots__ = ("fixed", "patterns", "secret", "shape")
 
     def __init__(self, shape: Shape, secret: Secret | None) -> None:
         """Write the credential's header once; UpstreamError when it cannot stand in a header."""
@@ -153,7 +156,7 @@ class Recipe:
         self.shape = shape
         self.secret = secret
         self.fixed = _fixed(shape.destination, shape.header, value)
-        self.needles = Needles([text] if text else [])  # what holds the secret holds a form of it
+        self.patterns = SecretPatterns([text.encode()] if text else [])  # what holds the secret holds a form of it
 
     def __repr__(self) -> str:
         """Mask the credential."""
@@ -213,13 +216,13 @@ def _whole(raw: object, default: int) -> int:
 class Placeholders:
     """What stands for credentials inside a run: recognised, and refused anywhere but where it belongs."""
 
-    __slots__ = ("_all", "_of", "needles")
+    __slots__ = ("_all", "_of", "patterns")
 
     def __init__(self, values: Mapping[str, str]) -> None:
         """Know the placeholder of each resource of a run."""
         self._of = {name: value.encode() for name, value in values.items()}
         self._all = tuple(dict.fromkeys(self._of.values()))
-        self.needles = Needles(sorted(set(values.values())))
+        self.patterns = SecretPatterns(sorted(set(self._all)))
 
     def check_fields(self, raw: bytes, fields: Fields, shape: Shape) -> None:
         """Raise PlaceholderError if a placeholder stands anywhere but alone in a credential's header."""
@@ -232,10 +235,10 @@ class Placeholders:
             raise PlaceholderError
         for value in self._all if right else ():
             raw = raw.replace(value, b"")
-        if self.needles.hit(raw):
+        if self.patterns.hit(raw):
             raise PlaceholderError
 
     def check(self, raw: bytes) -> None:
         """Raise PlaceholderError if a placeholder stands in ``raw``, as it is or with its escapes undone."""
-        if self._all and (self.needles.hit(raw) or (b"%" in raw and self.needles.hit(unquote_to_bytes(raw)))):
+        if self._all and (self.patterns.hit(raw) or (b"%" in raw and self.patterns.hit(unquote_to_bytes(raw)))):
             raise PlaceholderError

@@ -5,12 +5,12 @@ What is judged is what is forwarded: the request line and a judged body are writ
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from remit import catalog
-from remit.broker.uses import enough
 from remit.core import scope as scopes
 from remit.core.scope import Access
 from remit.errors import CodingError, InvalidRequestError, ScopeError
@@ -20,6 +20,7 @@ from remit.gateway.framing import BODILESS, Fields
 from remit.gateway.inject import Shape
 from remit.gateway.match import Matcher, Rule, permitting
 
+MAX_ECHO = 2_048  # characters of arguments that a denial repeats
 _JSON = re.compile(rb'application/(?:[a-z0-9.-]+\+)?json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
 
 
@@ -193,3 +194,13 @@ def _enough(asked: Asked, args: Mapping[str, str], more: Mapping[str, object] | 
         named = {**named, **extra, **(more or {})}
         return {**found, **({"args": named} if named else {})}
     return found
+
+
+def enough(access: Access) -> dict[str, object]:
+    """Return the smallest detail that would permit a use, in wire form; large arguments are left open."""
+    args: object = scopes.ANY
+    if sum(map(len, access.args.values())) <= MAX_ECHO:
+        args = {name: json.loads(text) for name, text in access.args.items()}
+    found: dict[str, object] = {"type": "http", "resource": access.resource}
+    found |= {"actions": [access.action], "paths": [access.path]}
+    return {**found, **({"args": args} if args else {})}

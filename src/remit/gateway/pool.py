@@ -207,7 +207,7 @@ class Upstream(asyncio.Protocol):
         except RemitError as error:
             raise UpstreamError("the upstream's body is malformed") from error
         if body.done and isinstance(body, Chunked) and body.trailer:
-            self.pool.recipe.needles.check(body.trailer)
+            self.pool.recipe.patterns.check(body.trailer)
         receiver.on_data(payload, done=body.done)
         if body.done:
             receiver.on_flush()
@@ -278,7 +278,7 @@ class Pool:
         known = self._known.get(head)
         if known is not None:
             return known
-        self.recipe.needles.check(head)
+        self.recipe.patterns.check(head)
         read = response_head(head)
         if len(head) <= _KNOWN_SIZE:
             if len(self._known) >= _KNOWN_HEADS:

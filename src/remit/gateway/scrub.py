@@ -2,8 +2,8 @@
 
 It matches whole secrets only: matching parts would turn it into an oracle that gives the secret away. How long bytes
 are held back is a constant of the secret's length, for the same reason; in formats made of lines the hold ends at a
-line's end, because no form of a secret contains one. It is no boundary: an upstream that returns the secret in a form
-that is not listed, or in pieces, is not seen (``limits.md``).
+line's end, unless a form of the secret contains one (a PEM key's does). It is no boundary: an upstream that returns the
+secret in a form that is not listed, or in pieces, is not seen (``limits.md``).
 """
 
 from __future__ import annotations
@@ -111,20 +111,20 @@ def _kept(mark: bytes, group: Iterable[bytes | str]) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(form for form in coded if mark in form and len(form) >= _SHORTEST))
 
 
-class Needles:
+class SecretPatterns:
     """All forms of the secrets of one credential, ready to be looked for. ``keep`` bytes are held back in a stream.
 
     A form of n bytes, wherever it begins, covers a whole word of eight bytes at some multiple of every stride up to
     n - 7. So a look at those words alone, in one set operation, is enough to know that none of the long forms is there.
     """
 
-    __slots__ = ("_groups", "_short", "_stride", "_words", "keep")
+    __slots__ = ("_groups", "_short", "_stride", "_words", "keep", "multiline")
 
-    def __init__(self, secrets: Iterable[str], exact: Iterable[bytes] = ()) -> None:
+    def __init__(self, secrets: Iterable[bytes], exact: Iterable[bytes] = ()) -> None:
         """Prepare all forms of ``secrets``, and ``exact`` as they are."""
         groups: dict[bytes, list[bytes]] = {b"": list(exact)}
         for secret in secrets:
-            for mark, found in forms(secret.encode()):
+            for mark, found in forms(secret):
                 groups.setdefault(mark, []).extend(found)
         every = frozenset(form for group in groups.values() for form in group)
         long = frozenset(form for form in every if len(form) >= _LONG)
@@ -134,15 +134,17 @@ class Needles:
         self._stride = min((shortest - _WORD + 1) // _WORD * _WORD, _STRIDE) if long else 0
         self._words = frozenset(word for form in long for word in _words(form, self._stride))
         self.keep = max(map(len, every), default=1) - 1
+        self.multiline = any(b"\n" in form for form in every)
 
-    def beside(self, exact: Iterable[bytes]) -> Needles:
+    def beside(self, exact: Iterable[bytes]) -> SecretPatterns:
         """Return these and ``exact`` as they are, without all forms of the secrets being made anew."""
-        found = Needles((), exact)
+        found = SecretPatterns((), exact)
         found._short += self._short
         found._groups += self._groups
         found._words |= self._words  # where the other's stride is less, more of them than it takes
         found._stride = min(filter(None, (found._stride, self._stride)), default=0)
         found.keep = max(found.keep, self.keep)
+        found.multiline = found.multiline or self.multiline
         return found
 
     def hit(self, data: bytes) -> bool:
@@ -209,11 +211,13 @@ class Meter:
 class Scrubber:
     """A stream that lets go of bytes only once no secret can begin in them. What takes bytes raises LeakError."""
 
-    __slots__ = ("_held", "_inner", "_lines", "_meter", "_needles", "_nested", "_start")
+    __slots__ = ("_held", "_inner", "_lines", "_meter", "_nested", "_patterns", "_start")
 
-    def __init__(self, needles: Needles, *, lines: bool = False, nested: int = 0, meter: Meter | None = None) -> None:
-        """Look for ``needles``; ``lines`` says that the stream is made of lines that are to be let go whole."""
-        self._needles = needles
+    def __init__(
+        self, patterns: SecretPatterns, *, lines: bool = False, nested: int = 0, meter: Meter | None = None
+    ) -> None:
+        """Look for ``patterns``; ``lines`` says that the stream is made of lines that are to be let go whole."""
+        self._patterns = patterns
         self._lines = lines
         self._nested = nested
         self._meter = meter or Meter()
@@ -229,11 +233,11 @@ class Scrubber:
     def steps(self, data: bytes) -> Iterator[bytes]:
         """Take bytes; yield those that are safe to let go, and nothing after each step of looking inside."""
         window = self._held + data if self._held else data
-        self._needles.check(window)
+        self._patterns.check(window)
         for _ in self._looked_inside(data):
             yield b""
-        at = len(window) - self._needles.keep
-        if self._lines:
+        at = len(window) - self._patterns.keep
+        if self._lines and not self._patterns.multiline:
             at = max(at, window.rfind(b"\n") + 1)
         at = max(at, 0)
         self._held = window[at:]
@@ -253,7 +257,7 @@ class Scrubber:
             self._start += data[:4]
             if not is_compressed(self._start) or self._beyond():
                 return
-            self._inner = Inflated(self._needles, nested=self._nested + 1, strict=False, meter=self._meter)
+            self._inner = Inflated(self._patterns, nested=self._nested + 1, strict=False, meter=self._meter)
             yield from self._inner.feed(before + data)
 
     def _beyond(self) -> bool:
@@ -295,16 +299,16 @@ class Inflated:
 
     def __init__(
         self,
-        needles: Needles,
+        patterns: SecretPatterns,
         *,
         lines: bool = False,
         nested: int = 0,
         strict: bool = True,
         meter: Meter | None = None,
     ) -> None:
-        """Inflate to look for ``needles``. ``strict``: what is not a complete gzip or zlib stream is an error."""
+        """Inflate to look for ``patterns``. ``strict``: what is not a complete gzip or zlib stream is an error."""
         self._meter = meter or Meter()
-        self._scrubber = Scrubber(needles, lines=lines, nested=nested, meter=self._meter)
+        self._scrubber = Scrubber(patterns, lines=lines, nested=nested, meter=self._meter)
         self._strict = strict
         self._begun = self._given_up = False
         self._engine: zlib._Decompress | None = zlib.decompressobj(wbits=_EITHER)
