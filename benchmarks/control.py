@@ -24,7 +24,8 @@ from remit.sdk.dpop import DPoPKey
 from tests.support.postgres_server import free_port
 
 if TYPE_CHECKING:  # imported late, so that --help stays quick
-    from remit.broker import Broker, Operator
+    from remit.broker import Broker
+    from remit.core.principal import Operator
     from remit.core.scope import Scope
 
 ROUNDS = 3
@@ -161,9 +162,10 @@ async def _checked() -> Figure:
 
 async def _in_memory() -> tuple[Broker, Operator, Scope]:
     """Return a broker in this process that keeps nothing, its operator, and a scope that it covers."""
-    from remit.broker import Broker, Operator
+    from remit.broker import Broker
     from remit.compose.wiring import local_subject, new_id, steady
     from remit.core import scope as scopes
+    from remit.core.principal import Operator
     from remit.keys.file import FileSealer
     from remit.ports import Resource
     from remit.stores.memory import MemoryStore

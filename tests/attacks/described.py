@@ -15,14 +15,13 @@ import requests
 import yaml
 from starlette.applications import Starlette
 
-from remit.broker import Holder
 from remit.compose import rings
 from remit.compose.app import build
 from remit.compose.policy import Kept, Policies
 from remit.compose.rings import Ring
 from remit.core.lease import LeaseState
 from remit.core.policy import in_bounds
-from remit.core.principal import Signal
+from remit.core.principal import Holder, Signal
 from remit.errors import TokenError
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer

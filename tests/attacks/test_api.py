@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remit.broker import Holder
 from remit.compose.app import rows
+from remit.core.principal import Holder
 from remit.web.routes import Row, Who
 from tests.attacks import forge
 from tests.broker.world import TABLE

@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import pytest
 
-from remit.broker import Holder
 from remit.core import scope
+from remit.core.principal import Holder
 from remit.core.scope import Access
 from remit.core.task import Subject, Task, Wanted, nothing, open_task
 from remit.errors import AttenuationError, BudgetError, DepthError, NotFoundError, RemitError, UnknownDetailError

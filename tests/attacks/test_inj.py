@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from remit.broker import Holder
 from remit.broker.approvals import MAX_OF_TASK
+from remit.core.principal import Holder
 from tests.control.test_approvals import ANN, WIDE, Scene, run
 from tests.oauth.plane import Agent
 

@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from remit.broker import Broker, Holder, Operator, Use
+from remit.broker import Broker, Use
 from remit.core import audit
 from remit.core.lease import Closure
+from remit.core.principal import Holder, Operator
 from remit.core.scope import Access
 from remit.core.task import Grant, Subject
 from remit.errors import (

@@ -11,12 +11,12 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker
 from remit.broker import approvals as module
 from remit.broker import broker as broker_module
 from remit.core.approval import Approval, Verdict, state
 from remit.core.grant import APPROVED
-from remit.core.principal import Human, Signal
+from remit.core.principal import Holder, Human, Signal
 from remit.errors import (
     ApprovalError,
     ConflictError,

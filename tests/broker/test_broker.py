@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker
 from remit.broker.checkpoints import Checkpoints
 from remit.core.audit import Checkpoint, checkpoint
 from remit.core.policy import Decision
-from remit.core.principal import Human
+from remit.core.principal import Holder, Human
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Closure, Grant, LeaseState, Plan, Posture, Revocation, Subject, Wanted

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from remit.broker import Broker, Holder, Operator
+from remit.broker import Broker
 from remit.core import audit, scope
 from remit.core.audit import Event
 from remit.core.policy import Policy, within_bounds
+from remit.core.principal import Holder, Operator
 from remit.core.scope import Detail, Scope
 from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Revocation, Subject, Wanted

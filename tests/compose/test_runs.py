@@ -14,10 +14,10 @@ import httpx
 import pytest
 import uvloop
 
-from remit.broker import Operator
 from remit.compose import settings
 from remit.compose.serving import served
 from remit.core import scope
+from remit.core.principal import Operator
 from remit.core.secret import Secret
 from remit.errors import LimitError
 from remit.ports import Resource

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.broker import Holder
 from remit.console import pages
 from remit.console.pages import DecisionForm, RequestView
 from remit.core.legible import escaped
+from remit.core.principal import Holder
 from remit.errors import DeniedError, LimitError, NotFoundError, UnauthenticatedError
 from remit.web.who import Peer, Web
 from tests.broker.world import OPERATOR

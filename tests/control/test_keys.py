@@ -9,8 +9,8 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from remit.broker import Holder, Operator
 from remit.compose.app import build
+from remit.core.principal import Holder, Operator
 from remit.errors import ConflictError, NotFoundError
 from remit.jose.keys import PublishedKey
 from remit.web.who import Peer, Web

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 
-from remit.broker import Holder
 from remit.compose.app import build
 from remit.compose.policy import Policies
+from remit.core.principal import Holder
 from remit.web.listen import serve
 from remit.web.who import Peer
 from tests.broker.world import OPERATOR

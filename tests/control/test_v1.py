@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from remit import jose
-from remit.broker import Holder
 from remit.compose.app import build
 from remit.control import render
 from remit.core import tree
 from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpoint
+from remit.core.principal import Holder
 from remit.core.task import Wanted
 from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError

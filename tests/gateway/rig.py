@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 
 import uvloop
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker
 from remit.core import audit, scope
 from remit.core.audit import Event
+from remit.core.principal import Holder
 from remit.core.secret import Secret
 from remit.core.task import Grant, Wanted
 from remit.gateway.client import Channel, Verifier

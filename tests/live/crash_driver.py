@@ -19,9 +19,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from remit.broker import Broker, Operator
+from remit.broker import Broker
 from remit.core import scope
 from remit.core.audit import Event
+from remit.core.principal import Operator
 from remit.core.secret import Secret
 from remit.core.task import Plan, Subject, Wanted
 from remit.keys.file import FileSealer, load_kek

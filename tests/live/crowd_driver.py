@@ -15,10 +15,10 @@ from pathlib import Path
 
 import uvloop
 
-from remit.broker import Holder
 from remit.compose import settings
 from remit.compose.serving import harden, served
 from remit.core import scope
+from remit.core.principal import Holder
 from remit.core.task import Wanted
 from remit.gateway.client import Channel
 from remit.ports import Resource

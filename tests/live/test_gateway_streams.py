@@ -9,7 +9,7 @@ import os
 import psutil
 import pytest
 
-from remit.broker import Holder
+from remit.core.principal import Holder
 from remit.gateway.client import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import ALL, PLACEHOLDER, Rig, http, play, rig

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker
 from remit.compose.policy import Policies
+from remit.core.principal import Holder
 from remit.core.scope import Access, parse_detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, Wanted

@@ -295,14 +295,14 @@ MUTANTS = [
     Mutant(
         "an agent reaches all of its task",
         "broker/tasks.py",
-        "        if where != task_id or not task.within(grant_id or own, own):",
-        "        if where != task_id:",
+        "        if root is None or not task.within(grant_id or root, root):",
+        "        if root is None:",
         ("tests/broker/test_broker.py",),
     ),
     Mutant(
         "a parent acts as any child",
-        "broker/callers.py",
-        "    task.check_acting(grant_id, caller.grant if isinstance(caller, Holder) else task.head.root)",
+        "core/principal.py",
+        "    task.check_acting(grant_id, principal.grant if isinstance(principal, Holder) else task.head.root)",
         "    task.check_acting(grant_id, grant_id)",
         ("tests/broker/test_broker.py",),
     ),
@@ -582,8 +582,8 @@ MUTANTS = [
     Mutant(
         "what names no human is decided on without its page",
         "broker/approvals.py",
-        "        elif found.approver is None:",
-        "        elif found.id is None:",
+        "        elif found.approver is None or isinstance(caller, Workload):",
+        "        elif isinstance(caller, Workload):",
         ASKING,
     ),
     Mutant(
@@ -623,9 +623,9 @@ MUTANTS = [
     ),
     Mutant(
         "the owner of the state acts for others",
-        "broker/callers.py",
-        "    if task.head.subject.sub != caller.subject.sub and not _brought(task):",
-        "    if not caller.subject.sub:",
+        "core/principal.py",
+        "    if not isinstance(principal, Operator) or (task.head.subject.sub != principal.name and not brought):",
+        "    if not isinstance(principal, Operator):",
         ASKING,
     ),
     Mutant(

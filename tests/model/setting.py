@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from remit.broker import Broker, Operator
+from remit.broker import Broker
 from remit.core import scope
 from remit.core.audit import Event
 from remit.core.lease import LeaseState, Revocation
+from remit.core.principal import Operator
 from remit.core.scope import Detail
 from remit.core.secret import Secret
 from remit.core.task import Plan, Subject, Task, Wanted

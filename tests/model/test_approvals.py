@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker
 from remit.broker.approvals import LIFE, Approvals
 from remit.core.approval import Approval, Verdict
+from remit.core.principal import Holder
 from remit.core.task import Grant, Task, Wanted
 from remit.errors import RemitError, UnavailableError
 from tests.model.schedule import Actor, Harm, QueueStore, alone, cancellation, death, pause, run, schedules

@@ -22,10 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from remit.broker import Holder, IssuedLease
+from remit.broker import IssuedLease
 from remit.core import scope
 from remit.core.audit import read
 from remit.core.lease import Closure, Revocation
+from remit.core.principal import Holder
 from remit.errors import DeniedError, EngineError, NotFoundError, RemitError
 from tests.model.setting import OWNER, TABLES, WIDE, Setting, detail, wanted
 

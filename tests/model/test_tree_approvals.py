@@ -6,8 +6,8 @@ from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
-from remit.broker import Holder
 from remit.core.approval import Approval
+from remit.core.principal import Holder
 from remit.core.task import Wanted
 from remit.errors import ApprovalError, LimitError, RemitError
 from tests.model.setting import OWNER, TABLES, WIDE, wanted

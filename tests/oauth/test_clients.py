@@ -9,8 +9,7 @@ import pytest
 from starlette.requests import Request
 
 from remit import jose
-from remit.broker import Holder
-from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Workload
+from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Holder, Workload
 from remit.errors import InvalidRequestError, RemitError, ReplayError, TokenError, UnauthenticatedError
 from remit.oauth import oauth
 from remit.oauth.clients import Client, Clients, assertion_type

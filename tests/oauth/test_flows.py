@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from remit.broker import Holder
 from remit.compose.app import rows
+from remit.core.principal import Holder
 from remit.web.routes import Who
 from tests.oauth.desk import ALICE, APP, CIBA, DEVICE, App, browser, scene
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from remit import jose
-from remit.broker import Holder
+from remit.core.principal import Holder
 from remit.jose import public_key
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, TABLE

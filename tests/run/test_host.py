@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.broker import Holder
+from remit.core.principal import Holder
 from remit.core.task import Grant, Wanted
 from remit.run import handover, host
 from remit.run.doors import Doors

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker
 from remit.compose.app import build
 from remit.core import audit
 from remit.core.audit import Checkpoint
+from remit.core.principal import Holder
 from remit.core.secret import Secret
 from remit.jose.proof import Nonces
 from remit.keys.signers import FileSigner

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from remit.broker import Holder
 from remit.broker.outbox import Ended
 from remit.core.audit import Event
+from remit.core.principal import Holder
 from remit.keys.signers import FileSigner
 from remit.sessions.streams import MAX_EVENTS, SESSION_REVOKED, Stream, Transmitter, name_of, subject, txn
 from tests.broker.world import OPERATOR

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from remit.broker import Holder
 from remit.compose.app import build
+from remit.core.principal import Holder
 from remit.web import listen
 from remit.web.listen import serve
 from remit.web.who import Peer

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from remit.broker.tasks import Caller, Holder, TaskCache
+from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import Subject
-from remit.core.principal import Human
+from remit.core.principal import Holder, Human, Principal, Workload
 from remit.errors import (
     ApprovalError,
     ConflictError,
@@ -85,7 +85,7 @@ class Approvals:
             raise NotFoundError
         return found
 
-    def look(self, caller: Caller | Human, approval_id: str) -> Approval:
+    def look(self, caller: Principal, approval_id: str) -> Approval:
         """Return an approval that the caller may know of; unknown and foreign are the same NotFoundError.
 
         What names no human is for the page of its flow alone, and foreign to everybody here (RFC 8628 §5.4).
@@ -93,13 +93,13 @@ class Approvals:
         found = self.get(approval_id)
         if isinstance(caller, Holder):
             self._tasks.allowed(caller, found.task or "", found.grant)
-        elif found.approver is None:
+        elif found.approver is None or isinstance(caller, Workload):
             raise NotFoundError
         elif found.task is not None:
             self._tasks.task(found.task)  # it may be so long over that nobody knows of it
         return found
 
-    def seen(self, caller: Caller) -> list[Approval]:
+    def seen(self, caller: Principal) -> list[Approval]:
         """Return what a caller may know of, oldest first: an agent, what was asked for its own subtree."""
         self._forget(self._tasks.now())
         found = []
@@ -145,7 +145,7 @@ class Approvals:
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
-    async def approve(self, approval_id: str, digest: str, by: Caller | Human, *, page: bool = False) -> Approval:
+    async def approve(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
         """Record that a human approves of the request of this digest. No agent can, by whatever way it comes.
 
         ``page`` is said by the page that showed it to them: what is foreign to everybody else is decided on there.
@@ -153,26 +153,26 @@ class Approvals:
         item = self.get(approval_id) if page else self.look(by, approval_id)
         return await self._decide(item, "approval.approve", "allow", by, digest)
 
-    async def refuse(self, approval_id: str, digest: str, by: Caller | Human, *, page: bool = False) -> Approval:
+    async def refuse(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
         """Record that a human refuses it."""
         item = self.get(approval_id) if page else self.look(by, approval_id)
         return await self._decide(item, "approval.deny", "deny", by, digest)
 
-    async def _decide(self, item: Approval, event: str, decision: str, by: Caller | Human, digest: str) -> Approval:
+    async def _decide(self, item: Approval, event: str, decision: str, by: Principal, digest: str) -> Approval:
         burns = (UsedToken(by.digest, by.until),) if isinstance(by, Human) else ()
         try:
             decided = self._step(item, by, digest, allow=decision == "allow")
             await self._put(decided, event, decision, burns)
         except RemitError as error:
-            grant, subject = (by.grant, {}) if isinstance(by, Holder) else (item.grant, {"subject": by.subject.sub})
+            grant, subject = (by.grant, {}) if isinstance(by, Holder) else (item.grant, {"subject": by.name})
             await self._tasks.denied(event, grant, error, approval=item.id, **subject)
             raise
         self._decided.pop(item.id, asyncio.Event()).set()
         return decided
 
-    def _step(self, item: Approval, by: Caller | Human, digest: str, *, allow: bool) -> Approval:
+    def _step(self, item: Approval, by: Principal, digest: str, *, allow: bool) -> Approval:
         now = self._tasks.serving()
-        if isinstance(by, Holder):
+        if isinstance(by, Holder | Workload):
             raise DeniedError("no agent decides on what agents ask for", help="a human does, outside of runs")
         if isinstance(by, Human):
             self._check(by)
@@ -231,11 +231,6 @@ class Approvals:
         for item in [i for i in self._kept.values() if _until(i) < now]:
             del self._kept[item.id]
             self._decided.pop(item.id, None)
-
-
-def holder_name(caller: Caller) -> str:
-    """Return how the audit calls whoever asks."""
-    return caller.grant if isinstance(caller, Holder) else caller.subject.sub
 
 
 def _rooms(item: Approval, recent: list[Approval]) -> Iterator[tuple[list[Approval], int]]:

@@ -26,13 +26,13 @@ from remit.broker.resource_verbs import Resources
 from remit.broker.resources import Check, EngineFactory, ResourceRegistry
 from remit.broker.revocation import Bounded, LeaseRevoker
 from remit.broker.signals import Endings
-from remit.broker.tasks import Caller, Operator, TaskCache
+from remit.broker.tasks import TaskCache
 from remit.broker.uses import Use, Uses
 from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.audit import Entry
 from remit.core.policy import Decision
-from remit.core.principal import Signal
+from remit.core.principal import Principal, Signal, root_in
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, LeaseState, Report, Task
@@ -177,13 +177,13 @@ class Broker:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def task(self, caller: Caller, task_id: str) -> Task:
+    def task(self, caller: Principal, task_id: str) -> Task:
         """Return a task that the caller may see."""
         return self._tasks.allowed(caller, task_id)
 
-    def tasks(self, caller: Caller) -> list[Task]:
+    def tasks(self, caller: Principal) -> list[Task]:
         """Return the tasks that the caller may see, oldest first."""
-        mine = (task for task in self._tasks if isinstance(caller, Operator) or caller.grant in task.grants)
+        mine = (task for task in self._tasks if root_in(caller, task) is not None)
         return sorted(mine, key=lambda task: task.head.opened_at)
 
     def task_of(self, grant_id: str) -> Task:
@@ -236,7 +236,7 @@ class Broker:
 
     # -- issue, renew -------------------------------------------------------------------------------------------
 
-    async def issue(self, caller: Caller, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
+    async def issue(self, caller: Principal, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
         """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
         task = await self._tasks.acting(caller, grant_id, "lease.issue", resource=detail.resource)
         now = self._tasks.serving()
@@ -294,7 +294,7 @@ class Broker:
             await self._tasks.end(task.id, lambda t, i=lease.id: t.revoke_leases((i,)), event)  # type: ignore[misc]
         await self._revoker.visit(task.id, tuple(lease.id for lease in old))
 
-    async def renew(self, caller: Caller, lease_id: str, ttl: timedelta) -> Lease:
+    async def renew(self, caller: Principal, lease_id: str, ttl: timedelta) -> Lease:
         """Extend a lease in place, within its grant and its detail's ttl."""
         lease = self.task_of_lease(lease_id).lease(lease_id)
         resource = lease.plan.detail.resource
@@ -324,20 +324,20 @@ class Broker:
 
     # -- revoke, close ------------------------------------------------------------------------------------------
 
-    async def revoke(self, caller: Caller, grant_id: str) -> Report:
+    async def revoke(self, caller: Principal, grant_id: str) -> Report:
         """End a grant and everything below it; say truthfully what is still outstanding."""
         await self.back(grant_id)
         task = self._tasks.allowed(caller, self._tasks.task_of(grant_id).id, grant_id)
         return await self.second.reported(await self._revoker.end(task, grant_id, "grant.revoke"))
 
-    async def close(self, caller: Caller, task_id: str) -> Report:
+    async def close(self, caller: Principal, task_id: str) -> Report:
         """End a task: its root and everything below it."""
         await self.back(task_id)
         root = self._tasks.task(task_id).head.root
         task = self._tasks.allowed(caller, task_id, root)
         return await self.second.reported(await self._revoker.end(task, root, "task.close"))
 
-    async def revoke_lease(self, caller: Caller, lease_id: str) -> Report:
+    async def revoke_lease(self, caller: Principal, lease_id: str) -> Report:
         """End one lease."""
         task = self.task_of_lease(lease_id)
         lease = task.lease(lease_id)
@@ -360,25 +360,25 @@ class Broker:
             )
         return ended
 
-    async def put_resource(self, operator: Operator, resource: Resource, value: Secret | None = None) -> None:
+    async def put_resource(self, operator: Principal, resource: Resource, value: Secret | None = None) -> None:
         """Add or replace a resource (see ``Resources.put``)."""
         if await self._resources.put(operator, resource, value):
             await self.second.covered()
 
-    async def put_secret(self, operator: Operator, name: str, value: Secret) -> None:
+    async def put_secret(self, operator: Principal, name: str, value: Secret) -> None:
         """Replace the static secret of a resource."""
         await self.put_resource(operator, self.resource(name), value)
 
-    async def delete_resource(self, operator: Operator, name: str) -> None:
+    async def delete_resource(self, operator: Principal, name: str) -> None:
         """Remove a resource and its secret (see ``Resources.delete``)."""
         if await self._resources.delete(operator, name):
             await self.second.covered()
 
     # -- what is not a task's -----------------------------------------------------------------------------------
 
-    async def note(self, operator: Operator, name: str, decision: str, **more: str) -> None:
+    async def note(self, operator: Principal, name: str, decision: str, **more: str) -> None:
         """Record what an operator does to the house itself: its signing keys."""
-        event = self._tasks.event(name, decision, None, subject=operator.subject.sub, **more)
+        event = self._tasks.event(name, decision, None, subject=operator.name, **more)
         await self._tasks.record((), (event,))
 
     # -- use ----------------------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ class Broker:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _permitted(self, caller: Caller, task: Task, grant: Grant, verb: str, detail: Detail) -> Decision:
+    def _permitted(self, caller: Principal, task: Task, grant: Grant, verb: str, detail: Detail) -> Decision:
         decision = self._policy.held(task, grant, verb, (detail,))
         if not decision.allowed:
             raise self._policy.refusal(decision, caller)

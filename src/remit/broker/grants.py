@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from remit.broker.approvals import LIFE, Approvals, holder_name
+from remit.broker.approvals import LIFE, Approvals
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.signals import Endings
-from remit.broker.tasks import Caller, Operator, TaskCache
+from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.audit import Event
 from remit.core.grant import WORKLOAD, Posture, Subject
 from remit.core.policy import Decision
-from remit.core.principal import Human, Workload
+from remit.core.principal import Human, Operator, Principal, Workload
 from remit.core.task import Grant, Task, Wanted, open_task
 from remit.errors import ApprovalError, ConflictError, InvalidRequestError, NotFoundError, RemitError, UsedError
 from remit.ports import NewId, UsedToken, Write
@@ -130,7 +130,7 @@ class Grants:
 
     async def delegate(
         self,
-        caller: Caller,
+        caller: Principal,
         parent_id: str,
         wanted: Wanted,
         approval: Approval | None = None,
@@ -173,7 +173,7 @@ class Grants:
             raise
         return task.grant(child_id)
 
-    async def ask(self, caller: Caller, parent_id: str, wanted: Wanted, actor: Workload | None = None) -> Approval:
+    async def ask(self, caller: Principal, parent_id: str, wanted: Wanted, actor: Workload | None = None) -> Approval:
         """Ask the task's human for a child that exceeds its parent; refused at once where policy would refuse it."""
         task = await self._tasks.acting(caller, parent_id, "approval.ask")
         named = self._named(task.id, "asked", wanted, "asked")
@@ -181,7 +181,7 @@ class Grants:
             request, human = approvals.request_of(wanted, parent=parent_id), task.head.subject.sub  # bounded before
             self._check_need(caller, task, parent_id, named)
             await self.spend(actor)
-            return await self._asked.ask(DELEGATE, request, holder_name(caller), human, (task.id, parent_id))
+            return await self._asked.ask(DELEGATE, request, caller.name, human, (task.id, parent_id))
         except RemitError as error:
             await self._denied("approval.ask", parent_id, error, named)
             raise
@@ -196,10 +196,10 @@ class Grants:
         except ConflictError as error:
             raise UsedError from error
 
-    async def attach(self, caller: Caller, grant_id: str, posture: Posture, check: Callable[[Grant], None]) -> Grant:
+    async def attach(self, caller: Principal, grant_id: str, posture: Posture, check: Callable[[Grant], None]) -> Grant:
         """Let a run with this posture hold a grant that exists; ``check`` raises what is against it."""
         await self._tasks.acting(caller, grant_id, ATTACH)
-        known = {"posture": _posture(posture), "cause": f"by {holder_name(caller)}"}
+        known = {"posture": _posture(posture), "cause": f"by {caller.name}"}
         try:
             check(self._tasks.check(grant_id).grant)
         except RemitError as error:
@@ -208,7 +208,7 @@ class Grants:
         await self._tasks.record((), (self._tasks.event(ATTACH, "allow", grant_id, **known),))
         return self._tasks.check(grant_id).grant
 
-    def _check_need(self, caller: Caller, task: Task, parent_id: str, wanted: Wanted) -> None:
+    def _check_need(self, caller: Principal, task: Task, parent_id: str, wanted: Wanted) -> None:
         """Raise where asking is in vain, and where there is nothing to ask for."""
         if task.head.subject.acr == WORKLOAD:
             raise ApprovalError("no human is behind this task", help="open a task for the human who is to decide")

@@ -16,11 +16,12 @@ from typing import TypeGuard
 from remit.broker.abreast import abreast
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker
-from remit.broker.tasks import Operator, TaskCache
+from remit.broker.tasks import TaskCache
 from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.lease import standing as is_standing
 from remit.core.policy import Decision, Policy, Question
+from remit.core.principal import Operator, Principal
 from remit.core.scope import Scope
 from remit.core.task import Grant, Subject, Task, Wanted
 from remit.errors import ConflictError, NotFoundError, PolicyError, UnavailableError
@@ -113,7 +114,7 @@ class PolicyEnforcement:
 
     # -- when it changes ----------------------------------------------------------------------------------------
 
-    async def reload(self, operator: Operator, decide: Policy, version: str) -> int:
+    async def reload(self, operator: Principal, decide: Policy, version: str) -> int:
         """Decide by another policy from now on; what it does not allow has ended when this answers, with how much.
 
         Raises what the store raises: then the policy holds for what is new, and the sweep goes on ending the rest.
@@ -122,16 +123,16 @@ class PolicyEnforcement:
         self.deciding = decide
         return await self.redecide("the policy changed")
 
-    async def note(self, operator: Operator, version: str) -> None:
+    async def note(self, operator: Principal, version: str) -> None:
         """Record which policy decides from now on."""
         await self._tell(operator, "done", version)
 
-    async def keep(self, operator: Operator, version: str, cause: str) -> None:
+    async def keep(self, operator: Principal, version: str, cause: str) -> None:
         """Record that a policy was not replaced, since what was to replace it is no good."""
         await self._tell(operator, "failed", version, code=PolicyError.code, cause=cause)
 
-    async def _tell(self, operator: Operator, decision: str, version: str, **more: str) -> None:
-        event = self._tasks.event("policy.reload", decision, None, subject=operator.subject.sub, policy=version, **more)
+    async def _tell(self, operator: Principal, decision: str, version: str, **more: str) -> None:
+        event = self._tasks.event("policy.reload", decision, None, subject=operator.name, policy=version, **more)
         await self._tasks.record((), (event,))
 
     async def sweep(self) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.resources import ResourceRegistry
-from remit.broker.tasks import Operator, TaskCache
+from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
 from remit.core.audit import Event
+from remit.core.principal import Principal
 from remit.core.secret import Secret
 from remit.errors import ConflictError
 from remit.ports import DeleteResource, Finding, PutSecret, Resource
@@ -21,7 +22,7 @@ class Resources:
         """Change what ``registry`` holds, and have ``enforcement`` decide anew on what is live."""
         self._tasks, self._registry, self._policy = tasks, registry, enforcement
 
-    async def put(self, operator: Operator, resource: Resource, value: Secret | None = None) -> int:
+    async def put(self, operator: Principal, resource: Resource, value: Secret | None = None) -> int:
         """Add or replace a resource, checked at the target first; with its secret, if one is given.
 
         Tasks that hold more than a narrower bound allows have ended when this returns how much did.
@@ -38,12 +39,12 @@ class Resources:
         await self._registry.took(writes)
         return await self._policy.redecide("a bound was narrowed", resource.name)
 
-    async def check(self, operator: Operator, name: str) -> Sequence[Finding]:
+    async def check(self, operator: Principal, name: str) -> Sequence[Finding]:
         """Look at a resource as it is configured, at its target if leases are made there; change nothing."""
         del operator  # any operator may look
         return await self._registry.findings(name)
 
-    async def delete(self, operator: Operator, name: str) -> int:
+    async def delete(self, operator: Principal, name: str) -> int:
         """Remove a resource on which no lease stands, and its secret; return how much that held it has ended."""
         self._registry.resource(name)
         self._not_leased(name)
@@ -55,5 +56,5 @@ class Resources:
         if any(i.plan.detail.resource == name for task in self._tasks for i in task.leases.values()):
             raise ConflictError(f"leases stand on `{name}`", help="revoke them first")
 
-    def _event(self, verb: str, operator: Operator, name: str, digest: str | None = None) -> Event:
-        return self._tasks.event(verb, "done", None, subject=operator.subject.sub, resource=name, detail_s256=digest)
+    def _event(self, verb: str, operator: Principal, name: str, digest: str | None = None) -> Event:
+        return self._tasks.event(verb, "done", None, subject=operator.name, resource=name, detail_s256=digest)

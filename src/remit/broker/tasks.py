@@ -16,7 +16,6 @@ from hashlib import sha256
 from itertools import islice
 
 from remit.broker import ends
-from remit.broker.callers import Caller, Holder, Operator, check_acting
 from remit.broker.clock import Deadlines, Elapsed, SteadyClock
 from remit.broker.ends import UnrecordedEnds
 from remit.broker.live import LiveGrant
@@ -24,6 +23,7 @@ from remit.core import audit, budget
 from remit.core.audit import Event
 from remit.core.flood import LOUD, Flood
 from remit.core.lease import due_at
+from remit.core.principal import Holder, Principal, Right, check_acting, root_in
 from remit.core.task import Change, Grant, Lease, Task, nothing
 from remit.errors import (
     ConflictError,
@@ -38,8 +38,6 @@ from remit.errors import (
     UnavailableError,
 )
 from remit.ports import Clock, Spend, Store, Write
-
-__all__ = ["PLACES", "Caller", "Holder", "Operator", "TaskCache"]
 
 PLACES = 1 << 20  # of the token status list
 UNDECIDED = "this broker has started anew, and is yet to decide whether this grant is still allowed"
@@ -135,30 +133,30 @@ class TaskCache:
             raise UnavailableError(UNDECIDED, help="try again in a moment")
         return live
 
-    def allowed(self, caller: Caller, task_id: str, grant_id: str | None = None) -> Task:
+    def allowed(self, caller: Principal, task_id: str, grant_id: str | None = None) -> Task:
         """Return a task if the caller may look there, and end things; unknown and foreign are one NotFoundError."""
         if isinstance(caller, Holder) and caller.grant in self._past:
             self.check(caller.grant)  # the task is over: it is told how its own grant ended
         task = self.task(task_id)
-        where, own = (caller.task, caller.grant) if isinstance(caller, Holder) else (task_id, task.head.root)
-        if where != task_id or not task.within(grant_id or own, own):
+        root = root_in(caller, task)
+        if root is None or not task.within(grant_id or root, root):
             raise NotFoundError
         return task
 
-    async def acting(self, caller: Caller, grant_id: str, name: str, **more: str | None) -> Task:
+    async def acting(self, caller: Principal, grant_id: str, name: str, **more: str | None) -> Task:
         """Return the task of a grant if the caller may act under it, in the name of its human; a refusal is recorded.
 
         The owner of the state may end what others opened, never act for them. Where a human's own token opened a task
         at the owner's socket, and bound it to no key, the owner is who it was opened for. An agent acts under its own
         grant and under those inside its process or run. Where it may not even look: NotFoundError.
         """
-        if grant_id in self._past and (isinstance(caller, Operator) or caller.grant == grant_id):
+        if grant_id in self._past and (Right.OPERATE in caller.rights or caller.name == grant_id):
             self.check(grant_id)  # as above
         task = self.allowed(caller, self.task_of(grant_id).id, grant_id)
         try:
             check_acting(task, caller, grant_id)
         except DeniedError as error:
-            who, by = (caller.grant, {}) if isinstance(caller, Holder) else (grant_id, {"subject": caller.subject.sub})
+            who, by = (caller.grant, {}) if isinstance(caller, Holder) else (grant_id, {"subject": caller.name})
             await self.denied(name, who, error, cause=f"under {grant_id}", **by, **more)
             raise
         if task.id in self.undecided:

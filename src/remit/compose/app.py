@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from remit.broker import Operator
 from remit.control import audit, keys, policy, spiffe
 from remit.control.approvals import Approvals
 from remit.control.audit import Audit
 from remit.control.v1 import PAGED, V1
 from remit.core.flood import LOUD, Flood
+from remit.core.principal import Operator
 from remit.errors import MethodError, NotFoundError, PolicyError, RemitError, UnauthenticatedError
 from remit.oauth import login
 from remit.oauth.clients import Clients

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from remit.broker import Broker, Operator
+from remit.broker import Broker
 from remit.compose.settings import Settings
 from remit.core import policy
 from remit.core.policy import Decision, Policy, Problem, Question
+from remit.core.principal import Operator
 from remit.errors import IntegrityError, NotFoundError, UnavailableError
 from remit.keys.file import read_regular, sync_directory
 from remit.policies import files, sets, trace

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from remit.broker import Broker, Operator
+from remit.broker import Broker
+from remit.core.principal import Operator
 from remit.errors import NotFoundError, RemitError
 from remit.jose import token
 from remit.jose.keys import PublishedKey

@@ -13,7 +13,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from remit.broker import Broker, Operator
+from remit.broker import Broker
 from remit.compose import clients, humans, issuer, login, rings, signals, workloads
 from remit.compose.mistakes import located
 from remit.compose.policy import Kept, Policies, directory_of
@@ -22,7 +22,7 @@ from remit.compose.signals import Signals
 from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.grant import LOCAL
-from remit.core.principal import JWT_BEARER
+from remit.core.principal import JWT_BEARER, Operator
 from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import UnavailableError

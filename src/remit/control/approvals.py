@@ -15,18 +15,17 @@ from datetime import timedelta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.broker import Holder
 from remit.control import render
 from remit.core import scope as scopes
 from remit.core.approval import Approval
-from remit.core.principal import Human, Workload
+from remit.core.principal import Holder, Human, Principal, Workload
 from remit.core.task import Wanted
 from remit.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
 from remit.oauth import child
 from remit.oauth.asked import attested, check_size
 from remit.web import wire
 from remit.web.routes import Row, Surface, Who
-from remit.web.who import Caller, Peer, authority_of, idles
+from remit.web.who import Peer, authority_of, idles
 
 MAX_WAIT = 25  # seconds; shorter than anything on the way waits for an answer
 WAIT = frozenset({"wait"})
@@ -36,7 +35,7 @@ _BOUNDS = frozenset(
 )
 _ASKED = _BOUNDS | {"parent", "req_cnf", "req_cnf_proof", "actor_token"}
 
-Decide = Callable[[str, str, Caller | Human], Awaitable[Approval]]
+Decide = Callable[[str, str, Principal], Awaitable[Approval]]
 
 
 class Approvals:
@@ -58,7 +57,7 @@ class Approvals:
 
     # -- asking -------------------------------------------------------------------------------------------------
 
-    async def ask(self, request: Request, caller: Caller) -> Response:
+    async def ask(self, request: Request, caller: Principal) -> Response:
         """Ask the task's human for a child of a grant that exceeds it."""
         asked = await wire.document(request, _ASKED)
         key = self._key(request, asked)
@@ -91,12 +90,12 @@ class Approvals:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    async def all(self, request: Request, caller: Caller) -> Response:
+    async def all(self, request: Request, caller: Principal) -> Response:
         """List what the caller may know of, oldest first."""
         del request
         return await wire.listing("approvals", self._each(caller, self._broker.approvals(caller)))
 
-    async def one(self, request: Request, caller: Caller) -> Response:
+    async def one(self, request: Request, caller: Principal) -> Response:
         """Show what was asked; with ``wait`` (seconds), once it was decided on, or after so long."""
         seconds = wire.pairs(request.scope["query_string"], WAIT).get("wait", "0")
         item = self._broker.look(caller, request.path_params["approval"])
@@ -108,12 +107,12 @@ class Approvals:
             self._broker.check(caller.grant)
         return wire.answer(self._shown(caller, item))
 
-    def _each(self, caller: Caller, items: Iterable[Approval]) -> Iterator[dict[str, object]]:
+    def _each(self, caller: Principal, items: Iterable[Approval]) -> Iterator[dict[str, object]]:
         for item in items:
             with suppress(NotFoundError):  # its task may be over and swept since the list was begun
                 yield self._shown(caller, item)
 
-    def _shown(self, caller: Caller, item: Approval) -> dict[str, object]:
+    def _shown(self, caller: Principal, item: Approval) -> dict[str, object]:
         return render.approval(caller, item, self._broker, self._verifier.issuer, self._verifier.clock())
 
     # -- deciding -----------------------------------------------------------------------------------------------
@@ -136,7 +135,7 @@ class Approvals:
         item = await decide(request.path_params["approval"], digest, by)
         return wire.answer({"approval": item.id, "state": item.verdict.value, "digest": item.digest})
 
-    async def _caller(self, request: Request) -> Caller | None:
+    async def _caller(self, request: Request) -> Principal | None:
         """Return who is at this listener, or whose token came along; None when an ID token alone has to do."""
         authority = authority_of(request)
         if isinstance(authority, Peer) or request.headers.get("authorization"):

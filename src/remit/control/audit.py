@@ -12,9 +12,10 @@ from remit import jose
 from remit.broker import Broker
 from remit.core import tree
 from remit.core.audit import Checkpoint
+from remit.core.principal import Principal
 from remit.errors import InvalidRequestError, NotFoundError
 from remit.web import wire
-from remit.web.who import Caller, operator
+from remit.web.who import operator
 
 MAX_ENTRIES = 1_000  # in one answer
 ENTRIES = frozenset({"start", "limit"})
@@ -32,7 +33,7 @@ class Audit:
         self._broker = broker
         self._checkpoint = checkpoint
 
-    async def entries(self, request: Request, caller: Caller) -> Response:
+    async def entries(self, request: Request, caller: Principal) -> Response:
         """Return entries from ``start``: each leaf is spliced in as it was hashed."""
         operator(caller)
         asked = wire.pairs(request.scope["query_string"], ENTRIES)
@@ -48,20 +49,20 @@ class Audit:
         head = json.dumps(about, separators=(",", ":")).encode()[:-1]
         return Response(b'%b,"entries":[%b]}' % (head, leaves), 200, wire.HEADERS, "application/json")
 
-    async def checkpoint(self, request: Request, caller: Caller) -> Response:
+    async def checkpoint(self, request: Request, caller: Principal) -> Response:
         """Return a signed checkpoint (C2SP note)."""
         del request
         operator(caller)
         return PlainTextResponse((await self._checkpoint()).text, headers=wire.HEADERS)
 
-    async def inclusion(self, request: Request, caller: Caller) -> Response:
+    async def inclusion(self, request: Request, caller: Principal) -> Response:
         """Prove that an entry is in the log of ``size`` entries."""
         operator(caller)
         seq, size = _two(request, INCLUSION, "seq", "size")
         await self._reaches(size)
         return _proof(await self._broker.nodes(tree.inclusion_path(seq, size)), seq=seq, size=size)
 
-    async def consistency(self, request: Request, caller: Caller) -> Response:
+    async def consistency(self, request: Request, caller: Principal) -> Response:
         """Prove that the log of ``to`` entries extends that of ``from`` entries."""
         operator(caller)
         old, new = _two(request, CONSISTENCY, "from", "to")

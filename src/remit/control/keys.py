@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from remit.core.principal import Principal
 from remit.jose.keys import PublishedKey
 from remit.web import wire
 from remit.web.routes import Rings, Row, Surface, Who
-from remit.web.who import Caller, operator
+from remit.web.who import operator
 
 
 def rows(surface: Surface) -> tuple[Row, ...]:
@@ -32,19 +33,19 @@ class Served:
         """Serve ``rings``."""
         self._rings = rings
 
-    async def show(self, request: Request, caller: Caller) -> Response:
+    async def show(self, request: Request, caller: Principal) -> Response:
         """List the public halves that verify, by ring."""
         del request
         operator(caller)
         return wire.answer({"rings": {name: _shown(keys) for name, keys in self._rings.shown().items()}})
 
-    async def rotate(self, request: Request, caller: Caller) -> Response:
+    async def rotate(self, request: Request, caller: Principal) -> Response:
         """Have a new key sign."""
         await wire.nothing(request)
         ring: str = request.path_params["ring"]
         return wire.answer({"ring": ring, "signing": await self._rings.rotate(operator(caller), ring)})
 
-    async def revoke(self, request: Request, caller: Caller) -> Response:
+    async def revoke(self, request: Request, caller: Principal) -> Response:
         """End what a key has signed."""
         await wire.nothing(request)
         ring, kid = request.path_params["ring"], request.path_params["kid"]

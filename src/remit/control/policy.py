@@ -6,9 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.broker import Broker
+from remit.core.principal import Principal
 from remit.web import wire
 from remit.web.routes import Policies, Row, Surface, Who
-from remit.web.who import Caller, operator
+from remit.web.who import operator
 
 
 def rows(surface: Surface) -> tuple[Row, ...]:
@@ -30,18 +31,18 @@ class Served:
         """Serve ``policies``."""
         self._broker, self._policies = broker, policies
 
-    async def show(self, request: Request, caller: Caller) -> Response:
+    async def show(self, request: Request, caller: Principal) -> Response:
         """Return which policies hold, and what was wrong when they were last to be replaced."""
         del request
         operator(caller)
         return wire.answer(self._policies.shown())
 
-    async def reload(self, request: Request, caller: Caller) -> Response:
+    async def reload(self, request: Request, caller: Principal) -> Response:
         """Load the policies anew; what they do not allow has ended when this answers."""
         await wire.nothing(request)
         return wire.answer(await self._policies.reload(operator(caller)))
 
-    async def explain(self, request: Request, caller: Caller) -> Response:
+    async def explain(self, request: Request, caller: Principal) -> Response:
         """Say how the policies decide on a grant now, whether it is live or not."""
         operator(caller)
         question = self._broker.question(request.path_params["grant"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from remit.broker import Broker, Holder, Operator
+from remit.broker import Broker
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import APPROVED, size, unusable
+from remit.core.principal import Principal, Right, root_in
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, Report, Task
 from remit.errors import GrantEndedError
@@ -21,14 +22,14 @@ PAGE_SIZE = 1_048_576  # characters of what was asked for
 LAPSED = "lapsed"  # the state of an approval that nobody can decide on, or use, any more
 
 
-def visible(caller: Operator | Holder, task: Task) -> tuple[Grant, ...]:
+def visible(caller: Principal, task: Task) -> tuple[Grant, ...]:
     """Return the grants of a task that the caller may see: an agent sees its own and what hangs below it."""
-    root = caller.grant if isinstance(caller, Holder) else task.head.root
-    return tuple(task.subtree(root))
+    root = root_in(caller, task)
+    return () if root is None else tuple(task.subtree(root))
 
 
 def task(
-    caller: Operator | Holder, found: Task, broker: Broker, after: str | None = None, limit: int = PAGE
+    caller: Principal, found: Task, broker: Broker, after: str | None = None, limit: int = PAGE
 ) -> dict[str, object]:
     """Write a task with the part of its tree that the caller may see, parents first, or some of it.
 
@@ -103,9 +104,7 @@ def grant(found: Grant, broker: Broker) -> dict[str, object]:
     }
 
 
-def approval(
-    caller: Operator | Holder, found: Approval, broker: Broker, issuer: str, now: datetime
-) -> dict[str, object]:
+def approval(caller: Principal, found: Approval, broker: Broker, issuer: str, now: datetime) -> dict[str, object]:
     """Write what was asked of a human: the exact request, who asks, from where to the human, and what it exceeds.
 
     The digest is for who decides alone: no agent is told it.
@@ -124,7 +123,7 @@ def approval(
         "decided_at": None if found.decided_at is None else instant(found.decided_at),
         "grant": found.result,
         "verification_uri": f"{issuer}/approvals/{found.id}",
-        **({"digest": found.digest} if isinstance(caller, Operator) else {}),
+        **({"digest": found.digest} if Right.OPERATE in caller.rights else {}),
         **(_around(caller, found, broker, now) if found.grant is not None else {}),
     }
 
@@ -141,12 +140,11 @@ def _state(found: Approval, broker: Broker, now: datetime) -> str:
     return state
 
 
-def _around(caller: Operator | Holder, found: Approval, broker: Broker, now: datetime) -> dict[str, object]:
+def _around(caller: Principal, found: Approval, broker: Broker, now: datetime) -> dict[str, object]:
     """Write the task and the lineage of the grant that asks, root first, as far up as the caller may see."""
     held, parent = broker.task_of(found.grant or ""), found.grant or ""
     wanted, line = approvals.wanted_of(found), held.lineage(parent)
-    if isinstance(caller, Holder):
-        line = line[: [grant.id for grant in line].index(caller.grant) + 1]
+    line = line[: [grant.id for grant in line].index(root_in(caller, held) or parent) + 1]
     covers = scopes.covering(wanted.scope, line[0].scope)
     wide = tuple(detail for detail, index in zip(wanted.scope, covers, strict=True) if index is None)
     return {

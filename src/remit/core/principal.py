@@ -1,6 +1,7 @@
-"""Who somebody was proven to be: humans by an issuer, workloads by an attester; and what an issuer later says of them.
+"""Who acts: the owner of the state, a human, a workload, or the holder of a grant.
 
-Values alone. Adapters in ``identity/`` make them from tokens and certificates; the broker and the edges take them.
+A principal is proven once: by the listener of a unix socket, or from what a request shows (token and proof, client
+assertion, ID token). Adapters in ``identity/`` make humans and workloads from tokens and certificates.
 """
 
 from __future__ import annotations
@@ -8,12 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
 
-from remit.core.grant import Subject
+from remit.core.grant import UNPROVEN, Subject
+from remit.core.task import Task
+from remit.errors import DeniedError
 
 # what a workload's client assertion is (``client_assertion_type``)
 JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+class Right(StrEnum):
+    """What a route may ask of a principal."""
+
+    ACT = "act"  # use its own grant and what hangs below it
+    OPERATE = "operate"  # see and end every task; resources, secrets, signing keys, policies, audit
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The owner of the state, at the control socket."""
+
+    rights: ClassVar[frozenset[Right]] = frozenset(Right)
+    subject: Subject
+
+    @property
+    def name(self) -> str:
+        """The name in the audit."""
+        return self.subject.sub
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +50,7 @@ class Human:
     ``details`` is what an ID-JAG limits the task to, in wire form (RFC 9396); None: it names no limit. ``jkt`` is the
     key that an ID-JAG is bound to; None: it is a bearer's.
     ``confidential``: the party has a secret, and the token came to the broker's own callback alone.
+    ``session`` is the login session here, if there is one; ``rights`` are those of an administrator.
     """
 
     subject: Subject
@@ -36,6 +62,13 @@ class Human:
     details: object = None
     jkt: str | None = None
     confidential: bool = False
+    session: str | None = None
+    rights: frozenset[Right] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The name in the audit."""
+        return self.subject.sub
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +81,7 @@ class Workload:
     where reuse is its nature.
     """
 
+    rights: ClassVar[frozenset[Right]] = frozenset()
     id: str
     method: str
     expires_at: datetime
@@ -56,6 +90,78 @@ class Workload:
     x5t: str | None = None
     digest: str | None = None
     until: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in the audit."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the broker reads from a grant's token. Instants are seconds since the epoch.
+
+    Exactly one of ``jkt`` and ``x5t`` is set: what the holder has to prove.
+    """
+
+    task: str
+    grant: str
+    parent: str | None
+    subject: str
+    client: str
+    jkt: str | None
+    jti: str
+    issued_at: int
+    expires_at: int
+    audience: str
+    par_hash: str | None
+    all: Mapping[str, object]
+    x5t: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An agent: its own grant and what hangs below it. ``claims`` are those of its token; None by its channel."""
+
+    rights: ClassVar[frozenset[Right]] = frozenset({Right.ACT})
+    task: str
+    grant: str
+    claims: Claims | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name in the audit."""
+        return self.grant
+
+
+Principal = Operator | Human | Workload | Holder
+
+
+def check_right(principal: Principal, right: Right) -> None:
+    """Raise DeniedError unless a principal has a right."""
+    if right not in principal.rights:
+        raise DeniedError("only the operator may do this", help="use the control socket, outside of runs")
+
+
+def root_in(principal: Principal, task: Task) -> str | None:
+    """Return the grant from which on a principal may look at a task; None where it may not look at all."""
+    if isinstance(principal, Holder):
+        return principal.grant if principal.task == task.id else None
+    return task.head.root if Right.OPERATE in principal.rights else None
+
+
+def check_acting(task: Task, principal: Principal, grant_id: str) -> None:
+    """Raise unless a principal may act under a grant of a task that it may look at.
+
+    The owner of the state may end what others opened, not act for them, unless it brought the human's token itself.
+    """
+    task.check_acting(grant_id, principal.grant if isinstance(principal, Holder) else task.head.root)
+    if isinstance(principal, Holder):
+        return
+    # opened with a human's token at the owner's socket: only that socket and its runs need no key
+    brought = task.head.subject.acr not in UNPROVEN and not task.grant(task.head.root).apart
+    if not isinstance(principal, Operator) or (task.head.subject.sub != principal.name and not brought):
+        raise DeniedError("this task belongs to somebody else; you may end it, not act in it")
 
 
 @dataclass(frozen=True, slots=True)

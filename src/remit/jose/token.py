@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from remit import jose
 from remit.core import scope as scopes
+from remit.core.principal import Claims
 from remit.core.task import Grant, Subject, Task
 from remit.errors import AudienceError, TokenError
 from remit.jose import PublicKey
@@ -31,28 +32,6 @@ _MAX_INSTANT = 253_402_300_799  # 9999-12-31T23:59:59Z
 _BINDINGS = ({"jkt"}, {"x5t#S256"})
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HASH = re.compile(r"[A-Za-z0-9_-]{43}")
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What the broker reads from a token that holds. Instants are seconds since the epoch.
-
-    Exactly one of ``jkt`` and ``x5t`` is set: what the holder has to prove.
-    """
-
-    task: str
-    grant: str
-    parent: str | None
-    subject: str
-    client: str
-    jkt: str | None
-    jti: str
-    issued_at: int
-    expires_at: int
-    audience: str
-    par_hash: str | None
-    all: Mapping[str, object]
-    x5t: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

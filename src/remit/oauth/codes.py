@@ -17,10 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.broker import Holder
 from remit.core import approval as approvals
 from remit.core.approval import Approval
-from remit.core.principal import Workload
+from remit.core.principal import Holder, Workload
 from remit.core.scope import Access
 from remit.core.task import Grant, Wanted
 from remit.errors import (

@@ -8,9 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.broker import Holder
 from remit.core.approval import Approval
-from remit.core.principal import Workload
+from remit.core.principal import Claims, Holder, Principal, Workload
 from remit.core.task import Posture
 from remit.errors import (
     GrantTokenError,
@@ -21,7 +20,6 @@ from remit.errors import (
     UnauthenticatedError,
 )
 from remit.jose.strict import read_json
-from remit.jose.token import Claims
 from remit.oauth import asked, child
 from remit.oauth.clients import Client
 from remit.oauth.minting import ACCESS_TOKEN, Binding, Minter
@@ -29,7 +27,7 @@ from remit.oauth.oauth import GrantType, check_requested
 from remit.web import wire
 from remit.web.proven import ends
 from remit.web.routes import Surface
-from remit.web.who import Caller, Peer, Web, authority_of, certificates_of, operator, url_of
+from remit.web.who import Peer, Web, authority_of, certificates_of, operator, url_of
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -177,7 +175,7 @@ class Exchange:
     def _audience(self, form: Form) -> str | None:
         return asked.audience(form, self._verifier.issuer, self._verifier.gateway)
 
-    async def _caller(self, request: Request) -> Caller:
+    async def _caller(self, request: Request) -> Principal:
         return await authority_of(request).identify(request)
 
 

@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.broker import Broker, Holder
+from remit.broker import Broker
 from remit.control import render
+from remit.core.principal import Claims, Holder, Principal
 from remit.core.task import Task
 from remit.errors import (
     InvalidRequestError,
@@ -24,13 +25,12 @@ from remit.errors import (
     UnsupportedGrantError,
 )
 from remit.jose import token as tokens
-from remit.jose.token import Claims
 from remit.oauth import asked, clients
 from remit.oauth.clients import Client, Clients
 from remit.oauth.minting import ACCESS_TOKEN
 from remit.web import wire
 from remit.web.proven import Verifier
-from remit.web.who import Caller, Peer, authority_of
+from remit.web.who import Peer, authority_of
 
 _ALWAYS = clients.FIELDS | {"grant_type"}
 _HINTED = frozenset({"token", "token_type_hint"})
@@ -92,7 +92,7 @@ class OAuth:
         named = self._given(token, await self._verifier.believed(self._who.authenticate(request, form)))
         return await self._end(named, None if named is None else named.grant)
 
-    async def _end(self, caller: Caller | None, grant: str | None) -> Response:
+    async def _end(self, caller: Principal | None, grant: str | None) -> Response:
         if caller is None or grant is None:
             return wire.answer({})
         return wire.answer(render.report(await self._broker.revoke(caller, grant)))
@@ -103,7 +103,7 @@ class OAuth:
         with suppress(UnauthenticatedError):
             await self._broker.back(self._verifier.signed(token).grant if chain is None else chain.grant)
 
-    def _own(self, caller: Caller, token: str) -> str | None:
+    def _own(self, caller: Principal, token: str) -> str | None:
         """Return the grant of an access or refresh token of the caller's own subtree."""
         chain = self._broker.refresh_token(jose.digest(token))
         if chain is None:
@@ -133,7 +133,7 @@ class OAuth:
 
     # -- introspect (RFC 7662) ----------------------------------------------------------------------------------
 
-    async def introspect(self, request: Request, caller: Caller) -> Response:
+    async def introspect(self, request: Request, caller: Principal) -> Response:
         """Tell the claims of a live token of the caller's own subtree; of all else, that it is not active.
 
         Whether a foreign grant lives is not even looked up, so that the answer takes as long as for an unknown one.
@@ -150,7 +150,7 @@ class OAuth:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _claims(self, caller: Caller, token: str) -> Claims | None:
+    def _claims(self, caller: Principal, token: str) -> Claims | None:
         """Return the claims of an access token of the caller's own subtree, expired or not."""
         try:
             claims = self._verifier.signed(token)
@@ -159,7 +159,7 @@ class OAuth:
         task = self._task(caller, claims.grant)
         return claims if task is not None and task.id == claims.task else None
 
-    def _task(self, caller: Caller, grant: str) -> Task | None:
+    def _task(self, caller: Principal, grant: str) -> Task | None:
         """Return the task of a grant that is within the caller's own."""
         try:
             task = self._broker.task(caller, self._broker.task_of(grant).id)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from remit.broker import Broker, Holder, Operator
+from remit.broker import Broker
+from remit.core.principal import Holder, Operator, Principal
 from remit.core.task import Grant, Posture, Report, Task
 from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError, UnavailableError
 from remit.ports.identity import Humans
@@ -29,7 +30,6 @@ from remit.run.environment import Listener, Outfit
 from remit.run.handover import Message
 from remit.run.wish import Place
 
-Caller = Operator | Holder
 Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
 
 RUNS = 1_024  # at a time, on one broker
@@ -100,7 +100,7 @@ class _Authority:
 class _Port:
     """A socket that launchers connect to: whom it stands for, and the runs around it with what isolates them."""
 
-    caller: Caller
+    caller: Principal
     uid: int | None = None
     around: tuple[str, ...] = ()
 
@@ -146,7 +146,7 @@ class LaunchServer:
         """Whether a run is being served."""
         return bool(self._conversations)
 
-    def listen(self, sock: socket.socket, caller: Caller, uid: int | None = None) -> Close:
+    def listen(self, sock: socket.socket, caller: Principal, uid: int | None = None) -> Close:
         """Accept launchers on a listening SOCK_SEQPACKET socket, for ``caller``; ``uid``: only of that user."""
         return self._listen(sock, _Port(caller, uid), None)
 
@@ -210,7 +210,7 @@ class LaunchServer:
         conversation.add_done_callback(lambda _: doors.leave())
         conversation.add_done_callback(lambda done: doors.when_gone(lambda: self._over(done, doors, port, kept)))
 
-    def _admitted(self, peer: socket.socket, caller: Caller) -> Doors | None:
+    def _admitted(self, peer: socket.socket, caller: Principal) -> Doors | None:
         """Return the doors of one more conversation, or None when there is no room for it."""
         if not self._take(caller):
             return None
@@ -220,14 +220,14 @@ class LaunchServer:
             self._give(caller)
             return None
 
-    def _take(self, caller: Caller) -> bool:
+    def _take(self, caller: Principal) -> bool:
         if not isinstance(caller, Holder):
             return len(self._conversations) < RUNS
         inside = sum(map(len, self._nested.values()))
         mine = len(self._nested.get(caller.task, ()))
         return inside < RUNS_INSIDE and mine < RUNS_OF_A_TASK and self._edges.share(caller.task).take(TALK)
 
-    def _give(self, caller: Caller) -> None:
+    def _give(self, caller: Principal) -> None:
         if isinstance(caller, Holder):
             self._edges.share(caller.task).give(TALK)
 
@@ -310,7 +310,7 @@ class LaunchServer:
 
     # -- authority ----------------------------------------------------------------------------------------------
 
-    async def _authority(self, caller: Caller, request: Message, place: Place) -> _Authority:
+    async def _authority(self, caller: Principal, request: Message, place: Place) -> _Authority:
         match request:
             case {"open": dict(asked)}:
                 return await self._open(caller, asked, place.posture)
@@ -320,7 +320,7 @@ class LaunchServer:
                 return await self._attach(caller, grant_id, place)
         raise InvalidRequestError("a launch names one of `open`, `delegate` and `grant`")
 
-    async def _open(self, caller: Caller, asked: Mapping[str, object], posture: Posture) -> _Authority:
+    async def _open(self, caller: Principal, asked: Mapping[str, object], posture: Posture) -> _Authority:
         if not isinstance(caller, Operator):
             raise DeniedError("a run cannot open a task", help="delegate from its own grant")
         purpose = asked.get("purpose")
@@ -331,14 +331,14 @@ class LaunchServer:
         task = self._broker.task_of(grant.id)
         return _Authority(grant, task, lambda: self._broker.close(caller, task.id))
 
-    async def _delegate(self, caller: Caller, asked: Mapping[str, object], posture: Posture) -> _Authority:
+    async def _delegate(self, caller: Principal, asked: Mapping[str, object], posture: Posture) -> _Authority:
         parent = asked.get("parent", caller.grant if isinstance(caller, Holder) else None)
         if not isinstance(parent, str):
             raise InvalidRequestError("`parent` is missing")
         grant = await self._broker.delegate(caller, parent, wish.wanted(asked, posture))
         return _Authority(grant, self._broker.task_of(grant.id), lambda: self._broker.revoke(caller, grant.id))
 
-    async def _attach(self, caller: Caller, grant_id: str, place: Place) -> _Authority:
+    async def _attach(self, caller: Principal, grant_id: str, place: Place) -> _Authority:
         check = partial(wish.check_attach, place=place)
         grant = await self._broker.attach(caller, grant_id, place.posture, check)
         return _Authority(grant, self._broker.task_of(grant.id), None)

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from remit.broker import Operator
 from remit.core import scope as scopes
-from remit.core.principal import Human
+from remit.core.principal import Human, Operator
 from remit.core.task import Grant, Posture, Wanted
 from remit.errors import DeniedError, GrantTokenError, InvalidRequestError
 from remit.ports.identity import Humans

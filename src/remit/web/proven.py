@@ -12,8 +12,8 @@ from typing import TypeVar
 from cryptography import x509
 
 from remit import jose
-from remit.broker import Broker, Holder
-from remit.core.principal import Workload
+from remit.broker import Broker
+from remit.core.principal import Claims, Holder, Workload
 from remit.core.scope import Access
 from remit.errors import (
     ExpiredError,
@@ -33,7 +33,6 @@ from remit.jose import PublicKey, public_key
 from remit.jose import proof as proofs
 from remit.jose import token as tokens
 from remit.jose.proof import Expected, Nonces, Proof
-from remit.jose.token import Claims
 from remit.ports import Clock, Signer
 
 MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second

@@ -10,18 +10,18 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.broker import Broker, Operator
+from remit.broker import Broker
 from remit.control.audit import Checkpoints
 from remit.core.policy import Question
+from remit.core.principal import Operator, Principal
 from remit.jose.keys import PublishedKey
 from remit.oauth.registry import Registry
 from remit.ports import NewId
 from remit.ports.identity import Authority, Humans, Logins, Signals, Workloads
 from remit.web.proven import Verifier
-from remit.web.who import Caller
 
 Open = Callable[[Request], Awaitable[Response]]
-Closed = Callable[[Request, Caller], Awaitable[Response]]
+Closed = Callable[[Request, Principal], Awaitable[Response]]
 
 
 class Who(StrEnum):

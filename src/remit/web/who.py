@@ -11,10 +11,9 @@ from typing import Protocol
 
 from starlette.requests import Request
 
-from remit.broker import Holder, Operator
+from remit.core.principal import Holder, Operator, Principal
 from remit.errors import DeniedError, InvalidRequestError, MisdirectedError, UnauthenticatedError
 
-Caller = Operator | Holder
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -22,14 +21,14 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 class Peer:
     """A unix socket: whoever can connect is ``caller``. ``gateway`` and ``ports`` are what a run finds inside."""
 
-    caller: Caller
+    caller: Principal
     gateway: str | None = None  # base URL
     ports: Mapping[str, int] = field(default_factory=dict)  # resource -> port of its piped database listener
 
     def admit(self, request: Request) -> None:
         """Admit everybody: the socket's place decides."""
 
-    async def identify(self, request: Request) -> Caller:
+    async def identify(self, request: Request) -> Principal:
         """Return the caller this listener stands for."""
         del request
         return self.caller
@@ -67,7 +66,7 @@ class Web:
     def _origins(self) -> frozenset[str]:
         return frozenset(f"{self.scheme}://{host}" for host in self.hosts)
 
-    async def identify(self, request: Request) -> Caller:
+    async def identify(self, request: Request) -> Principal:
         """Return the holder of the token that the request proves."""
         if not request.headers.get("authorization"):
             raise UnauthenticatedError("this needs a grant's token and a proof of its key")
@@ -115,7 +114,7 @@ def idles(request: Request, gone: Callable[[], object]) -> None:
     request.scope["state"]["idles"](gone)
 
 
-def operator(caller: Caller) -> Operator:
+def operator(caller: Principal) -> Operator:
     """Return the caller if it is the human at the control socket."""
     if not isinstance(caller, Operator):
         raise DeniedError("only the operator may do this", help="use the control socket, outside of runs")

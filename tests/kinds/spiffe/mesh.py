@@ -14,10 +14,11 @@ from typing import Any
 from grpclib.client import Channel
 from grpclib.const import Cardinality
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker
 from remit.compose import issuer
 from remit.core import scope
 from remit.core.policy import Policy, within_bounds
+from remit.core.principal import Holder
 from remit.core.secret import Secret
 from remit.core.spiffe import TrustBundle
 from remit.core.task import Grant, Wanted

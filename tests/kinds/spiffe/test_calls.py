@@ -16,8 +16,8 @@ from grpclib.client import Channel, UnaryStreamMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from remit.broker import Holder
 from remit.core.policy import Decision, Question
+from remit.core.principal import Holder
 from remit.core.spiffe import TrustBundle
 from remit.core.task import Grant
 from remit.errors import NotFoundError

@@ -8,7 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker
+from remit.core.principal import Holder
 from remit.kinds.spiffe.calls import Federation, Known, Pulse, WorkloadService, check_installed, stubs
 from remit.kinds.spiffe.svids import Svids
 from remit.ports import Clock

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from remit.broker import Broker, Holder
+from remit.broker import Broker
+from remit.core.principal import Holder
 from remit.core.scope import Detail, parse_detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, LeaseState
