@@ -4,18 +4,29 @@ The way's own files are those with a function on the stack where the request has
 goes upstream, what goes to the client): they carry the request. A hop is a call from one of them into another file of
 src/remit, counted once for a pair of files, as a reader opens a file once. What a leaf calls in its turn is no hop: it
 has returned before the request goes on.
+
+``python -m tests.house.hops`` writes both ways into ARCHITECTURE.md; a test compares them.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from types import CodeType, FrameType
 
-SOURCE = Path(__file__).parents[2] / "src" / "remit"
+from tests.gateway import rig as gateways
+from tests.oauth import plane as planes
+from tests.oauth.plane import Agent, Plane
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "remit"
+PAGE = ROOT / "ARCHITECTURE.md"
+DELEGATE, REQUEST = "### The way of a delegate", "### The way of a request through the gateway"
 _INSIDE = f"{SOURCE}/"
 
 
@@ -82,3 +93,69 @@ def followed(marks: Collection[str]) -> Iterator[Trace]:
         yield trace
     finally:
         sys.setprofile(None)
+
+
+async def _delegate(plane: Plane) -> Trace:
+    parent = Agent()
+    await plane.opened(parent)
+    await plane.delegated(parent, Agent())  # what is made once for a broker is there
+    form = plane.delegation(parent, Agent())
+    with followed({"MemoryStore.commit"}) as trace:
+        answer = await plane.exchange(parent, form)
+    assert answer.status_code == HTTPStatus.OK
+    return trace
+
+
+def of_a_delegate(folder: Path) -> Trace:
+    """Follow ``POST /oauth/token`` over TCP: an agent with a token delegates to a child with a key of its own."""
+    traces: list[Trace] = []
+
+    async def scene(plane: Plane) -> None:
+        traces.append(await _delegate(plane))
+
+    planes.play(folder, scene)
+    return traces[0]
+
+
+def of_a_request_through_the_gateway() -> Trace:
+    """Follow a GET of a run, from the first byte to the entry of its outcome."""
+    traces: list[Trace] = []
+
+    async def scene() -> None:
+        async with gateways.rig() as rig:
+            await rig.get("/api/v1/public/x")
+            await rig.outcomes(1)
+            wire = await rig.wire()
+            with followed({"MemoryStore.commit", "Upstream.begin", "Client.write"}) as trace:
+                await wire.send(rig.request("/api/v1/public/x"))
+                reply = await wire.reply()
+                await rig.outcomes(2)
+            assert reply.status == HTTPStatus.OK
+            traces.append(trace)
+
+    gateways.play(scene)
+    return traces[0]
+
+
+def written(page: str, title: str) -> list[str]:
+    """Return the hops that a page lists under a title."""
+    block = page.partition(f"{title}\n")[2].partition("```\n")[2].partition("```")[0]
+    return block.splitlines()
+
+
+def rewritten(page: str, title: str, trace: Trace) -> str:
+    """Return a page with the hops of a trace under a title."""
+    before, found, rest = page.partition(f"{title}\n")
+    text, fence, after = rest.partition("```\n")
+    assert found, title
+    assert fence, title
+    return (
+        f"{before}{found}{text}{fence}" + "".join(f"{hop}\n" for hop in trace.hops) + "```" + after.partition("```")[2]
+    )
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        page = PAGE.read_text(encoding="utf-8")
+        page = rewritten(page, DELEGATE, of_a_delegate(Path(scratch)))
+        PAGE.write_text(rewritten(page, REQUEST, of_a_request_through_the_gateway()), encoding="utf-8")
