@@ -26,7 +26,8 @@ from remit.errors import TokenError
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
-from remit.sessions.streams import Stream, Transmitter
+from remit.sessions.event_stream import EventStream
+from remit.sessions.transmitter import StreamReceiver, Transmitter
 from remit.web.listen import serve
 from remit.web.routes import Surface
 from remit.web.who import Peer, Web
@@ -92,7 +93,9 @@ def whole(plane: Plane) -> Surface:
     plane.verifier.keys.replace(tokens.signer, tokens.public_jwks())
     events = FileKeyring(keys, sealer, "events", "RS256", clock=clock)
     issuer = plane.verifier.issuer
-    transmitter = Transmitter(plane.broker, issuer, events, [Stream("siem", "https://siem.test", lambda: SHOWS)])
+    transmitter = Transmitter(
+        EventStream(plane.broker.sessions), issuer, events, [StreamReceiver("siem", "https://siem.test", lambda: SHOWS)]
+    )
     turning: dict[str, Ring] = {"token": rings.Tokens(tokens, plane.verifier.keys), "spiffe": rings.Domain(authority)}
     identity = desk.identity(desk.Issuer(plane.world))
     return replace(

@@ -19,6 +19,7 @@ from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Revocation, Subject, Wanted
 from remit.errors import EngineError, IntegrityError
 from remit.ports import Engine, Finding, Issued, Resource
+from remit.sessions.revocations import SessionRevocations
 from remit.stores.memory import MemoryStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,6 +133,7 @@ class World:
     def broker(self, **more: Any) -> Broker:
         if self.step_up:
             more["step_up"] = lambda sub: self.step_up.get(sub, ())
+        more.setdefault("revocations", SessionRevocations)
         return Broker(
             store=self.store,
             engines={"postgres": self._engine},

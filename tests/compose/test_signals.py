@@ -17,12 +17,13 @@ from remit.compose import settings, signals
 from remit.compose.signals import Signals
 from remit.errors import InvalidRequestError, RemitError
 from remit.keys.signers import FileSigner
-from remit.sessions.events import Source
+from remit.sessions.event_stream import EventStream
+from remit.sessions.events import EventIssuer
 from tests.broker.world import OPERATOR, World
 from tests.identity.issuing import URL, Clock, Site, issuer
 
 OTHER = "https://transmitter.test"
-HUMANS = {URL: Source(issuer(), frozenset({"remit"}), about=URL)}
+HUMANS = {URL: EventIssuer(issuer(), frozenset({"remit"}), about=URL)}
 SHOWN = "a-token-that-nobody-can-guess-0123456789"
 BROKER = "http://127.0.0.1:8470"
 
@@ -88,7 +89,7 @@ def test_a_token_that_a_receiver_shows_is_too_long_to_guess_and_one_that_is_show
     assert pushed.token is not None
     Path(token).write_text("x" * 32 + "\n")
     (one,) = read(polls).told
-    shown = signals._stream(one).shows
+    shown = signals._receiver(one).authorization
     assert shown is not None
     assert shown() == "Bearer " + "x" * 32
     Path(token).write_text("short")  # read anew each time
@@ -139,7 +140,7 @@ def test_what_is_there_twice_is_refused(token: str) -> None:
 
 def test_an_issuer_of_humans_speaks_of_no_other_issuers_humans() -> None:
     second = "https://second.test"
-    humans = {**HUMANS, second: Source(issuer(url=second), frozenset({"remit"}), about=second)}
+    humans = {**HUMANS, second: EventIssuer(issuer(url=second), frozenset({"remit"}), about=second)}
     where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
     with pytest.raises(InvalidRequestError, match="its own humans"):
         signals.read(settings.read(where, {"signals": [{"issuer": URL, "about": second}]}), humans, Clock())
@@ -205,9 +206,10 @@ def refusing() -> Iterator[str]:
 def test_without_receivers_nobody_is_told_and_without_issuers_nobody_is_asked() -> None:
     async def scene() -> None:
         broker = await World().ready()
-        assert signals.transmitter(read(), broker, BROKER) is None
-        assert signals.rounds(read(), broker, Clock(), None) == ()
-        assert signals.rounds(Signals({}), broker, Clock(), None) == ()
+        events = EventStream(broker.sessions)
+        assert signals.transmitter(read(), events, BROKER) is None
+        assert signals.rounds(read(), broker, events, Clock(), None) == ()
+        assert signals.rounds(Signals({}), broker, events, Clock(), None) == ()
 
     asyncio.run(scene())
 
@@ -222,15 +224,16 @@ def test_there_is_a_round_for_each_that_is_asked_and_each_that_is_pushed_to(refu
             {"receiver": "soc", "audience": "a", "token_file": token},
         )
         found = replace(found, ring=Ring())
-        await signals.begin(found, broker)
-        sender = signals.transmitter(found, broker, BROKER)
-        rounds = signals.rounds(found, broker, Clock(), sender)
+        events = EventStream(broker.sessions)
+        await signals.begin(found, events)
+        sender = signals.transmitter(found, events, BROKER)
+        rounds = signals.rounds(found, broker, events, Clock(), sender)
         assert len(rounds) == 2
         opened = await world.opened(broker)
         await broker.close(OPERATOR, broker.task_of(opened.id).id)
         for one in rounds:
             await one()
-        assert [len(await broker.outbox.pending(name, 9)) for name in ("siem", "soc")] == [1, 1]
+        assert [len(await events.pending(name, 9)) for name in ("siem", "soc")] == [1, 1]
 
     asyncio.run(scene())
     assert Refusing.asked == [("/poll", f"Bearer {SHOWN}"), ("/siem", f"Bearer {SHOWN}")]

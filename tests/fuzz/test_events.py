@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from remit.core.principal import Signal
 from remit.errors import InvalidRequestError, TokenError
-from remit.sessions.events import CAEP, LOGOUT, IssuedSignals, Source
+from remit.sessions.events import CAEP, LOGOUT, EventIssuer, IssuedSignals
 from tests.fuzz.test_token import ALPHABET, JSON
 from tests.identity.issuing import URL, Clock, issuer, signed
 
 CLOCK = Clock()
-SIGNALS = IssuedSignals({URL: Source(issuer(clock=CLOCK), frozenset({"remit"}), about=URL)}, CLOCK)
+SIGNALS = IssuedSignals({URL: EventIssuer(issuer(clock=CLOCK), frozenset({"remit"}), about=URL)}, CLOCK)
 KIND = f"{CAEP}session-revoked"
 HUMAN: dict[str, object] = {"format": "iss_sub", "iss": URL, "sub": "alice"}
 COMMON: dict[str, object] = {"iss": URL, "aud": "remit", "iat": CLOCK.at(), "jti": "j"}

@@ -21,7 +21,7 @@ from remit.identity.platforms import Platforms, Rule
 from remit.jose import jwt
 from remit.jose.jwt import JwtProfile
 from remit.jose.keys import ALGORITHMS, KeySet, key_set, read_key_set
-from remit.sessions.events import LOGOUT, IssuedSignals, Source
+from remit.sessions.events import LOGOUT, EventIssuer, IssuedSignals
 from tests.fuzz.test_token import ALPHABET, JSON
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, okp, public, rsa, signed
 
@@ -121,7 +121,7 @@ def test_whatever_a_platform_says_of_a_workload_only_what_matches_is_let_in(over
 @given(OVER, st.sampled_from(["secevent+jwt", "logout+jwt"]))
 def test_whatever_a_transmitter_says_is_about_its_own_humans_or_refused(over: dict[str, object], typ: str) -> None:
     clock = Clock()
-    source = Source(issuer(Site(keys=[public(ec())]), clock), frozenset({"remit"}), about=URL)
+    source = EventIssuer(issuer(Site(keys=[public(ec())]), clock), frozenset({"remit"}), about=URL)
     made = IssuedSignals({URL: source}, clock)
     told: dict[str, Any] = {"jti": "j", "events": {LOGOUT: {}}, **CLAIMS, **over}
     try:

@@ -23,6 +23,8 @@ from remit.core.principal import Human, Signal
 from remit.core.task import Subject, Wanted
 from remit.keys.file import FileSealer, load_kek
 from remit.ports import Resource, Write
+from remit.sessions.event_stream import EventStream
+from remit.sessions.revocations import SessionRevocations
 from remit.stores.sqlite import SqliteStore
 
 ALICE = "https://idp.test#alice"
@@ -68,6 +70,7 @@ def broker(state: Path) -> tuple[Broker, DyingStore]:
         clock=lambda: datetime.now(UTC),
         new_id=lambda prefix: f"{prefix}_{secrets.token_urlsafe(16)}",
         decide=anybody,
+        revocations=SessionRevocations,
     )
     return made, store
 
@@ -84,7 +87,8 @@ async def story(state: Path, die_at: int) -> None:
 
     made, store = broker(state)
     await made.start()
-    await made.outbox.pending(RECEIVER, TASKS)
+    stream = EventStream(made.sessions)
+    await stream.pending(RECEIVER, TASKS)
     details = scope.parse([DETAIL])
     await made.put_resource(OPERATOR, Resource("search", "http", "https://search.test", details, None, {}), None)
     for count in range(TASKS):
@@ -92,9 +96,9 @@ async def story(state: Path, die_at: int) -> None:
     store.die_at, store.armed = die_at, True
     await made.signal([SAID])
     print("taken", flush=True)  # noqa: T201 - to the test
-    for ended in await made.outbox.pending(RECEIVER, TASKS):
+    for ended in await stream.pending(RECEIVER, TASKS):
         print("told", ended.event.task, flush=True)  # noqa: T201 - to the test
-        await made.outbox.taken(RECEIVER, [ended.seq])
+        await stream.acknowledge(RECEIVER, [ended.seq])
     store.armed = False
     await made.stop()
     print("steps", store.steps, flush=True)  # noqa: T201 - to the test

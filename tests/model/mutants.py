@@ -357,17 +357,17 @@ MUTANTS = [
     ),
     Mutant(
         "a login is void by our clock alone",
-        "broker/signals.py",
+        "sessions/revocations.py",
         "signal.sid, 1, max(now, signal.at))",
         "signal.sid, 1, now)",
-        ("tests/broker/test_signals.py",),
+        ("tests/sessions/test_revocations.py",),
     ),
     Mutant(
         "an older signal takes back a newer one",
-        "broker/signals.py",
-        "replace(_both(void, before), rev=before.rev + 1)",
-        "replace(void, rev=before.rev + 1)",
-        ("tests/broker/test_signals.py",),
+        "sessions/revocations.py",
+        "replace(revocation.later(before), rev=before.rev + 1)",
+        "replace(revocation, rev=before.rev + 1)",
+        ("tests/sessions/test_revocations.py",),
     ),
     Mutant(
         "the gateway takes any descendant",

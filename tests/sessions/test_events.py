@@ -9,7 +9,7 @@ import pytest
 
 from remit.core.principal import Signal
 from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError
-from remit.sessions.events import CAEP, LOGOUT, MAX_AGE, RISC, IssuedSignals, Source
+from remit.sessions.events import CAEP, LOGOUT, MAX_AGE, RISC, EventIssuer, IssuedSignals
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, public, signed, unsigned
 
 BROKER = "https://remit.test"
@@ -40,7 +40,7 @@ LOGGED_OUT: Mapping[str, Any] = {
 def signals(clock: Clock | None = None, **over: Any) -> IssuedSignals:
     clock = clock or Clock()
     told: dict[str, Any] = {"audiences": frozenset({"remit", BROKER}), "about": URL, **over}
-    return IssuedSignals({URL: Source(issuer(clock=clock), **told)}, clock)
+    return IssuedSignals({URL: EventIssuer(issuer(clock=clock), **told)}, clock)
 
 
 def changed(claims: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def test_an_event_about_nobody_who_can_be_told_is_refused(subject: Any) -> None:
 def test_an_issuer_speaks_of_its_own_humans_alone() -> None:
     clock, other = Clock(), "https://other.test"
     theirs = issuer(Site(url=other, keys=[public(ec("e-2"))]), clock, other)
-    made = IssuedSignals({other: Source(theirs, frozenset({BROKER}), about=other)}, clock)
+    made = IssuedSignals({other: EventIssuer(theirs, frozenset({BROKER}), about=other)}, clock)
     token = signed({**EVENT, "iss": other}, ec("e-2"), typ="secevent+jwt")
     with pytest.raises(InvalidRequestError, match="another issuer"):
         asyncio.run(made.event(token))

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError, UnavailableError
-from remit.sessions.polling import LONGEST, MAX_EVENTS, PERIOD, Pace, Poll, bearer
+from remit.sessions.delivery import LONGEST, MAX_EVENTS, PERIOD, Pace, Poller, bearer
 from tests.identity.issuing import Clock
 
 URL = "https://transmitter.test/poll"
@@ -67,7 +67,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         transport = httpx.MockTransport(self.there)
-        self.poll = Poll(URL, self.token, lambda: transport, self.here, Pace(self.clock))
+        self.poll = Poller(URL, self.token, lambda: transport, self.here, Pace(self.clock))
 
     def round(self) -> None:
         """Let it be time, and make a round."""

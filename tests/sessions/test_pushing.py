@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from remit.errors import UnavailableError
-from remit.sessions.polling import LONGEST, Pace
-from remit.sessions.pushing import FINAL, Push
+from remit.sessions.delivery import FINAL, LONGEST, Pace, Pusher
 from tests.identity.issuing import Clock
 
 URL = "https://receiver.test/events"
@@ -29,7 +28,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         transport = httpx.MockTransport(self._answer)
-        self.push = Push(URL, None, lambda: transport, self._untold, self._told, Pace(self.clock))
+        self.push = Pusher(URL, None, lambda: transport, self._untold, self._told, Pace(self.clock))
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         assert (request.method, str(request.url)) == ("POST", URL)

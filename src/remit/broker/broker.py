@@ -18,14 +18,14 @@ from types import MappingProxyType
 
 from remit.broker.approvals import Approvals, StepUp
 from remit.broker.checkpoints import Checkpoints
+from remit.broker.ends import recently_ended
 from remit.broker.grants import Grants
-from remit.broker.outbox import Outbox
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.refresh_tokens import RefreshTokens
 from remit.broker.resource_verbs import Resources
 from remit.broker.resources import Check, EngineFactory, ResourceRegistry
 from remit.broker.revocation import Bounded, LeaseRevoker
-from remit.broker.signals import Endings
+from remit.broker.sessions import LoginRevocations, NoRevocations, SessionAccess
 from remit.broker.tasks import TaskCache
 from remit.broker.uses import Use, Uses
 from remit.core import policy
@@ -90,6 +90,7 @@ class Broker:
         at_rest: str = "none",
         bounded: Bounded = _deadline,
         checks: Mapping[str, Check] = MappingProxyType({}),
+        revocations: Callable[[SessionAccess], LoginRevocations] = lambda _: NoRevocations(),
     ) -> None:
         """Wire a broker; ``start`` makes it ready.
 
@@ -105,17 +106,17 @@ class Broker:
         self.second = Checkpoints(self._tasks, self._revoker, witness)
         self._policy = PolicyEnforcement(self._tasks, self._registry, self._revoker, decide)
         self._resources = Resources(self._tasks, self._registry, self._policy)
-        self.endings = Endings(self._tasks, self._revoker)
-        self.outbox = Outbox(self._tasks)
+        self.sessions = SessionAccess(self._tasks, self._revoker)
+        self.revocations = revocations(self.sessions)
+        check_login = self.revocations.check
         self._refresh_tokens = RefreshTokens(self._tasks, self._revoker, new_id)
-        self._approvals = Approvals(self._tasks, new_id, step_up, self.endings.check)
-        openings = Grants(self._tasks, self._policy, self._approvals, self.endings, new_id, trust_domain, at_rest)
+        self._approvals = Approvals(self._tasks, new_id, step_up, check_login)
+        openings = Grants(self._tasks, self._policy, self._approvals, check_login, new_id, trust_domain, at_rest)
         self.open, self.delegate, self.attach = openings.open, openings.delegate, openings.attach
         self.ask, self.spend = openings.ask, openings.spend
         self.ask_to_open, self.to_open, self.step_up = openings.ask_to_open, openings.to_open, step_up
         self.approval, self.approvals = self._approvals.get, self._approvals.seen
-        self.look = self._approvals.look
-        self.wait = self._approvals.wait
+        self.look, self.wait = self._approvals.look, self._approvals.wait
         self.approve, self.refuse = self._approvals.approve, self._approvals.refuse
         self.issue_refresh_token, self.rotate_refresh_token = self._refresh_tokens.begin, self._refresh_tokens.rotate
         self.refresh_token = self._refresh_tokens.find
@@ -150,16 +151,15 @@ class Broker:
         await self._tasks.floor()
         await self._registry.load()
         await self._approvals.load()
-        await self.endings.load()
+        await self.revocations.load()
         await self._refresh_tokens.load()
-        await self.outbox.load()
-        recent = await self._store.tasks(RECENT)
-        for task_id in {*await self._store.unsettled(), *recent, *await self.outbox.lately()}:
+        recent = {*await self._store.tasks(RECENT), *await recently_ended(self._store, self._tasks.now())}
+        for task_id in {*await self._store.unsettled(), *recent}:
             await self._tasks.load(task_id)
         with suppress(RemitError):  # a place that is out stops nothing; what it shows later counts then
             await self.second.look()
         self._tasks.undecided.update(task.id for task in self._tasks)
-        await self.endings.resume()
+        await self.revocations.resume()
 
     async def settle(self) -> None:
         """Decide anew on what was loaded: policies and bounds may not be those of before the start."""
@@ -168,7 +168,7 @@ class Broker:
     async def sweep(self) -> None:
         """End what is over, do what is due at targets, and go on with what a policy or an issuer has ended."""
         await self._policy.sweep()
-        await self.endings.sweep()
+        await self.revocations.sweep()
 
     async def stop(self) -> None:
         """Let go of targets and of the store."""
@@ -352,8 +352,8 @@ class Broker:
         return await self.second.reported(self._revoker.report(alone, frozenset({lease.grant}), int(standing)))
 
     async def signal(self, signals: Sequence[Signal]) -> int:
-        """Take what an issuer said (see ``Endings.take``); what a copy of the state could undo is not acknowledged."""
-        ended = await self.endings.take(signals)
+        """Take what an issuer said (``LoginRevocations``); what a copy of the state could undo is not acknowledged."""
+        ended = await self.revocations.take(signals)
         if not await self.second.covered():
             raise UnavailableError(
                 "what the issuer ended has ended, but no second place has a checkpoint of it", help="send it again"

@@ -10,9 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from remit.core import audit
 from remit.core.audit import Event
 from remit.core.task import Change, Lease, LeaseState, Task
+from remit.jose import token
+from remit.ports import Store
 
+PAGE = 512  # entries read at once
+END_EVENTS = frozenset({"task.close", "grant.revoke"})
 BACK_OFF = timedelta(seconds=1)
 BACK_OFF_CAP = timedelta(seconds=8)  # a commit costs little, and a crash before it brings back what ended
 
@@ -134,3 +139,22 @@ def failed(
 
 def _just_ended(lease: Lease) -> bool:
     return lease.state is LeaseState.REVOKING and lease.retry_at is None
+
+
+async def recently_ended(store: Store, now: datetime) -> set[str]:
+    """Return the tasks in which something ended whose token could still be shown to others: their places are taken.
+
+    A token that was revoked earlier has expired since; the log tells, and its time never goes back.
+    """
+    since = now - token.LIFE - timedelta(seconds=token.SKEW)
+    found, end = set[str](), await store.size()
+    while end:
+        start = max(0, end - PAGE)
+        for entry in reversed(await store.entries(start, end - start)):
+            event = audit.read(entry)
+            if event.at < since:
+                return found
+            if event.event in END_EVENTS and event.task is not None:
+                found.add(event.task)
+        end = start
+    return found

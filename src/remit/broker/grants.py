@@ -11,7 +11,6 @@ from datetime import timedelta
 
 from remit.broker.approvals import LIFE, Approvals
 from remit.broker.policy import PolicyEnforcement
-from remit.broker.signals import Endings
 from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
 from remit.core import scope as scopes
@@ -39,13 +38,13 @@ class Grants:
         tasks: TaskCache,
         enforcement: PolicyEnforcement,
         asked: Approvals,
-        endings: Endings,
+        check_login: Callable[[Human], None],
         new_id: NewId,
         trust_domain: str,
         at_rest: str,
     ) -> None:
         """Make grants within ``enforcement``, or on the strength of what ``asked`` holds."""
-        self._tasks, self._policy, self._asked, self._endings = tasks, enforcement, asked, endings
+        self._tasks, self._policy, self._asked, self._check_login = tasks, enforcement, asked, check_login
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
 
     # -- open ---------------------------------------------------------------------------------------------------
@@ -63,7 +62,7 @@ class Grants:
         try:
             subject = subject or self._approved(opener)
             if isinstance(opener, Human):
-                self._endings.check(opener)
+                self._check_login(opener)
             decision = self._decided(self._policy.opening(subject, purpose, named), opener)
             named = replace(named, policy=decision.version)
             opened = open_task(task_id, root_id, subject, purpose, named, now)  # before an approval is used up

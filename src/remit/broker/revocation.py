@@ -6,6 +6,7 @@ that succeeds, however often it takes.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -62,6 +63,30 @@ class LeaseRevoker:
         mine = [lease for lease in task.leases.values() if lease.grant in ids and (again or lease.id in due)]
         task = await self._visited(task, mine)
         return self.report(task, ids, len(change.grants), lost=lost)
+
+    async def end_tasks(self, over: Callable[[Task], bool], cause: str, request: str | None = None) -> int:
+        """End every open task that is ``over``, side by side; return how many, or raise what hinders the first.
+
+        All are marked before a slow target of one could hold up another; one that is being read again is waited for.
+        """
+
+        async def ended(task_id: str) -> bool:
+            if not await self._tasks.returned(task_id):
+                return False  # over and swept, or never stored
+            task = self._tasks.task(task_id)
+            if task.head.closed or not over(task):
+                return False
+            if (await self.end(task, task.head.root, "task.close", cause, request)).recorded:
+                return True
+            raise UnavailableError("what an issuer ended could not be ended yet", help="send it again")
+
+        loaded = {task.id: task for task in self._tasks}
+        found = [i for i in self._tasks.known() if i not in loaded or (not loaded[i].head.closed and over(loaded[i]))]
+        results = await asyncio.gather(*map(ended, found), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results.count(True)
 
     async def _marked(
         self, task: Task, change: Change, grant_id: str, name: str, cause: str | None, request: str | None = None

@@ -29,7 +29,7 @@ from remit.oauth.oauth import Endpoint, GrantType, OAuth
 from remit.oauth.refresh import Refreshes
 from remit.oauth.status import Statuses
 from remit.oauth.wellknown import WellKnown
-from remit.sessions import signals
+from remit.sessions import receiver
 from remit.web import problems, wire
 from remit.web.proven import Verifier
 from remit.web.routes import Open, Row, Surface, Who
@@ -60,7 +60,7 @@ def rows(surface: Surface) -> tuple[Row, ...]:
         Row("GET", "/problems/{code}", Who.PUBLIC, known.problem),
         *login.rows(surface),
         *spiffe.rows(surface),
-        *signals.rows(surface),
+        *receiver.rows(surface),
         *surface.streams,
         Row("GET", "/v1/self", Who.AGENT, v1.self_),
         Row("GET", "/v1/tasks", Who.AGENT, v1.tasks),

@@ -19,7 +19,7 @@ from remit.identity.logins import IssuerLogins
 from remit.identity.platforms import Platforms, Rule
 from remit.jose.jwt import MAX_TEXT, check_claim_name
 from remit.ports import Clock
-from remit.sessions.events import Source
+from remit.sessions.events import EventIssuer
 
 MAX_ENTRIES = 64  # of a table
 
@@ -45,7 +45,7 @@ class Known:
     logins: IssuerLogins | None
     platforms: Platforms | None
     step_up: Callable[[str], tuple[str, ...]]
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    sources: Mapping[str, EventIssuer] = field(default_factory=dict)
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
     id_jag: bool = False
 
@@ -209,10 +209,10 @@ def _step_up(registrations: Sequence[Registration]) -> Callable[[str], tuple[str
     return lambda sub: strong.get(sub.partition("#")[0], ())
 
 
-def _sources(registrations: Sequence[Registration], broker: str) -> Mapping[str, Source]:
+def _sources(registrations: Sequence[Registration], broker: str) -> Mapping[str, EventIssuer]:
     """Return the issuers of humans as issuers of signals: to a client of theirs, or to the broker by its own name."""
     clients: dict[str, set[str]] = {}
     for one in registrations:
         clients.setdefault(one.issuer.url, set()).add(one.client_id)
     issuers = {one.issuer.url: one.issuer for one in registrations}
-    return {url: Source(issuers[url], frozenset(ids | {broker}), about=url) for url, ids in clients.items()}
+    return {url: EventIssuer(issuers[url], frozenset(ids | {broker}), about=url) for url, ids in clients.items()}

@@ -57,8 +57,8 @@ class Edges:
         nonces, gateway = Nonces(secrets.token_bytes(32)), _base(settings.gateway)
         self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, nonces, gateway)
         self.rings = turning(house, keys)
-        sender = signals.transmitter(house.signals, house.broker, settings.issuer)
-        self.signals = signals.rounds(house.signals, house.broker, house.clock, sender)
+        sender = signals.transmitter(house.signals, house.ended, settings.issuer)
+        self.signals = signals.rounds(house.signals, house.broker, house.ended, house.clock, sender)
         self.surface = Surface(
             house.broker,
             self.verifier,
@@ -122,7 +122,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         house = wiring.build(settings)
         stack.push_async_callback(house.broker.stop)
         await house.broker.load()
-        await signals.begin(house.signals, house.broker)
+        await signals.begin(house.signals, house.ended)
         if house.policies is not None:
             await house.policies.started(house.operator)
         stack.push_async_callback(_kept_last, house)

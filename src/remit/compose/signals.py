@@ -18,11 +18,11 @@ from remit.errors import InvalidRequestError
 from remit.identity.fetch import Fetch, Web, check_url
 from remit.identity.issuers import Issuer, check_issuer
 from remit.ports import Clock
-from remit.sessions.events import IssuedSignals, Source
-from remit.sessions.polling import Pace, Poll, bearer
-from remit.sessions.pushing import Push
-from remit.sessions.signals import Receiver
-from remit.sessions.streams import Ring, Stream, Transmitter
+from remit.sessions.delivery import Pace, Poller, Pusher, bearer
+from remit.sessions.event_stream import EventStream
+from remit.sessions.events import EventIssuer, IssuedSignals
+from remit.sessions.receiver import Receiver
+from remit.sessions.transmitter import EventKeys, StreamReceiver, Transmitter
 
 WELL_KNOWN = "/.well-known/ssf-configuration"
 MAX_ENTRIES = 64
@@ -60,17 +60,17 @@ class Told:
 class Signals:
     """What is configured. ``sources`` are all issuers of events by URL, those of humans among them."""
 
-    sources: Mapping[str, Source]
+    sources: Mapping[str, EventIssuer]
     polled: Sequence[Polled] = ()
     told: Sequence[Told] = ()
-    ring: Ring | None = field(default=None, repr=False)  # signs what receivers are told
+    ring: EventKeys | None = field(default=None, repr=False)  # signs what receivers are told
 
     def verified(self, clock: Clock) -> IssuedSignals | None:
         """Return what verifies events; None where nobody may say anything."""
         return IssuedSignals(self.sources, clock) if self.sources else None
 
 
-def read(settings: Settings, humans: Mapping[str, Source], clock: Clock, fetch: Fetch | None = None) -> Signals:
+def read(settings: Settings, humans: Mapping[str, EventIssuer], clock: Clock, fetch: Fetch | None = None) -> Signals:
     """Return what is configured, or raise InvalidRequestError. ``humans`` are the issuers of humans, as sources."""
     sources, polled, told = dict(humans), list[Polled](), list[Told]()
     named = set[str]()
@@ -107,8 +107,8 @@ def _rows(settings: Settings) -> Sequence[Row]:
 
 
 def _source(
-    row: Row, url: str, humans: Mapping[str, Source], made: Callable[[str], Issuer], settings: Settings
-) -> Source:
+    row: Row, url: str, humans: Mapping[str, EventIssuer], made: Callable[[str], Issuer], settings: Settings
+) -> EventIssuer:
     about = check_issuer(row["about"], "`signals.about`") if "about" in row else url
     if about not in humans:
         raise InvalidRequestError(
@@ -119,8 +119,8 @@ def _source(
         raise InvalidRequestError("an issuer of `humans` speaks of its own humans, and of no others")
     audiences = _audiences(row) or ((known.audiences) if known else frozenset({settings.issuer}))
     if known is not None:
-        return Source(known.issuer, known.audiences | audiences, about)
-    return Source(made(url), audiences, about, logouts=False)
+        return EventIssuer(known.issuer, known.audiences | audiences, about)
+    return EventIssuer(made(url), audiences, about, logouts=False)
 
 
 def _told(row: Row) -> Told:
@@ -162,41 +162,46 @@ def _file(row: Row) -> Path | None:
 # -- what is built of it ----------------------------------------------------------------------------------------------
 
 
-async def begin(found: Signals, broker: Broker) -> None:
+async def begin(found: Signals, events: EventStream) -> None:
     """Let every receiver that is new be told of what ends from now on."""
     for one in found.told:
-        await broker.outbox.pending(one.name, 1)
+        await events.pending(one.name, 1)
 
 
-def transmitter(found: Signals, broker: Broker, issuer: str) -> Transmitter | None:
+def transmitter(found: Signals, events: EventStream, issuer: str) -> Transmitter | None:
     """Return what tells receivers; None where there is nobody to tell."""
     if found.ring is None:
         return None
-    return Transmitter(broker, issuer, found.ring, [_stream(one) for one in found.told])
+    return Transmitter(events, issuer, found.ring, [_receiver(one) for one in found.told])
 
 
-def _stream(one: Told) -> Stream:
-    return Stream(one.name, one.audience, None if one.push else lambda: bearer(one.token, SHOWN)["authorization"])
+def _receiver(one: Told) -> StreamReceiver:
+    return StreamReceiver(
+        one.name, one.audience, None if one.push else lambda: bearer(one.token, SHOWN)["authorization"]
+    )
 
 
-def rounds(found: Signals, broker: Broker, clock: Clock, sender: Transmitter | None) -> Sequence[Round]:
+def rounds(
+    found: Signals, broker: Broker, events: EventStream, clock: Clock, sender: Transmitter | None
+) -> Sequence[Round]:
     """Return what is to be done again and again: fetch events where they wait, and push ours."""
     web, made, verified = Web(), list[Round](), found.verified(clock)
     if verified is not None:
         receiver = Receiver(broker, verified)
-        made += [Poll(one.url, one.token, web.transport, receiver.event, Pace(clock)).round for one in found.polled]
+        made += [Poller(one.url, one.token, web.transport, receiver.event, Pace(clock)).round for one in found.polled]
     if sender is not None:
-        made += [_push(one, one.push, broker, clock, sender, web).round for one in found.told if one.push]
+        made += [_pusher(one, one.push, events, clock, sender, web).round for one in found.told if one.push]
     return tuple(made)
 
 
-def _push(one: Told, url: str, broker: Broker, clock: Clock, sender: Transmitter, web: Web) -> Push:
-    stream = _stream(one)
+def _pusher(one: Told, url: str, events: EventStream, clock: Clock, sender: Transmitter, web: Web) -> Pusher:
+    receiver = _receiver(one)
 
-    async def untold() -> Sequence[tuple[int, str]]:
-        return [(ended.seq, sender.written(ended, stream)) for ended in await broker.outbox.pending(stream.name, BATCH)]
+    async def pending() -> Sequence[tuple[int, str]]:
+        found = await events.pending(receiver.name, BATCH)
+        return [(ended.seq, sender.security_event_token(ended, receiver)) for ended in found]
 
-    async def told(place: int) -> None:
-        await broker.outbox.taken(stream.name, [place])
+    async def acknowledge(place: int) -> None:
+        await events.acknowledge(receiver.name, [place])
 
-    return Push(url, one.token, web.transport, untold, told, Pace(clock))
+    return Pusher(url, one.token, web.transport, pending, acknowledge, Pace(clock))

@@ -34,6 +34,8 @@ from remit.keys.origin import log_origin
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness, WitnessThread
 from remit.ports import Clock, Engine, Resource
+from remit.sessions.event_stream import EventStream
+from remit.sessions.revocations import SessionRevocations
 from remit.stores import private
 from remit.stores.sqlite import SqliteStore
 from remit.web.routes import Identity
@@ -53,6 +55,7 @@ class House:
     failure: Callable[[], Exception | None]
     authority: FileAuthority
     origin: str  # the name of the log in its checkpoints
+    ended: EventStream  # ends of tasks, for the receivers of signals
     identity: Identity = field(default_factory=Identity)
     bundles: Bundles | None = None
     policies: Policies | None = None
@@ -108,13 +111,15 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
         trust_domain=settings.trust_domain,
         at_rest="kek-file",
         checks={"http": inject.check, "spiffe": issuer.check(domain)},
+        revocations=SessionRevocations,
     )
     policies.broker = broker
     heard = signals.read(settings, known.sources, clock)
     identity, bundles = _identity(settings, known, heard, clock)
     events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if heard.told else None
     owner, failure = Operator(local_subject()), lambda: store.failure
-    rest = (clock, failure, domain, origin, identity, bundles, policies, replace(heard, ring=events), events)
+    stream, heard = EventStream(broker.sessions), replace(heard, ring=events)
+    rest = (clock, failure, domain, origin, stream, identity, bundles, policies, heard, events)
     return House(settings, broker, tokens, notes, witness, owner, *rest)
 
 

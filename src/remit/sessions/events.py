@@ -44,7 +44,7 @@ _ENDING: Mapping[str, tuple[str, frozenset[str]] | None] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class EventIssuer:
     """An issuer of events. ``about`` is the issuer whose humans it speaks of, ``audiences`` what remit is to it.
 
     ``logouts``: whether it sends logout tokens too, which only the issuer of the humans themselves does.
@@ -63,7 +63,7 @@ class IssuedSignals:
     Raises TokenError, AudienceError, InvalidRequestError (a subject that cannot be told) or UnavailableError.
     """
 
-    sources: Mapping[str, Source] = field(repr=False)  # by issuer
+    sources: Mapping[str, EventIssuer] = field(repr=False)  # by issuer
     clock: Clock
 
     async def event(self, token: str) -> Sequence[Signal]:
@@ -100,7 +100,7 @@ class IssuedSignals:
         who, session = (None if name is None else f"{about}#{name}" for name in (sub, sid))
         return (Signal(window.issued_at, "logout", read.digest, who, session),)
 
-    async def _verified(self, token: str, rules: JwtProfile) -> tuple[Jwt, Source]:
+    async def _verified(self, token: str, rules: JwtProfile) -> tuple[Jwt, EventIssuer]:
         read = jwt.read(token, rules)
         source = self.sources.get(jwt.text(read.claims, "iss"))
         if source is None:

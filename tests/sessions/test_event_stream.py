@@ -7,13 +7,20 @@ from collections.abc import Sequence
 
 import pytest
 
-from remit.broker import Broker, outbox
-from remit.broker.outbox import Ended
+from remit.broker import Broker
 from remit.core.audit import Entry
 from remit.core.task import Wanted
 from remit.errors import UnavailableError
-from tests.broker.test_signals import Brittle
+from remit.sessions import event_stream
+from remit.sessions.event_stream import EndedTask, EventStream
 from tests.broker.world import OPERATOR, SEARCH, World, details, holder, run
+from tests.sessions.test_revocations import Brittle
+
+
+@pytest.fixture
+def world() -> World:
+    """Return a fresh world."""
+    return World()
 
 
 async def ended(world: World, broker: Broker) -> str:
@@ -27,18 +34,19 @@ async def ended(world: World, broker: Broker) -> str:
 def tasks(found: object) -> list[str | None]:
     """Return the tasks of what is pending."""
     assert isinstance(found, tuple)
-    return [one.event.task for one in found if isinstance(one, Ended)]
+    return [one.event.task for one in found if isinstance(one, EndedTask)]
 
 
 def test_a_receiver_is_told_of_what_ends_from_when_it_is_known(world: World) -> None:
     async def scenario() -> None:
         broker = await world.ready()
+        stream = EventStream(broker.sessions)
         await ended(world, broker)
-        assert await broker.outbox.pending("siem", 9) == ()
+        assert await stream.pending("siem", 9) == ()
         first, second = await ended(world, broker), await ended(world, broker)
-        assert tasks(await broker.outbox.pending("siem", 9)) == [first, second]
-        assert tasks(await broker.outbox.pending("siem", 1)) == [first]
-        assert await broker.outbox.pending("other", 9) == ()
+        assert tasks(await stream.pending("siem", 9)) == [first, second]
+        assert tasks(await stream.pending("siem", 1)) == [first]
+        assert await stream.pending("other", 9) == ()
 
     run(scenario())
 
@@ -46,14 +54,15 @@ def test_a_receiver_is_told_of_what_ends_from_when_it_is_known(world: World) -> 
 def test_what_was_taken_is_not_told_again_in_whatever_order(world: World) -> None:
     async def scenario() -> None:
         broker = await world.ready()
-        assert await broker.outbox.pending("siem", 9) == ()
+        stream = EventStream(broker.sessions)
+        assert await stream.pending("siem", 9) == ()
         expected = [await ended(world, broker) for _ in range(3)]
-        found = await broker.outbox.pending("siem", 9)
-        await broker.outbox.taken("siem", [found[1].seq, 10_000])
-        assert tasks(await broker.outbox.pending("siem", 9)) == [expected[0], expected[2]]
-        await broker.outbox.taken("siem", [found[0].seq, found[1].seq])
-        assert tasks(await broker.outbox.pending("siem", 9)) == [expected[2]]
-        await broker.outbox.taken("siem", [])
+        found = await stream.pending("siem", 9)
+        await stream.acknowledge("siem", [found[1].seq, 10_000])
+        assert tasks(await stream.pending("siem", 9)) == [expected[0], expected[2]]
+        await stream.acknowledge("siem", [found[0].seq, found[1].seq])
+        assert tasks(await stream.pending("siem", 9)) == [expected[2]]
+        await stream.acknowledge("siem", [])
         log = [event for event in await world.events() if event.event == "signal.tell"]
         assert [(event.task, event.resource) for event in log] == [(expected[1], "siem"), (expected[0], "siem")]
 
@@ -78,16 +87,17 @@ def test_what_was_taken_is_not_told_again_to_whoever_asked_before(world: World) 
     async def scenario() -> None:
         store = world.store = Slow()
         broker = await world.ready()
-        assert await broker.outbox.pending("siem", 9) == ()
+        stream = EventStream(broker.sessions)
+        assert await stream.pending("siem", 9) == ()
         await ended(world, broker)
         store.held = held = asyncio.Event()
-        early = asyncio.create_task(broker.outbox.pending("siem", 9))
+        early = asyncio.create_task(stream.pending("siem", 9))
         await store.reached.wait()
-        [found] = await broker.outbox.pending("siem", 9)
-        await broker.outbox.taken("siem", [found.seq])
+        [found] = await stream.pending("siem", 9)
+        await stream.acknowledge("siem", [found.seq])
         held.set()
         assert await early == ()
-        assert await broker.outbox.pending("siem", 9) == ()
+        assert await stream.pending("siem", 9) == ()
 
     run(scenario())
 
@@ -95,13 +105,14 @@ def test_what_was_taken_is_not_told_again_to_whoever_asked_before(world: World) 
 def test_only_the_end_of_a_whole_task_is_told(world: World) -> None:
     async def scenario() -> None:
         broker = await world.ready()
-        assert await broker.outbox.pending("siem", 9) == ()
+        stream = EventStream(broker.sessions)
+        assert await stream.pending("siem", 9) == ()
         root = await world.opened(broker)
         child = await broker.delegate(holder(broker, root), root.id, Wanted(details(SEARCH), "research"))
         await broker.revoke(OPERATOR, child.id)
-        assert await broker.outbox.pending("siem", 9) == ()
+        assert await stream.pending("siem", 9) == ()
         await broker.revoke(OPERATOR, root.id)
-        assert tasks(await broker.outbox.pending("siem", 9)) == [broker.task_of(root.id).id]
+        assert tasks(await stream.pending("siem", 9)) == [broker.task_of(root.id).id]
 
     run(scenario())
 
@@ -109,16 +120,18 @@ def test_only_the_end_of_a_whole_task_is_told(world: World) -> None:
 def test_a_restart_forgets_nothing_that_was_not_taken(world: World) -> None:
     async def scenario() -> None:
         broker = await world.ready()
-        assert await broker.outbox.pending("siem", 9) == ()
+        stream = EventStream(broker.sessions)
+        assert await stream.pending("siem", 9) == ()
         first, second, third = [await ended(world, broker) for _ in range(3)]
-        found = await broker.outbox.pending("siem", 9)
-        await broker.outbox.taken("siem", [found[1].seq])
+        found = await stream.pending("siem", 9)
+        await stream.acknowledge("siem", [found[1].seq])
         again = world.broker()
         await again.start()
-        assert tasks(await again.outbox.pending("siem", 9)) == [first, third]
-        await again.outbox.taken("siem", [found[0].seq])
-        assert tasks(await again.outbox.pending("siem", 9)) == [third]
-        assert second not in tasks(await again.outbox.pending("siem", 9))
+        streamed = EventStream(again.sessions)
+        assert tasks(await streamed.pending("siem", 9)) == [first, third]
+        await streamed.acknowledge("siem", [found[0].seq])
+        assert tasks(await streamed.pending("siem", 9)) == [third]
+        assert second not in tasks(await streamed.pending("siem", 9))
 
     run(scenario())
 
@@ -128,15 +141,16 @@ def test_what_could_not_be_noted_is_told_again() -> None:
         store = Brittle()
         world = World(store=store)
         broker = await world.ready()
-        assert await broker.outbox.pending("siem", 9) == ()
+        stream = EventStream(broker.sessions)
+        assert await stream.pending("siem", 9) == ()
         task = await ended(world, broker)
-        found = await broker.outbox.pending("siem", 9)
+        found = await stream.pending("siem", 9)
         store.fail.append(UnavailableError())
         with pytest.raises(UnavailableError):
-            await broker.outbox.taken("siem", [found[0].seq])
-        assert tasks(await broker.outbox.pending("siem", 9)) == [task]
-        await broker.outbox.taken("siem", [found[0].seq])
-        assert await broker.outbox.pending("siem", 9) == ()
+            await stream.acknowledge("siem", [found[0].seq])
+        assert tasks(await stream.pending("siem", 9)) == [task]
+        await stream.acknowledge("siem", [found[0].seq])
+        assert await stream.pending("siem", 9) == ()
 
     run(scenario())
 
@@ -145,10 +159,11 @@ def test_a_receiver_whose_place_cannot_be_kept_is_not_begun_with() -> None:
     async def scenario() -> None:
         store = Brittle()
         broker = await World(store=store).ready()
+        stream = EventStream(broker.sessions)
         store.fail.append(UnavailableError())
         with pytest.raises(UnavailableError):
-            await broker.outbox.pending("siem", 9)
-        assert await broker.outbox.pending("siem", 9) == ()
+            await stream.pending("siem", 9)
+        assert await stream.pending("siem", 9) == ()
 
     run(scenario())
 
@@ -156,26 +171,28 @@ def test_a_receiver_whose_place_cannot_be_kept_is_not_begun_with() -> None:
 def test_many_that_ask_at_once_see_the_same(world: World) -> None:
     async def scenario() -> None:
         broker = await world.ready()
-        assert await asyncio.gather(*(broker.outbox.pending("siem", 9) for _ in range(3))) == [(), (), ()]
+        stream = EventStream(broker.sessions)
+        assert await asyncio.gather(*(stream.pending("siem", 9) for _ in range(3))) == [(), (), ()]
         task = await ended(world, broker)
-        for found in await asyncio.gather(*(broker.outbox.pending("siem", 9) for _ in range(3))):
+        for found in await asyncio.gather(*(stream.pending("siem", 9) for _ in range(3))):
             assert tasks(found) == [task]
 
     run(scenario())
 
 
 def test_a_place_moves_on_by_itself_past_what_is_of_no_interest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "STRIDE", 3)
+    monkeypatch.setattr(event_stream, "STRIDE", 3)
 
     async def scenario() -> None:
         broker = await world.ready()
-        assert await broker.outbox.pending("siem", 9) == ()
+        stream = EventStream(broker.sessions)
+        assert await stream.pending("siem", 9) == ()
         before = await revisions(world)
         for _ in range(4):
             await world.opened(broker)
-        assert await broker.outbox.pending("siem", 9) == ()
+        assert await stream.pending("siem", 9) == ()
         assert await revisions(world) == before + 1
-        assert await broker.outbox.pending("siem", 9) == ()
+        assert await stream.pending("siem", 9) == ()
         assert await revisions(world) == before + 1
 
     run(scenario())
@@ -183,4 +200,4 @@ def test_a_place_moves_on_by_itself_past_what_is_of_no_interest(world: World, mo
 
 async def revisions(world: World) -> int:
     """Return how often places were kept."""
-    return sum(record.rev for record in await world.store.records(outbox.KIND))
+    return sum(record.rev for record in await world.store.records(event_stream.KIND))

@@ -16,12 +16,12 @@ from remit.broker import Broker
 from remit.core.principal import Signal
 from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError, TooLargeError
 from remit.ports.identity import Signals
+from remit.sessions.delivery import MEDIA
 from remit.web import wire
 from remit.web.routes import Row, Surface, Who
 
 EVENTS = "/v1/signals/events"
 LOGOUT = "/v1/signals/logout"
-MEDIA = "application/secevent+jwt"
 MAX_TOKEN = 16_384  # characters
 BAD_REQUEST, ACCEPTED = 400, 202
 
@@ -47,7 +47,7 @@ class Receiver:
         try:
             signals = await read(_bounded(token))
         except (TokenError, InvalidRequestError) as error:
-            await self._broker.endings.refuse(error)
+            await self._broker.revocations.refuse(error)
             raise
         await self._broker.signal(signals)
 

@@ -155,7 +155,7 @@ def test_what_an_issuer_said_and_what_it_ended_is_in_the_log(issuer: Issuer) -> 
 def test_what_was_refused_is_in_the_log_with_why(issuer: Issuer) -> None:
     async def scenario() -> None:
         broker = await issuer.world.ready()
-        await broker.endings.refuse(TokenError("its signature does not hold"))
+        await broker.revocations.refuse(TokenError("its signature does not hold"))
         last = (await issuer.world.events())[-1]
         assert (last.event, last.decision, last.code, last.subject) == ("signal.take", "deny", TokenError.code, None)
 

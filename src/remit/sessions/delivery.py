@@ -1,17 +1,19 @@
-"""Security event tokens fetched from a transmitter (RFC 8936), for brokers that nobody can push to.
+"""Security event tokens over HTTP: polled from a transmitter (RFC 8936), pushed to a receiver (RFC 8935).
 
-A token is acknowledged with the next request after it was taken, and not before what it says is durable. What cannot be
-taken now, as when keys cannot be fetched, is neither acknowledged nor refused, and comes again.
+A polled token is acknowledged with the next request after it was taken, and not before what it says is durable. What
+cannot be taken now, as when keys cannot be fetched, is neither acknowledged nor refused, and comes again. A token that
+is pushed is sent until it is taken, ever later while it is not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -26,6 +28,12 @@ PERIOD = timedelta(seconds=5)
 LONGEST = timedelta(minutes=5)  # between two tries while the transmitter does not answer
 MAX_SECRET = 4_096  # characters
 
+MAX_ANSWER = 4_096  # bytes of a refusal
+MEDIA = "application/secevent+jwt"
+# Said again, it would be again. Not so `invalid_key`: a receiver fetches keys anew, and a key may have been revoked.
+FINAL = frozenset({"invalid_request", "invalid_issuer", "invalid_audience"})
+
+_JSON = "application/json"
 _LOG = logging.getLogger("remit")
 
 Take = Callable[[str], Awaitable[None]]
@@ -81,9 +89,19 @@ class Pace:
         return wait
 
 
+async def _post(transport: Transport, url: str, headers: Mapping[str, str], **body: Any) -> httpx.Response:
+    """Return the answer to a POST, or raise UnavailableError."""
+    client = httpx.AsyncClient(transport=transport(), trust_env=False, timeout=PATIENCE)
+    try:
+        async with asyncio.timeout(PATIENCE), client:
+            return await client.post(url, headers=headers, **body)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+        raise UnavailableError("it does not answer") from error
+
+
 @dataclass
-class Poll:
-    """One endpoint of one transmitter."""
+class Poller:
+    """Polls one endpoint of one transmitter."""
 
     url: str
     token: Path | None
@@ -127,31 +145,67 @@ class Poll:
         told: dict[str, object] = {"maxEvents": MAX_EVENTS, "returnImmediately": True}
         told |= {"ack": list(acknowledged)} if acknowledged else {}
         told |= {"setErrs": refused} if refused else {}
-        found = _read(await self._posted(told))
+        found = _read(await _post(self.transport, self.url, {"accept": _JSON, **bearer(self.token)}, json=told))
         self._acknowledge = [jti for jti in self._acknowledge if jti not in acknowledged]
         self._refuse = {jti: why for jti, why in self._refuse.items() if jti not in refused}
         return found
 
-    async def _posted(self, told: Mapping[str, object]) -> bytes:
-        client = httpx.AsyncClient(transport=self.transport(), trust_env=False, timeout=PATIENCE)
-        headers = {"accept": "application/json", **bearer(self.token)}
-        try:
-            async with asyncio.timeout(PATIENCE), client:
-                answer = await client.post(self.url, json=told, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
-            raise UnavailableError("it does not answer") from error
-        if answer.status_code != httpx.codes.OK:
-            raise UnavailableError(f"it answered {answer.status_code}")
-        return answer.content
 
-
-def _read(raw: bytes) -> tuple[Mapping[str, str], bool]:
+def _read(answer: httpx.Response) -> tuple[Mapping[str, str], bool]:
     """Return the tokens of an answer by their names, and whether there are more (RFC 8936 §2.3)."""
+    if answer.status_code != httpx.codes.OK:
+        raise UnavailableError(f"it answered {answer.status_code}")
     try:
-        document = read_json(raw, limit=MAX_DOCUMENT)
+        document = read_json(answer.content, limit=MAX_DOCUMENT)
     except InvalidRequestError as error:
         raise UnavailableError("its answer is not JSON") from error
     sets = document.get("sets") if isinstance(document, Mapping) else None
     if not isinstance(sets, Mapping) or len(sets) > MAX_EVENTS or not all(isinstance(t, str) for t in sets.values()):
         raise UnavailableError("its answer holds no `sets`, or more than were asked for")
     return sets, isinstance(document, Mapping) and document.get("moreAvailable") is True
+
+
+@dataclass
+class Pusher:
+    """Pushes to one receiver. ``pending`` returns the next tokens, with the places they are acknowledged by."""
+
+    url: str
+    token: Path | None
+    transport: Transport = field(repr=False)
+    pending: Callable[[], Awaitable[Sequence[tuple[int, str]]]] = field(repr=False)
+    acknowledge: Callable[[int], Awaitable[None]] = field(repr=False)
+    pace: Pace = field(repr=False)
+
+    async def round(self) -> None:
+        """Deliver what there is, in order, if it is time; failures are told to the log."""
+        if not self.pace.ready():
+            return
+        try:
+            while batch := await self.pending():
+                for place, text in batch:
+                    await self._deliver(text)
+                    await self.acknowledge(place)
+        except RemitError as error:
+            wait = self.pace.failed()
+            _LOG.warning("signals cannot be sent to %s for %d s: %s", self.url, wait.total_seconds(), error.detail)
+        else:
+            self.pace.worked()
+
+    async def _deliver(self, text: str) -> None:
+        headers = {"content-type": MEDIA, "accept": _JSON, **bearer(self.token)}
+        answer = await _post(self.transport, self.url, headers, content=text.encode("ascii"))
+        if answer.status_code == httpx.codes.BAD_REQUEST and (name := _err(answer.content)) in FINAL:
+            _LOG.error("%s refuses a signal for good: %s", self.url, name)
+            return
+        if answer.status_code not in {httpx.codes.ACCEPTED, httpx.codes.OK, httpx.codes.NO_CONTENT}:
+            raise UnavailableError(f"it answered {answer.status_code}")
+
+
+def _err(raw: bytes) -> str | None:
+    """Return why a token was refused (RFC 8935 §2.3), if that is what the answer says."""
+    try:
+        document = read_json(raw, limit=MAX_ANSWER)
+    except InvalidRequestError:
+        return None
+    name = document.get("err") if isinstance(document, Mapping) else None
+    return name if isinstance(name, str) else None

@@ -16,9 +16,10 @@ from remit.core.policy import Decision, Question
 from remit.core.principal import Human
 from remit.core.task import Grant, Subject, Wanted
 from remit.errors import GrantEndedError
-from remit.sessions.events import CAEP, IssuedSignals, Source
+from remit.sessions.delivery import MEDIA
+from remit.sessions.events import CAEP, EventIssuer, IssuedSignals
 from remit.sessions.events import LOGOUT as LOGOUT_EVENT
-from remit.sessions.signals import EVENTS, LOGOUT, MAX_TOKEN, MEDIA
+from remit.sessions.receiver import EVENTS, LOGOUT, MAX_TOKEN
 from remit.web.routes import Identity
 from tests.broker.world import SEARCH, World, details
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, signed
@@ -46,7 +47,7 @@ class Scene:
     def play(self, directory: Path, scene: Callable[[Plane], Awaitable[None]]) -> None:
         """Run a scene."""
         self.world.now = self.clock.now
-        source = Source(issuer(self.site, self.clock), frozenset({"remit"}), about=URL)
+        source = EventIssuer(issuer(self.site, self.clock), frozenset({"remit"}), about=URL)
         play(directory, scene, self.world, Identity(signals=IssuedSignals({URL: source}, self.clock)))
 
     def set(self, subject: str = "alice", **changes: object) -> str:
@@ -90,7 +91,7 @@ class Scene:
 
 
 async def push(plane: Plane, token: str, media: str = MEDIA) -> httpx.Response:
-    """Push a security event token."""
+    """Pusher a security event token."""
     return await plane.web.post(EVENTS, content=token, headers={"content-type": media})
 
 

@@ -14,17 +14,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from remit.broker.outbox import Ended
 from remit.core.audit import Event
 from remit.core.principal import Holder
 from remit.keys.signers import FileSigner
-from remit.sessions.streams import MAX_EVENTS, SESSION_REVOKED, Stream, Transmitter, name_of, subject, txn
+from remit.sessions.event_stream import EndedTask, EventStream
+from remit.sessions.transmitter import MAX_EVENTS, SESSION_REVOKED, StreamReceiver, Transmitter, jti_of, subject_id, txn
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Plane, play
 
 AT = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 EVENT = Event("task.close", AT, "done", task="task_1", lineage=("grt_1",), subject="https://idp.test#alice")
-SIEM, SOC = Stream("siem", "https://siem.test"), Stream("soc", "https://soc.test", lambda: "Bearer t0ken")
+SIEM, SOC = (
+    StreamReceiver("siem", "https://siem.test"),
+    StreamReceiver("soc", "https://soc.test", lambda: "Bearer t0ken"),
+)
 
 
 SHOWN = {"authorization": "Bearer t0ken"}
@@ -41,11 +44,12 @@ class Ring:
         return [self.signer.public_jwk()]
 
 
-async def told_by(plane: Plane, *streams: Stream) -> httpx.AsyncClient:
+async def told_by(plane: Plane, *streams: StreamReceiver) -> httpx.AsyncClient:
     """Serve what receivers may ask; return a client of one that is on the same machine."""
-    transmitter = Transmitter(plane.broker, plane.verifier.issuer, Ring(), streams)
+    events = EventStream(plane.broker.sessions)
+    transmitter = Transmitter(events, plane.verifier.issuer, Ring(), streams)
     for stream in streams:
-        await plane.broker.outbox.pending(stream.name, 1)
+        await events.pending(stream.name, 1)
     surface = replace(plane.surface, streams=transmitter.rows())
     return await replace(plane, surface=surface).channel(Holder("task_0", "grt_0"))
 
@@ -65,8 +69,8 @@ async def told_by(plane: Plane, *streams: Stream) -> httpx.AsyncClient:
 def test_an_event_says_who_ended_what_in_fixed_words(tmp_path: Path, changes: dict[str, Any], entity: str) -> None:
     async def played(plane: Plane) -> None:
         ring = Ring()
-        told = Transmitter(plane.broker, plane.verifier.issuer, ring, [SIEM])
-        text = told.written(Ended(7, replace(EVENT, **changes)), SIEM)
+        told = Transmitter(EventStream(plane.broker.sessions), plane.verifier.issuer, ring, [SIEM])
+        text = told.security_event_token(EndedTask(7, replace(EVENT, **changes)), SIEM)
         read = jwt.decode(text, KeySet.import_key_set({"keys": ring.public_jwks()}), algorithms=["ES256"])
         body = read.claims["events"][SESSION_REVOKED]
         assert (body["initiating_entity"], body["event_timestamp"]) == (entity, int(AT.timestamp()))
@@ -78,17 +82,20 @@ def test_an_event_says_who_ended_what_in_fixed_words(tmp_path: Path, changes: di
 
 
 def test_the_same_end_has_the_same_name_for_one_receiver_and_another_for_another() -> None:
-    ended = Ended(7, EVENT)
-    assert name_of(ended, SIEM) == name_of(Ended(7, replace(EVENT, cause="x")), SIEM)
-    assert len({name_of(ended, SIEM), name_of(ended, SOC), name_of(Ended(8, EVENT), SIEM)}) == 3
+    ended = EndedTask(7, EVENT)
+    assert jti_of(ended, SIEM) == jti_of(EndedTask(7, replace(EVENT, cause="x")), SIEM)
+    assert len({jti_of(ended, SIEM), jti_of(ended, SOC), jti_of(EndedTask(8, EVENT), SIEM)}) == 3
 
 
 def test_events_of_one_cascade_share_their_transaction_and_no_others_do() -> None:
     one, other = replace(EVENT, request="a"), replace(EVENT, task="task_2", request="a")
-    assert txn(Ended(1, one)) == txn(Ended(2, other))
+    assert txn(EndedTask(1, one)) == txn(EndedTask(2, other))
     policy = replace(EVENT, policy="a")
-    assert txn(Ended(1, policy)) == txn(Ended(2, policy))
-    assert len({txn(Ended(1, one)), txn(Ended(1, policy)), txn(Ended(1, EVENT)), txn(Ended(2, EVENT))}) == 4
+    assert txn(EndedTask(1, policy)) == txn(EndedTask(2, policy))
+    assert (
+        len({txn(EndedTask(1, one)), txn(EndedTask(1, policy)), txn(EndedTask(1, EVENT)), txn(EndedTask(2, EVENT))})
+        == 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ def test_events_of_one_cascade_share_their_transaction_and_no_others_do() -> Non
     ],
 )
 def test_the_subject_is_the_human_and_the_task(name: str | None, user: object) -> None:
-    said = subject(replace(EVENT, subject=name))
+    said = subject_id(replace(EVENT, subject=name))
     assert said["format"] == "complex"
     assert said["session"] == {"format": "opaque", "id": "task_1"}
     assert said.get("user") == user
@@ -122,7 +129,7 @@ def test_the_subject_is_the_human_and_the_task(name: str | None, user: object) -
     ],
 )
 def test_the_metadata_says_what_works(
-    tmp_path: Path, streams: tuple[Stream, ...], ways: list[str], schemes: object
+    tmp_path: Path, streams: tuple[StreamReceiver, ...], ways: list[str], schemes: object
 ) -> None:
     async def played(plane: Plane) -> None:
         said = (await (await told_by(plane, *streams)).get("/.well-known/ssf-configuration")).json()

@@ -1,4 +1,4 @@
-"""What this broker tells others of tasks that ended: CAEP session-revoked events (SSF 1.0), pushed or polled.
+"""The transmitter of CAEP session-revoked events about ended tasks (SSF 1.0), pushed or polled.
 
 A task is a session of its human: the subject names both, so that a receiver that knows only one of them can act. Events
 of one cascade share a ``txn``. Nothing in an event is secret, and nothing says what the task was for.
@@ -15,13 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.broker import Broker
-from remit.broker.outbox import Ended
 from remit.core import audit
 from remit.core.audit import Event
 from remit.errors import InvalidRequestError
 from remit.jose import token
 from remit.ports import Signer
+from remit.sessions.event_stream import EndedTask, EventStream
 from remit.web import wire
 from remit.web.routes import Row, Who
 
@@ -35,7 +34,7 @@ UNAUTHORIZED = 401
 _POLLING = frozenset({"maxEvents", "returnImmediately", "ack", "setErrs"})
 
 
-class Ring(Protocol):
+class EventKeys(Protocol):
     """The keys that sign events."""
 
     @property
@@ -49,21 +48,21 @@ class Ring(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """A receiver. ``shows`` returns the Authorization header that it polls with; None: it is pushed to."""
+class StreamReceiver:
+    """A receiver. ``authorization`` returns the header that it polls with; None: it is pushed to."""
 
     name: str
     audience: str
-    shows: Callable[[], str] | None = None
+    authorization: Callable[[], str] | None = None
 
 
 class Transmitter:
-    """Writes what receivers are told, and answers those that poll."""
+    """Signs the events, and answers the receivers that poll."""
 
-    def __init__(self, broker: Broker, issuer: str, ring: Ring, streams: Sequence[Stream]) -> None:
-        """Tell ``streams`` of the tasks of ``broker``, as ``issuer``."""
-        self._broker, self._issuer, self._ring = broker, issuer, ring
-        self._streams = {one.name: one for one in streams}
+    def __init__(self, events: EventStream, issuer: str, keys: EventKeys, receivers: Sequence[StreamReceiver]) -> None:
+        """Send ``events`` to ``receivers``, as ``issuer``."""
+        self._events, self._issuer, self._keys = events, issuer, keys
+        self._receivers = {one.name: one for one in receivers}
 
     def rows(self) -> tuple[Row, ...]:
         """Return the routes."""
@@ -76,15 +75,15 @@ class Transmitter:
     async def metadata(self, request: Request) -> Response:
         """Return the transmitter metadata (SSF 1.0 §7.1); streams are configured, so there is no endpoint for them."""
         del request
-        polled = [one.shows is not None for one in self._streams.values()]
-        ways = ([PUSH] if not all(polled) else []) + ([POLL] if any(polled) else [])
+        polled = [one.authorization is not None for one in self._receivers.values()]
+        methods = ([PUSH] if not all(polled) else []) + ([POLL] if any(polled) else [])
         schemes = {"authorization_schemes": [{"spec_urn": "urn:ietf:rfc:6750"}]} if any(polled) else {}
         return wire.answer(
             {
                 "spec_version": "1_0",
                 "issuer": self._issuer,
                 "jwks_uri": self._issuer + JWKS,
-                "delivery_methods_supported": ways,
+                "delivery_methods_supported": methods,
                 "default_subjects": "ALL",
                 **schemes,
             }
@@ -93,62 +92,59 @@ class Transmitter:
     async def jwks(self, request: Request) -> Response:
         """Return the keys that verify events."""
         del request
-        return wire.answer({"keys": list(self._ring.public_jwks())})
+        return wire.answer({"keys": list(self._keys.public_jwks())})
 
     async def poll(self, request: Request) -> Response:
-        """Hand out what is untold, and take acknowledgements (RFC 8936 §2); it answers at once, always."""
+        """Hand out what is pending, and take acknowledgements (RFC 8936 §2); it answers at once, always."""
         stream = self._proven(request)
         if stream is None:
             told = {"error": "invalid_token", "error_description": "this needs the token of a configured receiver"}
             return wire.answer(told, UNAUTHORIZED, {"www-authenticate": 'Bearer error="invalid_token"'})
-        asked = await wire.document(request, _POLLING)
-        most, done = _asked(asked)
+        poll = await wire.document(request, _POLLING)
+        most, done = _poll_request(poll)
         if done:
-            known = {
-                name_of(ended, stream): ended.seq
-                for ended in await self._broker.outbox.pending(stream.name, MAX_EVENTS)
-            }
-            await self._broker.outbox.taken(stream.name, [known[jti] for jti in done if jti in known])
-        found = await self._broker.outbox.pending(stream.name, MAX_EVENTS)
-        sets = {name_of(ended, stream): self.written(ended, stream) for ended in found[:most]}
+            known = {jti_of(ended, stream): ended.seq for ended in await self._events.pending(stream.name, MAX_EVENTS)}
+            await self._events.acknowledge(stream.name, [known[jti] for jti in done if jti in known])
+        found = await self._events.pending(stream.name, MAX_EVENTS)
+        sets = {jti_of(ended, stream): self.security_event_token(ended, stream) for ended in found[:most]}
         return wire.answer({"sets": sets, "moreAvailable": len(found) > most})
 
-    def written(self, ended: Ended, stream: Stream) -> str:
+    def security_event_token(self, ended: EndedTask, stream: StreamReceiver) -> str:
         """Return the security event token (RFC 8417) of a task's end, the same for the same end but for its key."""
-        event, signer = ended.event, self._ring.signer
+        event, signer = ended.event, self._keys.signer
         at = int(event.at.timestamp())
         claims = {
             "iss": self._issuer,
             "aud": stream.audience,
             "iat": at,
-            "jti": name_of(ended, stream),
+            "jti": jti_of(ended, stream),
             "txn": txn(ended),
-            "sub_id": subject(event),
+            "sub_id": subject_id(event),
             "events": {SESSION_REVOKED: {"event_timestamp": at, **_why(event)}},
         }
         return token.mint(claims, signer.kid, signer.alg, signer.sign, typ=TYPE)
 
-    def _proven(self, request: Request) -> Stream | None:
+    def _proven(self, request: Request) -> StreamReceiver | None:
         """Return the stream of whoever asks, by its bearer token (RFC 6750); an unknown name is a wrong token."""
-        stream = self._streams.get(request.path_params["receiver"])
+        stream = self._receivers.get(request.path_params["receiver"])
         given = request.headers.getlist("authorization")
-        if stream is None or stream.shows is None or len(given) != 1:
+        if stream is None or stream.authorization is None or len(given) != 1:
             return None
-        return stream if hmac.compare_digest(given[0].encode(), stream.shows().encode()) else None
+        return stream if hmac.compare_digest(given[0].encode(), stream.authorization().encode()) else None
 
 
-def name_of(ended: Ended, stream: Stream) -> str:
+def jti_of(ended: EndedTask, stream: StreamReceiver) -> str:
     """Return the ``jti``: the same end is the same event, however often it is told."""
     return jose.digest(f"{stream.name} {ended.seq} {ended.event.task}")
 
 
-def txn(ended: Ended) -> str:
+def txn(ended: EndedTask) -> str:
     """Return what the ends of one cascade have in common: the signal, the policy, or the end itself."""
     event = ended.event
     return jose.digest(f"signal {event.request}" if event.request else _policy(event) or f"end {ended.seq}")
 
 
-def subject(event: Event) -> Mapping[str, object]:
+def subject_id(event: Event) -> Mapping[str, object]:
     """Return whose task it was, and which (RFC 9493 §3, SSF 1.0 §3.2). Names too long for the log are left out."""
     issuer, mark, sub = (event.subject or "").partition("#")
     whole = bool(mark and sub) and len(event.subject or "") < audit.MAX_TEXT
@@ -171,9 +167,9 @@ def _why(event: Event) -> Mapping[str, object]:
     return {"initiating_entity": "user", "reason_admin": {"en": "it was closed"}}
 
 
-def _asked(asked: Mapping[str, object]) -> tuple[int, Sequence[str]]:
-    """Return how many events are asked for, and the names of those that are done: taken, or refused for good."""
-    most, ack, errors = asked.get("maxEvents", MAX_EVENTS), asked.get("ack", []), asked.get("setErrs", {})
+def _poll_request(poll: Mapping[str, object]) -> tuple[int, Sequence[str]]:
+    """Return how many events are asked for, and the names of those that are done: acknowledged, or refused for good."""
+    most, ack, errors = poll.get("maxEvents", MAX_EVENTS), poll.get("ack", []), poll.get("setErrs", {})
     if isinstance(most, bool) or not isinstance(most, int) or most < 0:
         raise InvalidRequestError("`maxEvents` must be a number of events")
     if not isinstance(ack, list) or not all(isinstance(name, str) for name in ack):

@@ -1,0 +1,106 @@
+"""The seam to ``sessions/``: what it may do with a broker, and what the broker asks of it.
+
+A broker without it hears of no login that was revoked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from remit.broker.revocation import LeaseRevoker
+from remit.broker.tasks import TaskCache
+from remit.core.audit import Entry, Event
+from remit.core.principal import Human, Signal
+from remit.core.task import Task
+from remit.errors import RemitError, UnavailableError
+from remit.ports import Record, Write
+
+
+class LoginRevocations(Protocol):
+    """Logins that no longer count; the broker loads it, asks it, and sweeps it."""
+
+    async def load(self) -> None:
+        """Read what is stored; nobody logs in before."""
+        ...
+
+    async def resume(self) -> None:
+        """End the tasks of revoked logins that a crash left open; they are loaded by now."""
+        ...
+
+    async def sweep(self) -> None:
+        """End the tasks of revoked logins that could not be ended before."""
+        ...
+
+    def check(self, human: Human) -> None:
+        """Raise GrantTokenError if the issuer has revoked this login."""
+        ...
+
+    async def take(self, signals: Sequence[Signal]) -> int:
+        """Revoke what issuers' signals name; every task that rests on it has ended when this answers, with how many."""
+        ...
+
+    async def refuse(self, error: RemitError) -> None:
+        """Record that a signal was refused, and why."""
+        ...
+
+
+class SessionAccess:
+    """The broker's records and log, and the end of tasks, for what hears issuers and tells receivers."""
+
+    def __init__(self, tasks: TaskCache, revoker: LeaseRevoker) -> None:
+        """Read and write through ``tasks``; end them through ``revoker``."""
+        self._tasks, self._revoker = tasks, revoker
+
+    def now(self) -> datetime:
+        """Return the log's time, which never goes back."""
+        return self._tasks.now()
+
+    async def end_tasks(self, over: Callable[[Task], bool], cause: str, request: str | None = None) -> int:
+        """End every open task that is ``over`` (see ``LeaseRevoker.end_tasks``)."""
+        return await self._revoker.end_tasks(over, cause, request)
+
+    async def records(self, kind: str) -> Sequence[Record]:
+        """Return the stored records of a kind."""
+        return await self._tasks.store.records(kind)
+
+    async def record(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
+        """Write what is no task's, with its events, in one commit."""
+        await self._tasks.record(writes, events)
+
+    async def entries(self, start: int, limit: int) -> Sequence[Entry]:
+        """Return audit entries from ``start``."""
+        return await self._tasks.store.entries(start, limit)
+
+    async def size(self) -> int:
+        """Return the number of audit entries."""
+        return await self._tasks.store.size()
+
+    async def denied(self, name: str, error: RemitError) -> None:
+        """Record a denial that is no grant's; a flood is counted."""
+        await self._tasks.denied(name, None, error)
+
+
+class NoRevocations:
+    """No issuer is heard after a login."""
+
+    async def load(self) -> None:
+        """Read nothing."""
+
+    async def resume(self) -> None:
+        """End nothing."""
+
+    async def sweep(self) -> None:
+        """End nothing."""
+
+    def check(self, human: Human) -> None:
+        """Take every login."""
+
+    async def take(self, signals: Sequence[Signal]) -> int:
+        """Refuse: nothing here could hold it."""
+        del signals
+        raise UnavailableError("this broker hears no signals")
+
+    async def refuse(self, error: RemitError) -> None:
+        """Record nothing."""

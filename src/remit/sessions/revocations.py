@@ -1,0 +1,182 @@
+"""Logins that their issuers have revoked (SSF, CAEP, logout): all tasks that they opened end at once.
+
+Rules:
+
+- A signal counts from the moment it is heard: whatever was opened, or logged in, by then is in doubt and ends. Logins
+  have the issuer's time; where its clock is ahead of ours, they are void up to the time that it gave the signal.
+- A session that was named has ended for good. A human who was named logs in again, and is welcome.
+- Nothing that a signal voids is opened while it becomes durable, and what it ended stays ended across a restart.
+- A second delivery ends what the first did not get to, and nothing that was opened since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from remit import jose
+from remit.broker.sessions import SessionAccess
+from remit.core.audit import Event
+from remit.core.grant import Subject
+from remit.core.principal import Human, Signal
+from remit.core.task import Task
+from remit.errors import ConflictError, GrantTokenError, RemitError
+from remit.ports import PutRecord, Record, UsedToken
+
+KIND = "signal"
+KEPT = timedelta(days=400)  # longer than issuers renew a login without a human
+CAUSE = "the issuer ended this login"
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What no longer counts of a human, or of session ``sid``; both issuer-qualified.
+
+    Tasks opened up to ``at``, when it was heard, and logins up to ``logins``; those of a session at any time.
+    """
+
+    at: datetime
+    sub: str | None
+    sid: str | None
+    rev: int
+    logins: datetime
+
+    @property
+    def key(self) -> str:
+        """The human or the session, as text of one meaning."""
+        return f"sub {self.sub}" if self.sid is None else f"sid {self.sid}"
+
+    def later(self, other: Revocation) -> Revocation:
+        """Return this with the later times of both."""
+        return replace(self, at=max(self.at, other.at), logins=max(self.logins, other.logins))
+
+    def record(self) -> Record:
+        """Return the record of it."""
+        body = {"at": self.at.isoformat(), "logins": self.logins.isoformat(), "sub": self.sub, "sid": self.sid}
+        return Record(KIND, jose.digest(self.key), self.rev, json.dumps(body).encode(), self.at + KEPT)
+
+
+class SessionRevocations:
+    """Which logins no longer count (``broker.sessions.LoginRevocations``)."""
+
+    def __init__(self, broker: SessionAccess) -> None:
+        """Know of none; ``load`` reads what ``broker`` stores."""
+        self._broker = broker
+        self._known: dict[str, Revocation] = {}
+        self._unnamed: dict[str, Revocation] = {}  # human -> until when logins of no known session are void
+        self._one_at_a_time = asyncio.Lock()
+        self._running: set[asyncio.Task[int]] = set()
+        self._rounds = self._due = 0  # the last round after which something that a signal ended may still be there
+
+    async def load(self) -> None:
+        """Read what is stored."""
+        for record in await self._broker.records(KIND):
+            raw = json.loads(record.body)
+            at, logins = (datetime.fromisoformat(raw.get(name, raw["at"])) for name in ("at", "logins"))
+            self._note(Revocation(at, raw["sub"], raw["sid"], record.rev, logins))
+
+    async def resume(self) -> None:
+        """End what a signal was about when the process died before it had ended everything."""
+        await self._end(CAUSE)
+
+    async def sweep(self) -> None:
+        """End what could not be ended when the signal came."""
+        if self._due:
+            await self._end(CAUSE)
+
+    def check(self, human: Human) -> None:
+        """Raise GrantTokenError if the issuer has said that this login no longer counts."""
+        logged_in = min(human.subject.auth_time or human.issued_at, human.issued_at)
+        for found in self._of(human.subject):
+            if found is None or logged_in <= found.logins:
+                raise GrantTokenError(CAUSE, help="log in again")
+
+    async def take(self, signals: Sequence[Signal]) -> int:
+        """Take what an issuer said; every task it is about has ended when this answers, with how many.
+
+        Raises what the store raises: then no login counts that the signal is about, the sweep goes on ending the rest,
+        and the issuer has to say it again.
+        """
+        taking = asyncio.create_task(self._take(signals))
+        self._running.add(taking)
+        taking.add_done_callback(self._running.discard)
+        return await asyncio.shield(taking)  # whoever hangs up meanwhile leaves nothing half done
+
+    async def refuse(self, error: RemitError) -> None:
+        """Record that a signal was refused, and why; a flood is counted."""
+        await self._broker.denied("signal.take", error)
+
+    async def _take(self, signals: Sequence[Signal]) -> int:
+        ended = 0
+        for signal in signals:
+            await self._keep(signal)
+            ended += await self._end(signal.cause, signal.digest)
+        return ended
+
+    async def _end(self, cause: str, request: str | None = None) -> int:
+        self._rounds = self._due = mine = self._rounds + 1
+        ended = await self._broker.end_tasks(self._rests_on_revoked, cause, request)
+        if self._due == mine:  # else one that began later says: it has looked at all that this one has
+            self._due = 0
+        return ended
+
+    def _rests_on_revoked(self, task: Task) -> bool:
+        opened = task.head.opened_at
+        return any(found is None or opened <= found.at for found in self._of(task.head.subject))
+
+    def _of(self, subject: Subject) -> Iterator[Revocation | None]:
+        """Yield the revocations of logins like this one; None: for good."""
+        human = self._known.get(f"sub {subject.sub}")
+        if human is not None:
+            yield human
+        if subject.sid is not None and f"sid {subject.sid}" in self._known:
+            yield None
+        if subject.sid is None and subject.sub in self._unnamed:  # it may have been any of the human's sessions
+            yield self._unnamed[subject.sub]
+
+    def _note(self, revocation: Revocation) -> None:
+        self._known[revocation.key] = revocation
+        if revocation.sid is not None and revocation.sub is not None:
+            self._unnamed[revocation.sub] = revocation.later(self._unnamed.get(revocation.sub, revocation))
+
+    async def _keep(self, signal: Signal) -> None:
+        now = self._broker.now()  # whatever was issued before we heard of it is in doubt
+        revocation = Revocation(now, signal.sub, signal.sid, 1, max(now, signal.at))
+        async with self._one_at_a_time:
+            before, unnamed = self._known.get(revocation.key), dict(self._unnamed)
+            if before is not None:
+                revocation = replace(revocation.later(before), rev=before.rev + 1)
+            self._note(revocation)  # at once, so that nothing is opened while it becomes durable
+            try:
+                stored = await self._store(revocation, signal, now)
+            except BaseException:  # in doubt it stays void; what comes next is written on what is stored
+                self._known[revocation.key] = replace(revocation, rev=revocation.rev - 1)
+                raise
+            if stored is not None:
+                self._known[revocation.key] = stored
+                return
+            self._unnamed = unnamed  # delivered before: what was opened since is none of its business
+            self._known[revocation.key] = before or replace(revocation, rev=0)
+
+    async def _store(self, revocation: Revocation, signal: Signal, now: datetime) -> Revocation | None:
+        """Return it as it is stored; None when the signal was delivered before.
+
+        A commit that was in doubt may have been durable: then another revision is stored than is known here.
+        """
+        event = Event("signal.take", self._broker.now(), "done", subject=signal.sub, cause=signal.cause)
+        while True:
+            try:
+                await self._broker.record(
+                    (PutRecord(revocation.record()), UsedToken(signal.digest, now + KEPT)), (event,)
+                )
+            except ConflictError:
+                stored = {record.id: record.rev for record in await self._broker.records(KIND)}
+                rev = stored.get(jose.digest(revocation.key), 0)
+                if rev == revocation.rev - 1:
+                    return None
+                revocation = replace(revocation, rev=rev + 1)
+            else:
+                return revocation
