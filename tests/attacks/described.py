@@ -28,9 +28,9 @@ from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
 from remit.sessions.event_stream import EventStream
 from remit.sessions.transmitter import StreamReceiver, Transmitter
+from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import serve
-from remit.web.routes import Surface
-from remit.web.who import Peer, Web
+from remit.web.routes import AppDeps
 from tests.broker.world import OPERATOR, TABLE, World
 from tests.oauth import desk
 from tests.oauth.plane import Plane, _tcp, plane
@@ -80,7 +80,7 @@ class Served:
         return not task.head.closed and task.lease(ids["lease"]).state is LeaseState.ACTIVE
 
 
-def whole(plane: Plane) -> Surface:
+def whole(plane: Plane) -> AppDeps:
     """Return the surface of a plane where all that can be configured is: every route there can be."""
     sealer, clock = FileSealer(b"k" * 32), lambda: plane.world.now
     keys = plane.directory / "keys"
@@ -128,8 +128,8 @@ def served(directory: Path) -> Iterator[Served]:
         async with plane(directory, World(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds)) as here:
             app = build(whole(here))
             opened = await here.opened()
-            agent = await _listen(here, app, Peer(Holder(opened["task"], opened["grant"])))
-            operator = await _listen(here, app, Peer(OPERATOR))
+            agent = await _listen(here, app, SocketAuth(Holder(opened["task"], opened["grant"])))
+            operator = await _listen(here, app, SocketAuth(OPERATOR))
             made.append(Served(here, asyncio.get_running_loop(), operator, agent, await _listen(here, app, None)))
             ready.set()
             await asyncio.to_thread(over.wait)
@@ -144,10 +144,10 @@ def served(directory: Path) -> Iterator[Served]:
         thread.join(30)
 
 
-async def _listen(here: Plane, app: Starlette, peer: Peer | None) -> str:
+async def _listen(here: Plane, app: Starlette, peer: SocketAuth | None) -> str:
     sock = _tcp()
     host = f"127.0.0.1:{sock.getsockname()[1]}"
-    here.listeners.append(await serve(app, sock, peer or Web(frozenset({host}), here.verifier)))
+    here.listeners.append(await serve(app, sock, peer or TokenAuth(frozenset({host}), here.verifier)))
     return f"http://{host}"
 
 

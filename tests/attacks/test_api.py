@@ -11,7 +11,7 @@ import pytest
 
 from remit.compose.app import rows
 from remit.core.principal import Holder
-from remit.web.routes import Row, Who
+from remit.web.routes import Route, Who
 from tests.attacks import forge
 from tests.broker.world import TABLE
 from tests.oauth.plane import Agent, Plane, opening, play
@@ -71,7 +71,7 @@ def test_a_token_in_a_url_is_refused_and_not_logged(
     forge.walk(tmp_path, scene)
 
 
-def _path(row: Row, agent: Agent) -> str:
+def _path(row: Route, agent: Agent) -> str:
     names = {"task": agent.task, "grant": agent.grant, "lease": "lse_x", "resource": "search", "secret": "search"}
     return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], "scope"), row.path)
 

@@ -12,8 +12,8 @@ import pytest
 from remit.cli.entry import run
 from remit.compose.app import build
 from remit.compose.policy import Policies
+from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
-from remit.web.who import Peer
 from tests.broker.world import OPERATOR
 from tests.cli.test_scripts import Step, obey, plain, steps
 from tests.sdk.plane import Served, _unix
@@ -34,7 +34,7 @@ def ruled(plane: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     plane.call(plane.broker.reload(OPERATOR, policies.decide, "first"))
     plane.surface = replace(plane.surface, policies=policies)
     path = plane.directory / "ruled.sock"
-    plane.listeners.append(plane.call(serve(build(plane.surface), _unix(path), Peer(OPERATOR, plane.base))))
+    plane.listeners.append(plane.call(serve(build(plane.surface), _unix(path), SocketAuth(OPERATOR, plane.base))))
     monkeypatch.setenv("REMIT_SOCKET", str(path))
     config = plane.directory / "config" / "remit" / "config.toml"
     config.parent.mkdir(parents=True)

@@ -17,9 +17,9 @@ from remit.console.consent_session import ConsentSession, RedirectTarget, Seal, 
 from remit.errors import UnavailableError
 from remit.oauth.authorize import MAX_KEPT
 from remit.oauth.registry import Registered, Registry
-from remit.web import held
-from remit.web.proven import Keys, Verifier
-from remit.web.who import Web
+from remit.web import pending
+from remit.web.authentication import TokenAuth
+from remit.web.verifier import Keys, Verifier
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH
 from tests.oauth.desk import (
@@ -84,7 +84,7 @@ def test_over_tls_the_cookie_is_of_this_host_alone(tmp_path: Path) -> None:
         made = app.made
         keys = Keys(made.signer, [made.signer.public_jwk()])
         verifier = Verifier(made.broker, keys, "https://remit.test", made.verifier.clock, made.verifier.nonces)
-        served, web = build(replace(made.surface, verifier=verifier)), Web(frozenset({"remit.test"}), verifier)
+        served, web = build(replace(made.surface, verifier=verifier)), TokenAuth(frozenset({"remit.test"}), verifier)
 
         async def called(scope: Scope, receive: Receive, send: Send) -> None:
             await served({**scope, "state": {"authority": replace(web, scheme="https")}}, receive, send)
@@ -494,7 +494,7 @@ def test_who_holds_a_link_keeps_nobody_from_deciding(tmp_path: Path, asks: str) 
 def test_a_human_who_logs_in_again_and_again_keeps_no_other_from_deciding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held, "MOST", 20)
+    monkeypatch.setattr(pending, "MOST", 20)
 
     async def played(app: App) -> None:
         app.issuer.sub = BOB

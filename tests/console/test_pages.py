@@ -21,7 +21,7 @@ from remit.console.pages import DecisionForm, RequestView
 from remit.core.legible import escaped
 from remit.core.principal import Holder
 from remit.errors import DeniedError, LimitError, NotFoundError, UnauthenticatedError
-from remit.web.who import Peer, Web
+from remit.web.authentication import SocketAuth, TokenAuth
 from tests.broker.world import OPERATOR
 
 NASTY = '<script>alert("1")</script>\u202e\x00\'"&<b>'
@@ -207,10 +207,10 @@ def test_pages_and_their_errors_are_for_browsers() -> None:
         return Request({"type": "http", "headers": [], "state": {"authority": authority}})
 
     async def main() -> None:
-        web = Web(frozenset(), _Nobody())
+        web = TokenAuth(frozenset(), _Nobody())
         assert b"Not this." in bytes((await pages.shown(fails)(request(web))).body)
         with pytest.raises(NotFoundError):
-            await pages.shown(fails)(request(Peer(OPERATOR)))
+            await pages.shown(fails)(request(SocketAuth(OPERATOR)))
 
     asyncio.run(main())
 

@@ -13,7 +13,7 @@ from remit.compose.app import build
 from remit.core.principal import Holder, Operator
 from remit.errors import ConflictError, NotFoundError
 from remit.jose.keys import PublishedKey
-from remit.web.who import Peer, Web
+from remit.web.authentication import SocketAuth, TokenAuth
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Agent, Plane, play
 
@@ -43,7 +43,7 @@ class Book:
         return "new"
 
 
-def client(plane: Plane, book: Book, authority: Peer | Web) -> httpx.AsyncClient:
+def client(plane: Plane, book: Book, authority: SocketAuth | TokenAuth) -> httpx.AsyncClient:
     """Return a client of a control plane with these rings, on a listener that stands for ``authority``."""
     app = build(replace(plane.surface, rings=book))
 
@@ -56,7 +56,7 @@ def client(plane: Plane, book: Book, authority: Peer | Web) -> httpx.AsyncClient
 def test_the_operator_lists_rotates_and_revokes(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         book = Book()
-        async with client(plane, book, Peer(OPERATOR)) as control:
+        async with client(plane, book, SocketAuth(OPERATOR)) as control:
             told = (await control.get("/v1/keys")).json()
             assert told["rings"]["token"] == [
                 {"kid": "new", "alg": "ES256", "signing": True, "until": None},
@@ -76,9 +76,9 @@ def test_nobody_else_does(tmp_path: Path, call: tuple[str, str]) -> None:
         book, agent = Book(), Agent()
         opened = await plane.opened(agent)
         host = plane.base.removeprefix("http://")
-        async with client(plane, book, Peer(Holder(opened["task"], opened["grant"]))) as channel:
+        async with client(plane, book, SocketAuth(Holder(opened["task"], opened["grant"]))) as channel:
             assert (await channel.request(*call)).json()["code"] == "denied"
-        async with client(plane, book, Web(frozenset({host}), plane.verifier)) as web:
+        async with client(plane, book, TokenAuth(frozenset({host}), plane.verifier)) as web:
             assert (await web.request(*call)).status_code == 401
             assert (await web.request(*call, headers=plane.headers(agent, *call))).status_code == 403
         assert book.done == []
@@ -89,7 +89,7 @@ def test_nobody_else_does(tmp_path: Path, call: tuple[str, str]) -> None:
 def test_what_does_not_work_is_a_problem(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         book = Book(done=[("somebody", "rotate", "token")])
-        async with client(plane, book, Peer(OPERATOR)) as control:
+        async with client(plane, book, SocketAuth(OPERATOR)) as control:
             assert (await control.post("/v1/keys/token/rotate")).status_code == 409
             assert (await control.post("/v1/keys/token/none/revoke")).status_code == 404
             assert (await control.post("/v1/keys/token/old/revoke", json={"now": True})).status_code == 400

@@ -11,8 +11,8 @@ import httpx
 from remit.compose.app import build
 from remit.compose.policy import Policies
 from remit.core.principal import Holder
+from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
-from remit.web.who import Peer
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Plane, _unix, opening, play
 
@@ -35,7 +35,7 @@ def ruled(tmp_path: Path, scene: Scene) -> None:
         await plane.broker.reload(OPERATOR, policies.decide, "first")
         plane.surface = replace(plane.surface, policies=policies)
         path = tmp_path / "ruled.sock"
-        plane.listeners.append(await serve(build(plane.surface), _unix(path), Peer(OPERATOR)))
+        plane.listeners.append(await serve(build(plane.surface), _unix(path), SocketAuth(OPERATOR)))
         await scene(plane, plane._client(path), (directory / "main.cedar").write_text)
 
     play(tmp_path, main)
@@ -175,7 +175,7 @@ def test_without_policies_there_is_nothing_to_reload(tmp_path: Path) -> None:
         policies.broker = plane.broker
         plane.surface = replace(plane.surface, policies=policies)
         path = tmp_path / "ruled.sock"
-        plane.listeners.append(await serve(build(plane.surface), _unix(path), Peer(OPERATOR)))
+        plane.listeners.append(await serve(build(plane.surface), _unix(path), SocketAuth(OPERATOR)))
         control = plane._client(path)
         assert (await control.get("/v1/policy")).json()["version"] == "local-1"
         answer = await control.post("/v1/policy/reload")

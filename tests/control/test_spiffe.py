@@ -14,8 +14,8 @@ from remit.compose.app import build
 from remit.identity.bundles import parse
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
+from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
-from remit.web.who import Peer
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Plane, _unix, play
 
@@ -29,7 +29,7 @@ def shown(folder: Path, body: Callable[[FileAuthority, httpx.AsyncClient, Plane]
     async def scene(made: Plane) -> None:
         authority = FileAuthority(folder / "keys", FileSealer(b"k" * 32), "remit.test", lambda: NOW)
         app = build(replace(made.surface, authority=authority))
-        made.listeners.append(await serve(app, _unix(folder / "own.sock"), Peer(OPERATOR)))
+        made.listeners.append(await serve(app, _unix(folder / "own.sock"), SocketAuth(OPERATOR)))
         await body(authority, made._client(folder / "own.sock"), made)
 
     play(folder, scene)

@@ -18,8 +18,8 @@ from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError
 from remit.ports import Finding
 from remit.web import problems
+from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
-from remit.web.who import Peer
 from tests.broker.world import OPERATOR, SEARCH, TABLE, details, holder
 from tests.oauth.plane import GRANT, NOTE, Agent, Plane, _unix, opening, play
 
@@ -329,7 +329,7 @@ def test_what_was_not_foreseen_is_told_to_the_log_alone(tmp_path: Path, caplog: 
 
     async def scene(plane: Plane) -> None:
         app = build(replace(plane.surface, checkpoint=broken))
-        plane.listeners.append(await serve(app, _unix(tmp_path / "broken.sock"), Peer(OPERATOR)))
+        plane.listeners.append(await serve(app, _unix(tmp_path / "broken.sock"), SocketAuth(OPERATOR)))
         answer = await plane._client(tmp_path / "broken.sock").get("/v1/audit/checkpoint")
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")
         assert "inside" not in answer.json()["detail"].replace("inside remit", "")

@@ -22,7 +22,7 @@ from remit.core.principal import Holder
 from remit.core.task import Wanted
 from remit.gateway.client import Channel
 from remit.ports import Resource
-from remit.web.who import Peer
+from remit.web.authentication import SocketAuth
 
 DESCRIPTORS = 512
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
@@ -41,7 +41,7 @@ async def serve(state: str) -> None:
         gateway = socket.create_server(("127.0.0.1", 0))
         await edges.gateway.listen(gateway, Channel(grant.id, {}))
         channel = socket.create_server(("127.0.0.1", 0))
-        kept = await edges.control(channel, Peer(Holder(task, grant.id)))
+        kept = await edges.control(channel, SocketAuth(Holder(task, grant.id)))
         ports = [gateway.getsockname()[1], channel.getsockname()[1]]
         sys.stdout.write(json.dumps([str(made.places.control), task, grant.id, *ports]) + "\n")
         sys.stdout.flush()

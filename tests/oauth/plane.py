@@ -28,10 +28,10 @@ from remit.core.principal import Holder
 from remit.core.tree import root_of
 from remit.jose.proof import Nonces
 from remit.keys.signers import FileSigner
+from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import Listener, serve
-from remit.web.proven import Keys, Verifier
-from remit.web.routes import Identity, Surface
-from remit.web.who import Peer, Web
+from remit.web.routes import AppDeps, Identity
+from remit.web.verifier import Keys, Verifier
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -97,7 +97,7 @@ class Plane:
     world: World
     broker: Broker
     verifier: Verifier
-    surface: Surface
+    surface: AppDeps
     base: str
     control: httpx.AsyncClient
     web: httpx.AsyncClient
@@ -114,7 +114,7 @@ class Plane:
     async def channel(self, holder: Holder) -> httpx.AsyncClient:
         """Return a client on a channel of its own that stands for ``holder``."""
         path = self.directory / f"{holder.grant}.sock"
-        peer = Peer(holder, "http://127.0.0.1:8471", {"warehouse": 5433})
+        peer = SocketAuth(holder, "http://127.0.0.1:8471", {"warehouse": 5433})
         self.listeners.append(await serve(build(self.surface), _unix(path), peer))
         return self._client(path)
 
@@ -224,13 +224,13 @@ async def plane(
     signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
     keys = Keys(signer, [signer.public_jwk()])
     verifier = Verifier(broker, keys, f"http://{host}", lambda: world.now, Nonces(b"k" * 32), gateway)
-    surface = Surface(
+    surface = AppDeps(
         broker, verifier, lambda prefix: f"{prefix}_{next(ids)}", lambda: _checkpoint(world), identity or Identity()
     )
     app = build(surface)
     listeners = [
-        await serve(app, _unix(directory / "control.sock"), Peer(OPERATOR), uid=os.geteuid()),
-        await serve(app, sock, Web(frozenset({host}), verifier, "http://127.0.0.1:8471")),
+        await serve(app, _unix(directory / "control.sock"), SocketAuth(OPERATOR), uid=os.geteuid()),
+        await serve(app, sock, TokenAuth(frozenset({host}), verifier, "http://127.0.0.1:8471")),
     ]
     web = httpx.AsyncClient(base_url=f"http://{host}")
     made = Plane(world, broker, verifier, surface, f"http://{host}", web, web, directory, listeners, [web], signer)

@@ -14,7 +14,7 @@ from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.oauth import authorize
 from remit.oauth.registry import Registered, Registry
-from remit.web import held
+from remit.web import pending
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, START
 from tests.oauth.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, followed, form_of, press, scene
@@ -158,7 +158,7 @@ def test_no_more_is_asked_for_than_a_token_could_name(tmp_path: Path) -> None:
 
 
 def test_what_is_pushed_takes_only_so_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held, "MAX_BYTES", 40_000)
+    monkeypatch.setattr(pending, "MAX_BYTES", 40_000)
 
     async def played(app: App) -> None:
         wide = json.dumps([{**SEARCH, "paths": [f"/v1/{'x' * 200}{number:02}" for number in range(70)]}])

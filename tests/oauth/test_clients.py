@@ -13,7 +13,7 @@ from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Holder, Workload
 from remit.errors import InvalidRequestError, RemitError, ReplayError, TokenError, UnauthenticatedError
 from remit.oauth import oauth
 from remit.oauth.clients import Client, Clients, assertion_type
-from remit.web.who import Peer, Web
+from remit.web.authentication import SocketAuth, TokenAuth
 
 ME = "spiffe://prod.example/ns/agents/planner"
 OIDC = "https://issuer.example#repo:org/app"
@@ -65,11 +65,11 @@ class Spender:
         return workload
 
 
-WEB = Web(frozenset({HOST}), Prover(), scheme="https")
+WEB = TokenAuth(frozenset({HOST}), Prover(), scheme="https")
 
 
 def request(
-    headers: Sequence[tuple[str, str]] = (), certificates: Sequence[bytes] = (), authority: Web | Peer = WEB
+    headers: Sequence[tuple[str, str]] = (), certificates: Sequence[bytes] = (), authority: TokenAuth | SocketAuth = WEB
 ) -> Request:
     return Request(
         {
@@ -228,7 +228,7 @@ def test_the_proof_covers_the_token_that_is_to_be_exchanged() -> None:
 @pytest.mark.parametrize("host", [HOST, "other.example", "localhost"])
 def test_on_a_socket_file_the_proof_is_for_the_issuer_whatever_host_its_maker_writes(host: str) -> None:
     by = Known()
-    sent = request((*WIT, ("Host", host)), authority=Peer(Holder("task", "grant")))
+    sent = request((*WIT, ("Host", host)), authority=SocketAuth(Holder("task", "grant")))
     authenticated({}, by, sent)
     assert by.shown == ("w.i.t", "w.p.t", "https://issuer.example/oauth/token", None)
 

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from remit import jose
 from remit.compose.app import build
 from remit.errors import NotFoundError
-from remit.web.who import Web
+from remit.web.authentication import TokenAuth
 from tests.attacks.forge import parts
 from tests.broker.world import OPERATOR, SEARCH, TABLE
 from tests.oauth.desk import ALICE, CIBA, DEVICE, App, answer_of, browser, decide, scene
@@ -178,7 +178,7 @@ def certified(app: App, shown: list[bytes]) -> httpx.AsyncClient:
     """Return a client of an application of its own, whose requests come in TLS with the certificate in ``shown``."""
     served = build(app.made.surface)
     host = app.made.base.removeprefix("http://")
-    authority = Web(frozenset({host}), app.made.verifier)
+    authority = TokenAuth(frozenset({host}), app.made.verifier)
 
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
         state = {"authority": authority, "certificates": tuple(shown)}

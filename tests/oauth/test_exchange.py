@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from remit.core.audit import Event
-from remit.web.proven import thumbprint
+from remit.web.verifier import thumbprint
 from tests.attacks.forge import parts
 from tests.broker.world import OPERATOR, SEARCH, TABLE
 from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Form, Plane, later, play

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.web.proven import thumbprint
+from remit.web.verifier import thumbprint
 from tests.oauth.plane import Agent, Plane, later
 from tests.oauth.test_exchange import GATEWAY, opened, opening, staged
 from tests.web.believed import ALICE, BUILD, PLANNER, READER, Believed, assertion_of, certificate, with_certificate

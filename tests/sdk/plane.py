@@ -26,10 +26,10 @@ from remit.jose.proof import Nonces
 from remit.keys.signers import FileSigner
 from remit.ports import Resource
 from remit.sdk import Place
+from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import Listener, serve
-from remit.web.proven import Keys, Verifier
-from remit.web.routes import Surface
-from remit.web.who import Peer, Web
+from remit.web.routes import AppDeps
+from remit.web.verifier import Keys, Verifier
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Served:
     listeners: list[Listener] = field(default_factory=list)
     notes: FileSigner = field(default_factory=lambda: FileSigner(ed25519.Ed25519PrivateKey.generate()))
     broker: Broker = field(init=False)
-    surface: Surface = field(init=False)
+    surface: AppDeps = field(init=False)
     base: str = field(init=False, default="")
     loop: asyncio.AbstractEventLoop = field(init=False, default_factory=asyncio.new_event_loop)
 
@@ -75,10 +75,10 @@ class Served:
         """Return the place of a run that was started under a grant."""
         holder = Holder(self.broker.task_of(grant).id, grant)
         path = self.directory / f"{grant}.sock"
-        self.call(self._channel(path, Peer(holder, self.base, ports or {})))
+        self.call(self._channel(path, SocketAuth(holder, self.base, ports or {})))
         return Place(path, grant, self.base)
 
-    async def _channel(self, path: Path, peer: Peer) -> None:
+    async def _channel(self, path: Path, peer: SocketAuth) -> None:
         self.listeners.append(await serve(build(self.surface), _unix(path), peer))
 
     async def checkpoint(self) -> Checkpoint:
@@ -98,10 +98,10 @@ class Served:
         keys = Keys(signer, [dict(signer.public_jwk())])
         nonces = Nonces(secrets.token_bytes(32))
         verifier = Verifier(self.broker, keys, self.base, lambda: self.world.now, nonces)
-        self.surface = Surface(self.broker, verifier, _new_id, self.checkpoint)
+        self.surface = AppDeps(self.broker, verifier, _new_id, self.checkpoint)
         app = build(self.surface)
-        self.listeners.append(await serve(app, _unix(self.control), Peer(OPERATOR, self.base)))
-        self.listeners.append(await serve(app, web, Web(frozenset({host}), verifier, self.base)))
+        self.listeners.append(await serve(app, _unix(self.control), SocketAuth(OPERATOR, self.base)))
+        self.listeners.append(await serve(app, web, TokenAuth(frozenset({host}), verifier, self.base)))
         await self._resources()
 
     async def _resources(self) -> None:

@@ -21,9 +21,9 @@ from remit.core.policy import Policy, in_bounds
 from remit.core.principal import JWT_SPIFFE, Human, Workload
 from remit.core.task import Subject
 from remit.errors import AudienceError, GrantTokenError, UnauthenticatedError
-from remit.web.proven import thumbprint
+from remit.web.authentication import TokenAuth
 from remit.web.routes import Identity
-from remit.web.who import Web
+from remit.web.verifier import thumbprint
 from tests.broker.world import START, World
 from tests.oauth.plane import Plane
 
@@ -130,7 +130,7 @@ def certificate(name: str, ends: datetime) -> bytes:
 @asynccontextmanager
 async def with_certificate(plane: Plane, der: bytes) -> AsyncIterator[httpx.AsyncClient]:
     """Call the control plane as from a TLS handshake in which the client proved the key of a certificate."""
-    app, authority = build(plane.surface), Web(frozenset({"tls.test"}), plane.verifier, scheme="https")
+    app, authority = build(plane.surface), TokenAuth(frozenset({"tls.test"}), plane.verifier, scheme="https")
 
     async def handshaken(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "state": {"authority": authority, "certificates": (der,)}}, receive, send)

@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from remit.web import handshakes
+from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
-from remit.web.who import Peer
 from tests.broker.world import OPERATOR
 from tests.web.test_tls import ASK, Place, ask, listening, shown
 
@@ -70,7 +70,7 @@ def test_a_process_without_descriptors_accepts_when_it_has_some(
         sock.bind(("127.0.0.1", 0))
         sock.listen()
         app = Starlette(routes=[Route("/", shown)])
-        listener = await serve(app, sock, Peer(OPERATOR), tls=place.door.context)
+        listener = await serve(app, sock, SocketAuth(OPERATOR), tls=place.door.context)
         assert b"200 OK" in (await ask(sock.getsockname()[1], place.client()))[1]
         assert sock.failures == 0
         listener.close()
@@ -85,7 +85,7 @@ def test_a_listener_that_waits_for_descriptors_can_be_closed(tmp_path: Path, mon
         sock = Scarce()
         sock.bind(("127.0.0.1", 0))
         sock.listen()
-        listener = await serve(Starlette(), sock, Peer(OPERATOR), tls=Place(tmp_path).door.context)
+        listener = await serve(Starlette(), sock, SocketAuth(OPERATOR), tls=Place(tmp_path).door.context)
         _, writer = await asyncio.open_connection("127.0.0.1", sock.getsockname()[1])
         while sock.failures == Scarce.failures:  # noqa: ASYNC110 - the loop has to turn once
             await asyncio.sleep(0)

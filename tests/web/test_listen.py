@@ -16,8 +16,8 @@ from starlette.routing import Route
 from remit.compose.app import build
 from remit.core.principal import Holder
 from remit.web import listen
+from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
-from remit.web.who import Peer
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Plane, _tcp, _unix, plane, play
 
@@ -53,7 +53,7 @@ def test_a_process_of_another_user_is_cut_off(tmp_path: Path) -> None:
     async def scene(made: Plane) -> None:
         path = tmp_path / "theirs.sock"
         uid = os.geteuid() + 1
-        made.listeners.append(await serve(build(made.surface), _unix(path), Peer(OPERATOR), uid=uid))
+        made.listeners.append(await serve(build(made.surface), _unix(path), SocketAuth(OPERATOR), uid=uid))
         assert await exchange(path, ASK) == b""
         assert (await exchange(tmp_path / "control.sock", ASK)).startswith(b"HTTP/1.1 200")
 
@@ -124,7 +124,7 @@ def test_many_connections_that_wait_for_their_client_keep_nobody_out_and_end_not
         sock = _tcp()
         port = sock.getsockname()[1]
         app = Starlette(routes=[Route("/slow", slow), Route("/", quick)])
-        listener = await serve(app, sock, Peer(OPERATOR))
+        listener = await serve(app, sock, SocketAuth(OPERATOR))
         under_way = asyncio.create_task(_asked(port, "/slow"))
         await going.wait()
         crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2 * listen.MAX_CONNECTIONS)]
@@ -159,7 +159,7 @@ def test_clients_that_do_not_read_their_answers_keep_nobody_out(loop: object) ->
         sock = _tcp()
         port = sock.getsockname()[1]
         app = Starlette(routes=[Route("/", large)])
-        listener = await serve(app, sock, Peer(OPERATOR))
+        listener = await serve(app, sock, SocketAuth(OPERATOR))
         crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(listen.MAX_CONNECTIONS)]
         for _, writer in crowd:
             writer.write((listen.MAX_PIPELINED + 1) * ANSWERED)
@@ -189,7 +189,7 @@ def test_clients_that_ask_ahead_of_their_answers_keep_nobody_out(loop: object) -
     async def scene() -> None:
         sock = _tcp()
         port = sock.getsockname()[1]
-        listener = await serve(Starlette(routes=[Route("/", quick)]), sock, Peer(OPERATOR))
+        listener = await serve(Starlette(routes=[Route("/", quick)]), sock, SocketAuth(OPERATOR))
         crowd = [asyncio.create_task(_ahead(port)) for _ in range(listen.MAX_CONNECTIONS)]
         while listener.state.total_requests < 2 * listen.MAX_CONNECTIONS:  # noqa: ASYNC110 - nobody says
             await asyncio.sleep(0)
@@ -234,7 +234,7 @@ def test_one_connection_keeps_little_in_memory(said: bytes) -> None:
 
     async def scene() -> None:
         sock = _tcp()
-        listener = await serve(Starlette(routes=[Route("/", slow)]), sock, Peer(OPERATOR))
+        listener = await serve(Starlette(routes=[Route("/", slow)]), sock, SocketAuth(OPERATOR))
         reader, writer = await asyncio.open_connection("127.0.0.1", sock.getsockname()[1])
         with suppress(ConnectionError):
             writer.write(said)

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from remit.errors import UnavailableError
+from remit.web.authentication import SocketAuth, certificates_of
 from remit.web.listen import serve
 from remit.web.tls import Door, presented
-from remit.web.who import Peer, certificates_of
 from tests.broker.world import OPERATOR
 from tests.identity.spire import Authority, Domain, Svid, server
 from tests.oauth.plane import _tcp
@@ -71,7 +71,7 @@ async def shown(request: Request) -> Response:
 async def listening(place: Place) -> AsyncIterator[int]:
     sock = _tcp()
     app = Starlette(routes=[Route("/", shown)])
-    listener = await serve(app, sock, Peer(OPERATOR), tls=place.door.context)
+    listener = await serve(app, sock, SocketAuth(OPERATOR), tls=place.door.context)
     try:
         yield int(sock.getsockname()[1])
     finally:
@@ -179,7 +179,9 @@ def test_connections_that_a_certificate_opened_can_be_cut_and_no_others(tmp_path
     async def scene() -> None:
         place = Place(tmp_path)
         sock = _tcp()
-        listener = await serve(Starlette(routes=[Route("/", shown)]), sock, Peer(OPERATOR), tls=place.door.context)
+        listener = await serve(
+            Starlette(routes=[Route("/", shown)]), sock, SocketAuth(OPERATOR), tls=place.door.context
+        )
         port, kept = sock.getsockname()[1], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
         opened = []
         for svid in (DOMAIN.svid(), None):

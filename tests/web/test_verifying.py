@@ -92,7 +92,7 @@ def test_the_state_is_looked_up_once_at_the_first_hop_and_at_the_last(tmp_path: 
         agents = await chain(plane)
         first, last = [await counted(plane, agents[depth], at_the_api) for depth in (1, DEEP)]
         assert first.calls["Broker.check"] == last.calls["Broker.check"] == 1
-        assert first.calls["verify"] == last.calls["verify"]
+        assert first.calls["PublicKey.verify"] == last.calls["verify"]
         assert "Task.lineage" not in last.calls
         assert last.lines < first.lines + 200  # the ten actors that a token names at most
 
@@ -105,7 +105,7 @@ def test_a_token_that_was_seen_before_is_the_same_work_at_the_first_hop_and_at_t
         first, last = [await counted(plane, agents[depth], at_the_api, known=True) for depth in (1, DEEP)]
         assert first.calls == last.calls
         assert first.lines == last.lines
-        assert first.calls["verify"] == 1  # of the proof alone
+        assert first.calls["PublicKey.verify"] == 1  # of the proof alone
 
     play(tmp_path, scene)
 

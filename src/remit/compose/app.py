@@ -6,11 +6,11 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
+from starlette import routing
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from remit.control import audit, keys, policy, spiffe
 from remit.control.approvals import Approvals
@@ -31,9 +31,9 @@ from remit.oauth.status import Statuses
 from remit.oauth.wellknown import WellKnown
 from remit.sessions import receiver
 from remit.web import problems, wire
-from remit.web.proven import Verifier
-from remit.web.routes import Open, Row, Surface, Who
-from remit.web.who import Peer, Web, authority_of, check_path, operator
+from remit.web.authentication import SocketAuth, TokenAuth, authority_of, check_path, operator
+from remit.web.routes import AppDeps, Open, Route, Who
+from remit.web.verifier import Verifier
 
 _LOG = logging.getLogger("remit.web")
 
@@ -42,51 +42,51 @@ _FOR_CLIENTS = frozenset(  # whose errors are those of RFC 6749 §5.2, with its 
 )
 
 
-def rows(surface: Surface) -> tuple[Row, ...]:
+def rows(surface: AppDeps) -> tuple[Route, ...]:
     """Return the route table."""
     v1, log = V1(surface.broker, surface.verifier.clock), Audit(surface.broker, surface.checkpoint)
     flows = Flows(surface, Minter(surface.broker, surface.verifier, surface.new_id))
     who, ways = Clients(surface.identity.workloads, surface.verifier), {**grant_types(surface), **flows.ways()}
     known, oauth = WellKnown(surface, ways, flows.metadata()), OAuth(surface.broker, surface.verifier, who)
     return (
-        Row("POST", "/oauth/token", Who.PROVING, Endpoint(who, ways, surface.verifier).token),
-        Row("POST", "/oauth/revoke", Who.PROVING, oauth.revoke),
-        Row("POST", "/oauth/introspect", Who.AGENT, oauth.introspect),
+        Route("POST", "/oauth/token", Who.PROVING, Endpoint(who, ways, surface.verifier).token),
+        Route("POST", "/oauth/revoke", Who.PROVING, oauth.revoke),
+        Route("POST", "/oauth/introspect", Who.AGENT, oauth.introspect),
         *Statuses(surface).rows(),
         *flows.rows(),
-        Row("GET", "/oauth/jwks", Who.PUBLIC, known.jwks),
-        Row("GET", "/.well-known/oauth-authorization-server", Who.PUBLIC, known.server),
-        Row("GET", "/.well-known/oauth-protected-resource", Who.PUBLIC, known.resource),
-        Row("GET", "/problems/{code}", Who.PUBLIC, known.problem),
+        Route("GET", "/oauth/jwks", Who.PUBLIC, known.jwks),
+        Route("GET", "/.well-known/oauth-authorization-server", Who.PUBLIC, known.server),
+        Route("GET", "/.well-known/oauth-protected-resource", Who.PUBLIC, known.resource),
+        Route("GET", "/problems/{code}", Who.PUBLIC, known.problem),
         *login.rows(surface),
         *spiffe.rows(surface),
         *receiver.rows(surface),
         *surface.streams,
-        Row("GET", "/v1/self", Who.AGENT, v1.self_),
-        Row("GET", "/v1/tasks", Who.AGENT, v1.tasks),
-        Row("GET", "/v1/tasks/{task}", Who.AGENT, v1.task, PAGED),
-        Row("POST", "/v1/tasks/{task}/close", Who.AGENT, v1.close),
-        Row("POST", "/v1/tasks/{task}/leases", Who.AGENT, v1.issue),
-        Row("POST", "/v1/tasks/{task}/grants/{grant}/revoke", Who.AGENT, v1.revoke),
-        Row("POST", "/v1/leases/{lease}/renew", Who.AGENT, v1.renew),
-        Row("POST", "/v1/leases/{lease}/revoke", Who.AGENT, v1.revoke_lease),
+        Route("GET", "/v1/self", Who.AGENT, v1.self_),
+        Route("GET", "/v1/tasks", Who.AGENT, v1.tasks),
+        Route("GET", "/v1/tasks/{task}", Who.AGENT, v1.task, PAGED),
+        Route("POST", "/v1/tasks/{task}/close", Who.AGENT, v1.close),
+        Route("POST", "/v1/tasks/{task}/leases", Who.AGENT, v1.issue),
+        Route("POST", "/v1/tasks/{task}/grants/{grant}/revoke", Who.AGENT, v1.revoke),
+        Route("POST", "/v1/leases/{lease}/renew", Who.AGENT, v1.renew),
+        Route("POST", "/v1/leases/{lease}/revoke", Who.AGENT, v1.revoke_lease),
         *Approvals(surface).rows(),
-        Row("GET", "/v1/resources", Who.OPERATOR, v1.resources),
-        Row("GET", "/v1/resources/{resource}", Who.OPERATOR, v1.resource),
-        Row("PUT", "/v1/resources/{resource}", Who.OPERATOR, v1.put_resource),
-        Row("DELETE", "/v1/resources/{resource}", Who.OPERATOR, v1.delete_resource),
-        Row("POST", "/v1/resources/{resource}/check", Who.OPERATOR, v1.check_resource),
-        Row("PUT", "/v1/secrets/{secret}", Who.OPERATOR, v1.put_secret),
+        Route("GET", "/v1/resources", Who.OPERATOR, v1.resources),
+        Route("GET", "/v1/resources/{resource}", Who.OPERATOR, v1.resource),
+        Route("PUT", "/v1/resources/{resource}", Who.OPERATOR, v1.put_resource),
+        Route("DELETE", "/v1/resources/{resource}", Who.OPERATOR, v1.delete_resource),
+        Route("POST", "/v1/resources/{resource}/check", Who.OPERATOR, v1.check_resource),
+        Route("PUT", "/v1/secrets/{secret}", Who.OPERATOR, v1.put_secret),
         *policy.rows(surface),
         *keys.rows(surface),
-        Row("GET", "/v1/audit", Who.OPERATOR, log.entries, audit.ENTRIES),
-        Row("GET", "/v1/audit/checkpoint", Who.OPERATOR, log.checkpoint),
-        Row("GET", "/v1/audit/proof/inclusion", Who.OPERATOR, log.inclusion, audit.INCLUSION),
-        Row("GET", "/v1/audit/proof/consistency", Who.OPERATOR, log.consistency, audit.CONSISTENCY),
+        Route("GET", "/v1/audit", Who.OPERATOR, log.entries, audit.ENTRIES),
+        Route("GET", "/v1/audit/checkpoint", Who.OPERATOR, log.checkpoint),
+        Route("GET", "/v1/audit/proof/inclusion", Who.OPERATOR, log.inclusion, audit.INCLUSION),
+        Route("GET", "/v1/audit/proof/consistency", Who.OPERATOR, log.consistency, audit.CONSISTENCY),
     )
 
 
-def grant_types(surface: Surface) -> Mapping[str, GrantType]:
+def grant_types(surface: AppDeps) -> Mapping[str, GrantType]:
     """Return every way to a token that can succeed here without a human in between, by its ``grant_type``."""
     minter = Minter(surface.broker, surface.verifier, surface.new_id)
     found = {**Exchange(surface, minter).ways(), **Federation(surface, minter).ways()}
@@ -95,10 +95,10 @@ def grant_types(surface: Surface) -> Mapping[str, GrantType]:
     return found
 
 
-def build(surface: Surface) -> Starlette:
+def build(surface: AppDeps) -> Starlette:
     """Return the ASGI application. The listener puts its authority into the state of each request."""
     way = Way(surface.verifier)
-    routes = [Route(row.path, way.endpoint(row), methods=[row.method]) for row in rows(surface)]
+    routes = [routing.Route(row.path, way.endpoint(row), methods=[row.method]) for row in rows(surface)]
     app = Starlette(routes=routes, exception_handlers={HTTPException: way.off_the_map})
     app.router.redirect_slashes = False
     return app
@@ -112,7 +112,7 @@ class Way:
         self._verifier = verifier
         self._flood = Flood()
 
-    def endpoint(self, row: Row) -> Open:
+    def endpoint(self, row: Route) -> Open:
         """Return the endpoint of a route."""
 
         async def called(request: Request) -> Response:
@@ -127,7 +127,7 @@ class Way:
 
         return called
 
-    async def _handled(self, request: Request, row: Row) -> Response:
+    async def _handled(self, request: Request, row: Route) -> Response:
         handler: Callable[..., Awaitable[Response]] = row.handler
         if row.who in {Who.PUBLIC, Who.PROVING}:
             return await handler(request)
@@ -191,14 +191,14 @@ class Way:
     def _with_nonce(self, request: Request, response: Response) -> Response:
         """Give the nonce for the next proof (RFC 9449 §8.2), where proofs are made or one was wanting."""
         authority, wanting = request.scope["state"].get("authority"), UnauthenticatedError.status
-        if isinstance(authority, Web) or request.scope["path"] in _FOR_CLIENTS or response.status_code == wanting:
+        if isinstance(authority, TokenAuth) or request.scope["path"] in _FOR_CLIENTS or response.status_code == wanting:
             response.headers["dpop-nonce"] = self._verifier.nonce()
         return response
 
 
 def _operators(request: Request) -> bool:
     authority = request.scope["state"].get("authority")
-    return isinstance(authority, Peer) and isinstance(authority.caller, Operator)
+    return isinstance(authority, SocketAuth) and isinstance(authority.caller, Operator)
 
 
 def _instance() -> str:

@@ -16,7 +16,7 @@ from remit.jose import token
 from remit.jose.keys import PublishedKey
 from remit.keys.authority import FileAuthority
 from remit.keys.signers import FileKeyring
-from remit.web.proven import Keys
+from remit.web.verifier import Keys
 
 OVERLAP = token.LIFE + timedelta(seconds=token.SKEW)  # after it, a key has signed no token that is good
 

@@ -22,7 +22,7 @@ from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit
 from remit.run.host import Close, Run
 from remit.web import listen
-from remit.web.who import Peer
+from remit.web.authentication import SocketAuth
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class RunEdges:
             return await self._workload.serve(sock, run.holder, start, self.share(run.task))
         ports = {item.resource: int(run.places[item.name]) for item in run.outfit.listeners if item.resource}
         base = f"http://127.0.0.1:{run.places['gateway']}"
-        who = Peer(run.holder, gateway=base, ports=ports)
+        who = SocketAuth(run.holder, gateway=base, ports=ports)
         return (await listen.serve(self._app, sock, who, start=start, share=self.share(run.task))).close
 
     def _resources(self) -> dict[str, Resource]:

@@ -30,10 +30,10 @@ from remit.jose.proof import Nonces
 from remit.run import handover
 from remit.run.host import LaunchServer
 from remit.web import listen
+from remit.web.authentication import Authority, SocketAuth, TokenAuth
 from remit.web.listen import Listener
-from remit.web.proven import Keys, Verifier
-from remit.web.routes import Surface
-from remit.web.who import Authority, Peer, Web
+from remit.web.routes import AppDeps
+from remit.web.verifier import Keys, Verifier
 
 SWEEP = 0.5  # seconds between sweeps
 TRUST = 1.0  # seconds between two looks whether a trust bundle is due, or our certificate new
@@ -59,7 +59,7 @@ class Edges:
         self.rings = turning(house, keys)
         sender = signals.transmitter(house.signals, house.ended, settings.issuer)
         self.signals = signals.rounds(house.signals, house.broker, house.ended, house.clock, sender)
-        self.surface = Surface(
+        self.surface = AppDeps(
             house.broker,
             self.verifier,
             wiring.new_id,
@@ -128,7 +128,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         stack.push_async_callback(_kept_last, house)
         edges = Edges(house)
         stack.push_async_callback(edges.close)
-        owner = Peer(house.operator, gateway=_base(settings.gateway) if tcp else None)
+        owner = SocketAuth(house.operator, gateway=_base(settings.gateway) if tcp else None)
         await edges.control(bind_unix(settings.places.control), owner, os.geteuid())
         stack.callback(settings.places.control.unlink, missing_ok=True)
         await edges.launches.recover(house.operator)
@@ -144,11 +144,11 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
 async def _listen_tcp(edges: Edges) -> None:
     settings = edges.house.settings
     if settings.api is not None:
-        web = Web(_hosts(settings.api), edges.verifier, gateway=_base(settings.gateway))
+        web = TokenAuth(_hosts(settings.api), edges.verifier, gateway=_base(settings.gateway))
         await edges.control(bind_tcp(settings.api, "listen.api"), web)
     if settings.tls is not None and edges.door is not None:
         await edges.trust()
-        web = Web(settings.tls.hosts, edges.verifier, gateway=_base(settings.gateway), scheme="https")
+        web = TokenAuth(settings.tls.hosts, edges.verifier, gateway=_base(settings.gateway), scheme="https")
         await edges.control(bind_tcp(settings.tls.listen, "tls.listen"), web, tls=edges.door.context)
     if settings.gateway is not None:
         await edges.gateway.listen(bind_tcp(settings.gateway, "listen.gateway"), None)

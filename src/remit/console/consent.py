@@ -51,8 +51,8 @@ from remit.oauth.codes import CODE_LIFE, REMEMBERED, Code, Waiting
 from remit.oauth.registry import browsable
 from remit.ports.identity import Login, Logins
 from remit.web import wire
-from remit.web.held import Held
-from remit.web.routes import Row, Surface, Who
+from remit.web.pending import PendingStore
+from remit.web.routes import AppDeps, Route, Who
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
 MAX_LAST = 16  # pages that wait for what one human presses who has logged in: the oldest makes way for the newest
@@ -69,27 +69,27 @@ _MUTE = (
 class ConsentPage:
     """Shows requests to browsers and takes decisions."""
 
-    def __init__(self, surface: Surface, waiting: Waiting) -> None:
+    def __init__(self, surface: AppDeps, waiting: Waiting) -> None:
         """Decide for the broker of ``surface``; codes go to ``waiting``."""
         self._broker, self._verifier, self._issuer = surface.broker, surface.verifier, surface.verifier.issuer
         self._now: Callable[[], datetime] = surface.verifier.clock
         self._identity, self._codes = surface.identity, waiting.codes
         self._seal = Seal()
-        self.pushed: Held[PushedRequest] = Held(self._now)  # what clients pushed, till its human goes on with it
-        self._sessions: Held[ConsentSession] = Held(self._now)  # of those who have logged in
+        self.pushed: PendingStore[PushedRequest] = PendingStore(self._now)  # until the human goes on with it
+        self._sessions: PendingStore[ConsentSession] = PendingStore(self._now)  # of those who have logged in
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
             *self.pages(),
-            Row("POST", "/oauth/consent", Who.PUBLIC, pages.shown(self.consent)),
-            Row("GET", "/oauth/callback", Who.PUBLIC, pages.shown(self.callback), None),
-            Row("GET", "/oauth/callback/{number}", Who.PUBLIC, pages.shown(self.callback), None),
+            Route("POST", "/oauth/consent", Who.PUBLIC, pages.shown(self.consent)),
+            Route("GET", "/oauth/callback", Who.PUBLIC, pages.shown(self.callback), None),
+            Route("GET", "/oauth/callback/{number}", Who.PUBLIC, pages.shown(self.callback), None),
         )
 
-    def pages(self) -> tuple[Row, ...]:
+    def pages(self) -> tuple[Route, ...]:
         """Return the routes that need nobody to log in."""
-        return (Row("GET", "/approvals/{approval}", Who.PUBLIC, pages.shown(self.approval)),)
+        return (Route("GET", "/approvals/{approval}", Who.PUBLIC, pages.shown(self.approval)),)
 
     # -- showing ------------------------------------------------------------------------------------------------
 

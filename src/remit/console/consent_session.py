@@ -18,7 +18,7 @@ import msgspec
 
 from remit import jose
 from remit.core.principal import Human
-from remit.web.held import USUAL
+from remit.web.pending import USUAL
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 

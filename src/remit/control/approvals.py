@@ -24,8 +24,8 @@ from remit.errors import InvalidRequestError, NotFoundError, UnauthenticatedErro
 from remit.oauth import child
 from remit.oauth.asked import attested, check_size
 from remit.web import wire
-from remit.web.routes import Row, Surface, Who
-from remit.web.who import Peer, authority_of, idles
+from remit.web.authentication import SocketAuth, authority_of, idles
+from remit.web.routes import AppDeps, Route, Who
 
 MAX_WAIT = 25  # seconds; shorter than anything on the way waits for an answer
 WAIT = frozenset({"wait"})
@@ -41,18 +41,18 @@ Decide = Callable[[str, str, Principal], Awaitable[Approval]]
 class Approvals:
     """The handlers over one broker."""
 
-    def __init__(self, surface: Surface) -> None:
+    def __init__(self, surface: AppDeps) -> None:
         """Serve ``surface``'s broker."""
         self._broker, self._verifier, self._identity = surface.broker, surface.verifier, surface.identity
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Row("POST", "/v1/approvals", Who.AGENT, self.ask),
-            Row("GET", "/v1/approvals", Who.AGENT, self.all),
-            Row("GET", "/v1/approvals/{approval}", Who.AGENT, self.one, WAIT),
-            Row("POST", "/v1/approvals/{approval}/approve", Who.PROVING, self.approve),
-            Row("POST", "/v1/approvals/{approval}/deny", Who.PROVING, self.deny),
+            Route("POST", "/v1/approvals", Who.AGENT, self.ask),
+            Route("GET", "/v1/approvals", Who.AGENT, self.all),
+            Route("GET", "/v1/approvals/{approval}", Who.AGENT, self.one, WAIT),
+            Route("POST", "/v1/approvals/{approval}/approve", Who.PROVING, self.approve),
+            Route("POST", "/v1/approvals/{approval}/deny", Who.PROVING, self.deny),
         )
 
     # -- asking -------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class Approvals:
     async def _caller(self, request: Request) -> Principal | None:
         """Return who is at this listener, or whose token came along; None when an ID token alone has to do."""
         authority = authority_of(request)
-        if isinstance(authority, Peer) or request.headers.get("authorization"):
+        if isinstance(authority, SocketAuth) or request.headers.get("authorization"):
             return await authority.identify(request)
         return None
 

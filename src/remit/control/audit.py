@@ -15,7 +15,7 @@ from remit.core.audit import Checkpoint
 from remit.core.principal import Principal
 from remit.errors import InvalidRequestError, NotFoundError
 from remit.web import wire
-from remit.web.who import operator
+from remit.web.authentication import operator
 
 MAX_ENTRIES = 1_000  # in one answer
 ENTRIES = frozenset({"start", "limit"})

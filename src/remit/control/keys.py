@@ -10,19 +10,19 @@ from starlette.responses import Response
 from remit.core.principal import Principal
 from remit.jose.keys import PublishedKey
 from remit.web import wire
-from remit.web.routes import Rings, Row, Surface, Who
-from remit.web.who import operator
+from remit.web.authentication import operator
+from remit.web.routes import AppDeps, Rings, Route, Who
 
 
-def rows(surface: Surface) -> tuple[Row, ...]:
+def rows(surface: AppDeps) -> tuple[Route, ...]:
     """Return the routes; there are none where the keys are somebody else's."""
     if surface.rings is None:
         return ()
     served = Served(surface.rings)
     return (
-        Row("GET", "/v1/keys", Who.OPERATOR, served.show),
-        Row("POST", "/v1/keys/{ring}/rotate", Who.OPERATOR, served.rotate),
-        Row("POST", "/v1/keys/{ring}/{kid}/revoke", Who.OPERATOR, served.revoke),
+        Route("GET", "/v1/keys", Who.OPERATOR, served.show),
+        Route("POST", "/v1/keys/{ring}/rotate", Who.OPERATOR, served.rotate),
+        Route("POST", "/v1/keys/{ring}/{kid}/revoke", Who.OPERATOR, served.revoke),
     )
 
 

@@ -8,19 +8,19 @@ from starlette.responses import Response
 from remit.broker import Broker
 from remit.core.principal import Principal
 from remit.web import wire
-from remit.web.routes import Policies, Row, Surface, Who
-from remit.web.who import operator
+from remit.web.authentication import operator
+from remit.web.routes import AppDeps, Policies, Route, Who
 
 
-def rows(surface: Surface) -> tuple[Row, ...]:
+def rows(surface: AppDeps) -> tuple[Route, ...]:
     """Return the routes; there are none where nothing is told of policies."""
     if surface.policies is None:
         return ()
     served = Served(surface.broker, surface.policies)
     return (
-        Row("GET", "/v1/policy", Who.OPERATOR, served.show),
-        Row("POST", "/v1/policy/reload", Who.OPERATOR, served.reload),
-        Row("GET", "/v1/policy/explain/{grant}", Who.OPERATOR, served.explain),
+        Route("GET", "/v1/policy", Who.OPERATOR, served.show),
+        Route("POST", "/v1/policy/reload", Who.OPERATOR, served.reload),
+        Route("GET", "/v1/policy/explain/{grant}", Who.OPERATOR, served.explain),
     )
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from remit.ports.identity import Authority
 from remit.web import wire
-from remit.web.routes import Row, Surface, Who
+from remit.web.routes import AppDeps, Route, Who
 
 REFRESH = 300  # seconds after which a verifier should look again (``spiffe_refresh_hint``)
 
@@ -54,13 +54,13 @@ class Bundle:
         )
 
 
-def rows(surface: Surface) -> tuple[Row, ...]:
+def rows(surface: AppDeps) -> tuple[Route, ...]:
     """Return the routes, if the broker is the authority of a trust domain."""
     if surface.authority is None:
         return ()
     known = Bundle(surface.authority, surface.verifier.issuer)
     return (
-        Row("GET", "/.well-known/spiffe-bundle", Who.PUBLIC, known.bundle),
-        Row("GET", "/.well-known/openid-configuration", Who.PUBLIC, known.discovery),
-        Row("GET", "/oauth/federation/jwks", Who.PUBLIC, known.jwks),
+        Route("GET", "/.well-known/spiffe-bundle", Who.PUBLIC, known.bundle),
+        Route("GET", "/.well-known/openid-configuration", Who.PUBLIC, known.discovery),
+        Route("GET", "/oauth/federation/jwks", Who.PUBLIC, known.jwks),
     )

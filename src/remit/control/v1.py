@@ -14,7 +14,7 @@ from remit.core.task import Grant
 from remit.errors import InvalidRequestError, NotFoundError
 from remit.ports import Clock, Resource
 from remit.web import wire
-from remit.web.who import authority_of, operator
+from remit.web.authentication import authority_of, operator
 
 PAGED = frozenset({"after", "limit"})
 

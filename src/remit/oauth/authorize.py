@@ -25,9 +25,9 @@ from remit.oauth import clients as authentication
 from remit.oauth.clients import Clients
 from remit.oauth.registry import Registered, is_registered
 from remit.web import wire
-from remit.web.proven import Verifier
-from remit.web.routes import Row, Surface, Who
-from remit.web.who import url_of
+from remit.web.authentication import url_of
+from remit.web.routes import AppDeps, Route, Who
+from remit.web.verifier import Verifier
 
 PUSHED = "urn:ietf:params:oauth:request_uri:"
 PUSHED_LIFE = timedelta(seconds=60)
@@ -64,18 +64,18 @@ class Asking:
 class Authorize:
     """The two endpoints of the code flow that come before the token endpoint."""
 
-    def __init__(self, surface: Surface, desk: ConsentPage) -> None:
+    def __init__(self, surface: AppDeps, desk: ConsentPage) -> None:
         """Ask the broker of ``surface``; ``desk`` has humans decide."""
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry, self._desk = surface.identity.clients, desk
         self._clients = Clients(surface.identity.workloads, surface.verifier)
         self._pushed = desk.pushed
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Row("POST", "/oauth/par", Who.PROVING, self.push),
-            Row("GET", "/oauth/authorize", Who.PUBLIC, pages.shown(self.authorize), None),
+            Route("POST", "/oauth/par", Who.PROVING, self.push),
+            Route("GET", "/oauth/authorize", Who.PUBLIC, pages.shown(self.authorize), None),
         )
 
     async def push(self, request: Request) -> Response:

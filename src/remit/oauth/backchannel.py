@@ -21,7 +21,7 @@ from remit.oauth.authorize import keyed, proven_key
 from remit.oauth.clients import FIELDS, Clients
 from remit.oauth.codes import INTERVAL, REMEMBERED, Poll, Waiting
 from remit.web import wire
-from remit.web.routes import Row, Surface, Who
+from remit.web.routes import AppDeps, Route, Who
 
 _HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platform"
 _HINTS = ("login_hint", "id_token_hint", "login_hint_token")
@@ -39,14 +39,14 @@ Form = Mapping[str, str]
 class Backchannel:
     """The backchannel authentication endpoint."""
 
-    def __init__(self, surface: Surface, waiting: Waiting) -> None:
+    def __init__(self, surface: AppDeps, waiting: Waiting) -> None:
         """Ask the broker of ``surface``; ``waiting`` keeps what clients come back with."""
         self._broker, self._verifier, self._identity = surface.broker, surface.verifier, surface.identity
         self._clients, self._polls = Clients(surface.identity.workloads, surface.verifier), waiting.polls
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Route, ...]:
         """Return the route."""
-        return (Row("POST", "/oauth/bc-authorize", Who.PROVING, self.begin),)
+        return (Route("POST", "/oauth/bc-authorize", Who.PROVING, self.begin),)
 
     async def begin(self, request: Request) -> Response:
         """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""

@@ -7,7 +7,7 @@ from remit.core.principal import Workload
 from remit.errors import InvalidRequestError, WrongKeyError
 from remit.oauth.clients import WIT, assertion_type
 from remit.ports.identity import Workloads
-from remit.web.proven import Verifier
+from remit.web.verifier import Verifier
 
 
 def key(verifier: Verifier, cnf: object, proof: str, url: str, token: str | None, *, stranger: bool = False) -> str:

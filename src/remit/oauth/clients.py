@@ -19,7 +19,7 @@ from remit.core import spiffe
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, TokenError, UnauthenticatedError, UsedError
 from remit.ports.identity import Workloads
-from remit.web.who import certificates_of, url_of
+from remit.web.authentication import certificates_of, url_of
 
 WIT, WPT = "workload-identity-token", "workload-proof-token"
 FIELDS = frozenset({"client_id", "client_assertion", "client_assertion_type"})

@@ -37,8 +37,8 @@ from remit.oauth.minting import Binding, Minter
 from remit.oauth.oauth import GrantType
 from remit.oauth.refresh import Refreshes
 from remit.web import wire
-from remit.web.held import Held
-from remit.web.routes import Surface
+from remit.web.pending import PendingStore
+from remit.web.routes import AppDeps
 
 CODE = "authorization_code"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -84,20 +84,20 @@ class Poll:
 class Waiting:
     """All that clients may come back with."""
 
-    codes: Held[Code]
-    polls: Held[Poll]
-    delegations: Held[Poll]  # by the approval's id
+    codes: PendingStore[Code]
+    polls: PendingStore[Poll]
+    delegations: PendingStore[Poll]  # by the approval's id
 
 
 def waiting(now: Callable[[], datetime]) -> Waiting:
     """Return a place where nothing waits yet."""
-    return Waiting(Held(now), Held(now), Held(now))
+    return Waiting(PendingStore(now), PendingStore(now), PendingStore(now))
 
 
 class Redeeming:
     """The handlers of the three grant types."""
 
-    def __init__(self, surface: Surface, minter: Minter, held: Waiting) -> None:
+    def __init__(self, surface: AppDeps, minter: Minter, held: Waiting) -> None:
         """Redeem what ``held`` holds."""
         self._broker, self._verifier, self._minter, self._held = surface.broker, surface.verifier, minter, held
         self._refreshes = Refreshes(surface, minter)

@@ -27,8 +27,8 @@ from remit.oauth.clients import FIELDS, Clients
 from remit.oauth.codes import INTERVAL, REMEMBERED, Poll, Waiting
 from remit.oauth.registry import Registered
 from remit.web import wire
-from remit.web.held import Held
-from remit.web.routes import Row, Surface, Who
+from remit.web.pending import PendingStore
+from remit.web.routes import AppDeps, Route, Who
 
 ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, no words, no digits to mistake
 GROUP = 4  # letters between dashes; the first group finds a request, the others are its secret
@@ -59,20 +59,20 @@ class _Shown:
 class Devices:
     """The device authorization endpoint, and the page where its human types the code."""
 
-    def __init__(self, surface: Surface, desk: ConsentPage, waiting: Waiting) -> None:
+    def __init__(self, surface: AppDeps, desk: ConsentPage, waiting: Waiting) -> None:
         """Ask the broker of ``surface``; ``desk`` has humans decide, ``waiting`` keeps what devices come back with."""
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry = surface.identity.clients
         self._clients = Clients(surface.identity.workloads, surface.verifier)
         self._desk, self._polls = desk, waiting.polls
-        self._shown: Held[_Shown] = Held(surface.verifier.clock)  # by the first letters of what humans type
+        self._shown: PendingStore[_Shown] = PendingStore(surface.verifier.clock)  # by the user code's first letters
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Row("POST", "/oauth/device_authorization", Who.PROVING, self.begin),
-            Row("GET", "/oauth/device", Who.PUBLIC, pages.shown(self.form), None),
-            Row("POST", "/oauth/device", Who.PUBLIC, pages.shown(self.typed)),
+            Route("POST", "/oauth/device_authorization", Who.PROVING, self.begin),
+            Route("GET", "/oauth/device", Who.PUBLIC, pages.shown(self.form), None),
+            Route("POST", "/oauth/device", Who.PUBLIC, pages.shown(self.typed)),
         )
 
     async def begin(self, request: Request) -> Response:

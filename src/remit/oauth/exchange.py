@@ -25,9 +25,9 @@ from remit.oauth.clients import Client
 from remit.oauth.minting import ACCESS_TOKEN, Binding, Minter
 from remit.oauth.oauth import GrantType, check_requested
 from remit.web import wire
-from remit.web.proven import ends
-from remit.web.routes import Surface
-from remit.web.who import Peer, Web, authority_of, certificates_of, operator, url_of
+from remit.web.authentication import SocketAuth, TokenAuth, authority_of, certificates_of, operator, url_of
+from remit.web.routes import AppDeps
+from remit.web.verifier import ends
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -45,7 +45,7 @@ Form = Mapping[str, str]
 class Exchange:
     """The handlers of one grant type, by the type of the subject token."""
 
-    def __init__(self, surface: Surface, minter: Minter) -> None:
+    def __init__(self, surface: AppDeps, minter: Minter) -> None:
         """Serve ``surface``'s broker."""
         self._broker, self._verifier, self._minter = surface.broker, surface.verifier, minter
         self._humans, self._workloads = surface.identity.humans, surface.identity.workloads
@@ -58,13 +58,13 @@ class Exchange:
         """Open a task, delegate a grant or renew a token, by the type of the subject token."""
         check_requested(form)
         match authority_of(request), form.get("subject_token_type"):
-            case Peer(), "urn:remit:peer":
+            case SocketAuth(), "urn:remit:peer":
                 return await self._open(request, form, client)
-            case Peer(), "urn:remit:grant":
+            case SocketAuth(), "urn:remit:grant":
                 return await self._delegate_here(request, form, client)
             case _, "urn:ietf:params:oauth:token-type:id_token" if self._humans is not None:
                 return await self._open_for_human(request, form, client)
-            case Web(), "urn:ietf:params:oauth:token-type:access_token":
+            case TokenAuth(), "urn:ietf:params:oauth:token-type:access_token":
                 return await self._by_token(request, form, client)
         raise InvalidRequestError("`subject_token_type` is not one that this listener takes")
 
@@ -83,7 +83,7 @@ class Exchange:
     async def _open_for_human(self, request: Request, form: Form, client: Client) -> Response:
         """Open a task for the human of an ID token. On a unix socket the operator brings it, key or no key."""
         wire.only(form, _OPENING | _CHILD | _CLIENT)
-        here = isinstance(authority_of(request), Peer)
+        here = isinstance(authority_of(request), SocketAuth)
         if here:
             operator(await self._caller(request))
         if self._humans is None:

@@ -21,7 +21,7 @@ from remit.oauth.minting import Binding, Minter
 from remit.oauth.oauth import GrantType
 from remit.ports.identity import Humans
 from remit.web import wire
-from remit.web.routes import Surface
+from remit.web.routes import AppDeps
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 CLIENT_CREDENTIALS = "client_credentials"
@@ -32,7 +32,7 @@ Form = Mapping[str, str]
 class Federation:
     """The handlers of two grant types; each is there when somebody is configured to be believed."""
 
-    def __init__(self, surface: Surface, minter: Minter) -> None:
+    def __init__(self, surface: AppDeps, minter: Minter) -> None:
         """Serve ``surface``'s broker."""
         self._broker, self._verifier, self._minter = surface.broker, surface.verifier, minter
         self._humans = surface.identity.humans if surface.identity.id_jag else None

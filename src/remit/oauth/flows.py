@@ -16,15 +16,15 @@ from remit.oauth.codes import Redeeming, waiting
 from remit.oauth.device import Devices
 from remit.oauth.minting import Minter
 from remit.oauth.oauth import GrantType
-from remit.web.routes import Open, Row, Surface
-from remit.web.who import Web, authority_of
+from remit.web.authentication import TokenAuth, authority_of
+from remit.web.routes import AppDeps, Open, Route
 
 
 def _outside(handler: Callable[..., Awaitable[Response]]) -> Open:
     """Take requests over TCP alone: an agent in a run asks by its grant, for more than that (``/v1/approvals``)."""
 
     async def called(request: Request) -> Response:
-        if not isinstance(authority_of(request), Web):
+        if not isinstance(authority_of(request), TokenAuth):
             raise NotFoundError
         return await handler(request)
 
@@ -34,7 +34,7 @@ def _outside(handler: Callable[..., Awaitable[Response]]) -> Open:
 class Flows:
     """Code, device and back-channel flow. Without an issuer of humans there is nobody to decide, so there are none."""
 
-    def __init__(self, surface: Surface, minter: Minter) -> None:
+    def __init__(self, surface: AppDeps, minter: Minter) -> None:
         """Serve ``surface``'s broker."""
         self._surface, self._open = surface, surface.identity.logins is not None
         held = waiting(surface.verifier.clock)
@@ -50,7 +50,7 @@ class Flows:
         """Return the grant types for the token endpoint."""
         return self._redeeming.ways() if self._open else {}
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         asking = tuple(replace(row, handler=_outside(row.handler)) for part in self._asking for row in part.rows())
         return (*self._desk.rows(), *asking) if self._open else self._desk.pages()

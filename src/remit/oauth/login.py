@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.web import wire
-from remit.web.routes import Row, Surface, Who
+from remit.web.routes import AppDeps, Route, Who
 
 
-def rows(surface: Surface) -> tuple[Row, ...]:
+def rows(surface: AppDeps) -> tuple[Route, ...]:
     """Return the route."""
 
     async def identity(request: Request) -> Response:
@@ -23,4 +23,4 @@ def rows(surface: Surface) -> tuple[Row, ...]:
             }
         )
 
-    return (Row("GET", "/v1/identity", Who.PUBLIC, identity),)
+    return (Route("GET", "/v1/identity", Who.PUBLIC, identity),)

@@ -17,8 +17,8 @@ from remit.jose.token import Making
 from remit.oauth.clients import Client
 from remit.ports import NewId
 from remit.web import wire
-from remit.web.proven import Verifier, ends, thumbprint
-from remit.web.who import certificates_of, url_of
+from remit.web.authentication import certificates_of, url_of
+from remit.web.verifier import Verifier, ends, thumbprint
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
 

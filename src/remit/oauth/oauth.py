@@ -29,8 +29,8 @@ from remit.oauth import asked, clients
 from remit.oauth.clients import Client, Clients
 from remit.oauth.minting import ACCESS_TOKEN
 from remit.web import wire
-from remit.web.proven import Verifier
-from remit.web.who import Peer, authority_of
+from remit.web.authentication import SocketAuth, authority_of
+from remit.web.verifier import Verifier
 
 _ALWAYS = clients.FIELDS | {"grant_type"}
 _HINTED = frozenset({"token", "token_type_hint"})
@@ -85,7 +85,7 @@ class OAuth:
         form = await wire.form(request, _HINTED | clients.FIELDS)
         token = wire.text(form, "token")
         await self._back(token)
-        if isinstance(authority_of(request), Peer) or request.headers.get("authorization"):
+        if isinstance(authority_of(request), SocketAuth) or request.headers.get("authorization"):
             wire.only(form, _HINTED)
             caller = await authority_of(request).identify(request)
             return await self._end(caller, self._own(caller, token))

@@ -20,7 +20,7 @@ from remit.oauth.clients import Client
 from remit.oauth.minting import Minter
 from remit.oauth.oauth import GrantType
 from remit.web import wire
-from remit.web.routes import Surface
+from remit.web.routes import AppDeps
 
 REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a grant type
 
@@ -35,7 +35,7 @@ def draw() -> str:
 class Refreshes:
     """The handler of the grant type, and what hands out the first token of a chain."""
 
-    def __init__(self, surface: Surface, minter: Minter, new_token: Callable[[], str] = draw) -> None:
+    def __init__(self, surface: AppDeps, minter: Minter, new_token: Callable[[], str] = draw) -> None:
         """Serve ``surface``'s broker; ``new_token`` draws tokens."""
         self._broker, self._verifier, self._minter = surface.broker, surface.verifier, minter
         self._new_token = new_token

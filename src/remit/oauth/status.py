@@ -10,7 +10,7 @@ from starlette.responses import Response
 from remit.broker.tasks import PLACES
 from remit.jose import status_list, token
 from remit.web import wire
-from remit.web.routes import Row, Surface, Who
+from remit.web.routes import AppDeps, Route, Who
 
 LIST = token.STATUS
 AGGREGATION = "/oauth/status"
@@ -19,15 +19,15 @@ AGGREGATION = "/oauth/status"
 class Statuses:
     """Who is live, for those who ask no broker. A list is made at most once a second, and anew when a grant ends."""
 
-    def __init__(self, surface: Surface) -> None:
+    def __init__(self, surface: AppDeps) -> None:
         """Tell of ``surface``'s grants, signed with the key that signs tokens."""
         self._broker, self._verifier = surface.broker, surface.verifier
         self._made: tuple[tuple[int, str], str] | None = None  # for which second, and signed with which key
         surface.broker.on_end(self._ended)
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Route, ...]:
         """Return the routes: the list, and the list of lists (§9.3)."""
-        return (Row("GET", LIST, Who.PUBLIC, self.token), Row("GET", AGGREGATION, Who.PUBLIC, self.lists))
+        return (Route("GET", LIST, Who.PUBLIC, self.token), Route("GET", AGGREGATION, Who.PUBLIC, self.lists))
 
     async def token(self, request: Request) -> Response:
         """Return the status list token, as of now: of another ``time`` nothing is known (§8.4)."""

@@ -14,7 +14,7 @@ from remit.oauth.federation import JWT_BEARER
 from remit.oauth.oauth import GrantType
 from remit.oauth.status import AGGREGATION
 from remit.web import problems, wire
-from remit.web.routes import Surface
+from remit.web.routes import AppDeps
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -28,7 +28,7 @@ SERVED = sorted(
 class WellKnown:
     """The public documents of one issuer."""
 
-    def __init__(self, surface: Surface, ways: Mapping[str, GrantType], more: Mapping[str, object] = _NOTHING) -> None:
+    def __init__(self, surface: AppDeps, ways: Mapping[str, GrantType], more: Mapping[str, object] = _NOTHING) -> None:
         """Describe the issuer of ``surface`` with the grant types that work, and what other parts say of themselves."""
         self._verifier, self._identity = surface.verifier, surface.identity
         self._ways, self._more = ways, more

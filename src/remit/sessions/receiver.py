@@ -18,7 +18,7 @@ from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenEr
 from remit.ports.identity import Signals
 from remit.sessions.delivery import MEDIA
 from remit.web import wire
-from remit.web.routes import Row, Surface, Who
+from remit.web.routes import AppDeps, Route, Who
 
 EVENTS = "/v1/signals/events"
 LOGOUT = "/v1/signals/logout"
@@ -80,13 +80,13 @@ class Pushed:
         return Response(headers=wire.HEADERS)
 
 
-def rows(surface: Surface) -> tuple[Row, ...]:
+def rows(surface: AppDeps) -> tuple[Route, ...]:
     """Return the routes: none where no issuer is configured."""
     signals = surface.identity.signals
     if signals is None:
         return ()
     pushed = Pushed(Receiver(surface.broker, signals))
-    return (Row("POST", EVENTS, Who.PROVING, pushed.event), Row("POST", LOGOUT, Who.PROVING, pushed.logout))
+    return (Route("POST", EVENTS, Who.PROVING, pushed.event), Route("POST", LOGOUT, Who.PROVING, pushed.logout))
 
 
 def err(error: RemitError) -> str:

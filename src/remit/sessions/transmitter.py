@@ -22,7 +22,7 @@ from remit.jose import token
 from remit.ports import Signer
 from remit.sessions.event_stream import EndedTask, EventStream
 from remit.web import wire
-from remit.web.routes import Row, Who
+from remit.web.routes import Route, Who
 
 SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 PUSH, POLL = "urn:ietf:rfc:8935", "urn:ietf:rfc:8936"
@@ -64,12 +64,12 @@ class Transmitter:
         self._events, self._issuer, self._keys = events, issuer, keys
         self._receivers = {one.name: one for one in receivers}
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Row("GET", METADATA, Who.PUBLIC, self.metadata),
-            Row("GET", JWKS, Who.PUBLIC, self.jwks),
-            Row("POST", STREAM, Who.PROVING, self.poll),
+            Route("GET", METADATA, Who.PUBLIC, self.metadata),
+            Route("GET", JWKS, Who.PUBLIC, self.jwks),
+            Route("POST", STREAM, Who.PROVING, self.poll),
         )
 
     async def metadata(self, request: Request) -> Response:

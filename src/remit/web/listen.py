@@ -21,9 +21,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from remit.ports.room import Share
+from remit.web.authentication import Authority
 from remit.web.handshakes import Handshakes
 from remit.web.tls import presented
-from remit.web.who import Authority
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
 MAX_HEADERS = 128  # fields of a head
@@ -89,7 +89,7 @@ async def serve(
 
     ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it. ``start``
     accepts in the place of the loop, which may do so only on a socket that nobody else holds. With ``tls`` a TCP
-    listener speaks TLS; what certificates a client presents is in the state of each request (``who.certificates_of``).
+    listener speaks TLS; the client's certificates are in the state of each request (``certificates_of``).
     Connections are counted in ``share``.
 
     Keep what is returned: uvloop closes a unix listener that nobody refers to.
@@ -236,7 +236,7 @@ class Connection(HttpToolsProtocol):
             self._answer()
 
     def _idles(self, gone: Callable[[], object]) -> None:
-        """Make room for others while an answer waits for something that is not ours to do (``who.idles``)."""
+        """Make room for others while an answer waits for something that is not ours to do (``idles``)."""
         self._gone = gone
         if not self.transport.is_closing():
             self._waiting.setdefault(self)

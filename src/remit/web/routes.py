@@ -18,7 +18,7 @@ from remit.jose.keys import PublishedKey
 from remit.oauth.registry import Registry
 from remit.ports import NewId
 from remit.ports.identity import Authority, Humans, Logins, Signals, Workloads
-from remit.web.proven import Verifier
+from remit.web.verifier import Verifier
 
 Open = Callable[[Request], Awaitable[Response]]
 Closed = Callable[[Request, Principal], Awaitable[Response]]
@@ -34,7 +34,7 @@ class Who(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Route:
     """One route: ``query`` names the parameters its URL may carry; None: its handler looks at them itself."""
 
     method: str
@@ -92,7 +92,7 @@ class Rings(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Surface:
+class AppDeps:
     """What the control plane is served from."""
 
     broker: Broker
@@ -103,4 +103,4 @@ class Surface:
     authority: Authority | None = None  # of the broker's own trust domain
     policies: Policies | None = None
     rings: Rings | None = None
-    streams: Sequence[Row] = ()  # routes for receivers of our events, where some are configured
+    streams: Sequence[Route] = ()  # routes for receivers of our events, where some are configured

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from remit.errors import LimitError
-from remit.web import held
-from remit.web.held import Held
+from remit.web import pending
+from remit.web.pending import PendingStore
 
 MINUTE = timedelta(minutes=1)
 
@@ -26,7 +26,7 @@ class Clock:
 
 def test_a_thing_is_found_by_its_name_until_its_time_is_up() -> None:
     clock = Clock()
-    kept: Held[str] = Held(clock)
+    kept: PendingStore[str] = PendingStore(clock)
     name, own = kept.put("a", MINUTE), kept.put("b", MINUTE, "own")
     assert (kept.get(name), kept.get(own), own) == ("a", "b", "own")
     assert kept.get("other") is None
@@ -37,8 +37,8 @@ def test_a_thing_is_found_by_its_name_until_its_time_is_up() -> None:
 
 
 def test_what_is_of_one_room_takes_no_place_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held, "MOST", 1)
-    kept: Held[int] = Held(Clock())
+    monkeypatch.setattr(pending, "MOST", 1)
+    kept: PendingStore[int] = PendingStore(Clock())
     name, other = kept.put(1, MINUTE, room="a"), kept.put(2, MINUTE, room="b")
     for room in "ab":
         with pytest.raises(LimitError):
@@ -50,7 +50,7 @@ def test_what_is_of_one_room_takes_no_place_of_another(monkeypatch: pytest.Monke
 
 
 def test_no_name_is_kept_itself() -> None:
-    kept: Held[str] = Held(Clock())
+    kept: PendingStore[str] = PendingStore(Clock())
     name = kept.put("it", MINUTE)
     assert len(name) == 43
     assert name not in repr(vars(kept))
@@ -60,10 +60,10 @@ def test_no_name_is_kept_itself() -> None:
 def test_there_is_room_for_so_many_and_so_much_until_some_are_over(
     monkeypatch: pytest.MonkeyPatch, most: int, size: int
 ) -> None:
-    monkeypatch.setattr(held, "MOST", most)
-    monkeypatch.setattr(held, "MAX_BYTES", 100)
+    monkeypatch.setattr(pending, "MOST", most)
+    monkeypatch.setattr(pending, "MAX_BYTES", 100)
     clock = Clock()
-    kept: Held[int] = Held(clock)
+    kept: PendingStore[int] = PendingStore(clock)
     first = kept.put(1, MINUTE, size=size)
     kept.put(2, 2 * MINUTE, "second", size=size)
     with pytest.raises(LimitError):
@@ -79,7 +79,7 @@ def test_there_is_room_for_so_many_and_so_much_until_some_are_over(
 
 
 def test_in_a_small_room_the_oldest_makes_way_and_no_other_room_is_touched() -> None:
-    kept: Held[int] = Held(Clock())
+    kept: PendingStore[int] = PendingStore(Clock())
     other, names = kept.put(0, MINUTE, room="b"), [kept.put(number, MINUTE, room="a", most=3) for number in range(5)]
     assert [kept.get(name) for name in names] == [None, None, 2, 3, 4]
     assert kept.get(other) == 0
@@ -87,7 +87,7 @@ def test_in_a_small_room_the_oldest_makes_way_and_no_other_room_is_touched() -> 
 
 def test_rooms_that_nobody_comes_to_any_more_are_cleared() -> None:
     clock = Clock()
-    kept: Held[int] = Held(clock)
+    kept: PendingStore[int] = PendingStore(clock)
     for number in range(100):
         kept.put(number, MINUTE, room=f"room-{number}", most=3)
     clock.now += MINUTE

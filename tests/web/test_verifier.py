@@ -7,9 +7,9 @@ import pytest
 
 from remit.errors import LimitError, ProofError, TokenError
 from remit.jose.proof import MAX_AGE, SKEW, Proof
-from remit.web import proven
-from remit.web.proven import Replays
+from remit.web import verifier
 from remit.web.routes import Identity
+from remit.web.verifier import Replays
 from tests.attacks.forge import parts, signed
 from tests.broker.world import World
 from tests.oauth.desk import Issuer
@@ -124,7 +124,7 @@ def test_claims_that_the_state_does_not_bear_out_are_worth_nothing(tmp_path: Pat
 
 
 def test_the_tokens_known_to_be_good_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proven, "MAX_KNOWN", 3)
+    monkeypatch.setattr(verifier, "MAX_KNOWN", 3)
 
     async def scene(plane: Plane) -> None:
         agent = Agent()
@@ -144,11 +144,11 @@ def test_the_tokens_known_to_be_good_are_bounded_by_their_size_too(
         agent, keys = Agent(), plane.verifier.keys
         await plane.opened(agent)
         header, claims = parts(agent.token)
-        monkeypatch.setattr(proven, "MAX_KNOWN_SIZE", 3 * len(agent.token) + 300)
+        monkeypatch.setattr(verifier, "MAX_KNOWN_SIZE", 3 * len(agent.token) + 300)
         for number in range(10):
             plane.verifier.claims(signed(plane, header, {**claims, "jti": f"tok_{number}"}))
             plane.verifier.claims(agent.token)
-            assert sum(map(len, keys._known)) <= proven.MAX_KNOWN_SIZE
+            assert sum(map(len, keys._known)) <= verifier.MAX_KNOWN_SIZE
         assert keys._known
 
     play(tmp_path, scene)

@@ -18,7 +18,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class SocketAuth:
     """A unix socket: whoever can connect is ``caller``. ``gateway`` and ``ports`` are what a run finds inside."""
 
     caller: Principal
@@ -45,7 +45,7 @@ class Prover(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Web:
+class TokenAuth:
     """A TCP listener: every call names one of ``hosts`` and proves a token's key. Beyond loopback it speaks TLS."""
 
     hosts: frozenset[str]  # host:port as in the Host header
@@ -78,13 +78,13 @@ class Web:
         return f"{self.scheme}://{request.headers['host'].lower()}{_path(request)}"
 
 
-Authority = Peer | Web
+Authority = SocketAuth | TokenAuth
 
 
 def authority_of(request: Request) -> Authority:
     """Return the authority of the listener a request came in by."""
     found = request.scope["state"]["authority"]
-    if not isinstance(found, Peer | Web):
+    if not isinstance(found, SocketAuth | TokenAuth):
         raise UnauthenticatedError
     return found
 
@@ -92,7 +92,7 @@ def authority_of(request: Request) -> Authority:
 def url_of(request: Request, issuer: str) -> str:
     """Return the URL a proof must name. On a unix socket, where any Host is taken, it is the issuer's."""
     authority = authority_of(request)
-    return authority.url(request) if isinstance(authority, Web) else f"{issuer}{_path(request)}"
+    return authority.url(request) if isinstance(authority, TokenAuth) else f"{issuer}{_path(request)}"
 
 
 def _path(request: Request) -> str:

@@ -28,7 +28,7 @@ class _Entry(Generic[T]):
     value: T
 
 
-class Held(Generic[T]):
+class PendingStore(Generic[T]):
     """Things in memory until their time is up, found by what only their client knows. Only its SHA-256 is kept."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
