@@ -18,7 +18,7 @@ import pytest
 from examples.demo import canary
 from remit.broker import Broker
 from remit.compose import wiring
-from remit.compose.settings import Places, Settings
+from remit.config.settings import Places, read
 from remit.core import audit
 from remit.core.audit import Checkpoint, Entry, Event, checkpoint, public_bytes
 from remit.core.scope import Access
@@ -204,7 +204,7 @@ def test_a_log_that_was_rolled_back_does_not_cover_it_up_by_growing(tmp_path: Pa
     second = tmp_path / "second"
     second.mkdir()
     where = Places(tmp_path / "config.toml", tmp_path / "state", tmp_path / "run")
-    made = Settings(where, api=None, gateway=None, witness=second)
+    made = read(where, {"listen": {"api": "off", "gateway": "off"}, "audit": {"witness": str(second)}})
 
     async def record(count: int, cause: str) -> None:
         house = wiring.build(made)

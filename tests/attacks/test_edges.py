@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose import settings
+from remit.config import settings
 from remit.core.task import Wanted
 from remit.errors import ExpiredError, InvalidRequestError, NotFoundError, RemitError, UnavailableError
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run

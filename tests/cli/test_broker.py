@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from remit.cli.entry import run
-from remit.compose.settings import places
 from remit.compose.up import embedded
+from remit.config.settings import places
 from remit.stores import private
 from tests.identity.spire import Authority, server
 from tests.support.postgres_server import free_port
 
 EMBEDDED = (
-    "import os; from remit.compose import embedded, settings; embedded.ensure(settings.places(os.environ), os.environ)"
+    "import os; from remit.compose.embedded import ensure; from remit.config.settings import places; "
+    "ensure(places(os.environ), os.environ)"
 )
 REMIT = Path(sys.executable).with_name("remit")
 

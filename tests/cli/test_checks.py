@@ -4,18 +4,18 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import Certificate
+from msgspec import structs
 
 from remit.cli import checks
 from remit.cli.checks import Finding
 from remit.cli.entry import run
-from remit.compose.settings import Places, Settings
+from remit.config.settings import Places, Settings, read
 from remit.core.audit import Event
 from remit.errors import EngineRefusedError
 from remit.identity.fetch import Web
@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
     state.mkdir(mode=0o700)
     for name in ("remit.db", "kek"):
         (state / name).touch(mode=0o600)
-    return Settings(Places(tmp_path / "config.toml", state, state / "run"))
+    return read(Places(tmp_path / "config.toml", state, state / "run"), {})
 
 
 def only(findings: Iterable[Finding]) -> Finding:
@@ -65,7 +65,7 @@ def test_the_public_key_of_the_log_may_be_read_by_all(settings: Settings) -> Non
 
 
 def test_no_state_yet_is_good(tmp_path: Path) -> None:
-    nothing = Settings(Places(tmp_path / "c", tmp_path / "none", tmp_path / "run"))
+    nothing = read(Places(tmp_path / "c", tmp_path / "none", tmp_path / "run"), {})
     for check in (checks.modes, checks.custody, checks.clock):
         assert only(check(nothing)).level == "good"
 
@@ -76,7 +76,7 @@ def test_a_key_beside_its_database_protects_copies_alone(settings: Settings) -> 
 
 def test_a_key_on_another_disk_is_good(settings: Settings) -> None:
     elsewhere = next(path for path in (Path("/dev/null"), Path("/proc/version")) if path.exists())
-    assert only(checks.custody(replace(settings, kek=elsewhere))).level == "good"
+    assert only(checks.custody(read(settings.places, {"keys": {"kek": str(elsewhere)}}))).level == "good"
 
 
 def test_without_policies_it_is_said_who_decides(settings: Settings) -> None:
@@ -90,7 +90,7 @@ def test_without_policies_it_is_said_who_decides(settings: Settings) -> None:
 def test_policies_are_read_as_the_broker_would(settings: Settings, tmp_path: Path) -> None:
     directory = tmp_path / "policies"
     directory.mkdir(mode=0o755)
-    made = replace(settings, parts={"policy": {"directory": str(directory)}})
+    made = read(settings.places, {"policy": {"directory": str(directory)}})
     assert only(checks.policies(made)).level == "wrong"
     (directory / "main.cedar").write_text('@id("all")\npermit (principal, action, resource);\n')
     assert only(checks.policies(made)).text.startswith("1 are good: cedar-")
@@ -99,11 +99,6 @@ def test_policies_are_read_as_the_broker_would(settings: Settings, tmp_path: Pat
     )
     finding = only(checks.policies(made))
     assert (finding.level, finding.text) == ("wrong", "main.cedar:3: attribute `nonsense` in context not found")
-
-
-def test_a_directory_that_is_no_setting_is_wrong(settings: Settings) -> None:
-    made = replace(settings, parts={"policy": {"directory": "relative"}})
-    assert only(checks.policies(made)).text == "`policy.directory` must be an absolute path"
 
 
 def test_nothing_is_asked_where_nobody_is_trusted(settings: Settings) -> None:
@@ -124,7 +119,7 @@ def test_nothing_is_asked_where_nobody_is_trusted(settings: Settings) -> None:
 def test_a_certificate_is_looked_at_as_clients_will(
     settings: Settings, tmp_path: Path, made: Certificate, key: ec.EllipticCurvePrivateKey, level: str, said: str
 ) -> None:
-    finding = only(checks.certificate(replace(settings, tls=written(tmp_path, made, key))))
+    finding = only(checks.certificate(structs.replace(settings, tls=written(tmp_path, made, key))))
     assert (finding.name, finding.level) == ("tls", level)
     assert said in finding.text
 
@@ -132,10 +127,10 @@ def test_a_certificate_is_looked_at_as_clients_will(
 def test_a_key_that_others_can_read_or_a_certificate_that_is_gone_is_wrong(settings: Settings, tmp_path: Path) -> None:
     tls = written(tmp_path, certificate("remit.test"))
     tls.key.chmod(0o644)
-    assert only(checks.certificate(replace(settings, tls=tls))).help == "chmod 600 tls.key"
+    assert only(checks.certificate(structs.replace(settings, tls=tls))).help == "chmod 600 tls.key"
     tls.key.chmod(0o600)
     tls.certificate.unlink()
-    assert only(checks.certificate(replace(settings, tls=tls))).level == "wrong"
+    assert only(checks.certificate(structs.replace(settings, tls=tls))).level == "wrong"
 
 
 def test_issuers_are_asked_and_quietly(
@@ -143,7 +138,7 @@ def test_issuers_are_asked_and_quietly(
 ) -> None:
     site = Site(said={"acr_values_supported": ["1"]})
     monkeypatch.setattr(Web, "__call__", lambda _, url: site(url))
-    made = replace(settings, parts={"humans": [{"issuer": URL, "client_id": "remit"}]})
+    made = read(settings.places, {"humans": [{"issuer": URL, "client_id": "remit"}]})
     mute = only(checks.issuers(made))
     assert (mute.level, "nobody there can decide" in mute.text) == ("warning", True)
     assert "client_secret_file" in str(mute.help)
@@ -151,27 +146,26 @@ def test_issuers_are_asked_and_quietly(
     secret.touch(0o600)
     secret.write_text("s")
     web = {"issuer": URL, "client_id": "web", "client_secret_file": str(secret)}
-    assert only(checks.issuers(replace(settings, parts={"humans": [web]}))).level == "good"
-    weak = replace(settings, parts={"humans": [{"issuer": URL, "client_id": "remit", "acr": ["phr"]}]})
+    assert only(checks.issuers(read(settings.places, {"humans": [web]}))).level == "good"
+    weak = read(settings.places, {"humans": [{"issuer": URL, "client_id": "remit", "acr": ["phr"]}]})
     finding = only(checks.issuers(weak))
     assert (finding.level, finding.name) == ("warning", f"issuer {URL}")
     assert "proves none of `phr`" in finding.text
     site.down = True
     assert only(checks.issuers(made)).level == "wrong"
-    bad = replace(settings, parts={"humans": [{"issuer": URL}]})
-    assert only(checks.issuers(bad)).text == "`humans.client_id` must be text"
+    bad = read(settings.places, {"humans": [web | {"client_secret_file": str(tmp_path / "absent")}]})
+    assert only(checks.issuers(bad)).text == "`humans.client_secret_file` cannot be read"
     assert capsys.readouterr().err == ""
 
 
 def test_bundles_are_fetched(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "bundle.json"
     row = {"name": "prod.test", "bundle_file": str(path), "allow": ["spiffe://prod.test/*"]}
-    made = replace(settings, parts={"trust_domains": [row]})
+    made = read(settings.places, {"trust_domains": [row]})
     finding = only(checks.bundles(made))
     assert (finding.name, finding.level) == ("trust domain prod.test", "wrong")
     path.write_text(json.dumps({"keys": [public(key_of(), use="jwt-svid")]}))
     assert only(checks.bundles(made)).level == "good"
-    assert only(checks.bundles(replace(settings, parts={"trust_domains": [{}]}))).level == "wrong"
 
 
 def test_without_a_second_place_a_rollback_cannot_be_seen(settings: Settings) -> None:
@@ -181,7 +175,10 @@ def test_without_a_second_place_a_rollback_cannot_be_seen(settings: Settings) ->
 
 
 def test_a_second_place_that_is_missing_is_wrong(settings: Settings, tmp_path: Path) -> None:
-    assert only(checks.second_place(replace(settings, witness=tmp_path / "unmounted"))).level == "wrong"
+    assert (
+        only(checks.second_place(read(settings.places, {"audit": {"witness": str(tmp_path / "unmounted")}}))).level
+        == "wrong"
+    )
 
 
 @pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, Path.touch])
@@ -189,16 +186,16 @@ def test_a_second_place_with_what_is_no_checkpoint_is_wrong(
     settings: Settings, tmp_path: Path, put: Callable[[Path], None]
 ) -> None:
     put(tmp_path / "checkpoint")
-    finding = only(checks.second_place(replace(settings, witness=tmp_path)))
+    finding = only(checks.second_place(read(settings.places, {"audit": {"witness": str(tmp_path)}})))
     assert finding.level == "wrong"
 
 
 def test_a_second_place_on_the_same_disk_is_a_warning(settings: Settings, tmp_path: Path) -> None:
-    assert only(checks.second_place(replace(settings, witness=tmp_path))).level == "warning"
+    assert only(checks.second_place(read(settings.places, {"audit": {"witness": str(tmp_path)}}))).level == "warning"
 
 
 def test_a_second_place_elsewhere_is_good(settings: Settings) -> None:
-    assert only(checks.second_place(replace(settings, witness=Path("/proc")))).level == "good"
+    assert only(checks.second_place(read(settings.places, {"audit": {"witness": str(Path("/proc"))}}))).level == "good"
 
 
 def test_a_clock_behind_the_database_is_wrong(settings: Settings) -> None:
@@ -215,7 +212,7 @@ def test_a_clock_behind_the_last_entry_of_the_log_is_wrong_though_the_file_is_of
     served: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     """As after a jump ahead and back: what is on record is of a time that has not come."""
-    made = Settings(Places(tmp_path / "config.toml", tmp_path / "state", tmp_path / "run"))
+    made = read(Places(tmp_path / "config.toml", tmp_path / "state", tmp_path / "run"), {})
 
     async def scene() -> None:
         store = SqliteStore(made.places.state, FileSealer(bytes(32)))
@@ -252,11 +249,24 @@ def test_a_namespace_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     assert checks._try(["/bin/true"]) == ""
 
 
-def test_a_configuration_that_cannot_be_read_is_the_only_finding(tmp_path: Path) -> None:
-    (tmp_path / "remit").mkdir()
-    (tmp_path / "remit" / "config.toml").write_text("listen = 7\n", "utf-8")
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("listen = 7\n", 1, "`listen` must be a section: [listen]"),
+        ('[policy]\ndirectory = "relative"\n', 2, "`policy.directory` must be an absolute path"),
+        ('[[humans]]\nissuer = "https://login.test"\n', None, "`humans.client_id` is missing"),
+        ("[[trust_domains]]\n", None, "`trust_domains.name` is missing"),
+    ],
+)
+def test_a_configuration_that_cannot_be_meant_is_the_only_finding(
+    tmp_path: Path, text: str, line: int | None, said: str
+) -> None:
+    config = tmp_path / "remit" / "config.toml"
+    config.parent.mkdir()
+    config.write_text(text, "utf-8")
     finding = only(checks.examine({"XDG_CONFIG_HOME": str(tmp_path), "REMIT_STATE_DIR": str(tmp_path / "s")}))
     assert (finding.name, finding.level) == ("configuration", "wrong")
+    assert finding.text == (f"{config}: {said}" if line is None else f"{config}:{line}: {said}")
 
 
 def test_no_broker_is_a_warning(settings: Settings) -> None:
@@ -265,7 +275,7 @@ def test_no_broker_is_a_warning(settings: Settings) -> None:
 
 def databases(plane: Served) -> Finding:
     places = Places(plane.directory / "c", plane.directory / "state", plane.directory)
-    findings = {finding.name: finding for finding in checks.broker(Settings(places))}
+    findings = {finding.name: finding for finding in checks.broker(read(places, {}))}
     assert findings["broker"].level == "good"
     return findings["postgres warehouse"]
 

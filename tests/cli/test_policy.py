@@ -83,8 +83,8 @@ def test_issuers_are_those_of_the_configuration_and_resources_are_asked_of_a_bro
     config = tmp_path / "remit" / "config.toml"
     config.parent.mkdir()
     for written, warned in (
-        ('[[humans]]\nissuer = "https://idp.test"\n', False),
-        ('[[humans]]\nissuer = "https://other.test"\n', True),
+        ('[[humans]]\nissuer = "https://idp.test"\nclient_id = "a"\n', False),
+        ('[[humans]]\nissuer = "https://other.test"\nclient_id = "a"\n', True),
         ("humans = 7\n", False),
         ("nonsense = [", False),
     ):

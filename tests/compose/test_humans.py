@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remit.compose import humans, settings
-from remit.compose.humans import MAX_ENTRIES, Known
+from remit.compose import humans
+from remit.compose.humans import TrustedIssuers
+from remit.config import settings
+from remit.config.values import MAX_ENTRIES
 from remit.errors import InvalidRequestError
 from tests.identity.issuing import URL, Clock, Site, signed
 
@@ -16,9 +19,14 @@ HUMAN = {"issuer": URL, "client_id": "remit"}
 WORKLOAD = {"issuer": ISSUER, "audience": "remit", "match": {"sub": "system:serviceaccount:shop:reports"}}
 
 
-def known(**parts: object) -> Known:
+def known(**parts: object) -> TrustedIssuers:
     found = settings.read(settings.places({"REMIT_STATE_DIR": "/nowhere"}), parts)
-    return humans.known(found, Clock(), Site())
+    return humans.trusted(found, Clock(), Site())
+
+
+def native(*rows: object) -> Sequence[Mapping[str, object]]:
+    where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
+    return humans.native_clients(settings.read(where, {"humans": list(rows)}))
 
 
 def private(path: Path, text: str) -> str:
@@ -203,3 +211,19 @@ def test_a_secret_is_one_line_of_text(tmp_path: Path, text: str) -> None:
     Path(path).write_bytes(text.encode("latin-1"))
     with pytest.raises(InvalidRequestError, match="client_secret_file"):
         known(humans=[{**HUMAN, "client_secret_file": path}])
+
+
+# -- the clients of terminals ------------------------------------------------------------------------------------------
+
+
+def test_an_issuer_with_a_public_client_is_told_without_what_is_the_brokers_own() -> None:
+    row = {"issuer": "https://a.test", "client_id": "remit", "groups_claim": "roles", "acr": ["gold"], "id_jag": True}
+    assert native(row) == ({"issuer": "https://a.test", "client_id": "remit", "groups_claim": "roles"},)
+
+
+def test_an_issuer_whose_client_has_a_secret_is_not_one_for_terminals() -> None:
+    assert native({"issuer": "https://a.test", "client_id": "web", "client_secret_file": "/s"}) == ()
+
+
+def test_without_humans_there_is_no_issuer() -> None:
+    assert native() == ()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose import issuer, settings, wiring
+from remit.compose import issuer, wiring
+from remit.config import settings
 from remit.core import scope
 from remit.errors import InvalidRequestError
 from remit.keys.file import FileSealer
@@ -36,15 +37,17 @@ def test_the_authority_is_that_of_the_configured_trust_domain(tmp_path: Path) ->
 )
 def test_what_is_no_name_of_a_trust_domain_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidRequestError):
-        issuer.authority(configured(tmp_path, identity={"trust_domain": name}), SEALER, now)
+        configured(tmp_path, identity={"trust_domain": name})
 
 
 def test_nobody_else_is_the_authority_of_the_brokers_own_trust_domain(tmp_path: Path) -> None:
     other = {"name": "agents.test", "bundle_file": "/x", "allow": ["spiffe://agents.test/**"]}
-    made = configured(tmp_path, identity={"trust_domain": "agents.test"}, trust_domains=[other])
     with pytest.raises(InvalidRequestError) as caught:
-        issuer.authority(made, SEALER, now)
+        configured(tmp_path, identity={"trust_domain": "agents.test"}, trust_domains=[other])
     assert "identity.trust_domain" in str(caught.value.help)
+
+
+ROWS: dict[str, dict[str, object]] = {"humans": {"client_id": "remit"}, "workloads": {"match": {"sub": "job"}}}
 
 
 @pytest.mark.parametrize("part", ["humans", "workloads"])
@@ -53,7 +56,7 @@ def test_the_broker_believes_no_svid_of_its_own_as_the_token_of_an_issuer(
     tmp_path: Path, part: str, issuer_: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match="itself"):
-        issuer.authority(configured(tmp_path, **{part: [{"issuer": issuer_}]}), SEALER, now)
+        configured(tmp_path, **{part: [ROWS[part] | {"issuer": issuer_}]})
 
 
 def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from remit.compose import policy, serving, settings, wiring
+from remit.compose import policy, serving, wiring
 from remit.compose.policy import Kept, Policies
 from remit.compose.wiring import House
+from remit.config import settings
 from remit.core import audit, scope
 from remit.core.audit import Event
 from remit.core.policy import VERSION, Decision, Problem, Question, within_bounds
@@ -676,11 +677,12 @@ def test_what_exceeds_a_bound_is_explained_by_the_bound_alone() -> None:
     }
 
 
-@pytest.mark.parametrize("raw", [{"directory": "relative"}, {"directory": 1}, {"more": 1}, 3])
+@pytest.mark.parametrize(
+    "raw", [{}, [], {"directory": "relative"}, {"directory": 1}, {"directory": "/a", "more": 1}, {"Directory": "/a"}, 3]
+)
 def test_what_is_no_setting_is_refused(tmp_path: Path, raw: object) -> None:
-    made = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path)}), {"policy": raw})
-    with pytest.raises(InvalidRequestError):
-        policy.directory_of(made)
+    with pytest.raises(InvalidRequestError, match="policy"):
+        settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path)}), {"policy": raw})
 
 
 def test_a_set_survives_being_written_as_json(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec as curves
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-from remit.compose import reach, settings
+from remit.compose import reach
 from remit.compose.reach import Asked
-from remit.compose.settings import Settings
-from remit.compose.tls import Tls
+from remit.config import settings
+from remit.config.sections import TlsSection
+from remit.config.settings import Settings
+from remit.config.values import Address
 from remit.errors import InvalidRequestError, UnavailableError
 from tests.identity.issuing import URL, Clock, Site, ec, public
 
@@ -146,14 +148,14 @@ def _named(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def written(folder: Path, made: x509.Certificate, key: curves.EllipticCurvePrivateKey = KEY, *names: str) -> Tls:
+def written(folder: Path, made: x509.Certificate, key: curves.EllipticCurvePrivateKey = KEY, *names: str) -> TlsSection:
     """Return a listener with a certificate and a key in files."""
     pem, private = folder / "tls.pem", folder / "tls.key"
     pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     private.touch(0o600)
     none = serialization.NoEncryption()
     private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, none))
-    return Tls(("127.0.0.1", 8443), pem, private, names or ("remit.test",))
+    return TlsSection(Address(("127.0.0.1", 8443)), pem, private, names or ("remit.test",))
 
 
 @pytest.mark.parametrize(

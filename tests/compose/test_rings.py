@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from msgspec import structs
 
 from remit import jose
 from remit.compose.rings import OVERLAP, Domain, Rings
 from remit.compose.serving import Edges
-from remit.compose.settings import Settings
+from remit.config.sections import AuditSection
+from remit.config.settings import Settings, read
 from remit.core import audit
 from remit.errors import TokenError, UnavailableError
 from remit.jose import token
@@ -135,7 +136,8 @@ def telling(tmp_path: Path) -> Settings:
     token.write_text(SHOWN)
     token.chmod(0o600)
     told = [{"receiver": "soc", "audience": "https://soc.test", "token_file": str(token)}]
-    return replace(configured(tmp_path), parts={"signals": told})
+    made = configured(tmp_path)
+    return structs.replace(made, signals=read(made.places, {"signals": told}).signals)
 
 
 def test_the_keys_of_events_turn_and_those_that_retired_verify_until_they_are_revoked(tmp_path: Path) -> None:
@@ -228,7 +230,7 @@ def test_checkpoints_of_before_and_after_verify_by_the_published_keys(tmp_path: 
 def test_revoking_the_audit_key_first_gives_the_second_place_what_another_key_signed(tmp_path: Path) -> None:
     second = tmp_path / "second"
     second.mkdir()
-    made = replace(configured(tmp_path), witness=second)
+    made = structs.replace(configured(tmp_path), audit=AuditSection(second))
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         await opened(client)
@@ -255,7 +257,7 @@ def test_revoking_the_audit_key_first_gives_the_second_place_what_another_key_si
 def test_a_revocation_that_could_not_tell_the_second_place_says_so_and_is_in_the_audit(tmp_path: Path) -> None:
     second = tmp_path / "second"
     second.mkdir()
-    made = replace(configured(tmp_path), witness=second)
+    made = structs.replace(configured(tmp_path), audit=AuditSection(second))
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         del edges

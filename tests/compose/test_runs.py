@@ -7,15 +7,16 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 import uvloop
+from msgspec import structs
 
-from remit.compose import settings
 from remit.compose.serving import served
+from remit.config import settings
+from remit.config.sections import ListenSection
 from remit.core import scope
 from remit.core.principal import Operator
 from remit.core.secret import Secret
@@ -65,7 +66,7 @@ def listening(listener: Mapping[str, object], folder: Path) -> socket.socket:
 
 def test_a_run_inside_a_run_reaches_gateway_and_control_plane(tmp_path: Path) -> None:
     found = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
-    made = replace(found, api=None, gateway=None)
+    made = structs.replace(found, listen=ListenSection("off", "off"))
 
     async def scene() -> None:
         async with served(made) as edges:
@@ -108,7 +109,7 @@ def streams() -> dict[str, int]:
 @pytest.mark.attack("LAU-09")
 def test_no_socket_of_a_broker_takes_descriptors_but_those_for_hand_overs(tmp_path: Path) -> None:
     found = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
-    made = replace(found, api=None, gateway=None)
+    made = structs.replace(found, listen=ListenSection("off", "off"))
     wish = {**OPENING["open"], "authorization_details": [DETAIL, MESH]}
 
     async def scene() -> None:
@@ -147,7 +148,7 @@ FEW = 256  # descriptors of all runs
 @pytest.mark.attack("LAU-11")
 def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their_part(tmp_path: Path) -> None:
     found = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
-    made = replace(found, api=None, gateway=None)
+    made = structs.replace(found, listen=ListenSection("off", "off"))
 
     async def scene() -> None:
         async with served(made) as edges:

@@ -7,16 +7,18 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from msgspec import structs
 
 from remit.compose import serving as edges_of
-from remit.compose import settings, wiring
+from remit.compose import wiring
 from remit.compose.serving import Edges
 from remit.compose.wiring import House
+from remit.config import settings
+from remit.config.sections import AuditSection
 from remit.core.scope import Access
 from remit.core.task import Closure
 from remit.errors import IntegrityError, RemitError, UnavailableError
@@ -35,7 +37,9 @@ def second(tmp_path: Path) -> Path:
 
 
 def on(state: Path, second: Path) -> settings.Settings:
-    return replace(settings.read(settings.places({"REMIT_STATE_DIR": str(state)}), {}), witness=second)
+    return structs.replace(
+        settings.read(settings.places({"REMIT_STATE_DIR": str(state)}), {}), audit=AuditSection(second)
+    )
 
 
 @pytest.mark.attack("AUD-05")
@@ -138,7 +142,7 @@ def test_whatever_lies_in_the_second_place_neither_stops_a_broker_nor_a_revoke(
         assert edges.house.broker.second.trouble is not None
         assert (await client.get("/v1/tasks")).status_code == 200
 
-    made = replace(listening(tmp_path), witness=second)
+    made = structs.replace(listening(tmp_path), audit=AuditSection(second))
     serving(made, body)
     serving(made, again)
 
@@ -168,11 +172,11 @@ def test_a_place_that_comes_back_confirms_again(tmp_path: Path, second: Path, mo
         await edges.house.broker.second.look()
         assert (await client.get("/v1/audit")).json()["second_place"] is None
 
-    serving(replace(listening(tmp_path), witness=second), body)
+    serving(structs.replace(listening(tmp_path), audit=AuditSection(second)), body)
 
 
 def test_a_rollback_is_told_on_the_audit_endpoint(tmp_path: Path, second: Path) -> None:
-    made = replace(listening(tmp_path), witness=second)
+    made = structs.replace(listening(tmp_path), audit=AuditSection(second))
 
     async def first(_: Edges, client: httpx.AsyncClient) -> None:
         await asked(client)

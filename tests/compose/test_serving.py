@@ -6,17 +6,18 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from msgspec import structs
 
 from remit.broker import Broker
 from remit.broker.ends import UnrecordedEnd
-from remit.compose import settings
 from remit.compose.serving import Edges, _overlapping, bind_tcp, served, stopping, until_stopped
+from remit.config import settings
+from remit.config.sections import AuditSection, ListenSection
 from remit.errors import UnavailableError
 from tests.broker.world import OPERATOR
 from tests.support.postgres_server import free_port
@@ -27,7 +28,8 @@ EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 def configured(tmp_path: Path) -> settings.Settings:
     found = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
-    return replace(found, api=("127.0.0.1", free_port()), gateway=("127.0.0.1", free_port()))
+    ports = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    return structs.replace(found, listen=ListenSection(*ports))
 
 
 def serving(made: settings.Settings, body: Callable[[Edges, httpx.AsyncClient], Awaitable[None]]) -> None:
@@ -176,7 +178,7 @@ def test_the_second_place_gets_a_checkpoint_at_the_end(tmp_path: Path) -> None:
     async def body(_: Edges, client: httpx.AsyncClient) -> None:
         await opened(client)
 
-    serving(replace(configured(tmp_path), witness=second), body)
+    serving(structs.replace(configured(tmp_path), audit=AuditSection(second)), body)
     assert (second / "checkpoint").read_text().splitlines()[0] == "remit.local/audit"
 
 

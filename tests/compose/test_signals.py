@@ -13,8 +13,10 @@ from typing import ClassVar
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remit.compose import settings, signals
+from remit.compose import signals
 from remit.compose.signals import Signals
+from remit.config import settings
+from remit.config.settings import Settings
 from remit.errors import InvalidRequestError, RemitError
 from remit.keys.signers import FileSigner
 from remit.sessions.event_stream import EventStream
@@ -37,10 +39,15 @@ def token(tmp_path: Path) -> str:
     return str(path)
 
 
+def configured(table: object, *issuers: str) -> Settings:
+    """Return settings with a table of signals beside issuers of humans."""
+    humans = [{"issuer": url, "client_id": "remit"} for url in (URL, *issuers)]
+    return settings.read(settings.places({"REMIT_STATE_DIR": "/nowhere"}), {"humans": humans, "signals": table})
+
+
 def read(*rows: object) -> Signals:
     """Read tables beside one issuer of humans."""
-    where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
-    return signals.read(settings.read(where, {"signals": list(rows)}), HUMANS, Clock(), Site())
+    return signals.read(configured(list(rows)), HUMANS, Clock(), Site())
 
 
 def test_issuers_of_humans_are_heard_without_being_named() -> None:
@@ -140,17 +147,14 @@ def test_what_is_there_twice_is_refused(token: str) -> None:
 
 def test_an_issuer_of_humans_speaks_of_no_other_issuers_humans() -> None:
     second = "https://second.test"
-    humans = {**HUMANS, second: EventIssuer(issuer(url=second), frozenset({"remit"}), about=second)}
-    where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
     with pytest.raises(InvalidRequestError, match="its own humans"):
-        signals.read(settings.read(where, {"signals": [{"issuer": URL, "about": second}]}), humans, Clock())
+        configured([{"issuer": URL, "about": second}], second)
 
 
 @pytest.mark.parametrize("table", [{"issuer": URL}, "x", [7], [{"issuer": URL}] * 65])
 def test_the_table_is_a_list_of_tables(table: object) -> None:
-    where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
     with pytest.raises(InvalidRequestError, match="list of at most 64 tables"):
-        signals.read(settings.read(where, {"signals": table}), HUMANS, Clock())
+        configured(table)
 
 
 def test_others_can_not_have_read_the_token(token: str) -> None:

@@ -7,14 +7,17 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from remit.compose import settings, wiring
+from remit.compose import wiring
 from remit.compose.wiring import House
+from remit.config import settings
+from remit.config.sections import AuditSection, IdentitySection
+from remit.config.values import TrustDomainName
 from remit.core import audit, scope
 from remit.core.secret import Secret
 from remit.core.task import Wanted
@@ -90,9 +93,9 @@ def test_a_second_broker_on_the_same_state_gets_one_clear_error(tmp_path: Path) 
 
 
 def test_whoever_starts_with_a_wrong_configuration_is_not_kept_out_once_it_is_right(tmp_path: Path) -> None:
-    made = configured(tmp_path)
+    made, human = configured(tmp_path), {"issuer": "https://login.test", "client_id": "web"}
     with pytest.raises(RemitError):
-        wiring.build(replace(made, parts={"humans": [{"issuer": "no URL"}]}))
+        wiring.build(settings.read(made.places, {"humans": [{**human, "client_secret_file": "/nowhere/secret"}]}))
 
     async def body(house: House) -> None:
         await opened(house)
@@ -103,7 +106,7 @@ def test_whoever_starts_with_a_wrong_configuration_is_not_kept_out_once_it_is_ri
 def test_a_restored_backup_resurrects_nothing(tmp_path: Path) -> None:
     second = tmp_path / "second"
     second.mkdir(mode=0o700)
-    made = replace(configured(tmp_path), witness=second)
+    made = structs.replace(configured(tmp_path), audit=AuditSection(second))
     kept = {}
 
     async def first(house: House) -> None:
@@ -129,7 +132,7 @@ def test_a_restored_backup_resurrects_nothing(tmp_path: Path) -> None:
 def test_another_trust_domain_changes_neither_the_logs_name_nor_what_verifies_it(tmp_path: Path) -> None:
     second = tmp_path / "second"
     second.mkdir(mode=0o700)
-    made = replace(configured(tmp_path), witness=second)
+    made = structs.replace(configured(tmp_path), audit=AuditSection(second))
     vkey = tmp_path / "state" / "audit.vkey"
     kept = {}
 
@@ -151,7 +154,7 @@ def test_another_trust_domain_changes_neither_the_logs_name_nor_what_verifies_it
         assert audit.verify(entries, notes).size == newest.size > notes[0].size
 
     with_house(made, first)
-    with_house(replace(made, trust_domain="agents.example.com"), renamed)
+    with_house(structs.replace(made, identity=IdentitySection(TrustDomainName("agents.example.com"))), renamed)
 
 
 def test_an_id_is_typed_random_and_safe_in_paths_and_role_names() -> None:

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import structs
 
-from remit.compose import settings, workloads
-from remit.compose.settings import Settings
+from remit.compose import workloads
+from remit.config import settings
+from remit.config.settings import Settings
 from remit.core.principal import JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
+from remit.identity.bundles import Bundles
 from remit.identity.sources import ApiSource, FileSource, WebSource
 from tests.identity.spire import Authority, Domain, Held, Times, server
 
-ISSUER = "https://remit.example"
+BROKER = "http://127.0.0.1:8470"
 ROW: dict[str, object] = {
     "name": "prod.example",
     "bundle_file": "/etc/remit/prod.json",
@@ -26,10 +29,13 @@ def made(*rows: object, **more: object) -> Settings:
     return settings.read(where, {"trust_domains": list(rows), **more})
 
 
+def row(name: str, pattern: str) -> dict[str, object]:
+    return {"name": name, "bundle_file": "/etc/remit/bundle.json", "allow": [f"spiffe://{name}{pattern}"]}
+
+
 def test_no_trust_domain_lets_nobody_in() -> None:
-    assert workloads.read(made()) == ()
-    assert workloads.bundles((), Times()) is None
-    assert workloads.attested((), None, ISSUER, Times(), {}) is None
+    assert workloads.bundles(made(), Times()) is None
+    assert workloads.attested(made(), None, Times(), {}) is None
 
 
 @pytest.mark.parametrize(
@@ -43,8 +49,8 @@ def test_no_trust_domain_lets_nobody_in() -> None:
     ],
 )
 def test_a_bundle_comes_from_where_the_configuration_says(where: dict[str, object], kind: type) -> None:
-    (found,) = workloads.read(made({"name": "prod.example", "allow": ROW["allow"], **where}))
-    assert isinstance(found.source, kind)
+    (found,) = made({"name": "prod.example", "allow": ROW["allow"], **where}).trust_domains
+    assert isinstance(workloads.source(found), kind)
     assert (found.name, found.allow) == ("prod.example", ("spiffe://prod.example/ns/agents/*",))
 
 
@@ -79,7 +85,7 @@ def test_a_bundle_comes_from_where_the_configuration_says(where: dict[str, objec
 )
 def test_whatever_is_wrong_is_named(wrong: dict[str, object], named: str) -> None:
     with pytest.raises(InvalidRequestError, match=named):
-        workloads.read(made({**ROW, **wrong}))
+        made({**ROW, **wrong})
 
 
 @pytest.mark.parametrize(
@@ -99,35 +105,35 @@ def test_whatever_is_wrong_is_named(wrong: dict[str, object], named: str) -> Non
 )
 def test_a_source_that_is_none_is_refused(where: dict[str, object]) -> None:
     with pytest.raises(InvalidRequestError):
-        workloads.read(made({"name": "prod.example", "allow": ROW["allow"], **where}))
+        made({"name": "prod.example", "allow": ROW["allow"], **where})
 
 
 def test_a_trust_domain_is_configured_once_and_is_not_the_brokers_own() -> None:
     with pytest.raises(InvalidRequestError, match="twice"):
-        workloads.read(made(ROW, ROW))
-    with pytest.raises(InvalidRequestError, match="own"):
-        workloads.read(made(ROW, identity={"trust_domain": "prod.example"}))
+        made(ROW, ROW)
+    with pytest.raises(InvalidRequestError, match="the broker itself"):
+        made(ROW, identity={"trust_domain": "prod.example"})
     for bad in ("prod.example", [ROW], None):
         with pytest.raises(InvalidRequestError, match="tables"):
-            workloads.read(made(bad))
+            made(bad)
 
 
 def test_each_trust_domain_is_believed_in_its_own_names_alone() -> None:
     one, two = Domain("one.example"), Domain("two.example")
     held = {domain.name: Held(domain.bundle()) for domain in (one, two)}
-    domains = [workloads.TrustDomain(d.name, held[d.name], (f"spiffe://{d.name}/ns/agents/*",)) for d in (one, two)]
-    found = workloads.attested(domains, workloads.bundles(domains, Times()), ISSUER, Times(), {})
+    configured = made(*(row(domain.name, "/ns/agents/*") for domain in (one, two)))
+    found = workloads.attested(configured, Bundles(held, Times()), Times(), {})
     assert found is not None
 
     async def scene() -> None:
         for domain in (one, two):
-            assert (await found.assertion(domain.jwt(ISSUER), JWT_SPIFFE)).id == domain.id()
+            assert (await found.assertion(domain.jwt(BROKER), JWT_SPIFFE)).id == domain.id()
             assert (await found.certified(domain.svid().ders)).id == domain.id()
         for shown in (
-            found.assertion(one.jwt(ISSUER, sub=two.id()), JWT_SPIFFE),
+            found.assertion(one.jwt(BROKER, sub=two.id()), JWT_SPIFFE),
             found.certified(one.authority.svid(two.id()).ders),
-            found.assertion(one.jwt(ISSUER, sub=one.id("/ns/others/a")), JWT_SPIFFE),
-            found.assertion(one.jwt(ISSUER), "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            found.assertion(one.jwt(BROKER, sub=one.id("/ns/others/a")), JWT_SPIFFE),
+            found.assertion(one.jwt(BROKER), "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
         ):
             with pytest.raises(RemitError) as caught:
                 await shown
@@ -141,9 +147,9 @@ def test_platforms_are_believed_with_and_without_trust_domains() -> None:
         return Workload(token, "oidc", Times()())
 
     async def scene() -> None:
-        for domains in ([], [workloads.TrustDomain("one.example", Held(b"{}"), ("spiffe://one.example/**",))]):
-            held = workloads.bundles(domains, Times())
-            found = workloads.attested(domains, held, ISSUER, Times(), {"urn:platform": platform})
+        for configured in (made(), made(row("one.example", "/**"))):
+            held = workloads.bundles(configured, Times())
+            found = workloads.attested(configured, held, Times(), {"urn:platform": platform})
             assert found is not None
             assert (await found.assertion("job", "urn:platform")).id == "job"
 
@@ -151,10 +157,10 @@ def test_platforms_are_believed_with_and_without_trust_domains() -> None:
 
 
 def test_server_metadata_names_the_ways_that_there_are(tmp_path: Path) -> None:
-    assert workloads.methods((), made()) == ()
-    domains = workloads.read(made(ROW))
-    assert workloads.methods(domains, made(ROW)) == ("spiffe_jwt",)
-    assert workloads.methods(domains, tls(tmp_path)) == ("spiffe_jwt", "spiffe_x509")
+    assert workloads.methods(made()) == ()
+    assert workloads.methods(made(ROW)) == ("spiffe_jwt",)
+    with_tls = structs.replace(tls(tmp_path), trust_domains=made(ROW).trust_domains)
+    assert workloads.methods(with_tls) == ("spiffe_jwt", "spiffe_x509")
 
 
 # -- the TLS listener -------------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from msgspec import inspect
+from msgspec.structs import fields
 
 from remit import errors
 from remit.cli.app import app
-from remit.compose import settings
+from remit.config.sections import Configuration
 from remit.core import scope
 from remit.gateway import inject
 
@@ -60,9 +62,20 @@ def test_every_command_and_each_of_its_options_is_on_the_page(name: str) -> None
     assert [o for o in options if o.startswith("--") and o != "--help" and f"`{o}`" not in found.group(1)] == []
 
 
-def test_every_setting_is_on_the_page() -> None:
-    names = [f"{section}.{key}" for section, keys in settings._KNOWN.items() for key in keys]
-    assert [name for name in names if f"`{name}`" not in _page("configuration.md")] == []
+def _settings() -> Iterator[str]:
+    for field in fields(Configuration):
+        kind = inspect.type_info(field.type)
+        if isinstance(kind, inspect.UnionType):
+            kind = kind.types[0]
+        if isinstance(kind, inspect.VarTupleType):
+            kind = kind.item_type
+        names = kind.cls.__struct_fields__ if isinstance(kind, inspect.StructType) else ("<name>",)
+        yield from (f"{field.name}.{name}" for name in names)
+
+
+def test_every_setting_is_on_the_page_and_nothing_else() -> None:
+    rows = re.findall(r"^\| `([a-z_]+\.[a-z_<>]+)` \|", _page("configuration.md"), re.MULTILINE)
+    assert set(rows) == set(_settings())
 
 
 def test_every_field_of_every_detail_type_is_on_the_page() -> None:

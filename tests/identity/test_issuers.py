@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from remit.errors import InvalidRequestError, TokenError, UnavailableError
-from remit.identity.issuers import FRESH, KEEP, RETRY, Issuer, check_issuer, read_metadata
+from remit.identity.issuers import FRESH, KEEP, RETRY, Issuer, read_metadata
 from remit.jose import jwt
 from remit.jose.jwt import Jwt, JwtProfile
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, public, signed
@@ -92,14 +92,6 @@ def test_a_document_that_is_no_strict_object_is_refused(raw: bytes) -> None:
 def test_an_issuer_on_this_host_needs_no_https() -> None:
     url = "http://127.0.0.1:5000"
     assert read_metadata(Site(url=url).document(), url).jwks_uri == f"{url}/keys"
-
-
-@pytest.mark.parametrize(
-    "url", ["http://login.test", "https://login.test?a=b", "https://login.test#a", "login.test", 7]
-)
-def test_an_issuer_is_an_https_url_without_query_and_fragment(url: object) -> None:
-    with pytest.raises(InvalidRequestError, match="the issuer"):
-        check_issuer(url, "the issuer")
 
 
 @pytest.mark.parametrize(

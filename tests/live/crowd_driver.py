@@ -15,8 +15,8 @@ from pathlib import Path
 
 import uvloop
 
-from remit.compose import settings
 from remit.compose.serving import harden, served
+from remit.config import settings
 from remit.core import scope
 from remit.core.principal import Holder
 from remit.core.task import Wanted

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit import jose
-from remit.compose import settings
 from remit.compose.serving import Edges, served
-from remit.compose.settings import Settings
+from remit.config import settings
+from remit.config.settings import Settings
 from remit.keys.signers import FileSigner
 from tests.identity.spire import Authority, Domain, Svid, pem, server
 from tests.support.postgres_server import free_port

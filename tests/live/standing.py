@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import psycopg
 
-from remit.compose import settings
 from remit.compose.serving import Edges, served
+from remit.config import settings
 from remit.core import scope
 from tests.live import idp
 from tests.live.fleet import EXCHANGE, ID_TOKEN, SEARCH, Key

@@ -23,8 +23,8 @@ import httpx
 import pytest
 from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]
 
-from remit.compose import settings
 from remit.compose.serving import Edges, served
+from remit.config import settings
 from remit.core.secret import Secret
 from remit.ports import Resource
 from tests.broker.world import details, search

@@ -19,9 +19,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from remit.compose import humans, settings
-from remit.compose.humans import Known
+from remit.compose import humans
+from remit.compose.humans import TrustedIssuers
 from remit.compose.wiring import steady
+from remit.config import settings
 from remit.core import scope
 from remit.core.principal import Human
 from remit.errors import GrantTokenError, StepUpError
@@ -185,14 +186,14 @@ BACK = "http://127.0.0.1/oauth/callback"
 SECRET = "a secret of any characters: 100% + ~ / = & long enough"
 
 
-def known(directory: Path, issuer: str) -> Known:
+def known(directory: Path, issuer: str) -> TrustedIssuers:
     """Return what a broker knows that has a secret at the issuer."""
     path = directory / "secret"
     path.touch(0o600)
     path.write_text(SECRET + "\n")
     row = {"issuer": issuer, "client_id": "remit-web", "client_secret_file": str(path), "scopes": idp.SCOPE.split()}
     found = settings.read(settings.places({"REMIT_STATE_DIR": str(directory)}), {"humans": [row]})
-    return humans.known(found, steady())
+    return humans.trusted(found, steady())
 
 
 def test_a_browser_logs_a_human_in_and_a_step_up_is_what_the_issuer_made_of_it(tmp_path: Path) -> None:

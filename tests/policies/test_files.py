@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from remit.errors import InvalidRequestError
 from remit.policies import files
 
 
@@ -130,20 +129,3 @@ def test_the_number_of_files_is_bounded(home: Path) -> None:
     for number in range(files.MAX_FILES + 1):
         (home / f"{number}.cedar").touch()
     assert problem(home) == "there are more than 1000 files"
-
-
-def test_a_configuration_names_the_directory_or_none() -> None:
-    assert files.configured(None) is None
-    assert files.configured({"directory": "/etc/remit/policies"}) == Path("/etc/remit/policies")
-
-
-@pytest.mark.parametrize("raw", [{}, [], "x", {"directory": "/a", "more": 1}, {"Directory": "/a"}])
-def test_a_configuration_has_one_setting(raw: object) -> None:
-    with pytest.raises(InvalidRequestError, match="has one setting"):
-        files.configured(raw)
-
-
-@pytest.mark.parametrize("where", ["policies", "./x", 3, ["/a"], ""])
-def test_the_directory_is_an_absolute_path(where: object) -> None:
-    with pytest.raises(InvalidRequestError, match="must be an absolute path"):
-        files.configured({"directory": where})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose.settings import places
+from remit.config.settings import places
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.sdk.place import Place, control, find, state
 

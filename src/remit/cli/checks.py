@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remit.compose.settings import Settings, load
+from remit.config.settings import Settings, load
 from remit.errors import RemitError
 from remit.run import sandbox
 from remit.run.machine import bubblewrap
@@ -107,7 +107,7 @@ def _loose(path: Path) -> bool:
 
 def custody(settings: Settings) -> Iterator[Finding]:
     """Look at where the key-encryption key is."""
-    kek = settings.kek or settings.places.state / "kek"
+    kek = settings.keys.kek or settings.places.state / "kek"
     database = settings.places.state / "remit.db"
     if not (kek.exists() and database.exists()):
         yield good("keys", "no key has been made yet")
@@ -120,7 +120,7 @@ def custody(settings: Settings) -> Iterator[Finding]:
 
 def second_place(settings: Settings) -> Iterator[Finding]:
     """Look at where checkpoints of the audit log are kept besides the state."""
-    name, place = "second place", settings.witness
+    name, place = "second place", settings.audit.witness
     if place is None:
         text = "no second place keeps the audit log's checkpoints, so a rollback of the state cannot be seen"
         yield Finding(name, "warning", text, "set `audit.witness` to a directory under another custody")
@@ -149,15 +149,9 @@ def _trouble(state: Path, place: Path) -> RemitError | None:
 
 def policies(settings: Settings) -> Iterator[Finding]:
     """Read the policies that are configured, as the broker would."""
-    from remit.compose.policy import directory_of
     from remit.compose.policy import load as loaded
 
-    try:
-        directory = directory_of(settings)
-        found, problems = loaded(directory) if directory else (None, ())
-    except RemitError as error:
-        yield Finding("policies", "wrong", error.detail, error.help or "")
-        return
+    found, problems = loaded(settings.policies) if settings.policies else (None, ())
     if problems:
         yield Finding("policies", "wrong", str(problems[0]), "`remit policy check` names all that is wrong")
     elif found is None:

@@ -93,15 +93,13 @@ def _doubted(found: CedarPolicies | None) -> tuple[list[Problem], list[str]]:
 
 
 def _issuers() -> set[str] | None:
-    from remit.compose.settings import load
+    from remit.config.settings import load
     from remit.errors import InvalidRequestError
 
     try:
-        rows = load(os.environ).parts.get("humans")
+        return {one.issuer for one in load(os.environ).humans} or None
     except InvalidRequestError:  # the broker says what is wrong with it; these policies may be for another host
         return None
-    found = {str(row.get("issuer")) for row in rows if isinstance(row, dict)} if isinstance(rows, list) else set()
-    return found or None
 
 
 def _resources() -> set[str] | None:
@@ -357,10 +355,9 @@ def _problems(answer: Mapping[str, Any]) -> None:
 
 
 def _where(directory: Path | None) -> Path:
-    from remit.compose.policy import directory_of
-    from remit.compose.settings import load
+    from remit.config.settings import load
 
-    found = directory or directory_of(load(os.environ))
+    found = directory or load(os.environ).policies
     if found is None:
         raise typer.BadParameter("no policies are configured: name a directory")
     return found

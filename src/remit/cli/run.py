@@ -15,7 +15,7 @@ from remit.cli.login import AsOwner, session_token
 from remit.cli.render import safe
 
 if TYPE_CHECKING:
-    from remit.compose.settings import Places
+    from remit.config.settings import Places
     from remit.run.spec import LaunchSpec
 
 RUN_TTL = 3_600  # seconds that a task lasts at most which a run opens and its end closes, unless more is asked for
@@ -118,7 +118,7 @@ def _expanded(wishes: list[Any]) -> list[options.Detail]:
 
 def _ensure_broker() -> None:
     from remit.compose.embedded import ensure
-    from remit.compose.settings import places
+    from remit.config.settings import places
 
     ensure(places(os.environ), os.environ)
 
@@ -132,7 +132,7 @@ def _launch(
     unsandboxed: bool,
     quiet: bool,
 ) -> int:
-    from remit.compose.settings import places
+    from remit.config.settings import places
     from remit.run import launcher
     from remit.run.spec import LaunchSpec
 
@@ -157,11 +157,10 @@ def _launch(
 
 def _apart(where: Places) -> tuple[Path, ...]:
     """Return the files of remit that may be elsewhere, by the configuration or by a link."""
-    from remit.compose.settings import load
-    from remit.policies import files
+    from remit.config.settings import load
 
     settings = load(os.environ)
-    places = (settings.kek, settings.witness, files.configured(settings.parts.get("policy")))
+    places = (settings.keys.kek, settings.audit.witness, settings.policies)
     configured = tuple(path for path in places if path is not None)
     return (where.config, where.state / "kek", where.state / "remit.db", where.state / "session", *configured)
 

@@ -9,8 +9,8 @@ import sys
 
 import uvloop
 
-from remit.compose.settings import load
 from remit.compose.up import serve
+from remit.config.settings import load
 from remit.errors import RemitError
 
 IDLE = 5.0  # seconds

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 
 from remit.compose.environ import PASSED_ON, clean
-from remit.compose.settings import Places
+from remit.config.settings import Places
 from remit.errors import UnavailableError
 
 PATIENCE = 15.0  # seconds

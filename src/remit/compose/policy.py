@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from remit.broker import Broker
-from remit.compose.settings import Settings
 from remit.core import policy
 from remit.core.policy import Decision, Policy, Problem, Question
 from remit.core.principal import Operator
@@ -29,11 +28,6 @@ CONFIGURE = "set `policy.directory` in the configuration, and start the broker a
 NONE = "none"  # the version of what denies everything
 
 _LOG = logging.getLogger("remit.policy")
-
-
-def directory_of(settings: Settings) -> Path | None:
-    """Return the directory of policies that is configured, if one is."""
-    return files.configured(settings.parts.get("policy"))
 
 
 def load(directory: Path) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:

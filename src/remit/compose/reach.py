@@ -10,8 +10,8 @@ from datetime import datetime
 from cryptography import x509
 
 from remit.compose import humans, signals, workloads
-from remit.compose.settings import Settings
-from remit.compose.tls import Tls
+from remit.config.sections import TlsSection
+from remit.config.settings import Settings
 from remit.core import audit
 from remit.errors import RemitError, UnavailableError
 from remit.identity.bundles import Source
@@ -45,7 +45,7 @@ def last_entry(settings: Settings) -> datetime | None:
 
 async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[Asked]:
     """Ask all issuers that the configuration names, or raise what is wrong with it."""
-    known = humans.known(settings, clock, fetch)
+    known = humans.trusted(settings, clock, fetch)
     sources = signals.read(settings, known.sources, clock, fetch).sources
     named: Mapping[str, Issuer] = {url: source.issuer for url, source in sources.items()} | dict(known.issuers)
     found = await asyncio.gather(*(_issuer(one, known.step_up(f"{url}#")) for url, one in named.items()))
@@ -67,7 +67,7 @@ async def _issuer(issuer: Issuer, acr: Sequence[str]) -> Asked:
 
 async def bundles(settings: Settings) -> Sequence[Asked]:
     """Fetch the bundles of all trust domains that the configuration names, or raise what is wrong with it."""
-    return await asyncio.gather(*(_bundle(one.name, one.source) for one in workloads.read(settings)))
+    return await asyncio.gather(*(_bundle(one.name, workloads.source(one)) for one in settings.trust_domains))
 
 
 async def _bundle(name: str, source: Source) -> Asked:
@@ -106,7 +106,7 @@ def _state(one: Asked) -> str:
 # -- the certificate --------------------------------------------------------------------------------------------------
 
 
-def leaf(found: Tls) -> x509.Certificate:
+def leaf(found: TlsSection) -> x509.Certificate:
     """Return the certificate that the listener shows, the first of its file; or raise UnavailableError."""
     try:
         return x509.load_pem_x509_certificates(found.certificate.read_bytes())[0]

@@ -21,9 +21,10 @@ import remit.compose.app as control
 from remit.compose import issuer, rings, signals, wiring, workloads
 from remit.compose.rings import Domain, Events, Notes, Rings, Tokens
 from remit.compose.runs import RunEdges
-from remit.compose.settings import Address, Settings
 from remit.compose.signals import Round
 from remit.compose.wiring import House
+from remit.config.settings import Settings
+from remit.config.values import Address
 from remit.errors import RemitError, UnavailableError
 from remit.gateway.server import Gateway
 from remit.jose.proof import Nonces

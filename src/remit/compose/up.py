@@ -17,7 +17,7 @@ import uvloop
 
 from remit.compose import reach
 from remit.compose.serving import harden, reloading, served, stopping, until_stopped
-from remit.compose.settings import Settings, load
+from remit.config.settings import Settings, load
 from remit.ports import Clock
 from remit.stores import private
 

@@ -14,11 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from remit.broker import Broker
-from remit.compose import clients, humans, issuer, login, rings, signals, workloads
-from remit.compose.mistakes import located
-from remit.compose.policy import Kept, Policies, directory_of
-from remit.compose.settings import Settings
+from remit.compose import humans, issuer, rings, signals, workloads
+from remit.compose.humans import TrustedIssuers
+from remit.compose.policy import Kept, Policies
 from remit.compose.signals import Signals
+from remit.config.diagnostics import located
+from remit.config.settings import Settings
 from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.grant import LOCAL
@@ -78,7 +79,7 @@ def _built(settings: Settings) -> House:
     where = settings.places
     private.make_directory(where.state)
     private.make_directory(where.runtime)
-    kek_path = settings.kek or where.state / "kek"
+    kek_path = settings.keys.kek or where.state / "kek"
     sealer = FileSealer(load_kek(kek_path, create=not (where.state / "remit.db").exists()))
     store = SqliteStore(where.state, sealer)
     try:
@@ -92,12 +93,12 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
     where, clock = settings.places, steady()
     notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519", clock=clock)
     tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=rings.OVERLAP, clock=clock)
-    origin = log_origin(where.state / "keys", sealer, f"{settings.trust_domain}/audit")
-    witness = FileWitness(settings.witness, origin, ()) if settings.witness else None
+    origin = log_origin(where.state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
+    witness = FileWitness(settings.audit.witness, origin, ()) if settings.audit.witness else None
     publish(where.state, origin, notes, witness)
     domain = issuer.authority(settings, sealer, clock)
-    policies = Policies(directory_of(settings), Kept(where.state / "policies.json", sealer))
-    known = humans.known(settings, clock)
+    policies = Policies(settings.policies, Kept(where.state / "policies.json", sealer))
+    known = humans.trusted(settings, clock)
     broker = Broker(
         store=store,
         engines={**engines(clock), "spiffe": issuer.engine(domain, settings.issuer, clock)},
@@ -108,7 +109,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
         witness=None if witness is None else WitnessThread(witness, partial(_signed, origin, notes)),
         decide=policies.decide,
         step_up=known.step_up,
-        trust_domain=settings.trust_domain,
+        trust_domain=settings.identity.trust_domain,
         at_rest="kek-file",
         checks={"http": inject.check, "spiffe": issuer.check(domain)},
         revocations=SessionRevocations,
@@ -123,22 +124,23 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
     return House(settings, broker, tokens, notes, witness, owner, *rest)
 
 
-def _identity(settings: Settings, known: humans.Known, heard: Signals, clock: Clock) -> tuple[Identity, Bundles | None]:
+def _identity(
+    settings: Settings, known: TrustedIssuers, heard: Signals, clock: Clock
+) -> tuple[Identity, Bundles | None]:
     """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
-    domains = workloads.read(settings)
-    bundles = workloads.bundles(domains, clock)
+    bundles = workloads.bundles(settings, clock)
     platforms = {JWT_BEARER: known.platforms.assertion} if known.platforms else {}
-    attested = workloads.attested(domains, bundles, settings.issuer, clock, platforms)
+    attested = workloads.attested(settings, bundles, clock, platforms)
     identity = Identity(
         humans=known.humans,
         id_jag=known.id_jag,
         logins=known.logins,
         workloads=attested,
         signals=heard.verified(clock),
-        methods=workloads.methods(domains, settings),
-        native=login.native(settings.parts),
-        issuers=clients.issuers(known),
-        clients=clients.registry(settings, clock),
+        methods=workloads.methods(settings),
+        native=humans.native_clients(settings),
+        issuers=known.deciding,
+        clients=humans.clients(settings, clock),
     )
     return identity, bundles
 

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from remit.core.urls import is_loopback
 from remit.errors import InvalidRequestError
 
 _HTTP = re.compile(
@@ -45,7 +46,7 @@ def read(text: str) -> Destination:
         )
     tls = found[1] == "https"
     host = _host(found[2])
-    if not tls and not _loopback(host):
+    if not tls and not is_loopback(host):
         raise InvalidRequestError("plain `http` is accepted for loopback only")
     return Destination(host, _port(found[3], 443 if tls else 80), tls, found[4])
 
@@ -75,11 +76,6 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
-
-
-def _loopback(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def _port(text: str | None, default: int) -> int:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import ssl
 from functools import cached_property
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import httpx
 
-from remit.errors import InvalidRequestError, UnavailableError
+from remit.errors import UnavailableError
 
 MAX_DOCUMENT = 262_144  # bytes
 PATIENCE = 5.0  # seconds, for a whole answer
-MAX_URL = 2_048  # characters
 
 
 class Fetch(Protocol):
@@ -24,33 +21,6 @@ class Fetch(Protocol):
     async def __call__(self, url: str) -> bytes:
         """Return the body of a successful answer, or raise UnavailableError."""
         ...
-
-
-def check_url(url: object, what: str) -> str:
-    """Return a URL that may be fetched: https, or http to a loopback host; or raise InvalidRequestError.
-
-    Credentials, fragments, and whatever does not print have no place in it.
-    """
-    if not isinstance(url, str) or len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
-        raise InvalidRequestError(f"{what} is not a URL")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise InvalidRequestError(f"{what} is not a URL") from None
-    if not host or "@" in parts.netloc or "#" in url or "\\" in url:
-        raise InvalidRequestError(f"{what} is not a URL without credentials and fragment")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        raise InvalidRequestError(f"{what} must be https, or http to a loopback host")
-    return url
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name means this host and nothing else."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Bounded(httpx.AsyncBaseTransport):

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
+from remit.core.urls import check_issuer, check_url
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnavailableError
-from remit.identity.fetch import MAX_DOCUMENT, Fetch, check_url
+from remit.identity.fetch import MAX_DOCUMENT, Fetch
 from remit.jose.jwt import Jwt
 from remit.jose.keys import KeySet, read_key_set
 from remit.jose.strict import read_json
@@ -50,14 +51,6 @@ class _Held:
     metadata: Metadata
     keys: KeySet
     at: datetime
-
-
-def check_issuer(value: object, what: str) -> str:
-    """Return an issuer identifier (a URL without query and fragment), or raise InvalidRequestError."""
-    url = check_url(value, what)
-    if "?" in url:
-        raise InvalidRequestError(f"{what} has a query, and is no issuer")
-    return url
 
 
 def read_metadata(raw: bytes, issuer: str) -> Metadata:

@@ -8,24 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from remit.core.policy import Problem
-from remit.errors import InvalidRequestError
 
 MAX_FILE = 262_144  # bytes
 MAX_FILES = 1_000
 MAX_ALL = 4_194_304  # bytes
 SUFFIX = ".cedar"
-
-
-def configured(raw: object) -> Path | None:
-    """Return the directory that the part ``policy`` of a configuration names, if there is one."""
-    if raw is None:
-        return None
-    if not isinstance(raw, Mapping) or raw.keys() != {"directory"}:
-        raise InvalidRequestError("`policy` has one setting, `directory`")
-    where = raw["directory"]
-    if not isinstance(where, str) or not Path(where).is_absolute():
-        raise InvalidRequestError("`policy.directory` must be an absolute path")
-    return Path(where)
 
 
 def read(directory: Path) -> tuple[Mapping[str, str], tuple[Problem, ...]]:

@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import socket
 import ssl
@@ -25,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 
 from remit.core.secret import Secret
+from remit.core.urls import is_loopback
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
 from remit.ports import Resource
 
@@ -71,16 +71,9 @@ def target(resource: Resource) -> Target:
     if parts.scheme != "postgresql" or not parts.hostname or not parts.username or not database or parts.password:
         raise wrong
     tls = resource.settings.get("tls", "verify-full")
-    if tls not in {"verify-full", "loopback"} or (tls == "loopback" and not _is_loopback(parts.hostname)):
+    if tls not in {"verify-full", "loopback"} or (tls == "loopback" and not is_loopback(parts.hostname)):
         raise InvalidRequestError('`tls` must be "verify-full", or "loopback" for a server on this machine')
     return Target(parts.hostname, port, database, unquote(parts.username), str(tls))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def code(error: BaseException | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose import settings
+from remit.config import settings
 from remit.errors import InvalidRequestError
 
 
@@ -40,8 +40,13 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         '[identity]\ntrust_domain = "acme"\n'
     )
     found = settings.load({"XDG_CONFIG_HOME": str(tmp_path), "HOME": "/"})
-    assert (found.api, found.gateway, found.witness, found.kek) == (None, ("::1", 9000), Path("/second"), Path("/k"))
-    assert (found.trust_domain, found.issuer) == ("acme", "http://127.0.0.1:8470")
+    assert (found.api, found.gateway, found.audit.witness, found.keys.kek) == (
+        None,
+        ("::1", 9000),
+        Path("/second"),
+        Path("/k"),
+    )
+    assert (found.identity.trust_domain, found.issuer) == ("acme", "http://127.0.0.1:8470")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose.tls import read
+from remit.config.sections import TlsSection
+from remit.config.settings import places
+from remit.config.settings import read as read_settings
 from remit.errors import InvalidRequestError
 
 GOOD: dict[str, object] = {
@@ -13,6 +15,10 @@ GOOD: dict[str, object] = {
     "key": "/etc/remit/tls.key",
     "names": ["remit.example"],
 }
+
+
+def read(section: object) -> TlsSection | None:
+    return read_settings(places({"REMIT_STATE_DIR": "/nowhere"}), {} if section is None else {"tls": section}).tls
 
 
 def test_no_section_is_no_listener() -> None:

@@ -1,7 +1,7 @@
-"""``[[clients]]`` and ``[client_documents]``: who may send a browser here, and whose documents about themselves count.
+"""Documents of OAuth clients (Client ID Metadata Documents), fetched although a stranger named their URL.
 
-A document is fetched because a stranger named its URL. So it comes from hosts that the operator listed, over https,
-from an address that was looked at before it was connected to, without redirects, and small.
+So they come from hosts that the operator listed, over https, from an address that was looked at before it was connected
+to, without redirects, and small.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,16 +19,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from remit.compose.humans import Known
-from remit.compose.mistakes import unknown
-from remit.compose.settings import Settings
+from remit.core.urls import is_loopback
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
-from remit.identity.fetch import Bounded, is_loopback
-from remit.oauth.registry import MAX_REDIRECTS, Registered, Registry, check_name, check_redirect
-from remit.ports import Clock
+from remit.identity.fetch import Bounded
 
-MAX_CLIENTS = 256
-MAX_ID = 512  # characters
 MAX_DOCUMENT = 16_384  # bytes
 PATIENCE = 5.0  # seconds, for name, connection and answer together
 MAX_FETCHES = 2  # at once, of a host
@@ -47,66 +41,7 @@ _SPECIAL = tuple(  # of what is global as such: addresses of protocols, of examp
 )
 _ISATAP = frozenset({0x5EFE, 0x0200_5EFE})  # RFC 5214 §6.1: the interface, before the IPv4 address that it embeds
 
-_KEYS = frozenset({"id", "name", "redirect_uris"})
-_DOCUMENTS = frozenset({"hosts", "private"})
-
-Row = Mapping[str, object]
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> its IP addresses
-
-
-def issuers(known: Known) -> Mapping[str, str]:
-    """Return where humans can log in to decide, by URL, each with a name for them to choose by."""
-    registrations = known.humans.deciding if known.humans is not None else ()
-    return {item.issuer.url: item.name or item.issuer.url for item in registrations}
-
-
-def registry(settings: Settings, clock: Clock) -> Registry:
-    """Return the clients of the configuration, or raise InvalidRequestError naming what is wrong."""
-    table = settings.parts.get("clients", [])
-    if not isinstance(table, list) or len(table) > MAX_CLIENTS or not all(isinstance(row, Mapping) for row in table):
-        raise InvalidRequestError(f"`clients` must be a list of at most {MAX_CLIENTS} tables: [[clients]]")
-    known = [_client(row) for row in table]
-    if len({client.client_id for client in known}) != len(known):
-        raise InvalidRequestError("two of `clients` have the same `id`")
-    documents = _documents(settings.parts.get("client_documents"))
-    return Registry(known, documents, clock)
-
-
-def _client(row: Row) -> Registered:
-    _only(row, _KEYS, "clients")
-    client_id, uris = row.get("id"), row.get("redirect_uris", [])
-    if not isinstance(client_id, str) or not 1 <= len(client_id) <= MAX_ID or not client_id.isprintable():
-        raise InvalidRequestError(f"`clients.id` must be text of 1 to {MAX_ID} characters")
-    if not isinstance(uris, list) or len(uris) > MAX_REDIRECTS:
-        raise InvalidRequestError(f"`clients.redirect_uris` must be a list of at most {MAX_REDIRECTS}")
-    return Registered(
-        client_id, check_name(row.get("name", client_id[:100])), tuple(check_redirect(uri) for uri in uris)
-    )
-
-
-def _documents(table: object) -> Documents | None:
-    if table is None:
-        return None
-    if not isinstance(table, Mapping):
-        raise InvalidRequestError("`client_documents` must be a table: [client_documents]")
-    _only(table, _DOCUMENTS, "client_documents")
-    hosts, private = table.get("hosts"), table.get("private", False)
-    if not isinstance(hosts, list) or not hosts or not all(isinstance(host, str) and _is_host(host) for host in hosts):
-        raise InvalidRequestError('`client_documents.hosts` must be a list of host names, such as ["app.example.com"]')
-    if not isinstance(private, bool):
-        raise InvalidRequestError("`client_documents.private` must be true or false")
-    return Documents(frozenset(hosts), private=private)
-
-
-def _is_host(host: str) -> bool:
-    bare = host.removeprefix("*.")
-    return host == "*" or (bool(bare) and bare == bare.lower() and not set(bare) & set("*/:@?# \\[]"))
-
-
-def _only(row: Row, known: frozenset[str], section: str) -> None:
-    for key in row:
-        if key not in known:
-            raise unknown(f"{section}.{key}", known)
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
@@ -118,7 +53,7 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
 
 @dataclass
-class Documents:
+class ClientDocuments:
     """Fetches the documents of clients from ``hosts``: names, ``*.`` with all names below one, or ``*`` for any.
 
     With ``private`` they may be in networks of one's own, and plain http on this very host.

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose import settings, wiring
-from remit.compose.mistakes import line_of, located, unknown
+from remit.compose import wiring
+from remit.config import settings
+from remit.config.diagnostics import line_of, located, unknown
 from remit.errors import InvalidRequestError, UnavailableError
 
 TEXT = """listen = 3

@@ -1,0 +1,271 @@
+"""The sections of the configuration file. Unknown settings are refused; ``docs/reference/configuration.md`` has all."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from remit.config.diagnostics import unknown
+from remit.config.values import MAX_ENTRIES, Address, Claim, IssuerUrl, Name, Text, Texts, TrustDomainName, Url, decode
+from remit.core import spiffe
+from remit.core.grant import OWN_ACR
+from remit.errors import InvalidRequestError
+
+MAX_CLIENTS = 256
+MAX_REDIRECTS = 20  # of one client
+MAX_ID = 512  # characters
+
+_HTTPS = 443
+_SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_SOURCES = ("bundle_file", "bundle_url", "workload_api")
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """A section or table: its fields are its settings."""
+
+
+class ListenSection(Section, frozen=True):
+    """Where callers outside runs are served: a loopback address with a port, or ``off``."""
+
+    api: str = "127.0.0.1:8470"
+    gateway: str = "127.0.0.1:8471"
+
+    def __post_init__(self) -> None:
+        """Refuse what other hosts could reach."""
+        for name in self.__struct_fields__:
+            loopback(getattr(self, name), f"listen.{name}")
+
+
+def loopback(text: str, name: str) -> Address | None:
+    """Return the address that a setting of ``[listen]`` has; None: nothing listens there."""
+    if text == "off":
+        return None
+    try:
+        address = decode(Address, text)
+    except ValueError:
+        raise InvalidRequestError(f'`{name}` must be "off" or a loopback address with a port') from None
+    if not ipaddress.ip_address(address[0]).is_loopback:
+        raise InvalidRequestError(
+            f"`{name}` must be a loopback address", help="other hosts reach the listener of `[tls]` alone"
+        )
+    return address
+
+
+class AuditSection(Section, frozen=True):
+    """``witness``: a directory, best under other custody, that keeps checkpoints of the audit log."""
+
+    witness: Path | None = None
+
+
+class KeysSection(Section, frozen=True):
+    """``kek``: the file of the key-encryption key."""
+
+    kek: Path | None = None
+
+
+class IdentitySection(Section, frozen=True):
+    """``trust_domain``: what names the broker's own identities, and its log."""
+
+    trust_domain: TrustDomainName = TrustDomainName("remit.local")
+
+
+class PolicySection(Section, frozen=True):
+    """``directory``: where the Cedar files are."""
+
+    directory: Path
+
+
+class TlsSection(Section, frozen=True):
+    """The TLS listener. ``names`` are the hosts it answers to; the first is the one in the issuer's URL."""
+
+    listen: Address  # any address: this listener alone may be reached from other hosts
+    certificate: Path
+    key: Path
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no name of a host."""
+        if not self.names or not all(_is_host(name) for name in self.names):
+            raise InvalidRequestError("`tls.names` must list the host names, in lower case, that clients use")
+
+    @property
+    def url(self) -> str:
+        """The base URL of the control plane, and the issuer."""
+        return f"https://{self._hosts(self.names[0])[0]}"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """What the Host header may hold."""
+        return frozenset(host for name in self.names for host in self._hosts(name))
+
+    def _hosts(self, name: str) -> tuple[str, ...]:
+        host = f"[{name}]" if ":" in name else name
+        port = self.listen[1]
+        return (host, f"{host}:{port}") if port == _HTTPS else (f"{host}:{port}",)
+
+
+def _is_host(name: str) -> bool:
+    try:
+        return str(ipaddress.ip_address(name)) == name
+    except ValueError:
+        return _HOST.fullmatch(name) is not None
+
+
+class HumanTable(Section, frozen=True):
+    """A client of remit's, or of an application whose ID tokens agents bring, at an issuer of humans."""
+
+    issuer: IssuerUrl
+    client_id: Text
+    client_secret_file: Path | None = None
+    scopes: Texts = Texts(("openid",))
+    groups_claim: Claim | None = None
+    acr: Texts = Texts()
+    id_jag: bool = False
+    name: Text = Text("")
+
+    def __post_init__(self) -> None:
+        """Refuse what no issuer could mean."""
+        if "openid" not in self.scopes or not all(_SCOPE.fullmatch(scope) for scope in self.scopes):
+            raise InvalidRequestError("`humans.scopes` must list scopes, and `openid` among them")
+        if OWN_ACR & set(self.acr):
+            raise InvalidRequestError("`humans.acr` lists a word of remit's own, which no issuer can say")
+
+
+class WorkloadTable(Section, frozen=True):
+    """A rule for tokens of a platform. ``audience`` None: they are made for the broker's issuer."""
+
+    issuer: IssuerUrl
+    audience: Text | None = None
+    match: dict[str, Texts] = {}
+    claims: Texts = Texts()
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that would let everybody in."""
+        if not 0 < len(self.match) <= MAX_ENTRIES:
+            raise InvalidRequestError(
+                "`workloads.match` must say what claims have to be",
+                help='an issuer may sign for strangers too: match = { sub = "…" }',
+            )
+        for setting in ("match", "claims"):
+            for name in getattr(self, setting):
+                try:
+                    decode(Claim, name)
+                except ValueError as error:
+                    raise InvalidRequestError(f"`workloads.{setting}` has a name that {error}") from error
+
+
+class TrustDomainTable(Section, frozen=True):
+    """A trust domain whose workloads are let in. ``allow`` are patterns of their names, all of this trust domain."""
+
+    name: TrustDomainName
+    bundle_file: Path | None = None
+    bundle_url: Url | None = None
+    workload_api: str | None = None
+    ca_file: Path | None = None
+    allow: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what has no bundle, or lets in workloads of others."""
+        if sum(getattr(self, name) is not None for name in _SOURCES) != 1:
+            raise InvalidRequestError(f"a trust domain has exactly one of `{'`, `'.join(_SOURCES)}`")
+        if self.ca_file is not None and self.bundle_url is None:
+            raise InvalidRequestError("`trust_domains.ca_file` goes with `bundle_url`")
+        if self.bundle_url is not None and not self.bundle_url.startswith("https://"):
+            raise InvalidRequestError("`trust_domains.bundle_url` must be https: whoever answers there is believed")
+        if self.workload_api is not None and not self.workload_api.startswith(("unix:///", "tcp://")):
+            raise InvalidRequestError("`trust_domains.workload_api` must be unix:///path or tcp://ip:port")
+        if not 0 < len(self.allow) <= spiffe.MAX_PATTERNS:
+            raise InvalidRequestError(
+                f"`trust_domains.allow` must list 1 to {spiffe.MAX_PATTERNS} patterns of workloads",
+                help=f'for every workload there: allow = ["spiffe://{self.name}/**"]',
+            )
+        for pattern in self.allow:
+            if not pattern.startswith((f"spiffe://{self.name}/", f"wimse://{self.name}/")):
+                raise InvalidRequestError("`trust_domains.allow` must hold patterns of that trust domain")
+            spiffe.check_pattern(pattern)
+
+
+class ClientTable(Section, frozen=True):
+    """An OAuth client that asks humans, public as all are."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
+    name: str | None = None
+    redirect_uris: Annotated[tuple[str, ...], Meta(max_length=MAX_REDIRECTS)] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an id that does not print."""
+        if not self.id.isprintable():
+            raise InvalidRequestError(f"`clients.id` must be text of 1 to {MAX_ID} characters")
+
+    @property
+    def called(self) -> str:
+        """What humans read: its name, or its id."""
+        return self.id[:100] if self.name is None else self.name
+
+
+class DocumentsSection(Section, frozen=True):
+    """Hosts whose clients are known by a document at their own URL; ``private``: also in networks of one's own."""
+
+    hosts: tuple[str, ...]
+    private: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no host: a name, ``*.`` and a name, or ``*`` alone."""
+        bare = [host.removeprefix("*.") for host in self.hosts if host != "*"]
+        if not self.hosts or any(not host or host != host.lower() or set(host) & set("*/:@?# \\[]") for host in bare):
+            raise InvalidRequestError(
+                '`client_documents.hosts` must be a list of host names, such as ["app.example.com"]'
+            )
+
+
+class SignalTable(Section, frozen=True):
+    """An issuer that says that a login has ended, or a receiver that is told that a task has."""
+
+    issuer: IssuerUrl | None = None
+    about: IssuerUrl | None = None
+    poll: Url | None = None
+    receiver: Name | None = None
+    push: Url | None = None
+    audience: Texts = Texts()
+    token_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what belongs to the other of the two."""
+        if (self.issuer is None) == (self.receiver is None):
+            raise InvalidRequestError("`signals` has either an `issuer` that is heard or a `receiver` that is told")
+        side, others = ("issuer", {"push"}) if self.issuer else ("receiver", {"about", "poll"})
+        for name in sorted(others):
+            if getattr(self, name) is not None:
+                known = set(self.__struct_fields__) - others - {"issuer", "receiver"} | {side}
+                raise unknown(f"signals.{name}", known, f"a setting beside `{side}`")
+        if self.issuer and self.token_file and not self.poll:
+            raise InvalidRequestError("`signals.token_file` is shown where events are fetched: with `poll`")
+        if self.receiver and len(self.audience) != 1:
+            raise InvalidRequestError("`signals.audience` must name the receiver as it names itself")
+        if self.receiver and not self.push and not self.token_file:
+            raise InvalidRequestError(
+                "a receiver that is not pushed to must show a token", help="set `push`, or `token_file`"
+            )
+
+
+class Configuration(Section, frozen=True):
+    """The file. ``kinds``: kinds of resources of other packages, each with the version that it is to have."""
+
+    listen: ListenSection = ListenSection()
+    audit: AuditSection = AuditSection()
+    keys: KeysSection = KeysSection()
+    identity: IdentitySection = IdentitySection()
+    tls: TlsSection | None = None
+    policy: PolicySection | None = None
+    humans: Annotated[tuple[HumanTable, ...], Meta(max_length=MAX_ENTRIES)] = ()
+    workloads: Annotated[tuple[WorkloadTable, ...], Meta(max_length=MAX_ENTRIES)] = ()
+    trust_domains: tuple[TrustDomainTable, ...] = ()
+    clients: Annotated[tuple[ClientTable, ...], Meta(max_length=MAX_CLIENTS)] = ()
+    client_documents: DocumentsSection | None = None
+    signals: Annotated[tuple[SignalTable, ...], Meta(max_length=MAX_ENTRIES)] = ()
+    kinds: dict[str, Text] = {}

@@ -1,0 +1,214 @@
+"""The one loader: places and the file as ``Settings``, which hold together; never a secret."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from msgspec.inspect import StructType, Type, UnionType, VarTupleType, type_info
+
+from remit.config.diagnostics import located, unknown
+from remit.config.sections import Configuration, loopback
+from remit.config.values import Address, decode
+from remit.errors import InvalidRequestError
+
+_FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`")
+_EXPECTED = re.compile(r"Expected `(\w+)[^`]*`(?: of length [<>]= (\d+))?(?:, got .*)?")
+_NAMED = {"str": "text", "bool": "true or false", "array": "a list", "object": "a table"}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are. ``state`` holds remit.db, kek, lock and log; ``runtime`` the sockets."""
+
+    config: Path
+    state: Path
+    runtime: Path
+
+    @property
+    def control(self) -> Path:
+        """The operator's socket."""
+        return self.runtime / "control.sock"
+
+    @property
+    def log(self) -> Path:
+        """What the broker says to its operator, never to a caller."""
+        return self.state / "log"
+
+    @property
+    def launch(self) -> Path:
+        """The socket on which runs hand over their listeners."""
+        return self.runtime / "launch.sock"
+
+
+class Settings(Configuration, frozen=True, kw_only=True):
+    """What is configured, and where it applies."""
+
+    places: Places
+
+    def __post_init__(self) -> None:
+        """Refuse sections that contradict each other."""
+        _check_issuers(self)
+        _check_trust_domains(self)
+        _check_signals(self)
+        _check_unique((one.id for one in self.clients), "two of `clients` have the same `id`")
+
+    @property
+    def api(self) -> Address | None:
+        """Where the control plane listens over TCP; None for no such listener."""
+        return loopback(self.listen.api, "listen.api")
+
+    @property
+    def gateway(self) -> Address | None:
+        """Where the gateway listens for callers outside runs; None for no such listener."""
+        return loopback(self.listen.gateway, "listen.gateway")
+
+    @property
+    def policies(self) -> Path | None:
+        """The directory of policies; None: none are configured."""
+        return None if self.policy is None else self.policy.directory
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of tokens: the API's own URL, that of the TLS listener if there is one."""
+        if self.tls is not None:
+            return self.tls.url
+        host, port = self.api or ("127.0.0.1", 8470)
+        return f"http://{host}:{port}"
+
+
+def places(environ: Mapping[str, str]) -> Places:
+    """Return the places by the XDG base directory rules, with ``REMIT_STATE_DIR`` above them."""
+    home = Path(environ.get("HOME", "/"))
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "remit" / "config.toml"
+    own = environ.get("REMIT_STATE_DIR")
+    state = Path(own) if own else Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "remit"
+    shared = environ.get("XDG_RUNTIME_DIR")
+    runtime = Path(shared) / "remit" if shared and not own else state / "run"
+    return Places(config, state.absolute(), runtime.absolute())
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the configuration file, if there is one, or raise InvalidRequestError naming the file and line."""
+    where = places(environ)
+    try:
+        raw = tomllib.loads(where.config.read_text("utf-8"))
+    except FileNotFoundError:
+        raw = {}
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequestError(f"`{where.config}` cannot be read: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"`{where.config}` cannot be read: it is not readable UTF-8 text") from error
+    with located(where.config):
+        return read(where, raw)
+
+
+def read(where: Places, raw: Mapping[str, object]) -> Settings:
+    """Build settings from decoded TOML, or raise InvalidRequestError naming the setting."""
+    try:
+        found = msgspec.convert(raw, Configuration, dec_hook=decode)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+    return Settings(places=where, **msgspec.structs.asdict(found))
+
+
+def _refusal(said: str) -> InvalidRequestError:
+    """Return what msgspec refused, in the words of the file."""
+    text, _, path = said.partition(" - at `$.")
+    name = re.sub(r"\[.*?\]", "", path.rstrip("`"))
+    field, expected = _FIELD.fullmatch(text), _EXPECTED.fullmatch(text)
+    if field is not None:
+        known, what = (_known(name), "a setting") if name else (Configuration.__struct_fields__, "a section")
+        full = f"{name}.{field[2]}".lstrip(".")
+        missing = field[1] == "missing required"
+        return InvalidRequestError(f"`{full}` is missing") if missing else unknown(full, known, what)
+    if expected is None:
+        return InvalidRequestError(f"`{name}` {text}")
+    kind, most = expected.groups()
+    if "." not in name:
+        return InvalidRequestError(f"`{name}` must be {_form(name)}")
+    limit = f" of at most {most}" if most else ""
+    return InvalidRequestError(f"`{name}` must be {_NAMED[kind]}{limit}")
+
+
+def _type(section: str) -> Type:
+    whole = type_info(Configuration)
+    fields = whole.fields if isinstance(whole, StructType) else ()
+    found = next(field.type for field in fields if field.name == section)
+    return found.types[0] if isinstance(found, UnionType) else found
+
+
+def _known(section: str) -> Sequence[str]:
+    """Return the settings of a section."""
+    found = _type(section)
+    table = found.item_type if isinstance(found, VarTupleType) else found
+    return table.cls.__struct_fields__ if isinstance(table, StructType) else ()
+
+
+def _form(section: str) -> str:
+    """Say how a section is written."""
+    found = _type(section)
+    if not isinstance(found, VarTupleType):
+        return f"a section: [{section}]"
+    return f"a list of {f'at most {found.max_length} ' if found.max_length else ''}tables: [[{section}]]"
+
+
+# -- what sections say of each other ----------------------------------------------------------------------------------
+
+
+def _check_unique(values: Iterable[object], said: str) -> None:
+    found = list(values)
+    if len(set(found)) != len(found):
+        raise InvalidRequestError(said)
+
+
+def _check_issuers(settings: Settings) -> None:
+    """Refuse issuers that contradict themselves, and an SVID of the broker's own as the token of an issuer."""
+    humans, workloads = settings.humans, settings.workloads
+    for section, tables in (("humans", humans), ("workloads", workloads)):
+        if settings.issuer in {one.issuer.rstrip("/") for one in tables}:
+            raise InvalidRequestError(
+                f"`{section}` names the broker itself as an issuer", help="it believes others alone"
+            )
+    _check_unique(((one.issuer, one.client_id) for one in humans), "`humans` has a client twice")
+    _check_unique(
+        (alike[0] for alike in {(one.issuer, one.groups_claim, one.acr, one.id_jag) for one in humans}),
+        "`groups_claim`, `acr` and `id_jag` must be the same for all clients at one issuer",
+    )
+    clients = {(one.issuer, one.client_id) for one in humans}
+    if any((rule.issuer, rule.audience or settings.issuer) in clients for rule in workloads):
+        raise InvalidRequestError(
+            "`workloads.audience` is a client of `humans` at the same issuer",
+            help="its ID tokens would pass for workloads: have tokens of workloads made for another audience",
+        )
+
+
+def _check_trust_domains(settings: Settings) -> None:
+    """Refuse another authority of the broker's own trust domain: its agents would come in as what somebody attests."""
+    names, own = [one.name for one in settings.trust_domains], settings.identity.trust_domain
+    _check_unique(names, "a trust domain is configured twice; its bundle has one source")
+    if own in names:
+        raise InvalidRequestError(
+            f"`trust_domains` names `{own}`, of which the broker itself is the authority",
+            help="set `identity.trust_domain` to a name of the broker's own",
+        )
+
+
+def _check_signals(settings: Settings) -> None:
+    humans = {one.issuer for one in settings.humans}
+    heard = [one for one in settings.signals if one.issuer]
+    _check_unique((one.issuer for one in heard), "`signals.issuer` names the same issuer twice")
+    told = (one.receiver for one in settings.signals if one.receiver)
+    _check_unique(told, "`signals.receiver` is there twice")
+    for one in heard:
+        about = one.about or one.issuer
+        if about not in humans:
+            raise InvalidRequestError(
+                "`signals` must be about an issuer of `humans`", help="name that issuer with `about`, or configure it"
+            )
+        if one.issuer in humans and about != one.issuer:
+            raise InvalidRequestError("an issuer of `humans` speaks of its own humans, and of no others")

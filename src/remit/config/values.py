@@ -1,0 +1,143 @@
+"""Types of settings: each is what a text of the file has to be, read by ``decode`` as msgspec meets it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from remit.core import spiffe
+from remit.core.urls import check_issuer, check_url
+from remit.errors import InvalidRequestError
+
+T = TypeVar("T")
+
+MAX_ENTRIES = 64  # of a list, and of most tables
+MAX_TEXT = 2_048  # characters
+MAX_PORT = 65_535
+
+_IT = "it "  # how a check of elsewhere begins what it says of a value
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+
+class Text(str):
+    """Printable text."""
+
+    __slots__ = ()
+
+
+class Texts(tuple[str, ...]):
+    """One text or a list of them. An empty list is refused: it could mean all or nothing."""
+
+    __slots__ = ()
+
+
+class Name(str):
+    """A short name."""
+
+    __slots__ = ()
+
+
+class Claim(str):
+    """The name of a claim, or a JSON Pointer to one."""
+
+    __slots__ = ()
+
+
+class Url(str):
+    """A URL that is fetched: https, or http to a loopback host."""
+
+    __slots__ = ()
+
+
+class IssuerUrl(str):
+    """An issuer's URL, exactly as it writes it."""
+
+    __slots__ = ()
+
+
+class TrustDomainName(str):
+    """The name of a trust domain."""
+
+    __slots__ = ()
+
+
+class Address(tuple[str, int]):
+    """An IP address with a port."""
+
+    __slots__ = ()
+
+
+def decode(kind: type[T], value: object) -> T:
+    """Return a value as one of these types, or raise ValueError with what it has to be."""
+    try:
+        return kind(_READ[kind](value))  # type: ignore[call-arg]  # each takes the value that it stands for
+    except InvalidRequestError as error:
+        raise ValueError(error.detail.removeprefix(_IT)) from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
+        raise ValueError("must be text")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not 0 < len(values) <= MAX_ENTRIES:
+        raise ValueError(f"must list 1 to {MAX_ENTRIES} texts")
+    return tuple(_text(item) for item in values)
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("must be a short name: a-z, 0-9 and -")
+    return value
+
+
+def _claim(value: object) -> str:
+    from remit.jose.jwt import check_claim_name  # with joserfc: `remit run` reads the configuration too
+
+    return check_claim_name(value, _IT.strip())
+
+
+def _trust_domain(value: object) -> str:
+    try:
+        path = spiffe.parse(f"spiffe://{value}").path
+    except InvalidRequestError:
+        path = "/"
+    if path or not isinstance(value, str):
+        raise ValueError("must be the name of a trust domain, such as `example.org`")
+    return value
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return value
+
+
+def _address(value: object) -> tuple[str, int]:
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    try:
+        address, number = str(ipaddress.ip_address(host.strip("[]"))), int(port)
+    except ValueError:
+        raise ValueError("must be an IP address with a port") from None
+    if not 1 <= number <= MAX_PORT:
+        raise ValueError(f"must have a port from 1 to {MAX_PORT}")
+    return address, number
+
+
+_READ: Mapping[type, Callable[[object], object]] = {
+    Text: _text,
+    Texts: _texts,
+    Name: _name,
+    Claim: _claim,
+    Url: lambda value: check_url(value, _IT.strip()),
+    IssuerUrl: lambda value: check_issuer(value, _IT.strip()),
+    TrustDomainName: _trust_domain,
+    Path: _path,
+    Address: _address,
+}
