@@ -11,13 +11,13 @@ import pytest
 
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
-from remit.identity.bundles import Bundles
-from remit.identity.wit import Wits
+from remit.identity.workloads.bundles import TrustBundles
+from remit.identity.workloads.wit import WitVerifier
 from remit.oauth.clients import WIT, WPT
 from remit.oauth.registry import Registered, Registry
 from tests.broker.world import SEARCH, World
 from tests.identity.spire import NOW, Held
-from tests.identity.test_wit import ALLOW, DOMAIN, proof, wit
+from tests.identity.workloads.test_wit import ALLOW, DOMAIN, proof, wit
 from tests.oauth import desk
 from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Form, Plane, play
 from tests.web import believed
@@ -137,12 +137,12 @@ class Forgetful:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.seen: Wits | None = None
+        self.seen: WitVerifier | None = None
 
     def restart(self) -> None:
         """Forget every proof."""
-        bundles = Bundles({DOMAIN.name: Held(DOMAIN.bundle())}, lambda: self._world.now)
-        self.seen = Wits(bundles, ALLOW, lambda: self._world.now)
+        bundles = TrustBundles({DOMAIN.name: Held(DOMAIN.bundle())}, lambda: self._world.now)
+        self.seen = WitVerifier(bundles, ALLOW, lambda: self._world.now)
 
     async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
         assert self.seen is not None

@@ -18,7 +18,7 @@ from remit.cli.entry import run
 from remit.config.settings import Places, Settings, read
 from remit.core.audit import Event
 from remit.errors import EngineRefusedError
-from remit.identity.fetch import Web
+from remit.identity.fetch import HttpFetch
 from remit.keys.file import FileSealer
 from remit.ports import Finding as TargetFinding
 from remit.run import sandbox
@@ -137,7 +137,7 @@ def test_issuers_are_asked_and_quietly(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site = Site(said={"acr_values_supported": ["1"]})
-    monkeypatch.setattr(Web, "__call__", lambda _, url: site(url))
+    monkeypatch.setattr(HttpFetch, "__call__", lambda _, url: site(url))
     made = read(settings.places, {"humans": [{"issuer": URL, "client_id": "remit"}]})
     mute = only(checks.issuers(made))
     assert (mute.level, "nobody there can decide" in mute.text) == ("warning", True)

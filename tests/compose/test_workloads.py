@@ -12,8 +12,8 @@ from remit.config import settings
 from remit.config.settings import Settings
 from remit.core.principal import JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
-from remit.identity.bundles import Bundles
-from remit.identity.sources import ApiSource, FileSource, WebSource
+from remit.identity.workloads.bundles import TrustBundles
+from remit.identity.workloads.sources import ApiSource, FileSource, WebSource
 from tests.identity.spire import Authority, Domain, Held, Times, server
 
 BROKER = "http://127.0.0.1:8470"
@@ -122,7 +122,7 @@ def test_each_trust_domain_is_believed_in_its_own_names_alone() -> None:
     one, two = Domain("one.example"), Domain("two.example")
     held = {domain.name: Held(domain.bundle()) for domain in (one, two)}
     configured = made(*(row(domain.name, "/ns/agents/*") for domain in (one, two)))
-    found = workloads.attested(configured, Bundles(held, Times()), Times(), {})
+    found = workloads.attested(configured, TrustBundles(held, Times()), Times(), {})
     assert found is not None
 
     async def scene() -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from remit.compose.app import build
-from remit.identity.bundles import parse
+from remit.identity.workloads.bundles import parse
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.web.authentication import SocketAuth

@@ -17,7 +17,7 @@ from remit.core.principal import Human
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnauthenticatedError
 from remit.identity.humans import IssuedHumans, Registration
 from remit.identity.issuers import read_metadata
-from remit.identity.platforms import Platforms, Rule
+from remit.identity.workloads.oidc import OidcWorkloads, WorkloadRule
 from remit.jose import jwt
 from remit.jose.jwt import JwtProfile
 from remit.jose.keys import ALGORITHMS, KeySet, key_set, read_key_set
@@ -107,10 +107,10 @@ async def _grant(token: str) -> Human:
 @given(OVER)
 def test_whatever_a_platform_says_of_a_workload_only_what_matches_is_let_in(over: dict[str, object]) -> None:
     clock = Clock()
-    rule = Rule(issuer(Site(keys=[public(ec())]), clock), "remit", {"sub": ("alice",)}, ("/realm/roles", "acr"))
+    rule = WorkloadRule(issuer(Site(keys=[public(ec())]), clock), "remit", {"sub": ("alice",)}, ("/realm/roles", "acr"))
     told = {**CLAIMS, **over}
     try:
-        workload = asyncio.run(Platforms((rule,), clock).assertion(signed(told)))
+        workload = asyncio.run(OidcWorkloads((rule,), clock).assertion(signed(told)))
     except UnauthenticatedError:
         return
     assert (workload.id, told["sub"]) == (f"{URL}#alice", "alice")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from remit import jose
 from remit.core.principal import Workload
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
-from remit.identity import bundles
-from remit.identity.bundles import Bundle, Bundles
-from remit.identity.certificates import Certificates
-from remit.identity.svid import JwtSvids
-from remit.identity.wit import Wits
+from remit.identity.workloads import bundles
+from remit.identity.workloads.bundles import SpiffeBundle, TrustBundles
+from remit.identity.workloads.jwt_svid import JwtSvidVerifier
+from remit.identity.workloads.wit import WitVerifier
+from remit.identity.workloads.x509_svid import X509SvidVerifier
 from remit.keys.signers import FileSigner
 from tests.fuzz.test_token import ALPHABET, JSON
 from tests.identity.spire import NOW, Domain, Held, Times, signed
@@ -27,10 +27,10 @@ ISSUER = "https://remit.example"
 TARGET = f"{ISSUER}/oauth/token"
 AT = int(NOW.timestamp())
 DOMAIN = Domain("prod.example")
-BUNDLES = Bundles({DOMAIN.name: Held(DOMAIN.bundle())}, Times())
+BUNDLES = TrustBundles({DOMAIN.name: Held(DOMAIN.bundle())}, Times())
 ALLOW = ("spiffe://prod.example/**",)
-SVIDS = JwtSvids(BUNDLES, ALLOW, ISSUER, Times())
-CERTIFICATES = Certificates(BUNDLES, ALLOW, Times())
+SVIDS = JwtSvidVerifier(BUNDLES, ALLOW, ISSUER, Times())
+CERTIFICATES = X509SvidVerifier(BUNDLES, ALLOW, Times())
 KEY = FileSigner(ec.generate_private_key(ec.SECP256R1()))
 
 GOOD = DOMAIN.jwt(ISSUER)
@@ -51,7 +51,7 @@ def wpt(of: str, **claims: object) -> str:
 
 
 def proven(token: str, proof: str) -> Workload:
-    return asyncio.run(Wits(BUNDLES, ALLOW, Times()).proven(token, proof, TARGET, None))
+    return asyncio.run(WitVerifier(BUNDLES, ALLOW, Times()).proven(token, proof, TARGET, None))
 
 
 def refused(text: str) -> None:
@@ -138,4 +138,4 @@ def test_whatever_stands_in_a_key_of_a_bundle_the_others_count(index: int, name:
 def test_whatever_stands_in_a_bundle_it_is_one_or_none(keys: object, hint: object, sequence: object) -> None:
     document = {"keys": keys, "spiffe_refresh_hint": hint, "spiffe_sequence": sequence}
     with suppress(UnavailableError):
-        assert isinstance(bundles.parse(DOMAIN.name, json.dumps(document).encode()), Bundle)
+        assert isinstance(bundles.parse(DOMAIN.name, json.dumps(document).encode()), SpiffeBundle)

@@ -19,7 +19,7 @@ from joserfc.jwk import ECKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from remit.errors import UnavailableError
-from remit.identity.bundles import Bundle, parse
+from remit.identity.workloads.bundles import SpiffeBundle, parse
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -53,7 +53,7 @@ class Held:
     out: bool = False
     looks: int = 0
 
-    async def fetch(self, domain: str) -> Bundle:
+    async def fetch(self, domain: str) -> SpiffeBundle:
         """Return the bundle."""
         self.looks += 1
         if self.out:

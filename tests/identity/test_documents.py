@@ -15,7 +15,7 @@ import pytest
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
 from remit.identity import documents
 from remit.identity.documents import MAX_DOCUMENT, MAX_FETCHES, ClientDocuments
-from remit.identity.fetch import Bounded
+from remit.identity.fetch import BoundedTransport
 from tests.attacks.certificates import authority
 
 
@@ -153,7 +153,7 @@ class Trusting(ClientDocuments):
     context: ssl.SSLContext
 
     def transport(self) -> httpx.AsyncBaseTransport:
-        return Bounded(httpx.AsyncHTTPTransport(verify=self.context, trust_env=False), MAX_DOCUMENT)
+        return BoundedTransport(httpx.AsyncHTTPTransport(verify=self.context, trust_env=False), MAX_DOCUMENT)
 
 
 async def served(answer: bytes, context: ssl.SSLContext | None = None) -> tuple[asyncio.Server, int, list[bytes]]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from remit.errors import UnavailableError
-from remit.identity.fetch import MAX_DOCUMENT, Web
+from remit.identity.fetch import MAX_DOCUMENT, HttpFetch
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -33,7 +33,7 @@ def fetched(answer: bytes, *, patience: float = 5.0, hang: bool = False) -> tupl
         async with server:
             port = server.sockets[0].getsockname()[1]
             try:
-                return await Web(patience)(f"http://127.0.0.1:{port}/doc")
+                return await HttpFetch(patience)(f"http://127.0.0.1:{port}/doc")
             finally:
                 await served.get()
 
@@ -73,7 +73,7 @@ def test_a_server_that_never_finishes_is_left() -> None:
 
 def test_a_server_that_is_not_there_is_an_outage() -> None:
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9"):
-        asyncio.run(Web()("http://127.0.0.1:9/"))
+        asyncio.run(HttpFetch()("http://127.0.0.1:9/"))
 
 
 def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

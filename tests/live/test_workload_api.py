@@ -18,8 +18,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from remit.identity.bundles import Bundle
-from remit.identity.sources import WebSource
+from remit.identity.workloads.bundles import SpiffeBundle
+from remit.identity.workloads.sources import WebSource
 from remit.kinds.spiffe.engine import serial
 from remit.sdk import Place
 from remit.sdk.client import Client
@@ -45,7 +45,7 @@ def name(town: Town, grant: str) -> str:
     return found
 
 
-def bundle(town: Town) -> Bundle:
+def bundle(town: Town) -> SpiffeBundle:
     """Fetch the bundle as another organization's broker would."""
     return asyncio.run(WebSource(f"{town.base}/.well-known/spiffe-bundle", town.ca).fetch(DOMAIN))
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from remit.identity.sources import ApiSource
+from remit.identity.workloads.sources import ApiSource
 from tests.identity.spire import Domain
-from tests.identity.test_sources import endpoint
 from tests.identity.workload_api import Agent
+from tests.identity.workloads.test_sources import endpoint
 from tests.live.fleet import Fleet, Key, fresh, opening, run, running, until
 
 pytestmark = pytest.mark.live

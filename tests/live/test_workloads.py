@@ -10,7 +10,7 @@ import pytest
 from spiffe import WorkloadApiClient
 
 from remit import jose
-from remit.identity import bundles
+from remit.identity.workloads import bundles
 from tests.identity.spire import Svid, signed
 from tests.identity.workload_api import Agent
 from tests.live import idp

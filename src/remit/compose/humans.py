@@ -12,11 +12,11 @@ from remit.config.values import Text, decode
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 from remit.identity.documents import ClientDocuments
-from remit.identity.fetch import Fetch, Web
+from remit.identity.fetch import Fetch, HttpFetch
 from remit.identity.humans import IssuedHumans, Registration
 from remit.identity.issuers import Issuer
 from remit.identity.logins import IssuerLogins
-from remit.identity.platforms import Platforms, Rule
+from remit.identity.workloads.oidc import OidcWorkloads, WorkloadRule
 from remit.oauth.registry import Registered, Registry, check_name, check_redirect
 from remit.ports import Clock
 from remit.sessions.events import EventIssuer
@@ -34,7 +34,7 @@ class TrustedIssuers:
 
     humans: IssuedHumans | None
     logins: IssuerLogins | None
-    platforms: Platforms | None
+    platforms: OidcWorkloads | None
     step_up: Callable[[str], tuple[str, ...]]
     sources: Mapping[str, EventIssuer] = field(default_factory=dict)
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
@@ -49,12 +49,13 @@ class TrustedIssuers:
 
 def trusted(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> TrustedIssuers:
     """Build what verifies humans and workloads of issuers, or raise InvalidRequestError where a secret is no good."""
-    web = Web()
+    web = HttpFetch()
     urls = [one.issuer for one in settings.humans] + [one.issuer for one in settings.workloads]
     issuers: dict[str, Issuer] = {url: Issuer(url, fetch or web, clock) for url in urls}
     registrations = tuple(_registration(one, issuers) for one in settings.humans)
     rules = tuple(
-        Rule(issuers[one.issuer], one.audience or settings.issuer, one.match, one.claims) for one in settings.workloads
+        WorkloadRule(issuers[one.issuer], one.audience or settings.issuer, one.match, one.claims)
+        for one in settings.workloads
     )
     humans = IssuedHumans(registrations, settings.issuer, clock) if registrations else None
     strong: dict[str, tuple[str, ...]] = {
@@ -63,7 +64,7 @@ def trusted(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Tru
     return TrustedIssuers(
         humans=humans,
         logins=IssuerLogins(humans, web.transport) if humans and humans.deciding else None,
-        platforms=Platforms(rules, clock) if rules else None,
+        platforms=OidcWorkloads(rules, clock) if rules else None,
         step_up=lambda sub: strong.get(sub.partition("#")[0], ()),
         sources=_sources(registrations, settings.issuer),
         issuers=issuers,

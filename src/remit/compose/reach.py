@@ -14,9 +14,9 @@ from remit.config.sections import TlsSection
 from remit.config.settings import Settings
 from remit.core import audit
 from remit.errors import RemitError, UnavailableError
-from remit.identity.bundles import Source
 from remit.identity.fetch import Fetch
 from remit.identity.issuers import Issuer
+from remit.identity.workloads.bundles import BundleSource
 from remit.ports import Clock
 from remit.stores import sqlite_rows
 
@@ -70,7 +70,7 @@ async def bundles(settings: Settings) -> Sequence[Asked]:
     return await asyncio.gather(*(_bundle(one.name, workloads.source(one)) for one in settings.trust_domains))
 
 
-async def _bundle(name: str, source: Source) -> Asked:
+async def _bundle(name: str, source: BundleSource) -> Asked:
     async def ask() -> None:
         found = await source.fetch(name)
         if not (found.authorities or found.jwt.keys or found.wit.keys):

@@ -13,7 +13,7 @@ from pathlib import Path
 from remit.broker import Broker
 from remit.config.sections import SignalTable
 from remit.config.settings import Settings
-from remit.identity.fetch import Fetch, Web
+from remit.identity.fetch import Fetch, HttpFetch
 from remit.identity.issuers import Issuer
 from remit.ports import Clock
 from remit.sessions.delivery import Pace, Poller, Pusher, bearer
@@ -90,7 +90,7 @@ def _source(
     known, audiences = humans.get(url), frozenset(table.audience)
     if known is not None:
         return EventIssuer(known.issuer, known.audiences | audiences, url)
-    issuer = Issuer(url, fetch or Web(), clock, WELL_KNOWN)
+    issuer = Issuer(url, fetch or HttpFetch(), clock, WELL_KNOWN)
     return EventIssuer(issuer, audiences or frozenset({settings.issuer}), table.about or url, logouts=False)
 
 
@@ -120,7 +120,7 @@ def rounds(
     found: Signals, broker: Broker, events: EventStream, clock: Clock, sender: Transmitter | None
 ) -> Sequence[Round]:
     """Return what is to be done again and again: fetch events where they wait, and push ours."""
-    web, made, verified = Web(), list[Round](), found.verified(clock)
+    web, made, verified = HttpFetch(), list[Round](), found.verified(clock)
     if verified is not None:
         receiver = Receiver(broker, verified)
         made += [Poller(one.url, one.token, web.transport, receiver.event, Pace(clock)).round for one in found.polled]
@@ -129,7 +129,7 @@ def rounds(
     return tuple(made)
 
 
-def _pusher(one: Told, url: str, events: EventStream, clock: Clock, sender: Transmitter, web: Web) -> Pusher:
+def _pusher(one: Told, url: str, events: EventStream, clock: Clock, sender: Transmitter, web: HttpFetch) -> Pusher:
     receiver = _receiver(one)
 
     async def pending() -> Sequence[tuple[int, str]]:

@@ -28,7 +28,7 @@ from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import UnavailableError
 from remit.gateway import inject
-from remit.identity.bundles import Bundles
+from remit.identity.workloads.bundles import TrustBundles
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
 from remit.keys.origin import log_origin
@@ -58,7 +58,7 @@ class House:
     origin: str  # the name of the log in its checkpoints
     ended: EventStream  # ends of tasks, for the receivers of signals
     identity: Identity = field(default_factory=Identity)
-    bundles: Bundles | None = None
+    bundles: TrustBundles | None = None
     policies: Policies | None = None
     signals: Signals = field(default_factory=lambda: Signals({}))
     events: FileKeyring | None = None  # signs what receivers are told; None: nobody is
@@ -126,7 +126,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
 
 def _identity(
     settings: Settings, known: TrustedIssuers, heard: Signals, clock: Clock
-) -> tuple[Identity, Bundles | None]:
+) -> tuple[Identity, TrustBundles | None]:
     """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
     bundles = workloads.bundles(settings, clock)
     platforms = {JWT_BEARER: known.platforms.assertion} if known.platforms else {}

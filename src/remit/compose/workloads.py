@@ -9,17 +9,17 @@ from remit.config.sections import TrustDomainTable
 from remit.config.settings import Settings
 from remit.core.principal import JWT_SPIFFE
 from remit.errors import InvalidRequestError
-from remit.identity.attested import Assertion, Attested
-from remit.identity.bundles import Bundles, Source
-from remit.identity.certificates import Certificates
-from remit.identity.sources import ApiSource, FileSource, WebSource
-from remit.identity.svid import JwtSvids
-from remit.identity.wit import Wits
+from remit.identity.workloads.attested import Assertion, AttestedWorkloads
+from remit.identity.workloads.bundles import BundleSource, TrustBundles
+from remit.identity.workloads.jwt_svid import JwtSvidVerifier
+from remit.identity.workloads.sources import ApiSource, FileSource, WebSource
+from remit.identity.workloads.wit import WitVerifier
+from remit.identity.workloads.x509_svid import X509SvidVerifier
 from remit.ports import Clock
 from remit.web.tls import Door
 
 
-def source(domain: TrustDomainTable) -> Source:
+def source(domain: TrustDomainTable) -> BundleSource:
     """Return where the bundle of a trust domain comes from."""
     if domain.bundle_file is not None:
         return FileSource(domain.bundle_file)
@@ -28,22 +28,22 @@ def source(domain: TrustDomainTable) -> Source:
     return ApiSource(str(domain.workload_api))
 
 
-def bundles(settings: Settings, clock: Clock) -> Bundles | None:
+def bundles(settings: Settings, clock: Clock) -> TrustBundles | None:
     """Return the bundles of the configured trust domains; None when there are none."""
     sources = {str(one.name): source(one) for one in settings.trust_domains}
-    return Bundles(sources, clock) if sources else None
+    return TrustBundles(sources, clock) if sources else None
 
 
 def attested(
-    settings: Settings, held: Bundles | None, clock: Clock, platforms: Mapping[str, Assertion]
-) -> Attested | None:
+    settings: Settings, held: TrustBundles | None, clock: Clock, platforms: Mapping[str, Assertion]
+) -> AttestedWorkloads | None:
     """Return what verifies workloads: of trust domains, and of ``platforms`` by their kind of client assertion."""
     if held is None:
-        return Attested(platforms) if platforms else None
+        return AttestedWorkloads(platforms) if platforms else None
     allow = tuple(pattern for one in settings.trust_domains for pattern in one.allow)
-    svids = JwtSvids(held, allow, settings.issuer, clock)
+    svids = JwtSvidVerifier(held, allow, settings.issuer, clock)
     assertions = {**platforms, JWT_SPIFFE: svids.verified}
-    return Attested(assertions, Certificates(held, allow, clock), Wits(held, allow, clock))
+    return AttestedWorkloads(assertions, X509SvidVerifier(held, allow, clock), WitVerifier(held, allow, clock))
 
 
 def methods(settings: Settings) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def methods(settings: Settings) -> tuple[str, ...]:
     return ("spiffe_jwt",) if settings.tls is None else ("spiffe_jwt", "spiffe_x509")
 
 
-def door(settings: Settings, held: Bundles | None) -> Door | None:
+def door(settings: Settings, held: TrustBundles | None) -> Door | None:
     """Return what TLS handshakes use; None without ``[tls]``. Clients are asked for certificates if any could count."""
     if settings.tls is None:
         return None

@@ -21,7 +21,7 @@ import httpx
 
 from remit.core.urls import is_loopback
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
-from remit.identity.fetch import Bounded
+from remit.identity.fetch import BoundedTransport
 
 MAX_DOCUMENT = 16_384  # bytes
 PATIENCE = 5.0  # seconds, for name, connection and answer together
@@ -139,7 +139,7 @@ class ClientDocuments:
 
     def transport(self) -> httpx.AsyncBaseTransport:
         """Return a fresh bounded transport."""
-        return Bounded(httpx.AsyncHTTPTransport(verify=self._trusted, trust_env=False), MAX_DOCUMENT)
+        return BoundedTransport(httpx.AsyncHTTPTransport(verify=self._trusted, trust_env=False), MAX_DOCUMENT)
 
     @cached_property
     def _trusted(self) -> ssl.SSLContext:

@@ -23,7 +23,7 @@ class Fetch(Protocol):
         ...
 
 
-class Bounded(httpx.AsyncBaseTransport):
+class BoundedTransport(httpx.AsyncBaseTransport):
     """A transport whose answers are plain bytes, and few enough."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, limit: int = MAX_DOCUMENT) -> None:
@@ -51,7 +51,7 @@ class Bounded(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-class Web:
+class HttpFetch:
     """Fetches over HTTP. The authorities that OpenSSL trusts here (``SSL_CERT_FILE``) vouch for https."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -66,7 +66,7 @@ class Web:
 
     def transport(self) -> httpx.AsyncBaseTransport:
         """Return a fresh bounded transport."""
-        return Bounded(httpx.AsyncHTTPTransport(verify=self._trusted, trust_env=False))
+        return BoundedTransport(httpx.AsyncHTTPTransport(verify=self._trusted, trust_env=False))
 
     async def __call__(self, url: str) -> bytes:
         """Return the body of a successful answer, or raise UnavailableError."""

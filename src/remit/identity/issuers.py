@@ -47,7 +47,7 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _Fetched:
     metadata: Metadata
     keys: KeySet
     at: datetime
@@ -109,7 +109,7 @@ class Issuer:
         """Ask nothing yet. ``well_known`` is the path of the issuer's document."""
         self.url = check_issuer(url, "the issuer")
         self._fetch, self._clock, self._well_known = fetch, clock, well_known
-        self._held: _Held | None = None
+        self._fetched: _Fetched | None = None
         self._tried: datetime | None = None
         self._asking = asyncio.Lock()
 
@@ -119,42 +119,42 @@ class Issuer:
 
     async def verified(self, token: Jwt, error: type[RemitError] = TokenError) -> Jwt:
         """Return a token whose signature holds by a key of this issuer; raise ``error`` or UnavailableError."""
-        held = await self._current()
-        if held.keys.find(token.compact, error) is None:
-            held = await self._current(anew=True)
-        held.keys.verify(token.compact, error)
+        known = await self._current()
+        if known.keys.find(token.compact, error) is None:
+            known = await self._current(anew=True)
+        known.keys.verify(token.compact, error)
         return token
 
-    async def _current(self, *, anew: bool = False) -> _Held:
-        held = self._held
-        if held is not None and self._usable(held) and not anew and (self._fresh(held) or self._asking.locked()):
-            return held
+    async def _current(self, *, anew: bool = False) -> _Fetched:
+        known = self._fetched
+        if known is not None and self._usable(known) and not anew and (self._fresh(known) or self._asking.locked()):
+            return known
         async with self._asking:
-            if self._held is not held and self._held is not None and self._fresh(self._held):
-                return self._held  # somebody else has just asked
-            return await self._asked()
+            if self._fetched is not known and self._fetched is not None and self._fresh(self._fetched):
+                return self._fetched  # somebody else has just asked
+            return await self._refetched()
 
-    async def _asked(self) -> _Held:
-        now, held = self._clock(), self._held
+    async def _refetched(self) -> _Fetched:
+        now, known = self._clock(), self._fetched
         why: RemitError | None = None
         if self._tried is None or now - self._tried >= RETRY:
             self._tried = now
             try:
-                self._held = held = await self._load(now)
+                self._fetched = known = await self._load(now)
             except RemitError as error:
                 _LOG.warning("the issuer %s cannot be asked: %s", self.url, error.detail)
                 why = error
-        if held is None or not self._usable(held):
+        if known is None or not self._usable(known):
             raise UnavailableError(
                 f"the issuer `{self.url}` cannot be asked for its keys",
                 help="nobody of this issuer is let in before it answers",
                 retry_after=int(RETRY.total_seconds()),
             ) from why
-        return held
+        return known
 
-    async def _load(self, now: datetime) -> _Held:
+    async def _load(self, now: datetime) -> _Fetched:
         metadata = read_metadata(await self._fetch(self._document()), self.url)
-        return _Held(metadata, read_key_set(await self._fetch(metadata.jwks_uri)), now)
+        return _Fetched(metadata, read_key_set(await self._fetch(metadata.jwks_uri)), now)
 
     def _document(self) -> str:
         """Return where the issuer's document is: after its path for OpenID, before it elsewhere (RFC 8615)."""
@@ -163,8 +163,8 @@ class Issuer:
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}{self._well_known}{parts.path.rstrip('/')}"
 
-    def _fresh(self, held: _Held) -> bool:
-        return self._clock() - held.at < FRESH
+    def _fresh(self, known: _Fetched) -> bool:
+        return self._clock() - known.at < FRESH
 
-    def _usable(self, held: _Held) -> bool:
-        return self._clock() - held.at < KEEP
+    def _usable(self, known: _Fetched) -> bool:
+        return self._clock() - known.at < KEEP

@@ -1,34 +1,40 @@
-"""Workload identity tokens with a proof of their key (draft-ietf-wimse-workload-creds, WIT-SVID)."""
+"""Workload identity tokens (draft-ietf-wimse-workload-creds, WIT-SVID), and proofs of their key (WPT)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from remit import jose
 from remit.core import spiffe
 from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
-from remit.errors import InvalidRequestError, LimitError, ReplayError, UnauthenticatedError
-from remit.identity import wpt
-from remit.identity.bundles import Bundles
-from remit.identity.svid import by_bundle, ends
+from remit.errors import AudienceError, InvalidRequestError, LimitError, ReplayError, TokenError, UnauthenticatedError
+from remit.identity.workloads.bundles import TrustBundles
+from remit.identity.workloads.jwt_svid import by_bundle, ends
 from remit.jose import jwt
 from remit.jose.jwt import Jwt, JwtProfile
-from remit.jose.proof import SKEW
+from remit.jose.proof import SKEW, same_target
 from remit.ports import Clock
 
 MAX_LIFE = timedelta(hours=24)  # that the end may be away: it is worth nothing without its key
 MAX_SEEN = 100_000  # proofs remembered, each until it ends
 
+WPT_TYPE = "wpt+jwt"
+MAX_PROOF_LIFE = 300  # seconds that the end of a proof may be away
+_PROOF_HEADER = frozenset({"typ", "alg"})
+_JTI = re.compile(r"[!-~]{16,256}")
+_UNKNOWN = ("tth", "oth")  # what they cover is nothing that is understood here
 _RULES = JwtProfile(types=frozenset({"wit+jwt"}), error=UnauthenticatedError)
 _SPIFFE = "spiffe://"
 
 
-class Wits:
+class WitVerifier:
     """Verifies WITs, each with the proof that comes with it."""
 
-    def __init__(self, bundles: Bundles, allow: Iterable[str], clock: Clock, most: int = MAX_SEEN) -> None:
+    def __init__(self, bundles: TrustBundles, allow: Iterable[str], clock: Clock, most: int = MAX_SEEN) -> None:
         """Believe the trust domains of ``bundles`` in names that match a pattern of ``allow``."""
         self._bundles, self._allow, self._clock, self._most = bundles, tuple(allow), clock, most
         self._seen: dict[tuple[str, str], int] = {}  # key and jti -> when the proof could not pass any more
@@ -40,7 +46,7 @@ class Wits:
         """
         found, name, expires = await self._read(wit)
         now = int(self._clock().timestamp())
-        proven = wpt.read(proof, _key(found), wpt.Expected(target, now, wit, token))
+        proven = read_wpt(proof, _key(found), WptContext(target, now, wit, token))
         over = proven.exp + SKEW  # when it could not pass again anyway
         self._once((proven.jkt, proven.jti), over, now)
         once = jose.digest(f"{proven.jkt} {proven.jti}")
@@ -71,7 +77,7 @@ class Wits:
         if len(self._seen) >= self._most:
             self._seen = {seen: end for seen, end in self._seen.items() if end > now}
         if len(self._seen) >= self._most:
-            raise LimitError("too many requests with proofs", retry_after=wpt.MAX_LIFE)
+            raise LimitError("too many requests with proofs", retry_after=MAX_PROOF_LIFE)
         self._seen[key] = over
 
 
@@ -98,3 +104,68 @@ def _key(wit: Jwt) -> Mapping[str, object]:
     if not isinstance(jwk, Mapping) or not isinstance(jwk.get("alg"), str):
         raise UnauthenticatedError("its `cnf` must hold one public key with its algorithm")
     return jwk
+
+
+# -- the proof --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wpt:
+    """A proof that holds, but may be a replay until `SKEW` after ``exp`` (seconds). ``jkt`` is its key's thumbprint."""
+
+    jkt: str
+    jti: str
+    exp: int
+
+
+@dataclass(frozen=True, slots=True)
+class WptContext:
+    """What a proof must be for: this target (our own name of it), this moment, this WIT, and this token if any."""
+
+    target: str
+    now: int
+    wit: str
+    token: str | None = None
+
+
+def read_wpt(text: str, jwk: object, expected: WptContext) -> Wpt:
+    """Return what a proof by ``jwk`` (``cnf.jwk`` of the WIT) proves; TokenError, or AudienceError for another target.
+
+    The checks are those of draft-ietf-wimse-wpt, in its order.
+    """
+    compact = jose.read(text, _PROOF_HEADER, others=True)
+    claims = jose.document(compact.payload, TokenError)
+    algorithm = jwk.get("alg") if isinstance(jwk, Mapping) else None
+    if algorithm is None or compact.header.get("alg") != algorithm:
+        raise TokenError("the proof's algorithm is not the one of the workload's key")
+    key = jose.public_key(jwk)
+    key.verify(compact)
+    if compact.header.get("typ") != WPT_TYPE:
+        raise TokenError("the proof is not a workload proof token")
+    if not same_target(claims.get("aud"), expected.target):
+        raise AudienceError("the proof is for another target")
+    exp = _proof_end(claims, expected.now)
+    if claims.get("wth") != jose.digest(expected.wit):
+        raise TokenError("the proof is for another workload identity token")
+    jti = claims.get("jti")
+    if not isinstance(jti, str) or not _JTI.fullmatch(jti):
+        raise TokenError("the proof's `jti` must be 16 to 256 printable characters")
+    _check_covered(claims, expected.token)
+    return Wpt(key.thumbprint, jti, exp)
+
+
+def _proof_end(claims: Mapping[str, object], now: int) -> int:
+    exp = claims.get("exp")
+    if not isinstance(exp, int) or isinstance(exp, bool) or not now - SKEW < exp <= now + MAX_PROOF_LIFE + SKEW:
+        raise TokenError(
+            f"the proof must end within {MAX_PROOF_LIFE} seconds, and not have ended", help="check the clock"
+        )
+    return exp
+
+
+def _check_covered(claims: Mapping[str, object], token: str | None) -> None:
+    """Refuse a token that is not covered, and a proof that covers what is not there or not understood."""
+    if any(name in claims for name in _UNKNOWN):
+        raise TokenError("the proof covers what is not understood here")
+    if claims.get("ath") != (None if token is None else jose.digest(token)):
+        raise TokenError("the proof's `ath` is not the digest of the token it comes with")

@@ -9,7 +9,7 @@ from remit.core import spiffe
 from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import AudienceError, InvalidRequestError, UnauthenticatedError
-from remit.identity.bundles import Bundle, Bundles
+from remit.identity.workloads.bundles import SpiffeBundle, TrustBundles
 from remit.jose import jwt
 from remit.jose.jwt import SKEW, Jwt, JwtProfile
 from remit.jose.keys import RSA, KeySet
@@ -25,10 +25,10 @@ _RULES = JwtProfile(
 _TYPES = frozenset({None, "JWT", "JOSE"})  # §2.3, case and all
 
 
-class JwtSvids:
+class JwtSvidVerifier:
     """Verifies JWT-SVIDs."""
 
-    def __init__(self, bundles: Bundles, allow: Iterable[str], issuer: str, clock: Clock) -> None:
+    def __init__(self, bundles: TrustBundles, allow: Iterable[str], issuer: str, clock: Clock) -> None:
         """Take what is made for ``issuer`` alone, in names that match a pattern of ``allow``."""
         self._bundles, self._allow, self._issuer, self._clock = bundles, tuple(allow), issuer, clock
 
@@ -63,7 +63,7 @@ def subject(token: Jwt) -> SpiffeId:
     return found
 
 
-async def by_bundle(bundles: Bundles, domain: str, token: Jwt, keys: Callable[[Bundle], KeySet]) -> None:
+async def by_bundle(bundles: TrustBundles, domain: str, token: Jwt, keys: Callable[[SpiffeBundle], KeySet]) -> None:
     """Check a signature by the keys of one trust domain; a key that is new there is looked for once more."""
     found = keys(await bundles.of(domain))
     if found.find(token.compact, UnauthenticatedError) is None:

@@ -9,8 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from remit import jose
 from remit.errors import AudienceError, RemitError, TokenError
-from remit.identity import wpt
-from remit.identity.wpt import Expected
+from remit.identity.workloads.wit import MAX_PROOF_LIFE, WPT_TYPE, Wpt, WptContext, read_wpt
 from remit.keys.signers import FileSigner
 
 NOW = 1_764_072_000
@@ -26,7 +25,7 @@ def public(signer: FileSigner = KEY, alg: str | None = "ES256") -> dict[str, obj
 
 
 def proof(
-    claims: Mapping[str, object], *, sign: Callable[[bytes], bytes] = KEY.sign, alg: str = "ES256", typ: str = wpt.TYPE
+    claims: Mapping[str, object], *, sign: Callable[[bytes], bytes] = KEY.sign, alg: str = "ES256", typ: str = WPT_TYPE
 ) -> str:
     parts = ({"typ": typ, "alg": alg}, {**CLAIMS, **claims})
     kept = [{name: value for name, value in part.items() if value is not None} for part in parts]
@@ -34,17 +33,17 @@ def proof(
     return f"{signed}.{jose.encode(sign(signed.encode()))}"
 
 
-def read(text: str, jwk: object = None, token: str | None = None, target: str = TARGET) -> wpt.Wpt:
-    return wpt.read(text, public() if jwk is None else jwk, Expected(target, NOW, WIT, token))
+def read(text: str, jwk: object = None, token: str | None = None, target: str = TARGET) -> Wpt:
+    return read_wpt(text, public() if jwk is None else jwk, WptContext(target, NOW, WIT, token))
 
 
 def test_a_good_proof_tells_its_key_its_name_and_its_end() -> None:
     found = read(proof({}))
-    assert found == wpt.Wpt(jose.public_key(public()).thumbprint, "j" * 22, NOW + 60)
+    assert found == Wpt(jose.public_key(public()).thumbprint, "j" * 22, NOW + 60)
 
 
 @pytest.mark.attack("CLK-04")
-@pytest.mark.parametrize("exp", [NOW - 9, NOW + 1, NOW + wpt.MAX_LIFE, NOW + wpt.MAX_LIFE + 10])
+@pytest.mark.parametrize("exp", [NOW - 9, NOW + 1, NOW + MAX_PROOF_LIFE, NOW + MAX_PROOF_LIFE + 10])
 def test_clocks_may_differ_by_ten_seconds(exp: int) -> None:
     assert read(proof({"exp": exp})).exp == exp
 
@@ -104,7 +103,7 @@ def test_a_proof_for_another_target_is_refused(aud: object) -> None:
         {"exp": None},
         {"exp": NOW - 10},
         {"exp": NOW - 11},
-        {"exp": NOW + wpt.MAX_LIFE + 11},
+        {"exp": NOW + MAX_PROOF_LIFE + 11},
         {"exp": True},
         {"exp": str(NOW + 60)},
         {"exp": NOW + 0.5},

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from remit import jose
 from remit.core.principal import Workload
 from remit.errors import AudienceError, RemitError, UnauthenticatedError, UnavailableError
-from remit.identity.bundles import RETRY, Bundles
-from remit.identity.svid import MAX_LIFE, JwtSvids
+from remit.identity.workloads.bundles import RETRY, TrustBundles
+from remit.identity.workloads.jwt_svid import MAX_LIFE, JwtSvidVerifier
 from remit.jose.jwt import SKEW
 from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key, signed
 
@@ -23,14 +23,14 @@ OTHER = Domain("other.example")
 ALLOW = ("spiffe://prod.example/ns/agents/*", "spiffe://other.example/**")
 
 
-def svids(clock: Times | None = None, **sources: Held) -> JwtSvids:
+def svids(clock: Times | None = None, **sources: Held) -> JwtSvidVerifier:
     held = {one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}
     named = {name.replace("_", "."): source for name, source in sources.items()}
     times = clock or Times()
-    return JwtSvids(Bundles({**held, **named}, times), ALLOW, ISSUER, times)
+    return JwtSvidVerifier(TrustBundles({**held, **named}, times), ALLOW, ISSUER, times)
 
 
-def verified(text: str, by: JwtSvids | None = None) -> Workload:
+def verified(text: str, by: JwtSvidVerifier | None = None) -> Workload:
     return asyncio.run((by or svids()).verified(text))
 
 

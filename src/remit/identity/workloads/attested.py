@@ -6,17 +6,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
-from remit.identity.certificates import Certificates
-from remit.identity.wit import Wits
+from remit.identity.workloads.wit import WitVerifier
+from remit.identity.workloads.x509_svid import X509SvidVerifier
 
 Assertion = Callable[[str], Awaitable[Workload]]
 
 
-class Attested:
+class AttestedWorkloads:
     """Verifies workloads by what is configured; what is not configured is not believed."""
 
     def __init__(
-        self, assertions: Mapping[str, Assertion], certificates: Certificates | None = None, wits: Wits | None = None
+        self,
+        assertions: Mapping[str, Assertion],
+        certificates: X509SvidVerifier | None = None,
+        wits: WitVerifier | None = None,
     ) -> None:
         """Verify client assertions by their ``client_assertion_type``, certificates and WITs."""
         self._assertions, self._certificates, self._wits = dict(assertions), certificates, wits
@@ -42,7 +45,7 @@ class Attested:
         """Return the workload of a WIT with a WPT."""
         return await self._believed().proven(wit, wpt, target, token)
 
-    def _believed(self) -> Wits:
+    def _believed(self) -> WitVerifier:
         if self._wits is None:
             raise UnauthenticatedError("workload identity tokens are not believed here: no trust domain is configured")
         return self._wits

@@ -14,9 +14,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit.errors import UnavailableError
-from remit.identity import sources
-from remit.identity.bundles import MAX_BUNDLE
-from remit.identity.sources import ApiSource, FileSource, WebSource
+from remit.identity.workloads import sources
+from remit.identity.workloads.bundles import MAX_BUNDLE
+from remit.identity.workloads.sources import ApiSource, FileSource, WebSource
 from tests.identity.spire import Authority, Domain, server
 from tests.identity.workload_api import Agent
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey, RSAKey
 
 from remit.errors import UnavailableError
-from remit.identity.bundles import MAX_BUNDLE, Bundle, Jwk, parse, usable
-from remit.identity.fetch import Bounded
+from remit.identity.fetch import BoundedTransport
+from remit.identity.workloads.bundles import MAX_BUNDLE, Jwk, SpiffeBundle, parse, usable
 from remit.jose.keys import key_set
 
 TIMEOUT = 5.0  # seconds, for a whole answer
@@ -31,9 +31,9 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         """Read ``path``."""
         self._path = path
-        self._last: tuple[bytes, Bundle] | None = None
+        self._last: tuple[bytes, SpiffeBundle] | None = None
 
-    async def fetch(self, domain: str) -> Bundle:
+    async def fetch(self, domain: str) -> SpiffeBundle:
         """Return what the file holds now; a hint in it is for others, as looking costs nothing here."""
         raw = await asyncio.to_thread(self._read)
         if self._last is None or self._last[0] != raw:
@@ -57,9 +57,9 @@ class WebSource:
         """Fetch ``url``."""
         self._url, self._ca_file = url, ca_file
 
-    async def fetch(self, domain: str) -> Bundle:
+    async def fetch(self, domain: str) -> SpiffeBundle:
         """Return what the endpoint says now. It is not followed elsewhere."""
-        over = Bounded(httpx.AsyncHTTPTransport(verify=self._trust(), trust_env=False), MAX_BUNDLE)
+        over = BoundedTransport(httpx.AsyncHTTPTransport(verify=self._trust(), trust_env=False), MAX_BUNDLE)
         client = httpx.AsyncClient(transport=over, trust_env=False, timeout=TIMEOUT * STEP)
         try:
             async with asyncio.timeout(TIMEOUT), client:
@@ -86,13 +86,13 @@ class ApiSource:
         """Ask the agent at ``socket``: ``unix:///path`` or ``tcp://ip:port``."""
         self._socket = socket
 
-    async def fetch(self, domain: str) -> Bundle:
+    async def fetch(self, domain: str) -> SpiffeBundle:
         """Return what the agent has for the trust domain now."""
         if find_spec("spiffe") is None:
             raise UnavailableError("the Workload API client is not installed", help="pip install '.[spiffe]'")
         return await asyncio.to_thread(self._fetch, domain)
 
-    def _fetch(self, domain: str) -> Bundle:
+    def _fetch(self, domain: str) -> SpiffeBundle:
         from spiffe import TrustDomain, WorkloadApiClient
         from spiffe.errors import PySpiffeError
 
@@ -106,7 +106,7 @@ class ApiSource:
         if x509 is None and jwt is None:
             raise UnavailableError(f"the Workload API has no bundle of `{domain}`")
         jwks = [_jwk(kid, key) for kid, key in jwt.jwt_authorities.items()] if jwt else []
-        return Bundle(
+        return SpiffeBundle(
             domain,
             tuple(sorted(found.public_bytes(Encoding.DER) for found in x509.x509_authorities)) if x509 else (),
             key_set(jwks, "jwt-svid"),

@@ -10,7 +10,7 @@ import pytest
 from remit.core.principal import Workload
 from remit.errors import AudienceError, RemitError, TokenError, UnauthenticatedError, UnavailableError
 from remit.identity.issuers import KEEP
-from remit.identity.platforms import MAX_AGE, Platforms, Rule
+from remit.identity.workloads.oidc import MAX_AGE, OidcWorkloads, WorkloadRule
 from remit.jose.jwt import SKEW
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, rsa, signed, unsigned
 
@@ -68,12 +68,12 @@ RULES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 TOKENS = {"kubernetes": KUBERNETES, "github": GITHUB, "gcp": GCP}
 
 
-def platforms(name: str = "github", claims: tuple[str, ...] = (), site: Site | None = None) -> Platforms:
+def platforms(name: str = "github", claims: tuple[str, ...] = (), site: Site | None = None) -> OidcWorkloads:
     clock = Clock()
-    return Platforms((Rule(issuer(site, clock), BROKER, RULES[name], claims),), clock)
+    return OidcWorkloads((WorkloadRule(issuer(site, clock), BROKER, RULES[name], claims),), clock)
 
 
-def let_in(made: Platforms, told: Mapping[str, Any], **header: Any) -> Workload:
+def let_in(made: OidcWorkloads, told: Mapping[str, Any], **header: Any) -> Workload:
     return asyncio.run(made.assertion(signed(told, rsa(), "RS256", **header)))
 
 
@@ -161,10 +161,10 @@ def test_a_token_that_its_issuer_did_not_sign_lets_nobody_in() -> None:
 def test_the_first_rule_that_matches_says_what_policies_are_told() -> None:
     clock = Clock()
     one = issuer(clock=clock)
-    first = Rule(one, BROKER, {"ref": ("refs/heads/other",)}, ("ref",))
-    second = Rule(one, BROKER, {"ref": ("refs/heads/main",)}, ("repository", "missing", "/google/a"))
-    third = Rule(one, BROKER, {"ref": ("refs/heads/main",)}, ("sub",))
-    assert let_in(Platforms((first, second, third), clock), GITHUB).claims == {"repository": "acme/shop"}
+    first = WorkloadRule(one, BROKER, {"ref": ("refs/heads/other",)}, ("ref",))
+    second = WorkloadRule(one, BROKER, {"ref": ("refs/heads/main",)}, ("repository", "missing", "/google/a"))
+    third = WorkloadRule(one, BROKER, {"ref": ("refs/heads/main",)}, ("sub",))
+    assert let_in(OidcWorkloads((first, second, third), clock), GITHUB).claims == {"repository": "acme/shop"}
 
 
 def test_claims_for_policies_are_text() -> None:
@@ -177,10 +177,10 @@ def test_a_rule_is_for_its_own_audience() -> None:
     clock = Clock()
     one = issuer(clock=clock)
     rules = (
-        Rule(one, "a", {"ref": ("refs/heads/main",)}, ("ref",)),
-        Rule(one, "b", {"ref": ("refs/heads/dev",)}, ("sub",)),
+        WorkloadRule(one, "a", {"ref": ("refs/heads/main",)}, ("ref",)),
+        WorkloadRule(one, "b", {"ref": ("refs/heads/dev",)}, ("sub",)),
     )
-    made = Platforms(rules, clock)
+    made = OidcWorkloads(rules, clock)
     assert let_in(made, {**GITHUB, "aud": "a"}).claims == {"ref": "refs/heads/main"}
     with pytest.raises(UnauthenticatedError, match="no rule lets"):
         let_in(made, {**GITHUB, "aud": "b"})
@@ -194,7 +194,7 @@ def test_a_token_counts_for_a_day_at_most() -> None:
 
 def test_a_platform_that_cannot_be_asked_lets_nobody_in_after_a_while() -> None:
     site, clock = Site(), Clock()
-    made = Platforms((Rule(issuer(site, clock), BROKER, RULES["github"]),), clock)
+    made = OidcWorkloads((WorkloadRule(issuer(site, clock), BROKER, RULES["github"]),), clock)
     told = {**GITHUB, "exp": CLOCK.at(hours=3)}
     let_in(made, told)
     site.down = True

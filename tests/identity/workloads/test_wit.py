@@ -20,12 +20,12 @@ from remit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from remit.identity.bundles import Bundles
-from remit.identity.wit import MAX_LIFE, Wits
+from remit.identity.workloads.bundles import TrustBundles
+from remit.identity.workloads.wit import MAX_LIFE, WitVerifier
 from remit.keys.signers import FileSigner
 from tests.identity.spire import NOW, Domain, Held, Times, signed
 
-PUBLISHED = Path(__file__).parents[1] / "vectors" / "published"
+PUBLISHED = Path(__file__).parents[2] / "vectors" / "published"
 PRINTED = json.loads((PUBLISHED / "published.json").read_text("utf-8"))["wimse"]
 PRINTED_WIT = (PUBLISHED / "wimse" / "wit.txt").read_text("ascii").strip()
 PRINTED_WPT = (PUBLISHED / "wimse" / "wpt.txt").read_text("ascii").strip()
@@ -59,28 +59,28 @@ def proof(of: str, signer: FileSigner = AGENT, **claims: object) -> str:
     return f"{text}.{jose.encode(signer.sign(text.encode()))}"
 
 
-def wits(clock: Times | None = None, most: int = 100, **sources: Held) -> Wits:
+def wits(clock: Times | None = None, most: int = 100, **sources: Held) -> WitVerifier:
     held = {one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}
     named = {name.replace("_", "."): source for name, source in sources.items()}
     times = clock or Times()
-    return Wits(Bundles({**held, **named}, times), ALLOW, times, most)
+    return WitVerifier(TrustBundles({**held, **named}, times), ALLOW, times, most)
 
 
-def proven(token: str, by: str | None = None, at: Wits | None = None) -> Workload:
+def proven(token: str, by: str | None = None, at: WitVerifier | None = None) -> Workload:
     return asyncio.run((at or wits()).proven(token, by or proof(token), TARGET, None))
 
 
 # -- what the drafts print --------------------------------------------------------------------------------------------
 
 
-def printed(at: int = PRINTED["valid_at"], allow: tuple[str, ...] = ("wimse://example.com/*",)) -> Wits:
+def printed(at: int = PRINTED["valid_at"], allow: tuple[str, ...] = ("wimse://example.com/*",)) -> WitVerifier:
     raw = json.dumps({"keys": [{**PRINTED["issuer_key"], "use": "wit-svid"}]}).encode()
     clock = Times(datetime.fromtimestamp(at, UTC))
-    return Wits(Bundles({"example.com": Held(raw)}, clock), allow, clock)
+    return WitVerifier(TrustBundles({"example.com": Held(raw)}, clock), allow, clock)
 
 
 def replayed(
-    made: Wits, *, target: str = PRINTED["request_target"], token: str | None = PRINTED["access_token"]
+    made: WitVerifier, *, target: str = PRINTED["request_target"], token: str | None = PRINTED["access_token"]
 ) -> Workload:
     return asyncio.run(made.proven(PRINTED_WIT, PRINTED_WPT, target, token))
 
@@ -136,7 +136,9 @@ def test_the_printed_token_is_not_believed_by_the_key_of_another_trust_domain() 
     raw = json.dumps({"keys": [{**PRINTED["issuer_key"], "use": "wit-svid"}]}).encode()
     clock = Times(datetime.fromtimestamp(PRINTED["valid_at"], UTC))
     empty = Held(b'{"keys": []}')
-    made = Wits(Bundles({"example.com": empty, "example.org": Held(raw)}, clock), ("wimse://example.com/*",), clock)
+    made = WitVerifier(
+        TrustBundles({"example.com": empty, "example.org": Held(raw)}, clock), ("wimse://example.com/*",), clock
+    )
     with pytest.raises(UnauthenticatedError, match="not signed"):
         replayed(made)
 

@@ -35,7 +35,7 @@ Jwk = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class SpiffeBundle:
     """The keys of one trust domain, by what they sign (SPIFFE Trust Domain and Bundle §4)."""
 
     domain: str
@@ -46,22 +46,22 @@ class Bundle:
     hint: timedelta | None = None
     sequence: int | None = None
 
-    def is_older(self, other: Bundle) -> bool:
+    def is_older(self, other: SpiffeBundle) -> bool:
         """Whether this is an earlier edition than ``other`` (§4.1.1), or cannot show that it is none."""
         return other.sequence is not None and (self.sequence is None or self.sequence < other.sequence)
 
 
-class Source(Protocol):
+class BundleSource(Protocol):
     """Where the bundle of one trust domain comes from."""
 
     every: timedelta  # between two looks, unless the bundle hints otherwise
 
-    async def fetch(self, domain: str) -> Bundle:
+    async def fetch(self, domain: str) -> SpiffeBundle:
         """Return the bundle as it is now, or raise UnavailableError."""
         ...
 
 
-def parse(domain: str, raw: bytes) -> Bundle:
+def parse(domain: str, raw: bytes) -> SpiffeBundle:
     """Return the bundle of a JWK Set, or raise UnavailableError. What is unknown in it is passed over (§4.1.3)."""
     try:
         document = read_json(raw, limit=MAX_BUNDLE)
@@ -73,7 +73,7 @@ def parse(domain: str, raw: bytes) -> Bundle:
     known = [jwk for jwk in keys if isinstance(jwk, Mapping)]
     named = [jwk for jwk in known if isinstance(jwk.get("kid"), str)]  # JWT-SVID §6.2
     certificates = (_certificate(jwk) for jwk in known if jwk.get("use") == "x509-svid")
-    return Bundle(
+    return SpiffeBundle(
         domain,
         tuple(dict.fromkeys(der for der in certificates if der is not None)),
         key_set(named, "jwt-svid"),
@@ -113,103 +113,103 @@ def _sequence(value: object) -> int | None:
 
 
 @dataclass(slots=True)
-class _Held:
+class _TrustDomain:
     """What is known of one trust domain. ``at`` is the last good look, ``due`` the next one."""
 
-    source: Source
+    source: BundleSource
     due: datetime
     at: datetime | None = None
     tried: datetime | None = None
-    bundle: Bundle | None = None
+    bundle: SpiffeBundle | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Bundles:
+class TrustBundles:
     """The bundles of the trust domains that are configured, kept fresh."""
 
-    def __init__(self, sources: Mapping[str, Source], clock: Clock) -> None:
+    def __init__(self, sources: Mapping[str, BundleSource], clock: Clock) -> None:
         """Take each trust domain's bundle from its own source."""
         self._clock = clock
-        self._held = {domain: _Held(source, clock()) for domain, source in sources.items()}
+        self._domains = {domain: _TrustDomain(source, clock()) for domain, source in sources.items()}
         self._watching: list[Callable[[], None]] = []
 
-    async def of(self, domain: str) -> Bundle:
+    async def of(self, domain: str) -> SpiffeBundle:
         """Return the bundle of a trust domain.
 
         UnauthenticatedError when the domain is not configured; UnavailableError when its bundle is not to be had.
         """
-        held = self._known(domain)
-        if not (held.lock.locked() and self._fresh(held)):  # what is good serves while somebody looks
-            await self._look(held, domain, held.due)
-        return self._good(held, domain)
+        known = self._configured(domain)
+        if not (known.lock.locked() and self._fresh(known)):  # what is good serves while somebody looks
+            await self._look(known, domain, known.due)
+        return self._good(known, domain)
 
-    async def again(self, domain: str) -> Bundle:
+    async def again(self, domain: str) -> SpiffeBundle:
         """Return the bundle after a fresh look, for a key that is not in it yet; but not more often than RETRY."""
-        held = self._known(domain)
-        await self._look(held, domain, held.due if held.tried is None else min(held.due, held.tried + RETRY))
-        return self._good(held, domain)
+        known = self._configured(domain)
+        await self._look(known, domain, known.due if known.tried is None else min(known.due, known.tried + RETRY))
+        return self._good(known, domain)
 
     async def refresh(self) -> None:
         """Look again wherever it is time to; what fails is told to the log."""
-        await asyncio.gather(*(self._look(held, domain, held.due) for domain, held in self._held.items()))
+        await asyncio.gather(*(self._look(known, domain, known.due) for domain, known in self._domains.items()))
 
     def authorities(self) -> tuple[bytes, ...]:
         """Return the certificates of all authorities there are: for the filter of a handshake, never for a decision."""
-        good = [held.bundle for held in self._held.values() if held.bundle is not None and self._fresh(held)]
+        good = [known.bundle for known in self._domains.values() if known.bundle is not None and self._fresh(known)]
         return tuple(der for bundle in good for der in bundle.authorities)
 
     def current(self) -> Mapping[str, TrustBundle]:
         """Return the bundles that are good now, by trust domain."""
-        good = {domain: held.bundle for domain, held in self._held.items() if self._fresh(held)}
+        good = {domain: known.bundle for domain, known in self._domains.items() if self._fresh(known)}
         return {name: TrustBundle(each.authorities, each.jwks) for name, each in good.items() if each is not None}
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back when a bundle has changed."""
         self._watching.append(callback)
 
-    def _known(self, domain: str) -> _Held:
-        held = self._held.get(domain)
-        if held is None:
+    def _configured(self, domain: str) -> _TrustDomain:
+        known = self._domains.get(domain)
+        if known is None:
             raise UnauthenticatedError("the workload is of a trust domain that is not configured here")
-        return held
+        return known
 
-    def _fresh(self, held: _Held) -> bool:
-        return held.at is not None and self._clock() < held.at + LIFE
+    def _fresh(self, known: _TrustDomain) -> bool:
+        return known.at is not None and self._clock() < known.at + LIFE
 
-    def _good(self, held: _Held, domain: str) -> Bundle:
-        if held.bundle is None or not self._fresh(held):
+    def _good(self, known: _TrustDomain, domain: str) -> SpiffeBundle:
+        if known.bundle is None or not self._fresh(known):
             raise UnavailableError(
                 f"the trust bundle of `{domain}` is out of reach",
                 help="the broker's log says why: `log` in its state directory",
             )
-        return held.bundle
+        return known.bundle
 
-    async def _look(self, held: _Held, domain: str, due: datetime) -> None:
+    async def _look(self, known: _TrustDomain, domain: str, due: datetime) -> None:
         if self._clock() < due:
             return
-        async with held.lock:
-            if held.tried is not None and held.tried >= due:  # somebody else has looked meanwhile
+        async with known.lock:
+            if known.tried is not None and known.tried >= due:  # somebody else has looked meanwhile
                 return
-            held.tried, before = self._clock(), held.bundle
+            known.tried, before = self._clock(), known.bundle
             try:
-                held.bundle = await _newer(held, domain)
+                known.bundle = await _newer(known, domain)
             except UnavailableError as error:
-                held.due = self._clock() + RETRY
+                known.due = self._clock() + RETRY
                 why = "" if error.__cause__ is None else f" ({error.__cause__})"
                 _LOG.warning("trust bundle of %s: %s%s", domain, error.detail, why)
             except BaseException:  # cancelled, or not foreseen: somebody has to look again all the same
-                held.due = self._clock() + RETRY
+                known.due = self._clock() + RETRY
                 raise
             else:
-                held.at = self._clock()
-                held.due = held.at + (held.bundle.hint or held.source.every)
-                for callback in self._watching if held.bundle != before else ():
+                known.at = self._clock()
+                known.due = known.at + (known.bundle.hint or known.source.every)
+                for callback in self._watching if known.bundle != before else ():
                     callback()
 
 
-async def _newer(held: _Held, domain: str) -> Bundle:
+async def _newer(known: _TrustDomain, domain: str) -> SpiffeBundle:
     """Return what the source has now; UnavailableError for an edition that was replaced: its keys may be withdrawn."""
-    found = await held.source.fetch(domain)
-    if held.bundle is not None and found.is_older(held.bundle):
+    found = await known.source.fetch(domain)
+    if known.bundle is not None and found.is_older(known.bundle):
         raise UnavailableError("its source has gone back to an earlier edition")
     return found

@@ -19,7 +19,7 @@ from remit.core import spiffe
 from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import InvalidRequestError, UnauthenticatedError
-from remit.identity.bundles import Bundles
+from remit.identity.workloads.bundles import TrustBundles
 from remit.ports import Clock
 
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
@@ -28,10 +28,10 @@ MAX_CHAIN = 8  # certificates that a client may present
 _USAGES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 
 
-class Certificates:
+class X509SvidVerifier:
     """Verifies X.509-SVIDs."""
 
-    def __init__(self, bundles: Bundles, allow: Iterable[str], clock: Clock) -> None:
+    def __init__(self, bundles: TrustBundles, allow: Iterable[str], clock: Clock) -> None:
         """Believe the trust domains of ``bundles`` in names that match a pattern of ``allow``."""
         self._bundles, self._allow, self._clock = bundles, tuple(allow), clock
 

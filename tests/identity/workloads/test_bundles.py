@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit.errors import UnauthenticatedError, UnavailableError
-from remit.identity import bundles
-from remit.identity.bundles import LIFE, MAX_KEYS, RETRY, Bundle, Bundles, parse
+from remit.identity.workloads import bundles
+from remit.identity.workloads.bundles import LIFE, MAX_KEYS, RETRY, SpiffeBundle, TrustBundles, parse
 from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key
 
 DOMAIN = Domain("prod.example")
@@ -19,7 +19,7 @@ OTHER = Domain("other.example")
 X5C = [base64.b64encode(DOMAIN.authority.certificate.public_bytes(Encoding.DER)).decode()]
 
 
-def kids(bundle: Bundle) -> tuple[str | None, ...]:
+def kids(bundle: SpiffeBundle) -> tuple[str | None, ...]:
     return tuple(one.kid for one in bundle.jwt.keys)
 
 
@@ -54,7 +54,7 @@ def test_keys_are_told_apart_by_what_they_sign() -> None:
 )
 def test_what_is_not_a_key_of_a_known_use_is_passed_over(jwk: object) -> None:
     found = parse(DOMAIN.name, json.dumps({"keys": [jwk]}).encode())
-    assert found == Bundle(DOMAIN.name)
+    assert found == SpiffeBundle(DOMAIN.name)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_hint_is_followed_within_bounds(hint: object, expected: int | None) ->
 
 def test_the_same_key_id_in_two_trust_domains_is_two_keys() -> None:
     async def scene() -> None:
-        made = Bundles({one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}, Times())
+        made = TrustBundles({one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}, Times())
         ours, theirs = await made.of(DOMAIN.name), await made.of(OTHER.name)
         assert kids(ours) == kids(theirs) == ("jwt-1",)
         assert ours.jwt.keys[0].thumbprint != theirs.jwt.keys[0].thumbprint
@@ -100,13 +100,13 @@ def test_the_same_key_id_in_two_trust_domains_is_two_keys() -> None:
 
 def test_a_trust_domain_that_is_not_configured_is_unknown() -> None:
     with pytest.raises(UnauthenticatedError):
-        asyncio.run(Bundles({DOMAIN.name: Held(DOMAIN.bundle())}, Times()).of("prod.example.evil"))
+        asyncio.run(TrustBundles({DOMAIN.name: Held(DOMAIN.bundle())}, Times()).of("prod.example.evil"))
 
 
 def test_a_bundle_is_looked_at_again_when_it_says_so() -> None:
     async def scene() -> None:
         source, clock = Held(DOMAIN.bundle(spiffe_refresh_hint=60)), Times()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         for passed, looks in ((0, 1), (59, 1), (1, 2), (59, 2), (1, 3)):
             clock.pass_(seconds=passed)
             await made.of(DOMAIN.name)
@@ -118,7 +118,7 @@ def test_a_bundle_is_looked_at_again_when_it_says_so() -> None:
 def test_without_a_hint_its_source_says_when() -> None:
     async def scene() -> None:
         source, clock = Held(DOMAIN.bundle(spiffe_refresh_hint=None)), Times()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         for passed, looks in ((0, 1), (29, 1), (1, 2)):
             clock.pass_(seconds=passed)
             await made.of(DOMAIN.name)
@@ -130,7 +130,7 @@ def test_without_a_hint_its_source_says_when() -> None:
 def test_a_key_that_is_gone_from_the_source_is_gone_at_the_next_look() -> None:
     async def scene() -> None:
         source, clock = Held(DOMAIN.bundle(spiffe_refresh_hint=60)), Times()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         assert kids(await made.of(DOMAIN.name)) == ("jwt-1",)
         source.raw = json.dumps({"keys": [jwk_of(key(), use="jwt-svid", kid="jwt-2")], "spiffe_sequence": 2}).encode()
         clock.pass_(seconds=60)
@@ -144,7 +144,7 @@ def test_a_key_that_is_gone_from_the_source_is_gone_at_the_next_look() -> None:
 def test_a_key_that_is_not_there_yet_is_looked_for_but_not_at_every_call() -> None:
     async def scene() -> None:
         source, clock = Held(DOMAIN.bundle()), Times()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         await made.of(DOMAIN.name)
         for passed, looks in ((0, 1), (1, 1), (RETRY.total_seconds() - 1, 2), (0, 2), (RETRY.total_seconds(), 3)):
             clock.pass_(seconds=passed)
@@ -160,7 +160,7 @@ class Slow(Held):
     asked: asyncio.Event
     gate: asyncio.Event
 
-    async def fetch(self, domain: str) -> Bundle:
+    async def fetch(self, domain: str) -> SpiffeBundle:
         self.asked.set()
         await self.gate.wait()
         return await super().fetch(domain)
@@ -170,7 +170,7 @@ def test_many_who_ask_at_once_make_one_look() -> None:
     async def scene() -> None:
         source = Slow(DOMAIN.bundle())
         source.asked, source.gate = asyncio.Event(), asyncio.Event()
-        made = Bundles({DOMAIN.name: source}, Times())
+        made = TrustBundles({DOMAIN.name: source}, Times())
         asking = asyncio.gather(*(made.of(DOMAIN.name) for _ in range(20)))
         await asyncio.wait_for(source.asked.wait(), 5)
         source.gate.set()
@@ -187,7 +187,7 @@ def test_nobody_waits_for_a_look_while_the_last_bundle_is_good() -> None:
         source, clock = Slow(DOMAIN.bundle(spiffe_refresh_hint=60)), Times()
         source.asked, source.gate = asyncio.Event(), asyncio.Event()
         source.gate.set()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         await made.of(DOMAIN.name)
         clock.pass_(seconds=60)
         source.gate.clear()
@@ -207,7 +207,7 @@ def test_nobody_waits_for_a_look_while_the_last_bundle_is_good() -> None:
 def test_the_last_bundle_serves_through_an_outage_for_a_bounded_time(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         source, clock = Held(DOMAIN.bundle(spiffe_refresh_hint=60)), Times()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         await made.of(DOMAIN.name)
         source.out = True
         clock.at = NOW + LIFE - timedelta(seconds=1)
@@ -228,7 +228,7 @@ def test_the_last_bundle_serves_through_an_outage_for_a_bounded_time(caplog: pyt
 def test_a_source_that_comes_back_is_believed_again() -> None:
     async def scene() -> None:
         source, clock = Held(DOMAIN.bundle(), out=True), Times()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         with pytest.raises(UnavailableError):
             await made.of(DOMAIN.name)
         source.out = False
@@ -246,7 +246,7 @@ class Broken(Held):
 
     broken: bool = True
 
-    async def fetch(self, domain: str) -> Bundle:
+    async def fetch(self, domain: str) -> SpiffeBundle:
         if self.broken:
             raise RuntimeError(domain)
         return await super().fetch(domain)
@@ -255,7 +255,7 @@ class Broken(Held):
 def test_a_look_that_failed_unforeseen_is_not_the_last() -> None:
     async def scene() -> None:
         source, clock = Broken(DOMAIN.bundle()), Times()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         with pytest.raises(RuntimeError):
             await made.of(DOMAIN.name)
         source.broken = False
@@ -267,7 +267,7 @@ def test_a_look_that_failed_unforeseen_is_not_the_last() -> None:
 
 def test_an_outage_of_one_trust_domain_is_none_of_another() -> None:
     async def scene() -> None:
-        made = Bundles({DOMAIN.name: Held(b"", out=True), OTHER.name: Held(OTHER.bundle())}, Times())
+        made = TrustBundles({DOMAIN.name: Held(b"", out=True), OTHER.name: Held(OTHER.bundle())}, Times())
         await made.refresh()
         assert kids(await made.of(OTHER.name)) == ("jwt-1",)
         with pytest.raises(UnavailableError):
@@ -280,7 +280,7 @@ def test_an_outage_of_one_trust_domain_is_none_of_another() -> None:
 def test_an_earlier_edition_does_not_replace_a_later_one(held: int, now: object) -> None:
     async def scene() -> None:
         source, clock = Held(DOMAIN.bundle(spiffe_sequence=held)), Times()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         first = await made.of(DOMAIN.name)
         source.raw = OTHER.bundle(spiffe_sequence=now)
         clock.pass_(minutes=5)
@@ -296,7 +296,7 @@ def test_an_earlier_edition_does_not_replace_a_later_one(held: int, now: object)
 def test_an_edition_that_is_not_earlier_replaces_the_one_before(held: object, now: object) -> None:
     async def scene() -> None:
         source, clock = Held(DOMAIN.bundle(spiffe_sequence=held)), Times()
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         first = await made.of(DOMAIN.name)
         source.raw = OTHER.bundle(spiffe_sequence=now)
         clock.pass_(minutes=5)
@@ -307,7 +307,7 @@ def test_an_edition_that_is_not_earlier_replaces_the_one_before(held: object, no
 
 def test_all_authorities_there_are_filter_handshakes() -> None:
     async def scene() -> None:
-        made = Bundles({one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}, Times())
+        made = TrustBundles({one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}, Times())
         assert made.authorities() == ()
         await made.refresh()
         wanted = {one.authority.certificate.public_bytes(Encoding.DER) for one in (DOMAIN, OTHER)}
@@ -322,7 +322,7 @@ def test_all_authorities_there_are_filter_handshakes() -> None:
 def test_what_is_handed_on_is_good_now_and_each_apart() -> None:
     async def scene() -> None:
         out, clock = Held(OTHER.bundle()), Times()
-        made = Bundles({DOMAIN.name: Held(DOMAIN.bundle()), OTHER.name: out}, clock)
+        made = TrustBundles({DOMAIN.name: Held(DOMAIN.bundle()), OTHER.name: out}, clock)
         assert made.current() == {}
         await made.refresh()
         assert {name: each.authorities for name, each in made.current().items()} == {
@@ -348,7 +348,7 @@ def test_a_private_or_weak_key_is_not_handed_on() -> None:
 def test_who_watches_is_told_of_changes_alone() -> None:
     async def scene() -> None:
         source, clock, told = Held(DOMAIN.bundle()), Times(), []
-        made = Bundles({DOMAIN.name: source}, clock)
+        made = TrustBundles({DOMAIN.name: source}, clock)
         made.on_change(lambda: told.append(clock.at))
         await made.refresh()
         clock.pass_(minutes=5)

@@ -23,7 +23,7 @@ _TOKEN = JwtProfile(frozenset({"", "jwt"}))
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class WorkloadRule:
     """Whom to let in. ``match``: claim -> the values it may have. ``claims`` are passed on to policies."""
 
     issuer: Issuer
@@ -33,10 +33,10 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Platforms:
+class OidcWorkloads:
     """Verifies workloads' tokens by rules, of which the first that matches decides what policies are told."""
 
-    rules: Sequence[Rule] = field(repr=False)
+    rules: Sequence[WorkloadRule] = field(repr=False)
     clock: Clock
 
     async def assertion(self, token: str) -> Workload:
@@ -66,5 +66,5 @@ class Platforms:
         )
 
 
-def _matches(claims: Mapping[str, object], rule: Rule) -> bool:
+def _matches(claims: Mapping[str, object], rule: WorkloadRule) -> bool:
     return all(claim_text(find_claim(claims, name)) in values for name, values in rule.match.items())
