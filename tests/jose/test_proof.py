@@ -188,6 +188,12 @@ def test_targets_equal_after_normalisation_are_the_same(htu: str) -> None:
         "https://gw.test/v1/~x\n",
         "https://gw.test/v1/~x ",
         "https:\\\\gw.test/v1/~x",
+        "https://@gw.test/v1/~x",
+        "https://gw.te\nst/v1/~x",
+        "https://gw.test/v1/\t~x",
+        "https://gw。test/v1/~x",
+        "https:///gw.test/v1/~x",
+        "https://gw.test/v1\\~x",
         "https://gw.test/v1/~x" + "?" * 3_000,
     ],
 )

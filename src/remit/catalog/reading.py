@@ -12,6 +12,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
+from remit.core import fields
 from remit.core.scope import check_path, path_le
 from remit.errors import InvalidRequestError
 
@@ -157,7 +158,7 @@ def _provider(name: str, table: object) -> Provider:
     position = _position(where, {key: table[key] for key in ("header", "format")})
     return Provider(
         name=name,
-        title=_text(where + "title", table["title"]),
+        title=fields.text(where + "title", table["title"]),
         header=position.header,
         format=position.format,
         shape=_shape(where + "shape", table["shape"]),
@@ -169,7 +170,7 @@ def _provider(name: str, table: object) -> Provider:
         arguments=_headers(where + "arguments", table),
         headers=_headers(where + "headers", table),
         body_on=_list(where + "body_on", table, _BODILESS),
-        reads_bodies=_flag(where + "reads_bodies", table.get("reads_bodies", False)),
+        reads_bodies=fields.flag(where + "reads_bodies", table.get("reads_bodies", False)),
         mints=tuple(_operation(where + "mints", item) for item in _items(where + "mints", table)),
         rotate=_url(where + "rotate", table["rotate"]) if "rotate" in table else None,
     )
@@ -179,29 +180,12 @@ def _wrong(where: str, what: str) -> InvalidRequestError:
     return InvalidRequestError(f"`{where}` {what}")
 
 
-def _text(where: str, value: object, pattern: re.Pattern[str] | None = None) -> str:
-    if not isinstance(value, str) or not value.isprintable() or not value:
-        raise _wrong(where, "must be text")
-    if pattern is not None and not pattern.fullmatch(value):
-        raise _wrong(where, "has an impossible value")
-    return value
-
-
-def _flag(where: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(where, "must be true or false")
-    return value
-
-
 def _items(where: str, table: Mapping[str, object]) -> list[object]:
-    value = table.get(where.partition(".")[2], [])
-    if not isinstance(value, list):
-        raise _wrong(where, "must be a list")
-    return value
+    return fields.items(where, table.get(where.partition(".")[2], []))
 
 
 def _list(where: str, table: Mapping[str, object], pattern: re.Pattern[str]) -> tuple[str, ...]:
-    found = tuple(_text(where, item, pattern) for item in _items(where, table))
+    found = tuple(fields.text(where, item, pattern) for item in _items(where, table))
     if len(set(found)) != len(found):
         raise _wrong(where, "names something twice")
     return found
@@ -223,20 +207,20 @@ def _keys(where: str, value: object, keys: set[str]) -> dict[str, object]:
 def _position(where: str, value: object) -> Position:
     table = _keys(where.rstrip("."), value, {"header", "format"})
     return Position(
-        _text(where + "header", table["header"], _HEADER), _text(where + "format", table["format"], _FORMAT)
+        fields.text(where + "header", table["header"], _HEADER), fields.text(where + "format", table["format"], _FORMAT)
     )
 
 
 def _base(where: str, value: object) -> Base:
     table = _keys(where, value, {"variable", "value"})
-    text = _text(f"{where}.value", table["value"])
+    text = fields.text(f"{where}.value", table["value"])
     if not text.startswith("{}"):
         raise _wrong(f"{where}.value", "must start with `{}`")
-    return Base(_text(f"{where}.variable", table["variable"], _VARIABLE), text)
+    return Base(fields.text(f"{where}.variable", table["variable"], _VARIABLE), text)
 
 
 def _url(where: str, value: object) -> str:
-    text = _text(where, value)
+    text = fields.text(where, value)
     parts = urlsplit(text)
     if parts.scheme != "https" or not _HOST.fullmatch(parts.netloc) or parts.query or parts.fragment:
         raise _wrong(where, "must be an https URL of a host")
@@ -244,7 +228,7 @@ def _url(where: str, value: object) -> str:
 
 
 def _operation(where: str, value: object) -> Operation:
-    method, _, path = _text(where, value).partition(" ")
+    method, _, path = fields.text(where, value).partition(" ")
     if not _METHOD.fullmatch(method):
         raise _wrong(where, "must be a method, a space and a path")
     if plain(check_path(where, path)) != path:
@@ -253,7 +237,7 @@ def _operation(where: str, value: object) -> Operation:
 
 
 def _shape(where: str, value: object) -> tuple[Part, ...]:
-    text, parts, at = _text(where, value), [], 0
+    text, parts, at = fields.text(where, value), [], 0
     for found in _RANDOM.finditer(text):
         name, count = found.groups()
         if name not in ALPHABETS:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.control import render
+from remit.core import fields
 from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.principal import Holder, Human, Principal, Workload
@@ -157,13 +158,13 @@ def _wanted(asked: Mapping[str, object], key: str | None) -> Wanted:
         scope=scopes.parse(asked.get("authorization_details")),
         agent="",
         ttl=_ttl(asked.get("ttl")),
-        depth=_count("depth", asked.get("depth", 0)),
-        fan_out=_count("fan_out", asked.get("fan_out", 0)),
-        exercise=_flag("exercise", asked.get("exercise", True)),
+        depth=fields.whole("depth", asked.get("depth", 0)),
+        fan_out=fields.whole("fan_out", asked.get("fan_out", 0)),
+        exercise=fields.flag("exercise", asked.get("exercise", True)),
         jkt=key,
         label=wire.label(wire.text(asked, "label")) if "label" in asked else "",
         delegates=tuple(delegates) if isinstance(delegates, list) else None,
-        unattested=_flag("unattested", asked.get("unattested", True)),
+        unattested=fields.flag("unattested", asked.get("unattested", True)),
     )
 
 
@@ -173,15 +174,3 @@ def _texts(value: object) -> bool:
 
 def _ttl(value: object) -> timedelta | None:
     return None if value is None else wire.seconds("ttl", value)
-
-
-def _count(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidRequestError(f"`{name}` must be a whole number")
-    return value
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidRequestError(f"`{name}` must be true or false")
-    return value

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from remit.core import fields
 from remit.core import scope as scopes
 from remit.core.grant import MAX_DEPTH, MAX_FAN_OUT, MAX_TTL, Posture, Subject
 from remit.core.policy import Decision, Question
@@ -118,7 +119,7 @@ def _case(name: str, raw: Mapping[str, Any]) -> Case:
         name,
         question(raw),
         None if expect is None else expect == "allow",
-        None if reasons is None else _texts(reasons, "reasons"),
+        None if reasons is None else fields.texts("reasons", reasons),
     )
 
 
@@ -135,7 +136,7 @@ def question(raw: Mapping[str, Any]) -> Question:
         scope=scopes.parse(raw["details"]),
         bounds={},
         verb=raw.get("verb", "open"),
-        claims={key: _text(value, "claims") for key, value in raw.get("claims", {}).items()},
+        claims={key: fields.text("claims", value) for key, value in raw.get("claims", {}).items()},
         ttl=timedelta(seconds=raw["ttl"]) if "ttl" in raw else None,
         posture=Posture(**posture),
         approval="asked" if raw.get("approval") else None,
@@ -149,8 +150,8 @@ def _subject(raw: Mapping[str, Any]) -> Subject:
         raw["sub"],
         raw.get("acr", ""),
         None if at is None else datetime.fromtimestamp(at, UTC),
-        _texts(raw.get("amr", []), "amr"),
-        _texts(raw.get("groups", []), "groups"),
+        fields.texts("amr", raw.get("amr", [])),
+        fields.texts("groups", raw.get("groups", [])),
     )
 
 
@@ -169,13 +170,3 @@ def _check_value(key: str, value: Any) -> None:
         raise InvalidRequestError(f"`{key}` must be from {least} to {most}")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise InvalidRequestError(f"`{key}` must be one of {', '.join(_CHOICES[key])}")
-
-
-def _texts(value: list[Any], name: str) -> tuple[str, ...]:
-    return tuple(_text(item, name) for item in value)
-
-
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidRequestError(f"`{name}` must hold text")
-    return value

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from remit.core import fields
 from remit.core import scope as scopes
 from remit.core.principal import Human, Operator
 from remit.core.task import Grant, Posture, Wanted
@@ -71,14 +72,14 @@ def wanted(wish: Mapping[str, object], posture: Posture) -> Wanted:
     return Wanted(
         scope=scopes.parse(wish.get("authorization_details")),
         agent="",
-        ttl=None if ttl is None else timedelta(seconds=_count("ttl", ttl)),
-        depth=_count("depth", wish.get("depth", 0)),
-        fan_out=_count("fan_out", wish.get("fan_out", 0)),
-        exercise=_flag("exercise", wish.get("exercise", True)),
+        ttl=None if ttl is None else timedelta(seconds=fields.whole("ttl", ttl, most=MAX_NUMBER)),
+        depth=fields.whole("depth", wish.get("depth", 0), most=MAX_NUMBER),
+        fan_out=fields.whole("fan_out", wish.get("fan_out", 0), most=MAX_NUMBER),
+        exercise=fields.flag("exercise", wish.get("exercise", True)),
         posture=posture,
         label=label,
         delegates=_delegates(wish.get("delegates")),
-        unattested=_flag("unattested", wish.get("unattested", True)),
+        unattested=fields.flag("unattested", wish.get("unattested", True)),
     )
 
 
@@ -95,21 +96,9 @@ async def opener(
     return await humans.id_token(token), rest
 
 
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidRequestError(f"`{name}` must be true or false")
-    return value
-
-
 def _delegates(value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(pattern, str) for pattern in value):
         raise InvalidRequestError("`delegates` must be an array of patterns")
     return tuple(value)
-
-
-def _count(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_NUMBER:
-        raise InvalidRequestError(f"`{name}` must be a whole number from 0 to {MAX_NUMBER}")
-    return value

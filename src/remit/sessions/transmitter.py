@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.core import audit
+from remit.core import audit, fields
 from remit.core.audit import Event
 from remit.errors import InvalidRequestError
 from remit.jose import token
@@ -169,11 +169,8 @@ def _why(event: Event) -> Mapping[str, object]:
 
 def _poll_request(poll: Mapping[str, object]) -> tuple[int, Sequence[str]]:
     """Return how many events are asked for, and the names of those that are done: acknowledged, or refused for good."""
-    most, ack, errors = poll.get("maxEvents", MAX_EVENTS), poll.get("ack", []), poll.get("setErrs", {})
-    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
-        raise InvalidRequestError("`maxEvents` must be a number of events")
-    if not isinstance(ack, list) or not all(isinstance(name, str) for name in ack):
-        raise InvalidRequestError("`ack` must list names of events")
+    most = fields.whole("maxEvents", poll.get("maxEvents", MAX_EVENTS))
+    acknowledged, errors = fields.texts("ack", poll.get("ack", [])), poll.get("setErrs", {})
     if not isinstance(errors, dict) or not all(isinstance(why, dict) for why in errors.values()):
         raise InvalidRequestError("`setErrs` must hold errors by names of events")
-    return min(most, MAX_EVENTS - 1), [*ack, *errors]
+    return min(most, MAX_EVENTS - 1), [*acknowledged, *errors]
