@@ -24,7 +24,7 @@ def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeIssuer:
     made = FakeIssuer()
     monkeypatch.setenv("REMIT_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("REMIT_GRANT", raising=False)
-    monkeypatch.setattr("remit.cli.login.there_at", lambda at: OpenIDClient(at, made.transport))
+    monkeypatch.setattr("remit.cli.login.connect", lambda at: OpenIDClient(at, made.transport))
     monkeypatch.setattr("webbrowser.open", made.visit)
     monkeypatch.setattr("remit.cli.login.pause", lambda seconds: wait(made, seconds))
     return made

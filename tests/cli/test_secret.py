@@ -5,7 +5,7 @@ import io
 import pytest
 
 from remit.cli.entry import run
-from remit.cli.secret import read
+from remit.cli.resource import read_secret
 from tests.sdk.plane import Served
 
 
@@ -19,13 +19,13 @@ class Terminal(io.StringIO):
 )
 def test_one_newline_at_the_end_is_no_part_of_a_secret(monkeypatch: pytest.MonkeyPatch, given: str, kept: str) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(given))
-    assert read("search") == kept
+    assert read_secret("search") == kept
 
 
 def test_at_a_terminal_it_is_asked_for_without_echo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("getpass.getpass", lambda prompt: f"typed after {prompt}")
-    assert read("search\x1b[2J") == "typed after secret of search[2J: "
+    assert read_secret("search\x1b[2J") == "typed after secret of search[2J: "
 
 
 def test_a_secret_is_stored_and_printed_nowhere(

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
 from remit.compose import reach
-from remit.compose.reach import Asked
+from remit.compose.reach import ProbeResult
 from remit.config import settings
 from remit.config.sections import TlsSection
 from remit.config.settings import Settings
@@ -32,7 +32,7 @@ def configured(**parts: object) -> Settings:
     return settings.read(settings.places({"REMIT_STATE_DIR": "/nowhere"}), parts)
 
 
-def asked(site: Site, **parts: object) -> Sequence[Asked]:
+def asked(site: Site, **parts: object) -> Sequence[ProbeResult]:
     return asyncio.run(reach.issuers(configured(**parts), Clock(), site))
 
 
@@ -42,7 +42,7 @@ def asked(site: Site, **parts: object) -> Sequence[Asked]:
 def test_an_issuer_that_answers_is_reached_once_for_all_that_names_it() -> None:
     site = Site()
     workload = {"issuer": URL, "audience": "pods", "match": {"sub": "a"}}
-    assert asked(site, humans=[HUMAN], workloads=[workload], signals=[{"issuer": URL}]) == [Asked(URL, mute=True)]
+    assert asked(site, humans=[HUMAN], workloads=[workload], signals=[{"issuer": URL}]) == [ProbeResult(URL, mute=True)]
     assert len(site.asked) == 2  # its document, and its keys
 
 
@@ -51,8 +51,8 @@ def test_an_issuer_of_which_no_client_has_a_secret_is_mute(tmp_path: Path) -> No
     (tmp_path / "secret").write_text("s")
     (tmp_path / "secret").chmod(0o600)
     web = {**HUMAN, "client_id": "web", "client_secret_file": str(tmp_path / "secret")}
-    assert asked(Site(), humans=[HUMAN, web]) == [Asked(URL)]
-    assert asked(Site(), workloads=[{"issuer": URL, "audience": "pods", "match": {"sub": "a"}}]) == [Asked(URL)]
+    assert asked(Site(), humans=[HUMAN, web]) == [ProbeResult(URL)]
+    assert asked(Site(), workloads=[{"issuer": URL, "audience": "pods", "match": {"sub": "a"}}]) == [ProbeResult(URL)]
 
 
 def test_an_issuer_that_does_not_answer_says_why() -> None:
@@ -80,8 +80,8 @@ def test_an_issuer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Mon
 )
 def test_acr_values_that_an_issuer_does_not_issue_are_found(supported: object, never: tuple[str, ...]) -> None:
     site = Site(said={"acr_values_supported": supported})
-    assert asked(site, humans=[{**HUMAN, "acr": ["phr", "phrh"]}]) == [Asked(URL, never=never, mute=True)]
-    assert asked(site, humans=[HUMAN]) == [Asked(URL, mute=True)]  # any login decides
+    assert asked(site, humans=[{**HUMAN, "acr": ["phr", "phrh"]}]) == [ProbeResult(URL, never=never, mute=True)]
+    assert asked(site, humans=[HUMAN]) == [ProbeResult(URL, mute=True)]  # any login decides
 
 
 def test_a_configuration_that_is_wrong_is_not_asked_about() -> None:
@@ -100,7 +100,7 @@ def test_a_bundle_is_read_and_one_that_is_missing_or_empty_says_so(tmp_path: Pat
         for name in ("good", "empty", "missing")
     ]
     good, empty, missing = asyncio.run(reach.bundles(configured(trust_domains=domains)))
-    assert good == Asked("good.test")
+    assert good == ProbeResult("good.test")
     assert empty.failure == "the bundle of `empty.test` has no key that signs anything"
     assert missing.failure is not None
     assert missing.failure.startswith("the bundle file `missing` cannot be read: ")

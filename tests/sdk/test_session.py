@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from remit.errors import DeniedError, UnauthenticatedError, UnavailableError
-from remit.sdk.login import ClientRegistration, TokenSet
+from remit.sdk.login import ClientRegistration, OpenIDClient, TokenSet
 from remit.sdk.session import LoginSession, SessionFile, session_of
 from tests.sdk.issuer import URL, jwt
 
@@ -43,10 +43,15 @@ def test_without_a_login_there_is_none(tmp_path: Path) -> None:
         here(tmp_path).need()
 
 
-def test_a_forgotten_login_is_gone(tmp_path: Path) -> None:
+def away(_: ClientRegistration) -> OpenIDClient:
+    raise UnavailableError
+
+
+def test_a_forgotten_login_is_gone_whether_or_not_the_issuer_answers(tmp_path: Path) -> None:
     here(tmp_path).save(kept())
-    here(tmp_path).forget()
-    here(tmp_path).forget()
+    with pytest.raises(UnavailableError):
+        here(tmp_path).log_out(away)
+    assert here(tmp_path).log_out(away) == (False, None)
     assert here(tmp_path).load() is None
 
 

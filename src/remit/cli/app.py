@@ -10,16 +10,13 @@ from remit.cli import (
     approval,
     audit,
     broker,
-    doctor,
     explain,
     grant,
     keys,
-    lease,
     login,
     policy,
     resource,
     run,
-    secret,
     task,
     tree,
 )
@@ -65,14 +62,14 @@ app.command("ask")(approval.ask)
 app.command("approvals")(approval.approvals)
 app.command("approve")(approval.approve)
 app.command("deny")(approval.deny)
-app.command("issue")(lease.issue)
-app.command("renew")(lease.renew)
+app.command("issue")(grant.issue)
+app.command("renew")(grant.renew)
 app.command("revoke")(grant.revoke)
 app.command("close")(task.close)
 app.add_typer(resource.app, name="resource")
-app.add_typer(secret.app, name="secret")
+app.add_typer(resource.secrets, name="secret")
 app.add_typer(policy.app, name="policy")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.command("demo")(broker.demo)
-app.command("doctor")(doctor.doctor)
+app.command("doctor")(broker.doctor)

@@ -7,16 +7,15 @@ request, by a login that the broker begins for it. Inside a run neither is there
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from remit.cli import options
 from remit.cli.connect import ask as talk
-from remit.cli.login import CONFIDENTIAL, AsOwner, visit
-from remit.cli.render import detail_line, detail_rows, emit, lines, said, table, waiting
-from remit.cli.task import written
+from remit.cli.login import AsOwner, visit
+from remit.cli.render import Rows, answer, detail_line, detail_rows, granted, said, waiting
 
 LOCAL = "unix://"  # how the owner of a state is called
 LIFE = 600  # seconds; nothing that is asked waits for longer
@@ -27,17 +26,12 @@ Digest = Annotated[
 ]
 
 
+@options.expanded
 def ask(
     grant: options.GrantId,
     label: Annotated[str, typer.Argument(help="What the child is called, for people to read.")] = "",
-    resource: options.Resources = None,
-    grant_detail: options.Details = None,
-    ttl: options.Ttl = None,
-    depth: options.Depth = 0,
-    fan_out: options.FanOut = 0,
-    exercise: options.Exercise = True,
-    delegates: options.Delegates = None,
-    unattested: options.Unattested = True,
+    *,
+    request: options.GrantOptions,
     wait: Annotated[
         str | None,
         typer.Option(
@@ -58,19 +52,16 @@ def ask(
     from remit.sdk import asking, verbs
     from remit.sdk.detail import seconds
 
-    wishes = options.wishes(resource, grant_detail)
-    bounds = verbs.Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
+    details = request.details
     known = verbs.details_of(talk(verbs.find(grant)), grant)
-    asked = talk(asking.ask_for(grant, known, wishes, bounds, label))
+    asked = talk(asking.ask_for(grant, known, details, request.bounds, label))
     if wait is None:
-        shown(asked.document, json)
+        answer(json, asked.document, *request_parts(asked.document))
         return
     with waiting(f"waiting for {asked.document['approver']} to decide on {asked.id}"):
         child = talk(asking.granted(asked, seconds(wait)))
-    if json:
-        emit(written(child))
-        return
-    lines({"task": child.task, "grant": child.grant, "ends in": f"{child.expires_in} s", "approval": asked.id})
+    about = {"task": child.task, "grant": child.grant, "ends in": f"{child.expires_in} s", "approval": asked.id}
+    answer(json, granted(child), about)
 
 
 def approvals(
@@ -87,17 +78,13 @@ def approvals(
     from remit.sdk import asking
 
     found = [item for item in talk(asking.approvals()) if every or item["state"] == "pending"]
-    if json:
-        emit({"approvals": found})
-        return
-    if not found:
-        said("nothing was asked" if every else "nothing waits for a decision")
-        return
-    rows = (
+    rows = [
         [item["approval"], item["state"], item["verb"], _purpose(item), _beyond(item), _who(item), item["expires_at"]]
         for item in found
-    )
-    table(("approval", "state", "for", "purpose", "exceeds", "who decides", "until"), rows)
+    ]
+    columns = ("approval", "state", "for", "purpose", "exceeds", "who decides", "until")
+    none = "nothing was asked" if every else "nothing waits for a decision"
+    answer(json, {"approvals": found}, Rows(columns, rows) if rows else none)
 
 
 def approve(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:  # noqa: A002 - as shown
@@ -135,10 +122,8 @@ def _decide(approval_id: str, verdict: str, digest: str | None, as_owner: bool, 
         if digest is None:
             _confirm(item, verdict)
         done = talk(asking.decide(approval_id, verdict, digest or item["digest"]))
-    if as_json:
-        emit({name: done[name] for name in ("approval", "state", "digest")})
-        return
-    said(f"{done['state']}: {done['approval']}")
+    document = {name: done[name] for name in ("approval", "state", "digest")}
+    answer(as_json, document, f"{done['state']}: {done['approval']}")
 
 
 def _check(item: Mapping[str, Any], digest: str | None, as_owner: bool) -> None:
@@ -166,7 +151,7 @@ def _confirm(item: Mapping[str, Any], verdict: str) -> None:
     """Show the request, and take yes for an answer from a person alone."""
     if not sys.stdin.isatty():
         raise typer.BadParameter("nobody can confirm here: say which request was seen, with --digest")
-    shown(item, as_json=False)
+    answer(False, item, *request_parts(item))
     if not typer.confirm(f"{verdict} this?"):
         said("nothing was decided")
         raise typer.Exit(1)
@@ -179,6 +164,8 @@ def _at_its_page(item: Mapping[str, Any], verdict: str) -> Mapping[str, Any]:
 
     issuer = str(item["approver"]).partition("#")[0]
     if issuer not in talk(verbs.identity()).get("deciding", ()):
+        from remit.compose.reach import CONFIDENTIAL
+
         raise UnavailableError(f"nobody can log in at `{issuer}` to decide", help=CONFIDENTIAL)
     visit(item["verification_uri"], verdict)
     with waiting(f"waiting for {item['approver']} to decide on {item['approval']}"):
@@ -190,35 +177,28 @@ def _at_its_page(item: Mapping[str, Any], verdict: str) -> Mapping[str, Any]:
     return done
 
 
-def shown(item: Mapping[str, Any], as_json: bool) -> None:
-    """Show the exact request: every member that it has."""
-    if as_json:
-        emit(item)
-        return
+def request_parts(item: Mapping[str, Any]) -> Iterator[str | Mapping[str, object]]:
+    """Yield what people read of the exact request: every member that it has."""
     request = {name: value for name, value in item["request"].items() if name != "authorization_details"}
     above = " > ".join(str(node["label"] or node["agent"]) for node in item.get("lineage", ()))
-    lines(
-        {
-            "approval": item["approval"],
-            "state": item["state"],
-            "for": item["verb"],
-            "task": f"{item['task']['task']} ({item['task']['purpose']})" if "task" in item else None,
-            "asked by": above or item["asker"],
-            "exceeds": ", ".join(item.get("exceeds", ())) or None,
-            "decides": _who(item),
-            "until": item["expires_at"],
-            **({"digest": item["digest"]} if "digest" in item else {}),
-            **request,
-        }
-    )
+    yield {
+        "approval": item["approval"],
+        "state": item["state"],
+        "for": item["verb"],
+        "task": f"{item['task']['task']} ({item['task']['purpose']})" if "task" in item else None,
+        "asked by": above or item["asker"],
+        "exceeds": ", ".join(item.get("exceeds", ())) or None,
+        "decides": _who(item),
+        "until": item["expires_at"],
+        **({"digest": item["digest"]} if "digest" in item else {}),
+        **request,
+    }
     beyond = item.get("offending", ())
     for detail in sorted(item["request"]["authorization_details"], key=lambda detail: detail not in beyond):
-        wide = detail in beyond
-        said(f"  {'beyond: ' if wide else ''}{detail['type']} {detail['resource']}")
-        for row in detail_rows(detail):
-            said(f"    {row}")
+        yield f"  {'beyond: ' if detail in beyond else ''}{detail['type']} {detail['resource']}"
+        yield from (f"    {row}" for row in detail_rows(detail))
     if item["state"] == "pending":
-        said(f"a human decides, outside of runs: remit approve {item['approval']}")
+        yield f"a human decides, outside of runs: remit approve {item['approval']}"
 
 
 def _purpose(item: Mapping[str, Any]) -> str:

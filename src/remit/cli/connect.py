@@ -1,13 +1,16 @@
-"""One conversation with the broker that this environment names."""
+"""Conversations with the broker that this environment names."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from remit.errors import RemitError
     from remit.sdk._wire import Flow
 
 T = TypeVar("T")
+LAST = 20  # audit entries to look through for a denial: others may have come since
 
 
 def ask(flow: Flow[T]) -> T:
@@ -16,3 +19,27 @@ def ask(flow: Flow[T]) -> T:
 
     with Client() as client:
         return client.run(flow)
+
+
+def pointed(error: RemitError) -> RemitError:
+    """Have a denial that policies decided name its entry in the audit log, where that is ours to read."""
+    from remit.errors import RemitError
+
+    if error.code != "policy" or "--entry" not in (error.help or "") or os.environ.get("REMIT_GRANT"):
+        return error
+    try:
+        entries = ask(_last_entries())
+    except RemitError:
+        return error
+    for entry in reversed(entries):
+        if entry["code"] == error.code and entry["cause"] == error.detail:
+            error.help = f"`remit policy explain --entry {entry['seq']}` shows what decided"
+            break
+    return error
+
+
+def _last_entries() -> Flow[list[dict[str, Any]]]:
+    from remit.sdk import verbs
+
+    size = (yield from verbs.audit())["size"]
+    return (yield from verbs.entries(max(0, size - LAST), LAST))

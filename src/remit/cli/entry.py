@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     import typer  # after the path is safe
 
     from remit.cli.app import app
-    from remit.cli.denied import pointed
+    from remit.cli.connect import pointed
     from remit.cli.render import complain, misused
     from remit.errors import RemitError
 

@@ -1,28 +1,22 @@
-"""Grants: delegate, revoke."""
+"""Grants and leases: delegate, issue, renew, revoke."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import detail_line, emit, ended, lines, said, waiting
-from remit.cli.task import written
+from remit.cli.render import answer, detail_line, ended, granted, waiting
 
 
+@options.expanded
 def delegate(
     grant: options.GrantId,
     label: Annotated[str, typer.Argument(help="What the child is called, for people to read.")] = "",
-    resource: options.Resources = None,
-    grant_detail: options.Details = None,
-    ttl: options.Ttl = None,
-    depth: options.Depth = 0,
-    fan_out: options.FanOut = 0,
-    exercise: options.Exercise = True,
-    delegates: options.Delegates = None,
-    unattested: options.Unattested = True,
+    *,
+    request: options.GrantOptions,
     approval: Annotated[
         str | None,
         typer.Option(
@@ -42,24 +36,69 @@ def delegate(
     from remit.sdk import asking, verbs
 
     if approval is not None:
-        child = ask(asking.taken(_asked_for(grant, ask(asking.approval(approval)))))
+        document = ask(asking.approval(approval))
+        if document["request"].get("parent") != grant:
+            raise typer.BadParameter(f"this was not asked for under {grant}")
+        child = ask(asking.taken(document))
     else:
-        wishes = options.wishes(resource, grant_detail)
+        details = request.details
         known = verbs.details_of(ask(verbs.find(grant)), grant)
-        bounds = verbs.Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
-        child = ask(verbs.delegate(grant, known, wishes, bounds, label))
-    if json:
-        emit(written(child))
-        return
-    lines({"task": child.task, "grant": child.grant, "ends in": f"{child.expires_in} s"})
-    for detail in child.details:
-        said(f"  {detail_line(detail)}")
+        child = ask(verbs.delegate(grant, known, details, request.bounds, label))
+    about = {"task": child.task, "grant": child.grant, "ends in": f"{child.expires_in} s"}
+    answer(json, granted(child), about, *(f"  {detail_line(detail)}" for detail in child.details))
 
 
-def _asked_for(grant: str, document: dict[str, Any]) -> dict[str, Any]:
-    if document["request"].get("parent") != grant:
-        raise typer.BadParameter(f"this was not asked for under {grant}")
-    return document
+def issue(
+    grant: options.GrantId,
+    resource: Annotated[
+        str, typer.Argument(metavar="NAME[:FIELD=VALUE,…]", help="A resource of the grant, narrowed by fields.")
+    ] = "",
+    grant_detail: Annotated[
+        str | None, typer.Option("--grant-detail", "-d", metavar="JSON", help="A whole detail instead.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="KEY", help="Idempotency key: asking again revokes the earlier lease first."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Issue a credential under a grant, and print it. It is shown once and not stored.
+
+    \b
+    Examples:
+      remit issue -g grt_7VYx1bD0Qe2mNf3sK9h6Lw warehouse:tables=sales.revenue
+      psql "$(remit issue warehouse --json | jq -r .credential.dsn)"
+    """
+    from remit.sdk import verbs
+    from remit.sdk.detail import name_of
+    from remit.sdk.grant import local
+
+    [wish] = options.wishes([resource] if resource else None, [grant_detail] if grant_detail else None)
+    task = ask(verbs.find(grant))
+    issued = ask(verbs.issue(task["task"], grant, wish, verbs.details_of(task, grant), key))
+    ports = ask(verbs.self())["ports"]  # in a run its database is reached at the run's own port
+    issued["credential"] = local(issued["credential"], ports.get(name_of(wish)))
+    answer(json, issued, {"lease": issued["lease"], "expires_at": issued["expires_at"], **issued["credential"]})
+
+
+def renew(
+    lease: Annotated[str, typer.Argument(metavar="LEASE", help="The lease.")],
+    ttl: Annotated[
+        str, typer.Option("--ttl", metavar="TIME", callback=options.duration, help="From now on: 90s, 15m, 1h.")
+    ],
+    json: options.Json = False,
+) -> None:
+    """Renew a lease in place, to the end of its grant at most; say so when that is sooner than asked.
+
+    \b
+    Examples:
+      remit renew lse_0aJ9cE4dT1vXr8kPq5bS7g --ttl 10m
+    """
+    from remit.sdk import verbs
+
+    renewed = ask(verbs.renew(lease, ttl))
+    sooner = ["it ends with its grant, and cannot be renewed beyond it"] if renewed.get("ends_with_grant") else []
+    answer(json, renewed, {"lease": lease, "expires_at": renewed["expires_at"]}, *sooner)
 
 
 def revoke(

@@ -8,7 +8,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import emit, said, table
+from remit.cli.render import Rows, answer
 
 app = options.group(
     "The keys that the broker signs with: of tokens, audit checkpoints, events, its SPIFFE trust domain."
@@ -28,12 +28,9 @@ def list_(json: options.Json = False) -> None:
     """
     from remit.sdk import admin
 
-    answer = ask(admin.keys())
-    if json:
-        emit(answer)
-        return
-    rows = ((ring, key["kid"], key["alg"], _state(ring, key)) for ring, keys in answer["rings"].items() for key in keys)
-    table(("ring", "key", "algorithm", "state"), rows)
+    found = ask(admin.keys())
+    rows = ((ring, key["kid"], key["alg"], _state(ring, key)) for ring, keys in found["rings"].items() for key in keys)
+    answer(json, found, Rows(("ring", "key", "algorithm", "state"), rows))
 
 
 def _state(ring: str, key: dict[str, Any]) -> str:
@@ -55,11 +52,9 @@ def rotate(ring: Ring, json: options.Json = False) -> None:
     """
     from remit.sdk import admin
 
-    answer = ask(admin.rotate(ring))
-    if json:
-        emit(answer)
-        return
-    said(f"{answer['signing']} signs from now on; the key before it still verifies what it has signed")
+    done = ask(admin.rotate(ring))
+    said = f"{done['signing']} signs from now on; the key before it still verifies what it has signed"
+    answer(json, done, said)
 
 
 @app.command("revoke", context_settings={"ignore_unknown_options": True})  # an id may begin with a hyphen
@@ -76,8 +71,5 @@ def revoke(
     """
     from remit.sdk import admin
 
-    answer = ask(admin.revoke(ring, kid))
-    if json:
-        emit(answer)
-        return
-    said(f"what {answer['revoked']} has signed is worth nothing any more; {answer['signing']} signs")
+    done = ask(admin.revoke(ring, kid))
+    answer(json, done, f"what {done['revoked']} has signed is worth nothing any more; {done['signing']} signs")

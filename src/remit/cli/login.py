@@ -5,31 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import closing
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import emit, lines, safe, said, warn
+from remit.cli.render import answer, safe, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from remit.sdk.login import ClientRegistration, OpenIDClient
     from remit.sdk.session import LoginSession, SessionFile
 
-BOTH = 2  # issuer and client: a client named in full
-WAITS = (0.0, 1.0, 1.0)  # seconds before each try to get an ID token that is not spent
 NO_GROUPS = (
     'the issuer may want a scope for it: `scopes = ["openid", "groups"]` in [[humans]]; then restart the broker, '
     "and log in again with `remit login`"
-)
-
-CONFIDENTIAL = (
-    "add a confidential client of it to the configuration: a table [[humans]] with `client_secret_file`, whose one "
-    "redirect URI at the issuer is <issuer of remit>/oauth/callback"
 )
 
 AsOwner = Annotated[
@@ -58,12 +48,24 @@ def login(
       remit login
       remit login --issuer https://login.example.com --device
     """
+    from remit.errors import UnavailableError
+    from remit.sdk import verbs
+    from remit.sdk.login import SCOPES, ClientRegistration, chosen_client
     from remit.sdk.session import session_of
 
-    sessions, (at, groups_claim) = _sessions(), _issuer(issuer, client_id)
-    with closing(there_at(at)) as there:
-        tokens = there.device(_enter) if device else there.browser(visit)
-    session = session_of(at, groups_claim, tokens, unused=True)
+    sessions = _sessions()
+    try:
+        known = ask(verbs.identity()).get("humans", [])
+    except UnavailableError:
+        if issuer is None or client_id is None:  # a client that is named in full needs no broker
+            raise
+        known = []
+    chosen = chosen_client(known, issuer, client_id)
+    scopes = tuple(dict.fromkeys([*SCOPES, *chosen.get("scopes", [])]))
+    registration = ClientRegistration(chosen["issuer"], chosen["client_id"], scopes)
+    with closing(connect(registration)) as client:
+        tokens = client.device(_enter) if device else client.browser(visit)
+    session = session_of(registration, chosen.get("groups_claim"), tokens, unused=True)
     with sessions.alone():  # not while the human is in the browser: others would wait for minutes, and not know why
         sessions.save(session)
     _show(session, json)
@@ -76,25 +78,9 @@ def logout(json: options.Json = False) -> None:
     Examples:
       remit logout
     """
-    from remit.errors import RemitError
-
-    sessions = _sessions()
-    with sessions.alone():
-        try:
-            session = sessions.load()
-        except RemitError:  # damaged, or seen by others: forgotten all the same
-            session = None
-        sessions.forget()
-    if session is None:
-        _told({"forgotten": True, "revoked": False, "page": None}, json)
-        return
-    try:
-        with closing(there_at(session.of)) as there:
-            page = there.log_out(session.tokens)
-    except RemitError as error:
-        error.add_note("the login is forgotten here, but the issuer was not told")
-        raise
-    _told({"forgotten": True, "revoked": session.refresh_token is not None, "page": page}, json)
+    revoked, page = _sessions().log_out(connect)
+    document = {"forgotten": True, "revoked": revoked, "page": page}
+    answer(json, document, "logged out here", *([f"to end the session at the issuer: {page}"] if page else []))
 
 
 def whoami(json: options.Json = False) -> None:
@@ -124,56 +110,7 @@ def session_token(as_owner: bool) -> str | None:
     if as_owner or os.environ.get("REMIT_GRANT"):
         return None
     sessions = _sessions()
-    return None if sessions.load() is None else _refreshed(sessions)
-
-
-def _refreshed(sessions: SessionFile) -> str:
-    """Take a new ID token from the issuer, or the one of the login itself if it gives no refresh tokens; use it once.
-
-    Issuers count in seconds: within one they may make the very token that is spent already. Then the next second is
-    waited for.
-    """
-    from remit.errors import GrantTokenError
-    from remit.sdk.login import AGAIN
-
-    with sessions.alone():
-        last = session = sessions.need()
-        if session.refresh_token is None:
-            if not session.unused:
-                raise GrantTokenError("this issuer's login opens one task, and it has", help=AGAIN)
-            sessions.save(replace(session, unused=False))
-            return session.claims_token
-        for wait in WAITS:
-            pause(wait)
-            session = _renewed(sessions, session)
-            if last.unused or _signed(session.claims_token) != _signed(last.claims_token):
-                return session.claims_token
-        raise GrantTokenError("the issuer gives the same ID token again and again", help=AGAIN)
-
-
-def _renewed(sessions: SessionFile, session: LoginSession) -> LoginSession:
-    """Refresh a login; the refresh token that comes with it is kept before anything is done with the ID token."""
-    from remit.errors import GrantTokenError, RemitError
-    from remit.sdk.login import AGAIN
-
-    try:
-        if session.ended:
-            raise GrantTokenError("this login cannot be renewed any more", help=AGAIN)
-        with closing(there_at(session.of)) as there:
-            tokens = there.refresh(session.refresh_token or "", session.tokens.claims)
-    except RemitError as error:
-        if isinstance(error, GrantTokenError):
-            sessions.save(replace(session, ended=True))
-        error.add_note("with --as-owner nobody has to be logged in")
-        raise
-    fresh = replace(session, claims_token=tokens.id_token, refresh_token=tokens.refresh_token, unused=False)
-    sessions.save(fresh)
-    return fresh
-
-
-def _signed(token: str) -> str:
-    """Return what of a token is signed: the broker knows it by that, however it was signed."""
-    return token.rpartition(".")[0]
+    return None if sessions.load() is None else sessions.id_token(connect, pause)
 
 
 def pause(seconds: float) -> None:
@@ -183,70 +120,17 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-# -- inside ---------------------------------------------------------------------------------------------------------
-
-
-def there_at(issuer: ClientRegistration) -> OpenIDClient:
-    """Return the issuer, as one speaks to it."""
+def connect(registration: ClientRegistration) -> OpenIDClient:
+    """Connect to an issuer."""
     from remit.sdk.login import OpenIDClient
 
-    return OpenIDClient(issuer)
+    return OpenIDClient(registration)
 
 
 def _sessions() -> SessionFile:
     from remit.sdk.session import SessionFile
 
     return SessionFile(os.environ)
-
-
-def _issuer(url: str | None, client_id: str | None) -> tuple[ClientRegistration, str | None]:
-    """Return the issuer to log in at, and the claim that is configured to name groups there."""
-    from remit.sdk.login import SCOPES, ClientRegistration
-
-    known = _known(url, client_id)
-    scopes = tuple(dict.fromkeys([*SCOPES, *known.get("scopes", [])]))
-    return ClientRegistration(known["issuer"], known["client_id"], scopes), known.get("groups_claim")
-
-
-def _known(url: str | None, client_id: str | None) -> Mapping[str, Any]:
-    """Return the one client that is meant, of those that the broker knows; what is named in full it need not know."""
-    from remit.errors import InvalidRequestError, NotFoundError
-
-    named = {name: value for name, value in (("issuer", url), ("client_id", client_id)) if value is not None}
-    known = _clients(offline=len(named) == BOTH)
-    found = [one for one in known if named.items() <= one.items()]
-    if not found and len(named) == BOTH:
-        return named
-    if not found:
-        told = f": it knows {_names(known)}" if known else ""
-        raise NotFoundError(
-            f"the broker knows no such client for this{told}",
-            help="configure [[humans]], or name both --issuer and --client-id",
-        )
-    if len(found) > 1:
-        apart = {"--issuer": "issuer", "--client-id": "client_id"}
-        options = [option for option, name in apart.items() if len({one[name] for one in found}) > 1]
-        raise InvalidRequestError(
-            f"the broker knows several clients: {_names(found)}", help=f"choose with {' and '.join(options)}"
-        )
-    return found[0]
-
-
-def _clients(*, offline: bool) -> list[Mapping[str, Any]]:
-    """Return the clients that the broker knows; none where it is not needed and does not answer."""
-    from remit.errors import UnavailableError
-    from remit.sdk import verbs
-
-    try:
-        return list(ask(verbs.identity()).get("humans", []))
-    except UnavailableError:
-        if offline:
-            return []
-        raise
-
-
-def _names(clients: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"`{one['client_id']}` at {one['issuer']}" for one in clients)
 
 
 def _enter(url: str, code: str) -> None:
@@ -259,18 +143,16 @@ def _show(session: LoginSession, as_json: bool) -> None:
 
     claims = session.tokens.claims
     groups = find_claim(claims, session.groups_claim or "groups")
-    _told(
-        {
-            "issuer": session.issuer,
-            "sub": claims.get("sub"),
-            "groups": [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else [],
-            "acr": claims.get("acr"),
-            "auth_time": _instant(claims.get("auth_time")),
-            "token_until": ends_at(claims).isoformat(),
-            "renewable": session.refresh_token is not None and not session.ended,
-        },
-        as_json,
-    )
+    about: dict[str, object] = {
+        "issuer": session.issuer,
+        "sub": claims.get("sub"),
+        "groups": [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else [],
+        "acr": claims.get("acr"),
+        "auth_time": _instant(claims.get("auth_time")),
+        "token_until": ends_at(claims).isoformat(),
+        "renewable": session.refresh_token is not None and not session.ended,
+    }
+    answer(as_json, about, about)
     if groups is None and session.groups_claim is not None:
         warn(f"the ID token has no claim `{session.groups_claim}`: to policies you are in no group", help=NO_GROUPS)
 
@@ -279,15 +161,3 @@ def _instant(seconds: object) -> str | None:
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(seconds, UTC).isoformat() if isinstance(seconds, int | float) else None
-
-
-def _told(about: dict[str, object], as_json: bool) -> None:
-    if as_json:
-        emit(about)
-        return
-    if "forgotten" in about:
-        said("logged out here")
-        if about["page"]:
-            said(f"to end the session at the issuer: {about['page']}")
-        return
-    lines(about)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from remit.sdk.verbs import Bounds
 
 Detail = dict[str, object]
 
@@ -16,18 +23,6 @@ NUMBERS = frozenset({"uses"})
 _FIELD = re.compile(r"[a-z_]+=")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Resources = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--resource",
-        "-r",
-        metavar="NAME[:FIELD=VALUE,…]",
-        help="A resource, as wide as it is here; fields narrow it: search:paths=/v1/search,actions=GET",
-    ),
-]
-Details = Annotated[
-    list[str] | None, typer.Option("--grant-detail", "-d", metavar="JSON", help="A whole detail, or an array of them.")
-]
 GrantId = Annotated[
     str, typer.Option("--grant", "-g", envvar="REMIT_GRANT", metavar="GRANT", help="The grant it comes from.")
 ]
@@ -47,23 +42,74 @@ def duration(text: str | None) -> str | None:
 Ttl = Annotated[
     str | None, typer.Option("--ttl", metavar="TIME", callback=duration, help="How long at most: 90s, 15m, 1h.")
 ]
-Depth = Annotated[int, typer.Option("--depth", min=0, help="How many hops of delegation may follow.")]
-FanOut = Annotated[int, typer.Option("--fan-out", min=0, help="How many live children each grant may have.")]
-Exercise = Annotated[
-    bool, typer.Option("--exercise/--no-exercise", help="Whether it may be used itself, or delegated alone.")
-]
 
-Delegates = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--delegate-to",
-        metavar="PATTERN",
-        help="Which attested workloads may be children: spiffe://domain/path/*, or * for all; else as the parent.",
-    ),
-]
-Unattested = Annotated[
-    bool, typer.Option("--unattested/--attested-only", help="Whether a child may be one that nobody attested.")
-]
+
+@dataclass(frozen=True, slots=True)
+class GrantOptions:
+    """The options of a grant request: its details, and its bounds."""
+
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--resource",
+            "-r",
+            metavar="NAME[:FIELD=VALUE,…]",
+            help="A resource, as wide as it is here; fields narrow it: search:paths=/v1/search,actions=GET",
+        ),
+    ] = None
+    grant_detail: Annotated[
+        list[str] | None,
+        typer.Option("--grant-detail", "-d", metavar="JSON", help="A whole detail, or an array of them."),
+    ] = None
+    ttl: Ttl = None
+    depth: Annotated[int, typer.Option("--depth", min=0, help="How many hops of delegation may follow.")] = 0
+    fan_out: Annotated[int, typer.Option("--fan-out", min=0, help="How many live children each grant may have.")] = 0
+    exercise: Annotated[
+        bool, typer.Option("--exercise/--no-exercise", help="Whether it may be used itself, or delegated alone.")
+    ] = True
+    delegates: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--delegate-to",
+            metavar="PATTERN",
+            help="Which attested workloads may be children: spiffe://domain/path/*, or * for all; else as the parent.",
+        ),
+    ] = None
+    unattested: Annotated[
+        bool, typer.Option("--unattested/--attested-only", help="Whether a child may be one that nobody attested.")
+    ] = True
+
+    @property
+    def details(self) -> list[str | Detail]:
+        """Return what is asked for by --resource and --grant-detail, in that order."""
+        return wishes(self.resource, self.grant_detail)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Return the bounds."""
+        from remit.sdk.verbs import Bounds
+
+        return Bounds(self.ttl, self.depth, self.fan_out, self.exercise, self.delegates, self.unattested)
+
+
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in place of a parameter that is a dataclass of options, each of these options."""
+    signature = inspect.signature(command, eval_str=True)
+    [whole] = [one for one in signature.parameters.values() if is_dataclass(one.annotation)]
+    hints = get_type_hints(whole.annotation, include_extras=True)
+    own = [
+        whole.replace(name=item.name, default=item.default, annotation=hints[item.name])
+        for item in dataclasses.fields(whole.annotation)
+    ]
+    parameters = [one for each in signature.parameters.values() for one in (own if each is whole else [each])]
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        read = whole.annotation(**{item.name: given.pop(item.name) for item in own})
+        command(**given, **{whole.name: read})
+
+    vars(called)["__signature__"] = signature.replace(parameters=parameters)  # what typer reads
+    return called
 
 
 def group(text: str) -> typer.Typer:

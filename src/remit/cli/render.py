@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,12 +17,35 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from remit.errors import RemitError
-    from remit.sdk.verbs import Report
+    from remit.sdk.verbs import Report, TokenResponse
 
 UNCOVERED = "a checkpoint of it in the second place: until there is one, an older copy of the state could undo it"
 
 T = TypeVar("T")
 GAP = 2  # characters between the columns of a table
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is shown as a table."""
+
+    columns: Sequence[str]
+    rows: Iterable[Sequence[object]]
+
+
+def answer(as_json: bool, document: object, *parts: str | Mapping[str, object] | Rows) -> None:
+    """Print an answer: one JSON object, or what people read of it, sentences, names with values, tables."""
+    if as_json:
+        emit(document)
+        return
+    for part in parts:
+        match part:
+            case str():
+                said(part)
+            case Rows():
+                table(part.columns, part.rows)
+            case _:
+                lines(part)
 
 
 def emit(value: object) -> None:
@@ -173,26 +197,23 @@ def _brief(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+def granted(grant: TokenResponse) -> dict[str, object]:
+    """Return a grant that was opened or delegated as JSON."""
+    ends = {"expires_in": grant.expires_in, "authorization_details": grant.details}
+    return {"task": grant.task, "grant": grant.grant, **ends}
+
+
 def ended(report: Report, as_json: bool) -> None:
     """Print the truthful answer to a revoke."""
-    if as_json:
-        emit(
-            {
-                "state": report.state,
-                "revoked": report.revoked,
-                "outstanding": list(report.outstanding),
-                "residue": report.residue,
-                "recorded": report.recorded,
-            }
-        )
-        return
-    said(f"{report.state}: {report.revoked} revoked")
-    for item in report.outstanding:
-        said(f"  outstanding: {_outstanding(item)}")
+    parts = [f"{report.state}: {report.revoked} revoked"]
+    parts += [f"  outstanding: {_outstanding(item)}" for item in report.outstanding]
     if report.residue:
-        said(f"  left to clean up: {report.residue} (nothing of it can act)")
+        parts.append(f"  left to clean up: {report.residue} (nothing of it can act)")
     if not report.recorded:
-        said("  not recorded: the state cannot be written; it holds while the broker runs, which goes on trying")
+        parts.append(
+            "  not recorded: the state cannot be written; it holds while the broker runs, which goes on trying"
+        )
+    answer(as_json, asdict(report), *parts)
 
 
 def _outstanding(item: Mapping[str, Any]) -> str:

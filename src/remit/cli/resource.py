@@ -1,4 +1,4 @@
-"""Resources: add, list, show, remove, check."""
+"""Resources: add, list, show, remove, check; their static secrets: set."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import detail_line, emit, lines, safe, said, table, waiting
-from remit.cli.secret import read
+from remit.cli.render import Rows, answer, detail_line, emit, safe, said, waiting
 
 app = options.group("What credentials are for, and how far they may go.")
 
@@ -74,17 +73,12 @@ def add(
     if there is not None:
         _confirm_replacing(name, there)
     if secret:
-        body["secret"] = read(name)
+        body["secret"] = read_secret(name)
     with waiting("checking the target"):
         put = ask(verbs.put_resource(name, body))
-    if json:
-        emit(put)
-        return
-    said(
-        f"`{name}` is {'ready' if there is None else 'replaced'}"
-        if put.get("secret") or kind in KEYLESS
-        else f"`{name}` has no secret yet: remit secret set {name}"
-    )
+    done = f"`{name}` is {'ready' if there is None else 'replaced'}"
+    complete = put.get("secret") or kind in KEYLESS
+    answer(json, put, done if complete else f"`{name}` has no secret yet: remit secret set {name}")
 
 
 def _confirm_replacing(name: str, destination: str) -> None:
@@ -130,11 +124,8 @@ def list_(json: options.Json = False) -> None:
     from remit.sdk import verbs
 
     found = ask(verbs.resources())
-    if json:
-        emit({"resources": found})
-        return
     rows = [(_name(item), item["kind"], item["destination"], _secret(item)) for item in found]
-    table(("name", "kind", "destination", "secret"), rows)
+    answer(json, {"resources": found}, Rows(("name", "kind", "destination", "secret"), rows))
 
 
 def _secret(item: Mapping[str, Any]) -> str:
@@ -156,13 +147,8 @@ def show(name: Name, json: options.Json = False) -> None:
     from remit.sdk import verbs
 
     found = ask(verbs.resource(name))
-    if json:
-        emit(found)
-        return
-    lines({key: value for key, value in found.items() if key != "bound"})
-    said("bound")
-    for detail in found["bound"]:
-        said(f"  {detail_line(detail)}")
+    plain = {key: value for key, value in found.items() if key != "bound"}
+    answer(json, found, plain, "bound", *(f"  {detail_line(detail)}" for detail in found["bound"]))
 
 
 @app.command("remove")
@@ -176,10 +162,7 @@ def remove(name: Name, json: options.Json = False) -> None:
     from remit.sdk import verbs
 
     ask(verbs.delete_resource(name))
-    if json:
-        emit({"resource": name, "removed": True})
-        return
-    said(f"`{name}` is removed")
+    answer(json, {"resource": name, "removed": True}, f"`{name}` is removed")
 
 
 @app.command("check")
@@ -199,13 +182,55 @@ def check(name: Name, json: options.Json = False) -> None:
     with waiting("checking the target"):
         checked = ask(verbs.check_resource(name))
     found = checked["findings"]
-    if json:
+    if found and json:
         emit(checked)
-        raise typer.Exit(1 if found else 0)
+        raise typer.Exit(1)
     if found:
         hints = ", ".join(item["name"] for item in found if item["acceptable"])
         raise ConflictError(
             "; ".join(f"{item['name']}: {item['text']}" for item in found),
             help=f"fix it, or accept by name: {hints}" if hints else "fix it at the target",
         )
-    said(f"`{name}` is as it should be" if checked["contacted"] else f"`{name}` is well formed; nothing was contacted")
+    well = "is as it should be" if checked["contacted"] else "is well formed; nothing was contacted"
+    answer(json, checked, f"`{name}` {well}")
+
+
+# -- static secrets: they come in by stdin or a prompt, never by the command line, and never out --------------------
+
+secrets = options.group("Static secrets, sealed at rest.")
+
+
+@secrets.callback()
+def _secret_group() -> None:
+    """Keep `set` a command of its own."""
+
+
+@secrets.command("set")
+def set_secret(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The resource whose secret it is.")],
+    json: options.Json = False,
+) -> None:
+    """Set the static secret of a resource, from stdin or a prompt.
+
+    \b
+    Examples:
+      remit secret set search                    (asks for it)
+      pass show openai | remit secret set openai
+    """
+    from remit.sdk import verbs
+
+    ask(verbs.put_secret(name, name, read_secret(name)))
+    answer(json, {"secret": name, "stored": True}, f"the secret of `{name}` is stored, sealed to its destination")
+
+
+def read_secret(name: str) -> str:
+    """Return a secret from a prompt, or from stdin without its last newline."""
+    if sys.stdin.isatty():
+        import getpass
+
+        return getpass.getpass(f"secret of {''.join(char for char in name if char.isprintable())}: ")
+    text = sys.stdin.read(65_536)
+    value = text.removesuffix("\n").removesuffix("\r")
+    if not value:
+        raise typer.BadParameter("stdin is empty")
+    return value

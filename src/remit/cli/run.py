@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,22 @@ if TYPE_CHECKING:
 RUN_TTL = 3_600  # seconds that a task lasts at most which a run opens and its end closes, unless more is asked for
 
 
+@dataclass(frozen=True, slots=True)
+class RunOptions(options.GrantOptions):
+    """The options of a grant request for a run."""
+
+    ttl: Annotated[
+        str | None,
+        typer.Option(
+            "--ttl",
+            metavar="TIME",
+            callback=options.duration,
+            help="How long at most; else a task 1h, and a child as long as its parent. At most 8h.",
+        ),
+    ] = None
+
+
+@options.expanded
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND…", help="What is run, with its arguments.")],
     grant: Annotated[
@@ -31,22 +48,8 @@ def run(
         str | None, typer.Option("--purpose", "-p", help="Open a task for this; else for `run PROGRAM`.")
     ] = None,
     label: Annotated[str, typer.Option("--label", help="What a child is called.")] = "",
-    resource: options.Resources = None,
-    grant_detail: options.Details = None,
-    ttl: Annotated[
-        str | None,
-        typer.Option(
-            "--ttl",
-            metavar="TIME",
-            callback=options.duration,
-            help="How long at most; else a task 1h, and a child as long as its parent. At most 8h.",
-        ),
-    ] = None,
-    depth: options.Depth = 0,
-    fan_out: options.FanOut = 0,
-    exercise: options.Exercise = True,
-    delegates: options.Delegates = None,
-    unattested: options.Unattested = True,
+    *,
+    request: RunOptions,
     as_owner: AsOwner = False,
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", metavar="NAME[=VALUE]", help="A variable the command gets, too.")
@@ -74,38 +77,34 @@ def run(
     """
     if net not in {None, "host"}:
         raise typer.BadParameter("`--net` can only be `host`")
-    from remit.sdk.detail import seconds
-
     inside = os.environ.get("REMIT_GRANT")
     if inside is None:
         _ensure_broker()
-    wishes = options.wishes(resource, grant_detail) if resource or grant_detail else []
-    bounds: dict[str, Any] = {"depth": depth, "fan_out": fan_out, "exercise": exercise, "unattested": unattested}
-    bounds |= {} if delegates is None else {"delegates": delegates}
-    bounds |= {} if ttl is None else {"ttl": seconds(ttl)}
     purpose = purpose or f"run {safe(Path(command[0]).name)}"
-    request = _request(grant or inside, wishes, bounds, purpose, label, as_owner)
-    raise typer.Exit(_launch(command, request, env or [], bind or [], net == "host", unsandboxed, quiet))
+    asked = _launch_request(grant or inside, request, purpose, label, as_owner)
+    raise typer.Exit(_launch(command, asked, env or [], bind or [], net == "host", unsandboxed, quiet))
 
 
-def _request(
-    grant: str | None, wishes: list[Any], bounds: Mapping[str, Any], purpose: str, label: str, as_owner: bool
+def _launch_request(
+    grant: str | None, request: RunOptions, purpose: str, label: str, as_owner: bool
 ) -> Mapping[str, Any]:
     """Return what the broker is asked for: an open, a delegate, or a grant that is there."""
+    named = bool(request.resource or request.grant_detail)
     if grant is None:
-        if not wishes:
+        if not named:
             raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
-        details = _expanded(wishes)
+        details = _expanded(request.details)
         token = session_token(as_owner)
-        named = {} if token is None else {"id_token": token}
-        return {"open": {"purpose": purpose, "ttl": RUN_TTL, **bounds, "authorization_details": details, **named}}
-    if not wishes:
+        of_human = {} if token is None else {"id_token": token}
+        bounds = {"ttl": RUN_TTL, **request.bounds.fields()}
+        return {"open": {"purpose": purpose, **bounds, "authorization_details": details, **of_human}}
+    if not named:
         return {"grant": grant}
     from remit.sdk import verbs
     from remit.sdk.detail import expand
 
     known = verbs.details_of(ask(verbs.find(grant)), grant)
-    asked = {**bounds, "authorization_details": expand(wishes, known)}
+    asked = {**request.bounds.fields(), "authorization_details": expand(request.details, known)}
     return {"delegate": {"parent": grant, **asked, **({"label": label} if label else {})}}
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from remit.cli import options
+from remit.cli.approval import request_parts
 from remit.cli.connect import ask
 from remit.cli.login import AsOwner, session_token
-from remit.cli.render import detail_line, emit, ended, lines, said, waiting
+from remit.cli.render import answer, detail_line, ended, granted, waiting
 
 
+@dataclass(frozen=True, slots=True)
+class TaskOptions(options.GrantOptions):
+    """The options of a grant request that opens a task."""
+
+    ttl: options.Ttl = "15m"
+
+
+@options.expanded
 def open_(
     purpose: Annotated[str, typer.Argument(help="What the task is for, in a sentence. It goes into the audit log.")],
-    resource: options.Resources = None,
-    grant_detail: options.Details = None,
-    ttl: options.Ttl = "15m",
-    depth: options.Depth = 0,
-    fan_out: options.FanOut = 0,
-    exercise: options.Exercise = True,
-    delegates: options.Delegates = None,
-    unattested: options.Unattested = True,
+    *,
+    request: TaskOptions,
     as_owner: AsOwner = False,
     json: options.Json = False,
 ) -> None:
@@ -35,22 +39,11 @@ def open_(
     """
     from remit.sdk import verbs
 
-    wishes = options.wishes(resource, grant_detail)
-    bounds = verbs.Bounds(ttl, depth, fan_out, exercise, delegates, unattested)
-    opened = ask(verbs.open_task(purpose, wishes, bounds, id_token=session_token(as_owner)))
-    if json:
-        emit(written(opened))
-        return
-    lines({"task": opened.task, "grant": opened.grant, "ends in": f"{opened.expires_in} s"})
-    for detail in opened.details:
-        said(f"  {detail_line(detail)}")
-    said(f"use it: remit run --grant {opened.grant} -- COMMAND")
-
-
-def written(opened: object) -> dict[str, object]:
-    """Return a grant that was opened or delegated as JSON."""
-    names = {"task": "task", "grant": "grant", "expires_in": "expires_in", "details": "authorization_details"}
-    return {to: getattr(opened, name) for name, to in names.items()}
+    details = request.details
+    opened = ask(verbs.open_task(purpose, details, request.bounds, id_token=session_token(as_owner)))
+    about = {"task": opened.task, "grant": opened.grant, "ends in": f"{opened.expires_in} s"}
+    held = [f"  {detail_line(detail)}" for detail in opened.details]
+    answer(json, granted(opened), about, *held, f"use it: remit run --grant {opened.grant} -- COMMAND")
 
 
 def show(
@@ -67,38 +60,31 @@ def show(
     from remit.sdk import asking, verbs
 
     if id.startswith("apr_"):
-        from remit.cli.approval import shown
-
-        shown(ask(asking.approval(id)), json)
+        document = ask(asking.approval(id))
+        answer(json, document, *request_parts(document))
         return
     task = ask(verbs.find(id))
-    nodes = [*task["grants"], *task["leases"]]
-    found = task if id.startswith("task_") else next(node for node in nodes if id in {node.get("lease"), _own(node)})
-    if json:
-        emit(found)
-        return
+    nodes = [task, *task["grants"], *task["leases"]]
+    found = next(node for node in nodes if id == (node.get("lease") or node.get("grant") or node["task"]))
     plain = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
     about = {"posture": _posture(found)} if "posture" in found else {}
-    lines({**plain, **about, "task": task["task"], "subject": task["subject"]["sub"]})
-    for detail in found.get("authorization_details", []):
-        said(f"  {detail_line(detail)}")
-    for grant in found.get("grants", []):
-        state = ", revoked" if grant["revoked"] else ""
-        said(
-            f"  grant {grant['grant']}  {grant['label'] or '-'}  until {grant['expires_at']}{state}  {_posture(grant)}"
-        )
-    for lease in found.get("leases", []):
+    answer(json, found, {**plain, **about, "task": task["task"], "subject": task["subject"]["sub"]}, *_held(found))
+
+
+def _held(node: Mapping[str, Any]) -> Iterator[str]:
+    for detail in node.get("authorization_details", []):
+        yield f"  {detail_line(detail)}"
+    for grant in node.get("grants", []):
+        until = f"until {grant['expires_at']}{', revoked' if grant['revoked'] else ''}"
+        yield f"  grant {grant['grant']}  {grant['label'] or '-'}  {until}  {_posture(grant)}"
+    for lease in node.get("leases", []):
         what = f"{lease['kind']} / {lease['resource']}"
-        said(f"  lease {lease['lease']}  {what}  {lease['state']}, until {lease['expires_at']}")
+        yield f"  lease {lease['lease']}  {what}  {lease['state']}, until {lease['expires_at']}"
 
 
 def _posture(grant: Mapping[str, Any]) -> str:
     posture = grant["posture"]
     return f"isolation {posture['isolation']}, custody {posture['custody']}, at rest {posture['at_rest']}"
-
-
-def _own(node: dict[str, object]) -> object:
-    return None if "lease" in node else node.get("grant")
 
 
 def close(

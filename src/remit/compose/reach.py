@@ -20,11 +20,15 @@ from remit.identity.workloads.bundles import BundleSource
 from remit.ports import Clock
 from remit.stores import sqlite_rows
 
+CONFIDENTIAL = (
+    "add a confidential client of it to the configuration: a table [[humans]] with `client_secret_file`, whose one "
+    "redirect URI at the issuer is <issuer of remit>/oauth/callback"
+)
 PATIENCE = 15.0  # seconds for each, all at once: a document and its keys take two answers
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProbeResult:
     """What came of asking. ``failure`` is why there is nothing; None: it answers as it should.
 
     ``never`` are the values of ``humans.acr``, when the issuer says of itself that it proves none of them. ``mute``:
@@ -43,7 +47,7 @@ def last_entry(settings: Settings) -> datetime | None:
     return None if found is None else audit.read(found).at
 
 
-async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[Asked]:
+async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[ProbeResult]:
     """Ask all issuers that the configuration names, or raise what is wrong with it."""
     known = humans.trusted(settings, clock, fetch)
     sources = signals.read(settings, known.sources, clock, fetch).sources
@@ -54,7 +58,7 @@ async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) 
     return [replace(one, mute=one.name in mute) for one in found]
 
 
-async def _issuer(issuer: Issuer, acr: Sequence[str]) -> Asked:
+async def _issuer(issuer: Issuer, acr: Sequence[str]) -> ProbeResult:
     never = set[str]()
 
     async def ask() -> None:
@@ -62,21 +66,21 @@ async def _issuer(issuer: Issuer, acr: Sequence[str]) -> Asked:
         if values is not None and values.isdisjoint(acr):
             never.update(acr)
 
-    return Asked(issuer.url, await _failure(ask()), tuple(sorted(never)))
+    return ProbeResult(issuer.url, await _failure(ask()), tuple(sorted(never)))
 
 
-async def bundles(settings: Settings) -> Sequence[Asked]:
+async def bundles(settings: Settings) -> Sequence[ProbeResult]:
     """Fetch the bundles of all trust domains that the configuration names, or raise what is wrong with it."""
     return await asyncio.gather(*(_bundle(one.name, workloads.source(one)) for one in settings.trust_domains))
 
 
-async def _bundle(name: str, source: BundleSource) -> Asked:
+async def _bundle(name: str, source: BundleSource) -> ProbeResult:
     async def ask() -> None:
         found = await source.fetch(name)
         if not (found.authorities or found.jwt.keys or found.wit.keys):
             raise UnavailableError(f"the bundle of `{name}` has no key that signs anything")
 
-    return Asked(name, await _failure(ask()))
+    return ProbeResult(name, await _failure(ask()))
 
 
 async def _failure(asking: Awaitable[None]) -> str | None:
@@ -99,7 +103,7 @@ async def lines(settings: Settings, clock: Clock, fetch: Fetch | None = None) ->
     return [f"{kind} {one.name}: {_state(one)}" for kind, found in named for one in found]
 
 
-def _state(one: Asked) -> str:
+def _state(one: ProbeResult) -> str:
     return "loaded" if one.failure is None else f"not yet, and nobody of it is let in before: {one.failure}"
 
 

@@ -29,6 +29,7 @@ from remit.errors import (
     GrantTokenError,
     InvalidRequestError,
     LapsedError,
+    NotFoundError,
     PendingError,
     RemitError,
     SlowDownError,
@@ -67,6 +68,27 @@ class TokenSet:
     id_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
     claims: Mapping[str, Any]
+
+
+def chosen_client(known: Sequence[Mapping[str, Any]], issuer: str | None, client_id: str | None) -> Mapping[str, Any]:
+    """Return the client that is meant, of those that the broker knows; one that is named in full it need not know."""
+    named = {name: value for name, value in (("issuer", issuer), ("client_id", client_id)) if value is not None}
+    found = [one for one in known if named.items() <= one.items()]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(f"`{one['client_id']}` at {one['issuer']}" for one in found or known)
+    if found:
+        apart = {"--issuer": "issuer", "--client-id": "client_id"}
+        options = [option for option, name in apart.items() if len({one[name] for one in found}) > 1]
+        raise InvalidRequestError(
+            f"the broker knows several clients: {names}", help=f"choose with {' and '.join(options)}"
+        )
+    if None not in {issuer, client_id}:
+        return named
+    raise NotFoundError(
+        f"the broker knows no such client for this{f': it knows {names}' if names else ''}",
+        help="configure [[humans]], or name both --issuer and --client-id",
+    )
 
 
 class OpenIDClient:

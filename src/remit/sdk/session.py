@@ -10,13 +10,17 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 
-from remit.errors import DeniedError, UnauthenticatedError, UnavailableError
-from remit.sdk.login import AGAIN, ClientRegistration, TokenSet, claims_of
+from remit.errors import DeniedError, GrantTokenError, RemitError, UnauthenticatedError, UnavailableError
+from remit.sdk.login import AGAIN, ClientRegistration, OpenIDClient, Pause, TokenSet, claims_of
 from remit.sdk.place import state
+
+WAITS = (0.0, 1.0, 1.0)  # seconds before each try to get an ID token that is not spent
+
+Connect = Callable[[ClientRegistration], OpenIDClient]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +99,6 @@ class SessionFile:
             os.fsync(file.fileno())
         fresh.replace(self._path)
 
-    def forget(self) -> None:
-        """Remove the login."""
-        self._path.unlink(missing_ok=True)
-
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes from using the refresh token meanwhile: a token that rotates is good once."""
@@ -109,6 +109,60 @@ class SessionFile:
             yield
         finally:
             os.close(descriptor)
+
+    def id_token(self, connect: Connect, pause: Pause) -> str:
+        """Return a new ID token of the issuer, or that of the login itself if it gives no refresh tokens: once.
+
+        Issuers count in seconds: within one they may make the very token that is spent already. Then the next second is
+        waited for.
+        """
+        with self.alone():
+            last = session = self.need()
+            if session.refresh_token is None:
+                if not session.unused:
+                    raise GrantTokenError("this issuer's login opens one task, and it has", help=AGAIN)
+                self.save(replace(session, unused=False))
+                return session.claims_token
+            for wait in WAITS:
+                pause(wait)
+                session = self._refreshed(session, connect)
+                # The broker knows a token by what of it is signed, however it was signed.
+                if last.unused or session.claims_token.rpartition(".")[0] != last.claims_token.rpartition(".")[0]:
+                    return session.claims_token
+            raise GrantTokenError("the issuer gives the same ID token again and again", help=AGAIN)
+
+    def _refreshed(self, session: LoginSession, connect: Connect) -> LoginSession:
+        """Refresh a login; the refresh token that comes with it is kept before anything is done with the ID token."""
+        try:
+            if session.ended:
+                raise GrantTokenError("this login cannot be renewed any more", help=AGAIN)
+            with closing(connect(session.of)) as issuer:
+                tokens = issuer.refresh(session.refresh_token or "", session.tokens.claims)
+        except RemitError as error:
+            if isinstance(error, GrantTokenError):
+                self.save(replace(session, ended=True))
+            error.add_note("with --as-owner nobody has to be logged in")
+            raise
+        fresh = replace(session, claims_token=tokens.id_token, refresh_token=tokens.refresh_token, unused=False)
+        self.save(fresh)
+        return fresh
+
+    def log_out(self, connect: Connect) -> tuple[bool, str | None]:
+        """Forget the login and give its refresh token back; whether there was one, and the issuer's logout page."""
+        with self.alone():
+            try:
+                session = self.load()
+            except RemitError:  # damaged, or seen by others: forgotten all the same
+                session = None
+            self._path.unlink(missing_ok=True)
+        if session is None:
+            return False, None
+        try:
+            with closing(connect(session.of)) as issuer:
+                return session.refresh_token is not None, issuer.log_out(session.tokens)
+        except RemitError as error:
+            error.add_note("the login is forgotten here, but the issuer was not told")
+            raise
 
 
 def _read(raw: bytes) -> LoginSession:

@@ -23,7 +23,7 @@ from remit.sdk import Client, Place, verbs
 from remit.sdk.place import find
 
 if TYPE_CHECKING:
-    from remit.compose.reach import Asked
+    from remit.compose.reach import ProbeResult
 
 SKEW = timedelta(seconds=60)
 SOON = timedelta(days=7)  # left to renew a certificate
@@ -35,7 +35,7 @@ LOOSE = 0o077  # permissions of others
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What one check saw. ``level`` is good, warning or wrong; ``help`` says what to do."""
 
     name: str
@@ -44,22 +44,22 @@ class Finding:
     help: str = ""
 
 
-Check = Callable[[Settings], Iterator[Finding]]
+Check = Callable[[Settings], Iterator[CheckResult]]
 
 
-def good(name: str, text: str) -> Finding:
+def good(name: str, text: str) -> CheckResult:
     """Say that all is well."""
-    return Finding(name, "good", text)
+    return CheckResult(name, "good", text)
 
 
-def examine(environ: Mapping[str, str]) -> list[Finding]:
+def examine(environ: Mapping[str, str]) -> list[CheckResult]:
     """Run all checks in the order in which a broker would trip over them; in a run those that are about the run."""
     if environ.get("REMIT_GRANT"):
         return [*nested(), channel(environ)]
     try:
         settings = load(environ)
     except RemitError as error:
-        return [Finding("configuration", "wrong", error.detail, error.help or "")]
+        return [CheckResult("configuration", "wrong", error.detail, error.help or "")]
     checks: tuple[Check, ...] = (
         modes,
         custody,
@@ -81,7 +81,7 @@ def _configured(settings: Settings) -> str:
     return f"{where.config}" if where.config.exists() else "defaults: there is no configuration file"
 
 
-def modes(settings: Settings) -> Iterator[Finding]:
+def modes(settings: Settings) -> Iterator[CheckResult]:
     """Look at the modes and the owner of what the state holds."""
     state = settings.places.state
     if not state.exists():
@@ -90,7 +90,7 @@ def modes(settings: Settings) -> Iterator[Finding]:
     loose = [path for path in (state, *sorted(state.rglob("*"))) if _loose(path)]
     for path in loose:
         text = f"`{path}` is open to others, or is not yours"
-        yield Finding("files", "wrong", text, f"chmod go= '{path}', and find out who read it meanwhile")
+        yield CheckResult("files", "wrong", text, f"chmod go= '{path}', and find out who read it meanwhile")
     if not loose:
         yield good("files", f"all of `{state}` is yours alone")
 
@@ -105,7 +105,7 @@ def _loose(path: Path) -> bool:
     return found.st_uid != os.geteuid() or bool(stat.S_IMODE(found.st_mode) & LOOSE)
 
 
-def custody(settings: Settings) -> Iterator[Finding]:
+def custody(settings: Settings) -> Iterator[CheckResult]:
     """Look at where the key-encryption key is."""
     kek = settings.keys.kek or settings.places.state / "kek"
     database = settings.places.state / "remit.db"
@@ -113,25 +113,25 @@ def custody(settings: Settings) -> Iterator[Finding]:
         yield good("keys", "no key has been made yet")
     elif kek.stat().st_dev == database.stat().st_dev:
         text = "the key-encryption key is on the same disk as the database it protects"
-        yield Finding("keys", "warning", text, "it protects copies of the database, not the disk: set `keys.kek`")
+        yield CheckResult("keys", "warning", text, "it protects copies of the database, not the disk: set `keys.kek`")
     else:
         yield good("keys", f"the key-encryption key is on another disk: `{kek}`")
 
 
-def second_place(settings: Settings) -> Iterator[Finding]:
+def second_place(settings: Settings) -> Iterator[CheckResult]:
     """Look at where checkpoints of the audit log are kept besides the state."""
     name, place = "second place", settings.audit.witness
     if place is None:
         text = "no second place keeps the audit log's checkpoints, so a rollback of the state cannot be seen"
-        yield Finding(name, "warning", text, "set `audit.witness` to a directory under another custody")
+        yield CheckResult(name, "warning", text, "set `audit.witness` to a directory under another custody")
         return
     trouble = _trouble(settings.places.state, place)
     if trouble is not None:
         text = f"{trouble.detail}; until this is right no end is confirmed there, and no rollback seen"
-        yield Finding(name, "wrong", text, trouble.help or "")
+        yield CheckResult(name, "wrong", text, trouble.help or "")
     elif settings.places.state.exists() and place.stat().st_dev == settings.places.state.stat().st_dev:
         text = f"`{place}` is on the same disk as the state: whoever restores one restores both"
-        yield Finding(name, "warning", text, "put it under another custody")
+        yield CheckResult(name, "warning", text, "put it under another custody")
     else:
         yield good(name, f"checkpoints are kept in `{place}`")
 
@@ -147,20 +147,20 @@ def _trouble(state: Path, place: Path) -> RemitError | None:
     return None
 
 
-def policies(settings: Settings) -> Iterator[Finding]:
+def policies(settings: Settings) -> Iterator[CheckResult]:
     """Read the policies that are configured, as the broker would."""
     from remit.compose.policy import load as loaded
 
     found, problems = loaded(settings.policies) if settings.policies else (None, ())
     if problems:
-        yield Finding("policies", "wrong", str(problems[0]), "`remit policy check` names all that is wrong")
+        yield CheckResult("policies", "wrong", str(problems[0]), "`remit policy check` names all that is wrong")
     elif found is None:
         yield good("policies", "none are configured: the owner of this state alone may open tasks")
     else:
         yield good("policies", f"{len(found.policies)} are good: {found.version}")
 
 
-def certificate(settings: Settings) -> Iterator[Finding]:
+def certificate(settings: Settings) -> Iterator[CheckResult]:
     """Look at the certificate and the key of the TLS listener as the broker and its clients will."""
     from remit.compose.reach import leaf, unnamed
     from remit.compose.workloads import door
@@ -171,66 +171,64 @@ def certificate(settings: Settings) -> Iterator[Finding]:
         door(settings, None)
         found = leaf(settings.tls)
     except RemitError as error:
-        yield Finding("tls", "wrong", error.detail, error.help or "")
+        yield CheckResult("tls", "wrong", error.detail, error.help or "")
         return
     now, ends = datetime.now(UTC), found.not_valid_after_utc
     until, renew = f"{ends:%Y-%m-%d %H:%M} UTC", "renew `tls.certificate`; the broker takes it up by itself"
     missing = unnamed(found, settings.tls.names)
     if missing:
         text = f"the certificate is not for {' and '.join(f'`{name}`' for name in missing)}: clients refuse it"
-        yield Finding("tls", "wrong", text, "get one for all of `tls.names`, or correct these")
+        yield CheckResult("tls", "wrong", text, "get one for all of `tls.names`, or correct these")
     if not found.not_valid_before_utc <= now < ends:
         text = f"the certificate is good from {found.not_valid_before_utc:%Y-%m-%d %H:%M} to {until} alone"
-        yield Finding("tls", "wrong", text, renew)
+        yield CheckResult("tls", "wrong", text, renew)
     elif ends - now < SOON:
-        yield Finding("tls", "warning", f"the certificate ends at {until}", renew)
+        yield CheckResult("tls", "warning", f"the certificate ends at {until}", renew)
     elif not missing:
         yield good("tls", f"the certificate is for {', '.join(settings.tls.names)}, until {until}, and has its key")
 
 
-def issuers(settings: Settings) -> Iterator[Finding]:
+def issuers(settings: Settings) -> Iterator[CheckResult]:
     """Ask the issuers that are trusted, as the broker does."""
     from remit.compose import reach
 
     helps = "nobody of this issuer is let in before it answers: look at its URL, at the network, at `SSL_CERT_FILE`"
     clock = partial(datetime.now, UTC)
     for one in _asked("issuers", lambda: asyncio.run(reach.issuers(settings, clock))):
-        if isinstance(one, Finding):
+        if isinstance(one, CheckResult):
             yield one
         elif one.failure is not None:
-            yield Finding(f"issuer {one.name}", "wrong", one.failure, helps)
+            yield CheckResult(f"issuer {one.name}", "wrong", one.failure, helps)
         elif one.never:
             text = f"it says that it proves none of {', '.join(f'`{value}`' for value in one.never)}"
-            yield Finding(
+            yield CheckResult(
                 f"issuer {one.name}",
                 "warning",
                 f"{text}, so nobody there can decide on approvals",
                 "have `humans.acr` list values that the issuer issues, or leave it out",
             )
         elif one.mute:
-            from remit.cli.login import CONFIDENTIAL
-
             text = "it answers, but no client of it has a secret, so nobody there can decide on approvals"
-            yield Finding(f"issuer {one.name}", "warning", text, CONFIDENTIAL)
+            yield CheckResult(f"issuer {one.name}", "warning", text, reach.CONFIDENTIAL)
         else:
             yield good(f"issuer {one.name}", "it answers, and its keys can be read")
 
 
-def bundles(settings: Settings) -> Iterator[Finding]:
+def bundles(settings: Settings) -> Iterator[CheckResult]:
     """Fetch the bundles of the trust domains that are trusted, as the broker does."""
     from remit.compose import reach
 
     helps = "no workload there is believed before there is a bundle: look at its source in `[[trust_domains]]`"
     for one in _asked("trust domains", lambda: asyncio.run(reach.bundles(settings))):
-        if isinstance(one, Finding):
+        if isinstance(one, CheckResult):
             yield one
         elif one.failure is not None:
-            yield Finding(f"trust domain {one.name}", "wrong", one.failure, helps)
+            yield CheckResult(f"trust domain {one.name}", "wrong", one.failure, helps)
         else:
             yield good(f"trust domain {one.name}", "its bundle can be read")
 
 
-def _asked(about: str, ask: Callable[[], Sequence[Asked]]) -> Iterator[Asked | Finding]:
+def _asked(about: str, ask: Callable[[], Sequence[ProbeResult]]) -> Iterator[ProbeResult | CheckResult]:
     """Yield what was asked, or the one finding that the configuration of it is wrong."""
     heard = logging.getLogger("remit")
     quiet = logging.NullHandler()
@@ -238,48 +236,48 @@ def _asked(about: str, ask: Callable[[], Sequence[Asked]]) -> Iterator[Asked | F
     try:
         yield from ask()
     except RemitError as error:
-        yield Finding(about, "wrong", error.detail, error.help or "")
+        yield CheckResult(about, "wrong", error.detail, error.help or "")
     finally:
         heard.removeHandler(quiet)
 
 
-def namespaces(settings: Settings) -> Iterator[Finding]:
+def namespaces(settings: Settings) -> Iterator[CheckResult]:
     """Try what a run needs: bubblewrap, and namespaces of its own."""
     del settings
     yield from _namespaces(("--proc", "/proc"))
 
 
-def nested() -> Iterator[Finding]:
+def nested() -> Iterator[CheckResult]:
     """Try what a run in this run needs: it shares this one's /proc where root's is covered."""
     covered = " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
     yield from _namespaces(("--bind", "/proc", "/proc") if covered else ("--proc", "/proc"))
 
 
-def _namespaces(proc: tuple[str, ...]) -> Iterator[Finding]:
+def _namespaces(proc: tuple[str, ...]) -> Iterator[CheckResult]:
     try:
         bwrap = str(bubblewrap())
     except RemitError as error:
-        yield Finding("bubblewrap", "wrong", error.detail, error.help or "")
+        yield CheckResult("bubblewrap", "wrong", error.detail, error.help or "")
         return
     yield good("bubblewrap", bwrap)
     known = sandbox.Machine(os.getuid(), os.getgid(), {})
     tried = _try([bwrap, *sandbox.namespaces(known), "--ro-bind", "/", "/", *proc, "--", "/bin/true"])
     if tried:
         text = f"a namespace cannot be made: {tried}"
-        yield Finding("namespaces", "wrong", text, "allow unprivileged user namespaces: `remit run` needs them")
+        yield CheckResult("namespaces", "wrong", text, "allow unprivileged user namespaces: `remit run` needs them")
     else:
         yield good("namespaces", "user, pid, mount, ipc and network namespaces can be made")
 
 
 def _try(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - ours
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if done.returncode == 0 else (done.stderr.strip() or f"exit {done.returncode}")
 
 
-def clock(settings: Settings) -> Iterator[Finding]:
+def clock(settings: Settings) -> Iterator[CheckResult]:
     """Compare the clock with what the state has seen: a clock that was set back extends nothing."""
     newest = max((_changed(path) for path in settings.places.state.glob("remit.db*")), default=None)
     now, last = datetime.now(UTC), _last_entry(settings)
@@ -288,13 +286,13 @@ def clock(settings: Settings) -> Iterator[Finding]:
         helps = (
             "set the clock; if it is right, it was ahead before: nothing new is granted until the broker starts later"
         )
-        yield Finding("clock", "wrong", text, f"{helps} than that")
+        yield CheckResult("clock", "wrong", text, f"{helps} than that")
         return
     if newest is not None and newest > now + SKEW:
         text = f"the clock says {now:%Y-%m-%d %H:%M}, but the database was written at {newest:%Y-%m-%d %H:%M}"
-        yield Finding("clock", "wrong", text, "set the clock")
+        yield CheckResult("clock", "wrong", text, "set the clock")
     elif now.year < 2025:  # noqa: PLR2004 - before remit was written
-        yield Finding("clock", "wrong", f"the clock says {now:%Y-%m-%d}", "set the clock")
+        yield CheckResult("clock", "wrong", f"the clock says {now:%Y-%m-%d}", "set the clock")
     else:
         yield good("clock", f"{now:%Y-%m-%d %H:%M} UTC")
 
@@ -311,7 +309,7 @@ def _changed(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
-def log(settings: Settings) -> Iterator[Finding]:
+def log(settings: Settings) -> Iterator[CheckResult]:
     """Say where the broker's log is, and the last thing that it warned of."""
     path = settings.places.log
     try:
@@ -325,17 +323,17 @@ def log(settings: Settings) -> Iterator[Finding]:
     yield good("log", f"`{path}`" + ("" if warned is None else f", the last warning in it: {warned}"))
 
 
-def channel(environ: Mapping[str, str]) -> Finding:
+def channel(environ: Mapping[str, str]) -> CheckResult:
     """Ask the broker over the run's own channel what grant this is."""
     try:
         with Client(find(environ)) as client:
             own = client.run(verbs.own())
     except RemitError as error:
-        return Finding("channel", "wrong", error.detail, error.help or "")
+        return CheckResult("channel", "wrong", error.detail, error.help or "")
     return good("channel", f"the broker answers: this run holds {own.grant}")
 
 
-def broker(settings: Settings) -> Iterator[Finding]:
+def broker(settings: Settings) -> Iterator[CheckResult]:
     """Ask the broker, if one is up, and try its databases."""
     with Client(Place(settings.places.control)) as client:
         try:
@@ -343,27 +341,27 @@ def broker(settings: Settings) -> Iterator[Finding]:
             found = client.run(verbs.resources())
         except RemitError as error:
             down = error.code == "unavailable"
-            yield Finding("broker", "warning" if down else "wrong", error.detail, error.help or "")
+            yield CheckResult("broker", "warning" if down else "wrong", error.detail, error.help or "")
             return
     yield good("broker", f"answers on `{settings.places.control}`")
     if about["rolled_back"]:
-        yield Finding("rollback", "wrong", f"{about['second_place'] or ROLLED_BACK}: nothing is served", RESTORE)
+        yield CheckResult("rollback", "wrong", f"{about['second_place'] or ROLLED_BACK}: nothing is served", RESTORE)
     for item in found:
         if item["kind"] == "postgres":
             yield database(settings, str(item["resource"]))
 
 
-def database(settings: Settings, name: str) -> Finding:
+def database(settings: Settings, name: str) -> CheckResult:
     """Have the broker log in to a database, and look at what it looked at when the resource was added."""
     about = f"postgres {name}"
     with Client(Place(settings.places.control)) as client:
         try:
             found = client.run(verbs.check_resource(name))["findings"]
         except RemitError as error:
-            return Finding(
+            return CheckResult(
                 about, "wrong", error.detail, error.help or "start it, or correct the resource's destination"
             )
     if found:
         text = "; ".join(f"{item['name']}: {item['text']}" for item in found)
-        return Finding(about, "wrong", text, "fix it at the database, or accept by name what can be accepted")
+        return CheckResult(about, "wrong", text, "fix it at the database, or accept by name what can be accepted")
     return good(about, "the broker can log in, and the login is as it should be")

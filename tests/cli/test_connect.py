@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from remit.broker.policy import UNWRITTEN, WRITTEN
-from remit.cli.denied import pointed
+from remit.cli.connect import pointed
 from remit.errors import DeniedError, PolicyError, RemitError, UnavailableError
 
 DENIAL = {"seq": 7, "code": "policy", "cause": "`no` forbids it"}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import Certificate
 from msgspec import structs
 
-from remit.cli import checks
-from remit.cli.checks import Finding
+from remit.compose import doctor
+from remit.compose.doctor import CheckResult
 from remit.cli.entry import run
 from remit.config.settings import Places, Settings, read
 from remit.core.audit import Event
@@ -27,7 +27,7 @@ from tests.broker.world import FullEngine
 from tests.compose.test_reach import KEY, certificate, written
 from tests.identity.issuing import URL, Site, public
 from tests.identity.issuing import ec as key_of
-from tests.sdk.plane import Served
+from tests.sdk.plane import Served, served
 
 
 @pytest.fixture
@@ -40,20 +40,20 @@ def settings(tmp_path: Path) -> Settings:
     return read(Places(tmp_path / "config.toml", state, state / "run"), {})
 
 
-def only(findings: Iterable[Finding]) -> Finding:
+def only(findings: Iterable[CheckResult]) -> CheckResult:
     [finding] = findings
     return finding
 
 
 def test_a_private_state_is_good(settings: Settings) -> None:
-    assert only(checks.modes(settings)).level == "good"
+    assert only(doctor.modes(settings)).level == "good"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
 def test_a_file_that_others_may_touch_is_wrong(settings: Settings, mode: int) -> None:
     path = settings.places.state / "kek"
     path.chmod(mode)
-    finding = only(checks.modes(settings))
+    finding = only(doctor.modes(settings))
     assert (finding.level, str(path) in finding.text) == ("wrong", True)
 
 
@@ -61,26 +61,26 @@ def test_the_public_key_of_the_log_may_be_read_by_all(settings: Settings) -> Non
     path = settings.places.state / "audit.vkey"
     path.touch()
     path.chmod(0o644)
-    assert only(checks.modes(settings)).level == "good"
+    assert only(doctor.modes(settings)).level == "good"
 
 
 def test_no_state_yet_is_good(tmp_path: Path) -> None:
     nothing = read(Places(tmp_path / "c", tmp_path / "none", tmp_path / "run"), {})
-    for check in (checks.modes, checks.custody, checks.clock):
+    for check in (doctor.modes, doctor.custody, doctor.clock):
         assert only(check(nothing)).level == "good"
 
 
 def test_a_key_beside_its_database_protects_copies_alone(settings: Settings) -> None:
-    assert only(checks.custody(settings)).level == "warning"
+    assert only(doctor.custody(settings)).level == "warning"
 
 
 def test_a_key_on_another_disk_is_good(settings: Settings) -> None:
     elsewhere = next(path for path in (Path("/dev/null"), Path("/proc/version")) if path.exists())
-    assert only(checks.custody(read(settings.places, {"keys": {"kek": str(elsewhere)}}))).level == "good"
+    assert only(doctor.custody(read(settings.places, {"keys": {"kek": str(elsewhere)}}))).level == "good"
 
 
 def test_without_policies_it_is_said_who_decides(settings: Settings) -> None:
-    finding = only(checks.policies(settings))
+    finding = only(doctor.policies(settings))
     assert (finding.level, finding.text) == (
         "good",
         "none are configured: the owner of this state alone may open tasks",
@@ -91,18 +91,18 @@ def test_policies_are_read_as_the_broker_would(settings: Settings, tmp_path: Pat
     directory = tmp_path / "policies"
     directory.mkdir(mode=0o755)
     made = read(settings.places, {"policy": {"directory": str(directory)}})
-    assert only(checks.policies(made)).level == "wrong"
+    assert only(doctor.policies(made)).level == "wrong"
     (directory / "main.cedar").write_text('@id("all")\npermit (principal, action, resource);\n')
-    assert only(checks.policies(made)).text.startswith("1 are good: cedar-")
+    assert only(doctor.policies(made)).text.startswith("1 are good: cedar-")
     (directory / "main.cedar").write_text(
         '@id("all")\npermit (principal, action, resource)\nwhen { context.nonsense };\n'
     )
-    finding = only(checks.policies(made))
+    finding = only(doctor.policies(made))
     assert (finding.level, finding.text) == ("wrong", "main.cedar:3: attribute `nonsense` in context not found")
 
 
 def test_nothing_is_asked_where_nobody_is_trusted(settings: Settings) -> None:
-    assert [*checks.certificate(settings), *checks.issuers(settings), *checks.bundles(settings)] == []
+    assert [*doctor.certificate(settings), *doctor.issuers(settings), *doctor.bundles(settings)] == []
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_nothing_is_asked_where_nobody_is_trusted(settings: Settings) -> None:
 def test_a_certificate_is_looked_at_as_clients_will(
     settings: Settings, tmp_path: Path, made: Certificate, key: ec.EllipticCurvePrivateKey, level: str, said: str
 ) -> None:
-    finding = only(checks.certificate(structs.replace(settings, tls=written(tmp_path, made, key))))
+    finding = only(doctor.certificate(structs.replace(settings, tls=written(tmp_path, made, key))))
     assert (finding.name, finding.level) == ("tls", level)
     assert said in finding.text
 
@@ -127,10 +127,10 @@ def test_a_certificate_is_looked_at_as_clients_will(
 def test_a_key_that_others_can_read_or_a_certificate_that_is_gone_is_wrong(settings: Settings, tmp_path: Path) -> None:
     tls = written(tmp_path, certificate("remit.test"))
     tls.key.chmod(0o644)
-    assert only(checks.certificate(structs.replace(settings, tls=tls))).help == "chmod 600 tls.key"
+    assert only(doctor.certificate(structs.replace(settings, tls=tls))).help == "chmod 600 tls.key"
     tls.key.chmod(0o600)
     tls.certificate.unlink()
-    assert only(checks.certificate(structs.replace(settings, tls=tls))).level == "wrong"
+    assert only(doctor.certificate(structs.replace(settings, tls=tls))).level == "wrong"
 
 
 def test_issuers_are_asked_and_quietly(
@@ -139,22 +139,22 @@ def test_issuers_are_asked_and_quietly(
     site = Site(said={"acr_values_supported": ["1"]})
     monkeypatch.setattr(HttpFetch, "__call__", lambda _, url: site(url))
     made = read(settings.places, {"humans": [{"issuer": URL, "client_id": "remit"}]})
-    mute = only(checks.issuers(made))
+    mute = only(doctor.issuers(made))
     assert (mute.level, "nobody there can decide" in mute.text) == ("warning", True)
     assert "client_secret_file" in str(mute.help)
     secret = tmp_path / "secret"
     secret.touch(0o600)
     secret.write_text("s")
     web = {"issuer": URL, "client_id": "web", "client_secret_file": str(secret)}
-    assert only(checks.issuers(read(settings.places, {"humans": [web]}))).level == "good"
+    assert only(doctor.issuers(read(settings.places, {"humans": [web]}))).level == "good"
     weak = read(settings.places, {"humans": [{"issuer": URL, "client_id": "remit", "acr": ["phr"]}]})
-    finding = only(checks.issuers(weak))
+    finding = only(doctor.issuers(weak))
     assert (finding.level, finding.name) == ("warning", f"issuer {URL}")
     assert "proves none of `phr`" in finding.text
     site.down = True
-    assert only(checks.issuers(made)).level == "wrong"
+    assert only(doctor.issuers(made)).level == "wrong"
     bad = read(settings.places, {"humans": [web | {"client_secret_file": str(tmp_path / "absent")}]})
-    assert only(checks.issuers(bad)).text == "`humans.client_secret_file` cannot be read"
+    assert only(doctor.issuers(bad)).text == "`humans.client_secret_file` cannot be read"
     assert capsys.readouterr().err == ""
 
 
@@ -162,21 +162,21 @@ def test_bundles_are_fetched(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "bundle.json"
     row = {"name": "prod.test", "bundle_file": str(path), "allow": ["spiffe://prod.test/*"]}
     made = read(settings.places, {"trust_domains": [row]})
-    finding = only(checks.bundles(made))
+    finding = only(doctor.bundles(made))
     assert (finding.name, finding.level) == ("trust domain prod.test", "wrong")
     path.write_text(json.dumps({"keys": [public(key_of(), use="jwt-svid")]}))
-    assert only(checks.bundles(made)).level == "good"
+    assert only(doctor.bundles(made)).level == "good"
 
 
 def test_without_a_second_place_a_rollback_cannot_be_seen(settings: Settings) -> None:
-    finding = only(checks.second_place(settings))
+    finding = only(doctor.second_place(settings))
     assert finding.level == "warning"
     assert "rollback" in finding.text
 
 
 def test_a_second_place_that_is_missing_is_wrong(settings: Settings, tmp_path: Path) -> None:
     assert (
-        only(checks.second_place(read(settings.places, {"audit": {"witness": str(tmp_path / "unmounted")}}))).level
+        only(doctor.second_place(read(settings.places, {"audit": {"witness": str(tmp_path / "unmounted")}}))).level
         == "wrong"
     )
 
@@ -186,22 +186,22 @@ def test_a_second_place_with_what_is_no_checkpoint_is_wrong(
     settings: Settings, tmp_path: Path, put: Callable[[Path], None]
 ) -> None:
     put(tmp_path / "checkpoint")
-    finding = only(checks.second_place(read(settings.places, {"audit": {"witness": str(tmp_path)}})))
+    finding = only(doctor.second_place(read(settings.places, {"audit": {"witness": str(tmp_path)}})))
     assert finding.level == "wrong"
 
 
 def test_a_second_place_on_the_same_disk_is_a_warning(settings: Settings, tmp_path: Path) -> None:
-    assert only(checks.second_place(read(settings.places, {"audit": {"witness": str(tmp_path)}}))).level == "warning"
+    assert only(doctor.second_place(read(settings.places, {"audit": {"witness": str(tmp_path)}}))).level == "warning"
 
 
 def test_a_second_place_elsewhere_is_good(settings: Settings) -> None:
-    assert only(checks.second_place(read(settings.places, {"audit": {"witness": str(Path("/proc"))}}))).level == "good"
+    assert only(doctor.second_place(read(settings.places, {"audit": {"witness": str(Path("/proc"))}}))).level == "good"
 
 
 def test_a_clock_behind_the_database_is_wrong(settings: Settings) -> None:
     later = (datetime.now(UTC) + timedelta(days=1)).timestamp()
     os.utime(settings.places.state / "remit.db", (later, later))
-    finding = only(checks.clock(settings))
+    finding = only(doctor.clock(settings))
     assert (finding.level, finding.help) == ("wrong", "set the clock")
 
 
@@ -216,15 +216,15 @@ def test_a_clock_behind_the_last_entry_of_the_log_is_wrong_though_the_file_is_of
 
     async def scene() -> None:
         store = SqliteStore(made.places.state, FileSealer(bytes(32)))
-        assert only(checks.clock(made)).level == "good"
+        assert only(doctor.clock(made)).level == "good"
         await store.commit([], [Event("task.open", datetime.now(UTC) + timedelta(days=1), "allow")])
         if not served:
             await store.close()
-        finding = only(checks.clock(made))
+        finding = only(doctor.clock(made))
         assert (finding.level, finding.text.count("the log's last entry")) == ("wrong", 1)
         if served:
             await store.commit([], [Event("task.open", datetime.now(UTC), "allow")])
-            assert only(checks.clock(made)).level == "good"
+            assert only(doctor.clock(made)).level == "good"
             await store.close()
 
     asyncio.run(scene())
@@ -232,21 +232,21 @@ def test_a_clock_behind_the_last_entry_of_the_log_is_wrong_though_the_file_is_of
 
 def test_where_the_log_is_is_said_with_the_last_warning_in_it(settings: Settings) -> None:
     path = settings.places.log
-    assert only(checks.log(settings)).text == f"no broker has written `{path}` yet"
+    assert only(doctor.log(settings)).text == f"no broker has written `{path}` yet"
     path.write_text("2026-01-01 00:00:00,000 INFO remit.api all is well\n")
-    assert only(checks.log(settings)).text == f"`{path}`"
+    assert only(doctor.log(settings)).text == f"`{path}`"
     warnings = [f"2026-01-01 00:00:0{second},000 WARNING remit.identity {second}" for second in (1, 2)]
     path.write_text("\n".join([*warnings, "2026-01-01 00:00:03,000 INFO remit.api WARNING is a word", "Traceback"]))
-    assert only(checks.log(settings)) == checks.good("log", f"`{path}`, the last warning in it: {warnings[1]}")
+    assert only(doctor.log(settings)) == doctor.good("log", f"`{path}`, the last warning in it: {warnings[1]}")
 
 
 def test_a_namespace_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'No permissions to create new namespace' >&2\nexit 1\n", "utf-8")
     broken.chmod(0o700)
-    assert checks._try([str(broken)]) == "No permissions to create new namespace"
-    assert checks._try([str(tmp_path / "absent")])
-    assert checks._try(["/bin/true"]) == ""
+    assert doctor._try([str(broken)]) == "No permissions to create new namespace"
+    assert doctor._try([str(tmp_path / "absent")])
+    assert doctor._try(["/bin/true"]) == ""
 
 
 @pytest.mark.parametrize(
@@ -264,18 +264,26 @@ def test_a_configuration_that_cannot_be_meant_is_the_only_finding(
     config = tmp_path / "remit" / "config.toml"
     config.parent.mkdir()
     config.write_text(text, "utf-8")
-    finding = only(checks.examine({"XDG_CONFIG_HOME": str(tmp_path), "REMIT_STATE_DIR": str(tmp_path / "s")}))
+    finding = only(doctor.examine({"XDG_CONFIG_HOME": str(tmp_path), "REMIT_STATE_DIR": str(tmp_path / "s")}))
     assert (finding.name, finding.level) == ("configuration", "wrong")
     assert finding.text == (f"{config}: {said}" if line is None else f"{config}:{line}: {said}")
 
 
 def test_no_broker_is_a_warning(settings: Settings) -> None:
-    assert only(checks.broker(settings)).level == "warning"
+    assert only(doctor.broker(settings)).level == "warning"
 
 
-def databases(plane: Served) -> Finding:
+@pytest.fixture
+def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """Serve a broker that commands find."""
+    with served(tmp_path) as found:
+        monkeypatch.setenv("REMIT_SOCKET", str(found.control))
+        yield found
+
+
+def databases(plane: Served) -> CheckResult:
     places = Places(plane.directory / "c", plane.directory / "state", plane.directory)
-    findings = {finding.name: finding for finding in checks.broker(read(places, {}))}
+    findings = {finding.name: finding for finding in doctor.broker(read(places, {}))}
     assert findings["broker"].level == "good"
     return findings["postgres warehouse"]
 
@@ -301,28 +309,27 @@ def test_a_database_that_refuses_the_login_is_wrong_though_it_answers(
     assert (finding.level, finding.help) == ("wrong", "set the login's password")
 
 
-@pytest.mark.usefixtures("plane")
 def test_the_doctor_prints_all_findings_and_exits_with_one_when_something_is_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = [Finding("clock", "wrong", "it is 1970", "set the clock"), Finding("files", "good", "fine")]
-    monkeypatch.setattr("remit.cli.checks.examine", lambda _: wrong)
+    wrong = [CheckResult("clock", "wrong", "it is 1970", "set the clock"), CheckResult("files", "good", "fine")]
+    monkeypatch.setattr("remit.compose.doctor.examine", lambda _: wrong)
     assert run(["doctor", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["healthy"] is False
     assert run(["doctor"]) == 1
     printed = capsys.readouterr().out
     assert "clock: set the clock" in printed
     assert printed.startswith("level")
-    monkeypatch.setattr("remit.cli.checks.examine", lambda _: wrong[1:])
+    monkeypatch.setattr("remit.compose.doctor.examine", lambda _: wrong[1:])
     assert run(["doctor"]) == 0
 
 
 def test_in_a_run_its_own_channel_is_asked_and_nothing_of_the_operators(plane: Served) -> None:
     run(["open", "t", "-r", "search"])
     place = plane.channel("grt_1")
-    findings = checks.examine({"REMIT_SOCKET": str(place.socket), "REMIT_GRANT": "grt_1"})
+    findings = doctor.examine({"REMIT_SOCKET": str(place.socket), "REMIT_GRANT": "grt_1"})
     assert {finding.name for finding in findings} <= {"bubblewrap", "namespaces", "channel"}
-    assert findings[-1] == Finding("channel", "good", "the broker answers: this run holds grt_1")
+    assert findings[-1] == CheckResult("channel", "good", "the broker answers: this run holds grt_1")
 
 
 def test_the_doctor_tries_the_very_namespaces_that_a_run_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,8 +339,8 @@ def test_the_doctor_tries_the_very_namespaces_that_a_run_has(monkeypatch: pytest
         tried.append(command)
         return ""
 
-    monkeypatch.setattr(checks, "_try", tries)
-    findings = list(checks.nested())
+    monkeypatch.setattr(doctor, "_try", tries)
+    findings = list(doctor.nested())
     wanted = list(sandbox.namespaces(sandbox.Machine(os.getuid(), os.getgid(), {})))
     assert tried[0][1 : 1 + len(wanted)] == wanted
     assert "--uid" in wanted
@@ -341,5 +348,5 @@ def test_the_doctor_tries_the_very_namespaces_that_a_run_has(monkeypatch: pytest
 
 
 def test_in_a_run_whose_channel_is_gone_the_channel_is_wrong(tmp_path: Path) -> None:
-    finding = checks.channel({"REMIT_SOCKET": str(tmp_path / "none"), "REMIT_GRANT": "grt_1"})
+    finding = doctor.channel({"REMIT_SOCKET": str(tmp_path / "none"), "REMIT_GRANT": "grt_1"})
     assert finding.level == "wrong"
