@@ -42,7 +42,7 @@ def test_a_secret_that_is_refused_is_printed_nowhere(
     plane: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plane.base
-    monkeypatch.setattr("sys.stdin", io.StringIO("sk-canary\nsecond line\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("sk-canary" * 2_000))
     assert run(["secret", "set", "search"]) == 1
     printed = capsys.readouterr()
     assert "canary" not in printed.out + printed.err
