@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import Certificate
 from msgspec import structs
 
+from remit.cli.entry import run
 from remit.compose import doctor
 from remit.compose.doctor import CheckResult
-from remit.cli.entry import run
 from remit.config.settings import Places, Settings, read
 from remit.core.audit import Event
 from remit.errors import EngineRefusedError
