@@ -9,8 +9,8 @@ import pytest
 
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
-from remit.gateway import destination
-from remit.gateway.client import Channel
+from remit.gateway.server import Channel
+from remit.gateway.target import read_destination
 from remit.ports import Resource
 from tests.attacks.certificates import authority
 from tests.broker.world import OPERATOR, details
@@ -107,7 +107,7 @@ def test_no_target_reaches_another_authority() -> None:
 )
 def test_a_destination_that_reads_in_two_ways_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError):
-        destination.read(text)
+        read_destination(text)
 
 
 @pytest.mark.attack("DST-04")
@@ -133,12 +133,12 @@ def test_a_destination_that_reads_in_two_ways_is_refused(text: str) -> None:
 )
 def test_a_host_is_an_ascii_name_in_one_spelling(host: str) -> None:
     with pytest.raises(InvalidRequestError):
-        destination.read(f"https://{host}")
+        read_destination(f"https://{host}")
 
 
 @pytest.mark.attack("DST-04")
 def test_an_a_label_is_taken_byte_for_byte() -> None:
-    assert destination.read("https://xn--pi-7ba.example.com").host == "xn--pi-7ba.example.com"
+    assert read_destination("https://xn--pi-7ba.example.com").host == "xn--pi-7ba.example.com"
 
 
 @pytest.mark.attack("DST-06")

@@ -51,7 +51,7 @@ def test_every_request_that_reached_the_upstream_has_exactly_one_record_with_its
             order = random.Random(7).choices(kinds, k=400)  # noqa: S311 - a fixed order, no secret
             for start in range(0, len(order), 20):
                 await asyncio.gather(*(_one(r, kind, start + i) for i, kind in enumerate(order[start : start + 20])))
-            await r.settled(lambda: not r.gateway._tasks)
+            await r.settled(lambda: not r.gateway.plane.tasks)
             uses = [event for event in await r.events("resource.use") if event.decision == "allow"]
             await r.outcomes(len(uses))
             ended = Counter(event.request for event in await r.events("resource.outcome"))

@@ -8,7 +8,7 @@ import pytest
 
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
-from remit.gateway.client import Channel
+from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig
 

@@ -6,9 +6,9 @@ import gzip
 
 import pytest
 
-from remit.gateway.client import Channel
-from remit.gateway.pool import MAX_INTERIM
-from remit.gateway.server import MAX_LEAKS
+from remit.gateway.routes import MAX_LEAKS
+from remit.gateway.server import Channel
+from remit.gateway.upstream import MAX_INTERIM
 from tests.gateway.careless import Careless, Late
 from tests.gateway.rig import ALL, SECRET, Rig, http, play, rig
 from tests.support.upstream import Upstream

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remit.core.secret import Secret
-from remit.gateway.client import Channel
+from remit.gateway.server import Channel
 from remit.ports import Resource
 from tests.broker.world import OPERATOR, details
 from tests.gateway.rig import ALL, OTHER_SECRET, SECRET, play, rig

@@ -208,7 +208,7 @@ def test_nothing_that_is_logged_or_audited_holds_the_secret() -> None:
             assert len(entries) > 140
             assert scan(entries) == {}
             assert r.upstream.heard(SECRET) > 50
-            assert SECRET not in repr(r.pool.recipe)
+            assert SECRET not in repr(r.pool.credential)
 
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)

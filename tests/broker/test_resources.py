@@ -11,7 +11,7 @@ import pytest
 from remit.broker.resources import Check, ResourceRegistry, associated
 from remit.core.secret import Secret
 from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFoundError
-from remit.gateway import inject
+from remit.gateway import target
 from remit.ports import Engine, Finding, PutSecret, Resource, SealedSecret
 from remit.stores.memory import MemoryStore
 from tests.broker.world import (
@@ -94,7 +94,7 @@ def test_a_resource_without_a_secret_says_how_to_give_it_one(world: World) -> No
 def test_a_secret_that_could_break_a_header_is_refused_when_stored(world: World, text: str) -> None:
     async def body() -> None:
         with pytest.raises(InvalidRequestError, match="printable ASCII"):
-            await custody(world, checks={"http": inject.check}).put(search(), Secret(text))
+            await custody(world, checks={"http": target.check}).put(search(), Secret(text))
 
     run(body())
 

@@ -16,7 +16,7 @@ from remit import errors
 from remit.cli.app import app
 from remit.config.sections import Configuration
 from remit.core import scope
-from remit.gateway import inject
+from remit.gateway import target
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -111,9 +111,9 @@ def test_every_provider_and_every_key_of_the_catalog_is_on_the_page() -> None:
 
 
 def test_every_setting_of_an_http_resource_is_on_the_page() -> None:
-    assert [name for name in sorted(inject.SETTINGS) if f"| `{name}` |" not in _page("details.md")] == []
+    assert [name for name in sorted(target.SETTINGS) if f"| `{name}` |" not in _page("details.md")] == []
 
 
 def test_every_header_that_always_goes_along_is_on_the_page() -> None:
     page = _page("details.md").lower()
-    assert [name for name in sorted(inject.ALWAYS) if f"`{name.decode()}`" not in page] == []
+    assert [name for name in sorted(target.ALWAYS) if f"`{name.decode()}`" not in page] == []

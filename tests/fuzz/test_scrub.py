@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.errors import RemitError
-from remit.gateway.answer import Answer, Plan
 from remit.gateway.framing import response_head
+from remit.gateway.response import ResponseBody, ResponsePlan
 from remit.gateway.scrub import Inflated, LeakError, Scrubber, SecretPatterns, forms
 from tests.support.upstream import CODERS
 
@@ -225,7 +225,7 @@ MEMBERS = {
 def test_an_unlabelled_stream_is_looked_into_wherever_it_is_cut(form: str) -> None:
     data = MEMBERS[form]
     for cut in range(len(data)):
-        answer = Answer(PATTERNS, Plan(*HEAD, has_body=True))
+        answer = ResponseBody(PATTERNS, ResponsePlan(*HEAD, has_body=True))
         with pytest.raises(LeakError):
             answer.feed(data[:cut], done=False) + answer.feed(data[cut:], done=True)
 

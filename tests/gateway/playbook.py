@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from remit.gateway.client import Channel, Client, Listener
-from remit.gateway.pool import Pool, Upstream
+from remit.gateway.connection import ClientConnection
+from remit.gateway.downstream import Listener
+from remit.gateway.fronts.path import PathFront
+from remit.gateway.upstream import Pool, UpstreamConnection
 from tests.gateway.rig import PLACEHOLDER, Rig, rig
 
 
@@ -66,11 +68,11 @@ class PlayedPool(Pool):
     __slots__ = ("lines",)
 
     def __init__(self, real: Pool) -> None:
-        super().__init__(real.recipe, real._tls, real._clock, real._room)
-        self.lines: list[tuple[Upstream, Line]] = []
+        super().__init__(real.credential, real._tls, real._seconds, real._quota)
+        self.lines: list[tuple[UpstreamConnection, Line]] = []
 
-    async def connect(self) -> Upstream:
-        upstream = Upstream(self)
+    async def connect(self) -> UpstreamConnection:
+        upstream = UpstreamConnection(self)
         line = Line()
         line.protocol = upstream
         upstream.connection_made(line)
@@ -83,9 +85,9 @@ class Play:
     """A client, the gateway, and its upstream."""
 
     rig: Rig
-    client: Client
+    client: ClientConnection
     line: Line
-    lines: list[tuple[Upstream, Line]] = field(default_factory=list)
+    lines: list[tuple[UpstreamConnection, Line]] = field(default_factory=list)
 
     async def client_says(self, data: bytes) -> None:
         """>> bytes from the client, and time for what follows from them."""
@@ -119,8 +121,9 @@ async def play(*raw: Mapping[str, object]) -> AsyncIterator[Play]:
         assert (await r.get("/api/v1/public/warm")).status == 200
         pool = PlayedPool(r.pool)
         r.pool = pool
-        channel = Channel(r.grant.id, {"api": PLACEHOLDER})
-        client = Client(Listener(r.gateway, channel, None, frozenset({b"gw"}), r.gateway.room.of("task")))
+        front = PathFront(r.grant.id, frozenset({b"gw"}))
+        listener = Listener(r.gateway.plane, front, {"api": PLACEHOLDER}, r.gateway.quota.of("task"))
+        client = ClientConnection(listener, r.gateway.connections)
         line = Line()
         line.protocol = client
         client.connection_made(line)

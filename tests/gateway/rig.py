@@ -20,12 +20,16 @@ from remit.broker import Broker
 from remit.core import audit, scope
 from remit.core.audit import Event
 from remit.core.principal import Holder
+from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Grant, Wanted
-from remit.gateway.client import Channel, Verifier
-from remit.gateway.pool import Pool
-from remit.gateway.server import Gateway
+from remit.gateway import target
+from remit.gateway.authorize import Rules
+from remit.gateway.fronts.path import Verifier
+from remit.gateway.server import Channel, Gateway
+from remit.gateway.upstream import Pool
 from remit.ports import Resource
+from remit.ports.credential import SourceOf
 from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, ClearSealer
 from tests.support.upstream import Upstream
@@ -45,6 +49,12 @@ ALL = {
 def http(**more: object) -> dict[str, object]:
     """Return an http detail on `api`."""
     return {"type": "http", "resource": "api", "actions": ["GET"], "paths": ["/v1/public/**"], **more}
+
+
+def permitting(rules: Rules, access: Access) -> int | None:
+    """Return the index of the first rule that permits a use, or None."""
+    by = (rule for rule in rules if rule.covers(access.action, access.path) and rule.permits(access.args))
+    return next((rule.index for rule in by), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +138,11 @@ class Rig:
     @property
     def pool(self) -> Pool:
         """The pool of the channel's task."""
-        return self.gateway.pools._tasks[self.broker.task_of(self.grant.id).id]["api"]
+        return self.gateway.plane.pools._tasks[self.broker.task_of(self.grant.id).id]["api"]
 
     @pool.setter
     def pool(self, pool: Pool) -> None:
-        self.gateway.pools._tasks[self.broker.task_of(self.grant.id).id]["api"] = pool
+        self.gateway.plane.pools._tasks[self.broker.task_of(self.grant.id).id]["api"] = pool
 
     async def wire(self, port: int | None = None) -> Wire:
         """Open a raw connection to the gateway."""
@@ -210,6 +220,7 @@ async def rig(
     verify: Verifier | None = None,
     placeholders: Mapping[str, str] | None = None,
     store: MemoryStore | None = None,
+    source_of: SourceOf = lambda _: None,
 ) -> AsyncIterator[Rig]:
     """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel."""
     ids = itertools.count()
@@ -220,7 +231,8 @@ async def rig(
     def new_id(prefix: str) -> str:
         return f"{prefix}_{next(ids)}"
 
-    broker = Broker(store=store, engines={}, sealer=ClearSealer(), clock=lambda: now[0], new_id=new_id)
+    checks = {"http": target.check}
+    broker = Broker(store=store, engines={}, sealer=ClearSealer(), clock=lambda: now[0], new_id=new_id, checks=checks)
     await broker.start()
     async with upstream or Upstream() as up:
         bound = scope.parse([{**ALL, "actions": [*_METHODS, "QUERY"]}])
@@ -230,7 +242,15 @@ async def rig(
             scope.parse([dict(i) for i in raw or (ALL,)]), "agent", timedelta(minutes=15), depth=3, fan_out=99
         )
         grant = await broker.open(OPERATOR, "draft the CFO summary", wanted)
-        gateway = Gateway(broker, new_id, seconds=lambda: time.monotonic() + ticks[0], tls=tls, verify=verify)
+        gateway = Gateway(
+            broker,
+            new_id,
+            seconds=lambda: time.monotonic() + ticks[0],
+            clock=lambda: now[0],
+            tls=tls,
+            verify=verify,
+            source_of=source_of,
+        )
         made = Rig(broker, gateway, store, up, now, ticks, grant)
         given = {"api": PLACEHOLDER} if placeholders is None else placeholders
         made.port = await made.listen(Channel(grant.id, given) if verify is None else None)

@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from remit.core.secret import Secret
-from remit.gateway.pool import Pool
-from remit.gateway.pool import Upstream as Connection
+from remit.gateway.upstream import Pool, UpstreamConnection
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Line, PlayedPool
 from tests.gateway.rig import OTHER_SECRET, SECRET, Rig, http, play, rig
@@ -29,7 +28,7 @@ def test_a_body_held_back_while_the_resource_moves_does_not_carry_the_new_key_to
             wire = await r.wire()
             head = r.request("/api/send", "Content-Type: application/json", method="POST", body=BODY)[: -len(BODY)]
             await wire.send(head + BODY[:4])
-            await r.settled(lambda: bool(r.gateway._tasks))
+            await r.settled(lambda: bool(r.gateway.plane.tasks))
             await moved(r, elsewhere.url)
             await wire.send(BODY[4:])
             reply = await wire.reply("POST")
@@ -37,7 +36,7 @@ def test_a_body_held_back_while_the_resource_moves_does_not_carry_the_new_key_to
             assert (r.upstream.seen, elsewhere.seen) == ([], [])
             [outcome] = await r.outcomes(1)
             assert (outcome.decision, outcome.code) == ("failed", "conflict")
-            assert not any(r.gateway._moving.values())
+            assert not any(r.gateway.plane.in_flight._by_grant.values())
             assert (await r.get("/api/send", "Content-Type: application/json", method="POST", body=BODY)).status == 200
             assert (r.upstream.heard(OTHER_SECRET), elsewhere.heard(OTHER_SECRET)) == (0, 1)
 
@@ -53,7 +52,7 @@ class SlowPool(PlayedPool):
         super().__init__(real)
         self.happening = happening
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> UpstreamConnection:
         upstream = await super().connect()
         await self.happening()
         return upstream
@@ -78,7 +77,7 @@ def test_a_request_is_not_tried_again_at_a_destination_that_changed() -> None:
         async with rig() as r:
             await r.get("/api/v1/x")
             pool = SlowPool(r.pool, lambda: moved(r, "http://127.0.0.1:9"))
-            idle, line = Connection(pool), Line()
+            idle, line = UpstreamConnection(pool), Line()
             line.protocol = idle
             idle.connection_made(line)
             idle.fresh = False
@@ -102,7 +101,7 @@ def test_a_second_try_that_is_refused_leaves_one_outcome_of_the_first() -> None:
         async with rig(http(paths=["/**"], uses=2)) as r:
             await r.get("/api/v1/x")
             pool = PlayedPool(r.pool)
-            idle, line = Connection(pool), Line()
+            idle, line = UpstreamConnection(pool), Line()
             idle.connection_made(line)
             idle.fresh = False
             pool.put(idle)

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from remit.gateway.canon import SHORT
-from remit.gateway.client import Channel
 from remit.gateway.framing import CHUNKS, Chunked
-from remit.gateway.server import Route
+from remit.gateway.routes import Route
+from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Play, play
 from tests.gateway.rig import Rig, http, rig
@@ -182,13 +182,14 @@ def test_long_targets_are_judged_one_a_turn_of_the_loop() -> None:
             assert len(r.upstream.seen) == 16
             judged: list[int] = []
             turn = 0
-            find = r.gateway.route
+            routes = r.gateway.plane.routes
+            find = routes.of
 
             def route(grant: str, name: str) -> Route:
                 judged.append(turn)
                 return find(grant, name)
 
-            r.gateway.route = route  # type: ignore[method-assign, assignment]  # mypy counts `self`
+            routes.of = route  # type: ignore[method-assign, assignment]  # mypy counts `self`
             wires = [await r.wire() for _ in range(8)]
             for wire in wires:
                 await wire.send(r.request(long))

@@ -14,8 +14,7 @@ import pytest
 
 from remit.errors import RemitError, UpstreamError
 from remit.gateway import framing
-from remit.gateway.answer import Answer, Plan
-from remit.gateway.delivery import Delivery, Turns
+from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, TaskTurns
 from remit.gateway.scrub import FREE, SLICE, UPLOAD, Meter, Scrubber, SecretPatterns
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Play, play
@@ -69,9 +68,9 @@ def body(parts: list[bytes]) -> bytes:
     return payload
 
 
-def plan(*, labelled: bool = True) -> Plan:
+def plan(*, labelled: bool = True) -> ResponsePlan:
     status, fields = framing.response_head(answered(b"x", labelled=labelled).partition(b"\r\n\r\n")[0])
-    return Plan(status, fields, has_body=True)
+    return ResponsePlan(status, fields, has_body=True)
 
 
 @pytest.mark.attack("DOS-06")
@@ -90,7 +89,7 @@ def test_what_inflates_reaches_the_client_a_slice_a_turn() -> None:
 @pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize("form", SQUEEZED)
 def test_no_turn_handles_more_than_a_slice_and_memory_stays_flat(form: str, *, labelled: bool) -> None:
-    answer = Answer(SecretPatterns([SECRET.encode()]), plan(labelled=labelled))
+    answer = ResponseBody(SecretPatterns([SECRET.encode()]), plan(labelled=labelled))
     tracemalloc.start()
     try:
         made = [len(answer.feed(SQUEEZED[form], done=True))]
@@ -124,7 +123,7 @@ def test_an_answer_that_inflates_without_end_is_cut(*, labelled: bool) -> None:
 @pytest.mark.attack("DOS-06")
 def test_all_layers_of_a_body_count_together() -> None:
     layers = gzip.compress(gzip.compress(ZEROS * 9))
-    answer = Answer(SecretPatterns([SECRET.encode()]), plan())
+    answer = ResponseBody(SecretPatterns([SECRET.encode()]), plan())
     with pytest.raises(UpstreamError, match="without end"):  # noqa: PT012 - whichever turn it is
         answer.feed(layers, done=True)
         while answer.busy:
@@ -184,10 +183,10 @@ class Taker:
 def test_many_answers_that_inflate_together_share_one_slice_a_turn() -> None:
     async def act() -> None:
         log: list[str] = []
-        shared = Turns(asyncio.get_running_loop())
+        shared = TaskTurns(asyncio.get_running_loop())
         takers = [Taker(name, log) for name in "abc"]
         for taker in takers:
-            delivery = Delivery(taker, Answer(SecretPatterns([SECRET.encode()]), plan()), b"head", shared, "task")
+            delivery = Delivery(taker, ResponseBody(SecretPatterns([SECRET.encode()]), plan()), b"head", shared, "task")
             delivery.take(ZEROS, done=True)
             delivery.flush()
             delivery.end()
@@ -209,7 +208,7 @@ def test_many_answers_that_inflate_together_share_one_slice_a_turn() -> None:
 def test_answers_of_one_task_that_inflate_do_not_keep_that_of_another_waiting() -> None:
     async def act() -> None:
         done: list[str] = []
-        turns = Turns(asyncio.get_running_loop())
+        turns = TaskTurns(asyncio.get_running_loop())
         for number in range(64):
             turns.add("many", partial(done.append, f"many {number}"))
         turns.add("one", partial(done.append, "one"))
@@ -311,7 +310,7 @@ def test_a_secret_in_a_later_slice_cuts_the_answer_there() -> None:
         assert SECRET.encode() not in heard
         assert p.line.log[-1] == "abort"
         assert (await p.rig.outcomes(2))[-1].code == "upstream"
-        assert p.rig.gateway._leaks
+        assert p.rig.gateway.plane.routes._leaks
 
     scene(act)
 

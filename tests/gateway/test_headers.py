@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remit.gateway.headers import carries_authority, told
+from remit.gateway.target import carries_authority, told
 
 AUTHORITY = [
     "x-user-id",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from remit.gateway import canon
-from remit.gateway.client import Channel
-from remit.gateway.match import Matcher, Rule
+from remit.gateway.authorize import Rule, Rules
+from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import Rig, http, play, rig
 
@@ -19,29 +20,28 @@ JSON = "Content-Type: application/json"
 LARGE = json.dumps({"t": "x, [y] " * 10_000}).encode()
 
 
-class Slow(Matcher):
-    """A matcher that waits, wherever but in the loop, until it may go on, and knows who was there meanwhile."""
+class Slow(tuple[Rule, ...]):  # noqa: SLOT001 - it has attributes
+    """Rules that wait, wherever but in the loop, until they may go on, and know who was there meanwhile."""
 
-    def __init__(self, of: Matcher) -> None:
-        self._of = of
+    def __init__(self, _: Rules) -> None:
         self._loop = threading.get_ident()
         self.go_on = threading.Event()
         self.there = 0
         self.most = 0
 
-    def rules(self, action: str, path: str) -> tuple[Rule, ...]:
+    def __iter__(self) -> Iterator[Rule]:
         if threading.get_ident() != self._loop:
             self.there += 1
             self.most = max(self.most, self.there)
             assert self.go_on.wait(10)
             self.there -= 1
-        return self._of.rules(action, path)
+        return super().__iter__()
 
 
 def slow(r: Rig) -> Slow:
     """Make judging a body of the rig's grant wait."""
-    route = r.gateway.route(r.grant.id, "api")
-    found = route.matcher = Slow(route.matcher)
+    route = r.gateway.plane.routes.of(r.grant.id, "api")
+    found = route.rules = Slow(route.rules)
     return found
 
 
@@ -53,16 +53,16 @@ async def post(r: Rig, body: bytes, *lines: str, port: int | None = None) -> int
 def test_while_large_bodies_are_judged_others_are_answered() -> None:
     async def scene() -> None:
         async with rig(JUDGED) as r:
-            matcher = slow(r)
+            rules = slow(r)
             large = [asyncio.create_task(post(r, LARGE)) for _ in range(8)]
-            await r.settled(lambda: matcher.there == 1)
+            await r.settled(lambda: rules.there == 1)
             other = await r.listen(Channel((await r.opened(JUDGED)).id, {}))
             for _ in range(20):
                 assert (await r.get("/api/v1/public/b?q=x", port=other)).status == 200
                 assert await post(r, b'{"t":"light"}', port=other) == 200
-            matcher.go_on.set()
+            rules.go_on.set()
             assert await asyncio.gather(*large) == [200] * 8
-            assert matcher.most == 1
+            assert rules.most == 1
 
     play(scene)
 
@@ -71,10 +71,10 @@ def test_while_large_bodies_are_judged_others_are_answered() -> None:
 def test_a_large_body_goes_on_as_it_was_judged() -> None:
     async def scene() -> None:
         async with rig(http(actions=["POST"], args={"body.t": "any"})) as r:
-            matcher = slow(r)
-            matcher.go_on.set()
+            rules = slow(r)
+            rules.go_on.set()
             assert await post(r, LARGE) == 200
-            assert matcher.most == 1
+            assert rules.most == 1
             assert json.loads(r.upstream.seen[-1].body) == json.loads(LARGE)
             assert await post(r, json.dumps({"t": 1, "u": "x" * 9_000}).encode()) == 403
             assert len(r.upstream.seen) == 1
@@ -86,11 +86,11 @@ def test_a_large_body_goes_on_as_it_was_judged() -> None:
 def test_a_body_that_waits_to_be_judged_ends_with_its_grant() -> None:
     async def scene() -> None:
         async with rig(http(actions=["POST"], args={"body.t": "any"})) as r:
-            matcher = slow(r)
+            rules = slow(r)
             large = [asyncio.create_task(post(r, LARGE)) for _ in range(3)]
-            await r.settled(lambda: matcher.there == 1)
+            await r.settled(lambda: rules.there == 1)
             await r.broker.revoke(OPERATOR, r.grant.id)
-            matcher.go_on.set()
+            rules.go_on.set()
             await asyncio.gather(*large, return_exceptions=True)
             assert r.upstream.seen == []
 
@@ -141,14 +141,14 @@ def test_a_resource_may_say_how_large_a_judged_body_is() -> None:
 def test_a_task_waits_for_its_own_large_bodies_alone() -> None:
     async def scene() -> None:
         async with rig(JUDGED) as r:
-            mine = r.gateway.loop.create_task(post(r, LARGE))
-            matcher = slow(r)
-            await r.settled(lambda: matcher.there == 1)
-            [client] = r.gateway._clients
+            mine = r.gateway.plane.loop.create_task(post(r, LARGE))
+            rules = slow(r)
+            await r.settled(lambda: rules.there == 1)
+            [client] = r.gateway.connections.all
             other = await r.opened(JUDGED)
-            assert client.listener.turn(r.grant.id).locked()
-            assert not client.listener.turn(other.id).locked()
-            matcher.go_on.set()
+            assert client.plane.authorizing(r.grant.id).locked()
+            assert not client.plane.authorizing(other.id).locked()
+            rules.go_on.set()
             assert await mine == 200
 
     play(scene)
@@ -159,15 +159,15 @@ def test_large_bodies_of_one_task_take_turns_whichever_of_its_runs_they_come_fro
     async def scene() -> None:
         async with rig(JUDGED) as r:
             inner = await r.listen(Channel((await r.child(JUDGED)).id, {}))
-            first = r.gateway.loop.create_task(post(r, LARGE))
-            matcher = slow(r)
-            await r.settled(lambda: matcher.there == 1)
-            [client] = r.gateway._clients
-            second = r.gateway.loop.create_task(post(r, LARGE, port=inner))
-            await r.settled(lambda: len(r.gateway._clients) == 2)
-            [other] = r.gateway._clients - {client}
-            assert other.listener.turn(r.grant.id) is client.listener.turn(r.grant.id)
-            matcher.go_on.set()
+            first = r.gateway.plane.loop.create_task(post(r, LARGE))
+            rules = slow(r)
+            await r.settled(lambda: rules.there == 1)
+            [client] = r.gateway.connections.all
+            second = r.gateway.plane.loop.create_task(post(r, LARGE, port=inner))
+            await r.settled(lambda: len(r.gateway.connections.all) == 2)
+            [other] = r.gateway.connections.all - {client}
+            assert other.plane.authorizing(r.grant.id) is client.plane.authorizing(r.grant.id)
+            rules.go_on.set()
             assert set(await asyncio.gather(first, second)) == {200}
 
     play(scene)

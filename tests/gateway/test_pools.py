@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from remit.core.secret import Secret
-from remit.gateway.client import Channel
-from remit.gateway.pool import IDLE
+from remit.gateway.server import Channel
+from remit.gateway.upstream import IDLE
 from tests.broker.world import OPERATOR
 from tests.gateway.careless import Careless
 from tests.gateway.rig import ALL, OTHER_SECRET, Rig, http, play, rig
@@ -36,8 +36,8 @@ def test_the_connections_of_a_task_are_closed_when_it_ends() -> None:
                 assert (await r.get("/api/bytes/1", port=at)).status == 200
             await r.broker.revoke(OPERATOR, other.id)
             await r.settled(lambda: len(r.upstream._open) == 1)
-            assert list(r.gateway.pools._tasks) == [r.broker.task_of(r.grant.id).id]
-            assert list(r.gateway.pools._roots) == [r.grant.id]
+            assert list(r.gateway.plane.pools._tasks) == [r.broker.task_of(r.grant.id).id]
+            assert list(r.gateway.plane.pools._roots) == [r.grant.id]
 
     play(act)
 
@@ -61,7 +61,7 @@ def test_a_pool_that_nobody_uses_is_forgotten() -> None:
             await passed(r, IDLE - 1)
             assert len(r.pool._idle) == 1
             await passed(r, 2)
-            assert r.gateway.pools._tasks == {}
+            assert r.gateway.plane.pools._tasks == {}
             assert (await r.get("/api/bytes/1")).status == 200
 
     play(act)
@@ -77,11 +77,11 @@ def test_an_idle_connection_of_another_task_gives_way_where_no_descriptor_is_lef
                 assert (await wire.reply()).status == 200
                 r.ticks[0] += 1
                 r.gateway._sweep()
-            await r.settled(lambda: len(r.gateway._clients) == 3)
-            r.gateway.room.free = 0
+            await r.settled(lambda: len(r.gateway.connections.all) == 3)
+            r.gateway.quota.free = 0
             await wires[2].send(r.request("/api/bytes/1", port=ports[2]))
             assert (await wires[2].reply()).status == 200
-            first, second, third = (pools["api"] for pools in r.gateway.pools._tasks.values())
+            first, second, third = (pools["api"] for pools in r.gateway.plane.pools._tasks.values())
             assert [len(pool._idle) for pool in (first, second, third)] == [0, 1, 1]
 
     play(act)
@@ -124,9 +124,9 @@ def test_tasks_do_not_prepare_what_to_look_for_anew() -> None:
             port = await r.listen(Channel(other.id, {}))
             for at in (None, port):
                 assert (await r.get("/api/bytes/1", port=at)).status == 200
-            [mine, theirs] = [pools["api"] for pools in r.gateway.pools._tasks.values()]
+            [mine, theirs] = [pools["api"] for pools in r.gateway.plane.pools._tasks.values()]
             assert mine is not theirs
-            assert mine.recipe is theirs.recipe
+            assert mine.credential is theirs.credential
 
     play(act)
 

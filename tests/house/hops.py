@@ -126,7 +126,7 @@ def of_a_request_through_the_gateway() -> Trace:
             await rig.get("/api/v1/public/x")
             await rig.outcomes(1)
             wire = await rig.wire()
-            with followed({"MemoryStore.commit", "Upstream.begin", "Client.write"}) as trace:
+            with followed({"MemoryStore.commit", "UpstreamConnection.begin", "Downstream.write"}) as trace:
                 await wire.send(rig.request("/api/v1/public/x"))
                 reply = await wire.reply()
                 await rig.outcomes(2)

@@ -11,7 +11,7 @@ from tests.house import hops
 from tests.house.hops import SOURCE, Trace
 
 DELEGATE_HOPS = 31
-GATEWAY_HOPS = 29
+GATEWAY_HOPS = 25
 FILES_THAT_NAME_A_BOUND = 24
 CLASSES_TWICE = 53
 CIRCLES = 2

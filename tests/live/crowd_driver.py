@@ -20,7 +20,7 @@ from remit.config import settings
 from remit.core import scope
 from remit.core.principal import Holder
 from remit.core.task import Wanted
-from remit.gateway.client import Channel
+from remit.gateway.server import Channel
 from remit.ports import Resource
 from remit.web.authentication import SocketAuth
 

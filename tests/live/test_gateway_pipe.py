@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from remit.gateway.room import MAX_PIPES
+from remit.gateway.quota import MAX_PIPES
 from remit.ports import Resource
 from tests.broker.world import OPERATOR, details
 from tests.gateway.rig import ALL, Rig, play, rig
@@ -116,7 +116,7 @@ def test_a_grant_revoked_while_its_session_is_being_opened_gets_none() -> None:
         async with database() as made, rig() as r:
             port, grant = await piped(r, made)
             wire = await r.wire(port)
-            await r.settled(lambda: bool(r.gateway._moving.get(grant)))
+            await r.settled(lambda: bool(r.gateway.plane.in_flight._by_grant.get(grant)))
             await r.broker.revoke(OPERATOR, grant)
             assert await wire.rest() == b""
             await r.settled(lambda: all(writer.transport.is_closing() for writer in made.writers))
@@ -172,7 +172,7 @@ def test_a_grant_has_only_so_many_connections_at_a_time() -> None:
             [denied] = [event for event in await r.events("resource.use") if event.decision == "deny"]
             assert denied.code == "limit"
             wires[0].close()
-            await r.settled(lambda: r.gateway.room._pipes.total() < MAX_PIPES)
+            await r.settled(lambda: r.gateway.quota._pipes.total() < MAX_PIPES)
             again = await r.wire(port)
             await again.send(b"abc")
             assert await again.reader.readexactly(3) == b"ABC"

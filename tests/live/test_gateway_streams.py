@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from remit.core.principal import Holder
-from remit.gateway.client import Channel
+from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import ALL, PLACEHOLDER, Rig, http, play, rig
 from tests.support.upstream import Upstream
@@ -284,7 +284,7 @@ def test_a_request_after_the_task_is_over_is_refused_as_expired(suspended: bool,
             if known:
                 assert (await r.get("/api/v1/x")).status == 200
             if suspended:
-                r.gateway._suspended.add("grt_other")
+                r.gateway.plane.routes._suspended.add("grt_other")
             r.now[0] = r.grant.expires_at
             await r.broker.sweep()
             assert r.broker.tasks(OPERATOR) == []
@@ -353,7 +353,7 @@ def test_a_slow_head_is_not_waited_for() -> None:
         async with rig() as r:
             wire = await r.wire()
             await wire.send(b"GET /api/x HTTP/1.1\r\n")
-            await r.settled(lambda: any(client._buffer for client in r.gateway._clients))
+            await r.settled(lambda: any(client._buffer for client in r.gateway.connections.all))
             r.ticks[0] = 31.0
             assert await wire.rest() == b""
 

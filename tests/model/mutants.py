@@ -371,9 +371,9 @@ MUTANTS = [
     ),
     Mutant(
         "the gateway takes any descendant",
-        "gateway/client.py",
-        "        self.gateway.broker.task_of(own).check_acting(named, own)",
-        "        assert self.gateway.broker.task_of(own).within(named, own)",
+        "gateway/exchange.py",
+        "                self._plane.broker.task_of(own).check_acting(named, own)",
+        "                assert self._plane.broker.task_of(own).within(named, own)",
         ("tests/attacks/test_del_wire.py",),
     ),
     Mutant(

@@ -22,7 +22,7 @@ import remit
 from remit.broker import Broker
 from remit.core.secret import Secret
 from remit.core.task import Grant
-from remit.gateway.room import DESCRIPTORS, Room, Share
+from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
 from remit.ports import Resource
 from remit.run import environment
 from remit.run.doors import Doors
@@ -57,7 +57,7 @@ class EchoEdges:
         self.open: list[tuple[str, str]] = []
         self.runs: list[Run] = []
         self.listens = False  # to whoever connects, until it leaves
-        self.room = Room(DESCRIPTORS)
+        self.room = DescriptorBudget(DESCRIPTORS)
 
     def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
         placeholder = lambda shape: f"placeholder-{shape}"  # noqa: E731 - one shape for all
@@ -67,7 +67,7 @@ class EchoEdges:
         grant = self.broker.check(run.grant)
         return environment.variables(grant, self._resources(), PROVIDERS, run.outfit.placeholders, run.places)
 
-    def share(self, task: str) -> Share:
+    def share(self, task: str) -> TaskQuota:
         return self.room.of(task)
 
     async def serve(

@@ -15,7 +15,7 @@ from remit.cli.render import detail_line, emit, said, utc_now
 from remit.cli.tree import policies
 
 if TYPE_CHECKING:
-    from remit.gateway.inject import Shape
+    from remit.gateway.target import HttpTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,13 @@ def is_request(what: list[str]) -> bool:
 def _configured(what: list[str]) -> Mapping[str, Any] | None:
     """Return the resource that is asked about, if the caller may look at it: only the operator may."""
     from remit.errors import DeniedError, NotFoundError
-    from remit.gateway import canon
+    from remit.gateway.fronts.path import read_target
     from remit.sdk import verbs
 
     if not is_request(what):
         return None
     try:
-        return ask(verbs.resource(canon.target(what[1].encode()).resource))
+        return ask(verbs.resource(read_target(what[1].encode()).resource))
     except (DeniedError, NotFoundError):
         return None
 
@@ -170,35 +170,34 @@ Judged = tuple[int | None, str, Mapping[str, Any] | None, str]  # covering detai
 def _request(holder: Mapping[str, Any], what: list[str], body: str | None, found: Mapping[str, Any] | None) -> Judged:
     from remit.core import scope as scopes
     from remit.errors import InvalidRequestError, ScopeError
-    from remit.gateway import canon
+    from remit.gateway.authorize import HttpRequest, authorize, compile_rules
     from remit.gateway.framing import Fields
-    from remit.gateway.judge import Asked, judge
-    from remit.gateway.match import Matcher
+    from remit.gateway.fronts.path import read_target
 
-    target = canon.target(what[1].encode())
+    target = read_target(what[1].encode())
     if target.grant not in {None, holder["grant"]}:
         raise InvalidRequestError(f"the URL names another grant: {target.grant}", help="explain that one with --grant")
     raw = None if body is None else body.encode()
     fields = Fields(((b"content-type", b"application/json"),) if raw else (), None, False, True, frozenset())
-    asked = Asked(what[0].upper(), target, fields, raw is not None, raw)
-    matcher = Matcher(scopes.read(holder["authorization_details"]), target.resource)
+    request = HttpRequest(what[0].upper(), target, fields, raw is not None, raw)
+    rules = compile_rules(scopes.read(holder["authorization_details"]), target.resource)
     try:
-        judged = judge(matcher, _shape(target.resource, found), asked)
+        permit = authorize(rules, _http_target(target.resource, found), request)
     except ScopeError as error:
         return None, error.detail, error.enough, target.resource
-    return (judged.index if judged else None), "", None, target.resource
+    return (permit.index if permit else None), "", None, target.resource
 
 
-def _shape(name: str, found: Mapping[str, Any] | None) -> Shape:
+def _http_target(name: str, found: Mapping[str, Any] | None) -> HttpTarget:
     """Compile what is configured; an agent cannot look, and is told what its grant alone says."""
     from remit import catalog
-    from remit.gateway.inject import Shape
+    from remit.gateway.target import HttpTarget
     from remit.ports import Resource
 
     settings = found["settings"] if found else {}
     provider = catalog.load().get(str(settings.get("provider")))
     destination = found["destination"] if found else "https://unseen.invalid"
-    return Shape(Resource(name, "http", destination, (), None, settings), provider)
+    return HttpTarget(Resource(name, "http", destination, (), None, settings), provider)
 
 
 def _lease(holder: Mapping[str, Any], what: list[str]) -> Judged:

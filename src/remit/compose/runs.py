@@ -13,9 +13,8 @@ from remit import catalog
 from remit.compose import issuer
 from remit.compose.wiring import House
 from remit.core.task import Grant
-from remit.gateway.client import Channel
-from remit.gateway.room import Share
-from remit.gateway.server import Gateway
+from remit.gateway.quota import TaskQuota
+from remit.gateway.server import Channel, Gateway
 from remit.ports import Resource
 from remit.run import environment
 from remit.run.doors import Doors
@@ -60,9 +59,9 @@ class RunEdges:
         grant = self._house.broker.check(run.grant)
         return environment.variables(grant, self._resources(), self._providers, run.outfit.placeholders, run.places)
 
-    def share(self, task: str) -> Share:
+    def share(self, task: str) -> TaskQuota:
         """Return what a task may have open."""
-        return self._gateway.room.of(task)
+        return self._gateway.quota.of(task)
 
     async def serve(self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None) -> Close:
         """Serve one listener as ``run``: identity is the listener."""

@@ -76,6 +76,7 @@ class Edges:
             house.broker,
             wiring.new_id,
             seconds=time.monotonic,
+            clock=house.clock,
             problems=f"{settings.issuer}/problems/",
             verify=self.verifier.proven,
             nonce=self.verifier.nonce,

@@ -27,7 +27,7 @@ from remit.core.principal import JWT_BEARER, Operator
 from remit.core.secret import Secret
 from remit.core.task import Subject
 from remit.errors import UnavailableError
-from remit.gateway import inject
+from remit.gateway import target
 from remit.identity.workloads.bundles import TrustBundles
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
@@ -111,7 +111,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
         step_up=known.step_up,
         trust_domain=settings.identity.trust_domain,
         at_rest="kek-file",
-        checks={"http": inject.check, "spiffe": issuer.check(domain)},
+        checks={"http": target.check, "spiffe": issuer.check(domain)},
         revocations=SessionRevocations,
     )
     policies.broker = broker

@@ -29,10 +29,6 @@ SHORT = 1_024  # bytes of a target that is judged at once, and four times as man
 LIGHT = 8_192  # bytes of a body that is judged at once
 _FEW = 64  # values of one
 
-NAMES_GRANT = b"/@"  # no resource's name begins so
-_TARGET = re.compile(
-    rb"(?:/@(grt_[A-Za-z0-9_-]{1,64}))?/([a-z0-9][a-z0-9._-]{0,62})((?:/[A-Za-z0-9\-._~!$&'()+,;=:@%]*)*)(?:\?(.*))?"
-)
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()+,=:@][A-Za-z0-9\-._~!$&'()+,=:@]*)*/?")
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,=:@]|%[0-9A-F]{2})+")
 _QUERY = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]]|%[0-9A-Fa-f]{2})*")
@@ -48,7 +44,7 @@ _LOOKALIKES = frozenset("\u00a5\u20a9\u2044\u2215\u2216\u29f5\u29f8\u29f9\u244a"
 class Target:
     """Where a request goes: the resource, the canonical path at the upstream, and the raw query (None: no `?`).
 
-    ``grant`` is what the target names before the resource, as in `/@grt_…/search/v1`; it is no part of what is judged.
+    ``grant`` is one that the target names too; it is no part of what is judged.
     """
 
     resource: str
@@ -64,19 +60,13 @@ def named(target: Target, header: str | None) -> str | None:
     return target.grant or header
 
 
-@lru_cache(maxsize=1024)
-def target(raw: bytes) -> Target:
-    """Read an origin-form target, or raise InvalidRequestError."""
-    found = _TARGET.fullmatch(raw)
-    if found is None:
-        raise InvalidRequestError(
-            "the target is not `/resource/path` in canonical form",
-            help="percent-encode what is not plain text, with upper-case digits, and nothing that need not be",
-        )
-    if found[4] is not None and not _QUERY.fullmatch(found[4]):
+def target(resource: str, raw_path: bytes, query: bytes | None, grant: str | None = None) -> Target:
+    """Return a target that a front has taken apart, or raise InvalidRequestError for what is not canonical."""
+    if raw_path and not raw_path.startswith(b"/"):
+        raise InvalidRequestError("the path does not begin with `/`")
+    if query is not None and not _QUERY.fullmatch(query):
         raise InvalidRequestError("the query is not in canonical form")
-    grant = found[1].decode() if found[1] is not None else None
-    return Target(found[2].decode(), path(found[3]), found[4], grant)
+    return Target(resource, path(raw_path), query, grant)
 
 
 @lru_cache(maxsize=1024)

@@ -10,84 +10,76 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from remit.broker import Use
 from remit.core.scope import Access
 from remit.errors import RemitError, TooLargeError
-from remit.gateway import beside, canon, problem
-from remit.gateway.answer import Answer, Plan
-from remit.gateway.delivery import Delivery
-from remit.gateway.framing import BODILESS, Body, Fields, request_body
-from remit.gateway.judge import Asked, Judged, judge
-from remit.gateway.outgoing import Outgoing, framing
-from remit.gateway.pool import Upstream
-from remit.gateway.receiving import StaleError
+from remit.gateway import canon
+from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_body
+from remit.gateway.downstream import Downstream, ParsedHeaders, unexpected
+from remit.gateway.framing import BODILESS, Body, request_body
+from remit.gateway.response import Delivery, RequestBody, ResponseBody, ResponsePlan, framing_lines
+from remit.gateway.routes import Route
 from remit.gateway.scrub import LeakError
-
-if TYPE_CHECKING:
-    from remit.gateway.client import Client, Known
-    from remit.gateway.inject import Shape
-    from remit.gateway.server import Route
+from remit.gateway.target import HttpTarget
+from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger("remit.gateway")
 
 
-class Exchange:
-    """One request and its response."""
+class HttpExchange:
+    """One request and its response. ``raw`` is the request's target as it came."""
 
     __slots__ = (
         "_answered",
         "_body",
-        "_client",
         "_delivery",
+        "_downstream",
         "_dropped",
         "_ended",
         "_expects",
         "_finished",
         "_full",
-        "_gateway",
+        "_headers",
         "_keep",
-        "_outgoing",
         "_pending",
-        "_reading",
+        "_plane",
+        "_raw",
+        "_read_whole",
+        "_request",
+        "_request_body",
         "_size",
         "_started",
         "_status",
         "_target",
+        "_task",
         "_up",
         "_use",
         "_wake",
-        "fields",
         "grant",
-        "known",
         "method",
-        "raw",
-        "request",
-        "task",
+        "reading",
     )
 
-    def __init__(self, client: Client, method: str, raw: bytes, known: Known) -> None:
-        """Begin with a head that was read strictly; ``raw`` is the target as it came."""
-        self._client = client
-        self._gateway = client.gateway
-        self.task: asyncio.Task[object] | None = None
+    def __init__(self, downstream: Downstream, method: str, raw: bytes, headers: ParsedHeaders) -> None:
+        self._downstream = downstream
+        self._plane = plane = downstream.plane
+        self._task: asyncio.Task[object] | None = None
         self.method = method
-        self.raw = raw
-        self.known = known
-        self.fields: Fields = known.fields
+        self._raw = raw
+        self._headers = headers
         self.grant: str | None = None
-        self.request = self._gateway.new_request()
-        self._body: Body | None = request_body(known.fields)
+        self._request = plane.new_request()
+        self._body: Body | None = request_body(headers.fields)
         self._target: canon.Target | None = None
-        self._keep = known.fields.keep
+        self._keep = headers.fields.keep
         self._pending: list[bytes] = []  # body that came before it could be sent
         self._size = 0
-        self._reading = self._body is not None
-        self._expects = known.expects
+        self.reading = self._body is not None  # bytes of the body are still to come
+        self._expects = headers.expects
         self._full = False  # the upstream takes no more of the body for now
-        self._up: Upstream | None = None
+        self._up: UpstreamConnection | None = None
         self._use: Use
         self._wake: asyncio.Future[None] | None = None
         self._finished: asyncio.Future[None] | None = None
@@ -99,198 +91,206 @@ class Exchange:
 
     # -- the story ----------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Take the request all the way."""
-        try:
-            await self._run()
-        finally:
-            self._gateway.over(self.task)
+    def begin(self) -> None:
+        """Take the request all the way, beside what is read and written."""
+        self._task = self._plane.loop.create_task(self._run())
+        self._plane.tasks.add(self._task)
 
     async def _run(self) -> None:
         try:
-            use, judged, shape = await self._permitted()
+            use, permit, target = await self._permitted()
         except RemitError as error:
             await self._denied(error)
         except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
-            _log.exception("request %s failed", self.request)
-            self._refuse(problem.unexpected())
+            _log.exception("request %s failed", self._request)
+            self._refuse(unexpected())
         else:
-            await self._carried(use, judged, shape)
+            await self._carried(use, permit, target)
+        finally:
+            self._plane.tasks.discard(self._task)
 
-    async def _permitted(self) -> tuple[Use, Judged, Shape]:
-        listener = self._client.listener
-        self.grant = listener.principal
-        if self.grant is None or self.known.named is not None or self.raw.startswith(canon.NAMES_GRANT):
-            self.grant = await listener.grant(self)
-        if len(self.raw) + len(self.known.block) // 4 > canon.SHORT:
-            await self._gateway.turns.wait(self._gateway.broker.task_of(self.grant).id)
-        self._target = target = canon.target(self.raw)
-        route = self._gateway.route(self.grant, target.resource)
-        judged = route.known.get((self.method, self.raw, self.known.block)) if self._body is None else None
-        if judged is None:
-            judged = await self._judged(route, target)
-        use = await self._gateway.record.use(self.grant, judged.access, self.request, judged.index)
-        self._gateway.moving(self)
-        return use, judged, route.shape
+    async def _permitted(self) -> tuple[Use, Permit, HttpTarget]:
+        grant, target = await self._addressed()
+        route = self._plane.routes.of(grant, target.resource)
+        known = (self.method, self._raw, self._headers.block)
+        permit = route.known.get(known) if self._body is None else None
+        if permit is None:
+            permit = await self._authorized(route, target)
+            if self._body is None:
+                route.remember(known, permit)
+        use = await self._plane.recorder.use(grant, permit.access, self._request, permit.index)
+        self._plane.in_flight.add(self)
+        return use, permit, route.target
 
-    def named(self) -> str | None:
-        """Return the grant that the URL or `Remit-Grant` names, or raise InvalidRequestError where they differ."""
-        self._target = canon.target(self.raw)
-        return canon.named(self._target, self.known.named)
+    async def _addressed(self) -> tuple[str, canon.Target]:
+        """Return whose request it is, its channel's, the one it proves or one inside either by name, and what for."""
+        front, headers = self._downstream.listener.front, self._headers
+        # who it was, whatever becomes of it
+        self.grant = own = front.channel or await front.principal(self.method, self._raw, headers.fields)
+        if len(self._raw) + len(headers.block) // 4 > canon.SHORT:
+            await self._plane.turns.wait(self._plane.broker.task_of(own).id)
+        self._target = target = front.target(self._raw, headers.fields)
+        if target.grant is not None or headers.named is not None:
+            named = canon.named(target, headers.named) or own
+            if named != own:
+                self._plane.broker.check(own)
+                self._plane.broker.task_of(own).check_acting(named, own)
+                self.grant = named
+        return self.grant, target
 
-    async def _judged(self, route: Route, target: canon.Target) -> Judged:
-        self._gateway.broker.check(self.grant or "")  # an ended grant is told so, whatever it covered
-        self._client.listener.check_placeholders(self.known, self.raw, route.shape)
-        asked = Asked(self.method, target, self.fields, has_body=self._body is not None)
-        judged = judge(route.matcher, route.shape, asked)
-        if judged is None:
-            asked = replace(asked, body=await self._collected(route.shape.max_body))
-            turn = self._client.listener.turn(self.grant or "")
-            judged = await beside.judged(route.matcher, route.shape, asked, turn, self._check_ended)
-            assert judged is not None  # noqa: S101 - a body that was read is judged
-        elif self._body is None:
-            route.remember((self.method, self.raw, self.known.block), judged)
-        return judged
+    async def _authorized(self, route: Route, target: canon.Target) -> Permit:
+        grant, headers = self.grant or "", self._headers
+        self._plane.broker.check(grant)  # an ended grant is told so, whatever it covered
+        placeholders = self._downstream.listener.placeholders
+        placeholders.check_head(headers.block, headers.fields, self._raw, route.target)
+        request = HttpRequest(self.method, target, headers.fields, has_body=self._body is not None)
+        permit = authorize(route.rules, route.target, request)
+        if permit is None:
+            request = replace(request, body=await self._collected(route.target.max_body))
+            turn = self._plane.authorizing(grant)
+            permit = await authorize_body(route.rules, route.target, request, turn, self._check_ended)
+            assert permit is not None  # noqa: S101 - a body that was read is enough
+        return permit
 
     def _check_ended(self) -> None:
         if self._ended is not None:
             raise self._ended
 
-    async def _carried(self, use: Use, judged: Judged, shape: Shape) -> None:
+    async def _carried(self, use: Use, permit: Permit, target: HttpTarget) -> None:
         error: RemitError | None = None
         self._use = use
         try:
-            await self._sent(use, judged, shape)
+            await self._sent(use, permit, target)
         except RemitError as failure:
             error = failure
         except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
-            _log.exception("request %s failed", self.request)
-            error = problem.unexpected()
+            _log.exception("request %s failed", self._request)
+            error = unexpected()
         finally:
-            self._gateway.moved(self)
+            self._plane.in_flight.discard(self)
         if error is not None:
             self._failed(error)
         if isinstance(error, LeakError):
-            self._gateway.leaked(self.grant, self._client.listener.principal, judged.access.resource)
+            self._plane.routes.leaked(self.grant, self._downstream.listener.front.channel, permit.access.resource)
         decision = "done" if error is None else "failed"
-        self._gateway.record.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
+        self._plane.recorder.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
 
-    async def _sent(self, use: Use, judged: Judged, shape: Shape) -> None:
+    async def _sent(self, use: Use, permit: Permit, target: HttpTarget) -> None:
         """Send on an idle connection or a new one.
 
         A connection that turns out to be closed is replaced once. The upstream may have seen the first request, so the
         second is a use of its own, with its own entry.
         """
-        pool = self._gateway.pools.of(use, shape)
+        pool = await self._plane.pools.of(use, target)
+        signed = await self._signed(pool, permit) if pool.credential.signs else permit
         up = pool.take() or await pool.connect()
         try:
-            await self._tried(up, judged)
+            await self._tried(up, signed)
         except StaleError as error:
             if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
                 raise
-            again = await self._gateway.record.use(use.grant.id, judged.access, f"{self.request}.again", judged.index)
-            self._gateway.record.outcome(use, "failed", error.code)
+            request = f"{self._request}.again"
+            again = await self._plane.recorder.use(use.grant.id, permit.access, request, permit.index)
+            self._plane.recorder.outcome(use, "failed", error.code)
             self._use = again
-            await self._tried(await self._gateway.pools.of(again, shape).connect(), judged)
+            pool = await self._plane.pools.of(again, target)
+            signed = await self._signed(pool, permit) if pool.credential.signs else permit
+            await self._tried(await pool.connect(), signed)
 
-    async def _tried(self, up: Upstream, judged: Judged) -> None:
+    async def _signed(self, pool: Pool, permit: Permit) -> Permit:
+        """Return a request with the lines that sign it, and its body, which is read whole for that."""
+        if permit.body is None and self._body is not None:
+            permit = replace(permit, body=await self._collected(pool.credential.target.max_body))
+        lines = await pool.credential.signed(permit.start, permit.lines, permit.body or b"")
+        self._plane.pools.check_current(pool)
+        return replace(permit, lines=permit.lines + lines)
+
+    async def _tried(self, up: UpstreamConnection, permit: Permit) -> None:
         try:
             self._check_ended()
             if up.fresh:  # connecting took time; an idle one was taken in the same turn as its pool
-                self._gateway.pools.check_current(up.pool)
+                self._plane.pools.check_current(up.pool)
         except RemitError:
             up.abort()
             raise
-        self._finished = self._gateway.loop.create_future()
+        self._finished = self._plane.loop.create_future()
         self._up = up
-        self._dropped = judged.dropped
-        fixed = up.pool.recipe.fixed
-        framed = framing(self.method, self.fields, self._body, judged.body, keep=self._read_whole)
-        up.begin(self, b"".join((judged.start, fixed, judged.lines, framed, *self._first(judged))))
+        self._dropped = permit.dropped
+        credential = up.pool.credential
+        self._read_whole = credential.target.reads_bodies and self.method not in BODILESS
+        framed = framing_lines(self.method, self._headers.fields, self._body, permit.body, keep=self._read_whole)
+        up.begin(self, b"".join((permit.start, credential.fixed, permit.lines, framed, *self._first(permit))))
         await self._finished
 
-    def _first(self, judged: Judged) -> list[bytes]:
-        """Return what is there of the body, and let the rest come."""
-        if judged.body is not None:
-            self._client.listener.check_body(self.known, judged.body)
-            return [judged.body]
+    def _first(self, permit: Permit) -> list[bytes]:
+        """Return the part of the body that has come, and let the rest come."""
+        placeholders, fields = self._downstream.listener.placeholders, self._headers.fields
+        if permit.body is not None:
+            placeholders.check_body(fields, permit.body)
+            return [permit.body]
         if self._body is None:
             return []
-        self._outgoing = Outgoing(self._client.listener.body_scrubber(self.known), chunked=self.fields.chunked)
+        self._request_body = RequestBody(placeholders.scrubber(fields), chunked=fields.chunked)
         pending, self._pending = self._pending, []
-        first = self._outgoing.feed(b"".join(pending), done=not self._reading)
-        if self._reading:
+        first = self._request_body.feed(b"".join(pending), done=not self.reading)
+        if self.reading:
             self._proceed()
         return [first]
 
     # -- the request's body -------------------------------------------------------------------------------------
 
     @property
-    def _read_whole(self) -> bool:
-        """Whether the upstream is known to read a body before it takes another request."""
-        assert self._up is not None  # noqa: S101 - it is asked about the request that is sent there
-        return self._up.pool.recipe.shape.reads_bodies and self.method not in BODILESS
-
-    @property
-    def reading(self) -> bool:
-        """Whether bytes of the request's body are still to come."""
-        return self._reading
-
-    @property
     def busy(self) -> bool:
         """Whether of the body's bytes that came some are to be read in a later turn."""
-        return self._reading and self._body is not None and self._body.more
+        return self.reading and self._body is not None and self._body.more
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes of the request's body; return what follows it."""
         assert self._body is not None  # noqa: S101 - the client asks ``reading`` first
         payload, rest = self._body.feed(data)
-        self._reading = not (done := self._body.done)
+        self.reading = not (done := self._body.done)
         if self._up is not None and not self._answered:
-            self._up.send(self._outgoing.feed(payload, done=done))
+            self._up.send(self._request_body.feed(payload, done=done))
         elif payload and not self._answered:
             self._pending.append(payload)
             self._size += len(payload)
-            self._client.hold()
+            self._downstream.hold()
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-        if self.busy:
-            self._client.hold()
-            self._gateway.turns.add(self._client.listener.room.task, lambda: self._client.read_on(self))
-        elif self._up is not None and not self._full:
-            self._client.release()
+        if self._up is not None and not self._full:
+            self._downstream.release()
         return rest
 
     def _proceed(self) -> None:
         if self._expects and self._size == 0:
-            self._client.write(CONTINUE)
+            self._downstream.write(CONTINUE)
         self._expects = False
-        self._client.release()
+        self._downstream.release()
 
     async def _collected(self, limit: int) -> bytes:
-        """Read the whole body, to be judged."""
-        while self._reading and max(self._size, self.fields.length or 0) <= limit:
-            self._wake = self._gateway.loop.create_future()
+        """Read the whole body, to be authorized or signed."""
+        while self.reading and max(self._size, self._headers.fields.length or 0) <= limit:
+            self._wake = self._plane.loop.create_future()
             self._proceed()
             await self._wake
             self._check_ended()
-        if max(self._size, self.fields.length or 0) > limit:
+        if max(self._size, self._headers.fields.length or 0) > limit:
             raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
         self._wake = None
         return b"".join(self._pending)
 
-    # -- the response (pool.Receiver) ---------------------------------------------------------------------------
+    # -- the response (upstream.Receiver) ---------------------------------------------------------------------------
 
-    def on_head(self, plan: Plan) -> bool:
+    def on_head(self, plan: ResponsePlan) -> bool:
         """Take the head; it has been searched for the secret. Return whether nothing of the request can be unread."""
         assert self._up is not None  # noqa: S101 - responses come from there
-        self._keep = self._keep and not self._reading
-        answer = Answer(self._up.pool.recipe.patterns, plan)
+        self._keep = self._keep and not self.reading
+        body = ResponseBody(self._up.pool.credential.patterns, plan)
         self._status = plan.status
         head = plan.head(keep=self._keep)
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
-        self._delivery = Delivery(self, answer, head, self._gateway.turns, self._use.task)
-        return self._body is None or (self._read_whole and not self._reading)
+        self._delivery = Delivery(self, body, head, self._plane.turns, self._use.task)
+        return self._body is None or (self._read_whole and not self.reading)
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""
@@ -304,7 +304,7 @@ class Exchange:
 
     def on_end(self) -> None:
         """Take note that the response is complete; what of it is not delivered yet goes on."""
-        self._keep = self._keep and not self._reading
+        self._keep = self._keep and not self.reading
         self._up = None
         assert self._delivery is not None  # noqa: S101 - the head comes first
         self._delivery.end()
@@ -317,7 +317,7 @@ class Exchange:
     def on_writable(self, *, writable: bool) -> None:
         """Hold the client's body while the upstream takes no more."""
         self._full = not writable
-        (self._client.release if writable else self._client.hold)()
+        (self._downstream.release if writable else self._downstream.hold)()
 
     def client_writable(self, *, writable: bool) -> None:
         """Hold the upstream's body while the client takes no more."""
@@ -328,14 +328,14 @@ class Exchange:
 
     def later(self, step: Callable[[], None]) -> None:
         """Have a step of reading done when it is the task's turn."""
-        self._gateway.turns.add(self._use.task, step)
+        self._plane.turns.add(self._use.task, step)
 
-    # -- its delivery (delivery.Receiver) -----------------------------------------------------------------------
+    # -- its delivery (response.Recipient) -----------------------------------------------------------------------
 
     def deliver(self, data: bytes) -> None:
         """Send response bytes."""
         self._started = True
-        self._client.write(data)
+        self._downstream.write(data)
 
     def hold_upstream(self, *, hold: bool) -> None:
         """Read no more of the upstream for now, or read on."""
@@ -345,7 +345,7 @@ class Exchange:
     def delivered(self) -> None:
         """Go on to the client's next request."""
         self._answered = True
-        self._client.finished(self, keep=self._keep)
+        self._downstream.finished(self, keep=self._keep)
         self._settle(None)
 
     # -- the end ------------------------------------------------------------------------------------------------
@@ -380,21 +380,21 @@ class Exchange:
             self._up = None
         if self._started:
             self._answered = True
-            self._client.abort()
+            self._downstream.abort()
         else:
             self._refuse(error)
 
     async def _denied(self, error: RemitError) -> None:
         target = self._target
         access = Access("http", target.resource if target else "", self.method, target.path if target else "")
-        named = (target.grant if target else None) or self.known.named
+        named = (target.grant if target else None) or self._headers.named
         cause = f"under {named}" if named not in {None, self.grant} else None
-        self._refuse(await self._gateway.record.deny(self.grant, access, error, self.request, cause))
+        self._refuse(await self._plane.recorder.deny(self.grant, access, error, self._request, cause))
 
     def _refuse(self, error: RemitError) -> None:
         if self._answered:
             return
         self._answered = True
-        keep = self._keep and not self._reading
-        self._client.refuse(error, self.request, head=self.method == "HEAD", keep=keep)
-        self._client.finished(self, keep=keep)
+        keep = self._keep and not self.reading
+        self._downstream.refuse(error, self._request, head=self.method == "HEAD", keep=keep)
+        self._downstream.finished(self, keep=keep)

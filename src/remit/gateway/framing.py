@@ -82,7 +82,6 @@ class Body(Protocol):
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes; return the payload among them, and what follows the message."""
-        ...
 
 
 # -- heads ----------------------------------------------------------------------------------------------------------
@@ -173,7 +172,6 @@ class Length:
     more = False
 
     def __init__(self, length: int) -> None:
-        """Expect ``length`` bytes."""
         self._left = length
         self.done = length == 0
 
@@ -193,7 +191,6 @@ class UntilClose:
     more = False
 
     def __init__(self) -> None:
-        """Read on until somebody sets ``done``."""
         self.done = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
@@ -202,12 +199,11 @@ class UntilClose:
 
 
 class Chunked:
-    """A chunked body (RFC 9112 §7.1) without extensions. ``trailer`` is what stood after the last chunk."""
+    """A chunked body (RFC 9112 §7.1) without extensions. ``trailer`` is what stood after the last one, if tolerated."""
 
     __slots__ = ("_buffer", "_left", "_trailers", "done", "more", "trailer")
 
     def __init__(self, *, trailers: bool) -> None:
-        """Start before the first size line. ``trailers`` says whether a trailer section is tolerated."""
         self._buffer = b""
         self._left = -1  # bytes left of this chunk with its CRLF; -1 at a size line, -2 in the trailer section
         self._trailers = trailers

@@ -7,31 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from remit.broker import Use
 from remit.core.scope import Access
 from remit.errors import LimitError, NotFoundError, RemitError, ScopeError, UpstreamError
-from remit.gateway.destination import read_database
-
-if TYPE_CHECKING:
-    from remit.gateway.room import Share
-    from remit.gateway.server import Gateway
+from remit.gateway.plane import DataPlane
+from remit.gateway.quota import TaskQuota
+from remit.gateway.target import read_database
 
 CONNECT = 10.0  # seconds
 _log = logging.getLogger("remit.gateway")
 
 
-class End(asyncio.Protocol):
+class PipeEnd(asyncio.Protocol):
     """One side of a pipe. What it reads, the other side writes, no faster than that takes it."""
 
     __slots__ = ("_early", "_pipe", "ended", "other", "transport")
 
-    def __init__(self, pipe: Pipe) -> None:
-        """Belong to ``pipe``."""
+    def __init__(self, pipe: DatabasePipe) -> None:
         self._pipe = pipe
         self._early = b""
-        self.other: End | None = None
+        self.other: PipeEnd | None = None
         self.ended = False
         self.transport: asyncio.Transport | None = None
 
@@ -49,7 +45,7 @@ class End(asyncio.Protocol):
         elif self.other.transport is not None:
             self.other.transport.write(data)
 
-    def join(self, other: End) -> None:
+    def join(self, other: PipeEnd) -> None:
         """Pass on to ``other`` from now on, first what came before."""
         self.other = other
         if self._early and other.transport is not None:
@@ -78,20 +74,19 @@ class End(asyncio.Protocol):
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the other side too: at once after an error, else when it has written what it was given."""
+        """PipeEnd the other side too: at once after an error, else when it has written what it was given."""
         self.transport = None
         self._pipe.lost(self, broken=exc is not None)
 
 
-class Pipe:
+class DatabasePipe:
     """One connection through a database port."""
 
-    __slots__ = ("_begins", "_counted", "_cut", "_ends", "_gateway", "_piped", "_resource", "_room", "_use", "grant")
+    __slots__ = ("_begins", "_counted", "_cut", "_ends", "_piped", "_plane", "_quota", "_resource", "_use", "grant")
 
-    def __init__(self, gateway: Gateway, grant: str, resource: str, room: Share) -> None:
-        """Pipe to ``resource`` under ``grant``; ``room`` has the descriptors."""
-        self._gateway = gateway
-        self._room = room
+    def __init__(self, plane: DataPlane, grant: str, resource: str, quota: TaskQuota) -> None:
+        self._plane = plane
+        self._quota = quota
         self._resource = resource
         self._use: Use | None = None
         self._begins = False
@@ -99,23 +94,23 @@ class Pipe:
         self._piped = False
         self._cut = False
         self.grant: str | None = grant
-        self._ends = (End(self), End(self))  # inside the run, at the database
+        self._ends = (PipeEnd(self), PipeEnd(self))  # inside the run, at the database
 
     @property
-    def near(self) -> End:
+    def near(self) -> PipeEnd:
         """The side inside the run."""
         return self._ends[0]
 
-    def connected(self, end: End) -> None:
+    def connected(self, end: PipeEnd) -> None:
         """Begin when the side inside the run is there."""
         if end is self.near and end.transport is not None:
             end.transport.pause_reading()
-            self._counted = self._room.take_pipe(self.grant or "")
+            self._counted = self._quota.take_pipe(self.grant or "")
             if self._counted:
                 self._begins = True
             else:
                 end.transport.abort()
-            self._gateway.start(self._run())
+            self._plane.start(self._run())
 
     async def _run(self) -> None:
         try:
@@ -125,19 +120,19 @@ class Pipe:
             self._uncount()
 
     async def _begun(self) -> None:
-        request = self._gateway.new_request()
+        request = self._plane.new_request()
         grant = self.grant or ""
         access = Access("postgres", self._resource, "connect")
         try:
             if not self._counted:
                 raise LimitError("too many connections to databases are open", retry_after=1)
             index = self._index(grant)
-            self._use = await self._gateway.record.use(grant, access, request, index)
+            self._use = await self._plane.recorder.use(grant, access, request, index)
         except RemitError as error:
             self.cut(error)
-            await self._gateway.record.deny(grant, access, error, request)
+            await self._plane.recorder.deny(grant, access, error, request)
             return
-        self._gateway.moving(self)
+        self._plane.in_flight.add(self)
         try:
             await self._connect()
         except RemitError as error:
@@ -145,14 +140,14 @@ class Pipe:
             self._outcome("failed", error.code)
 
     def _index(self, grant: str) -> int:
-        for index, detail in enumerate(self._gateway.live(grant).scope):
+        for index, detail in enumerate(self._plane.routes.live(grant).scope):
             if detail.resource == self._resource and detail.type == "postgres":
                 return index
         raise ScopeError(f"the grant does not cover `{self._resource}`")
 
     async def _connect(self) -> None:
         near, far = self._ends
-        resource = self._gateway.broker.resource(self._resource)
+        resource = self._plane.broker.resource(self._resource)
         if resource.kind != "postgres":
             raise NotFoundError
         host, port = read_database(resource.destination)
@@ -170,7 +165,7 @@ class Pipe:
         self._piped = True
         near.transport.resume_reading()
 
-    def lost(self, end: End, *, broken: bool) -> None:
+    def lost(self, end: PipeEnd, *, broken: bool) -> None:
         """Take note that one side is gone."""
         self._uncount()
         other = self._ends[1] if end is self.near else self.near
@@ -178,20 +173,20 @@ class Pipe:
             other.transport.abort() if broken else other.transport.close()
         elif self._piped:
             self._piped = False
-            self._gateway.moved(self)
+            self._plane.in_flight.discard(self)
             self._outcome("done", None)
 
     def _uncount(self) -> None:
         """Give the descriptors back once neither side has one, nor is to get one."""
         if self._counted and not self._begins and all(end.transport is None for end in self._ends):
             self._counted = False
-            self._room.give_pipe(self.grant or "")
+            self._quota.give_pipe(self.grant or "")
 
     def _outcome(self, decision: str, code: str | None) -> None:
-        self._gateway.moved(self)
+        self._plane.in_flight.discard(self)
         use, self._use = self._use, None
         if use is not None:
-            self._gateway.record.outcome(use, decision, code)
+            self._plane.recorder.outcome(use, decision, code)
 
     def cut(self, error: RemitError) -> None:
         """Cut both sides at once, and one that is not there yet as soon as it is."""

@@ -5,83 +5,84 @@ What one request left behind on a connection, an unread body or a late answer, c
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Protocol
 
-from remit.broker import Use
-from remit.core.secret import Secret
-from remit.core.task import Task
+from remit.broker import Broker, Use
 from remit.errors import ConflictError
-from remit.gateway.inject import Recipe, Shape
-from remit.gateway.pool import Pool
-from remit.gateway.room import Room
-from remit.ports import Resource
-
-
-class Owner(Protocol):
-    """What the pools ask of the broker."""
-
-    def task_of(self, grant_id: str) -> Task:
-        """Return the task of a grant."""
-        ...
-
-    def resource(self, name: str) -> Resource:
-        """Return a configured resource."""
-        ...
-
-    def secret_of(self, name: str) -> Secret:
-        """Return the static secret of a resource for which ``use`` was permitted."""
-        ...
+from remit.gateway.credential import Credential, fetched, static
+from remit.gateway.quota import DescriptorBudget
+from remit.gateway.target import HttpTarget
+from remit.gateway.upstream import Pool
+from remit.ports import Clock
 
 
 class Pools:
-    """One pool for each task and resource, as long as it has connections; one recipe for each resource."""
+    """One pool for each task and resource, as long as it has connections; one credential for each resource."""
 
-    __slots__ = ("_broker", "_clock", "_recipes", "_room", "_roots", "_tasks", "_tls")
-
-    def __init__(self, broker: Owner, tls: ssl.SSLContext, clock: Callable[[], float], room: Room) -> None:
-        """Start empty. ``clock`` counts seconds and never goes back; ``room`` has the descriptors."""
+    def __init__(
+        self, broker: Broker, tls: ssl.SSLContext, seconds: Callable[[], float], clock: Clock, quota: DescriptorBudget
+    ) -> None:
         self._broker = broker
         self._tls = tls
+        self._seconds = seconds
         self._clock = clock
-        self._room = room
-        self._recipes: dict[str, Recipe] = {}
+        self._quota = quota
+        self._credentials: dict[str, Credential] = {}  # by resource
+        self._fetching: dict[str, asyncio.Lock] = {}  # by resource
         self._tasks: dict[str, dict[str, Pool]] = {}  # by task, by resource
         self._roots: dict[str, str] = {}  # root grants of tasks that have had pools
 
-    def of(self, use: Use, shape: Shape) -> Pool:
-        """Return the pool of a use's task for a resource with the secret it has now.
+    async def of(self, use: Use, target: HttpTarget) -> Pool:
+        """Return the pool of a use's task for a resource with the credential it has now.
 
-        ConflictError when the resource is no longer the one that ``shape`` was compiled from: its secret now may be
+        ConflictError when the resource is no longer the one that ``target`` was compiled from: its secret now may be
         sealed for another destination.
         """
-        recipe = self._recipe(shape)
+        credential = self._current(target) or await self._fetched(target)
         mine = self._tasks.get(use.task)
-        pool = mine.get(shape.resource.name) if mine is not None else None
-        if pool is not None and pool.recipe is recipe:
+        pool = mine.get(target.resource.name) if mine is not None else None
+        if pool is not None and pool.credential is credential:
             return pool
         if pool is not None:
             pool.close()
         if mine is None:
             self._roots[self._broker.task_of(use.grant.id).head.root] = use.task
             mine = self._tasks[use.task] = {}
-        mine[shape.resource.name] = pool = Pool(recipe, self._tls, self._clock, self._room.of(use.task), self._spare)
+        share = self._quota.of(use.task)
+        mine[target.resource.name] = pool = Pool(credential, self._tls, self._seconds, share, self._spare)
         return pool
 
-    def _recipe(self, shape: Shape) -> Recipe:
-        resource = shape.resource
+    def _current(self, target: HttpTarget) -> Credential | None:
+        """Return the credential that is good now, or None when its source is to be asked."""
+        resource, source = target.resource, target.source
         if self._broker.resource(resource.name) is not resource:
             raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
+        found = self._credentials.get(resource.name)
+        if found is not None and found.target is not target:
+            found = None
+        if source is not None:
+            good = found is not None and (found.until is None or self._clock() < found.until)
+            return found if good else None
         secret = self._broker.secret_of(resource.name) if resource.secret is not None else None
-        recipe = self._recipes.get(resource.name)
-        if recipe is None or recipe.shape is not shape or recipe.secret is not secret:
-            self._recipes[resource.name] = recipe = Recipe(shape, secret)
-        return recipe
+        if found is None or found.secret is not secret:
+            found = self._credentials[resource.name] = static(target, secret)
+        return found
+
+    async def _fetched(self, target: HttpTarget) -> Credential:
+        async with self._fetching.setdefault(target.resource.name, asyncio.Lock()):
+            found = self._current(target)  # another request has asked meanwhile
+            if found is None:
+                assert target.source is not None  # noqa: S101 - a static secret needs no asking
+                found = await fetched(target, target.source, self._clock)
+                self._current(target)  # as long as the resource is the same
+                self._credentials[target.resource.name] = found
+            return found
 
     def check_current(self, pool: Pool) -> None:
-        """Raise ConflictError if the resource or its secret was changed since the pool was taken."""
-        if self._recipe(pool.recipe.shape) is not pool.recipe:
+        """Raise ConflictError if the resource or its credential was changed since the pool was taken."""
+        if self._current(pool.credential.target) is not pool.credential:
             raise ConflictError("the credential was changed meanwhile, so the request was not sent", help="try again")
 
     def end(self, grants: frozenset[str]) -> None:
@@ -105,7 +106,7 @@ class Pools:
 
         Where descriptors are left, it is the task that may have no more, and nobody else's connection is in its way.
         """
-        if self._room.free:
+        if self._quota.free:
             return False
         idle = [found for mine in self._tasks.values() for pool in mine.values() if (found := pool.oldest) is not None]
         if idle:

@@ -112,7 +112,7 @@ def _kept(mark: bytes, group: Iterable[bytes | str]) -> tuple[bytes, ...]:
 
 
 class SecretPatterns:
-    """All forms of the secrets of one credential, ready to be looked for. ``keep`` bytes are held back in a stream.
+    """All forms of secrets, and ``exact`` as they are, to be looked for. ``keep`` bytes are held back in a stream.
 
     A form of n bytes, wherever it begins, covers a whole word of eight bytes at some multiple of every stride up to
     n - 7. So a look at those words alone, in one set operation, is enough to know that none of the long forms is there.
@@ -121,7 +121,6 @@ class SecretPatterns:
     __slots__ = ("_groups", "_short", "_stride", "_words", "keep", "multiline")
 
     def __init__(self, secrets: Iterable[bytes], exact: Iterable[bytes] = ()) -> None:
-        """Prepare all forms of ``secrets``, and ``exact`` as they are."""
         groups: dict[bytes, list[bytes]] = {b"": list(exact)}
         for secret in secrets:
             for mark, found in forms(secret):
@@ -179,12 +178,14 @@ def _words(form: bytes, stride: int) -> Iterator[int]:
 
 
 class Meter:
-    """What one body was inflated to, all its layers together. ``turn`` is of this turn of the loop, for its driver."""
+    """What one body was inflated to, all its layers together. ``turn`` is of this turn of the loop, for its driver.
+
+    ``most``: beyond so much nobody looks inside, and nothing is refused.
+    """
 
     __slots__ = ("_made", "_most", "fed", "turn")
 
     def __init__(self, most: int | None = None) -> None:
-        """Start at nothing. ``most``: beyond so much nobody looks inside, and nothing is refused."""
         self._most = most
         self._made = 0
         self.fed = 0  # bytes of the body as they came
@@ -209,14 +210,16 @@ class Meter:
 
 
 class Scrubber:
-    """A stream that lets go of bytes only once no secret can begin in them. What takes bytes raises LeakError."""
+    """A stream that lets go of bytes only once no secret can begin in them. What takes bytes raises LeakError.
+
+    ``lines``: the stream is made of lines that are to be let go whole.
+    """
 
     __slots__ = ("_held", "_inner", "_lines", "_meter", "_nested", "_patterns", "_start")
 
     def __init__(
         self, patterns: SecretPatterns, *, lines: bool = False, nested: int = 0, meter: Meter | None = None
     ) -> None:
-        """Look for ``patterns``; ``lines`` says that the stream is made of lines that are to be let go whole."""
         self._patterns = patterns
         self._lines = lines
         self._nested = nested
@@ -293,7 +296,10 @@ def is_compressed(start: bytes) -> bool:
 
 
 class Inflated:
-    """A gzip or zlib stream, and those that follow it, inflated in steps and scrubbed."""
+    """A gzip or zlib stream, and those that follow it, inflated in steps and scrubbed.
+
+    ``strict``: what is not a complete gzip or zlib stream is an error.
+    """
 
     __slots__ = ("_begun", "_engine", "_given_up", "_meter", "_scrubber", "_start", "_strict")
 
@@ -306,7 +312,6 @@ class Inflated:
         strict: bool = True,
         meter: Meter | None = None,
     ) -> None:
-        """Inflate to look for ``patterns``. ``strict``: what is not a complete gzip or zlib stream is an error."""
         self._meter = meter or Meter()
         self._scrubber = Scrubber(patterns, lines=lines, nested=nested, meter=self._meter)
         self._strict = strict

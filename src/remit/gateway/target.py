@@ -1,25 +1,25 @@
-"""How one resource's requests are written: the credential at the one position named for it, and what goes along. Pure.
+"""One http resource as it is configured, compiled: where its requests go, and which of their header fields. Pure.
 
 The bytes a client sent never pass as they came. Of its headers an allow-list goes on, and where a detail leaves all
-arguments free what carries no authority; its own copy of the credential's header is dropped; a placeholder is swapped
-at that position and refused wherever else it stands.
+arguments free what carries no authority; its own copy of the credential's header is dropped. Which headers carry
+authority is a list of what is known; an upstream that takes authority from a header of another name is to be bounded by
+named arguments (``limits.md``). The destination is read strictly from configuration, never from a request.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
-from urllib.parse import unquote_to_bytes
+from dataclasses import dataclass
 
 from remit.catalog import Position, Provider, provider_of
 from remit.core.secret import Secret
-from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
-from remit.gateway import destination
-from remit.gateway.destination import Destination
+from remit.core.urls import is_loopback
+from remit.errors import InvalidRequestError
 from remit.gateway.framing import BODILESS, Fields
-from remit.gateway.headers import carries_authority, told
-from remit.gateway.scrub import SecretPatterns
 from remit.ports import Resource
+from remit.ports.credential import CredentialSource
 
 SETTINGS = frozenset({"arguments", "body_on", "headers", "inject", "max_body", "provider", "reads_bodies"})
 BEARER = Position("Authorization", "Bearer {}")
@@ -68,12 +68,55 @@ NEVER = frozenset(
         b"x-method-override",
     }
 )
+_HTTP = re.compile(
+    r"(https?)://([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9][0-9]{0,4}))?"
+    r"((?:/[A-Za-z0-9\-_~!$&'()+,=:@][A-Za-z0-9\-._~!$&'()+,=:@]*)*)"
+)
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_DATABASE = re.compile(
+    r"postgres(?:ql)?://(?:[^@/?#\s]*@)?([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?/[^?#\s]*"
+)
+MAX_PORT = 65_535
+_PLAIN_NAME = re.compile(rb"[a-z0-9-]+")  # `_` and `.` are `-` to CGI and its heirs, so a second spelling of any name
+_AUTHORITY = re.compile(
+    rb"authorization|cookie2?|set-cookie2?|sudo|destination|(?:if-|x-ms-)?range|http2-settings|upgrade"
+    rb"|(?:x-)?(?:on-behalf-of|act-as|run-?as|impersonate)|mscrmcallerid|callerobjectid|stripe-(?:account|context)"
+    rb"|dropbox-api-select-.*|x-sendfile-type|x-accel-.*|(?:.*-)?client-?(?:cert|verify|(?:[is]-)?dn|subject).*"
+    rb"|(?:.*-)?(?:user|subject|caller|principal|actor)-?(?:id|name|email|dn)"
+    rb"|(?:proxy|sec|remit|cf|cdn|fastly|impersonate|x-(?:remit|forwarded|original|rewrite|proxy|envoy|middleware"
+    rb"|http-method|method|auth|authenticated|webauth|amzn|ms-client-principal))(?:-.*)?"
+    rb"|(?:.*-)?(?:override|host|ip|addr|url|uri|users?|groups?|roles?|scopes?|authorization|auth|secret|password|token"
+    rb"|credentials?|assertion|cert|jwt|principal)"
+    rb"|.*(?:copy|rename)-source.*|(?!.*idempotency-key)(?:.*-)?(?:api)?key"
+)
+_SAID = 32  # names of dropped headers that are told
+# What remit itself sees to: nobody misses it.
+_SILENT = frozenset(
+    {
+        b"accept-encoding",
+        b"connection",
+        b"content-length",
+        b"dpop",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"proxy-connection",
+        b"remit-grant",
+        b"te",
+        b"transfer-encoding",
+    }
+)
 
 
-class Shape:
-    """What is configured about one http resource, compiled; nothing secret."""
+class HttpTarget:
+    """What is configured about one http resource, compiled; nothing secret.
+
+    ``positions`` are the header fields where a placeholder may stand, and ``source`` has the credential if it is no
+    static secret.
+    """
 
     __slots__ = (
+        "_written",
         "allowed",
         "arguments",
         "body_on",
@@ -85,17 +128,18 @@ class Shape:
         "provider",
         "reads_bodies",
         "resource",
+        "source",
     )
 
-    def __init__(self, resource: Resource, provider: Provider | None) -> None:
-        """Compile a resource of a known provider, or of none; what the resource says itself comes first."""
+    def __init__(self, resource: Resource, provider: Provider | None, source: CredentialSource | None = None) -> None:
         default = Position(provider.header, provider.format) if provider is not None else BEARER
         injection = _injection(resource.settings.get("inject"), default)
         accepts = provider.accepts if provider is not None else ()
         self.resource = resource
+        self.source = source
         self.provider = provider
         self.positions = tuple((i.header.lower().encode(), i.format) for i in (injection, *accepts))
-        self.destination: Destination = destination.read(resource.destination)
+        self.destination = read_destination(resource.destination)
         self.header = injection.header
         self.format = injection.format
         self.max_body = _whole(resource.settings.get("max_body"), MAX_BODY)
@@ -105,7 +149,9 @@ class Shape:
         known = _names("arguments", provider.arguments if provider is not None else None)
         self.arguments = (known | _names("arguments", resource.settings.get("arguments"))) - NEVER  # select an account
         headers = _names("headers", provider.headers if provider is not None else None)
-        forbidden = NEVER | self.arguments | {header for header, _ in self.positions}
+        names = source.names if source is not None else ()
+        self._written = frozenset(header for header, _ in self.positions).union(name.encode() for name in names)
+        forbidden = NEVER | self.arguments | self._written
         self.allowed = (ALWAYS | headers | _names("headers", resource.settings.get("headers"))) - forbidden
 
     def forwarded(
@@ -116,7 +162,7 @@ class Shape:
         The allow-list goes along, and what the grant names; ``free``: also every other header without authority;
         ``coded``: also the coding of a body that goes on as it came.
         """
-        mine = frozenset(header for header, _ in self.positions)
+        mine = self._written
         go = self.allowed | (granted - NEVER - mine) | (_CODING if coded else frozenset())
         never = NEVER | mine
         lines: list[bytes] = []
@@ -139,35 +185,7 @@ def check(resource: Resource, value: Secret | None) -> None:
     if unknown:
         raise InvalidRequestError(f"`{unknown[0]}` is not a setting of http; there are {', '.join(sorted(SETTINGS))}")
     provider = resource.settings.get("provider")
-    Shape(resource, provider_of(provider) if provider is not None else None)
-
-
-class Recipe:
-    """A shape with its secret. ``fixed`` are the header lines of every request, the credential among them."""
-
-    __slots__ = ("fixed", "patterns", "secret", "shape")
-
-    def __init__(self, shape: Shape, secret: Secret | None) -> None:
-        """Write the credential's header once; UpstreamError when it cannot stand in a header."""
-        text = secret.reveal() if secret is not None else ""
-        value = shape.format.replace("{}", text) if text else ""
-        if secret is not None and not _VALUE.fullmatch(value):
-            raise UpstreamError("the credential cannot stand in a header, so the request was not sent")
-        self.shape = shape
-        self.secret = secret
-        self.fixed = _fixed(shape.destination, shape.header, value)
-        self.patterns = SecretPatterns([text.encode()] if text else [])  # what holds the secret holds a form of it
-
-    def __repr__(self) -> str:
-        """Mask the credential."""
-        return f"Recipe({self.shape.resource.name!r})"
-
-
-def _fixed(target: Destination, header: str, value: str) -> bytes:
-    lines = (
-        f"Host: {target.authority}\r\n" + (f"{header}: {value}\r\n" if value else "") + "Accept-Encoding: identity\r\n"
-    )
-    return lines.encode("ascii")
+    HttpTarget(resource, provider_of(provider) if provider is not None else None)
 
 
 def _injection(raw: object, default: Position) -> Position:
@@ -213,32 +231,83 @@ def _whole(raw: object, default: int) -> int:
     return raw
 
 
-class Placeholders:
-    """What stands for credentials inside a run: recognised, and refused anywhere but where it belongs."""
+# -- header fields --------------------------------------------------------------------------------------------------
 
-    __slots__ = ("_all", "_of", "patterns")
 
-    def __init__(self, values: Mapping[str, str]) -> None:
-        """Know the placeholder of each resource of a run."""
-        self._of = {name: value.encode() for name, value in values.items()}
-        self._all = tuple(dict.fromkeys(self._of.values()))
-        self.patterns = SecretPatterns(sorted(set(self._all)))
+def carries_authority(name: bytes) -> bool:
+    """Whether a header says who asks or what is done, or is a second spelling of one that may."""
+    return not _PLAIN_NAME.fullmatch(name) or _AUTHORITY.fullmatch(name) is not None
 
-    def check_fields(self, raw: bytes, fields: Fields, shape: Shape) -> None:
-        """Raise PlaceholderError if a placeholder stands anywhere but alone in a credential's header."""
-        mine = self._of.get(shape.resource.name)
-        right = 0
-        if mine is not None:
-            proper = {(name, form.replace("{}", mine.decode()).encode()) for name, form in shape.positions}
-            right = len(proper.intersection(fields.items))
-        if sum(raw.count(value) for value in self._all) != right:
-            raise PlaceholderError
-        for value in self._all if right else ():
-            raw = raw.replace(value, b"")
-        if self.patterns.hit(raw):
-            raise PlaceholderError
 
-    def check(self, raw: bytes) -> None:
-        """Raise PlaceholderError if a placeholder stands in ``raw``, as it is or with its escapes undone."""
-        if self._all and (self.patterns.hit(raw) or (b"%" in raw and self.patterns.hit(unquote_to_bytes(raw)))):
-            raise PlaceholderError
+def told(names: list[bytes]) -> bytes:
+    """Return the names of dropped headers as they are told to the client, or nothing."""
+    missed = sorted(set(names) - _SILENT)
+    return b", ".join(missed[:_SAID])
+
+
+# -- destinations ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A host to dial, whether by TLS, and the path in front of every request's."""
+
+    host: str
+    port: int
+    tls: bool
+    base: str
+
+    @property
+    def authority(self) -> str:
+        """The value of `Host`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def read_destination(text: str) -> Destination:
+    """Read an http resource's destination, or raise InvalidRequestError. Plain http is for loopback only."""
+    found = _HTTP.fullmatch(text)
+    if found is None:
+        raise InvalidRequestError(
+            "a destination is `https://host[:port][/base]`, in lower case and without a slash at its end",
+            help="write an international name in its `xn--` form",
+        )
+    tls = found[1] == "https"
+    host = _host(found[2])
+    if not tls and not is_loopback(host):
+        raise InvalidRequestError("plain `http` is accepted for loopback only")
+    return Destination(host, _port(found[3], 443 if tls else 80), tls, found[4])
+
+
+def read_database(text: str) -> tuple[str, int]:
+    """Return host and port of a database resource's destination."""
+    found = _DATABASE.fullmatch(text)
+    if found is None:
+        raise InvalidRequestError("a destination is `postgresql://user@host:port/database`")
+    return _host(found[1]), _port(found[2], 5432)
+
+
+def _host(text: str) -> str:
+    bare = text.strip("[]")
+    if _address(bare) is not None:
+        return bare
+    labels = text.split(".")
+    if len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004 - RFC 1035
+        raise InvalidRequestError("the destination's host is not a plain DNS name")
+    if labels[-1].isdigit() or labels[-1].startswith("0x"):  # `127.1`, `0x7f000001`: resolvers read them as addresses
+        raise InvalidRequestError("the destination's host is a number that is not an address in full")
+    return text
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _port(text: str | None, default: int) -> int:
+    port = int(text) if text else default
+    if port > MAX_PORT:
+        raise InvalidRequestError("the destination's port does not exist")
+    return port

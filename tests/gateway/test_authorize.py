@@ -10,33 +10,35 @@ from remit import catalog
 from remit.core import scope
 from remit.core.scope import Access
 from remit.errors import CodingError, InvalidRequestError, ScopeError
-from remit.gateway import canon, framing
+from remit.gateway import framing
+from remit.gateway.authorize import HttpRequest, Permit, authorize, compile_rules, enough
 from remit.gateway.framing import BODILESS
-from remit.gateway.inject import Shape
-from remit.gateway.judge import Asked, Judged, enough, judge
-from remit.gateway.match import Matcher
+from remit.gateway.fronts.path import read_target
+from remit.gateway.target import HttpTarget
 from remit.ports import Resource
 from tests.gateway.rig import ALL, http
 
 JSON = "Content-Type: application/json"
 
 
-def shape(provider: str | None = None, base: str = "", **settings: object) -> Shape:
+def shape(provider: str | None = None, base: str = "", **settings: object) -> HttpTarget:
     """Compile a resource."""
     bound = scope.parse([ALL])
     resource = Resource("api", "http", f"https://api.test{base}", bound, None, settings)
-    return Shape(resource, catalog.load()[provider] if provider is not None else None)
+    return HttpTarget(resource, catalog.load()[provider] if provider is not None else None)
 
 
-def asked(target: str, *lines: str, method: str = "GET", body: bytes | None = None, has_body: bool = False) -> Asked:
+def asked(
+    target: str, *lines: str, method: str = "GET", body: bytes | None = None, has_body: bool = False
+) -> HttpRequest:
     """Read a request."""
     fields = framing.request_fields("\r\n".join(["Host: a", *lines]).encode())
-    return Asked(method, canon.target(target.encode()), fields, has_body=has_body or body is not None, body=body)
+    return HttpRequest(method, read_target(target.encode()), fields, has_body=has_body or body is not None, body=body)
 
 
-def verdict(detail: Mapping[str, object], request: Asked, how: Shape | None = None) -> Judged | None:
+def verdict(detail: Mapping[str, object], request: HttpRequest, how: HttpTarget | None = None) -> Permit | None:
     """Judge a request against one detail."""
-    return judge(Matcher(scope.parse([dict(detail)]), "api"), how or shape(), request)
+    return authorize(compile_rules(scope.parse([dict(detail)]), "api"), how or shape(), request)
 
 
 def test_the_request_line_is_written_from_what_was_judged() -> None:
@@ -137,8 +139,8 @@ def test_a_free_body_is_not_waited_for() -> None:
 
 def test_the_first_detail_that_permits_is_the_one_debited() -> None:
     details = scope.parse([http(args={"query.q": "x"}), http(args={"query.q": "any"}), http(args="any")])
-    matcher = Matcher(details, "api")
-    found = [judge(matcher, shape(), asked(f"/api/v1/public/a?{q}")) for q in ("q=x", "q=y", "z=1")]
+    matcher = compile_rules(details, "api")
+    found = [authorize(matcher, shape(), asked(f"/api/v1/public/a?{q}")) for q in ("q=x", "q=y", "z=1")]
     assert [judged.index for judged in found if judged is not None] == [0, 1, 2]
 
 
@@ -213,7 +215,7 @@ def test_a_coded_body_whose_arguments_are_named_is_refused(coding: str) -> None:
 def test_a_coded_body_is_permitted_by_a_detail_that_does_not_look_into_it() -> None:
     details = scope.parse([http(actions=["POST"], args={"body.to": "ann"}), http(actions=["POST"], args="any")])
     request = asked("/api/v1/public/a", JSON, "Content-Encoding: gzip", method="POST", has_body=True)
-    judged = judge(Matcher(details, "api"), shape(), request)
+    judged = authorize(compile_rules(details, "api"), shape(), request)
     assert judged is not None
     assert (judged.index, judged.body) == (1, None)
     assert b"content-encoding: gzip\r\n" in judged.lines
@@ -238,7 +240,7 @@ def test_headers_go_along_where_all_arguments_are_free_and_are_told_where_not() 
 def test_a_body_written_anew_does_not_keep_what_was_said_about_the_old_one() -> None:
     details = scope.parse([http(actions=["POST"], args={"body.to": "bob"}), http(actions=["POST"], args="any")])
     request = asked("/api/v1/public/a", JSON, "Content-Digest: sha-256=:x:", method="POST", body=b'{"to": "ann"}')
-    judged = judge(Matcher(details, "api"), shape(), request)
+    judged = authorize(compile_rules(details, "api"), shape(), request)
     assert judged is not None
     assert (judged.index, judged.lines) == (1, b"content-type: application/json\r\n")
     assert judged.dropped == b"remit-dropped: content-digest\r\n"

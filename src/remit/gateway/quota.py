@@ -13,7 +13,7 @@ LEAST = 32  # that a task may always have, while there are some
 DESCRIPTORS = 4_096  # unless the process says how many it has
 
 
-class Room:
+class DescriptorBudget:
     """A count of descriptors that are free, of those that each task has, and of the pipes of each grant.
 
     A task has no more than half of what it and nobody have, so that there is always some for the next one.
@@ -22,14 +22,13 @@ class Room:
     __slots__ = ("_held", "_pipes", "free")
 
     def __init__(self, descriptors: int) -> None:
-        """Start with all of them free."""
         self.free = descriptors
         self._held: Counter[str] = Counter()
         self._pipes: Counter[str] = Counter()
 
-    def of(self, task: str) -> Share:
-        """Return the share of a task."""
-        return Share(self, task)
+    def of(self, task: str) -> TaskQuota:
+        """Return the quota of a task."""
+        return TaskQuota(self, task)
 
     def take(self, task: str, count: int) -> bool:
         """Take ``count`` descriptors for a task, if there are so many and it may have them."""
@@ -59,27 +58,27 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What one task has of the room."""
+class TaskQuota:
+    """What one task has of the budget."""
 
-    room: Room
+    budget: DescriptorBudget
     task: str
 
     def take(self, count: int = 1) -> bool:
         """Take ``count`` descriptors, if there are so many and the task may have them."""
-        return self.room.take(self.task, count)
+        return self.budget.take(self.task, count)
 
     def give(self, count: int = 1) -> None:
         """Give them back."""
-        self.room.give(self.task, count)
+        self.budget.give(self.task, count)
 
     def take_pipe(self, grant: str) -> bool:
         """Take a pipe's two descriptors, if its grant may have one more pipe."""
-        return self.room.take_pipe(self.task, grant)
+        return self.budget.take_pipe(self.task, grant)
 
     def give_pipe(self, grant: str) -> None:
         """Give a pipe's descriptors back."""
-        self.room.give_pipe(self.task, grant)
+        self.budget.give_pipe(self.task, grant)
 
 
 def _less(counts: Counter[str], name: str, count: int) -> None:

@@ -12,9 +12,10 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from remit.errors import LimitError, RemitError, UpstreamError
-from remit.gateway.answer import Plan
+from remit.gateway.credential import Credential
 from remit.gateway.framing import (
     END,
     MAX_HEAD,
@@ -27,9 +28,8 @@ from remit.gateway.framing import (
     response_body,
     response_head,
 )
-from remit.gateway.inject import Recipe
-from remit.gateway.receiving import Receiver, StaleError
-from remit.gateway.room import Share
+from remit.gateway.quota import TaskQuota
+from remit.gateway.response import ResponsePlan
 
 CONNECT = 10.0  # seconds
 IDLE = 30.0  # seconds an unused connection is kept
@@ -39,7 +39,38 @@ _KNOWN_HEADS = 128
 _KNOWN_SIZE = 2_048
 
 
-class Upstream(asyncio.Protocol):
+class StaleError(UpstreamError):
+    """the upstream closed the connection before it answered"""  # noqa: D400 - the message
+
+
+class Receiver(Protocol):
+    """What takes a response as it arrives."""
+
+    method: str
+
+    def on_head(self, plan: ResponsePlan) -> bool:
+        """Take the head; it has been searched for the secret. Return whether nothing of the request can be unread."""
+
+    def on_data(self, payload: bytes, *, done: bool) -> None:
+        """Take payload of the body."""
+
+    def on_end(self) -> None:
+        """Take note that the response is complete."""
+
+    def on_flush(self) -> None:
+        """Pass on what has come together."""
+
+    def on_failure(self, error: RemitError) -> None:
+        """Take note that there will be no (more) response."""
+
+    def later(self, step: Callable[[], None]) -> None:
+        """Have a step of reading done in a later turn of the loop."""
+
+    def on_writable(self, *, writable: bool) -> None:
+        """Take note that the upstream takes more request bytes, or takes no more for now."""
+
+
+class UpstreamConnection(asyncio.Protocol):
     """One connection to an upstream."""
 
     __slots__ = (
@@ -58,7 +89,6 @@ class Upstream(asyncio.Protocol):
     )
 
     def __init__(self, pool: Pool) -> None:
-        """Belong to ``pool``."""
         self.pool = pool
         self.fresh = True
         self.idle_since = 0.0
@@ -133,10 +163,6 @@ class Upstream(asyncio.Protocol):
         except RemitError as error:
             self._fail(error)
 
-    def eof_received(self) -> bool:
-        """Close when the upstream does."""
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:
         """End a body that ends with its connection; anything else that is under way has failed."""
         self.pool.gone(self)
@@ -207,7 +233,7 @@ class Upstream(asyncio.Protocol):
         except RemitError as error:
             raise UpstreamError("the upstream's body is malformed") from error
         if body.done and isinstance(body, Chunked) and body.trailer:
-            self.pool.recipe.patterns.check(body.trailer)
+            self.pool.credential.patterns.check(body.trailer)
         receiver.on_data(payload, done=body.done)
         if body.done:
             receiver.on_flush()
@@ -245,59 +271,56 @@ class Upstream(asyncio.Protocol):
 
 
 class Pool:
-    """The connections of one task to one resource with one secret."""
+    """The connections of one task to one resource with one credential.
 
-    __slots__ = ("_all", "_clock", "_closed", "_idle", "_known", "_plans", "_room", "_spare", "_tls", "recipe")
+    ``seconds`` are by a clock that never goes back; ``spare`` gives a descriptor back that nobody is using.
+    """
+
+    __slots__ = ("_all", "_closed", "_idle", "_known", "_plans", "_quota", "_seconds", "_spare", "_tls", "credential")
 
     def __init__(
         self,
-        recipe: Recipe,
+        credential: Credential,
         tls: ssl.SSLContext,
-        clock: Callable[[], float],
-        room: Share,
+        seconds: Callable[[], float],
+        quota: TaskQuota,
         spare: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Start empty.
-
-        ``clock`` counts seconds and never goes back; ``room`` has the task's descriptors, and ``spare`` gives one back
-        that nobody is using, if there is any.
-        """
-        self.recipe = recipe
+        self.credential = credential
         self._tls = tls
-        self._clock = clock
-        self._room = room
+        self._seconds = seconds
+        self._quota = quota
         self._spare = spare
-        self._idle: list[Upstream] = []
-        self._all: set[Upstream] = set()
-        self._plans: dict[int, Plan] = {}
+        self._idle: list[UpstreamConnection] = []
+        self._all: set[UpstreamConnection] = set()
+        self._plans: dict[int, ResponsePlan] = {}
         self._known: dict[bytes, tuple[Status, Fields]] = {}
         self._closed = False
 
     def read_head(self, head: bytes) -> tuple[Status, Fields]:
         """Search and read a response's head; a head seen before has been searched and read before."""
-        known = self._known.get(head)
-        if known is not None:
-            return known
-        self.recipe.patterns.check(head)
-        read = response_head(head)
-        if len(head) <= _KNOWN_SIZE:
+        read = self._known.get(head)
+        if read is None:
+            self.credential.patterns.check(head)
+            read = response_head(head)
             if len(self._known) >= _KNOWN_HEADS:
                 self._known.clear()
-            self._known[head] = read
+            if len(head) <= _KNOWN_SIZE:
+                self._known[head] = read
         return read
 
-    def plan(self, status: Status, fields: Fields, *, has_body: bool) -> Plan:
+    def plan(self, status: Status, fields: Fields, *, has_body: bool) -> ResponsePlan:
         """Return how a response with this head goes on."""
         plan = self._plans.get(id(fields)) if has_body else None
         if plan is None or not plan.of(fields):
-            plan = Plan(status, fields, has_body=has_body)
+            plan = ResponsePlan(status, fields, has_body=has_body)
             if len(self._plans) >= _KNOWN_HEADS:
                 self._plans.clear()
             if has_body:
                 self._plans[id(fields)] = plan
         return plan
 
-    def take(self) -> Upstream | None:
+    def take(self) -> UpstreamConnection | None:
         """Return an idle connection, or None when one has to be opened."""
         while self._idle:
             upstream = self._idle.pop()
@@ -305,23 +328,18 @@ class Pool:
                 return upstream
         return None
 
-    async def connect(self) -> Upstream:
+    async def connect(self) -> UpstreamConnection:
         """Open a connection to the configured host, its certificate verified for the configured name."""
-        if len(self._all) >= MAX_CONNECTIONS or not (self._room.take(1) or (self._spare() and self._room.take(1))):
+        if len(self._all) >= MAX_CONNECTIONS or not (self._quota.take(1) or (self._spare() and self._quota.take(1))):
             raise LimitError("too many requests to this resource are under way", retry_after=1)
-        target = self.recipe.shape.destination
-        upstream = Upstream(self)
+        target = self.credential.target.destination
+        upstream = UpstreamConnection(self)
         self._all.add(upstream)
-        name = target.host if target.tls else None
+        tls, name = (self._tls, target.host) if target.tls else (None, None)
+        create = asyncio.get_running_loop().create_connection
         try:
             async with asyncio.timeout(CONNECT):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: upstream,
-                    target.host,
-                    target.port,
-                    ssl=self._tls if target.tls else None,
-                    server_hostname=name,
-                )
+                await create(lambda: upstream, target.host, target.port, ssl=tls, server_hostname=name)
         except BaseException as error:
             self.gone(upstream)
             raise _connect_error(error) from error
@@ -333,29 +351,29 @@ class Pool:
         return not self._all
 
     @property
-    def oldest(self) -> Upstream | None:
+    def oldest(self) -> UpstreamConnection | None:
         """The connection that has been idle longest."""
         return self._idle[0] if self._idle else None
 
-    def put(self, upstream: Upstream) -> None:
+    def put(self, upstream: UpstreamConnection) -> None:
         """Take a clean connection back."""
         if self._closed:
             upstream.abort()
             return
-        upstream.idle_since = self._clock()
+        upstream.idle_since = self._seconds()
         self._idle.append(upstream)
 
-    def gone(self, upstream: Upstream) -> None:
+    def gone(self, upstream: UpstreamConnection) -> None:
         """Forget a connection that is closed."""
         if upstream in self._all:
             self._all.discard(upstream)
-            self._room.give(1)
+            self._quota.give(1)
         if upstream in self._idle:
             self._idle.remove(upstream)
 
     def sweep(self) -> None:
         """Close what has been idle for long."""
-        before = self._clock() - IDLE
+        before = self._seconds() - IDLE
         for upstream in [idle for idle in self._idle if idle.idle_since < before]:
             upstream.abort()
 

@@ -8,23 +8,23 @@ import pytest
 
 from remit.errors import UpstreamError
 from remit.gateway import framing
-from remit.gateway.answer import Answer, Plan
+from remit.gateway.response import ResponseBody, ResponsePlan
 from remit.gateway.scrub import LeakError, Scrubber, SecretPatterns
 from tests.gateway.rig import SECRET
 
 PATTERNS = SecretPatterns([SECRET.encode()])
 
 
-def plan(head: bytes, method: str = "GET") -> Plan:
-    """Plan the response to a request."""
+def plan(head: bytes, method: str = "GET") -> ResponsePlan:
+    """ResponsePlan the response to a request."""
     status, fields = framing.response_head(head)
-    return Plan(status, fields, has_body=framing.response_body(status.code, fields, method) is not None)
+    return ResponsePlan(status, fields, has_body=framing.response_body(status.code, fields, method) is not None)
 
 
 def played(head: bytes, *pieces: bytes) -> bytes:
     """Return everything the client gets."""
     how = plan(head)
-    answer = Answer(PATTERNS, how)
+    answer = ResponseBody(PATTERNS, how)
     last = len(pieces) - 1
     return how.head(keep=True) + b"".join(answer.feed(p, done=i == last) for i, p in enumerate(pieces))
 
@@ -93,7 +93,7 @@ def test_a_secret_in_one_piece_or_in_two_is_withheld() -> None:
 
 def test_a_line_of_events_is_let_go_as_it_ends() -> None:
     how = plan(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream")
-    answer = Answer(PATTERNS, how)
+    answer = ResponseBody(PATTERNS, how)
     assert answer.feed(b"data: 1\n\ndata:", done=False) == b"9\r\ndata: 1\n\n\r\n"
     assert answer.feed(b" 2\n\n", done=False) == b"9\r\ndata: 2\n\n\r\n"
     assert answer.feed(b"", done=True) == b"0\r\n\r\n"

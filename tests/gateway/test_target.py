@@ -8,49 +8,52 @@ from remit import catalog
 from remit.core import scope
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
-from remit.gateway import framing, inject
-from remit.gateway.inject import Placeholders, Recipe, Shape
+from remit.gateway import framing, target
+from remit.gateway.credential import static
+from remit.gateway.placeholders import Placeholders
+from remit.gateway.target import HttpTarget
 from remit.ports import Resource
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET
 from tests.support.upstream import CODERS
 
+NO_FIELDS = framing.request_fields(b"Host: a")
 OTHER = "sk-other-0123456789abcdef0123456789abcdef"
 
 
-def shape(provider: str | None = None, **settings: object) -> Shape:
+def shape(provider: str | None = None, **settings: object) -> HttpTarget:
     """Compile a resource."""
     resource = Resource("api", "http", "https://api.test:8443/base", scope.parse([ALL]), None, settings)
-    return Shape(resource, catalog.load()[provider] if provider is not None else None)
+    return HttpTarget(resource, catalog.load()[provider] if provider is not None else None)
 
 
-def check(*lines: str, how: Shape | None = None, placeholders: dict[str, str] | None = None) -> None:
+def check(*lines: str, how: HttpTarget | None = None, placeholders: dict[str, str] | None = None) -> None:
     """Look for placeholders in a header section."""
     block = "\r\n".join(["Host: a", *lines]).encode()
     given = Placeholders(placeholders or {"api": PLACEHOLDER, "other": OTHER})
-    given.check_fields(block, framing.request_fields(block), how or shape())
+    given.check_head(block, framing.request_fields(block), b"/api/x", how or shape())
 
 
 def test_the_credential_is_written_once_where_the_resource_says() -> None:
-    recipe = Recipe(shape(inject={"header": "X-Api-Key", "format": "{}"}), Secret(SECRET))
+    recipe = static(shape(inject={"header": "X-Api-Key", "format": "{}"}), Secret(SECRET))
     assert recipe.fixed == f"Host: api.test:8443\r\nX-Api-Key: {SECRET}\r\nAccept-Encoding: identity\r\n".encode()
 
 
 def test_a_provider_says_where_its_key_goes() -> None:
-    assert b"x-api-key: sk\r\n" in Recipe(shape("anthropic"), Secret("sk")).fixed
+    assert b"x-api-key: sk\r\n" in static(shape("anthropic"), Secret("sk")).fixed
 
 
 def test_a_resource_without_a_secret_gets_none() -> None:
-    assert Recipe(shape(), None).fixed == b"Host: api.test:8443\r\nAccept-Encoding: identity\r\n"
+    assert static(shape(), None).fixed == b"Host: api.test:8443\r\nAccept-Encoding: identity\r\n"
 
 
-def test_a_recipe_does_not_print_its_secret() -> None:
-    assert SECRET not in repr(Recipe(shape(), Secret(SECRET)))
+def test_a_credential_does_not_print_its_secret() -> None:
+    assert SECRET not in repr(static(shape(), Secret(SECRET)))
 
 
 @pytest.mark.parametrize("text", ["a\r\nX: y", "a\nb", "a\0", "caf\u00e9", "a "])
 def test_a_secret_that_cannot_stand_in_a_header_is_not_written(text: str) -> None:
     with pytest.raises(UpstreamError):
-        Recipe(shape(), Secret(text))
+        static(shape(), Secret(text))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_a_provider_is_trusted_to_read_bodies_at_its_own_hosts_alone() -> None:
     openai = catalog.load()["openai"]
 
     def how(url: str, **settings: object) -> bool:
-        return Shape(Resource("api", "http", url, scope.parse([ALL]), None, settings), openai).reads_bodies
+        return HttpTarget(Resource("api", "http", url, scope.parse([ALL]), None, settings), openai).reads_bodies
 
     assert how("https://api.openai.com")
     assert not how("https://api.openai.com.test")
@@ -168,13 +171,13 @@ def test_a_placeholder_anywhere_else_in_a_head_is_refused(lines: list[str]) -> N
 def test_a_placeholder_in_a_target_is_refused(form: str) -> None:
     given = Placeholders({"api": PLACEHOLDER})
     with pytest.raises(PlaceholderError):
-        given.check(b"/api/x?q=" + CODERS[form](PLACEHOLDER))
+        given.check_head(b"Host: a", NO_FIELDS, b"/api/x?q=" + CODERS[form](PLACEHOLDER), shape())
 
 
 def test_a_placeholder_in_part_percent_encoded_is_refused() -> None:
     coded = "".join(f"%{ord(c):02X}" if i % 3 == 0 else c for i, c in enumerate(PLACEHOLDER))
     with pytest.raises(PlaceholderError):
-        Placeholders({"api": PLACEHOLDER}).check(f"/api/x?q={coded}".encode())
+        Placeholders({"api": PLACEHOLDER}).check_head(b"Host: a", NO_FIELDS, f"/api/x?q={coded}".encode(), shape())
 
 
 @pytest.mark.parametrize(
@@ -191,15 +194,15 @@ def test_a_resource_that_could_never_be_used_is_refused_when_it_is_added(
     destination: str, settings: dict[str, object]
 ) -> None:
     with pytest.raises(InvalidRequestError):
-        inject.check(Resource("api", "http", destination, scope.parse([ALL]), None, settings), None)
+        target.check(Resource("api", "http", destination, scope.parse([ALL]), None, settings), None)
 
 
 def test_a_resource_of_a_known_provider_or_of_none_is_accepted() -> None:
     for settings in ({}, {"provider": "openai"}, {"inject": {"format": "Token {}"}}):
-        inject.check(Resource("api", "http", "https://api.test", scope.parse([ALL]), None, settings), None)
+        target.check(Resource("api", "http", "https://api.test", scope.parse([ALL]), None, settings), None)
 
 
 def test_a_setting_that_does_not_exist_is_refused_by_name() -> None:
     resource = Resource("api", "http", "https://api.test", scope.parse([ALL]), None, {"max-body": 10})
     with pytest.raises(InvalidRequestError, match="`max-body` is not a setting"):
-        inject.check(resource, None)
+        target.check(resource, None)

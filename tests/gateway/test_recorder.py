@@ -75,7 +75,7 @@ def test_what_is_no_request_is_refused_and_leaves_no_failed_task(
                 await wire.send(raw)
                 assert (await wire.reply()).status == 400
                 assert await wire.rest() == b""
-            await r.settled(lambda: not r.gateway._tasks)
+            await r.settled(lambda: not r.gateway.plane.tasks)
             assert len(lines(caplog)) == 1
 
     play(scene)
@@ -96,7 +96,7 @@ def test_an_answer_under_way_is_not_ended_by_an_outcome_that_cannot_be_recorded(
             r.upstream.held.set()
             assert (await wire.reply()).status == 200
             await r.settled(lambda: bool(lines(caplog)))
-            await r.settled(lambda: not r.gateway._tasks)
+            await r.settled(lambda: not r.gateway.plane.tasks)
             await wire.send(r.request("/api/v1/x"))
             assert (await wire.reply()).status == 503
             assert len(lines(caplog)) == 1
@@ -150,9 +150,9 @@ def test_a_connection_to_a_database_is_ended_at_once(failure: Exception, caplog:
             store.failure = failure
             wire = await r.wire(port)
             assert await wire.rest() == b""
-            await r.settled(lambda: not r.gateway._tasks)
+            await r.settled(lambda: not r.gateway.plane.tasks)
             assert len(lines(caplog)) == 1
-            assert r.gateway.room._pipes == {}
+            assert r.gateway.quota._pipes == {}
 
     play(scene)
 

@@ -10,8 +10,10 @@ from urllib.parse import quote
 
 import pytest
 
-from remit.gateway import framing, presented
-from remit.gateway.client import Channel
+from remit.gateway import framing
+from remit.gateway.placeholders import Placeholders
+from remit.gateway.scrub import LeakError
+from remit.gateway.server import Channel
 from tests.gateway.playbook import play as conversation
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig
 
@@ -120,10 +122,13 @@ def test_in_a_run_a_placeholder_is_still_looked_for_beside_a_token() -> None:
 
 def test_what_nobody_proved_and_does_not_look_like_a_token_is_anybody_s() -> None:
     fields = framing.request_fields(b"Host: a\r\nAuthorization: Bearer dummy-key-0123456789")
-    assert presented.token(fields, proven=False) is None
-    assert presented.token(fields, proven=True) == b"dummy-key-0123456789"
+    assert Placeholders({}).scrubber(fields) is None
+    scrubber = Placeholders({}, proven=True).scrubber(fields)
+    assert scrubber is not None
+    with pytest.raises(LeakError):
+        scrubber.feed(b"dummy-key-0123456789")
     for shown in (b"", b"\r\nAuthorization: Bearer", b"\r\nAuthorization: Bearer short"):
-        assert presented.token(framing.request_fields(b"Host: a" + shown), proven=True) is None
+        assert Placeholders({}, proven=True).scrubber(framing.request_fields(b"Host: a" + shown)) is None
 
 
 def test_a_token_of_anybody_costs_no_forms_of_all_placeholders_again() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from remit.errors import RemitError, UpstreamError
-from remit.gateway.answer import Plan
-from remit.gateway.inject import Recipe
-from remit.gateway.pool import MAX_INTERIM, Pool, Upstream
-from remit.gateway.room import Room
+from remit.gateway.credential import static
+from remit.gateway.quota import DescriptorBudget
+from remit.gateway.response import ResponsePlan
+from remit.gateway.upstream import MAX_INTERIM, Pool, UpstreamConnection
 from tests.gateway.playbook import Line
-from tests.gateway.test_inject import shape
+from tests.gateway.test_target import shape
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HINT = b"HTTP/1.1 103 Early Hints\r\n\r\n"
@@ -27,7 +27,7 @@ class Asker:
         self.statuses: list[int] = []
         self.failed: RemitError | None = None
 
-    def on_head(self, plan: Plan) -> bool:
+    def on_head(self, plan: ResponsePlan) -> bool:
         self.statuses.append(plan.status)
         return self.read
 
@@ -54,8 +54,8 @@ class Full(Line):
 
 def kept(asker: Asker, *said: bytes, line: Line | None = None) -> bool:
     """Have a connection say something, and tell whether it is used again."""
-    pool = Pool(Recipe(shape(), None), None, lambda: 0.0, Room(9))  # type: ignore[arg-type]  # it dials nobody
-    upstream = Upstream(pool)
+    pool = Pool(static(shape(), None), None, lambda: 0.0, DescriptorBudget(9))  # type: ignore[arg-type]  # it dials nobody
+    upstream = UpstreamConnection(pool)
     upstream.connection_made(line or Line())
     upstream.begin(asker, b"")
     for data in said:

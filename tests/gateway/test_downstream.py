@@ -7,7 +7,7 @@ import json
 import pytest
 
 from remit import errors
-from remit.gateway import problem
+from remit.gateway import downstream
 from remit.web import problems
 
 BASE = "https://remit.test/problems/"
@@ -23,7 +23,7 @@ def _classes() -> list[type[errors.RemitError]]:
 
 @pytest.mark.parametrize("kind", _classes(), ids=lambda kind: kind.__name__)
 def test_every_error_renders_as_a_problem_and_says_that_remit_refused(kind: type[errors.RemitError]) -> None:
-    raw = problem.response(kind(), "req_1", BASE, head=False, keep=True)
+    raw = downstream.response(kind(), "req_1", BASE, head=False, keep=True)
     head, _, body = raw.partition(b"\r\n\r\n")
     read = json.loads(body)
     assert head.startswith(b"HTTP/1.1 %d " % kind.status)
@@ -34,46 +34,46 @@ def test_every_error_renders_as_a_problem_and_says_that_remit_refused(kind: type
 
 def test_what_would_have_been_enough_is_said() -> None:
     error = errors.ScopeError(enough={"type": "http"}, help="ask", offending=[{"type": "x"}])
-    read = problem.document(error, "req_1", BASE)
+    read = downstream.document(error, "req_1", BASE)
     assert (read["enough"], read["help"], read["offending"]) == ({"type": "http"}, "ask", [{"type": "x"}])
 
 
 def test_what_is_wrong_is_said_where_sdks_of_model_providers_look_for_it_too() -> None:
-    read = problem.document(errors.ScopeError("too wide", help="ask"), "req_1", BASE)
+    read = downstream.document(errors.ScopeError("too wide", help="ask"), "req_1", BASE)
     assert read["error"] == {"message": "remit: too wide (ask)", "type": f"{BASE}scope", "code": "scope"}
-    read = problem.document(errors.RevokedError("it was revoked"), "req_1", BASE)
+    read = downstream.document(errors.RevokedError("it was revoked"), "req_1", BASE)
     assert read["error"] == {"message": "remit: it was revoked", "type": f"{BASE}revoked", "code": "revoked"}
 
 
 def test_a_placeholder_in_the_wrong_place_is_told_the_right_one() -> None:
     assert "in the header where its own resource's key goes" in str(
-        problem.document(errors.PlaceholderError(), "r", BASE)
+        downstream.document(errors.PlaceholderError(), "r", BASE)
     )
 
 
 def test_a_head_request_gets_no_body_and_a_last_answer_says_so() -> None:
-    raw = problem.response(errors.ScopeError(), "req_1", BASE, head=True, keep=False)
+    raw = downstream.response(errors.ScopeError(), "req_1", BASE, head=True, keep=False)
     assert raw.endswith(b"Connection: close\r\n\r\n")
 
 
 def test_a_caller_without_proof_is_challenged() -> None:
-    raw = problem.response(errors.NonceRequiredError(), "req_1", BASE, head=False, keep=True, nonce="n-1")
+    raw = downstream.response(errors.NonceRequiredError(), "req_1", BASE, head=False, keep=True, nonce="n-1")
     assert b'WWW-Authenticate: DPoP error="use_dpop_nonce"' in raw
     assert b"\r\nDPoP-Nonce: n-1\r\n" in raw
 
 
 def test_a_limit_says_when_to_come_back() -> None:
-    raw = problem.response(errors.LimitError(retry_after=3), "req_1", BASE, head=False, keep=True)
+    raw = downstream.response(errors.LimitError(retry_after=3), "req_1", BASE, head=False, keep=True)
     assert b"\r\nRetry-After: 3\r\n" in raw
 
 
 def test_a_detail_with_line_breaks_stays_in_the_body() -> None:
-    raw = problem.response(errors.ScopeError("a\r\nX: y"), "req_1", BASE, head=False, keep=True)
+    raw = downstream.response(errors.ScopeError("a\r\nX: y"), "req_1", BASE, head=False, keep=True)
     assert raw.count(b"\r\nX: y") == 0
 
 
 def test_a_challenge_names_the_algorithms_that_the_control_plane_names() -> None:
-    head = problem.response(errors.ProofError(), "req_1", BASE, head=True, keep=True)
+    head = downstream.response(errors.ProofError(), "req_1", BASE, head=True, keep=True)
     told = problems.problem(errors.ProofError(), "https://remit.test", "req_1").headers["www-authenticate"]
     challenge, _, where = told.rpartition(", ")
     assert where.startswith("resource_metadata=")  # of the API alone

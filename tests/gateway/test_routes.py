@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from remit.gateway.memory import ALL, ONE, Memory
+from remit.gateway.routes import ALL, ONE, BoundedCache
 from tests.gateway.rig import http, play, rig
 
 
 def test_what_is_kept_is_bounded_in_bytes_and_in_number() -> None:
-    memory: Memory[bytes, int] = Memory()
+    memory: BoundedCache[bytes, int] = BoundedCache()
     for size in (1, 100, ONE):
         most = 0
         for number in range(2_000):
@@ -28,7 +28,7 @@ def test_a_grant_has_no_more_remembered_than_so_many_bytes() -> None:
             for number in range(60):
                 await wire.send(r.request(f"/api/v1/public/a?q={number}{'x' * 3_000}"))
                 assert (await wire.reply()).status == 200
-            known = r.gateway.route(r.grant.id, "api").known
+            known = r.gateway.plane.routes.of(r.grant.id, "api").known
             assert 0 < sum(len(target) + len(block) for _, target, block in known) <= ALL
 
     play(scene)

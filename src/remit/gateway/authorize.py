@@ -1,0 +1,280 @@
+"""One request against a grant's rules: which detail permits it, and how it is written to the upstream. Pure.
+
+What is authorized is what is forwarded: the request line and an authorized body are written anew from what was
+authorized. The rules are the grant's details for one resource, compiled; they permit just what ``core.scope.permits``
+permits (``tests/gateway/test_rules.py``). That a use is within its grant is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from remit import catalog
+from remit.core import scope as scopes
+from remit.core.paths import Places, matched, places
+from remit.core.scope import Access, Detail, Scope, Value
+from remit.errors import CodingError, InvalidRequestError, ScopeError
+from remit.gateway import canon
+from remit.gateway.canon import Target
+from remit.gateway.framing import BODILESS, Fields
+from remit.gateway.target import HttpTarget
+
+MAX_ECHO = 2_048  # characters of arguments that a denial repeats
+_JSON = re.compile(rb'application/(?:[a-z0-9.-]+\+)?json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
+_AUTHORIZING = ThreadPoolExecutor(1, "authorize")  # one: what is authorized meets the loop at Python's lock
+
+
+# -- a grant's rules for one resource -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One detail, compiled. ``index`` is its place in the grant's scope."""
+
+    index: int
+    actions: frozenset[str]
+    patterns: tuple[str, ...]
+    paths: Places  # all of them
+    args: Value
+    free: bool  # every argument is permitted, named or not
+    free_body: bool  # the body as a whole is
+    reads_body: bool  # arguments inside the body are constrained
+    headers: frozenset[str]  # names of headers that are arguments here, in lower case
+
+    def covers(self, action: str, path: str) -> bool:
+        """Whether it permits an action on a path with some arguments."""
+        return action in self.actions and matched(path, self.paths)
+
+    def permits(self, args: Mapping[str, str]) -> bool:
+        """Whether it permits arguments."""
+        return self.free or scopes.args_permit(self.args, args)
+
+
+Rules = tuple[Rule, ...]  # all of one grant for one resource, in the order of its scope
+
+
+def compile_rules(scope: Scope, resource: str) -> Rules:
+    """Compile the http details of ``scope`` that name ``resource``, in the order of the scope."""
+    return tuple(
+        _rule(index, detail)
+        for index, detail in enumerate(scope)
+        if (detail.type, detail.resource) == ("http", resource)
+    )
+
+
+def _rule(index: int, detail: Detail) -> Rule:
+    args = detail.get("args")
+    named = dict(args) if isinstance(args, tuple) else {}
+    return Rule(
+        index=index,
+        actions=frozenset(detail.texts("actions")),
+        patterns=detail.texts("paths"),
+        paths=places(detail.texts("paths")),
+        args=args,
+        free=args == scopes.ANY,
+        free_body=named.get("body", ("",))[0] == scopes.ANY,
+        reads_body=any(name == "body" or name.startswith(("body.", "body[")) for name in named),
+        headers=frozenset(name[7:].lower() for name in named if name.startswith("header.")),
+    )
+
+
+# -- one request ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A permitted request. ``start`` is its request line; ``body`` its authorized body, or None when it streams."""
+
+    access: Access
+    index: int
+    start: bytes
+    lines: bytes  # the client's header lines that go along
+    body: bytes | None = None
+    dropped: bytes = b""  # the line that tells the client which of its headers do not
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request as it is authorized. ``body`` is None while it has not been read."""
+
+    method: str
+    target: Target
+    fields: Fields
+    has_body: bool
+    body: bytes | None = field(default=None, repr=False)
+
+    @property
+    def coded(self) -> bool:
+        """Whether the body is in a coding, which is not looked into."""
+        return self.has_body and (self.fields.get(b"content-encoding") or b"identity").lower() != b"identity"
+
+    @property
+    def access(self) -> Access:
+        """The use that is attempted, before its arguments are known."""
+        return Access("http", self.target.resource, self.method, self.target.path)
+
+
+def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit | None:
+    """Return how a request is permitted, None when that hangs on a body not yet read, or raise ScopeError."""
+    rules = tuple(rule for rule in rules if rule.covers(request.method, request.target.path))
+    if not rules:
+        raise ScopeError(enough=_enough(request, _known_args(request)))
+    rules = tuple(rule for rule in rules if _named(rule, target, request))
+    if not rules:
+        raise ScopeError(
+            "this makes a standing credential at the provider or carries other requests, so a grant must name its path",
+            enough=_enough(request, _known_args(request)),
+        )
+    _check_range(rules, target, request)
+    _check_method(target, request)
+    if rules[0].free:
+        return _permitted(rules[0], target, request, None, {})
+    pairs = canon.query_pairs(request.target.query)
+    args = {f"query.{name}": scopes.json_text(value) for name, value in pairs}
+    args.update(_header_args(rules, target, request.fields))
+    if request.body is not None:
+        return _with_body(rules, target, request, pairs, args)
+    return _by_head(rules, target, request, pairs, args)
+
+
+def _named(rule: Rule, target: HttpTarget, request: HttpRequest) -> bool:
+    """Whether a rule may permit what mints credentials or carries other requests: only if its own paths name just that.
+
+    The destination's base may be part of what the provider calls the path, or only where this provider is.
+    """
+    path, base = request.target.path, target.destination.base
+    return all(
+        catalog.named(target.provider, request.method, front + path, [front + wide for wide in rule.patterns])
+        for front in {"", base}
+    )
+
+
+def _by_head(
+    rules: Rules, target: HttpTarget, request: HttpRequest, pairs: tuple[tuple[str, str], ...], args: Mapping[str, str]
+) -> Permit | None:
+    for rule in rules:
+        if rule.free:
+            return _permitted(rule, target, request, None, {})
+        if request.has_body and not rule.free_body:
+            if rule.reads_body and not request.coded:
+                return None
+        elif rule.permits(args):
+            return _permitted(rule, target, request, pairs, args)
+    if request.coded and any(rule.reads_body for rule in rules):
+        raise CodingError(help="send it without `Content-Encoding`")
+    raise ScopeError(enough=_enough(request, args))
+
+
+def _with_body(
+    rules: Rules, target: HttpTarget, request: HttpRequest, pairs: tuple[tuple[str, str], ...], args: Mapping[str, str]
+) -> Permit:
+    assert request.body is not None  # noqa: S101 - narrows the type
+    if not _JSON.fullmatch(request.fields.get(b"content-type") or b""):
+        raise InvalidRequestError(
+            "the grant names arguments in the body, so the body must be JSON in UTF-8",
+            help="say so in the request: `Content-Type: application/json`",
+        )
+    value = canon.json_body(request.body)
+    args = {**args, **canon.leaves(value)}
+    rule = next((rule for rule in rules if rule.permits(args)), None)
+    if rule is None:
+        raise ScopeError(enough=enough(replace(request.access, args=args)))
+    return _permitted(rule, target, request, None if rule.free else pairs, args, canon.json_bytes(value))
+
+
+def _permitted(
+    rule: Rule,
+    target: HttpTarget,
+    request: HttpRequest,
+    pairs: tuple[tuple[str, str], ...] | None,
+    args: Mapping[str, str],
+    body: bytes | None = None,
+) -> Permit:
+    query = request.target.query if pairs is None else (canon.query_text(pairs) or None)
+    path = f"{request.method} {target.destination.base}{request.target.path}".encode()
+    start = path + (b"?" + query if query is not None else b"") + b" HTTP/1.1\r\n"
+    granted = frozenset(name.encode() for name in rule.headers) | (target.arguments if rule.free else frozenset())
+    untouched = body is None  # one that is written anew has another coding, length and digest
+    lines, dropped = target.forwarded(
+        request.fields, granted, free=rule.free and untouched, coded=request.has_body and untouched
+    )
+    told = b"remit-dropped: " + dropped + b"\r\n" if dropped else b""
+    return Permit(replace(request.access, args=args), rule.index, start, lines, body, told)
+
+
+def _header_args(rules: Rules, target: HttpTarget, fields: Fields) -> dict[str, str]:
+    wanted = {name.encode() for rule in rules for name in rule.headers} | target.arguments
+    found: dict[str, str] = {}
+    for name, value in fields.items if wanted else ():
+        if name not in wanted:
+            continue
+        key = f"header.{name.decode()}"
+        if key in found or name in fields.nominated:
+            raise InvalidRequestError(f"`{name.decode()}` is an argument and may stand once")
+        found[key] = scopes.json_text(value.decode("ascii"))
+    return found
+
+
+def _check_range(rules: Rules, target: HttpTarget, request: HttpRequest) -> None:
+    """Refuse `Range` unless it is granted by name: pieces of an answer cannot be searched for a whole secret."""
+    if request.fields.get(b"range") is None or b"range" in target.allowed:
+        return
+    if not any("range" in rule.headers for rule in rules):
+        raise ScopeError("`Range` is not granted", enough=_enough(request, {}, {"header.range": scopes.ANY}))
+
+
+def _check_method(target: HttpTarget, request: HttpRequest) -> None:
+    """Refuse a body where it has no meaning: upstreams that leave it unread take it for the next request."""
+    if request.has_body and request.method in BODILESS - target.body_on:
+        raise InvalidRequestError(
+            f"a body has no meaning with {request.method}, so it is not sent",
+            help=f"where this API takes one, its resource is to say so: --setting 'body_on=[\"{request.method}\"]'",
+        )
+
+
+def _known_args(request: HttpRequest) -> dict[str, str]:
+    try:
+        return {f"query.{name}": scopes.json_text(value) for name, value in canon.query_pairs(request.target.query)}
+    except InvalidRequestError:
+        return {}
+
+
+def _enough(
+    request: HttpRequest, args: Mapping[str, str], more: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    found = enough(replace(request.access, args=args))
+    named = found.get("args", {})
+    if isinstance(named, dict):
+        extra = {"body": scopes.ANY} if request.has_body else {}
+        named = {**named, **extra, **(more or {})}
+        return {**found, **({"args": named} if named else {})}
+    return found
+
+
+def enough(access: Access) -> dict[str, object]:
+    """Return the smallest detail that would permit a use, in wire form; large arguments are left open."""
+    args: object = scopes.ANY
+    if sum(map(len, access.args.values())) <= MAX_ECHO:
+        args = {name: json.loads(text) for name, text in access.args.items()}
+    found: dict[str, object] = {"type": "http", "resource": access.resource}
+    found |= {"actions": [access.action], "paths": [access.path]}
+    return {**found, **({"args": args} if args else {})}
+
+
+async def authorize_body(
+    rules: Rules, target: HttpTarget, request: HttpRequest, turn: asyncio.Lock, check_ended: Callable[[], None]
+) -> Permit | None:
+    """Authorize a request whose body was read: at once, or beside the loop in its task's turn if that takes long.
+
+    Raises what ``authorize`` does, and ``check_ended``.
+    """
+    if not canon.heavy(request.body or b""):
+        return authorize(rules, target, request)
+    async with turn:
+        check_ended()
+        return await asyncio.get_running_loop().run_in_executor(_AUTHORIZING, authorize, rules, target, request)

@@ -1,0 +1,234 @@
+"""Connections of clients: requests are read one by one, in order, each judged on its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from remit.core.scope import Access
+from remit.errors import InvalidRequestError, MethodError, RemitError, RevokedError, TooLargeError, UpstreamError
+from remit.gateway import framing
+from remit.gateway.downstream import HEAD, LINGER, STALL, Downstream, Listener
+from remit.gateway.exchange import HttpExchange
+from remit.gateway.quota import MAX_CALLERS, MAX_CLIENTS
+
+IDLE = 75.0  # seconds between requests
+HOLD = 65_536  # bytes of later requests kept while one is under way
+_REFUSED_METHODS = frozenset({"TRACE", "CONNECT", "TRACK"})
+
+
+class Connections:
+    """The connections of all listeners, each within its listener's number and its task's descriptors."""
+
+    def __init__(self) -> None:
+        self.all: set[ClientConnection] = set()
+
+    def admit(self, client: ClientConnection) -> bool:
+        """Take note of a connection; return False if its listener has too many, and all of them in use."""
+        listener = client.listener
+        most = MAX_CLIENTS if listener.front.channel is not None else MAX_CALLERS
+        if len(listener.clients) >= most or not listener.quota.take():
+            idle = next((other for other in listener.clients if other.idle), None)
+            if idle is None:
+                return False
+            self._forget(idle)  # the place that it had is the new one's
+            idle.abort()
+        listener.clients[client] = None
+        self.all.add(client)
+        return True
+
+    def left(self, client: ClientConnection) -> None:
+        """Forget a connection that is closed."""
+        if client in self.all:
+            self._forget(client)
+            client.listener.quota.give()
+
+    def _forget(self, client: Downstream) -> None:
+        self.all.discard(client)
+        del client.listener.clients[client]
+
+    def sweep(self, now: float) -> None:
+        """End what took too long."""
+        for client in [client for client in self.all if client.deadline < now]:
+            client.expire()
+
+    def end(self, grants: frozenset[str]) -> None:
+        """Close the connections of channels that have ended."""
+        for client in [client for client in self.all if client.listener.front.channel in grants]:
+            client.end(RevokedError())
+
+    def close(self) -> None:
+        """Close all."""
+        for client in tuple(self.all):
+            client.end(RevokedError())
+
+
+class ClientConnection(Downstream):
+    """One connection from a client."""
+
+    __slots__ = ("_buffer", "_connections", "_exchange")
+
+    def __init__(self, listener: Listener, connections: Connections) -> None:
+        super().__init__(listener)
+        self._connections = connections
+        self._buffer = b""
+        self._exchange: HttpExchange | None = None
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport  # type: ignore[assignment]  # create_server makes Transports
+        if not self._connections.admit(self):
+            self.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Read requests."""
+        exchange = self._exchange
+        if self._lingers:
+            return
+        if exchange is None:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._next()
+            return
+        self.deadline = self.plane.now + STALL
+        if exchange.reading:
+            data = self._body(exchange, data)
+        if data:
+            self._buffer += data
+            if len(self._buffer) > HOLD:
+                self.hold()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it came about
+        """Cut what is under way."""
+        self._transport = None
+        self._connections.left(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cut(UpstreamError("the client went away"))
+
+    def pause_writing(self) -> None:
+        """Hold the upstream."""
+        if self._exchange is not None:
+            self._exchange.client_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        """Let the upstream go on."""
+        if self._exchange is not None:
+            self._exchange.client_writable(writable=True)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._exchange is None
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Begin the next request if its head is all there."""
+        self.deadline = self.plane.now + (HEAD if self._buffer else IDLE)
+        if not self._buffer or self._transport is None or self._transport.is_closing():
+            return
+        end = self._buffer.find(framing.END)
+        try:
+            if end < 0 or end > framing.MAX_HEAD:
+                self._check_unfinished()
+                return
+            self._begin(self._buffer[:end], self._buffer[end + 4 :])
+        except RemitError as error:
+            self._buffer = b""
+            self._malformed(error)
+
+    def _malformed(self, error: RemitError) -> None:
+        """Refuse what is no request, and go on with nothing that follows it."""
+        request = self.plane.new_request()
+        self.refuse(error, request, head=False, keep=False)
+        self._linger()
+        if self.listener.front.channel is not None:
+            access = Access("http", "", "")
+            self.plane.start(self.plane.recorder.deny(self.listener.front.channel, access, error, request))
+
+    def _check_unfinished(self) -> None:
+        line = self._buffer.find(b"\r\n")
+        if len(self._buffer) > framing.MAX_HEAD:
+            raise InvalidRequestError("the head has no end") if line < 0 else TooLargeError("the head is too large")
+        if line < 0 and len(self._buffer) > framing.MAX_TARGET + 64:
+            raise InvalidRequestError("the request line has no end")
+        if line < 0 and b"\n" in self._buffer:
+            raise InvalidRequestError("a line ends without CR")
+        if line >= 0:
+            framing.request_line(self._buffer[:line])
+
+    def _begin(self, head: bytes, rest: bytes) -> None:
+        line, _, block = head.partition(b"\r\n")
+        method, target = framing.request_line(line)
+        if method in _REFUSED_METHODS:
+            raise MethodError
+        known = self.listener.read(block)
+        self._buffer = b""
+        self.deadline = self.plane.now + STALL
+        self._exchange = exchange = HttpExchange(self, method, target, known)
+        if exchange.reading:
+            self._buffer = self._body(exchange, rest) if rest else b""
+        else:
+            self._buffer = rest
+        if self._exchange is exchange:
+            exchange.begin()
+
+    def _body(self, exchange: HttpExchange, data: bytes) -> bytes:
+        try:
+            rest = exchange.receive(data)
+        except RemitError as error:
+            exchange.cut(error)
+            self._linger()
+            return b""
+        if exchange.busy:
+            self.hold()
+            self.plane.turns.add(self.listener.quota.task, lambda: self._read_on(exchange))
+        return rest
+
+    # -- for the exchange ---------------------------------------------------------------------------------------
+
+    def _read_on(self, exchange: HttpExchange) -> None:
+        """Read what is there of a body, in its turn."""
+        if self._exchange is exchange and exchange.busy:
+            self._buffer = self._body(exchange, b"")
+
+    def release(self) -> None:
+        """Read on, once what is there of a body has been read."""
+        if self._exchange is None or not self._exchange.busy:
+            super().release()
+
+    def finished(self, exchange: object, *, keep: bool) -> None:
+        """Go on to the next request, or close."""
+        mine = self._exchange
+        if mine is None or mine is not exchange:
+            return
+        self._exchange = None
+        if not keep:
+            self._linger() if mine.reading else self.close()
+            return
+        super().release()
+        self._next()
+
+    def _linger(self) -> None:
+        """Say no more, and read what still comes without looking, so that the answer is not lost to a reset."""
+        if self._transport is None or self._transport.is_closing() or self._lingers:
+            return
+        self._lingers = True
+        self._buffer = b""
+        self.release()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self.deadline = self.plane.now + LINGER
+
+    def expire(self) -> None:
+        """End what took too long."""
+        if self._exchange is not None:
+            self._exchange.cut(UpstreamError("nothing moved for too long"))
+        self.close() if not self._lingers else self.abort()
+
+    def end(self, error: RemitError) -> None:
+        """The channel's grant has ended."""
+        if self._exchange is not None:
+            self._exchange.cut(error)
+        self.close()

@@ -1,0 +1,97 @@
+"""Credentials of targets: where they come from, and how they are written into requests.
+
+A credential that cannot stand in a header is not written at all, so that nothing of it becomes another header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from remit.core.secret import Secret
+from remit.errors import UpstreamError
+from remit.gateway.scrub import SecretPatterns
+from remit.gateway.target import NEVER, HttpTarget
+from remit.ports.credential import CredentialSource, Injection, RequestSigner, UnsignedRequest
+
+SECONDS = 10.0  # that a source may take
+_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+
+class StaticCredential:
+    """The static secret of a resource, where its settings or its provider say: a ``CredentialSource``."""
+
+    def __init__(self, target: HttpTarget, secret: Secret | None) -> None:
+        self.names = frozenset({target.header.lower()})
+        text = secret.reveal() if secret is not None else ""
+        fields = ((target.header, target.format.replace("{}", text)),) if text else ()
+        self.injection = Injection(fields, (text.encode(),) if text else ())  # what holds the secret holds a form of it
+
+    async def current(self) -> Injection:
+        """Return it; a new secret is another source."""
+        return self.injection
+
+
+class Credential:
+    """An injection as it is written for a target.
+
+    ``fixed`` are the header lines of every request, with Host; ``signs``: each is signed when it is finished.
+    """
+
+    __slots__ = ("_source", "fixed", "patterns", "secret", "signs", "target", "until")
+
+    def __init__(
+        self, target: HttpTarget, source: CredentialSource, injection: Injection, secret: Secret | None = None
+    ) -> None:
+        self.target = target
+        self.secret = secret
+        self._source = source
+        self.signs = isinstance(source, RequestSigner)
+        self.until: datetime | None = injection.until
+        host = f"Host: {target.destination.authority}\r\n".encode()
+        self.fixed = host + _lines(injection.fields, source.names) + b"Accept-Encoding: identity\r\n"
+        self.patterns = SecretPatterns(injection.patterns)
+
+    def __repr__(self) -> str:
+        """Mask the credential."""
+        return f"Credential({self.target.resource.name!r})"
+
+    async def signed(self, start: bytes, lines: bytes, body: bytes) -> bytes:
+        """Return the lines that sign a request of a request line, header lines and a body."""
+        assert isinstance(self._source, RequestSigner)  # noqa: S101 - ``signs`` says so
+        method, target, _ = start.decode("ascii").split(" ", 2)
+        fields = (line.partition(": ") for line in (self.fixed + lines).decode("ascii").split("\r\n")[:-1])
+        request = UnsignedRequest(method, target, tuple((name, value) for name, _, value in fields), body)
+        async with asyncio.timeout(SECONDS):
+            return _lines(await self._source.sign(request), self._source.names)
+
+
+def static(target: HttpTarget, secret: Secret | None) -> Credential:
+    """Return the credential that is a resource's static secret."""
+    source = StaticCredential(target, secret)
+    return Credential(target, source, source.injection, secret)
+
+
+async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[], datetime]) -> Credential:
+    """Ask a source for what is injected; UpstreamError when it has nothing in time that is still good."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            injection = await source.current()
+    except TimeoutError as error:
+        raise UpstreamError("the credential was not there in time") from error
+    if injection.until is not None and injection.until <= now():
+        raise UpstreamError("the credential has expired")
+    return Credential(target, source, injection)
+
+
+def _lines(fields: Iterable[tuple[str, str]], names: frozenset[str]) -> bytes:
+    written = []
+    for name, value in fields:
+        known = name.lower() in names and name.lower().encode() not in NEVER
+        if not known or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise UpstreamError("the credential cannot stand in a header, so the request was not sent")
+        written.append(f"{name}: {value}\r\n")
+    return "".join(written).encode("ascii")

@@ -1,0 +1,181 @@
+"""The gateway's side of a client's connection: answers go out, refusals as an agent reads them.
+
+A refusal is an RFC 9457 problem with RFC 9209 `Proxy-Status`, which says that remit refused and not the upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from remit import jose
+from remit.core import scope as scopes
+from remit.errors import RemitError
+from remit.gateway import framing
+from remit.gateway.fronts import Front
+from remit.gateway.placeholders import Placeholders
+from remit.gateway.plane import DataPlane
+from remit.gateway.quota import TaskQuota
+from remit.gateway.routes import BoundedCache
+
+HEAD = 30.0  # seconds for a head to arrive
+STALL = 600.0  # seconds without a byte in either direction
+LINGER = 2.0  # seconds that a client is listened to after its last answer
+_PROXY_ERROR = {
+    400: "http_request_error",
+    413: "http_request_error",
+    415: "http_request_error",
+    421: "http_request_error",
+    502: "http_protocol_error",
+    503: "proxy_internal_error",
+    500: "proxy_internal_error",
+}
+
+
+class ParsedHeaders:
+    """A header section that was read strictly and checked; the same bytes are not read again."""
+
+    __slots__ = ("block", "expects", "fields", "named")
+
+    def __init__(self, block: bytes, front: Front) -> None:
+        self.block = block
+        self.fields = framing.request_fields(block)
+        front.check(self.fields)
+        named = self.fields.get(b"remit-grant")
+        self.named = named.decode() if named is not None else None
+        self.expects = self.fields.get(b"expect") is not None
+
+
+class Listener:
+    """One listening socket: its front, what its callers may not send on, and the quota of its task."""
+
+    __slots__ = ("_known", "clients", "front", "placeholders", "plane", "quota")
+
+    def __init__(self, plane: DataPlane, front: Front, placeholders: Mapping[str, str], quota: TaskQuota) -> None:
+        self.plane = plane
+        self.front = front
+        self.placeholders = Placeholders(placeholders, proven=front.channel is None)
+        self.quota = quota
+        self.clients: dict[Downstream, None] = {}  # the longest there first
+        self._known: BoundedCache[bytes, ParsedHeaders] = BoundedCache()
+
+    def read(self, block: bytes) -> ParsedHeaders:
+        """Return a header section, read strictly; the same bytes are read once."""
+        known = self._known.get(block)
+        if known is None:
+            known = ParsedHeaders(block, self.front)
+            self._known.keep(block, len(block), known)
+        return known
+
+
+class Downstream(asyncio.Protocol, ABC):
+    """What an exchange may do with its client's connection, which is read elsewhere."""
+
+    __slots__ = ("_held", "_lingers", "_transport", "deadline", "listener", "plane")
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.plane = listener.plane
+        self.deadline = self.plane.now + HEAD
+        self._held = False
+        self._lingers = False
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+
+    @abstractmethod
+    def finished(self, exchange: object, *, keep: bool) -> None:
+        """Go on to the next request, or close."""
+
+    def write(self, data: bytes) -> None:
+        """Send response bytes."""
+        if self._transport is not None:
+            self.deadline = self.plane.now + STALL
+            self._transport.write(data)
+
+    def refuse(self, error: RemitError, request: str, *, head: bool, keep: bool) -> None:
+        """Send a refusal."""
+        asks = self.plane.nonce is not None and error.status == HTTPStatus.UNAUTHORIZED
+        nonce = self.plane.nonce() if self.plane.nonce is not None and asks else None
+        self.write(response(error, request, self.plane.problems, head=head, keep=keep, nonce=nonce))
+
+    def hold(self) -> None:
+        """Read no more for now."""
+        if self._transport is not None and not self._held:
+            self._held = True
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        if self._held and self._transport is not None:
+            self._held = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close once what was written has gone."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def document(error: RemitError, request: str, base: str) -> dict[str, object]:
+    """Return the problem's members. ``enough`` is the detail that would have been enough.
+
+    ``error`` says it once more in the form that the SDKs of model providers look for, and show to their users.
+    """
+    found: dict[str, object] = {
+        "type": f"{base}{error.code}",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "instance": request,
+    }
+    told = error.detail if not error.help else f"{error.detail} ({error.help})"
+    found["error"] = {"message": f"remit: {told}", "type": found["type"], "code": error.code}
+    if error.help:
+        found["help"] = error.help
+    if error.enough:
+        found["enough"] = error.enough
+    if error.offending:
+        found["offending"] = list(error.offending)
+    return found
+
+
+def response(error: RemitError, request: str, base: str, *, head: bool, keep: bool, nonce: str | None = None) -> bytes:
+    """Write a refusal as a whole response; ``head`` leaves the body out."""
+    body = scopes.json_text(document(error, request, base)).encode()
+    status = HTTPStatus(error.status)
+    kind = _PROXY_ERROR.get(error.status, "http_request_denied")
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        f'Proxy-Status: remit; error={kind}; details="{error.code}"',
+        "Cache-Control: no-store",
+    ]
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        lines.append(f'WWW-Authenticate: DPoP error="{error.oauth}", algs="{jose.CHALLENGE}"')
+    if nonce is not None:
+        lines.append(f"DPoP-Nonce: {nonce}")
+    if error.retry_after is not None:
+        lines.append(f"Retry-After: {error.retry_after}")
+    if not keep:
+        lines.append("Connection: close")
+    text = "\r\n".join(lines) + "\r\n\r\n"
+    return text.encode() + (b"" if head else body)
+
+
+def unexpected() -> RemitError:
+    """Return the error that stands for anything that is not remit's own: it says nothing."""
+    return RemitError("remit failed on this request")

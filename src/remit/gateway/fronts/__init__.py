@@ -1,0 +1,26 @@
+"""Fronts: how a listener tells from a request's head who asks and for what. To add one, implement ``Front``."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from remit.gateway.canon import Target
+from remit.gateway.framing import Fields
+
+
+class Front(Protocol):
+    """The front of one listening socket. ``channel``: the grant that all its requests are made under, if it is bound.
+
+    What it returns is all that the gateway goes by; it reads heads alone, and never a body.
+    """
+
+    channel: str | None
+
+    def check(self, fields: Fields) -> None:
+        """Raise for a header section that is not addressed to this listener. Asked once for equal sections."""
+
+    async def principal(self, method: str, raw: bytes, fields: Fields) -> str:
+        """Return the grant that a request proves, where there is no channel; ``raw`` is its target as it came."""
+
+    def target(self, raw: bytes, fields: Fields) -> Target:
+        """Return the resource and the canonical target at it, or raise InvalidRequestError."""

@@ -1,0 +1,65 @@
+"""The front of clients that are told a base URL: the first segment of the path names the resource.
+
+`/search/v1/search` is `/v1/search` at `search`; `/@grt_…/search/v1/search` names a grant inside the caller's own too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+
+from remit.errors import InvalidRequestError, MisdirectedError, NotFoundError
+from remit.gateway import canon
+from remit.gateway.canon import Target
+from remit.gateway.framing import Fields
+
+Verifier = Callable[[Mapping[str, str], str, str], Awaitable[str]]  # headers, method, url -> grant id
+
+_TARGET = re.compile(
+    rb"(?:/@(grt_[A-Za-z0-9_-]{1,64}))?/([a-z0-9][a-z0-9._-]{0,62})((?:/[A-Za-z0-9\-._~!$&'()+,;=:@%]*)*)(?:\?(.*))?"
+)
+
+
+class PathFront:
+    """A front for a channel, or for callers that each prove a grant to ``verify``. ``hosts`` are its own names."""
+
+    __slots__ = ("_hosts", "_verify", "channel")
+
+    def __init__(self, channel: str | None, hosts: frozenset[bytes], verify: Verifier | None = None) -> None:
+        self.channel = channel
+        self._hosts = hosts
+        self._verify = verify
+
+    def check(self, fields: Fields) -> None:
+        """Raise MisdirectedError for a `Host` that is not a name of this listener."""
+        host = fields.get(b"host") or b""
+        if host not in self._hosts:
+            if not host.replace(b".", b"").replace(b":", b"").replace(b"-", b"").strip(b"[]").isalnum():
+                raise InvalidRequestError("`Host` is not the name of a host")
+            raise MisdirectedError
+
+    async def principal(self, method: str, raw: bytes, fields: Fields) -> str:
+        """Return the grant that a request's token and proof prove."""
+        if self._verify is None:
+            raise NotFoundError
+        headers = {name.decode(): value.decode("latin-1") for name, value in fields.items}
+        path = raw.partition(b"?")[0].decode("ascii")
+        return await self._verify(headers, method, f"http://{headers['host']}{path}")  # a host that ``check`` knew
+
+    def target(self, raw: bytes, fields: Fields) -> Target:  # noqa: ARG002 - the path says it all
+        """Return the resource that the first segment names, and the rest."""
+        return read_target(raw)
+
+
+@lru_cache(maxsize=1024)
+def read_target(raw: bytes) -> Target:
+    """Read an origin-form target, or raise InvalidRequestError."""
+    found = _TARGET.fullmatch(raw)
+    if found is None:
+        raise InvalidRequestError(
+            "the target is not `/resource/path` in canonical form",
+            help="percent-encode what is not plain text, with upper-case digits, and nothing that need not be",
+        )
+    grant = found[1].decode() if found[1] is not None else None
+    return canon.target(found[2].decode(), found[3], found[4], grant)

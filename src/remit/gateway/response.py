@@ -1,0 +1,312 @@
+"""Bodies on their way through: the request's, searched for placeholders; the response's, scrubbed, a slice a turn.
+
+A response's head is filtered and searched, its body scrubbed and framed anew. What inflates is not looked through at
+one go, whatever its size and however many come together: others get their turns in between. Until it is, its upstream
+is not read, and the client is sent no more than it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Protocol
+
+from remit.errors import PlaceholderError, RemitError, UpstreamError
+from remit.gateway.framing import BODILESS, Body, Fields, Status
+from remit.gateway.scrub import SLICE, Inflated, LeakError, Meter, Scrubber, SecretPatterns, is_compressed
+
+CLOSE = b"connection: close\r\n"  # what is left of a body must not be read as a request
+_DROPPED = frozenset(
+    {
+        b"alt-svc",  # it would send the client round the gateway
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-connection",
+        b"proxy-status",  # only remit says what remit did
+        b"remit-dropped",
+        b"set-cookie",  # cookies are never sent on, so none are handed out
+        b"set-cookie2",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_LINES = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b"application/json-seq")
+_IDENTITY = frozenset({b"", b"identity"})
+_INFLATED = frozenset({b"gzip", b"x-gzip", b"deflate"})
+
+
+# -- requests -----------------------------------------------------------------------------------------------------
+
+
+class RequestBody:
+    """One body that streams. ``feed`` raises PlaceholderError."""
+
+    __slots__ = ("_chunked", "_scrubber")
+
+    def __init__(self, scrubber: Scrubber | None, *, chunked: bool) -> None:
+        self._scrubber = scrubber
+        self._chunked = chunked
+
+    def feed(self, payload: bytes, *, done: bool) -> bytes:
+        """Take payload from the client; return bytes for the upstream. ``done``: there is no more."""
+        scrubber = self._scrubber
+        try:
+            safe = payload if scrubber is None else scrubber.feed(payload)
+        except LeakError:
+            raise PlaceholderError from None
+        if done and scrubber is not None:
+            safe += scrubber.end()
+        if not self._chunked:
+            return safe
+        return (b"%x\r\n%b\r\n" % (len(safe), safe) if safe else b"") + (b"0\r\n\r\n" if done else b"")
+
+
+def framing_lines(method: str, fields: Fields, streams: Body | None, anew: bytes | None, *, keep: bool) -> bytes:
+    """Return the lines that frame a request, and end its head.
+
+    ``streams`` reads its body, if it has one, and ``anew`` is one that is written anew; ``keep`` says whether the
+    upstream is trusted to read all of a body before it takes another request.
+    """
+    if streams is None:
+        return b"\r\n" if method in BODILESS else b"content-length: 0\r\n\r\n"
+    close = b"" if keep else CLOSE
+    if anew is None and fields.chunked:
+        return close + b"transfer-encoding: chunked\r\n\r\n"
+    return close + b"content-length: %d\r\n\r\n" % (len(anew) if anew is not None else fields.length or 0)
+
+
+# -- responses ----------------------------------------------------------------------------------------------------
+
+
+class ResponsePlan:
+    """How responses with one head go on. Made once for equal heads; the caller has searched the raw head already."""
+
+    __slots__ = ("_fields", "_tasks", "chunked", "has_body", "inflate", "lines", "status")
+
+    def __init__(self, status: Status, fields: Fields, *, has_body: bool) -> None:
+        coding = (fields.get(b"content-encoding") or b"").lower()
+        if has_body and coding not in _IDENTITY | _INFLATED:
+            raise UpstreamError("the upstream answered in an encoding that remit did not ask for and cannot look into")
+        self.status = status.code
+        self.has_body = has_body
+        self.inflate = has_body and coding in _INFLATED
+        self.lines = (fields.get(b"content-type") or b"").startswith(_LINES)
+        self.chunked = has_body and (self.inflate or fields.length is None)
+        self._fields = fields
+        head = _head(status, fields, decoded=self.inflate, chunked=self.chunked)
+        self._tasks = (head + b"connection: close\r\n\r\n", head + b"\r\n")
+
+    def of(self, fields: Fields) -> bool:
+        """Whether this is the plan of a head."""
+        return self._fields is fields
+
+    def head(self, *, keep: bool) -> bytes:
+        """Return the head for the client."""
+        return self._tasks[keep]
+
+
+class ResponseBody:
+    """The body of one response on its way. ``feed`` and ``more`` raise LeakError or UpstreamError.
+
+    What inflates is taken in turns of ``SLICE`` bytes: while ``busy``, ``more`` is due in a later turn of the loop.
+    """
+
+    __slots__ = ("_body", "_done", "_meter", "_patterns", "_plan", "_steps")
+
+    def __init__(self, patterns: SecretPatterns, plan: ResponsePlan) -> None:
+        self._patterns = patterns
+        self._plan = plan
+        self._body: Inflated | Scrubber | None = None
+        self._meter: Meter
+        self._steps: Iterator[bytes] | None = None
+        self._done = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is more to look through before anything else is to be fed."""
+        return self._steps is not None
+
+    def feed(self, payload: bytes, *, done: bool) -> bytes:
+        """Take payload of the upstream's body; return bytes for the client. ``done``: there is no more."""
+        if done and self._body is None and not self._plan.inflate and not is_compressed(payload):
+            self._patterns.check(payload)  # a body that is all there, as most are
+            return self._framed(payload, done=True)
+        body = self._body or self._begun()
+        self._meter.fed += len(payload)
+        steps = body.feed(payload) if isinstance(body, Inflated) else body.steps(payload)
+        self._steps = steps if self._steps is None else chain(self._steps, steps)
+        self._done = done
+        return self.more()
+
+    def more(self) -> bytes:
+        """Return what another turn makes of what was fed, for the client."""
+        assert self._steps is not None  # noqa: S101 - ``busy`` says so
+        assert self._body is not None  # noqa: S101 - so it has begun
+        self._meter.turn = 0
+        released = []
+        for piece in self._steps:
+            released.append(piece)
+            if self._meter.turn >= SLICE:
+                return self._framed(b"".join(released), done=False)
+        self._steps = None
+        if self._done:
+            released.append(self._body.end())
+        return self._framed(b"".join(released), done=self._done)
+
+    def _begun(self) -> Inflated | Scrubber:
+        self._meter = Meter()
+        layer = Inflated if self._plan.inflate else Scrubber
+        self._body = layer(self._patterns, lines=self._plan.lines, meter=self._meter)
+        return self._body
+
+    def _framed(self, released: bytes, *, done: bool) -> bytes:
+        if not self._plan.chunked:
+            return released
+        framed = b"%x\r\n%b\r\n" % (len(released), released) if released else b""
+        return framed + b"0\r\n\r\n" if done else framed
+
+
+def _head(status: Status, fields: Fields, *, decoded: bool, chunked: bool) -> bytes:
+    dropped = _DROPPED | fields.nominated | ({b"content-encoding"} if decoded else set())
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status.code, status.reason)]
+    lines += [b"%b: %b\r\n" % (name, value) for name, value in fields.items if name not in dropped]
+    if chunked:
+        lines.append(b"transfer-encoding: chunked\r\n")
+    elif fields.length is not None and status.code != 204:  # noqa: PLR2004 - RFC 9110 §8.6: none on 204
+        lines.append(b"content-length: %d\r\n" % fields.length)
+    return b"".join(lines)
+
+
+# -- their delivery -----------------------------------------------------------------------------------------------
+
+
+class Receiver(Protocol):
+    """Whose answer it is."""
+
+    def deliver(self, data: bytes) -> None:
+        """Send bytes to the client, which may be full then."""
+
+    def hold_upstream(self, *, hold: bool) -> None:
+        """Read no more of the upstream for now, or read on."""
+
+    def delivered(self) -> None:
+        """Take note that an answer that is all there is all sent."""
+
+    def cut(self, error: RemitError) -> None:
+        """End it at once: the rest must not be sent."""
+
+
+class TaskTurns:
+    """What is due in later turns of the loop: one step of one answer in each, of one task after the other."""
+
+    __slots__ = ("_due", "_loop", "_scheduled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: dict[str, deque[Callable[[], None]]] = {}  # by task, in the order they came
+        self._scheduled = False
+
+    def add(self, task: str, step: Callable[[], None]) -> None:
+        """Have a step done when it is its task's turn, and its own."""
+        self._due.setdefault(task, deque()).append(step)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._one)
+
+    async def wait(self, task: str) -> None:
+        """Wait for a turn of a task."""
+        turn = asyncio.Event()
+        self.add(task, turn.set)
+        await turn.wait()
+
+    def _one(self) -> None:
+        task = next(iter(self._due))
+        mine = self._due.pop(task)
+        step = mine.popleft()
+        if mine:
+            self._due[task] = mine  # behind the others
+        self._scheduled = bool(self._due)
+        if self._scheduled:
+            self._loop.call_soon(self._one)
+        step()
+
+
+class Delivery:
+    """A response on its way to the client, in turns of ``task``. ``take`` raises what ``ResponseBody.feed`` does."""
+
+    __slots__ = ("_answer", "_done", "_full", "_out", "_receiver", "_task", "_turns", "_waits")
+
+    def __init__(self, receiver: Receiver, answer: ResponseBody, head: bytes, turns: TaskTurns, task: str) -> None:
+        self._receiver = receiver
+        self._answer = answer
+        self._turns = turns
+        self._task = task
+        self._out = [head]
+        self._full = False  # the client takes no more for now
+        self._done = False  # the upstream has said all
+        self._waits = False  # for its turn
+
+    def take(self, payload: bytes, *, done: bool) -> None:
+        """Take payload of the body."""
+        self._out.append(self._answer.feed(payload, done=done))
+        if self._answer.busy:
+            self._later()
+
+    def flush(self) -> bool:
+        """Pass on what has come together; return whether anything had."""
+        if not self._out:
+            return False
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        self._receiver.deliver(data)
+        return True
+
+    def end(self) -> None:
+        """Take note that the upstream has said all."""
+        if self._answer.busy:
+            self._done = True
+        else:
+            self._receiver.delivered()
+
+    def writable(self, *, writable: bool) -> None:
+        """Take note that the client takes no more, or takes more again."""
+        self._full = not writable
+        if not self._answer.busy:
+            self._receiver.hold_upstream(hold=self._full)
+        elif writable:
+            self._later()
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._out.clear()
+        self._full = True
+
+    def _later(self) -> None:
+        self._receiver.hold_upstream(hold=True)
+        if not self._waits:
+            self._waits = True
+            self._turns.add(self._task, self._go_on)
+
+    def _go_on(self) -> None:
+        self._waits = False
+        if self._full:
+            return
+        try:
+            self._out.append(self._answer.more())
+        except RemitError as error:
+            self._receiver.cut(error)
+            return
+        self.flush()
+        if self._answer.busy:
+            self._later()
+        elif self._done:
+            self._receiver.delivered()
+        else:
+            self._receiver.hold_upstream(hold=self._full)

@@ -1,0 +1,120 @@
+"""What each grant may reach, compiled: its rules for a resource, and what was found out about equal requests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TypeVar
+
+from remit.broker import Broker
+from remit.catalog import Provider
+from remit.core.task import Grant
+from remit.errors import DeniedError, ScopeError
+from remit.gateway.authorize import Permit, Rules, compile_rules
+from remit.gateway.target import HttpTarget
+from remit.ports.credential import SourceOf
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+ONE = 4_096  # bytes of a key: what is longer is not kept
+ALL = 65_536  # bytes of all keys; what they stand for is a few times as large
+MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspended
+_ENTRY = 128  # bytes that a key counts for at least
+_ROUTES = 1_024
+_log = logging.getLogger("remit.gateway")
+
+
+class BoundedCache(dict[K, V]):
+    """What was made of bytes that may come again, forgotten at one go where a caller makes it grow too large."""
+
+    __slots__ = ("_size",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._size = 0
+
+    def keep(self, key: K, size: int, value: V) -> None:
+        """Keep ``value``, whose key has ``size`` bytes."""
+        if size > ONE:
+            return
+        self._size += size + _ENTRY
+        if self._size > ALL:
+            self.clear()
+            self._size = size + _ENTRY
+        self[key] = value
+
+
+class Route:
+    """A grant's rules for one resource; ``known`` are permits of requests without a body."""
+
+    __slots__ = ("known", "rules", "target")
+
+    def __init__(self, rules: Rules, target: HttpTarget) -> None:
+        self.rules = rules
+        self.target = target
+        self.known: BoundedCache[tuple[str, bytes, bytes], Permit] = BoundedCache()
+
+    def remember(self, key: tuple[str, bytes, bytes], permit: Permit) -> None:
+        """Keep the permit of a method, a target and a header section: it hangs on nothing else."""
+        self.known.keep(key, len(key[1]) + len(key[2]), permit)
+
+
+class Routes:
+    """The routes of all grants; a grant to which answers repeated a credential too often has none."""
+
+    def __init__(self, broker: Broker, providers: Mapping[str, Provider], source_of: SourceOf) -> None:
+        self._broker = broker
+        self._providers = providers
+        self._source_of = source_of
+        self._targets: dict[str, HttpTarget] = {}
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._leaks: dict[str, int] = {}
+        self._suspended: set[str] = set()
+
+    def of(self, grant_id: str, name: str) -> Route:
+        """Return a grant's route to a resource. ``use`` looks whether the grant is live."""
+        key = (grant_id, name)
+        route = self._routes.get(key)
+        if self._suspended:
+            self.live(grant_id)
+        if route is None or route.target.resource is not self._broker.resource(name):
+            route = self._compiled(self.live(grant_id), name)
+            if len(self._routes) >= _ROUTES:
+                self._routes.clear()
+            self._routes[key] = route
+        return route
+
+    def _compiled(self, grant: Grant, name: str) -> Route:
+        rules = compile_rules(grant.scope, name)
+        if not rules:
+            raise ScopeError(f"the grant does not cover `{name}`")  # the same for what does not exist
+        resource = self._broker.resource(name)
+        target = self._targets.get(name)
+        if target is None or target.resource is not resource:
+            provider = resource.settings.get("provider")
+            known = self._providers.get(provider) if isinstance(provider, str) else None
+            self._targets[name] = target = HttpTarget(resource, known, self._source_of(resource))
+        return Route(rules, target)
+
+    def live(self, grant_id: str) -> Grant:
+        """Return a grant that is live and not suspended."""
+        grant = self._broker.check(grant_id)
+        if self._suspended and not self._suspended.isdisjoint(
+            g.id for g in self._broker.task_of(grant_id).lineage(grant_id)
+        ):
+            raise DeniedError("the grant is suspended: answers to it repeated the credential too often")
+        return grant
+
+    def leaked(self, grant: str | None, principal: str | None, resource: str) -> None:
+        """Raise the alarm about an answer that repeated a credential; suspend a grant to which that happens often."""
+        _log.warning("an answer of %s under %s repeated the credential and was withheld", resource, grant)
+        for holder in filter(None, {grant, principal}):
+            self._leaks[holder] = self._leaks.get(holder, 0) + 1
+            if self._leaks[holder] >= MAX_LEAKS:
+                self._suspended.add(holder)
+
+    def end(self, grants: frozenset[str]) -> None:
+        """Forget the routes of grants that have ended."""
+        for key in [key for key in self._routes if key[0] in grants]:
+            del self._routes[key]

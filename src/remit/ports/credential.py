@@ -1,0 +1,58 @@
+"""Where the credential of a gateway request comes from: a static secret, a token that rotates, a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+from remit.ports import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """Header fields that go into each request, and the sensitive bytes that no answer may repeat.
+
+    Nothing is sent with it from ``until`` on; None: it stays good until its resource or secret is replaced.
+    """
+
+    fields: tuple[tuple[str, str], ...] = field(repr=False)
+    patterns: tuple[bytes, ...] = field(repr=False)
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnsignedRequest:
+    """A request as it goes to the upstream, all but its signature: Host, injected fields and the whole body are there.
+
+    Fields that frame the message (``Content-Length``, ``Connection``) are not.
+    """
+
+    method: str
+    target: str  # path and query, as on the request line
+    fields: tuple[tuple[str, str], ...] = field(repr=False)  # names as they are written
+    body: bytes = field(repr=False)
+
+
+class CredentialSource(Protocol):
+    """The credential of one resource.
+
+    ``names`` are all header fields that it writes, in lower case; a caller's own of these names are dropped.
+    """
+
+    names: frozenset[str]
+
+    async def current(self) -> Injection:
+        """Return what is injected now. It is asked again when that is no longer good; requests share the answer."""
+
+
+@runtime_checkable
+class RequestSigner(CredentialSource, Protocol):
+    """A source that signs each request when it is finished (AWS SigV4, RFC 9421). Its ``current`` has what is fixed."""
+
+    async def sign(self, request: UnsignedRequest) -> tuple[tuple[str, str], ...]:
+        """Return the header fields that sign ``request``."""
+
+
+SourceOf = Callable[[Resource], CredentialSource | None]  # None: the resource's static secret
