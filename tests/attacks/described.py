@@ -15,10 +15,9 @@ import requests
 import yaml
 from starlette.applications import Starlette
 
-from remit.compose import rings
 from remit.compose.app import build
+from remit.compose.key_rings import OVERLAP, KeyRing, KeyRings
 from remit.compose.policy import Kept, Policies
-from remit.compose.rings import Ring
 from remit.core.lease import LeaseState
 from remit.core.policy import in_bounds
 from remit.core.principal import Holder, Signal
@@ -89,21 +88,25 @@ def whole(plane: Plane) -> AppDeps:
     policies = Policies(plane.directory / "policy", Kept(plane.directory / "policies.json", sealer))
     policies.broker = plane.broker
     authority = FileAuthority(keys, sealer, "remit.test", clock)
-    tokens = FileKeyring(keys, sealer, "token", "ES256", overlap=rings.OVERLAP, clock=clock)
+    tokens = FileKeyring(keys, sealer, "token", "ES256", overlap=OVERLAP, clock=clock)
     plane.verifier.keys.replace(tokens.signer, tokens.public_jwks())
     events = FileKeyring(keys, sealer, "events", "RS256", clock=clock)
     issuer = plane.verifier.issuer
     transmitter = Transmitter(
         EventStream(plane.broker.sessions), issuer, events, [StreamReceiver("siem", "https://siem.test", lambda: SHOWS)]
     )
-    turning: dict[str, Ring] = {"token": rings.Tokens(tokens, plane.verifier.keys), "spiffe": rings.Domain(authority)}
+    known = plane.verifier.keys
+    rings = {
+        "token": KeyRing(tokens, lambda: known.replace(tokens.signer, tokens.public_jwks())),
+        "spiffe": KeyRing(authority),
+    }
     identity = desk.identity(desk.Issuer(plane.world))
     return replace(
         plane.surface,
         identity=replace(identity, workloads=Believed(plane.world), signals=Unheard()),
         authority=authority,
         policies=policies,
-        rings=rings.Rings(plane.broker, turning),
+        rings=KeyRings(plane.broker, rings),
         streams=transmitter.rows(),
     )
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from remit import jose
-from remit.compose.rings import OVERLAP
+from remit.compose.key_rings import OVERLAP
 from remit.errors import ConflictError, RemitError
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring, FileSigner

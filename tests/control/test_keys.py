@@ -26,7 +26,7 @@ class Book:
 
     done: list[tuple[str, ...]] = field(default_factory=list)
 
-    def shown(self) -> Mapping[str, Sequence[PublishedKey]]:
+    def published(self) -> Mapping[str, Sequence[PublishedKey]]:
         old = PublishedKey("old", "ES256", signing=False, until=datetime(2026, 11, 25, 12, 10, 5, tzinfo=UTC))
         return {"token": [PublishedKey("new", "ES256"), old]}
 

@@ -116,11 +116,11 @@ def test_what_signed_before_a_rotation_is_published_until_its_last_svid_has_expi
     old, signer = leaf(authority, keep.now + HOUR), authority.signer
     authority.rotate()
     keep.later(HOUR)
-    authority.tend()
+    authority.prune()
     assert verified_by(old, authority.certificates())
     assert authority.verify(token(signer, keep.now), "https://a")["sub"] == AGENT
     keep.later(SKEW)
-    authority.tend()
+    authority.prune()
     assert not verified_by(old, authority.certificates())
     with pytest.raises(TokenError):
         authority.verify(token(signer, keep.now), "https://a")
@@ -132,7 +132,7 @@ def test_every_change_makes_the_sequence_larger(keep: Keep) -> None:
     authority.rotate()
     seen.append(authority.sequence)
     keep.later(MAX_LIFE + SKEW)
-    authority.tend()
+    authority.prune()
     seen += [authority.sequence, keep.opened().sequence]
     assert seen == [1, 2, 3, 3]
 
@@ -140,7 +140,7 @@ def test_every_change_makes_the_sequence_larger(keep: Keep) -> None:
 def test_nothing_changes_while_nothing_is_due(keep: Keep) -> None:
     authority = keep.opened()
     keep.later(TURN_AFTER - timedelta(seconds=1))
-    authority.tend()
+    authority.prune()
     assert authority.sequence == 1
 
 
@@ -166,7 +166,7 @@ def test_after_an_absence_of_any_length_svids_are_signed_by_a_ca_that_outlives_i
     keep.later(timedelta(days=days))
     authority = keep.opened()
     keep.later(TURN_AFTER - timedelta(seconds=1))  # the last ones that it signs
-    authority.tend()
+    authority.prune()
     svid = leaf(authority, keep.now + HOUR)
     (at,) = verified_by(svid, list(authority.certificates()))
     ca = x509.load_der_x509_certificate(authority.certificates()[at])
@@ -188,7 +188,7 @@ def test_rotating_without_end_is_refused_while_svids_of_all_the_keys_are_valid(k
     with pytest.raises(ConflictError):
         authority.rotate()
     keep.later(MAX_LIFE + SKEW)
-    authority.tend()
+    authority.prune()
     authority.rotate()
 
 

@@ -121,7 +121,7 @@ def test_a_rotated_key_signs_and_the_one_before_it_still_verifies(tmp_path: Path
     ring = opened(tmp_path / "keys", clock)
     first, second = ring.signer.kid, ring.rotate().kid
     assert kids(ring) == kids(opened(tmp_path / "keys", clock)) == [second, first]
-    assert [(key.kid, key.signing, key.until) for key in ring.shown()] == [
+    assert [(key.kid, key.signing, key.until) for key in ring.published()] == [
         (second, True, None),
         (first, False, START + OVERLAP),
     ]
@@ -159,10 +159,10 @@ def test_tending_removes_what_is_not_published_any_more(tmp_path: Path) -> None:
     clock = Clock()
     ring = opened(tmp_path / "keys", clock)
     ring.rotate()
-    ring.tend()
+    ring.prune()
     assert files(tmp_path / "keys") == ["token.1.pub", "token.2.key"]
     clock.now += OVERLAP
-    ring.tend()
+    ring.prune()
     assert files(tmp_path / "keys") == ["token.2.key"]
 
 
@@ -171,7 +171,7 @@ def test_without_an_overlap_retired_keys_are_published_for_good(tmp_path: Path) 
     ring = opened(tmp_path / "keys", clock, overlap=None)
     first, second = ring.signer.kid, ring.rotate().kid
     clock.now += timedelta(days=10_000)
-    ring.tend()
+    ring.prune()
     assert kids(opened(tmp_path / "keys", clock, overlap=None)) == [second, first]
 
 

@@ -15,8 +15,6 @@ from remit.kinds.spiffe.listen import WorkloadApi
 from remit.ports import Clock, Engine, Resource, Sealer
 from remit.ports.identity import Authority
 
-TEND = 60.0  # seconds between looks at what is to be rotated, or is published no longer
-
 
 def authority(settings: Settings, sealer: Sealer, clock: Clock) -> FileAuthority:
     """Open the keys of the broker's own trust domain."""

@@ -18,8 +18,8 @@ from pathlib import Path
 from ssl import SSLContext
 
 import remit.compose.app as control
-from remit.compose import issuer, rings, signals, wiring, workloads
-from remit.compose.rings import Domain, Events, Notes, Rings, Tokens
+from remit.compose import signals, wiring, workloads
+from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.runs import RunEdges
 from remit.compose.signals import Round
 from remit.compose.wiring import House
@@ -57,7 +57,7 @@ class Edges:
         keys = Keys(house.tokens.signer, house.tokens.public_jwks())
         nonces, gateway = Nonces(secrets.token_bytes(32)), _base(settings.gateway)
         self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, nonces, gateway)
-        self.rings = turning(house, keys)
+        self.rings = key_rings(house, keys)
         sender = signals.transmitter(house.signals, house.ended, settings.issuer)
         self.signals = signals.rounds(house.signals, house.broker, house.ended, house.clock, sender)
         self.surface = AppDeps(
@@ -161,7 +161,7 @@ def _ticking(house: House, edges: Edges) -> Iterator[None]:
     """Sweep, keep checkpoints in the second place, and look for new trust bundles, in the background."""
     rounds: list[tuple[float, Round]] = [
         (TRUST, edges.trust),
-        (issuer.TEND, edges.rings.tend),
+        (PRUNE, edges.rings.prune),
     ]
     rounds += [(SIGNALS, what) for what in edges.signals]
     if house.witness is not None:
@@ -203,15 +203,17 @@ async def _one(what: Callable[[], Awaitable[None]], told: str = "") -> str:
     return ""
 
 
-def turning(house: House, keys: Keys) -> Rings:
-    """Return the rings of signing keys, with all that has to know when one turns; ``keys`` verifies tokens."""
+def key_rings(house: House, verifying: Keys) -> KeyRings:
+    """Return the key rings, with all that has to know when one rotates; ``verifying`` are the keys for tokens."""
     publish = partial(wiring.publish, house.settings.places.state, house.origin, house.notes, house.witness)
-    notes = Notes(house.notes, publish, house.broker.second.look)
-    tokens = Tokens(house.tokens, keys)
-    events = {} if house.events is None else {rings.EVENTS: Events(house.events)}
-    return Rings(
-        house.broker, {rings.TOKEN: tokens, rings.AUDIT: notes, rings.SPIFFE: Domain(house.authority), **events}
-    )
+    rings = {
+        TOKEN: KeyRing(house.tokens, lambda: verifying.replace(house.tokens.signer, house.tokens.public_jwks())),
+        AUDIT: KeyRing(house.notes, publish, house.broker.second.look),
+        SPIFFE: KeyRing(house.authority),
+    }
+    if house.events is not None:
+        rings[EVENTS] = KeyRing(house.events)
+    return KeyRings(house.broker, rings)
 
 
 async def _kept_last(house: House) -> None:

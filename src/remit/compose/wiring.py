@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from remit.broker import Broker
-from remit.compose import humans, issuer, rings, signals, workloads
+from remit.compose import humans, issuer, key_rings, signals, workloads
 from remit.compose.humans import TrustedIssuers
 from remit.compose.policy import Kept, Policies
 from remit.compose.signals import Signals
@@ -31,9 +31,8 @@ from remit.gateway import target
 from remit.identity.workloads.bundles import TrustBundles
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
-from remit.keys.origin import log_origin
 from remit.keys.signers import FileKeyring
-from remit.keys.witness import FileWitness, WitnessThread
+from remit.keys.witness import FileWitness, WitnessThread, log_origin
 from remit.ports import Clock, Engine, Resource
 from remit.sessions.event_stream import EventStream
 from remit.sessions.revocations import SessionRevocations
@@ -92,7 +91,7 @@ def _built(settings: Settings) -> House:
 def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
     where, clock = settings.places, steady()
     notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519", clock=clock)
-    tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=rings.OVERLAP, clock=clock)
+    tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=key_rings.OVERLAP, clock=clock)
     origin = log_origin(where.state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
     witness = FileWitness(settings.audit.witness, origin, ()) if settings.audit.witness else None
     publish(where.state, origin, notes, witness)

@@ -37,7 +37,7 @@ class Served:
         """List the public halves that verify, by ring."""
         del request
         operator(caller)
-        return wire.answer({"rings": {name: _shown(keys) for name, keys in self._rings.shown().items()}})
+        return wire.answer({"rings": {name: _shown(keys) for name, keys in self._rings.published().items()}})
 
     async def rotate(self, request: Request, caller: Principal) -> Response:
         """Have a new key sign."""

@@ -17,19 +17,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-
-from remit.errors import ConflictError, IntegrityError
-from remit.jose.keys import PublishedKey, key_set
-from remit.keys import certificates, svid
+from remit import jose
+from remit.core import spiffe
+from remit.errors import AudienceError, ConflictError, IntegrityError, InvalidRequestError, NotFoundError, TokenError
+from remit.jose.keys import KeySet, PublishedKey, key_set
+from remit.keys import certificates
 from remit.keys.file import private_directory, read_private, sync_directory, write_private
-from remit.keys.signers import MAKERS, FileSigner, PrivateKey
+from remit.keys.signers import FileSigner, generate
 from remit.ports import Clock, Sealer
 
 MAX_LIFE = timedelta(hours=1)  # of an SVID: there is no way to end one earlier
 TURN_AFTER = timedelta(days=30)  # a generation signs for so long
 SKEW = timedelta(minutes=1)  # between our clock and a verifier's
 GENERATIONS = 10  # at a time: the next, the one that signs, and those whose SVIDs have not all expired
+
+HEADER = frozenset({"alg", "kid", "typ"})  # of a JWT-SVID, and no other (JWT-SVID §2)
+TYPES = frozenset({"JWT", "JOSE"})
 
 _NAME = re.compile(r"spiffe\.([1-9][0-9]*)\.key")
 
@@ -45,7 +48,7 @@ class _Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _AuthorityFile:
     """All that is in the file: the generations, first the next one, then the one that signs since ``turned``."""
 
     trust_domain: str
@@ -66,10 +69,10 @@ class FileAuthority:
         self._number = max(self._numbers(), default=0)
         found = self._read() if self._number else None
         if found is None or found.trust_domain != trust_domain:
-            self._keep(_Held(trust_domain, clock(), (self._made(), self._made())))
+            self._keep(_AuthorityFile(trust_domain, clock(), (self._made(), self._made())))
         else:
             self._take(found)
-        self.tend()
+        self.prune()
 
     # -- what is published --------------------------------------------------------------------------------------
 
@@ -85,7 +88,7 @@ class FileAuthority:
 
     def certificates(self) -> Sequence[bytes]:
         """Return the CA certificates that verify X.509-SVIDs, DER, the one that signs first."""
-        return [each.certificate for each in self._published()]
+        return [each.certificate for each in self._signing_first()]
 
     def jwks(self) -> Sequence[Mapping[str, str]]:
         """Return the public keys that verify JWT-SVIDs, the one that signs first."""
@@ -96,9 +99,9 @@ class FileAuthority:
         authorities = [_authority_jwk(certificate) for certificate in self.certificates()]
         return [*authorities, *({**jwk, "use": "jwt-svid"} for jwk in self.jwks())]
 
-    def shown(self) -> list[PublishedKey]:
+    def published(self) -> list[PublishedKey]:
         """Describe the keys that verify JWT-SVIDs, the signing one first."""
-        told = zip(self._jwts, self._published(), strict=True)
+        told = zip(self._jwts, self._signing_first(), strict=True)
         return [PublishedKey(jwt.kid, jwt.alg, signing=jwt is self._jwts[0], until=each.until) for jwt, each in told]
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -119,12 +122,12 @@ class FileAuthority:
         """
         now = self._clock()
         end = min(end, now + MAX_LIFE)
-        issuer = certificates.Issuer(self._generations[1].certificate, self._generations[1].ca)
+        issuer = certificates.CertificateAuthority(self._generations[1].certificate, self._generations[1].ca)
         return [certificates.leaf(issuer, agent, public, serial, min(now, end) - SKEW, end)]
 
     def verify(self, token: str, audience: str) -> Mapping[str, object]:
         """Return the claims of a JWT-SVID of this trust domain for ``audience``; TokenError or AudienceError."""
-        return svid.verify(token, audience, key_set(self.jwks()), self.trust_domain, self._clock())
+        return verify_svid(token, audience, key_set(self.jwks()), self.trust_domain, self._clock())
 
     # -- rotating -----------------------------------------------------------------------------------------------
 
@@ -137,13 +140,18 @@ class FileAuthority:
             )
         upcoming, signing, *earlier = self._generations
         retired = replace(signing, until=now + MAX_LIFE + SKEW)
-        self._keep(_Held(self.trust_domain, now, (self._made(), upcoming, retired, *earlier)))
+        self._keep(_AuthorityFile(self.trust_domain, now, (self._made(), upcoming, retired, *earlier)))
 
-    def revoke(self) -> None:
-        """Publish none of the generations any longer: what they signed is worth nothing from now on."""
-        self._keep(_Held(self.trust_domain, self._clock(), (self._made(), self._made())))
+    def revoke(self, kid: str) -> None:
+        """Publish no generation any longer: whoever had one of their keys had all, as they are in one file."""
+        if kid not in {key.kid for key in self.published()}:
+            raise NotFoundError("there is no such key in this ring")
+        self._begin_anew()
 
-    def tend(self) -> None:
+    def _begin_anew(self) -> None:
+        self._keep(_AuthorityFile(self.trust_domain, self._clock(), (self._made(), self._made())))
+
+    def prune(self) -> None:
         """Rotate when it is time, and stop publishing what no SVID needs any more."""
         now = self._clock()
         kept = tuple(each for each in self._generations if each.until is None or now < each.until)
@@ -154,7 +162,7 @@ class FileAuthority:
         if certificates.end(self._generations[0].certificate) > now + TURN_AFTER + MAX_LIFE:
             self.rotate()
         else:  # so long away that the next CA would end before its turn is over: no SVID of any is left
-            self.revoke()
+            self._begin_anew()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -162,12 +170,12 @@ class FileAuthority:
     def _generations(self) -> tuple[_Generation, ...]:
         return self._held.generations
 
-    def _published(self) -> tuple[_Generation, ...]:
+    def _signing_first(self) -> tuple[_Generation, ...]:
         upcoming, *others = self._generations
         return (*others, upcoming)
 
     def _made(self) -> _Generation:
-        ca, jwt = (_private(MAKERS[alg]()) for alg in ("ES256", "RS256"))
+        ca, jwt = generate("ES256"), generate("RS256")
         return _Generation(ca, certificates.authority(ca, self.trust_domain, self._clock() - SKEW), jwt)
 
     def _numbers(self) -> list[int]:
@@ -177,13 +185,13 @@ class FileAuthority:
     def _path(self, number: int) -> Path:
         return self._directory / f"spiffe.{number}.key"
 
-    def _read(self) -> _Held:
+    def _read(self) -> _AuthorityFile:
         raw = self._sealer.open(read_private(self._path(self._number)), _associated(self._number))
         found = json.loads(raw)
         generations = tuple(_generation(each) for each in found["generations"])
-        return _Held(found["trust_domain"], datetime.fromisoformat(found["turned"]), generations)
+        return _AuthorityFile(found["trust_domain"], datetime.fromisoformat(found["turned"]), generations)
 
-    def _keep(self, held: _Held) -> None:
+    def _keep(self, held: _AuthorityFile) -> None:
         """Write the next file, then let go of those before it, and tell who watches."""
         before = self._numbers()
         number = self._number + 1
@@ -201,9 +209,9 @@ class FileAuthority:
         for callback in self._watching:
             callback()
 
-    def _take(self, held: _Held) -> None:
+    def _take(self, held: _AuthorityFile) -> None:
         self._held = held
-        self._jwts = [_rsa(each.jwt) for each in self._published()]
+        self._jwts = [_rsa(each.jwt) for each in self._signing_first()]
 
 
 # -- the sealed file ------------------------------------------------------------------------------------------------
@@ -224,14 +232,8 @@ def _generation(raw: Mapping[str, str | None]) -> _Generation:
     return _Generation(ca, certificate, jwt, None if until is None else datetime.fromisoformat(until))
 
 
-def _private(key: PrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 def _rsa(encoded: bytes) -> FileSigner:
-    signer = FileSigner(serialization.load_der_private_key(encoded, None))
+    signer = FileSigner.load(encoded)
     if signer.alg != "RS256":
         raise IntegrityError("a key for JWT-SVIDs is not of the kind that was made")
     return signer
@@ -243,3 +245,32 @@ def _authority_jwk(certificate: bytes) -> Mapping[str, object]:
         "use": "x509-svid",
         "x5c": [base64.b64encode(certificate).decode()],
     }
+
+
+# -- JWT-SVIDs ---------------------------------------------------------------------------------------------------------
+
+
+def verify_svid(token: str, audience: str, keys: KeySet, trust_domain: str, now: datetime) -> Mapping[str, object]:
+    """Return the claims of a JWT-SVID (JWT-SVID §2 to §4), or raise TokenError; AudienceError when it is for others."""
+    compact = jose.read(token, HEADER)
+    if "kid" not in compact.header or compact.header.get("typ", "JWT") not in TYPES:
+        raise TokenError("it is not signed by a key of this trust domain")
+    keys.verify(compact)
+    claims = jose.document(compact.payload, TokenError)
+    _check_claims(claims, trust_domain, now)
+    audiences = claims.get("aud")
+    if audience not in (audiences if isinstance(audiences, list) else [audiences]):
+        raise AudienceError
+    return claims
+
+
+def _check_claims(claims: Mapping[str, object], trust_domain: str, now: datetime) -> None:
+    end, subject = claims.get("exp"), claims.get("sub")
+    if not isinstance(end, int) or isinstance(end, bool) or now.timestamp() >= end:
+        raise TokenError("it has expired")
+    try:
+        named = spiffe.parse(subject) if isinstance(subject, str) else None
+    except InvalidRequestError:
+        named = None
+    if named is None or named.domain != trust_domain:
+        raise TokenError("its subject is not of this trust domain")

@@ -36,7 +36,7 @@ _NO_USE = dict.fromkeys(
 
 
 @dataclass(frozen=True, slots=True)
-class Issuer:
+class CertificateAuthority:
     """A CA: its certificate as DER, its key as PKCS #8."""
 
     certificate: bytes
@@ -59,7 +59,7 @@ def authority(key: bytes, trust_domain: str, start: datetime) -> bytes:
     return builder.sign(private, SHA256()).public_bytes(serialization.Encoding.DER)
 
 
-def leaf(issuer: Issuer, agent: str, public: bytes, serial: int, start: datetime, end: datetime) -> bytes:
+def leaf(issuer: CertificateAuthority, agent: str, public: bytes, serial: int, start: datetime, end: datetime) -> bytes:
     """Return an X.509-SVID for a key (DER SubjectPublicKeyInfo): one URI, signatures only, both roles of TLS."""
     ca, key = x509.load_der_x509_certificate(issuer.certificate), serialization.load_der_public_key(public)
     if not isinstance(key, ec.EllipticCurvePublicKey):

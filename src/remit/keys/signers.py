@@ -49,6 +49,11 @@ class FileSigner:
         self.kid = self._key.thumbprint()
         self._jwk = {**public_jwk(self._key), "kid": self.kid, "alg": self.alg, "use": "sig"}
 
+    @classmethod
+    def load(cls, encoded: bytes) -> FileSigner:
+        """Return the signer of a private key in PKCS #8, DER."""
+        return cls(serialization.load_der_private_key(encoded, None))
+
     def sign(self, data: bytes) -> bytes:
         """Return the signature in JOSE form."""
         return JWSRegistry.algorithms[self.alg].sign(data, self._key)
@@ -63,11 +68,18 @@ def public_jwk(key: ECKey | OKPKey | RSAKey) -> Mapping[str, str]:
     return {"kty": key.key_type, **{name: str(value) for name, value in key.as_dict(private=False).items()}}
 
 
-MAKERS: Mapping[str, Callable[[], PrivateKey]] = {
+_GENERATE: Mapping[str, Callable[[], PrivateKey]] = {
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "Ed25519": ed25519.Ed25519PrivateKey.generate,
     "RS256": lambda: rsa.generate_private_key(RSA_EXPONENT, RSA_BITS),
 }
+
+
+def generate(alg: str) -> bytes:
+    """Return a new private key as PKCS #8, DER."""
+    return _GENERATE[alg]().private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +126,12 @@ class FileKeyring:
 
     def public_jwks(self) -> list[Mapping[str, str]]:
         """Return the public keys to verify with, the signing one first."""
-        return [self._signer.public_jwk(), *(key.jwk for key in self._published())]
+        return [self._signer.public_jwk(), *(key.jwk for key in self._valid())]
 
-    def shown(self) -> list[PublishedKey]:
+    def published(self) -> list[PublishedKey]:
         """Describe the keys to verify with, the signing one first."""
         retired = (
-            PublishedKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until) for key in self._published()
+            PublishedKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until) for key in self._valid()
         )
         return [PublishedKey(self._signer.kid, self._signer.alg), *retired]
 
@@ -130,7 +142,7 @@ class FileKeyring:
 
         ConflictError while one before that still is: of two keys, what they signed is never cut short by rotating.
         """
-        waiting = max((key.until for key in self._published() if key.until is not None), default=None)
+        waiting = max((key.until for key in self._valid() if key.until is not None), default=None)
         if waiting is not None:
             raise ConflictError(
                 "the key was rotated a moment ago, and what the one before it signed is still good",
@@ -153,14 +165,14 @@ class FileKeyring:
         self._remove([self._path(found[0].number, "pub")])
         self._take()
 
-    def tend(self) -> None:
+    def prune(self) -> None:
         """Stop publishing what nothing needs any more."""
-        if len(self._published()) < len(self._retired):
+        if len(self._valid()) < len(self._retired):
             self._take()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _published(self) -> list[_Retired]:
+    def _valid(self) -> list[_Retired]:
         now = self._clock()
         return [key for key in self._retired if key.until is None or now < key.until]
 
@@ -186,7 +198,7 @@ class FileKeyring:
             self._remove([self._path(number, "key")])
         self._signer = signer
         self._retired = [self._opened(number) for number in self._numbers("pub")]
-        kept = self._published()
+        kept = self._valid()
         self._remove([self._path(key.number, "pub") for key in self._retired if key not in kept])
         self._retired = kept
 
@@ -211,14 +223,11 @@ class FileKeyring:
         return f"{kind}\n{self._purpose}\n{number}".encode()
 
     def _make(self, number: int) -> None:
-        encoded = MAKERS[self._alg]().private_bytes(
-            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        write_private(self._path(number, "key"), self._sealer.seal(encoded, self._associated(number)))
+        write_private(self._path(number, "key"), self._sealer.seal(generate(self._alg), self._associated(number)))
 
     def _read(self, number: int) -> FileSigner:
         encoded = self._sealer.open(read_private(self._path(number, "key")), self._associated(number))
-        return FileSigner(serialization.load_der_private_key(encoded, None))
+        return FileSigner.load(encoded)
 
     def _note(self, number: int, jwk: Mapping[str, str], until: datetime | None) -> None:
         document = json.dumps({"jwk": dict(jwk), "until": None if until is None else until.isoformat()}).encode()

@@ -5,6 +5,9 @@ the way would hide that the mount is missing, and with it every rollback.
 
 Whoever has custody of it is not trusted with the broker's time: what lies there may be anything, and a call may take
 for ever. So a file is opened without waiting and read up to a bound, and all of it happens in one thread.
+
+The log's name (origin) is sealed in a file when the log is begun: its verifier key and checkpoints are evidence, and
+count for one name. What the name was taken from, the trust domain, may be changed later; the log stays the same.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from threading import Thread
 from typing import TypeVar
 
 from remit.core.audit import MAX_NOTE, Checkpoint, read_checkpoint
-from remit.errors import IntegrityError, UnavailableError
-from remit.keys.file import FILE_MODE, read_regular
+from remit.errors import IntegrityError, NotFoundError, UnavailableError
+from remit.keys.file import FILE_MODE, private_directory, read_private, read_regular, write_private
+from remit.ports import Sealer
 
 NAME = "checkpoint"
+ORIGIN_FILE = "audit.origin"  # the file, and what is authenticated with its content
 
 T = TypeVar("T")
 
@@ -163,3 +168,21 @@ class Aside:
 def _settle(answer: asyncio.Future[T], how: Callable[[], None]) -> None:
     if not answer.done():  # cancelled
         how()
+
+
+def log_origin(directory: Path, sealer: Sealer, begun: str) -> str:
+    """Return the origin that ``directory`` (mode 0700) keeps; the first time it is ``begun``, and is kept.
+
+    IntegrityError when the file was changed, or was sealed under another key.
+    """
+    private_directory(directory)
+    path = directory / ORIGIN_FILE
+    try:
+        sealed = read_private(path)
+    except NotFoundError:
+        write_private(path, sealer.seal(begun.encode(), ORIGIN_FILE.encode()))
+        sealed = read_private(path)
+    try:
+        return sealer.open(sealed, ORIGIN_FILE.encode()).decode()
+    except IntegrityError as error:
+        raise IntegrityError("the name of the audit log does not open", help=f"restore `{path}`") from error

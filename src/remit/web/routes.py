@@ -76,9 +76,9 @@ class Policies(Protocol):
 
 
 class Rings(Protocol):
-    """The signing keys, as the control plane shows and turns them. A ring is audit | events | spiffe | token."""
+    """The signing keys, as the control plane lists and rotates them. A ring is audit | events | spiffe | token."""
 
-    def shown(self) -> Mapping[str, Sequence[PublishedKey]]:
+    def published(self) -> Mapping[str, Sequence[PublishedKey]]:
         """Return the keys of every ring, the signing one first."""
         ...
 

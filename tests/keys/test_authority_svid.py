@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from remit import jose
 from remit.errors import AudienceError, TokenError
-from remit.keys import svid
+from remit.keys.authority import verify_svid
 from remit.keys.signers import FileSigner
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -29,7 +29,7 @@ def token(claims: Mapping[str, object] = CLAIMS, header: Mapping[str, object] = 
 
 
 def verify(text: str, audience: str = "https://a", now: datetime = NOW) -> Mapping[str, object]:
-    return svid.verify(text, audience, jose.key_set([KEY.public_jwk()]), "remit.test", now)
+    return verify_svid(text, audience, jose.key_set([KEY.public_jwk()]), "remit.test", now)
 
 
 def test_a_token_of_this_trust_domain_is_taken() -> None:

@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from remit import jose
-from remit.compose.rings import OVERLAP, Domain, Rings
+from remit.compose.key_rings import OVERLAP, KeyRing, KeyRings
 from remit.compose.serving import Edges
 from remit.config.sections import AuditSection
 from remit.config.settings import Settings, read
@@ -124,7 +124,7 @@ def test_what_nothing_needs_any_more_is_published_no_longer(tmp_path: Path) -> N
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         answer = (await client.post("/v1/keys/token/rotate")).json()
         edges.house.tokens._clock = lambda: edges.house.clock() + OVERLAP
-        await edges.rings.tend()
+        await edges.rings.prune()
         assert await published(client) == [answer["signing"]]
 
     serving(configured(tmp_path), body)
@@ -153,7 +153,7 @@ def test_the_keys_of_events_turn_and_those_that_retired_verify_until_they_are_re
         kids = [first]
         for _ in range(2):
             kids.insert(0, (await client.post("/v1/keys/events/rotate")).json()["signing"])
-            await edges.rings.tend()
+            await edges.rings.prune()
             assert await verify() == kids
         assert [key["alg"] for key in await told(client, "events")] == ["RS256"] * 3
         answer = (await client.post(f"/v1/keys/events/{kids[0]}/revoke")).json()
@@ -282,30 +282,30 @@ def test_the_gateway_is_the_one_other_audience_of_tokens(tmp_path: Path) -> None
     serving(configured(tmp_path), body)
 
 
-def test_the_keys_of_the_trust_domain_turn_by_themselves_when_it_is_time(tmp_path: Path) -> None:
+def test_the_keys_of_the_trust_domain_rotate_by_themselves_when_it_is_time(tmp_path: Path) -> None:
     at = [datetime(2026, 11, 25, 12, tzinfo=UTC)]
     authority = FileAuthority(tmp_path / "keys", FileSealer(b"k" * 32), "remit.test", lambda: at[0])
-    ring, before = Domain(authority), authority.signer.kid
-    ring.tend()
+    ring, before = KeyRing(authority), authority.signer.kid
+    ring.prune()
     assert authority.signer.kid == before
     at[0] += TURN_AFTER
-    ring.tend()
+    ring.prune()
     assert authority.signer.kid != before
 
 
-def test_a_ring_that_cannot_be_tended_holds_up_no_other() -> None:
+def test_a_ring_that_cannot_be_pruned_holds_up_no_other() -> None:
     class Broken:
-        def tend(self) -> None:
+        def prune(self) -> None:
             raise UnavailableError
 
     class Counted:
-        tended = 0
+        pruned = 0
 
-        def tend(self) -> None:
-            self.tended += 1
+        def prune(self) -> None:
+            self.pruned += 1
 
     counted = Counted()
-    rings = Rings(None, {"audit": Broken(), "token": counted})  # type: ignore[arg-type, dict-item]  # tending asks for no more
+    rings = KeyRings(None, {"audit": Broken(), "token": counted})  # type: ignore[arg-type, dict-item]  # pruning asks for no more
     with pytest.raises(UnavailableError):
-        asyncio.run(rings.tend())
-    assert counted.tended == 1
+        asyncio.run(rings.prune())
+    assert counted.pruned == 1

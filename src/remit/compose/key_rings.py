@@ -1,0 +1,138 @@
+"""The key rings: one for each purpose, and what has to know when one rotates: verification, checkpoints, the audit.
+
+What is about to happen is in the audit before it does, and what came of it after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Protocol
+
+from remit.broker import Broker
+from remit.core.principal import Operator
+from remit.errors import NotFoundError, RemitError
+from remit.jose import token
+from remit.jose.keys import PublishedKey
+
+OVERLAP = token.LIFE + timedelta(seconds=token.SKEW)  # after it, a key has signed no token that is good
+PRUNE = 60.0  # seconds between looks at what is to be rotated, or is published no longer
+
+AUDIT, EVENTS, SPIFFE, TOKEN = "audit", "events", "spiffe", "token"
+
+
+class Keys(Protocol):
+    """The keys of one purpose, as ``keys.signers.FileKeyring`` and ``keys.authority.FileAuthority`` keep them."""
+
+    def published(self) -> Sequence[PublishedKey]:
+        """Describe the keys that verify, the signing one first."""
+        ...
+
+    def rotate(self) -> object:
+        """Make a new key sign."""
+        ...
+
+    def revoke(self, kid: str) -> None:
+        """End what a key has signed."""
+        ...
+
+    def prune(self) -> None:
+        """Publish no longer what nothing needs any more, and rotate if it is time."""
+        ...
+
+
+class KeyRing:
+    """The keys of one purpose. ``changed`` is told of every change of what they publish.
+
+    ``keep`` is called before a key is revoked, which then no longer signs: it puts what another one signed in the place
+    of evidence that would be worth nothing.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        changed: Callable[[], None] = lambda: None,
+        keep: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._keys, self._changed, self._keep = keys, changed, keep
+        self.published = keys.published
+        self._told = keys.published()
+
+    async def rotate(self) -> None:
+        """Make a new key sign."""
+        self._keys.rotate()
+        self._tell()
+
+    async def revoke(self, kid: str) -> None:
+        """End what a key has signed."""
+        if self._keep is not None:
+            if kid == self.published()[0].kid:
+                await self.rotate()
+            await self._keep()
+        self._keys.revoke(kid)
+        self._tell()
+
+    def prune(self) -> None:
+        """Publish no longer what nothing needs any more, and rotate if it is time."""
+        self._keys.prune()
+        self._tell()
+
+    def _tell(self) -> None:
+        published = self.published()
+        if published != self._told:
+            self._changed()
+            self._told = published
+
+
+class KeyRings:
+    """All key rings by name, with every change of one in the audit."""
+
+    def __init__(self, broker: Broker, rings: Mapping[str, KeyRing]) -> None:
+        self._broker, self._rings = broker, dict(rings)
+
+    def published(self) -> Mapping[str, Sequence[PublishedKey]]:
+        """Return the keys of every ring, the signing one first."""
+        return {name: ring.published() for name, ring in sorted(self._rings.items())}
+
+    async def rotate(self, operator: Operator, ring: str) -> str:
+        """Make a new key of a ring sign; return its id."""
+        found = self._named(ring)
+        return await self._recorded(operator, "key.rotate", ring, found.published()[0].kid, found.rotate)
+
+    async def revoke(self, operator: Operator, ring: str, kid: str) -> str:
+        """End what a key has signed; return the id of the key that signs now."""
+        found = self._named(ring)
+        if kid not in {key.kid for key in found.published()}:
+            raise NotFoundError("there is no such key in this ring")
+        return await self._recorded(operator, "key.revoke", ring, kid, partial(found.revoke, kid))
+
+    async def prune(self) -> None:
+        """Prune every ring, in the rounds of a broker; no ring has to wait for another that fails."""
+        failed: list[Exception] = []
+        for ring in self._rings.values():
+            try:
+                ring.prune()
+            except Exception as error:  # noqa: BLE001 - raised when all have been pruned
+                failed.append(error)
+        for first in failed:
+            raise first
+
+    async def _recorded(
+        self, operator: Operator, name: str, ring: str, kid: str, change: Callable[[], Awaitable[None]]
+    ) -> str:
+        await self._broker.note(operator, name, "allow", action=ring, key=kid)
+        try:
+            await change()
+        except RemitError as error:
+            await self._broker.note(operator, name, "failed", action=ring, key=kid, code=error.code)
+            raise
+        signing = self._rings[ring].published()[0].kid
+        await self._broker.note(operator, name, "done", action=ring, key=signing)
+        return signing
+
+    def _named(self, name: str) -> KeyRing:
+        found = self._rings.get(name)
+        if found is None:
+            raise NotFoundError("there is no such ring", help=f"the rings are {', '.join(sorted(self._rings))}")
+        return found
