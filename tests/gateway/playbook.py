@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from remit.gateway.connection import ClientConnection
-from remit.gateway.downstream import Listener
+from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts.path import PathFront
 from remit.gateway.upstream import Pool, UpstreamConnection
 from tests.gateway.rig import PLACEHOLDER, Rig, rig
@@ -122,7 +122,7 @@ async def play(*raw: Mapping[str, object]) -> AsyncIterator[Play]:
         pool = PlayedPool(r.pool)
         r.pool = pool
         front = PathFront(r.grant.id, frozenset({b"gw"}))
-        listener = Listener(r.gateway.plane, front, {"api": PLACEHOLDER}, r.gateway.quota.of("task"))
+        listener = GatewayListener(r.gateway.plane, front, {"api": PLACEHOLDER}, r.gateway.quota.of("task"))
         client = ClientConnection(listener, r.gateway.connections)
         line = Line()
         line.protocol = client

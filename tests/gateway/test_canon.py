@@ -31,7 +31,7 @@ from remit.gateway.fronts.path import read_target
     ],
 )
 def test_a_canonical_target_is_taken_apart(raw: bytes, resource: str, path: str, query: bytes | None) -> None:
-    assert read_target(raw) == canon.Target(resource, path, query)
+    assert read_target(raw) == canon.RequestTarget(resource, path, query)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from remit.gateway.canon import SHORT
 from remit.gateway.framing import CHUNKS, Chunked
-from remit.gateway.routes import Route
+from remit.gateway.routes import GrantRoute
 from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Play, play
@@ -185,7 +185,7 @@ def test_long_targets_are_judged_one_a_turn_of_the_loop() -> None:
             routes = r.gateway.plane.routes
             find = routes.of
 
-            def route(grant: str, name: str) -> Route:
+            def route(grant: str, name: str) -> GrantRoute:
                 judged.append(turn)
                 return find(grant, name)
 

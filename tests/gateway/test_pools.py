@@ -1,4 +1,4 @@
-"""Connections apart per credential and task, and forgotten with it."""
+"""ClientConnections apart per credential and task, and forgotten with it."""
 
 from __future__ import annotations
 

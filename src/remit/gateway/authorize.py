@@ -20,7 +20,7 @@ from remit.core.paths import Places, matched, places
 from remit.core.scope import Access, Detail, Scope, Value
 from remit.errors import CodingError, InvalidRequestError, ScopeError
 from remit.gateway import canon
-from remit.gateway.canon import Target
+from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import BODILESS, Fields
 from remit.gateway.target import HttpTarget
 
@@ -103,7 +103,7 @@ class HttpRequest:
     """A request as it is authorized. ``body`` is None while it has not been read."""
 
     method: str
-    target: Target
+    target: RequestTarget
     fields: Fields
     has_body: bool
     body: bytes | None = field(default=None, repr=False)

@@ -41,7 +41,7 @@ _LOOKALIKES = frozenset("\u00a5\u20a9\u2044\u2215\u2216\u29f5\u29f8\u29f9\u244a"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RequestTarget:
     """Where a request goes: the resource, the canonical path at the upstream, and the raw query (None: no `?`).
 
     ``grant`` is one that the target names too; it is no part of what is judged.
@@ -53,20 +53,20 @@ class Target:
     grant: str | None = None
 
 
-def named(target: Target, header: str | None) -> str | None:
+def named(target: RequestTarget, header: str | None) -> str | None:
     """Return the grant that the URL or `Remit-Grant` names, or raise InvalidRequestError where they differ."""
     if target.grant is not None and header is not None and target.grant != header:
         raise InvalidRequestError("the URL names another grant than `Remit-Grant`", help="name it in one place")
     return target.grant or header
 
 
-def target(resource: str, raw_path: bytes, query: bytes | None, grant: str | None = None) -> Target:
+def target(resource: str, raw_path: bytes, query: bytes | None, grant: str | None = None) -> RequestTarget:
     """Return a target that a front has taken apart, or raise InvalidRequestError for what is not canonical."""
     if raw_path and not raw_path.startswith(b"/"):
         raise InvalidRequestError("the path does not begin with `/`")
     if query is not None and not _QUERY.fullmatch(query):
         raise InvalidRequestError("the query is not in canonical form")
-    return Target(resource, path(raw_path), query, grant)
+    return RequestTarget(resource, path(raw_path), query, grant)
 
 
 @lru_cache(maxsize=1024)

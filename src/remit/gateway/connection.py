@@ -1,4 +1,4 @@
-"""Connections of clients: requests are read one by one, in order, each judged on its own."""
+"""ClientConnections of clients: requests are read one by one, in order, each judged on its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from remit.core.scope import Access
 from remit.errors import InvalidRequestError, MethodError, RemitError, RevokedError, TooLargeError, UpstreamError
 from remit.gateway import framing
-from remit.gateway.downstream import HEAD, LINGER, STALL, Downstream, Listener
+from remit.gateway.downstream import HEAD, LINGER, STALL, Downstream, GatewayListener
 from remit.gateway.exchange import HttpExchange
 from remit.gateway.quota import MAX_CALLERS, MAX_CLIENTS
 
@@ -16,7 +16,7 @@ HOLD = 65_536  # bytes of later requests kept while one is under way
 _REFUSED_METHODS = frozenset({"TRACE", "CONNECT", "TRACK"})
 
 
-class Connections:
+class ClientConnections:
     """The connections of all listeners, each within its listener's number and its task's descriptors."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class ClientConnection(Downstream):
 
     __slots__ = ("_buffer", "_connections", "_exchange")
 
-    def __init__(self, listener: Listener, connections: Connections) -> None:
+    def __init__(self, listener: GatewayListener, connections: ClientConnections) -> None:
         super().__init__(listener)
         self._connections = connections
         self._buffer = b""

@@ -35,7 +35,7 @@ class StaticCredential:
         return self.injection
 
 
-class Credential:
+class BoundCredential:
     """An injection as it is written for a target.
 
     ``fixed`` are the header lines of every request, with Host; ``signs``: each is signed when it is finished.
@@ -57,7 +57,7 @@ class Credential:
 
     def __repr__(self) -> str:
         """Mask the credential."""
-        return f"Credential({self.target.resource.name!r})"
+        return f"BoundCredential({self.target.resource.name!r})"
 
     async def signed(self, start: bytes, lines: bytes, body: bytes) -> bytes:
         """Return the lines that sign a request of a request line, header lines and a body."""
@@ -69,13 +69,13 @@ class Credential:
             return _lines(await self._source.sign(request), self._source.names)
 
 
-def static(target: HttpTarget, secret: Secret | None) -> Credential:
+def static(target: HttpTarget, secret: Secret | None) -> BoundCredential:
     """Return the credential that is a resource's static secret."""
     source = StaticCredential(target, secret)
-    return Credential(target, source, source.injection, secret)
+    return BoundCredential(target, source, source.injection, secret)
 
 
-async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[], datetime]) -> Credential:
+async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[], datetime]) -> BoundCredential:
     """Ask a source for what is injected; UpstreamError when it has nothing in time that is still good."""
     try:
         async with asyncio.timeout(SECONDS):
@@ -84,7 +84,7 @@ async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[]
         raise UpstreamError("the credential was not there in time") from error
     if injection.until is not None and injection.until <= now():
         raise UpstreamError("the credential has expired")
-    return Credential(target, source, injection)
+    return BoundCredential(target, source, injection)
 
 
 def _lines(fields: Iterable[tuple[str, str]], names: frozenset[str]) -> bytes:

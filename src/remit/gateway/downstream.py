@@ -48,7 +48,7 @@ class ParsedHeaders:
         self.expects = self.fields.get(b"expect") is not None
 
 
-class Listener:
+class GatewayListener:
     """One listening socket: its front, what its callers may not send on, and the quota of its task."""
 
     __slots__ = ("_known", "clients", "front", "placeholders", "plane", "quota")
@@ -75,7 +75,7 @@ class Downstream(asyncio.Protocol, ABC):
 
     __slots__ = ("_held", "_lingers", "_transport", "deadline", "listener", "plane")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: GatewayListener) -> None:
         self.listener = listener
         self.plane = listener.plane
         self.deadline = self.plane.now + HEAD

@@ -19,7 +19,7 @@ from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_bo
 from remit.gateway.downstream import Downstream, ParsedHeaders, unexpected
 from remit.gateway.framing import BODILESS, Body, request_body
 from remit.gateway.response import Delivery, RequestBody, ResponseBody, ResponsePlan, framing_lines
-from remit.gateway.routes import Route
+from remit.gateway.routes import GrantRoute
 from remit.gateway.scrub import LeakError
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
@@ -72,7 +72,7 @@ class HttpExchange:
         self.grant: str | None = None
         self._request = plane.new_request()
         self._body: Body | None = request_body(headers.fields)
-        self._target: canon.Target | None = None
+        self._target: canon.RequestTarget | None = None
         self._keep = headers.fields.keep
         self._pending: list[bytes] = []  # body that came before it could be sent
         self._size = 0
@@ -122,7 +122,7 @@ class HttpExchange:
         self._plane.in_flight.add(self)
         return use, permit, route.target
 
-    async def _addressed(self) -> tuple[str, canon.Target]:
+    async def _addressed(self) -> tuple[str, canon.RequestTarget]:
         """Return whose request it is, its channel's, the one it proves or one inside either by name, and what for."""
         front, headers = self._downstream.listener.front, self._headers
         # who it was, whatever becomes of it
@@ -138,7 +138,7 @@ class HttpExchange:
                 self.grant = named
         return self.grant, target
 
-    async def _authorized(self, route: Route, target: canon.Target) -> Permit:
+    async def _authorized(self, route: GrantRoute, target: canon.RequestTarget) -> Permit:
         grant, headers = self.grant or "", self._headers
         self._plane.broker.check(grant)  # an ended grant is told so, whatever it covered
         placeholders = self._downstream.listener.placeholders
@@ -279,10 +279,10 @@ class HttpExchange:
         self._wake = None
         return b"".join(self._pending)
 
-    # -- the response (upstream.Receiver) ---------------------------------------------------------------------------
+    # -- the response (upstream.ResponseReceiver) ---------------------------------------------------------------
 
     def on_head(self, plan: ResponsePlan) -> bool:
-        """Take the head; it has been searched for the secret. Return whether nothing of the request can be unread."""
+        """Take a head that was searched. Return whether nothing of the request can be unread."""
         assert self._up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self.reading
         body = ResponseBody(self._up.pool.credential.patterns, plan)

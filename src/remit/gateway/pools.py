@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from remit.broker import Broker, Use
 from remit.errors import ConflictError
-from remit.gateway.credential import Credential, fetched, static
+from remit.gateway.credential import BoundCredential, fetched, static
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import Pool
@@ -29,7 +29,7 @@ class Pools:
         self._seconds = seconds
         self._clock = clock
         self._quota = quota
-        self._credentials: dict[str, Credential] = {}  # by resource
+        self._credentials: dict[str, BoundCredential] = {}  # by resource
         self._fetching: dict[str, asyncio.Lock] = {}  # by resource
         self._tasks: dict[str, dict[str, Pool]] = {}  # by task, by resource
         self._roots: dict[str, str] = {}  # root grants of tasks that have had pools
@@ -54,7 +54,7 @@ class Pools:
         mine[target.resource.name] = pool = Pool(credential, self._tls, self._seconds, share, self._spare)
         return pool
 
-    def _current(self, target: HttpTarget) -> Credential | None:
+    def _current(self, target: HttpTarget) -> BoundCredential | None:
         """Return the credential that is good now, or None when its source is to be asked."""
         resource, source = target.resource, target.source
         if self._broker.resource(resource.name) is not resource:
@@ -70,7 +70,7 @@ class Pools:
             found = self._credentials[resource.name] = static(target, secret)
         return found
 
-    async def _fetched(self, target: HttpTarget) -> Credential:
+    async def _fetched(self, target: HttpTarget) -> BoundCredential:
         async with self._fetching.setdefault(target.resource.name, asyncio.Lock()):
             found = self._current(target)  # another request has asked meanwhile
             if found is None:

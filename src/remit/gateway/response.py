@@ -187,7 +187,7 @@ def _head(status: Status, fields: Fields, *, decoded: bool, chunked: bool) -> by
 # -- their delivery -----------------------------------------------------------------------------------------------
 
 
-class Receiver(Protocol):
+class Recipient(Protocol):
     """Whose answer it is."""
 
     def deliver(self, data: bytes) -> None:
@@ -243,7 +243,7 @@ class Delivery:
 
     __slots__ = ("_answer", "_done", "_full", "_out", "_receiver", "_task", "_turns", "_waits")
 
-    def __init__(self, receiver: Receiver, answer: ResponseBody, head: bytes, turns: TaskTurns, task: str) -> None:
+    def __init__(self, receiver: Recipient, answer: ResponseBody, head: bytes, turns: TaskTurns, task: str) -> None:
         self._receiver = receiver
         self._answer = answer
         self._turns = turns

@@ -45,7 +45,7 @@ class BoundedCache(dict[K, V]):
         self[key] = value
 
 
-class Route:
+class GrantRoute:
     """A grant's rules for one resource; ``known`` are permits of requests without a body."""
 
     __slots__ = ("known", "rules", "target")
@@ -68,11 +68,11 @@ class Routes:
         self._providers = providers
         self._source_of = source_of
         self._targets: dict[str, HttpTarget] = {}
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._routes: dict[tuple[str, str], GrantRoute] = {}
         self._leaks: dict[str, int] = {}
         self._suspended: set[str] = set()
 
-    def of(self, grant_id: str, name: str) -> Route:
+    def of(self, grant_id: str, name: str) -> GrantRoute:
         """Return a grant's route to a resource. ``use`` looks whether the grant is live."""
         key = (grant_id, name)
         route = self._routes.get(key)
@@ -85,7 +85,7 @@ class Routes:
             self._routes[key] = route
         return route
 
-    def _compiled(self, grant: Grant, name: str) -> Route:
+    def _compiled(self, grant: Grant, name: str) -> GrantRoute:
         rules = compile_rules(grant.scope, name)
         if not rules:
             raise ScopeError(f"the grant does not cover `{name}`")  # the same for what does not exist
@@ -95,7 +95,7 @@ class Routes:
             provider = resource.settings.get("provider")
             known = self._providers.get(provider) if isinstance(provider, str) else None
             self._targets[name] = target = HttpTarget(resource, known, self._source_of(resource))
-        return Route(rules, target)
+        return GrantRoute(rules, target)
 
     def live(self, grant_id: str) -> Grant:
         """Return a grant that is live and not suspended."""

@@ -12,8 +12,8 @@ from typing import Protocol
 from remit import catalog
 from remit.broker import Broker
 from remit.catalog import Provider
-from remit.gateway.connection import ClientConnection, Connections
-from remit.gateway.downstream import Listener
+from remit.gateway.connection import ClientConnection, ClientConnections
+from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts import Front
 from remit.gateway.fronts.path import PathFront, Verifier
 from remit.gateway.pipe import DatabasePipe
@@ -38,7 +38,7 @@ class Closing(Protocol):
 Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
 
 
-class Served:
+class OpenListener:
     """A listening socket that is forgotten with its end: a run may have as many as it likes, one after the other."""
 
     __slots__ = ("_others", "_server")
@@ -92,7 +92,7 @@ class Gateway:
         pools = Pools(broker, tls, lambda: self.plane.now, clock, self.quota)
         self.plane = DataPlane(broker, routes, pools, new_id, problems=problems, nonce=nonce)
         self.plane.now = seconds()
-        self.connections = Connections()
+        self.connections = ClientConnections()
         self._seconds = seconds
         self._verify = verify
         self._servers: set[Closing] = set()
@@ -116,7 +116,7 @@ class Gateway:
             port = sock.getsockname()[1]
             names = hosts or frozenset({f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
             front = PathFront(grant, frozenset(name.encode() for name in names), self._verify)
-        listener = Listener(self.plane, front, placeholders, self._share(grant))
+        listener = GatewayListener(self.plane, front, placeholders, self._share(grant))
         server = await self._started(lambda: ClientConnection(listener, self.connections), sock, start)
         if self._sweeper is None:
             self._sweep()
@@ -138,7 +138,7 @@ class Gateway:
             server = await start(factory, sock)
         else:
             server = await self.plane.loop.create_server(factory, sock=sock, backlog=BACKLOG)
-        served = Served(self._servers, server)
+        served = OpenListener(self._servers, server)
         self._servers.add(served)
         return served
 

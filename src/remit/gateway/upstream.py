@@ -1,4 +1,4 @@
-"""Connections to upstreams: dialled where configuration says and nowhere else.
+"""ClientConnections to upstreams: dialled where configuration says and nowhere else.
 
 TLS is always verified. A connection carries one request at a time, and is used again only where nothing can be left on
 it that another request would meet: not after a body that the upstream may not have read, nor where bytes may follow an
@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from remit.errors import LimitError, RemitError, UpstreamError
-from remit.gateway.credential import Credential
+from remit.gateway.credential import BoundCredential
 from remit.gateway.framing import (
     END,
     MAX_HEAD,
@@ -43,13 +43,13 @@ class StaleError(UpstreamError):
     """the upstream closed the connection before it answered"""  # noqa: D400 - the message
 
 
-class Receiver(Protocol):
+class ResponseReceiver(Protocol):
     """What takes a response as it arrives."""
 
     method: str
 
     def on_head(self, plan: ResponsePlan) -> bool:
-        """Take the head; it has been searched for the secret. Return whether nothing of the request can be unread."""
+        """Take a head that was searched. Return whether nothing of the request can be unread."""
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""
@@ -93,7 +93,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.fresh = True
         self.idle_since = 0.0
         self._transport: asyncio.Transport | None = None
-        self._receiver: Receiver | None = None
+        self._receiver: ResponseReceiver | None = None
         self._buffer = b""
         self._body: Body | None = None
         self._fields: Fields | None = None
@@ -103,7 +103,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- the request's side -------------------------------------------------------------------------------------
 
-    def begin(self, receiver: Receiver, head: bytes) -> None:
+    def begin(self, receiver: ResponseReceiver, head: bytes) -> None:
         """Send a request's head (and what is there of its body), and hand its response to ``receiver``."""
         self._receiver = receiver
         self.resume()
@@ -193,7 +193,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- the response's side ------------------------------------------------------------------------------------
 
-    def _head(self, data: bytes, receiver: Receiver) -> None:
+    def _head(self, data: bytes, receiver: ResponseReceiver) -> None:
         self._buffer = data = self._buffer + data if self._buffer else data
         while 0 <= (end := data.find(END)) <= MAX_HEAD:
             status, fields = self.pool.read_head(data[:end])
@@ -211,7 +211,7 @@ class UpstreamConnection(asyncio.Protocol):
             raise UpstreamError("the upstream's head is too large")
         self._buffer = data
 
-    def _final(self, status: Status, fields: Fields, rest: bytes, receiver: Receiver) -> None:
+    def _final(self, status: Status, fields: Fields, rest: bytes, receiver: ResponseReceiver) -> None:
         self._fields = fields
         self._body = response_body(status.code, fields, receiver.method)
         ends = not self._interim and not bodiless(status.code, receiver.method)  # or bytes may follow that should not
@@ -224,7 +224,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif rest:
             self._take(rest, receiver)
 
-    def _take(self, data: bytes, receiver: Receiver) -> None:
+    def _take(self, data: bytes, receiver: ResponseReceiver) -> None:
         body = self._body
         if body is None:
             return
@@ -244,14 +244,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._held = held
             receiver.later(partial(self._read_on, receiver))
 
-    def _read_on(self, receiver: Receiver) -> None:
+    def _read_on(self, receiver: ResponseReceiver) -> None:
         if self._receiver is not receiver or self._body is None or not self._body.more:
             return
         self.data_received(b"")
         if not self._held:
             self.resume()
 
-    def _release(self, receiver: Receiver, rest: bytes) -> None:
+    def _release(self, receiver: ResponseReceiver, rest: bytes) -> None:
         """The response is complete: keep the connection for the next request if nothing is odd about it."""
         clean = self._reusable and not rest and not isinstance(self._body, UntilClose)
         self._receiver = self._body = self._fields = None
@@ -280,7 +280,7 @@ class Pool:
 
     def __init__(
         self,
-        credential: Credential,
+        credential: BoundCredential,
         tls: ssl.SSLContext,
         seconds: Callable[[], float],
         quota: TaskQuota,

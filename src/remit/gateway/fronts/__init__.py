@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from remit.gateway.canon import Target
+from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import Fields
 
 
@@ -22,5 +22,5 @@ class Front(Protocol):
     async def principal(self, method: str, raw: bytes, fields: Fields) -> str:
         """Return the grant that a request proves, where there is no channel; ``raw`` is its target as it came."""
 
-    def target(self, raw: bytes, fields: Fields) -> Target:
+    def target(self, raw: bytes, fields: Fields) -> RequestTarget:
         """Return the resource and the canonical target at it, or raise InvalidRequestError."""

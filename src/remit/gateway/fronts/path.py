@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from remit.errors import InvalidRequestError, MisdirectedError, NotFoundError
 from remit.gateway import canon
-from remit.gateway.canon import Target
+from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import Fields
 
 Verifier = Callable[[Mapping[str, str], str, str], Awaitable[str]]  # headers, method, url -> grant id
@@ -47,13 +47,13 @@ class PathFront:
         path = raw.partition(b"?")[0].decode("ascii")
         return await self._verify(headers, method, f"http://{headers['host']}{path}")  # a host that ``check`` knew
 
-    def target(self, raw: bytes, fields: Fields) -> Target:  # noqa: ARG002 - the path says it all
+    def target(self, raw: bytes, fields: Fields) -> RequestTarget:  # noqa: ARG002 - the path says it all
         """Return the resource that the first segment names, and the rest."""
         return read_target(raw)
 
 
 @lru_cache(maxsize=1024)
-def read_target(raw: bytes) -> Target:
+def read_target(raw: bytes) -> RequestTarget:
     """Read an origin-form target, or raise InvalidRequestError."""
     found = _TARGET.fullmatch(raw)
     if found is None:
