@@ -19,7 +19,7 @@ from remit.ports import Clock
 from remit.sessions.delivery import Pace, Poller, Pusher, bearer
 from remit.sessions.event_stream import EventStream
 from remit.sessions.events import EventIssuer, IssuedSignals
-from remit.sessions.receiver import Receiver
+from remit.sessions.receiver import SignalReceiver
 from remit.sessions.transmitter import EventKeys, StreamReceiver, Transmitter
 
 WELL_KNOWN = "/.well-known/ssf-configuration"
@@ -122,7 +122,7 @@ def rounds(
     """Return what is to be done again and again: fetch events where they wait, and push ours."""
     web, made, verified = HttpFetch(), list[Round](), found.verified(clock)
     if verified is not None:
-        receiver = Receiver(broker, verified)
+        receiver = SignalReceiver(broker, verified)
         made += [Poller(one.url, one.token, web.transport, receiver.event, Pace(clock)).round for one in found.polled]
     if sender is not None:
         made += [_pusher(one, one.push, events, clock, sender, web).round for one in found.told if one.push]

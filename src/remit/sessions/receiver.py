@@ -28,20 +28,36 @@ BAD_REQUEST, ACCEPTED = 400, 202
 Read = Callable[[str], Awaitable[Sequence[Signal]]]
 
 
-class Receiver:
-    """Takes what issuers say, by whatever way it comes, and keeps who was refused."""
+class SignalReceiver:
+    """Takes security event tokens and logout tokens, pushed or polled, and keeps on record who was refused."""
 
     def __init__(self, broker: Broker, signals: Signals) -> None:
-        """Believe what ``signals`` verifies."""
+        """Take what ``signals`` verifies."""
         self._broker, self._signals = broker, signals
 
     async def event(self, token: str) -> None:
         """Take a security event token; raise TokenError, AudienceError, InvalidRequestError or UnavailableError."""
         await self._take(token, self._signals.event)
 
-    async def logout(self, token: str) -> None:
-        """Take a logout token; raise the same."""
-        await self._take(token, self._signals.logout)
+    async def push_event(self, request: Request) -> Response:
+        """Take a security event token that is pushed (RFC 8935 §2)."""
+        try:
+            _check_media(request)
+            await self.event(_ascii(await wire.body(request)))
+        except TooLargeError:
+            raise
+        except (TokenError, InvalidRequestError) as error:
+            refusal = {"err": err(error), "description": error.detail}
+            return wire.answer(refusal, BAD_REQUEST, {"content-language": "en"})
+        return Response(status_code=ACCEPTED, headers=wire.HEADERS)
+
+    async def push_logout(self, request: Request) -> Response:
+        """Take a logout token (Back-Channel Logout §2.5, §2.8). Other fields of the form mean nothing, and may be."""
+        try:
+            await self._take(_logout_token(await wire.body(request)), self._signals.logout)
+        except (TokenError, InvalidRequestError) as error:
+            return wire.answer({"error": "invalid_request", "error_description": error.detail}, BAD_REQUEST)
+        return Response(headers=wire.HEADERS)
 
     async def _take(self, token: str, read: Read) -> None:
         try:
@@ -52,41 +68,16 @@ class Receiver:
         await self._broker.signal(signals)
 
 
-class Pushed:
-    """The two endpoints; they are there only where issuers are configured."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        """Hand on to ``receiver``."""
-        self._receiver = receiver
-
-    async def event(self, request: Request) -> Response:
-        """Take a security event token (RFC 8935 §2)."""
-        try:
-            _check_media(request)
-            await self._receiver.event(_ascii(await wire.body(request)))
-        except TooLargeError:
-            raise
-        except (TokenError, InvalidRequestError) as error:
-            told = {"err": err(error), "description": error.detail}
-            return wire.answer(told, BAD_REQUEST, {"content-language": "en"})
-        return Response(status_code=ACCEPTED, headers=wire.HEADERS)
-
-    async def logout(self, request: Request) -> Response:
-        """Take a logout token (Back-Channel Logout §2.5, §2.8). Other fields of the form mean nothing, and may be."""
-        try:
-            await self._receiver.logout(_logout_token(await wire.body(request)))
-        except (TokenError, InvalidRequestError) as error:
-            return wire.answer({"error": "invalid_request", "error_description": error.detail}, BAD_REQUEST)
-        return Response(headers=wire.HEADERS)
-
-
 def rows(surface: AppDeps) -> tuple[Route, ...]:
     """Return the routes: none where no issuer is configured."""
     signals = surface.identity.signals
     if signals is None:
         return ()
-    pushed = Pushed(Receiver(surface.broker, signals))
-    return (Route("POST", EVENTS, Who.PROVING, pushed.event), Route("POST", LOGOUT, Who.PROVING, pushed.logout))
+    receiver = SignalReceiver(surface.broker, signals)
+    return (
+        Route("POST", EVENTS, Who.PROVING, receiver.push_event),
+        Route("POST", LOGOUT, Who.PROVING, receiver.push_logout),
+    )
 
 
 def err(error: RemitError) -> str:

@@ -32,7 +32,7 @@ CAUSE = "the issuer ended this login"
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation:
+class LoginRevocation:
     """What no longer counts of a human, or of session ``sid``; both issuer-qualified.
 
     Tasks opened up to ``at``, when it was heard, and logins up to ``logins``; those of a session at any time.
@@ -49,7 +49,7 @@ class Revocation:
         """The human or the session, as text of one meaning."""
         return f"sub {self.sub}" if self.sid is None else f"sid {self.sid}"
 
-    def later(self, other: Revocation) -> Revocation:
+    def later(self, other: LoginRevocation) -> LoginRevocation:
         """Return this with the later times of both."""
         return replace(self, at=max(self.at, other.at), logins=max(self.logins, other.logins))
 
@@ -65,8 +65,8 @@ class SessionRevocations:
     def __init__(self, broker: SessionAccess) -> None:
         """Know of none; ``load`` reads what ``broker`` stores."""
         self._broker = broker
-        self._known: dict[str, Revocation] = {}
-        self._unnamed: dict[str, Revocation] = {}  # human -> until when logins of no known session are void
+        self._known: dict[str, LoginRevocation] = {}
+        self._unnamed: dict[str, LoginRevocation] = {}  # human -> until when logins of no known session are void
         self._one_at_a_time = asyncio.Lock()
         self._running: set[asyncio.Task[int]] = set()
         self._rounds = self._due = 0  # the last round after which something that a signal ended may still be there
@@ -76,7 +76,7 @@ class SessionRevocations:
         for record in await self._broker.records(KIND):
             raw = json.loads(record.body)
             at, logins = (datetime.fromisoformat(raw.get(name, raw["at"])) for name in ("at", "logins"))
-            self._note(Revocation(at, raw["sub"], raw["sid"], record.rev, logins))
+            self._note(LoginRevocation(at, raw["sub"], raw["sid"], record.rev, logins))
 
     async def resume(self) -> None:
         """End what a signal was about when the process died before it had ended everything."""
@@ -127,7 +127,7 @@ class SessionRevocations:
         opened = task.head.opened_at
         return any(found is None or opened <= found.at for found in self._of(task.head.subject))
 
-    def _of(self, subject: Subject) -> Iterator[Revocation | None]:
+    def _of(self, subject: Subject) -> Iterator[LoginRevocation | None]:
         """Yield the revocations of logins like this one; None: for good."""
         human = self._known.get(f"sub {subject.sub}")
         if human is not None:
@@ -137,14 +137,14 @@ class SessionRevocations:
         if subject.sid is None and subject.sub in self._unnamed:  # it may have been any of the human's sessions
             yield self._unnamed[subject.sub]
 
-    def _note(self, revocation: Revocation) -> None:
+    def _note(self, revocation: LoginRevocation) -> None:
         self._known[revocation.key] = revocation
         if revocation.sid is not None and revocation.sub is not None:
             self._unnamed[revocation.sub] = revocation.later(self._unnamed.get(revocation.sub, revocation))
 
     async def _keep(self, signal: Signal) -> None:
         now = self._broker.now()  # whatever was issued before we heard of it is in doubt
-        revocation = Revocation(now, signal.sub, signal.sid, 1, max(now, signal.at))
+        revocation = LoginRevocation(now, signal.sub, signal.sid, 1, max(now, signal.at))
         async with self._one_at_a_time:
             before, unnamed = self._known.get(revocation.key), dict(self._unnamed)
             if before is not None:
@@ -161,7 +161,7 @@ class SessionRevocations:
             self._unnamed = unnamed  # delivered before: what was opened since is none of its business
             self._known[revocation.key] = before or replace(revocation, rev=0)
 
-    async def _store(self, revocation: Revocation, signal: Signal, now: datetime) -> Revocation | None:
+    async def _store(self, revocation: LoginRevocation, signal: Signal, now: datetime) -> LoginRevocation | None:
         """Return it as it is stored; None when the signal was delivered before.
 
         A commit that was in doubt may have been durable: then another revision is stored than is known here.

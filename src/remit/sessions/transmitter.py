@@ -72,9 +72,8 @@ class Transmitter:
             Route("POST", STREAM, Who.PROVING, self.poll),
         )
 
-    async def metadata(self, request: Request) -> Response:
+    async def metadata(self, _request: Request) -> Response:
         """Return the transmitter metadata (SSF 1.0 §7.1); streams are configured, so there is no endpoint for them."""
-        del request
         polled = [one.authorization is not None for one in self._receivers.values()]
         methods = ([PUSH] if not all(polled) else []) + ([POLL] if any(polled) else [])
         schemes = {"authorization_schemes": [{"spec_urn": "urn:ietf:rfc:6750"}]} if any(polled) else {}
@@ -89,9 +88,8 @@ class Transmitter:
             }
         )
 
-    async def jwks(self, request: Request) -> Response:
+    async def jwks(self, _request: Request) -> Response:
         """Return the keys that verify events."""
-        del request
         return wire.answer({"keys": list(self._keys.public_jwks())})
 
     async def poll(self, request: Request) -> Response:
