@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import detail_line, emit, said, utc_now
-from remit.cli.tree import policies
+from remit.cli.render import answer, detail_line, utc_now
 
 if TYPE_CHECKING:
-    from remit.gateway.target import HttpTarget
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Whether, why, by which detail, and what would have been enough."""
-
-    allowed: bool
-    reasons: tuple[str, ...]
-    by: Mapping[str, Any] | None = None
-    enough: Mapping[str, Any] | None = None
-    rests_on: tuple[str, ...] = ()  # who holds it, and what humans approved on the way to it
+    from remit.compose.explain import Explanation, Request
+    from remit.sdk.detail import DetailLike
 
 
 def explain(
@@ -48,165 +36,46 @@ def explain(
       remit explain -g grt_7VYx1bD0Qe2mNf3sK9h6Lw GET '/search/v1/search?q=revenue'
       remit explain -g grt_7VYx1bD0Qe2mNf3sK9h6Lw warehouse:tables=sales.salaries
     """
+    from remit.compose.explain import Request, explained
     from remit.sdk import verbs
 
+    asked = asked_about(what, body)
     task = ask(verbs.find(grant))
-    answer = answered(task, grant, what, body, utc_now(), _configured(what))
-    if json:
-        shown = {"allowed": answer.allowed, "reasons": answer.reasons, "by": answer.by, "enough": answer.enough}
-        shown |= {"rests_on": answer.rests_on}
-        emit({name: value for name, value in shown.items() if value is not None})
-    else:
-        _tell(answer)
-    raise typer.Exit(0 if answer.allowed else 1)
+    found = explained(task, grant, asked, utc_now(), _configured(asked) if isinstance(asked, Request) else None)
+    document = {name: value for name, value in asdict(found).items() if value is not None}
+    answer(json, document, *_parts(found))
+    raise typer.Exit(0 if found.allowed else 1)
 
 
-def is_request(what: list[str]) -> bool:
-    """Whether a method and a path are asked about, and not a detail."""
-    return len(what) == 2 and what[1].startswith("/")  # noqa: PLR2004 - those two
+def asked_about(what: list[str], body: str | None) -> Request | DetailLike:
+    """Read what is asked about: a method and a path, or a detail."""
+    from remit.compose.explain import Request
+
+    if len(what) == 2 and what[1].startswith("/"):  # noqa: PLR2004 - those two
+        return Request(what[0], what[1], body)
+    if len(what) != 1:
+        raise typer.BadParameter("write `METHOD /RESOURCE/PATH`, or one detail")
+    found: DetailLike = options.loaded(what[0]) if what[0].startswith("{") else options.wish(what[0])
+    return found
 
 
-def _configured(what: list[str]) -> Mapping[str, Any] | None:
+def _configured(what: Request) -> Mapping[str, Any] | None:
     """Return the resource that is asked about, if the caller may look at it: only the operator may."""
     from remit.errors import DeniedError, NotFoundError
     from remit.gateway.fronts.path import read_target
     from remit.sdk import verbs
 
-    if not is_request(what):
-        return None
     try:
-        return ask(verbs.resource(read_target(what[1].encode()).resource))
+        return ask(verbs.resource(read_target(what.target.encode()).resource))
     except (DeniedError, NotFoundError):
         return None
 
 
-def _tell(answer: Answer) -> None:
-    said("allowed" if answer.allowed else "refused")
-    for reason in answer.reasons:
-        said(f"  {reason}")
-    if answer.by is not None:
-        said(f"  by: {detail_line(answer.by)}")
-    for fact in answer.rests_on:
-        said(f"  {fact}")
-    if answer.enough is not None:
-        said(f"  enough: {detail_line(answer.enough)}")
-
-
-def answered(
-    task: Mapping[str, Any],
-    grant: str,
-    what: list[str],
-    body: str | None,
-    now: datetime,
-    resource: Mapping[str, Any] | None = None,
-) -> Answer:
-    """Judge what a grant of a task would be used for, at a resource as it is configured, if the caller may know."""
-    by_id = {node["grant"]: node for node in task["grants"]}
-    holder = by_id[grant]
-    reasons = _ended(task, by_id, holder, now)
-    if not holder["exercise"]:
-        reasons.append(f"the grant may delegate, but not be used itself ({holder.get('unusable') or 'advisory'})")
-    judged = _request(holder, what, body, resource) if is_request(what) else _lease(holder, what)
-    index, why, enough, name = judged
-    if index is None:
-        found = [d for d in holder["authorization_details"] if d["resource"] == name]
-        reasons.append(why if found else f"the grant holds nothing for `{name}`")
-        return Answer(allowed=False, reasons=tuple(reasons), enough=enough)
-    by, rests_on = holder["authorization_details"][index], tuple(_rests_on(by_id, holder))
-    reasons += _spent(by_id, holder, index)
-    if reasons:
-        return Answer(allowed=False, reasons=tuple(reasons), by=by, rests_on=rests_on)
-    return Answer(allowed=True, reasons=("the grant and all it comes from are live",), by=by, rests_on=rests_on)
-
-
-def _rests_on(by_id: Mapping[str, Any], node: Mapping[str, Any]) -> Iterator[str]:
-    """Say who holds the grant, by whose word, and what on the way to it a human approved beyond the parent."""
-    attested = "attested" if node.get("attested") else "not attested"
-    yield f"held by {node.get('agent', node['grant'])} ({attested})"
-    yield from (f"allowed by {versions}" for versions in policies(node))
-    for item in _lineage(by_id, node):
-        if item.get("approval"):
-            yield f"{item['grant']} was approved by a human: {item['approval']}"
-
-
-def _lineage(by_id: Mapping[str, Any], node: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    line = []
-    while node is not None:
-        line.append(node)
-        node = by_id.get(node["parent"])
-    return line
-
-
-def _ended(task: Mapping[str, Any], by_id: Mapping[str, Any], node: Mapping[str, Any], now: datetime) -> list[str]:
-    if task["closed"]:
-        return ["the task is closed"]
-    line = _lineage(by_id, node)
-    revoked = [f"{item['grant']} was revoked" for item in line if item["revoked"]]
-    return revoked or [
-        f"{item['grant']} has expired" for item in line if datetime.fromisoformat(item["expires_at"]) <= now
-    ]
-
-
-def _spent(by_id: Mapping[str, Any], node: Mapping[str, Any], index: int) -> list[str]:
-    """Say which budget on the way up is used up; a parent's details are known only where the caller may see them."""
-    from remit.core import scope as scopes
-
-    reasons = []
-    for item in _lineage(by_id, node):
-        detail = item["authorization_details"][index]
-        if "uses" in detail and item["used"][index] >= detail["uses"]:
-            reasons.append(f"the budget of {item['grant']} is used up ({detail['uses']} uses)")
-        above = by_id.get(item["parent"])
-        if above is None or index in item.get("approved", ()):  # covered by an approval alone
-            break
-        [narrow], wide = scopes.parse([detail]), scopes.parse(above["authorization_details"])
-        index = scopes.cover(narrow, wide) or 0
-    return reasons
-
-
-Judged = tuple[int | None, str, Mapping[str, Any] | None, str]  # covering detail, else why and what is enough; resource
-
-
-def _request(holder: Mapping[str, Any], what: list[str], body: str | None, found: Mapping[str, Any] | None) -> Judged:
-    from remit.core import scope as scopes
-    from remit.errors import InvalidRequestError, ScopeError
-    from remit.gateway.authorize import HttpRequest, authorize, compile_rules
-    from remit.gateway.framing import Fields
-    from remit.gateway.fronts.path import read_target
-
-    target = read_target(what[1].encode())
-    if target.grant not in {None, holder["grant"]}:
-        raise InvalidRequestError(f"the URL names another grant: {target.grant}", help="explain that one with --grant")
-    raw = None if body is None else body.encode()
-    fields = Fields(((b"content-type", b"application/json"),) if raw else (), None, False, True, frozenset())
-    request = HttpRequest(what[0].upper(), target, fields, raw is not None, raw)
-    rules = compile_rules(scopes.read(holder["authorization_details"]), target.resource)
-    try:
-        permit = authorize(rules, _http_target(target.resource, found), request)
-    except ScopeError as error:
-        return None, error.detail, error.enough, target.resource
-    return (permit.index if permit else None), "", None, target.resource
-
-
-def _http_target(name: str, found: Mapping[str, Any] | None) -> HttpTarget:
-    """Compile what is configured; an agent cannot look, and is told what its grant alone says."""
-    from remit import catalog
-    from remit.gateway.target import HttpTarget
-    from remit.ports import Resource
-
-    settings = found["settings"] if found else {}
-    provider = catalog.load().get(str(settings.get("provider")))
-    destination = found["destination"] if found else "https://unseen.invalid"
-    return HttpTarget(Resource(name, "http", destination, (), None, settings), provider)
-
-
-def _lease(holder: Mapping[str, Any], what: list[str]) -> Judged:
-    from remit.core import scope as scopes
-    from remit.sdk.detail import expand_one
-
-    if len(what) != 1:
-        raise typer.BadParameter("write `METHOD /RESOURCE/PATH`, or one detail")
-    wish: Any = options.loaded(what[0]) if what[0].startswith("{") else options.wish(what[0])
-    [detail] = scopes.parse([expand_one(wish, holder["authorization_details"])])
-    index = scopes.cover(detail, scopes.read(holder["authorization_details"]))
-    return index, "no detail of the grant covers it", scopes.dump((detail,))[0], detail.resource
+def _parts(found: Explanation) -> Iterator[str]:
+    yield "allowed" if found.allowed else "refused"
+    yield from (f"  {reason}" for reason in found.reasons)
+    if found.by is not None:
+        yield f"  by: {detail_line(found.by)}"
+    yield from (f"  {fact}" for fact in found.rests_on)
+    if found.enough is not None:
+        yield f"  enough: {detail_line(found.enough)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,12 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import UNCOVERED, emit, lines, said, table, waiting
+from remit.cli.render import UNCOVERED, Rows, answer, waiting
 
 if TYPE_CHECKING:
     from remit.core.policy import Problem
     from remit.policies.cases import Result
     from remit.policies.sets import CedarPolicies
-
-CASES = "*.test.toml"
 
 app = options.group("Policies: what is allowed at most, decided when authority is made.")
 
@@ -41,21 +40,25 @@ def check(directory: Directory = None, json: options.Json = False) -> None:
       remit policy check examples/policies
       remit policy check --json
     """
+    from remit.policies.cases import misread
+
     where = _where(directory)
     found, problems = _loaded(where)
-    wrong = (*problems, *_misread(where))
+    wrong = [*problems, *misread(where)]
     warnings, unseen = _doubted(found)
-    if json:
-        emit(_checked(found, wrong) | _warned(warnings, unseen))
-    else:
-        for problem in wrong:
-            said(str(problem))
-        for warning in warnings:
-            said(f"warning: {warning}")
-        for note in unseen:
-            said(f"note: {note}")
-        if found:
-            said(f"{_count(len(found.policies), 'policy is', 'policies are')} good: {found.version}")
+    policies = found.policies if found else ()
+    document = {
+        "good": not wrong,
+        "version": found.version if found else None,
+        "policies": [{"id": one.id, "effect": one.effect, "file": one.file, "line": one.line} for one in policies],
+        "problems": [asdict(one) for one in wrong],
+        "warnings": [asdict(one) for one in warnings],
+        "notes": unseen,
+    }
+    parts = [*map(str, wrong), *(f"warning: {one}" for one in warnings), *(f"note: {note}" for note in unseen)]
+    if found:
+        parts.append(f"{_count(len(policies), 'policy is', 'policies are')} good: {found.version}")
+    answer(json, document, *parts)
     raise typer.Exit(int(bool(wrong)))
 
 
@@ -63,24 +66,11 @@ def _count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
-def _misread(directory: Path) -> Iterator[Problem]:
-    """Yield what is wrong with the files of cases."""
-    from remit.core.policy import Problem
-    from remit.errors import RemitError
-    from remit.policies.cases import read
-
-    for path in sorted(directory.glob(CASES)):
-        try:
-            read(_text(path))
-        except RemitError as error:
-            yield Problem(path.name, 0, error.detail)
-
-
 def _doubted(found: CedarPolicies | None) -> tuple[list[Problem], list[str]]:
     """Return what is named and does not exist, and what could not be looked up."""
     from remit.policies.doubts import doubts, named
 
-    entities = list(named(_policies(found)))
+    entities = list(named(found.policies if found else ()))
     kinds = {"resource" if one.kind == "Resource" else "issuer" for one in entities}
     issuers = _issuers() if "issuer" in kinds else None
     resources = _resources() if "resource" in kinds else None
@@ -112,28 +102,6 @@ def _resources() -> set[str] | None:
         return None
 
 
-def _warned(warnings: Sequence[Problem], unseen: Sequence[str]) -> dict[str, object]:
-    return {"warnings": _written(warnings), "notes": list(unseen)}
-
-
-def _written(problems: Sequence[Problem]) -> list[dict[str, object]]:
-    return [{"file": item.file, "line": item.line, "text": item.text} for item in problems]
-
-
-def _checked(found: CedarPolicies | None, problems: Sequence[Problem]) -> dict[str, object]:
-    named = [{"id": item.id, "effect": item.effect, "file": item.file, "line": item.line} for item in _policies(found)]
-    return {
-        "good": not problems,
-        "version": found.version if found else None,
-        "policies": named,
-        "problems": _written(problems),
-    }
-
-
-def _policies(found: CedarPolicies | None) -> Sequence[Any]:
-    return found.policies if found else ()
-
-
 @app.command("test")
 def cases(directory: Directory = None, json: options.Json = False) -> None:
     """Put the questions of *.test.toml files to the policies beside them, and compare what is decided and by which.
@@ -147,36 +115,22 @@ def cases(directory: Directory = None, json: options.Json = False) -> None:
       remit policy test --json
     """
     from remit.errors import InvalidRequestError
+    from remit.policies.cases import FILES, results
 
     where = _where(directory)
-    results = list(_tried(where, _good(where)))
-    if not results:
-        raise InvalidRequestError("there are no cases beside these policies", help=f"write them in {CASES} files")
-    failed = sum(not result.passed for _, result in results)
-    if json:
-        emit({"cases": [_result(file, result) for file, result in results], "failed": failed})
-    else:
-        for file, result in results:
-            _told(file, result)
-        said(f"{len(results) - failed} of {_count(len(results), 'case', 'cases')} came out as they say")
+    found = list(results(_good(where), where))
+    if not found:
+        raise InvalidRequestError("there are no cases beside these policies", help=f"write them in {FILES} files")
+    failed = sum(not result.passed for result in found)
+    passed = f"{len(found) - failed} of {_count(len(found), 'case', 'cases')} came out as they say"
+    document = {"cases": [_result(result) for result in found], "failed": failed}
+    answer(json, document, *(part for result in found for part in _result_parts(result)), passed)
     raise typer.Exit(int(bool(failed)))
 
 
-def _tried(directory: Path, policies: CedarPolicies) -> Iterator[tuple[str, Result]]:
-    from remit.errors import InvalidRequestError
-    from remit.policies.cases import read, tried
-
-    for path in sorted(directory.glob(CASES)):
-        try:
-            found = read(_text(path))
-        except InvalidRequestError as error:
-            raise InvalidRequestError(f"{path.name}: {error.detail}", help=error.help) from error
-        yield from ((path.name, tried(policies, case)) for case in found)
-
-
-def _result(file: str, result: Result) -> dict[str, object]:
+def _result(result: Result) -> dict[str, object]:
     return {
-        "file": file,
+        "file": result.file,
         "case": result.case.name,
         "passed": result.passed,
         "allowed": result.decision.allowed,
@@ -185,16 +139,15 @@ def _result(file: str, result: Result) -> dict[str, object]:
     }
 
 
-def _told(file: str, result: Result) -> None:
+def _result_parts(result: Result) -> Iterator[str]:
     came = "allowed" if result.decision.allowed else "denied"
-    said(f"{'ok    ' if result.passed else 'FAILED'}  {result.case.name}: {came} by {_by(result.by)}")
+    yield f"{'ok    ' if result.passed else 'FAILED'}  {result.case.name}: {came} by {_by(result.by)}"
     if result.passed:
         return
     case = result.case
     expected = {None: "any decision", True: "allowed", False: "denied"}[case.allowed]
-    said(f"        {file} says: {expected}{'' if case.reasons is None else f' by {_by(case.reasons)}'}")
-    for reason in result.decision.reasons:
-        said(f"        {reason}")
+    yield f"        {result.file} says: {expected}{'' if case.reasons is None else f' by {_by(case.reasons)}'}"
+    yield from (f"        {reason}" for reason in result.decision.reasons)
 
 
 def _by(names: Sequence[str]) -> str:
@@ -234,19 +187,15 @@ def explain(
         answers = _answered(file, policies)
     else:
         answers = [_entry(entry) if entry is not None else ask(admin.explain(grant or ""))]
-    if json:
-        emit({"answers": answers})
-        return
-    for answer in answers:
-        _tell(answer)
+    answer(json, {"answers": answers}, *(part for one in answers for part in _decision_parts(one)))
 
 
 def _answered(file: Path, directory: Path | None) -> list[dict[str, Any]]:
     from remit.compose.policy import explained
-    from remit.policies.cases import read
+    from remit.policies.cases import read_file
 
     found = _good(_where(directory))
-    return [{"name": c.name, **explained(found, c.question, found(c.question))} for c in read(_text(file))]
+    return [{"name": c.name, **explained(found, c.question, found(c.question))} for c in read_file(file)]
 
 
 def _entry(seq: int) -> dict[str, Any]:
@@ -267,27 +216,19 @@ def _entry(seq: int) -> dict[str, Any]:
     }
 
 
-def _tell(answer: Mapping[str, Any]) -> None:
-    said(f"{answer['name']}:" if "name" in answer else answer["verb"])
-    said(f"  {'allowed' if answer['allowed'] else 'denied'}, policies {answer['version'] or 'unknown'}")
-    for reason in answer["reasons"]:
-        said(f"  {reason}")
-    for detail in answer["details"]:
-        said(f"  {detail['type']} {detail['resource']}:")
-        for step in detail["policies"]:
-            said(f"    {step['policy']} ({step['place']}) {_came(step)}")
-            for name, value in step["attributes"].items():
-                said(f"      {name} = {_shown(value)}")
-
-
-def _came(step: Mapping[str, Any]) -> str:
-    return f"{step['outcome']}: {step['because']}" if step["because"] else str(step["outcome"])
-
-
-def _shown(value: object) -> str:
+def _decision_parts(answer: Mapping[str, Any]) -> Iterator[str]:
     from remit.core.scope import json_text
 
-    return "(not there)" if value is None else json_text(value)
+    yield f"{answer['name']}:" if "name" in answer else answer["verb"]
+    yield f"  {'allowed' if answer['allowed'] else 'denied'}, policies {answer['version'] or 'unknown'}"
+    yield from (f"  {reason}" for reason in answer["reasons"])
+    for detail in answer["details"]:
+        yield f"  {detail['type']} {detail['resource']}:"
+        for step in detail["policies"]:
+            came = f"{step['outcome']}: {step['because']}" if step["because"] else str(step["outcome"])
+            yield f"    {step['policy']} ({step['place']}) {came}"
+            for name, value in step["attributes"].items():
+                yield f"      {name} = {'(not there)' if value is None else json_text(value)}"
 
 
 @app.command("show")
@@ -301,19 +242,17 @@ def show(json: options.Json = False) -> None:
     """
     from remit.sdk import admin
 
-    answer = ask(admin.policies())
-    if json:
-        emit(answer)
-        return
-    lines({"version": answer["version"], "directory": answer["directory"] or "none: the local owner alone may open"})
-    if answer["policies"]:
-        table(
-            ("policy", "effect", "written in"),
-            ((p["id"], p["effect"], f"{p['file']}:{p['line']}") for p in answer["policies"]),
-        )
-    for item in answer["failing"]:
-        said(f"`{item['policy']}` could not be evaluated, and so denied, {item['times']} times; last: {item['why']}")
-    _problems(answer)
+    found = ask(admin.policies())
+    parts: list[str | Mapping[str, object] | Rows] = [
+        {"version": found["version"], "directory": found["directory"] or "none: the local owner alone may open"}
+    ]
+    if found["policies"]:
+        rows = [(one["id"], one["effect"], f"{one['file']}:{one['line']}") for one in found["policies"]]
+        parts.append(Rows(("policy", "effect", "written in"), rows))
+    for one in found["failing"]:
+        times = f"{one['times']} times; last: {one['why']}"
+        parts.append(f"`{one['policy']}` could not be evaluated, and so denied, {times}")
+    answer(json, found, *parts, *_problems(found))
 
 
 @app.command("reload")
@@ -330,25 +269,21 @@ def reload(json: options.Json = False) -> None:
     from remit.sdk import admin
 
     with waiting("deciding on all live grants"):
-        answer = ask(admin.reload())
-    if json:
-        emit(answer)
-    elif answer["reloaded"]:
-        ended = _count(answer["ended"], "grant or lease was", "grants or leases were")
-        said(f"policies {answer['version']} hold; {ended} ended")
-        if answer["state"] != "closed":
-            said(f"{answer['state']}: outstanding: {UNCOVERED}")
+        done = ask(admin.reload())
+    if done["reloaded"]:
+        ended = _count(done["ended"], "grant or lease was", "grants or leases were")
+        parts = [f"policies {done['version']} hold; {ended} ended"]
+        parts += [] if done["state"] == "closed" else [f"{done['state']}: outstanding: {UNCOVERED}"]
     else:
-        said(f"nothing was changed: policies {answer['version']} still hold")
-        _problems(answer)
-    raise typer.Exit(int(not answer["reloaded"]))
+        parts = [f"nothing was changed: policies {done['version']} still hold", *_problems(done)]
+    answer(json, done, *parts)
+    raise typer.Exit(int(not done["reloaded"]))
 
 
-def _problems(answer: Mapping[str, Any]) -> None:
+def _problems(answer: Mapping[str, Any]) -> Iterator[str]:
     from remit.core.policy import Problem
 
-    for problem in answer["problems"]:
-        said(str(Problem(**problem)))
+    return (str(Problem(**problem)) for problem in answer["problems"])
 
 
 # -- inside ---------------------------------------------------------------------------------------------------------
@@ -376,12 +311,3 @@ def _good(directory: Path) -> CedarPolicies:
     if found is None:
         raise InvalidRequestError(f"these policies are not good: {problems[0]}", help="`remit policy check` names all")
     return found
-
-
-def _text(file: Path) -> str:
-    from remit.errors import InvalidRequestError
-
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"`{file}` cannot be read as text") from error

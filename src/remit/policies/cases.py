@@ -6,15 +6,17 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from remit.core import fields
 from remit.core import scope as scopes
 from remit.core.grant import MAX_DEPTH, MAX_FAN_OUT, MAX_TTL, Posture, Subject
-from remit.core.policy import Decision, Question
+from remit.core.policy import Decision, Problem, Question
 from remit.errors import InvalidRequestError, RemitError
 from remit.policies.sets import CedarPolicies
 
+FILES = "*.test.toml"
 VERBS = ("open", "delegate", "issue", "renew")
 
 _SUBJECT = {"sub": str, "acr": str, "amr": list, "groups": list, "auth_time": int}
@@ -70,8 +72,9 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a case. ``by`` are the ids of the policies that decided."""
+    """What became of a case of a file. ``by`` are the ids of the policies that decided."""
 
+    file: str
     case: Case
     decision: Decision
     by: tuple[str, ...]
@@ -83,12 +86,40 @@ class Result:
         return as_expected and (self.case.reasons is None or set(self.case.reasons) == set(self.by))
 
 
-def tried(policies: CedarPolicies, case: Case) -> Result:
+def tried(policies: CedarPolicies, case: Case, file: str = "") -> Result:
     """Put a case to the policies."""
     verdicts, decision = policies.verdicts(case.question), policies(case.question)
     told = [verdict for verdict in verdicts if decision.allowed or not verdict.allowed]
-    by = [name for verdict in told for name in (*verdict.failed, *(() if verdict.failed else verdict.by))]
-    return Result(case, decision, tuple(dict.fromkeys(by)))
+    by = [name for verdict in told for name in verdict.failed or verdict.by]
+    return Result(file, case, decision, tuple(dict.fromkeys(by)))
+
+
+def results(policies: CedarPolicies, directory: Path) -> Iterator[Result]:
+    """Put the cases beside policies to them, or raise InvalidRequestError naming the file that cannot be read."""
+    for path in sorted(directory.glob(FILES)):
+        try:
+            cases = read_file(path)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"{path.name}: {error.detail}", help=error.help) from error
+        yield from (tried(policies, case, path.name) for case in cases)
+
+
+def misread(directory: Path) -> Iterator[Problem]:
+    """Yield what is wrong with the files of cases in a directory."""
+    for path in sorted(directory.glob(FILES)):
+        try:
+            read_file(path)
+        except RemitError as error:
+            yield Problem(path.name, 0, error.detail)
+
+
+def read_file(path: Path) -> tuple[Case, ...]:
+    """Read the cases of a file, or raise InvalidRequestError."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"`{path}` cannot be read as text") from error
+    return read(text)
 
 
 def read(text: str) -> tuple[Case, ...]:
