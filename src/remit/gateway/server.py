@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from remit import catalog
 from remit.broker import Broker
@@ -23,19 +22,9 @@ from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
 from remit.gateway.routes import Routes
 from remit.ports import Clock, NewId
 from remit.ports.credential import SourceOf
+from remit.ports.listening import Closing, Start
 
 BACKLOG = 128
-
-
-class Closing(Protocol):
-    """What accepts, and can be told to stop."""
-
-    def close(self) -> None:
-        """Stop accepting."""
-
-
-# accepts in the place of the loop, which may do so only on a socket that nobody else holds
-Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
 
 
 class OpenListener:

@@ -23,7 +23,7 @@ from remit.core.principal import Holder, Operator, Principal
 from remit.core.task import Grant, Posture, Report, Task
 from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError, UnavailableError
 from remit.ports.identity import Humans
-from remit.ports.room import Share
+from remit.ports.listening import Quota
 from remit.run import handover, passed, wish
 from remit.run.doors import Doors
 from remit.run.environment import Listener, Outfit
@@ -70,7 +70,7 @@ class Edges(Protocol):
         """Return the environment variables that tell a run what it has."""
         ...
 
-    def share(self, task: str) -> Share:
+    def share(self, task: str) -> Quota:
         """Return what a task may have open."""
         ...
 

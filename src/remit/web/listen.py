@@ -11,16 +11,15 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from remit.ports.room import Share
+from remit.ports.listening import Closing, Quota, Start
 from remit.web.authentication import Authority
 from remit.web.handshakes import Handshakes
 from remit.web.tls import presented
@@ -36,17 +35,6 @@ IDLE = 75  # seconds between two requests
 BACKLOG = 128
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
-
-
-class Closing(Protocol):
-    """What accepts, and can be told to stop."""
-
-    def close(self) -> None:
-        """Stop accepting."""
-        ...
-
-
-Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
 
 
 @dataclass(slots=True)
@@ -83,7 +71,7 @@ async def serve(
     uid: int | None = None,
     start: Start | None = None,
     tls: ssl.SSLContext | None = None,
-    share: Share | None = None,
+    share: Quota | None = None,
 ) -> Listener:
     """Serve ``app`` on a listening socket, where whoever connects speaks with ``authority``.
 
@@ -137,7 +125,7 @@ class Connection(HttpToolsProtocol):
         about: dict[str, object],
         uid: int | None,
         waiting: dict[Connection, None],
-        share: Share | None,
+        share: Quota | None,
     ) -> None:
         """Serve ``about``'s authority to processes of ``uid``, as long as ``share`` has room.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from remit.broker import Broker
 from remit.core.principal import Holder
@@ -14,7 +14,7 @@ from remit.kinds.spiffe.calls import Federation, Known, Pulse, WorkloadService, 
 from remit.kinds.spiffe.svids import Svids
 from remit.ports import Clock
 from remit.ports.identity import Authority
-from remit.ports.room import Share
+from remit.ports.listening import Closing, Quota, Start
 
 if TYPE_CHECKING:
     from grpclib.protocol import H2Protocol
@@ -26,17 +26,6 @@ WINDOW = 65_535  # bytes, HTTP/2's smallest
 MAX_FRAME = 16_384  # bytes: what every HTTP/2 peer has to expect, and we offer no more (RFC 9113 §4.2)
 
 _PREFACE, _LENGTH, _HEADER = 24, 3, 9  # bytes, RFC 9113 §3.4 and §4.1
-
-
-class Closing(Protocol):
-    """What accepts, and can be told to stop."""
-
-    def close(self) -> None:
-        """Stop accepting."""
-        ...
-
-
-Start = Callable[[Callable[[], asyncio.Protocol], socket.socket], Awaitable[Closing]]
 
 
 class WorkloadApi:
@@ -55,7 +44,7 @@ class WorkloadApi:
         broker.on_end(lambda _: self._pulse.beat())
 
     async def serve(
-        self, sock: socket.socket, holder: Holder, start: Start | None = None, share: Share | None = None
+        self, sock: socket.socket, holder: Holder, start: Start | None = None, share: Quota | None = None
     ) -> Callable[[], None]:
         """Serve ``holder`` on a listening unix socket; return what ends that.
 
@@ -81,7 +70,7 @@ class WorkloadApi:
 class Connections:
     """The connections of one run."""
 
-    def __init__(self, service: WorkloadService, share: Share | None) -> None:
+    def __init__(self, service: WorkloadService, share: Quota | None) -> None:
         """Let ``service`` answer on each, as long as ``share`` has room."""
         from grpclib.config import Configuration
         from grpclib.server import Server
@@ -134,7 +123,7 @@ class Frames:
 class Bounded(asyncio.Protocol):
     """A connection that holds no more than a few small calls: they are read whole before they are looked at."""
 
-    def __init__(self, inner: H2Protocol, others: set[Bounded], share: Share | None = None) -> None:
+    def __init__(self, inner: H2Protocol, others: set[Bounded], share: Quota | None = None) -> None:
         """Pass everything on to ``inner``."""
         self._inner, self._others, self._frames = inner, others, Frames()
         self._share = share
