@@ -341,7 +341,7 @@ def test_the_doctor_tries_the_very_namespaces_that_a_run_has(monkeypatch: pytest
 
     monkeypatch.setattr(doctor, "_try", tries)
     findings = list(doctor.nested())
-    wanted = list(sandbox.namespaces(sandbox.Machine(os.getuid(), os.getgid(), {})))
+    wanted = list(sandbox.namespaces(sandbox.MachineFacts(os.getuid(), os.getgid(), {})))
     assert tried[0][1 : 1 + len(wanted)] == wanted
     assert "--uid" in wanted
     assert findings[-1].level == "good"

@@ -25,7 +25,7 @@ from remit.core.task import Grant
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
 from remit.ports import Resource
 from remit.run import environment
-from remit.run.doors import Doors
+from remit.run.acceptor import Acceptor
 from remit.run.environment import Listener, Outfit
 from remit.run.host import LaunchServer, Run
 from tests.broker.world import OPERATOR, World, details, search, warehouse
@@ -71,7 +71,7 @@ class EchoEdges:
         return self.room.of(task)
 
     async def serve(
-        self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None
+        self, run: Run, listener: Listener, sock: socket.socket, acceptor: Acceptor | None = None
     ) -> Callable[[], None]:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
@@ -81,9 +81,9 @@ class EchoEdges:
                     pass
             writer.close()
 
-        server: asyncio.Server | Doors
-        if doors is not None:
-            server = await doors.serve(_streams(answer), sock)
+        server: asyncio.Server | Acceptor
+        if acceptor is not None:
+            server = await acceptor.serve(_streams(answer), sock)
         elif listener.path is None:
             server = await asyncio.start_server(answer, sock=sock)
         else:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from remit.run.ending import announced, patience
+from remit.run.launcher import announced, patience
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -19,7 +19,7 @@ import pytest
 from remit.core.principal import Holder
 from remit.core.task import Grant, Wanted
 from remit.run import handover, host
-from remit.run.doors import Doors
+from remit.run.acceptor import Acceptor
 from remit.run.handover import Message
 from tests.broker.world import OPERATOR, STRANGER, details
 from tests.run.rig import READ, TABLE, House, opening
@@ -297,7 +297,7 @@ def test_a_run_that_ends_while_it_keeps_the_thread_waiting_leaves_no_thread(runs
             connect(inner.bound[which]).close()
         inner.sock.close()
         outer_one = 1
-        runs.until(lambda: sum(thread.name == "remit-doors" for thread in threading.enumerate()) == outer_one)
+        runs.until(lambda: sum(thread.name == "remit-acceptor" for thread in threading.enumerate()) == outer_one)
 
 
 @pytest.mark.attack("LAU-12")
@@ -365,15 +365,15 @@ def test_a_run_cannot_make_the_broker_linger(runs: House) -> None:
             lingering.append(peer.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
             peer.close()
 
-        async def watch() -> Doors:
-            doors = Doors(lambda: None)
-            doors.add(inner.bound[0].dup(), look)
-            return doors
+        async def watch() -> Acceptor:
+            acceptor = Acceptor(lambda: None)
+            acceptor.add(inner.bound[0].dup(), look)
+            return acceptor
 
-        doors = runs.call(watch())
+        acceptor = runs.call(watch())
         while not lingering:
             connect(inner.bound[0]).close()
-        runs.loop.call_soon_threadsafe(doors.close)
+        runs.loop.call_soon_threadsafe(acceptor.close)
         assert lingering[0][:4] == bytes(4)
 
 

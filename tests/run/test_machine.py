@@ -34,13 +34,13 @@ def test_every_link_on_the_way_to_what_is_remits_is_a_sign(tmp_path: Path) -> No
     (tmp_path / "one").symlink_to("two")
     (tmp_path / "two").symlink_to(tmp_path / "real")
     (tmp_path / "real/kek").symlink_to("../elsewhere")
-    found = machine.room(spec(tmp_path, apart=(tmp_path / "one/state/../kek",)))
+    found = machine.view(spec(tmp_path, apart=(tmp_path / "one/state/../kek",)))
     assert {tmp_path / "one", tmp_path / "two", tmp_path / "real/kek"} <= set(map(Path, found.signs))
     assert tmp_path / "elsewhere" in map(Path, found.apart)
 
 
 def test_a_hidden_folder_that_nobody_would_see_is_not_made(tmp_path: Path) -> None:
-    machine.room(spec(tmp_path, hidden=(tmp_path / "absent",)))
+    machine.view(spec(tmp_path, hidden=(tmp_path / "absent",)))
     assert not (tmp_path / "absent").exists()
 
 
@@ -48,12 +48,12 @@ def test_a_hidden_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None
     told = spec(tmp_path, hidden=(tmp_path / "project/file/remit",))
     (tmp_path / "project/file").write_text("in the way")
     with pytest.raises(UnavailableError, match="cannot be made"):
-        machine.room(told)
+        machine.view(told)
 
 
 def test_a_path_that_is_not_there_is_named_and_cannot_be_bound(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="mistyped") as raised:
-        machine.room(spec(tmp_path, binds=(Bind(PurePosixPath(tmp_path / "mistyped")),)))
+        machine.view(spec(tmp_path, binds=(Bind(PurePosixPath(tmp_path / "mistyped")),)))
     assert "--bind" in str(raised.value.help)
 
 

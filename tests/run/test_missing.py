@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.run.missing import unseen
+from remit.run.machine import unseen
 from tests.run.rig import House
 from tests.run.test_machine import spec
 

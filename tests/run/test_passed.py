@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from remit.errors import InvalidRequestError
+from remit.run.acceptor import _places
 from remit.run.environment import Listener
-from remit.run.passed import _places
 
 GATEWAY = Listener("gateway", port=0)
 

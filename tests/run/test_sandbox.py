@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from remit.errors import InvalidRequestError
 from remit.run import sandbox
-from remit.run.sandbox import Bind, Descriptors, Machine, Room
+from remit.run.sandbox import Bind, Descriptors, MachineFacts, SandboxView
 
-USER = Machine(1000, 1000, {"/bin": "usr/bin"}, interpreter=(Path("/home/ann/project/.venv"),))
+USER = MachineFacts(1000, 1000, {"/bin": "usr/bin"}, interpreter=(Path("/home/ann/project/.venv"),))
 ROOT = replace(USER, uid=0, gid=0)
-ROOM = Room(Path("/home/ann/project"), Path("/home/ann"), hidden=(Path("/home/ann/.local/state/remit"),))
+ROOM = SandboxView(Path("/home/ann/project"), Path("/home/ann"), hidden=(Path("/home/ann/.local/state/remit"),))
 GIVEN = Descriptors(10, 11, 12, 13)
 
 
-def options(machine: Machine = USER, room: Room = ROOM, given: Descriptors = GIVEN) -> list[str]:
-    return sandbox.arguments(machine, room, given)
+def options(machine: MachineFacts = USER, view: SandboxView = ROOM, given: Descriptors = GIVEN) -> list[str]:
+    return sandbox.arguments(machine, view, given)
 
 
 def pairs(found: list[str], option: str) -> list[tuple[str, str]]:
@@ -36,7 +36,7 @@ def test_every_namespace_is_its_own_and_every_capability_is_dropped() -> None:
 
 def test_the_network_is_shared_only_when_asked_for() -> None:
     assert "--share-net" not in options()
-    assert "--share-net" in options(room=replace(ROOM, host_net=True))
+    assert "--share-net" in options(view=replace(ROOM, host_net=True))
 
 
 def test_no_environment_is_set_on_the_command_line() -> None:
@@ -49,7 +49,7 @@ def test_the_working_directory_is_writable_at_its_own_path() -> None:
 
 def test_what_is_bound_by_name_is_read_only_unless_said_otherwise() -> None:
     binds = (Bind(Path("/data/a")), Bind(Path("/data/b"), writable=True))
-    found = options(room=replace(ROOM, binds=binds))
+    found = options(view=replace(ROOM, binds=binds))
     assert ("/data/a", "/data/a") in pairs(found, "--ro-bind")
     assert ("/data/b", "/data/b") in pairs(found, "--bind")
 
@@ -62,12 +62,12 @@ def test_the_interpreter_stays_read_only_inside_the_working_directory() -> None:
 
 def test_an_outer_bind_does_not_cover_an_inner_one() -> None:
     binds = (Bind(Path("/data/in/side"), writable=True), Bind(Path("/data")))
-    found = options(room=replace(ROOM, binds=binds))
+    found = options(view=replace(ROOM, binds=binds))
     assert at(found, "--ro-bind", "/data") < at(found, "--bind", "/data/in/side")
 
 
 def test_home_is_emptied_after_the_folder_it_is_in() -> None:
-    found = options(room=replace(ROOM, cwd=Path("/run/h/p"), home=Path("/run/h")))
+    found = options(view=replace(ROOM, cwd=Path("/run/h/p"), home=Path("/run/h")))
     assert at(found, "--tmpfs", "/run") < at(found, "--tmpfs", "/run/h") < at(found, "--bind", "/run/h/p")
 
 
@@ -91,7 +91,7 @@ def test_no_secret_of_the_machine_is_taken_from_etc(name: str) -> None:
 
 def test_the_machines_resolver_is_there_only_with_its_network() -> None:
     assert ("/etc/resolv.conf", "/etc/resolv.conf") not in pairs(options(), "--ro-bind-try")
-    shared = options(room=replace(ROOM, host_net=True))
+    shared = options(view=replace(ROOM, host_net=True))
     assert ("/etc/resolv.conf", "/etc/resolv.conf") in pairs(shared, "--ro-bind-try")
 
 
@@ -130,29 +130,29 @@ def test_the_filter_is_loaded_where_there_is_one() -> None:
 @pytest.mark.parametrize("cwd", ["/home/ann", "/home", "/"])
 def test_a_working_directory_that_shows_the_whole_home_is_refused(cwd: str) -> None:
     with pytest.raises(InvalidRequestError, match="whole home"):
-        options(room=replace(ROOM, cwd=Path(cwd)))
+        options(view=replace(ROOM, cwd=Path(cwd)))
 
 
 @pytest.mark.parametrize("path", ["/home/ann/.local/state/remit", "/home/ann/.local/state/remit/run"])
 def test_what_belongs_to_remit_cannot_be_bound(path: str) -> None:
     with pytest.raises(InvalidRequestError, match="belongs to remit"):
-        options(room=replace(ROOM, binds=(Bind(Path(path)),)))
+        options(view=replace(ROOM, binds=(Bind(Path(path)),)))
 
 
 def test_what_belongs_to_remit_cannot_be_the_working_directory() -> None:
     with pytest.raises(InvalidRequestError, match="belongs to remit"):
-        options(room=replace(ROOM, cwd=Path("/home/ann/.local/state/remit/run")))
+        options(view=replace(ROOM, cwd=Path("/home/ann/.local/state/remit/run")))
 
 
 @pytest.mark.parametrize("path", ["relative", "/data/../home/ann"])
 def test_a_bind_must_be_an_absolute_path_as_it_stands(path: str) -> None:
     with pytest.raises(InvalidRequestError, match="absolute"):
-        options(room=replace(ROOM, binds=(Bind(Path(path)),)))
+        options(view=replace(ROOM, binds=(Bind(Path(path)),)))
 
 
 def test_what_belongs_to_remit_is_covered_inside_what_is_bound() -> None:
     hidden = Path("/home/ann/.local/state/remit")
-    found = options(room=replace(ROOM, binds=(Bind(Path("/home/ann/.local")),)))
+    found = options(view=replace(ROOM, binds=(Bind(Path("/home/ann/.local")),)))
     assert at(found, "--tmpfs", str(hidden)) > at(found, "--ro-bind", "/home/ann/.local")
 
 
@@ -162,7 +162,7 @@ def test_what_is_not_shown_needs_no_cover() -> None:
 
 def test_a_masked_file_is_empty() -> None:
     found = options(
-        room=replace(ROOM, masked=(Path("/home/ann/project/.env"),)), given=replace(GIVEN, blank=Path("/blank"))
+        view=replace(ROOM, masked=(Path("/home/ann/project/.env"),)), given=replace(GIVEN, blank=Path("/blank"))
     )
     assert ("/blank", "/home/ann/project/.env") in pairs(found, "--ro-bind")
     assert at(found, "--ro-bind", "/blank") > at(found, "--bind", "/home/ann/project")
@@ -173,7 +173,7 @@ LAYERS = Path("/home/ann/project/a/b/state")
 
 @pytest.mark.parametrize("cwd", ["/home/ann/project", "/home/ann/project/a"])
 def test_every_folder_between_a_writable_one_and_what_is_hidden_is_a_mount_point(cwd: str) -> None:
-    found = options(replace(USER, interpreter=()), Room(Path(cwd), Path("/home/ann"), hidden=(LAYERS,)))
+    found = options(replace(USER, interpreter=()), SandboxView(Path(cwd), Path("/home/ann"), hidden=(LAYERS,)))
     between = [str(level) for level in LAYERS.parents if Path(cwd) in (level, *level.parents)]
     assert pairs(found, "--bind") == [(level, level) for level in reversed(between)]
 
@@ -187,23 +187,23 @@ def test_a_folder_in_a_read_only_bind_is_not_made_writable_on_the_way() -> None:
 @pytest.mark.parametrize("path", ["/", "/usr", "/usr/local", "/etc", "/usr/lib/python3", "/home/ann/project/.venv/lib"])
 def test_programs_of_everybody_are_writable_in_no_run(path: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"programs|system"):
-        options(room=replace(ROOM, binds=(Bind(Path(path), writable=True),)))
+        options(view=replace(ROOM, binds=(Bind(Path(path), writable=True),)))
 
 
 def test_a_key_in_a_folder_that_is_covered_is_no_hindrance() -> None:
     hidden = Path("/home/ann/project/state")
-    room = replace(ROOM, hidden=(hidden,), apart=(hidden / "kek",), signs=(hidden / "link",))
-    assert "--tmpfs" in options(room=room)
+    view = replace(ROOM, hidden=(hidden,), apart=(hidden / "kek",), signs=(hidden / "link",))
+    assert "--tmpfs" in options(view=view)
 
 
 def test_a_link_in_what_is_read_only_is_no_hindrance() -> None:
-    assert options(room=replace(ROOM, signs=(Path("/home/ann/project/.venv/bin/python"), Path("/home/ann/link"))))
+    assert options(view=replace(ROOM, signs=(Path("/home/ann/project/.venv/bin/python"), Path("/home/ann/link"))))
 
 
 def test_a_bind_is_found_by_the_link_it_was_named_by() -> None:
     binds = (Bind(Path("/data/real")),)
     aliases = ((Path("/data/link"), Path("/data/real")), (Path("/home/ann/project/link"), Path("/data/real")))
-    assert pairs(options(room=replace(ROOM, binds=binds, aliases=aliases)), "--symlink")[1:] == [
+    assert pairs(options(view=replace(ROOM, binds=binds, aliases=aliases)), "--symlink")[1:] == [
         ("/data/real", "/data/link")
     ]
 
@@ -214,9 +214,9 @@ paths = st.lists(segments, min_size=1, max_size=4).map(lambda parts: Path("/", *
 
 @given(cwd=paths, home=paths, binds=st.lists(st.builds(Bind, paths, st.booleans()), max_size=4), hidden=paths)
 def test_nothing_hidden_is_ever_left_uncovered(cwd: Path, home: Path, binds: list[Bind], hidden: Path) -> None:
-    room = Room(cwd, home, tuple(binds), (hidden,))
+    view = SandboxView(cwd, home, tuple(binds), (hidden,))
     try:
-        found = options(replace(USER, interpreter=()), room)
+        found = options(replace(USER, interpreter=()), view)
     except InvalidRequestError:
         return
     shown = [cwd, *(bind.path for bind in binds)]
@@ -228,9 +228,9 @@ def test_nothing_hidden_is_ever_left_uncovered(cwd: Path, home: Path, binds: lis
 
 @given(cwd=paths, home=paths, binds=st.lists(st.builds(Bind, paths, st.booleans()), max_size=4), hidden=paths)
 def test_nothing_hidden_can_ever_be_moved(cwd: Path, home: Path, binds: list[Bind], hidden: Path) -> None:
-    room = Room(cwd, home, tuple(binds), (hidden,))
+    view = SandboxView(cwd, home, tuple(binds), (hidden,))
     try:
-        found = options(replace(USER, interpreter=()), room)
+        found = options(replace(USER, interpreter=()), view)
     except InvalidRequestError:
         return
     writable = {Path(path) for path, _ in pairs(found, "--bind")}

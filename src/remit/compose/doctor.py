@@ -260,7 +260,7 @@ def _namespaces(proc: tuple[str, ...]) -> Iterator[CheckResult]:
         yield CheckResult("bubblewrap", "wrong", error.detail, error.help or "")
         return
     yield good("bubblewrap", bwrap)
-    known = sandbox.Machine(os.getuid(), os.getgid(), {})
+    known = sandbox.MachineFacts(os.getuid(), os.getgid(), {})
     tried = _try([bwrap, *sandbox.namespaces(known), "--ro-bind", "/", "/", *proc, "--", "/bin/true"])
     if tried:
         text = f"a namespace cannot be made: {tried}"

@@ -17,7 +17,7 @@ from remit.gateway.quota import TaskQuota
 from remit.gateway.server import Channel, Gateway
 from remit.ports import Resource
 from remit.run import environment
-from remit.run.doors import Doors
+from remit.run.acceptor import Acceptor
 from remit.run.environment import Listener, Outfit
 from remit.run.host import Close, Run
 from remit.web import listen
@@ -63,9 +63,9 @@ class RunEdges:
         """Return what a task may have open."""
         return self._gateway.quota.of(task)
 
-    async def serve(self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None) -> Close:
+    async def serve(self, run: Run, listener: Listener, sock: socket.socket, acceptor: Acceptor | None = None) -> Close:
         """Serve one listener as ``run``: identity is the listener."""
-        start = None if doors is None else doors.serve
+        start = None if acceptor is None else acceptor.serve
         if listener.kind == "gateway":
             return (await self._gateway.listen(sock, Channel(run.grant, run.outfit.placeholders), start=start)).close
         if listener.kind == "postgres":

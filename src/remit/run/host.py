@@ -24,8 +24,8 @@ from remit.core.task import Grant, Posture, Report, Task
 from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError, UnavailableError
 from remit.ports.identity import Humans
 from remit.ports.listening import Quota
-from remit.run import handover, passed, wish
-from remit.run.doors import Doors
+from remit.run import handover, wish
+from remit.run.acceptor import Acceptor, bound, heard
 from remit.run.environment import Listener, Outfit
 from remit.run.handover import Message
 from remit.run.wish import Place
@@ -74,10 +74,10 @@ class Edges(Protocol):
         """Return what a task may have open."""
         ...
 
-    async def serve(self, run: Run, listener: Listener, sock: socket.socket, doors: Doors | None = None) -> Close:
+    async def serve(self, run: Run, listener: Listener, sock: socket.socket, acceptor: Acceptor | None = None) -> Close:
         """Serve a gateway, database or channel listener as ``run``; the socket belongs to the callee.
 
-        With ``doors`` others may hold the socket as well, and only they may accept on it.
+        With ``acceptor`` others may hold the socket as well, and only they may accept on it.
         """
         ...
 
@@ -116,19 +116,18 @@ class _Talk:
 
     peer: socket.socket
     port: _Port
-    doors: Doors
+    acceptor: Acceptor
 
 
 class LaunchServer:
     """Serves launchers: the operator's, and those inside runs."""
 
     def __init__(self, broker: Broker, edges: Edges, humans: Humans | None = None) -> None:
-        """Serve runs of ``broker``'s grants with what ``edges`` lends, also for ``humans``; nothing listens yet."""
         self._broker, self._humans = broker, humans
         self._edges = edges
         self._conversations: set[asyncio.Task[None]] = set()
         self._nested: dict[str, set[asyncio.Task[None]]] = {}  # those inside runs, by task
-        self._doors: set[Doors] = set()
+        self._acceptors: set[Acceptor] = set()
         self._ports: set[socket.socket] = set()
 
     async def recover(self, operator: Operator) -> None:
@@ -150,11 +149,11 @@ class LaunchServer:
         """Accept launchers on a listening SOCK_SEQPACKET socket, for ``caller``; ``uid``: only of that user."""
         return self._listen(sock, _Port(caller, uid), None)
 
-    def _listen(self, sock: socket.socket, port: _Port, doors: Doors | None) -> Close:
+    def _listen(self, sock: socket.socket, port: _Port, acceptor: Acceptor | None) -> Close:
         loop = asyncio.get_running_loop()
         mine: set[asyncio.Task[None]] = set()
-        if doors is not None:
-            doors.add(sock, lambda peer: self._welcome(peer, port, mine, doors))
+        if acceptor is not None:
+            acceptor.add(sock, lambda peer: self._welcome(peer, port, mine, acceptor))
         else:
             sock.setblocking(False)
             loop.add_reader(sock, self._accept, sock, port, mine)
@@ -182,40 +181,40 @@ class LaunchServer:
         await asyncio.gather(*waiting, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST):
-                await asyncio.gather(*(doors.gone() for doors in tuple(self._doors)))
+                await asyncio.gather(*(acceptor.gone() for acceptor in tuple(self._acceptors)))
 
     def _accept(self, sock: socket.socket, port: _Port, mine: set[asyncio.Task[None]]) -> None:
         with suppress(OSError):
             self._welcome(sock.accept()[0], port, mine)
 
     def _welcome(
-        self, peer: socket.socket, port: _Port, mine: set[asyncio.Task[None]], through: Doors | None = None
+        self, peer: socket.socket, port: _Port, mine: set[asyncio.Task[None]], through: Acceptor | None = None
     ) -> None:
         peer.setblocking(False)
         if port.uid is not None and _uid(peer) != port.uid:
             peer.close()
             return
-        doors = self._admitted(peer, port.caller)
-        if doors is None:
+        acceptor = self._admitted(peer, port.caller)
+        if acceptor is None:
             _refuse(peer, through)
             return
-        self._doors.add(doors)
-        conversation = asyncio.create_task(self._converse(_Talk(peer, port, doors)))
+        self._acceptors.add(acceptor)
+        conversation = asyncio.create_task(self._converse(_Talk(peer, port, acceptor)))
         kept = [mine, self._conversations]
         if isinstance(port.caller, Holder):
             kept.append(self._nested.setdefault(port.caller.task, set()))
         for group in kept:
             group.add(conversation)
         # one that is ended before it begins does nothing itself
-        conversation.add_done_callback(lambda _: doors.leave())
-        conversation.add_done_callback(lambda done: doors.when_gone(lambda: self._over(done, doors, port, kept)))
+        conversation.add_done_callback(lambda _: acceptor.leave())
+        conversation.add_done_callback(lambda done: acceptor.when_gone(lambda: self._over(done, acceptor, port, kept)))
 
-    def _admitted(self, peer: socket.socket, caller: Principal) -> Doors | None:
-        """Return the doors of one more conversation, or None when there is no room for it."""
+    def _admitted(self, peer: socket.socket, caller: Principal) -> Acceptor | None:
+        """Return the acceptor of one more conversation, or None when there is no room for it."""
         if not self._take(caller):
             return None
         try:
-            return Doors(lambda: _hang_up(peer), peer)
+            return Acceptor(lambda: _hang_up(peer), peer)
         except RuntimeError:  # no thread can be started
             self._give(caller)
             return None
@@ -232,9 +231,9 @@ class LaunchServer:
             self._edges.share(caller.task).give(TALK)
 
     def _over(
-        self, conversation: asyncio.Task[None], doors: Doors, port: _Port, kept: Sequence[set[asyncio.Task[None]]]
+        self, conversation: asyncio.Task[None], acceptor: Acceptor, port: _Port, kept: Sequence[set[asyncio.Task[None]]]
     ) -> None:
-        self._doors.discard(doors)
+        self._acceptors.discard(acceptor)
         for group in kept:
             group.discard(conversation)
         self._give(port.caller)
@@ -253,13 +252,13 @@ class LaunchServer:
             await handover.send_async(talk.peer, handover.problem(RemitError()))
 
     async def _run(self, talk: _Talk) -> None:
-        request, _ = await passed.heard(talk.doors)
+        request, _ = await heard(talk.acceptor)
         place = wish.place_of(request, self._around(talk.port))
         authority = await self._authority(talk.port.caller, request, place)
         report: Report | None = None
         try:
             async with AsyncExitStack() as stack:
-                stack.callback(talk.doors.close)
+                stack.callback(talk.acceptor.close)
                 await self._serve(talk, authority, place, stack)
                 # only the end is due: whatever comes ends the run, unread, since the run may keep the thread busy
                 await handover.readable(talk.peer)
@@ -285,7 +284,7 @@ class LaunchServer:
         wanted = [listener.wire() for listener in outfit.listeners]
         told = {"task": authority.task.id, "grant": authority.grant.id, "ends": authority.grant.expires_at.isoformat()}
         await handover.send_async(talk.peer, {**told, "listeners": wanted})
-        sockets, places = await passed.bound(talk.doors, outfit.listeners)
+        sockets, places = await bound(talk.acceptor, outfit.listeners)
         run = Run(authority.task.id, authority.grant.id, outfit, places)
         inner = _Port(authority.holder, None, (*talk.port.around, place.posture.isolation))
         for listener in outfit.listeners:
@@ -297,13 +296,13 @@ class LaunchServer:
         share = self._edges.share(task)
         if not share.take(descriptors):
             raise LimitError("the task has too many sockets and connections open", retry_after=1)
-        talk.doors.when_gone(lambda: share.give(descriptors))
+        talk.acceptor.when_gone(lambda: share.give(descriptors))
 
     async def _start(self, talk: _Talk, run: Run, listener: Listener, sock: socket.socket, inner: _Port) -> Close:
         if listener.kind == "launch":
-            return self._listen(sock, inner, talk.doors)
+            return self._listen(sock, inner, talk.acceptor)
         if not talk.port.trusted:
-            return await self._edges.serve(run, listener, sock, talk.doors)
+            return await self._edges.serve(run, listener, sock, talk.acceptor)
         if listener.path is not None:
             handover.refuse_descriptors(sock)
         return await self._edges.serve(run, listener, sock)
@@ -351,7 +350,7 @@ class LaunchServer:
         return (*port.around, self._broker.check(port.caller.grant).posture.isolation)
 
 
-def _refuse(peer: socket.socket, through: Doors | None) -> None:
+def _refuse(peer: socket.socket, through: Acceptor | None) -> None:
     with suppress(OSError):
         handover.send(peer, handover.problem(LimitError("too many runs at a time")))
     if through is None:

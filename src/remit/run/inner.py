@@ -19,7 +19,6 @@ class Inner:
     """Talks to the first process inside; ``pid`` is its number here, told by the kernel."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """Take the launcher's end of a stream socket pair."""
         self.sock = sock
         self.pid = 0
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

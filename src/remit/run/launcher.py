@@ -15,26 +15,33 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shlex import quote
 from types import FrameType
 
 from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, UnavailableError
-from remit.run import credentials, handover, sandbox
-from remit.run.ending import announced, patience
+from remit.run import handover, sandbox
 from remit.run.handover import Message
-from remit.run.machine import Started, gaps, started
-from remit.run.missing import unseen
-from remit.run.spec import LaunchSpec, base_environment, complete, render_exposure
+from remit.run.machine import Started, gaps, started, unseen
+from remit.run.spec import (
+    LaunchSpec,
+    base_environment,
+    complete,
+    credentials_in_home,
+    credentials_in_project,
+    render_exposure,
+)
 from remit.run.terminal import Terminal
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 TO_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT})  # a terminal sends these to everybody in front of it
 END_WITHIN = 15.0  # seconds that the broker has to say how the run's authority ended
+BEFORE = (timedelta(minutes=5), timedelta(minutes=1))  # early enough to finish, or to begin another run
+LONGER = "another run has it anew, and longer with `--ttl`"
 
 _PR_SET_DUMPABLE = 4
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
@@ -76,9 +83,9 @@ def _masked(spec: LaunchSpec) -> tuple[Path, ...]:
     """Return the credential files that the working directory would show; without a sandbox, all that stay readable."""
     named = [Path(bind.path).resolve() for bind in spec.binds]
     tops = [Path("/")] if spec.unsandboxed else [spec.cwd.resolve(), *named]
-    there = dict.fromkeys(path for path in credentials.in_project(spec.cwd.resolve()) if path not in named)
+    there = dict.fromkeys(path for path in credentials_in_project(spec.cwd.resolve()) if path not in named)
     found = [path for path in there if any(path.is_relative_to(top) for top in tops)]
-    return (*spec.masked, *found, *(credentials.in_home(spec.home) if spec.unsandboxed else ()))
+    return (*spec.masked, *found, *(credentials_in_home(spec.home) if spec.unsandboxed else ()))
 
 
 def _connect(path: Path) -> socket.socket:
@@ -293,3 +300,25 @@ def _is_open(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+# -- what is said before the run's authority ends by time -----------------------------------------------------------
+
+
+def announced(expires_at: datetime, now: datetime, *, quiet: bool) -> tuple[tuple[datetime, str], ...]:
+    """Return what to say and when, the earliest first, of a run that begins ``now``; nothing if it is quiet."""
+    return () if quiet else tuple(_all(expires_at, now))
+
+
+def _all(expires_at: datetime, now: datetime) -> Iterator[tuple[datetime, str]]:
+    for before in BEFORE:
+        if expires_at - before > now:
+            minutes = int(before.total_seconds() / 60)
+            text = f"in {minutes} minute{'s' if minutes > 1 else ''}"
+            yield expires_at - before, f"remit: this run's authority ends {text}; {LONGER}"
+    yield expires_at, f"remit: this run's authority has expired; {LONGER}"
+
+
+def patience(due: Sequence[tuple[datetime, str]], now: datetime) -> float | None:
+    """Return for how many seconds there is nothing to say; None: for good."""
+    return max(0.0, (due[0][0] - now).total_seconds()) if due else None

@@ -24,6 +24,8 @@ INSIDE = Path(__file__).with_name("inside.py")
 MAX_COMPLAINT = 4_096  # bytes of bubblewrap's own words
 MAX_MASKED = 1_500  # files; each takes bubblewrap longer than the one before, and it takes 9,000 words
 MAX_LINKS = 40  # as many as the kernel follows
+SCRIPTS = 4  # scripts whose interpreters are scripts, as the kernel has it
+_LINE = 256  # bytes of a script's first line that it reads
 HELP = (
     "user namespaces must be allowed to unprivileged users (sysctl kernel.unprivileged_userns_clone, "
     "user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns); "
@@ -55,7 +57,7 @@ def interpreter() -> Path:
     return Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
 
 
-def facts(socket_folder: Path, writable: Sequence[PurePosixPath] = ()) -> sandbox.Machine:
+def facts(socket_folder: Path, writable: Sequence[PurePosixPath] = ()) -> sandbox.MachineFacts:
     """Read what the sandbox must know of this machine; ``socket_folder`` is where the broker's sockets are.
 
     Folders that Python imports from are part of the interpreter when they lie in one of the ``writable`` ones.
@@ -66,7 +68,7 @@ def facts(socket_folder: Path, writable: Sequence[PurePosixPath] = ()) -> sandbo
     kept |= {path for path in (found.resolve() for found in _imported()) if _inside(path, writable)}
     seen = [path for path in sorted(kept) if not path.is_relative_to("/usr") and len(path.parts) > 1]
     nested = socket_folder == Path(sandbox.RUN) and " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
-    return sandbox.Machine(os.getuid(), os.getgid(), links, nested, tuple(map(_pure, seen)))
+    return sandbox.MachineFacts(os.getuid(), os.getgid(), links, nested, tuple(map(_pure, seen)))
 
 
 def _programs() -> tuple[Path, ...]:
@@ -161,7 +163,7 @@ def _spawn(
     files = [passed.enter_context(_memory(text)) for text in _files(spec)]
     passwd, group, hosts, *program = files
     given = sandbox.Descriptors(passwd, group, hosts, program[0] if program else None, _pure(blank))
-    seen = room(spec)
+    seen = view(spec)
     writable = [bind.path for bind in seen.shown if bind.writable]
     _check_imports(spec, writable)
     known = facts(spec.socket.parent, writable)
@@ -171,7 +173,7 @@ def _spawn(
     return _popen(command, (channel, listed, *files), says, Path("/"))
 
 
-def room(spec: LaunchSpec) -> sandbox.Room:
+def view(spec: LaunchSpec) -> sandbox.SandboxView:
     """Return what a run is to see, with every path as the kernel knows it.
 
     Hidden folders that are not there yet are made where a run would see them: a cover needs a place.
@@ -187,7 +189,7 @@ def room(spec: LaunchSpec) -> sandbox.Room:
         if not path.exists() and _inside(path, (cwd, *(bind.path for bind in binds))):
             _make(path)
     followed = (*own, *spec.apart, *_programs(), *_imported(), Path(sys.executable))
-    return sandbox.Room(
+    return sandbox.SandboxView(
         cwd=cwd,
         home=_pure(spec.home),
         binds=binds,
@@ -268,3 +270,46 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _pure(path: Path) -> PurePosixPath:
     return PurePosixPath(path)
+
+
+# -- what a command leads to that its run does not see: a link's target, the interpreter of a script -----------------
+
+
+def unseen(spec: LaunchSpec) -> tuple[Path, Path] | None:
+    """Return the first file on the way to a command that its run does not see, and the path to bind for it."""
+    seen = [*map(Path, sandbox.SYSTEM), *map(Path, facts(spec.socket.parent).interpreter)]
+    seen += [Path(bind.path) for bind in view(spec).shown]
+    for step in _way(spec.command[0], base_environment(spec)["PATH"], spec.cwd):
+        if not any(step.is_relative_to(folder) for folder in seen):
+            return step, _around(step, spec.home)
+    return None
+
+
+def _way(command: str, path: str, cwd: Path, depth: int = SCRIPTS) -> Iterator[Path]:
+    """Yield a command, what its links lead to, and the same of its interpreter."""
+    name = str(cwd / command) if "/" in command else shutil.which(command, path=path)
+    if name is None or not depth or not Path(name).is_file():
+        return
+    yield Path(os.path.normpath(name))
+    for link in links(Path(name)):
+        yield Path(os.path.normpath(link.parent / link.readlink()))
+    words = _first_line(Path(name))
+    if words:
+        by_name = Path(words[0]).name == "env" and len(words) > 1
+        yield from _way(words[1] if by_name else words[0], path, cwd, depth - 1)
+
+
+def _first_line(script: Path) -> Sequence[str]:
+    try:
+        with script.open("rb") as file:
+            line = file.read(_LINE).partition(b"\n")[0]
+    except OSError:
+        return ()
+    return os.fsdecode(line[2:]).split() if line.startswith(b"#!") else ()
+
+
+def _around(path: Path, home: Path) -> Path:
+    """Return what to bind for a program: the prefix that it is installed in, and never a whole home."""
+    folder = path.parent
+    wanted = folder.parent if folder.name == "bin" else folder
+    return next((each for each in (wanted, folder) if not home.is_relative_to(each)), path)

@@ -68,7 +68,7 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineFacts:
     """Facts about this machine. ``links`` are system folders that are symbolic links, with their targets.
 
     ``nested``: this is itself a run whose /proc has covers, so that the kernel mounts no fresh one.
@@ -82,7 +82,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class SandboxView:
     """What one run is to see. ``hidden`` folders and ``masked`` files are covered, whatever else is bound.
 
     ``apart`` are files that no bind may contain: their owner replaces them, which would take a cover away.
@@ -116,48 +116,48 @@ class Descriptors:
     blank: Path | None = None
 
 
-def check(machine: Machine, room: Room) -> None:
+def check(machine: MachineFacts, view: SandboxView) -> None:
     """Raise InvalidRequestError when a run would see, or could change, what belongs to remit or to everybody."""
-    for bind in room.binds:
+    for bind in view.binds:
         if not bind.path.is_absolute() or ".." in bind.path.parts:
             raise InvalidRequestError(f"`{bind.path}` must be an absolute path")
-        if any(_within(bind.path, hidden) for hidden in room.hidden):
+        if any(_within(bind.path, hidden) for hidden in view.hidden):
             raise InvalidRequestError(f"`{bind.path}` belongs to remit and is in no run")
-    if _within(room.home, room.cwd):
+    if _within(view.home, view.cwd):
         raise InvalidRequestError(
-            f"the working directory `{room.cwd}` would show the run your whole home",
+            f"the working directory `{view.cwd}` would show the run your whole home",
             help="start it in the folder of a project, or name what it needs with --bind",
         )
-    if any(_within(room.cwd, hidden) for hidden in room.hidden):
-        raise InvalidRequestError(f"the working directory `{room.cwd}` belongs to remit and is in no run")
-    _check_programs(machine, room)
-    _check_own(machine, room)
+    if any(_within(view.cwd, hidden) for hidden in view.hidden):
+        raise InvalidRequestError(f"the working directory `{view.cwd}` belongs to remit and is in no run")
+    _check_programs(machine, view)
+    _check_own(machine, view)
 
 
-def _check_programs(machine: Machine, room: Room) -> None:
+def _check_programs(machine: MachineFacts, view: SandboxView) -> None:
     system = [Path(folder) for folder in PROGRAMS]
-    for path in (bind.path for bind in room.shown if bind.writable):
+    for path in (bind.path for bind in view.shown if bind.writable):
         if any(_within(path, program) for program in (*machine.interpreter, *system)):
             raise InvalidRequestError(f"`{path}` holds programs that run outside, too", help=ELSEWHERE)
         if any(_within(folder, path) for folder in (*system, Path("/etc"))):
             raise InvalidRequestError(f"`{path}` contains the system's own files", help=ELSEWHERE)
 
 
-def _check_own(machine: Machine, room: Room) -> None:
-    for path in (path for path in room.apart if not _covered(room, path)):
-        if any(_within(path, bind.path) for bind in _mounts(machine, room)):
+def _check_own(machine: MachineFacts, view: SandboxView) -> None:
+    for path in (path for path in view.apart if not _covered(view, path)):
+        if any(_within(path, bind.path) for bind in _mounts(machine, view)):
             raise InvalidRequestError(
                 f"`{path}` belongs to remit and would be in the run",
                 help="keep key, witness and policies in folders that no run sees, or start this run in another folder",
             )
-    for sign in (sign for sign in room.signs if not _covered(room, sign)):
-        around = _around(sign, _mounts(machine, room))
+    for sign in (sign for sign in view.signs if not _covered(view, sign)):
+        around = _around(sign, _mounts(machine, view))
         if around is not None and around.writable:
             raise InvalidRequestError(f"remit follows the link `{sign}`, which the run could replace", help=ELSEWHERE)
 
 
-def _covered(room: Room, path: Path) -> bool:
-    return any(_within(path, hidden) for hidden in room.hidden)
+def _covered(view: SandboxView, path: Path) -> bool:
+    return any(_within(path, hidden) for hidden in view.hidden)
 
 
 def _within(path: Path, folder: Path) -> bool:
@@ -170,20 +170,20 @@ def _around(path: Path, mounts: Sequence[Bind]) -> Bind | None:
     return found[-1] if found else None
 
 
-def arguments(machine: Machine, room: Room, given: Descriptors) -> list[str]:
-    """Return bubblewrap's options for a room, or raise InvalidRequestError."""
-    check(machine, room)
+def arguments(machine: MachineFacts, view: SandboxView, given: Descriptors) -> list[str]:
+    """Return bubblewrap's options for a view, or raise InvalidRequestError."""
+    check(machine, view)
     return [
-        *namespaces(machine, room.host_net),
+        *namespaces(machine, view.host_net),
         *_system(machine),
-        *_etc(room.host_net, given),
+        *_etc(view.host_net, given),
         *_proc(machine),
         *("--dev", "/dev"),
-        *_empty(room.home),
-        *_binds(machine, room),
-        *_covers(machine, room, given.blank),
-        *_aliases(machine, room),
-        *("--remount-ro", "/", "--chdir", str(room.cwd)),
+        *_empty(view.home),
+        *_binds(machine, view),
+        *_covers(machine, view, given.blank),
+        *_aliases(machine, view),
+        *("--remount-ro", "/", "--chdir", str(view.cwd)),
         *(("--seccomp", str(given.seccomp)) if given.seccomp is not None else ()),
     ]
 
@@ -209,14 +209,14 @@ def group(name: str, gid: int) -> str:
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
 
-def namespaces(machine: Machine, host_net: bool = False) -> Sequence[str]:  # noqa: FBT001, FBT002 - a field passed on
+def namespaces(machine: MachineFacts, host_net: bool = False) -> Sequence[str]:  # noqa: FBT001, FBT002 - a field passed on
     """Return the options for a run's namespaces and its user."""
     uid, gid = inside_ids(machine.uid, machine.gid)
     own = ("--unshare-all", "--new-session", "--die-with-parent", "--cap-drop", "ALL")
     return (*own, "--uid", str(uid), "--gid", str(gid), "--hostname", "run", *(("--share-net",) if host_net else ()))
 
 
-def _system(machine: Machine) -> Sequence[str]:
+def _system(machine: MachineFacts) -> Sequence[str]:
     options: list[str] = []
     for folder in SYSTEM:
         link = machine.links.get(folder)
@@ -232,7 +232,7 @@ def _etc(host_net: bool, given: Descriptors) -> Sequence[str]:  # noqa: FBT001 -
     return (*copied, *own, *hosts)
 
 
-def _proc(machine: Machine) -> Sequence[str]:
+def _proc(machine: MachineFacts) -> Sequence[str]:
     """Show processes, and for root nothing of the kernel that can be written.
 
     The kernel asks only for uid 0, not for capabilities, before it lets somebody write core_pattern and its kind: as
@@ -252,22 +252,22 @@ def _empty(home: Path) -> Sequence[str]:
     return (*options, "--perms", "0700", "--dir", RUN)
 
 
-def _mounts(machine: Machine, room: Room) -> list[Bind]:
+def _mounts(machine: MachineFacts, view: SandboxView) -> list[Bind]:
     """Order binds from the outside in, so that a folder does not cover what was bound inside it."""
-    wanted = [*room.shown, *(Bind(path) for path in machine.interpreter)]
+    wanted = [*view.shown, *(Bind(path) for path in machine.interpreter)]
     return sorted(wanted, key=lambda bind: len(bind.path.parts))
 
 
-def _binds(machine: Machine, room: Room) -> Sequence[str]:
-    mounts = _mounts(machine, room)
-    held = {Bind(path, writable=True) for path in _held(machine, room, mounts)}
+def _binds(machine: MachineFacts, view: SandboxView) -> Sequence[str]:
+    mounts = _mounts(machine, view)
+    held = {Bind(path, writable=True) for path in _held(machine, view, mounts)}
     ordered = sorted([*mounts, *held], key=lambda bind: (len(bind.path.parts), str(bind.path)))
     return [option for bind in ordered for option in _bind(bind)]
 
 
-def _held(machine: Machine, room: Room, mounts: Sequence[Bind]) -> Iterator[Path]:
+def _held(machine: MachineFacts, view: SandboxView, mounts: Sequence[Bind]) -> Iterator[Path]:
     """Yield the folders that must be mount points, so that what is protected inside cannot be moved with them."""
-    for path in (*machine.interpreter, *room.hidden, *room.masked):
+    for path in (*machine.interpreter, *view.hidden, *view.masked):
         for level in path.parents:
             around = _around(level, mounts)
             if around is not None and around.writable and around.path != level:
@@ -278,16 +278,16 @@ def _bind(bind: Bind) -> Sequence[str]:
     return ("--bind" if bind.writable else "--ro-bind", str(bind.path), str(bind.path))
 
 
-def _covers(machine: Machine, room: Room, blank: Path | None) -> Sequence[str]:
+def _covers(machine: MachineFacts, view: SandboxView, blank: Path | None) -> Sequence[str]:
     system = [Path(folder) for folder in SYSTEM]
-    shown = [*system, *(bind.path for bind in _mounts(machine, room))]
-    folders = [path for path in room.hidden if any(top in path.parents for top in shown)]
+    shown = [*system, *(bind.path for bind in _mounts(machine, view))]
+    folders = [path for path in view.hidden if any(top in path.parents for top in shown)]
     over = [option for path in folders for option in ("--perms", "0500", "--tmpfs", str(path))]
-    return (*over, *(option for path in room.masked for option in ("--ro-bind", str(blank), str(path))))
+    return (*over, *(option for path in view.masked for option in ("--ro-bind", str(blank), str(path))))
 
 
-def _aliases(machine: Machine, room: Room) -> Sequence[str]:
+def _aliases(machine: MachineFacts, view: SandboxView) -> Sequence[str]:
     """Make the links by which binds were named, where no folder that is shown has them already."""
-    tops = [*map(Path, SYSTEM), *(bind.path for bind in _mounts(machine, room))]
-    absent = [pair for pair in room.aliases if not any(_within(pair[0], top) for top in tops)]
+    tops = [*map(Path, SYSTEM), *(bind.path for bind in _mounts(machine, view))]
+    absent = [pair for pair in view.aliases if not any(_within(pair[0], top) for top in tops)]
     return [option for link, target in absent for option in ("--symlink", str(target), str(link))]

@@ -26,7 +26,7 @@ _X32 = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class SyscallNumbers:
     """What an architecture calls things: its audit name and the numbers of the filtered calls."""
 
     audit: int
@@ -37,15 +37,15 @@ class Machine:
     x32: bool = False
 
 
-MACHINES = {
-    "x86_64": Machine(0xC000003E, 41, 54, (248, 249, 250), x32=True),
-    "aarch64": Machine(0xC00000B7, 198, 208, (217, 218, 219)),
+ARCHITECTURES = {
+    "x86_64": SyscallNumbers(0xC000003E, 41, 54, (248, 249, 250), x32=True),
+    "aarch64": SyscallNumbers(0xC00000B7, 198, 208, (217, 218, 219)),
 }
 
 
 def program(machine: str) -> bytes | None:
     """Return the filter for ``os.uname().machine``, or None where the numbers are not known."""
-    known = MACHINES.get(machine)
+    known = ARCHITECTURES.get(machine)
     if known is None:
         return None
     refused = (*known.keys, *known.rings)
@@ -53,10 +53,10 @@ def program(machine: str) -> bytes | None:
     return b"".join((*_same_architecture(known), *calls, _give(_ALLOW)))
 
 
-def _same_architecture(machine: Machine) -> tuple[bytes, ...]:
+def _same_architecture(numbers: SyscallNumbers) -> tuple[bytes, ...]:
     foreign = _give(_ERRNO | errno.ENOSYS)
-    native = (_step(_LOAD, _ARCHITECTURE), _step(_EQUAL, machine.audit, 1, 0), foreign, _step(_LOAD, _NUMBER))
-    return (*native, _step(_SET, _X32, 0, 1), foreign) if machine.x32 else native
+    native = (_step(_LOAD, _ARCHITECTURE), _step(_EQUAL, numbers.audit, 1, 0), foreign, _step(_LOAD, _NUMBER))
+    return (*native, _step(_SET, _X32, 0, 1), foreign) if numbers.x32 else native
 
 
 def _refuse(numbers: tuple[int, ...]) -> tuple[bytes, ...]:

@@ -1,8 +1,8 @@
-"""What a launch is asked to do, and what it exposes. Pure."""
+"""What a launch is asked to do, and what it exposes: files that hold standing credentials by custom, among others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,25 @@ LOCALE = frozenset(
 )
 MANY = 20  # files that are named one by one
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+CREDENTIALS_OF_A_HOME = (
+    ".aws/credentials",
+    ".azure/msal_token_cache.json",
+    ".config/gcloud/application_default_credentials.json",
+    ".config/gh/hosts.yml",
+    ".docker/config.json",
+    ".env",
+    ".git-credentials",
+    ".kube/config",
+    ".netrc",
+    ".npmrc",
+    ".pgpass",
+    ".pypirc",
+    ".ssh/id_ecdsa",
+    ".ssh/id_ed25519",
+    ".ssh/id_rsa",
+)
+CREDENTIALS_OF_A_PROJECT = (".env", ".env.*", ".envrc", ".git-credentials", ".netrc", ".npmrc", ".pgpass", ".pypirc")
+TEMPLATES = (".example", ".sample", ".template", ".dist", ".tmpl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +133,16 @@ def render_exposure(spec: LaunchSpec) -> list[str]:
     if len(spec.masked) > MANY:
         lines.append(f"{said.partition(':')[0]}: the same is true of {len(spec.masked) - MANY} more files")
     return lines
+
+
+def credentials_in_project(folder: Path) -> Iterator[Path]:
+    """Yield the credential files directly in a working directory, by name; for a link the file that it leads to."""
+    for pattern in CREDENTIALS_OF_A_PROJECT:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file() and not path.name.endswith(TEMPLATES):
+                yield path.resolve()
+
+
+def credentials_in_home(home: Path) -> Iterator[Path]:
+    """Yield the credential files of a home."""
+    return (home / name for name in CREDENTIALS_OF_A_HOME if (home / name).is_file())

@@ -14,10 +14,9 @@ CHUNK = 65_536
 
 
 class Terminal:
-    """Copies between the operator's terminal and the other end of a run's."""
+    """Copies between the operator's terminal and the other end of a run's; ``places``: those of 0-2 that are terminals."""
 
     def __init__(self, places: tuple[int, ...], other_end: int) -> None:
-        """Join ``places``, those of descriptors 0-2 that are terminals, with ``other_end``; needs ``restore``."""
         self.keys = 0 if 0 in places else None  # typed keys are read here
         self.other_end = other_end
         self._screen = next((place for place in (1, 2) if place in places), 0)

@@ -17,11 +17,12 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from remit.errors import RemitError
+from remit.errors import InvalidRequestError, RemitError
 from remit.run import handover
+from remit.run.environment import Listener
 from remit.run.handover import Message
 
 Deliver = Callable[[socket.socket], None]
@@ -29,6 +30,7 @@ Heard = tuple[Message, list[int]]  # a message, and the descriptors that came wi
 
 WAITING = 64  # accepted connections that the loop has not yet seen
 PAUSE = 0.05  # seconds: somebody else took the connection, or there is no descriptor left
+PATIENCE = 30.0  # seconds for each message of a launcher until its run is ready
 PRESS = 0.1  # seconds between two attempts to get the thread out of accept()
 
 _LATER = frozenset({errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -37,23 +39,23 @@ _NO_LINGER = struct.pack("ii", 0, 0)
 _PASSED_ON = (16, 34, 76)  # SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD: the last makes a descriptor of each message
 
 
-class Doors:
+class Acceptor:
     """The sockets of one hand-over, and the thread that works on them; made and closed in the running loop.
 
     ``peer`` is the launcher's connection, not blocking; it is the thread's to close. What the thread has accepted or
-    received belongs to it until the loop takes it, and the loop takes nothing once it has closed the doors.
+    received belongs to it until the loop takes it, and the loop takes nothing once it has closed it. ``broken`` is called
+    in the loop when a socket has stopped listening.
     """
 
     def __init__(self, broken: Callable[[], None], peer: socket.socket | None = None) -> None:
-        """Accept on nothing yet; ``broken`` is called in the loop when a socket has stopped listening."""
         self._loop = asyncio.get_running_loop()
         self._broken = broken
         self._peer = peer
         self._due = 0
         self._waiter: asyncio.Future[Heard | RemitError | None] | None = None
         self._parcel: list[int] = []  # came with the last message
-        self._doors: dict[int, tuple[socket.socket, Deliver]] = {}
-        self._held = threading.Lock()  # of the doors, while one is shut down or closed: their numbers are used again
+        self._listening: dict[int, tuple[socket.socket, Deliver]] = {}
+        self._held = threading.Lock()  # of the sockets, while one is shut down or closed: their numbers are used again
         self._accepted: set[socket.socket] = set()
         self._rubbish: deque[int] = deque()
         self._adopted: set[asyncio.Task[None]] = set()
@@ -69,13 +71,13 @@ class Doors:
     def add(self, sock: socket.socket, deliver: Deliver) -> None:
         """Call ``deliver`` in the loop with each connection; the listening socket is closed with the others."""
         sock.setblocking(False)
-        self._doors[sock.fileno()] = (sock, deliver)
+        self._listening[sock.fileno()] = (sock, deliver)
         if self._epoll is None:
             self._start()
         assert self._epoll is not None  # noqa: S101 - narrows the type
         self._epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
 
-    async def serve(self, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> Doors:
+    async def serve(self, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> Acceptor:
         """Serve a stream socket as ``create_server`` would; one of the unix family takes no descriptors from now on."""
         if sock.family == socket.AF_UNIX:
             handover.refuse_descriptors(sock)
@@ -139,9 +141,9 @@ class Doors:
         self._epoll, self._wake = select.epoll(), os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
         try:
-            threading.Thread(target=self._watch, args=(self._epoll,), name="remit-doors", daemon=True).start()
+            threading.Thread(target=self._watch, args=(self._epoll,), name="remit-acceptor", daemon=True).start()
         except RuntimeError:
-            self._close_doors()
+            self._close_listening()
             self._finish()
             raise
 
@@ -152,10 +154,10 @@ class Doors:
     def _press(self) -> None:
         """Get the thread out of accept(). A run that listens again at once may keep it there for a while."""
         with self._held:
-            for sock, _ in self._doors.values():
+            for sock, _ in self._listening.values():
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-            if self._doors:
+            if self._listening:
                 self._loop.call_later(PRESS, self._press)
 
     def _deliver(self, deliver: Deliver, connection: socket.socket) -> None:
@@ -197,9 +199,9 @@ class Doors:
         while not self._over.is_set():
             for descriptor, events in epoll.poll():
                 self._tidy(epoll)
-                door = self._doors.get(descriptor)
-                if door is not None:
-                    self._answer(epoll, events, *door)
+                listening = self._listening.get(descriptor)
+                if listening is not None:
+                    self._answer(epoll, events, *listening)
                 elif self._peer is not None and descriptor == self._peer.fileno() and not self._over.is_set():
                     self._hear(epoll, self._peer)
         self._tidy(epoll)
@@ -214,20 +216,20 @@ class Doors:
         while self._rubbish:
             handover.discard([self._rubbish.popleft()])
         if self._ended.is_set():
-            for descriptor in self._doors:
+            for descriptor in self._listening:
                 with suppress(OSError):  # one that has stopped listening was taken out
                     epoll.unregister(descriptor)
-            self._close_doors()
+            self._close_listening()
 
-    def _close_doors(self) -> None:
+    def _close_listening(self) -> None:
         with self._held:
-            sockets = [sock.detach() for sock, _ in self._doors.values()]
-            self._doors.clear()
+            sockets = [sock.detach() for sock, _ in self._listening.values()]
+            self._listening.clear()
         handover.discard([*sockets, *(connection.detach() for connection in self._accepted)])
         self._accepted.clear()
 
     def _close(self) -> None:
-        self._close_doors()
+        self._close_listening()
         handover.discard([*self._rubbish, *self._parcel])
         if self._peer is None:
             return
@@ -293,3 +295,67 @@ def _ours(connection: socket.socket) -> bool:
         with suppress(OSError):  # this kernel has no such option
             connection.setsockopt(socket.SOL_SOCKET, option, 0)
     return connection.type != socket.SOCK_STREAM or not handover.takes_descriptors(connection)
+
+
+# -- what a launcher passes until its run is ready ------------------------------------------------------------------
+
+
+async def heard(acceptor: Acceptor, due: int = 0) -> Heard:
+    """Return the next message and its descriptors, or raise InvalidRequestError when none comes in time."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            message = await acceptor.heard(due)
+    except TimeoutError:
+        raise InvalidRequestError("the launcher took too long") from None
+    if message is None:
+        raise InvalidRequestError("the launcher went away")
+    return message
+
+
+async def bound(acceptor: Acceptor, wanted: Sequence[Listener]) -> tuple[list[socket.socket], Mapping[str, int | str]]:
+    """Return the sockets of the wanted listeners, each checked to be what was asked for, and where they listen."""
+    message, descriptors = await heard(acceptor, len(wanted))
+    sockets = _sockets(acceptor, descriptors)
+    try:
+        return sockets, _places(message, wanted, sockets)
+    except BaseException:
+        acceptor.put_away([sock.detach() for sock in sockets])
+        raise
+
+
+def _sockets(acceptor: Acceptor, descriptors: Sequence[int]) -> list[socket.socket]:
+    made: list[socket.socket] = []
+    for descriptor in descriptors:
+        with suppress(OSError):  # not a socket at all: the count will not match
+            made.append(socket.socket(fileno=descriptor))
+            continue
+        acceptor.put_away([descriptor])
+    return made
+
+
+def _places(message: Message, wanted: Sequence[Listener], sockets: Sequence[socket.socket]) -> Mapping[str, int | str]:
+    if message.get("bound") != [listener.name for listener in wanted] or len(sockets) != len(wanted):
+        raise InvalidRequestError("other listeners were bound than was asked for")
+    return {item.name: _place(item, sock) for item, sock in zip(wanted, sockets, strict=True)}
+
+
+def _place(listener: Listener, sock: socket.socket) -> int | str:
+    """Return where a socket listens; it must be the family and kind that its listener has, and on loopback.
+
+    Other protocols of the internet family than TCP close as they like: SMC waits for what was not sent.
+    """
+    inet = listener.path is None
+    protocol = socket.IPPROTO_TCP if inet else 0
+    kind = socket.SOCK_SEQPACKET if listener.kind == "launch" else socket.SOCK_STREAM
+    listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if (
+        sock.family != (socket.AF_INET if inet else socket.AF_UNIX)
+        or sock.type != kind
+        or sock.proto != protocol
+        or not listening
+    ):
+        raise InvalidRequestError(f"`{listener.name}` is not the listener that was asked for")
+    name = sock.getsockname()
+    if inet and name[0] != "127.0.0.1":
+        raise InvalidRequestError(f"`{listener.name}` is not bound to loopback")
+    return int(name[1]) if inet else str(name)

@@ -15,9 +15,9 @@ import pytest
 import uvloop
 
 from remit.errors import InvalidRequestError
-from remit.run import doors as module
+from remit.run import acceptor as module
 from remit.run import handover
-from remit.run.doors import Doors
+from remit.run.acceptor import Acceptor
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
 ON_BOTH = pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop"])
@@ -66,10 +66,10 @@ async def echoed(sock: socket.socket) -> bytes:
             return await loop.sock_recv(client, 100)
 
 
-async def gone(doors: Doors) -> None:
-    doors.close()
+async def gone(acceptor: Acceptor) -> None:
+    acceptor.close()
     async with asyncio.timeout(10):
-        await doors.gone()
+        await acceptor.gone()
 
 
 def on(loop: Callable[[], asyncio.AbstractEventLoop], scene: Callable[[], object]) -> None:
@@ -83,11 +83,11 @@ def test_connections_are_served_in_the_loop(
     loop: Callable[[], asyncio.AbstractEventLoop], family: int, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        doors = Doors(lambda: None)
+        acceptor = Acceptor(lambda: None)
         sock = listening(family, tmp_path)
-        await doors.serve(Echo, sock)
+        await acceptor.serve(Echo, sock)
         assert await echoed(sock) == b"hello"
-        await gone(doors)
+        await gone(acceptor)
         assert sock.fileno() == -1
 
     on(loop, scene)
@@ -97,11 +97,11 @@ def test_connections_are_served_in_the_loop(
 def test_a_lack_of_descriptors_passes(loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path) -> None:
     async def scene() -> None:
         broken: list[bool] = []
-        doors = Doors(lambda: broken.append(True))
+        acceptor = Acceptor(lambda: broken.append(True))
         sock = Worn(fileno=listening(socket.AF_INET, tmp_path).detach())
-        await doors.serve(Echo, sock)
+        await acceptor.serve(Echo, sock)
         assert (await echoed(sock), broken, sock.failures) == (b"hello", [], 0)
-        await gone(doors)
+        await gone(acceptor)
 
     on(loop, scene)
 
@@ -115,16 +115,16 @@ def test_a_socket_that_is_shut_down_is_reported_once_and_the_others_go_on(tmp_pa
             broken.append(True)
             said.set()
 
-        doors = Doors(shut)
+        acceptor = Acceptor(shut)
         first, second = listening(socket.AF_INET, tmp_path), listening(socket.AF_UNIX, tmp_path)
-        await doors.serve(Echo, first)
-        await doors.serve(Echo, second)
+        await acceptor.serve(Echo, first)
+        await acceptor.serve(Echo, second)
         first.shutdown(socket.SHUT_RDWR)
         async with asyncio.timeout(10):
             await said.wait()
         assert await echoed(second) == b"hello"
         assert broken == [True]
-        await gone(doors)
+        await gone(acceptor)
 
     asyncio.run(scene())
 
@@ -145,37 +145,37 @@ def test_a_run_that_listens_again_and_again_keeps_no_thread_when_it_ends(
         kept.close()
 
     async def scene() -> None:
-        doors = Doors(lambda: None)
+        acceptor = Acceptor(lambda: None)
         sock = listening(socket.AF_INET, tmp_path)
         stubborn = threading.Thread(target=again, args=(sock.dup(),))
-        await doors.serve(Echo, sock)
+        await acceptor.serve(Echo, sock)
         stubborn.start()
-        doors.close()
+        acceptor.close()
         await asyncio.sleep(0)
         over.set()
         stubborn.join()
-        await gone(doors)
+        await gone(acceptor)
         for thread in threading.enumerate():
-            if thread.name == "remit-doors":
+            if thread.name == "remit-acceptor":
                 thread.join(10)  # it has said that it is gone, and has that much left to do
-        assert all(thread.name != "remit-doors" for thread in threading.enumerate())
+        assert all(thread.name != "remit-acceptor" for thread in threading.enumerate())
 
     asyncio.run(scene())
 
 
 class Talk:
-    """A launcher's end, and the doors that hear it."""
+    """A launcher's end, and the acceptor that hear it."""
 
     def __init__(self) -> None:
         self.launcher, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         peer.setblocking(False)
         self.peer = peer
-        self.doors = Doors(lambda: None, peer)
+        self.acceptor = Acceptor(lambda: None, peer)
 
     async def end(self) -> None:
-        self.doors.leave()
+        self.acceptor.leave()
         async with asyncio.timeout(10):
-            await self.doors.gone()
+            await self.acceptor.gone()
         with self.launcher, suppress(ConnectionResetError):  # that is what it gets for what was not read any more
             assert self.launcher.recv(1) == b""
 
@@ -186,15 +186,15 @@ def test_messages_are_heard_one_by_one_and_waiting_holds_up_nobody(
 ) -> None:
     async def scene() -> None:
         talk = Talk()
-        waiting = asyncio.create_task(talk.doors.heard())
+        waiting = asyncio.create_task(talk.acceptor.heard())
         await asyncio.sleep(0)
         for number in range(3):
             handover.send(talk.launcher, {"number": number})
-        assert [await waiting, await talk.doors.heard(), await talk.doors.heard()] == [
+        assert [await waiting, await talk.acceptor.heard(), await talk.acceptor.heard()] == [
             ({"number": number}, []) for number in range(3)
         ]
         talk.launcher.shutdown(socket.SHUT_WR)
-        assert await talk.doors.heard() is None
+        assert await talk.acceptor.heard() is None
         await talk.end()
 
     on(loop, scene)
@@ -205,7 +205,7 @@ def test_a_message_that_is_none_is_an_error_for_whoever_waits() -> None:
         talk = Talk()
         talk.launcher.send(b"{")
         with pytest.raises(InvalidRequestError):
-            await talk.doors.heard()
+            await talk.acceptor.heard()
         await talk.end()
 
     asyncio.run(scene())
@@ -214,7 +214,7 @@ def test_a_message_that_is_none_is_an_error_for_whoever_waits() -> None:
 def test_descriptors_that_nobody_waits_for_any_more_are_closed() -> None:
     async def scene() -> None:
         talk = Talk()
-        waiting = asyncio.create_task(talk.doors.heard(1))
+        waiting = asyncio.create_task(talk.acceptor.heard(1))
         await asyncio.sleep(0)
         waiting.cancel()
         reader, writer = os.pipe()
@@ -231,7 +231,7 @@ def test_what_is_put_away_is_closed_while_the_launcher_is_still_there() -> None:
     async def scene() -> None:
         talk = Talk()
         reader, writer = os.pipe()
-        talk.doors.put_away([writer])
+        talk.acceptor.put_away([writer])
         assert await asyncio.to_thread(os.read, reader, 1) == b""
         os.close(reader)
         await talk.end()
@@ -243,8 +243,8 @@ def test_closing_the_doors_leaves_the_launcher_to_be_answered(tmp_path: Path) ->
     async def scene() -> None:
         talk = Talk()
         sock = listening(socket.AF_UNIX, tmp_path)
-        await talk.doors.serve(Echo, sock)
-        talk.doors.close()
+        await talk.acceptor.serve(Echo, sock)
+        talk.acceptor.close()
         await asyncio.to_thread(_until_closed, sock)
         handover.send(talk.peer, {"state": "closed"})
         assert handover.receive(talk.launcher) == ({"state": "closed"}, [])
