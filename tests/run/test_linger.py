@@ -273,7 +273,7 @@ def test_a_launcher_that_leaves_messages_unread_holds_up_nobody(runs: House) -> 
 def test_a_message_that_comes_when_the_launcher_has_been_given_up_holds_up_nobody(
     runs: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remit.run.passed.PATIENCE", 0.0)
+    monkeypatch.setattr("remit.run.acceptor.PATIENCE", 0.0)
     with launcher(runs) as outer, lingering(TRIES) as socks, ExitStack() as stack:
         grant = runs.call(runs.world.opened(runs.broker))
         del outer

@@ -43,8 +43,8 @@ class Acceptor:
     """The sockets of one hand-over, and the thread that works on them; made and closed in the running loop.
 
     ``peer`` is the launcher's connection, not blocking; it is the thread's to close. What the thread has accepted or
-    received belongs to it until the loop takes it, and the loop takes nothing once it has closed it. ``broken`` is called
-    in the loop when a socket has stopped listening.
+    received belongs to it until the loop takes it, and the loop takes nothing once it has closed it. ``broken`` is
+    called in the loop when a socket has stopped listening.
     """
 
     def __init__(self, broken: Callable[[], None], peer: socket.socket | None = None) -> None:

@@ -14,7 +14,7 @@ CHUNK = 65_536
 
 
 class Terminal:
-    """Copies between the operator's terminal and the other end of a run's; ``places``: those of 0-2 that are terminals."""
+    """Copies between the operator's terminal and the other end of a run's. ``places``: which of 0-2 are terminals."""
 
     def __init__(self, places: tuple[int, ...], other_end: int) -> None:
         self.keys = 0 if 0 in places else None  # typed keys are read here
