@@ -40,7 +40,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *commands: list[str
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         del client
-        kid = edges.house.tokens.signer.kid
+        kid = edges.application.tokens.signer.kid
         for words in commands:
             args = [kid if word == "KID" else word for word in words]
             results.append(await asyncio.to_thread(ran, ["keys", *args]))

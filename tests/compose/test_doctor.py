@@ -24,7 +24,7 @@ from remit.ports import Finding as TargetFinding
 from remit.run import sandbox
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import FullEngine
-from tests.compose.test_reach import KEY, certificate, written
+from tests.compose.test_probe import KEY, certificate, written
 from tests.identity.issuing import URL, Site, public
 from tests.identity.issuing import ec as key_of
 from tests.sdk.plane import Served, served

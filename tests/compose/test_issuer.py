@@ -67,8 +67,8 @@ def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_runs_have_no_workload_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    house = wiring.build(configured(tmp_path))
-    assert issuer.workload_api(house.broker, house.authority, now) is not None
+    app = wiring.build(configured(tmp_path))
+    assert issuer.workload_api(app.broker, app.authority, now) is not None
     monkeypatch.setitem(sys.modules, "spiffe", None)  # as if it were not installed
-    assert issuer.workload_api(house.broker, house.authority, now) is None
-    asyncio.run(house.broker.stop())
+    assert issuer.workload_api(app.broker, app.authority, now) is None
+    asyncio.run(app.broker.stop())

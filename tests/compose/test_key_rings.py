@@ -45,7 +45,7 @@ async def a_token(edges: Edges, client: httpx.AsyncClient, agent: Agent) -> str:
     """Open a task with a token for ``agent``."""
     await opened(client)
     url = f"{edges.verifier.issuer}/oauth/token"
-    proof = agent.proof("POST", url, edges.house.clock(), edges.verifier.nonce())
+    proof = agent.proof("POST", url, edges.application.clock(), edges.verifier.nonce())
     form = {
         "grant_type": EXCHANGE,
         "subject_token_type": "urn:remit:peer",
@@ -123,7 +123,7 @@ def test_a_restart_has_the_keys_that_were_there(tmp_path: Path) -> None:
 def test_what_nothing_needs_any_more_is_published_no_longer(tmp_path: Path) -> None:
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         answer = (await client.post("/v1/keys/token/rotate")).json()
-        edges.house.tokens._clock = lambda: edges.house.clock() + OVERLAP
+        edges.application.tokens._clock = lambda: edges.application.clock() + OVERLAP
         await edges.rings.prune()
         assert await published(client) == [answer["signing"]]
 
@@ -215,14 +215,14 @@ def test_checkpoints_of_before_and_after_verify_by_the_published_keys(tmp_path: 
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         await opened(client)
-        before = await edges.house.checkpoint()
+        before = await edges.application.checkpoint()
         await client.post("/v1/keys/audit/rotate")
-        after = await edges.house.checkpoint()
+        after = await edges.application.checkpoint()
         lines = (made.places.state / "audit.vkey").read_text().splitlines()
         publics = [audit.read_verifier_key(line)[1] for line in lines]
         assert len(publics) == 2
         for note, public in ((after, publics[0]), (before, publics[1])):
-            assert audit.read_checkpoint(note.text, edges.house.origin, [public]) == note
+            assert audit.read_checkpoint(note.text, edges.application.origin, [public]) == note
 
     serving(made, body)
 
@@ -234,21 +234,21 @@ def test_revoking_the_audit_key_first_gives_the_second_place_what_another_key_si
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         await opened(client)
-        await edges.house.broker.second.look()
+        await edges.application.broker.second.look()
         (first,) = await told(client, "audit")
         old = (second / "checkpoint").read_text()
         assert (await client.post(f"/v1/keys/audit/{first['kid']}/revoke")).status_code == 200
         assert (second / "checkpoint").read_text() != old
-        assert edges.house.witness is not None
-        assert edges.house.witness.last() is not None
+        assert edges.application.witness is not None
+        assert edges.application.witness.last() is not None
         (second / "checkpoint").write_text(old)
         with pytest.raises(UnavailableError):
-            edges.house.witness.last()
-        (second / "checkpoint").write_text((await edges.house.checkpoint()).text)
+            edges.application.witness.last()
+        (second / "checkpoint").write_text((await edges.application.checkpoint()).text)
 
     async def again(edges: Edges, client: httpx.AsyncClient) -> None:
         del client
-        assert not edges.house.broker._tasks.rolled_back
+        assert not edges.application.broker._tasks.rolled_back
 
     serving(made, body)
     serving(made, again)
@@ -277,7 +277,7 @@ def test_a_revocation_that_could_not_tell_the_second_place_says_so_and_is_in_the
 def test_the_gateway_is_the_one_other_audience_of_tokens(tmp_path: Path) -> None:
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         del client
-        assert edges.verifier.gateway == f"http://127.0.0.1:{edges.house.settings.gateway[1]}"  # type: ignore[index]
+        assert edges.verifier.gateway == f"http://127.0.0.1:{edges.application.settings.gateway[1]}"  # type: ignore[index]
 
     serving(configured(tmp_path), body)
 

@@ -16,7 +16,7 @@ import pytest
 
 from remit.compose import policy, serving, wiring
 from remit.compose.policy import Kept, Policies
-from remit.compose.wiring import House
+from remit.compose.wiring import Application
 from remit.config import settings
 from remit.core import audit, scope
 from remit.core.audit import Event
@@ -46,7 +46,7 @@ BOOM = OPEN + '@id("boom")\nforbid (principal, action, resource) when { context.
 SEALER = FileSealer(b"k" * 32)
 KEPT, BARE = Posture("namespace"), Posture("unsandboxed")
 
-Body = Callable[[House], Awaitable[None]]
+Body = Callable[[Application], Awaitable[None]]
 
 
 class Place:
@@ -67,14 +67,14 @@ class Place:
         """Serve once, as ``remit up`` does but without edges, and stop."""
 
         async def main() -> None:
-            house = wiring.build(self.settings(policies=policies))
-            await house.broker.start()
+            app = wiring.build(self.settings(policies=policies))
+            await app.broker.start()
             try:
-                assert house.policies is not None
-                await house.policies.started(house.operator)
-                await body(house)
+                assert app.policies is not None
+                await app.policies.started(app.operator)
+                await body(app)
             finally:
-                await house.broker.stop()
+                await app.broker.stop()
 
         asyncio.run(main())
 
@@ -84,38 +84,38 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-async def resources(house: House) -> None:
+async def resources(app: Application) -> None:
     for bound in (SEARCH, MAIL):
         name = bound[0].resource
         made = Resource(name, "http", f"https://{name}.test", bound, None, {})
-        await house.broker.put_resource(house.operator, made, Secret("key"))
+        await app.broker.put_resource(app.operator, made, Secret("key"))
 
 
-async def opened(house: House, wanted: scope.Scope) -> Grant:
-    return await house.broker.open(house.operator, "why", Wanted(wanted, "", timedelta(minutes=5), 1, 9))
+async def opened(app: Application, wanted: scope.Scope) -> Grant:
+    return await app.broker.open(app.operator, "why", Wanted(wanted, "", timedelta(minutes=5), 1, 9))
 
 
-async def events(house: House, name: str) -> list[Event]:
-    entries = await house.broker.entries(0, 1_000)
+async def events(app: Application, name: str) -> list[Event]:
+    entries = await app.broker.entries(0, 1_000)
     return [event for event in map(audit.read, entries) if event.event == name]
 
 
-def lives(house: House, grant: Grant) -> bool:
+def lives(app: Application, grant: Grant) -> bool:
     try:
-        house.broker.check(grant.id)
+        app.broker.check(grant.id)
     except GrantEndedError:
         return False
     return True
 
 
-def reloaded(house: House) -> Awaitable[object]:
-    assert house.policies is not None
-    return house.policies.reload(house.operator)
+def reloaded(app: Application) -> Awaitable[object]:
+    assert app.policies is not None
+    return app.policies.reload(app.operator)
 
 
-def version(house: House) -> object:
-    assert house.policies is not None
-    return house.policies.shown()["version"]
+def version(app: Application) -> object:
+    assert app.policies is not None
+    return app.policies.shown()["version"]
 
 
 def listed(found: object) -> list[Any]:
@@ -127,14 +127,14 @@ def listed(found: object) -> list[Any]:
 
 
 def test_without_policies_the_owner_of_the_state_decides_and_nothing_is_reloaded(place: Place) -> None:
-    async def body(house: House) -> None:
-        assert house.policies is not None
-        assert house.policies.decide is within_bounds
-        assert house.policies.shown() == {
+    async def body(app: Application) -> None:
+        assert app.policies is not None
+        assert app.policies.decide is within_bounds
+        assert app.policies.shown() == {
             "directory": None, "version": VERSION, "policies": [], "failing": [], "problems": [],
         }  # fmt: skip
         with pytest.raises(NotFoundError):
-            await house.policies.reload(house.operator)
+            await app.policies.reload(app.operator)
 
     place.up(body, policies=False)
     assert not (place.state / "policies.json").exists()
@@ -143,11 +143,11 @@ def test_without_policies_the_owner_of_the_state_decides_and_nothing_is_reloaded
 def test_the_owner_of_the_state_needs_a_policy_too_once_there_are_some(place: Place) -> None:
     place.write('@id("x")\npermit (principal, action, resource == Resource::"search");\n')
 
-    async def body(house: House) -> None:
-        await resources(house)
-        assert (await opened(house, SEARCH)).policy == version(house)
+    async def body(app: Application) -> None:
+        await resources(app)
+        assert (await opened(app, SEARCH)).policy == version(app)
         with pytest.raises(PolicyError, match="no policy permits to open `mail`"):
-            await opened(house, MAIL)
+            await opened(app, MAIL)
 
     place.up(body)
 
@@ -155,9 +155,9 @@ def test_the_owner_of_the_state_needs_a_policy_too_once_there_are_some(place: Pl
 def test_what_holds_is_shown_with_where_it_is_written(place: Place) -> None:
     place.write(NO_MAIL)
 
-    async def body(house: House) -> None:
-        assert house.policies is not None
-        shown = house.policies.shown()
+    async def body(app: Application) -> None:
+        assert app.policies is not None
+        shown = app.policies.shown()
         assert shown["policies"] == [
             {"id": "all", "effect": "permit", "file": "main.cedar", "line": 1},
             {"id": "no-mail", "effect": "forbid", "file": "main.cedar", "line": 3},
@@ -171,11 +171,11 @@ def test_what_holds_is_shown_with_where_it_is_written(place: Place) -> None:
 def test_no_policy_widens_what_a_resource_is_bounded_to(place: Place) -> None:
     place.write(OPEN)
 
-    async def body(house: House) -> None:
-        await resources(house)
+    async def body(app: Application) -> None:
+        await resources(app)
         wide = scope.parse([{**scope.dump(SEARCH)[0], "actions": ["GET", "POST"]}])
         with pytest.raises(PolicyError, match="wider than the bound of `search`"):
-            await opened(house, wide)
+            await opened(app, wide)
 
     place.up(body)
 
@@ -185,16 +185,16 @@ def test_a_policy_that_could_not_be_evaluated_is_named_in_the_refusal_in_the_aud
 ) -> None:
     place.write(BOOM)
 
-    async def body(house: House) -> None:
-        await resources(house)
+    async def body(app: Application) -> None:
+        await resources(app)
         with pytest.raises(PolicyError, match="`boom` could not be evaluated: integer overflow"):
-            await opened(house, SEARCH)
-        [denied] = await events(house, "task.open")
+            await opened(app, SEARCH)
+        [denied] = await events(app, "task.open")
         assert denied.decision == "deny"
         assert (denied.cause or "").startswith("`boom` could not be evaluated")
-        assert denied.policy == version(house)
-        assert house.policies is not None
-        [failing] = listed(house.policies.shown()["failing"])
+        assert denied.policy == version(app)
+        assert app.policies is not None
+        [failing] = listed(app.policies.shown()["failing"])
         assert (failing["policy"], failing["times"]) == ("boom", 1)
         assert failing["why"].startswith("integer overflow")
 
@@ -204,22 +204,22 @@ def test_a_policy_that_could_not_be_evaluated_is_named_in_the_refusal_in_the_aud
 def test_a_request_through_the_gateway_asks_no_policy(place: Place) -> None:
     place.write(OPEN)
 
-    async def body(house: House) -> None:
-        await resources(house)
-        grant, asked = await opened(house, SEARCH), list[Question]()
-        inner = house.broker.deciding
+    async def body(app: Application) -> None:
+        await resources(app)
+        grant, asked = await opened(app, SEARCH), list[Question]()
+        inner = app.broker.deciding
 
         def counting(question: Question) -> Decision:
             asked.append(question)
             return inner(question)
 
-        await house.broker.reload(house.operator, counting, "counting")
+        await app.broker.reload(app.operator, counting, "counting")
         after = len(asked)
         assert after == 1
         for number in range(100):
-            await house.broker.use(grant.id, Access("http", "search", "GET", f"/{number}"), f"r{number}")
+            await app.broker.use(grant.id, Access("http", "search", "GET", f"/{number}"), f"r{number}")
         assert len(asked) == after
-        await opened(house, SEARCH)
+        await opened(app, SEARCH)
         assert len(asked) == after + 1
 
     place.up(body)
@@ -255,14 +255,14 @@ def test_what_a_policy_demands_is_demanded_of_every_child(
     demand = f"when {{ context.level == 2 }} unless {{ {condition} }};"
     place.write(f'{OPEN}@id("demand") forbid (principal, action, resource) {demand}')
 
-    async def body(house: House) -> None:
-        await resources(house)
-        root = await house.broker.open(house.operator, "why", Wanted(SEARCH, "", timedelta(minutes=5), 4, 9))
-        child = await house.broker.delegate(house.operator, root.id, Wanted(SEARCH, "", None, 3, 9))
+    async def body(app: Application) -> None:
+        await resources(app)
+        root = await app.broker.open(app.operator, "why", Wanted(SEARCH, "", timedelta(minutes=5), 4, 9))
+        child = await app.broker.delegate(app.operator, root.id, Wanted(SEARCH, "", None, 3, 9))
         with pytest.raises(PolicyError, match="`demand` forbids `search`"):
-            await house.broker.delegate(house.operator, child.id, Wanted(**{"scope": SEARCH, "agent": "", **refused}))
+            await app.broker.delegate(app.operator, child.id, Wanted(**{"scope": SEARCH, "agent": "", **refused}))
         if allowed is not None:
-            await house.broker.delegate(house.operator, child.id, Wanted(**{"scope": SEARCH, "agent": "", **allowed}))
+            await app.broker.delegate(app.operator, child.id, Wanted(**{"scope": SEARCH, "agent": "", **allowed}))
 
     place.up(body)
 
@@ -273,21 +273,25 @@ def test_what_a_policy_demands_is_demanded_of_every_child(
 def test_a_reload_ends_what_is_no_longer_allowed_and_says_how_much(place: Place) -> None:
     place.write(OPEN)
 
-    async def body(house: House) -> None:
-        await resources(house)
-        search, mail = await opened(house, SEARCH), await opened(house, MAIL)
-        before = version(house)
+    async def body(app: Application) -> None:
+        await resources(app)
+        search, mail = await opened(app, SEARCH), await opened(app, MAIL)
+        before = version(app)
         place.write(NO_MAIL)
-        answer = await reloaded(house)
+        answer = await reloaded(app)
         assert isinstance(answer, dict)
         assert (answer["reloaded"], answer["ended"]) == (True, 1)
-        assert answer["version"] == version(house) != before
-        assert (lives(house, search), lives(house, mail)) == (True, False)
+        assert answer["version"] == version(app) != before
+        assert (lives(app, search), lives(app, mail)) == (True, False)
         with pytest.raises(PolicyError, match="`no-mail` forbids `mail`"):
-            await opened(house, MAIL)
-        [*_, done] = await events(house, "policy.reload")
-        assert (done.decision, done.policy, done.subject) == ("done", answer["version"], house.operator.subject.sub)
-        [closed] = await events(house, "task.close")
+            await opened(app, MAIL)
+        [*_, done] = await events(app, "policy.reload")
+        assert (done.decision, done.policy, done.subject) == (
+            "done",
+            answer["version"],
+            app.operator.subject.sub,
+        )
+        [closed] = await events(app, "task.close")
         assert closed.cause == "the policy changed: `no-mail` forbids `mail`"
 
     place.up(body)
@@ -312,20 +316,20 @@ def test_a_bad_set_changes_nothing_is_told_and_on_record(
 ) -> None:
     place.write(NO_MAIL)
 
-    async def body(house: House) -> None:
-        await resources(house)
-        search, before = await opened(house, SEARCH), version(house)
+    async def body(app: Application) -> None:
+        await resources(app)
+        search, before = await opened(app, SEARCH), version(app)
         spoil(place)
-        answer = await reloaded(house)
+        answer = await reloaded(app)
         assert isinstance(answer, dict)
         assert (answer["reloaded"], answer["ended"], answer["version"]) == (False, 0, before)
         assert answer["problems"]
         assert said in str(Problem(**answer["problems"][0]))
-        assert lives(house, search)
-        assert (await opened(house, SEARCH)).policy == before
+        assert lives(app, search)
+        assert (await opened(app, SEARCH)).policy == before
         with pytest.raises(PolicyError):
-            await opened(house, MAIL)
-        [*_, failed] = await events(house, "policy.reload")
+            await opened(app, MAIL)
+        [*_, failed] = await events(app, "policy.reload")
         assert (failed.decision, failed.code, failed.policy) == ("failed", "policy", before)
         assert said in (failed.cause or "")
 
@@ -336,11 +340,11 @@ def test_a_bad_set_changes_nothing_is_told_and_on_record(
 def test_problems_are_gone_when_they_are_put_right(place: Place) -> None:
     place.write(OPEN)
 
-    async def body(house: House) -> None:
+    async def body(app: Application) -> None:
         place.write(BAD)
-        await reloaded(house)
+        await reloaded(app)
         place.write(NO_MAIL)
-        answer = await reloaded(house)
+        answer = await reloaded(app)
         assert isinstance(answer, dict)
         assert (answer["reloaded"], answer["problems"]) == (True, [])
 
@@ -350,15 +354,15 @@ def test_problems_are_gone_when_they_are_put_right(place: Place) -> None:
 def test_a_store_that_fails_before_the_change_is_on_record_leaves_the_old_policies(place: Place) -> None:
     place.write(OPEN)
 
-    async def body(house: House) -> None:
-        await resources(house)
-        mail, before = await opened(house, MAIL), version(house)
+    async def body(app: Application) -> None:
+        await resources(app)
+        mail, before = await opened(app, MAIL), version(app)
         place.write(NO_MAIL)
-        _fail(house, first=True)
+        _fail(app, first=True)
         with pytest.raises(UnavailableError):
-            await reloaded(house)
-        assert version(house) == before
-        assert lives(house, mail)
+            await reloaded(app)
+        assert version(app) == before
+        assert lives(app, mail)
 
     place.up(body)
 
@@ -368,25 +372,25 @@ def test_a_store_that_fails_after_that_leaves_the_new_policies_and_they_are_the_
 ) -> None:
     place.write(OPEN)
 
-    async def body(house: House) -> None:
-        await resources(house)
-        mail, before = await opened(house, MAIL), version(house)
+    async def body(app: Application) -> None:
+        await resources(app)
+        mail, before = await opened(app, MAIL), version(app)
         place.write(NO_MAIL)
-        _fail(house, first=False)
+        _fail(app, first=False)
         with pytest.raises(UnavailableError):
-            await reloaded(house)
-        assert version(house) != before
+            await reloaded(app)
+        assert version(app) != before
         with pytest.raises(PolicyError):
-            await opened(house, MAIL)
-        await house.broker.sweep()
-        assert not lives(house, mail)
+            await opened(app, MAIL)
+        await app.broker.sweep()
+        assert not lives(app, mail)
 
     place.up(body)
 
 
-def _fail(house: House, *, first: bool) -> None:
+def _fail(app: Application, *, first: bool) -> None:
     """Let one commit fail: the next, or else the next that changes a task."""
-    store = house.broker._store
+    store = app.broker._store
     commit, left = store.commit, [1]
 
     async def failing(writes: Sequence[object], events: Sequence[Event]) -> None:
@@ -401,16 +405,16 @@ def _fail(house: House, *, first: bool) -> None:
 def test_reloads_at_once_end_with_what_is_in_the_directory(place: Place) -> None:
     place.write(OPEN)
 
-    async def body(house: House) -> None:
-        await resources(house)
-        mail = await opened(house, MAIL)
-        first = asyncio.ensure_future(reloaded(house))
+    async def body(app: Application) -> None:
+        await resources(app)
+        mail = await opened(app, MAIL)
+        first = asyncio.ensure_future(reloaded(app))
         await asyncio.sleep(0)
         place.write(NO_MAIL)
-        await asyncio.gather(first, reloaded(house))
-        assert not lives(house, mail)
+        await asyncio.gather(first, reloaded(app))
+        assert not lives(app, mail)
         with pytest.raises(PolicyError):
-            await opened(house, MAIL)
+            await opened(app, MAIL)
 
     place.up(body)
 
@@ -422,14 +426,14 @@ def test_a_policy_that_was_tightened_while_nothing_ran_holds_from_the_start(plac
     place.write(OPEN)
     kept: list[Grant] = []
 
-    async def before(house: House) -> None:
-        await resources(house)
-        kept.extend([await opened(house, SEARCH), await opened(house, MAIL)])
+    async def before(app: Application) -> None:
+        await resources(app)
+        kept.extend([await opened(app, SEARCH), await opened(app, MAIL)])
 
-    async def after(house: House) -> None:
-        assert [lives(house, grant) for grant in kept] == [True, False]
-        [*_, done] = await events(house, "policy.reload")
-        assert (done.decision, done.policy) == ("done", version(house))
+    async def after(app: Application) -> None:
+        assert [lives(app, grant) for grant in kept] == [True, False]
+        [*_, done] = await events(app, "policy.reload")
+        assert (done.decision, done.policy) == ("done", version(app))
 
     place.up(before)
     place.write(NO_MAIL)
@@ -440,15 +444,15 @@ def test_a_crash_before_a_change_is_on_record_does_not_keep_it_off_the_record(pl
     place.write(OPEN)
     told: list[object] = []
 
-    async def before(house: House) -> None:
+    async def before(app: Application) -> None:
         place.write(NO_MAIL)
-        _die(house, 0)
+        _die(app, 0)
         with pytest.raises(UnavailableError):
-            await reloaded(house)
+            await reloaded(app)
 
-    async def after(house: House) -> None:
-        told.extend(event.policy for event in await events(house, "policy.reload"))
-        assert told[-1] == version(house)
+    async def after(app: Application) -> None:
+        told.extend(event.policy for event in await events(app, "policy.reload"))
+        assert told[-1] == version(app)
         assert len(set(told)) == 2
 
     place.up(before)
@@ -461,17 +465,17 @@ def test_a_crash_in_the_middle_of_a_reload_is_made_good_at_the_start(place: Plac
     place.write(OPEN)
     kept: list[Grant] = []
 
-    async def before(house: House) -> None:
-        await resources(house)
-        kept.extend([await opened(house, MAIL) for _ in range(4)])
-        kept.append(await opened(house, SEARCH))
+    async def before(app: Application) -> None:
+        await resources(app)
+        kept.extend([await opened(app, MAIL) for _ in range(4)])
+        kept.append(await opened(app, SEARCH))
         place.write(NO_MAIL)
-        _die(house, commits)
+        _die(app, commits)
         with pytest.raises((UnavailableError, asyncio.CancelledError)) if commits < 5 else _done():
-            await reloaded(house)
+            await reloaded(app)
 
-    async def after(house: House) -> None:
-        assert [lives(house, grant) for grant in kept] == [False] * 4 + [True]
+    async def after(app: Application) -> None:
+        assert [lives(app, grant) for grant in kept] == [False] * 4 + [True]
 
     place.up(before)
     place.up(after)
@@ -484,9 +488,9 @@ class _done:  # noqa: N801 - reads as a context
     def __exit__(self, *_: object) -> None: ...
 
 
-def _die(house: House, after: int) -> None:
+def _die(app: Application, after: int) -> None:
     """Let the store take ``after`` more commits and never another."""
-    store, left = house.broker._store, [after]
+    store, left = app.broker._store, [after]
     commit = store.commit
 
     async def dying(writes: Sequence[object], events: Sequence[Event]) -> None:
@@ -504,20 +508,20 @@ def test_a_start_with_bad_policies_goes_on_with_the_last_good_ones(
     place.write(NO_MAIL)
     kept: list[object] = []
 
-    async def before(house: House) -> None:
-        await resources(house)
-        kept.extend([await opened(house, SEARCH), version(house)])
+    async def before(app: Application) -> None:
+        await resources(app)
+        kept.extend([await opened(app, SEARCH), version(app)])
 
-    async def after(house: House) -> None:
+    async def after(app: Application) -> None:
         [grant, held] = kept
         assert isinstance(grant, Grant)
-        assert lives(house, grant)
-        assert version(house) == held
+        assert lives(app, grant)
+        assert version(app) == held
         with pytest.raises(PolicyError, match="no-mail"):
-            await opened(house, MAIL)
-        assert house.policies is not None
-        assert house.policies.shown()["problems"]
-        [*_, failed] = await events(house, "policy.reload")
+            await opened(app, MAIL)
+        assert app.policies is not None
+        assert app.policies.shown()["problems"]
+        [*_, failed] = await events(app, "policy.reload")
         assert (failed.decision, failed.policy) == ("failed", held)
 
     place.up(before)
@@ -529,14 +533,14 @@ def test_a_start_with_bad_policies_goes_on_with_the_last_good_ones(
 def test_a_first_start_with_bad_policies_allows_nothing_until_they_are_right(place: Place) -> None:
     place.write(BAD)
 
-    async def body(house: House) -> None:
-        await resources(house)
+    async def body(app: Application) -> None:
+        await resources(app)
         with pytest.raises(PolicyError, match="the policies cannot be read, so nothing is allowed"):
-            await opened(house, SEARCH)
-        assert version(house) == policy.NONE
+            await opened(app, SEARCH)
+        assert version(app) == policy.NONE
         place.write(OPEN)
-        await reloaded(house)
-        assert (await opened(house, SEARCH)).policy == version(house)
+        await reloaded(app)
+        assert (await opened(app, SEARCH)).policy == version(app)
 
     place.up(body)
 
@@ -544,14 +548,14 @@ def test_a_first_start_with_bad_policies_allows_nothing_until_they_are_right(pla
 def test_the_last_good_policies_are_those_of_the_last_reload(place: Place) -> None:
     place.write(OPEN)
 
-    async def before(house: House) -> None:
-        await resources(house)
+    async def before(app: Application) -> None:
+        await resources(app)
         place.write(NO_MAIL)
-        await reloaded(house)
+        await reloaded(app)
 
-    async def after(house: House) -> None:
+    async def after(app: Application) -> None:
         with pytest.raises(PolicyError, match="no-mail"):
-            await opened(house, MAIL)
+            await opened(app, MAIL)
 
     place.up(before)
     place.write(BAD)
@@ -579,9 +583,9 @@ def test_what_is_kept_is_for_its_owner_alone_and_bad_contents_are_refused(tmp_pa
 
 @pytest.mark.attack("STO-07")
 def test_a_last_good_set_that_somebody_wrote_decides_nothing(place: Place) -> None:
-    async def body(house: House) -> None:
-        assert house.policies is not None
-        assert "no-mail" in {item["id"] for item in house.policies.shown()["policies"]}  # type: ignore[attr-defined]
+    async def body(app: Application) -> None:
+        assert app.policies is not None
+        assert "no-mail" in {item["id"] for item in app.policies.shown()["policies"]}  # type: ignore[attr-defined]
 
     place.write(NO_MAIL)
     place.up(body)
@@ -616,20 +620,20 @@ def test_sighup_reloads_and_goes_on_listening_after_a_bad_set(place: Place, capl
     place.write(OPEN)
     caplog.set_level(logging.INFO, "remit")
 
-    async def body(house: House) -> None:
-        await resources(house)
-        mail = await opened(house, MAIL)
-        listening = serving.reloading(house)
+    async def body(app: Application) -> None:
+        await resources(app)
+        mail = await opened(app, MAIL)
+        listening = serving.reloading(app)
         for text, decision in ((BAD, "failed"), (NO_MAIL, "done")):
             place.write(text)
-            before = len(await events(house, "policy.reload"))
+            before = len(await events(app, "policy.reload"))
             os.kill(os.getpid(), signal.SIGHUP)
             async with asyncio.timeout(10):
-                while len(found := await events(house, "policy.reload")) == before:  # noqa: ASYNC110 - it is in the store
+                while len(found := await events(app, "policy.reload")) == before:  # noqa: ASYNC110 - it is in the store
                     await asyncio.sleep(0.01)
             assert found[-1].decision == decision
         async with asyncio.timeout(10):
-            while lives(house, mail):  # noqa: ASYNC110 - it is in the broker
+            while lives(app, mail):  # noqa: ASYNC110 - it is in the broker
                 await asyncio.sleep(0.01)
         listening.cancel()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
@@ -638,8 +642,8 @@ def test_sighup_reloads_and_goes_on_listening_after_a_bad_set(place: Place, capl
 
 
 def test_where_no_policies_are_configured_sighup_means_what_it_meant(place: Place) -> None:
-    async def body(house: House) -> None:
-        listening = serving.reloading(house)
+    async def body(app: Application) -> None:
+        listening = serving.reloading(app)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
         listening.cancel()
 
@@ -652,12 +656,12 @@ def test_where_no_policies_are_configured_sighup_means_what_it_meant(place: Plac
 def test_a_question_is_explained_by_what_decides_now(place: Place) -> None:
     place.write(NO_MAIL)
 
-    async def body(house: House) -> None:
-        await resources(house)
-        grant = await opened(house, SEARCH)
-        assert house.policies is not None
-        told = house.policies.explained(house.broker.question(grant.id))
-        assert (told["allowed"], told["version"], told["verb"]) == (True, version(house), "open")
+    async def body(app: Application) -> None:
+        await resources(app)
+        grant = await opened(app, SEARCH)
+        assert app.policies is not None
+        told = app.policies.explained(app.broker.question(grant.id))
+        assert (told["allowed"], told["version"], told["verb"]) == (True, version(app), "open")
         assert told["reasons"] == ["`all` permits `search`"]
         [detail] = listed(told["details"])
         assert [step["outcome"] for step in detail["policies"]] == ["permits", "does not apply"]

@@ -70,9 +70,9 @@ def test_a_run_inside_a_run_reaches_gateway_and_control_plane(tmp_path: Path) ->
 
     async def scene() -> None:
         async with served(made) as edges:
-            operator: Operator = edges.house.operator
+            operator: Operator = edges.application.operator
             resource = Resource("search", "http", "http://127.0.0.1:1", scope.parse([DETAIL]), None, {})
-            await edges.house.broker.put_resource(operator, resource, Secret("k"))
+            await edges.application.broker.put_resource(operator, resource, Secret("k"))
             with ExitStack() as stack:
                 outer = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", OPENING)
                 port = Path(outer[1][-1].getsockname())
@@ -116,12 +116,12 @@ def test_no_socket_of_a_broker_takes_descriptors_but_those_for_hand_overs(tmp_pa
         async with served(made) as edges:
             if not taken(made.places.control):
                 pytest.skip("SO_PASSRIGHTS is there since Linux 6.16")
-            operator: Operator = edges.house.operator
+            operator: Operator = edges.application.operator
             for resource in (
                 Resource("search", "http", "http://127.0.0.1:1", scope.parse([DETAIL]), None, {}),
                 Resource("mesh", "spiffe", "spiffe://remit.local", scope.parse([MESH]), None, {}),
             ):
-                await edges.house.broker.put_resource(operator, resource, None)
+                await edges.application.broker.put_resource(operator, resource, None)
             with ExitStack() as stack:
                 outer = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", {"open": wish})
                 port = next(Path(sock.getsockname()) for sock in outer[1] if sock.type == socket.SOCK_SEQPACKET)
@@ -152,9 +152,9 @@ def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their
 
     async def scene() -> None:
         async with served(made) as edges:
-            operator: Operator = edges.house.operator
+            operator: Operator = edges.application.operator
             resource = Resource("search", "http", "http://127.0.0.1:1", scope.parse([DETAIL]), None, {})
-            await edges.house.broker.put_resource(operator, resource, Secret("k"))
+            await edges.application.broker.put_resource(operator, resource, Secret("k"))
             edges.gateway.quota.free = FEW
             with ExitStack() as stack:
                 greedy = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", DEEP)

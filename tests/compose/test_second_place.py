@@ -16,7 +16,7 @@ from msgspec import structs
 from remit.compose import serving as edges_of
 from remit.compose import wiring
 from remit.compose.serving import Edges
-from remit.compose.wiring import House
+from remit.compose.wiring import Application
 from remit.config import settings
 from remit.config.sections import AuditSection
 from remit.core.scope import Access
@@ -25,7 +25,7 @@ from remit.errors import IntegrityError, RemitError, UnavailableError
 from tests.compose.test_serving import configured as listening
 from tests.compose.test_serving import opened as asked
 from tests.compose.test_serving import serving
-from tests.compose.test_wiring import opened, with_house
+from tests.compose.test_wiring import opened, with_application
 
 GET = Access("http", "search", "GET", "/x")
 
@@ -47,42 +47,40 @@ def on(state: Path, second: Path) -> settings.Settings:
 def test_what_was_closed_is_not_revived_by_a_crash_and_an_older_copy(tmp_path: Path, second: Path, end: str) -> None:
     state, kept = tmp_path / "state", {}
 
-    async def crashing(house: House) -> None:
-        kept["grant"] = await opened(house)
-        await house.broker.second.look()
+    async def crashing(app: Application) -> None:
+        kept["grant"] = await opened(app)
+        await app.broker.second.look()
         shutil.copytree(state, tmp_path / "backup")
-        task = house.broker.task_of(kept["grant"]).id
+        task = app.broker.task_of(kept["grant"]).id
         report = await (
-            house.broker.revoke(house.operator, kept["grant"])
-            if end == "revoke"
-            else house.broker.close(house.operator, task)
+            app.broker.revoke(app.operator, kept["grant"]) if end == "revoke" else app.broker.close(app.operator, task)
         )
         assert report.state is Closure.CLOSED
 
-    async def restored(house: House) -> None:
+    async def restored(app: Application) -> None:
         with pytest.raises(RemitError):
-            house.broker.check(kept["grant"])
+            app.broker.check(kept["grant"])
         with pytest.raises(IntegrityError):
-            await house.broker.use(kept["grant"], GET, "r")
-        assert house.broker.rolled_back
+            await app.broker.use(kept["grant"], GET, "r")
+        assert app.broker.rolled_back
 
-    with_house(on(state, second), crashing)
+    with_application(on(state, second), crashing)
     shutil.rmtree(state)
     shutil.copytree(tmp_path / "backup", state)
-    with_house(on(state, second), restored)
+    with_application(on(state, second), restored)
 
 
 @pytest.mark.attack("AUD-06")
 def test_of_two_brokers_on_copies_of_one_state_the_second_ends_everything(tmp_path: Path, second: Path) -> None:
     kept = {}
 
-    async def first(house: House) -> None:
-        kept["grant"] = await opened(house)
+    async def first(app: Application) -> None:
+        kept["grant"] = await opened(app)
 
     async def both() -> None:
         houses = [wiring.build(on(tmp_path / name, second)) for name in ("state", "copy")]
-        for house in houses:
-            await house.broker.start()
+        for app in houses:
+            await app.broker.start()
         one, other = houses
         await one.broker.use(kept["grant"], GET, "r")
         assert (await one.broker.revoke(one.operator, kept["grant"])).state is Closure.CLOSED
@@ -93,10 +91,10 @@ def test_of_two_brokers_on_copies_of_one_state_the_second_ends_everything(tmp_pa
         assert all(task.head.closed for task in other.broker.tasks(other.operator))
         assert not one.broker.rolled_back
         await one.broker.second.look()
-        for house in houses:
-            await house.broker.stop()
+        for app in houses:
+            await app.broker.stop()
 
-    with_house(on(tmp_path / "state", second), first)
+    with_application(on(tmp_path / "state", second), first)
     shutil.copytree(tmp_path / "state", tmp_path / "copy")
     asyncio.run(both())
 
@@ -129,17 +127,17 @@ def test_whatever_lies_in_the_second_place_neither_stops_a_broker_nor_a_revoke(
         made = await asked(client)
         laid(put, second / "checkpoint")
         with pytest.raises(UnavailableError):
-            await edges.house.broker.second.look()
+            await edges.application.broker.second.look()
         report = await closing(client, made["task"])
         assert (report["state"], report["revoked"]) == ("partial", 1)
         assert report["outstanding"] == [{"lease": None, "kind": "checkpoint", "expires_at": None}]
         about = (await client.get("/v1/audit")).json()
         assert about["second_place"]
         assert about["rolled_back"] is False
-        assert edges.house.broker.task(edges.house.operator, made["task"]).head.closed
+        assert edges.application.broker.task(edges.application.operator, made["task"]).head.closed
 
     async def again(edges: Edges, client: httpx.AsyncClient) -> None:
-        assert edges.house.broker.second.trouble is not None
+        assert edges.application.broker.second.trouble is not None
         assert (await client.get("/v1/tasks")).status_code == 200
 
     made = structs.replace(listening(tmp_path), audit=AuditSection(second))
@@ -169,7 +167,7 @@ def test_a_place_that_comes_back_confirms_again(tmp_path: Path, second: Path, mo
         assert (await closing(client, made["task"]))["state"] == "partial"
         (second / "checkpoint").unlink()
         assert (await closing(client, made["task"]))["state"] == "closed"
-        await edges.house.broker.second.look()
+        await edges.application.broker.second.look()
         assert (await client.get("/v1/audit")).json()["second_place"] is None
 
     serving(structs.replace(listening(tmp_path), audit=AuditSection(second)), body)

@@ -1,4 +1,4 @@
-"""The edges over one house, as a client meets them."""
+"""The edges over one application, as a client meets them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_broker_is_not_idle_while_an_end_is_not_on_record_or_a_task_cannot_be_
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         task = (await opened(client))["task"]
         assert (await client.post(f"/v1/tasks/{task}/close")).json()["state"] == "closed"
-        heads = edges.house.broker._tasks
+        heads = edges.application.broker._tasks
         assert not edges.busy()
         later = heads.now() + timedelta(minutes=1)
         heads._ends._waiting[task] = UnrecordedEnd(frozenset(), frozenset(), (), 1, later, visited=False)
@@ -163,7 +163,7 @@ def test_the_operator_is_served_before_what_there_is_was_decided_on_anew(
     async def second(edges: Edges, client: httpx.AsyncClient) -> None:
         left = {one["task"]: one["closed"] for one in (await client.get("/v1/tasks")).json()["tasks"]}
         assert left == {tasks[0]: True, tasks[1]: False}
-        edges.house.broker.check(edges.house.broker.task(edges.house.operator, tasks[1]).head.root)
+        edges.application.broker.check(edges.application.broker.task(edges.application.operator, tasks[1]).head.root)
 
     serving(made, first)
     monkeypatch.setattr(Broker, "settle", watched)

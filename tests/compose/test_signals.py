@@ -53,7 +53,7 @@ def read(*rows: object) -> Signals:
 def test_issuers_of_humans_are_heard_without_being_named() -> None:
     found = read()
     assert found.sources == HUMANS
-    assert (found.polled, found.told) == ((), ())
+    assert (found.tables, found.receivers) == ((), [])
     assert found.verified(Clock()) is not None
     assert Signals({}).verified(Clock()) is None
 
@@ -63,8 +63,8 @@ def test_an_issuer_of_humans_can_be_polled_too_and_under_another_audience(token:
     source = found.sources[URL]
     assert (source.audiences, source.about, source.logouts) == (frozenset({"remit", "stream-7"}), URL, True)
     assert source.issuer is HUMANS[URL].issuer  # one cache of keys
-    (polled,) = found.polled
-    assert (polled.url, str(polled.token)) == (f"{URL}/poll", token)
+    (polled,) = found.tables
+    assert (polled.poll, str(polled.token_file)) == (f"{URL}/poll", token)
 
 
 def test_another_transmitter_speaks_of_an_issuers_humans_and_sends_no_logout_tokens() -> None:
@@ -78,11 +78,11 @@ def test_receivers_are_pushed_to_or_poll_with_a_token(token: str) -> None:
     pushed, polls = read(
         {"receiver": "siem", "audience": "https://siem.test", "push": "https://siem.test/events"},
         {"receiver": "soc", "audience": "https://soc.test", "token_file": token},
-    ).told
-    assert (pushed.name, pushed.audience, pushed.push, pushed.token) == (
-        "siem", "https://siem.test", "https://siem.test/events", None,
+    ).tables
+    assert (pushed.receiver, pushed.audience, pushed.push, pushed.token_file) == (
+        "siem", ("https://siem.test",), "https://siem.test/events", None,
     )  # fmt: skip
-    assert (polls.push, str(polls.token)) == (None, token)
+    assert (polls.push, str(polls.token_file)) == (None, token)
 
 
 def test_a_token_that_a_receiver_shows_is_too_long_to_guess_and_one_that_is_shown_to_others_is_as_it_is(
@@ -92,11 +92,11 @@ def test_a_token_that_a_receiver_shows_is_too_long_to_guess_and_one_that_is_show
     Path(token).write_text("x" * 31 + "\n")
     with pytest.raises(RemitError, match="fewer than 32 characters"):
         read(polls)
-    (pushed,) = read({**polls, "push": "https://siem.test/events"}).told
-    assert pushed.token is not None
+    (pushed,) = read({**polls, "push": "https://siem.test/events"}).tables
+    assert pushed.token_file is not None
     Path(token).write_text("x" * 32 + "\n")
-    (one,) = read(polls).told
-    shown = signals._receiver(one).authorization
+    (one,) = read(polls).receivers
+    shown = one.authorization
     assert shown is not None
     assert shown() == "Bearer " + "x" * 32
     Path(token).write_text("short")  # read anew each time
@@ -227,7 +227,7 @@ def test_there_is_a_round_for_each_that_is_asked_and_each_that_is_pushed_to(refu
             {"receiver": "siem", "audience": "a", "push": f"{refusing}/siem", "token_file": token},
             {"receiver": "soc", "audience": "a", "token_file": token},
         )
-        found = replace(found, ring=Ring())
+        found = replace(found, keys=Ring())
         events = EventStream(broker.sessions)
         await signals.begin(found, events)
         sender = signals.transmitter(found, events, BROKER)

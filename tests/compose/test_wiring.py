@@ -14,7 +14,7 @@ import pytest
 from msgspec import structs
 
 from remit.compose import wiring
-from remit.compose.wiring import House
+from remit.compose.wiring import Application
 from remit.config import settings
 from remit.config.sections import AuditSection, IdentitySection
 from remit.config.values import TrustDomainName
@@ -31,48 +31,50 @@ def configured(tmp_path: Path) -> settings.Settings:
     return settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "state")}), {})
 
 
-def with_house(made: settings.Settings, body: Callable[[House], Awaitable[None]]) -> None:
+def with_application(made: settings.Settings, body: Callable[[Application], Awaitable[None]]) -> None:
     async def main() -> None:
-        house = wiring.build(made)
-        await house.broker.start()
+        app = wiring.build(made)
+        await app.broker.start()
         try:
-            await body(house)
+            await body(app)
         finally:
-            await house.broker.stop()
+            await app.broker.stop()
 
     asyncio.run(main())
 
 
-async def opened(house: House) -> str:
-    await house.broker.put_resource(
-        house.operator, Resource("search", "http", "https://search.test", SEARCH, None, {}), Secret("rmt-canary-key")
+async def opened(app: Application) -> str:
+    await app.broker.put_resource(
+        app.operator,
+        Resource("search", "http", "https://search.test", SEARCH, None, {}),
+        Secret("rmt-canary-key"),
     )
-    return (await house.broker.open(house.operator, "why", Wanted(SEARCH, "", timedelta(minutes=5)))).id
+    return (await app.broker.open(app.operator, "why", Wanted(SEARCH, "", timedelta(minutes=5)))).id
 
 
 def test_a_restart_keeps_tasks_resources_and_keys(tmp_path: Path) -> None:
     made, kept = configured(tmp_path), {}
 
-    async def first(house: House) -> None:
-        kept["grant"], kept["kid"] = await opened(house), house.tokens.signer.kid
+    async def first(app: Application) -> None:
+        kept["grant"], kept["kid"] = await opened(app), app.tokens.signer.kid
 
-    async def second(house: House) -> None:
-        assert house.broker.check(kept["grant"]).id == kept["grant"]
-        assert house.tokens.signer.kid == kept["kid"]
-        await house.broker.use(kept["grant"], scope.Access("http", "search", "GET", "/x"), "r")
-        assert house.broker.secret_of("search").reveal() == "rmt-canary-key"
+    async def second(app: Application) -> None:
+        assert app.broker.check(kept["grant"]).id == kept["grant"]
+        assert app.tokens.signer.kid == kept["kid"]
+        await app.broker.use(kept["grant"], scope.Access("http", "search", "GET", "/x"), "r")
+        assert app.broker.secret_of("search").reveal() == "rmt-canary-key"
 
-    with_house(made, first)
-    with_house(made, second)
+    with_application(made, first)
+    with_application(made, second)
 
 
 def test_nothing_on_disk_shows_a_secret_and_no_file_is_open_to_others(tmp_path: Path) -> None:
-    async def body(house: House) -> None:
-        await opened(house)
+    async def body(app: Application) -> None:
+        await opened(app)
 
     old = os.umask(0)
     try:
-        with_house(configured(tmp_path), body)
+        with_application(configured(tmp_path), body)
     finally:
         os.umask(old)
     for path in (tmp_path / "state").rglob("*"):
@@ -84,12 +86,12 @@ def test_nothing_on_disk_shows_a_secret_and_no_file_is_open_to_others(tmp_path: 
 def test_a_second_broker_on_the_same_state_gets_one_clear_error(tmp_path: Path) -> None:
     made = configured(tmp_path)
 
-    async def body(_: House) -> None:
+    async def body(_: Application) -> None:
         with pytest.raises(RemitError) as caught:
             wiring.build(made)
         assert isinstance(caught.value, UnavailableError)
 
-    with_house(made, body)
+    with_application(made, body)
 
 
 def test_whoever_starts_with_a_wrong_configuration_is_not_kept_out_once_it_is_right(tmp_path: Path) -> None:
@@ -97,10 +99,10 @@ def test_whoever_starts_with_a_wrong_configuration_is_not_kept_out_once_it_is_ri
     with pytest.raises(RemitError):
         wiring.build(settings.read(made.places, {"humans": [{**human, "client_secret_file": "/nowhere/secret"}]}))
 
-    async def body(house: House) -> None:
-        await opened(house)
+    async def body(app: Application) -> None:
+        await opened(app)
 
-    with_house(made, body)
+    with_application(made, body)
 
 
 def test_a_restored_backup_resurrects_nothing(tmp_path: Path) -> None:
@@ -109,24 +111,24 @@ def test_a_restored_backup_resurrects_nothing(tmp_path: Path) -> None:
     made = structs.replace(configured(tmp_path), audit=AuditSection(second))
     kept = {}
 
-    async def first(house: House) -> None:
-        kept["grant"] = await opened(house)
+    async def first(app: Application) -> None:
+        kept["grant"] = await opened(app)
 
-    async def later(house: House) -> None:
-        await house.broker.revoke(house.operator, kept["grant"])
+    async def later(app: Application) -> None:
+        await app.broker.revoke(app.operator, kept["grant"])
 
-    async def restored(house: House) -> None:
+    async def restored(app: Application) -> None:
         with pytest.raises(RemitError):
-            house.broker.check(kept["grant"])
+            app.broker.check(kept["grant"])
         with pytest.raises(IntegrityError):
-            await opened(house)
+            await opened(app)
 
-    with_house(made, first)
+    with_application(made, first)
     shutil.copytree(tmp_path / "state", tmp_path / "backup")
-    with_house(made, later)
+    with_application(made, later)
     shutil.rmtree(tmp_path / "state")
     shutil.copytree(tmp_path / "backup", tmp_path / "state")
-    with_house(made, restored)
+    with_application(made, restored)
 
 
 def test_another_trust_domain_changes_neither_the_logs_name_nor_what_verifies_it(tmp_path: Path) -> None:
@@ -136,25 +138,25 @@ def test_another_trust_domain_changes_neither_the_logs_name_nor_what_verifies_it
     vkey = tmp_path / "state" / "audit.vkey"
     kept = {}
 
-    async def first(house: House) -> None:
-        await opened(house)
-        await house.broker.second.look()
+    async def first(app: Application) -> None:
+        await opened(app)
+        await app.broker.second.look()
         kept["vkey"], kept["checkpoint"] = vkey.read_text(), (second / "checkpoint").read_text()
 
-    async def renamed(house: House) -> None:
-        assert house.authority.trust_domain == "agents.example.com"
-        assert not house.broker._tasks.rolled_back
-        await opened(house)
-        await house.broker.second.look()
+    async def renamed(app: Application) -> None:
+        assert app.authority.trust_domain == "agents.example.com"
+        assert not app.broker._tasks.rolled_back
+        await opened(app)
+        await app.broker.second.look()
         assert vkey.read_text() == kept["vkey"]
         origin, public = audit.read_verifier_key(kept["vkey"])
-        newest = await house.checkpoint()
+        newest = await app.checkpoint()
         notes = [audit.read_checkpoint(text, origin, [public]) for text in (kept["checkpoint"], newest.text)]
-        entries = await house.broker.entries(0, newest.size)
+        entries = await app.broker.entries(0, newest.size)
         assert audit.verify(entries, notes).size == newest.size > notes[0].size
 
-    with_house(made, first)
-    with_house(structs.replace(made, identity=IdentitySection(TrustDomainName("agents.example.com"))), renamed)
+    with_application(made, first)
+    with_application(structs.replace(made, identity=IdentitySection(TrustDomainName("agents.example.com"))), renamed)
 
 
 def test_an_id_is_typed_random_and_safe_in_paths_and_role_names() -> None:
@@ -176,21 +178,21 @@ def test_a_broker_whose_machine_comes_back_a_day_behind_ends_what_there_is_by_th
 ) -> None:
     made, kept, up = configured(tmp_path), {}, [100.0]
 
-    async def first(house: House) -> None:
-        kept["grant"] = await opened(house)
+    async def first(app: Application) -> None:
+        kept["grant"] = await opened(app)
 
-    async def second(house: House) -> None:
-        assert house.broker.check(kept["grant"]).id == kept["grant"]
+    async def second(app: Application) -> None:
+        assert app.broker.check(kept["grant"]).id == kept["grant"]
         up[0] += 301  # asleep for all of it
         with pytest.raises(ExpiredError):
-            house.broker.check(kept["grant"])
+            app.broker.check(kept["grant"])
         with pytest.raises(UnavailableError, match="clock"):
-            await opened(house)
+            await opened(app)
 
-    with_house(made, first)
+    with_application(made, first)
     monkeypatch.setattr(wiring, "steady", lambda: lambda: datetime.now(UTC) - timedelta(days=1))
     monkeypatch.setattr(wiring, "elapsed", lambda: up[0])
-    with_house(made, second)
+    with_application(made, second)
 
 
 def test_the_time_that_passes_counts_the_sleep_of_the_machine() -> None:
@@ -207,10 +209,10 @@ def test_the_owner_is_a_uid_and_says_so() -> None:
 def test_a_lost_kek_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
     made = configured(tmp_path)
 
-    async def body(house: House) -> None:
-        await opened(house)
+    async def body(app: Application) -> None:
+        await opened(app)
 
-    with_house(made, body)
+    with_application(made, body)
     (tmp_path / "state/kek").unlink()
     with pytest.raises(RemitError):
         wiring.build(made)

@@ -33,7 +33,7 @@ async def serve(state: str) -> None:
     made = settings.read(settings.places({"REMIT_STATE_DIR": state}), {})
     detail = scope.parse([DETAIL])
     async with served(made, tcp=False) as edges:
-        house = edges.house
+        house = edges.application
         search = Resource("search", "http", "http://127.0.0.1:1", detail, None, {})
         await house.broker.put_resource(house.operator, search)
         grant = await house.broker.open(house.operator, "crowd", Wanted(detail, "agent", timedelta(minutes=5)))

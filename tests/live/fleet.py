@@ -89,7 +89,7 @@ class Fleet:
     @property
     def issuer(self) -> str:
         """The broker's issuer, at the TLS listener."""
-        return self.edges.house.settings.issuer
+        return self.edges.application.settings.issuer
 
     @property
     def endpoint(self) -> str:

@@ -56,7 +56,7 @@ class Standing:
     @property
     def issuer(self) -> str:
         """The broker's issuer."""
-        return self.edges.house.settings.issuer
+        return self.edges.application.settings.issuer
 
     async def tokens(self, login: str, browser: Browser | None = None) -> Answer:
         """Log a human in at the issuer; ``browser`` is where they may be logged in already."""
@@ -101,7 +101,7 @@ class Standing:
 
     async def through(self, work: Work) -> int:
         """Make a request through the gateway; return its status."""
-        address = self.edges.house.settings.gateway
+        address = self.edges.application.settings.gateway
         assert address is not None
         url = f"http://{address[0]}:{address[1]}/search/v1/items"
         proof = work.key.proof("GET", url, self.edges.verifier.nonce(), work.key.token)

@@ -132,7 +132,7 @@ class Stage:
     @property
     def issuer(self) -> str:
         """The broker's issuer."""
-        return self.edges.house.settings.issuer
+        return self.edges.application.settings.issuer
 
     async def flow(self, library: str, flow: str, **more: object) -> Answer:
         """Have a library go through a flow; return what it says at the end."""
@@ -190,9 +190,9 @@ async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIte
     }
     made = settings.read(settings.places({"REMIT_STATE_DIR": str(directory / "state")}), raw)
     async with served(made) as edges:
-        await edges.house.broker.put_resource(edges.house.operator, search(), Secret("sk-canary"))
+        await edges.application.broker.put_resource(edges.application.operator, search(), Secret("sk-canary"))
         mesh = Resource("mesh", "spiffe", "spiffe://remit.local", details(MESH), None, {})
-        await edges.house.broker.put_resource(edges.house.operator, mesh, None)
+        await edges.application.broker.put_resource(edges.application.operator, mesh, None)
         human = Human(provider)
         try:
             yield Stage(edges, provider, human, directory)
@@ -515,7 +515,7 @@ def test_no_secret_of_a_flow_is_in_a_log_a_page_or_the_audit(
         canaries = await asyncio.to_thread(whole, found)
         ours = [record.getMessage() for record in caplog.records if record.name.startswith(("remit", "uvicorn"))]
         kept = [path.read_bytes() for path in (found.directory / "state").rglob("*") if path.is_file()]
-        entries = await found.edges.house.broker.entries(0, 1_000)
+        entries = await found.edges.application.broker.entries(0, 1_000)
         shown = "\n".join([*ours, *found.human.pages, *(str(entry) for entry in entries)])
         for canary in canaries:
             assert canary not in shown

@@ -136,7 +136,7 @@ def test_a_token_is_bound_to_the_certificate_it_was_given_for(tmp_path: Path) ->
         assert await shown(client, token) == 200
         for other in (fleet.domain.svid(), fleet.domain.svid(WRITER), None):
             assert await shown(await fleet.client(other), token) == 401
-        plain = f"http://127.0.0.1:{fleet.edges.house.settings.api[1]}/v1/self"  # type: ignore[index]  # it is on
+        plain = f"http://127.0.0.1:{fleet.edges.application.settings.api[1]}/v1/self"  # type: ignore[index]  # it is on
         assert await shown(client, token, plain) == 401
         refused = [one for one in await fleet.entries() if one["decision"] == "deny"]
         assert "wrong-key" in {one.get("code") for one in refused}

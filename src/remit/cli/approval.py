@@ -164,7 +164,7 @@ def _at_its_page(item: Mapping[str, Any], verdict: str) -> Mapping[str, Any]:
 
     issuer = str(item["approver"]).partition("#")[0]
     if issuer not in talk(verbs.identity()).get("deciding", ()):
-        from remit.compose.reach import CONFIDENTIAL
+        from remit.compose.probe import CONFIDENTIAL
 
         raise UnavailableError(f"nobody can log in at `{issuer}` to decide", help=CONFIDENTIAL)
     visit(item["verification_uri"], verdict)

@@ -214,11 +214,11 @@ def _checkpoint(text: str, keys: Sequence[str]) -> Checkpoint:
 
 def _second() -> list[Checkpoint]:
     """Return what the configured second place keeps: a log that was rolled back does not reach it."""
-    from remit.compose.second import kept
+    from remit.compose.probe import kept_checkpoint
     from remit.config.settings import load
 
     settings = load(os.environ)
-    found = None if settings.audit.witness is None else kept(settings.places.state, settings.audit.witness)
+    found = None if settings.audit.witness is None else kept_checkpoint(settings.places.state, settings.audit.witness)
     return [] if found is None else [found]
 
 

@@ -23,7 +23,7 @@ from remit.sdk import Client, Place, verbs
 from remit.sdk.place import find
 
 if TYPE_CHECKING:
-    from remit.compose.reach import ProbeResult
+    from remit.compose.probe import ProbeResult
 
 SKEW = timedelta(seconds=60)
 SOON = timedelta(days=7)  # left to renew a certificate
@@ -138,10 +138,10 @@ def second_place(settings: Settings) -> Iterator[CheckResult]:
 
 def _trouble(state: Path, place: Path) -> RemitError | None:
     """Read what a second place keeps, as the broker does; return what is wrong with it."""
-    from remit.compose.second import kept
+    from remit.compose.probe import kept_checkpoint
 
     try:
-        kept(state, place)
+        kept_checkpoint(state, place)
     except RemitError as error:
         return error
     return None
@@ -162,7 +162,7 @@ def policies(settings: Settings) -> Iterator[CheckResult]:
 
 def certificate(settings: Settings) -> Iterator[CheckResult]:
     """Look at the certificate and the key of the TLS listener as the broker and its clients will."""
-    from remit.compose.reach import leaf, unnamed
+    from remit.compose.probe import leaf, unnamed
     from remit.compose.workloads import door
 
     if settings.tls is None:
@@ -190,11 +190,11 @@ def certificate(settings: Settings) -> Iterator[CheckResult]:
 
 def issuers(settings: Settings) -> Iterator[CheckResult]:
     """Ask the issuers that are trusted, as the broker does."""
-    from remit.compose import reach
+    from remit.compose import probe
 
     helps = "nobody of this issuer is let in before it answers: look at its URL, at the network, at `SSL_CERT_FILE`"
     clock = partial(datetime.now, UTC)
-    for one in _asked("issuers", lambda: asyncio.run(reach.issuers(settings, clock))):
+    for one in _asked("issuers", lambda: asyncio.run(probe.issuers(settings, clock))):
         if isinstance(one, CheckResult):
             yield one
         elif one.failure is not None:
@@ -209,17 +209,17 @@ def issuers(settings: Settings) -> Iterator[CheckResult]:
             )
         elif one.mute:
             text = "it answers, but no client of it has a secret, so nobody there can decide on approvals"
-            yield CheckResult(f"issuer {one.name}", "warning", text, reach.CONFIDENTIAL)
+            yield CheckResult(f"issuer {one.name}", "warning", text, probe.CONFIDENTIAL)
         else:
             yield good(f"issuer {one.name}", "it answers, and its keys can be read")
 
 
 def bundles(settings: Settings) -> Iterator[CheckResult]:
     """Fetch the bundles of the trust domains that are trusted, as the broker does."""
-    from remit.compose import reach
+    from remit.compose import probe
 
     helps = "no workload there is believed before there is a bundle: look at its source in `[[trust_domains]]`"
-    for one in _asked("trust domains", lambda: asyncio.run(reach.bundles(settings))):
+    for one in _asked("trust domains", lambda: asyncio.run(probe.bundles(settings))):
         if isinstance(one, CheckResult):
             yield one
         elif one.failure is not None:
@@ -298,7 +298,7 @@ def clock(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _last_entry(settings: Settings) -> datetime | None:
-    from remit.compose.reach import last_entry
+    from remit.compose.probe import last_entry
 
     with suppress(RemitError, OSError):
         return last_entry(settings)

@@ -1,4 +1,4 @@
-"""What runs are furnished with, and how their listeners are served."""
+"""What runs are given, and how their listeners are served."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from remit import catalog
 from remit.compose import issuer
-from remit.compose.wiring import House
+from remit.compose.wiring import Application
 from remit.core.task import Grant
 from remit.gateway.quota import TaskQuota
 from remit.gateway.server import Channel, Gateway
@@ -25,7 +25,7 @@ from remit.web.authentication import SocketAuth
 
 
 @dataclass(frozen=True, slots=True)
-class Furnished:
+class ProviderVariables:
     """A provider as a run sees it. ``shape`` is its name, by which a placeholder is drawn."""
 
     variables: tuple[str, ...]
@@ -36,11 +36,11 @@ class Furnished:
 class RunEdges:
     """Lends the gateway and the control plane to runs."""
 
-    def __init__(self, house: House, gateway: Gateway, app: ASGIApp) -> None:
-        """Serve runs of ``house`` by ``gateway`` and the control plane's ``app``."""
-        self._house, self._gateway, self._app = house, gateway, app
-        self._workload = issuer.workload_api(house.broker, house.authority, house.clock, house.bundles)
-        self._providers = {name: _furnished(name, row) for name, row in catalog.load().items()}
+    def __init__(self, app: Application, gateway: Gateway, control: ASGIApp) -> None:
+        """Serve runs of ``application`` by ``gateway`` and the control plane."""
+        self._application, self._gateway, self._control = app, gateway, control
+        self._workload = issuer.workload_api(app.broker, app.authority, app.clock, app.bundles)
+        self._providers = {name: _provider_variables(name, row) for name, row in catalog.load().items()}
 
     def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
         """Return what a run under ``grant`` gets."""
@@ -56,7 +56,7 @@ class RunEdges:
 
     def variables(self, run: Run) -> Mapping[str, str]:
         """Return the environment variables that tell a run what it has."""
-        grant = self._house.broker.check(run.grant)
+        grant = self._application.broker.check(run.grant)
         return environment.variables(grant, self._resources(), self._providers, run.outfit.placeholders, run.places)
 
     def share(self, task: str) -> TaskQuota:
@@ -75,15 +75,15 @@ class RunEdges:
         ports = {item.resource: int(run.places[item.name]) for item in run.outfit.listeners if item.resource}
         base = f"http://127.0.0.1:{run.places['gateway']}"
         who = SocketAuth(run.holder, gateway=base, ports=ports)
-        return (await listen.serve(self._app, sock, who, start=start, share=self.share(run.task))).close
+        return (await listen.serve(self._control, sock, who, start=start, share=self.share(run.task))).close
 
     def _resources(self) -> dict[str, Resource]:
-        return {resource.name: resource for resource in self._house.broker.resources()}
+        return {resource.name: resource for resource in self._application.broker.resources()}
 
 
-def _furnished(name: str, provider: catalog.Provider) -> Furnished:
+def _provider_variables(name: str, provider: catalog.Provider) -> ProviderVariables:
     base = {} if provider.base is None else {provider.base.variable: provider.base.value.removeprefix("{}")}
-    return Furnished(provider.variables, base, name)
+    return ProviderVariables(provider.variables, base, name)
 
 
 def _placeholder(shape: str) -> str:

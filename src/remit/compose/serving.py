@@ -1,4 +1,4 @@
-"""The edges, started over one house and stopped with it."""
+"""The edges, started over one application and stopped with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from remit.compose import signals, wiring, workloads
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.runs import RunEdges
 from remit.compose.signals import Round
-from remit.compose.wiring import House
+from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.config.values import Address
 from remit.errors import RemitError, UnavailableError
@@ -50,41 +50,41 @@ _LOG = logging.getLogger("remit")
 class Edges:
     """What serves: the control plane, the gateway, and the listeners that runs hand over."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, app: Application) -> None:
         """Build the edges; nothing listens yet."""
-        self.house = house
-        settings = house.settings
-        keys = Keys(house.tokens.signer, house.tokens.public_jwks())
-        nonces, gateway = Nonces(secrets.token_bytes(32)), _base(settings.gateway)
-        self.verifier = Verifier(house.broker, keys, settings.issuer, house.clock, nonces, gateway)
-        self.rings = key_rings(house, keys)
-        sender = signals.transmitter(house.signals, house.ended, settings.issuer)
-        self.signals = signals.rounds(house.signals, house.broker, house.ended, house.clock, sender)
+        self.application = app
+        settings = app.settings
+        keys = Keys(app.tokens.signer, app.tokens.public_jwks())
+        nonces, gateway = Nonces(secrets.token_bytes(32)), settings.gateway.url if settings.gateway else None
+        self.verifier = Verifier(app.broker, keys, settings.issuer, app.clock, nonces, gateway)
+        self.rings = key_rings(app, keys)
+        sender = signals.transmitter(app.signals, app.ended, settings.issuer)
+        self.signals = signals.rounds(app.signals, app.broker, app.ended, app.clock, sender)
         self.surface = AppDeps(
-            house.broker,
+            app.broker,
             self.verifier,
             wiring.new_id,
-            house.checkpoint,
-            house.identity,
-            house.authority,
-            policies=house.policies,
+            app.checkpoint,
+            app.identity,
+            app.authority,
+            policies=app.policies,
             rings=self.rings,
             streams=() if sender is None else sender.rows(),
         )
         self.app = control.build(self.surface)
         self.gateway = Gateway(
-            house.broker,
+            app.broker,
             wiring.new_id,
             seconds=time.monotonic,
-            clock=house.clock,
+            clock=app.clock,
             problems=f"{settings.issuer}/problems/",
             verify=self.verifier.proven,
             nonce=self.verifier.nonce,
             descriptors=_descriptors(),
         )
         self._listeners: list[Listener] = []
-        self.door = workloads.door(settings, house.bundles)
-        self.launches = LaunchServer(house.broker, RunEdges(house, self.gateway, self.app), house.identity.humans)
+        self.door = workloads.door(settings, app.bundles)
+        self.launches = LaunchServer(app.broker, RunEdges(app, self.gateway, self.app), app.identity.humans)
 
     async def control(
         self, sock: socket.socket, authority: Authority, uid: int | None = None, tls: SSLContext | None = None
@@ -96,16 +96,16 @@ class Edges:
 
     async def trust(self) -> None:
         """Look for new trust bundles and a new certificate of ours; TLS handshakes use them from now on."""
-        if self.house.bundles is not None:
-            await self.house.bundles.refresh()
+        if self.application.bundles is not None:
+            await self.application.bundles.refresh()
         if self.door is not None and self.door.refresh():
             for listener in self._listeners:
                 listener.cut_certified()
 
     def busy(self) -> bool:
         """Whether a task is open, or one that ended not yet on record, or a lease not yet gone."""
-        broker = self.house.broker
-        tasks = broker.tasks(self.house.operator)
+        broker = self.application.broker
+        tasks = broker.tasks(self.application.operator)
         left = any(not task.head.closed or task.leases or broker.unrecorded(task.id) for task in tasks)
         return self.launches.busy or left or len(broker.known()) > len(tasks)
 
@@ -121,53 +121,54 @@ class Edges:
 async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges]:
     """Serve a state until the block ends."""
     async with AsyncExitStack() as stack:
-        house = wiring.build(settings)
-        stack.push_async_callback(house.broker.stop)
-        await house.broker.load()
-        await signals.begin(house.signals, house.ended)
-        if house.policies is not None:
-            await house.policies.started(house.operator)
-        stack.push_async_callback(_kept_last, house)
-        edges = Edges(house)
+        app = wiring.build(settings)
+        stack.push_async_callback(app.broker.stop)
+        await app.broker.load()
+        await signals.begin(app.signals, app.ended)
+        if app.policies is not None:
+            await app.policies.started(app.operator)
+        stack.push_async_callback(_kept_last, app)
+        edges = Edges(app)
         stack.push_async_callback(edges.close)
-        owner = SocketAuth(house.operator, gateway=_base(settings.gateway) if tcp else None)
+        owner = SocketAuth(app.operator, gateway=edges.verifier.gateway if tcp else None)
         await edges.control(bind_unix(settings.places.control), owner, os.geteuid())
         stack.callback(settings.places.control.unlink, missing_ok=True)
-        await edges.launches.recover(house.operator)
-        edges.launches.listen(bind_unix(settings.places.launch, socket.SOCK_SEQPACKET), house.operator, os.geteuid())
+        await edges.launches.recover(app.operator)
+        edges.launches.listen(bind_unix(settings.places.launch, socket.SOCK_SEQPACKET), app.operator, os.geteuid())
         stack.callback(settings.places.launch.unlink, missing_ok=True)
         if tcp:
             await _listen_tcp(edges)
-        stack.enter_context(_ticking(house, edges))
-        await house.broker.settle()  # served by now: whoever made it take long can be looked at and ended meanwhile
+        stack.enter_context(_ticking(app, edges))
+        await app.broker.settle()  # served by now: whoever made it take long can be looked at and ended meanwhile
         yield edges
 
 
 async def _listen_tcp(edges: Edges) -> None:
-    settings = edges.house.settings
+    settings, gateway = edges.application.settings, edges.verifier.gateway
     if settings.api is not None:
-        web = TokenAuth(_hosts(settings.api), edges.verifier, gateway=_base(settings.gateway))
+        hosts = frozenset({str(settings.api), f"localhost:{settings.api[1]}"})
+        web = TokenAuth(hosts, edges.verifier, gateway=gateway)
         await edges.control(bind_tcp(settings.api, "listen.api"), web)
     if settings.tls is not None and edges.door is not None:
         await edges.trust()
-        web = TokenAuth(settings.tls.hosts, edges.verifier, gateway=_base(settings.gateway), scheme="https")
+        web = TokenAuth(settings.tls.hosts, edges.verifier, gateway=gateway, scheme="https")
         await edges.control(bind_tcp(settings.tls.listen, "tls.listen"), web, tls=edges.door.context)
     if settings.gateway is not None:
         await edges.gateway.listen(bind_tcp(settings.gateway, "listen.gateway"), None)
 
 
 @contextmanager
-def _ticking(house: House, edges: Edges) -> Iterator[None]:
+def _ticking(app: Application, edges: Edges) -> Iterator[None]:
     """Sweep, keep checkpoints in the second place, and look for new trust bundles, in the background."""
     rounds: list[tuple[float, Round]] = [
         (TRUST, edges.trust),
         (PRUNE, edges.rings.prune),
     ]
     rounds += [(SIGNALS, what) for what in edges.signals]
-    if house.witness is not None:
-        rounds.append((WITNESS, house.broker.second.look))
+    if app.witness is not None:
+        rounds.append((WITNESS, app.broker.second.look))
     tasks = [asyncio.create_task(_every(seconds, what)) for seconds, what in rounds]
-    tasks.append(asyncio.create_task(_overlapping(SWEEP, house.broker.sweep)))
+    tasks.append(asyncio.create_task(_overlapping(SWEEP, app.broker.sweep)))
     try:
         yield
     finally:
@@ -203,23 +204,23 @@ async def _one(what: Callable[[], Awaitable[None]], told: str = "") -> str:
     return ""
 
 
-def key_rings(house: House, verifying: Keys) -> KeyRings:
+def key_rings(app: Application, verifying: Keys) -> KeyRings:
     """Return the key rings, with all that has to know when one rotates; ``verifying`` are the keys for tokens."""
-    publish = partial(wiring.publish, house.settings.places.state, house.origin, house.notes, house.witness)
+    publish = partial(wiring.publish, app.settings.places.state, app.origin, app.notes, app.witness)
     rings = {
-        TOKEN: KeyRing(house.tokens, lambda: verifying.replace(house.tokens.signer, house.tokens.public_jwks())),
-        AUDIT: KeyRing(house.notes, publish, house.broker.second.look),
-        SPIFFE: KeyRing(house.authority),
+        TOKEN: KeyRing(app.tokens, lambda: verifying.replace(app.tokens.signer, app.tokens.public_jwks())),
+        AUDIT: KeyRing(app.notes, publish, app.broker.second.look),
+        SPIFFE: KeyRing(app.authority),
     }
-    if house.events is not None:
-        rings[EVENTS] = KeyRing(house.events)
-    return KeyRings(house.broker, rings)
+    if app.events is not None:
+        rings[EVENTS] = KeyRing(app.events)
+    return KeyRings(app.broker, rings)
 
 
-async def _kept_last(house: House) -> None:
+async def _kept_last(app: Application) -> None:
     """Keep a checkpoint in the second place, if it can be: nobody stays up for it."""
     with suppress(RemitError):
-        await house.broker.second.look()
+        await app.broker.second.look()
 
 
 def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
@@ -249,22 +250,10 @@ def bind_tcp(address: Address, setting: str) -> socket.socket:
     except OSError as error:
         sock.close()
         raise UnavailableError(
-            f"{_name(address)} is in use", help=f'set `{setting}` to another address, or to "off"'
+            f"{address} is in use", help=f'set `{setting}` to another address, or to "off"'
         ) from error
     sock.listen(BACKLOG)
     return sock
-
-
-def _name(address: Address) -> str:
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
-
-
-def _base(address: Address | None) -> str | None:
-    return None if address is None else f"http://{_name(address)}"
-
-
-def _hosts(address: Address) -> frozenset[str]:
-    return frozenset({_name(address), f"localhost:{address[1]}"})
 
 
 def _descriptors() -> int:
@@ -291,23 +280,23 @@ def stopping() -> asyncio.Event:
     return stop
 
 
-def reloading(house: House) -> asyncio.Task[None]:
+def reloading(app: Application) -> asyncio.Task[None]:
     """Load the policies anew whenever SIGHUP comes, from now on; the log has what came of it.
 
     Where none are configured, SIGHUP goes on ending the process whose terminal is gone.
     """
     asked = asyncio.Event()
-    if house.policies is not None and house.policies.directory is not None:
+    if app.policies is not None and app.policies.directory is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
-    return asyncio.create_task(_reload(house, asked))
+    return asyncio.create_task(_reload(app, asked))
 
 
-async def _reload(house: House, asked: asyncio.Event) -> None:
-    while house.policies is not None:
+async def _reload(app: Application, asked: asyncio.Event) -> None:
+    while app.policies is not None:
         await asked.wait()
         asked.clear()
         try:
-            answer = await house.policies.reload(house.operator)
+            answer = await app.policies.reload(app.operator)
             if answer["reloaded"]:
                 _LOG.info("policies %s hold, %s ended", answer["version"], answer["ended"])
         except RemitError as error:

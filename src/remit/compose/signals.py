@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from remit.broker import Broker
 from remit.config.sections import SignalTable
@@ -30,31 +29,17 @@ Round = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Polled:
-    """An endpoint to ask for events, and the file with the token that is shown there."""
-
-    url: str
-    token: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A receiver of our events; ``push`` None: it polls, and shows the token in the file."""
-
-    name: str
-    audience: str
-    push: str | None
-    token: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class Signals:
     """What is configured. ``sources`` are all issuers of events by URL, those of humans among them."""
 
     sources: Mapping[str, EventIssuer]
-    polled: Sequence[Polled] = ()
-    told: Sequence[Told] = ()
-    ring: EventKeys | None = field(default=None, repr=False)  # signs what receivers are told
+    tables: Sequence[SignalTable] = ()
+    keys: EventKeys | None = field(default=None, repr=False)  # sign what receivers are told; None: there are none
+
+    @property
+    def receivers(self) -> Sequence[StreamReceiver]:
+        """Those who are told; who is not pushed to polls, and shows a token."""
+        return [_receiver(one, one.receiver) for one in self.tables if one.receiver]
 
     def verified(self, clock: Clock) -> IssuedSignals | None:
         """Return what verifies events; None where nobody may say anything."""
@@ -66,17 +51,13 @@ def read(settings: Settings, humans: Mapping[str, EventIssuer], clock: Clock, fe
 
     Raises UnavailableError where a token is no good: at the start, not when it is needed.
     """
-    sources, polled, told = dict(humans), list[Polled](), list[Told]()
+    sources = dict(humans)
     for one in settings.signals:
         if one.token_file is not None:
             bearer(one.token_file, SHOWN if one.receiver and not one.push else 1)
-        if one.receiver is not None:
-            told.append(Told(one.receiver, one.audience[0], one.push, one.token_file))
-        elif one.issuer is not None:
+        if one.issuer is not None:
             sources[one.issuer] = _source(one, one.issuer, humans, settings, clock, fetch)
-        if one.poll is not None:
-            polled.append(Polled(one.poll, one.token_file))
-    return Signals(sources, tuple(polled), tuple(told))
+    return Signals(sources, settings.signals)
 
 
 def _source(
@@ -99,21 +80,18 @@ def _source(
 
 async def begin(found: Signals, events: EventStream) -> None:
     """Let every receiver that is new be told of what ends from now on."""
-    for one in found.told:
+    for one in found.receivers:
         await events.pending(one.name, 1)
 
 
 def transmitter(found: Signals, events: EventStream, issuer: str) -> Transmitter | None:
     """Return what tells receivers; None where there is nobody to tell."""
-    if found.ring is None:
-        return None
-    return Transmitter(events, issuer, found.ring, [_receiver(one) for one in found.told])
+    return None if found.keys is None else Transmitter(events, issuer, found.keys, found.receivers)
 
 
-def _receiver(one: Told) -> StreamReceiver:
-    return StreamReceiver(
-        one.name, one.audience, None if one.push else lambda: bearer(one.token, SHOWN)["authorization"]
-    )
+def _receiver(table: SignalTable, name: str) -> StreamReceiver:
+    shows = None if table.push else lambda: bearer(table.token_file, SHOWN)["authorization"]
+    return StreamReceiver(name, table.audience[0], shows)
 
 
 def rounds(
@@ -122,15 +100,16 @@ def rounds(
     """Return what is to be done again and again: fetch events where they wait, and push ours."""
     web, made, verified = HttpFetch(), list[Round](), found.verified(clock)
     if verified is not None:
-        receiver = SignalReceiver(broker, verified)
-        made += [Poller(one.url, one.token, web.transport, receiver.event, Pace(clock)).round for one in found.polled]
+        take, polled = SignalReceiver(broker, verified).event, [one for one in found.tables if one.poll]
+        made += [Poller(str(one.poll), one.token_file, web.transport, take, Pace(clock)).round for one in polled]
     if sender is not None:
-        made += [_pusher(one, one.push, events, clock, sender, web).round for one in found.told if one.push]
+        pushed = [one for one in found.tables if one.receiver and one.push]
+        made += [_pusher(one, events, clock, sender, web).round for one in pushed]
     return tuple(made)
 
 
-def _pusher(one: Told, url: str, events: EventStream, clock: Clock, sender: Transmitter, web: HttpFetch) -> Pusher:
-    receiver = _receiver(one)
+def _pusher(table: SignalTable, events: EventStream, clock: Clock, sender: Transmitter, web: HttpFetch) -> Pusher:
+    receiver = _receiver(table, str(table.receiver))
 
     async def pending() -> Sequence[tuple[int, str]]:
         found = await events.pending(receiver.name, BATCH)
@@ -139,4 +118,4 @@ def _pusher(one: Told, url: str, events: EventStream, clock: Clock, sender: Tran
     async def acknowledge(place: int) -> None:
         await events.acknowledge(receiver.name, [place])
 
-    return Pusher(url, one.token, web.transport, pending, acknowledge, Pace(clock))
+    return Pusher(str(table.push), table.token_file, web.transport, pending, acknowledge, Pace(clock))

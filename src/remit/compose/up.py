@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from remit.compose import reach
+from remit.compose import probe
 from remit.compose.serving import harden, reloading, served, stopping, until_stopped
 from remit.config.settings import Settings, load
 from remit.ports import Clock
@@ -43,9 +43,9 @@ async def serve(
     async with served(settings, tcp=tcp) as edges:
         log_to(settings)
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
-        hup = reloading(edges.house)
+        hup = reloading(edges.application)
         ready()
-        telling = asyncio.create_task(_tell(settings, edges.house.clock, tell))
+        telling = asyncio.create_task(_tell(settings, edges.application.clock, tell))
         await until_stopped(edges, stop, idle)
         hup.cancel()
         telling.cancel()
@@ -54,7 +54,7 @@ async def serve(
 async def _tell(settings: Settings, clock: Clock, tell: Tell | None) -> None:
     """Say which issuers and trust domains are loaded: a broker starts, and serves, without them."""
     if tell is not None:
-        for line in await reach.lines(settings, clock):
+        for line in await probe.lines(settings, clock):
             tell(line)
 
 
@@ -68,7 +68,7 @@ def foreground(*, as_json: bool) -> None:
 
 def _say(settings: Settings, *, as_json: bool) -> None:
     where, tls = settings.places, None if settings.tls is None else settings.tls.url
-    urls = {"api": _url(settings.api), "gateway": _url(settings.gateway), "tls": tls}
+    urls = {"api": settings.api and settings.api.url, "gateway": settings.gateway and settings.gateway.url, "tls": tls}
     if as_json:
         told = {"control": str(where.control), "log": str(where.log), **urls}
         sys.stdout.write(json.dumps(told, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n")
@@ -86,13 +86,6 @@ def _say(settings: Settings, *, as_json: bool) -> None:
 def _line(text: str) -> None:
     sys.stderr.write(f"  {text}\n")
     sys.stderr.flush()
-
-
-def _url(address: tuple[str, int] | None) -> str | None:
-    if address is None:
-        return None
-    host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def outwait(lock: Path, patience: float) -> None:

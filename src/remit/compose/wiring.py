@@ -42,7 +42,7 @@ from remit.web.routes import Identity
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Application:
     """Everything behind the edges. ``notes`` signs checkpoints, ``tokens`` signs grants' tokens."""
 
     settings: Settings
@@ -68,13 +68,13 @@ class House:
         return _signed(self.origin, self.notes, size, root)
 
 
-def build(settings: Settings) -> House:
+def build(settings: Settings) -> Application:
     """Open the state and wire the broker over it, or raise with what is wrong and what to do."""
     with located(settings.places.config):
         return _built(settings)
 
 
-def _built(settings: Settings) -> House:
+def _built(settings: Settings) -> Application:
     where = settings.places
     private.make_directory(where.state)
     private.make_directory(where.runtime)
@@ -88,7 +88,7 @@ def _built(settings: Settings) -> House:
         raise
 
 
-def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
+def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Application:
     where, clock = settings.places, steady()
     notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519", clock=clock)
     tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=key_rings.OVERLAP, clock=clock)
@@ -116,11 +116,11 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> House:
     policies.broker = broker
     heard = signals.read(settings, known.sources, clock)
     identity, bundles = _identity(settings, known, heard, clock)
-    events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if heard.told else None
+    events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if heard.receivers else None
     owner, failure = Operator(local_subject()), lambda: store.failure
-    stream, heard = EventStream(broker.sessions), replace(heard, ring=events)
+    stream, heard = EventStream(broker.sessions), replace(heard, keys=events)
     rest = (clock, failure, domain, origin, stream, identity, bundles, policies, heard, events)
-    return House(settings, broker, tokens, notes, witness, owner, *rest)
+    return Application(settings, broker, tokens, notes, witness, owner, *rest)
 
 
 def _identity(

@@ -77,8 +77,7 @@ class Settings(Configuration, frozen=True, kw_only=True):
         """The issuer of tokens: the API's own URL, that of the TLS listener if there is one."""
         if self.tls is not None:
             return self.tls.url
-        host, port = self.api or ("127.0.0.1", 8470)
-        return f"http://{host}:{port}"
+        return (self.api or Address(("127.0.0.1", 8470))).url
 
 
 def places(environ: Mapping[str, str]) -> Places:

@@ -69,6 +69,15 @@ class Address(tuple[str, int]):
 
     __slots__ = ()
 
+    def __str__(self) -> str:
+        """Return it as it stands in a URL."""
+        return f"[{self[0]}]:{self[1]}" if ":" in self[0] else f"{self[0]}:{self[1]}"
+
+    @property
+    def url(self) -> str:
+        """The URL of what listens there in the clear."""
+        return f"http://{self}"
+
 
 def decode(kind: type[T], value: object) -> T:
     """Return a value as one of these types, or raise ValueError with what it has to be."""

@@ -1,4 +1,4 @@
-"""What a broker leans on that others make: issuers and trust bundles, asked as it asks them, and its certificate."""
+"""What a broker leans on that others keep, probed as it would: issuers, trust bundles, certificate, second place."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 from cryptography import x509
 
+from remit.broker.checkpoints import WAIT
 from remit.compose import humans, signals, workloads
 from remit.config.sections import TlsSection
 from remit.config.settings import Settings
 from remit.core import audit
+from remit.core.audit import Checkpoint
 from remit.errors import RemitError, UnavailableError
 from remit.identity.fetch import Fetch
 from remit.identity.issuers import Issuer
 from remit.identity.workloads.bundles import BundleSource
+from remit.keys.witness import Aside, FileWitness
 from remit.ports import Clock
 from remit.stores import sqlite_rows
 
@@ -132,3 +136,24 @@ def unnamed(certificate: x509.Certificate, names: tuple[str, ...]) -> tuple[str,
 def _wild(name: str) -> str:
     """Return the wildcard for the first label of a name."""
     return f"*.{name.partition('.')[2]}"
+
+
+# -- the second place -------------------------------------------------------------------------------------------------
+
+
+def kept_checkpoint(state: Path, place: Path) -> Checkpoint | None:
+    """Return the checkpoint that is kept, by the keys beside the state; None when there is none yet.
+
+    UnavailableError when the place is out or does not answer in two seconds, or what it keeps was not signed here.
+    """
+    path = state / "audit.vkey"
+    keys = [audit.read_verifier_key(line) for line in path.read_text("ascii").split()] if path.exists() else []
+    witness = FileWitness(place, keys[0][0] if keys else "", [public for _, public in keys])
+    return asyncio.run(_last(witness))
+
+
+async def _last(witness: FileWitness) -> Checkpoint | None:
+    try:
+        return await asyncio.wait_for(Aside().do(witness.last), WAIT)
+    except TimeoutError as error:
+        raise UnavailableError("the second place for checkpoints does not answer") from error

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec as curves
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-from remit.compose import reach
-from remit.compose.reach import ProbeResult
+from remit.compose import probe
+from remit.compose.probe import ProbeResult
 from remit.config import settings
 from remit.config.sections import TlsSection
 from remit.config.settings import Settings
@@ -33,7 +33,7 @@ def configured(**parts: object) -> Settings:
 
 
 def asked(site: Site, **parts: object) -> Sequence[ProbeResult]:
-    return asyncio.run(reach.issuers(configured(**parts), Clock(), site))
+    return asyncio.run(probe.issuers(configured(**parts), Clock(), site))
 
 
 # -- issuers ----------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def test_an_issuer_that_does_not_answer_says_why() -> None:
 
 
 def test_an_issuer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "PATIENCE", 0.01)
+    monkeypatch.setattr(probe, "PATIENCE", 0.01)
 
     class Slow(Site):
         async def __call__(self, url: str) -> bytes:
@@ -99,7 +99,7 @@ def test_a_bundle_is_read_and_one_that_is_missing_or_empty_says_so(tmp_path: Pat
         {"name": f"{name}.test", "bundle_file": str(tmp_path / name), "allow": [f"spiffe://{name}.test/*"]}
         for name in ("good", "empty", "missing")
     ]
-    good, empty, missing = asyncio.run(reach.bundles(configured(trust_domains=domains)))
+    good, empty, missing = asyncio.run(probe.bundles(configured(trust_domains=domains)))
     assert good == ProbeResult("good.test")
     assert empty.failure == "the bundle of `empty.test` has no key that signs anything"
     assert missing.failure is not None
@@ -110,10 +110,10 @@ def test_each_of_them_has_a_line_that_says_whether_it_is_loaded(tmp_path: Path) 
     (tmp_path / "good").write_text(json.dumps({"keys": [public(ec(), use="jwt-svid")]}))
     domain = {"name": "good.test", "bundle_file": str(tmp_path / "good"), "allow": ["spiffe://good.test/*"]}
     made = configured(humans=[HUMAN], trust_domains=[domain])
-    issuer, bundle = asyncio.run(reach.lines(made, Clock(), Site(down=True)))
+    issuer, bundle = asyncio.run(probe.lines(made, Clock(), Site(down=True)))
     assert issuer.startswith(f"issuer {URL}: not yet, and nobody of it is let in before: the issuer `{URL}` cannot be ")
     assert bundle == "trust domain good.test: loaded"
-    assert asyncio.run(reach.lines(made, Clock(), Site()))[0] == f"issuer {URL}: loaded"
+    assert asyncio.run(probe.lines(made, Clock(), Site()))[0] == f"issuer {URL}: loaded"
 
 
 # -- the certificate --------------------------------------------------------------------------------------------------
@@ -172,13 +172,13 @@ def written(folder: Path, made: x509.Certificate, key: curves.EllipticCurvePriva
 def test_a_certificate_is_for_the_names_in_it(
     held: tuple[str, ...], names: tuple[str, ...], missing: tuple[str, ...]
 ) -> None:
-    assert reach.unnamed(certificate(*held), names) == missing
+    assert probe.unnamed(certificate(*held), names) == missing
 
 
 def test_the_first_certificate_of_the_file_is_shown_and_what_is_none_is_said(tmp_path: Path) -> None:
     made = certificate("remit.test")
     found = written(tmp_path, made)
-    assert reach.leaf(found) == made
+    assert probe.leaf(found) == made
     found.certificate.write_text("nonsense")
     with pytest.raises(UnavailableError):
-        reach.leaf(found)
+        probe.leaf(found)
