@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from remit import catalog
 from remit.core import scope as scopes
@@ -225,7 +226,7 @@ def _check_range(rules: Rules, target: HttpTarget, request: HttpRequest) -> None
     if request.fields.get(b"range") is None or b"range" in target.allowed:
         return
     if not any("range" in rule.headers for rule in rules):
-        raise ScopeError("`Range` is not granted", enough=_enough(request, {}, {"header.range": scopes.ANY}))
+        raise ScopeError("`Range` is not granted", enough=_enough(request, {}, **{"header.range": scopes.ANY}))
 
 
 def _check_method(target: HttpTarget, request: HttpRequest) -> None:
@@ -244,23 +245,15 @@ def _known_args(request: HttpRequest) -> dict[str, str]:
         return {}
 
 
-def _enough(
-    request: HttpRequest, args: Mapping[str, str], more: Mapping[str, object] | None = None
-) -> dict[str, object]:
-    found = enough(replace(request.access, args=args))
-    named = found.get("args", {})
-    if isinstance(named, dict):
-        extra = {"body": scopes.ANY} if request.has_body else {}
-        named = {**named, **extra, **(more or {})}
-        return {**found, **({"args": named} if named else {})}
-    return found
+def _enough(request: HttpRequest, args: Mapping[str, str], **more: object) -> dict[str, object]:
+    return enough(replace(request.access, args=args), {**({"body": scopes.ANY} if request.has_body else {}), **more})
 
 
-def enough(access: Access) -> dict[str, object]:
-    """Return the smallest detail that would permit a use, in wire form; large arguments are left open."""
+def enough(access: Access, more: Mapping[str, object] = MappingProxyType({})) -> dict[str, object]:
+    """Return the smallest detail that would permit a use and ``more`` arguments; large ones are left open."""
     args: object = scopes.ANY
     if sum(map(len, access.args.values())) <= MAX_ECHO:
-        args = {name: json.loads(text) for name, text in access.args.items()}
+        args = {name: json.loads(text) for name, text in access.args.items()} | dict(more)
     found: dict[str, object] = {"type": "http", "resource": access.resource}
     found |= {"actions": [access.action], "paths": [access.path]}
     return {**found, **({"args": args} if args else {})}

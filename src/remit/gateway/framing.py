@@ -30,17 +30,9 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CHUNK = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _ONCE = frozenset(
-    {
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"content-type",
-        b"content-encoding",
-        b"authorization",
-        b"dpop",
-        b"expect",
-        b"remit-grant",
-    }
+    (
+        b"host content-length transfer-encoding content-type content-encoding authorization dpop expect remit-grant"
+    ).split()
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -40,9 +40,8 @@ class InFlight:
         """Take note that something moves."""
         mine = self._by_grant.get(moving.grant)
         if mine is None:
-            self._by_grant[moving.grant] = {moving}
-        else:
-            mine.add(moving)
+            mine = self._by_grant[moving.grant] = set()
+        mine.add(moving)
 
     def discard(self, moving: Moving) -> None:
         """Take note that it has come to its end."""
@@ -50,20 +49,15 @@ class InFlight:
         if mine is not None:
             mine.discard(moving)
 
-    def under(self, grant: str | None) -> set[Moving]:
-        """Return what moves under a grant."""
-        return self._by_grant.get(grant, set())
+    def grants(self) -> frozenset[str | None]:
+        """Return the grants under which something moves."""
+        return frozenset(self._by_grant)
 
-    def cut(self, grants: frozenset[str]) -> None:
+    def cut(self, grants: Iterable[str | None]) -> None:
         """Cut what moves under grants that have ended."""
         for grant in grants:
             for moving in tuple(self._by_grant.pop(grant, ())):
                 moving.cut(RevokedError())
-
-    def cut_all(self) -> None:
-        """Cut everything."""
-        for moving in [moving for group in self._by_grant.values() for moving in group]:
-            moving.cut(RevokedError())
 
 
 class Recorder:

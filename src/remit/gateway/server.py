@@ -139,7 +139,7 @@ class Gateway:
             server.close()
         self.connections.close()
         plane = self.plane
-        plane.in_flight.cut_all()
+        plane.in_flight.cut(plane.in_flight.grants())
         plane.pools.close()
         if plane.tasks:
             await asyncio.wait(tuple(plane.tasks), timeout=5)

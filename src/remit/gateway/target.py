@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.catalog import Position, Provider, provider_of
+from remit.core import fields
 from remit.core.secret import Secret
 from remit.core.urls import is_loopback
 from remit.errors import InvalidRequestError
@@ -27,46 +28,18 @@ MAX_BODY = 262_144  # bytes of a body that is judged as a whole
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 ALWAYS = frozenset(
-    {
-        b"accept",
-        b"accept-language",
-        b"content-language",
-        b"content-type",
-        b"idempotency-key",
-        b"if-match",
-        b"if-modified-since",
-        b"if-none-match",
-        b"if-unmodified-since",
-        b"prefer",
-        b"user-agent",
-    }
+    (
+        b"accept accept-language content-language content-type idempotency-key if-match if-modified-since "
+        b"if-none-match if-unmodified-since prefer user-agent"
+    ).split()
 )
 _CODING = frozenset({b"content-encoding"})
 NEVER = frozenset(
-    {
-        b"accept-encoding",
-        b"connection",
-        b"content-encoding",
-        b"content-length",
-        b"cookie",
-        b"dpop",
-        b"expect",
-        b"forwarded",
-        b"host",
-        b"keep-alive",
-        b"max-forwards",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"remit-grant",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"via",
-        b"x-http-method",
-        b"x-http-method-override",
-        b"x-method-override",
-    }
+    (
+        b"accept-encoding connection content-encoding content-length cookie dpop expect forwarded host "
+        b"keep-alive max-forwards proxy-authorization proxy-connection remit-grant te trailer "
+        b"transfer-encoding upgrade via x-http-method x-http-method-override x-method-override"
+    ).split()
 )
 _HTTP = re.compile(
     r"(https?)://([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::([1-9][0-9]{0,4}))?"
@@ -92,19 +65,10 @@ _AUTHORITY = re.compile(
 _SAID = 32  # names of dropped headers that are told
 # What remit itself sees to: nobody misses it.
 _SILENT = frozenset(
-    {
-        b"accept-encoding",
-        b"connection",
-        b"content-length",
-        b"dpop",
-        b"expect",
-        b"host",
-        b"keep-alive",
-        b"proxy-connection",
-        b"remit-grant",
-        b"te",
-        b"transfer-encoding",
-    }
+    (
+        b"accept-encoding connection content-length dpop expect host keep-alive proxy-connection remit-grant "
+        b"te transfer-encoding"
+    ).split()
 )
 
 
@@ -115,25 +79,10 @@ class HttpTarget:
     static secret.
     """
 
-    __slots__ = (
-        "_written",
-        "allowed",
-        "arguments",
-        "body_on",
-        "destination",
-        "format",
-        "header",
-        "max_body",
-        "positions",
-        "provider",
-        "reads_bodies",
-        "resource",
-        "source",
-    )
-
     def __init__(self, resource: Resource, provider: Provider | None, source: CredentialSource | None = None) -> None:
+        settings = resource.settings
         default = Position(provider.header, provider.format) if provider is not None else BEARER
-        injection = _injection(resource.settings.get("inject"), default)
+        injection = _injection(settings.get("inject"), default)
         accepts = provider.accepts if provider is not None else ()
         self.resource = resource
         self.source = source
@@ -142,20 +91,21 @@ class HttpTarget:
         self.destination = read_destination(resource.destination)
         self.header = injection.header
         self.format = injection.format
-        self.max_body = _whole(resource.settings.get("max_body"), MAX_BODY)
-        self.body_on = _methods(resource.settings.get("body_on"), provider.body_on if provider is not None else ())
+        self.max_body = fields.whole("max_body", settings.get("max_body", MAX_BODY), least=1)
+        self.body_on = _methods(settings.get("body_on", provider.body_on if provider is not None else ()))
         there = provider is not None and provider.reads_bodies and self.destination.host in provider.hosts
-        self.reads_bodies = _flag(resource.settings.get("reads_bodies"), default=there)
-        known = _names("arguments", provider.arguments if provider is not None else None)
-        self.arguments = (known | _names("arguments", resource.settings.get("arguments"))) - NEVER  # select an account
-        headers = _names("headers", provider.headers if provider is not None else None)
+        self.reads_bodies = fields.flag("reads_bodies", settings.get("reads_bodies", there))
+        arguments, headers = (provider.arguments, provider.headers) if provider is not None else ((), ())
+        known = _names("arguments", arguments) | _names("arguments", settings.get("arguments", ()))
+        self.arguments = known - NEVER  # they select an account
         names = source.names if source is not None else ()
         self._written = frozenset(header for header, _ in self.positions).union(name.encode() for name in names)
         forbidden = NEVER | self.arguments | self._written
-        self.allowed = (ALWAYS | headers | _names("headers", resource.settings.get("headers"))) - forbidden
+        named = _names("headers", headers) | _names("headers", settings.get("headers", ()))
+        self.allowed = (ALWAYS | named) - forbidden
 
     def forwarded(
-        self, fields: Fields, granted: frozenset[bytes], *, free: bool = False, coded: bool = False
+        self, section: Fields, granted: frozenset[bytes], *, free: bool = False, coded: bool = False
     ) -> tuple[bytes, bytes]:
         """Return the client's header lines that go along, and the names of those that do not, to be told.
 
@@ -167,9 +117,9 @@ class HttpTarget:
         never = NEVER | mine
         lines: list[bytes] = []
         dropped: list[bytes] = []
-        for name, value in fields.items:
+        for name, value in section.items:
             goes = name in go or (free and name not in never and not carries_authority(name))
-            if goes and name not in fields.nominated:
+            if goes and name not in section.nominated:
                 lines.append(b"%b: %b\r\n" % (name, value))
             elif name not in mine:
                 dropped.append(name)
@@ -202,33 +152,15 @@ def _injection(raw: object, default: Position) -> Position:
 
 
 def _names(what: str, raw: object) -> frozenset[bytes]:
-    if raw is None:
-        return frozenset()
     if not isinstance(raw, list | tuple) or not all(isinstance(name, str) and _HEADER.fullmatch(name) for name in raw):
         raise InvalidRequestError(f"`{what}` is a list of header names")
     return frozenset(name.lower().encode() for name in raw)
 
 
-def _methods(raw: object, default: tuple[str, ...]) -> frozenset[str]:
-    if raw is None:
-        return frozenset(default)
+def _methods(raw: object) -> frozenset[str]:
     if not isinstance(raw, list | tuple) or not all(isinstance(name, str) and name in BODILESS for name in raw):
         raise InvalidRequestError(f"`body_on` is a list of methods, of {', '.join(sorted(BODILESS))}")
     return frozenset(raw)
-
-
-def _flag(raw: object, *, default: bool) -> bool:
-    if raw is not None and not isinstance(raw, bool):
-        raise InvalidRequestError("`reads_bodies` is true or false")
-    return default if raw is None else raw
-
-
-def _whole(raw: object, default: int) -> int:
-    if raw is None:
-        return default
-    if not isinstance(raw, int) or isinstance(raw, bool) or raw < 1:
-        raise InvalidRequestError("`max_body` is a whole number of bytes")
-    return raw
 
 
 # -- header fields --------------------------------------------------------------------------------------------------
