@@ -36,11 +36,6 @@ def test_the_table_is_the_one_that_was_agreed() -> None:
     assert table() == GOLDEN.read_text(encoding="utf-8").splitlines()
 
 
-def test_the_drawing_at_the_top_of_the_file_is_the_tree() -> None:
-    drawn = re.findall(r"^ +[x+] (\w+) +(\S+) +(\d+) +(\S+)$", errors.__doc__ or "", re.MULTILINE)
-    assert drawn == [(kind.__name__, kind.code, str(kind.status), kind.oauth) for _, kind in tree()]
-
-
 def test_no_two_classes_share_a_code() -> None:
     codes = {kind.code for kind in KINDS}
     assert len(codes) == len(KINDS)

@@ -1,52 +1,7 @@
 """Every error remit raises, and how each looks on the wire.
 
-Each class carries its own facts, so no surface keeps a table that could forget one::
-
-    RemitError                       code                 status  oauth
-     x InvalidRequestError           invalid-request       400    invalid_request
-       + UnknownDetailError          unknown-detail        400    invalid_authorization_details
-       + TooLargeError               too-large             413    invalid_request
-       + CodingError                 coding                415    invalid_request
-       + UnsupportedGrantError       unsupported-grant     400    unsupported_grant_type
-       + UnsupportedScopeError       unsupported-scope     400    invalid_scope
-       + TargetError                 target                400    invalid_target
-       + GrantTokenError             grant-token           400    invalid_grant
-         + UsedError                 used                  400    invalid_grant
-     x UnauthenticatedError          unauthenticated       401    invalid_client
-       + TokenError                  token                 401    invalid_token
-         + AudienceError             audience              401    invalid_token
-       + ProofError                  proof                 401    invalid_dpop_proof
-         + ReplayError               replay                401    invalid_dpop_proof
-         + WrongKeyError             wrong-key             401    invalid_dpop_proof
-         + NonceRequiredError        use-nonce             401    use_dpop_nonce
-     x DeniedError                   denied                403    access_denied
-       + AttenuationError            attenuation           403    invalid_authorization_details
-       + PolicyError                 policy                403    access_denied
-       + DepthError                  depth                 403    access_denied
-         + FanOutError               fan-out               403    access_denied
-         + DelegateError             delegate              403    access_denied
-       + ScopeError                  scope                 403    insufficient_scope
-       + BudgetError                 budget                403    access_denied
-       + SplicedError                spliced               403    invalid_grant
-       + StepUpError                 step-up               403    insufficient_user_authentication
-       + ApprovalError               approval              403    access_denied
-         + PendingError              pending               403    authorization_pending
-         + SlowDownError             slow-down             403    slow_down
-         + LapsedError               lapsed                403    expired_token
-       + GrantEndedError             grant-ended           403    invalid_grant
-         + RevokedError              revoked               403    invalid_grant
-         + ExpiredError              expired               403    invalid_grant
-       + PlaceholderError            placeholder           403    access_denied
-     x NotFoundError                 not-found             404    invalid_target
-     x MethodError                   method                405    invalid_request
-     x ConflictError                 conflict              409    invalid_request
-     x MisdirectedError              misdirected           421    invalid_request
-     x LimitError                    limit                 429    temporarily_unavailable
-     x IntegrityError                integrity             500    server_error
-     x EngineError                   engine                502    temporarily_unavailable
-       + EngineRefusedError          engine-refused        502    server_error
-     x UpstreamError                 upstream              502    server_error
-     x UnavailableError              unavailable           503    temporarily_unavailable
+Each class carries its own facts, so no surface keeps a table that could forget one. ``docs/reference/errors.md`` has
+all of them, and is tested against this file.
 
 ``detail`` is one lower-case sentence that is safe for the caller: user input in backticks, no class, module, path or
 driver text. It defaults to the class docstring. ``help`` says what to do next. A cause stays in ``__cause__``; it is

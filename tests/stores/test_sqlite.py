@@ -22,7 +22,7 @@ from remit.core.task import nothing
 from remit.core.tree import leaf_hash
 from remit.errors import ConflictError, IntegrityError, InvalidRequestError, RemitError, UnavailableError
 from remit.ports import PutResource, Spend, UsedToken
-from remit.stores import reserve
+from remit.stores import private
 from remit.stores.ledger import Sealed
 from remit.stores.sqlite import SqliteStore
 from remit.testing.samples import NOW, RESOURCE, event, opening, task_with_leases
@@ -388,14 +388,14 @@ def test_what_ends_authority_is_written_on_a_full_disk_in_the_room_that_is_kept_
 def test_the_room_for_ends_is_taken_at_once_and_again_after_it_was_given_up(disk: Disk) -> None:
     async def used(store: SqliteStore) -> None:
         room = disk.place / "reserve"
-        assert room.stat().st_size == room.stat().st_blocks * 512 == reserve.SIZE
+        assert room.stat().st_size == room.stat().st_blocks * 512 == private.RESERVE
         assert room.stat().st_mode & 0o777 == 0o600
         while store._writer.reserve.give():
             pass
         assert room.stat().st_blocks == 0
         store._writer.failure = UnavailableError()
         await store.commit([], [event()])
-        assert room.stat().st_size == reserve.SIZE
+        assert room.stat().st_size == private.RESERVE
 
     disk.run(used)
 

@@ -20,8 +20,6 @@ from remit.ports import (
     PutRecord,
     PutResource,
     PutSecret,
-    Record,
-    SealedSecret,
     Spend,
     UsedToken,
     Write,
@@ -101,7 +99,6 @@ class Group:
     """Commits that share one transaction."""
 
     def __init__(self, ledger: Ledger) -> None:
-        """Start an empty group."""
         self._ledger = ledger
         self._rows: Fresh = {}
         self._leaves: list[bytes] = []
@@ -129,11 +126,15 @@ class Group:
             case DeleteResource():
                 self._delete(fresh, write.name)
             case PutSecret():
-                self._put_secret(fresh, write.secret)
+                secret = write.secret
+                row: Values = (secret.version, secret.resource, secret.destination, secret.sealed)
+                self._put(fresh, ("secrets", secret.name), row)
             case UsedToken():
-                self._burn(fresh, write)
+                self._use(fresh, write)
             case PutRecord():
-                self._put_record(fresh, write.record)
+                record = write.record
+                row = (record.rev, _instant(record.until), record.body)
+                self._put(fresh, ("records", record.kind, record.id), row)
 
     def _change(self, fresh: Fresh, change: Change) -> None:
         head = change.head
@@ -161,24 +162,17 @@ class Group:
             if row and row[1] == name:
                 fresh["secrets", secret] = None
 
-    def _put_secret(self, fresh: Fresh, secret: SealedSecret) -> None:
-        key = ("secrets", secret.name)
-        row = self._stored(fresh, key)
-        if secret.version != (int(row[0]) if row else 0) + 1:
+    def _use(self, fresh: Fresh, token: UsedToken) -> None:
+        if self._stored(fresh, ("burns", token.digest)) is not None:
             raise ConflictError
-        fresh[key] = (secret.version, secret.resource, secret.destination, secret.sealed)
+        fresh["burns", token.digest] = (_instant(token.until),)
 
-    def _burn(self, fresh: Fresh, burn: UsedToken) -> None:
-        if self._stored(fresh, ("burns", burn.digest)) is not None:
+    def _put(self, fresh: Fresh, key: Key, row: Values) -> None:
+        """Write a row whose first column is its revision, which is the next one."""
+        stored = self._stored(fresh, key)
+        if row[0] != (int(stored[0]) if stored else 0) + 1:
             raise ConflictError
-        fresh["burns", burn.digest] = (_instant(burn.until),)
-
-    def _put_record(self, fresh: Fresh, record: Record) -> None:
-        key = ("records", record.kind, record.id)
-        row = self._stored(fresh, key)
-        if record.rev != (int(row[0]) if row else 0) + 1:
-            raise ConflictError
-        fresh[key] = (record.rev, _instant(record.until), record.body)
+        fresh[key] = row
 
     def _stored(self, fresh: Fresh, key: Key) -> Values | None:
         for rows in (fresh, self._rows):

@@ -34,7 +34,6 @@ class MemoryStore:
     """Keeps rows of all kinds in one dict; a commit writes to an overlay that is folded in when all of it held."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._rows: dict[Key, Row | None] = {}  # None: deleted
         self._entries: list[Entry] = []
         self._leaves: list[bytes] = []
@@ -115,27 +114,21 @@ def _step(rows: ChainMap[Key, Row | None], write: Write) -> None:
         case Spend():
             rows["spend", write.task, write.grant, str(write.index)] = write
         case UsedToken():
-            _burn(rows, write)
-        case PutRecord():
-            _put_record(rows, write.record)
-        case _:
-            _configure(rows, write)
-
-
-def _configure(rows: ChainMap[Key, Row | None], write: PutResource | DeleteResource | PutSecret) -> None:
-    match write:
+            _use(rows, write)
         case PutResource():
             rows["resource", write.resource.name] = write.resource
         case DeleteResource():
             _delete(rows, write.name)
         case PutSecret():
-            _put_secret(rows, write.secret)
+            _put(rows, ("secret", write.secret.name), write.secret)
+        case PutRecord():
+            _put(rows, ("record", write.record.kind, write.record.id), write.record)
 
 
-def _burn(rows: ChainMap[Key, Row | None], burn: UsedToken) -> None:
-    if ("burn", burn.digest) in rows:
+def _use(rows: ChainMap[Key, Row | None], token: UsedToken) -> None:
+    if ("burn", token.digest) in rows:
         raise ConflictError
-    rows["burn", burn.digest] = burn.until
+    rows["burn", token.digest] = token.until
 
 
 def _change(rows: ChainMap[Key, Row | None], change: Change) -> None:
@@ -154,19 +147,20 @@ def _delete(rows: ChainMap[Key, Row | None], name: str) -> None:
             rows[key] = None
 
 
-def _put_secret(rows: ChainMap[Key, Row | None], secret: SealedSecret) -> None:
-    stored = rows.get(("secret", secret.name))
-    if secret.version != (stored.version if isinstance(stored, SealedSecret) else 0) + 1:
-        raise ConflictError
-    rows["secret", secret.name] = secret
-
-
-def _put_record(rows: ChainMap[Key, Row | None], record: Record) -> None:
-    key = ("record", record.kind, record.id)
+def _put(rows: ChainMap[Key, Row | None], key: Key, row: SealedSecret | Record) -> None:
     stored = rows.get(key)
-    if record.rev != (stored.rev if isinstance(stored, Record) else 0) + 1:
+    if _revision(row) != _revision(stored) + 1:
         raise ConflictError
-    rows[key] = record
+    rows[key] = row
+
+
+def _revision(row: Row | None) -> int:
+    match row:
+        case SealedSecret():
+            return row.version
+        case Record():
+            return row.rev
+    return 0
 
 
 def _found(rows: Mapping[Key, Row | None], kind: type[T], key: Key) -> T:

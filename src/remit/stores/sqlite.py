@@ -3,7 +3,7 @@
 - Commits queue in order of calls. The writer takes all that wait, checks each against the ledger, writes those that
   hold in one transaction, and answers after it is on the disk: one fsync for many callers.
 - A commit that conflicts fails alone. When the medium fails the whole group does, and nothing of it stays.
-- When the disk is full, what ends authority is written alone, in the room that ``reserve`` keeps for it.
+- When the disk is full, what ends authority is written alone, in the room that ``private.Reserve`` keeps for it.
 - The directory holds ``remit.db`` (0600), ``lock`` and ``reserve``; one process serves it at a time.
 - Opening verifies every head, resource, secret and counter and the audit tree; ``load`` verifies a task's rows.
 """
@@ -28,7 +28,7 @@ from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableE
 from remit.ports import Record, Resource, SealedSecret, Sealer, Spend, Write
 from remit.stores import codec, private
 from remit.stores.ledger import Group, Ledger, Sealed
-from remit.stores.reserve import Reserve
+from remit.stores.private import Reserve
 from remit.stores.sqlite_rows import SQL, SqliteRows, connect, full, meaning, migrate, single, translated
 from remit.stores.tags import Tags
 

@@ -115,7 +115,6 @@ class SqliteRows:
     """The rows of one connection; an implementation of ``tags.Rows``, and the reads of the audit tree."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """Read through ``connection``."""
         self._connection = connection
 
     def all(self, name: str, *values: str | int) -> list[Values]:
