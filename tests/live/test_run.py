@@ -143,7 +143,7 @@ def test_killing_the_launcher_ends_the_sandbox_and_the_task(runs: House) -> None
         assert process.stdout is not None
         assert process.stdout.read() == b""  # nobody holds the pipe any more: everything inside has gone
     runs.until(lambda: closed(runs))
-    runs.until(lambda: not runs.edges.open)
+    runs.until(lambda: not runs.services.open)
 
 
 def test_a_broker_that_goes_away_is_told_and_the_command_goes_on(runs: House) -> None:
@@ -352,7 +352,7 @@ def test_killing_the_outer_launcher_ends_the_inner_run_too(runs: House) -> None:
         process.kill()
         assert process.stdout is not None
         assert process.stdout.read() == b""
-    runs.until(lambda: closed(runs) and not runs.edges.open)
+    runs.until(lambda: closed(runs) and not runs.services.open)
 
 
 # -- less than a sandbox, said aloud ----------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +25,7 @@ from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
 from remit.ports import Resource
 from remit.run import environment
 from remit.run.acceptor import Acceptor
-from remit.run.environment import Listener, Outfit
+from remit.run.environment import RunListener, RunProvisioning
 from remit.run.host import LaunchServer, Run
 from tests.broker.world import OPERATOR, World, details, search, warehouse
 
@@ -37,19 +36,10 @@ TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "ta
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Api:
-    """A provider as the catalog has them."""
-
-    variables: tuple[str, ...] = ("SEARCH_API_KEY",)
-    base_urls: Mapping[str, str] = field(default_factory=lambda: {"SEARCH_BASE_URL": "/v1"})
-    shape: str = "sk-{48}"
+PROVIDERS = {"generic": environment.ProviderVariables(("SEARCH_API_KEY",), {"SEARCH_BASE_URL": "/v1"}, "sk-{48}")}
 
 
-PROVIDERS: Mapping[str, environment.Provider] = {"generic": Api()}
-
-
-class EchoEdges:
+class EchoServices:
     """Serves each listener by writing whose it is, and shows which are open."""
 
     def __init__(self, broker: Broker) -> None:
@@ -57,21 +47,21 @@ class EchoEdges:
         self.open: list[tuple[str, str]] = []
         self.runs: list[Run] = []
         self.listens = False  # to whoever connects, until it leaves
-        self.room = DescriptorBudget(DESCRIPTORS)
+        self.quota = DescriptorBudget(DESCRIPTORS)
 
-    def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
+    def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
         placeholder = lambda shape: f"placeholder-{shape}"  # noqa: E731 - one shape for all
-        return environment.outfit(grant, self._resources(), PROVIDERS, placeholder, folder, private=private)
+        return environment.provision(grant, self._resources(), PROVIDERS, placeholder, folder, private=private)
 
     def variables(self, run: Run) -> Mapping[str, str]:
         grant = self.broker.check(run.grant)
-        return environment.variables(grant, self._resources(), PROVIDERS, run.outfit.placeholders, run.places)
+        return environment.variables(grant, self._resources(), PROVIDERS, run.provisioning.placeholders, run.places)
 
     def share(self, task: str) -> TaskQuota:
-        return self.room.of(task)
+        return self.quota.of(task)
 
     async def serve(
-        self, run: Run, listener: Listener, sock: socket.socket, acceptor: Acceptor | None = None
+        self, run: Run, listener: RunListener, sock: socket.socket, acceptor: Acceptor | None = None
     ) -> Callable[[], None]:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
@@ -118,7 +108,7 @@ class House:
         self.world = World(now=datetime.now(UTC))
         self.loop = asyncio.new_event_loop()
         self.broker: Broker
-        self.edges: EchoEdges
+        self.services: EchoServices
         self.server: LaunchServer
 
     async def start(self) -> None:
@@ -126,8 +116,8 @@ class House:
         await self.broker.start()
         await self.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
         await self.broker.put_resource(OPERATOR, search(), Secret("api-key"))
-        self.edges = EchoEdges(self.broker)
-        self.server = LaunchServer(self.broker, self.edges)
+        self.services = EchoServices(self.broker)
+        self.server = LaunchServer(self.broker, self.services)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.bind(str(self.socket))
         sock.listen()

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 from remit.core.scope import Scope
 from remit.core.task import Grant, Wanted, open_task
 from remit.ports import Resource
-from remit.run.environment import Listener, Outfit, outfit, variables
+from remit.run.environment import ProviderVariables, RunListener, RunProvisioning, provision, variables
 from tests.broker.world import OPERATOR, START, details, search, warehouse
 
 OPENAI = {"type": "http", "resource": "llm", "actions": ["POST"], "paths": ["/v1/**"], "args": "any"}
@@ -16,14 +15,10 @@ READ = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"]}
 
 
-@dataclass(frozen=True, slots=True)
-class Api:
-    variables: tuple[str, ...] = ()
-    base_urls: Mapping[str, str] = field(default_factory=dict)
-    shape: str = "generic"
-
-
-PROVIDERS = {"generic": Api(), "openai": Api(("OPENAI_API_KEY",), {"OPENAI_BASE_URL": "/v1"}, "openai")}
+PROVIDERS = {
+    "generic": ProviderVariables((), {}, "generic"),
+    "openai": ProviderVariables(("OPENAI_API_KEY",), {"OPENAI_BASE_URL": "/v1"}, "openai"),
+}
 
 
 def llm(name: str = "llm") -> Resource:
@@ -41,9 +36,9 @@ def grant(*raw: Mapping[str, object]) -> Grant:
     return open_task("task_1", "grt_1", OPERATOR.subject, "try", wanted, START).grants[0]
 
 
-def fitted(held: Grant, **more: bool) -> Outfit:
+def fitted(held: Grant, **more: bool) -> RunProvisioning:
     numbers = itertools.count()
-    return outfit(held, RESOURCES, PROVIDERS, lambda shape: f"{shape}-{next(numbers)}", "/run/remit", **more)
+    return provision(held, RESOURCES, PROVIDERS, lambda shape: f"{shape}-{next(numbers)}", "/run/remit", **more)
 
 
 def found(held: Grant, **more: bool) -> dict[str, str]:
@@ -120,11 +115,11 @@ def test_a_resource_is_found_by_its_own_name() -> None:
 
 def test_a_resource_that_is_gone_is_left_out() -> None:
     held = grant(READ)
-    fit = outfit(held, {}, PROVIDERS, lambda shape: shape, "/run/remit")
+    fit = provision(held, {}, PROVIDERS, lambda shape: shape, "/run/remit")
     assert fit.placeholders == {}
     assert "REMIT_URL_SEARCH" not in variables(held, {}, PROVIDERS, {}, {"gateway": 1, "channel": "/c"})
 
 
 def test_a_listener_knows_its_kind_and_resource() -> None:
-    listener = Listener("postgres:warehouse", port=5432)
+    listener = RunListener("postgres:warehouse", port=5432)
     assert (listener.kind, listener.resource) == ("postgres", "warehouse")

@@ -120,7 +120,7 @@ def test_end_of_file_closes_the_task_that_was_opened_for_the_run(runs: House) ->
     with launcher(runs) as one:
         granted, _ = one.launch(opening())
     runs.until(lambda: is_closed(runs, granted))
-    runs.until(lambda: not runs.edges.open)
+    runs.until(lambda: not runs.services.open)
 
 
 @pytest.mark.attack("REV-08")
@@ -133,7 +133,7 @@ def test_a_run_that_ends_while_its_task_cannot_be_read_leaves_no_grant(runs: Hou
     with launcher(runs) as one:
         granted, _ = one.launch(opening())
         runs.call(unread())
-    runs.until(lambda: not runs.edges.open)
+    runs.until(lambda: not runs.services.open)
     runs.world.later(1)
     runs.call(runs.broker.sweep())
     runs.until(lambda: is_closed(runs, granted))
@@ -157,7 +157,7 @@ def test_a_run_under_a_grant_that_was_there_ends_without_it(runs: House) -> None
         granted, _ = outer.launch(opening())
         with launcher(runs) as inner:
             inner.launch({"grant": granted["grant"]})
-        runs.until(lambda: len(runs.edges.open) == 3)
+        runs.until(lambda: len(runs.services.open) == 3)
         assert not grant_of(runs, granted).revoked
 
 
@@ -187,7 +187,7 @@ def test_a_run_ends_the_runs_launched_inside_it(runs: House) -> None:
         inner.launch({"delegate": {"authorization_details": [READ]}})
         outer.sock.close()
         runs.until(lambda: is_closed(runs, granted))
-        runs.until(lambda: not runs.edges.open)
+        runs.until(lambda: not runs.services.open)
         assert handover.receive(inner.sock) is None
         inner.end()
 
@@ -284,7 +284,7 @@ def test_a_run_that_shuts_a_socket_down_is_ended_and_costs_nothing(runs: House, 
     with attached(runs) as (_, inner):
         inner.bound[which].shutdown(socket.SHUT_RDWR)
         assert handover.receive(inner.sock) in (None, (CLOSED, []))
-        runs.until(lambda: len(runs.edges.open) == 3)
+        runs.until(lambda: len(runs.services.open) == 3)
         before = time.process_time()
         assert not threading.Event().wait(0.5)
         assert time.process_time() - before < 0.25
@@ -312,7 +312,7 @@ def test_a_launcher_that_goes_on_talking_is_hung_up_on_at_its_first_word(runs: H
                 while many < 10_000:
                     inner.sock.send(said)
                     many += 1
-        runs.until(lambda: len(runs.edges.open) == 3)
+        runs.until(lambda: len(runs.services.open) == 3)
         assert answers(runs)
 
 
@@ -624,7 +624,7 @@ def test_other_sockets_than_were_asked_for_are_refused_and_nothing_stays(
             stack.callback(sock.close)
         assert code(one.ask({"bound": names}, [sock.fileno() for sock in sockets])) == "invalid-request"
         runs.until(lambda: is_closed(runs, granted))
-        assert runs.edges.open == []
+        assert runs.services.open == []
 
 
 def test_descriptors_that_are_no_sockets_are_refused(runs: House) -> None:

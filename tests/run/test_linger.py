@@ -69,7 +69,7 @@ def nested(sock: socket.socket) -> socket.socket:
 
 @pytest.fixture(autouse=True)
 def _listening(runs: House) -> None:
-    runs.edges.listens = True
+    runs.services.listens = True
 
 
 def throw(house: House, client: socket.socket, socks: list[socket.socket], message: bytes = b"x") -> None:
@@ -219,7 +219,7 @@ def test_descriptors_with_a_later_message_hold_up_nobody_and_end_the_run(runs: H
     with attached(runs) as (_, inner), lingering() as socks:
         throw(runs, inner.sock, socks, handover.encode({"end": False}))
         still(runs)
-        runs.until(lambda: len(runs.edges.open) == 3)
+        runs.until(lambda: len(runs.services.open) == 3)
 
 
 @pytest.mark.attack("LAU-10")
@@ -242,7 +242,7 @@ def test_a_run_whose_thread_is_kept_busy_ends_with_its_launcher_all_the_same(
         ended = time.monotonic() + LINGER / 2
         while not runs.broker.task_of(str(granted["grant"])).head.closed:
             assert time.monotonic() < ended
-        runs.until(lambda: not runs.edges.open)
+        runs.until(lambda: not runs.services.open)
 
 
 @pytest.mark.attack("LAU-10")
@@ -265,7 +265,7 @@ def test_a_launcher_that_leaves_messages_unread_holds_up_nobody(runs: House) -> 
             with suppress(BrokenPipeError, ConnectionResetError):
                 throw(runs, inner.sock, [sock])
         still(runs)
-        runs.until(lambda: not runs.edges.open)
+        runs.until(lambda: not runs.services.open)
         still(runs)
 
 
@@ -299,7 +299,7 @@ def test_a_listener_that_has_become_a_connection_holds_up_nobody(runs: House) ->
             inner.sock.close()
             free.set()
             still(runs)
-            runs.until(lambda: len(runs.edges.open) == 3)
+            runs.until(lambda: len(runs.services.open) == 3)
             still(runs)
 
 

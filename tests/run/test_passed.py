@@ -8,9 +8,9 @@ import pytest
 
 from remit.errors import InvalidRequestError
 from remit.run.acceptor import _places
-from remit.run.environment import Listener
+from remit.run.environment import RunListener
 
-GATEWAY = Listener("gateway", port=0)
+GATEWAY = RunListener("gateway", port=0)
 
 
 @pytest.mark.attack("LAU-10")

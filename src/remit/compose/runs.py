@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
@@ -18,19 +17,10 @@ from remit.gateway.server import Channel, Gateway
 from remit.ports import Resource
 from remit.run import environment
 from remit.run.acceptor import Acceptor
-from remit.run.environment import Listener, Outfit
+from remit.run.environment import ProviderVariables, RunListener, RunProvisioning
 from remit.run.host import Close, Run
 from remit.web import listen
 from remit.web.authentication import SocketAuth
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderVariables:
-    """A provider as a run sees it. ``shape`` is its name, by which a placeholder is drawn."""
-
-    variables: tuple[str, ...]
-    base_urls: Mapping[str, str]
-    shape: str
 
 
 class RunEdges:
@@ -42,9 +32,9 @@ class RunEdges:
         self._workload = issuer.workload_api(app.broker, app.authority, app.clock, app.bundles)
         self._providers = {name: _provider_variables(name, row) for name, row in catalog.load().items()}
 
-    def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
+    def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
         """Return what a run under ``grant`` gets."""
-        return environment.outfit(
+        return environment.provision(
             grant,
             self._resources(),
             self._providers,
@@ -57,22 +47,28 @@ class RunEdges:
     def variables(self, run: Run) -> Mapping[str, str]:
         """Return the environment variables that tell a run what it has."""
         grant = self._application.broker.check(run.grant)
-        return environment.variables(grant, self._resources(), self._providers, run.outfit.placeholders, run.places)
+        return environment.variables(
+            grant, self._resources(), self._providers, run.provisioning.placeholders, run.places
+        )
 
     def share(self, task: str) -> TaskQuota:
         """Return what a task may have open."""
         return self._gateway.quota.of(task)
 
-    async def serve(self, run: Run, listener: Listener, sock: socket.socket, acceptor: Acceptor | None = None) -> Close:
+    async def serve(
+        self, run: Run, listener: RunListener, sock: socket.socket, acceptor: Acceptor | None = None
+    ) -> Close:
         """Serve one listener as ``run``: identity is the listener."""
         start = None if acceptor is None else acceptor.serve
         if listener.kind == "gateway":
-            return (await self._gateway.listen(sock, Channel(run.grant, run.outfit.placeholders), start=start)).close
+            return (
+                await self._gateway.listen(sock, Channel(run.grant, run.provisioning.placeholders), start=start)
+            ).close
         if listener.kind == "postgres":
             return (await self._gateway.pipe(sock, run.grant, listener.resource, start)).close
         if listener.kind == "workload" and self._workload is not None:
             return await self._workload.serve(sock, run.holder, start, self.share(run.task))
-        ports = {item.resource: int(run.places[item.name]) for item in run.outfit.listeners if item.resource}
+        ports = {item.resource: int(run.places[item.name]) for item in run.provisioning.listeners if item.resource}
         base = f"http://127.0.0.1:{run.places['gateway']}"
         who = SocketAuth(run.holder, gateway=base, ports=ports)
         return (await listen.serve(self._control, sock, who, start=start, share=self.share(run.task))).close

@@ -22,7 +22,7 @@ from contextlib import suppress
 
 from remit.errors import InvalidRequestError, RemitError
 from remit.run import handover
-from remit.run.environment import Listener
+from remit.run.environment import RunListener
 from remit.run.handover import Message
 
 Deliver = Callable[[socket.socket], None]
@@ -312,7 +312,9 @@ async def heard(acceptor: Acceptor, due: int = 0) -> Heard:
     return message
 
 
-async def bound(acceptor: Acceptor, wanted: Sequence[Listener]) -> tuple[list[socket.socket], Mapping[str, int | str]]:
+async def bound(
+    acceptor: Acceptor, wanted: Sequence[RunListener]
+) -> tuple[list[socket.socket], Mapping[str, int | str]]:
     """Return the sockets of the wanted listeners, each checked to be what was asked for, and where they listen."""
     message, descriptors = await heard(acceptor, len(wanted))
     sockets = _sockets(acceptor, descriptors)
@@ -333,13 +335,15 @@ def _sockets(acceptor: Acceptor, descriptors: Sequence[int]) -> list[socket.sock
     return made
 
 
-def _places(message: Message, wanted: Sequence[Listener], sockets: Sequence[socket.socket]) -> Mapping[str, int | str]:
+def _places(
+    message: Message, wanted: Sequence[RunListener], sockets: Sequence[socket.socket]
+) -> Mapping[str, int | str]:
     if message.get("bound") != [listener.name for listener in wanted] or len(sockets) != len(wanted):
         raise InvalidRequestError("other listeners were bound than was asked for")
     return {item.name: _place(item, sock) for item, sock in zip(wanted, sockets, strict=True)}
 
 
-def _place(listener: Listener, sock: socket.socket) -> int | str:
+def _place(listener: RunListener, sock: socket.socket) -> int | str:
     """Return where a socket listens; it must be the family and kind that its listener has, and on loopback.
 
     Other protocols of the internet family than TCP close as they like: SMC waits for what was not sent.

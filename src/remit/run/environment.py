@@ -6,9 +6,8 @@ it: the gateway swaps it on this run's listener only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from remit.core.task import Grant
 from remit.ports import Resource
@@ -20,27 +19,21 @@ GENERIC = "generic"
 Placeholder = Callable[[str], str]  # a provider's shape -> a fresh placeholder
 
 
-class Provider(Protocol):
-    """What the catalog says of a provider, as far as a run needs it."""
+@dataclass(frozen=True, slots=True)
+class ProviderVariables:
+    """What the catalog says of a provider, as far as a run needs it.
 
-    @property
-    def variables(self) -> Sequence[str]:
-        """The variables in which its SDKs look for the key."""
-        ...
+    ``variables`` are those in which its SDKs look for the key, ``base_urls`` those in which they look for the base URL,
+    each with the path that goes below the resource; ``shape`` tells ``Placeholder`` what a key looks like.
+    """
 
-    @property
-    def base_urls(self) -> Mapping[str, str]:
-        """The variables in which its SDKs look for the base URL, each with the path that goes below the resource."""
-        ...
-
-    @property
-    def shape(self) -> str:
-        """What a key looks like, for ``Placeholder``."""
-        ...
+    variables: tuple[str, ...]
+    base_urls: Mapping[str, str]
+    shape: str
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class RunListener:
     """One listener of a run: a TCP ``port`` on 127.0.0.1 (0: any free one), or a unix socket at ``path``."""
 
     name: str  # gateway | postgres:<resource> | channel | launch | workload
@@ -64,23 +57,23 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class Outfit:
+class RunProvisioning:
     """What one run gets before its ports are known. ``placeholders`` are by resource."""
 
-    listeners: tuple[Listener, ...]
+    listeners: tuple[RunListener, ...]
     placeholders: Mapping[str, str] = field(default_factory=dict)
 
 
-def outfit(
+def provision(
     grant: Grant,
     resources: Mapping[str, Resource],
-    providers: Mapping[str, Provider],
+    providers: Mapping[str, ProviderVariables],
     placeholder: Placeholder,
     folder: str,
     *,
     private: bool = True,
     workload: bool = False,
-) -> Outfit:
+) -> RunProvisioning:
     """Return what a run under ``grant`` gets: its sockets in ``folder``, fixed ports if its network is ``private``.
 
     ``workload``: the SPIFFE Workload API is there, for grants that may have SVIDs.
@@ -88,25 +81,27 @@ def outfit(
     mine = _mine(grant, resources)
     databases = [resource for resource in mine if resource.kind == "postgres"]
     listeners = [
-        Listener("gateway", port=GATEWAY_PORT if private else 0),
+        RunListener("gateway", port=GATEWAY_PORT if private else 0),
         *(
-            Listener(f"postgres:{resource.name}", port=DATABASE_PORT + at if private else 0)
+            RunListener(f"postgres:{resource.name}", port=DATABASE_PORT + at if private else 0)
             for at, resource in enumerate(databases)
         ),
-        Listener("channel", path=f"{folder}/channel.sock"),
-        Listener("launch", path=f"{folder}/launch.sock"),
+        RunListener("channel", path=f"{folder}/channel.sock"),
+        RunListener("launch", path=f"{folder}/launch.sock"),
     ]
     if workload and any(resource.kind == "spiffe" for resource in mine):
-        listeners.append(Listener("workload", path=f"{folder}/workload.sock"))
+        listeners.append(RunListener("workload", path=f"{folder}/workload.sock"))
     shapes = {r.name: _provider(r, providers).shape for r in mine if r.kind == "http" and _known(r, providers)}
     generic = {r.name: "" for r in mine if r.kind == "http" and r.name not in shapes}
-    return Outfit(tuple(listeners), {name: placeholder(shape) for name, shape in {**shapes, **generic}.items()})
+    return RunProvisioning(
+        tuple(listeners), {name: placeholder(shape) for name, shape in {**shapes, **generic}.items()}
+    )
 
 
 def variables(
     grant: Grant,
     resources: Mapping[str, Resource],
-    providers: Mapping[str, Provider],
+    providers: Mapping[str, ProviderVariables],
     placeholders: Mapping[str, str],
     places: Mapping[str, int | str],
 ) -> dict[str, str]:
@@ -146,9 +141,9 @@ def _mine(grant: Grant, resources: Mapping[str, Resource]) -> list[Resource]:
     return [resources[name] for name in names if name in resources]
 
 
-def _known(resource: Resource, providers: Mapping[str, Provider]) -> bool:
+def _known(resource: Resource, providers: Mapping[str, ProviderVariables]) -> bool:
     return resource.settings.get("provider", GENERIC) in providers
 
 
-def _provider(resource: Resource, providers: Mapping[str, Provider]) -> Provider:
+def _provider(resource: Resource, providers: Mapping[str, ProviderVariables]) -> ProviderVariables:
     return providers[str(resource.settings.get("provider", GENERIC))]

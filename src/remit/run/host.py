@@ -26,9 +26,9 @@ from remit.ports.identity import Humans
 from remit.ports.listening import Quota
 from remit.run import handover, wish
 from remit.run.acceptor import Acceptor, bound, heard
-from remit.run.environment import Listener, Outfit
+from remit.run.environment import RunListener, RunProvisioning
 from remit.run.handover import Message
-from remit.run.wish import Place
+from remit.run.wish import Surroundings
 
 Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
 
@@ -50,7 +50,7 @@ class Run:
 
     task: str
     grant: str
-    outfit: Outfit
+    provisioning: RunProvisioning
     places: Mapping[str, int | str]  # listener name -> port or path, as bound
 
     @property
@@ -59,10 +59,10 @@ class Run:
         return Holder(self.task, self.grant)
 
 
-class Edges(Protocol):
+class RunServices(Protocol):
     """What the composition root lends: how a run is furnished, and how each kind of listener is served."""
 
-    def outfit(self, grant: Grant, folder: str, *, private: bool) -> Outfit:
+    def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
         """Return what a run under ``grant`` gets, its sockets in ``folder``; ``private``: its network is its own."""
         ...
 
@@ -74,7 +74,9 @@ class Edges(Protocol):
         """Return what a task may have open."""
         ...
 
-    async def serve(self, run: Run, listener: Listener, sock: socket.socket, acceptor: Acceptor | None = None) -> Close:
+    async def serve(
+        self, run: Run, listener: RunListener, sock: socket.socket, acceptor: Acceptor | None = None
+    ) -> Close:
         """Serve a gateway, database or channel listener as ``run``; the socket belongs to the callee.
 
         With ``acceptor`` others may hold the socket as well, and only they may accept on it.
@@ -122,9 +124,9 @@ class _Talk:
 class LaunchServer:
     """Serves launchers: the operator's, and those inside runs."""
 
-    def __init__(self, broker: Broker, edges: Edges, humans: Humans | None = None) -> None:
+    def __init__(self, broker: Broker, services: RunServices, humans: Humans | None = None) -> None:
         self._broker, self._humans = broker, humans
-        self._edges = edges
+        self._services = services
         self._conversations: set[asyncio.Task[None]] = set()
         self._nested: dict[str, set[asyncio.Task[None]]] = {}  # those inside runs, by task
         self._acceptors: set[Acceptor] = set()
@@ -224,11 +226,11 @@ class LaunchServer:
             return len(self._conversations) < RUNS
         inside = sum(map(len, self._nested.values()))
         mine = len(self._nested.get(caller.task, ()))
-        return inside < RUNS_INSIDE and mine < RUNS_OF_A_TASK and self._edges.share(caller.task).take(TALK)
+        return inside < RUNS_INSIDE and mine < RUNS_OF_A_TASK and self._services.share(caller.task).take(TALK)
 
     def _give(self, caller: Principal) -> None:
         if isinstance(caller, Holder):
-            self._edges.share(caller.task).give(TALK)
+            self._services.share(caller.task).give(TALK)
 
     def _over(
         self, conversation: asyncio.Task[None], acceptor: Acceptor, port: _Port, kept: Sequence[set[asyncio.Task[None]]]
@@ -253,7 +255,7 @@ class LaunchServer:
 
     async def _run(self, talk: _Talk) -> None:
         request, _ = await heard(talk.acceptor)
-        place = wish.place_of(request, self._around(talk.port))
+        place = wish.surroundings(request, self._around(talk.port))
         authority = await self._authority(talk.port.caller, request, place)
         report: Report | None = None
         try:
@@ -277,39 +279,39 @@ class LaunchServer:
                     raise
             await asyncio.sleep(AGAIN)
 
-    async def _serve(self, talk: _Talk, authority: _Authority, place: Place, stack: AsyncExitStack) -> None:
-        outfit = self._edges.outfit(authority.grant, place.folder, private=place.isolation == "namespace")
+    async def _serve(self, talk: _Talk, authority: _Authority, place: Surroundings, stack: AsyncExitStack) -> None:
+        provisioning = self._services.provision(authority.grant, place.folder, private=place.isolation == "namespace")
         if not talk.port.trusted:
-            self._count(talk, authority.task.id, len(outfit.listeners))
-        wanted = [listener.wire() for listener in outfit.listeners]
+            self._count(talk, authority.task.id, len(provisioning.listeners))
+        wanted = [listener.wire() for listener in provisioning.listeners]
         told = {"task": authority.task.id, "grant": authority.grant.id, "ends": authority.grant.expires_at.isoformat()}
         await handover.send_async(talk.peer, {**told, "listeners": wanted})
-        sockets, places = await bound(talk.acceptor, outfit.listeners)
-        run = Run(authority.task.id, authority.grant.id, outfit, places)
+        sockets, places = await bound(talk.acceptor, provisioning.listeners)
+        run = Run(authority.task.id, authority.grant.id, provisioning, places)
         inner = _Port(authority.holder, None, (*talk.port.around, place.posture.isolation))
-        for listener in outfit.listeners:
+        for listener in provisioning.listeners:
             stack.callback(await self._start(talk, run, listener, sockets.pop(0), inner))
-        await handover.send_async(talk.peer, {"ready": True, "environment": dict(self._edges.variables(run))})
+        await handover.send_async(talk.peer, {"ready": True, "environment": dict(self._services.variables(run))})
 
     def _count(self, talk: _Talk, task: str, descriptors: int) -> None:
         """Take descriptors for as long as the thread has them, or raise LimitError."""
-        share = self._edges.share(task)
+        share = self._services.share(task)
         if not share.take(descriptors):
             raise LimitError("the task has too many sockets and connections open", retry_after=1)
         talk.acceptor.when_gone(lambda: share.give(descriptors))
 
-    async def _start(self, talk: _Talk, run: Run, listener: Listener, sock: socket.socket, inner: _Port) -> Close:
+    async def _start(self, talk: _Talk, run: Run, listener: RunListener, sock: socket.socket, inner: _Port) -> Close:
         if listener.kind == "launch":
             return self._listen(sock, inner, talk.acceptor)
         if not talk.port.trusted:
-            return await self._edges.serve(run, listener, sock, talk.acceptor)
+            return await self._services.serve(run, listener, sock, talk.acceptor)
         if listener.path is not None:
             handover.refuse_descriptors(sock)
-        return await self._edges.serve(run, listener, sock)
+        return await self._services.serve(run, listener, sock)
 
     # -- authority ----------------------------------------------------------------------------------------------
 
-    async def _authority(self, caller: Principal, request: Message, place: Place) -> _Authority:
+    async def _authority(self, caller: Principal, request: Message, place: Surroundings) -> _Authority:
         match request:
             case {"open": dict(asked)}:
                 return await self._open(caller, asked, place.posture)
@@ -337,7 +339,7 @@ class LaunchServer:
         grant = await self._broker.delegate(caller, parent, wish.wanted(asked, posture))
         return _Authority(grant, self._broker.task_of(grant.id), lambda: self._broker.revoke(caller, grant.id))
 
-    async def _attach(self, caller: Principal, grant_id: str, place: Place) -> _Authority:
+    async def _attach(self, caller: Principal, grant_id: str, place: Surroundings) -> _Authority:
         check = partial(wish.check_attach, place=place)
         grant = await self._broker.attach(caller, grant_id, place.posture, check)
         return _Authority(grant, self._broker.task_of(grant.id), None)

@@ -23,7 +23,7 @@ _ISOLATION = ("unsandboxed", "host-net", "namespace")  # from the weakest
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Surroundings:
     """Where a launcher says that its run is; ``posture`` is what the broker makes of it."""
 
     isolation: str
@@ -31,7 +31,7 @@ class Place:
     posture: Posture
 
 
-def place_of(request: Message, around: Sequence[str]) -> Place:
+def surroundings(request: Message, around: Sequence[str]) -> Surroundings:
     """Read where a run is. Its posture is no better than what is ``around`` its launcher, whatever that one says."""
     said, folder = request.get("posture"), request.get("folder")
     isolation = said.get("isolation") if isinstance(said, dict) else None
@@ -41,10 +41,10 @@ def place_of(request: Message, around: Sequence[str]) -> Place:
         raise InvalidRequestError("`folder` must be where the run has its sockets")
     known = [each for each in around if each in _ISOLATION]  # a grant that is held outside of runs promises nothing
     weakest = min(isolation, *known, key=_ISOLATION.index) if known else isolation
-    return Place(isolation, folder, Posture(isolation=weakest, custody="channel", at_rest="kek-file"))
+    return Surroundings(isolation, folder, Posture(isolation=weakest, custody="channel", at_rest="kek-file"))
 
 
-def check_attach(grant: Grant, place: Place) -> None:
+def check_attach(grant: Grant, place: Surroundings) -> None:
     """Refuse a run that would hold a grant as another holder, or in weaker surroundings, than is said of it.
 
     The channel of a run proves no key, and nobody attests it. What token, audit and policy say has to stay true.
