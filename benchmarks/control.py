@@ -147,12 +147,17 @@ def grant_check_depth() -> Figure:
 async def _checked() -> Figure:
     from datetime import timedelta
 
-    from remit.core.task import Wanted
+    from remit.core.request import Bounds as GrantBounds
+    from remit.core.request import GrantRequest
 
     broker, owner, detail = await _in_memory()
-    line = [await broker.open(owner, "measure", Wanted(detail, "", timedelta(hours=1), depth=64, fan_out=1))]
+    line = [
+        await broker.open(
+            owner, GrantRequest(detail, GrantBounds(timedelta(hours=1), depth=64, fan_out=1), purpose="measure")
+        )
+    ]
     for left in reversed(range(64)):
-        line.append(await broker.delegate(owner, line[-1].id, Wanted(detail, "", depth=left, fan_out=1)))
+        line.append(await broker.delegate(owner, line[-1].id, GrantRequest(detail, GrantBounds(depth=left, fan_out=1))))
     deep, shallow = [], []
     for _ in range(9):
         deep.append(_per_call(broker, line[64].id))
@@ -212,11 +217,12 @@ async def _swept() -> Figure:
 async def _with_tasks(count: int) -> Broker:
     from datetime import timedelta
 
-    from remit.core.task import Wanted
+    from remit.core.request import Bounds as GrantBounds
+    from remit.core.request import GrantRequest
 
     broker, owner, detail = await _in_memory()
     for _ in range(count):
-        await broker.open(owner, "measure", Wanted(detail, "", timedelta(hours=1)))
+        await broker.open(owner, GrantRequest(detail, GrantBounds(timedelta(hours=1)), purpose="measure"))
     return broker
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from remit.compose import wiring
 from remit.config.settings import Places, read
 from remit.core import audit
 from remit.core.audit import Checkpoint, Entry, Event, checkpoint, public_bytes
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.core.task import Wanted
 from remit.errors import IntegrityError, RemitError, ScopeError
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
@@ -31,6 +31,7 @@ from remit.keys.witness import FileWitness, WitnessThread
 from remit.stores.memory import MemoryStore
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
+from tests.uses import permitted_use
 
 ORIGIN = "remit.test/log"
 SEALER = FileSealer(b"k" * 32)
@@ -159,7 +160,7 @@ def test_an_older_copy_in_place_of_the_state_is_seen_in_the_second_place(house: 
 
 @pytest.mark.attack("AUD-01")
 def test_a_broker_on_an_older_copy_ends_every_task_and_serves_nothing(house: House) -> None:
-    wanted = Wanted(details(TABLE, HTTP), "", timedelta(minutes=15), depth=1, fan_out=1)
+    wanted = GrantRequest(details(TABLE, HTTP), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
 
     async def live() -> tuple[str, str]:
         store = SqliteStore(house.state, SEALER)
@@ -167,7 +168,7 @@ def test_a_broker_on_an_older_copy_ends_every_task_and_serves_nothing(house: Hou
         await broker.start()
         await broker.put_resource(OPERATOR, warehouse(), Secret("one"))
         await broker.put_resource(OPERATOR, search(), Secret("two"))
-        grant = await broker.open(OPERATOR, "draft the CFO summary", wanted)
+        grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
         task = broker.task_of(grant.id).id
         await store._read(lambda rows: rows.all("head", task))  # a reader that is open does not hide what follows
         await store.close()
@@ -188,9 +189,9 @@ def test_a_broker_on_an_older_copy_ends_every_task_and_serves_nothing(house: Hou
         await broker.start()
         assert (await store.load(task)).head.closed
         with pytest.raises(RemitError):
-            await broker.use(grant, Access("http", "search", "GET", "/v1/search"), "req")
+            await permitted_use(broker, grant, Access("http", "search", "GET", "/v1/search"), "req")
         with pytest.raises(IntegrityError, match="rolled back"):
-            await broker.open(OPERATOR, "again", wanted)
+            await broker.open(OPERATOR, replace(wanted, purpose="again"))
         await broker.stop()
 
     grant, task = asyncio.run(live())
@@ -287,14 +288,14 @@ def test_no_secret_reaches_the_audit_of_a_run_that_puts_them_everywhere(house: H
         await broker.start()
         await broker.put_resource(OPERATOR, warehouse(), Secret(static["warehouse"]))
         await broker.put_resource(OPERATOR, search(), Secret(static["search"]))
-        wanted = Wanted(details(TABLE, HTTP), "", timedelta(minutes=15), depth=1, fan_out=1)
-        grant = await broker.open(OPERATOR, "draft the CFO summary", wanted)
+        wanted = GrantRequest(details(TABLE, HTTP), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
+        grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
         lease = await broker.issue(OPERATOR, grant.id, grant.scope[0], "key")
         args = {f"query.{name}": json.dumps(value) for name, value in body.items()}
-        await broker.use(grant.id, Access("http", "search", "GET", "/v1/search", args=args), "req_1")
+        await permitted_use(broker, grant.id, Access("http", "search", "GET", "/v1/search", args=args), "req_1")
         refused = Access("http", "search", "POST", "/v1/search", args=args)
         with pytest.raises(ScopeError):
-            await broker.use(grant.id, refused, "req_2")
+            await permitted_use(broker, grant.id, refused, "req_2")
         await broker.deny(grant.id, refused, ScopeError(f"`{body['token']}` is not granted"), "req_2")
         await broker.revoke_lease(OPERATOR, lease.lease.id)
         await broker.put_secret(OPERATOR, "search", Secret(static["search"]))

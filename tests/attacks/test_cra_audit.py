@@ -8,6 +8,7 @@ import resource
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,13 +16,14 @@ import pytest
 
 from remit.broker import Broker
 from remit.core import audit
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.core.task import Wanted
 from remit.errors import UnavailableError
 from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
+from tests.uses import permitted_use
 
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
 HTTP = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any", "uses": 10_000}
@@ -76,21 +78,21 @@ def test_without_a_durable_entry_nothing_is_done_and_it_recovers(
         await broker.start()
         await broker.put_resource(OPERATOR, warehouse(), Secret("one"))
         await broker.put_resource(OPERATOR, search(), Secret("two"))
-        wanted = Wanted(details(TABLE, HTTP), "", timedelta(minutes=15), depth=1, fan_out=1)
-        grant = await broker.open(OPERATOR, "draft the CFO summary", wanted)
+        wanted = GrantRequest(details(TABLE, HTTP), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
+        grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
         size = await store.size()
         with trouble(tmp_path / "state" / "remit.db"):
             for attempt in (
-                broker.use(grant.id, SEARCH, "req"),
+                permitted_use(broker, grant.id, SEARCH, "req"),
                 broker.issue(OPERATOR, grant.id, grant.scope[0]),
-                broker.delegate(OPERATOR, grant.id, Wanted(grant.scope[:1], "child")),
-                broker.open(OPERATOR, "another", wanted),
+                broker.delegate(OPERATOR, grant.id, GrantRequest(grant.scope[:1])),
+                broker.open(OPERATOR, replace(wanted, purpose="another")),
             ):
                 with pytest.raises(UnavailableError):
                     await attempt
             assert red(store)
         assert (await store.size(), target.accounts) == (size, {})
-        await broker.use(grant.id, SEARCH, "req")
+        await permitted_use(broker, grant.id, SEARCH, "req")
         await broker.issue(OPERATOR, grant.id, grant.scope[0])
         assert not red(store)
         assert len(target.accounts) == 1

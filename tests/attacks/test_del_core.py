@@ -12,11 +12,15 @@ from datetime import timedelta
 import pytest
 
 from remit.core import scope
+from remit.core.grant import GrantContext
 from remit.core.principal import Holder
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
-from remit.core.task import Subject, Task, Wanted, nothing, open_task
+from remit.core.task import Subject, Task, nothing, open_task
 from remit.errors import AttenuationError, BudgetError, DepthError, NotFoundError, RemitError, UnknownDetailError
+from tests.core.oracle import permits
 from tests.model.setting import OWNER, START, Setting, YieldingStore, wanted
+from tests.uses import permitted_use
 
 PARENT = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/a/*"], "ttl": 600, "uses": 5}
 MINUTES = timedelta(minutes=10)
@@ -57,7 +61,7 @@ def test_a_superset_child_is_refused_and_nothing_of_it_is_made(
 ) -> None:
     async def body() -> None:
         broker = await Setting().ready()
-        root = await broker.open(OWNER, "attack", wanted(PARENT, ttl=MINUTES, depth=1, fan_out=2))
+        root = await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=1, fan_out=2), purpose="attack"))
         me = Holder(broker.task_of(root.id).id, root.id)
         with pytest.raises((AttenuationError, DepthError)) as caught:
             await broker.delegate(me, root.id, wanted(*raw, **more))
@@ -128,20 +132,24 @@ def any_access(dice: random.Random, raw: dict[str, object]) -> Access:
 def chain(dice: random.Random, seen: Counter[str]) -> None:
     """Delegate as deep as it goes, and hold every accepted child to its parent and to the root."""
     raw = {**any_detail(dice), "paths": ["/**"]} if dice.random() < 0.7 else any_detail(dice)
-    asked = Wanted(scope.parse([raw]), "", MINUTES, depth=DEEPEST, fan_out=1)
-    task = nothing("t").apply(open_task("t", "0", Subject("s", "a"), "chain", asked, START))
+    asked = GrantRequest(scope.parse([raw]), Bounds(MINUTES, depth=DEEPEST, fan_out=1))
+    task = nothing("t").apply(
+        open_task("t", "0", Subject("s", "a"), replace(asked, purpose="chain"), GrantContext(), START)
+    )
     for level in range(1, DEEPEST + 1):
         child = mutated(dice, raw)
-        below = Wanted(scope.parse([child]), "", depth=DEEPEST - level, fan_out=1)
+        below = GrantRequest(scope.parse([child]), Bounds(depth=DEEPEST - level, fan_out=1))
         try:
-            task = task.apply(task.delegate(str(level - 1), str(level), below, START))
+            task = task.apply(task.delegate(str(level - 1), str(level), below, GrantContext(), START))
         except RemitError:
             seen["refused"] += 1
             if dice.random() < 0.3:
                 break
             child = raw
             task = task.apply(
-                task.delegate(str(level - 1), str(level), replace(below, scope=scope.parse([raw])), START)
+                task.delegate(
+                    str(level - 1), str(level), replace(below, scope=scope.parse([raw])), GrantContext(), START
+                )
             )
         raw = child
         seen["accepted"] += 1
@@ -154,9 +162,9 @@ def hold(dice: random.Random, task: Task, grant: str, raw: dict[str, object], se
     line = task.lineage(grant)
     for _ in range(SAMPLES):
         access = any_access(dice, raw)
-        if scope.permits(line[0].scope[0], access):
+        if permits(line[0].scope[0], access):
             seen["permitted"] += 1
-            assert all(scope.permits(above.scope[0], access) for above in (line[1], line[-1]))
+            assert all(permits(above.scope[0], access) for above in (line[1], line[-1]))
 
 
 @pytest.mark.attack("DEL-02")
@@ -182,7 +190,7 @@ def test_budget_and_fan_out_hold_against_many_at_once() -> None:
     async def round_of(setting: Setting) -> tuple[int, int]:
         broker = await setting.ready()
         ten = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/**"], "uses": 10}
-        root = await broker.open(OWNER, "attack", wanted(ten, ttl=MINUTES, depth=1, fan_out=3))
+        root = await broker.open(OWNER, replace(wanted(ten, ttl=MINUTES, depth=1, fan_out=3), purpose="attack"))
         made = await asyncio.gather(
             *(broker.delegate(OWNER, root.id, wanted(ten)) for _ in range(20)), return_exceptions=True
         )
@@ -190,7 +198,7 @@ def test_budget_and_fan_out_hold_against_many_at_once() -> None:
         holders = [root.id, *children]
         uses = await asyncio.gather(
             *(
-                broker.use(holders[i % len(holders)], Access("http", "search", "GET", path="/x"), f"req_{i}")
+                permitted_use(broker, holders[i % len(holders)], Access("http", "search", "GET", path="/x"), f"req_{i}")
                 for i in range(40)
             ),
             return_exceptions=True,
@@ -212,11 +220,11 @@ def test_budget_and_fan_out_hold_against_many_at_once() -> None:
 def test_delegating_to_oneself_ends_at_the_depth_that_was_granted_and_makes_no_cycle() -> None:
     async def body() -> None:
         broker = await Setting().ready()
-        root = await broker.open(OWNER, "attack", wanted(PARENT, ttl=MINUTES, depth=8, fan_out=8))
+        root = await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=8, fan_out=8), purpose="attack"))
         me, refused = root, 0
         for _ in range(1_000):
             try:
-                asked = wanted(PARENT, depth=max(me.depth - 1, 0), fan_out=8)
+                asked = wanted(PARENT, depth=max(me.bounds.depth - 1, 0), fan_out=8)
                 me = await broker.delegate(Holder(broker.task_of(root.id).id, me.id), me.id, asked)
             except DepthError:
                 refused += 1
@@ -231,10 +239,10 @@ def test_delegating_to_oneself_ends_at_the_depth_that_was_granted_and_makes_no_c
 def test_a_guessed_or_forged_parent_is_not_found() -> None:
     async def body() -> None:
         broker = await Setting().ready()
-        root = await broker.open(OWNER, "attack", wanted(PARENT, ttl=MINUTES, depth=3, fan_out=3))
+        root = await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=3, fan_out=3), purpose="attack"))
         task = broker.task_of(root.id).id
         child = await broker.delegate(Holder(task, root.id), root.id, wanted(PARENT, depth=1, fan_out=1))
-        other = await broker.open(OWNER, "another", wanted(PARENT, ttl=MINUTES, depth=3, fan_out=3))
+        other = await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=3, fan_out=3), purpose="another"))
         for parent in (root.id, other.id, task, "grt_999", "", "../grt_1"):
             with pytest.raises(NotFoundError):
                 await broker.delegate(Holder(task, child.id), parent, wanted(PARENT))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from remit.config import settings
-from remit.core.task import Wanted
+from remit.core.request import Bounds, GrantRequest
 from remit.errors import ExpiredError, InvalidRequestError, NotFoundError, RemitError, UnavailableError
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run
 from tests.gateway.rig import Rig, http, play, rig
@@ -102,7 +102,9 @@ def test_no_route_gives_an_operator_a_stored_secret(tmp_path: Path) -> None:
     async def scene(made: plane.Plane) -> None:
         put = await made.control.put("/v1/secrets/search", json={"resource": "search", "value": CANARY})
         assert put.is_success, put.text
-        root = await made.broker.open(OPERATOR, "why", Wanted(details(SEARCH), "", timedelta(minutes=5)))
+        root = await made.broker.open(
+            OPERATOR, GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5)), purpose="why")
+        )
         task = made.broker.task_of(root.id).id
         named = {
             "task": task,

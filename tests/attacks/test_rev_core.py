@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -27,6 +28,7 @@ from remit.errors import (
     UnknownDetailError,
 )
 from tests.model.setting import OWNER, READ, RESOURCES, SEARCH, START, WIDE, Setting, YieldingStore, detail, wanted
+from tests.uses import permitted_use
 
 MINUTES = timedelta(minutes=30)
 MANY = {**SEARCH, "uses": 1_000_000}
@@ -41,7 +43,7 @@ LEVELS = 5
 async def grown(broker: Broker) -> tuple[Grant, dict[str, list[str]]]:
     """Open a task and delegate to a tree of 3,906 grants; return its root and everybody's children."""
     asked = wanted(MANY, ttl=MINUTES, depth=LEVELS, fan_out=FAN_OUT)
-    root = await broker.open(OWNER, "attack", asked)
+    root = await broker.open(OWNER, replace(asked, purpose="attack"))
     children: dict[str, list[str]] = {}
     row = [root.id]
     for level in range(1, LEVELS + 1):
@@ -66,7 +68,7 @@ class Callers:
         """Call once; an accepted call is noted with its beginning."""
         began = next(self.ticks)
         try:
-            used = await self.broker.use(grant, CALL, f"req_{next(self.requests)}")
+            used = await permitted_use(self.broker, grant, CALL, f"req_{next(self.requests)}")
         except GrantEndedError:
             return
         assert isinstance(used, Use)
@@ -142,7 +144,7 @@ def test_revoking_a_child_of_the_root_spares_its_siblings_and_all_below_them() -
 
 async def family(broker: Broker) -> tuple[str, str]:
     """Open a task with a child that holds a lease; return root and child."""
-    root = await broker.open(OWNER, "attack", wanted(WIDE, SEARCH, ttl=MINUTES, depth=2, fan_out=3))
+    root = await broker.open(OWNER, replace(wanted(WIDE, SEARCH, ttl=MINUTES, depth=2, fan_out=3), purpose="attack"))
     child = await broker.delegate(OWNER, root.id, wanted(WIDE, SEARCH, depth=1, fan_out=1))
     await broker.issue(OWNER, child.id, detail(READ), "key")
     return root.id, child.id
@@ -189,7 +191,7 @@ def test_unknown_and_foreign_are_the_same_not_found() -> None:
     async def body() -> None:
         broker = await Setting().ready()
         root, child = await family(broker)
-        other = await broker.open(OWNER, "bob's", wanted(WIDE, ttl=MINUTES))
+        other = await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES), purpose="bob's"))
         below, bob = Holder(broker.task_of(root).id, child), Holder(broker.task_of(other.id).id, other.id)
         callers: list[tuple[Operator | Holder, str]] = [
             (OWNER, "grt_999"),
@@ -231,7 +233,7 @@ def test_nothing_brings_a_revoked_grant_or_its_lease_back() -> None:
                 broker.delegate(OWNER, child, wanted(WIDE)),
                 broker.issue(OWNER, child, detail(READ)),
                 broker.issue(OWNER, child, detail(READ), "key"),
-                broker.use(child, CALL, "req_1"),
+                permitted_use(broker, child, CALL, "req_1"),
             ]
             for attempt in attempts:
                 with pytest.raises((GrantEndedError, NotFoundError)):
@@ -261,7 +263,7 @@ def test_knowing_the_id_of_a_lease_is_no_authority_over_it() -> None:
         task = broker.task_of(root)
         lease = next(iter(task.leases))
         sibling = await broker.delegate(OWNER, root, wanted(WIDE))
-        other = await broker.open(OWNER, "bob's", wanted(WIDE, ttl=MINUTES))
+        other = await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES), purpose="bob's"))
         bobs = [
             Holder(task.id, sibling.id),
             Holder(broker.task_of(other.id).id, other.id),
@@ -329,9 +331,9 @@ def test_a_ttl_that_is_no_time_or_too_much_is_a_bad_request(ttl: timedelta) -> N
     async def body() -> None:
         broker = await Setting().ready()
         with pytest.raises(InvalidRequestError) as caught:
-            await broker.open(OWNER, "attack", wanted(WIDE, ttl=ttl))
+            await broker.open(OWNER, replace(wanted(WIDE, ttl=ttl), purpose="attack"))
         assert caught.value.status == 400
-        root = await broker.open(OWNER, "attack", wanted(WIDE, ttl=MINUTES, depth=1, fan_out=1))
+        root = await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES, depth=1, fan_out=1), purpose="attack"))
         with pytest.raises((InvalidRequestError, AttenuationError)):
             await broker.delegate(OWNER, root.id, wanted(WIDE, ttl=ttl))
 
@@ -350,7 +352,7 @@ def test_the_longest_ttl_of_a_detail_still_ends_with_its_grant() -> None:
     async def body() -> None:
         setting = Setting()
         broker = await setting.ready()
-        root = await broker.open(OWNER, "attack", wanted(WIDE, ttl=MINUTES))
+        root = await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES), purpose="attack"))
         made = await broker.issue(OWNER, root.id, detail({**READ, "ttl": 10**9}))
         assert made.lease.expires_at == root.expires_at
         for ttl in (timedelta(0), -INSTANT, timedelta.max):
@@ -366,7 +368,9 @@ def test_a_grant_and_its_lease_live_from_their_beginning_up_to_and_without_their
     async def body() -> None:
         setting = Setting()
         broker = await setting.ready()
-        root = await broker.open(OWNER, "attack", wanted(WIDE, SEARCH, ttl=MINUTES, depth=1, fan_out=1))
+        root = await broker.open(
+            OWNER, replace(wanted(WIDE, SEARCH, ttl=MINUTES, depth=1, fan_out=1), purpose="attack")
+        )
         lease = (await broker.issue(OWNER, root.id, detail(READ))).lease
         setting.now = lease.expires_at - timedelta(milliseconds=1)
         await broker.sweep()
@@ -376,11 +380,11 @@ def test_a_grant_and_its_lease_live_from_their_beginning_up_to_and_without_their
         with pytest.raises(ExpiredError):
             await broker.renew(OWNER, lease.id, timedelta(seconds=1))
         setting.now = root.expires_at - INSTANT
-        assert (await broker.use(root.id, CALL, "req_1")).grant == root
+        assert (await permitted_use(broker, root.id, CALL, "req_1")).grant == root
         assert (await broker.issue(OWNER, root.id, detail(READ))).lease.expires_at == root.expires_at
         setting.now = root.expires_at
         attempts: list[Awaitable[object]] = [
-            broker.use(root.id, CALL, "req_2"),
+            permitted_use(broker, root.id, CALL, "req_2"),
             broker.issue(OWNER, root.id, detail(READ)),
             broker.delegate(OWNER, root.id, wanted(WIDE)),
         ]

@@ -20,9 +20,10 @@ from examples.demo import canary
 from remit.broker import Broker
 from remit.broker.resources import associated
 from remit.core.audit import checkpoint, public_bytes
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
-from remit.core.task import Plan, Wanted
+from remit.core.task import Plan
 from remit.core.tree import EMPTY_ROOT
 from remit.errors import IntegrityError
 from remit.keys.file import FileSealer, load_kek
@@ -31,6 +32,7 @@ from remit.keys.witness import FileWitness
 from remit.ports import Issued, Resource, SealedSecret
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
+from tests.uses import permitted_use
 
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
 HTTP = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any", "uses": 10_000}
@@ -73,12 +75,12 @@ async def work(broker: Broker, static: Mapping[str, str]) -> None:
         await broker.put_secret(OPERATOR, name, Secret(value))
     await broker.put_resource(OPERATOR, search(), Secret(static["canary-0"]))
     await broker.put_resource(OPERATOR, warehouse(), Secret(static["canary-1"]))
-    wanted = Wanted(details(TABLE, HTTP), "", timedelta(minutes=15), depth=1, fan_out=1)
-    grant = await broker.open(OPERATOR, "draft the CFO summary", wanted)
+    wanted = GrantRequest(details(TABLE, HTTP), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
+    grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
     detail: Detail = grant.scope[0]
     for number in range(50):
         await broker.issue(OPERATOR, grant.id, detail, f"key-{number}")
-    await asyncio.gather(*(broker.use(grant.id, SEARCH, f"req_{number}") for number in range(1_000)))
+    await asyncio.gather(*(permitted_use(broker, grant.id, SEARCH, f"req_{number}") for number in range(1_000)))
     for name in list(static)[40:]:
         await broker.delete_resource(OPERATOR, name)
 

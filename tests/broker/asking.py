@@ -11,10 +11,12 @@ from remit.core.approval import Approval
 from remit.core.audit import Event
 from remit.core.policy import Decision, Question
 from remit.core.principal import Human
-from remit.core.task import Grant, Subject, Wanted
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Grant, Subject
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
 from tests.broker.world import SEARCH, TABLE, World, details, holder
+from tests.grant_requests import changed
 
 ANN, BOB = "https://idp.test#ann", "https://idp.test#bob"
 MFA = "urn:mfa"
@@ -67,14 +69,14 @@ class House:
 
     async def root(self, broker: Broker, *raw: dict[str, object], sub: str = ANN, **more: object) -> Grant:
         """Open a task for a human, narrow, with one hop and one child unless ``more`` says else."""
-        wanted = Wanted(details(*(raw or (NARROW,))), "", timedelta(minutes=15), depth=1, fan_out=1)
-        return await broker.open(self.human(sub=sub), "draft the CFO summary", replace(wanted, **more))  # type: ignore[arg-type]
+        wanted = GrantRequest(details(*(raw or (NARROW,))), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
+        return await broker.open(self.human(sub=sub), replace(changed(wanted, more), purpose="draft the CFO summary"))
 
-    async def asked(self, broker: Broker, parent: Grant, wanted: Wanted | None = None) -> Approval:
+    async def asked(self, broker: Broker, parent: Grant, wanted: GrantRequest | None = None) -> Approval:
         """Let the holder of ``parent`` ask for a child that exceeds it."""
         return await broker.ask(holder(broker, parent), parent.id, wanted or wide())
 
-    async def approved(self, broker: Broker, parent: Grant, wanted: Wanted | None = None) -> Approval:
+    async def approved(self, broker: Broker, parent: Grant, wanted: GrantRequest | None = None) -> Approval:
         """Ask, and let Ann approve."""
         item = await self.asked(broker, parent, wanted)
         return await broker.approve(item.id, item.digest, self.human(item.digest))
@@ -91,9 +93,9 @@ def kept(broker: Broker) -> list[Approval]:
     return list(approvals._kept.values())
 
 
-def wide(*raw: dict[str, object], **more: object) -> Wanted:
+def wide(*raw: dict[str, object], **more: object) -> GrantRequest:
     """Return what exceeds a narrow root: other paths."""
-    return replace(Wanted(details(*(raw or (WIDE,))), ""), **more)  # type: ignore[arg-type]
+    return changed(GrantRequest(details(*(raw or (WIDE,)))), more)
 
 
 __all__ = ["ANN", "BOB", "MFA", "NARROW", "TABLE", "WIDE", "Brittle", "House", "everybody", "kept", "wide"]

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from remit.broker import Broker
 from remit.core.audit import Event
 from remit.core.policy import Decision, Question
+from remit.core.request import GrantRequest
 from remit.core.scope import Access, parse_detail
-from remit.core.task import Grant, Task, Wanted
+from remit.core.task import Grant, Task
 from remit.errors import GrantEndedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
 from tests.broker.world import SEARCH, TABLE, details, holder
+from tests.grant_requests import changed
 
 DETAIL = parse_detail(TABLE)
 GET = Access("http", "search", "GET", "/v1/search")
@@ -78,7 +80,7 @@ def forbids(resource: str, verb: str | None = None) -> Rule:
 
 async def child(broker: Broker, parent: Grant, *raw: dict[str, object], **more: object) -> Grant:
     """Delegate to a child of ``parent``."""
-    wanted = Wanted(details(*(raw or (SEARCH,))), "", **more)  # type: ignore[arg-type]  # fields of Wanted
+    wanted = changed(GrantRequest(details(*(raw or (SEARCH,)))), more)
     return await broker.delegate(holder(broker, parent), parent.id, wanted)
 
 

@@ -37,6 +37,7 @@ from remit.errors import (
 from remit.ports import PutRecord, Record
 from tests.broker.asking import ANN, BOB, NARROW, WIDE, House, kept, wide
 from tests.broker.world import OPERATOR, SEARCH, STRANGER, World, details, holder, run
+from tests.grant_requests import changed
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_nothing_but_what_was_approved_is_made(house: House, more: dict[str, obj
         root = await house.root(broker, unattested=True)
         item = await house.approved(broker, root)
         with pytest.raises(RemitError):
-            await broker.delegate(holder(broker, root), root.id, replace(wide(), **more), item)  # type: ignore[arg-type]
+            await broker.delegate(holder(broker, root), root.id, changed(wide(), more), item)
         assert broker.approval(item.id).verdict is Verdict.APPROVED
         assert len(broker.task_of(root.id).grants) == 1
 
@@ -123,7 +124,7 @@ def test_an_approval_counts_under_the_grant_it_was_asked_for_alone(house: House)
         with pytest.raises(NotFoundError):
             await broker.delegate(holder(broker, second), second.id, wide(), item)
         with pytest.raises(NotFoundError):
-            await broker.open(item, "another", replace(wide(), ttl=timedelta(minutes=1)))
+            await broker.open(item, replace(changed(wide(), {"ttl": timedelta(minutes=1)}), purpose="another"))
 
     run(body())
 
@@ -232,7 +233,7 @@ def test_a_login_for_anything_else_decides_nothing_and_none_decides_twice(house:
         with pytest.raises(UsedError, match="this login was used before"):
             await broker.refuse(second.id, second.digest, replace(used, nonce=second.digest))
         with pytest.raises(UsedError):  # and it opens no task
-            await broker.open(used, "another", wide(ttl=timedelta(minutes=1)))
+            await broker.open(used, replace(wide(ttl=timedelta(minutes=1)), purpose="another"))
         assert broker.approval(second.id).verdict is Verdict.PENDING
 
     run(body())
@@ -260,7 +261,7 @@ def test_what_names_no_human_is_shown_and_decided_on_by_the_page_of_its_flow_alo
 
     async def body() -> None:
         broker = await house.world.ready()
-        item = await broker.ask_to_open("cli", "why", wide(ttl=timedelta(minutes=5)))
+        item = await broker.ask_to_open("cli", replace(wide(ttl=timedelta(minutes=5)), purpose="why"))
         assert broker.approvals(OPERATOR) == []
         with pytest.raises(NotFoundError) as unknown:
             broker.look(OPERATOR, "apr_999")
@@ -283,7 +284,7 @@ def test_a_request_from_afar_is_listed_and_decided_on_by_the_human_it_names(hous
     async def body() -> None:
         broker = await house.world.ready()
         root = await house.root(broker)
-        item = await broker.ask_to_open("cli", "why", wide(ttl=timedelta(minutes=5)), approver=ANN)
+        item = await broker.ask_to_open("cli", replace(wide(ttl=timedelta(minutes=5)), purpose="why"), approver=ANN)
         assert broker.approvals(OPERATOR) == [item]
         assert broker.look(OPERATOR, item.id) == item
         assert broker.approvals(holder(broker, root)) == []
@@ -300,7 +301,7 @@ def test_a_task_that_a_workload_opened_has_nobody_to_ask(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()
         human = house.human(sub="spiffe://prod.test/agent", acr="workload")
-        root = await broker.open(human, "batch", wide(ttl=timedelta(minutes=5)))
+        root = await broker.open(human, replace(wide(ttl=timedelta(minutes=5)), purpose="batch"))
         with pytest.raises(ApprovalError, match="no human is behind this task"):
             await house.asked(broker, root, wide(depth=3))
         assert broker.approvals(OPERATOR) == []
@@ -312,8 +313,8 @@ def test_a_login_that_the_issuer_has_ended_neither_decides_nor_is_acted_on(house
     async def body() -> None:
         broker = await house.world.ready()
         opened_by = replace(house.human(), subject=replace(house.human().subject, sid="s-0"))
-        asking = replace(wide({**SEARCH, "paths": ["/v1/search"]}), ttl=timedelta(minutes=9))
-        root = await broker.open(opened_by, "why", asking)
+        asking = changed(wide({**SEARCH, "paths": ["/v1/search"]}), {"ttl": timedelta(minutes=9)})
+        root = await broker.open(opened_by, replace(asking, purpose="why"))
         first, second = await house.asked(broker, root), await house.asked(broker, root, wide(label="b"))
         await broker.approve(first.id, first.digest, house.human(first.digest, sid="s-1"))
         late = house.human(second.digest, sid="s-1")
@@ -412,18 +413,18 @@ def test_a_client_that_a_named_human_refused_asks_them_for_nothing_and_nobody_an
     async def body() -> None:
         broker = await house.world.ready()
         wanted = wide(ttl=timedelta(minutes=5))
-        item = await broker.ask_to_open("cli", "why", wanted, approver=ANN)
+        item = await broker.ask_to_open("cli", replace(wanted, purpose="why"), approver=ANN)
         await broker.refuse(item.id, item.digest, house.human(item.digest))
         for purpose in ("why", "else"):
             with pytest.raises(ApprovalError, match="refused this before"):
-                await broker.ask_to_open("cli", purpose, wanted, approver=ANN)
+                await broker.ask_to_open("cli", replace(wanted, purpose=purpose), approver=ANN)
         for client, approver in (("cli", BOB), ("app", ANN)):
-            await broker.ask_to_open(client, "why", wanted, approver=approver)
+            await broker.ask_to_open(client, replace(wanted, purpose="why"), approver=approver)
         for _ in range(2):  # whoever came: that one said no speaks for nobody else
-            item = await broker.ask_to_open("cli", "why", wanted)
+            item = await broker.ask_to_open("cli", replace(wanted, purpose="why"))
             await broker.refuse(item.id, item.digest, house.human(item.digest, sub=BOB), page=True)
         house.world.later(module.LIFE.total_seconds())
-        await broker.ask_to_open("cli", "why", wanted, approver=ANN)
+        await broker.ask_to_open("cli", replace(wanted, purpose="why"), approver=ANN)
 
     run(body())
 
@@ -436,7 +437,7 @@ def test_who_comes_to_the_page_proves_themselves_as_their_issuer_is_configured(
 
     async def body() -> None:
         broker = await house.world.ready()
-        item = await broker.ask_to_open("cli", "why", wide(ttl=timedelta(minutes=5)))
+        item = await broker.ask_to_open("cli", replace(wide(ttl=timedelta(minutes=5)), purpose="why"))
         assert item.acr == ()
         human = house.human(item.digest, acr=acr)
         if counts:
@@ -481,10 +482,10 @@ def test_a_client_has_so_many_requests_that_wait_and_all_clients_together(
         broker = await house.world.ready()
         wanted = wide(ttl=timedelta(minutes=5))
         for client in ("one", "one", "two"):
-            await broker.ask_to_open(client, "why", wanted)
+            await broker.ask_to_open(client, replace(wanted, purpose="why"))
         for client in ("one", "three"):
             with pytest.raises(LimitError):
-                await broker.ask_to_open(client, "why", wanted)
+                await broker.ask_to_open(client, replace(wanted, purpose="why"))
         assert (await house.told())[-1] == ("approval.ask", "deny", "limit")
 
     run(body())
@@ -505,11 +506,11 @@ def test_whoever_asks_under_many_names_keeps_no_other_name_waiting(
         for _ in range(2):
             for number in range(8):
                 with suppress(LimitError):
-                    await broker.ask_to_open(many.format(number), "why", wanted)
-        await broker.ask_to_open("https://good.test/app", "why", wanted)
-        await broker.ask_to_open("own", "why", wanted)
+                    await broker.ask_to_open(many.format(number), replace(wanted, purpose="why"))
+        await broker.ask_to_open("https://good.test/app", replace(wanted, purpose="why"))
+        await broker.ask_to_open("own", replace(wanted, purpose="why"))
         with pytest.raises(LimitError):
-            await broker.ask_to_open("own", "why", wanted)
+            await broker.ask_to_open("own", replace(wanted, purpose="why"))
 
     run(body())
 
@@ -524,9 +525,9 @@ def test_what_is_reserved_for_names_that_have_nothing_waiting_is_bounded_too(
         broker = await house.world.ready()
         wanted = wide(ttl=timedelta(minutes=5))
         for number in range(4):
-            await broker.ask_to_open(f"app-{number}", "why", wanted)
+            await broker.ask_to_open(f"app-{number}", replace(wanted, purpose="why"))
         with pytest.raises(LimitError):
-            await broker.ask_to_open("own", "why", wanted)
+            await broker.ask_to_open("own", replace(wanted, purpose="why"))
 
     run(body())
 
@@ -538,13 +539,13 @@ def test_a_request_that_lapses_soon_counts_as_long_as_it_is_kept(house: House, m
         broker = await house.world.ready()
         wanted = wide(ttl=timedelta(minutes=5))
         for _ in range(2):
-            await broker.ask_to_open("one", "why", wanted, approver=ANN, life=timedelta(seconds=1))
+            await broker.ask_to_open("one", replace(wanted, purpose="why"), approver=ANN, life=timedelta(seconds=1))
         house.world.later(2)
         with pytest.raises(LimitError) as refused:
-            await broker.ask_to_open("one", "why", wanted, approver=ANN, life=timedelta(seconds=1))
+            await broker.ask_to_open("one", replace(wanted, purpose="why"), approver=ANN, life=timedelta(seconds=1))
         assert refused.value.retry_after == 598
         house.world.later(598)
-        await broker.ask_to_open("one", "why", wanted, approver=ANN, life=timedelta(seconds=1))
+        await broker.ask_to_open("one", replace(wanted, purpose="why"), approver=ANN, life=timedelta(seconds=1))
 
     run(body())
 
@@ -562,10 +563,10 @@ def test_what_anybody_may_answer_takes_no_room_of_what_names_a_human(
         root, wanted = await house.root(broker), wide(ttl=timedelta(minutes=5))
         for approver in (None, ANN):
             for _ in range(2):
-                await broker.ask_to_open("cli", "why", wanted, approver=approver)
+                await broker.ask_to_open("cli", replace(wanted, purpose="why"), approver=approver)
             for client in ("cli", "app"):
                 with pytest.raises(LimitError):
-                    await broker.ask_to_open(client, "why", wanted, approver=approver)
+                    await broker.ask_to_open(client, replace(wanted, purpose="why"), approver=approver)
         assert (await house.asked(broker, root)).task is not None
 
     run(body())
@@ -620,8 +621,8 @@ def test_what_a_client_asked_from_afar_lapses_with_the_memory_of_its_client(hous
         broker = await house.world.ready()
         wanted = wide(ttl=timedelta(minutes=5))
         waits = await house.asked(broker, await house.root(broker))
-        item = await broker.ask_to_open("cli", "why", wanted, approver=ANN)
-        no = await broker.ask_to_open("app", "else", wanted, approver=ANN)
+        item = await broker.ask_to_open("cli", replace(wanted, purpose="why"), approver=ANN)
+        no = await broker.ask_to_open("app", replace(wanted, purpose="else"), approver=ANN)
         await broker.refuse(no.id, no.digest, house.human(no.digest))
         house.world.later(1)
         again = await restarted(house)
@@ -631,8 +632,8 @@ def test_what_a_client_asked_from_afar_lapses_with_the_memory_of_its_client(hous
             with pytest.raises(LapsedError):
                 await decide(item.id, item.digest, house.human(item.digest))
         with pytest.raises(ApprovalError, match="refused this before"):
-            await again.ask_to_open("app", "more", wanted, approver=ANN)
-        assert (await again.ask_to_open("cli", "why", wanted, approver=ANN)).id != item.id
+            await again.ask_to_open("app", replace(wanted, purpose="more"), approver=ANN)
+        assert (await again.ask_to_open("cli", replace(wanted, purpose="why"), approver=ANN)).id != item.id
 
     run(body())
 
@@ -709,7 +710,7 @@ def test_a_commit_that_fails_leaves_what_the_store_says(house: House, step: str,
         root = await house.root(broker)
         item = await house.asked(broker, root)
         house.world.later(1)
-        opening = await broker.ask_to_open("cli", "why", wide(ttl=timedelta(minutes=5)))
+        opening = await broker.ask_to_open("cli", replace(wide(ttl=timedelta(minutes=5)), purpose="why"))
         if step == "consume":
             item = await broker.approve(item.id, item.digest, house.human(item.digest))
         if step == "open":
@@ -745,7 +746,7 @@ async def take(broker: Broker, step: str, item: Approval, opening: Approval, age
         case "consume":
             await broker.delegate(agent, agent.grant, wide(), item)
         case "open":
-            await broker.open(opening, "why", wide(ttl=timedelta(minutes=5)))
+            await broker.open(opening, replace(wide(ttl=timedelta(minutes=5)), purpose="why"))
 
 
 def test_of_two_decisions_at_once_one_counts(house: House) -> None:
@@ -785,19 +786,21 @@ def test_a_task_that_was_asked_for_is_opened_once_for_whoever_approved(house: Ho
     async def body() -> None:
         broker = await house.world.ready()
         wanted = wide(ttl=timedelta(minutes=5))
-        item = await broker.ask_to_open("cli", "why", wanted)
+        item = await broker.ask_to_open("cli", replace(wanted, purpose="why"))
         assert (item.approver, item.asker, item.acr) == (None, "cli", ())
         with pytest.raises(PendingError):
-            await broker.open(item, "why", wanted)
+            await broker.open(item, replace(wanted, purpose="why"))
         human = house.human(item.digest, sub=BOB, acr="pwd")
         approved = await broker.approve(item.id, item.digest, human, page=True)
         with pytest.raises(ApprovalError, match="something else was approved"):
-            await broker.open(approved, "another purpose", wanted)
-        root = await broker.open(approved, "why", replace(wanted, jkt="k" * 43))  # the key was not part of it
+            await broker.open(approved, replace(wanted, purpose="another purpose"))
+        root = await broker.open(
+            approved, replace(changed(wanted, {"jkt": "k" * 43}), purpose="why")
+        )  # the key was not part of it
         assert broker.task_of(root.id).head.subject.sub == BOB
-        assert (root.approval, root.jkt, broker.approval(item.id).result) == (item.id, "k" * 43, root.id)
+        assert (root.approval, root.binding.jkt, broker.approval(item.id).result) == (item.id, "k" * 43, root.id)
         with pytest.raises(UsedError):
-            await broker.open(approved, "why", wanted)
+            await broker.open(approved, replace(wanted, purpose="why"))
         assert len(broker.tasks(OPERATOR)) == 1
 
     run(body())
@@ -807,13 +810,13 @@ def test_a_key_that_the_human_saw_is_the_only_one_that_counts(house: House) -> N
     async def body() -> None:
         broker = await house.world.ready()
         wanted = wide(ttl=timedelta(minutes=5), jkt="k" * 43)
-        item = await broker.ask_to_open("cli", "why", wanted, approver=ANN)
+        item = await broker.ask_to_open("cli", replace(wanted, purpose="why"), approver=ANN)
         assert (item.approver, item.acr) == (ANN, ("urn:mfa",))
         approved = await broker.approve(item.id, item.digest, house.human(item.digest))
         for key in (None, "j" * 43):
             with pytest.raises(ApprovalError, match="something else"):
-                await broker.open(approved, "why", replace(wanted, jkt=key))
-        assert (await broker.open(approved, "why", wanted)).jkt == "k" * 43
+                await broker.open(approved, replace(changed(wanted, {"jkt": key}), purpose="why"))
+        assert (await broker.open(approved, replace(wanted, purpose="why"))).binding.jkt == "k" * 43
 
     run(body())
 

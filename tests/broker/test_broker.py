@@ -13,9 +13,10 @@ from remit.broker.checkpoints import Checkpoints
 from remit.core.audit import Checkpoint, checkpoint
 from remit.core.policy import Decision
 from remit.core.principal import Holder, Human
+from remit.core.request import Binding, Bounds, GrantRequest
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.core.task import Closure, Grant, LeaseState, Plan, Posture, Revocation, Subject, Wanted
+from remit.core.task import Closure, Grant, LeaseState, Plan, Posture, Revocation, Subject
 from remit.errors import (
     AttenuationError,
     BudgetError,
@@ -48,13 +49,15 @@ from tests.broker.world import (
     search,
     warehouse,
 )
+from tests.grant_requests import changed
+from tests.uses import permitted_use
 
 DETAIL = details(TABLE)[0]
 
 
-def child(*raw: dict[str, object], **more: object) -> Wanted:
+def child(*raw: dict[str, object], **more: object) -> GrantRequest:
     """Return what a sub-agent asks for."""
-    return replace(Wanted(details(*raw), "", depth=1, fan_out=2), **more)  # type: ignore[arg-type]
+    return changed(GrantRequest(details(*raw), Bounds(depth=1, fan_out=2)), more)
 
 
 # -- open -----------------------------------------------------------------------------------------------------------
@@ -263,8 +266,8 @@ def test_the_owner_acts_in_a_task_that_a_humans_own_token_opened_here(world: Wor
         subject = Subject("https://idp.test#alice", "urn:test:password")
         for count, (jkt, acts) in enumerate(((None, True), ("a-key", False))):
             human = Human(subject, f"token-{count}", world.now, world.now + timedelta(minutes=5), "remit")
-            wanted = Wanted(details(TABLE), "", timedelta(minutes=5), depth=3, fan_out=3, jkt=jkt)
-            root = await broker.open(human, "draft", wanted)
+            wanted = GrantRequest(details(TABLE), Bounds(timedelta(minutes=5), depth=3, fan_out=3), Binding(jkt=jkt))
+            root = await broker.open(human, replace(wanted, purpose="draft"))
             if acts:
                 assert (await broker.delegate(OPERATOR, root.id, child(TABLE))).parent == root.id
                 continue
@@ -331,7 +334,7 @@ def test_a_grant_that_may_only_delegate_issues_nothing(world: World) -> None:
         with pytest.raises(ScopeError, match="delegate but not be used"):
             await broker.issue(OPERATOR, root.id, DETAIL)
         with pytest.raises(ScopeError, match="delegate but not be used"):
-            await broker.use(root.id, Access("http", "search", "GET", "/v1/x"), "r")
+            await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/x"), "r")
 
     run(body())
 
@@ -571,7 +574,7 @@ def test_use_is_recorded_before_it_is_permitted(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        use = await broker.use(root.id, Access("http", "search", "GET", "/v1/search"), "req-1")
+        use = await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/search"), "req-1")
         entry = (await world.events())[-1]
         assert (entry.event, entry.decision, entry.request, entry.subject) == (
             "resource.use",
@@ -594,10 +597,10 @@ def test_a_budget_is_shared_by_all_below(world: World) -> None:
         kids = [await broker.delegate(OPERATOR, root.id, child(SEARCH)) for _ in range(2)]
         access = Access("http", "search", "GET", "/v1/search")
         for grant in (kids[0], kids[1], root):
-            await broker.use(grant.id, access, "r")
+            await permitted_use(broker, grant.id, access, "r")
         for grant in (kids[0], root):
             with pytest.raises(BudgetError):
-                await broker.use(grant.id, access, "r")
+                await permitted_use(broker, grant.id, access, "r")
 
     run(body())
 
@@ -610,10 +613,10 @@ def test_use_after_revoke_and_after_expiry_is_refused(world: World) -> None:
         one = await broker.delegate(OPERATOR, root.id, child(SEARCH))
         await broker.revoke(OPERATOR, one.id)
         with pytest.raises(RevokedError):
-            await broker.use(one.id, access, "r")
+            await permitted_use(broker, one.id, access, "r")
         world.later(900)
         with pytest.raises(ExpiredError):
-            await broker.use(root.id, access, "r")
+            await permitted_use(broker, root.id, access, "r")
 
     run(body())
 
@@ -626,12 +629,12 @@ def test_a_restart_finds_everything_again(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker)
         issued = await broker.issue(OPERATOR, root.id, DETAIL)
-        await broker.use(root.id, Access("http", "search", "GET", "/v1/search"), "r")
+        await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/search"), "r")
         again = world.broker()
         await again.start()
         assert again.task_of_lease(issued.lease.id).id == again.task_of(root.id).id
         assert again.spent(root.id, 1) == 1
-        await again.use(root.id, Access("http", "search", "GET", "/v1/search"), "r")
+        await permitted_use(again, root.id, Access("http", "search", "GET", "/v1/search"), "r")
         assert (await again.revoke(OPERATOR, root.id)).state is Closure.CLOSED
 
     run(body())
@@ -739,7 +742,7 @@ def test_a_rolled_back_log_ends_every_task_and_serves_nothing(world: World, size
         with pytest.raises(IntegrityError):
             await world.opened(again)
         with pytest.raises(IntegrityError):
-            await again.use(root.id, Access("http", "search", "GET", "/v1/x"), "r")
+            await permitted_use(again, root.id, Access("http", "search", "GET", "/v1/x"), "r")
 
     run(body())
 
@@ -810,7 +813,7 @@ def test_a_new_secret_replaces_the_old(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.put_secret(OPERATOR, "search", Secret("rotated"))
-        await broker.use(root.id, Access("http", "search", "GET", "/v1/x"), "r")
+        await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/x"), "r")
         assert broker.secret_of("search").reveal() == "rotated"
 
     run(body())

@@ -10,6 +10,7 @@ from remit.core.scope import Access
 from remit.errors import NotFoundError
 from tests.broker.ruled import Rule
 from tests.broker.world import OPERATOR, SEARCH, World, run, search
+from tests.uses import permitted_use
 
 
 def test_the_nodes_of_a_proof_are_roots_over_what_the_log_holds(world: World) -> None:
@@ -31,7 +32,7 @@ def test_a_resource_without_a_secret_is_used_without_one(world: World) -> None:
         await broker.start()
         await broker.put_resource(OPERATOR, search("http://127.0.0.1:9"))
         root = await world.opened(broker, SEARCH)
-        use = await broker.use(root.id, Access("http", "search", "GET", "/v1/x"), "r1")
+        use = await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/x"), "r1")
         assert (use.resource, use.index) == ("search", 0)
         with pytest.raises(NotFoundError):
             broker.secret_of("search")

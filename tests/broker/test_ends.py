@@ -12,12 +12,15 @@ from remit.broker import Broker
 from remit.core.audit import Event
 from remit.core.grant import Posture
 from remit.core.lease import Closure, LeaseState, Report
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
-from remit.core.task import Change, Grant, Task, Wanted
+from remit.core.task import Change, Grant, Task
 from remit.errors import ConflictError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, run
+from tests.grant_requests import changed
+from tests.uses import permitted_use
 
 DETAIL = details(TABLE)[0]
 GET = Access("http", "search", "GET", "/v1/search")
@@ -58,9 +61,9 @@ def medium(world: World) -> Full:
     return world.store
 
 
-def child(**more: object) -> Wanted:
+def child(**more: object) -> GrantRequest:
     """Return what a child is to be."""
-    return Wanted(details(TABLE, SEARCH), "", depth=1, fan_out=2, **more)  # type: ignore[arg-type]
+    return changed(GrantRequest(details(TABLE, SEARCH), Bounds(depth=1, fan_out=2)), more)
 
 
 async def stored(world: World, broker: Broker, grant: Grant) -> Task:
@@ -71,7 +74,7 @@ async def stored(world: World, broker: Broker, grant: Grant) -> Task:
 async def refused(broker: Broker, grant: Grant) -> None:
     """Assert that nothing can be done under a grant, for that it was revoked."""
     for attempt in (
-        broker.use(grant.id, GET, "req_1"),
+        permitted_use(broker, grant.id, GET, "req_1"),
         broker.issue(holder(broker, grant), grant.id, DETAIL),
         broker.delegate(holder(broker, grant), grant.id, child()),
         broker.attach(OPERATOR, grant.id, Posture(), lambda _: None),

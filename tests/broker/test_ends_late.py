@@ -10,7 +10,8 @@ import pytest
 from remit.core.audit import Event
 from remit.core.lease import Closure
 from remit.core.policy import Decision, Question
-from remit.core.task import Task, Wanted
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Task
 from remit.errors import RevokedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
@@ -68,9 +69,9 @@ def nothing(question: Question) -> Decision:
     return Decision(allowed=False, reasons=("nothing is allowed",), version="none")
 
 
-def child() -> Wanted:
+def child() -> GrantRequest:
     """Return what a child is to be."""
-    return Wanted(details(TABLE, SEARCH), "", depth=1, fan_out=2)
+    return GrantRequest(details(TABLE, SEARCH), Bounds(depth=1, fan_out=2))
 
 
 @pytest.mark.attack("REV-08")

@@ -11,10 +11,11 @@ import pytest
 from remit.core.grant import APPROVED
 from remit.core.policy import Decision, Question
 from remit.core.principal import Workload
-from remit.core.task import Wanted
+from remit.core.request import Binding, GrantRequest
 from remit.errors import AttenuationError, InvalidRequestError, NotFoundError, PolicyError, UnavailableError, UsedError
 from tests.broker.asking import ANN, BOB, NARROW, House, kept, wide
 from tests.broker.world import OPERATOR, START, World, details, holder, run
+from tests.grant_requests import changed
 
 FIVE = timedelta(minutes=5)
 BUILD = Workload("https://ci.test#repo", "oidc", START + FIVE, {"branch": "main"}, digest="once")
@@ -30,11 +31,11 @@ def test_a_human_opens_one_task_with_one_token_and_is_its_root(house: House) -> 
     async def body() -> None:
         broker = await house.world.ready()
         ann = house.human()
-        root = await broker.open(ann, "draft", wide(ttl=FIVE))
+        root = await broker.open(ann, replace(wide(ttl=FIVE), purpose="draft"))
         assert broker.task_of(root.id).head.subject == ann.subject
         assert root.policy == "test-1"
         with pytest.raises(UsedError):
-            await broker.open(ann, "draft", wide(ttl=FIVE))
+            await broker.open(ann, replace(wide(ttl=FIVE), purpose="draft"))
         assert len(broker.tasks(OPERATOR)) == 1
         assert (await house.told())[-1] == ("task.open", "deny", "used")
 
@@ -46,7 +47,7 @@ def test_of_two_tasks_by_one_token_at_once_one_is_opened(house: House) -> None:
         broker = await house.world.ready()
         ann = house.human()
         results = await asyncio.gather(
-            *(broker.open(ann, "draft", wide(ttl=FIVE)) for _ in range(5)), return_exceptions=True
+            *(broker.open(ann, replace(wide(ttl=FIVE), purpose="draft")) for _ in range(5)), return_exceptions=True
         )
         assert [type(result).__name__ for result in results].count("UsedError") == 4
         assert len(broker.tasks(OPERATOR)) == 1
@@ -58,7 +59,7 @@ def test_a_workload_that_opens_a_task_acts_for_nobody_but_itself(house: House) -
     async def body() -> None:
         broker = await house.world.ready()
         wanted = wide(ttl=FIVE, agent=BUILD.id, attested=True)
-        root = await broker.open(BUILD, "nightly", wanted)
+        root = await broker.open(BUILD, replace(wanted, purpose="nightly"))
         subject = broker.task_of(root.id).head.subject
         assert (subject.sub, subject.acr, subject.groups) == (BUILD.id, "workload", ())
         assert len(broker.tasks(OPERATOR)) == 1
@@ -84,7 +85,7 @@ def test_an_actors_credential_makes_one_child_and_a_second_one_leaves_the_task_a
     async def body() -> None:
         broker = await house.world.ready()
         root = await house.root(broker, fan_out=3)
-        wanted = Wanted(details(NARROW), BUILD.id, attested=True)
+        wanted = GrantRequest(details(NARROW), binding=Binding(identity=BUILD.id))
         as_root = holder(broker, root)
         with pytest.raises(AttenuationError):  # what makes no child uses nothing up
             await broker.delegate(as_root, root.id, replace(wanted, scope=wide().scope), actor=BUILD)
@@ -115,7 +116,7 @@ def test_without_policies_nobody_but_the_owner_opens_anything(world: World) -> N
         broker = await world.ready()
         for opener in (House(world).human(), BUILD):
             with pytest.raises(PolicyError, match="no policy allows"):
-                await broker.open(opener, "why", wide(ttl=FIVE))
+                await broker.open(opener, replace(wide(ttl=FIVE), purpose="why"))
         assert broker.tasks(OPERATOR) == []
         denied = (await world.events())[-2:]
         assert [(e.event, e.decision, e.subject, e.policy) for e in denied] == [
@@ -133,7 +134,7 @@ def test_a_request_that_is_for_a_child_opens_no_task(house: House) -> None:
         root = await house.root(broker)
         item = await house.approved(broker, root)
         with pytest.raises(NotFoundError):
-            await broker.open(item, "why", wide(ttl=FIVE))
+            await broker.open(item, replace(wide(ttl=FIVE), purpose="why"))
         assert (await house.told())[-1] == ("task.open", "deny", "not-found")
 
     run(body())
@@ -144,10 +145,10 @@ def test_what_no_human_could_open_is_not_asked_for(house: House) -> None:
         broker = await house.world.ready()
         for purpose, more in (("", {}), ("why", {"ttl": timedelta(days=1)}), ("why", {"depth": 65})):
             with pytest.raises(InvalidRequestError):
-                await broker.ask_to_open("cli", purpose, replace(wide(ttl=FIVE), **more))
+                await broker.ask_to_open("cli", replace(changed(wide(ttl=FIVE), more), purpose=purpose))
         assert kept(broker) == []
         assert (await house.told())[-1] == ("approval.ask", "deny", "invalid-request")
-        item = await broker.ask_to_open("cli", "why", wide(ttl=FIVE), approver=BOB)
+        item = await broker.ask_to_open("cli", replace(wide(ttl=FIVE), purpose="why"), approver=BOB)
         assert (item.approver, item.acr) == (BOB, ())
 
     run(body())
@@ -219,9 +220,9 @@ def test_a_task_whose_opening_failed_is_not_there_and_its_token_can_be_used(hous
         ann = house.human()
         house.store.fail = [UnavailableError()]
         with pytest.raises(UnavailableError):
-            await broker.open(ann, "draft", wide(ttl=FIVE))
+            await broker.open(ann, replace(wide(ttl=FIVE), purpose="draft"))
         assert broker.tasks(OPERATOR) == []
-        await broker.open(ann, "draft", wide(ttl=FIVE))
+        await broker.open(ann, replace(wide(ttl=FIVE), purpose="draft"))
 
     run(body())
 
@@ -230,7 +231,7 @@ def test_a_grants_receipt_has_its_key_and_posture(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()
         root = await house.root(broker)
-        child = await broker.delegate(holder(broker, root), root.id, replace(wide(NARROW), x5t="x" * 43))
+        child = await broker.delegate(holder(broker, root), root.id, changed(wide(NARROW), {"x5t": "x" * 43}))
         hop = (await house.world.events())[-1]
         assert (hop.grant, hop.key, hop.posture) == (child.id, "x" * 43, "none/holder/kek-file")
         assert hop.detail_s256

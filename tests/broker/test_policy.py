@@ -9,7 +9,8 @@ import pytest
 
 from remit.core.policy import VERSION
 from remit.core.principal import Human, Workload
-from remit.core.task import Subject, Wanted
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Subject
 from remit.errors import NotFoundError, PolicyError
 from tests.broker.ruled import DETAIL, Rule, child, forbids
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, run
@@ -29,9 +30,9 @@ def test_every_verb_is_asked_with_all_that_is_known_of_the_grant() -> None:
         assert {q.purpose for q in rule.asked} == {"draft the CFO summary"}
         assert {q.subject for q in rule.asked} == {OPERATOR.subject}
         below = asked["delegate"]
-        assert (below.level, below.depth, below.fan_out, below.scope) == (1, 1, 2, under.scope)
+        assert (below.level, below.bounds.depth, below.bounds.fan_out, below.scope) == (1, 1, 2, under.scope)
         assert asked["issue"].scope == (DETAIL,) == asked["renew"].scope
-        assert set(asked["open"].bounds) == {"search", "warehouse"}
+        assert set(asked["open"].limits) == {"search", "warehouse"}
         assert asked["open"].posture.at_rest == "kek-file"
 
     run(body())
@@ -45,7 +46,7 @@ def test_a_child_that_names_no_time_is_asked_about_with_what_is_left_of_its_pare
         root = await world.opened(broker)
         world.later(100)
         await child(broker, root)
-        assert rule.asked[-1].ttl == timedelta(minutes=15) - timedelta(seconds=100)
+        assert rule.asked[-1].bounds.ttl == timedelta(minutes=15) - timedelta(seconds=100)
 
     run(body())
 
@@ -89,7 +90,7 @@ def test_others_are_told_neither_bounds_nor_which_resources_there_are(wanted: di
         openers: tuple[Human | Workload, ...] = (human, workload)
         for opener in openers:
             with pytest.raises(PolicyError) as refused:
-                await broker.open(opener, "draft", Wanted(details(wanted), "", timedelta(minutes=15)))
+                await broker.open(opener, GrantRequest(details(wanted), Bounds(timedelta(minutes=15)), purpose="draft"))
             name = wanted["resource"]
             assert refused.value.detail == f"there is no `{name}` here, or not as much of it as this asks for"
             assert refused.value.help == "whoever runs this broker sees what there is by `remit resource list`"
@@ -106,7 +107,7 @@ def test_an_agent_that_asks_for_more_than_a_bound_is_not_told_the_bound() -> Non
         world = World(decide=Rule("v1"))
         broker = await world.ready()
         root = await world.opened(broker, depth=1, fan_out=1)
-        beyond = Wanted(details({**SEARCH, "paths": ["/v2/**"]}), "", timedelta(minutes=5))
+        beyond = GrantRequest(details({**SEARCH, "paths": ["/v2/**"]}), Bounds(timedelta(minutes=5)))
         with pytest.raises(PolicyError, match="not as much of it as this asks for"):
             await broker.ask(holder(broker, root), root.id, beyond)
         with pytest.raises(PolicyError, match="wider than the bound of `search`"):
@@ -135,7 +136,7 @@ def test_where_no_policies_are_written_a_refusal_says_how_others_are_let_in() ->
         until = world.now + timedelta(minutes=5)
         opener = Human(Subject("https://id.test#alice", "urn:test:password"), "token", world.now, until, "remit")
         with pytest.raises(PolicyError) as refused:
-            await broker.open(opener, "draft", Wanted(details(TABLE), "", timedelta(minutes=15)))
+            await broker.open(opener, GrantRequest(details(TABLE), Bounds(timedelta(minutes=15)), purpose="draft"))
         assert "`remit policy --help`" in (refused.value.help or "")
 
     run(body())
@@ -194,7 +195,7 @@ def test_the_question_about_a_grant_can_be_looked_at() -> None:
         root = await world.opened(broker)
         question = broker.question(root.id)
         assert (question.verb, question.scope, question.level) == ("open", root.scope, 0)
-        assert set(question.bounds) == {"search", "warehouse"}
+        assert set(question.limits) == {"search", "warehouse"}
         with pytest.raises(NotFoundError):
             broker.question("grt_none")
 

@@ -14,6 +14,7 @@ from remit.core.task import Grant
 from remit.errors import PolicyError, RevokedError, UnavailableError
 from tests.broker.ruled import DETAIL, GET, Brittle, Rule, child, ended, forbids
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run, search, warehouse
+from tests.uses import permitted_use
 
 BUSY = [{**SEARCH, "paths": [f"/v1/{n}"]} for n in range(16)]
 
@@ -209,7 +210,7 @@ def test_after_a_start_what_is_undecided_is_refused_and_can_be_looked_at_and_end
         await again.load()
         assert rule.asked == []
         for attempt in (
-            lambda: again.use(big.id, GET, "req_1"),
+            lambda: permitted_use(again, big.id, GET, "req_1"),
             lambda: again.issue(OPERATOR, big.id, DETAIL),
             lambda: child(again, big),
             lambda: again.attach(OPERATOR, big.id, big.posture, lambda _: None),
@@ -220,13 +221,13 @@ def test_after_a_start_what_is_undecided_is_refused_and_can_be_looked_at_and_end
             again.check(small.id)
         assert [len(task.grants) for task in again.tasks(OPERATOR)] == [30, 30]
         fresh = await world.opened(again)
-        assert (await again.use(fresh.id, GET, "req_1")).grant.id == fresh.id
+        assert (await permitted_use(again, fresh.id, GET, "req_1")).grant.id == fresh.id
         await again.revoke(OPERATOR, big.id)
         await paced(rule, again.settle())
         assert max(rule.counts.values()) <= 17  # with what was opened meanwhile
         with pytest.raises(RevokedError):
             again.check(big.id)
-        assert (await again.use(small.id, replace(GET, path="/v1/0"), "req_2")).grant.id == small.id
+        assert (await permitted_use(again, small.id, replace(GET, path="/v1/0"), "req_2")).grant.id == small.id
 
     run(body())
 

@@ -13,7 +13,8 @@ from remit.broker import Broker
 from remit.broker.refresh_tokens import KEPT, Presented
 from remit.core.audit import Event
 from remit.core.refresh import MAX_SPENT, RefreshFamily, rotate
-from remit.core.task import Grant, Wanted
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Grant
 from remit.errors import (
     GrantTokenError,
     IntegrityError,
@@ -82,7 +83,9 @@ def test_a_spent_token_ends_the_grant_with_all_below_it_and_the_audit_says_why()
     async def scene() -> None:
         world = World()
         broker, grant = await begun(world)
-        child = await broker.delegate(holder(broker, grant), grant.id, Wanted(grant.scope, "", timedelta(minutes=1)))
+        child = await broker.delegate(
+            holder(broker, grant), grant.id, GrantRequest(grant.scope, Bounds(timedelta(minutes=1)))
+        )
         await broker.rotate_refresh_token(shown("first"), jose.digest("second"))
         await refusal(broker, shown("first"), UsedError)
         for one in (grant, child):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,10 +9,13 @@ import pytest
 from remit.broker import Broker
 from remit.broker import tasks as tasks_module
 from remit.core import task as tasks
+from remit.core.request import Binding, Bounds, GrantRequest
 from remit.core.scope import Access
-from remit.core.task import Closure, Grant, Wanted
+from remit.core.task import Closure, Grant
 from remit.errors import LimitError, RevokedError
 from tests.broker.world import OPERATOR, SEARCH, World, details, holder, run
+from tests.grant_requests import changed
+from tests.uses import permitted_use
 
 MANY = details({**SEARCH, "uses": 1_000_000})
 CALL = Access("http", "search", "GET", path="/v1/x")
@@ -25,16 +27,17 @@ async def grown(world: World, broker: Broker) -> tuple[Grant, list[Grant], dict[
     """Return a root, its 99 children, and what hangs below each: 100 grants, the last ten in a row."""
     more = {"scope": MANY, "depth": 20, "fan_out": 1_000, "jkt": "k" * 43}
     root = await world.opened(broker, **more)
-    wanted = Wanted(MANY, "", depth=15, fan_out=1_000, jkt="k" * 43)
+    wanted = GrantRequest(MANY, Bounds(depth=15, fan_out=1_000), Binding(jkt="k" * 43))
     kids = [await broker.delegate(OPERATOR, root.id, wanted) for _ in range(KIDS)]
     below: dict[str, list[Grant]] = {}
     for kid in kids:
         flat = [
-            await broker.delegate(holder(broker, kid), kid.id, replace(wanted, depth=11)) for _ in range(BELOW - 10)
+            await broker.delegate(holder(broker, kid), kid.id, changed(wanted, {"depth": 11}))
+            for _ in range(BELOW - 10)
         ]
         row = [flat[-1]]
         for hop in range(10):
-            row.append(await broker.delegate(holder(broker, row[-1]), row[-1].id, replace(wanted, depth=10 - hop)))
+            row.append(await broker.delegate(holder(broker, row[-1]), row[-1].id, changed(wanted, {"depth": 10 - hop})))
         below[kid.id] = [*flat, *row[1:]]
     return root, kids, below
 
@@ -61,8 +64,8 @@ def test_revoking_a_middle_node_of_ten_thousand_ends_exactly_its_subtree_at_once
             else:
                 assert not broker.check(grant.id).revoked
         with pytest.raises(RevokedError):
-            await broker.use(below[middle.id][-1].id, CALL, "req_1")
-        await broker.use(below[kids[0].id][-1].id, CALL, "req_2")
+            await permitted_use(broker, below[middle.id][-1].id, CALL, "req_1")
+        await permitted_use(broker, below[kids[0].id][-1].id, CALL, "req_2")
         assert set(places) - set(broker.places()) == {task.grant(name).status for name in gone}
         revoked = [e for e in await world.events() if e.event == "grant.revoke"]
         assert [(e.grant, e.cause, e.lineage) for e in revoked] == [
@@ -82,14 +85,14 @@ def test_an_agent_that_delegates_and_revokes_for_ever_comes_to_an_end(
         root = await world.opened(broker, fan_out=1, depth=1)
         me = holder(broker, root)
         for _ in range(9):
-            made = await broker.delegate(me, root.id, Wanted(details(SEARCH), "x"))
+            made = await broker.delegate(me, root.id, GrantRequest(details(SEARCH)))
             await broker.revoke(me, made.id)
         with pytest.raises(LimitError):
-            await broker.delegate(me, root.id, Wanted(details(SEARCH), "x"))
+            await broker.delegate(me, root.id, GrantRequest(details(SEARCH)))
         last = (await world.events())[-1]
         assert (last.event, last.decision, last.code) == ("grant.delegate", "deny", "limit")
         assert len(broker.task_of(root.id).grants) == 10
-        await broker.use(root.id, CALL, "req_1")  # it goes on with what it has
+        await permitted_use(broker, root.id, CALL, "req_1")  # it goes on with what it has
 
     run(body())
 
@@ -106,14 +109,14 @@ def test_a_place_is_taken_from_no_other_and_given_again_only_when_its_task_is_fo
         broker = await world.ready()
         bound = {"jkt": "k" * 43, "fan_out": 10}
         root = await world.opened(broker, **bound)
-        wanted = Wanted(details(SEARCH), "", jkt="k" * 43)
+        wanted = GrantRequest(details(SEARCH), binding=Binding(jkt="k" * 43))
         kids = [await broker.delegate(OPERATOR, root.id, wanted) for _ in range(3)]
         assert sorted(broker.places()) == [0, 1, 2, 3]
         await broker.revoke(OPERATOR, kids[0].id)
         assert len(broker.places()) == 3
         with pytest.raises(LimitError, match="too many grants"):  # a token of the revoked one may still be around
             await broker.delegate(OPERATOR, root.id, wanted)
-        await broker.delegate(OPERATOR, root.id, replace(wanted, jkt=None))  # a run has no token, and no place
+        await broker.delegate(OPERATOR, root.id, changed(wanted, {"jkt": None}))  # a run has no token, and no place
         again = world.broker()
         await again.start()
         assert sorted(again.places()) == sorted(broker.places())

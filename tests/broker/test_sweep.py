@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from remit.broker import Broker
 from remit.core.audit import Event
+from remit.core.grant import GrantContext
 from remit.core.lease import overdue
+from remit.core.request import Bounds, GrantRequest
 from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Subject, Task, open_task
-from remit.core.task import Wanted as Asked
 from remit.errors import ExpiredError, RemitError, RevokedError, UnavailableError
 from remit.ports import Engine, Resource, Write
 from remit.stores.memory import MemoryStore
@@ -66,9 +67,16 @@ class Counting(dict[str, Task]):
 async def crowded(world: World, idle: int) -> tuple[Broker, Counting]:
     """Return a broker with idle tasks that end in hours, and what counts how often they are looked at."""
     broker = await world.ready()
-    heads, wanted = broker._tasks, Asked(details(TABLE), "agent", timedelta(hours=8))
+    heads, wanted = broker._tasks, GrantRequest(details(TABLE), Bounds(timedelta(hours=8)), purpose="idle")
     for number in range(idle):
-        opened = open_task(f"task_{number}x", f"grt_{number}x", Subject("s", "a"), "idle", wanted, START)
+        opened = open_task(
+            f"task_{number}x",
+            f"grt_{number}x",
+            Subject("s", "a"),
+            wanted,
+            GrantContext(),
+            START,
+        )
         await heads.step(opened.head.id, lambda _, opened=opened: opened, fresh=True)  # type: ignore[misc]
     heads._tasks = counting = Counting(heads._tasks)
     return broker, counting

@@ -9,7 +9,8 @@ import pytest
 from remit.broker import tasks as tasks_module
 from remit.broker.broker import RECENT
 from remit.broker.tasks import TaskCache
-from remit.core.task import Task, Wanted
+from remit.core.request import Binding, GrantRequest
+from remit.core.task import Task
 from remit.errors import ConflictError, NotFoundError, UnavailableError
 from remit.jose import token
 from tests.broker.world import OPERATOR, TABLE, World, details, run
@@ -108,7 +109,9 @@ def test_the_place_of_what_ended_is_not_given_again_across_a_restart_while_its_t
         broker = await world.ready()
         ended = await world.opened(broker, jkt="key", fan_out=5)
         if not whole:
-            ended = await broker.delegate(OPERATOR, ended.id, Wanted(details(TABLE), "", jkt="other"))
+            ended = await broker.delegate(
+                OPERATOR, ended.id, GrantRequest(details(TABLE), binding=Binding(jkt="other"))
+            )
         await broker.revoke(OPERATOR, ended.id)
         if not whole:
             await broker.close(OPERATOR, broker.task_of(ended.id).id)

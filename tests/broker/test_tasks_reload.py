@@ -12,7 +12,9 @@ import pytest
 from remit.broker.tasks import TaskCache
 from remit.core import scope
 from remit.core.audit import Event
-from remit.core.task import Subject, Task, Wanted, open_task
+from remit.core.grant import GrantContext
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Subject, Task, open_task
 from remit.errors import RevokedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
@@ -46,9 +48,12 @@ class SlowStore(MemoryStore):
 async def opened(store: MemoryStore) -> tuple[TaskCache, Task]:
     """Return heads with one open task."""
     heads = TaskCache(store, lambda: START)
-    wanted = Wanted(scope.parse([TABLE]), "agent", timedelta(minutes=5))
+    wanted = GrantRequest(scope.parse([TABLE]), Bounds(timedelta(minutes=5)))
     task = await heads.step(
-        "task_1", lambda _: open_task("task_1", "grt_1", SUBJECT, "draft", wanted, START), EVENT, fresh=True
+        "task_1",
+        lambda _: open_task("task_1", "grt_1", SUBJECT, replace(wanted, purpose="draft"), GrantContext(), START),
+        EVENT,
+        fresh=True,
     )
     return heads, task
 

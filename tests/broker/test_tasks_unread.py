@@ -13,7 +13,8 @@ from remit.core.audit import Event
 from remit.core.lease import Closure
 from remit.core.policy import Decision, Question
 from remit.core.principal import Signal
-from remit.core.task import Grant, Task, Wanted
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Grant, Task
 from remit.errors import IntegrityError, NotFoundError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
@@ -55,7 +56,7 @@ class Wearing(World):
     def losing(self, broker: Broker, grant: Grant) -> asyncio.Task[Grant]:
         """Have the next commit of a task fail, whereupon it is read again."""
         self.store.lose = 1
-        return asyncio.create_task(broker.delegate(OPERATOR, grant.id, Wanted(details(TABLE), "", depth=1)))
+        return asyncio.create_task(broker.delegate(OPERATOR, grant.id, GrantRequest(details(TABLE), Bounds(depth=1))))
 
 
 async def turns() -> None:

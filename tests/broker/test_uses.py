@@ -8,6 +8,7 @@ from remit.core.flood import LOUD
 from remit.core.scope import Access
 from remit.errors import RevokedError, ScopeError
 from tests.broker.world import OPERATOR, World, run
+from tests.uses import permitted_use
 
 SEARCHED = Access("http", "search", "GET", "/v1/search")
 
@@ -18,7 +19,7 @@ def test_a_use_outside_the_scope_is_refused(world: World) -> None:
         root = await world.opened(broker)
         access = Access("http", "search", "POST", "/v1/search", args={"query.q": '"x"'})
         with pytest.raises(ScopeError):
-            await broker.use(root.id, access, "r")
+            await permitted_use(broker, root.id, access, "r")
 
     run(body())
 
@@ -36,7 +37,7 @@ def test_a_grant_revoked_while_its_use_is_being_recorded_has_no_effect(world: Wo
 
         world.store.commit = slow  # type: ignore[method-assign]
         with pytest.raises(RevokedError):
-            await broker.use(root.id, SEARCHED, "r")
+            await permitted_use(broker, root.id, SEARCHED, "r")
 
     run(body())
 

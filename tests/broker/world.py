@@ -14,13 +14,15 @@ from remit.core import audit, scope
 from remit.core.audit import Event
 from remit.core.policy import Policy, within_bounds
 from remit.core.principal import Holder, Operator
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Detail, Scope
 from remit.core.secret import Secret
-from remit.core.task import Grant, Plan, Revocation, Subject, Wanted
+from remit.core.task import Grant, Plan, Revocation, Subject
 from remit.errors import EngineError, IntegrityError
 from remit.ports import Engine, Finding, Issued, Resource
 from remit.sessions.revocations import SessionRevocations
 from remit.stores.memory import MemoryStore
+from tests.grant_requests import changed
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
@@ -159,17 +161,11 @@ class World:
         return broker
 
     async def opened(self, broker: Broker, *raw: Mapping[str, object], **more: object) -> Grant:
-        wanted = Wanted(details(*(raw or (TABLE, SEARCH))), "", timedelta(minutes=15), depth=3, fan_out=3)
-        return await broker.open(OPERATOR, "draft the CFO summary", replace_wanted(wanted, more))
+        wanted = GrantRequest(details(*(raw or (TABLE, SEARCH))), Bounds(timedelta(minutes=15), depth=3, fan_out=3))
+        return await broker.open(OPERATOR, changed(wanted, {"purpose": "draft the CFO summary", **more}))
 
     async def events(self) -> list[Event]:
         return [audit.read(entry) for entry in await self.store.entries(0, await self.store.size())]
-
-
-def replace_wanted(wanted: Wanted, more: Mapping[str, object]) -> Wanted:
-    """Return ``wanted`` with some fields changed."""
-    fields = {name: getattr(wanted, name) for name in Wanted.__slots__}
-    return Wanted(**{**fields, **more})
 
 
 OPERATOR = Operator(Subject("unix://host#1000", "local-uid"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from remit.cli import approval, connect
 from remit.cli.entry import run
+from remit.core.request import Bounds as GrantBounds
+from remit.core.request import GrantRequest
 from remit.core.scope import parse
-from remit.core.task import Wanted
 from remit.sdk import Bounds, Client, asking, detail
 from remit.sdk._wire import Call, Flow
 from tests.broker.world import SEARCH
@@ -228,8 +230,8 @@ def test_what_a_device_or_a_browser_asks_is_neither_listed_nor_decided_on_here(
     plane: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """RFC 8628 §5.4: its page has the code of the device; a list would have somebody approve of a stranger's."""
-    wanted = Wanted(parse([SEARCH]), "", timedelta(minutes=5))
-    item = plane.call(plane.broker.ask_to_open("tv", "watch", wanted))
+    wanted = GrantRequest(parse([SEARCH]), GrantBounds(timedelta(minutes=5)))
+    item = plane.call(plane.broker.ask_to_open("tv", replace(wanted, purpose="watch")))
     assert run(["approvals", "--all"]) == 0
     assert capsys.readouterr().out == "nothing was asked\n"
     for verb in ("approve", "deny"):
@@ -241,8 +243,10 @@ def test_what_a_device_or_a_browser_asks_is_neither_listed_nor_decided_on_here(
 def test_what_a_client_asks_from_afar_is_listed_with_whom_it_names(
     plane: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = Wanted(parse([SEARCH]), "", timedelta(minutes=5))
-    item = plane.call(plane.broker.ask_to_open("app", "watch", wanted, approver="https://idp.test#ann"))
+    wanted = GrantRequest(parse([SEARCH]), GrantBounds(timedelta(minutes=5)))
+    item = plane.call(
+        plane.broker.ask_to_open("app", replace(wanted, purpose="watch"), approver="https://idp.test#ann")
+    )
     assert run(["approvals"]) == 0
     shown = capsys.readouterr().out
     for text in (item.id, "task.open", "watch", "https://idp.test#ann"):

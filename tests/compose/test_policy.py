@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from remit.config import settings
 from remit.core import audit, scope
 from remit.core.audit import Event
 from remit.core.policy import VERSION, Decision, Problem, Question, within_bounds
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.core.task import Grant, Posture, Subject, Wanted
+from remit.core.task import Grant, Posture, Subject
 from remit.errors import (
     GrantEndedError,
     IntegrityError,
@@ -35,6 +36,8 @@ from remit.errors import (
 from remit.keys.file import FileSealer
 from remit.policies.sets import CedarPolicies
 from remit.ports import Resource
+from tests.grant_requests import changed
+from tests.uses import permitted_use
 
 SEARCH = scope.parse([{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/**"], "args": "any"}])
 MAIL = scope.parse([{"type": "http", "resource": "mail", "actions": ["GET"], "paths": ["/**"], "args": "any"}])
@@ -91,8 +94,16 @@ async def resources(app: Application) -> None:
         await app.broker.put_resource(app.operator, made, Secret("key"))
 
 
+async def delegated(app: Application, parent: str, more: Mapping[str, Any]) -> Grant:
+    members = dict(more)
+    posture = members.pop("posture", None)
+    return await app.broker.delegate(app.operator, parent, changed(GrantRequest(SEARCH), members), posture=posture)
+
+
 async def opened(app: Application, wanted: scope.Scope) -> Grant:
-    return await app.broker.open(app.operator, "why", Wanted(wanted, "", timedelta(minutes=5), 1, 9))
+    return await app.broker.open(
+        app.operator, GrantRequest(wanted, Bounds(timedelta(minutes=5), depth=1, fan_out=9), purpose="why")
+    )
 
 
 async def events(app: Application, name: str) -> list[Event]:
@@ -217,7 +228,7 @@ def test_a_request_through_the_gateway_asks_no_policy(place: Place) -> None:
         after = len(asked)
         assert after == 1
         for number in range(100):
-            await app.broker.use(grant.id, Access("http", "search", "GET", f"/{number}"), f"r{number}")
+            await permitted_use(app.broker, grant.id, Access("http", "search", "GET", f"/{number}"), f"r{number}")
         assert len(asked) == after
         await opened(app, SEARCH)
         assert len(asked) == after + 1
@@ -257,12 +268,14 @@ def test_what_a_policy_demands_is_demanded_of_every_child(
 
     async def body(app: Application) -> None:
         await resources(app)
-        root = await app.broker.open(app.operator, "why", Wanted(SEARCH, "", timedelta(minutes=5), 4, 9))
-        child = await app.broker.delegate(app.operator, root.id, Wanted(SEARCH, "", None, 3, 9))
+        root = await app.broker.open(
+            app.operator, GrantRequest(SEARCH, Bounds(timedelta(minutes=5), depth=4, fan_out=9), purpose="why")
+        )
+        child = await app.broker.delegate(app.operator, root.id, GrantRequest(SEARCH, Bounds(None, depth=3, fan_out=9)))
         with pytest.raises(PolicyError, match="`demand` forbids `search`"):
-            await app.broker.delegate(app.operator, child.id, Wanted(**{"scope": SEARCH, "agent": "", **refused}))
+            await delegated(app, child.id, refused)
         if allowed is not None:
-            await app.broker.delegate(app.operator, child.id, Wanted(**{"scope": SEARCH, "agent": "", **allowed}))
+            await delegated(app, child.id, allowed)
 
     place.up(body)
 

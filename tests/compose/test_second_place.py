@@ -26,6 +26,7 @@ from tests.compose.test_serving import configured as listening
 from tests.compose.test_serving import opened as asked
 from tests.compose.test_serving import serving
 from tests.compose.test_wiring import opened, with_application
+from tests.uses import permitted_use
 
 GET = Access("http", "search", "GET", "/x")
 
@@ -61,7 +62,7 @@ def test_what_was_closed_is_not_revived_by_a_crash_and_an_older_copy(tmp_path: P
         with pytest.raises(RemitError):
             app.broker.check(kept["grant"])
         with pytest.raises(IntegrityError):
-            await app.broker.use(kept["grant"], GET, "r")
+            await permitted_use(app.broker, kept["grant"], GET, "r")
         assert app.broker.rolled_back
 
     with_application(on(state, second), crashing)
@@ -82,12 +83,12 @@ def test_of_two_brokers_on_copies_of_one_state_the_second_ends_everything(tmp_pa
         for app in houses:
             await app.broker.start()
         one, other = houses
-        await one.broker.use(kept["grant"], GET, "r")
+        await permitted_use(one.broker, kept["grant"], GET, "r")
         assert (await one.broker.revoke(one.operator, kept["grant"])).state is Closure.CLOSED
         with pytest.raises(IntegrityError):
             await other.broker.second.look()
         with pytest.raises(IntegrityError):
-            await other.broker.use(kept["grant"], GET, "r")
+            await permitted_use(other.broker, kept["grant"], GET, "r")
         assert all(task.head.closed for task in other.broker.tasks(other.operator))
         assert not one.broker.rolled_back
         await one.broker.second.look()

@@ -19,10 +19,11 @@ from remit.config import settings
 from remit.config.sections import AuditSection, IdentitySection
 from remit.config.values import TrustDomainName
 from remit.core import audit, scope
+from remit.core.request import Bounds, GrantRequest
 from remit.core.secret import Secret
-from remit.core.task import Wanted
 from remit.errors import ExpiredError, IntegrityError, RemitError, UnavailableError
 from remit.ports import Resource
+from tests.uses import permitted_use
 
 SEARCH = scope.parse([{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/**"], "args": "any"}])
 
@@ -49,7 +50,7 @@ async def opened(app: Application) -> str:
         Resource("search", "http", "https://search.test", SEARCH, None, {}),
         Secret("rmt-canary-key"),
     )
-    return (await app.broker.open(app.operator, "why", Wanted(SEARCH, "", timedelta(minutes=5)))).id
+    return (await app.broker.open(app.operator, GrantRequest(SEARCH, Bounds(timedelta(minutes=5)), purpose="why"))).id
 
 
 def test_a_restart_keeps_tasks_resources_and_keys(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_a_restart_keeps_tasks_resources_and_keys(tmp_path: Path) -> None:
     async def second(app: Application) -> None:
         assert app.broker.check(kept["grant"]).id == kept["grant"]
         assert app.tokens.signer.kid == kept["kid"]
-        await app.broker.use(kept["grant"], scope.Access("http", "search", "GET", "/x"), "r")
+        await permitted_use(app.broker, kept["grant"], scope.Access("http", "search", "GET", "/x"), "r")
         assert app.broker.secret_of("search").reveal() == "rmt-canary-key"
 
     with_application(made, first)

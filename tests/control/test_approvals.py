@@ -24,6 +24,7 @@ from tests.broker.asking import kept
 from tests.broker.world import SEARCH, TABLE, World, holder
 from tests.oauth.desk import ALICE, BOB, App, browser, press, scene
 from tests.oauth.plane import EXCHANGE, GRANT, Agent, Answer, Form, Plane, later, play
+from tests.uses import permitted_use
 
 ANN = "https://idp.test#ann"
 NARROW = {**SEARCH, "paths": ["/v1/search"]}
@@ -185,7 +186,7 @@ def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Pat
         item = await at.asked(child)
         await at.decide(item)
         made = (await at.made.exchange(at.agent, at.exact(child, item))).json()
-        await at.made.broker.use(made["grant"], Access("http", "search", "GET", path="/v1/all"), "req_7")
+        await permitted_use(at.made.broker, made["grant"], Access("http", "search", "GET", path="/v1/all"), "req_7")
         await at.made.control.post(f"/v1/tasks/{made['task']}/grants/{made['grant']}/revoke", json={})
         opened, ask, approve, hop, ended = [
             e for e in await at.made.world.events() if e.event.partition(".")[0] in {"task", "grant", "approval"}
@@ -207,7 +208,7 @@ def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Pat
             assert event.cause == "anybody may"
             assert event.at == at.made.world.now
             assert event.detail_s256
-            assert event.key == at.made.broker.task_of(made["grant"]).grant(event.grant or "").jkt
+            assert event.key == at.made.broker.task_of(made["grant"]).grant(event.grant or "").binding.jkt
             assert event.key
         assert (hop.lineage, hop.approval) == ((at.agent.grant, made["grant"]), item["approval"])
         assert (ask.approval, ask.action, ask.detail_s256) == (item["approval"], "grant.delegate", at.digest(item))
@@ -602,7 +603,7 @@ def test_each_dimension_of_delegability_can_be_approved(
         assert made.status_code == 200, made.text
         grant = at.made.broker.check(made.json()["grant"])
         assert grant.approval == item["approval"]
-        assert (grant.depth, grant.fan_out) == (more.get("depth", 0), more.get("fan_out", 0))
+        assert (grant.bounds.depth, grant.bounds.fan_out) == (more.get("depth", 0), more.get("fan_out", 0))
 
     run(tmp_path, scene)
 

@@ -104,7 +104,7 @@ def test_those_that_are_named_or_attested_are_let_in(tmp_path: Path) -> None:
         await opened(plane, root, delegates=pattern, unattested="false", exercise="false")
         await plane.delegated(root, reader, **actor(READER))
         child = plane.broker.check(reader.grant)
-        assert (child.agent, child.attested, child.unattested) == (READER, True, False)
+        assert (child.agent, child.attested, child.bounds.unattested) == (READER, True, False)
         shown = (await plane.call(root, "GET", f"/v1/tasks/{root.task}")).json()["grants"]
         above, below = (next(g for g in shown if g["grant"] == name) for name in (root.grant, reader.grant))
         assert (above["unusable"], above["exercise"], above["delegates"]) == ("advisory", False, json.loads(pattern))

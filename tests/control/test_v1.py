@@ -13,7 +13,7 @@ from remit.control import render
 from remit.core import tree
 from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpoint
 from remit.core.principal import Holder
-from remit.core.task import Wanted
+from remit.core.request import Bounds, GrantRequest
 from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError
 from remit.ports import Finding
@@ -406,7 +406,7 @@ def test_a_page_is_short_though_each_grant_names_as_many_delegates_as_it_may(tmp
         root = await plane.world.opened(plane.broker, SEARCH, depth=1, fan_out=200)
         patterns = tuple(f"spiffe://corp.example/{n:02d}/{'p' * 200}" for n in range(32))
         for _ in range(200):
-            await plane.broker.delegate(OPERATOR, root.id, Wanted(details(SEARCH), "", delegates=patterns))
+            await plane.broker.delegate(OPERATOR, root.id, GrantRequest(details(SEARCH), Bounds(delegates=patterns)))
         answer = await plane.control.get(f"/v1/tasks/{plane.broker.task_of(root.id).id}")
         assert "next" in answer.json()
         assert len(answer.content) < 1.5 * render.PAGE_SIZE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from remit.core import scope
 from remit.core.budget import Key, counters, debit
-from remit.core.task import Subject, Task, Wanted, nothing, open_task
+from remit.core.grant import GrantContext
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Subject, Task, nothing, open_task
 from remit.errors import BudgetError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,11 +26,13 @@ def detail(uses: int | None, resource: str = "s") -> dict[str, object]:
 
 def tree(*levels: list[dict[str, object]]) -> Task:
     """Return a task whose grants g0, g1, … hang below each other."""
-    wanted = [Wanted(scope.parse(level), "", depth=9 - i, fan_out=9) for i, level in enumerate(levels)]
-    root = Wanted(wanted[0].scope, "", timedelta(hours=1), depth=9, fan_out=9)
-    task = nothing("t").apply(open_task("t", "g0", Subject("h", "a"), "why", root, NOW))
+    wanted = [GrantRequest(scope.parse(level), Bounds(depth=9 - i, fan_out=9)) for i, level in enumerate(levels)]
+    root = GrantRequest(wanted[0].scope, Bounds(timedelta(hours=1), depth=9, fan_out=9))
+    task = nothing("t").apply(
+        open_task("t", "g0", Subject("h", "a"), replace(root, purpose="why"), GrantContext(), NOW)
+    )
     for index, child in enumerate(wanted[1:]):
-        task = task.apply(task.delegate(f"g{index}", f"g{index + 1}", child, NOW))
+        task = task.apply(task.delegate(f"g{index}", f"g{index + 1}", child, GrantContext(), NOW))
     return task
 
 
@@ -65,10 +70,10 @@ def test_a_refused_use_debits_nothing() -> None:
 
 def test_what_a_human_approved_beyond_the_parent_has_a_budget_of_its_own() -> None:
     task = tree([detail(5)])
-    beyond = Wanted(scope.parse([detail(9), detail(2, "mail")]), "", depth=1, fan_out=1, approval="apr_1")
-    task = task.apply(task.delegate("g0", "g1", beyond, NOW))
-    below = Wanted(scope.parse([detail(1, "mail")]), "")
-    task = task.apply(task.delegate("g1", "g2", below, NOW))
+    beyond = GrantRequest(scope.parse([detail(9), detail(2, "mail")]), Bounds(depth=1, fan_out=1))
+    task = task.apply(task.delegate("g0", "g1", beyond, GrantContext(approval="apr_1"), NOW))
+    below = GrantRequest(scope.parse([detail(1, "mail")]))
+    task = task.apply(task.delegate("g1", "g2", below, GrantContext(), NOW))
     assert [c.key for c in counters(task, "g1", 0)] == [("g1", 0)]
     assert [c.key for c in counters(task, "g1", 1)] == [("g1", 1)]
     assert [c.key for c in counters(task, "g2", 0)] == [("g2", 0), ("g1", 1)]

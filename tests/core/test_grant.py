@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from remit.core import scope
-from remit.core.grant import MAX_DEPTH, MAX_FAN_OUT, MAX_LABEL, MAX_TTL, Grant, Wanted, make_grant
+from remit.core.grant import Grant, GrantContext, make_child, make_root
+from remit.core.request import MAX_DEPTH, MAX_FAN_OUT, MAX_LABEL, MAX_TTL, Bounds, GrantRequest
 from remit.errors import AttenuationError, InvalidRequestError
+from tests.grant_requests import changed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
 NARROW = {**SEARCH, "paths": ["/v1/a"]}
 WIDE = {**SEARCH, "paths": ["/**"]}
-WANTED = Wanted(scope.parse([SEARCH]), "agent", timedelta(minutes=5), depth=2, fan_out=3)
-ROOT = make_grant("grt_1", None, WANTED, NOW)
+WANTED = GrantRequest(scope.parse([SEARCH]), Bounds(timedelta(minutes=5), depth=2, fan_out=3))
+ROOT = make_root("grt_1", WANTED, GrantContext(), NOW)
 
 
 def child(*raw: Mapping[str, object], **more: object) -> Grant:
     """Make a child of the root."""
-    wanted = Wanted(scope.parse([dict(item) for item in raw or (NARROW,)]), "sub")
-    return make_grant("grt_2", ROOT, replace(wanted, **more), NOW + SECOND)  # type: ignore[arg-type]
+    wanted = GrantRequest(scope.parse([dict(item) for item in raw or (NARROW,)]))
+    return make_child("grt_2", ROOT, changed(wanted, more), GrantContext("sub"), NOW + SECOND)
 
 
 def test_a_root_has_no_parent_and_ends_after_its_ttl() -> None:
     assert (ROOT.parent, ROOT.level, ROOT.covers) == (None, 0, ())
     assert (ROOT.opened_at, ROOT.expires_at) == (NOW, NOW + timedelta(minutes=5))
-    assert (ROOT.depth, ROOT.fan_out, ROOT.revoked, ROOT.exercise) == (2, 3, False, True)
+    assert (ROOT.bounds.depth, ROOT.bounds.fan_out, ROOT.revoked, ROOT.bounds.exercise) == (2, 3, False, True)
 
 
 def test_a_child_hangs_one_level_below_and_remembers_what_covers_it() -> None:
@@ -79,17 +80,17 @@ CEILINGS = {
 @pytest.mark.parametrize("more", CEILINGS.values(), ids=CEILINGS.keys())
 def test_what_is_beyond_the_ceilings_is_a_bad_request(more: dict[str, object]) -> None:
     with pytest.raises(InvalidRequestError):
-        make_grant("grt_1", None, replace(WANTED, **more), NOW)  # type: ignore[arg-type]
+        make_root("grt_1", changed(WANTED, more), GrantContext(), NOW)
 
 
 def test_the_ceilings_themselves_are_accepted() -> None:
-    most = replace(WANTED, depth=MAX_DEPTH, fan_out=MAX_FAN_OUT, ttl=MAX_TTL, label="a" * MAX_LABEL)
-    assert make_grant("grt_1", None, most, NOW).expires_at == NOW + MAX_TTL
+    most = changed(WANTED, {"depth": MAX_DEPTH, "fan_out": MAX_FAN_OUT, "ttl": MAX_TTL, "label": "a" * MAX_LABEL})
+    assert make_root("grt_1", most, GrantContext(), NOW).expires_at == NOW + MAX_TTL
 
 
 def test_a_grant_keeps_who_holds_it_and_how() -> None:
-    made = child(attested=True, jkt="thumb", label="researcher", exercise=False)
-    assert (made.agent, made.attested, made.jkt, made.label, made.exercise) == (
+    made = child(agent="sub", attested=True, jkt="thumb", label="researcher", exercise=False)
+    assert (made.agent, made.attested, made.binding.jkt, made.label, made.bounds.exercise) == (
         "sub",
         True,
         "thumb",

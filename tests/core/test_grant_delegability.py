@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from remit.core import scope, spiffe
 from remit.core.grant import (
     APPROVED,
-    MAX_DEPTH,
-    MAX_FAN_OUT,
-    MAX_TTL,
     Grant,
-    Wanted,
+    GrantContext,
     beyond,
-    make_grant,
+    make_child,
+    make_root,
     may_be_delegate,
     unusable,
 )
+from remit.core.request import MAX_DEPTH, MAX_FAN_OUT, MAX_TTL, Bounds, GrantRequest
 from remit.core.task import Subject, nothing, open_task
 from remit.errors import AttenuationError, DelegateError, DeniedError, InvalidRequestError
+from tests.grant_requests import changed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
@@ -34,22 +34,22 @@ CI, CI_ALL = "spiffe://prod.test/ci/build", "spiffe://prod.test/ci/**"
 DEV = "spiffe://dev.test/planner"
 KEYED, MINE = "wimse://prod.test/**", "wimse://prod.test/planner"
 PATTERNS = ("*", CI, CI_ALL, KEYED, MINE, "spiffe://prod.test/**", "spiffe://dev.test/**", "https://ci.test#repo")
-WANTED = Wanted(scope.parse([SEARCH]), "agent", timedelta(minutes=5), depth=3, fan_out=3)
+WANTED = GrantRequest(scope.parse([SEARCH]), Bounds(timedelta(minutes=5), depth=3, fan_out=3))
 
 
 def root(**more: object) -> Grant:
     """Return a root grant."""
-    return make_grant("grt_1", None, replace(WANTED, **more), NOW)  # type: ignore[arg-type]
+    return make_root("grt_1", changed(WANTED, more), GrantContext(), NOW)
 
 
-def child(parent: Grant, raw: Mapping[str, object] = SEARCH, **more: object) -> Grant:
+def child(parent: Grant, raw: Mapping[str, object] = SEARCH, /, approval: str | None = None, **more: object) -> Grant:
     """Return a child of ``parent``."""
-    return make_grant("grt_2", parent, wanted(raw, **more), NOW)
+    return make_child("grt_2", parent, wanted(raw, **more), GrantContext(approval=approval), NOW)
 
 
-def wanted(raw: Mapping[str, object] = SEARCH, /, **more: object) -> Wanted:
+def wanted(raw: Mapping[str, object] = SEARCH, /, **more: object) -> GrantRequest:
     """Return what a child asks for."""
-    return replace(Wanted(scope.parse([dict(raw)]), "sub"), **more)  # type: ignore[arg-type]
+    return changed(GrantRequest(scope.parse([dict(raw)])), more)
 
 
 # -- by whom ----------------------------------------------------------------------------------------------------------
@@ -119,18 +119,18 @@ def test_no_chain_of_children_reaches_a_workload_that_the_root_may_not(first: li
 
 def test_where_only_attested_children_may_be_that_holds_for_all_below() -> None:
     above = root(unattested=False)
-    assert not above.unattested
+    assert not above.bounds.unattested
     with pytest.raises(AttenuationError, match="`unattested` must be false"):
         child(above, depth=1)
     below = child(above, depth=1, unattested=False)
-    assert not below.unattested
-    assert not child(below).unattested  # a leaf need not say it
+    assert not below.bounds.unattested
+    assert not child(below).bounds.unattested  # a leaf need not say it
 
 
 def test_a_child_may_be_stricter_than_its_parent() -> None:
-    assert root().unattested
-    assert not child(root(), unattested=False).unattested
-    assert child(root()).unattested
+    assert root().bounds.unattested
+    assert not child(root(), unattested=False).bounds.unattested
+    assert child(root()).bounds.unattested
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,12 @@ def test_under_no_child_of_a_grant_that_binds_may_its_holder_act(
     own: dict[str, object], unattested: object, delegates: list[str], made: dict[str, object]
 ) -> None:
     more = {"exercise": False, "unattested": unattested, "delegates": tuple(delegates), **own}
-    start = open_task("task_1", "root", Subject("s", "a"), "p", replace(WANTED, **more), NOW)  # type: ignore[arg-type]
+    start = open_task(
+        "task_1", "root", Subject("s", "a"), changed(WANTED, {"purpose": "p", **more}), GrantContext(), NOW
+    )
     task = nothing("task_1").apply(start)
     try:
-        task = task.apply(task.delegate("root", "child", wanted(**made), NOW))
+        task = task.apply(task.delegate("root", "child", wanted(**made), GrantContext(), NOW))
     except DelegateError:
         return
     if unusable(task.grant("root")) == "binding":
@@ -241,9 +243,9 @@ def test_what_was_approved_may_exceed_its_parent_in_details_and_delegability() -
     more: dict[str, object] = {"depth": 2, "fan_out": 5, "delegates": (CI_ALL,), "unattested": True}
     made = child(above, OTHER, approval="apr_1", **more)
     assert (made.covers, made.approval) == ((APPROVED,), "apr_1")
-    assert (made.depth, made.fan_out, made.delegates, made.unattested) == (2, 5, (CI_ALL,), True)
+    assert (made.bounds.depth, made.bounds.fan_out, made.delegates, made.bounds.unattested) == (2, 5, (CI_ALL,), True)
     kept = child(above, SEARCH, approval="apr_1")
-    assert (kept.covers, kept.delegates, kept.unattested) == ((0,), (), True)
+    assert (kept.covers, kept.delegates, kept.bounds.unattested) == ((0,), (), True)
 
 
 def test_no_approval_outlasts_the_parent_or_passes_a_ceiling() -> None:

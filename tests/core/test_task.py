@@ -10,9 +10,12 @@ import pytest
 
 from remit.core import scope
 from remit.core import task as tasks
+from remit.core.grant import GrantContext
 from remit.core.grant import size as size_of
 from remit.core.lease import STUCK_AFTER, Closure, Lease, LeaseState, Plan, Revocation
-from remit.core.task import MAX_PURPOSE, Change, Subject, Task, TaskHeader, Wanted, nothing, open_task
+from remit.core.orders import json_text
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import MAX_PURPOSE, Change, Subject, Task, TaskHeader, nothing, open_task
 from remit.errors import (
     AttenuationError,
     ConflictError,
@@ -26,6 +29,7 @@ from remit.errors import (
     RevokedError,
     ScopeError,
 )
+from tests.grant_requests import changed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -44,23 +48,25 @@ SUBJECT = Subject("unix://host#1000", "local-uid")
 
 def opened(**more: object) -> Task:
     """Return a task with its root grant, `root`."""
-    wanted = Wanted(SCOPE, "planner", 10 * MINUTE, depth=2, fan_out=2)
+    wanted = GrantRequest(SCOPE, Bounds(10 * MINUTE, depth=2, fan_out=2), purpose="draft")
     return nothing("task_1").apply(
-        open_task("task_1", "root", SUBJECT, "draft", replace(wanted, **more), NOW)  # type: ignore[arg-type]
+        open_task(
+            "task_1", "root", SUBJECT, changed(wanted, {"purpose": "draft", **more}), GrantContext("planner"), NOW
+        )
     )
 
 
-def child(**more: object) -> Wanted:
+def child(**more: object) -> GrantRequest:
     """Return what a sub-agent asks for."""
-    return replace(Wanted(SCOPE, "researcher", depth=1, fan_out=2), **more)  # type: ignore[arg-type]
+    return changed(GrantRequest(SCOPE, Bounds(depth=1, fan_out=2)), more)
 
 
 def tree() -> Task:
     """Return root -> a -> (b, c), all able to be used."""
     task = opened()
-    task = task.apply(task.delegate("root", "a", child(), NOW))
-    task = task.apply(task.delegate("a", "b", child(depth=0), NOW))
-    return task.apply(task.delegate("a", "c", child(depth=0), NOW))
+    task = task.apply(task.delegate("root", "a", child(), GrantContext("researcher"), NOW))
+    task = task.apply(task.delegate("a", "b", child(depth=0), GrantContext(), NOW))
+    return task.apply(task.delegate("a", "c", child(depth=0), GrantContext(), NOW))
 
 
 def lease(grant: str = "root", lease_id: str = "lse_1", **more: object) -> Lease:
@@ -80,11 +86,11 @@ def test_a_task_has_only_so_many_grants_ended_ones_included(monkeypatch: pytest.
     monkeypatch.setattr(tasks, "MAX_GRANTS", 3)
     task = opened(fan_out=1)
     for name in ("a", "b"):
-        task = task.apply(task.delegate("root", name, child(fan_out=1), NOW))
+        task = task.apply(task.delegate("root", name, child(fan_out=1), GrantContext(), NOW))
         task = task.apply(task.revoke(name))
     for approval in (None, "apr_1"):
         with pytest.raises(LimitError, match="at most 3 grants, ended ones included") as caught:
-            task.delegate("root", "c", child(fan_out=1, approval=approval), NOW)
+            task.delegate("root", "c", child(fan_out=1), GrantContext(approval=approval), NOW)
         assert caught.value.help
 
 
@@ -94,15 +100,18 @@ def test_the_details_of_a_task_are_bounded_in_number_and_size_ended_ones_include
     monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     task, made = opened(fan_out=1), child(fan_out=1, delegates=(f"spiffe://corp.example/{'p' * 200}",))
-    size, count = task.size + 2 * size_of(made), task.details + 2 * len(made.scope)
+    size, count = (
+        task.size + 2 * size_of(task.apply(task.delegate("root", "a", made, GrantContext(), NOW)).grant("a")),
+        task.details + 2 * len(made.scope),
+    )
     monkeypatch.setattr(tasks, bound, {"MAX_DETAILS": count, "MAX_SIZE": size}[bound])
     for name in ("a", "b"):
-        task = task.apply(task.delegate("root", name, made, NOW))
+        task = task.apply(task.delegate("root", name, made, GrantContext(), NOW))
         task = task.apply(task.revoke(name))
     assert (task.details, task.size) == (count, size)
     for approval in (None, "apr_1"):
         with pytest.raises(LimitError, match="ended ones included, have at most") as caught:
-            task.delegate("root", "c", child(fan_out=1, approval=approval), NOW)
+            task.delegate("root", "c", child(fan_out=1), GrantContext(approval=approval), NOW)
         assert caught.value.help
     again = nothing(task.id).apply(Change(0, task.head, tuple(task.grants.values())))  # as it is read from a store
     assert (again.details, again.size) == (count, size)
@@ -132,7 +141,7 @@ def test_the_leases_of_a_task_are_bounded_in_number_and_size_until_they_are_forg
 def test_the_size_of_a_scope_is_about_that_of_its_json() -> None:
     raw = {"type": "http", "resource": "search", "actions": ["GET"], "paths": [f"/v1/{n}" for n in range(200)]}
     found = scope.parse([raw, {**raw, "args": {"query.q": {"at_most": 3}}}])
-    assert 0.8 < scope.size(found) / len(scope.json_text(scope.dump(found))) < 1.25
+    assert 0.8 < scope.size(found) / len(json_text(scope.dump(found))) < 1.25
 
 
 # -- who acts -------------------------------------------------------------------------------------------------------
@@ -154,9 +163,9 @@ def test_what_is_not_below_a_grant_is_unknown_to_its_holder(own: str, grant: str
 @pytest.mark.parametrize("more", APART, ids=lambda more: next(iter(more)))
 def test_nobody_above_acts_under_a_grant_that_is_anothers_or_below_one(more: dict[str, object]) -> None:
     task = opened()
-    task = task.apply(task.delegate("root", "a", child(**more), NOW))
-    task = task.apply(task.delegate("a", "b", child(depth=0), NOW))
-    task = task.apply(task.delegate("a", "c", child(depth=0, **more), NOW))
+    task = task.apply(task.delegate("root", "a", child(**more), GrantContext(), NOW))
+    task = task.apply(task.delegate("a", "b", child(depth=0), GrantContext(), NOW))
+    task = task.apply(task.delegate("a", "c", child(depth=0, **more), GrantContext(), NOW))
     for own, grant in (("root", "root"), ("a", "a"), ("a", "b"), ("b", "b"), ("c", "c")):
         task.check_acting(grant, own)
     for own, grant in (("root", "a"), ("root", "b"), ("root", "c"), ("a", "c")):
@@ -176,12 +185,19 @@ def test_open_makes_a_task_at_revision_one_with_its_root() -> None:
 @pytest.mark.parametrize("purpose", ["", "  ", "a\nb", "\u202e" * 3, "a" * (MAX_PURPOSE + 1)])
 def test_a_purpose_is_one_line_that_says_something(purpose: str) -> None:
     with pytest.raises(InvalidRequestError, match="purpose"):
-        open_task("task_1", "root", SUBJECT, purpose, Wanted(SCOPE, "a", MINUTE), NOW)
+        open_task(
+            "task_1",
+            "root",
+            SUBJECT,
+            replace(GrantRequest(SCOPE, Bounds(MINUTE)), purpose=purpose),
+            GrantContext(),
+            NOW,
+        )
 
 
 def test_open_needs_a_ttl() -> None:
     with pytest.raises(InvalidRequestError, match="`ttl` is missing"):
-        open_task("task_1", "root", SUBJECT, "draft", Wanted(SCOPE, "a"), NOW)
+        open_task("task_1", "root", SUBJECT, replace(GrantRequest(SCOPE), purpose="draft"), GrantContext(), NOW)
 
 
 def test_before_its_first_change_a_task_is_nothing() -> None:
@@ -240,7 +256,7 @@ def test_a_grant_is_not_live_under_an_ancestor_that_is_not() -> None:
 
 def test_a_change_is_valid_on_its_base_alone() -> None:
     task = opened()
-    change = task.delegate("root", "a", child(), NOW)
+    change = task.delegate("root", "a", child(), GrantContext("researcher"), NOW)
     after = task.apply(change)
     assert after.head.rev == 2
     with pytest.raises(ConflictError):
@@ -262,7 +278,7 @@ def test_a_change_ends_when_it_takes_away_and_gives_nothing() -> None:
     assert task.revoke_leases(("lse_1",)).ends
     assert not task.revoke_leases(()).ends
     assert not task.plan(lease(lease_id="lse_2"), NOW).ends
-    assert not task.delegate("root", "other", child(), NOW).ends
+    assert not task.delegate("root", "other", child(), GrantContext(), NOW).ends
 
 
 def test_a_child_hangs_below_its_parent() -> None:
@@ -271,51 +287,51 @@ def test_a_child_hangs_below_its_parent() -> None:
 
 def test_delegation_is_off_unless_asked_for() -> None:
     with pytest.raises(DepthError, match="may not be delegated further"):
-        tree().delegate("b", "d", child(depth=0), NOW)
+        tree().delegate("b", "d", child(depth=0), GrantContext(), NOW)
 
 
 def test_a_child_has_fewer_hops_left_than_its_parent() -> None:
     with pytest.raises(DepthError, match="`depth` may be at most 1"):
-        opened().delegate("root", "a", child(depth=2), NOW)
+        opened().delegate("root", "a", child(depth=2), GrantContext(), NOW)
 
 
 def test_a_child_may_not_have_more_children_than_its_parent() -> None:
     with pytest.raises(DepthError, match="`fan_out` may be at most 2"):
-        opened().delegate("root", "a", child(fan_out=3), NOW)
+        opened().delegate("root", "a", child(fan_out=3), GrantContext(), NOW)
 
 
 def test_a_grant_has_no_more_live_children_than_its_fan_out() -> None:
     task = tree()
     with pytest.raises(DepthError, match="2 live children") as caught:
-        task.delegate("a", "d", child(depth=0), NOW)
+        task.delegate("a", "d", child(depth=0), GrantContext(), NOW)
     assert caught.value.help is not None
 
 
 def test_a_child_that_ended_makes_room() -> None:
     task = tree()
     task = task.apply(task.revoke("b"))
-    assert task.delegate("a", "d", child(depth=0), NOW).grants[0].id == "d"
+    assert task.delegate("a", "d", child(depth=0), GrantContext(), NOW).grants[0].id == "d"
 
 
 def test_a_child_that_expired_makes_room() -> None:
     task = opened()
     for name in ("a", "b"):
-        task = task.apply(task.delegate("root", name, child(ttl=MINUTE), NOW))
-    assert task.delegate("root", "c", child(), NOW + MINUTE).grants[0].id == "c"
+        task = task.apply(task.delegate("root", name, child(ttl=MINUTE), GrantContext(), NOW))
+    assert task.delegate("root", "c", child(), GrantContext(), NOW + MINUTE).grants[0].id == "c"
 
 
 def test_a_wider_child_is_refused() -> None:
     wide = scope.parse([{**TABLE, "actions": ["insert"]}])
     with pytest.raises(AttenuationError):
-        opened().delegate("root", "a", child(scope=wide), NOW)
+        opened().delegate("root", "a", child(scope=wide), GrantContext(), NOW)
 
 
 def test_nothing_is_delegated_under_a_grant_that_ended() -> None:
     task = tree()
     with pytest.raises(RevokedError):
-        task.apply(task.revoke("a")).delegate("a", "d", child(depth=0), NOW)
+        task.apply(task.revoke("a")).delegate("a", "d", child(depth=0), GrantContext(), NOW)
     with pytest.raises(ExpiredError):
-        task.delegate("root", "d", child(depth=0), NOW + 10 * MINUTE)
+        task.delegate("root", "d", child(depth=0), GrantContext(), NOW + 10 * MINUTE)
 
 
 # -- plan, confirm --------------------------------------------------------------------------------------------------
@@ -569,7 +585,7 @@ def test_no_step_leads_out_of_revoked() -> None:
     task = task.apply(task.settle(frozenset({"lse_1"}), frozenset(), frozenset({"lse_1"}), NOW))
     one = frozenset({"lse_1"})
     steps: dict[str, Callable[[], Change]] = {
-        "delegate": lambda: task.delegate("root", "x", child(), NOW),
+        "delegate": lambda: task.delegate("root", "x", child(), GrantContext(), NOW),
         "plan": lambda: task.plan(lease(lease_id="lse_2"), NOW),
         "plan again": lambda: task.plan(lease(), NOW),
         "confirm": lambda: task.confirm("lse_1", None, NOW),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from remit.core.request import LIMITS
 from remit.errors import InvalidRequestError, TargetError
 from remit.oauth import asked
 from remit.web import wire
@@ -65,14 +66,14 @@ def test_an_audience_given_twice_or_empty_is_refused_as_such(name: str) -> None:
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12))
 def test_a_name_that_means_nothing_is_ignored_once_and_twice_and_refused_where_it_is_strict(name: str) -> None:
-    if name in KNOWN | wire.LIMITS | {"purpose"}:
+    if name in KNOWN | LIMITS | {"purpose"}:
         return
     assert read(f"{name}=1&ttl=2&{name}=3".encode()) == {"ttl": "2"}
     with pytest.raises(InvalidRequestError):
         wire.pairs(f"{name}=1".encode(), KNOWN, strict=True)
 
 
-@given(st.sampled_from(sorted(wire.LIMITS - KNOWN)), st.sampled_from("_-"))
+@given(st.sampled_from(sorted(LIMITS - KNOWN)), st.sampled_from("_-"))
 def test_what_limits_a_grant_is_refused_where_it_means_nothing_in_any_spelling(name: str, dash: str) -> None:
     for spelled in (name, name.upper(), name.title()):
         assert read(f"{spelled.replace('_', dash)}=1".encode()) is None
@@ -87,12 +88,11 @@ def test_more_fields_than_a_form_has_are_refused(count: int) -> None:
 @given(st.dictionaries(st.sampled_from(sorted(asked.BOUNDS)), st.text(max_size=30)))
 def test_whatever_bounds_are_asked_for_is_read_or_refused(form: dict[str, str]) -> None:
     try:
-        details = asked.scope(form)
-        wanted = asked.wanted(form, details)
+        wanted = asked.read(form)
     except InvalidRequestError:
         return
-    assert wanted.depth >= 0
-    assert wanted.fan_out >= 0
+    assert wanted.bounds.depth >= 0
+    assert wanted.bounds.fan_out >= 0
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

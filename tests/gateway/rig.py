@@ -20,9 +20,10 @@ from remit.broker import Broker
 from remit.core import audit, scope
 from remit.core.audit import Event
 from remit.core.principal import Holder
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.core.task import Grant, Wanted
+from remit.core.task import Grant
 from remit.gateway import target
 from remit.gateway.authorize import Rules
 from remit.gateway.fronts.path import Verifier
@@ -32,6 +33,7 @@ from remit.ports import Resource
 from remit.ports.credential import SourceOf
 from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, ClearSealer
+from tests.grant_requests import changed
 from tests.support.upstream import Upstream
 
 SECRET = "rmt-real-3f1c0a9be7d24856b0d1c2e3f4a59687-k"
@@ -181,13 +183,15 @@ class Rig:
     async def child(self, *raw: Mapping[str, object], **more: object) -> Grant:
         """Delegate from the channel's grant."""
         task = self.broker.task_of(self.grant.id)
-        wanted = replace(Wanted(scope.parse([dict(item) for item in raw]), "child"), **more)  # type: ignore[arg-type]
+        wanted = changed(GrantRequest(scope.parse([dict(item) for item in raw])), more)
         return await self.broker.delegate(Holder(task.id, self.grant.id), self.grant.id, wanted)
 
     async def opened(self, *raw: Mapping[str, object]) -> Grant:
         """Open another task."""
-        wanted = Wanted(scope.parse([dict(item) for item in raw]), "agent", timedelta(minutes=15), depth=3, fan_out=9)
-        return await self.broker.open(OPERATOR, "another piece of work", wanted)
+        wanted = GrantRequest(
+            scope.parse([dict(item) for item in raw]), Bounds(timedelta(minutes=15), depth=3, fan_out=9)
+        )
+        return await self.broker.open(OPERATOR, replace(wanted, purpose="another piece of work"))
 
     async def events(self, name: str = "") -> list[Event]:
         """Return the audit log."""
@@ -238,10 +242,10 @@ async def rig(
         bound = scope.parse([{**ALL, "actions": [*_METHODS, "QUERY"]}])
         resource = Resource("api", "http", destination or up.url + base, bound, None, dict(settings or {}))
         await broker.put_resource(OPERATOR, resource, Secret(secret) if secret is not None else None)
-        wanted = Wanted(
-            scope.parse([dict(i) for i in raw or (ALL,)]), "agent", timedelta(minutes=15), depth=3, fan_out=99
+        wanted = GrantRequest(
+            scope.parse([dict(i) for i in raw or (ALL,)]), Bounds(timedelta(minutes=15), depth=3, fan_out=99)
         )
-        grant = await broker.open(OPERATOR, "draft the CFO summary", wanted)
+        grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
         gateway = Gateway(
             broker,
             new_id,

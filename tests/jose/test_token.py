@@ -8,7 +8,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from remit import jose
 from remit.core import scope as scopes
-from remit.core.task import Grant, Posture, Subject, Task, Wanted, nothing, open_task
+from remit.core.grant import GrantContext
+from remit.core.orders import json_text
+from remit.core.request import Binding, Bounds, GrantRequest
+from remit.core.task import Grant, Subject, Task, nothing, open_task
 from remit.errors import AudienceError, TokenError
 from remit.jose import token as tokens
 from remit.jose.token import Making
@@ -22,16 +25,18 @@ DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/
 JKT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 
 
-def wanted(agent: str, depth: int) -> Wanted:
-    return Wanted(scopes.parse([DETAIL]), agent, timedelta(hours=1), depth, 3, posture=Posture(), jkt=JKT)
+def wanted(depth: int) -> GrantRequest:
+    return GrantRequest(scopes.parse([DETAIL]), Bounds(timedelta(hours=1), depth=depth, fan_out=3), Binding(jkt=JKT))
 
 
 def family() -> tuple[Task, Grant]:
     """Return a task of three generations, and the youngest grant."""
     subject = Subject("unix://host#1000", "local-uid")
-    task = nothing("task_1").apply(open_task("task_1", "grt_1", subject, "draft", wanted("planner", 2), NOW))
-    task = task.apply(task.delegate("grt_1", "grt_2", wanted("researcher", 1), NOW))
-    task = task.apply(task.delegate("grt_2", "grt_3", wanted("reader", 0), NOW))
+    task = nothing("task_1").apply(
+        open_task("task_1", "grt_1", subject, replace(wanted(2), purpose="draft"), GrantContext("planner"), NOW)
+    )
+    task = task.apply(task.delegate("grt_1", "grt_2", wanted(1), GrantContext("researcher"), NOW))
+    task = task.apply(task.delegate("grt_2", "grt_3", wanted(0), GrantContext("reader"), NOW))
     return task, task.grant("grt_3")
 
 
@@ -123,7 +128,7 @@ def test_a_token_for_more_than_one_audience_or_none_is_refused(aud: object) -> N
 @pytest.mark.parametrize("typ", ["JWT", "dpop+jwt", "AT+JWT", "application/at+jwt", "at+jwt "])
 def test_any_other_type_is_refused(typ: str) -> None:
     header = {"typ": typ, "alg": SIGNER.alg, "kid": SIGNER.kid}
-    signed = ".".join(jose.encode(scopes.json_text(part).encode()) for part in (header, content()))
+    signed = ".".join(jose.encode(json_text(part).encode()) for part in (header, content()))
     with pytest.raises(TokenError, match="not an access token"):
         tokens.read(f"{signed}.{jose.encode(SIGNER.sign(signed.encode()))}", KEYS, ISSUER, NOW)
 
@@ -162,7 +167,9 @@ def test_a_token_of_another_issuer_is_refused() -> None:
 
 def test_how_the_human_was_proven_is_told() -> None:
     subject = Subject("https://idp.test#alice", "urn:test:strong", NOW, ("pwd", "otp"))
-    task = nothing("task_1").apply(open_task("task_1", "grt_1", subject, "draft", wanted("planner", 0), NOW))
+    task = nothing("task_1").apply(
+        open_task("task_1", "grt_1", subject, replace(wanted(0), purpose="draft"), GrantContext("planner"), NOW)
+    )
     told = tokens.claims(task, task.grant("grt_1"), Making(ISSUER, "t", NOW))
     assert (told["acr"], told["auth_time"], told["amr"]) == (
         "urn:test:strong",
@@ -179,7 +186,7 @@ def test_a_grant_with_a_place_in_the_status_list_names_it() -> None:
 
 def test_a_token_that_is_bound_to_a_certificate_ends_with_it() -> None:
     task, grant = family()
-    grant = replace(grant, jkt=None, x5t=JKT)
+    grant = replace(grant, binding=Binding(x5t=JKT))
     told = tokens.claims(task, grant, Making(ISSUER, "t", NOW, until=NOW + timedelta(seconds=30)))
     assert (told["cnf"], tokens.life(told)) == ({"x5t#S256": JKT}, 30)
 
@@ -190,9 +197,13 @@ def test_a_token_can_be_for_another_audience() -> None:
 
 
 def test_no_more_than_ten_actors_are_named() -> None:
-    task = nothing("task_1").apply(open_task("task_1", "grt_0", Subject("a", "b"), "draft", wanted("a0", 15), NOW))
+    task = nothing("task_1").apply(
+        open_task("task_1", "grt_0", Subject("a", "b"), replace(wanted(15), purpose="draft"), GrantContext("a0"), NOW)
+    )
     for level in range(1, 15):
-        task = task.apply(task.delegate(f"grt_{level - 1}", f"grt_{level}", wanted(f"a{level}", 15 - level), NOW))
+        task = task.apply(
+            task.delegate(f"grt_{level - 1}", f"grt_{level}", wanted(15 - level), GrantContext(f"a{level}"), NOW)
+        )
     act, named = tokens.claims(task, task.grant("grt_14"), Making(ISSUER, "t", NOW))["act"], []
     while isinstance(act, dict):
         named.append(act["sub"])

@@ -23,8 +23,9 @@ from remit.broker import Broker
 from remit.core import scope
 from remit.core.audit import Event
 from remit.core.principal import Operator
+from remit.core.request import Bounds, GrantRequest
 from remit.core.secret import Secret
-from remit.core.task import Plan, Subject, Wanted
+from remit.core.task import Plan, Subject
 from remit.keys.file import FileSealer, load_kek
 from remit.kinds.postgres.engine import PostgresEngine
 from remit.ports import Clock, Issued, Resource, Write
@@ -114,8 +115,10 @@ async def story(state: Path, resource: Resource, password: Secret, die_at: int) 
     await made.start()
     await made.put_resource(OPERATOR, resource, password)
     details = scope.parse([DETAIL])
-    root = await made.open(OPERATOR, "crash", Wanted(details, "", timedelta(minutes=10), depth=1, fan_out=2))
-    child = await made.delegate(OPERATOR, root.id, Wanted(details, ""))
+    root = await made.open(
+        OPERATOR, GrantRequest(details, Bounds(timedelta(minutes=10), depth=1, fan_out=2), purpose="crash")
+    )
+    child = await made.delegate(OPERATOR, root.id, GrantRequest(details))
     taken[0], store.step = 0, step
     if die_at < 0:
         threading.Timer(-die_at / 10_000, os.kill, (os.getpid(), signal.SIGKILL)).start()

@@ -19,7 +19,7 @@ from remit.compose.serving import harden, served
 from remit.config import settings
 from remit.core import scope
 from remit.core.principal import Holder
-from remit.core.task import Wanted
+from remit.core.request import Bounds, GrantRequest
 from remit.gateway.server import Channel
 from remit.ports import Resource
 from remit.web.authentication import SocketAuth
@@ -36,7 +36,9 @@ async def serve(state: str) -> None:
         house = edges.application
         search = Resource("search", "http", "http://127.0.0.1:1", detail, None, {})
         await house.broker.put_resource(house.operator, search)
-        grant = await house.broker.open(house.operator, "crowd", Wanted(detail, "agent", timedelta(minutes=5)))
+        grant = await house.broker.open(
+            house.operator, GrantRequest(detail, Bounds(timedelta(minutes=5)), purpose="crowd")
+        )
         task = house.broker.task_of(grant.id).id
         gateway = socket.create_server(("127.0.0.1", 0))
         await edges.gateway.listen(gateway, Channel(grant.id, {}))

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from remit.errors import GrantEndedError, RemitError, UnavailableError
 from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
 from tests.model.setting import OWNER, READ, SEARCH, WIDE, Setting, detail, wanted
+from tests.uses import permitted_use
 
 CHILDREN = 20  # more than there are steps in the room that is kept
 
@@ -38,7 +40,7 @@ async def used_up(broker: Broker, grant: str) -> str | None:
     """Use a grant until the disk takes no more; return why it was refused."""
     for number in range(5_000):
         try:
-            await broker.use(grant, Access("http", "search", "GET", path="/x"), f"req_{number}")
+            await permitted_use(broker, grant, Access("http", "search", "GET", path="/x"), f"req_{number}")
         except RemitError as error:
             return error.code
     return None
@@ -59,7 +61,7 @@ async def scene(place: Path, room: str) -> dict[str, object]:
     setting = Setting(store=store)
     broker = await setting.ready()
     asked = wanted(WIDE, {**SEARCH, "uses": 100_000}, ttl=timedelta(minutes=30), depth=1, fan_out=CHILDREN)
-    root = (await broker.open(OWNER, "fill the disk", asked)).id
+    root = (await broker.open(OWNER, replace(asked, purpose="fill the disk"))).id
     child = wanted(SEARCH, ttl=timedelta(minutes=5))
     children = [(await broker.delegate(OWNER, root, child)).id for _ in range(CHILDREN if room == "eaten" else 0)]
     for _ in range(3):
@@ -75,7 +77,7 @@ async def scene(place: Path, room: str) -> dict[str, object]:
     seen |= {"state": report.state, "recorded": report.recorded, "live": len(setting.target.live())}
     seen |= {"check": refused(broker, root), "use after": await used_up(broker, root)}
     try:
-        await broker.open(OWNER, "more", asked)
+        await broker.open(OWNER, replace(asked, purpose="more"))
     except UnavailableError:
         seen["open"] = "unavailable"
     stored = await store.load(broker.task_of(root).id)

@@ -20,7 +20,8 @@ from remit.core import scope
 from remit.core.audit import Event
 from remit.core.policy import Decision, Question
 from remit.core.principal import Human, Signal
-from remit.core.task import Subject, Wanted
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Subject
 from remit.keys.file import FileSealer, load_kek
 from remit.ports import Resource, Write
 from remit.sessions.event_stream import EventStream
@@ -92,7 +93,7 @@ async def story(state: Path, die_at: int) -> None:
     details = scope.parse([DETAIL])
     await made.put_resource(OPERATOR, Resource("search", "http", "https://search.test", details, None, {}), None)
     for count in range(TASKS):
-        await made.open(alice(f"token-{count}"), "draft", Wanted(details, "", timedelta(minutes=10)))
+        await made.open(alice(f"token-{count}"), GrantRequest(details, Bounds(timedelta(minutes=10)), purpose="draft"))
     store.die_at, store.armed = die_at, True
     await made.signal([SAID])
     print("taken", flush=True)  # noqa: T201 - to the test

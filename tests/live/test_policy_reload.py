@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ import pytest
 from remit.broker import Broker
 from remit.compose.policy import Policies
 from remit.core.principal import Holder
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access, parse_detail
 from remit.core.secret import Secret
-from remit.core.task import Grant, Wanted
+from remit.core.task import Grant
 from remit.errors import GrantEndedError, PolicyError, RevokedError
 from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
 from remit.testing.simulated import BulkEngine, SimulatedTarget
 from tests.broker.world import OPERATOR, SEARCH, TABLE, details, search, warehouse
+from tests.uses import permitted_use
 
 pytestmark = [pytest.mark.slow]
 
@@ -76,9 +78,11 @@ class Land:
         """Make the grants, and issue leases to some of those that will end."""
         await broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
         await broker.put_resource(OPERATOR, search(), Secret("api-key"))
-        root = Wanted(details(TABLE, {**SEARCH, "uses": 1_000_000}), "", timedelta(hours=1), depth=1, fan_out=BELOW)
-        roots = await abreast([broker.open(OPERATOR, "grow", root) for _ in range(TASKS)])
-        wishes = [Wanted(details(TABLE if n % 2 else {**SEARCH, "uses": 1_000_000}), "") for n in range(BELOW)]
+        root = GrantRequest(
+            details(TABLE, {**SEARCH, "uses": 1_000_000}), Bounds(timedelta(hours=1), depth=1, fan_out=BELOW)
+        )
+        roots = await abreast([broker.open(OPERATOR, replace(root, purpose="grow")) for _ in range(TASKS)])
+        wishes = [GrantRequest(details(TABLE if n % 2 else {**SEARCH, "uses": 1_000_000})) for n in range(BELOW)]
         children = await abreast([broker.delegate(OPERATOR, one.id, wish) for one in roots for wish in wishes])
         table = [child for child in children if child.scope[0].resource == "warehouse"]
         self.lost, self.kept = table, [*roots, *(child for child in children if child not in set(table))]
@@ -109,7 +113,7 @@ async def longest(broker: Broker, grant: Grant) -> float:
     try:
         while True:
             start, number = time.perf_counter(), number + 1
-            await broker.use(grant.id, GET, f"req_{number}")
+            await permitted_use(broker, grant.id, GET, f"req_{number}")
             slowest = max(slowest, time.perf_counter() - start)
     except asyncio.CancelledError:
         return slowest
@@ -161,4 +165,4 @@ async def _closed(broker: Broker, land: Land) -> None:
     with pytest.raises(RevokedError):
         await broker.issue(Holder(task.id, one.id), one.id, parse_detail(TABLE))
     with pytest.raises(PolicyError, match="`no-table` forbids `warehouse`"):
-        await broker.delegate(OPERATOR, task.head.root, Wanted(details(TABLE), ""))
+        await broker.delegate(OPERATOR, task.head.root, GrantRequest(details(TABLE)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.core.task import Wanted
+from remit.core.request import GrantRequest
 from remit.errors import GrantTokenError
 from remit.sessions.event_stream import EventStream
 from tests.broker.world import OPERATOR, SEARCH, details
@@ -43,7 +43,7 @@ async def recover(folder: Path, printed: list[str]) -> None:
             early = alice("early")
             assert await made.signal([SAID]) == TASKS
             with pytest.raises(GrantTokenError):
-                await made.open(early, "draft", Wanted(details(SEARCH), ""))
+                await made.open(early, GrantRequest(details(SEARCH), purpose="draft"))
         assert await made.signal([SAID]) == 0
         told = {line.split()[1] for line in printed if line.startswith("told")}
         again = {ended.event.task for ended in await EventStream(made.sessions).pending(RECEIVER, TASKS)}

@@ -125,7 +125,7 @@ MUTANTS = [
     Mutant(
         "everybody is attested",
         "policies/model.py",
-        '        "attested": question.attested,',
+        '        "attested": question.binding.identity is not None,',
         '        "attested": True,',
         MODEL,
     ),
@@ -152,16 +152,16 @@ MUTANTS = [
     ),
     Mutant(
         "a denial is no refusal",
-        "broker/grants.py",
-        REFUSED,
+        "broker/policy.py",
+        "        if not decision.allowed:\n            raise self.refusal(decision, caller)\n        return decision\n",
         "        return decision\n",
         CEILING,
     ),
     Mutant(
         "leases are issued and renewed whatever is decided",
         "broker/broker.py",
-        REFUSED,
-        "        return decision\n",
+        "        return self._policy.enforce(task.head, grant, caller, verb, (detail,))",
+        "        return self._policy.decide(task.head, grant, verb, (detail,))",
         CEILING,
     ),
     Mutant(

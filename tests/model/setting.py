@@ -13,14 +13,16 @@ from remit.core import scope
 from remit.core.audit import Event
 from remit.core.lease import LeaseState, Revocation
 from remit.core.principal import Operator
+from remit.core.request import GrantRequest
 from remit.core.scope import Detail
 from remit.core.secret import Secret
-from remit.core.task import Plan, Subject, Task, Wanted
+from remit.core.task import Plan, Subject, Task
 from remit.errors import NotFoundError
 from remit.ports import Engine, Issued, Resource, Store, Write
 from remit.stores.memory import MemoryStore
 from remit.testing.simulated import BulkEngine, SimulatedEngine, SimulatedTarget
 from tests.broker.world import ClearSealer
+from tests.grant_requests import changed
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OWNER = Operator(Subject("unix://host#1000", "local-uid"))
@@ -45,10 +47,10 @@ def detail(raw: Mapping[str, object]) -> Detail:
     return scope.parse_detail(raw)
 
 
-def wanted(*raw: Mapping[str, object], **more: object) -> Wanted:
+def wanted(*raw: Mapping[str, object], **more: object) -> GrantRequest:
     """Return what an open or a delegate asks for."""
     details = scope.parse([dict(item) for item in raw])
-    return Wanted(**{"scope": details, "agent": "", "depth": 0, "fan_out": 0, **more})  # type: ignore[arg-type]
+    return changed(GrantRequest(details), more)
 
 
 async def at_once(call: Awaitable[object], _: float) -> object:

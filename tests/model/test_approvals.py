@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from types import NoneType
@@ -21,7 +21,8 @@ from remit.broker import Broker
 from remit.broker.approvals import LIFE, Approvals
 from remit.core.approval import Approval, Verdict
 from remit.core.principal import Holder
-from remit.core.task import Grant, Task, Wanted
+from remit.core.request import GrantRequest
+from remit.core.task import Grant, Task
 from remit.errors import RemitError, UnavailableError
 from tests.model.schedule import Actor, Harm, QueueStore, alone, cancellation, death, pause, run, schedules
 from tests.model.setting import OWNER, READ, WIDE, Setting, alive, wanted
@@ -56,7 +57,9 @@ class Scene:
     async def setup(self, *, approved: bool) -> None:
         """Open, ask, and approve if the verbs are about what comes after."""
         self.broker = await self.setting.ready()
-        self.root = (await self.broker.open(OWNER, "race", wanted(NARROW, ttl=timedelta(minutes=30)))).id
+        self.root = (
+            await self.broker.open(OWNER, replace(wanted(NARROW, ttl=timedelta(minutes=30)), purpose="race"))
+        ).id
         self.item = await self.broker.ask(self.agent, self.root, beyond())
         if approved:
             await self.broker.approve(self.item.id, self.item.digest, OWNER)
@@ -73,7 +76,7 @@ class Scene:
         return result
 
 
-def beyond(**more: object) -> Wanted:
+def beyond(**more: object) -> GrantRequest:
     """Return what exceeds the root."""
     return wanted(BEYOND, **more)
 

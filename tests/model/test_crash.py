@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -32,7 +32,9 @@ class Acknowledged:
 
 async def life(broker: Broker, told: Acknowledged) -> None:
     """Open, delegate, issue twice and once more under a key, renew, revoke, and close another task."""
-    root = await broker.open(OWNER, "live", wanted(WIDE, ttl=timedelta(minutes=30), depth=1, fan_out=2))
+    root = await broker.open(
+        OWNER, replace(wanted(WIDE, ttl=timedelta(minutes=30), depth=1, fan_out=2), purpose="live")
+    )
     told.opened.append(root.id)
     child = await broker.delegate(OWNER, root.id, wanted({**WIDE, "tables": ["sales.a", "sales.b"]}))
     told.opened.append(child.id)
@@ -43,7 +45,7 @@ async def life(broker: Broker, told: Acknowledged) -> None:
     await broker.issue(OWNER, root.id, detail(READ), "key")
     await broker.revoke(OWNER, child.id)
     told.ended.append(child.id)
-    other = await broker.open(OWNER, "live again", wanted(WIDE, ttl=timedelta(minutes=30)))
+    other = await broker.open(OWNER, replace(wanted(WIDE, ttl=timedelta(minutes=30)), purpose="live again"))
     await broker.issue(OWNER, other.id, detail(READ))
     await broker.close(OWNER, broker.task_of(other.id).id)
     told.ended.append(other.id)

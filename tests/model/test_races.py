@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from types import NoneType
@@ -25,6 +25,7 @@ from remit.core.task import Grant, Task
 from remit.errors import NotFoundError, RemitError
 from tests.model.schedule import Actor, Harm, QueueStore, alone, cancellation, death, pause, run, schedules
 from tests.model.setting import OWNER, READ, SEARCH, WIDE, Setting, alive, detail, wanted
+from tests.uses import permitted_use
 
 PREEMPTIONS = 3
 HARMED = 3 if os.environ.get("REMIT_HYPOTHESIS") == "deep" else 1  # preemptions beside a harm: 3 takes minutes
@@ -52,7 +53,7 @@ class Scene:
         """Open, delegate, issue."""
         self.broker = await self.setting.ready()
         asked = wanted(WIDE, SEARCH, ttl=timedelta(minutes=30), depth=2, fan_out=2)
-        self.root = (await self.broker.open(OWNER, "race", asked)).id
+        self.root = (await self.broker.open(OWNER, replace(asked, purpose="race"))).id
         below = wanted(WIDE, SEARCH, depth=1, fan_out=1)
         self.child = (await self.broker.delegate(OWNER, self.root, below)).id
         self.bare = (await self.broker.delegate(OWNER, self.root, below)).id
@@ -103,7 +104,7 @@ async def renew(at: Scene) -> object:
 
 
 async def use(at: Scene) -> object:
-    return await at.broker.use(at.child, Access("http", "search", "GET", path="/x"), "req_1")
+    return await permitted_use(at.broker, at.child, Access("http", "search", "GET", path="/x"), "req_1")
 
 
 async def revoke_child(at: Scene) -> Report:

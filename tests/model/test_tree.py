@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from hypothesis import HealthCheck, seed, settings
@@ -144,7 +144,7 @@ class Tree(RuleBasedStateMachine):
     def open(self, depth: int, fan_out: int, minutes: int) -> None:
         ttl = timedelta(minutes=minutes)
         asked = wanted(WIDE, ttl=ttl, depth=depth, fan_out=fan_out)
-        grant = self.runner.run(self.broker.open(OWNER, "try everything", asked))
+        grant = self.runner.run(self.broker.open(OWNER, replace(asked, purpose="try everything")))
         task = self.broker.task_of(grant.id).id
         self.model.nodes[grant.id] = Node(task, None, frozenset(TABLES), depth, fan_out, self.setting.now + ttl)
         SEEN["open"] += 1
@@ -207,8 +207,8 @@ class Tree(RuleBasedStateMachine):
             "table": wanted({**raw, "tables": [*sorted(node.tables), "sales.z"]}),
             "action": wanted({**raw, "actions": ["select", "delete"]}),
             "ttl": wanted(raw, ttl=node.ends - self.setting.now + timedelta(milliseconds=1)),
-            "depth": wanted(raw, depth=node.depth, fan_out=asked.fan_out),
-            "fan_out": wanted(raw, depth=asked.depth, fan_out=node.fan_out + 1),
+            "depth": wanted(raw, depth=node.depth, fan_out=asked.bounds.fan_out),
+            "fan_out": wanted(raw, depth=asked.bounds.depth, fan_out=node.fan_out + 1),
             "resource": wanted({**raw, "resource": "other"}),
         }[more]
         self.refuse(self.broker.delegate(self.holder(parent), parent, wider))

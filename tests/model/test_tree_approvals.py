@@ -8,7 +8,7 @@ from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from remit.core.approval import Approval
 from remit.core.principal import Holder
-from remit.core.task import Wanted
+from remit.core.request import GrantRequest
 from remit.errors import ApprovalError, LimitError, RemitError
 from tests.model.setting import OWNER, TABLES, WIDE, wanted
 from tests.model.test_tree import BOUNDS, ROUNDS, SEEN, Node, Tree
@@ -56,7 +56,7 @@ class Asking(Tree):
             self.delegate_under(data, made)
             SEEN["below approved"] += 1
 
-    def asked(self, parent: str, asked: Wanted, *, exceeds: bool) -> Approval | None:
+    def asked(self, parent: str, asked: GrantRequest, *, exceeds: bool) -> Approval | None:
         """Ask as the holder of a grant; None where that is refused, as it must be if nothing is exceeded."""
         caller = Holder(self.model.nodes[parent].task, parent)
         try:
@@ -72,7 +72,7 @@ class Asking(Tree):
         SEEN["asked"] += 1
         return item
 
-    def used(self, parent: str, item: Approval, asked: Wanted, *, may: bool) -> str | None:
+    def used(self, parent: str, item: Approval, asked: GrantRequest, *, may: bool) -> str | None:
         """Try to make what was asked for; return the grant."""
         caller = Holder(self.model.nodes[parent].task, parent)
         try:

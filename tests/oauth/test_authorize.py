@@ -472,7 +472,7 @@ def test_a_workload_asks_in_its_own_name_and_alone_redeems(tmp_path: Path) -> No
         assert (await app.redeem(code)).json()["error"] == "invalid_client"
         told = (await app.redeem(code, **SVID)).json()
         grant = app.made.broker.task_of(told["grant"]).grant(told["grant"])
-        assert (grant.agent, grant.attested, dict(grant.claims)) == (SPIFFE, True, {"team": "sales"})
+        assert (grant.agent, grant.attested, dict(grant.binding.claims)) == (SPIFFE, True, {"team": "sales"})
 
     scene(tmp_path, played, registry=registry, workloads=Spire())
 

@@ -178,7 +178,7 @@ def test_there_are_other_ways_to_name_a_human(tmp_path: Path, hint: dict[str, st
         ({"login_hint": None, "id_token_hint": "of-bob"}, "invalid_grant"),
         ({"client_id": "nobody"}, "invalid_client"),
         ({"scope": "openid email"}, "invalid_scope"),
-        ({"binding_message": "x" * 101}, "invalid_binding_message"),
+        ({"binding_message": "x" * 201}, "invalid_binding_message"),
         ({"requested_expiry": "soon"}, "invalid_request"),
         ({"purpose": None}, "invalid_request"),
         ({"resource": "https://elsewhere.test"}, "invalid_target"),

@@ -10,7 +10,7 @@ from typing import Any
 from remit import jose
 from remit.broker.tasks import PLACES
 from remit.core import scope as scopes
-from remit.core.task import Wanted
+from remit.core.request import Binding, Bounds, GrantRequest
 from remit.jose import status_list
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, World, holder
@@ -154,11 +154,13 @@ def test_in_a_tree_of_ten_thousand_a_middle_node_takes_exactly_its_subtree_off_t
         root = await world.opened(broker, SEARCH, depth=3, fan_out=200, jkt="k0")
         middles, leaves = [], {}
         for number in range(100):
-            wanted = Wanted(details, "", depth=1, fan_out=200, jkt=f"m{number}")
+            wanted = GrantRequest(details, Bounds(depth=1, fan_out=200), Binding(jkt=f"m{number}"))
             middles.append(await broker.delegate(holder(broker, root), root.id, wanted))
         for middle in middles:
             made = [
-                broker.delegate(holder(broker, middle), middle.id, Wanted(details, "", jkt=f"{middle.id}.{leaf}"))
+                broker.delegate(
+                    holder(broker, middle), middle.id, GrantRequest(details, binding=Binding(jkt=f"{middle.id}.{leaf}"))
+                )
                 for leaf in range(99)
             ]
             leaves[middle.id] = await asyncio.gather(*made)

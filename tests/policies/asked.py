@@ -7,8 +7,10 @@ from typing import Any
 from remit.core import scope as scopes
 from remit.core.grant import Posture, Subject
 from remit.core.policy import Question
+from remit.core.request import GrantRequest
 from remit.policies import sets
 from remit.policies.sets import CedarPolicies
+from tests.grant_requests import MEMBERS, changed
 
 IDP = "https://idp.example.com"
 ADA = Subject(f"{IDP}#ada", "urn:example:mfa", None, ("pwd", "otp"), ("analysts",))
@@ -34,7 +36,10 @@ ALL = '@id("all")\npermit (principal, action, resource);\n'
 def question(*details: dict[str, object], **more: Any) -> Question:
     """Return a question of Ada's, about the table if nothing is said."""
     fields: dict[str, Any] = {"subject": ADA, "purpose": "report", "posture": Posture("namespace", "channel"), **more}
-    return Question(scope=scopes.parse(list(details or (TABLE,))), bounds={}, **fields)
+    scope = scopes.parse(list(details or (TABLE,)))
+    made = changed(GrantRequest(scope), {name: fields.pop(name) for name in MEMBERS & fields.keys()})
+    agent = {"agent": more["agent"]} if "agent" in more else {}
+    return Question(scope=scope, bounds=made.bounds, binding=made.binding, **agent, **fields)
 
 
 def policies(*texts: str) -> CedarPolicies:

@@ -8,6 +8,7 @@ import pytest
 
 from remit.core.grant import Posture, Subject
 from remit.core.policy import Question
+from remit.core.request import Binding, Bounds
 from remit.core.scope import parse
 from remit.errors import InvalidRequestError
 from remit.policies import cases
@@ -74,17 +75,11 @@ def test_everything_that_is_asked_can_be_written_down() -> None:
         subject=Subject(f"{IDP}#ada", "mfa", datetime(2026, 1, 1, tzinfo=UTC), ("otp",), ("analysts",)),
         purpose="report",
         scope=parse([TABLE]),
-        bounds={},
         verb="delegate",
         agent="spiffe://prod.example/planner",
-        attested=True,
-        claims={"env": "prod"},
+        binding=Binding(identity="spiffe://prod.example/planner", claims=(("env", "prod"),)),
+        bounds=Bounds(timedelta(seconds=60), depth=2, fan_out=3, exercise=False, unattested=False),
         level=1,
-        depth=2,
-        fan_out=3,
-        exercise=False,
-        unattested=False,
-        ttl=timedelta(seconds=60),
         posture=Posture("namespace", "channel", "kek-file"),
         approval="asked",
     )

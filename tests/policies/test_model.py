@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from remit.core.grant import MAX_TTL, WORKLOAD, Posture, Subject
+from remit.core.grant import WORKLOAD, Posture, Subject
+from remit.core.request import MAX_TTL
 from remit.policies import installed, model
 from tests.policies.asked import ADA, ALL, IDP, SEARCH, TABLE, holds, policies, question, when
 

@@ -4,8 +4,10 @@ import itertools
 from collections.abc import Mapping
 from datetime import timedelta
 
+from remit.core.grant import GrantContext
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Scope
-from remit.core.task import Grant, Wanted, open_task
+from remit.core.task import Grant, open_task
 from remit.ports import Resource
 from remit.run.environment import ProviderVariables, RunListener, RunProvisioning, provision, variables
 from tests.broker.world import OPERATOR, START, details, search, warehouse
@@ -32,8 +34,8 @@ RESOURCES = {item.name: item for item in (search(), warehouse(), llm(), llm("sec
 
 def grant(*raw: Mapping[str, object]) -> Grant:
     scope: Scope = details(*raw)
-    wanted = Wanted(scope, "", timedelta(minutes=5))
-    return open_task("task_1", "grt_1", OPERATOR.subject, "try", wanted, START).grants[0]
+    wanted = GrantRequest(scope, Bounds(timedelta(minutes=5)), purpose="try")
+    return open_task("task_1", "grt_1", OPERATOR.subject, wanted, GrantContext(), START).grants[0]
 
 
 def fitted(held: Grant, **more: bool) -> RunProvisioning:

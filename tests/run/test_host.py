@@ -11,17 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from remit.core.principal import Holder
-from remit.core.task import Grant, Wanted
+from remit.core.request import GrantRequest
+from remit.core.task import Grant
 from remit.run import handover, host
 from remit.run.acceptor import Acceptor
 from remit.run.handover import Message
 from tests.broker.world import OPERATOR, STRANGER, details
+from tests.grant_requests import changed
 from tests.run.rig import READ, TABLE, House, opening
 
 CLOSED = {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0, "recorded": True}
@@ -454,7 +455,7 @@ def test_no_run_is_started_on_a_grant_that_is_bound_or_attested(runs: House, bou
         assert code(one.ask({**SANDBOX, "grant": grant.id})) == "denied"
     with launcher(runs) as outer:
         root, _ = outer.launch(opening())
-        made = replace(Wanted(details(READ), "spiffe://prod/reader"), **bound)  # type: ignore[arg-type]
+        made = changed(GrantRequest(details(READ)), bound)
         theirs = runs.call(
             runs.broker.delegate(Holder(str(root["task"]), str(root["grant"])), str(root["grant"]), made)
         )
@@ -533,7 +534,12 @@ def test_how_far_a_grant_may_be_delegated_is_as_it_was_asked_for(runs: House) ->
     with launcher(runs) as one:
         granted, _ = one.launch(asked)
         grant = grant_of(runs, granted)
-        assert (grant.depth, grant.fan_out, grant.exercise, grant.unattested) == (1, 2, False, False)
+        assert (grant.bounds.depth, grant.bounds.fan_out, grant.bounds.exercise, grant.bounds.unattested) == (
+            1,
+            2,
+            False,
+            False,
+        )
         assert grant.delegates == ("spiffe://prod.test/ci/*",)
 
 

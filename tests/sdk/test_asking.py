@@ -54,7 +54,7 @@ def test_an_agent_goes_on_from_a_denial_when_a_human_approves(plane: Served, cli
             assert (granted.approval, granted.label, granted.parent) == (asked.id, "all", task.id)
             assert granted.scope[0].texts("paths") == ("/v1/all", "/v1/search")
             assert sub.opened.bound_to is not None
-            assert granted.jkt == sub.opened.bound_to.key.thumbprint()
+            assert granted.binding.jkt == sub.opened.bound_to.key.thumbprint()
         with pytest.raises(UsedError):
             asked.wait()
 
@@ -92,12 +92,17 @@ def test_nobody_is_asked_for_what_is_held_already(client: Client) -> None:
 def test_every_bound_is_asked_for_and_made_as_it_was_seen(plane: Served, client: Client) -> None:
     with opened(client, delegates=["spiffe://prod.test/**"], unattested=False) as task:
         root = plane.broker.check(task.id)
-        assert (root.delegates, root.unattested) == (("spiffe://prod.test/**",), False)
+        assert (root.delegates, root.bounds.unattested) == (("spiffe://prod.test/**",), False)
         asked = task.ask(grants=[NARROW], ttl=60, depth=2, fan_out=3, exercise=False, delegates=["spiffe://dev.test/*"])
         assert asked.asked.document["exceeds"] == ["depth", "fan_out", "delegates", "unattested"]
         approve(client, asked)
         made = plane.broker.check(asked.wait().id)
-        assert (made.depth, made.fan_out, made.exercise, made.unattested) == (2, 3, False, True)
+        assert (made.bounds.depth, made.bounds.fan_out, made.bounds.exercise, made.bounds.unattested) == (
+            2,
+            3,
+            False,
+            True,
+        )
         assert made.delegates == ("spiffe://dev.test/*",)
         assert made.expires_at - made.opened_at == timedelta(seconds=60)
 

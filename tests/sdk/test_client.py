@@ -171,7 +171,7 @@ def test_in_a_run_no_token_is_asked_for(monkeypatch: pytest.MonkeyPatch, plane: 
         entered(monkeypatch, plane, root)
         with task("read", grants=["search"]) as inner:
             assert inner.opened.token is None
-            assert plane.broker.check(inner.id).jkt is None
+            assert plane.broker.check(inner.id).binding.jkt is None
 
 
 def test_in_a_run_the_grant_is_named_and_nothing_secret_is_sent(
@@ -207,7 +207,7 @@ def test_a_run_cannot_reach_above_its_own_grant(plane: Served, client: Client) -
 
 def test_outside_a_run_every_grant_is_bound_to_a_key_of_its_own(plane: Served, client: Client) -> None:
     with opened(client, depth=1, fan_out=1) as root, root.delegate(grants=["search"]) as child:
-        jkts = {plane.broker.check(grant.id).jkt for grant in (root, child)}
+        jkts = {plane.broker.check(grant.id).binding.jkt for grant in (root, child)}
         assert None not in jkts
         assert len(jkts) == 2
 

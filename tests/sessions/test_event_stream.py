@@ -9,7 +9,7 @@ import pytest
 
 from remit.broker import Broker
 from remit.core.audit import Entry
-from remit.core.task import Wanted
+from remit.core.request import GrantRequest
 from remit.errors import UnavailableError
 from remit.sessions import event_stream
 from remit.sessions.event_stream import EndedTask, EventStream
@@ -108,7 +108,7 @@ def test_only_the_end_of_a_whole_task_is_told(world: World) -> None:
         stream = EventStream(broker.sessions)
         assert await stream.pending("siem", 9) == ()
         root = await world.opened(broker)
-        child = await broker.delegate(holder(broker, root), root.id, Wanted(details(SEARCH), "research"))
+        child = await broker.delegate(holder(broker, root), root.id, GrantRequest(details(SEARCH)))
         await broker.revoke(OPERATOR, child.id)
         assert await stream.pending("siem", 9) == ()
         await broker.revoke(OPERATOR, root.id)

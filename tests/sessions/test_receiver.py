@@ -14,7 +14,8 @@ import pytest
 from remit.broker import Broker
 from remit.core.policy import Decision, Question
 from remit.core.principal import Human
-from remit.core.task import Grant, Subject, Wanted
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Grant, Subject
 from remit.errors import GrantEndedError
 from remit.sessions.delivery import MEDIA
 from remit.sessions.events import CAEP, EventIssuer, IssuedSignals
@@ -87,7 +88,7 @@ class Scene:
         now = self.world.now
         subject = Subject(f"{URL}#{sub}", "urn:test:password", sid=f"{URL}#{sid}")
         human = Human(subject, f"token-{self.count}", now, now + timedelta(minutes=5), "remit")
-        return await broker.open(human, "draft", Wanted(details(SEARCH), "", timedelta(minutes=5)))
+        return await broker.open(human, GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5)), purpose="draft"))
 
 
 async def push(plane: Plane, token: str, media: str = MEDIA) -> httpx.Response:

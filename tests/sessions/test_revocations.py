@@ -14,8 +14,9 @@ from remit.broker import Broker
 from remit.core.audit import Event
 from remit.core.policy import Decision, Question
 from remit.core.principal import Human, Signal
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import parse_detail
-from remit.core.task import Grant, Report, Subject, Task, Wanted
+from remit.core.task import Grant, Report, Subject, Task
 from remit.errors import ConflictError, GrantEndedError, GrantTokenError, TokenError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
@@ -70,8 +71,8 @@ class Issuer:
 
     async def opened(self, broker: Broker, sub: str = ALICE, sid: str | None = ONE) -> Grant:
         """Open a task as a human who has just logged in."""
-        wanted = Wanted(details(TABLE, SEARCH), "", timedelta(minutes=15), depth=1, fan_out=1)
-        return await broker.open(self.human(sub, sid), "draft the CFO summary", wanted)
+        wanted = GrantRequest(details(TABLE, SEARCH), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
+        return await broker.open(self.human(sub, sid), replace(wanted, purpose="draft the CFO summary"))
 
 
 def said(sub: str | None = ALICE, sid: str | None = None, digest: str = "event-1") -> Signal:
@@ -102,7 +103,7 @@ def test_all_tasks_of_a_human_end_with_what_hangs_below_and_nobody_elses(issuer:
         broker = await issuer.world.ready()
         first, second = await issuer.opened(broker), await issuer.opened(broker, sid=None)
         other, owner = await issuer.opened(broker, BOB), await issuer.world.opened(broker)
-        child = await broker.delegate(holder(broker, first), first.id, Wanted(details(SEARCH), "research"))
+        child = await broker.delegate(holder(broker, first), first.id, GrantRequest(details(SEARCH)))
         await broker.issue(holder(broker, first), first.id, parse_detail(TABLE))
         assert await broker.signal([said()]) == 2
         assert [alive(broker, one) for one in (first, second, child, other, owner)] == [False, False, False, True, True]
@@ -168,15 +169,17 @@ def test_what_was_refused_is_in_the_log_with_why(issuer: Issuer) -> None:
 def test_a_login_from_before_a_signal_opens_nothing_and_one_after_it_does(issuer: Issuer) -> None:
     async def scenario() -> None:
         broker = await issuer.world.ready()
-        wanted = Wanted(details(SEARCH), "", timedelta(minutes=5))
+        wanted = GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5)))
         await broker.signal([said()])
         old = issuer.human()
         issuer.world.later(60)
         renewed = issuer.human(at=START)  # a token of now, for a login of then
         for human in (old, renewed):
             with pytest.raises(GrantTokenError, match="ended this login"):
-                await broker.open(human, "go on", wanted)
-        assert alive(broker, await broker.open(issuer.human(at=issuer.world.now), "start anew", wanted))
+                await broker.open(human, replace(wanted, purpose="go on"))
+        assert alive(
+            broker, await broker.open(issuer.human(at=issuer.world.now), replace(wanted, purpose="start anew"))
+        )
         denied = [event for event in await issuer.world.events() if event.decision == "deny"]
         assert [event.event for event in denied] == ["task.open", "task.open"]
 
@@ -188,7 +191,7 @@ def test_a_login_by_an_issuer_whose_clock_is_ahead_is_void_by_that_clock_and_the
 ) -> None:
     async def scenario() -> None:
         broker = await issuer.world.ready()
-        wanted = Wanted(details(SEARCH), "", timedelta(minutes=5), depth=1)
+        wanted = GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5), depth=1))
         ahead = timedelta(seconds=50)
 
         def login(seconds: int, sid: str | None = ONE) -> Human:
@@ -198,12 +201,12 @@ def test_a_login_by_an_issuer_whose_clock_is_ahead_is_void_by_that_clock_and_the
         async def refused(broker: Broker) -> None:
             for sid in (ONE, None):
                 with pytest.raises(GrantTokenError, match="ended this login"):
-                    await broker.open(login(-10, sid), "go on", wanted)
+                    await broker.open(login(-10, sid), replace(wanted, purpose="go on"))
 
         await broker.signal([replace(said(), at=START + ahead)])
         await refused(broker)
         issuer.world.later(5)
-        fresh = await broker.open(login(5), "start anew", wanted)
+        fresh = await broker.open(login(5), replace(wanted, purpose="start anew"))
         await broker.signal([replace(said(BOB, digest="event-2"), at=START)])
         await broker.signal([replace(said(ALICE, TWO, "event-3"), at=START + ahead)])
         assert alive(broker, fresh)  # it was opened before that time by our clock, and by a login after it
@@ -221,15 +224,15 @@ def test_a_login_by_an_issuer_whose_clock_is_ahead_is_void_by_that_clock_and_the
 def test_a_session_that_was_named_has_ended_for_good(issuer: Issuer) -> None:
     async def scenario() -> None:
         broker = await issuer.world.ready()
-        wanted = Wanted(details(SEARCH), "", timedelta(minutes=5))
+        wanted = GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5)))
         await broker.signal([said(ALICE, ONE)])
         issuer.world.later(60)
         with pytest.raises(GrantTokenError):
-            await broker.open(issuer.human(sid=ONE), "go on", wanted)
+            await broker.open(issuer.human(sid=ONE), replace(wanted, purpose="go on"))
         with pytest.raises(GrantTokenError):  # of no known session, and from before
-            await broker.open(issuer.human(sid=None, at=START), "go on", wanted)
+            await broker.open(issuer.human(sid=None, at=START), replace(wanted, purpose="go on"))
         for human in (issuer.human(sid=TWO), issuer.human(sid=None), issuer.human(BOB, None, at=START)):
-            assert alive(broker, await broker.open(human, "go on", wanted))
+            assert alive(broker, await broker.open(human, replace(wanted, purpose="go on")))
 
     run(scenario())
 
@@ -386,7 +389,7 @@ def test_a_task_that_is_being_read_again_ends_when_it_is_back(issuer: Issuer) ->
         lost_id = broker.task_of(lost.id).id
         issuer.store.load = slowly  # type: ignore[method-assign, assignment]  # the medium takes its time
         issuer.store.fail += [UnavailableError()] * 3
-        asked = Wanted(details(SEARCH), "research")
+        asked = GrantRequest(details(SEARCH))
         failing = [
             asyncio.create_task(broker.delegate(holder(broker, one), one.id, asked)) for one in (grant, lost, other)
         ]

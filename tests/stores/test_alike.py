@@ -13,7 +13,9 @@ from hypothesis import event as count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remit.core.task import Change, Wanted, nothing
+from remit.core.grant import GrantContext
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Change, nothing
 from remit.errors import ConflictError, NotFoundError, RemitError
 from remit.keys.file import FileSealer
 from remit.ports import DeleteResource, PutResource, PutSecret, SealedSecret, Spend, Store, UsedToken, Write
@@ -31,7 +33,9 @@ def histories() -> list[Change]:
         first = opening(name)
         task = nothing(name).apply(first)
         root = task.head.root
-        child = task.delegate(root, f"{name}_child", Wanted(SCOPE[:2], "child", depth=1, fan_out=1), NOW)
+        child = task.delegate(
+            root, f"{name}_child", GrantRequest(SCOPE[:2], Bounds(depth=1, fan_out=1)), GrantContext(), NOW
+        )
         planned = task.plan(lease(f"{name}_lse", root), NOW)
         grown = task.apply(child)
         ended = grown.revoke(root)

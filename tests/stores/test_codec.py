@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.core import scope
+from remit.core.request import Binding, Bounds
 from remit.core.task import Change, Grant, Lease, LeaseState, Plan, Posture, Revocation, Subject, TaskHeader
 from remit.errors import IntegrityError, InvalidRequestError, UnknownDetailError
 from remit.ports import Resource
@@ -19,18 +20,28 @@ INSTANT = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.
 WHOLE = st.integers(0, 2**31)
 MAP = st.dictionaries(TEXT, TEXT, max_size=3)
 
+
+def settled(grant: Grant) -> Grant:
+    """Return a grant whose parts say what its other fields say."""
+    bounds = replace(grant.bounds, ttl=grant.expires_at - grant.opened_at)
+    identity = None if grant.binding.identity is None else grant.agent
+    return replace(grant, bounds=bounds, binding=replace(grant.binding, identity=identity))
+
+
 HEADS = st.builds(
     TaskHeader, TEXT, WHOLE, TEXT, st.builds(Subject, TEXT, TEXT, st.none() | INSTANT, st.lists(TEXT).map(tuple),
         st.lists(TEXT).map(tuple), st.none() | TEXT), TEXT,
     INSTANT, INSTANT, st.booleans(),
 )  # fmt: skip
+BOUNDS = st.builds(Bounds, st.none(), WHOLE, WHOLE, st.booleans(), st.lists(TEXT).map(tuple), st.booleans())
+BINDINGS = st.builds(
+    Binding, st.none() | TEXT, st.none() | TEXT, st.none() | TEXT, st.lists(st.tuples(TEXT, TEXT)).map(tuple)
+)
 GRANTS = st.builds(
-    Grant, TEXT, st.none() | TEXT, TEXT, st.booleans(), st.sampled_from([SCOPE, SCOPE[:1], SCOPE[1:]]),
-    st.lists(WHOLE, max_size=3).map(tuple), WHOLE, WHOLE, WHOLE, st.booleans(), INSTANT, INSTANT,
-    st.builds(Posture, TEXT, TEXT, TEXT), st.none() | TEXT, st.booleans(), TEXT, st.none() | TEXT,
-    st.lists(TEXT).map(tuple), st.booleans(), st.none() | TEXT, st.none() | TEXT, st.none() | WHOLE,
-    st.lists(st.tuples(TEXT, TEXT)).map(tuple),
-)  # fmt: skip
+    Grant, TEXT, st.none() | TEXT, TEXT, st.sampled_from([SCOPE, SCOPE[:1], SCOPE[1:]]),
+    st.lists(WHOLE, max_size=3).map(tuple), WHOLE, BOUNDS, INSTANT, INSTANT, BINDINGS,
+    st.builds(Posture, TEXT, TEXT, TEXT), st.booleans(), TEXT, st.none() | TEXT, st.none() | TEXT, st.none() | WHOLE,
+).map(settled)  # fmt: skip
 PLANS = st.builds(Plan, TEXT, st.sampled_from(SCOPE), MAP, INSTANT, st.sampled_from(Revocation))
 LEASES = st.builds(
     Lease, TEXT, TEXT, PLANS, st.sampled_from(LeaseState), INSTANT, st.none() | MAP, st.booleans(), st.none() | TEXT,
@@ -71,9 +82,9 @@ def test_reading_restores_types_and_not_just_equal_values() -> None:
     assert found.plan.issue_by.tzinfo is UTC
 
 
-@pytest.mark.parametrize("kind", [TaskHeader, Grant, Lease, Plan, Resource, Change])
+@pytest.mark.parametrize("kind", [TaskHeader, Grant, Bounds, Binding, Lease, Plan, Resource, Change])
 def test_the_strategies_know_every_field(kind: type) -> None:
-    known = {TaskHeader: 8, Grant: 23, Lease: 11, Plan: 5, Resource: 6, Change: 5}
+    known = {TaskHeader: 8, Grant: 16, Bounds: 6, Binding: 4, Lease: 11, Plan: 5, Resource: 6, Change: 5}
     assert len(fields(kind)) == known[kind], "teach the strategies above the new field"
 
 

@@ -18,6 +18,7 @@ from remit.core import approval as approvals
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import Subject
 from remit.core.principal import Holder, Human, Principal, Workload
+from remit.core.request import GrantRequest
 from remit.errors import (
     ApprovalError,
     ConflictError,
@@ -68,7 +69,7 @@ class Approvals:
         for record in await self._tasks.store.records(KIND):
             item = _read(record)
             try:
-                approvals.wanted_of(item)
+                approvals.request_of(item)
             except (RemitError, ValueError, TypeError, LookupError) as error:  # of another version: it hides no other
                 _LOG.warning("approval %s cannot be read, and is left out: %r", item.id, error)
                 continue
@@ -190,8 +191,8 @@ class Approvals:
 
     # -- using up -----------------------------------------------------------------------------------------------
 
-    def consumed(self, item: Approval, request: str, result: str) -> tuple[Write, ...]:
-        """Return what to commit with the thing that was approved. The approval counts as used at once."""
+    def consumed(self, item: Approval, request: GrantRequest, result: str) -> tuple[Write, ...]:
+        """Return what to commit with the grant that was approved. The approval counts as used at once."""
         used = approvals.consume(self.get(item.id), request, result, self._tasks.serving())
         self._kept[item.id] = used
         return (PutRecord(_record(used)),)

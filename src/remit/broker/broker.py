@@ -383,8 +383,11 @@ class Broker:
 
     # -- use ----------------------------------------------------------------------------------------------------
 
-    async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
-        """Permit one use through the gateway; its audit entry is durable and the grant live when this returns."""
+    async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
+        """Permit one use through the gateway; its audit entry is durable and the grant live when this returns.
+
+        ``index`` is the detail that permits it: the gateway decides that, by the grant's compiled rules.
+        """
         if self._tasks.rolled_back:
             raise IntegrityError
         if self._registry.resource(access.resource).secret is not None:
@@ -394,7 +397,4 @@ class Broker:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _permitted(self, caller: Principal, task: Task, grant: Grant, verb: str, detail: Detail) -> Decision:
-        decision = self._policy.held(task, grant, verb, (detail,))
-        if not decision.allowed:
-            raise self._policy.refusal(decision, caller)
-        return decision
+        return self._policy.enforce(task.head, grant, caller, verb, (detail,))

@@ -16,10 +16,11 @@ from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.audit import Event
-from remit.core.grant import WORKLOAD, Posture, Subject
+from remit.core.grant import WORKLOAD, GrantContext, Posture, Subject
 from remit.core.policy import Decision
 from remit.core.principal import Human, Operator, Principal, Workload
-from remit.core.task import Grant, Task, Wanted, open_task
+from remit.core.request import GrantRequest
+from remit.core.task import Change, Grant, Task, open_task
 from remit.errors import ApprovalError, ConflictError, InvalidRequestError, NotFoundError, RemitError, UsedError
 from remit.ports import NewId, UsedToken, Write
 
@@ -49,7 +50,7 @@ class Grants:
 
     # -- open ---------------------------------------------------------------------------------------------------
 
-    async def open(self, opener: Opener, purpose: str, wanted: Wanted) -> Grant:
+    async def open(self, opener: Opener, request: GrantRequest, posture: Posture | None = None) -> Grant:
         """Open a task for a human, within what policy allows; return its root grant.
 
         An ID token opens one task, and so does an approval. A workload that opens a task acts for nobody but itself;
@@ -57,32 +58,22 @@ class Grants:
         """
         now = self._tasks.serving()
         task_id, root_id = self._new_id("task"), self._new_id("grt")
-        named = self._named(task_id, root_id, wanted, opener.id if isinstance(opener, Approval) else None)
-        subject = _proven(opener)
+        approval = opener.id if isinstance(opener, Approval) else None
+        context = self._context(task_id, root_id, request, posture, approval)
+        agent, subject = request.binding.identity or context.agent, _proven(opener)
         try:
             subject = subject or self._approved(opener)
             if isinstance(opener, Human):
                 self._check_login(opener)
-            decision = self._decided(self._policy.opening(subject, purpose, named), opener)
-            named = replace(named, policy=decision.version)
-            opened = open_task(task_id, root_id, subject, purpose, named, now)  # before an approval is used up
-            writes = self._spent(opener, purpose, named, root_id)
+            opened = open_task(task_id, root_id, subject, request, context, now)  # before an approval is used up
+            decision = self._policy.enforce(opened.head, opened.grants[0], opener)
+            opened = _by_policy(opened, decision)
+            writes = self._spent(opener, request, root_id)
         except RemitError as error:
-            await self._denied(OPEN, None, error, named, **({"subject": subject.sub} if subject else {}))
+            by = {"subject": subject.sub} if subject else {}
+            await self._denied(OPEN, None, error, request, context.posture, agent=agent, **by)
             raise
-        event = self._receipt(
-            Event(
-                OPEN,
-                now,
-                "allow",
-                task=task_id,
-                subject=subject.sub,
-                lineage=(root_id,),
-                cause="; ".join(decision.reasons),
-            ),
-            root_id,
-            named,
-        )
+        event = self._made(OPEN, opened, None, decision, task=task_id, subject=subject.sub, lineage=(root_id,))
         try:
             task = await self._tasks.step(task_id, lambda _: opened, event, fresh=True, writes=writes)
         except BaseException as error:
@@ -90,8 +81,9 @@ class Grants:
                 await self._asked.reload(opener.id)
             if not isinstance(error, ConflictError):
                 raise
-            await self._denied(OPEN, None, UsedError(), named, subject=subject.sub)
-            raise UsedError from error
+            used = UsedError()
+            await self._denied(OPEN, None, used, request, context.posture, agent=agent, subject=subject.sub)
+            raise used from error
         return task.grant(root_id)
 
     def _approved(self, opener: Opener) -> Subject:
@@ -99,30 +91,29 @@ class Grants:
             raise NotFoundError
         return self._asked.ready(opener)
 
-    def _spent(self, opener: Opener, purpose: str, wanted: Wanted, result: str) -> tuple[Write, ...]:
-        """Return what makes sure that an opener opens one task alone."""
+    def _spent(self, opener: Opener, request: GrantRequest, result: str) -> tuple[Write, ...]:
+        """Return the writes by which an ID token or an approval opens one task alone."""
         match opener:
             case Human():
                 return (UsedToken(opener.digest, opener.until),)
             case Approval():
-                # a device proves its key with its token request alone (RFC 9449 §5): then the human saw none
-                seen = wanted if approvals.keyed(opener) else replace(wanted, jkt=None, x5t=None)
-                return self._asked.consumed(opener, approvals.request_of(seen, purpose=purpose), result)
+                return self._asked.consumed(opener, request, result)
         return ()
 
-    def to_open(self, purpose: str, wanted: Wanted) -> str:
-        """Return what a human would be asked, as text, or raise what nobody could approve; nobody is asked yet."""
-        open_task("", "", Subject("", ""), purpose, wanted, self._tasks.serving())
-        return approvals.request_of(wanted, purpose=purpose)
+    def to_open(self, request: GrantRequest) -> str:
+        """Return the request that a human would be asked, as text, or raise what nobody could approve."""
+        open_task("", "", Subject("", ""), request, GrantContext(), self._tasks.serving())
+        return approvals.text_of(request)
 
     async def ask_to_open(
-        self, client: str, purpose: str, wanted: Wanted, approver: str | None = None, life: timedelta = LIFE
+        self, client: str, request: GrantRequest, approver: str | None = None, life: timedelta = LIFE
     ) -> Approval:
         """Ask whoever logs in, or ``approver`` alone, to open a task for a client, which waits for ``life`` at most."""
         try:
-            return await self._asked.ask(OPEN, self.to_open(purpose, wanted), client, approver, life=life)
+            return await self._asked.ask(OPEN, self.to_open(request), client, approver, life=life)
         except RemitError as error:
-            await self._denied("approval.ask", None, error, wanted, cause=client)
+            agent = request.binding.identity or ""
+            await self._denied("approval.ask", None, error, request, Posture(), agent=agent, cause=client)
             raise
 
     # -- delegate -----------------------------------------------------------------------------------------------
@@ -131,9 +122,10 @@ class Grants:
         self,
         caller: Principal,
         parent_id: str,
-        wanted: Wanted,
+        request: GrantRequest,
         approval: Approval | None = None,
         actor: Workload | None = None,
+        posture: Posture | None = None,
     ) -> Grant:
         """Make a child of a grant, no wider than it; nobody has to know the child beforehand.
 
@@ -144,45 +136,45 @@ class Grants:
         task = await self._tasks.acting(caller, parent_id, DELEGATE)
         if approval is not None and (approval.verb, approval.grant) != (DELEGATE, parent_id):
             raise NotFoundError
-        now = self._tasks.serving()
-        child_id = self._new_id("grt")
-        parent = task.grant(parent_id)
-        named = self._named(task.id, child_id, wanted, None if approval is None else approval.id)
+        now, child_id = self._tasks.serving(), self._new_id("grt")
+        context = self._context(task.head.id, child_id, request, posture, None if approval is None else approval.id)
         writes: tuple[Write, ...] = ()
         try:
             if approval is not None:
                 self._asked.ready(approval)
-            task.delegate(parent.id, child_id, named, now)  # before a policy is asked, and an approval used up
-            decision = self._decided(self._policy.child(task, parent, named), caller)
-            named = replace(named, policy=decision.version)
-            await self.spend(actor)  # before the step: a conflict in it would take the whole task out of memory
+            change = task.delegate(parent_id, child_id, request, context, now)
+            decision = self._policy.enforce(task.head, change.grants[0], caller)
+            if actor is not None and actor.digest is not None:
+                await self.spend(actor)  # before the step: a conflict in it would take the whole task out of memory
+                change = self._tasks.task(task.head.id).delegate(
+                    parent_id, child_id, request, context, now
+                )  # it went on
             if approval is not None:
-                writes = self._asked.consumed(approval, approvals.request_of(wanted, parent=parent_id), child_id)
-            event = self._tasks.event(DELEGATE, "allow", parent_id, cause="; ".join(decision.reasons))
-            event = self._receipt(event, child_id, named)
-            event = replace(event, lineage=(*self._tasks.live(parent_id).lineage, child_id))
-            task = await self._tasks.step(
-                task.id, lambda t: t.delegate(parent.id, child_id, named, now), event, writes=writes
-            )
+                writes = self._asked.consumed(approval, request, child_id)
+            change, lineage = _by_policy(change, decision), (*self._tasks.live(parent_id).lineage, child_id)
+            event = self._made(DELEGATE, change, parent_id, decision, lineage=lineage)
+            task = await self._tasks.step(task.head.id, lambda _: change, event, writes=writes)
         except BaseException as error:
             if approval is not None and writes:
                 await self._asked.reload(approval.id)
             if isinstance(error, RemitError):
-                await self._denied(DELEGATE, parent_id, error, named)
+                await self._denied(DELEGATE, parent_id, error, request, context.posture)
             raise
         return task.grant(child_id)
 
-    async def ask(self, caller: Principal, parent_id: str, wanted: Wanted, actor: Workload | None = None) -> Approval:
+    async def ask(
+        self, caller: Principal, parent_id: str, request: GrantRequest, actor: Workload | None = None
+    ) -> Approval:
         """Ask the task's human for a child that exceeds its parent; refused at once where policy would refuse it."""
         task = await self._tasks.acting(caller, parent_id, "approval.ask")
-        named = self._named(task.id, "asked", wanted, "asked")
+        context = self._context(task.head.id, "asked", request, None, "asked")
         try:
-            request, human = approvals.request_of(wanted, parent=parent_id), task.head.subject.sub  # bounded before
-            self._check_need(caller, task, parent_id, named)
+            text, human = approvals.text_of(request, parent_id), task.head.subject.sub  # bounded before
+            self._check_need(caller, task, parent_id, request, context)
             await self.spend(actor)
-            return await self._asked.ask(DELEGATE, request, caller.name, human, (task.id, parent_id))
+            return await self._asked.ask(DELEGATE, text, caller.name, human, (task.head.id, parent_id))
         except RemitError as error:
-            await self._denied("approval.ask", parent_id, error, named)
+            await self._denied("approval.ask", parent_id, error, request, context.posture)
             raise
 
     async def spend(self, workload: Workload | None) -> None:
@@ -207,53 +199,63 @@ class Grants:
         await self._tasks.record((), (self._tasks.event(ATTACH, "allow", grant_id, **known),))
         return self._tasks.check(grant_id).grant
 
-    def _check_need(self, caller: Principal, task: Task, parent_id: str, wanted: Wanted) -> None:
+    def _check_need(
+        self, caller: Principal, task: Task, parent_id: str, request: GrantRequest, context: GrantContext
+    ) -> None:
         """Raise where asking is in vain, and where there is nothing to ask for."""
         if task.head.subject.acr == WORKLOAD:
             raise ApprovalError("no human is behind this task", help="open a task for the human who is to decide")
-        beyond = task.asking(parent_id, wanted, self._tasks.serving())
-        parent = task.grant(parent_id)
-        self._decided(self._policy.child(task, parent, wanted), caller)
-        if not beyond and self._policy.child(task, parent, replace(wanted, approval=None)).allowed:
+        now = self._tasks.serving()
+        child = task.asking(parent_id, request, context, now)
+        self._policy.enforce(task.head, child, caller)
+        beyond = task.beyond(parent_id, request, now)
+        if not beyond and self._policy.decide(task.head, replace(child, approval=None)).allowed:
             raise InvalidRequestError("this needs no approval", help="delegate it: the grant covers it")
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _decided(self, decision: Decision, caller: object) -> Decision:
-        if not decision.allowed:
-            raise self._policy.refusal(decision, caller)
-        return decision
-
-    def _named(self, task_id: str, grant_id: str, wanted: Wanted, approval: str | None) -> Wanted:
-        bound = wanted.jkt is not None or wanted.x5t is not None
-        return replace(
-            wanted,
-            agent=wanted.agent if wanted.attested else f"spiffe://{self._trust_domain}/task/{task_id}/{grant_id}",
-            posture=replace(wanted.posture, at_rest=self._at_rest),
+    def _context(
+        self, task_id: str, grant_id: str, request: GrantRequest, posture: Posture | None, approval: str | None
+    ) -> GrantContext:
+        return GrantContext(
+            agent=f"spiffe://{self._trust_domain}/task/{task_id}/{grant_id}",
+            posture=replace(posture or Posture(), at_rest=self._at_rest),
             approval=approval,
-            status=self._tasks.place(grant_id) if bound else None,
+            status=None if (request.binding.jkt or request.binding.x5t) is None else self._tasks.place(grant_id),
         )
 
-    async def _denied(self, name: str, parent: str | None, error: RemitError, made: Wanted, **more: str) -> None:
-        if parent is None:
-            more["agent"] = made.agent
-        await self._tasks.denied(
-            name, parent, error, detail_s256=scopes.digest(made.scope), posture=_posture(made.posture), **more
-        )
-
-    def _receipt(self, event: Event, grant_id: str, made: Wanted) -> Event:
+    def _made(
+        self, name: str, change: Change, parent: str | None, decision: Decision, **more: str | tuple[str, ...]
+    ) -> Event:
         """Return the receipt of a hop: parent (by lineage), child's key, details, decision, approval, posture."""
-        return replace(
-            event,
-            grant=grant_id,
-            agent=made.agent,
-            attested=made.attested,
-            detail_s256=scopes.digest(made.scope),
-            approval=made.approval,
-            key=made.jkt or made.x5t,
-            policy=made.policy,
-            posture=_posture(made.posture),
+        grant = change.grants[0]
+        return self._tasks.event(
+            name,
+            "allow",
+            parent,
+            grant=grant.id,
+            agent=grant.agent,
+            attested=grant.binding.identity is not None,
+            detail_s256=scopes.digest(grant.scope),
+            approval=grant.approval,
+            key=grant.binding.jkt or grant.binding.x5t,
+            policy=grant.policy,
+            posture=_posture(grant.posture),
+            cause="; ".join(decision.reasons),
+            **more,
         )
+
+    async def _denied(
+        self, name: str, parent: str | None, error: RemitError, request: GrantRequest, posture: Posture, **more: str
+    ) -> None:
+        digest = scopes.digest(request.scope)
+        await self._tasks.denied(name, parent, error, detail_s256=digest, posture=_posture(posture), **more)
+
+
+def _by_policy(change: Change, decision: Decision) -> Change:
+    """Return the change that makes a grant with the version of the policy that allowed it compiled in."""
+    [grant] = change.grants
+    return replace(change, grants=(replace(grant, policy=decision.version),))
 
 
 def _proven(opener: Opener) -> Subject | None:

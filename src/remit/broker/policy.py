@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import TypeGuard
 
 from remit.broker.abreast import abreast
@@ -23,7 +22,7 @@ from remit.core.lease import standing as is_standing
 from remit.core.policy import Decision, Policy, Question
 from remit.core.principal import Operator, Principal
 from remit.core.scope import Scope
-from remit.core.task import Grant, Subject, Task, Wanted
+from remit.core.task import Grant, Task, TaskHeader
 from remit.errors import ConflictError, NotFoundError, PolicyError, UnavailableError
 
 # Callers elsewhere read these, too: what only the operator can do is said to be the operator's.
@@ -59,27 +58,26 @@ class PolicyEnforcement:
         self._turn, self._asked = asyncio.Lock(), 0  # whoever of a round takes a breath, and decisions since the last
         self._due: str | None = None  # why a round is under way, or has to be done again
 
-    def opening(self, subject: Subject, purpose: str, wanted: Wanted) -> Decision:
-        """Decide on a task that is yet to be opened."""
-        return self._decide(_question("open", subject, purpose, wanted, 0, wanted.ttl))
+    def enforce(
+        self, head: TaskHeader, grant: Grant, caller: object, verb: str | None = None, scope: Scope | None = None
+    ) -> Decision:
+        """Decide as ``decide`` does; PolicyError where the answer is no."""
+        decision = self.decide(head, grant, verb, scope)
+        if not decision.allowed:
+            raise self.refusal(decision, caller)
+        return decision
 
-    def child(self, task: Task, parent: Grant, wanted: Wanted) -> Decision:
-        """Decide on a child of a grant."""
-        lasts = wanted.ttl or parent.expires_at - self._tasks.now()
-        head = task.head
-        return self._decide(_question("delegate", head.subject, head.purpose, wanted, parent.level + 1, lasts))
-
-    def held(self, task: Task, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Decision:
-        """Decide on a grant as it stands; with ``verb`` and ``scope``, on a lease under it."""
-        return self._decide(_standing(task, grant, verb, scope))
+    def decide(self, head: TaskHeader, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Decision:
+        """Decide on a grant, made or yet to be; with ``verb`` and ``scope``, on a lease under it."""
+        return self._decide(_question(head, grant, verb, scope))
 
     def question(self, grant_id: str) -> Question:
         """Return what is asked about a grant as it stands, live or not."""
         task = self._tasks.task_of(grant_id)
-        return replace(_standing(task, task.grant(grant_id)), bounds=self._registry.bounds())
+        return replace(_question(task.head, task.grant(grant_id)), limits=self._registry.bounds())
 
     def _decide(self, question: Question) -> Decision:
-        question = replace(question, bounds=self._registry.bounds())
+        question = replace(question, limits=self._registry.bounds())
         bounded = policy.in_bounds(question)
         return self.deciding(question) if bounded.allowed else bounded
 
@@ -188,7 +186,7 @@ class PolicyEnforcement:
     async def _denied(self, task_id: str, grant: Grant, about: str | None) -> _Over | None:
         """Decide on a grant as it stands, some details at a time; None: all of them are allowed."""
         details = tuple(detail for detail in grant.scope if about in {None, detail.resource})
-        question = replace(_standing(self._tasks.task(task_id), grant), whole=grant.scope)
+        question = replace(_question(self._tasks.task(task_id).head, grant), whole=grant.scope)
         by = self._deciders()
         await self._breathe(1)
         for at in range(0, len(details), BREATH):
@@ -241,7 +239,7 @@ class PolicyEnforcement:
         await self._breathe(len(names))
         task = self._tasks.task(task_id)
         standing = (task.leases[name] for name in names if name in task.leases and is_standing(task.leases[name]))
-        asked = ((i, self.held(task, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
+        asked = ((i, self.decide(task.head, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
         over = [(lease, decision) for lease, decision in asked if not decision.allowed]
         if over:
             events = [
@@ -258,31 +256,16 @@ def _cause(cause: str, decision: Decision) -> str:
     return f"{cause}: {'; '.join(decision.reasons)}"
 
 
-def _standing(task: Task, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Question:
-    verb = verb or ("delegate" if grant.parent else "open")
-    lasts = grant.expires_at - grant.opened_at
-    question = _question(verb, task.head.subject, task.head.purpose, grant, grant.level, lasts)
-    return question if scope is None else replace(question, scope=scope)
-
-
-def _question(
-    verb: str, subject: Subject, purpose: str, made: Wanted | Grant, level: int, ttl: timedelta | None
-) -> Question:
+def _question(head: TaskHeader, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Question:
     return Question(
-        subject=subject,
-        purpose=purpose,
-        scope=made.scope,
-        bounds={},
-        verb=verb,
-        agent=made.agent,
-        attested=made.attested,
-        claims=dict(made.claims),
-        level=level,
-        depth=made.depth,
-        fan_out=made.fan_out,
-        exercise=made.exercise,
-        unattested=made.unattested,
-        ttl=ttl,
-        posture=made.posture,
-        approval=made.approval,
+        subject=head.subject,
+        purpose=head.purpose,
+        scope=grant.scope if scope is None else scope,
+        verb=verb or ("delegate" if grant.parent else "open"),
+        agent=grant.agent,
+        binding=grant.binding,
+        bounds=grant.bounds,
+        level=grant.level,
+        posture=grant.posture,
+        approval=grant.approval,
     )

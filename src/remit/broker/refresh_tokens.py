@@ -101,7 +101,7 @@ class RefreshTokens:
             raise UnauthenticatedError(
                 "the refresh token was given to an attested workload, which has to prove its name"
             )
-        if (presented.jkt, presented.x5t) != (grant.jkt, grant.x5t):
+        if (presented.jkt, presented.x5t) != (grant.binding.jkt, grant.binding.x5t):
             raise WrongKeyError("the proof is by another key than the refresh token is bound to")
         return grant
 

@@ -159,7 +159,7 @@ class TaskCache:
             who, by = (caller.grant, {}) if isinstance(caller, Holder) else (grant_id, {"subject": caller.name})
             await self.denied(name, who, error, cause=f"under {grant_id}", **by, **more)
             raise
-        if task.id in self.undecided:
+        if task.head.id in self.undecided:
             raise UnavailableError(UNDECIDED, help="try again in a moment")
         return task
 
@@ -348,8 +348,8 @@ class TaskCache:
             del self._past[grant_id]
 
     def _put(self, task: Task, grants: Iterable[Grant], leases: Iterable[Lease]) -> None:
-        self._tasks[task.id] = task
-        self.deadlines.put(task.id, task.head.expires_at)
+        self._tasks[task.head.id] = task
+        self.deadlines.put(task.head.id, task.head.expires_at)
         ended = set()
         for grant in grants:
             old = self._live.get(grant.id)
@@ -365,8 +365,8 @@ class TaskCache:
                 old.ended = True
                 ended.add(grant.id)
         for lease in leases:
-            self._task_of_lease[lease.id] = task.id
-            self.deadlines.put(task.id, due_at(lease) or self.now())
+            self._task_of_lease[lease.id] = task.head.id
+            self.deadlines.put(task.head.id, due_at(lease) or self.now())
         self._tell(frozenset(ended))
 
     def _tell(self, ended: frozenset[str]) -> None:
@@ -382,7 +382,7 @@ class TaskCache:
         known: dict[str, object] = {"grant": grant_id}
         if live is not None:
             known |= {"task": live.task, "lineage": live.lineage}
-            known |= {"agent": live.grant.agent, "attested": live.grant.attested}
+            known |= {"agent": live.grant.agent, "attested": live.grant.binding.identity is not None}
             known["subject"] = self._tasks[live.task].head.subject.sub if live.task in self._tasks else None
         return Event(name, at, decision, **known | more)  # type: ignore[arg-type]  # fields of Event
 

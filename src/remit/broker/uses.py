@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from remit.broker.tasks import TaskCache
-from remit.core import scope as scopes
 from remit.core.audit import Event
 from remit.core.scope import Access
 from remit.core.task import Grant
@@ -31,22 +30,19 @@ class Uses:
         self._tasks = tasks
         self._late: list[Event] = []
 
-    async def use(self, grant_id: str, access: Access, request: str, index: int | None = None) -> Use:
-        """Permit one use, its audit entry durable, or raise. ``index`` is the permitting detail if known already."""
+    async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
+        """Permit one use, its audit entry durable, or raise. ``index`` is the detail that permits it."""
         live = self._tasks.check(grant_id)
         grant = live.grant
-        if not grant.exercise:
+        if not grant.bounds.exercise:
             raise ScopeError("this grant may delegate but not be used itself")
-        at = scopes.permitting(grant.scope, access) if index is None else index
-        if at is None:
-            raise ScopeError
-        spends = self._tasks.debit(live, at)
+        spends = self._tasks.debit(live, index)
         event = self._tasks.event(
             "resource.use", "allow", grant_id, resource=access.resource, action=access.action, request=request
         )
         await self._tasks.record(spends, (event,))
         self._tasks.check(grant_id)
-        return Use(request, live.task, grant, access.resource, at)
+        return Use(request, live.task, grant, access.resource, index)
 
     async def outcome(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
         """Record how a permitted use ended."""

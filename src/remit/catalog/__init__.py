@@ -17,7 +17,7 @@ from importlib.resources import files
 from itertools import count
 
 from remit.catalog.reading import Base, Operation, Part, Position, Provider, plain, read
-from remit.core.scope import path_le
+from remit.core.paths import path_le
 from remit.errors import InvalidRequestError
 
 __all__ = [

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 from remit.core import fields
-from remit.core.scope import check_path, path_le
+from remit.core.paths import check_path, path_le
 from remit.errors import InvalidRequestError
 
 ALPHABETS: Mapping[str, str] = MappingProxyType(

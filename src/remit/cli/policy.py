@@ -217,7 +217,7 @@ def _entry(seq: int) -> dict[str, Any]:
 
 
 def _decision_parts(answer: Mapping[str, Any]) -> Iterator[str]:
-    from remit.core.scope import json_text
+    from remit.core.orders import json_text
 
     yield f"{answer['name']}:" if "name" in answer else answer["verb"]
     yield f"  {'allowed' if answer['allowed'] else 'denied'}, policies {answer['version'] or 'unknown'}"

@@ -184,8 +184,7 @@ class ConsentPage:
 
     async def _asked(self, draft: AuthorizationRequest) -> str:
         """Ask what was shown, which is on record from now on; return the approval's id."""
-        wanted, purpose = approvals.wanted_in(draft.request), approvals.purpose_in(draft.request)
-        return (await self._broker.ask_to_open(draft.client_id, purpose, wanted)).id
+        return (await self._broker.ask_to_open(draft.client_id, approvals.read(draft.request))).id
 
     def _choice(self, approver: str | None) -> Mapping[str, str]:
         """Return the issuers to choose from: none where it is clear at which to log in."""
@@ -342,11 +341,11 @@ def request_view(
     facts = [(name, value) for name, value in told if value]
     if task is None or item.grant is None or now is None:
         return RequestView(title, intro, asked, facts, about.warning)
-    line, wanted = task.lineage(item.grant), approvals.wanted_of(item)
+    line, request = task.lineage(item.grant), approvals.request_of(item)
     above = " > ".join(written(grant.label or grant.agent) for grant in reversed(line))
     facts += [("the task is for", task.head.purpose), ("asked under", above)]
-    facts.append(("exceeds", ", ".join(task.beyond(item.grant, wanted, now)) or "nothing, but a human has to agree"))
-    beyond = scopes.dump(tuple(detail for detail in wanted.scope if scopes.cover(detail, line[0].scope) is None))
+    facts.append(("exceeds", ", ".join(task.beyond(item.grant, request, now)) or "nothing, but a human has to agree"))
+    beyond = scopes.dump(tuple(detail for detail in request.scope if scopes.cover(detail, line[0].scope) is None))
     return RequestView(title, intro, asked, facts, about.warning, held=scopes.dump(line[0].scope), beyond=beyond)
 
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.control import render
-from remit.core import fields
-from remit.core import scope as scopes
+from remit.core import request as requests
 from remit.core.approval import Approval
 from remit.core.principal import Holder, Human, Principal, Workload
-from remit.core.task import Wanted
+from remit.core.request import Binding
 from remit.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
 from remit.oauth import child
 from remit.oauth.asked import attested, check_size
@@ -31,10 +29,7 @@ from remit.web.routes import AppDeps, Route, Who
 MAX_WAIT = 25  # seconds; shorter than anything on the way waits for an answer
 WAIT = frozenset({"wait"})
 
-_BOUNDS = frozenset(
-    {"authorization_details", "ttl", "depth", "fan_out", "exercise", "delegates", "unattested", "label"}
-)
-_ASKED = _BOUNDS | {"parent", "req_cnf", "req_cnf_proof", "actor_token"}
+_ASKED = requests.LIMITS | {"label", "parent", "req_cnf", "req_cnf_proof", "actor_token"}
 
 Decide = Callable[[str, str, Principal], Awaitable[Approval]]
 
@@ -62,11 +57,11 @@ class Approvals:
         """Ask the task's human for a child of a grant that exceeds it."""
         asked = await wire.document(request, _ASKED)
         key = self._key(request, asked)
-        wanted = _wanted(asked, key)
+        actor = await self._actor(asked, key)
+        wanted = requests.read(asked, attested(Binding(jkt=key), actor))
         if key is not None:  # a token follows
             check_size(wanted.scope)
-        actor = await self._actor(asked, key)
-        item = await self._broker.ask(caller, wire.text(asked, "parent"), attested(wanted, actor), actor)
+        item = await self._broker.ask(caller, wire.text(asked, "parent"), wanted, actor)
         shown = self._shown(caller, item)
         shown.pop("digest", None)  # who asks is not told it, whoever that is
         return wire.answer(shown, 201)
@@ -148,29 +143,3 @@ class Approvals:
             raise InvalidRequestError("no issuer of humans is configured here")
         said = self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
         return await self._verifier.believed(said)
-
-
-def _wanted(asked: Mapping[str, object], key: str | None) -> Wanted:
-    delegates = asked.get("delegates")
-    if delegates is not None and not _texts(delegates):
-        raise InvalidRequestError("`delegates` must be an array of patterns")
-    return Wanted(
-        scope=scopes.parse(asked.get("authorization_details")),
-        agent="",
-        ttl=_ttl(asked.get("ttl")),
-        depth=fields.whole("depth", asked.get("depth", 0)),
-        fan_out=fields.whole("fan_out", asked.get("fan_out", 0)),
-        exercise=fields.flag("exercise", asked.get("exercise", True)),
-        jkt=key,
-        label=wire.label(wire.text(asked, "label")) if "label" in asked else "",
-        delegates=tuple(delegates) if isinstance(delegates, list) else None,
-        unattested=fields.flag("unattested", asked.get("unattested", True)),
-    )
-
-
-def _texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _ttl(value: object) -> timedelta | None:
-    return None if value is None else wire.seconds("ttl", value)

@@ -11,6 +11,7 @@ from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import APPROVED, size, unusable
 from remit.core.principal import Principal, Right, root_in
+from remit.core.request import written_bounds
 from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, Report, Task
 from remit.errors import GrantEndedError
@@ -87,17 +88,13 @@ def grant(found: Grant, broker: Broker) -> dict[str, object]:
         "authorization_details": scopes.dump(found.scope),
         "used": [broker.spent(found.id, index) for index in range(len(found.scope))],
         "level": found.level,
-        "depth": found.depth,
-        "fan_out": found.fan_out,
-        "delegates": list(found.delegates),
-        "unattested": found.unattested,
-        "exercise": found.exercise,
+        **{name: value for name, value in written_bounds(found.bounds).items() if name != "ttl"},
         "unusable": unusable(found),
         "approval": found.approval,
         "approved": [index for index, covering in enumerate(found.covers) if covering == APPROVED],
         "policy": found.policy,
         "posture": posture(found),
-        "jkt": found.jkt,
+        "jkt": found.binding.jkt,
         "opened_at": instant(found.opened_at),
         "expires_at": instant(found.expires_at),
         "revoked": found.revoked,
@@ -143,10 +140,10 @@ def _state(found: Approval, broker: Broker, now: datetime) -> str:
 def _around(caller: Principal, found: Approval, broker: Broker, now: datetime) -> dict[str, object]:
     """Write the task and the lineage of the grant that asks, root first, as far up as the caller may see."""
     held, parent = broker.task_of(found.grant or ""), found.grant or ""
-    wanted, line = approvals.wanted_of(found), held.lineage(parent)
+    request, line = approvals.request_of(found), held.lineage(parent)
     line = line[: [grant.id for grant in line].index(root_in(caller, held) or parent) + 1]
-    covers = scopes.covering(wanted.scope, line[0].scope)
-    wide = tuple(detail for detail, index in zip(wanted.scope, covers, strict=True) if index is None)
+    covers = scopes.covering(request.scope, line[0].scope)
+    wide = tuple(detail for detail, index in zip(request.scope, covers, strict=True) if index is None)
     return {
         "task": summary(held),
         "parent": parent,
@@ -154,7 +151,7 @@ def _around(caller: Principal, found: Approval, broker: Broker, now: datetime) -
             {"grant": item.id, "agent": item.agent, "attested": item.attested, "label": item.label}
             for item in reversed(line)
         ],
-        "exceeds": list(held.beyond(parent, wanted, now)),
+        "exceeds": list(held.beyond(parent, request, now)),
         "offending": scopes.dump(wide),
     }
 

@@ -17,11 +17,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
+from remit.core import request as requests
 from remit.core import scope as scopes
-from remit.core.grant import Subject, Wanted
+from remit.core.grant import Subject
 from remit.core.orders import json_text
 from remit.core.policy import LOCAL
+from remit.core.request import Binding, GrantRequest
 from remit.errors import (
     ApprovalError,
     ConflictError,
@@ -35,7 +38,6 @@ from remit.errors import (
 
 MAX_REQUEST = 32_768  # characters
 SKEW = timedelta(seconds=5)  # between an issuer's clock and ours
-SECOND = timedelta(seconds=1)
 
 
 class Verdict(StrEnum):
@@ -92,25 +94,9 @@ class Approval:
         return "anybody" if self.approver is None else "named"
 
 
-def request_of(wanted: Wanted, *, purpose: str | None = None, parent: str | None = None) -> str:
-    """Return what is asked for as canonical JSON text: all that a human decides on, the key included."""
-    asked = {
-        "authorization_details": scopes.dump(wanted.scope),
-        "ttl": None if wanted.ttl is None else -(-wanted.ttl // SECOND),
-        "depth": wanted.depth,
-        "fan_out": wanted.fan_out,
-        "exercise": wanted.exercise,
-        "delegates": None if wanted.delegates is None else list(wanted.delegates),
-        "unattested": wanted.unattested,
-        "agent": wanted.agent if wanted.attested else None,
-        "claims": dict(wanted.claims) or None,
-        "label": wanted.label,
-        "jkt": wanted.jkt,
-        "x5t": wanted.x5t,
-        "purpose": purpose,
-        "parent": parent,
-    }
-    text = json_text(asked)
+def text_of(request: GrantRequest, parent: str | None = None) -> str:
+    """Return a request as canonical JSON text: all that a human decides on, the key included."""
+    text = json_text({**requests.written(request), "parent": parent})
     if len(text) > MAX_REQUEST:
         raise InvalidRequestError("the request is too large for a human to decide on")
     return text
@@ -118,49 +104,32 @@ def request_of(wanted: Wanted, *, purpose: str | None = None, parent: str | None
 
 def asked(approval: Approval) -> Mapping[str, object]:
     """Return the request as it is shown: every member that says something."""
-    return {name: value for name, value in json.loads(approval.request).items() if value is not None}
+    return _said(approval.request)
 
 
-def wanted_of(approval: Approval) -> Wanted:
-    """Return what was approved, as it is to be made. The agent's name, unless it was attested, is still to be given."""
-    return wanted_in(approval.request)
+def _said(text: str) -> Mapping[str, Any]:
+    return {name: value for name, value in dict(json.loads(text)).items() if value is not None}
 
 
-def wanted_in(request: str) -> Wanted:
-    """Return what a request asks for, which is the text of ``request_of``."""
-    raw = json.loads(request)
-    return Wanted(
-        scope=scopes.read(raw["authorization_details"]),
-        agent=raw["agent"] or "",
-        attested=raw["agent"] is not None,
-        claims=tuple(sorted((raw.get("claims") or {}).items())),  # an earlier version told none
-        ttl=None if raw["ttl"] is None else timedelta(seconds=raw["ttl"]),
-        depth=raw["depth"],
-        fan_out=raw["fan_out"],
-        exercise=raw["exercise"],
-        delegates=None if raw["delegates"] is None else tuple(raw["delegates"]),
-        unattested=raw["unattested"],
-        label=raw["label"],
-        jkt=raw["jkt"],
-        x5t=raw["x5t"],
-    )
+def request_of(approval: Approval) -> GrantRequest:
+    """Return the request that was approved, as it is to be made."""
+    return read(approval.request)
 
 
-def purpose_in(request: str) -> str:
-    """Return what a task is to be for that a request asks to open."""
-    return str(json.loads(request)["purpose"] or "")
+def read(text: str) -> GrantRequest:
+    """Return the request of a text that ``text_of`` wrote, within whatever limits held then."""
+    said = _said(text)
+    claims = tuple(sorted(dict(said.get("claims", {})).items()))  # an earlier version told none
+    binding = Binding(said.get("jkt"), said.get("x5t"), said.get("agent"), claims)
+    return requests.read(said, binding, scopes.read)
 
 
 def asks_no_less(one: Approval, other: Approval) -> bool:
     """Whether a grant by ``one`` would hold all that one by ``other`` would, but for its time, names and keys."""
-    more, less = wanted_of(one), wanted_of(other)
-    hops = more.depth >= less.depth and more.fan_out >= less.fan_out and more.exercise >= less.exercise
+    more, less = request_of(one), request_of(other)
+    wide, narrow = more.bounds, less.bounds
+    hops = wide.depth >= narrow.depth and wide.fan_out >= narrow.fan_out and wide.exercise >= narrow.exercise
     return hops and all(scopes.cover(detail, more.scope) is not None for detail in less.scope)
-
-
-def keyed(approval: Approval) -> bool:
-    """Whether the key that the grant is to be bound to is part of what is decided on."""
-    return not asked(approval).keys().isdisjoint({"jkt", "x5t"})
 
 
 def state(approval: Approval, now: datetime) -> str:
@@ -208,10 +177,16 @@ def deny(approval: Approval, digest: str, by: Subject, now: datetime) -> Approva
     return replace(approval, verdict=Verdict.DENIED, by=by, decided_at=now, rev=approval.rev + 1)
 
 
-def consume(approval: Approval, request: str, result: str, now: datetime) -> Approval:
-    """Return the approval as used up for exactly the request that was approved, or say why it cannot be."""
+def consume(approval: Approval, request: GrantRequest, result: str, now: datetime) -> Approval:
+    """Return the approval as used up for exactly the request that was approved, or say why it cannot be.
+
+    Where a human saw no key, as a device proves its own with its token request alone (RFC 9449 §5), any opens the task.
+    """
     ready(approval, now)
-    if request != approval.request:
+    approved = request_of(approval)
+    if approval.grant is None and approved.binding.thumbprint is None:
+        request = replace(request, binding=replace(request.binding, jkt=None, x5t=None))
+    if request != approved:
         raise ApprovalError("something else was approved", help="ask for exactly what the human saw, or ask anew")
     return replace(approval, verdict=Verdict.CONSUMED, result=result, rev=approval.rev + 1)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Protocol
 
 from remit.core import scope as scopes
 from remit.core.grant import Posture, Subject
+from remit.core.request import UNBOUND, Binding, Bounds
 from remit.core.scope import Detail, Scope
 
 VERSION = "local-1"
@@ -22,28 +22,23 @@ LOCAL = "unix://"  # how the subject of the state's owner starts
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Who wants to do what, and why. ``bounds`` maps each configured resource to its bound.
+    """Who wants to do what, and why. ``limits`` maps each configured resource to its bound.
 
     ``verb`` is open | delegate | issue | renew. ``agent`` is the acting workload of the grant that would be made or
-    used, ``attested`` by somebody else than its holder. ``level`` is its distance from the root; ``depth`` and
-    ``fan_out`` are how far it could be delegated. ``approval`` is the human decision it rests on, if it needed one.
-    ``whole`` is what ``scope`` is a part of, if it is: each detail is decided on by itself, though it sees the others.
+    used, ``binding`` and ``bounds`` are that grant's. ``level`` is its distance from the root. ``approval`` is the
+    human decision it rests on, if it needed one. ``whole`` is the scope that ``scope`` is a part of, if it is one: each
+    detail is decided on by itself, though it sees the others.
     """
 
     subject: Subject
     purpose: str
     scope: Scope
-    bounds: Mapping[str, Scope]
+    limits: Mapping[str, Scope] = field(default_factory=dict)
     verb: str = "open"
     agent: str = ""
-    attested: bool = False
-    claims: Mapping[str, str] = field(default_factory=dict)
+    binding: Binding = UNBOUND
+    bounds: Bounds = field(default_factory=Bounds)
     level: int = 0
-    depth: int = 0
-    fan_out: int = 0
-    exercise: bool = True
-    unattested: bool = True
-    ttl: timedelta | None = None
     posture: Posture = field(default_factory=Posture)
     approval: str | None = None
     whole: Scope | None = None
@@ -94,7 +89,7 @@ def in_bounds(question: Question) -> Decision:
     wide = tuple(_outside(question))
     if not wide:
         return Decision(allowed=True, reasons=("every detail is within the bound of its resource",))
-    unknown = {detail.resource for detail in wide if detail.resource not in question.bounds}
+    unknown = {detail.resource for detail in wide if detail.resource not in question.limits}
     reasons = [f"there is no resource `{name}`" for name in sorted(unknown)]
     reasons += [f"wider than the bound of `{name}`" for name in sorted({d.resource for d in wide} - unknown)]
     return Decision(allowed=False, reasons=tuple(reasons), offending=wide)
@@ -103,5 +98,5 @@ def in_bounds(question: Question) -> Decision:
 def _outside(question: Question) -> Iterator[Detail]:
     for name in dict.fromkeys(detail.resource for detail in question.scope):
         asked = tuple(detail for detail in question.scope if detail.resource == name)
-        covers = scopes.covering(asked, question.bounds.get(name, ()))
+        covers = scopes.covering(asked, question.limits.get(name, ()))
         yield from (detail for detail, index in zip(asked, covers, strict=True) if index is None)

@@ -1,4 +1,4 @@
-"""What is permitted: details, ``<=`` and ``permits``.
+"""What is permitted: details, and which of them covers which.
 
 A scope is a list of details (RFC 9396 ``authorization_details``). A detail type is a table, field -> order; the orders
 are code, in ``core.orders`` alone, so that nothing added later can weaken attenuation. Rules:
@@ -25,37 +25,8 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from remit.core import orders
-from remit.core.orders import ANY, Order, Value, args_permit, json_text
-from remit.core.paths import check_path, path_le
+from remit.core.orders import Order, Value, json_text
 from remit.errors import InvalidRequestError, UnknownDetailError
-
-__all__ = [
-    "ANY",
-    "TYPES",
-    "Access",
-    "Detail",
-    "DetailType",
-    "Field",
-    "Scope",
-    "Value",
-    "args_permit",
-    "check_name",
-    "check_path",
-    "cover",
-    "covering",
-    "detail_le",
-    "digest",
-    "dump",
-    "json_text",
-    "parse",
-    "parse_detail",
-    "path_le",
-    "permits",
-    "permitting",
-    "read",
-    "shown",
-    "size",
-]
 
 MAX_DETAILS = 64
 MAX_ALIKE = 16  # details of one type and resource: each of a child is compared with each of its parent
@@ -294,30 +265,6 @@ def cover(child: Detail, scope: Scope) -> int | None:
 def covering(child: Scope, parent: Scope) -> tuple[int | None, ...]:
     """Return, for each detail of ``child``, the index of the first of ``parent`` that alone covers it, or None."""
     return tuple(cover(detail, parent) for detail in child)
-
-
-def permits(detail: Detail, access: Access) -> bool:
-    """Whether ``detail`` permits one use."""
-    if detail.type != access.type or detail.resource != access.resource:
-        return False
-    if access.action not in detail.texts("actions"):
-        return False
-    match detail.type:
-        case "http":
-            in_path = any(path_le(access.path, wide) for wide in detail.texts("paths"))
-            return in_path and args_permit(detail.get("args"), access.args)
-        case "mcp":
-            tools = _as_map(detail.get("tools"))
-            return access.tool in tools and args_permit(tools[access.tool], access.args)
-    return False
-
-
-def permitting(scope: Scope, access: Access) -> int | None:
-    """Return the index of the first detail of ``scope`` that permits ``access``, or None."""
-    for index, detail in enumerate(scope):
-        if permits(detail, access):
-            return index
-    return None
 
 
 def check_name(name: object) -> str:

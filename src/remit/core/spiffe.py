@@ -8,7 +8,7 @@ trust domain is always literal. WIMSE's own identifiers (``wimse://``) have the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from remit.core.paths import path_le
@@ -86,6 +86,16 @@ def check_pattern(text: str) -> str:
             f"`{text[:100]}` is not a pattern of workloads", help="write spiffe://domain/segment/*/** or *"
         )
     return text
+
+
+def check_patterns(name: str, patterns: Sequence[str]) -> None:
+    """Raise InvalidRequestError unless each of ``patterns`` is one, and all are few enough to be compared."""
+    if len(patterns) > MAX_PATTERNS:
+        raise InvalidRequestError(f"`{name}` has at most {MAX_PATTERNS} patterns")
+    if sum(map(len, patterns)) > MAX_TEXT:
+        raise InvalidRequestError(f"`{name}` has at most {MAX_TEXT:,} characters in all")
+    for pattern in patterns:
+        check_pattern(pattern)
 
 
 def pattern_le(child: str, parent: str) -> bool:

@@ -19,7 +19,17 @@ from datetime import UTC, datetime
 from itertools import takewhile
 
 from remit.core import scope as scopes
-from remit.core.grant import Grant, Posture, Subject, Wanted, beyond, check_end, make_grant, may_be_delegate
+from remit.core.grant import (
+    Grant,
+    GrantContext,
+    Posture,
+    Subject,
+    beyond,
+    check_delegable,
+    check_end,
+    make_child,
+    make_root,
+)
 from remit.core.grant import size as grant_size
 from remit.core.lease import (
     Closure,
@@ -36,13 +46,11 @@ from remit.core.lease import (
     standing,
 )
 from remit.core.legible import is_legible
+from remit.core.request import GrantRequest
 from remit.core.scope import Detail
 from remit.errors import (
-    ASK,
     ConflictError,
-    DelegateError,
     DeniedError,
-    DepthError,
     ExpiredError,
     FanOutError,
     InvalidRequestError,
@@ -53,7 +61,7 @@ from remit.errors import (
 )
 
 __all__ = ["Change", "Closure", "Grant", "Lease", "LeaseState", "Plan", "Posture", "Report", "Revocation", "TaskHeader"]
-__all__ += ["Subject", "Task", "Wanted", "nothing", "open_task"]
+__all__ += ["Subject", "Task", "nothing", "open_task"]
 
 MAX_PURPOSE = 2_000  # characters
 MAX_GRANTS = 20_000  # of a task that there ever were: each is kept as long as the task
@@ -196,68 +204,58 @@ class Task:
         size = self.size + sum(map(grant_size, fresh))
         return Task(change.head, grants, leases, children, details, size, leased)
 
-    def delegate(self, parent_id: str, child_id: str, wanted: Wanted, now: datetime) -> Change:
+    def delegate(
+        self, parent_id: str, child_id: str, request: GrantRequest, context: GrantContext, now: datetime
+    ) -> Change:
         """Make a child grant, no wider than its parent in any dimension, but for what a human approved beyond it."""
         parent = self.live(parent_id, now)
-        self._has_room(wanted)
-        if wanted.approval is None:
-            self._may_have_child(parent, wanted, now)
-        child = make_grant(child_id, parent, wanted, now)
+        if context.approval is None:
+            check_delegable(parent, request)
+            self._check_fan_out(parent, now)
+        child = make_child(child_id, parent, request, context, now)
+        self._check_room(child)
         return self._change(grants=(child,))
 
-    def _has_room(self, wanted: Wanted) -> None:
+    def _check_room(self, child: Grant) -> None:
         if len(self.grants) >= MAX_GRANTS:
             raise LimitError(f"a task has at most {MAX_GRANTS:,} grants, ended ones included", help=ANOTHER)
-        if self.details + len(wanted.scope) > MAX_DETAILS or self.size + grant_size(wanted) > MAX_SIZE:
+        if self.details + len(child.scope) > MAX_DETAILS or self.size + grant_size(child) > MAX_SIZE:
             raise LimitError(
                 f"the grants of a task, ended ones included, have at most {MAX_DETAILS:,} details, "
                 f"and {MAX_SIZE:,} characters of them",
                 help=ANOTHER,
             )
 
-    def asking(self, parent_id: str, wanted: Wanted, now: datetime) -> tuple[str, ...]:
-        """Name the dimensions in which a child would exceed its parent, or raise what no human can approve."""
+    def asking(self, parent_id: str, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
+        """Return the child that a human is asked for, or raise what no human can approve."""
         parent = self.live(parent_id, now)
-        check_end(parent, wanted, now)
-        make_grant("", parent, replace(wanted, approval=""), now)
-        return self.beyond(parent_id, wanted, now)
+        check_end(parent, request, now)
+        return make_child("", parent, request, replace(context, approval=""), now)
 
-    def beyond(self, parent_id: str, wanted: Wanted, now: datetime) -> tuple[str, ...]:
+    def beyond(self, parent_id: str, request: GrantRequest, now: datetime) -> tuple[str, ...]:
         """Name the dimensions in which a child would exceed its parent."""
         parent = self.grant(parent_id)
-        found = beyond(parent, wanted)
+        found = beyond(parent, request)
         return (*found, "fan_out") if self._full(parent, now) and "fan_out" not in found else found
 
-    def _may_have_child(self, parent: Grant, wanted: Wanted, now: datetime) -> None:
-        if parent.depth < 1:
-            raise DepthError(
-                "the grant may not be delegated further", help=f"open the task with more `depth`, or {ASK}"
-            )
-        if wanted.depth > parent.depth - 1:
-            raise DepthError(f"`depth` may be at most {parent.depth - 1} here", help=ASK)
-        if wanted.fan_out > parent.fan_out:
-            raise DepthError(f"`fan_out` may be at most {parent.fan_out} here", help=ASK)
-        if not wanted.attested and not parent.unattested:
-            raise DelegateError("the grant may be delegated to attested agents alone", help="give an `actor_token`")
-        if wanted.attested and not may_be_delegate(parent, wanted.agent):
-            raise DelegateError(help=f"it may be delegated to {', '.join(parent.delegates) or 'nobody attested'}")
+    def _check_fan_out(self, parent: Grant, now: datetime) -> None:
         if self._full(parent, now):
             raise FanOutError(
-                f"the grant has {parent.fan_out} live children, as many as it may have",
+                f"the grant has {parent.bounds.fan_out} live children, as many as it may have",
                 help="revoke one, or open the task with a larger `fan_out`",
             )
 
     def _full(self, parent: Grant, now: datetime) -> bool:
         children = self.children.get(parent.id, ())
-        if len(children) < parent.fan_out:
+        if len(children) < parent.bounds.fan_out:
             return False
         siblings = (self.grants[child] for child in children)
-        return sum(not child.revoked and child.expires_at > now for child in siblings) >= parent.fan_out
+        return sum(not child.revoked and child.expires_at > now for child in siblings) >= parent.bounds.fan_out
 
     def usable(self, grant_id: str, detail: Detail, now: datetime) -> Grant:
         """Return the live grant if it may be exercised for ``detail``, else say why not."""
         grant = self.live(grant_id, now)
-        if not grant.exercise:
+        if not grant.bounds.exercise:
             raise ScopeError("this grant may delegate but not be used itself", help="delegate, and use the child")
         if scopes.cover(detail, grant.scope) is None:
             raise ScopeError(enough=scopes.dump((detail,))[0])
@@ -360,13 +358,14 @@ class Task:
         return Change(self.head.rev, head, grants, leases, forget)
 
 
-def open_task(task_id: str, root_id: str, subject: Subject, purpose: str, wanted: Wanted, now: datetime) -> Change:
-    """Open a task with its root grant. The scope has been decided on before (``core.policy``)."""
+def open_task(
+    task_id: str, root_id: str, subject: Subject, request: GrantRequest, context: GrantContext, now: datetime
+) -> Change:
+    """Open a task with its root grant. Whether its subject may have that much, ``core.policy`` decides."""
+    purpose = request.purpose
     if not purpose.strip() or len(purpose) > MAX_PURPOSE or not is_legible(purpose):
         raise InvalidRequestError(f"`purpose` must be text of 1 to {MAX_PURPOSE} characters that show")
-    if wanted.ttl is None:
-        raise InvalidRequestError("`ttl` is missing")
-    root = make_grant(root_id, None, wanted, now)
+    root = make_root(root_id, request, context, now)
     head = TaskHeader(task_id, 1, root_id, subject, purpose, now, root.expires_at)
     return Change(0, head, (root,))
 

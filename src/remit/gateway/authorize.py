@@ -1,8 +1,9 @@
 """One request against a grant's rules: which detail permits it, and how it is written to the upstream. Pure.
 
 What is authorized is what is forwarded: the request line and an authorized body are written anew from what was
-authorized. The rules are the grant's details for one resource, compiled; they permit just what ``core.scope.permits``
-permits (``tests/gateway/test_rules.py``). That a use is within its grant is decided here and nowhere else.
+authorized. The rules are the grant's details for one resource, compiled; they permit just what the details do
+(``tests/gateway/test_rules.py`` compares them with an oracle). That a use is within its grant is decided here and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from remit import catalog
-from remit.core import scope as scopes
+from remit.core.orders import ANY, Value, args_permit, json_text
 from remit.core.paths import Places, matched, places
-from remit.core.scope import Access, Detail, Scope, Value
+from remit.core.scope import Access, Detail, Scope
 from remit.errors import CodingError, InvalidRequestError, ScopeError
 from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
@@ -53,7 +54,7 @@ class Rule:
 
     def permits(self, args: Mapping[str, str]) -> bool:
         """Whether it permits arguments."""
-        return self.free or scopes.args_permit(self.args, args)
+        return self.free or args_permit(self.args, args)
 
 
 Rules = tuple[Rule, ...]  # all of one grant for one resource, in the order of its scope
@@ -77,8 +78,8 @@ def _rule(index: int, detail: Detail) -> Rule:
         patterns=detail.texts("paths"),
         paths=places(detail.texts("paths")),
         args=args,
-        free=args == scopes.ANY,
-        free_body=named.get("body", ("",))[0] == scopes.ANY,
+        free=args == ANY,
+        free_body=named.get("body", ("",))[0] == ANY,
         reads_body=any(name == "body" or name.startswith(("body.", "body[")) for name in named),
         headers=frozenset(name[7:].lower() for name in named if name.startswith("header.")),
     )
@@ -136,7 +137,7 @@ def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit 
     if rules[0].free:
         return _permitted(rules[0], target, request, None, {})
     pairs = canon.query_pairs(request.target.query)
-    args = {f"query.{name}": scopes.json_text(value) for name, value in pairs}
+    args = {f"query.{name}": json_text(value) for name, value in pairs}
     args.update(_header_args(rules, target, request.fields))
     if request.body is not None:
         return _with_body(rules, target, request, pairs, args)
@@ -217,7 +218,7 @@ def _header_args(rules: Rules, target: HttpTarget, fields: Fields) -> dict[str, 
         key = f"header.{name.decode()}"
         if key in found or name in fields.nominated:
             raise InvalidRequestError(f"`{name.decode()}` is an argument and may stand once")
-        found[key] = scopes.json_text(value.decode("ascii"))
+        found[key] = json_text(value.decode("ascii"))
     return found
 
 
@@ -226,7 +227,7 @@ def _check_range(rules: Rules, target: HttpTarget, request: HttpRequest) -> None
     if request.fields.get(b"range") is None or b"range" in target.allowed:
         return
     if not any("range" in rule.headers for rule in rules):
-        raise ScopeError("`Range` is not granted", enough=_enough(request, {}, **{"header.range": scopes.ANY}))
+        raise ScopeError("`Range` is not granted", enough=_enough(request, {}, **{"header.range": ANY}))
 
 
 def _check_method(target: HttpTarget, request: HttpRequest) -> None:
@@ -240,18 +241,18 @@ def _check_method(target: HttpTarget, request: HttpRequest) -> None:
 
 def _known_args(request: HttpRequest) -> dict[str, str]:
     try:
-        return {f"query.{name}": scopes.json_text(value) for name, value in canon.query_pairs(request.target.query)}
+        return {f"query.{name}": json_text(value) for name, value in canon.query_pairs(request.target.query)}
     except InvalidRequestError:
         return {}
 
 
 def _enough(request: HttpRequest, args: Mapping[str, str], **more: object) -> dict[str, object]:
-    return enough(replace(request.access, args=args), {**({"body": scopes.ANY} if request.has_body else {}), **more})
+    return enough(replace(request.access, args=args), {**({"body": ANY} if request.has_body else {}), **more})
 
 
 def enough(access: Access, more: Mapping[str, object] = MappingProxyType({})) -> dict[str, object]:
     """Return the smallest detail that would permit a use and ``more`` arguments; large ones are left open."""
-    args: object = scopes.ANY
+    args: object = ANY
     if sum(map(len, access.args.values())) <= MAX_ECHO:
         args = {name: json.loads(text) for name, text in access.args.items()} | dict(more)
     found: dict[str, object] = {"type": "http", "resource": access.resource}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
-from remit.core.scope import json_text
+from remit.core.orders import json_text
 from remit.errors import InvalidRequestError, TooLargeError
 
 MAX_PAIRS = 256

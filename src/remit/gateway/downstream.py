@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from remit import jose
-from remit.core import scope as scopes
+from remit.core.orders import json_text
 from remit.errors import RemitError
 from remit.gateway import framing
 from remit.gateway.fronts import Front
@@ -154,7 +154,7 @@ def document(error: RemitError, request: str, base: str) -> dict[str, object]:
 
 def response(error: RemitError, request: str, base: str, *, head: bool, keep: bool, nonce: str | None = None) -> bytes:
     """Write a refusal as a whole response; ``head`` leaves the body out."""
-    body = scopes.json_text(document(error, request, base)).encode()
+    body = json_text(document(error, request, base)).encode()
     status = HTTPStatus(error.status)
     kind = _PROXY_ERROR.get(error.status, "http_request_denied")
     lines = [

@@ -69,7 +69,7 @@ class Recorder:
         self._flusher: asyncio.TimerHandle | None = None
         self._written = True  # as far as was seen; one line in the log says that it is not
 
-    async def use(self, grant_id: str, access: Access, request: str, index: int | None) -> Use:
+    async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
         """Have one use permitted, or raise; UnavailableError for a failure that is not remit's own."""
         try:
             return await self._broker.use(grant_id, access, request, index)

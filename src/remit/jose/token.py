@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from remit import jose
 from remit.core import scope as scopes
+from remit.core.orders import json_text
 from remit.core.principal import Claims
 from remit.core.task import Grant, Subject, Task
 from remit.errors import AudienceError, TokenError
@@ -61,13 +62,13 @@ def claims(task: Task, grant: Grant, making: Making) -> dict[str, object]:
         "client_id": grant.agent,
         "act": _act(_nearest(task, grant)),
         "authorization_details": scopes.dump(grant.scope),
-        "cnf": {"jkt": grant.jkt} if grant.x5t is None else {"x5t#S256": grant.x5t},
+        "cnf": {"jkt": grant.binding.jkt} if grant.binding.x5t is None else {"x5t#S256": grant.binding.x5t},
         "iat": int(making.now.timestamp()),
         "exp": int(ends.timestamp()),
         "jti": making.jti,
         "task": _task(task, grant),
         "del_depth": grant.level,
-        "del_max_depth": grant.level + grant.depth,
+        "del_max_depth": grant.level + grant.bounds.depth,
     }
     if grant.status is not None:
         content["status"] = {"status_list": {"idx": grant.status, "uri": making.issuer + STATUS}}
@@ -119,7 +120,7 @@ def mint(
 ) -> str:
     """Return the signed token."""
     header = {"typ": typ, "alg": algorithm, "kid": kid}
-    signed = ".".join(jose.encode(scopes.json_text(part).encode()) for part in (header, content))
+    signed = ".".join(jose.encode(json_text(part).encode()) for part in (header, content))
     return f"{signed}.{jose.encode(sign(signed.encode()))}"
 
 

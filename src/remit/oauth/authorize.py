@@ -18,7 +18,7 @@ from starlette.responses import Response
 from remit.console import pages
 from remit.console.consent import ConsentPage
 from remit.console.consent_session import AuthorizationRequest, ClientDisplay, PushedRequest, RedirectTarget, described
-from remit.core.task import Wanted
+from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 from remit.oauth import asked
 from remit.oauth import clients as authentication
@@ -56,8 +56,7 @@ class Asking:
 
     client: Registered
     back: RedirectTarget
-    purpose: str
-    wanted: Wanted
+    wanted: GrantRequest
     audience: str | None = None
 
 
@@ -92,8 +91,9 @@ class Authorize:
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
         asking = self._asking(form, replace(registered, proven=client.workload is not None), back)
-        wanted = asked.attested(keyed(asking.wanted, proven_key(self._verifier, request)), client.workload)
-        pushed = _pushed(replace(asking, wanted=wanted), self._broker.to_open(asking.purpose, wanted))
+        binding = keyed(asking.wanted.binding, proven_key(self._verifier, request))
+        wanted = replace(asking.wanted, binding=asked.attested(binding, client.workload))
+        pushed = _pushed(replace(asking, wanted=wanted), self._broker.to_open(wanted))
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
         name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
@@ -114,7 +114,7 @@ class Authorize:
             if refused is not None:
                 return pages.away(back.refusal(*refused))
             asking = self._asking(query, registered, back)
-            return self._show(_pushed(asking, self._broker.to_open(asking.purpose, asking.wanted)))
+            return self._show(_pushed(asking, self._broker.to_open(asking.wanted)))
         except RemitError as error:
             if registered.vouched is not None:
                 raise
@@ -154,8 +154,8 @@ class Authorize:
         if form.get("code_challenge_method") != "S256" or not _THUMBPRINT.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
-        wanted = keyed(asked.of_human(form), form.get("dpop_jkt"))
-        return Asking(client, back, wire.text(form, "purpose"), wanted, audience)
+        wanted = asked.of_human(form, keyed(UNBOUND, form.get("dpop_jkt")))
+        return Asking(client, back, wanted, audience)
 
 
 def proven_key(verifier: Verifier, request: Request) -> str | None:
@@ -167,13 +167,13 @@ def proven_key(verifier: Verifier, request: Request) -> str | None:
     return proof.jkt
 
 
-def keyed(wanted: Wanted, jkt: str | None) -> Wanted:
-    """Return what is asked for as bound to a key, if one is named, so that the human approves of the key too."""
+def keyed(binding: Binding, jkt: str | None) -> Binding:
+    """Return a binding to a key, if one is named, so that the human approves of the key too."""
     if jkt is None:
-        return wanted
-    if not _THUMBPRINT.fullmatch(jkt) or wanted.jkt not in {None, jkt}:
+        return binding
+    if not _THUMBPRINT.fullmatch(jkt) or binding.jkt not in {None, jkt}:
         raise InvalidRequestError("`dpop_jkt` must be the thumbprint of the key that the proof is by")
-    return replace(wanted, jkt=jkt)
+    return replace(binding, jkt=jkt)
 
 
 def _unsupported(form: Form) -> tuple[str, str] | None:

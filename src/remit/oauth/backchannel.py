@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from remit.core.approval import Approval
 from remit.core.legible import is_legible
-from remit.core.task import Wanted
+from remit.core.request import MAX_LABEL, UNBOUND
 from remit.errors import InvalidRequestError, UnauthenticatedError
 from remit.oauth import asked
 from remit.oauth.authorize import keyed, proven_key
@@ -58,12 +58,12 @@ class Backchannel:
         if refused is not None:
             return _refusal(*refused)
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
-        wanted = keyed(keyed(_wanted(form), form.get("dpop_jkt")), proven_key(self._verifier, request))
-        wanted = asked.attested(wanted, client.workload)
-        purpose, most, human = wire.text(form, "purpose"), _most(form), await self._human(form)
+        binding = keyed(keyed(UNBOUND, form.get("dpop_jkt")), proven_key(self._verifier, request))
+        wanted = asked.of_human(_labelled(form), asked.attested(binding, client.workload))
+        most, human = _most(form), await self._human(form)
         if human is None:
             return _refusal("unknown_user_id", "the hint names nobody who can log in here")
-        item = await self._broker.ask_to_open(client.id, purpose, wanted, approver=human, life=most)
+        item = await self._broker.ask_to_open(client.id, wanted, approver=human, life=most)
         poll = Poll(item.id, client.id, self._verifier.clock(), audience=audience)
         return wire.answer(self._waiting(item, poll))
 
@@ -91,10 +91,9 @@ class Backchannel:
         return f"{issuers[0]}#{hint}" if bare and len(issuers) == 1 else None
 
 
-def _wanted(form: Form) -> Wanted:
-    """Return what is asked for; the message that both devices show (CIBA §7.1) is its label, so the human sees it."""
-    labelled = {"label": form["binding_message"]} if "binding_message" in form else {}
-    return asked.of_human({**form, **labelled})
+def _labelled(form: Form) -> Form:
+    """Return a form with the message that both devices show (CIBA §7.1) as the label, so that the human sees it."""
+    return {**form, "label": form["binding_message"]} if "binding_message" in form else form
 
 
 def _most(form: Form) -> timedelta:
@@ -108,8 +107,8 @@ def _unsupported(form: Form) -> tuple[str, str] | None:
     if form.get("scope", "openid") != "openid":
         return "invalid_scope", "what may be done is said in `authorization_details`, not in `scope`"
     message = form.get("binding_message", "")
-    if len(message) > wire.MAX_LABEL or not is_legible(message):
-        return "invalid_binding_message", f"it must be at most {wire.MAX_LABEL} printable characters"
+    if len(message) > MAX_LABEL or not is_legible(message):
+        return "invalid_binding_message", f"it must be at most {MAX_LABEL} printable characters"
     return None
 
 

@@ -20,8 +20,9 @@ from remit import jose
 from remit.core import approval as approvals
 from remit.core.approval import Approval
 from remit.core.principal import Holder, Workload
+from remit.core.request import Binding, GrantRequest
 from remit.core.scope import Access
-from remit.core.task import Grant, Wanted
+from remit.core.task import Grant
 from remit.errors import (
     GrantTokenError,
     LapsedError,
@@ -33,7 +34,7 @@ from remit.errors import (
 )
 from remit.oauth import asked
 from remit.oauth.clients import Client
-from remit.oauth.minting import Binding, Minter
+from remit.oauth.minting import Minter
 from remit.oauth.oauth import GrantType
 from remit.oauth.refresh import Refreshes
 from remit.web import wire
@@ -113,7 +114,7 @@ class Redeeming:
     async def code(self, request: Request, form: Form, client: Client) -> Response:
         """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.6)."""
         client.check_named()
-        binding = self._minter.binding(request, client)  # first: a proof that needs a nonce must not use up the code
+        binding, until = self._minter.binding(request, client)  # first: a proof that lacks a nonce uses up no code
         found = await self._first_use(form, client, binding)
         audience = self._audience(form, found.audience)
         grant = await self._open(found.approval, binding, client)
@@ -122,7 +123,7 @@ class Redeeming:
         if found.used > 1:  # while the first use was being answered
             await self._end(found)
             raise UsedError("the code was used twice, so what it opened has ended")
-        return self._minter.answer(grant, audience=audience, until=binding.until, refresh_token=token)
+        return self._minter.answer(grant, audience=audience, until=until, refresh_token=token)
 
     async def device(self, request: Request, form: Form, client: Client) -> Response:
         """Poll for the decision on a device code (RFC 8628 §3.4)."""
@@ -143,7 +144,7 @@ class Redeeming:
         if found is None:
             raise GrantTokenError("the code is not known, or its time is up")
         _check_code(found, form, client)
-        self._wanted(found.approval, binding)
+        self._requested(found.approval, binding)
         found.used += 1
         if found.used > 1:
             await self._end(found)
@@ -159,28 +160,27 @@ class Redeeming:
                 await self._broker.deny(found.opened.grant, REDEEM, UsedError())
                 await self._broker.revoke(found.opened, found.opened.grant)
 
-    def _wanted(self, approval_id: str, binding: Binding) -> tuple[Approval, Wanted]:
-        """Return what was asked, if it was for this key or for any."""
+    def _requested(self, approval_id: str, binding: Binding) -> tuple[Approval, GrantRequest]:
+        """Return a request, if it was for this key or for any."""
         try:
             approval = self._broker.approval(approval_id)
         except NotFoundError:
             raise LapsedError from None  # so long ago that nobody remembers what was asked
-        wanted = approvals.wanted_of(approval)
-        if wanted.jkt not in {None, binding.jkt}:
+        found = approvals.request_of(approval)
+        if found.binding.jkt not in {None, binding.jkt}:
             raise WrongKeyError("the human approved of another key")
-        return approval, wanted
+        return approval, found
 
     async def _open(self, approval_id: str, binding: Binding, client: Client) -> Grant:
-        approval, wanted = self._wanted(approval_id, binding)
+        approval, found = self._requested(approval_id, binding)
         approvals.ready(approval, self._verifier.clock())
-        if wanted.attested:
-            wanted = asked.attested(wanted, _same(client, wanted.agent))
-        bound = replace(wanted, jkt=binding.jkt, x5t=binding.x5t)
-        return await self._broker.open(approval, _purpose(approval), bound)
+        if found.binding.identity is not None:
+            binding = asked.attested(binding, _same(client, found.binding.identity))
+        return await self._broker.open(approval, replace(found, binding=binding))
 
     async def _polled(self, request: Request, secret: str, form: Form, client: Client) -> Response:
         client.check_named()
-        binding = self._minter.binding(request, client)
+        binding, until = self._minter.binding(request, client)
         poll = self._held.polls.get(secret)
         if poll is None or poll.client_id != client.id:
             raise GrantTokenError("the code is not known, or was given to another client")
@@ -188,22 +188,23 @@ class Redeeming:
         self._slowly(poll)
         grant = await self._open(poll.approval, binding, client)
         token = await self._refreshes.begin(grant, client.id, audience)
-        return self._minter.answer(grant, audience=audience, until=binding.until, refresh_token=token)
+        return self._minter.answer(grant, audience=audience, until=until, refresh_token=token)
 
     async def _delegated(self, request: Request, approval_id: str, client: Client) -> Response:
         """Make the child that a human approved, for whoever proves the key it was asked for with."""
-        binding = self._minter.binding(request, client)
+        binding, _ = self._minter.binding(request, client)
         try:
             approval = self._broker.approval(approval_id)
         except NotFoundError:
             raise GrantTokenError("there is no such request") from None
-        wanted = approvals.wanted_of(approval)
-        if approval.grant is None or approval.task is None or wanted.jkt is None or wanted.jkt != binding.jkt:
+        found = approvals.request_of(approval)
+        jkt = found.binding.jkt
+        if approval.grant is None or approval.task is None or jkt is None or jkt != binding.jkt:
             raise GrantTokenError("there is no such request for this key")
         self._slowly(self._delegation(approval))
         approvals.ready(approval, self._verifier.clock())
         holder = Holder(approval.task, approval.grant)
-        return self._minter.answer(await self._broker.delegate(holder, approval.grant, wanted, approval))
+        return self._minter.answer(await self._broker.delegate(holder, approval.grant, found, approval))
 
     def _audience(self, form: Form, meant: str | None) -> str | None:
         """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""
@@ -249,7 +250,3 @@ def _same(client: Client, agent: str) -> Workload:
     if client.workload is None or client.workload.id != agent:
         raise GrantTokenError("the human approved of another workload")
     return client.workload
-
-
-def _purpose(approval: Approval) -> str:
-    return str(approvals.asked(approval).get("purpose", ""))

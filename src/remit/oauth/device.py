@@ -20,6 +20,7 @@ from remit.console import pages
 from remit.console.consent import ConsentPage
 from remit.console.consent_session import ClientDisplay
 from remit.core.approval import Approval
+from remit.core.request import UNBOUND
 from remit.errors import InvalidRequestError, LimitError, RemitError
 from remit.oauth import asked
 from remit.oauth.authorize import keyed, proven_key
@@ -81,10 +82,9 @@ class Devices:
         client = await self._verifier.believed(self._clients.authenticate(request, form))
         registered = await self._registry.asking(client)
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
-        wanted = asked.of_human(form)
-        wanted = keyed(keyed(wanted, form.get("dpop_jkt")), proven_key(self._verifier, request))
-        wanted = asked.attested(wanted, client.workload)
-        item = await self._broker.ask_to_open(client.id, wire.text(form, "purpose"), wanted)
+        binding = keyed(keyed(UNBOUND, form.get("dpop_jkt")), proven_key(self._verifier, request))
+        wanted = asked.of_human(form, asked.attested(binding, client.workload))
+        item = await self._broker.ask_to_open(client.id, wanted)
         now = self._verifier.clock()
         poll, life = Poll(item.id, client.id, now, audience=audience), item.expires_at - now + REMEMBERED
         device = self._polls.put(poll, life, room=item.room)

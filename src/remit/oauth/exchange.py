@@ -8,8 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
+from remit.core import approval as approvals
 from remit.core.approval import Approval
 from remit.core.principal import Claims, Holder, Principal, Workload
+from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.core.task import Posture
 from remit.errors import (
     GrantTokenError,
@@ -22,7 +24,7 @@ from remit.errors import (
 from remit.jose.strict import read_json
 from remit.oauth import asked, child
 from remit.oauth.clients import Client
-from remit.oauth.minting import ACCESS_TOKEN, Binding, Minter
+from remit.oauth.minting import ACCESS_TOKEN, Minter
 from remit.oauth.oauth import GrantType, check_requested
 from remit.web import wire
 from remit.web.authentication import SocketAuth, TokenAuth, authority_of, certificates_of, operator, url_of
@@ -75,9 +77,9 @@ class Exchange:
         wire.only(form, _OPENING | _CHILD | _CLIENT)
         if form.get("subject_token") != "self":
             raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
-        wanted = asked.opening(form, asked.scope(form), client, self._child(form, None))
+        wanted = asked.opening(form, client, self._child(form, None) or UNBOUND)
         audience = self._audience(form)
-        grant = await self._broker.open(caller, wire.text(form, "purpose"), wanted)
+        grant = await self._broker.open(caller, wanted)
         return self._minter.answer(grant, audience=audience)
 
     async def _open_for_human(self, request: Request, form: Form, client: Client) -> Response:
@@ -88,14 +90,14 @@ class Exchange:
             operator(await self._caller(request))
         if self._humans is None:
             raise InvalidRequestError("no issuer of ID tokens is configured")
-        details, audience, purpose = asked.scope(form), self._audience(form), wire.text(form, "purpose")
+        audience, until = self._audience(form), None
         bound = self._child(form, None, stranger=not here)
         if bound is None and not (here and client.workload is None and "dpop" not in request.headers):
-            bound = self._minter.binding(request, client)
-        wanted = asked.opening(form, details, client, bound)
+            bound, until = self._minter.binding(request, client)
+        wanted = asked.opening(form, client, bound or UNBOUND)
         human = await self._verifier.believed(self._humans.id_token(wire.text(form, "subject_token")))
-        grant = await self._broker.open(human, purpose, wanted)
-        return self._minter.answer(grant, audience=audience, until=None if bound is None else bound.until)
+        grant = await self._broker.open(human, wanted)
+        return self._minter.answer(grant, audience=audience, until=until)
 
     # -- delegate -----------------------------------------------------------------------------------------------
 
@@ -111,9 +113,10 @@ class Exchange:
             self._broker.check(parent)  # it is told how its own grant ended, also when the task is over
         # under a run, a child without a run of its own is as well kept as its parent
         posture = self._broker.task(caller, self._broker.task_of(parent).id).grant(parent).posture
-        bound = self._child(form, None)
-        wanted = asked.wanted(form, asked.scope(form), posture if bound is None else Posture(), bound)
-        grant = await self._broker.delegate(caller, parent, wanted, self._approval(form))
+        bound, approval = self._child(form, None), self._approval(form)
+        wanted = _requested(form, bound or UNBOUND, approval)
+        posture = posture if bound is None else Posture()
+        grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
         return self._minter.answer(grant, audience=audience)
 
     async def _by_token(self, request: Request, form: Form, client: Client) -> Response:
@@ -139,10 +142,10 @@ class Exchange:
         bound = self._child(form, token)
         if bound is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
-        wanted = asked.wanted(form, asked.scope(form), binding=bound)
         actor, holder = await self._actor(form, bound), Holder(claims.task, claims.grant)
-        wanted = asked.attested(wanted, actor)
-        grant = await self._broker.delegate(holder, holder.grant, wanted, self._approval(form), actor)
+        approval = self._approval(form)
+        wanted = _requested(form, asked.attested(bound, actor), approval)
+        grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
         return self._minter.answer(grant, jose.digest(token), audience=audience)
 
     async def _actor(self, form: Form, bound: Binding) -> Workload | None:
@@ -177,6 +180,11 @@ class Exchange:
 
     async def _caller(self, request: Request) -> Principal:
         return await authority_of(request).identify(request)
+
+
+def _requested(form: Form, binding: Binding, approval: Approval | None) -> GrantRequest:
+    """Return the request of a form. One that was approved need not be sent again, and is refused if it is another."""
+    return asked.read(form, binding, None if approval is None else approvals.asked(approval))
 
 
 def _same_party(client: Client, claims: Claims) -> None:

@@ -13,11 +13,12 @@ from starlette.responses import Response
 
 from remit.core import scope as scopes
 from remit.core.principal import Human
+from remit.core.request import Binding
 from remit.core.scope import Scope
 from remit.errors import AttenuationError, UnauthenticatedError, UnsupportedGrantError, WrongKeyError
 from remit.oauth import asked
 from remit.oauth.clients import Client
-from remit.oauth.minting import Binding, Minter
+from remit.oauth.minting import Minter
 from remit.oauth.oauth import GrantType
 from remit.ports.identity import Humans
 from remit.web import wire
@@ -54,14 +55,15 @@ class Federation:
         client.check_named()
         if not client.id:
             raise UnauthenticatedError("`client_id` is missing: an identity assertion is made for one client")
-        purpose, audience = wire.text(form, "purpose"), self._audience(form)
-        binding = self._minter.binding(request, client)
+        audience = self._audience(form)
+        binding, until = self._minter.binding(request, client)
         human = await self._verifier.believed(self._asserted(self._humans, form, client, binding))
         limit = None if human.details is None else scopes.parse(human.details)
-        details = asked.scope(form) if limit is None or "authorization_details" in form else limit
-        _within(details, limit)
-        grant = await self._broker.open(human, purpose, asked.opening(form, details, client, binding))
-        return self._minter.answer(grant, audience=audience, until=binding.until)
+        granted = {} if limit is None else {"authorization_details": human.details}
+        wanted = asked.opening(form, client, binding, granted)
+        _within(wanted.scope, limit)
+        grant = await self._broker.open(human, wanted)
+        return self._minter.answer(grant, audience=audience, until=until)
 
     async def _asserted(self, humans: Humans, form: Form, client: Client, binding: Binding) -> Human:
         """Return the human of an ID-JAG, for its client alone: one that authenticated, or whose key it is bound to.
@@ -81,11 +83,10 @@ class Federation:
         """Open a task for an attested workload that acts for itself."""
         if client.workload is None:
             raise UnauthenticatedError("a client has to prove who it is to act for itself")
-        purpose, audience = wire.text(form, "purpose"), self._audience(form)
-        binding = self._minter.binding(request, client)
-        wanted = asked.opening(form, asked.scope(form), client, binding)
-        grant = await self._broker.open(client.workload, purpose, wanted)
-        return self._minter.answer(grant, audience=audience, until=binding.until)
+        audience = self._audience(form)
+        binding, until = self._minter.binding(request, client)
+        grant = await self._broker.open(client.workload, asked.opening(form, client, binding))
+        return self._minter.answer(grant, audience=audience, until=until)
 
     def _audience(self, form: Form) -> str | None:
         return asked.audience(form, self._verifier.issuer, self._verifier.gateway)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from starlette.requests import Request
@@ -10,6 +9,7 @@ from starlette.responses import Response
 
 from remit.broker import Broker
 from remit.core import scope as scopes
+from remit.core.request import Binding
 from remit.core.task import Grant
 from remit.errors import TokenError, WrongKeyError
 from remit.jose import token as tokens
@@ -23,15 +23,6 @@ from remit.web.verifier import Verifier, ends, thumbprint
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """What a token is bound to: a key (RFC 9449), or a certificate until its end (RFC 8705)."""
-
-    jkt: str | None = None
-    x5t: str | None = None
-    until: datetime | None = None
-
-
 class Minter:
     """Makes the answers of the token endpoint."""
 
@@ -39,8 +30,8 @@ class Minter:
         """Sign with ``verifier``'s keys; ``new_id`` names tokens."""
         self._broker, self._verifier, self._new_id = broker, verifier, new_id
 
-    def binding(self, request: Request, client: Client) -> Binding:
-        """Return what a new token is to be bound to: the key of the ``DPoP`` header, else the TLS client's certificate.
+    def binding(self, request: Request, client: Client) -> tuple[Binding, datetime | None]:
+        """Return what a token is to be bound to: the key of the ``DPoP`` header, else the certificate, with its end.
 
         A client whose own credential is bound to a key (WIT) has to prove that key, and no other.
         """
@@ -49,12 +40,12 @@ class Minter:
         if not proofs and chain:
             if workload is not None and workload.jkt is not None:
                 raise WrongKeyError("the client's credential is bound to a key: prove it by `DPoP`")
-            return Binding(x5t=thumbprint(chain[0]), until=ends(chain[0]))
+            return Binding(x5t=thumbprint(chain[0])), ends(chain[0])
         proof = self._verifier.read(proofs, "POST", url_of(request, self._verifier.issuer), None)
         if workload is not None and workload.jkt not in {None, proof.jkt}:
             raise WrongKeyError("the proof is by another key than the client's credential is bound to")
         self._verifier.once(proof, stranger=workload is None)
-        return Binding(jkt=proof.jkt)
+        return Binding(jkt=proof.jkt), None
 
     def answer(
         self,
@@ -76,19 +67,19 @@ class Minter:
             "expires_in": int((grant.expires_at - now).total_seconds()),
             "authorization_details": scopes.dump(grant.scope),
         }
-        if grant.jkt is not None or grant.x5t is not None:
+        if grant.binding.thumbprint is not None:
             making = Making(self._verifier.issuer, self._new_id("tok"), now, par_hash, audience, until)
             content |= self._made(grant, making)
         return wire.answer({**content, **more})
 
     def _made(self, grant: Grant, making: Making) -> dict[str, object]:
-        if grant.x5t is not None and making.until is None:
+        if grant.binding.x5t is not None and making.until is None:
             raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
         claims = tokens.claims(self._broker.task_of(grant.id), grant, making)
         signer = self._verifier.keys.signer
         return {
             "access_token": tokens.mint(claims, signer.kid, signer.alg, signer.sign),
-            "token_type": "DPoP" if grant.x5t is None else "Bearer",
+            "token_type": "DPoP" if grant.binding.x5t is None else "Bearer",
             "issued_token_type": ACCESS_TOKEN,
             "expires_in": tokens.life(claims),
         }

@@ -55,9 +55,9 @@ class Refreshes:
         client.check_named()
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
         digest = jose.digest(wire.text(form, "refresh_token"))
-        binding = self._minter.binding(request, client)
+        binding, until = self._minter.binding(request, client)
         fresh = self._new_token()
         presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
         grant, chain = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
         meant = chain.audience if audience is None else audience
-        return self._minter.answer(grant, audience=meant, until=binding.until, refresh_token=fresh)
+        return self._minter.answer(grant, audience=meant, until=until, refresh_token=fresh)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import fields as fields_of
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from remit.core import fields
 from remit.core import scope as scopes
-from remit.core.grant import MAX_DEPTH, MAX_FAN_OUT, MAX_TTL, Posture, Subject
+from remit.core.grant import Posture, Subject
 from remit.core.policy import Decision, Problem, Question
+from remit.core.request import MAX_DEPTH, MAX_FAN_OUT, MAX_TTL, Binding, Bounds, read_bounds
 from remit.errors import InvalidRequestError, RemitError
 from remit.policies.sets import CedarPolicies
 
@@ -35,17 +37,11 @@ _CHOICES = {
     "custody": ("channel", "holder"),
     "at_rest": ("kek-file", "none"),
 }
-_PLAIN: Mapping[str, type] = {
+_KNOWN: Mapping[str, type] = {
+    **{field.name: type(field.default) for field in fields_of(Bounds) if isinstance(field.default, int)},
     "agent": str,
     "attested": bool,
     "level": int,
-    "depth": int,
-    "fan_out": int,
-    "exercise": bool,
-    "unattested": bool,
-}
-_KNOWN: Mapping[str, type] = {
-    **_PLAIN,
     "name": str,
     "verb": str,
     "purpose": str,
@@ -161,17 +157,18 @@ def question(raw: Mapping[str, Any]) -> Question:
     _check(posture, _POSTURE)
     if "details" not in raw or "sub" not in subject:
         raise InvalidRequestError("`details` and `subject.sub` are needed")
+    claims = [(key, fields.text("claims", value)) for key, value in raw.get("claims", {}).items()]
     return Question(
         subject=_subject(subject),
         purpose=raw.get("purpose", ""),
         scope=scopes.parse(raw["details"]),
-        bounds={},
         verb=raw.get("verb", "open"),
-        claims={key: fields.text("claims", value) for key, value in raw.get("claims", {}).items()},
-        ttl=timedelta(seconds=raw["ttl"]) if "ttl" in raw else None,
+        agent=raw.get("agent", ""),
+        binding=Binding(identity=raw.get("agent", "") if raw.get("attested") else None, claims=tuple(sorted(claims))),
+        bounds=read_bounds(raw),
+        level=raw.get("level", 0),
         posture=Posture(**posture),
         approval="asked" if raw.get("approval") else None,
-        **{key: raw[key] for key in _PLAIN if key in raw},
     )
 
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from remit.core import spiffe
-from remit.core.grant import MAX_TTL, WORKLOAD, Subject
+from remit.core.grant import WORKLOAD, Subject
 from remit.core.orders import ANY, json_text
 from remit.core.policy import Question
+from remit.core.request import MAX_TTL, written_bounds
 from remit.core.scope import Detail
 
 Json = dict[str, Any]
@@ -87,15 +88,12 @@ def _common(question: Question) -> Json:
         "purpose": question.purpose,
         "details": len(question.whole or question.scope),
         "agent": question.agent,
-        "attested": question.attested,
+        "attested": question.binding.identity is not None,
         "trust_domain": _domain(question.agent),
-        "claims": {"__entity": _claims(question.claims)},
+        "claims": {"__entity": _claims(dict(question.binding.claims))},
         "level": question.level,
-        "depth": question.depth,
-        "fan_out": question.fan_out,
-        "exercise": question.exercise,
-        "unattested": question.unattested,
-        "ttl": int((question.ttl or MAX_TTL).total_seconds()),
+        **{name: value for name, value in written_bounds(question.bounds).items() if name != "delegates"},
+        "ttl": int((question.bounds.ttl or MAX_TTL).total_seconds()),
         "posture": {"isolation": posture.isolation, "custody": posture.custody, "at_rest": posture.at_rest},
         "approval": question.approval is not None,
     }

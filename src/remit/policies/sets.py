@@ -119,14 +119,14 @@ class CedarPolicies:
         common = {name: value for name, value in asked[0]["context"].items() if name != "detail"}
         if self._words is not None:
             common = {name: value for name, value in common.items() if name in self._words}
-        entities = model.entities(question.subject, question.claims, model.named(question))
+        entities = model.entities(question.subject, dict(question.binding.claims), model.named(question))
         about = json_text([question.verb, entities, common])
         own = (json_text([one["resource"], one["context"]["detail"]]) for one in asked)
         return [sha256(f"{about}{text}".encode()).digest() for text in own]
 
     def entities(self, question: Question) -> Entities:
         """Return the parsed entities that a question names."""
-        return _entities(question.subject, tuple(sorted(question.claims.items())), model.named(question))
+        return _entities(question.subject, question.binding.claims, model.named(question))
 
     def _verdict(self, answer: AuthzResult) -> Verdict:
         failed = {}

@@ -60,10 +60,10 @@ class _Try:
         self._entities, self._request = policies.entities(question), dict(request)
         self._known = {
             "context": request["context"],
-            "principal": model.entities(question.subject, question.claims, ())[0]["attrs"],
+            "principal": model.entities(question.subject, dict(question.binding.claims), ())[0]["attrs"],
             "resource": {"name": request["resource"]["id"], "type": _type(question, request["resource"]["id"])},
         }
-        self._claims = question.claims
+        self._claims = dict(question.binding.claims)
 
     def outcome(self, written: Written, verdict: Verdict) -> tuple[str, str]:
         """Say what a policy came to, and why if it did not apply."""

@@ -324,11 +324,8 @@ class LaunchServer:
     async def _open(self, caller: Principal, asked: Mapping[str, object], posture: Posture) -> _Authority:
         if not isinstance(caller, Operator):
             raise DeniedError("a run cannot open a task", help="delegate from its own grant")
-        purpose = asked.get("purpose")
-        if not isinstance(purpose, str):
-            raise InvalidRequestError("`purpose` is missing")
         opener, rest = await wish.opener(caller, asked, self._humans)
-        grant = await self._broker.open(opener, purpose, wish.wanted(rest, posture))
+        grant = await self._broker.open(opener, wish.requested(rest), posture)
         task = self._broker.task_of(grant.id)
         return _Authority(grant, task, lambda: self._broker.close(caller, task.id))
 
@@ -336,7 +333,7 @@ class LaunchServer:
         parent = asked.get("parent", caller.grant if isinstance(caller, Holder) else None)
         if not isinstance(parent, str):
             raise InvalidRequestError("`parent` is missing")
-        grant = await self._broker.delegate(caller, parent, wish.wanted(asked, posture))
+        grant = await self._broker.delegate(caller, parent, wish.requested(asked), posture=posture)
         return _Authority(grant, self._broker.task_of(grant.id), lambda: self._broker.revoke(caller, grant.id))
 
     async def _attach(self, caller: Principal, grant_id: str, place: Surroundings) -> _Authority:

@@ -47,7 +47,7 @@ class LaunchSpec:
 
     ``request`` is exactly one of ``{"open": {"purpose", "ttl", …, "authorization_details", "id_token"?}}``,
     ``{"delegate": {"parent"?, "authorization_details", "ttl"?, …, "label"}}`` (``parent`` defaults to the channel's own
-    grant) and ``{"grant": "grt_…"}``; ``…`` are ``depth``, ``fan_out``, ``exercise``, ``delegates`` and ``unattested``.
+    grant) and ``{"grant": "grt_…"}``; ``…`` are the other bounds of a grant request.
     ``socket`` is the broker's launch.sock, inside a run the run's own. ``environ`` is the caller's environment,
     ``env`` holds the ``--env`` options, NAME or NAME=VALUE. ``hidden`` are folders that no run may see, ``apart`` files
     of remit's own elsewhere, which no folder of a run may contain.

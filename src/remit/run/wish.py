@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
-from remit.core import fields
-from remit.core import scope as scopes
+from remit.core import request as requests
 from remit.core.principal import Human, Operator
-from remit.core.task import Grant, Posture, Wanted
+from remit.core.request import GrantRequest
+from remit.core.task import Grant, Posture
 from remit.errors import DeniedError, GrantTokenError, InvalidRequestError
 from remit.ports.identity import Humans
 from remit.run.handover import Message
 
-MAX_NUMBER = 10**9  # of seconds, too: what may be asked for, the core says
 MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
 
-_FIELDS = frozenset({"purpose", "parent", "authorization_details", "label"})
-_FIELDS |= {"ttl", "depth", "fan_out", "exercise", "delegates", "unattested"}
+_FIELDS = requests.FIELDS | {"parent"}
 _ISOLATION = ("unsandboxed", "host-net", "namespace")  # from the weakest
 
 
@@ -62,25 +59,11 @@ def check_attach(grant: Grant, place: Surroundings) -> None:
         )
 
 
-def wanted(wish: Mapping[str, object], posture: Posture) -> Wanted:
-    """Read what an open or a delegate asks for."""
-    for name in wish.keys() - _FIELDS:
+def requested(message: Mapping[str, object]) -> GrantRequest:
+    """Read the request of an open or a delegate."""
+    for name in message.keys() - _FIELDS:
         raise InvalidRequestError(f"`{name}` is not a field of a launch")
-    ttl, label = wish.get("ttl"), wish.get("label", "")
-    if not isinstance(label, str):
-        raise InvalidRequestError("`label` must be text")
-    return Wanted(
-        scope=scopes.parse(wish.get("authorization_details")),
-        agent="",
-        ttl=None if ttl is None else timedelta(seconds=fields.whole("ttl", ttl, most=MAX_NUMBER)),
-        depth=fields.whole("depth", wish.get("depth", 0), most=MAX_NUMBER),
-        fan_out=fields.whole("fan_out", wish.get("fan_out", 0), most=MAX_NUMBER),
-        exercise=fields.flag("exercise", wish.get("exercise", True)),
-        posture=posture,
-        label=label,
-        delegates=_delegates(wish.get("delegates")),
-        unattested=fields.flag("unattested", wish.get("unattested", True)),
-    )
+    return requests.read(message)
 
 
 async def opener(
@@ -94,11 +77,3 @@ async def opener(
     if humans is None or not isinstance(token, str):
         raise GrantTokenError("this broker takes no ID tokens", help="configure `[[humans]]`, or open `--as-owner`")
     return await humans.id_token(token), rest
-
-
-def _delegates(value: object) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(pattern, str) for pattern in value):
-        raise InvalidRequestError("`delegates` must be an array of patterns")
-    return tuple(value)

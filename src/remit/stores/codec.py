@@ -1,6 +1,7 @@
 """Rows as bytes, and back, exactly. Scopes are stored in wire form, so that the database can be read with any tool.
 
-Every field of a dataclass is stored under its name; one added later needs a default and nothing here.
+Every field of a dataclass is stored under its name, those of a grant's parts beside its own; one added later needs a
+default and nothing here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TypeVar
 import msgspec
 
 from remit.core import scope as scopes
+from remit.core import spiffe
+from remit.core.request import Binding, Bounds
 from remit.core.scope import Detail
 from remit.core.task import Grant, Lease, Plan, TaskHeader
 from remit.errors import IntegrityError, InvalidRequestError, RemitError
@@ -21,7 +24,7 @@ T = TypeVar("T")
 
 _EMPTY = {"type": "", "resource": "", "fields": ()}  # stands for a detail until its wire form is parsed
 _NAMES: Mapping[type, tuple[str, ...]] = {
-    kind: tuple(field.name for field in fields(kind)) for kind in (Grant, Lease, Plan, Resource)
+    kind: tuple(field.name for field in fields(kind)) for kind in (Grant, Bounds, Binding, Lease, Plan, Resource)
 }
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode = msgspec.json.Decoder(dict[str, object]).decode
@@ -34,7 +37,10 @@ def head_bytes(head: TaskHeader) -> bytes:
 
 def grant_bytes(grant: Grant) -> bytes:
     """Write a grant."""
-    return _written(_shallow(grant) | {"scope": scopes.dump(grant.scope)})
+    row = _shallow(grant) | _shallow(grant.bounds) | _shallow(grant.binding)
+    for name in ("bounds", "binding", "ttl", "identity"):  # told by what is beside them
+        del row[name]
+    return _written(row | {"attested": grant.attested, "scope": scopes.dump(grant.scope)})
 
 
 def lease_bytes(lease: Lease) -> bytes:
@@ -55,8 +61,12 @@ def read_head(data: bytes) -> TaskHeader:
 
 def read_grant(data: bytes) -> Grant:
     """Read a grant, or raise IntegrityError."""
-    raw = _read(data)
-    return replace(_converted(raw | {"scope": ()}, Grant), scope=_scope(raw.get("scope")))
+    raw = {"delegates": [spiffe.ANY], **_read(data)}
+    bounds = _converted(raw, Bounds)
+    binding = _converted(raw | {"identity": raw.get("agent") if raw.get("attested") else None}, Binding)
+    grant = _converted(raw | {"scope": (), "bounds": {}}, Grant)
+    lasts = grant.expires_at - grant.opened_at
+    return replace(grant, scope=_scope(raw.get("scope")), bounds=replace(bounds, ttl=lasts), binding=binding)
 
 
 def read_lease(data: bytes) -> Lease:
@@ -76,7 +86,7 @@ def read_resource(data: bytes) -> Resource:
     return replace(_converted(raw | {"bound": ()}, Resource), bound=_scope(bound) if bound else ())
 
 
-def _shallow(row: Grant | Lease | Plan | Resource) -> dict[str, object]:
+def _shallow(row: Grant | Bounds | Binding | Lease | Plan | Resource) -> dict[str, object]:
     return {name: getattr(row, name) for name in _NAMES[type(row)]}
 
 

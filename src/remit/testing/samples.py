@@ -6,19 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from remit.core import scope as scopes
 from remit.core.audit import Event
-from remit.core.task import (
-    Change,
-    Lease,
-    LeaseState,
-    Plan,
-    Posture,
-    Revocation,
-    Subject,
-    Task,
-    Wanted,
-    nothing,
-    open_task,
-)
+from remit.core.grant import GrantContext, Posture
+from remit.core.request import Binding, Bounds, GrantRequest
+from remit.core.task import Change, Lease, LeaseState, Plan, Revocation, Subject, Task, nothing, open_task
 from remit.ports import Resource
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 123456, tzinfo=UTC)
@@ -66,8 +56,12 @@ def event(name: str = "task.open", **fields: str) -> Event:
 def opening(task_id: str = "task_1") -> Change:
     """Return the change that opens a task."""
     subject = Subject("unix://machine#1000", "local-uid", NOW, ("pwd", "otp"))
-    wanted = Wanted(SCOPE, "planner", timedelta(hours=1), depth=2, fan_out=3, posture=Posture("namespace", "channel"))
-    return open_task(task_id, f"{task_id}_root", subject, "draft the CFO summary, “quickly” é 😀", wanted, NOW)
+    wanted = GrantRequest(
+        SCOPE, Bounds(timedelta(hours=1), depth=2, fan_out=3), purpose="draft the CFO summary, “quickly” é 😀"
+    )
+    return open_task(
+        task_id, f"{task_id}_root", subject, wanted, GrantContext("planner", Posture("namespace", "channel")), NOW
+    )
 
 
 def task_with_leases(task_id: str = "task_1") -> tuple[Task, list[Change]]:
@@ -81,9 +75,11 @@ def task_with_leases(task_id: str = "task_1") -> tuple[Task, list[Change]]:
 
     step(opening(task_id))
     root, child, grandchild = f"{task_id}_root", f"{task_id}_child", f"{task_id}_grandchild"
-    step(task.delegate(root, child, Wanted(SCOPE[:2], "researcher", depth=1, fan_out=1, jkt="thumb", label="é"), NOW))
-    step(task.delegate(child, grandchild, Wanted(SCOPE[1:2], "reader", timedelta(minutes=5), exercise=True), NOW))
-    step(task.delegate(root, f"{task_id}_aside", Wanted(SCOPE[2:], "writer", attested=True), NOW))
+    below = GrantRequest(SCOPE[:2], Bounds(depth=1, fan_out=1), Binding(jkt="thumb"), label="é")
+    reader, writer = Bounds(timedelta(minutes=5)), Binding(identity="writer")
+    step(task.delegate(root, child, below, GrantContext("researcher"), NOW))
+    step(task.delegate(child, grandchild, GrantRequest(SCOPE[1:2], reader), GrantContext("reader"), NOW))
+    step(task.delegate(root, f"{task_id}_aside", GrantRequest(SCOPE[2:], binding=writer), GrantContext(), NOW))
     for number, grant in enumerate((root, child, grandchild, grandchild)):
         step(task.plan(lease(f"{task_id}_lse{number}", grant), NOW))
     step(task.confirm(f"{task_id}_lse1", {"handle": "h1"}, NOW))

@@ -20,7 +20,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 from remit.core.audit import encode, read
-from remit.core.task import Change, Wanted, nothing
+from remit.core.grant import GrantContext
+from remit.core.request import GrantRequest
+from remit.core.task import Change, nothing
 from remit.core.tree import consistency_path, inclusion_path, leaf_hash, root_of, verify_consistency, verify_inclusion
 from remit.errors import ConflictError, NotFoundError, RemitError
 from remit.ports import (
@@ -139,7 +141,7 @@ async def of_rival_changes_one_wins(factory: Open) -> None:
     change = opening()
     await store.commit([change], [])
     task = nothing("task_1").apply(change)
-    rivals = [task.delegate("task_1_root", f"grt_{i}", Wanted(SCOPE[:1], "child"), NOW) for i in range(16)]
+    rivals = [task.delegate("task_1_root", f"grt_{i}", GrantRequest(SCOPE[:1]), GrantContext(), NOW) for i in range(16)]
     outcomes = await asyncio.gather(*(store.commit([rival], [event()]) for rival in rivals), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None)] + [ConflictError] * 15
     assert await store.load("task_1") == task.apply(rivals[0])

@@ -225,7 +225,8 @@ class Verifier:
             grant = self._broker.check(claims.grant)
         except NotFoundError:
             raise TokenError("its grant is not known here") from None
-        if (grant.jkt, grant.x5t) != (claims.jkt, claims.x5t) or self._broker.task_of(grant.id).id != claims.task:
+        bound = (grant.binding.jkt, grant.binding.x5t)
+        if bound != (claims.jkt, claims.x5t) or self._broker.task_of(grant.id).id != claims.task:
             raise TokenError("its grant is not bound to this key")
         return Holder(claims.task, claims.grant)
 

@@ -16,25 +16,21 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from remit.core.legible import is_legible
+from remit.core.request import LIMITS
 from remit.errors import InvalidRequestError, TargetError, TooLargeError, UnsupportedScopeError
 from remit.jose.strict import read_json
 
 MAX_BODY = 65_536  # bytes
 MAX_FIELDS = 32  # of a form or a query
-MAX_LABEL = 100  # characters
 MAX_KEY = 128  # characters of an Idempotency-Key
 MAX_SECONDS = 10**9
 SLICE = 32_768  # characters of a list after which the loop may do something else
 
-# What limits a grant: where it means nothing, or is written another way, it is refused, as ignoring it would give more.
-LIMITS = frozenset({"authorization_details", "ttl", "depth", "fan_out", "exercise", "delegates", "unattested"})
-
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _LETTERS = re.compile(r"[^a-z]")
-_SPELLED = frozenset(  # however else: `fanOut`, `ttl[]`; and what would bind it to a key
-    name.replace("_", "") for name in LIMITS | {"purpose", "req_cnf", "req_cnf_proof"}
-)
+# what limits a grant is refused where it means nothing, or is written another way (`fanOut`, `ttl[]`), as ignoring it
+# would give more; and so is what would bind it to a key
+_SPELLED = frozenset(name.replace("_", "") for name in LIMITS | {"purpose", "req_cnf", "req_cnf_proof"})
 # credentials, which histories and logs keep where they stand in a URL
 _SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
 _GRANTING = LIMITS | {"grant_type"}  # names that an endpoint has which gives authority, or asks for it
@@ -195,13 +191,6 @@ def seconds(name: str, value: object) -> timedelta:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SECONDS:
         raise InvalidRequestError(f"`{name}` must be a whole number of seconds, at least 1")
     return timedelta(seconds=value)
-
-
-def label(value: str) -> str:
-    """Return a name given to a sub-agent, for people to read."""
-    if len(value) > MAX_LABEL or not is_legible(value):
-        raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
-    return value
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -6,7 +6,7 @@ import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,18 @@ from remit.compose import issuer
 from remit.core import scope
 from remit.core.policy import Policy, within_bounds
 from remit.core.principal import Holder
+from remit.core.request import Bounds, GrantRequest
 from remit.core.secret import Secret
 from remit.core.spiffe import TrustBundle
-from remit.core.task import Grant, Wanted
+from remit.core.task import Grant
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.kinds.spiffe.calls import SECURITY, SERVICE, stubs
 from remit.kinds.spiffe.listen import WorkloadApi
 from remit.ports import Resource
 from remit.stores.memory import MemoryStore
-from tests.broker.world import OPERATOR, ClearSealer, holder, replace_wanted, search
+from tests.broker.world import OPERATOR, ClearSealer, holder, search
+from tests.grant_requests import changed
 
 DOMAIN = "remit.test"
 LEDGER, MAIL = "https://ledger.test", "https://mail.test"
@@ -101,14 +103,14 @@ class Mesh:
         self.now += timedelta(seconds=seconds)
 
     async def opened(self, *raw: Mapping[str, object], **more: object) -> Grant:
-        wanted = Wanted(
-            scope.parse([dict(each) for each in raw or (BOTH,)]), "", timedelta(hours=1), depth=3, fan_out=9
+        wanted = GrantRequest(
+            scope.parse([dict(each) for each in raw or (BOTH,)]), Bounds(timedelta(hours=1), depth=3, fan_out=9)
         )
-        return await self.broker.open(OPERATOR, "pay the bills", replace_wanted(wanted, more))
+        return await self.broker.open(OPERATOR, replace(changed(wanted, more), purpose="pay the bills"))
 
     async def delegated(self, parent: Grant, label: str, **more: object) -> Grant:
-        wanted = Wanted(parent.scope, label, None, depth=0, fan_out=0)
-        return await self.broker.delegate(self.holder(parent), parent.id, replace_wanted(wanted, more))
+        wanted = GrantRequest(parent.scope, label=label)
+        return await self.broker.delegate(self.holder(parent), parent.id, changed(wanted, more))
 
     def holder(self, grant: Grant) -> Holder:
         return holder(self.broker, grant)

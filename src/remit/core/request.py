@@ -1,0 +1,167 @@
+"""A request for a grant: its scope, the bounds of what may hang below it, what it is bound to. Pure.
+
+``read`` is the one reader, for token requests, ``/v1``, launchers and stored approvals; ``written`` the one writer. A
+request is refused or made as it is: nothing in it is cut or clamped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from remit.core import fields, spiffe
+from remit.core import scope as scopes
+from remit.core.legible import is_legible
+from remit.core.scope import Scope
+from remit.errors import InvalidRequestError
+
+MAX_DEPTH = 64
+MAX_FAN_OUT = 1_000
+MAX_TTL = timedelta(hours=8)
+MAX_LABEL = 200  # characters
+MAX_NUMBER = 10**9  # that is read at all: more seconds are no time span
+SECOND = timedelta(seconds=1)
+
+BOUNDS = frozenset({"ttl", "depth", "fan_out", "exercise", "delegates", "unattested"})
+LIMITS = BOUNDS | {"authorization_details"}  # what limits a grant: ignoring one would give more
+FIELDS = LIMITS | {"label", "purpose"}
+TEXTS = frozenset({"label", "purpose"})  # the other fields of a form are JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long a grant lasts, and what may hang below it.
+
+    ``depth`` is how many hops of delegation may follow, ``fan_out`` how many live children each grant may have,
+    ``exercise`` whether the grant may be used itself. ``delegates`` are patterns of the attested workloads that may be
+    children, ``unattested`` whether a child may be one that nobody attested. None in a request: as the parent, and at
+    the root every attested workload. A grant has both as they were settled.
+    """
+
+    ttl: timedelta | None = None
+    depth: int = 0
+    fan_out: int = 0
+    exercise: bool = True
+    delegates: tuple[str, ...] | None = None
+    unattested: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Whose grant it is: the holder of a key or a certificate, or of a channel (neither); and an attested workload.
+
+    ``jkt`` is the RFC 7638 SHA-256 thumbprint of the key, ``x5t`` the RFC 8705 thumbprint of the certificate.
+    ``identity`` is the name of a workload that somebody else than its holder attested, ``claims`` what its attester
+    says of it, as policies see it.
+    """
+
+    jkt: str | None = None
+    x5t: str | None = None
+    identity: str | None = None
+    claims: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def thumbprint(self) -> str | None:
+        """The key or certificate that tokens are bound to; None on a channel."""
+        return self.jkt or self.x5t
+
+
+UNBOUND = Binding()
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRequest:
+    """What an open or a delegate asks for. ``purpose`` is that of a task to be opened; a delegate has none."""
+
+    scope: Scope
+    bounds: Bounds = Bounds()
+    binding: Binding = UNBOUND
+    label: str = ""
+    purpose: str = ""
+
+
+def read(
+    members: Mapping[str, object],
+    binding: Binding = UNBOUND,
+    read_scope: Callable[[object], Scope] = scopes.parse,
+) -> GrantRequest:
+    """Read a request from decoded JSON; members other than ``FIELDS`` are the caller's to refuse.
+
+    What it is bound to was proven otherwise, and is never read. InvalidRequestError, or UnknownDetailError.
+    """
+    if "authorization_details" not in members:
+        raise InvalidRequestError("`authorization_details` is missing")
+    return GrantRequest(
+        scope=read_scope(members["authorization_details"]),
+        bounds=read_bounds(members),
+        binding=binding,
+        label=_text("label", members),
+        purpose=_text("purpose", members),
+    )
+
+
+def read_bounds(members: Mapping[str, object]) -> Bounds:
+    """Read bounds from decoded JSON; what a grant may have of them, ``check`` says."""
+    ttl, delegates = members.get("ttl"), members.get("delegates")
+    if delegates is not None and not (isinstance(delegates, list) and all(isinstance(each, str) for each in delegates)):
+        raise InvalidRequestError("`delegates` must be an array of patterns")
+    return Bounds(
+        ttl=None if ttl is None else timedelta(seconds=fields.whole("ttl", ttl, most=MAX_NUMBER)),
+        depth=fields.whole("depth", members.get("depth", 0), most=MAX_NUMBER),
+        fan_out=fields.whole("fan_out", members.get("fan_out", 0), most=MAX_NUMBER),
+        exercise=fields.flag("exercise", members.get("exercise", True)),
+        delegates=None if delegates is None else tuple(delegates),
+        unattested=fields.flag("unattested", members.get("unattested", True)),
+    )
+
+
+def _text(name: str, members: Mapping[str, object]) -> str:
+    value = members.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidRequestError(f"`{name}` must be text")
+    return value
+
+
+def check(request: GrantRequest) -> None:
+    """Raise InvalidRequestError for what no grant may have, whoever asks."""
+    bounds = request.bounds
+    if not 0 <= bounds.depth <= MAX_DEPTH:
+        raise InvalidRequestError(f"`depth` must be from 0 to {MAX_DEPTH}")
+    if not 0 <= bounds.fan_out <= MAX_FAN_OUT:
+        raise InvalidRequestError(f"`fan_out` must be from 0 to {MAX_FAN_OUT}")
+    if bounds.ttl is not None and not timedelta(0) < bounds.ttl <= MAX_TTL:
+        most = int(MAX_TTL.total_seconds())
+        raise InvalidRequestError(
+            f"`ttl` must be from 1 second to {most} seconds ({most // 3_600} hours)",
+            help="open another task when this one ends",
+        )
+    if len(request.label) > MAX_LABEL or not is_legible(request.label):
+        raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
+    spiffe.check_patterns("delegates", bounds.delegates or ())
+
+
+def written(request: GrantRequest) -> dict[str, object]:
+    """Write a request as JSON values, with what it is bound to: all that a human decides on."""
+    return {
+        "authorization_details": scopes.dump(request.scope),
+        **written_bounds(request.bounds),
+        "agent": request.binding.identity,
+        "claims": dict(request.binding.claims) or None,
+        "label": request.label,
+        "jkt": request.binding.jkt,
+        "x5t": request.binding.x5t,
+        "purpose": request.purpose or None,
+    }
+
+
+def written_bounds(bounds: Bounds) -> dict[str, object]:
+    """Write bounds as JSON values, the time in whole seconds."""
+    return {
+        "ttl": None if bounds.ttl is None else -(-bounds.ttl // SECOND),
+        "depth": bounds.depth,
+        "fan_out": bounds.fan_out,
+        "exercise": bounds.exercise,
+        "delegates": None if bounds.delegates is None else list(bounds.delegates),
+        "unattested": bounds.unattested,
+    }
