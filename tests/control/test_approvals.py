@@ -177,6 +177,29 @@ def test_from_a_denial_to_the_grant_that_a_human_approved(tmp_path: Path) -> Non
     run(tmp_path, scene)
 
 
+def test_the_id_of_an_approval_is_enough_and_what_is_sent_along_has_to_be_what_was_approved(tmp_path: Path) -> None:
+    async def scene(at: Scene) -> None:
+        await at.opened()
+        child = Agent()
+        item = await at.asked(child, depth=1, fan_out=1, unattested=False)
+        await at.decide(item)
+
+        def form(key: Agent, **more: str) -> Form:
+            sent = at.made.delegation(at.agent, key, approval=item["approval"], **more)
+            return {name: value for name, value in sent.items() if name in more or name != "authorization_details"}
+
+        for other in ({"depth": "0"}, {"label": "else"}, {"authorization_details": json.dumps([NARROW])}):
+            refused = await at.made.exchange(at.agent, form(child, **other))
+            assert (refused.status_code, refused.json()["code"]) == (400, "approval"), refused.text
+        assert (await at.made.exchange(at.agent, form(Agent()))).json()["code"] == "approval"  # another key
+        made = await at.made.exchange(at.agent, form(child, ttl="300"))
+        assert made.status_code == 200, made.text
+        grant = at.made.broker.check(made.json()["grant"])
+        assert (grant.bounds.depth, grant.bounds.fan_out, grant.bounds.unattested, grant.label) == (1, 1, False, "wide")
+
+    run(tmp_path, scene)
+
+
 def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Path) -> None:
     """AIMS §11: agent, delegated subject, resource and action, decision, time and correlation, posture, remediation."""
 

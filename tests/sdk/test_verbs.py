@@ -33,11 +33,16 @@ def test_a_task_lasts_a_quarter_of_an_hour_unless_said(client: Client) -> None:
 
 def test_bounds_are_passed_on_as_they_were_asked(plane: Served, root: verbs.TokenResponse, client: Client) -> None:
     bounds = Bounds("2m", depth=1, fan_out=1, exercise=False)
-    child = client.run(verbs.delegate(root.grant, root.details, ["search"], bounds, "x" * 300))
+    child = client.run(verbs.delegate(root.grant, root.details, ["search"], bounds, "x" * 200))
     granted = plane.broker.check(child.grant)
     assert (granted.bounds.depth, granted.bounds.fan_out, granted.bounds.exercise) == (1, 1, False)
-    assert granted.label == "x" * 100
+    assert granted.label == "x" * 200
     assert child.expires_in == 120
+
+
+def test_a_label_that_is_too_long_is_refused_and_not_cut(root: verbs.TokenResponse, client: Client) -> None:
+    with pytest.raises(InvalidRequestError, match="`label` must be printable text of at most 200 characters"):
+        client.run(verbs.delegate(root.grant, root.details, ["search"], Bounds(), "x" * 201))
 
 
 def test_the_bounds_of_resources_are_asked_for_once_each(client: Client) -> None:

@@ -39,7 +39,7 @@ def delegate(
         document = ask(asking.approval(approval))
         if document["request"].get("parent") != grant:
             raise typer.BadParameter(f"this was not asked for under {grant}")
-        child = ask(asking.taken(document))
+        child = ask(asking.taken(approval, grant))
     else:
         details = request.details
         known = verbs.details_of(ask(verbs.find(grant)), grant)

@@ -89,6 +89,10 @@ def _launch_request(
     grant: str | None, request: RunOptions, purpose: str, label: str, as_owner: bool
 ) -> Mapping[str, Any]:
     """Return what the broker is asked for: an open, a delegate, or a grant that is there."""
+    from remit.sdk import verbs
+    from remit.sdk.detail import expand
+    from remit.sdk.verbs import grant_request
+
     named = bool(request.resource or request.grant_detail)
     if grant is None:
         if not named:
@@ -96,16 +100,12 @@ def _launch_request(
         details = _expanded(request.details)
         token = session_token(as_owner)
         of_human = {} if token is None else {"id_token": token}
-        bounds = {"ttl": RUN_TTL, **request.bounds.fields()}
-        return {"open": {"purpose": purpose, **bounds, "authorization_details": details, **of_human}}
+        asked = {"ttl": RUN_TTL, **grant_request(details, request.bounds)}
+        return {"open": {"purpose": purpose, **asked, **of_human}}
     if not named:
         return {"grant": grant}
-    from remit.sdk import verbs
-    from remit.sdk.detail import expand
-
     known = verbs.details_of(ask(verbs.find(grant)), grant)
-    asked = {**request.bounds.fields(), "authorization_details": expand(request.details, known)}
-    return {"delegate": {"parent": grant, **asked, **({"label": label} if label else {})}}
+    return {"delegate": {"parent": grant, **grant_request(expand(request.details, known), request.bounds, label)}}
 
 
 def _expanded(wishes: list[Any]) -> list[options.Detail]:

@@ -14,7 +14,7 @@ from remit.errors import ApprovalError, LapsedError, PendingError
 from remit.sdk import verbs
 from remit.sdk._wire import Call, Flow, ask, decoded, error_of
 from remit.sdk.detail import Detail, DetailLike, expand
-from remit.sdk.verbs import MAX_LABEL, Bounds, DPoPBinding, Json, TokenResponse
+from remit.sdk.verbs import Bounds, DPoPBinding, Json, TokenResponse
 
 PATH = "/v1/approvals"
 WAIT = 25  # seconds that the broker holds back one answer at most
@@ -52,8 +52,7 @@ def ask_for(
     bound_to: DPoPBinding | None = None,
 ) -> Flow[ApprovalRequest]:
     """Ask the task's human for a child of a grant that exceeds it; names are expanded as in ``delegate``."""
-    body: Json = {"parent": parent, "authorization_details": expand(grants, known), **bounds.fields()}
-    body |= {"label": label[:MAX_LABEL]} if label else {}
+    body = {"parent": parent, **verbs.grant_request(expand(grants, known), bounds, label)}
     if bound_to is None:
         return ApprovalRequest((yield from ask(Call("POST", PATH, body=body))))
     return (yield from _bound(body, bound_to))
@@ -111,23 +110,13 @@ def granted(asked: ApprovalRequest, within: float) -> Flow[TokenResponse]:
             raise ApprovalError("a human refused this", help="do without it, and say so")
         case "lapsed":
             raise LapsedError(help="ask again while the grant lives: a human has ten minutes to decide")
-    return (yield from taken(found, asked.bound_to))
+    return (yield from taken(asked.id, found["request"]["parent"], asked.bound_to))
 
 
-def taken(document: Json, bound_to: DPoPBinding | None = None) -> Flow[TokenResponse]:
-    """Make the child that was approved: exactly what was asked for, once."""
-    request: Json = document["request"]
-    form = {"subject_token": request["parent"], "subject_token_type": verbs.GRANT, "approval": document["approval"]}
-    form |= {"label": request["label"]} if request.get("label") else {}
-    bounds = Bounds(
-        ttl=request.get("ttl"),
-        depth=request["depth"],
-        fan_out=request["fan_out"],
-        exercise=request["exercise"],
-        delegates=request.get("delegates"),
-        unattested=request["unattested"],
-    )
-    return (yield from verbs.exchange(form, request["authorization_details"], bounds, bound_to))
+def taken(approval_id: str, parent: str, bound_to: DPoPBinding | None = None) -> Flow[TokenResponse]:
+    """Make the child that was approved under a grant: exactly what was asked for, once."""
+    form = {"subject_token": parent, "subject_token_type": verbs.GRANT, "approval": approval_id}
+    return (yield from verbs.exchange(form, bound_to))
 
 
 # -- deciding -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ GRANT = "urn:remit:grant"
 METADATA = "/.well-known/oauth-authorization-server"
 PAGE = 1_000  # audit entries asked for at once
 DEFAULT_TTL = "15m"  # of a task
-MAX_LABEL = 100  # characters
 
 Json = dict[str, Any]
 
@@ -41,13 +40,6 @@ class Bounds:
     exercise: bool = True
     delegates: Sequence[str] | None = None  # None: those of the parent
     unattested: bool = True
-
-    def fields(self) -> Json:
-        """Return the members of a grant request that say so."""
-        fields: Json = {"depth": self.depth, "fan_out": self.fan_out}
-        fields |= {"exercise": self.exercise, "unattested": self.unattested}
-        fields |= {} if self.ttl is None else {"ttl": seconds(self.ttl)}
-        return fields | ({} if self.delegates is None else {"delegates": list(self.delegates)})
 
 
 class BoundsOptions(TypedDict, total=False):
@@ -119,7 +111,7 @@ def open_task(
     if id_token is not None:
         form |= {"subject_token": id_token, "subject_token_type": ID_TOKEN}
     timed = bounds if bounds.ttl is not None else replace(bounds, ttl=DEFAULT_TTL)
-    return (yield from exchange(form, expand(wishes, known), timed, bound_to))
+    return (yield from exchange({**form, **grant_request(expand(wishes, known), timed)}, bound_to))
 
 
 def known_bounds(wishes: Iterable[DetailLike]) -> Flow[list[Detail]]:
@@ -147,10 +139,8 @@ def delegate(
     bound_to: DPoPBinding | None = None,
 ) -> Flow[TokenResponse]:
     """Make a child of a grant; names are expanded to the parent's only detail for them."""
-    form = {"subject_token": parent, "subject_token_type": GRANT}
-    if label:
-        form["label"] = label[:MAX_LABEL]
-    return (yield from exchange(form, expand(grants, known), bounds, bound_to))
+    request = grant_request(expand(grants, known), bounds, label)
+    return (yield from exchange({"subject_token": parent, "subject_token_type": GRANT, **request}, bound_to))
 
 
 def _binding(key: DPoPKey) -> Flow[DPoPBinding]:
@@ -159,12 +149,19 @@ def _binding(key: DPoPKey) -> Flow[DPoPBinding]:
     return DPoPBinding(key, str(metadata["issuer"]), str(metadata["token_endpoint"]), places.get("gateway"))
 
 
-def exchange(
-    form: Json, details: Sequence[Detail], bounds: Bounds, bound_to: DPoPBinding | None
-) -> Flow[TokenResponse]:
-    """Ask the token endpoint for a grant."""
-    request = {"authorization_details": details, **bounds.fields()}
-    asked = {"grant_type": EXCHANGE, **form, **{name: encoded(value) for name, value in request.items()}}
+def grant_request(details: Sequence[Detail], bounds: Bounds, label: str = "") -> Json:
+    """Return the members of a grant request, as JSON."""
+    request: Json = {"authorization_details": list(details), "depth": bounds.depth, "fan_out": bounds.fan_out}
+    request |= {"exercise": bounds.exercise, "unattested": bounds.unattested}
+    request |= {} if bounds.ttl is None else {"ttl": seconds(bounds.ttl)}
+    request |= {} if bounds.delegates is None else {"delegates": list(bounds.delegates)}
+    return request | ({"label": label} if label else {})
+
+
+def exchange(form: Json, bound_to: DPoPBinding | None) -> Flow[TokenResponse]:
+    """Ask the token endpoint for a grant; in its form, text is as it is and all else JSON."""
+    fields = {name: value if isinstance(value, str) else encoded(value) for name, value in form.items()}
+    asked = {"grant_type": EXCHANGE, **fields}
     if bound_to is None:
         return opened((yield from ask(Call("POST", "/oauth/token", form=asked))))
     return (yield from _bound(asked, bound_to))
