@@ -150,7 +150,7 @@ def served(directory: Path) -> Iterator[Served]:
 async def _listen(here: Plane, app: Starlette, peer: SocketAuth | None) -> str:
     sock = _tcp()
     host = f"127.0.0.1:{sock.getsockname()[1]}"
-    here.listeners.append(await serve(app, sock, peer or TokenAuth(frozenset({host}), here.verifier)))
+    here.listeners.append(await serve(app, sock, peer or TokenAuth(frozenset({host}), here.verifier.holder)))
     return f"http://{host}"
 
 

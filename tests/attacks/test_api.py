@@ -10,11 +10,11 @@ import psutil
 import pytest
 
 from remit.compose.app import rows
-from remit.core.principal import Holder
-from remit.web.routes import Route, Who
+from remit.core.principal import Holder, Right
+from remit.web.routes import Route
 from tests.attacks import forge
 from tests.broker.world import TABLE
-from tests.oauth.plane import Agent, Plane, opening, play
+from tests.oauth.plane import Agent, Plane, access, opening, play
 
 INSIDE = ("Traceback", "remit.", ".py", "sqlite", "Error(", "/home", "/root", "broker.", "starlette", "uvicorn")
 PUBLIC = {
@@ -172,8 +172,8 @@ def test_an_error_inside_is_told_by_its_instance_alone(tmp_path: Path, caplog: p
 def test_every_route_is_classified_and_the_public_ones_are_these(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         table = rows(plane.surface)
-        assert {row.path for row in table if row.who is Who.PUBLIC} == PUBLIC
-        assert {row.path for row in table if row.who is Who.PROVING} == PROVING
+        assert {row.path for row in table if access(row) == "public"} == PUBLIC
+        assert {row.path for row in table if access(row) == "proving"} == PROVING
 
     play(tmp_path, scene)
 
@@ -188,7 +188,7 @@ def test_no_route_answers_a_caller_without_a_proven_token(tmp_path: Path) -> Non
             {"cookie": f"session={agent.token}"},
             {"authorization": f"DPoP {plane.proof(agent, 'GET', '/v1/self')}"},
         ]
-        paths = {_path(row, agent) for row in rows(plane.surface) if row.who in {Who.AGENT, Who.OPERATOR}}
+        paths = {_path(row, agent) for row in rows(plane.surface) if row.right is not None}
         variants = {path + "/" for path in paths} | {"/" + path for path in paths} | {path.upper() for path in paths}
         variants |= {"/v1", "/v1/", "/admin", "/oauth/authorize", "/docs", "/openapi.json", "/metrics"}
         for path in sorted(paths | variants):
@@ -205,7 +205,7 @@ def test_an_agent_is_refused_what_is_the_operators(tmp_path: Path) -> None:
     async def scene(plane: Plane, agent: Agent) -> None:
         channel = await plane.channel(Holder(agent.task, agent.grant))
         for row in rows(plane.surface):
-            if row.who is Who.OPERATOR:
+            if row.right is Right.OPERATE:
                 path = _path(row, agent)
                 assert (await plane.call(agent, row.method, path)).status_code == 403, row.path
                 assert (await channel.request(row.method, path)).status_code == 403, row.path

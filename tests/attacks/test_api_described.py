@@ -19,7 +19,7 @@ from schemathesis.core.failures import Failure, FailureGroup
 from remit.compose.app import rows
 from tests.attacks.described import SPEC, Served, served, session, whole
 from tests.broker.world import SEARCH, TABLE
-from tests.oauth.plane import Plane, opening, play
+from tests.oauth.plane import Plane, access, opening, play
 
 # Every run walks some, drawn anew; REMIT_API_CASES=50000 walks as many as the gallery asks for, in about five minutes.
 CASES = int(os.environ.get("REMIT_API_CASES", "5000"))
@@ -58,7 +58,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_the_description_has_every_route_and_who_may_call_it_and_nothing_else(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
-        routes = {(row.path, row.method.lower()): str(row.who) for row in rows(whole(plane))}
+        routes = {(row.path, row.method.lower()): access(row) for row in rows(whole(plane))}
         described = {
             (path, method): operation["x-remit-who"]
             for path, item in SPEC["paths"].items()

@@ -15,7 +15,8 @@ import pytest
 from remit import jose
 from remit.errors import InvalidRequestError, RemitError
 from remit.oauth import registry
-from remit.oauth.registry import Registered, Registry
+from remit.oauth.registry import Registry
+from remit.ports.identity import Registered
 from remit.sdk.login import ClientRegistration, OpenIDClient
 from tests.broker.asking import kept
 from tests.broker.world import OPERATOR, SEARCH, TABLE

@@ -13,8 +13,10 @@ from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.identity.workloads.bundles import TrustBundles
 from remit.identity.workloads.wit import WitVerifier
-from remit.oauth.clients import WIT, WPT
-from remit.oauth.registry import Registered, Registry
+from remit.oauth.clients import WPT
+from remit.oauth.registry import Registry
+from remit.ports.identity import Registered
+from remit.web.verifier import WIT
 from tests.broker.world import SEARCH, World
 from tests.identity.spire import NOW, Held
 from tests.identity.workloads.test_wit import ALLOW, DOMAIN, proof, wit

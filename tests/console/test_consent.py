@@ -16,7 +16,8 @@ from remit.compose.app import build
 from remit.console.consent_session import ConsentSession, RedirectTarget, Seal, described
 from remit.errors import UnavailableError
 from remit.oauth.authorize import MAX_KEPT
-from remit.oauth.registry import Registered, Registry
+from remit.oauth.registry import Registry
+from remit.ports.identity import Registered
 from remit.web import pending
 from remit.web.authentication import TokenAuth
 from remit.web.verifier import Keys, Verifier
@@ -84,10 +85,13 @@ def test_over_tls_the_cookie_is_of_this_host_alone(tmp_path: Path) -> None:
         made = app.made
         keys = Keys(made.signer, [made.signer.public_jwk()])
         verifier = Verifier(made.broker, keys, "https://remit.test", made.verifier.clock, made.verifier.nonces)
-        served, web = build(replace(made.surface, verifier=verifier)), TokenAuth(frozenset({"remit.test"}), verifier)
+        served, web = (
+            build(replace(made.surface, verifier=verifier)),
+            TokenAuth(frozenset({"remit.test"}), verifier.holder),
+        )
 
         async def called(scope: Scope, receive: Receive, send: Send) -> None:
-            await served({**scope, "state": {"authority": replace(web, scheme="https")}}, receive, send)
+            await served({**scope, "state": {"listener": replace(web, scheme="https")}}, receive, send)
 
         transport = httpx.ASGITransport(called)
         async with httpx.AsyncClient(transport=transport, base_url="https://remit.test") as visitor:

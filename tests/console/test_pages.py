@@ -204,10 +204,10 @@ def test_pages_and_their_errors_are_for_browsers() -> None:
         raise DeniedError("not this")
 
     def request(authority: object) -> Request:
-        return Request({"type": "http", "headers": [], "state": {"authority": authority}})
+        return Request({"type": "http", "headers": [], "state": {"listener": authority}})
 
     async def main() -> None:
-        web = TokenAuth(frozenset(), _Nobody())
+        web = TokenAuth(frozenset(), _Nobody().holder)
         assert b"Not this." in bytes((await pages.shown(fails)(request(web))).body)
         with pytest.raises(NotFoundError):
             await pages.shown(fails)(request(SocketAuth(OPERATOR)))

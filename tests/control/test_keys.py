@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from remit.compose.app import build
-from remit.core.principal import Holder, Operator
+from remit.core.principal import Holder, Principal
 from remit.errors import ConflictError, NotFoundError
 from remit.jose.keys import PublishedKey
 from remit.web.authentication import SocketAuth, TokenAuth
@@ -30,16 +30,16 @@ class Book:
         old = PublishedKey("old", "ES256", signing=False, until=datetime(2026, 11, 25, 12, 10, 5, tzinfo=UTC))
         return {"token": [PublishedKey("new", "ES256"), old]}
 
-    async def rotate(self, operator: Operator, ring: str) -> str:
+    async def rotate(self, operator: Principal, ring: str) -> str:
         if self.done:
             raise ConflictError("the key was rotated a moment ago")
-        self.done.append((operator.subject.sub, "rotate", ring))
+        self.done.append((operator.name, "rotate", ring))
         return "new"
 
-    async def revoke(self, operator: Operator, ring: str, kid: str) -> str:
+    async def revoke(self, operator: Principal, ring: str, kid: str) -> str:
         if kid != "old":
             raise NotFoundError
-        self.done.append((operator.subject.sub, "revoke", ring, kid))
+        self.done.append((operator.name, "revoke", ring, kid))
         return "new"
 
 
@@ -48,7 +48,7 @@ def client(plane: Plane, book: Book, authority: SocketAuth | TokenAuth) -> httpx
     app = build(replace(plane.surface, rings=book))
 
     async def listened(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {"authority": authority}}, receive, send)
+        await app({**scope, "state": {"listener": authority}}, receive, send)
 
     return httpx.AsyncClient(transport=httpx.ASGITransport(listened), base_url=plane.base)
 
@@ -78,7 +78,7 @@ def test_nobody_else_does(tmp_path: Path, call: tuple[str, str]) -> None:
         host = plane.base.removeprefix("http://")
         async with client(plane, book, SocketAuth(Holder(opened["task"], opened["grant"]))) as channel:
             assert (await channel.request(*call)).json()["code"] == "denied"
-        async with client(plane, book, TokenAuth(frozenset({host}), plane.verifier)) as web:
+        async with client(plane, book, TokenAuth(frozenset({host}), plane.verifier.holder)) as web:
             assert (await web.request(*call)).status_code == 401
             assert (await web.request(*call, headers=plane.headers(agent, *call))).status_code == 403
         assert book.done == []

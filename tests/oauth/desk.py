@@ -26,8 +26,8 @@ from remit.core.policy import in_bounds
 from remit.core.principal import JWT_SPIFFE, Human, Workload
 from remit.core.task import Subject
 from remit.errors import GrantTokenError, UnauthenticatedError
-from remit.oauth.registry import Registered, Registry
-from remit.ports.identity import Login
+from remit.oauth.registry import Registry
+from remit.ports.identity import Login, Registered
 from remit.web.routes import Identity
 from tests.broker.world import SEARCH, World
 from tests.oauth.plane import Agent, Plane, play

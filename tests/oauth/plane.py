@@ -24,13 +24,13 @@ from remit.broker import Broker
 from remit.compose.app import build
 from remit.core import audit
 from remit.core.audit import Checkpoint
-from remit.core.principal import Holder
+from remit.core.principal import Holder, Right
 from remit.core.tree import root_of
 from remit.jose.proof import Nonces
 from remit.keys.signers import FileSigner
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import Listener, serve
-from remit.web.routes import AppDeps, Identity
+from remit.web.routes import AppDeps, Identity, Route
 from remit.web.verifier import Keys, Verifier
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World
 
@@ -181,6 +181,13 @@ class Plane:
         return self.taken(answer.json(), child)
 
 
+def access(route: Route) -> str:
+    """Return who may call a route, by the words of the API's description."""
+    if route.right is None:
+        return "public" if route.authenticate is None else "proving"
+    return "operator" if route.right is Right.OPERATE else "agent"
+
+
 def opening(**more: str) -> Form:
     """Return the form that opens a task at the control socket."""
     form = {
@@ -230,7 +237,7 @@ async def plane(
     app = build(surface)
     listeners = [
         await serve(app, _unix(directory / "control.sock"), SocketAuth(OPERATOR), uid=os.geteuid()),
-        await serve(app, sock, TokenAuth(frozenset({host}), verifier, "http://127.0.0.1:8471")),
+        await serve(app, sock, TokenAuth(frozenset({host}), verifier.holder, "http://127.0.0.1:8471")),
     ]
     web = httpx.AsyncClient(base_url=f"http://{host}")
     made = Plane(world, broker, verifier, surface, f"http://{host}", web, web, directory, listeners, [web], signer)

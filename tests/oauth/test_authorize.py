@@ -13,7 +13,8 @@ from remit import jose
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.oauth import authorize
-from remit.oauth.registry import Registered, Registry
+from remit.oauth.registry import Registry
+from remit.ports.identity import Registered
 from remit.web import pending
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, START

@@ -11,7 +11,8 @@ import pytest
 
 from remit.core.policy import in_bounds
 from remit.core.principal import JWT_SPIFFE
-from remit.oauth.registry import Registered, Registry
+from remit.oauth.registry import Registry
+from remit.ports.identity import Registered
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, World
 from tests.oauth.desk import (

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import pytest
 from starlette.requests import Request
@@ -12,8 +13,9 @@ from remit import jose
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Holder, Workload
 from remit.errors import InvalidRequestError, RemitError, ReplayError, TokenError, UnauthenticatedError
 from remit.oauth import oauth
-from remit.oauth.clients import Client, Clients, assertion_type
+from remit.oauth.clients import Client, Clients
 from remit.web.authentication import SocketAuth, TokenAuth
+from remit.web.verifier import Verifier, assertion_type
 
 ME = "spiffe://prod.example/ns/agents/planner"
 OIDC = "https://issuer.example#repo:org/app"
@@ -47,6 +49,9 @@ class Known:
         return self._found("wit", wit, wpt, target, token)
 
 
+T = TypeVar("T")
+
+
 class Prover:
     """Nobody has a token."""
 
@@ -55,17 +60,21 @@ class Prover:
         raise UnauthenticatedError
 
 
-class Spender:
-    """Lets whatever was shown count, each time."""
+class Trusting(Verifier):
+    """Lets whatever was shown count, each time, and records nothing."""
 
-    issuer = "https://issuer.example"
+    def __init__(self) -> None:
+        self.issuer = "https://issuer.example"
 
     async def spend(self, workload: Workload, texts: Sequence[str], url: str) -> Workload:
         del texts, url
         return workload
 
+    async def authenticate(self, said: Awaitable[T]) -> T:
+        return await said
 
-WEB = TokenAuth(frozenset({HOST}), Prover(), scheme="https")
+
+WEB = TokenAuth(frozenset({HOST}), Prover().holder, scheme="https")
 
 
 def request(
@@ -79,7 +88,7 @@ def request(
             "raw_path": b"/oauth/token",
             "query_string": b"",
             "headers": [(name.lower().encode(), value.encode()) for name, value in (*headers, ("host", HOST))],
-            "state": {"authority": authority, "certificates": tuple(certificates)},
+            "state": {"listener": authority, "certificates": tuple(certificates)},
         }
     )
 
@@ -87,7 +96,7 @@ def request(
 def authenticated(
     form: Mapping[str, str], by: Known | None = None, asked: Request | None = None, *, nobody: bool = False
 ) -> Client:
-    who = Clients(None if nobody else by or Known(), Spender())
+    who = Clients(None if nobody else by or Known(), Trusting())
     return asyncio.run(who.authenticate(asked or request(), form))
 
 

@@ -178,10 +178,10 @@ def certified(app: App, shown: list[bytes]) -> httpx.AsyncClient:
     """Return a client of an application of its own, whose requests come in TLS with the certificate in ``shown``."""
     served = build(app.made.surface)
     host = app.made.base.removeprefix("http://")
-    authority = TokenAuth(frozenset({host}), app.made.verifier)
+    authority = TokenAuth(frozenset({host}), app.made.verifier.holder)
 
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        state = {"authority": authority, "certificates": tuple(shown)}
+        state = {"listener": authority, "certificates": tuple(shown)}
         await served({**scope, "state": state}, receive, send)
 
     client = httpx.AsyncClient(transport=httpx.ASGITransport(called), base_url=app.made.base)

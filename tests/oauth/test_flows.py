@@ -6,8 +6,8 @@ from pathlib import Path
 
 from remit.compose.app import rows
 from remit.core.principal import Holder
-from remit.web.routes import Who
 from tests.oauth.desk import ALICE, APP, CIBA, DEVICE, App, browser, scene
+from tests.oauth.plane import access
 
 ENDPOINTS = {
     "authorization_endpoint": "/oauth/authorize",
@@ -64,9 +64,9 @@ def test_no_flow_begins_on_a_socket(tmp_path: Path) -> None:
 
 def test_only_pages_are_for_anybody(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        found = {row.path: row.who for row in rows(app.made.surface) if row.path in FLOWS}
+        found = {row.path: access(row) for row in rows(app.made.surface) if row.path in FLOWS}
         proving = {"/oauth/par", "/oauth/device_authorization", "/oauth/bc-authorize"}
-        assert found == {path: Who.PROVING if path in proving else Who.PUBLIC for path in FLOWS}
+        assert found == {path: "proving" if path in proving else "public" for path in FLOWS}
 
     scene(tmp_path, played)
 

@@ -15,7 +15,8 @@ from remit.core.principal import Workload
 from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError, UnavailableError
 from remit.oauth import registry
 from remit.oauth.clients import Client
-from remit.oauth.registry import KEPT, MAX_KEPT, Registered, Registry
+from remit.oauth.registry import KEPT, MAX_KEPT, Registry, asking
+from remit.ports.identity import Registered
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 URL = "https://app.test/client.json"
@@ -185,11 +186,11 @@ def test_who_asks_without_a_browser_is_known_or_proves_itself() -> None:
     async def main() -> None:
         found = Registry([Registered("app", "App", ()), Registered("spiffe://td/app", "App", ())])
         proven = Workload("spiffe://td/agent", "jwt-svid", NOW)
-        assert (await found.asking(Client("app"))).name == "App"
-        assert (await found.asking(Client(proven.id, proven))).name == proven.id
+        assert (await asking(found, Client("app"))).name == "App"
+        assert (await asking(found, Client(proven.id, proven))).name == proven.id
         for nobody in (Client(), Client("other"), Client("spiffe://td/agent"), Client("spiffe://td/app")):
             with pytest.raises(RemitError):
-                await found.asking(nobody)
+                await asking(found, nobody)
 
     asyncio.run(main())
 

@@ -101,7 +101,7 @@ class Served:
         self.surface = AppDeps(self.broker, verifier, _new_id, self.checkpoint)
         app = build(self.surface)
         self.listeners.append(await serve(app, _unix(self.control), SocketAuth(OPERATOR, self.base)))
-        self.listeners.append(await serve(app, web, TokenAuth(frozenset({host}), verifier, self.base)))
+        self.listeners.append(await serve(app, web, TokenAuth(frozenset({host}), verifier.holder, self.base)))
         await self._resources()
 
     async def _resources(self) -> None:

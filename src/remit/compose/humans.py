@@ -17,8 +17,9 @@ from remit.identity.humans import IssuedHumans, Registration
 from remit.identity.issuers import Issuer
 from remit.identity.logins import IssuerLogins
 from remit.identity.workloads.oidc import OidcWorkloads, WorkloadRule
-from remit.oauth.registry import Registered, Registry, check_name, check_redirect
+from remit.oauth.registry import Registry, check_name, check_redirect
 from remit.ports import Clock
+from remit.ports.identity import Registered
 from remit.sessions.events import EventIssuer
 
 

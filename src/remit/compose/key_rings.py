@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from remit.broker import Broker
-from remit.core.principal import Operator
+from remit.core.principal import Principal
 from remit.errors import NotFoundError, RemitError
 from remit.jose import token
 from remit.jose.keys import PublishedKey
@@ -95,12 +95,12 @@ class KeyRings:
         """Return the keys of every ring, the signing one first."""
         return {name: ring.published() for name, ring in sorted(self._rings.items())}
 
-    async def rotate(self, operator: Operator, ring: str) -> str:
+    async def rotate(self, operator: Principal, ring: str) -> str:
         """Make a new key of a ring sign; return its id."""
         found = self._named(ring)
         return await self._recorded(operator, "key.rotate", ring, found.published()[0].kid, found.rotate)
 
-    async def revoke(self, operator: Operator, ring: str, kid: str) -> str:
+    async def revoke(self, operator: Principal, ring: str, kid: str) -> str:
         """End what a key has signed; return the id of the key that signs now."""
         found = self._named(ring)
         if kid not in {key.kid for key in found.published()}:
@@ -119,7 +119,7 @@ class KeyRings:
             raise first
 
     async def _recorded(
-        self, operator: Operator, name: str, ring: str, kid: str, change: Callable[[], Awaitable[None]]
+        self, operator: Principal, name: str, ring: str, kid: str, change: Callable[[], Awaitable[None]]
     ) -> str:
         await self._broker.note(operator, name, "allow", action=ring, key=kid)
         try:

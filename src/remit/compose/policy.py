@@ -14,7 +14,7 @@ import msgspec
 from remit.broker import Broker
 from remit.core import policy
 from remit.core.policy import Decision, Policy, Problem, Question
-from remit.core.principal import Operator
+from remit.core.principal import Principal
 from remit.errors import IntegrityError, NotFoundError, UnavailableError
 from remit.keys.file import read_regular, sync_directory
 from remit.policies import files, sets, trace
@@ -147,7 +147,7 @@ class Policies:
             decision = self.decide(question)
         return explained(self.current if bounded else None, question, decision)
 
-    async def started(self, operator: Operator) -> None:
+    async def started(self, operator: Principal) -> None:
         """Put on record that other policies hold than before the start, or that those that were configured are bad."""
         if self.broker is None or self.directory is None:
             return
@@ -156,7 +156,7 @@ class Policies:
         elif self._new:
             await self.broker.note_policy(operator, self._version())
 
-    async def reload(self, operator: Operator) -> Mapping[str, object]:
+    async def reload(self, operator: Principal) -> Mapping[str, object]:
         """Load the policies anew; a set with anything wrong changes nothing, and what holds is told with what is wrong.
 
         When this answers, what the new set does not allow has ended. Raises what the store raises: if the new set was
@@ -181,7 +181,7 @@ class Policies:
         if self._kept is not None:
             self._kept.write(policies)
 
-    async def _refused(self, broker: Broker, operator: Operator) -> Mapping[str, object]:
+    async def _refused(self, broker: Broker, operator: Principal) -> Mapping[str, object]:
         for problem in self.problems:
             _LOG.error("the policies stay as they were: %s", problem)
         await broker.keep_policy(operator, self._version(), str(self.problems[0]))

@@ -31,7 +31,7 @@ from remit.jose.proof import Nonces
 from remit.run import handover
 from remit.run.host import LaunchServer
 from remit.web import listen
-from remit.web.authentication import Authority, SocketAuth, TokenAuth
+from remit.web.authentication import ListenerAuth, SocketAuth, TokenAuth
 from remit.web.listen import Listener
 from remit.web.routes import AppDeps
 from remit.web.verifier import Keys, Verifier
@@ -87,7 +87,7 @@ class Edges:
         self.launches = LaunchServer(app.broker, RunEdges(app, self.gateway, self.app), app.identity.humans)
 
     async def control(
-        self, sock: socket.socket, authority: Authority, uid: int | None = None, tls: SSLContext | None = None
+        self, sock: socket.socket, authority: ListenerAuth, uid: int | None = None, tls: SSLContext | None = None
     ) -> Listener:
         """Serve the control plane on a listening socket."""
         listener = await listen.serve(self.app, sock, authority, uid=uid, tls=tls)
@@ -147,11 +147,11 @@ async def _listen_tcp(edges: Edges) -> None:
     settings, gateway = edges.application.settings, edges.verifier.gateway
     if settings.api is not None:
         hosts = frozenset({str(settings.api), f"localhost:{settings.api[1]}"})
-        web = TokenAuth(hosts, edges.verifier, gateway=gateway)
+        web = TokenAuth(hosts, edges.verifier.holder, gateway=gateway)
         await edges.control(bind_tcp(settings.api, "listen.api"), web)
     if settings.tls is not None and edges.door is not None:
         await edges.trust()
-        web = TokenAuth(settings.tls.hosts, edges.verifier, gateway=gateway, scheme="https")
+        web = TokenAuth(settings.tls.hosts, edges.verifier.holder, gateway=gateway, scheme="https")
         await edges.control(bind_tcp(settings.tls.listen, "tls.listen"), web, tls=edges.door.context)
     if settings.gateway is not None:
         await edges.gateway.listen(bind_tcp(settings.gateway, "listen.gateway"), None)

@@ -52,7 +52,7 @@ from remit.oauth.registry import browsable
 from remit.ports.identity import Login, Logins
 from remit.web import wire
 from remit.web.pending import PendingStore
-from remit.web.routes import AppDeps, Route, Who
+from remit.web.routes import AppDeps, Route
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
 MAX_LAST = 16  # pages that wait for what one human presses who has logged in: the oldest makes way for the newest
@@ -82,14 +82,14 @@ class ConsentPage:
         """Return the routes."""
         return (
             *self.pages(),
-            Route("POST", "/oauth/consent", Who.PUBLIC, pages.shown(self.consent)),
-            Route("GET", "/oauth/callback", Who.PUBLIC, pages.shown(self.callback), None),
-            Route("GET", "/oauth/callback/{number}", Who.PUBLIC, pages.shown(self.callback), None),
+            Route("POST", "/oauth/consent", pages.shown(self.consent)),
+            Route("GET", "/oauth/callback", pages.shown(self.callback), query=None),
+            Route("GET", "/oauth/callback/{number}", pages.shown(self.callback), query=None),
         )
 
     def pages(self) -> tuple[Route, ...]:
         """Return the routes that need nobody to log in."""
-        return (Route("GET", "/approvals/{approval}", Who.PUBLIC, pages.shown(self.approval)),)
+        return (Route("GET", "/approvals/{approval}", pages.shown(self.approval)),)
 
     # -- showing ------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,8 @@ class ConsentPage:
         item = self._broker.approval(request.path_params["approval"])
         if item.approver is None:  # a link is less than the code of a device, or the browser that asked
             raise NotFoundError
-        client = self._identity.clients.named(item.asker) if item.task is None else None  # it authenticated to ask
+        clients = self._identity.clients if item.task is None else None
+        client = None if clients is None else clients.named(item.asker)  # it authenticated to ask
         return self.show(item, ClientDisplay() if client is None else ClientDisplay(client.name))
 
     def show(self, item: Approval, about: ClientDisplay) -> Response:
@@ -222,7 +223,7 @@ class ConsentPage:
         try:
             item = self._broker.approval(session.approval)
             login = self._login_of(session, item, state, session.until - LIFE)
-            human = await self._verifier.believed(self._issuers().finish(query, self._came(request), login))
+            human = await self._verifier.authenticate(self._issuers().finish(query, self._came(request), login))
         except RemitError as error:
             return self._undecided(session, error)
         return self._last(item, session, replace(human, nonce=item.digest))

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from remit.core.legible import escaped, rows, written
 from remit.errors import DeniedError, NotFoundError, RemitError
 from remit.web import wire
-from remit.web.authentication import TokenAuth, authority_of
+from remit.web.authentication import TokenAuth, listener_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -145,7 +145,7 @@ def shown(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
     """Let a handler's errors be pages. Pages are for browsers, which reach TCP alone: sockets of runs show none."""
 
     async def called(request: Request) -> Response:
-        if not isinstance(authority_of(request), TokenAuth):
+        if not isinstance(listener_of(request), TokenAuth):
             raise NotFoundError("pages are for browsers")
         try:
             _check_document(request)

@@ -17,14 +17,14 @@ from starlette.responses import Response
 from remit.control import render
 from remit.core import request as requests
 from remit.core.approval import Approval
-from remit.core.principal import Holder, Human, Principal, Workload
+from remit.core.principal import Holder, Human, Principal, Right, Workload
 from remit.core.request import Binding
 from remit.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
-from remit.oauth import child
 from remit.oauth.asked import attested, check_size
 from remit.web import wire
-from remit.web.authentication import SocketAuth, authority_of, idles
-from remit.web.routes import AppDeps, Route, Who
+from remit.web.authentication import idles, shown
+from remit.web.routes import AppDeps, Route
+from remit.web.verifier import verified_actor
 
 MAX_WAIT = 25  # seconds; shorter than anything on the way waits for an answer
 WAIT = frozenset({"wait"})
@@ -44,11 +44,11 @@ class Approvals:
     def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Route("POST", "/v1/approvals", Who.AGENT, self.ask),
-            Route("GET", "/v1/approvals", Who.AGENT, self.all),
-            Route("GET", "/v1/approvals/{approval}", Who.AGENT, self.one, WAIT),
-            Route("POST", "/v1/approvals/{approval}/approve", Who.PROVING, self.approve),
-            Route("POST", "/v1/approvals/{approval}/deny", Who.PROVING, self.deny),
+            Route("POST", "/v1/approvals", self.ask, Right.ACT),
+            Route("GET", "/v1/approvals", self.all, Right.ACT),
+            Route("GET", "/v1/approvals/{approval}", self.one, Right.ACT, WAIT),
+            Route("POST", "/v1/approvals/{approval}/approve", self.approve, authenticate=shown),
+            Route("POST", "/v1/approvals/{approval}/deny", self.deny, authenticate=shown),
         )
 
     # -- asking -------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ class Approvals:
             return None
         proof, url = wire.text(asked, "req_cnf_proof"), f"{self._verifier.issuer}/v1/approvals"
         token = request.headers.get("authorization", "").partition(" ")[2].strip(" ")
-        return child.key(self._verifier, asked.get("req_cnf"), proof, url, token or None)
+        return self._verifier.confirmed(asked.get("req_cnf"), proof, url, token or None)
 
     async def _actor(self, asked: Mapping[str, object], key: str | None) -> Workload | None:
         """Return the workload that the child is to be, by a credential of its own."""
@@ -80,8 +80,8 @@ class Approvals:
             return None
         if self._identity.workloads is None:
             raise InvalidRequestError("no workload is believed here: none is configured")
-        return await self._verifier.believed(
-            child.actor(self._identity.workloads, wire.text(asked, "actor_token"), key)
+        return await self._verifier.authenticate(
+            verified_actor(self._identity.workloads, wire.text(asked, "actor_token"), key)
         )
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -113,16 +113,15 @@ class Approvals:
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
-    async def approve(self, request: Request) -> Response:
-        """Approve of the request of a digest."""
-        return await self._decide(request, self._broker.approve)
+    async def approve(self, request: Request, caller: Principal | None) -> Response:
+        """Approve of the request of a digest; over TCP an ID token alone has to do."""
+        return await self._decide(request, caller, self._broker.approve)
 
-    async def deny(self, request: Request) -> Response:
+    async def deny(self, request: Request, caller: Principal | None) -> Response:
         """Refuse the request of a digest."""
-        return await self._decide(request, self._broker.refuse)
+        return await self._decide(request, caller, self._broker.refuse)
 
-    async def _decide(self, request: Request, decide: Decide) -> Response:
-        caller = await self._caller(request)
+    async def _decide(self, request: Request, caller: Principal | None, decide: Decide) -> Response:
         asked = await wire.document(request, frozenset({"digest", "id_token"}))
         digest = wire.text(asked, "digest")
         by = await self._human(asked, digest) if not isinstance(caller, Holder) and "id_token" in asked else caller
@@ -131,15 +130,8 @@ class Approvals:
         item = await decide(request.path_params["approval"], digest, by)
         return wire.answer({"approval": item.id, "state": item.verdict.value, "digest": item.digest})
 
-    async def _caller(self, request: Request) -> Principal | None:
-        """Return who is at this listener, or whose token came along; None when an ID token alone has to do."""
-        authority = authority_of(request)
-        if isinstance(authority, SocketAuth) or request.headers.get("authorization"):
-            return await authority.identify(request)
-        return None
-
     async def _human(self, asked: Mapping[str, object], digest: str) -> Human:
         if self._identity.humans is None:
             raise InvalidRequestError("no issuer of humans is configured here")
         said = self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
-        return await self._verifier.believed(said)
+        return await self._verifier.authenticate(said)

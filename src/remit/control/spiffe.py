@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from remit.ports.identity import Authority
 from remit.web import wire
-from remit.web.routes import AppDeps, Route, Who
+from remit.web.routes import AppDeps, Route
 
 REFRESH = 300  # seconds after which a verifier should look again (``spiffe_refresh_hint``)
 
@@ -60,7 +60,7 @@ def rows(surface: AppDeps) -> tuple[Route, ...]:
         return ()
     known = Bundle(surface.authority, surface.verifier.issuer)
     return (
-        Route("GET", "/.well-known/spiffe-bundle", Who.PUBLIC, known.bundle),
-        Route("GET", "/.well-known/openid-configuration", Who.PUBLIC, known.discovery),
-        Route("GET", "/oauth/federation/jwks", Who.PUBLIC, known.jwks),
+        Route("GET", "/.well-known/spiffe-bundle", known.bundle),
+        Route("GET", "/.well-known/openid-configuration", known.discovery),
+        Route("GET", "/oauth/federation/jwks", known.jwks),
     )

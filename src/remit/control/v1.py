@@ -8,29 +8,41 @@ from starlette.responses import Response
 from remit.broker import Broker
 from remit.control import render
 from remit.core import scope as scopes
-from remit.core.principal import Human, Operator, Principal
-from remit.core.secret import Secret
+from remit.core.principal import Human, Operator, Principal, Right
 from remit.core.task import Grant
-from remit.errors import InvalidRequestError, NotFoundError
-from remit.ports import Clock, Resource
+from remit.errors import NotFoundError
+from remit.ports import Clock
 from remit.web import wire
-from remit.web.authentication import authority_of, operator
+from remit.web.authentication import listener_of
+from remit.web.routes import Route
 
 PAGED = frozenset({"after", "limit"})
 
 
 class V1:
-    """The handlers over one broker."""
+    """Tasks, grants and leases of one broker."""
 
     def __init__(self, broker: Broker, clock: Clock) -> None:
-        """Serve ``broker``."""
         self._broker, self._clock = broker, clock
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes."""
+        return (
+            Route("GET", "/v1/self", self.self_, Right.ACT),
+            Route("GET", "/v1/tasks", self.tasks, Right.ACT),
+            Route("GET", "/v1/tasks/{task}", self.task, Right.ACT, PAGED),
+            Route("POST", "/v1/tasks/{task}/close", self.close, Right.ACT),
+            Route("POST", "/v1/tasks/{task}/leases", self.issue, Right.ACT),
+            Route("POST", "/v1/tasks/{task}/grants/{grant}/revoke", self.revoke, Right.ACT),
+            Route("POST", "/v1/leases/{lease}/renew", self.renew, Right.ACT),
+            Route("POST", "/v1/leases/{lease}/revoke", self.revoke_lease, Right.ACT),
+        )
 
     # -- tasks --------------------------------------------------------------------------------------------------
 
     async def self_(self, request: Request, caller: Principal) -> Response:
         """Say who the caller is and where it finds the data plane."""
-        authority = authority_of(request)
+        authority = listener_of(request)
         places = {"gateway": authority.gateway, "ports": dict(authority.ports)}
         if isinstance(caller, Operator | Human):
             return wire.answer({"subject": caller.subject.sub, "acr": caller.subject.acr, **places})
@@ -43,9 +55,8 @@ class V1:
         }
         return wire.answer({**held, "expires_in": left, **places})
 
-    async def tasks(self, request: Request, caller: Principal) -> Response:
+    async def tasks(self, _: Request, caller: Principal) -> Response:
         """List the tasks that the caller may see."""
-        del request
         return await wire.listing("tasks", map(render.summary, self._broker.tasks(caller)))
 
     async def task(self, request: Request, caller: Principal) -> Response:
@@ -104,56 +115,3 @@ class V1:
         """End one lease."""
         await wire.nothing(request)
         return wire.answer(render.report(await self._broker.revoke_lease(caller, request.path_params["lease"])))
-
-    # -- resources ----------------------------------------------------------------------------------------------
-
-    async def resources(self, request: Request, caller: Principal) -> Response:
-        """List the configured resources."""
-        del request
-        operator(caller)
-        return wire.answer({"resources": [render.resource(item) for item in self._broker.resources()]})
-
-    async def resource(self, request: Request, caller: Principal) -> Response:
-        """Show one resource."""
-        operator(caller)
-        return wire.answer(render.resource(self._broker.resource(request.path_params["resource"])))
-
-    async def put_resource(self, request: Request, caller: Principal) -> Response:
-        """Add or replace a resource, with its secret if one is given."""
-        asked = await wire.document(request, frozenset({"kind", "destination", "bound", "settings", "secret"}))
-        resource = _resource(scopes.check_name(request.path_params["resource"]), asked)
-        value = Secret(wire.text(asked, "secret")) if "secret" in asked else None
-        await self._broker.put_resource(operator(caller), resource, value)
-        return wire.answer(render.resource(self._broker.resource(resource.name)))
-
-    async def check_resource(self, request: Request, caller: Principal) -> Response:
-        """Check a resource again, and change nothing; ``contacted`` says whether its target was."""
-        await wire.nothing(request)
-        name = request.path_params["resource"]
-        findings = await self._broker.check_resource(operator(caller), name)
-        shown = [{"name": item.name, "text": item.text, "acceptable": item.acceptable} for item in findings]
-        contacted = self._broker.resource(name).kind == "postgres"
-        return wire.answer({"resource": name, "contacted": contacted, "findings": shown})
-
-    async def delete_resource(self, request: Request, caller: Principal) -> Response:
-        """Remove a resource and its secret."""
-        await wire.nothing(request)
-        await self._broker.delete_resource(operator(caller), request.path_params["resource"])
-        return Response(status_code=204, headers=wire.HEADERS)
-
-    async def put_secret(self, request: Request, caller: Principal) -> Response:
-        """Replace a static secret. There is no way to read it back."""
-        asked = await wire.document(request, frozenset({"resource", "value"}))
-        name = wire.text(asked, "resource")
-        if name != request.path_params["secret"]:
-            raise InvalidRequestError("a secret has the name of its resource")
-        await self._broker.put_secret(operator(caller), name, Secret(wire.text(asked, "value")))
-        return Response(status_code=204, headers=wire.HEADERS)
-
-
-def _resource(name: str, asked: dict[str, object]) -> Resource:
-    settings = asked.get("settings", {})
-    if not isinstance(settings, dict):
-        raise InvalidRequestError("`settings` must be a JSON object")
-    bound = scopes.parse(asked.get("bound"))
-    return Resource(name, wire.text(asked, "kind"), wire.text(asked, "destination"), bound, None, settings)

@@ -21,12 +21,12 @@ from remit.console.consent_session import AuthorizationRequest, ClientDisplay, P
 from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 from remit.oauth import asked
-from remit.oauth import clients as authentication
-from remit.oauth.clients import Clients
-from remit.oauth.registry import Registered, is_registered
+from remit.oauth.clients import Client, Clients
+from remit.oauth.registry import Registry, is_registered
+from remit.ports.identity import Registered
 from remit.web import wire
 from remit.web.authentication import url_of
-from remit.web.routes import AppDeps, Route, Who
+from remit.web.routes import AppDeps, Route
 from remit.web.verifier import Verifier
 
 PUSHED = "urn:ietf:params:oauth:request_uri:"
@@ -66,23 +66,22 @@ class Authorize:
     def __init__(self, surface: AppDeps, desk: ConsentPage) -> None:
         """Ask the broker of ``surface``; ``desk`` has humans decide."""
         self._broker, self._verifier = surface.broker, surface.verifier
-        self._registry, self._desk = surface.identity.clients, desk
+        self._registry, self._desk = surface.identity.clients or Registry(), desk
         self._clients = Clients(surface.identity.workloads, surface.verifier)
         self._pushed = desk.pushed
 
     def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Route("POST", "/oauth/par", Who.PROVING, self.push),
-            Route("GET", "/oauth/authorize", Who.PUBLIC, pages.shown(self.authorize), None),
+            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE, asked.TARGETS)),
+            Route("GET", "/oauth/authorize", pages.shown(self.authorize), query=None),
         )
 
-    async def push(self, request: Request) -> Response:
+    async def push(self, request: Request, client: Client) -> Response:
         """Take a request from the client itself; the browser then carries only its name (RFC 9126)."""
-        form = await wire.form(request, _AUTHORIZE | authentication.FIELDS, asked.TARGETS)
+        form = client.form
         if "request_uri" in form:  # RFC 9126 §2.1
             raise InvalidRequestError("`request_uri` is what this answers with")
-        client = await self._verifier.believed(self._clients.authenticate(request, form))
         client.check_named()
         registered, back = await self._back(form)
         if client.workload is not None and client.id != registered.client_id:

@@ -18,10 +18,10 @@ from remit.core.request import MAX_LABEL, UNBOUND
 from remit.errors import InvalidRequestError, UnauthenticatedError
 from remit.oauth import asked
 from remit.oauth.authorize import keyed, proven_key
-from remit.oauth.clients import FIELDS, Clients
+from remit.oauth.clients import FIELDS, Client, Clients
 from remit.oauth.codes import INTERVAL, REMEMBERED, Poll, Waiting
 from remit.web import wire
-from remit.web.routes import AppDeps, Route, Who
+from remit.web.routes import AppDeps, Route
 
 _HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platform"
 _HINTS = ("login_hint", "id_token_hint", "login_hint_token")
@@ -46,12 +46,11 @@ class Backchannel:
 
     def rows(self) -> tuple[Route, ...]:
         """Return the route."""
-        return (Route("POST", "/oauth/bc-authorize", Who.PROVING, self.begin),)
+        return (Route("POST", "/oauth/bc-authorize", self.begin, authenticate=self._clients.of(_ASKED, asked.TARGETS)),)
 
-    async def begin(self, request: Request) -> Response:
+    async def begin(self, request: Request, client: Client) -> Response:
         """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""
-        form = await wire.form(request, _ASKED, asked.TARGETS)
-        client = await self._verifier.believed(self._clients.authenticate(request, form))
+        form = client.form
         if client.workload is None:  # CIBA Core §7.1: it would ask in whatever name it likes, and nobody looks where
             raise UnauthenticatedError("a client that asks from afar has to authenticate", help=_HOW)
         refused = _unsupported(form)
@@ -82,7 +81,7 @@ class Backchannel:
         if len(given) != 1 or given == ["login_hint_token"]:
             raise InvalidRequestError("there must be one hint: `login_hint` or `id_token_hint`")
         if given == ["id_token_hint"] and self._identity.humans is not None:
-            human = await self._verifier.believed(self._identity.humans.id_token(form["id_token_hint"]))
+            human = await self._verifier.authenticate(self._identity.humans.id_token(form["id_token_hint"]))
             return human.subject.sub
         issuers, hint = list(self._identity.issuers), form.get("login_hint", "")
         if hint.partition("#")[0] in issuers and hint.partition("#")[2]:

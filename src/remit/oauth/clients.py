@@ -8,20 +8,20 @@ registered for any of them: which workloads are let in is decided by trust domai
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from remit import jose
 from remit.core import spiffe
-from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Workload
+from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Principal, Workload
 from remit.errors import InvalidRequestError, TokenError, UnauthenticatedError, UsedError
 from remit.ports.identity import Workloads
-from remit.web.authentication import certificates_of, url_of
+from remit.web import wire
+from remit.web.authentication import SocketAuth, certificates_of, listener_of, url_of
+from remit.web.verifier import WIT, Verifier
 
-WIT, WPT = "workload-identity-token", "workload-proof-token"
+WPT = "workload-proof-token"
 FIELDS = frozenset({"client_id", "client_assertion", "client_assertion_type"})
 
 _ID = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]{1,512}")  # what a URI may hold
@@ -31,25 +31,18 @@ _SPIFFE = "spiffe://"
 Form = Mapping[str, str]
 
 
-class Spender(Protocol):
-    """What sees to it that a credential which counts once is not taken twice."""
-
-    @property
-    def issuer(self) -> str:
-        """This broker's URL."""
-        ...
-
-    async def spend(self, workload: Workload, texts: Sequence[str], url: str) -> Workload:
-        """Use up what a client showed; ``texts`` are its request's proofs. UsedError if it was used before."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An OAuth client. ``id`` is empty for one that names itself nothing; ``workload`` is set when it was attested."""
+    """An OAuth client and its request. ``id`` is empty for one that names itself nothing.
+
+    ``workload`` is set when it was attested. ``principal`` is who acts: the listener's, the holder of the token that is
+    exchanged, the workload; None for a public client, which proves nothing.
+    """
 
     id: str = ""
     workload: Workload | None = None
+    principal: Principal | None = None
+    form: Form = field(default_factory=dict, repr=False)
 
     def check_named(self) -> None:
         """Raise UnauthenticatedError for a client that calls itself by a workload's name and proves nothing."""
@@ -57,18 +50,34 @@ class Client:
             raise UnauthenticatedError("a client with a workload's name has to prove it")
 
 
-class Clients:
-    """Authenticates the clients of the token endpoint."""
+Authenticate = Callable[[Request], Awaitable[Client]]
 
-    def __init__(self, workloads: Workloads | None, spender: Spender) -> None:
-        """Believe what ``workloads`` verifies, as often as ``spender`` lets it; without it no workload."""
-        self._workloads, self._issuer, self._spend = workloads, spender.issuer, spender.spend
+
+class Clients:
+    """Authenticates the clients of OAuth endpoints. Without ``workloads`` there are public clients alone."""
+
+    def __init__(self, workloads: Workloads | None, verifier: Verifier) -> None:
+        self._workloads, self._verifier = workloads, verifier
+
+    def of(self, fields: frozenset[str], targets: frozenset[str] = frozenset()) -> Authenticate:
+        """Return the authentication of an endpoint whose form has ``fields`` (``targets``: see ``wire.form``)."""
+
+        async def authenticate(request: Request) -> Client:
+            return await self.authenticate(request, await wire.form(request, fields | FIELDS, targets))
+
+        return authenticate
 
     async def authenticate(self, request: Request, form: Form) -> Client:
-        """Return who asks, or raise UnauthenticatedError; InvalidRequestError when it says so in more than one way.
+        """Return the client of a request; a refusal is in the audit.
 
-        A client that proves nothing is public: its name is its own affair, and worth nothing as a proof.
+        UnauthenticatedError, or InvalidRequestError for a client that authenticates in more than one way. A client that
+        proves nothing is public: its name is its own affair, and worth nothing as a proof.
         """
+        return await self._verifier.authenticate(self._authenticate(request, form))
+
+    async def _authenticate(self, request: Request, form: Form) -> Client:
+        listener = listener_of(request)
+        holder = listener.holder if isinstance(listener, SocketAuth) else None
         if request.headers.getlist("authorization"):
             raise UnauthenticatedError("a client does not authenticate by `Authorization` here")
         named = form.get("client_id", "")
@@ -78,15 +87,19 @@ class Clients:
         if len(ways) > 1:
             raise InvalidRequestError("a client authenticates in one way, not in several")
         if not ways:
-            return Client(named)
+            return Client(named, principal=holder, form=form)
         workload = await self._workload(ways[0], request, form)
         if named not in _names(workload):
             raise UnauthenticatedError("`client_id` is not whom the credential names")
-        return Client(workload.id, await self._spent(request, workload))
+        workload = await self._spent(request, workload)
+        return Client(workload.id, workload, holder or workload, form)
+
+    def _url(self, request: Request) -> str:
+        return url_of(request, self._verifier.issuer)
 
     async def _spent(self, request: Request, workload: Workload) -> Workload:
         try:
-            return await self._spend(workload, request.headers.getlist("dpop"), url_of(request, self._issuer))
+            return await self._verifier.spend(workload, request.headers.getlist("dpop"), self._url(request))
         except UsedError as error:
             kind = TokenError if workload.method == "wit" else UnauthenticatedError
             raise kind("the client's credential counts once, and was used", help="get a new one") from error
@@ -101,7 +114,7 @@ class Clients:
 
     def _verified(self, way: str, request: Request, form: Form) -> Awaitable[Workload]:
         shown = _assertion(form) if way == "assertion" else ("", "")
-        proof = _proof(request, form, self._issuer) if way == "wit" else ("", "", "", None)
+        proof = _proof(request, form, self._url(request)) if way == "wit" else ("", "", "", None)
         if self._workloads is None:
             raise UnauthenticatedError("no workloads are let in here: no trust domain and no issuer is configured")
         match way:
@@ -132,22 +145,9 @@ def _assertion(form: Form) -> tuple[str, str]:
     return form["client_assertion"], form["client_assertion_type"]
 
 
-def _proof(request: Request, form: Form, issuer: str) -> tuple[str, str, str, str | None]:
+def _proof(request: Request, form: Form, url: str) -> tuple[str, str, str, str | None]:
     """Return WIT, WPT, the target and the token that the proof must cover: the one that is to be exchanged."""
     wit, wpt = request.headers.getlist(WIT), request.headers.getlist(WPT)
     if len(wit) != 1 or len(wpt) != 1:
         raise InvalidRequestError("there must be one Workload-Identity-Token and one Workload-Proof-Token")
-    return wit[0], wpt[0], url_of(request, issuer), form.get("subject_token")
-
-
-def assertion_type(token: str) -> str:
-    """Return as what a workload's JWT is to be verified.
-
-    It is a WIT by its ``typ``, a JWT-SVID if it says that its subject has a SPIFFE ID, else a platform's OIDC token.
-    What it says is believed by nobody before it is verified as just that.
-    """
-    compact = jose.read(token, frozenset({"typ"}), UnauthenticatedError, others=True)
-    if compact.header.get("typ") == "wit+jwt":
-        return WIT
-    subject = jose.document(compact.payload, UnauthenticatedError).get("sub")
-    return JWT_SPIFFE if isinstance(subject, str) and subject.startswith(_SPIFFE) else JWT_BEARER
+    return wit[0], wpt[0], url, form.get("subject_token")

@@ -24,12 +24,13 @@ from remit.core.request import UNBOUND
 from remit.errors import InvalidRequestError, LimitError, RemitError
 from remit.oauth import asked
 from remit.oauth.authorize import keyed, proven_key
-from remit.oauth.clients import FIELDS, Clients
+from remit.oauth.clients import FIELDS, Client, Clients
 from remit.oauth.codes import INTERVAL, REMEMBERED, Poll, Waiting
-from remit.oauth.registry import Registered
+from remit.oauth.registry import Registry, asking
+from remit.ports.identity import Registered
 from remit.web import wire
 from remit.web.pending import PendingStore
-from remit.web.routes import AppDeps, Route, Who
+from remit.web.routes import AppDeps, Route
 
 ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, no words, no digits to mistake
 GROUP = 4  # letters between dashes; the first group finds a request, the others are its secret
@@ -63,7 +64,7 @@ class Devices:
     def __init__(self, surface: AppDeps, desk: ConsentPage, waiting: Waiting) -> None:
         """Ask the broker of ``surface``; ``desk`` has humans decide, ``waiting`` keeps what devices come back with."""
         self._broker, self._verifier = surface.broker, surface.verifier
-        self._registry = surface.identity.clients
+        self._registry = surface.identity.clients or Registry()
         self._clients = Clients(surface.identity.workloads, surface.verifier)
         self._desk, self._polls = desk, waiting.polls
         self._shown: PendingStore[_Shown] = PendingStore(surface.verifier.clock)  # by the user code's first letters
@@ -71,16 +72,16 @@ class Devices:
     def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Route("POST", "/oauth/device_authorization", Who.PROVING, self.begin),
-            Route("GET", "/oauth/device", Who.PUBLIC, pages.shown(self.form), None),
-            Route("POST", "/oauth/device", Who.PUBLIC, pages.shown(self.typed)),
+            Route(
+                "POST", "/oauth/device_authorization", self.begin, authenticate=self._clients.of(_ASKED, asked.TARGETS)
+            ),
+            Route("GET", "/oauth/device", pages.shown(self.form), query=None),
+            Route("POST", "/oauth/device", pages.shown(self.typed)),
         )
 
-    async def begin(self, request: Request) -> Response:
+    async def begin(self, request: Request, client: Client) -> Response:
         """Return the two codes for a request (RFC 8628 §3.2)."""
-        form = await wire.form(request, _ASKED, asked.TARGETS)
-        client = await self._verifier.believed(self._clients.authenticate(request, form))
-        registered = await self._registry.asking(client)
+        form, registered = client.form, await asking(self._registry, client)
         audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
         binding = keyed(keyed(UNBOUND, form.get("dpop_jkt")), proven_key(self._verifier, request))
         wanted = asked.of_human(form, asked.attested(binding, client.workload))

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from remit import jose
 from remit.core import approval as approvals
 from remit.core.approval import Approval
-from remit.core.principal import Claims, Holder, Principal, Workload
+from remit.core.principal import Claims, Holder, Operator, Principal, Right, Workload, check_right
 from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.core.task import Posture
 from remit.errors import (
@@ -22,14 +22,14 @@ from remit.errors import (
     UnauthenticatedError,
 )
 from remit.jose.strict import read_json
-from remit.oauth import asked, child
+from remit.oauth import asked
 from remit.oauth.clients import Client
 from remit.oauth.minting import ACCESS_TOKEN, Minter
 from remit.oauth.oauth import GrantType, check_requested
 from remit.web import wire
-from remit.web.authentication import SocketAuth, TokenAuth, authority_of, certificates_of, operator, url_of
+from remit.web.authentication import SocketAuth, certificates_of, listener_of, url_of
 from remit.web.routes import AppDeps
-from remit.web.verifier import ends
+from remit.web.verifier import ends, verified_actor
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -47,47 +47,66 @@ Form = Mapping[str, str]
 class Exchange:
     """The handlers of one grant type, by the type of the subject token."""
 
-    def __init__(self, surface: AppDeps, minter: Minter) -> None:
-        """Serve ``surface``'s broker."""
-        self._broker, self._verifier, self._minter = surface.broker, surface.verifier, minter
-        self._humans, self._workloads = surface.identity.humans, surface.identity.workloads
+    def __init__(self, deps: AppDeps, minter: Minter) -> None:
+        self._broker, self._verifier, self._minter = deps.broker, deps.verifier, minter
+        self._humans, self._workloads = deps.identity.humans, deps.identity.workloads
 
     def ways(self) -> Mapping[str, GrantType]:
         """Return the grant type for the token endpoint."""
-        return {EXCHANGE: GrantType(_OPENING | _DELEGATING, self.exchange)}
+        return {EXCHANGE: GrantType(_OPENING | _DELEGATING, self.exchange, self.subject)}
+
+    async def subject(self, request: Request, client: Client) -> Principal | None:
+        """Return the holder of the token that is exchanged: nobody can use a token that is not theirs.
+
+        Elsewhere the client is the listener's principal, or acts for the subject of an ID token.
+        """
+        form = client.form
+        check_requested(form)
+        if form.get("subject_token_type") != ACCESS_TOKEN or isinstance(listener_of(request), SocketAuth):
+            return client.principal
+        wire.only(form, _DELEGATING | _CLIENT)
+        claims, proofs = self._verifier.signed(wire.text(form, "subject_token")), request.headers.getlist("dpop")
+        url, certificates = url_of(request, self._verifier.issuer), certificates_of(request)
+        holder = await self._verifier.prove(claims, proofs, "POST", url, None, certificates)
+        try:
+            _same_party(client, claims)
+        except (SplicedError, UnauthenticatedError) as error:
+            await self._verifier.refused(claims, error)
+            raise
+        return holder
 
     async def exchange(self, request: Request, form: Form, client: Client) -> Response:
         """Open a task, delegate a grant or renew a token, by the type of the subject token."""
-        check_requested(form)
-        match authority_of(request), form.get("subject_token_type"):
-            case SocketAuth(), "urn:remit:peer":
-                return await self._open(request, form, client)
-            case SocketAuth(), "urn:remit:grant":
-                return await self._delegate_here(request, form, client)
+        match client.principal, form.get("subject_token_type"):
+            case Operator() as operator, "urn:remit:peer":
+                return await self._open(operator, form, client)
+            case Holder(claims=None) as holder, "urn:remit:peer":
+                check_right(holder, Right.OPERATE)
+            case (Operator() | Holder(claims=None)) as caller, "urn:remit:grant":
+                return await self._delegate_here(caller, form, client)
             case _, "urn:ietf:params:oauth:token-type:id_token" if self._humans is not None:
                 return await self._open_for_human(request, form, client)
-            case TokenAuth(), "urn:ietf:params:oauth:token-type:access_token":
-                return await self._by_token(request, form, client)
+            case Holder(claims=Claims() as claims) as holder, "urn:ietf:params:oauth:token-type:access_token":
+                return await self._by_token(request, form, holder, claims)
         raise InvalidRequestError("`subject_token_type` is not one that this listener takes")
 
     # -- open ---------------------------------------------------------------------------------------------------
 
-    async def _open(self, request: Request, form: Form, client: Client) -> Response:
-        caller = operator(await self._caller(request))
+    async def _open(self, operator: Operator, form: Form, client: Client) -> Response:
         wire.only(form, _OPENING | _CHILD | _CLIENT)
         if form.get("subject_token") != "self":
             raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
         wanted = asked.opening(form, client, self._child(form, None) or UNBOUND)
         audience = self._audience(form)
-        grant = await self._broker.open(caller, wanted)
+        grant = await self._broker.open(operator, wanted)
         return self._minter.answer(grant, audience=audience)
 
     async def _open_for_human(self, request: Request, form: Form, client: Client) -> Response:
         """Open a task for the human of an ID token. On a unix socket the operator brings it, key or no key."""
         wire.only(form, _OPENING | _CHILD | _CLIENT)
-        here = isinstance(authority_of(request), SocketAuth)
-        if here:
-            operator(await self._caller(request))
+        here = isinstance(client.principal, Operator | Holder)
+        if client.principal is not None and here:
+            check_right(client.principal, Right.OPERATE)
         if self._humans is None:
             raise InvalidRequestError("no issuer of ID tokens is configured")
         audience, until = self._audience(form), None
@@ -95,17 +114,16 @@ class Exchange:
         if bound is None and not (here and client.workload is None and "dpop" not in request.headers):
             bound, until = self._minter.binding(request, client)
         wanted = asked.opening(form, client, bound or UNBOUND)
-        human = await self._verifier.believed(self._humans.id_token(wire.text(form, "subject_token")))
+        human = await self._verifier.authenticate(self._humans.id_token(wire.text(form, "subject_token")))
         grant = await self._broker.open(human, wanted)
         return self._minter.answer(grant, audience=audience, until=until)
 
     # -- delegate -----------------------------------------------------------------------------------------------
 
-    async def _delegate_here(self, request: Request, form: Form, client: Client) -> Response:
+    async def _delegate_here(self, caller: Operator | Holder, form: Form, client: Client) -> Response:
         """Delegate on a unix socket, where the listener stands for the caller."""
         wire.only(form, asked.BOUNDS | asked.TARGETS | _SUBJECT | _CHILD | _CLIENT | {"approval"})
         client.check_named()
-        caller = await self._caller(request)
         if isinstance(caller, Holder) and "req_cnf" in form:
             raise InvalidRequestError("`req_cnf` is not for a run: its channel takes the place of tokens")
         parent, audience = wire.text(form, "subject_token"), self._audience(form)
@@ -119,31 +137,26 @@ class Exchange:
         grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
         return self._minter.answer(grant, audience=audience)
 
-    async def _by_token(self, request: Request, form: Form, client: Client) -> Response:
-        """Delegate or renew, by a token and a proof of its key: nobody can use a token that is not theirs."""
-        wire.only(form, _DELEGATING | _CLIENT)
-        token = wire.text(form, "subject_token")
-        certificates = certificates_of(request)
-        proofs, url = request.headers.getlist("dpop"), url_of(request, self._verifier.issuer)
-        holder = await self._verifier.bearer(token, proofs, "POST", url, hashed=False, certificates=certificates)
-        claims, audience = self._verifier.claims(token), self._audience(form)
+    async def _by_token(self, request: Request, form: Form, holder: Holder, claims: Claims) -> Response:
+        """Delegate or renew, by a token that is proven."""
+        audience = self._audience(form)
+        if not form.keys() & (asked.BOUNDS | _CHILD | _ACTOR):
+            certificates = certificates_of(request)
+            grant, until = self._broker.check(holder.grant), ends(certificates[0]) if certificates else None
+            return self._minter.answer(grant, claims.par_hash, audience=audience, until=until)
         try:
-            _same_party(client, claims)
-            if not form.keys() & (asked.BOUNDS | _CHILD | _ACTOR):
-                grant, until = self._broker.check(holder.grant), ends(certificates[0]) if certificates else None
-                return self._minter.answer(grant, claims.par_hash, audience=audience, until=until)
-            return await self._delegate(token, claims, form, audience)
+            return await self._delegate(holder, form, audience)
         except (SplicedError, UnauthenticatedError) as error:
             if not isinstance(error, NonceRequiredError):
                 await self._verifier.refused(claims, error)
             raise
 
-    async def _delegate(self, token: str, claims: Claims, form: Form, audience: str | None) -> Response:
+    async def _delegate(self, holder: Holder, form: Form, audience: str | None) -> Response:
+        token = form["subject_token"]
         bound = self._child(form, token)
         if bound is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
-        actor, holder = await self._actor(form, bound), Holder(claims.task, claims.grant)
-        approval = self._approval(form)
+        actor, approval = await self._actor(form, bound), self._approval(form)
         wanted = _requested(form, asked.attested(bound, actor), approval)
         grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
         return self._minter.answer(grant, jose.digest(token), audience=audience)
@@ -159,7 +172,7 @@ class Exchange:
             raise SplicedError("a token of this broker belongs to a grant that exists; the child is yet to be made")
         if kind != JWT or self._workloads is None:
             raise InvalidRequestError("`actor_token_type` is not one that is taken here")
-        return await child.actor(self._workloads, token, bound.jkt)
+        return await verified_actor(self._workloads, token, bound.jkt)
 
     def _child(self, form: Form, token: str | None, *, stranger: bool = False) -> Binding | None:
         """Return the proven key that the new token is to be bound to, if one is named."""
@@ -167,7 +180,7 @@ class Exchange:
             return None
         cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
         endpoint = f"{self._verifier.issuer}/oauth/token"
-        return Binding(jkt=child.key(self._verifier, cnf, proof, endpoint, token, stranger=stranger))
+        return Binding(jkt=self._verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
 
     def _approval(self, form: Form) -> Approval | None:
         try:
@@ -177,9 +190,6 @@ class Exchange:
 
     def _audience(self, form: Form) -> str | None:
         return asked.audience(form, self._verifier.issuer, self._verifier.gateway)
-
-    async def _caller(self, request: Request) -> Principal:
-        return await authority_of(request).identify(request)
 
 
 def _requested(form: Form, binding: Binding, approval: Approval | None) -> GrantRequest:

@@ -57,7 +57,7 @@ class Federation:
             raise UnauthenticatedError("`client_id` is missing: an identity assertion is made for one client")
         audience = self._audience(form)
         binding, until = self._minter.binding(request, client)
-        human = await self._verifier.believed(self._asserted(self._humans, form, client, binding))
+        human = await self._verifier.authenticate(self._asserted(self._humans, form, client, binding))
         limit = None if human.details is None else scopes.parse(human.details)
         granted = {} if limit is None else {"authorization_details": human.details}
         wanted = asked.opening(form, client, binding, granted)

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from starlette.requests import Request
-from starlette.responses import Response
-
 from remit.console.consent import ConsentPage
-from remit.errors import NotFoundError
 from remit.oauth.authorize import Authorize
 from remit.oauth.backchannel import Backchannel
 from remit.oauth.codes import Redeeming, waiting
 from remit.oauth.device import Devices
 from remit.oauth.minting import Minter
 from remit.oauth.oauth import GrantType
-from remit.web.authentication import TokenAuth, authority_of
-from remit.web.routes import AppDeps, Open, Route
-
-
-def _outside(handler: Callable[..., Awaitable[Response]]) -> Open:
-    """Take requests over TCP alone: an agent in a run asks by its grant, for more than that (``/v1/approvals``)."""
-
-    async def called(request: Request) -> Response:
-        if not isinstance(authority_of(request), TokenAuth):
-            raise NotFoundError
-        return await handler(request)
-
-    return called
+from remit.oauth.registry import Registry
+from remit.web.routes import AppDeps, Route
 
 
 class Flows:
@@ -52,7 +37,7 @@ class Flows:
 
     def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
-        asking = tuple(replace(row, handler=_outside(row.handler)) for part in self._asking for row in part.rows())
+        asking = tuple(replace(row, tcp=True) for part in self._asking for row in part.rows())
         return (*self._desk.rows(), *asking) if self._open else self._desk.pages()
 
     def metadata(self) -> Mapping[str, object]:
@@ -73,5 +58,5 @@ class Flows:
             "authorization_response_iss_parameter_supported": True,
             "request_parameter_supported": False,
             "request_uri_parameter_supported": False,
-            "client_id_metadata_document_supported": self._surface.identity.clients.documents,
+            "client_id_metadata_document_supported": (self._surface.identity.clients or Registry()).documents,
         }

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.web import wire
-from remit.web.routes import AppDeps, Route, Who
+from remit.web.routes import AppDeps, Route
 
 
 def rows(surface: AppDeps) -> tuple[Route, ...]:
@@ -23,4 +23,4 @@ def rows(surface: AppDeps) -> tuple[Route, ...]:
             }
         )
 
-    return (Route("GET", "/v1/identity", Who.PUBLIC, identity),)
+    return (Route("GET", "/v1/identity", identity),)

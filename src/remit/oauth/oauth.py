@@ -1,13 +1,13 @@
 """``/oauth``: the token endpoint (RFC 6749 §3.2), revocation (RFC 7009), introspection (RFC 7662).
 
-The token endpoint reads the form, finds out who asks, and leaves the rest to the handler of the grant type.
+The token endpoint reads the form, authenticates the client, and leaves the rest to the handler of the grant type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from remit import jose
 from remit.broker import Broker
 from remit.control import render
-from remit.core.principal import Claims, Holder, Principal
+from remit.core.principal import Claims, Holder, Principal, Right, root_in
 from remit.core.task import Task
 from remit.errors import (
     InvalidRequestError,
@@ -25,14 +25,14 @@ from remit.errors import (
     UnsupportedGrantError,
 )
 from remit.jose import token as tokens
-from remit.oauth import asked, clients
-from remit.oauth.clients import Client, Clients
+from remit.oauth import asked
+from remit.oauth.clients import FIELDS, Client, Clients
 from remit.oauth.minting import ACCESS_TOKEN
 from remit.web import wire
-from remit.web.authentication import SocketAuth, authority_of
+from remit.web.authentication import shown
 from remit.web.verifier import Verifier
 
-_ALWAYS = clients.FIELDS | {"grant_type"}
+_ALWAYS = FIELDS | {"grant_type"}
 _HINTED = frozenset({"token", "token_type_hint"})
 
 Form = Mapping[str, str]
@@ -41,55 +41,68 @@ Handler = Callable[[Request, Form, Client], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class GrantType:
-    """One way to a token: the form fields it takes beside those of every way, and what answers."""
+    """One way to a token: the form fields it takes beside those of every way, and what answers.
+
+    ``subject`` finds who acts where that takes more than the client: the holder of a token that is exchanged.
+    """
 
     fields: frozenset[str]
     handler: Handler
+    subject: Callable[[Request, Client], Awaitable[Principal | None]] | None = None
 
 
-class Endpoint:
-    """The token endpoint."""
+class TokenEndpoint:
+    """The token endpoint, with a handler for each of ``grant_types``."""
 
-    def __init__(self, who: Clients, ways: Mapping[str, GrantType], verifier: Verifier) -> None:
-        """Answer the grant types of ``ways``; ``verifier`` sees to it that refused clients are in the audit."""
-        self._who, self._ways, self._verifier = who, ways, verifier
-        self._known = _ALWAYS.union(*(way.fields for way in ways.values()))
+    def __init__(self, clients: Clients, grant_types: Mapping[str, GrantType]) -> None:
+        self._clients, self._grant_types = clients, grant_types
+        self._known = _ALWAYS.union(*(one.fields for one in grant_types.values()))
 
-    async def token(self, request: Request) -> Response:
-        """Answer a token request by its grant type."""
+    async def authenticate(self, request: Request) -> Client:
+        """Return the client of a token request, and who acts."""
         form = await wire.form(request, self._known, asked.TARGETS)
-        way = self._ways.get(wire.text(form, "grant_type"))
-        if way is None:
+        grant_type = self._grant_types.get(wire.text(form, "grant_type"))
+        if grant_type is None:
             raise UnsupportedGrantError
-        form = wire.meant(form, _ALWAYS | way.fields)
-        client = await self._verifier.believed(self._who.authenticate(request, form))
-        return await way.handler(request, form, client)
+        client = await self._clients.authenticate(request, wire.meant(form, _ALWAYS | grant_type.fields))
+        if grant_type.subject is None:
+            return client
+        return replace(client, principal=await grant_type.subject(request, client))
+
+    async def token(self, request: Request, client: Client) -> Response:
+        """Answer a token request by its grant type."""
+        return await self._grant_types[client.form["grant_type"]].handler(request, client.form, client)
 
 
 class OAuth:
     """What is done with tokens that there are."""
 
-    def __init__(self, broker: Broker, verifier: Verifier, who: Clients) -> None:
-        """Serve ``broker``; tokens are read by ``verifier``, clients without one are authenticated by ``who``."""
-        self._broker, self._verifier, self._who = broker, verifier, who
+    def __init__(self, broker: Broker, verifier: Verifier, clients: Clients) -> None:
+        self._broker, self._verifier, self._clients = broker, verifier, clients
 
     # -- revoke (RFC 7009) --------------------------------------------------------------------------------------
 
-    async def revoke(self, request: Request) -> Response:
+    async def revoker(self, request: Request) -> Client:
+        """Return who revokes: the principal of the request, else the client."""
+        form = await wire.form(request, _HINTED | FIELDS)
+        await self._back(wire.text(form, "token"))
+        principal = await shown(request)
+        if principal is None:
+            return await self._clients.authenticate(request, form)
+        wire.only(form, _HINTED)
+        return Client(principal=principal, form=form)
+
+    async def revoke(self, _: Request, client: Client) -> Response:
         """End the grant of a token and all below it; what is not the caller's business changes nothing.
 
         Whoever holds a token may end what it stands for, without a proof of its key: a token in the wrong hands
         should end. So a client of a browser flow revokes as RFC 7009 has it. A proof reaches further: everything in
         the caller's own subtree, by a token that has expired too.
         """
-        form = await wire.form(request, _HINTED | clients.FIELDS)
-        token = wire.text(form, "token")
-        await self._back(token)
-        if isinstance(authority_of(request), SocketAuth) or request.headers.get("authorization"):
-            wire.only(form, _HINTED)
-            caller = await authority_of(request).identify(request)
-            return await self._end(caller, self._own(caller, token))
-        named = self._given(token, await self._verifier.believed(self._who.authenticate(request, form)))
+        token, principal = client.form["token"], client.principal
+        if principal is not None and Right.ACT in principal.rights:
+            return await self._end(principal, self._own(principal, token))
+        named = self._given(token, client)
         return await self._end(named, None if named is None else named.grant)
 
     async def _end(self, caller: Principal | None, grant: str | None) -> Response:
@@ -165,8 +178,7 @@ class OAuth:
             task = self._broker.task(caller, self._broker.task_of(grant).id)
         except NotFoundError:
             return None
-        root = caller.grant if isinstance(caller, Holder) else task.head.root
-        return task if task.within(grant, root) else None
+        return task if task.within(grant, root_in(caller, task) or "") else None
 
 
 def _is(client: Client, given_to: str, *, attested: bool) -> bool:

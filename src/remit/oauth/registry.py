@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from urllib.parse import SplitResult, urlsplit
 
@@ -16,6 +16,7 @@ from remit.core.legible import is_legible
 from remit.errors import InvalidRequestError, UnauthenticatedError, UnavailableError
 from remit.jose.strict import read_json
 from remit.oauth.clients import Client
+from remit.ports.identity import ClientRegistry, Registered
 
 MAX_URL = 2_048  # characters
 MAX_NAME = 100
@@ -29,35 +30,6 @@ _LOOPBACK = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]))(?::[0-9]{1,5})?([/?][
 _PRIVATE_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+:/[^/]")  # RFC 8252 §7.1: a reversed domain name
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 _UNSAFE = re.compile(r"[^!-~]|[\"'<>\\^`{|}]")  # what RFC 3986 has no place for
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A client that may send a browser here. ``vouched`` is the host that says so; None: the configuration does.
-
-    ``proven``: it has shown just now that it is that client. Any other may merely call itself so.
-    """
-
-    client_id: str
-    name: str
-    redirect_uris: tuple[str, ...]
-    vouched: str | None = None
-    proven: bool = False
-
-    @property
-    def called(self) -> str:
-        """What to call it before a human."""
-        return self.name if self.proven else f"A program that calls itself “{self.name}”"
-
-    @property
-    def warning(self) -> str:
-        """What a human has to know of a client that no operator set up."""
-        if self.vouched is None:
-            return ""
-        return (
-            f"This program is not one that your operator set up. It calls itself “{self.name}”; "
-            f"all that is known is that {self.vouched} publishes it."
-        )
 
 
 class Registry:
@@ -85,15 +57,6 @@ class Registry:
             raise UnauthenticatedError("this client is not known here")
         return await self._published(client_id, self._fetch, self._now())
 
-    async def asking(self, client: Client) -> Registered:
-        """Return who asks where no browser is sent back: a client that is known, or a workload that proved itself."""
-        client.check_named()
-        if client.workload is not None and client.id not in self._known:
-            return Registered(client.id, client.id, (), proven=True)
-        if not client.id:
-            raise InvalidRequestError("`client_id` is missing")
-        return replace(await self.get(client.id), proven=client.workload is not None)
-
     def named(self, client_id: str) -> Registered | None:
         """Return a client that an operator set up; None: it is no client's id."""
         return self._known.get(client_id)
@@ -112,6 +75,16 @@ class Registry:
         if len(self._read) > MAX_KEPT:  # of which one host may have published all: the oldest is fetched again
             del self._read[next(iter(self._read))]
         return client
+
+
+async def asking(registry: ClientRegistry, client: Client) -> Registered:
+    """Return who asks where no browser is sent back: a client that is known, or a workload that proved itself."""
+    client.check_named()
+    if client.workload is not None and registry.named(client.id) is None:
+        return Registered(client.id, client.id, (), proven=True)
+    if not client.id:
+        raise InvalidRequestError("`client_id` is missing")
+    return replace(await registry.get(client.id), proven=client.workload is not None)
 
 
 def check_document_url(url: str) -> None:

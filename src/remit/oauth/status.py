@@ -10,7 +10,7 @@ from starlette.responses import Response
 from remit.broker.tasks import PLACES
 from remit.jose import status_list, token
 from remit.web import wire
-from remit.web.routes import AppDeps, Route, Who
+from remit.web.routes import AppDeps, Route
 
 LIST = token.STATUS
 AGGREGATION = "/oauth/status"
@@ -27,7 +27,7 @@ class Statuses:
 
     def rows(self) -> tuple[Route, ...]:
         """Return the routes: the list, and the list of lists (§9.3)."""
-        return (Route("GET", LIST, Who.PUBLIC, self.token), Route("GET", AGGREGATION, Who.PUBLIC, self.lists))
+        return (Route("GET", LIST, self.token), Route("GET", AGGREGATION, self.lists))
 
     async def token(self, request: Request) -> Response:
         """Return the status list token, as of now: of another ``time`` nothing is known (§8.4)."""

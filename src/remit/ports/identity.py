@@ -124,3 +124,49 @@ class Authority(Protocol):
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back when what is published, or what signs, has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A client that may send a browser here. ``vouched`` is the host that says so; None: the configuration does.
+
+    ``proven``: it has shown just now that it is that client. Any other may merely call itself so.
+    """
+
+    client_id: str
+    name: str
+    redirect_uris: tuple[str, ...]
+    vouched: str | None = None
+    proven: bool = False
+
+    @property
+    def called(self) -> str:
+        """What to call it before a human."""
+        return self.name if self.proven else f"A program that calls itself “{self.name}”"
+
+    @property
+    def warning(self) -> str:
+        """What a human has to know of a client that no operator set up."""
+        if self.vouched is None:
+            return ""
+        return (
+            f"This program is not one that your operator set up. It calls itself “{self.name}”; "
+            f"all that is known is that {self.vouched} publishes it."
+        )
+
+
+class ClientRegistry(Protocol):
+    """The OAuth clients that may send a browser here."""
+
+    @property
+    def documents(self) -> bool:
+        """Whether clients may name themselves by a document (``client_id_metadata_document_supported``)."""
+        ...
+
+    def named(self, client_id: str) -> Registered | None:
+        """Return a client that an operator set up; None: it is no client's id."""
+        ...
+
+    async def get(self, client_id: str) -> Registered:
+        """Return a client, or raise UnauthenticatedError; LimitError when too many documents are asked for at once."""
+        ...

@@ -14,11 +14,11 @@ from starlette.responses import Response
 
 from remit.broker import Broker
 from remit.core.principal import Signal
-from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError, TooLargeError
+from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError
 from remit.ports.identity import Signals
 from remit.sessions.delivery import MEDIA
 from remit.web import wire
-from remit.web.routes import AppDeps, Route, Who
+from remit.web.routes import AppDeps, Route
 
 EVENTS = "/v1/signals/events"
 LOGOUT = "/v1/signals/logout"
@@ -39,22 +39,20 @@ class SignalReceiver:
         """Take a security event token; raise TokenError, AudienceError, InvalidRequestError or UnavailableError."""
         await self._take(token, self._signals.event)
 
-    async def push_event(self, request: Request) -> Response:
+    async def push_event(self, request: Request, body: bytes) -> Response:
         """Take a security event token that is pushed (RFC 8935 §2)."""
         try:
             _check_media(request)
-            await self.event(_ascii(await wire.body(request)))
-        except TooLargeError:
-            raise
+            await self.event(_ascii(body))
         except (TokenError, InvalidRequestError) as error:
             refusal = {"err": err(error), "description": error.detail}
             return wire.answer(refusal, BAD_REQUEST, {"content-language": "en"})
         return Response(status_code=ACCEPTED, headers=wire.HEADERS)
 
-    async def push_logout(self, request: Request) -> Response:
+    async def push_logout(self, _: Request, body: bytes) -> Response:
         """Take a logout token (Back-Channel Logout §2.5, §2.8). Other fields of the form mean nothing, and may be."""
         try:
-            await self._take(_logout_token(await wire.body(request)), self._signals.logout)
+            await self._take(_logout_token(body), self._signals.logout)
         except (TokenError, InvalidRequestError) as error:
             return wire.answer({"error": "invalid_request", "error_description": error.detail}, BAD_REQUEST)
         return Response(headers=wire.HEADERS)
@@ -74,9 +72,10 @@ def rows(surface: AppDeps) -> tuple[Route, ...]:
     if signals is None:
         return ()
     receiver = SignalReceiver(surface.broker, signals)
+    # the body is signed: its transmitter is known by nothing else
     return (
-        Route("POST", EVENTS, Who.PROVING, receiver.push_event),
-        Route("POST", LOGOUT, Who.PROVING, receiver.push_logout),
+        Route("POST", EVENTS, receiver.push_event, authenticate=wire.body),
+        Route("POST", LOGOUT, receiver.push_logout, authenticate=wire.body),
     )
 
 

@@ -22,7 +22,7 @@ from remit.jose import token
 from remit.ports import Signer
 from remit.sessions.event_stream import EndedTask, EventStream
 from remit.web import wire
-from remit.web.routes import Route, Who
+from remit.web.routes import Route
 
 SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 PUSH, POLL = "urn:ietf:rfc:8935", "urn:ietf:rfc:8936"
@@ -67,9 +67,9 @@ class Transmitter:
     def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Route("GET", METADATA, Who.PUBLIC, self.metadata),
-            Route("GET", JWKS, Who.PUBLIC, self.jwks),
-            Route("POST", STREAM, Who.PROVING, self.poll),
+            Route("GET", METADATA, self.metadata),
+            Route("GET", JWKS, self.jwks),
+            Route("POST", STREAM, self.poll, authenticate=self._receiver),
         )
 
     async def metadata(self, _request: Request) -> Response:
@@ -92,9 +92,8 @@ class Transmitter:
         """Return the keys that verify events."""
         return wire.answer({"keys": list(self._keys.public_jwks())})
 
-    async def poll(self, request: Request) -> Response:
+    async def poll(self, request: Request, stream: StreamReceiver | None) -> Response:
         """Hand out what is pending, and take acknowledgements (RFC 8936 §2); it answers at once, always."""
-        stream = self._proven(request)
         if stream is None:
             told = {"error": "invalid_token", "error_description": "this needs the token of a configured receiver"}
             return wire.answer(told, UNAUTHORIZED, {"www-authenticate": 'Bearer error="invalid_token"'})
@@ -122,7 +121,7 @@ class Transmitter:
         }
         return token.mint(claims, signer.kid, signer.alg, signer.sign, typ=TYPE)
 
-    def _proven(self, request: Request) -> StreamReceiver | None:
+    async def _receiver(self, request: Request) -> StreamReceiver | None:
         """Return the stream of whoever asks, by its bearer token (RFC 6750); an unknown name is a wrong token."""
         stream = self._receivers.get(request.path_params["receiver"])
         given = request.headers.getlist("authorization")

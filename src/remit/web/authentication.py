@@ -1,47 +1,38 @@
-"""Who speaks on a listener. Identity is the listener itself on unix sockets, and a proven token on TCP.
+"""Who speaks. On a unix socket the listener is the identity; on TCP a token and the proof of its key are.
 
 On the TLS listener a client may present a certificate; what it is worth, others decide (``certificates_of``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from starlette.requests import Request
 
 from remit.core.principal import Holder, Operator, Principal
 from remit.errors import DeniedError, InvalidRequestError, MisdirectedError, UnauthenticatedError
 
+# method, URL, the headers of token and proof, the TLS client's certificates -> the holder of the token
+Prove = Callable[[str, str, Mapping[str, Sequence[str]], Sequence[bytes]], Awaitable[Holder]]
+
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
 class SocketAuth:
-    """A unix socket: whoever can connect is ``caller``. ``gateway`` and ``ports`` are what a run finds inside."""
+    """A unix socket: whoever can connect is ``holder``. ``gateway`` and ``ports`` are what a run finds inside."""
 
-    caller: Principal
+    holder: Operator | Holder
     gateway: str | None = None  # base URL
     ports: Mapping[str, int] = field(default_factory=dict)  # resource -> port of its piped database listener
 
     def admit(self, request: Request) -> None:
         """Admit everybody: the socket's place decides."""
 
-    async def identify(self, request: Request) -> Principal:
-        """Return the caller this listener stands for."""
-        del request
-        return self.caller
-
-
-class Prover(Protocol):
-    """Finds the holder of a proven token in the headers of a request."""
-
-    async def holder(
-        self, method: str, url: str, headers: Mapping[str, list[str]], certificates: Sequence[bytes]
-    ) -> Holder:
-        """Return the holder, or raise UnauthenticatedError. ``certificates`` are the TLS client's, the leaf first."""
-        ...
+    async def principal(self, _: Request) -> Principal | None:
+        """Return the principal that this listener stands for."""
+        return self.holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +40,7 @@ class TokenAuth:
     """A TCP listener: every call names one of ``hosts`` and proves a token's key. Beyond loopback it speaks TLS."""
 
     hosts: frozenset[str]  # host:port as in the Host header
-    prover: Prover
+    prove: Prove
     gateway: str | None = None
     ports: Mapping[str, int] = field(default_factory=dict)
     scheme: str = "http"  # https on the TLS listener
@@ -59,40 +50,50 @@ class TokenAuth:
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             raise MisdirectedError
-        origins = request.headers.getlist("origin")
-        if request.method not in SAFE and any(origin not in self._origins() for origin in origins):
+        origins, own = request.headers.getlist("origin"), {f"{self.scheme}://{host}" for host in self.hosts}
+        if request.method not in SAFE and not own.issuperset(origins):
             raise DeniedError("calls from other origins are not accepted")
 
-    def _origins(self) -> frozenset[str]:
-        return frozenset(f"{self.scheme}://{host}" for host in self.hosts)
-
-    async def identify(self, request: Request) -> Principal:
-        """Return the holder of the token that the request proves."""
+    async def principal(self, request: Request) -> Principal | None:
+        """Return the holder of the token that the request proves; None where it shows none."""
         if not request.headers.get("authorization"):
-            raise UnauthenticatedError("this needs a grant's token and a proof of its key")
+            return None
         headers = {name: request.headers.getlist(name) for name in ("authorization", "dpop")}
-        return await self.prover.holder(request.method, self.url(request), headers, certificates_of(request))
+        return await self.prove(request.method, self.url(request), headers, certificates_of(request))
 
     def url(self, request: Request) -> str:
         """Return the URL of a request: this scheme, the admitted Host, and the path as it was sent."""
         return f"{self.scheme}://{request.headers['host'].lower()}{_path(request)}"
 
 
-Authority = SocketAuth | TokenAuth
+ListenerAuth = SocketAuth | TokenAuth
 
 
-def authority_of(request: Request) -> Authority:
-    """Return the authority of the listener a request came in by."""
-    found = request.scope["state"]["authority"]
+def listener_of(request: Request) -> ListenerAuth:
+    """Return the authentication of the listener a request came in by."""
+    found = request.scope["state"]["listener"]
     if not isinstance(found, SocketAuth | TokenAuth):
         raise UnauthenticatedError
     return found
 
 
+async def shown(request: Request) -> Principal | None:
+    """Return the principal of a request; None where it came over TCP and shows no token."""
+    return await listener_of(request).principal(request)
+
+
+async def proven(request: Request) -> Principal:
+    """Return the principal of a request, or raise UnauthenticatedError."""
+    found = await shown(request)
+    if found is None:
+        raise UnauthenticatedError("this needs a grant's token and a proof of its key")
+    return found
+
+
 def url_of(request: Request, issuer: str) -> str:
     """Return the URL a proof must name. On a unix socket, where any Host is taken, it is the issuer's."""
-    authority = authority_of(request)
-    return authority.url(request) if isinstance(authority, TokenAuth) else f"{issuer}{_path(request)}"
+    listener = listener_of(request)
+    return listener.url(request) if isinstance(listener, TokenAuth) else f"{issuer}{_path(request)}"
 
 
 def _path(request: Request) -> str:
@@ -112,13 +113,6 @@ def certificates_of(request: Request) -> tuple[bytes, ...]:
 def idles(request: Request, gone: Callable[[], object]) -> None:
     """Let the connection of a request make room for others, as its answer waits for a human; then call ``gone``."""
     request.scope["state"]["idles"](gone)
-
-
-def operator(caller: Principal) -> Operator:
-    """Return the caller if it is the human at the control socket."""
-    if not isinstance(caller, Operator):
-        raise DeniedError("only the operator may do this", help="use the control socket, outside of runs")
-    return caller
 
 
 def check_path(request: Request) -> None:

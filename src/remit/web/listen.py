@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from remit.ports.listening import Closing, Quota, Start
-from remit.web.authentication import Authority
+from remit.web.authentication import ListenerAuth
 from remit.web.handshakes import Handshakes
 from remit.web.tls import presented
 
@@ -66,7 +66,7 @@ def _cut(connection: object) -> None:
 async def serve(
     app: ASGIApp,
     sock: socket.socket,
-    authority: Authority,
+    authority: ListenerAuth,
     *,
     uid: int | None = None,
     start: Start | None = None,
@@ -104,7 +104,7 @@ async def serve(
     waiting: dict[Connection, None] = {}
 
     def connected() -> Connection:
-        return Connection(config, state, {"authority": authority}, uid, waiting, share)
+        return Connection(config, state, {"listener": authority}, uid, waiting, share)
 
     if start is not None:
         return Listener(await start(connected, sock), state)

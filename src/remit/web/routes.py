@@ -4,44 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.broker import Broker
-from remit.control.audit import Checkpoints
+from remit.core.audit import Checkpoint
 from remit.core.policy import Question
-from remit.core.principal import Operator, Principal
+from remit.core.principal import Principal, Right
 from remit.jose.keys import PublishedKey
-from remit.oauth.registry import Registry
 from remit.ports import NewId
-from remit.ports.identity import Authority, Humans, Logins, Signals, Workloads
+from remit.ports.identity import Authority, ClientRegistry, Humans, Logins, Signals, Workloads
 from remit.web.verifier import Verifier
 
-Open = Callable[[Request], Awaitable[Response]]
-Closed = Callable[[Request, Principal], Awaitable[Response]]
-
-
-class Who(StrEnum):
-    """Who may call a route. Every route is one of these; a test walks them."""
-
-    PUBLIC = "public"  # anybody: discovery
-    PROVING = "proving"  # the handler itself asks for its proof: the token endpoint
-    AGENT = "agent"  # an operator, or the holder of a live grant, within its own subtree
-    OPERATOR = "operator"  # the human at the control socket
+Handler = Callable[..., Awaitable[Response]]  # takes the request, and whom it is from where the route asks for that
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route: ``query`` names the parameters its URL may carry; None: its handler looks at them itself."""
+    """One route, and who may call it.
+
+    ``right`` is what its principal needs: the handler takes it. Without a right, ``authenticate`` returns what the
+    handler takes: the client of an OAuth endpoint, whoever has shown a token, a signed body; None: it is public.
+    ``query`` names the parameters its URL may carry; None: its handler looks at them itself. ``tcp``: on unix sockets
+    there is no such route, as an agent in a run asks by its grant (``/v1/approvals``).
+    """
 
     method: str
     path: str
-    who: Who
-    handler: Open | Closed
+    handler: Handler
+    right: Right | None = None
     query: frozenset[str] | None = frozenset()
+    authenticate: Callable[[Request], Awaitable[object]] | None = None
+    tcp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,7 @@ class Identity:
     methods: Sequence[str] = ()  # how workloads may authenticate, by the names that server metadata has for it
     native: Sequence[Mapping[str, object]] = ()  # issuers with the public client of terminals, as anybody may see
     issuers: Mapping[str, str] = field(default_factory=dict)  # where humans can log in to decide: URL -> name
-    clients: Registry = field(default_factory=Registry)
+    clients: ClientRegistry | None = None
 
 
 class Policies(Protocol):
@@ -70,7 +66,7 @@ class Policies(Protocol):
         """Decide, and say why."""
         ...
 
-    async def reload(self, operator: Operator) -> Mapping[str, object]:
+    async def reload(self, operator: Principal) -> Mapping[str, object]:
         """Load anew; what is not allowed any more has ended when this returns."""
         ...
 
@@ -82,11 +78,11 @@ class Rings(Protocol):
         """Return the keys of every ring, the signing one first."""
         ...
 
-    async def rotate(self, operator: Operator, ring: str) -> str:
+    async def rotate(self, operator: Principal, ring: str) -> str:
         """Make a new key sign; return its id. The one before it is published until all it signed has ended."""
         ...
 
-    async def revoke(self, operator: Operator, ring: str, kid: str) -> str:
+    async def revoke(self, operator: Principal, ring: str, kid: str) -> str:
         """End all that a key has signed, at once; return the id of the key that signs now."""
         ...
 
@@ -98,7 +94,7 @@ class AppDeps:
     broker: Broker
     verifier: Verifier
     new_id: NewId
-    checkpoint: Checkpoints
+    checkpoint: Callable[[], Awaitable[Checkpoint]]  # signs the head of the log as it is now
     identity: Identity = field(default_factory=Identity)
     authority: Authority | None = None  # of the broker's own trust domain
     policies: Policies | None = None

@@ -13,12 +13,13 @@ from cryptography import x509
 
 from remit import jose
 from remit.broker import Broker
-from remit.core.principal import Claims, Holder, Workload
+from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Claims, Holder, Workload
 from remit.core.scope import Access
 from remit.errors import (
     ExpiredError,
     GrantEndedError,
     GrantTokenError,
+    InvalidRequestError,
     LimitError,
     NonceRequiredError,
     NotFoundError,
@@ -34,12 +35,14 @@ from remit.jose import proof as proofs
 from remit.jose import token as tokens
 from remit.jose.proof import Expected, Nonces, Proof
 from remit.ports import Clock, Signer
+from remit.ports.identity import Workloads
 
 MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
 MAX_STRANGE = 100_000  # of these by strangers: 65 seconds of them at 1,500 a second
 MAX_KNOWN = 4_096  # tokens whose signature was verified
 MAX_KNOWN_SIZE = 6_291_456  # characters of them all; their claims take some five times as many bytes
 
+WIT = "workload-identity-token"  # the header of a WIT, and what it is called among credentials
 PROVE = Access("token", "remit", "prove")  # what the audit calls an attempt to use a token
 
 T = TypeVar("T")
@@ -131,57 +134,60 @@ class Verifier:
     async def proven(self, headers: Mapping[str, str], method: str, url: str) -> str:
         """Return the id of the grant that a request to the gateway proves, or raise."""
         values = {name.lower(): [value] for name, value in headers.items()}
-        return (await self._held(method, url, values, (), frozenset({self.issuer, self.gateway or self.issuer}))).grant
+        audiences = frozenset({self.issuer, self.gateway or self.issuer})
+        return (await self.holder(method, url, values, audiences=audiences)).grant
 
-    async def holder(self, method: str, url: str, headers: Headers, certificates: Sequence[bytes] = ()) -> Holder:
+    async def holder(
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        certificates: Sequence[bytes] = (),
+        audiences: frozenset[str] = frozenset(),
+    ) -> Holder:
         """Return the holder of the token in ``Authorization``: proven by ``DPoP``, or by a TLS client's certificate.
 
         ``Bearer`` is for a token that is bound to a certificate alone (RFC 8705 §3), and never a fallback for a token
         that is bound to a key (RFC 9449 §7.1).
         """
-        return await self._held(method, url, headers, certificates, frozenset({self.issuer}))
-
-    async def _held(
-        self, method: str, url: str, headers: Headers, certificates: Sequence[bytes], audiences: frozenset[str]
-    ) -> Holder:
         scheme, token = _presented(headers.get("authorization", ()))
-        texts = headers.get("dpop", ())
-        certified = self.signed(token).x5t is not None
-        if (scheme == "bearer") != certified or (certified and texts):
+        claims, proof = self.signed(token), headers.get("dpop", ())
+        certified = claims.x5t is not None
+        if (scheme == "bearer") != certified or (certified and proof):
             raise TokenError("a token that is bound to a key has the scheme DPoP, and one to a certificate Bearer")
-        return await self.bearer(token, texts, method, url, certificates=certificates, audiences=audiences)
+        return await self.prove(claims, proof, method, url, token, certificates, audiences)
 
-    async def bearer(
+    async def prove(
         self,
-        token: str,
-        texts: Sequence[str],
+        claims: Claims,
+        proof: Sequence[str],
         method: str,
         url: str,
-        *,
-        hashed: bool = True,
+        token: str | None,
         certificates: Sequence[bytes] = (),
         audiences: frozenset[str] = frozenset(),
     ) -> Holder:
         """Return the holder of a live token if what it is bound to is proven: its key, or its certificate.
 
-        A proof is for this request, and new; ``hashed`` asks for ``ath``, which a token request has not (RFC 9449 §5).
+        ``proof`` is for this request, new, and covers ``token`` (``ath``); None: it has no ``ath``, as in a token
+        request (RFC 9449 §5).
         Only a proof that belongs to a live token is remembered here; those of strangers, who have none yet, are counted
         apart and keep no holder out (``Replays``). ``certificates`` are the TLS client's: the handshake has shown that
         it has the leaf's key (RFC 8705 §3.1). ``audiences`` are those that the token may be for; empty is the broker
         alone. A token without its key was taken from its holder, or is spliced into a chain it does not belong to: the
         audit shows it, and every other refusal of a signed token.
         """
-        claims = self.signed(token)
         try:
             tokens.check_time(claims, self.now())
             tokens.check_audience(claims, audiences or {self.issuer})
             if claims.x5t is not None:
                 _check_certificate(claims.x5t, certificates, self.clock())
                 return self.living(claims)
-            proof = self.read(texts, method, url, token if hashed else None)
-            _check_key(claims, proof)
+            found = self.read(proof, method, url, token)
+            if claims.jkt != found.jkt:
+                raise WrongKeyError
             holder = self.living(claims)
-            self.once(proof)
+            self.once(found)
         except NonceRequiredError:
             raise
         except (UnauthenticatedError, GrantEndedError) as error:
@@ -206,7 +212,7 @@ class Verifier:
         await self._broker.spend(workload)
         return replace(workload, digest=None)
 
-    async def believed(self, said: Awaitable[T]) -> T:
+    async def authenticate(self, said: Awaitable[T]) -> T:
         """Return who a token of others names; that it was refused is in the audit, a flood of it counted.
 
         The audit has what was found, also where the protocol wants it told as something else.
@@ -228,7 +234,7 @@ class Verifier:
         bound = (grant.binding.jkt, grant.binding.x5t)
         if bound != (claims.jkt, claims.x5t) or self._broker.task_of(grant.id).id != claims.task:
             raise TokenError("its grant is not bound to this key")
-        return Holder(claims.task, claims.grant)
+        return Holder(claims.task, claims.grant, claims)
 
     def claims(self, token: str, *, expired: bool = False) -> Claims:
         """Return the claims of a token that this broker signed for itself."""
@@ -240,6 +246,21 @@ class Verifier:
         """Return the claims of a token that this broker signed, for whomever and whenever."""
         return self.keys.claims(token, self.issuer, self.clock(), expired=True)
 
+    def confirmed(self, cnf: object, proof: str, url: str, token: str | None, *, stranger: bool = False) -> str:
+        """Return the thumbprint of the key of ``req_cnf``, once ``req_cnf_proof`` has proven it for a POST to ``url``.
+
+        ``token`` is the parent's, which the proof covers (``ath``); a ``stranger`` shows nothing else that is known
+        here. InvalidRequestError, or a ProofError.
+        """
+        if not isinstance(cnf, dict) or cnf.keys() != {"jwk"}:
+            raise InvalidRequestError('`req_cnf` must be {"jwk": …}')
+        named = public_key(cnf["jwk"], InvalidRequestError)
+        found = self.read((proof,), "POST", url, token)
+        if found.jkt != named.thumbprint:
+            raise WrongKeyError("`req_cnf_proof` is by another key than `req_cnf`")
+        self.once(found, stranger=stranger)
+        return found.jkt
+
     def read(self, texts: Sequence[str], method: str, url: str, token: str | None) -> Proof:
         """Return what a proof proves; whether it is new, ``once`` tells."""
         return proofs.read(texts, Expected(method, url, self.now(), self.nonces, token))
@@ -247,11 +268,6 @@ class Verifier:
     def once(self, proof: Proof, *, stranger: bool = False) -> None:
         """Let a proof pass once. ``stranger``: whoever made it has shown nothing else that is known here."""
         self._replays.note(proof, self.now(), stranger=stranger)
-
-
-def _check_key(claims: Claims, proof: Proof) -> None:
-    if claims.jkt != proof.jkt:
-        raise WrongKeyError
 
 
 def _check_certificate(x5t: str, certificates: Sequence[bytes], now: datetime) -> None:
@@ -280,3 +296,28 @@ def _presented(values: Sequence[str]) -> tuple[str, str]:
     if scheme.lower() not in {"dpop", "bearer"} or not token:
         raise TokenError("there must be one `Authorization` header, with the scheme DPoP")
     return scheme.lower(), token.strip(" ")
+
+
+async def verified_actor(workloads: Workloads, token: str, jkt: str | None) -> Workload:
+    """Return the workload that a child is, by a credential of its own (RFC 8693 §2.1); ``jkt`` is the child's key.
+
+    A WIT is worth nothing to whoever has not its key, the parent included: the child's key has to be that one.
+    """
+    kind = assertion_type(token)
+    workload = await (workloads.named(token) if kind == WIT else workloads.assertion(token, kind))
+    if workload.jkt not in {None, jkt}:
+        raise WrongKeyError("`req_cnf` is another key than the actor token is bound to")
+    return workload
+
+
+def assertion_type(token: str) -> str:
+    """Return as what a workload's JWT is to be verified.
+
+    It is a WIT by its ``typ``, a JWT-SVID if it says that its subject has a SPIFFE ID, else a platform's OIDC token.
+    What it says is believed by nobody before it is verified as just that.
+    """
+    compact = jose.read(token, frozenset({"typ"}), UnauthenticatedError, others=True)
+    if compact.header.get("typ") == "wit+jwt":
+        return WIT
+    subject = jose.document(compact.payload, UnauthenticatedError).get("sub")
+    return JWT_SPIFFE if isinstance(subject, str) and subject.startswith("spiffe://") else JWT_BEARER

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose import app
 from remit.core.flood import LOUD
 from remit.errors import UnavailableError
+from remit.web import middleware
 from tests.broker.world import World
 from tests.oauth import desk
 from tests.oauth.plane import Plane, later, play
@@ -69,7 +69,7 @@ def test_a_fault_of_ours_has_its_traceback_and_a_flood_of_it_is_counted_too(
     def fails(*_: object) -> None:
         raise error from ValueError("the cause")
 
-    monkeypatch.setattr(app, "check_path", fails)
+    monkeypatch.setattr(middleware, "check_path", fails)
 
     async def scene(plane: Plane) -> None:
         with logged() as told:
