@@ -13,6 +13,7 @@ from remit.core.secret import Secret
 from remit.core.task import Grant
 from remit.errors import InvalidRequestError, NotFoundError
 from remit.ports import Clock, Resource
+from remit.ports.kind import PortAccess
 from remit.web import wire
 from remit.web.authentication import authority_of, operator
 
@@ -77,17 +78,20 @@ class V1:
     # -- leases -------------------------------------------------------------------------------------------------
 
     async def issue(self, request: Request, caller: Principal) -> Response:
-        """Make a credential for a detail of a grant."""
+        """Make a credential for a detail of a grant; in a run it names the run's own port, where there is one."""
         key = wire.idempotency_key(request)
         asked = await wire.document(request, frozenset({"grant", "detail"}))
         grant = self._grant(request, caller, wire.text(asked, "grant"))
         [detail] = scopes.parse([asked.get("detail")])
         issued = await self._broker.issue(caller, grant.id, detail, key)
-        lease = issued.lease
+        lease, credential = issued.lease, render.credential(issued.credential)
+        access, port = self._broker.kinds[detail.type].access, authority_of(request).ports.get(detail.resource)
+        if port is not None and isinstance(access, PortAccess):
+            credential = dict(access.local(credential, port))
         content = {
             "lease": lease.id,
             "expires_at": wire.instant(lease.expires_at),
-            "credential": render.credential(issued.credential),
+            "credential": credential,
         }
         return wire.answer(content, 201)
 
@@ -132,7 +136,7 @@ class V1:
         name = request.path_params["resource"]
         findings = await self._broker.check_resource(operator(caller), name)
         shown = [{"name": item.name, "text": item.text, "acceptable": item.acceptable} for item in findings]
-        contacted = self._broker.resource(name).kind == "postgres"
+        contacted = self._broker.kinds[self._broker.resource(name).kind].inspects
         return wire.answer({"resource": name, "contacted": contacted, "findings": shown})
 
     async def delete_resource(self, request: Request, caller: Principal) -> Response:

@@ -40,7 +40,7 @@ MAX_STRANGE = 100_000  # of these by strangers: 65 seconds of them at 1,500 a se
 MAX_KNOWN = 4_096  # tokens whose signature was verified
 MAX_KNOWN_SIZE = 6_291_456  # characters of them all; their claims take some five times as many bytes
 
-PROVE = Access("token", "remit", "prove")  # what the audit calls an attempt to use a token
+PROVE = Access("remit", "prove")  # what the audit calls an attempt to use a token
 
 T = TypeVar("T")
 Headers = Mapping[str, Sequence[str]]  # lower-case name -> values
