@@ -21,6 +21,7 @@ from benchmarks.openbao import OpenBao
 from examples.demo.house import House
 from remit.sdk import Bounds, verbs
 from remit.sdk.dpop import DPoPKey
+from tests.support.kinds import NOTHING_LENT, simulated
 from tests.support.postgres_server import free_port
 
 if TYPE_CHECKING:  # imported late, so that --help stays quick
@@ -176,7 +177,14 @@ async def _in_memory() -> tuple[Broker, Operator, Scope]:
     from remit.stores.memory import MemoryStore
 
     detail = scopes.parse([dict(ours.HTTP)])
-    broker = Broker(store=MemoryStore(), engines={}, sealer=FileSealer(bytes(32)), clock=steady(), new_id=new_id)
+    broker = Broker(
+        store=MemoryStore(),
+        kinds=simulated(),
+        context=NOTHING_LENT,
+        sealer=FileSealer(bytes(32)),
+        clock=steady(),
+        new_id=new_id,
+    )
     await broker.start()
     owner = Operator(local_subject())
     await broker.put_resource(owner, Resource("web", "http", "http://127.0.0.1:9", detail, None, {}))

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import kinds
+
 settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("deep", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("REMIT_HYPOTHESIS", "house"))
 
 SPREAD: Sequence[str] = ("test_mutants.py", "test_mutants_policies.py")  # long, and each test on its own
+
+kinds.register()  # before any test module reads a scope
 
 os.umask(0o022)  # not the developer's own: policies that a group can write are refused
 

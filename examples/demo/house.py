@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 
 from remit.errors import UnavailableError
-from remit.kinds.postgres.setup import setup_sql
+from remit.kinds.postgres.inspect import setup_sql
 from remit.ports import Resource
 from remit.sdk import Client, Place
 from tests.support.postgres_server import PostgresServer

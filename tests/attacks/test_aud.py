@@ -31,6 +31,7 @@ from remit.keys.witness import FileWitness, WitnessThread
 from remit.stores.memory import MemoryStore
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
+from tests.support.kinds import NOTHING_LENT, simulated
 from tests.uses import permitted_use
 
 ORIGIN = "remit.test/log"
@@ -53,7 +54,8 @@ class House:
         ids = itertools.count()
         return Broker(
             store=store,
-            engines={"postgres": lambda _resource, _secret: FullEngine(Target())},
+            kinds=simulated(lambda _resource, _secret: FullEngine(Target())),
+            context=NOTHING_LENT,
             sealer=SEALER,
             clock=lambda: START,
             new_id=lambda prefix: f"{prefix}_{next(ids)}",
@@ -189,7 +191,7 @@ def test_a_broker_on_an_older_copy_ends_every_task_and_serves_nothing(house: Hou
         await broker.start()
         assert (await store.load(task)).head.closed
         with pytest.raises(RemitError):
-            await permitted_use(broker, grant, Access("http", "search", "GET", "/v1/search"), "req")
+            await permitted_use(broker, grant, Access("search", "GET", "/v1/search"), "req")
         with pytest.raises(IntegrityError, match="rolled back"):
             await broker.open(OPERATOR, replace(wanted, purpose="again"))
         await broker.stop()
@@ -292,8 +294,8 @@ def test_no_secret_reaches_the_audit_of_a_run_that_puts_them_everywhere(house: H
         grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
         lease = await broker.issue(OPERATOR, grant.id, grant.scope[0], "key")
         args = {f"query.{name}": json.dumps(value) for name, value in body.items()}
-        await permitted_use(broker, grant.id, Access("http", "search", "GET", "/v1/search", args=args), "req_1")
-        refused = Access("http", "search", "POST", "/v1/search", args=args)
+        await permitted_use(broker, grant.id, Access("search", "GET", "/v1/search", args=args), "req_1")
+        refused = Access("search", "POST", "/v1/search", args=args)
         with pytest.raises(ScopeError):
             await permitted_use(broker, grant.id, refused, "req_2")
         await broker.deny(grant.id, refused, ScopeError(f"`{body['token']}` is not granted"), "req_2")

@@ -126,7 +126,7 @@ def any_access(dice: random.Random, raw: dict[str, object]) -> Access:
     values = {name: dice.choice(['"x"', '"y"', '"3"', "4", '"/a/b"']) for name in args}
     if dice.random() < 0.2:
         values["query.q"] = '"x"'
-    return Access("http", str(raw["resource"]), dice.choice(METHODS), path=path, args=values)
+    return Access(str(raw["resource"]), dice.choice(METHODS), path=path, args=values)
 
 
 def chain(dice: random.Random, seen: Counter[str]) -> None:
@@ -198,7 +198,7 @@ def test_budget_and_fan_out_hold_against_many_at_once() -> None:
         holders = [root.id, *children]
         uses = await asyncio.gather(
             *(
-                permitted_use(broker, holders[i % len(holders)], Access("http", "search", "GET", path="/x"), f"req_{i}")
+                permitted_use(broker, holders[i % len(holders)], Access("search", "GET", path="/x"), f"req_{i}")
                 for i in range(40)
             ),
             return_exceptions=True,

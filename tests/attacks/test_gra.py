@@ -177,7 +177,7 @@ TABLE = [
 @pytest.mark.parametrize(("pattern", "path", "expected"), TABLE)
 def test_the_table_of_segment_wildcards_holds(pattern: str, path: str, *, expected: bool) -> None:
     grant = scope.parse([http(paths=[pattern])])
-    access = Access("http", "api", "GET", path)
+    access = Access("api", "GET", path)
     assert permits(grant[0], access) is expected
     assert (permitting(compile_rules(grant, "api"), access) is not None) is expected
 
@@ -196,7 +196,7 @@ def test_random_paths_match_as_an_independent_expression_does() -> None:
         rules = compile_rules(scope.parse([http(paths=[pattern])]), "api")
         for _ in range(300):
             path = "/" + "/".join(chance.choices(words, k=chance.randrange(1, 5))) + chance.choice(["", "/"])
-            permitted = permitting(rules, Access("http", "api", "GET", path)) is not None
+            permitted = permitting(rules, Access("api", "GET", path)) is not None
             matched += permitted
             assert permitted is bool(re.fullmatch(expression, path)), (pattern, path)
     assert matched > 2_000
@@ -365,7 +365,7 @@ def test_no_accepted_target_means_something_else_to_any_reader() -> None:
             target = read_target(b"/api" + path.encode())
         except InvalidRequestError:
             continue
-        if permitting(rules, Access("http", "api", "GET", target.path)) is None:
+        if permitting(rules, Access("api", "GET", target.path)) is None:
             continue
         accepted += 1
         assert target.path == path

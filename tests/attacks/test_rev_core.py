@@ -32,7 +32,7 @@ from tests.uses import permitted_use
 
 MINUTES = timedelta(minutes=30)
 MANY = {**SEARCH, "uses": 1_000_000}
-CALL = Access("http", "search", "GET", path="/x")
+CALL = Access("search", "GET", path="/x")
 FAN_OUT = 5
 LEVELS = 5
 

@@ -32,11 +32,12 @@ from remit.keys.witness import FileWitness
 from remit.ports import Issued, Resource, SealedSecret
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
+from tests.support.kinds import NOTHING_LENT, simulated
 from tests.uses import permitted_use
 
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
 HTTP = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any", "uses": 10_000}
-SEARCH = Access("http", "search", "GET", "/v1/search")
+SEARCH = Access("search", "GET", "/v1/search")
 
 
 class Minting(FullEngine):
@@ -60,7 +61,8 @@ def broker_on(store: SqliteStore, sealer: FileSealer) -> Broker:
     ids = itertools.count()
     return Broker(
         store=store,
-        engines={"postgres": lambda _resource, _secret: Minting(Target())},
+        kinds=simulated(lambda _resource, _secret: Minting(Target())),
+        context=NOTHING_LENT,
         sealer=sealer,
         clock=lambda: START,
         new_id=lambda prefix: f"{prefix}_{next(ids)}",

@@ -19,7 +19,7 @@ from tests.broker.world import SEARCH, TABLE, details, holder
 from tests.grant_requests import changed
 
 DETAIL = parse_detail(TABLE)
-GET = Access("http", "search", "GET", "/v1/search")
+GET = Access("search", "GET", "/v1/search")
 
 
 @dataclass

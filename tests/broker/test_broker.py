@@ -50,6 +50,7 @@ from tests.broker.world import (
     warehouse,
 )
 from tests.grant_requests import changed
+from tests.support.kinds import NOTHING_LENT, simulated
 from tests.uses import permitted_use
 
 DETAIL = details(TABLE)[0]
@@ -334,7 +335,7 @@ def test_a_grant_that_may_only_delegate_issues_nothing(world: World) -> None:
         with pytest.raises(ScopeError, match="delegate but not be used"):
             await broker.issue(OPERATOR, root.id, DETAIL)
         with pytest.raises(ScopeError, match="delegate but not be used"):
-            await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/x"), "r")
+            await permitted_use(broker, root.id, Access("search", "GET", "/v1/x"), "r")
 
     run(body())
 
@@ -574,7 +575,7 @@ def test_use_is_recorded_before_it_is_permitted(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        use = await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/search"), "req-1")
+        use = await permitted_use(broker, root.id, Access("search", "GET", "/v1/search"), "req-1")
         entry = (await world.events())[-1]
         assert (entry.event, entry.decision, entry.request, entry.subject) == (
             "resource.use",
@@ -595,7 +596,7 @@ def test_a_budget_is_shared_by_all_below(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker)
         kids = [await broker.delegate(OPERATOR, root.id, child(SEARCH)) for _ in range(2)]
-        access = Access("http", "search", "GET", "/v1/search")
+        access = Access("search", "GET", "/v1/search")
         for grant in (kids[0], kids[1], root):
             await permitted_use(broker, grant.id, access, "r")
         for grant in (kids[0], root):
@@ -609,7 +610,7 @@ def test_use_after_revoke_and_after_expiry_is_refused(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        access = Access("http", "search", "GET", "/v1/search")
+        access = Access("search", "GET", "/v1/search")
         one = await broker.delegate(OPERATOR, root.id, child(SEARCH))
         await broker.revoke(OPERATOR, one.id)
         with pytest.raises(RevokedError):
@@ -629,12 +630,12 @@ def test_a_restart_finds_everything_again(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker)
         issued = await broker.issue(OPERATOR, root.id, DETAIL)
-        await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/search"), "r")
+        await permitted_use(broker, root.id, Access("search", "GET", "/v1/search"), "r")
         again = world.broker()
         await again.start()
         assert again.task_of_lease(issued.lease.id).id == again.task_of(root.id).id
         assert again.spent(root.id, 1) == 1
-        await permitted_use(again, root.id, Access("http", "search", "GET", "/v1/search"), "r")
+        await permitted_use(again, root.id, Access("search", "GET", "/v1/search"), "r")
         assert (await again.revoke(OPERATOR, root.id)).state is Closure.CLOSED
 
     run(body())
@@ -731,7 +732,8 @@ def test_a_rolled_back_log_ends_every_task_and_serves_nothing(world: World, size
         await broker.issue(OPERATOR, root.id, DETAIL)
         again = Broker(
             store=world.store,
-            engines={"postgres": world._engine},
+            kinds=simulated(world._engine),
+            context=NOTHING_LENT,
             sealer=broker._registry._sealer,
             clock=lambda: world.now,
             new_id=lambda prefix: prefix,
@@ -742,7 +744,7 @@ def test_a_rolled_back_log_ends_every_task_and_serves_nothing(world: World, size
         with pytest.raises(IntegrityError):
             await world.opened(again)
         with pytest.raises(IntegrityError):
-            await permitted_use(again, root.id, Access("http", "search", "GET", "/v1/x"), "r")
+            await permitted_use(again, root.id, Access("search", "GET", "/v1/x"), "r")
 
     run(body())
 
@@ -813,7 +815,7 @@ def test_a_new_secret_replaces_the_old(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.put_secret(OPERATOR, "search", Secret("rotated"))
-        await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/x"), "r")
+        await permitted_use(broker, root.id, Access("search", "GET", "/v1/x"), "r")
         assert broker.secret_of("search").reveal() == "rotated"
 
     run(body())

@@ -32,7 +32,7 @@ def test_a_resource_without_a_secret_is_used_without_one(world: World) -> None:
         await broker.start()
         await broker.put_resource(OPERATOR, search("http://127.0.0.1:9"))
         root = await world.opened(broker, SEARCH)
-        use = await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/x"), "r1")
+        use = await permitted_use(broker, root.id, Access("search", "GET", "/v1/x"), "r1")
         assert (use.resource, use.index) == ("search", 0)
         with pytest.raises(NotFoundError):
             broker.secret_of("search")

@@ -154,7 +154,7 @@ def test_a_checkpoint_of_another_log_ends_everything_at_the_next_look(world: Wor
             await broker.second.look()
         assert broker.task_of(root.id).head.closed
         with pytest.raises(IntegrityError):
-            await permitted_use(broker, root.id, Access("http", "search", "GET", "/v1/x"), "r")
+            await permitted_use(broker, root.id, Access("search", "GET", "/v1/x"), "r")
         with pytest.raises(IntegrityError):
             await world.opened(broker)
         assert place.kept.text == "another's"  # what shows it is not written over

@@ -23,7 +23,7 @@ from tests.grant_requests import changed
 from tests.uses import permitted_use
 
 DETAIL = details(TABLE)[0]
-GET = Access("http", "search", "GET", "/v1/search")
+GET = Access("search", "GET", "/v1/search")
 
 
 class Full(MemoryStore):

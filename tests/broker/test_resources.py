@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from types import MappingProxyType
 
 import pytest
 
-from remit.broker.resources import Check, ResourceRegistry, associated
+from remit.broker.resources import ResourceRegistry, associated
 from remit.core.secret import Secret
 from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFoundError
-from remit.gateway import target
+from remit.kinds import http
 from remit.ports import Engine, Finding, PutSecret, Resource, SealedSecret
+from remit.ports.kind import EngineContext
 from remit.stores.memory import MemoryStore
 from tests.broker.world import (
     SEARCH,
@@ -26,15 +26,19 @@ from tests.broker.world import (
     search,
     warehouse,
 )
+from tests.support.kinds import NOTHING_LENT, simulated
+
+Check = Callable[[Resource, Secret | None, EngineContext], None]
 
 
-def custody(
-    world: World, engine: type[PlainEngine] = FullEngine, checks: Mapping[str, Check] = MappingProxyType({})
-) -> ResourceRegistry:
+def custody(world: World, engine: type[PlainEngine] = FullEngine, check: Check | None = None) -> ResourceRegistry:
     def factory(_: Resource, __: Secret | None) -> Engine:
         return engine(world.target)
 
-    return ResourceRegistry(world.store, ClearSealer(), {"postgres": factory}, frozenset({"http", "postgres"}), checks)
+    kinds = dict(simulated(factory))
+    if check is not None:
+        kinds["http"] = replace(kinds["http"], check=check)
+    return ResourceRegistry(world.store, ClearSealer(), kinds, NOTHING_LENT)
 
 
 async def store(world: World, kept: ResourceRegistry, resource: Resource, value: Secret | None = None) -> None:
@@ -94,7 +98,7 @@ def test_a_resource_without_a_secret_says_how_to_give_it_one(world: World) -> No
 def test_a_secret_that_could_break_a_header_is_refused_when_stored(world: World, text: str) -> None:
     async def body() -> None:
         with pytest.raises(InvalidRequestError, match="printable ASCII"):
-            await custody(world, checks={"http": target.check}).put(search(), Secret(text))
+            await custody(world, check=http.KIND.check).put(search(), Secret(text))
 
     run(body())
 
@@ -248,11 +252,13 @@ def test_a_lease_kind_must_fit_its_resource(world: World) -> None:
 
 
 def test_a_kinds_own_check_can_refuse_a_resource(world: World) -> None:
-    def check(resource: Resource, _: Secret | None) -> None:
+    def check(resource: Resource, _: Secret | None, __: EngineContext) -> None:
         raise InvalidRequestError(f"`{resource.name}` can never work")
 
     async def body() -> None:
-        kept = ResourceRegistry(world.store, ClearSealer(), {}, frozenset({"http", "postgres"}), {"http": check})
+        kinds = simulated()
+        kinds = {**kinds, "http": replace(kinds["http"], check=check)}
+        kept = ResourceRegistry(world.store, ClearSealer(), kinds, NOTHING_LENT)
         await kept.put(warehouse(), None)
         with pytest.raises(InvalidRequestError, match="never work"):
             await kept.put(search(), None)

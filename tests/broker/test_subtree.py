@@ -18,7 +18,7 @@ from tests.grant_requests import changed
 from tests.uses import permitted_use
 
 MANY = details({**SEARCH, "uses": 1_000_000})
-CALL = Access("http", "search", "GET", path="/v1/x")
+CALL = Access("search", "GET", path="/v1/x")
 BELOW = 100  # grants below each of the root's children
 KIDS = 99
 

@@ -10,14 +10,14 @@ from remit.errors import RevokedError, ScopeError
 from tests.broker.world import OPERATOR, World, run
 from tests.uses import permitted_use
 
-SEARCHED = Access("http", "search", "GET", "/v1/search")
+SEARCHED = Access("search", "GET", "/v1/search")
 
 
 def test_a_use_outside_the_scope_is_refused(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        access = Access("http", "search", "POST", "/v1/search", args={"query.q": '"x"'})
+        access = Access("search", "POST", "/v1/search", args={"query.q": '"x"'})
         with pytest.raises(ScopeError):
             await permitted_use(broker, root.id, access, "r")
 
@@ -42,7 +42,7 @@ def test_a_grant_revoked_while_its_use_is_being_recorded_has_no_effect(world: Wo
     run(body())
 
 
-def test_an_index_that_is_known_already_is_taken(world: World) -> None:
+def test_a_use_is_permitted_by_the_detail_that_is_named(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)

@@ -23,6 +23,7 @@ from remit.ports import Engine, Finding, Issued, Resource
 from remit.sessions.revocations import SessionRevocations
 from remit.stores.memory import MemoryStore
 from tests.grant_requests import changed
+from tests.support.kinds import NOTHING_LENT, simulated
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
@@ -138,7 +139,8 @@ class World:
         more.setdefault("revocations", SessionRevocations)
         return Broker(
             store=self.store,
-            engines={"postgres": self._engine},
+            kinds=simulated(self._engine),
+            context=NOTHING_LENT,
             sealer=ClearSealer(),
             clock=lambda: self.now,
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose import issuer, wiring
+from remit.compose import issuer, kinds, wiring
 from remit.config import settings
 from remit.core import scope
 from remit.errors import InvalidRequestError
 from remit.keys.file import FileSealer
 from remit.ports import Resource
+from remit.ports.kind import EngineContext
 
 SEALER = FileSealer(b"k" * 32)
 MESH = {"type": "spiffe", "resource": "mesh", "actions": ["x509"]}
@@ -60,10 +61,11 @@ def test_the_broker_believes_no_svid_of_its_own_as_the_token_of_an_issuer(
 
 
 def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
-    check = issuer.check(issuer.authority(configured(tmp_path), SEALER, now))
-    check(Resource("mesh", "spiffe", "spiffe://remit.local", scope.parse([MESH]), None, {}), None)
+    lent = EngineContext(now, bytes, "https://broker.test", issuer.authority(configured(tmp_path), SEALER, now))
+    check = kinds.BUILT_IN["spiffe"].check
+    check(Resource("mesh", "spiffe", "spiffe://remit.local", scope.parse([MESH]), None, {}), None, lent)
     with pytest.raises(InvalidRequestError):
-        check(Resource("mesh", "spiffe", "spiffe://other.test", scope.parse([MESH]), None, {}), None)
+        check(Resource("mesh", "spiffe", "spiffe://other.test", scope.parse([MESH]), None, {}), None, lent)
 
 
 def test_without_the_extra_runs_have_no_workload_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

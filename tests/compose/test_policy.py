@@ -228,7 +228,7 @@ def test_a_request_through_the_gateway_asks_no_policy(place: Place) -> None:
         after = len(asked)
         assert after == 1
         for number in range(100):
-            await permitted_use(app.broker, grant.id, Access("http", "search", "GET", f"/{number}"), f"r{number}")
+            await permitted_use(app.broker, grant.id, Access("search", "GET", f"/{number}"), f"r{number}")
         assert len(asked) == after
         await opened(app, SEARCH)
         assert len(asked) == after + 1

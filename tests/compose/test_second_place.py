@@ -28,7 +28,7 @@ from tests.compose.test_serving import serving
 from tests.compose.test_wiring import opened, with_application
 from tests.uses import permitted_use
 
-GET = Access("http", "search", "GET", "/x")
+GET = Access("search", "GET", "/x")
 
 
 @pytest.fixture

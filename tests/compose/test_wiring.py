@@ -62,7 +62,7 @@ def test_a_restart_keeps_tasks_resources_and_keys(tmp_path: Path) -> None:
     async def second(app: Application) -> None:
         assert app.broker.check(kept["grant"]).id == kept["grant"]
         assert app.tokens.signer.kid == kept["kid"]
-        await permitted_use(app.broker, kept["grant"], scope.Access("http", "search", "GET", "/x"), "r")
+        await permitted_use(app.broker, kept["grant"], scope.Access("search", "GET", "/x"), "r")
         assert app.broker.secret_of("search").reveal() == "rmt-canary-key"
 
     with_application(made, first)

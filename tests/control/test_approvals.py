@@ -209,7 +209,7 @@ def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Pat
         item = await at.asked(child)
         await at.decide(item)
         made = (await at.made.exchange(at.agent, at.exact(child, item))).json()
-        await permitted_use(at.made.broker, made["grant"], Access("http", "search", "GET", path="/v1/all"), "req_7")
+        await permitted_use(at.made.broker, made["grant"], Access("search", "GET", path="/v1/all"), "req_7")
         await at.made.control.post(f"/v1/tasks/{made['task']}/grants/{made['grant']}/revoke", json={})
         opened, ask, approve, hop, ended = [
             e for e in await at.made.world.events() if e.event.partition(".")[0] in {"task", "grant", "approval"}

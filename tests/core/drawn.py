@@ -163,7 +163,7 @@ def _some(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
 
 
 @st.composite
-def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "mcp", "spiffe")) -> Raw:
+def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "calls", "spiffe")) -> Raw:
     """Draw a detail in wire form."""
     kind = draw(st.sampled_from(kinds))
     raw: Raw = {"type": kind, "resource": draw(st.sampled_from(["one", "two"]))}
@@ -175,7 +175,7 @@ def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "mcp"
             raw |= {"actions": draw(_some(("select", "insert"))), "tables": draw(_some(TABLES))}
             if draw(st.booleans()):
                 raw["columns"] = {t: draw(_some(COLUMNS)) for t in draw(_some(tuple(raw["tables"])))}
-        case "mcp":
+        case "calls":
             keys = ("repo", "query", "query.limit", "n")
             raw |= {"actions": ["tools/call"], "tools": {t: draw(arguments(keys)) for t in draw(_some(TOOLS))}}
         case "spiffe":
@@ -201,7 +201,7 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
             child["tables"] = draw(_some(tuple(raw["tables"])))
             columns = {t: draw(_some(tuple(c))) for t, c in raw.get("columns", {}).items() if t in child["tables"]}
             child |= {"columns": columns} if columns else {}
-        case "mcp":
+        case "calls":
             tools = draw(_some(tuple(raw["tools"])))
             child["tools"] = {t: draw(below_arguments(("repo", "n"), raw["tools"][t])) for t in tools}
         case "spiffe":
@@ -217,7 +217,7 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
 def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
     """Draw a detail that is wider than another in one field; return the field too."""
     wider: dict[str, Raw] = {"resource": {"resource": "three"}}
-    more = {"http": "PUT", "postgres": "delete", "mcp": "tools/list", "spiffe": "x509"}[raw["type"]]
+    more = {"http": "PUT", "postgres": "delete", "calls": "tools/list", "spiffe": "x509"}[raw["type"]]
     if more not in raw["actions"]:
         wider["actions"] = {"actions": [*raw["actions"], more]}
     for limit in {"ttl", "uses"} & raw.keys():
@@ -230,7 +230,7 @@ def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
             for table, columns in raw.get("columns", {}).items():
                 wider["columns"] = {"columns": {**raw["columns"], table: [*columns, "secret"]}}
                 wider["no columns"] = {"columns": None}
-        case "mcp":
+        case "calls":
             wider["tools"] = {"tools": {**raw["tools"], "delete_repo": {}}}
         case "spiffe":
             wider["audiences"] = {"audiences": [*raw.get("audiences", []), "https://other.example"]}
@@ -255,14 +255,14 @@ def _widen_http(raw: Raw, wider: dict[str, Raw]) -> None:
 def accesses(draw: st.DrawFn, raw: Raw) -> Access:
     """Draw an access that a detail permits, or nearly."""
     action = draw(st.sampled_from([*raw["actions"], "GET", "tools/call"]))
-    if raw["type"] == "mcp":
+    if raw["type"] == "calls":
         tool = draw(st.sampled_from([*raw["tools"], "search"]))
         args = draw(arguments_near(("repo", "n"), raw["tools"].get(tool, {})))
-        return Access("mcp", raw["resource"], action, tool=tool, args=args)
+        return Access(raw["resource"], action, path=tool, args=args)
     patterns_here = raw.get("paths", ["/"])
     path = draw(paths_in(draw(st.sampled_from([*patterns_here, *patterns_here, "/**", "/*"]))))
     args = draw(arguments_near((*WIRE_KEYS, *BODY_KEYS), raw.get("args", {})))
-    return Access(raw["type"], raw["resource"], action, path=path, args=args)
+    return Access(raw["resource"], action, path=path, args=args)
 
 
 def read(raw: Raw) -> Detail:

@@ -1,4 +1,4 @@
-"""The oracle that the gateway's compiled rules are compared with: whether a detail permits a use."""
+"""What a detail permits, written out: what the gateway compiles is held against it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from remit.core.scope import Access, Detail, Scope
 
 
 def permits(detail: Detail, access: Access) -> bool:
-    """Whether ``detail`` permits one use."""
-    if (detail.type, detail.resource) != (access.type, access.resource) or access.action not in detail.texts("actions"):
+    """Whether ``detail`` permits one use; of a detail with tools, ``path`` is the name of the tool."""
+    if detail.resource != access.resource or access.action not in detail.texts("actions"):
         return False
-    if detail.type == "http":
-        in_path = any(path_le(access.path, wide) for wide in detail.texts("paths"))
-        return in_path and args_permit(detail.get("args"), access.args)
     tools = detail.get("tools")
-    named = dict(tools) if detail.type == "mcp" and isinstance(tools, tuple) else {}
-    return access.tool in named and args_permit(named[access.tool], access.args)
+    if isinstance(tools, tuple):
+        named = dict(tools)
+        return access.path in named and args_permit(named[access.path], access.args)
+    in_path = any(path_le(access.path, wide) for wide in detail.texts("paths"))
+    return in_path and args_permit(detail.get("args"), access.args)
 
 
 def permitting(scope: Scope, access: Access) -> int | None:

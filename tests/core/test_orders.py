@@ -16,7 +16,7 @@ from remit.errors import UnknownDetailError
 BAD: list[tuple[orders.Order, list[object]]] = [
     (orders.AT_MOST, [0, -1, True, 1.0, "1", 2**53, None]),
     (orders.SECONDS, [0, -1, True, 10**9 + 1, 2**31, 2**63]),
-    (orders.SVID_SECONDS, [0, -1, True, 3_601]),
+    (orders.seconds(3_600), [0, -1, True, 3_601]),
     (orders.AUDIENCES, [None, "https://a", [""], ["a b"], ["\u00e9"], ["a" * 513], [1], ["a"] * 257]),
     (orders.METHODS, ["GET", [], ["get"], ["GET "], [1], ["G" * 21], ["GET"] * 257]),
     (orders.PATHS, ["/a", [], [1], ["a"], ["/a"] * 257]),

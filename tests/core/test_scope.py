@@ -18,7 +18,7 @@ from tests.core.oracle import permits, permitting
 
 SEARCH: Raw = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
 ISSUES: Raw = {
-    "type": "mcp",
+    "type": "calls",
     "resource": "github",
     "actions": ["tools/call"],
     "tools": {"create_issue": {"repo": "acme/app"}},
@@ -68,8 +68,8 @@ def test_widening_is_refused_in_every_field(data: st.DataObject) -> None:
 @settings(max_examples=300)
 @given(st.data())
 def test_what_a_part_permits_the_whole_permits(data: st.DataObject) -> None:
-    parent = data.draw(details(("http", "mcp")))
-    child = data.draw(st.one_of(below(parent), details(("http", "mcp")), above_or_beside(parent).map(lambda w: w[1])))
+    parent = data.draw(details(("http", "calls")))
+    child = data.draw(st.one_of(below(parent), details(("http", "calls")), above_or_beside(parent).map(lambda w: w[1])))
     access = data.draw(accesses(child))
     if detail_le(read(child), read(parent)) and permits(read(child), access):
         assert permits(read(parent), access)
@@ -78,7 +78,7 @@ def test_what_a_part_permits_the_whole_permits(data: st.DataObject) -> None:
 @settings(max_examples=300)
 @given(st.data())
 def test_details_that_are_part_of_each_other_permit_the_same(data: st.DataObject) -> None:
-    left = data.draw(details(("http", "mcp")))
+    left = data.draw(details(("http", "calls")))
     right = data.draw(below(left))
     access = data.draw(accesses(left))
     if detail_le(read(left), read(right)):
@@ -91,7 +91,7 @@ def test_the_generator_reaches_what_the_laws_speak_of() -> None:
     @settings(max_examples=300, database=None, derandomize=True)
     @given(st.data())
     def draw(data: st.DataObject) -> None:
-        parent = data.draw(details(("http", "mcp")))
+        parent = data.draw(details(("http", "calls")))
         child = data.draw(below(parent))
         access = data.draw(accesses(child))
         permitted = permits(read(child), access)
@@ -254,14 +254,13 @@ def test_a_table_without_columns_in_the_parent_may_be_read_whole() -> None:
 
 def get(path: str, **more: Any) -> Access:
     """Return an access by GET."""
-    return Access(**{"type": "http", "resource": "search", "action": "GET", "path": path, **more})
+    return Access(**{"resource": "search", "action": "GET", "path": path, **more})
 
 
 def test_an_access_is_permitted_by_type_resource_action_path_and_arguments() -> None:
     detail = one(SEARCH, args={"query.q": "x"})
     args = {"query.q": '"x"'}
     assert permits(detail, get("/v1/search", args=args))
-    assert not permits(detail, get("/v1/search", args=args, type="mcp"))
     assert not permits(detail, get("/v1/search", args=args, resource="other"))
     assert not permits(detail, get("/v1/search", args=args, action="POST"))
     assert not permits(detail, get("/v2/search", args=args))
@@ -274,16 +273,14 @@ def test_without_args_query_and_body_must_be_empty() -> None:
 
 
 def test_a_tool_call_is_permitted_by_its_name_and_its_arguments() -> None:
-    call = Access("mcp", "github", "tools/call", tool="create_issue", args={"repo": '"acme/app"'})
+    call = Access("github", "tools/call", path="create_issue", args={"repo": '"acme/app"'})
     assert permits(one(ISSUES), call)
-    assert not permits(
-        one(ISSUES), Access("mcp", "github", "tools/call", tool="create_issue", args={"repo": '"acme/pay"'})
-    )
-    assert not permits(one(ISSUES), Access("mcp", "github", "tools/call", tool="close", args={"repo": '"acme/app"'}))
+    assert not permits(one(ISSUES), Access("github", "tools/call", path="create_issue", args={"repo": '"acme/pay"'}))
+    assert not permits(one(ISSUES), Access("github", "tools/call", path="close", args={"repo": '"acme/app"'}))
 
 
 def test_a_database_is_not_used_access_by_access() -> None:
-    assert not permits(one(REVENUE), Access("postgres", "warehouse", "select"))
+    assert not permits(one(REVENUE), Access("warehouse", "select"))
 
 
 def test_the_first_detail_that_permits_is_the_one_that_counts() -> None:

@@ -24,7 +24,6 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Grant
-from remit.gateway import target
 from remit.gateway.authorize import Rules
 from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel, Gateway
@@ -34,6 +33,7 @@ from remit.ports.credential import SourceOf
 from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, ClearSealer
 from tests.grant_requests import changed
+from tests.support.kinds import NOTHING_LENT, simulated
 from tests.support.upstream import Upstream
 
 SECRET = "rmt-real-3f1c0a9be7d24856b0d1c2e3f4a59687-k"
@@ -235,8 +235,9 @@ async def rig(
     def new_id(prefix: str) -> str:
         return f"{prefix}_{next(ids)}"
 
-    checks = {"http": target.check}
-    broker = Broker(store=store, engines={}, sealer=ClearSealer(), clock=lambda: now[0], new_id=new_id, checks=checks)
+    broker = Broker(
+        store=store, kinds=simulated(), context=NOTHING_LENT, sealer=ClearSealer(), clock=lambda: now[0], new_id=new_id
+    )
     await broker.start()
     async with upstream or Upstream() as up:
         bound = scope.parse([{**ALL, "actions": [*_METHODS, "QUERY"]}])

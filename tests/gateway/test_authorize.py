@@ -249,10 +249,10 @@ def test_a_body_written_anew_does_not_keep_what_was_said_about_the_old_one() -> 
 
 def test_enough_permits_the_access_it_was_made_for() -> None:
     accesses = [
-        Access("http", "search", "GET", "/v1/a", args={"query.q": '"x"', "body.n": "7"}),
-        Access("http", "search", "GET", "/v1/a", args={"query.q": '"' + "x" * 3_000 + '"'}),
-        Access("http", "search", "GET", "/v1/search"),
+        Access("search", "GET", "/v1/a", args={"query.q": '"x"', "body.n": "7"}),
+        Access("search", "GET", "/v1/a", args={"query.q": '"' + "x" * 3_000 + '"'}),
+        Access("search", "GET", "/v1/search"),
     ]
     for access in accesses:
-        [detail] = scope.parse([enough(access)])
+        [detail] = scope.parse([enough("http", access)])
         assert permits(detail, access)

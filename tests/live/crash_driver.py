@@ -30,6 +30,7 @@ from remit.keys.file import FileSealer, load_kek
 from remit.kinds.postgres.engine import PostgresEngine
 from remit.ports import Clock, Issued, Resource, Write
 from remit.stores.sqlite import SqliteStore
+from tests.support.kinds import NOTHING_LENT, simulated
 
 OPERATOR = Operator(Subject("unix://host#0", "local-uid"))
 DETAIL = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"]}
@@ -93,7 +94,8 @@ def broker(state: Path, clock: Clock, step: Step = nothing) -> tuple[Broker, Dyi
 
     made = Broker(
         store=store,
-        engines={"postgres": engine},
+        kinds=simulated(engine),
+        context=NOTHING_LENT,
         sealer=sealer,
         clock=clock,
         new_id=lambda prefix: f"{prefix}_{secrets.token_urlsafe(16)}",

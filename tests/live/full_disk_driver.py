@@ -40,7 +40,7 @@ async def used_up(broker: Broker, grant: str) -> str | None:
     """Use a grant until the disk takes no more; return why it was refused."""
     for number in range(5_000):
         try:
-            await permitted_use(broker, grant, Access("http", "search", "GET", path="/x"), f"req_{number}")
+            await permitted_use(broker, grant, Access("search", "GET", path="/x"), f"req_{number}")
         except RemitError as error:
             return error.code
     return None

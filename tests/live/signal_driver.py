@@ -27,6 +27,7 @@ from remit.ports import Resource, Write
 from remit.sessions.event_stream import EventStream
 from remit.sessions.revocations import SessionRevocations
 from remit.stores.sqlite import SqliteStore
+from tests.support.kinds import NOTHING_LENT, simulated
 
 ALICE = "https://idp.test#alice"
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
@@ -66,7 +67,8 @@ def broker(state: Path) -> tuple[Broker, DyingStore]:
     store = DyingStore(state, sealer)
     made = Broker(
         store=store,
-        engines={},
+        kinds=simulated(),
+        context=NOTHING_LENT,
         sealer=sealer,
         clock=lambda: datetime.now(UTC),
         new_id=lambda prefix: f"{prefix}_{secrets.token_urlsafe(16)}",

@@ -25,6 +25,7 @@ from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
 from remit.testing.simulated import BulkEngine, SimulatedTarget
 from tests.broker.world import OPERATOR, SEARCH, TABLE, details, search, warehouse
+from tests.support.kinds import NOTHING_LENT, simulated
 from tests.uses import permitted_use
 
 pytestmark = [pytest.mark.slow]
@@ -42,7 +43,7 @@ BEFORE = f'@id("all") permit (principal, action, resource);\n{OTHERS}'
 TIGHTER = (
     f'{BEFORE}@id("no-table") forbid (principal, action == Action::"delegate", resource == Resource::"warehouse");\n'
 )
-GET = Access("http", "search", "GET", "/v1/search")
+GET = Access("search", "GET", "/v1/search")
 
 
 @dataclass
@@ -64,7 +65,8 @@ class Land:
     async def broker(self, policies: Policies) -> Broker:
         made = Broker(
             store=SqliteStore(self.folder / "state", FileSealer(b"k" * 32)),
-            engines={"postgres": lambda _resource, _secret: BulkEngine(self.target)},
+            kinds=simulated(lambda _resource, _secret: BulkEngine(self.target)),
+            context=NOTHING_LENT,
             sealer=FileSealer(b"k" * 32),
             clock=lambda: datetime.now(UTC),
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",

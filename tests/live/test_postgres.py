@@ -244,7 +244,7 @@ def test_nothing_of_ours_is_left_when_all_leases_are_cleaned() -> None:
         async with shop.engine() as engine:
             plans = [(await issue(engine, shop.detail(actions=[verb])))[0] for verb in ("select", "insert", "update")]
             plans += [(await issue(engine, shop.detail()))[0]]
-            assert len(shop.roles()) == 4 + 3 + 1  # leases, bundles, the maker
+            assert len(shop.roles()) == 4 + 3 + 1  # leases, bundles, the creator
             await engine.revoke_many(plans[:2])
             await engine.clean(plans[:2])
             assert len(shop.roles()) == 2 + 2 + 1

@@ -8,7 +8,7 @@ import pytest
 from psycopg import sql
 
 from remit.core.secret import Secret
-from remit.kinds.postgres.setup import setup_sql
+from remit.kinds.postgres.inspect import setup_sql
 from remit.ports import Finding
 from tests.live.warehouse import Warehouse, issue, may, warehouse
 from tests.support.postgres_server import bin_folder

@@ -97,7 +97,7 @@ class Warehouse:
             await made.close()
 
     def roles(self) -> set[str]:
-        """Return every role of remit's in the cluster: leases, bundles, makers."""
+        """Return every role of remit's in the cluster: leases, bundles, creators."""
         with self.admin() as admin:
             return {str(row[0]) for row in admin.execute(r"SELECT rolname FROM pg_roles WHERE rolname LIKE 'remit\_%'")}
 

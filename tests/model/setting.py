@@ -23,6 +23,7 @@ from remit.stores.memory import MemoryStore
 from remit.testing.simulated import BulkEngine, SimulatedEngine, SimulatedTarget
 from tests.broker.world import ClearSealer
 from tests.grant_requests import changed
+from tests.support.kinds import NOTHING_LENT, simulated
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OWNER = Operator(Subject("unix://host#1000", "local-uid"))
@@ -77,7 +78,8 @@ class Setting:
         """Return a broker on the state, not started."""
         return Broker(
             store=store or self.store,
-            engines={"postgres": self.engine},
+            kinds=simulated(self.engine),
+            context=NOTHING_LENT,
             sealer=ClearSealer(),
             clock=lambda: self.now,
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",

@@ -104,7 +104,7 @@ async def renew(at: Scene) -> object:
 
 
 async def use(at: Scene) -> object:
-    return await permitted_use(at.broker, at.child, Access("http", "search", "GET", path="/x"), "req_1")
+    return await permitted_use(at.broker, at.child, Access("search", "GET", path="/x"), "req_1")
 
 
 async def revoke_child(at: Scene) -> Report:

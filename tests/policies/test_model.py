@@ -14,7 +14,7 @@ from remit.policies import installed, model
 from tests.policies.asked import ADA, ALL, IDP, SEARCH, TABLE, holds, policies, question, when
 
 MCP: dict[str, object] = {
-    "type": "mcp", "resource": "github", "actions": ["tools/call"], "tools": {"create_issue": "any", "list": "any"},
+    "type": "calls", "resource": "github", "actions": ["tools/call"], "tools": {"create_issue": "any", "list": "any"},
 }  # fmt: skip
 SVID: dict[str, object] = {"type": "spiffe", "resource": "own", "actions": ["jwt"], "audiences": ["https://a.test"]}
 AGENT = "spiffe://prod.example/ns/agents/sa/planner"

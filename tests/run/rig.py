@@ -28,6 +28,7 @@ from remit.run.acceptor import Acceptor
 from remit.run.environment import RunListener, RunProvisioning
 from remit.run.host import LaunchServer, Run
 from tests.broker.world import OPERATOR, World, details, search, warehouse
+from tests.support.kinds import simulated
 
 HERE = Path(__file__).parent
 PATIENCE = 30
@@ -36,7 +37,7 @@ TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "ta
 T = TypeVar("T")
 
 
-PROVIDERS = {"generic": environment.ProviderVariables(("SEARCH_API_KEY",), {"SEARCH_BASE_URL": "/v1"}, "sk-{48}")}
+KINDS = simulated()
 
 
 class EchoServices:
@@ -50,12 +51,11 @@ class EchoServices:
         self.quota = DescriptorBudget(DESCRIPTORS)
 
     def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
-        placeholder = lambda shape: f"placeholder-{shape}"  # noqa: E731 - one shape for all
-        return environment.provision(grant, self._resources(), PROVIDERS, placeholder, folder, private=private)
+        return environment.provision(grant, self._resources(), KINDS, bytes, folder, private=private)
 
     def variables(self, run: Run) -> Mapping[str, str]:
         grant = self.broker.check(run.grant)
-        return environment.variables(grant, self._resources(), PROVIDERS, run.provisioning.placeholders, run.places)
+        return environment.variables(grant, self._resources(), KINDS, run.provisioning.placeholders, run.places)
 
     def share(self, task: str) -> TaskQuota:
         return self.quota.of(task)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from remit.core.grant import GrantContext
@@ -9,18 +9,16 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Scope
 from remit.core.task import Grant, open_task
 from remit.ports import Resource
-from remit.run.environment import ProviderVariables, RunListener, RunProvisioning, provision, variables
+from remit.run.environment import RunListener, RunProvisioning, provision, variables
 from tests.broker.world import OPERATOR, START, details, search, warehouse
+from tests.support.kinds import simulated
 
 OPENAI = {"type": "http", "resource": "llm", "actions": ["POST"], "paths": ["/v1/**"], "args": "any"}
 READ = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"]}
 
 
-PROVIDERS = {
-    "generic": ProviderVariables((), {}, "generic"),
-    "openai": ProviderVariables(("OPENAI_API_KEY",), {"OPENAI_BASE_URL": "/v1"}, "openai"),
-}
+KINDS = simulated()
 
 
 def llm(name: str = "llm") -> Resource:
@@ -38,15 +36,16 @@ def grant(*raw: Mapping[str, object]) -> Grant:
     return open_task("task_1", "grt_1", OPERATOR.subject, wanted, GrantContext(), START).grants[0]
 
 
-def fitted(held: Grant, **more: bool) -> RunProvisioning:
-    numbers = itertools.count()
-    return provision(held, RESOURCES, PROVIDERS, lambda shape: f"{shape}-{next(numbers)}", "/run/remit", **more)
+def fitted(held: Grant, *, private: bool = True, sockets: Sequence[str] = ()) -> RunProvisioning:
+    numbers = itertools.count(1)
+    drawn = lambda size: next(numbers).to_bytes(size)  # noqa: E731 - octets of its own for each
+    return provision(held, RESOURCES, KINDS, drawn, "/run/remit", private=private, sockets=sockets)
 
 
-def found(held: Grant, **more: bool) -> dict[str, str]:
-    fit = fitted(held, **more)
+def found(held: Grant, *, sockets: Sequence[str] = ()) -> dict[str, str]:
+    fit = fitted(held, sockets=sockets)
     places: dict[str, int | str] = {item.name: item.port or item.path or 0 for item in fit.listeners}
-    return variables(held, RESOURCES, PROVIDERS, fit.placeholders, places)
+    return variables(held, RESOURCES, KINDS, fit.placeholders, places)
 
 
 def test_a_run_has_a_gateway_a_channel_and_a_way_to_launch() -> None:
@@ -66,19 +65,26 @@ def test_a_database_outside_the_grant_has_none() -> None:
     assert "postgres:warehouse" not in {item.name for item in fitted(grant(READ)).listeners}
 
 
+def test_a_port_that_is_taken_is_no_resources() -> None:
+    second = Resource("second", "postgres", "postgresql://remit@db.test/x", (), None, {})
+    held = grant(TABLE, {**TABLE, "resource": "second"})
+    fit = provision(held, {**RESOURCES, "second": second}, KINDS, bytes, "/run/remit")
+    assert [item.port for item in fit.listeners if item.resource] == [5432, 5433]
+
+
 def test_ports_in_a_shared_network_are_chosen_by_the_kernel() -> None:
     listeners = fitted(grant(READ, TABLE), private=False).listeners
     assert {item.port for item in listeners if item.path is None} == {0}
 
 
 def test_a_grant_that_may_have_svids_has_a_workload_api() -> None:
-    assert found(grant(SVID, READ), workload=True)["SPIFFE_ENDPOINT_SOCKET"] == "unix:///run/remit/workload.sock"
-    assert "mesh" not in fitted(grant(SVID), workload=True).placeholders  # there is no key of it to hold the place of
+    assert found(grant(SVID, READ), sockets=["workload"])["SPIFFE_ENDPOINT_SOCKET"] == "unix:///run/remit/workload.sock"
+    assert "mesh" not in fitted(grant(SVID), sockets=["workload"]).placeholders  # it has no key
 
 
 def test_without_such_a_detail_or_the_extra_there_is_no_workload_api() -> None:
-    assert "SPIFFE_ENDPOINT_SOCKET" not in found(grant(READ), workload=True)
-    assert "SPIFFE_ENDPOINT_SOCKET" not in found(grant(SVID), workload=False)
+    assert "SPIFFE_ENDPOINT_SOCKET" not in found(grant(READ), sockets=["workload"])
+    assert "SPIFFE_ENDPOINT_SOCKET" not in found(grant(SVID))
 
 
 def test_each_http_resource_has_a_placeholder_of_its_own() -> None:
@@ -88,7 +94,7 @@ def test_each_http_resource_has_a_placeholder_of_its_own() -> None:
 
 
 def test_a_placeholder_has_the_shape_of_its_provider() -> None:
-    assert fitted(grant(OPENAI)).placeholders["llm"].startswith("openai-")
+    assert fitted(grant(OPENAI)).placeholders["llm"].startswith("sk-proj-")
 
 
 def test_the_sdk_finds_its_run() -> None:
@@ -100,7 +106,7 @@ def test_the_sdk_finds_its_run() -> None:
 def test_a_providers_variables_name_the_gateway_and_the_placeholder() -> None:
     held = found(grant(OPENAI))
     assert held["OPENAI_BASE_URL"] == "http://127.0.0.1:8471/llm/v1"
-    assert held["OPENAI_API_KEY"] == held["REMIT_KEY_LLM"] == "openai-0"
+    assert held["OPENAI_API_KEY"] == held["REMIT_KEY_LLM"]
 
 
 def test_of_two_resources_of_a_provider_the_first_has_its_variables() -> None:
@@ -117,9 +123,9 @@ def test_a_resource_is_found_by_its_own_name() -> None:
 
 def test_a_resource_that_is_gone_is_left_out() -> None:
     held = grant(READ)
-    fit = provision(held, {}, PROVIDERS, lambda shape: shape, "/run/remit")
+    fit = provision(held, {}, KINDS, bytes, "/run/remit")
     assert fit.placeholders == {}
-    assert "REMIT_URL_SEARCH" not in variables(held, {}, PROVIDERS, {}, {"gateway": 1, "channel": "/c"})
+    assert "REMIT_URL_SEARCH" not in variables(held, {}, KINDS, {}, {"gateway": 1, "channel": "/c"})
 
 
 def test_a_listener_knows_its_kind_and_resource() -> None:

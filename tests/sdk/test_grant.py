@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from remit.errors import InvalidRequestError, ScopeError
-from remit.sdk.grant import Credential, GrantHandle, credential_of, instant, local
+from remit.sdk.grant import Credential, GrantHandle, credential_of, instant
 from remit.sdk.place import Place, find
 from remit.sdk.verbs import TokenResponse
 
@@ -101,29 +101,9 @@ def test_a_credential_does_not_print_pickle_or_copy() -> None:
             attempt(CREDENTIAL)
 
 
-def test_in_a_run_a_database_is_reached_at_the_runs_own_port() -> None:
-    values = {"dsn": "postgresql://u:p%40@db.example:5432/sales?sslmode=disable", "host": "db.example", "port": "5432"}
-    moved = local(values, 15432)
-    assert moved["dsn"] == "postgresql://u:p%40@127.0.0.1:15432/sales?sslmode=disable"
-    assert (moved["host"], moved["port"]) == ("127.0.0.1", "15432")
-
-
-def test_a_server_whose_certificate_is_verified_keeps_its_name() -> None:
-    values = {"dsn": "postgresql://u:p@db.example:5432/sales?options=x&sslmode=verify-full", "host": "db.example"}
-    moved = local(values, 15432)
-    assert moved["dsn"] == ("postgresql://u:p@db.example:15432/sales?options=x&sslmode=verify-full&hostaddr=127.0.0.1")
-    assert (moved["host"], moved["hostaddr"], moved["port"]) == ("db.example", "127.0.0.1", "15432")
-
-
-def test_outside_a_run_a_credential_is_as_it_came() -> None:
-    values = {"dsn": "postgresql://u:p@db.example:5432/sales"}
-    assert local(values, None) == values
-    assert local({"token": "x"}, 1) == {"token": "x"}
-
-
 def test_an_issued_lease_is_read_from_the_answer() -> None:
     answer = {"lease": "lse_1", "expires_at": "2026-01-01T00:00:00.000Z", "credential": {"user": "u", "port": 5432}}
-    read = credential_of(answer, {}, "warehouse")
+    read = credential_of(answer)
     assert (read.lease, read.port, read.expires_at) == ("lse_1", "5432", datetime(2026, 1, 1, tzinfo=UTC))
 
 

@@ -98,7 +98,7 @@ def test_what_is_no_row_is_refused(data: bytes) -> None:
 
 
 def test_a_stored_scope_of_an_unknown_type_is_refused() -> None:
-    data = codec.grant_bytes(opening().grants[0]).replace(b'"type":"mcp"', b'"type":"xyz"')
+    data = codec.grant_bytes(opening().grants[0]).replace(b'"type":"sample-tools"', b'"type":"xyz"')
     with pytest.raises(IntegrityError):
         codec.read_grant(data)
 

@@ -31,7 +31,7 @@ SQL: dict[str, object] = {
     "columns": {"sales.revenue": ["quarter", "amount"]},
 }
 MCP: dict[str, object] = {
-    "type": "mcp",
+    "type": "calls",
     "resource": "github",
     "actions": ["tools/call"],
     "tools": {"create_issue": {"repo": "acme/app", "labels": "any"}, "search": "any"},

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from types import MappingProxyType
 
 from remit.broker.approvals import Approvals, StepUp
 from remit.broker.checkpoints import Checkpoints
@@ -23,13 +22,12 @@ from remit.broker.grants import Grants
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.refresh_tokens import RefreshTokens
 from remit.broker.resource_verbs import Resources
-from remit.broker.resources import Check, EngineFactory, ResourceRegistry
+from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import Bounded, LeaseRevoker
 from remit.broker.sessions import LoginRevocations, NoRevocations, SessionAccess
 from remit.broker.tasks import TaskCache
 from remit.broker.uses import Use, Uses
 from remit.core import policy
-from remit.core import scope as scopes
 from remit.core.audit import Entry
 from remit.core.policy import Decision
 from remit.core.principal import Principal, Signal, root_in
@@ -47,10 +45,10 @@ from remit.errors import (
     UnavailableError,
 )
 from remit.ports import Clock, Engine, NewId, Renewable, Resource, Sealer, Store, Witness
+from remit.ports.kind import EngineContext, Kind
 
 ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
-KINDS = frozenset(scopes.TYPES)
 
 
 async def _deadline(call: Awaitable[object], seconds: float) -> object:
@@ -78,7 +76,8 @@ class Broker:
         self,
         *,
         store: Store,
-        engines: Mapping[str, EngineFactory],
+        kinds: Mapping[str, Kind],
+        context: EngineContext,
         sealer: Sealer,
         clock: Clock,
         elapsed: Callable[[], float] = lambda: 0.0,
@@ -89,7 +88,6 @@ class Broker:
         trust_domain: str = "remit.local",
         at_rest: str = "none",
         bounded: Bounded = _deadline,
-        checks: Mapping[str, Check] = MappingProxyType({}),
         revocations: Callable[[SessionAccess], LoginRevocations] = lambda _: NoRevocations(),
     ) -> None:
         """Wire a broker; ``start`` makes it ready.
@@ -99,7 +97,8 @@ class Broker:
         """
         self._store = store
         self._tasks = TaskCache(store, clock, elapsed)
-        self._registry = ResourceRegistry(store, sealer, engines, KINDS, checks)
+        self.kinds = kinds
+        self._registry = ResourceRegistry(store, sealer, kinds, context)
         self._uses = Uses(self._tasks)
         self._revoker = LeaseRevoker(self._tasks, self._registry, bounded)
         self._new_id = new_id

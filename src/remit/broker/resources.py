@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 from remit.core import scope as scopes
 from remit.core.secret import WHOLE, Secret
@@ -25,10 +24,8 @@ from remit.ports import (
     Store,
     Write,
 )
+from remit.ports.kind import EngineContext, Kind
 
-# raises InvalidRequestError for a resource, or a new secret of it, that can never work
-Check = Callable[[Resource, Secret | None], None]
-EngineFactory = Callable[[Resource, Secret | None], Engine]
 MAX_SECRET = 16_384  # bytes, all parts together
 MAX_PARTS = 16
 _PARTS = b"\0"  # begins the stored form of named parts; no text begins so
@@ -37,20 +34,12 @@ _PARTS = b"\0"  # begins the stored form of named parts; no text begins so
 class ResourceRegistry:
     """What is configured, and the one place that opens a static secret."""
 
-    def __init__(
-        self,
-        store: Store,
-        sealer: Sealer,
-        engines: Mapping[str, EngineFactory],
-        kinds: frozenset[str],
-        checks: Mapping[str, Check] = MappingProxyType({}),
-    ) -> None:
-        """Start empty; ``load`` fills. ``kinds`` are all kinds, those without an engine too; ``checks`` are by kind."""
+    def __init__(self, store: Store, sealer: Sealer, kinds: Mapping[str, Kind], context: EngineContext) -> None:
+        """Start empty; ``load`` fills. ``context`` is what engines are made with."""
         self._store = store
         self._sealer = sealer
-        self._factories = engines
         self._kinds = kinds
-        self._checks = checks
+        self._context = context
         self._resources: dict[str, Resource] = {}
         self._engines: dict[str, Engine] = {}
         self._opened: dict[str, Secret] = {}
@@ -101,13 +90,14 @@ class ResourceRegistry:
     async def engine(self, name: str, kind: str) -> Engine:
         """Return the engine of a resource whose kind issues leases."""
         resource = self.resource(name)
-        if resource.kind != kind or kind not in self._factories:
+        make = self._kinds[kind].engine if kind in self._kinds else None
+        if resource.kind != kind or make is None:
             raise InvalidRequestError(
                 f"`{name}` issues no leases of type `{kind}`", help="use it through the gateway instead"
             )
         if name not in self._engines:
             secret = await self.secret(name) if resource.secret else None
-            self._engines[name] = self._factories[kind](resource, secret)
+            self._engines[name] = make(resource, secret, self._context)
         return self._engines[name]
 
     # -- changing -----------------------------------------------------------------------------------------------
@@ -136,8 +126,7 @@ class ResourceRegistry:
             raise InvalidRequestError("`bound` is missing: say what no grant may exceed on this resource")
         if any(d.resource != resource.name or d.type != resource.kind for d in resource.bound):
             raise InvalidRequestError("each detail of `bound` must name this resource and its kind")
-        if resource.kind in self._checks:
-            self._checks[resource.kind](resource, value)
+        self._kinds[resource.kind].check(resource, value, self._context)
 
     async def findings(self, name: str) -> Sequence[Finding]:
         """Check a resource as it is configured, at its target too if its kind has an engine; change nothing."""
@@ -155,10 +144,10 @@ class ResourceRegistry:
             )
 
     async def _refused(self, resource: Resource, value: Secret | None) -> Sequence[Finding]:
-        factory = self._factories.get(resource.kind)
-        if factory is None:
+        make = self._kinds[resource.kind].engine
+        if make is None:
             return ()
-        engine = factory(resource, value)
+        engine = make(resource, value, self._context)
         try:
             findings = await engine.inspect() if isinstance(engine, Inspectable) else ()
         finally:

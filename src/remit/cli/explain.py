@@ -39,6 +39,7 @@ def explain(
     from remit.compose.explain import Request, explained
     from remit.sdk import verbs
 
+    options.kinds()  # whose details the grant has
     asked = asked_about(what, body)
     task = ask(verbs.find(grant))
     found = explained(task, grant, asked, utc_now(), _configured(asked) if isinstance(asked, Request) else None)

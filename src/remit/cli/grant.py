@@ -70,14 +70,10 @@ def issue(
       psql "$(remit issue warehouse --json | jq -r .credential.dsn)"
     """
     from remit.sdk import verbs
-    from remit.sdk.detail import name_of
-    from remit.sdk.grant import local
 
     [wish] = options.wishes([resource] if resource else None, [grant_detail] if grant_detail else None)
     task = ask(verbs.find(grant))
     issued = ask(verbs.issue(task["task"], grant, wish, verbs.details_of(task, grant), key))
-    ports = ask(verbs.self())["ports"]  # in a run its database is reached at the run's own port
-    issued["credential"] = local(issued["credential"], ports.get(name_of(wish)))
     answer(json, issued, {"lease": issued["lease"], "expires_at": issued["expires_at"], **issued["credential"]})
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -14,12 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 if TYPE_CHECKING:
+    from remit.ports.kind import Kind
     from remit.sdk.verbs import Bounds
 
 Detail = dict[str, object]
 
-LISTS = frozenset({"actions", "audiences", "paths", "tables"})
-NUMBERS = frozenset({"uses"})
 _FIELD = re.compile(r"[a-z_]+=")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -112,6 +112,13 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
+def kinds() -> Mapping[str, Kind]:
+    """Return the kinds of resources that the configuration of this machine knows."""
+    from remit.compose.kinds import on_this_machine
+
+    return on_this_machine(os.environ)
+
+
 def group(text: str) -> typer.Typer:
     """Return an application for the commands of one noun."""
     return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
@@ -143,16 +150,17 @@ def fields(text: str) -> Detail:
         if not name:
             raise typer.BadParameter(f"`{part}` is not of the form FIELD=VALUE")
         read.setdefault(name, []).append(part)
-    return {name: _value(name, values) for name, values in read.items()}
+    shapes = {name: row.order.schema.get("type") for kind in kinds().values() for name, row in kind.table.items()}
+    return {name: _value(name, values, shapes.get(name)) for name, values in read.items()}
 
 
-def _value(name: str, values: list[str]) -> object:
-    if name in LISTS:
+def _value(name: str, values: list[str], shape: object) -> object:
+    if shape == "array":
         return values
     text = ",".join(values)
     if name == "ttl":
         return int((duration(text) or "").removesuffix("s"))
-    if name in NUMBERS and text.isascii() and text.isdigit():
+    if shape == "integer" and text.isascii() and text.isdigit():
         return int(text)
     return loaded(text) if text[:1] in {"{", "["} else text
 

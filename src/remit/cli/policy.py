@@ -301,6 +301,7 @@ def _where(directory: Path | None) -> Path:
 def _loaded(directory: Path) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
     from remit.compose.policy import load
 
+    options.kinds()  # whose details policies and cases are about
     return load(directory)
 
 

@@ -177,13 +177,12 @@ def utc_now() -> datetime:
 
 def detail_line(detail: Mapping[str, Any]) -> str:
     """Return a detail in one line: its resource, then what it permits."""
-    parts = [str(detail.get("resource"))]
-    parts += [
-        " ".join(map(str, detail[name])) for name in ("actions", "paths", "tables", "audiences") if detail.get(name)
-    ]
-    parts += [f"{name} {_brief(value)}" for name, value in detail.items() if name in {"args", "tools", "columns"}]
-    parts += [f"{name} {value}" for name, value in detail.items() if name in {"ttl", "uses"}]
-    return " · ".join(parts)
+    fields = {name: value for name, value in detail.items() if name not in {"type", "resource", "actions"}}
+    parts = [str(detail.get("resource")), " ".join(map(str, detail.get("actions", ())))]
+    parts += [" ".join(map(str, value)) for value in fields.values() if isinstance(value, list)]
+    parts += [f"{name} {_brief(value)}" for name, value in fields.items() if isinstance(value, str | Mapping)]
+    parts += [f"{name} {value}" for name, value in fields.items() if isinstance(value, int)]
+    return " · ".join(filter(None, parts))
 
 
 def detail_rows(detail: Mapping[str, Any]) -> list[str]:

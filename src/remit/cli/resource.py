@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,9 +12,10 @@ from remit.cli import options
 from remit.cli.connect import ask
 from remit.cli.render import Rows, answer, detail_line, emit, safe, said, waiting
 
-app = options.group("What credentials are for, and how far they may go.")
+if TYPE_CHECKING:
+    from remit.ports.kind import Kind
 
-KEYLESS = frozenset({"spiffe"})  # kinds whose credentials are made with the broker's own keys
+app = options.group("What credentials are for, and how far they may go.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The resource.")]
 
@@ -67,8 +68,8 @@ def add(
     settings = dict(_setting(text) for text in setting or ())
     settings |= {"provider": provider} if provider else {}
     settings |= {"accept": accept} if accept else {}
-    body: dict[str, Any] = {"kind": kind, "destination": destination, "settings": settings}
-    body["bound"] = [_bound(name, kind, text) for text in bound]
+    body: dict[str, Any] = {"kind": kind.name, "destination": destination, "settings": settings}
+    body["bound"] = [_bound(name, kind.name, text) for text in bound]
     there = {_name(item): str(item["destination"]) for item in ask(verbs.resources())}.get(name)
     if there is not None:
         _confirm_replacing(name, there)
@@ -77,7 +78,7 @@ def add(
     with waiting("checking the target"):
         put = ask(verbs.put_resource(name, body))
     done = f"`{name}` is {'ready' if there is None else 'replaced'}"
-    complete = put.get("secret") or kind in KEYLESS
+    complete = put.get("secret") or kind.keyless
     answer(json, put, done if complete else f"`{name}` has no secret yet: remit secret set {name}")
 
 
@@ -90,15 +91,14 @@ def _confirm_replacing(name: str, destination: str) -> None:
         raise typer.Exit(1)
 
 
-def _kind(destination: str) -> str:
+def _kind(destination: str) -> Kind:
     scheme, found, _ = destination.partition("://")
-    kinds = {"https": "http", "http": "http", "postgresql": "postgres", "spiffe": "spiffe"}
-    if not found or scheme not in kinds:
-        raise typer.BadParameter(
-            "a destination is https://host[:port][/base] (http:// on this machine), "
-            "postgresql://user@host:port/database or spiffe://trust-domain"
-        )
-    return kinds[scheme]
+    known = options.kinds()
+    for kind in known.values():
+        if found and scheme in kind.schemes:
+            return kind
+    *most, last = [kind.destination for kind in known.values()]
+    raise typer.BadParameter(f"a destination is {', '.join(most)} or {last}")
 
 
 def _bound(name: str, kind: str, text: str) -> options.Detail:
@@ -124,12 +124,10 @@ def list_(json: options.Json = False) -> None:
     from remit.sdk import verbs
 
     found = ask(verbs.resources())
-    rows = [(_name(item), item["kind"], item["destination"], _secret(item)) for item in found]
+    keyless = {kind.name for kind in options.kinds().values() if kind.keyless}
+    secrets = ["yes" if item["secret"] else "-" if item["kind"] in keyless else "no" for item in found]
+    rows = [(_name(item), item["kind"], item["destination"], has) for item, has in zip(found, secrets, strict=True)]
     answer(json, {"resources": found}, Rows(("name", "kind", "destination", "secret"), rows))
-
-
-def _secret(item: Mapping[str, Any]) -> str:
-    return "yes" if item["secret"] else "-" if item["kind"] in KEYLESS else "no"
 
 
 def _name(item: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from remit.compose.kinds import known
 from remit.config.settings import Settings, load
 from remit.errors import RemitError
 from remit.run import sandbox
@@ -346,14 +347,15 @@ def broker(settings: Settings) -> Iterator[CheckResult]:
     yield good("broker", f"answers on `{settings.places.control}`")
     if about["rolled_back"]:
         yield CheckResult("rollback", "wrong", f"{about['second_place'] or ROLLED_BACK}: nothing is served", RESTORE)
+    inspected = {kind.name for kind in known(settings).values() if kind.inspects}
     for item in found:
-        if item["kind"] == "postgres":
-            yield database(settings, str(item["resource"]))
+        if item["kind"] in inspected:
+            yield target(settings, item["kind"], str(item["resource"]))
 
 
-def database(settings: Settings, name: str) -> CheckResult:
-    """Have the broker log in to a database, and look at what it looked at when the resource was added."""
-    about = f"postgres {name}"
+def target(settings: Settings, kind: str, name: str) -> CheckResult:
+    """Have the broker ask a target what it was asked when the resource was added."""
+    about = f"{kind} {name}"
     with Client(Place(settings.places.control)) as client:
         try:
             found = client.run(verbs.check_resource(name))["findings"]

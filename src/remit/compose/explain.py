@@ -120,20 +120,21 @@ def _request(holder: Mapping[str, Any], what: Request, found: Mapping[str, Any] 
     raw = None if what.body is None else what.body.encode()
     fields = Fields(((b"content-type", b"application/json"),) if raw else (), None, False, True, frozenset())
     request = HttpRequest(what.method.upper(), target, fields, raw is not None, raw)
+    kind = next((d["type"] for d in holder["authorization_details"] if d["resource"] == target.resource), "")
     rules = compile_rules(scopes.read(holder["authorization_details"]), target.resource)
     try:
-        permit = authorize(rules, _http_target(target.resource, found), request)
+        permit = authorize(rules, _http_target(target.resource, kind, found), request)
     except ScopeError as error:
         return None, error.detail, error.enough, target.resource
     return (permit.index if permit else None), "", None, target.resource
 
 
-def _http_target(name: str, found: Mapping[str, Any] | None) -> HttpTarget:
+def _http_target(name: str, kind: str, found: Mapping[str, Any] | None) -> HttpTarget:
     """Compile what is configured; an agent cannot look, and is told what its grant alone says."""
     settings = found["settings"] if found else {}
     provider = catalog.load().get(str(settings.get("provider")))
     destination = found["destination"] if found else "https://unseen.invalid"
-    return HttpTarget(Resource(name, "http", destination, (), None, settings), provider)
+    return HttpTarget(Resource(name, kind, destination, (), None, settings), provider)
 
 
 def _lease(holder: Mapping[str, Any], wish: DetailLike) -> Judged:

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from remit.broker import Broker
 from remit.config.settings import Settings
-from remit.core.secret import Secret
 from remit.errors import UnavailableError
 from remit.keys.authority import FileAuthority
-from remit.kinds.spiffe import engine as svids
 from remit.kinds.spiffe.calls import Federation
 from remit.kinds.spiffe.listen import WorkloadApi
-from remit.ports import Clock, Engine, Resource, Sealer
+from remit.ports import Clock, Sealer
 from remit.ports.identity import Authority
 
 
 def authority(settings: Settings, sealer: Sealer, clock: Clock) -> FileAuthority:
     """Open the keys of the broker's own trust domain."""
     return FileAuthority(settings.places.state / "keys", sealer, settings.identity.trust_domain, clock)
-
-
-def engine(domain: Authority, issuer: str, clock: Clock) -> Callable[[Resource, Secret | None], Engine]:
-    """Return what makes the engine of a resource of kind ``spiffe``."""
-    return lambda resource, secret: svids.SpiffeEngine(resource, secret, authority=domain, issuer=issuer, clock=clock)
-
-
-def check(domain: Authority) -> Callable[[Resource, Secret | None], None]:
-    """Return what checks a resource of kind ``spiffe``."""
-    return lambda resource, _: svids.check(resource, domain.trust_domain)
 
 
 def workload_api(

@@ -6,15 +6,14 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from remit.broker import Broker
-from remit.compose import humans, issuer, key_rings, signals, workloads
+from remit.compose import humans, issuer, key_rings, kinds, signals, workloads
 from remit.compose.humans import TrustedIssuers
 from remit.compose.policy import Kept, Policies
 from remit.compose.signals import Signals
@@ -24,16 +23,14 @@ from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.grant import LOCAL
 from remit.core.principal import JWT_BEARER, Operator
-from remit.core.secret import Secret
 from remit.core.task import Subject
-from remit.errors import UnavailableError
-from remit.gateway import target
 from remit.identity.workloads.bundles import TrustBundles
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness, WitnessThread, log_origin
-from remit.ports import Clock, Engine, Resource
+from remit.ports import Clock
+from remit.ports.kind import EngineContext
 from remit.sessions.event_stream import EventStream
 from remit.sessions.revocations import SessionRevocations
 from remit.stores import private
@@ -89,7 +86,7 @@ def _built(settings: Settings) -> Application:
 
 
 def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Application:
-    where, clock = settings.places, steady()
+    where, clock, served = settings.places, steady(), kinds.known(settings)
     notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519", clock=clock)
     tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=key_rings.OVERLAP, clock=clock)
     origin = log_origin(where.state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
@@ -100,7 +97,8 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
     known = humans.trusted(settings, clock)
     broker = Broker(
         store=store,
-        engines={**engines(clock), "spiffe": issuer.engine(domain, settings.issuer, clock)},
+        kinds=served,
+        context=EngineContext(clock, secrets.token_bytes, settings.issuer, domain),
         sealer=sealer,
         clock=clock,
         elapsed=elapsed,
@@ -110,7 +108,6 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
         step_up=known.step_up,
         trust_domain=settings.identity.trust_domain,
         at_rest="kek-file",
-        checks={"http": target.check, "spiffe": issuer.check(domain)},
         revocations=SessionRevocations,
     )
     policies.broker = broker
@@ -182,21 +179,3 @@ def steady() -> Clock:
 def elapsed() -> float:
     """Return seconds by a clock that nobody sets, and that counts the time in which the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def engines(clock: Clock) -> Mapping[str, Callable[[Resource, Secret | None], Engine]]:
-    """Return the engines that are installed; an absent one says which extra brings it."""
-    return {"postgres": _postgres(clock)}
-
-
-def _postgres(clock: Clock) -> Callable[[Resource, Secret | None], Engine]:
-    def make(resource: Resource, secret: Secret | None) -> Engine:
-        if find_spec("asyncpg") is None:
-            raise UnavailableError(
-                "the PostgreSQL engine is not installed", help="in a clone of remit: pip install '.[postgres]'"
-            )
-        from remit.kinds.postgres.engine import PostgresEngine
-
-        return PostgresEngine(resource, secret, clock=clock, random=secrets.token_bytes)
-
-    return make

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.core.legible import escaped, rows, written
+from remit.core.scope import label
 from remit.errors import DeniedError, NotFoundError, RemitError
 from remit.web import wire
 from remit.web.authentication import TokenAuth, listener_of
@@ -39,16 +40,6 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
-_FIELDS = {
-    "actions": "may",
-    "paths": "paths",
-    "args": "argument",
-    "tables": "tables",
-    "columns": "columns",
-    "tools": "tools",
-    "uses": "times, at most",
-    "ttl": "each credential for",
-}
 FEW = 8  # items of a list that people read to its end
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
@@ -190,13 +181,9 @@ def code_form(code: str, wrong: str = "", status: int = 200) -> Response:
 
 
 def _detail(detail: Mapping[str, object]) -> Mapping[str, object]:
-    counts = [(_words(name), f"{len(value)} in all") for name, value in detail.items() if _many(value)]
-    listed = [(f"{_words(name)} {key}".rstrip(), _value(name, value)) for name, key, value in rows(detail)]
+    counts = [(label(detail, name), f"{len(value)} in all") for name, value in detail.items() if _many(value)]
+    listed = [(f"{label(detail, name)} {key}".rstrip(), _value(name, value)) for name, key, value in rows(detail)]
     return {"resource": detail.get("resource"), "type": detail.get("type"), "rows": [*counts, *listed]}
-
-
-def _words(name: str) -> str:
-    return _FIELDS.get(name, name)
 
 
 def _many(value: object) -> TypeGuard[Sequence[object] | Mapping[str, object]]:

@@ -91,7 +91,7 @@ class Resources:
         name = request.path_params["resource"]
         findings = await self._broker.check_resource(principal, name)
         shown = [{"name": item.name, "text": item.text, "acceptable": item.acceptable} for item in findings]
-        contacted = self._broker.resource(name).kind == "postgres"
+        contacted = self._broker.kinds[self._broker.resource(name).kind].inspects
         return wire.answer({"resource": name, "contacted": contacted, "findings": shown})
 
     async def delete_resource(self, request: Request, principal: Principal) -> Response:

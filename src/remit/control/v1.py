@@ -12,6 +12,7 @@ from remit.core.principal import Human, Operator, Principal, Right
 from remit.core.task import Grant
 from remit.errors import NotFoundError
 from remit.ports import Clock
+from remit.ports.kind import PortAccess
 from remit.web import wire
 from remit.web.authentication import listener_of
 from remit.web.routes import Route
@@ -88,17 +89,20 @@ class V1:
     # -- leases -------------------------------------------------------------------------------------------------
 
     async def issue(self, request: Request, caller: Principal) -> Response:
-        """Make a credential for a detail of a grant."""
+        """Make a credential for a detail of a grant; in a run it names the run's own port, where there is one."""
         key = wire.idempotency_key(request)
         asked = await wire.document(request, frozenset({"grant", "detail"}))
         grant = self._grant(request, caller, wire.text(asked, "grant"))
         [detail] = scopes.parse([asked.get("detail")])
         issued = await self._broker.issue(caller, grant.id, detail, key)
-        lease = issued.lease
+        lease, credential = issued.lease, render.credential(issued.credential)
+        access, port = self._broker.kinds[detail.type].access, listener_of(request).ports.get(detail.resource)
+        if port is not None and isinstance(access, PortAccess):
+            credential = dict(access.local(credential, port))
         content = {
             "lease": lease.id,
             "expires_at": wire.instant(lease.expires_at),
-            "credential": render.credential(issued.credential),
+            "credential": credential,
         }
         return wire.answer(content, 201)
 

@@ -1,6 +1,6 @@
 """The orders on the fields of a detail: how a value is read, written back and compared. Pure.
 
-Plugins contribute tables of fields (``core.scope``), never comparison code, so the laws of the orders are proven once.
+Kinds contribute tables of fields (``core.scope``), never comparison code, so the laws of the orders are proven once.
 
 - Strings compare byte for byte. Paths compare segment by segment (``core.paths``).
 - ``at_most`` means the whole numbers from 0 to the bound: at many APIs -1 asks for everything.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from remit.core import paths
@@ -23,7 +23,6 @@ from remit.errors import UnknownDetailError
 ANY = "any"
 MAX_ITEMS = 256  # of a set or a map
 MAX_SECONDS = 10**9  # of a ttl: what is added to an instant must still be one
-MAX_SVID = 3_600  # seconds of an SVID's life: it ends by expiry alone
 MAX_INT = 2**53 - 1  # RFC 8259 §6: beyond it, readers disagree
 
 Value = object  # a normal form, hashable: str, int, tuple[str, ...] or tuple of pairs
@@ -40,13 +39,18 @@ _AUDIENCE = re.compile(r"[!-~]{1,512}")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
+Schema = Mapping[str, object]  # JSON Schema
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How one kind of field is read, written back and compared."""
+    """How a field is read, written back and compared. ``schema`` describes what is read, as far as JSON Schema can."""
 
+    name: str
     parse: Callable[[str, object], Value]
     dump: Callable[[Value], object]
     le: Callable[[Value, Value], bool]
+    schema: Schema
 
 
 def _bad(name: str, what: str) -> UnknownDetailError:
@@ -320,19 +324,47 @@ def _same(value: Value) -> object:
     return value
 
 
-AT_MOST = Order(_number, _same, _at_most)
-SECONDS = Order(_seconds(MAX_SECONDS), _same, _at_most)
-SVID_SECONDS = Order(_seconds(MAX_SVID), _same, _at_most)
-PATHS = Order(_paths, _dump_set, _paths_le)
-ARGS = Order(_http_args, _dump_args, _args_le)
-TOOLS = Order(_tools, _dump_tools, _tools_le)
-METHODS = Order(_set_of(_METHOD, "HTTP methods"), _dump_set, _subset)
-TABLES = Order(_set_of(_TABLE, "tables as schema.table"), _dump_set, _subset)
-AUDIENCES = Order(_set_of(_AUDIENCE, "audiences in printable ASCII", least=0), _dump_set, _subset)
-COLUMNS = Order(_columns, _dump_map_of_sets, _subset)  # compared for each table
+def _whole(most: int) -> Schema:
+    return {"type": "integer", "minimum": 1, "maximum": most}
+
+
+def _list(items: Schema, least: int = 1) -> Schema:
+    return {"type": "array", "minItems": least, "maxItems": MAX_ITEMS, "items": items}
+
+
+def _map(values: Schema, least: int = 1) -> Schema:
+    return {"type": "object", "minProperties": least, "maxProperties": MAX_ITEMS, "additionalProperties": values}
+
+
+def _matching(pattern: re.Pattern[str]) -> Schema:
+    return {"type": "string", "pattern": f"^(?:{pattern.pattern})$"}
+
+
+def _set(pattern: re.Pattern[str], what: str, least: int = 1, name: str = "subset") -> Order:
+    return Order(name, _set_of(pattern, what, least), _dump_set, _subset, _list(_matching(pattern), least))
 
 
 def among(*names: str) -> Order:
     """Return the order of subsets of ``names``."""
-    pattern = re.compile("|".join(re.escape(name) for name in names))
-    return Order(_set_of(pattern, "of " + ", ".join(names)), _dump_set, _subset)
+    return replace(
+        _set(re.compile("|".join(re.escape(name) for name in names)), "of " + ", ".join(names)),
+        schema=_list({"enum": list(names)}),
+    )
+
+
+def seconds(most: int) -> Order:
+    """Return the order of durations of at most ``most`` seconds."""
+    return Order("at_most", _seconds(most), _same, _at_most, _whole(most))
+
+
+_ARGUMENTS: Schema = {"anyOf": [{"const": ANY}, _map({}, 0)]}
+
+AT_MOST = Order("at_most", _number, _same, _at_most, _whole(MAX_INT))
+SECONDS = seconds(MAX_SECONDS)
+PATHS = Order("paths", _paths, _dump_set, _paths_le, _list({"type": "string", "pattern": "^/"}))
+ARGS = Order("arguments", _http_args, _dump_args, _args_le, _ARGUMENTS)
+TOOLS = Order("tools", _tools, _dump_tools, _tools_le, _map(_ARGUMENTS))
+METHODS = _set(_METHOD, "HTTP methods")
+TABLES = _set(_TABLE, "tables as schema.table", name="tables")
+AUDIENCES = _set(_AUDIENCE, "audiences in printable ASCII", least=0)
+COLUMNS = Order("columns", _columns, _dump_map_of_sets, _subset, _map(_list(_matching(_COLUMN))))  # for each table

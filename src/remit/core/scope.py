@@ -1,7 +1,8 @@
 """What is permitted: details, and which of them covers which.
 
-A scope is a list of details (RFC 9396 ``authorization_details``). A detail type is a table, field -> order; the orders
-are code, in ``core.orders`` alone, so that nothing added later can weaken attenuation. Rules:
+A scope is a list of details (RFC 9396 ``authorization_details``). A detail type is a table, field -> order, which a
+kind of resource brings (``ports.kind``); the orders are code, in ``core.orders`` alone, so that nothing added later can
+weaken attenuation. Rules:
 
 - A child detail is covered by one single parent detail, field by field.
 - Absent in the child but present in the parent is wider; unknown types, fields and values are refused.
@@ -26,7 +27,7 @@ from types import MappingProxyType
 
 from remit.core import orders
 from remit.core.orders import Order, Value, json_text
-from remit.errors import InvalidRequestError, UnknownDetailError
+from remit.errors import ConflictError, InvalidRequestError, UnknownDetailError
 
 MAX_DETAILS = 64
 MAX_ALIKE = 16  # details of one type and resource: each of a child is compared with each of its parent
@@ -66,57 +67,50 @@ Scope = tuple[Detail, ...]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One attempted use. ``args`` maps an argument's name to the JSON text of its value."""
+    """One attempted use. ``path`` is canonical; ``args`` maps an argument's name to the JSON text of its value."""
 
-    type: str
     resource: str
     action: str
-    path: str = ""  # http: canonical path
-    tool: str = ""  # mcp: tool name
+    path: str = ""
     args: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A row of a detail type's table. ``default`` is the normal form of an absent field, if absence has one."""
+    """A row of a detail type's table. ``default`` is the normal form of an absent field, if absence has one.
+
+    ``label`` is what a human reads in front of the value; the field's name where it is empty.
+    """
 
     order: Order
     required: bool = False
     default: Value | None = None
     per: str | None = None  # the set field whose entries are this map's keys; a missing key is the top
+    label: str = ""
 
 
 DetailType = Mapping[str, Field]
 
 
-TYPES: Mapping[str, DetailType] = MappingProxyType(
-    {
-        "http": {
-            "actions": Field(orders.METHODS, required=True),
-            "paths": Field(orders.PATHS, required=True),
-            "args": Field(orders.ARGS, default=()),
-            "ttl": Field(orders.SECONDS),
-            "uses": Field(orders.AT_MOST),
-        },
-        "postgres": {
-            "actions": Field(orders.among("select", "insert", "update", "delete"), required=True),
-            "tables": Field(orders.TABLES, required=True),
-            "columns": Field(orders.COLUMNS, per="tables"),
-            "ttl": Field(orders.SECONDS),
-        },
-        "mcp": {
-            "actions": Field(orders.among("tools/call", "tools/list"), required=True),
-            "tools": Field(orders.TOOLS, required=True),
-            "ttl": Field(orders.SECONDS),
-            "uses": Field(orders.AT_MOST),
-        },
-        "spiffe": {
-            "actions": Field(orders.among("x509", "jwt"), required=True),
-            "audiences": Field(orders.AUDIENCES, default=()),
-            "ttl": Field(orders.SVID_SECONDS, default=orders.MAX_SVID),
-        },
-    }
-)
+_TYPES: dict[str, DetailType] = {}
+TYPES: Mapping[str, DetailType] = MappingProxyType(_TYPES)  # those that were registered in this process
+
+
+def register(name: str, table: DetailType) -> None:
+    """Make a detail type known to this process, for good; ConflictError where what is known would mean something else.
+
+    Called where a process is composed, before anything is parsed (docs/decisions/0009-tables-are-registered.md).
+    """
+    check_name(name)
+    if table["actions"].order.name != "subset" or not table["actions"].required:
+        raise InvalidRequestError(f"the detail type `{name}` must have a required set of `actions`")
+    for field_, row in table.items():
+        if any(part.__module__ != orders.__name__ for part in (row.order.parse, row.order.dump, row.order.le)):
+            raise InvalidRequestError(f"`{field_}` of `{name}` has an order that is not one of core.orders")
+        if any(field_ in known and known[field_].order.name != row.order.name for known in _TYPES.values()):
+            raise ConflictError(f"`{field_}` of `{name}` has another order than in other detail types")
+    if _TYPES.setdefault(name, MappingProxyType(dict(table))) != table:
+        raise ConflictError(f"the detail type `{name}` is known with other fields")
 
 
 # -- details and scopes ---------------------------------------------------------------------------------------------
@@ -175,6 +169,12 @@ def parse_detail(raw: object, types: Mapping[str, DetailType] = TYPES) -> Detail
 def shown(scope: Scope, resources: Collection[str]) -> str:
     """Return what a scope holds for some resources as one line of JSON, for people."""
     return json_text(dump(tuple(d for d in scope if d.resource in resources)))
+
+
+def label(detail: Mapping[str, object], name: str) -> str:
+    """Return what a human reads in front of a field of a detail in wire form."""
+    row = TYPES.get(str(detail.get("type")), {}).get(name)
+    return row.label or name if row is not None else name
 
 
 def _value(name: str, row: Field, raw: Mapping[str, object]) -> Value | None:

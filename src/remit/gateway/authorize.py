@@ -61,12 +61,9 @@ Rules = tuple[Rule, ...]  # all of one grant for one resource, in the order of i
 
 
 def compile_rules(scope: Scope, resource: str) -> Rules:
-    """Compile the http details of ``scope`` that name ``resource``, in the order of the scope."""
-    return tuple(
-        _rule(index, detail)
-        for index, detail in enumerate(scope)
-        if (detail.type, detail.resource) == ("http", resource)
-    )
+    """Compile the details of ``scope`` that name ``resource`` and paths of it, in the order of the scope."""
+    mine = ((index, detail) for index, detail in enumerate(scope) if detail.resource == resource)
+    return tuple(_rule(index, detail) for index, detail in mine if detail.texts("paths"))
 
 
 def _rule(index: int, detail: Detail) -> Rule:
@@ -118,19 +115,19 @@ class HttpRequest:
     @property
     def access(self) -> Access:
         """The use that is attempted, before its arguments are known."""
-        return Access("http", self.target.resource, self.method, self.target.path)
+        return Access(self.target.resource, self.method, self.target.path)
 
 
 def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit | None:
     """Return how a request is permitted, None when that hangs on a body not yet read, or raise ScopeError."""
     rules = tuple(rule for rule in rules if rule.covers(request.method, request.target.path))
     if not rules:
-        raise ScopeError(enough=_enough(request, _known_args(request)))
+        raise ScopeError(enough=_enough(target, request, _known_args(request)))
     rules = tuple(rule for rule in rules if _named(rule, target, request))
     if not rules:
         raise ScopeError(
             "this makes a standing credential at the provider or carries other requests, so a grant must name its path",
-            enough=_enough(request, _known_args(request)),
+            enough=_enough(target, request, _known_args(request)),
         )
     _check_range(rules, target, request)
     _check_method(target, request)
@@ -169,7 +166,7 @@ def _by_head(
             return _permitted(rule, target, request, pairs, args)
     if request.coded and any(rule.reads_body for rule in rules):
         raise CodingError(help="send it without `Content-Encoding`")
-    raise ScopeError(enough=_enough(request, args))
+    raise ScopeError(enough=_enough(target, request, args))
 
 
 def _with_body(
@@ -185,7 +182,7 @@ def _with_body(
     args = {**args, **canon.leaves(value)}
     rule = next((rule for rule in rules if rule.permits(args)), None)
     if rule is None:
-        raise ScopeError(enough=enough(replace(request.access, args=args)))
+        raise ScopeError(enough=enough(target.resource.kind, replace(request.access, args=args)))
     return _permitted(rule, target, request, None if rule.free else pairs, args, canon.json_bytes(value))
 
 
@@ -227,7 +224,7 @@ def _check_range(rules: Rules, target: HttpTarget, request: HttpRequest) -> None
     if request.fields.get(b"range") is None or b"range" in target.allowed:
         return
     if not any("range" in rule.headers for rule in rules):
-        raise ScopeError("`Range` is not granted", enough=_enough(request, {}, **{"header.range": ANY}))
+        raise ScopeError("`Range` is not granted", enough=_enough(target, request, {}, **{"header.range": ANY}))
 
 
 def _check_method(target: HttpTarget, request: HttpRequest) -> None:
@@ -246,16 +243,17 @@ def _known_args(request: HttpRequest) -> dict[str, str]:
         return {}
 
 
-def _enough(request: HttpRequest, args: Mapping[str, str], **more: object) -> dict[str, object]:
-    return enough(replace(request.access, args=args), {**({"body": ANY} if request.has_body else {}), **more})
+def _enough(target: HttpTarget, request: HttpRequest, args: Mapping[str, str], **more: object) -> dict[str, object]:
+    left_open = {**({"body": ANY} if request.has_body else {}), **more}
+    return enough(target.resource.kind, replace(request.access, args=args), left_open)
 
 
-def enough(access: Access, more: Mapping[str, object] = MappingProxyType({})) -> dict[str, object]:
+def enough(kind: str, access: Access, more: Mapping[str, object] = MappingProxyType({})) -> dict[str, object]:
     """Return the smallest detail that would permit a use and ``more`` arguments; large ones are left open."""
     args: object = ANY
     if sum(map(len, access.args.values())) <= MAX_ECHO:
         args = {name: json.loads(text) for name, text in access.args.items()} | dict(more)
-    found: dict[str, object] = {"type": "http", "resource": access.resource}
+    found: dict[str, object] = {"type": kind, "resource": access.resource}
     found |= {"actions": [access.action], "paths": [access.path]}
     return {**found, **({"args": args} if args else {})}
 

@@ -144,7 +144,7 @@ class ClientConnection(Downstream):
         self.refuse(error, request, head=False, keep=False)
         self._linger()
         if self.listener.front.channel is not None:
-            access = Access("http", "", "")
+            access = Access("", "")
             self.plane.start(self.plane.recorder.deny(self.listener.front.channel, access, error, request))
 
     def _check_unfinished(self) -> None:

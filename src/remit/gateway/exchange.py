@@ -386,7 +386,7 @@ class HttpExchange:
 
     async def _denied(self, error: RemitError) -> None:
         target = self._target
-        access = Access("http", target.resource if target else "", self.method, target.path if target else "")
+        access = Access(target.resource if target else "", self.method, target.path if target else "")
         named = (target.grant if target else None) or self._headers.named
         cause = f"under {named}" if named not in {None, self.grant} else None
         self._refuse(await self._plane.recorder.deny(self.grant, access, error, self._request, cause))

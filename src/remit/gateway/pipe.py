@@ -13,7 +13,7 @@ from remit.core.scope import Access
 from remit.errors import LimitError, NotFoundError, RemitError, ScopeError, UpstreamError
 from remit.gateway.plane import DataPlane
 from remit.gateway.quota import TaskQuota
-from remit.gateway.target import read_database
+from remit.ports.kind import PortAccess
 
 CONNECT = 10.0  # seconds
 _log = logging.getLogger("remit.gateway")
@@ -122,7 +122,7 @@ class DatabasePipe:
     async def _begun(self) -> None:
         request = self._plane.new_request()
         grant = self.grant or ""
-        access = Access("postgres", self._resource, "connect")
+        access = Access(self._resource, "connect")
         try:
             if not self._counted:
                 raise LimitError("too many connections to databases are open", retry_after=1)
@@ -140,17 +140,19 @@ class DatabasePipe:
             self._outcome("failed", error.code)
 
     def _index(self, grant: str) -> int:
+        kinds = self._plane.broker.kinds
         for index, detail in enumerate(self._plane.routes.live(grant).scope):
-            if detail.resource == self._resource and detail.type == "postgres":
+            if detail.resource == self._resource and isinstance(kinds[detail.type].access, PortAccess):
                 return index
         raise ScopeError(f"the grant does not cover `{self._resource}`")
 
     async def _connect(self) -> None:
         near, far = self._ends
         resource = self._plane.broker.resource(self._resource)
-        if resource.kind != "postgres":
+        access = self._plane.broker.kinds[resource.kind].access
+        if not isinstance(access, PortAccess):
             raise NotFoundError
-        host, port = read_database(resource.destination)
+        host, port = access.address(resource)
         try:
             async with asyncio.timeout(CONNECT):
                 await asyncio.get_running_loop().create_connection(lambda: far, host, port)

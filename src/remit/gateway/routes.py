@@ -13,6 +13,7 @@ from remit.errors import DeniedError, ScopeError
 from remit.gateway.authorize import Permit, Rules, compile_rules
 from remit.gateway.target import HttpTarget
 from remit.ports.credential import SourceOf
+from remit.ports.kind import GatewayAccess
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -90,6 +91,8 @@ class Routes:
         if not rules:
             raise ScopeError(f"the grant does not cover `{name}`")  # the same for what does not exist
         resource = self._broker.resource(name)
+        if not isinstance(self._broker.kinds[resource.kind].access, GatewayAccess):
+            raise ScopeError(f"`{name}` is not reached through the gateway")
         target = self._targets.get(name)
         if target is None or target.resource is not resource:
             provider = resource.settings.get("provider")

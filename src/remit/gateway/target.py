@@ -46,9 +46,6 @@ _HTTP = re.compile(
     r"((?:/[A-Za-z0-9\-_~!$&'()+,=:@][A-Za-z0-9\-._~!$&'()+,=:@]*)*)"
 )
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_DATABASE = re.compile(
-    r"postgres(?:ql)?://(?:[^@/?#\s]*@)?([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?/[^?#\s]*"
-)
 MAX_PORT = 65_535
 _PLAIN_NAME = re.compile(rb"[a-z0-9-]+")  # `_` and `.` are `-` to CGI and its heirs, so a second spelling of any name
 _AUTHORITY = re.compile(
@@ -205,21 +202,14 @@ def read_destination(text: str) -> Destination:
             help="write an international name in its `xn--` form",
         )
     tls = found[1] == "https"
-    host = _host(found[2])
+    host = read_host(found[2])
     if not tls and not is_loopback(host):
         raise InvalidRequestError("plain `http` is accepted for loopback only")
-    return Destination(host, _port(found[3], 443 if tls else 80), tls, found[4])
+    return Destination(host, read_port(found[3], 443 if tls else 80), tls, found[4])
 
 
-def read_database(text: str) -> tuple[str, int]:
-    """Return host and port of a database resource's destination."""
-    found = _DATABASE.fullmatch(text)
-    if found is None:
-        raise InvalidRequestError("a destination is `postgresql://user@host:port/database`")
-    return _host(found[1]), _port(found[2], 5432)
-
-
-def _host(text: str) -> str:
+def read_host(text: str) -> str:
+    """Return a plain DNS name or an address in full, or raise InvalidRequestError."""
     bare = text.strip("[]")
     if _address(bare) is not None:
         return bare
@@ -238,7 +228,8 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def _port(text: str | None, default: int) -> int:
+def read_port(text: str | None, default: int) -> int:
+    """Return a port, or raise InvalidRequestError."""
     port = int(text) if text else default
     if port > MAX_PORT:
         raise InvalidRequestError("the destination's port does not exist")

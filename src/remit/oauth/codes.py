@@ -49,7 +49,7 @@ CODE_LIFE = timedelta(seconds=60)
 REMEMBERED = timedelta(hours=1)  # a used code, so that its second use ends what it opened
 INTERVAL = timedelta(seconds=5)  # RFC 8628 §3.2
 
-REDEEM = Access("token", "remit", "redeem")  # what the audit calls a second use of a code
+REDEEM = Access("remit", "redeem")  # what the audit calls a second use of a code
 
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 

@@ -20,9 +20,6 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 ALGORITHMS = jose.CHALLENGE.split()
 ID_JAG = "urn:ietf:params:oauth:grant-profile:id-jag"
-SERVED = sorted(
-    TYPES.keys() - {"mcp"}
-)  # types of details that something here acts on; the others are taken, and do nothing
 
 
 class WellKnown:
@@ -52,7 +49,7 @@ class WellKnown:
                 **self._profiles(),
                 "dpop_signing_alg_values_supported": ALGORITHMS,
                 "tls_client_certificate_bound_access_tokens": self._certified(),
-                "authorization_details_types_supported": SERVED,
+                "authorization_details_types_supported": sorted(TYPES),
                 **self._more,
             }
         )
@@ -82,7 +79,7 @@ class WellKnown:
                 "dpop_bound_access_tokens_required": not self._certified(),
                 "tls_client_certificate_bound_access_tokens": self._certified(),
                 "dpop_signing_alg_values_supported": ALGORITHMS,
-                "authorization_details_types_supported": SERVED,
+                "authorization_details_types_supported": sorted(TYPES),
             }
         )
 

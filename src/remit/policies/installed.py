@@ -7,7 +7,9 @@ from importlib import resources
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from remit.core.scope import TYPES
 from remit.errors import UnavailableError
+from remit.policies import model
 
 if TYPE_CHECKING:
     from cedarpy import Schema
@@ -24,14 +26,23 @@ def cedar() -> ModuleType:
     return cedarpy
 
 
-@cache
 def schema_text() -> str:
-    """Return the schema that every policy is validated against, as Cedar text."""
-    return resources.files("remit.policies").joinpath("schema.cedarschema").read_text("utf-8")
+    """Return the schema that every policy is validated against, as Cedar text, for the detail types known now."""
+    return _text(frozenset(TYPES))
+
+
+def schema() -> Schema:
+    """Return the schema, parsed once for the same detail types."""
+    return _parsed(schema_text())
 
 
 @cache
-def schema() -> Schema:
-    """Return the schema, parsed once."""
-    parsed: Schema = cedar().Schema.from_str(schema_text())
+def _text(types: frozenset[str]) -> str:
+    fixed = resources.files("remit.policies").joinpath("schema.cedarschema").read_text("utf-8")
+    return f"{fixed}\n{model.declared(types)}"
+
+
+@cache
+def _parsed(text: str) -> Schema:
+    parsed: Schema = cedar().Schema.from_str(text)
     return parsed

@@ -1,13 +1,14 @@
 """A question as Cedar sees it: one request for each detail, and the entities that they name. Pure.
 
-The shapes are those of ``schema.cedarschema``; a request that does not fit it is not decided, and so denied.
+The shapes are those of ``schema.cedarschema``, and of details those that follow from the tables of their types; a
+request that does not fit is not decided, and so denied.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from remit.core import spiffe
@@ -15,7 +16,7 @@ from remit.core.grant import WORKLOAD, Subject
 from remit.core.orders import ANY, json_text
 from remit.core.policy import Question
 from remit.core.request import MAX_TTL, written_bounds
-from remit.core.scope import Detail
+from remit.core.scope import TYPES, Detail
 
 Json = dict[str, Any]
 
@@ -99,38 +100,86 @@ def _common(question: Question) -> Json:
     }
 
 
-def _detail(detail: Detail) -> Json:
-    shown: Json = {"actions": list(detail.texts("actions"))}
-    for name in ("ttl", "uses"):
-        if detail.number(name) is not None:
-            shown[name] = detail.number(name)
-    match detail.type:
-        case "http":
-            paths = detail.texts("paths")
-            roots = sorted({path.split("/")[1] for path in paths})
-            shown |= {"paths": list(paths), "path_roots": roots, "args": _names(detail.get("args"))}
-        case "postgres":
-            tables = detail.texts("tables")
-            schemas = sorted({table.partition(".")[0] for table in tables})
-            shown |= {"tables": list(tables), "table_schemas": schemas, "columns": _columns(detail)}
-        case "mcp":
-            shown["tools"] = [tool for tool, _ in _pairs(detail.get("tools"))]
-        case "spiffe":
-            shown["audiences"] = list(detail.texts("audiences"))
-    return shown
+# -- attributes of a detail -----------------------------------------------------------------------------------------
 
 
-def _names(args: object) -> list[str]:
-    return ["*"] if args == ANY else [name for name, _ in _pairs(args)]
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """What a policy sees of a field: ``name`` is written with the field's (``{}``) or its singular (``{one}``)."""
+
+    name: str
+    type: str
+    of: Callable[[Detail, str], int | list[str] | None]  # None: the detail does not have it
+    note: str = ""
+
+    def named(self, field: str) -> str:
+        """Return its name for a field."""
+        return self.name.format(field, one=field.removesuffix("s"))
 
 
-def _columns(detail: Detail) -> list[str]:
-    listed = dict(_pairs(detail.get("columns")))
-    return [f"{table}.{column}" for table in detail.texts("tables") for column in listed.get(table, ("*",))]
+def _texts(detail: Detail, name: str) -> list[str]:
+    return list(detail.texts(name))
+
+
+def _roots(detail: Detail, name: str) -> list[str]:
+    return sorted({path.split("/")[1] for path in detail.texts(name)})
+
+
+def _schemas(detail: Detail, name: str) -> list[str]:
+    return sorted({table.partition(".")[0] for table in detail.texts(name)})
+
+
+def _names(detail: Detail, name: str) -> list[str]:
+    value = detail.get(name)
+    return ["*"] if value == ANY else [key for key, _ in _pairs(value)]
+
+
+def _columns(detail: Detail, name: str) -> list[str]:
+    listed, tables = dict(_pairs(detail.get(name))), detail.texts(TYPES[detail.type][name].per or "")
+    return [f"{table}.{column}" for table in tables for column in listed.get(table, ("*",))]
 
 
 def _pairs(value: object) -> tuple[tuple[str, Any], ...]:
     return value if isinstance(value, tuple) else ()
+
+
+_SET = "Set<String>"
+ATTRIBUTES: Mapping[str, tuple[Attribute, ...]] = {  # by the names of orders
+    "subset": (Attribute("{}", _SET, _texts),),
+    "at_most": (Attribute("{}", "Long", Detail.number),),
+    "paths": (
+        Attribute("{}", _SET, _texts, "patterns as they were asked for"),
+        Attribute("{one}_roots", _SET, _roots, "their first segments; `*` or `**` where any is meant"),
+    ),
+    "tables": (
+        Attribute("{}", _SET, _texts, "schema.table"),
+        Attribute("{one}_schemas", _SET, _schemas),
+    ),
+    "columns": (Attribute("{}", _SET, _columns, "schema.table.column; schema.table.* where all are meant"),),
+    "arguments": (Attribute("{}", _SET, _names, "names of arguments that may be given; `*` for any"),),
+    "tools": (Attribute("{}", _SET, _names, "names"),),
+}
+
+
+def _detail(detail: Detail) -> Json:
+    seen = ((name, each) for name, row in TYPES[detail.type].items() for each in ATTRIBUTES[row.order.name])
+    found = {each.named(name): each.of(detail, name) for name, each in seen}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def declared(types: Collection[str]) -> str:
+    """Return the declaration of ``Detail`` in Cedar: the attributes that details of these types have."""
+    lines: dict[str, tuple[str, str, list[str]]] = {}
+    for kind in sorted(types):
+        for field, row in TYPES[kind].items():
+            for each in ATTRIBUTES[row.order.name]:
+                *_, kinds = lines.setdefault(each.named(field), (each.type, each.note, []))
+                kinds.append(kind)
+    rows = [
+        f"  {name}{'' if name == 'actions' else '?'}: {type_}, // {': '.join(filter(None, (', '.join(kinds), note)))}\n"
+        for name, (type_, note, kinds) in lines.items()
+    ]
+    return f"type Detail = {{\n{''.join(rows)}}};\n"
 
 
 def entities_text(subject: Subject, claims: Mapping[str, str], named: Iterable[tuple[str, str]]) -> str:

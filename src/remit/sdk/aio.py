@@ -22,7 +22,7 @@ from remit.errors import NotFoundError, RemitError
 from remit.sdk import asking, verbs
 from remit.sdk._wire import BASE, KEEPING, PASSING, PATIENCE, Flow, adrive, awaitable_context
 from remit.sdk.asking import ApprovalRequest
-from remit.sdk.detail import TTL, DetailLike, name_of, seconds
+from remit.sdk.detail import TTL, DetailLike, seconds
 from remit.sdk.dpop import DPoPKey
 from remit.sdk.grant import Credential, GrantHandle, credential_of, current_grant, instant, not_hiding
 from remit.sdk.place import Place, find
@@ -108,8 +108,7 @@ class AsyncGrant(GrantHandle):
         """
         narrowed = {"resource": wish, **overrides} if isinstance(wish, str) else {**wish, **overrides}
         answer = await self._client.run(verbs.issue(self.task_id, self.id, narrowed, self.details, key))
-        ports = (await self._client.run(verbs.self())).get("ports", {}) if self.place.in_run else {}
-        return AsyncLease(self._client, credential_of(answer, ports, name_of(wish)))
+        return AsyncLease(self._client, credential_of(answer))
 
     async def revoke(self) -> Report:
         """End this grant and everything below it; say truthfully what is outstanding."""

@@ -68,7 +68,7 @@ def expand_one(wish: DetailLike, known: Sequence[Mapping[str, object]]) -> Detai
     if len(found) > 1:
         raise ScopeError(f"there are {len(found)} details for `{name}` here", help="write the whole detail")
     overrides = {} if isinstance(wish, str) else wish
-    return _narrowed({**found[0], **overrides}, overrides)
+    return _narrowed(found[0], overrides)
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:
@@ -77,11 +77,15 @@ def meant(name: str, known: Iterable[str]) -> str | None:
     return f"did you mean `{near[0]}`?" if near else None
 
 
-def _narrowed(merged: Detail, overrides: Mapping[str, object]) -> Detail:
-    """Drop the columns of tables that an override left out: they would be names without a table."""
-    tables, columns = merged.get("tables"), merged.get("columns")
-    if "columns" in overrides or not isinstance(tables, list | tuple) or not isinstance(columns, Mapping):
-        return merged
-    kept = {table: names for table, names in columns.items() if table in tables}
-    rest = {name: value for name, value in merged.items() if name != "columns"}
-    return {**rest, "columns": kept} if kept else rest
+def _narrowed(found: Mapping[str, object], overrides: Mapping[str, object]) -> Detail:
+    """Drop what is keyed by items that an override left out, as the columns of tables are by their tables."""
+    merged = {**found, **overrides}
+    for name, keyed in found.items():
+        if name in overrides or not isinstance(keyed, Mapping) or not keyed:
+            continue
+        for field, items in overrides.items():
+            before = found.get(field)
+            if isinstance(items, list | tuple) and isinstance(before, list | tuple) and keyed.keys() <= {*before}:
+                kept = {key: value for key, value in keyed.items() if key in items}
+                merged = {**merged, name: kept} if kept else {k: v for k, v in merged.items() if k != name}
+    return merged

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NoReturn
-from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -20,8 +19,6 @@ from remit.sdk import verbs
 from remit.sdk.auth import Auth, Steppable, flavour, signer_of
 from remit.sdk.detail import Detail
 from remit.sdk.place import GATEWAY, Place, plain
-
-HERE = "127.0.0.1"
 
 
 class GrantHandle:
@@ -132,27 +129,10 @@ class Credential:
         raise TypeError(msg)
 
 
-def credential_of(answer: verbs.Json, ports: Mapping[str, int], resource: str) -> Credential:
-    """Read an issued lease; in a run its database is reached at the run's own port."""
+def credential_of(answer: verbs.Json) -> Credential:
+    """Read an issued lease."""
     values = {str(name): str(value) for name, value in answer["credential"].items()}
-    return Credential(answer["lease"], instant(answer["expires_at"]), local(values, ports.get(resource)))
-
-
-def local(values: Mapping[str, str], port: int | None) -> dict[str, str]:
-    """Return a database credential that points to a port of this run; unchanged without one.
-
-    Where the server's certificate is verified its name stays, and ``hostaddr`` (libpq) says where it is reached.
-    """
-    if port is None or "dsn" not in values:
-        return dict(values)
-    parts = urlsplit(values["dsn"])
-    login, at, _ = parts.netloc.rpartition("@")
-    if "sslmode=verify-full" in parts.query.split("&"):
-        named = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        moved = parts._replace(netloc=f"{login}{at}{named}:{port}", query=f"{parts.query}&hostaddr={HERE}")
-        return {**values, "dsn": urlunsplit(moved), "hostaddr": HERE, "port": str(port)}
-    moved = parts._replace(netloc=f"{login}{at}{HERE}:{port}")
-    return {**values, "dsn": urlunsplit(moved), "host": HERE, "port": str(port)}
+    return Credential(answer["lease"], instant(answer["expires_at"]), values)
 
 
 def instant(text: str) -> datetime:

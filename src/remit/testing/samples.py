@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from remit.core import orders
 from remit.core import scope as scopes
 from remit.core.audit import Event
 from remit.core.grant import GrantContext, Posture
 from remit.core.request import Binding, Bounds, GrantRequest
+from remit.core.scope import DetailType, Field
 from remit.core.task import Change, Lease, LeaseState, Plan, Revocation, Subject, Task, nothing, open_task
 from remit.ports import Resource
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, 123456, tzinfo=UTC)
+TYPES: Mapping[str, DetailType] = {  # of the samples' own, with every order
+    "sample-requests": {
+        "actions": Field(orders.METHODS, required=True),
+        "paths": Field(orders.PATHS, required=True),
+        "args": Field(orders.ARGS, default=()),
+        "ttl": Field(orders.SECONDS),
+        "uses": Field(orders.AT_MOST),
+    },
+    "sample-tables": {
+        "actions": Field(orders.among("select", "insert"), required=True),
+        "tables": Field(orders.TABLES, required=True),
+        "columns": Field(orders.COLUMNS, per="tables"),
+    },
+    "sample-tools": {
+        "actions": Field(orders.among("tools/call"), required=True),
+        "tools": Field(orders.TOOLS, required=True),
+    },
+}
+for _name, _table in TYPES.items():
+    scopes.register(_name, _table)
 SCOPE = scopes.parse(
     [
         {
-            "type": "http",
+            "type": "sample-requests",
             "resource": "search",
             "actions": ["GET", "POST"],
             "paths": ["/v1/*/items", "/v2/**"],
@@ -24,14 +47,14 @@ SCOPE = scopes.parse(
             "uses": 200,
         },
         {
-            "type": "postgres",
+            "type": "sample-tables",
             "resource": "warehouse",
             "actions": ["select"],
             "tables": ["sales.revenue", "sales.cost"],
             "columns": {"sales.revenue": ["quarter", "amount"]},
         },
         {
-            "type": "mcp",
+            "type": "sample-tools",
             "resource": "github",
             "actions": ["tools/call"],
             "tools": {"create_issue": {"repo": "acme/app"}, "list": "any"},
@@ -40,7 +63,7 @@ SCOPE = scopes.parse(
 )
 RESOURCE = Resource(
     "search",
-    "http",
+    "sample-requests",
     "https://api.search.example/base",
     SCOPE[:1],
     "search-key",

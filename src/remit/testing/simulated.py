@@ -108,7 +108,6 @@ class SimulatedEngine:
     """An engine on a simulated target: issue, revoke, renew."""
 
     def __init__(self, target: SimulatedTarget) -> None:
-        """Work on ``target``."""
         self.target = target
         self.revocation = target.revocation
 

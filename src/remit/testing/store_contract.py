@@ -223,7 +223,7 @@ async def a_counter_holds_its_last_value(factory: Open) -> None:
 async def resources_are_put_replaced_and_deleted(factory: Open) -> None:
     """Listed by name; deleting an unknown one is an error."""
     store = factory()
-    other = replace(RESOURCE, name="a", kind="postgres", bound=(), secret=None, settings={})
+    other = replace(RESOURCE, name="a", kind="sample-tables", bound=(), secret=None, settings={})
     await store.commit([PutResource(RESOURCE), PutResource(other)], [event("resource.put")])
     assert list(await store.resources()) == [other, RESOURCE]
     changed = replace(RESOURCE, destination="https://elsewhere.example")

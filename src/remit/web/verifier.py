@@ -43,7 +43,7 @@ MAX_KNOWN = 4_096  # tokens whose signature was verified
 MAX_KNOWN_SIZE = 6_291_456  # characters of them all; their claims take some five times as many bytes
 
 WIT = "workload-identity-token"  # the header of a WIT, and what it is called among credentials
-PROVE = Access("token", "remit", "prove")  # what the audit calls an attempt to use a token
+PROVE = Access("remit", "prove")  # what the audit calls an attempt to use a token
 
 T = TypeVar("T")
 Headers = Mapping[str, Sequence[str]]  # lower-case name -> values

@@ -14,9 +14,9 @@ from remit.core.scope import parse_detail
 from remit.core.secret import Secret
 from remit.core.task import Revocation
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
+from remit.kinds.postgres.connections import Target, quoted, target, wrapped
 from remit.kinds.postgres.engine import PostgresEngine
-from remit.kinds.postgres.link import Target, quoted, target, wrapped
-from remit.kinds.postgres.setup import setup_sql
+from remit.kinds.postgres.inspect import setup_sql
 from remit.ports import Bulk, Cleanable, Closable, Inspectable, Renewable, Resource
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -15,7 +15,7 @@ from grpclib.client import Channel
 from grpclib.const import Cardinality
 
 from remit.broker import Broker
-from remit.compose import issuer
+from remit.compose import kinds
 from remit.core import scope
 from remit.core.policy import Policy, within_bounds
 from remit.core.principal import Holder
@@ -28,6 +28,7 @@ from remit.keys.file import FileSealer
 from remit.kinds.spiffe.calls import SECURITY, SERVICE, stubs
 from remit.kinds.spiffe.listen import WorkloadApi
 from remit.ports import Resource
+from remit.ports.kind import EngineContext
 from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, ClearSealer, holder, search
 from tests.grant_requests import changed
@@ -83,13 +84,13 @@ class Mesh:
         self.authority = FileAuthority(self.folder / "keys", FileSealer(b"k" * 32), DOMAIN, clock)
         self.broker = Broker(
             store=MemoryStore(),
-            engines={"spiffe": issuer.engine(self.authority, "https://broker.test", clock)},
+            kinds=kinds.known(),
+            context=EngineContext(clock, bytes, "https://broker.test", self.authority),
             sealer=ClearSealer(),
             clock=clock,
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
             trust_domain=DOMAIN,
             decide=self.decide,
-            checks={"spiffe": issuer.check(self.authority)},
         )
         await self.broker.start()
         wide = {**BOTH, "ttl": 3_600}

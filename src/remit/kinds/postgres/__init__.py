@@ -1,1 +1,79 @@
-"""PostgreSQL: a role made for each lease."""
+"""PostgreSQL databases: a lease is a login with the powers of its detail; a run reaches it at a port of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from urllib.parse import urlsplit, urlunsplit
+
+from remit.core import orders
+from remit.core.scope import Field
+from remit.core.secret import Secret
+from remit.errors import InvalidRequestError, UnavailableError
+from remit.ports import Engine, Resource
+from remit.ports.kind import EngineContext, Kind, PortAccess
+
+HERE = "127.0.0.1"
+PORT = 5432
+_DESTINATION = re.compile(
+    r"postgres(?:ql)?://(?:[^@/?#\s]*@)?([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?/[^?#\s]*"
+)
+
+
+def _engine(resource: Resource, secret: Secret | None, context: EngineContext) -> Engine:
+    if find_spec("asyncpg") is None:
+        raise UnavailableError(
+            "the PostgreSQL engine is not installed", help="in a clone of remit: pip install '.[postgres]'"
+        )
+    from remit.kinds.postgres.engine import PostgresEngine
+
+    return PostgresEngine(resource, secret, clock=context.clock, random=context.random)
+
+
+def _address(resource: Resource) -> tuple[str, int]:
+    from remit.gateway import target
+
+    found = _DESTINATION.fullmatch(resource.destination)
+    if found is None:
+        raise InvalidRequestError("a destination is `postgresql://user@host:port/database`")
+    return target.read_host(found[1]), target.read_port(found[2], PORT)
+
+
+def _check(resource: Resource, secret: Secret | None, context: EngineContext) -> None:
+    """Leave it to the engine, which reads the destination when it is made."""
+
+
+def local(credential: Mapping[str, str], port: int) -> Mapping[str, str]:
+    """Return a credential that points to a port of this machine.
+
+    Where the server's certificate is verified its name stays, and ``hostaddr`` (libpq) says where it is reached.
+    """
+    if "dsn" not in credential:
+        return credential
+    parts = urlsplit(credential["dsn"])
+    login, at, _ = parts.netloc.rpartition("@")
+    if "sslmode=verify-full" in parts.query.split("&"):
+        named = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        moved = parts._replace(netloc=f"{login}{at}{named}:{port}", query=f"{parts.query}&hostaddr={HERE}")
+        return {**credential, "dsn": urlunsplit(moved), "hostaddr": HERE, "port": str(port)}
+    moved = parts._replace(netloc=f"{login}{at}{HERE}:{port}")
+    return {**credential, "dsn": urlunsplit(moved), "host": HERE, "port": str(port)}
+
+
+KIND = Kind(
+    name="postgres",
+    table={
+        "actions": Field(orders.among("select", "insert", "update", "delete"), required=True, label="may"),
+        "tables": Field(orders.TABLES, required=True),
+        "columns": Field(orders.COLUMNS, per="tables"),
+        "ttl": Field(orders.SECONDS, label="each credential for"),
+    },
+    schemes=("postgresql",),
+    destination="postgresql://user@host:port/database",
+    docs="docs/reference/engines/postgres.md",
+    check=_check,
+    access=PortAccess(PORT, _address, local),
+    engine=_engine,
+    inspects=True,
+)

@@ -26,7 +26,7 @@ from asyncpg import LockNotAvailableError, PostgresError
 
 from remit.core.scope import Detail
 from remit.errors import EngineRefusedError, UnknownDetailError
-from remit.kinds.postgres.link import CONCURRENT, Connection, Record, code, quoted
+from remit.kinds.postgres.connections import CONCURRENT, Connection, Record, code, quoted
 
 LOCK_SPACE = 0x72656D69  # "remi": advisory locks of bundles, key 0
 GENERATIONS = 16
@@ -90,7 +90,7 @@ SELECT
 
 _OID = "SELECT oid FROM pg_roles WHERE rolname = $1"
 
-# Bundles of this database and login that no lease has joined. Makers have, as administrators; so has the login.
+# Bundles of this database and login that no lease has joined. Creators have, as administrators; so has the login.
 _IDLE = """
 SELECT b.rolname FROM pg_roles b
 WHERE b.rolname LIKE (SELECT format('remit!_b!_%s!_%%', oid) FROM pg_database WHERE datname = current_database())

@@ -5,7 +5,7 @@ Rules:
 - Shut: NOLOGIN, PASSWORD NULL, out of the bundle, in one transaction for all, or for halves of them when that fails. A
   role may change itself (its password), and so hold its row: then its sessions are kept out while it is shut.
 - A lease that fills the server (its memory for locks, its connections) makes any step fail: then too its sessions are
-  kept out, from a reserve (``postgres_reserve``), while the step is tried again.
+  kept out, from a standby connection (``standby``), while the step is tried again.
 - Put out: sessions are found by the role's oid and terminated until there are none. A backend that had passed its check
   when we committed has no user to be seen by yet; it is waited out, by its transaction in ``pg_locks``. Which they
   were is remembered: whoever begins a login later finds the door shut, and holds up nobody.
@@ -25,8 +25,8 @@ from functools import partial
 from typing import TypeAlias, TypeVar
 
 from remit.errors import EngineError, EngineRefusedError
-from remit.kinds.postgres.link import DRIVER_ERRORS, Connection, Link, names, quoted, refused, wrapped
-from remit.kinds.postgres.reserve import Reserve
+from remit.kinds.postgres.connections import DRIVER_ERRORS, Connection, Connections, names, quoted, refused, wrapped
+from remit.kinds.postgres.standby import Standby
 
 T = TypeVar("T")
 Waited: TypeAlias = dict[str, frozenset[tuple[object, ...]]]  # role -> those who may have passed before it was shut
@@ -42,7 +42,7 @@ _PATIENCE = "SET LOCAL lock_timeout = 100"
 _FIND = """
 SELECT r.oid, r.rolname, r.rolcanlogin,
   (SELECT u.rolname FROM pg_auth_members a JOIN pg_roles u ON u.oid = a.member
-   WHERE a.roleid = r.oid AND a.admin_option LIMIT 1) AS maker,
+   WHERE a.roleid = r.oid AND a.admin_option LIMIT 1) AS creator,
   ARRAY(SELECT b.rolname::text FROM pg_auth_members a JOIN pg_roles b ON b.oid = a.roleid
         WHERE a.member = r.oid) AS bundles
 FROM pg_roles r WHERE r.rolname = ANY ($1)
@@ -75,56 +75,58 @@ WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ANY ($1) AND s.class
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A lease's role as the server has it. ``maker`` administers it."""
+    """A lease's role as the server has it. ``creator`` administers it."""
 
     oid: int
     name: str
     open: bool
-    maker: str
+    creator: str
     bundles: tuple[str, ...]
 
 
-async def close(link: Link, reserve: Reserve, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
+async def close(connections: Connections, standby: Standby, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
     """End the authority of the roles ``wanted``; return those that have none left and no session.
 
     ``waited`` is kept from one call to the next, so that each waits for fewer.
     """
-    shut = await _shut(link, reserve, wanted, waited)
-    inside = await _insisting(reserve, wanted, partial(_empty, link, wanted, waited))
+    shut = await _shut(connections, standby, wanted, waited)
+    inside = await _insisting(standby, wanted, partial(_empty, connections, wanted, waited))
     closed = frozenset(name for name in wanted if name in shut) - inside
     for name in closed:
         waited.pop(name, None)
     return closed
 
 
-async def _empty(link: Link, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
+async def _empty(connections: Connections, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
     """Put out the sessions of roles, and roll back what they prepared; return those that may have a session."""
-    async with link.session() as connection:
+    async with connections.session() as connection:
         left = await _find(connection, wanted)
-    inside = await _put_out(link, left, waited)
-    async with link.session() as connection:
+    inside = await _put_out(connections, left, waited)
+    async with connections.session() as connection:
         prepared = await connection.fetch(_PREPARED, [role.name for role in left])
-    await _roll_back(link, {role.name: role for role in left}, [(p["database"], p["role"], p["sql"]) for p in prepared])
+    await _roll_back(
+        connections, {role.name: role for role in left}, [(p["database"], p["role"], p["sql"]) for p in prepared]
+    )
     return inside
 
 
-async def extend(link: Link, name: str, expires_at: datetime) -> None:
+async def extend(connections: Connections, name: str, expires_at: datetime) -> None:
     """Move the instant after which the role may not log in; EngineRefusedError when it may not already."""
 
     async def script(connection: Connection) -> None:
         found = await _find(connection, [name])
         if not found or not found[0].open:
             raise EngineRefusedError("the lease is gone at the database")
-        skew = await link.skew(connection)
+        skew = await connections.skew(connection)
         until = (expires_at + timedelta(seconds=round(skew.total_seconds()))).isoformat()
-        await connection.execute(_as(found[0].maker, [f"ALTER ROLE {quoted(name)} VALID UNTIL '{until}'"]))
+        await connection.execute(_as(found[0].creator, [f"ALTER ROLE {quoted(name)} VALID UNTIL '{until}'"]))
 
-    await link.transaction(script)
+    await connections.transaction(script)
 
 
-async def clean(link: Link, wanted: Sequence[str]) -> frozenset[str]:
+async def clean(connections: Connections, wanted: Sequence[str]) -> frozenset[str]:
     """Drop the roles ``wanted`` that cannot log in any more; return those that are gone."""
-    async with link.session() as connection:
+    async with connections.session() as connection:
         found = [role for role in await _find(connection, wanted) if not role.open]
         held = await connection.fetch(_HELD, [role.oid for role in found])
     homes: dict[int, set[str]] = {}
@@ -132,45 +134,45 @@ async def clean(link: Link, wanted: Sequence[str]) -> frozenset[str]:
         homes.setdefault(row["oid"], set()).add(row["database"])
     free = [role for role in found if role.oid not in homes]
     for start in range(0, len(free), CHUNK):
-        await _halving(partial(_drop, link), free[start : start + CHUNK])
-    await _take_apart(link, [role for role in found if role.oid in homes], homes)
-    async with link.session() as connection:
+        await _halving(partial(_drop, connections), free[start : start + CHUNK])
+    await _take_apart(connections, [role for role in found if role.oid in homes], homes)
+    async with connections.session() as connection:
         left = {role.name for role in await _find(connection, wanted)}
     return frozenset(wanted) - left
 
 
-async def disown(link: Link, roles: Sequence[str]) -> None:
+async def disown(connections: Connections, roles: Sequence[str]) -> None:
     """Drop what roles of the login's own hold in other databases, so that they can be dropped next time."""
     if not roles:
         return
-    async with link.session() as connection:
+    async with connections.session() as connection:
         oids = [
             row["oid"] for row in await connection.fetch("SELECT oid FROM pg_roles WHERE rolname = ANY ($1)", roles)
         ]
         homes = {row["database"] for row in await connection.fetch(_HELD, oids)}
     for home in sorted(homes):
         with suppress(EngineError):
-            await _run_in(link, home, [f"DROP OWNED BY {quoted(role)}" for role in roles])
+            await _run_in(connections, home, [f"DROP OWNED BY {quoted(role)}" for role in roles])
 
 
 async def _find(connection: Connection, wanted: Collection[str]) -> list[Role]:
     rows = await connection.fetch(_FIND, list(wanted))
-    return [Role(r["oid"], r["rolname"], r["rolcanlogin"], r["maker"] or "", tuple(r["bundles"])) for r in rows]
+    return [Role(r["oid"], r["rolname"], r["rolcanlogin"], r["creator"] or "", tuple(r["bundles"])) for r in rows]
 
 
-async def _shut(link: Link, reserve: Reserve, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
+async def _shut(connections: Connections, standby: Standby, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
     """Shut all roles at once; if that fails, as many at once as may be. Return those that are shut or absent."""
 
     async def shut(some: Sequence[str]) -> None:
-        await link.transaction(lambda connection: _shut_all(connection, some, waited), attempts=2)
+        await connections.transaction(lambda connection: _shut_all(connection, some, waited), attempts=2)
 
     try:
         await shut(wanted)
     except EngineError as error:
         if not refused(error):
             raise
-        async with _kept_out(reserve, wanted):
-            await _leave_first(link, wanted)
+        async with _kept_out(standby, wanted):
+            await _leave_first(connections, wanted)
             resisting = await _halving(shut, wanted)
             for _ in range(RESISTANCE):
                 if not resisting:
@@ -181,14 +183,14 @@ async def _shut(link: Link, reserve: Reserve, wanted: Sequence[str], waited: Wai
     return frozenset(wanted)
 
 
-async def _insisting(reserve: Reserve, wanted: Sequence[str], work: Callable[[], Awaitable[T]]) -> T:
+async def _insisting(standby: Standby, wanted: Sequence[str], work: Callable[[], Awaitable[T]]) -> T:
     """Do ``work``; when the server refuses, again and again while the sessions of the roles are kept out."""
     try:
         return await work()
     except EngineError as error:
         if not refused(error):
             raise
-    async with _kept_out(reserve, wanted):
+    async with _kept_out(standby, wanted):
         for _ in range(RESISTANCE):
             await asyncio.sleep(POLL_SECONDS[1])
             try:
@@ -200,25 +202,25 @@ async def _insisting(reserve: Reserve, wanted: Sequence[str], work: Callable[[],
 
 
 @asynccontextmanager
-async def _kept_out(reserve: Reserve, wanted: Sequence[str]) -> AsyncIterator[None]:
-    """Terminate the sessions of roles as they come; afterwards fill the reserve again, or leave that to the next."""
+async def _kept_out(standby: Standby, wanted: Sequence[str]) -> AsyncIterator[None]:
+    """Terminate the sessions of roles as they come; afterwards fill the standby again, or leave that to the next."""
     done = asyncio.Event()
-    watch = asyncio.create_task(_keep_out(reserve, wanted, done))
+    watch = asyncio.create_task(_keep_out(standby, wanted, done))
     try:
         yield
     finally:
         done.set()
         await watch
         with suppress(EngineError):
-            await reserve.hold()
+            await standby.hold()
 
 
-async def _leave_first(link: Link, wanted: Sequence[str]) -> None:
+async def _leave_first(connections: Connections, wanted: Sequence[str]) -> None:
     """Take roles out of their bundles, if that can be: one of them may be holding its row, and shutting needs it."""
     with suppress(EngineError):
-        async with link.session() as connection:
+        async with connections.session() as connection:
             roles = await _find(connection, wanted)
-        await _halving(partial(_leave_all, link), roles)
+        await _halving(partial(_leave_all, connections), roles)
 
 
 async def _halving(work: Callable[[Sequence[T]], Awaitable[object]], items: Sequence[T]) -> list[T]:
@@ -237,20 +239,20 @@ async def _halving(work: Callable[[Sequence[T]], Awaitable[object]], items: Sequ
     return []
 
 
-async def _keep_out(reserve: Reserve, wanted: Sequence[str], done: asyncio.Event) -> None:
+async def _keep_out(standby: Standby, wanted: Sequence[str], done: asyncio.Event) -> None:
     """Terminate the sessions of roles as they come, until ``done``."""
     while not done.is_set():
         with suppress(EngineError):
-            await reserve.put_out(wanted)
+            await standby.put_out(wanted)
         await asyncio.sleep(POLL_SECONDS[0])
 
 
-async def _transact(link: Link, scripts: Sequence[str]) -> None:
-    await link.transaction(lambda connection: connection.execute("; ".join([_PATIENCE, *scripts])), attempts=1)
+async def _transact(connections: Connections, scripts: Sequence[str]) -> None:
+    await connections.transaction(lambda connection: connection.execute("; ".join([_PATIENCE, *scripts])), attempts=1)
 
 
-async def _leave_all(link: Link, roles: Sequence[Role]) -> None:
-    await _transact(link, [_as(maker, _leave(some)) for maker, some in _by_maker(roles).items()])
+async def _leave_all(connections: Connections, roles: Sequence[Role]) -> None:
+    await _transact(connections, [_as(creator, _leave(some)) for creator, some in _by_creator(roles).items()])
 
 
 async def _shut_all(connection: Connection, wanted: Sequence[str], waited: Waited) -> None:
@@ -259,10 +261,10 @@ async def _shut_all(connection: Connection, wanted: Sequence[str], waited: Waite
     for role in found:
         if role.open:
             waited.pop(role.name, None)  # others may pass until this is committed
-    for maker, roles in _by_maker(found).items():
+    for creator, roles in _by_creator(found).items():
         bars = [f"ALTER ROLE {quoted(role.name)} NOLOGIN PASSWORD NULL" for role in roles if role.open]
         if steps := _leave(roles) + bars:
-            script.append(_as(maker, steps))
+            script.append(_as(creator, steps))
     if script:
         await connection.execute("; ".join([_PATIENCE, *script]))
 
@@ -275,19 +277,19 @@ def _leave(roles: Sequence[Role]) -> list[str]:
     return [f"REVOKE {quoted(bundle)} FROM {names(members)}" for bundle, members in joined.items()]
 
 
-def _by_maker(roles: Iterable[Role]) -> Mapping[str, list[Role]]:
+def _by_creator(roles: Iterable[Role]) -> Mapping[str, list[Role]]:
     grouped: dict[str, list[Role]] = {}
     for role in roles:
-        grouped.setdefault(role.maker, []).append(role)
+        grouped.setdefault(role.creator, []).append(role)
     return grouped
 
 
-def _as(maker: str, steps: Iterable[str]) -> str:
-    """Return a script that acts as ``maker``, for use inside a transaction."""
-    return "; ".join([f"SET LOCAL ROLE {quoted(maker)}", *steps, "RESET ROLE"])
+def _as(creator: str, steps: Iterable[str]) -> str:
+    """Return a script that acts as ``creator``, for use inside a transaction."""
+    return "; ".join([f"SET LOCAL ROLE {quoted(creator)}", *steps, "RESET ROLE"])
 
 
-async def _put_out(link: Link, roles: Sequence[Role], waited: Waited) -> frozenset[str]:
+async def _put_out(connections: Connections, roles: Sequence[Role], waited: Waited) -> frozenset[str]:
     """Terminate the sessions of roles until there are none; return the roles that may have one when time is up."""
     if not roles:
         return frozenset()
@@ -295,8 +297,8 @@ async def _put_out(link: Link, roles: Sequence[Role], waited: Waited) -> frozens
     loop = asyncio.get_running_loop()
     end = loop.time() + WAIT_SECONDS
     while True:
-        await _wait_for_fewer(link, roles, waited)
-        async with link.session() as connection:  # anew each time: who waits for long must not keep others waiting
+        await _wait_for_fewer(connections, roles, waited)
+        async with connections.session() as connection:  # anew each time: a long wait keeps nobody else waiting
             oids = [role.oid for role in roles]
             inside = {row["oid"] for row in await connection.fetch(_TERMINATE, oids)}
         left = frozenset(role.name for role in roles if role.oid in inside or waited.get(role.name))
@@ -306,20 +308,22 @@ async def _put_out(link: Link, roles: Sequence[Role], waited: Waited) -> frozens
         pause = min(pause * 2, longest)
 
 
-async def _wait_for_fewer(link: Link, roles: Sequence[Role], waited: Waited) -> None:
+async def _wait_for_fewer(connections: Connections, roles: Sequence[Role], waited: Waited) -> None:
     """Note who is starting since before a role was shut: those of the first look after it, as far as still there."""
     if not any(waited.get(role.name, True) for role in roles):
         return
-    async with link.session() as connection:
+    async with connections.session() as connection:
         starting = frozenset(tuple(row) for row in await connection.fetch(_STARTING))
     for role in roles:
         waited[role.name] = waited.get(role.name, starting) & starting
 
 
-async def _roll_back(link: Link, roles: Mapping[str, Role], prepared: Sequence[tuple[str, str, str]]) -> None:
+async def _roll_back(
+    connections: Connections, roles: Mapping[str, Role], prepared: Sequence[tuple[str, str, str]]
+) -> None:
     """Roll back what the roles left prepared (two-phase commit): it holds locks, and nobody else may finish it."""
     for database, name, sql in prepared:
-        connection = await link.connect(database)
+        connection = await connections.connect(database)
         try:
             await connection.execute(_adopt(roles[name]))
             await connection.execute(f"SET ROLE {quoted(name)}")
@@ -331,32 +335,32 @@ async def _roll_back(link: Link, roles: Mapping[str, Role], prepared: Sequence[t
 
 
 def _adopt(role: Role) -> str:
-    """Return a script that lets the maker act for ``role``: needed only for what the role left behind."""
-    return _as(role.maker, [f"GRANT {quoted(role.name)} TO {quoted(role.maker)} WITH INHERIT TRUE, SET TRUE"])
+    """Return a script that lets the creator act for ``role``: needed only for what the role left behind."""
+    return _as(role.creator, [f"GRANT {quoted(role.name)} TO {quoted(role.creator)} WITH INHERIT TRUE, SET TRUE"])
 
 
-async def _drop(link: Link, roles: Sequence[Role]) -> None:
+async def _drop(connections: Connections, roles: Sequence[Role]) -> None:
     """Drop roles that own nothing, in one transaction."""
-    drops = {maker: f"DROP ROLE {names(role.name for role in some)}" for maker, some in _by_maker(roles).items()}
-    await _transact(link, [_as(maker, [drop]) for maker, drop in drops.items()])
+    drops = {creator: f"DROP ROLE {names(role.name for role in some)}" for creator, some in _by_creator(roles).items()}
+    await _transact(connections, [_as(creator, [drop]) for creator, drop in drops.items()])
 
 
-async def _take_apart(link: Link, roles: Sequence[Role], homes: Mapping[int, Collection[str]]) -> None:
+async def _take_apart(connections: Connections, roles: Sequence[Role], homes: Mapping[int, Collection[str]]) -> None:
     """Drop what roles own in each database, then each role by itself; leave what cannot be."""
     for database in sorted({home for role in roles for home in homes.get(role.oid, ())}):
         with suppress(EngineError):
-            await _disown(link, database, [role for role in roles if database in homes.get(role.oid, ())])
-    await _halving(partial(_drop, link), roles)
+            await _disown(connections, database, [role for role in roles if database in homes.get(role.oid, ())])
+    await _halving(partial(_drop, connections), roles)
 
 
-async def _disown(link: Link, database: str, roles: Sequence[Role]) -> None:
-    drops = [f"{_adopt(role)}; {_as(role.maker, [f'DROP OWNED BY {quoted(role.name)}'])}" for role in roles]
-    await _run_in(link, database, drops)
+async def _disown(connections: Connections, database: str, roles: Sequence[Role]) -> None:
+    drops = [f"{_adopt(role)}; {_as(role.creator, [f'DROP OWNED BY {quoted(role.name)}'])}" for role in roles]
+    await _run_in(connections, database, drops)
 
 
-async def _run_in(link: Link, database: str, scripts: Sequence[str]) -> None:
+async def _run_in(connections: Connections, database: str, scripts: Sequence[str]) -> None:
     """Run scripts in another database, each in a transaction of its own; one that fails changes nothing."""
-    connection = await link.connect(database)
+    connection = await connections.connect(database)
     try:
         for script in scripts:
             with suppress(*DRIVER_ERRORS):

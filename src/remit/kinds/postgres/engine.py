@@ -12,6 +12,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -23,14 +26,17 @@ from remit.core.task import Plan, Revocation
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
 from remit.kinds.postgres import close as postgres_close
 from remit.kinds.postgres import inspect as postgres_inspect
-from remit.kinds.postgres import scram
+from remit.kinds.postgres.batches import LeaseBatches, PlannedRole, drop_empty
 from remit.kinds.postgres.bundle import drop_idle, lower
-from remit.kinds.postgres.lane import Lane, Order
-from remit.kinds.postgres.link import Link, target
-from remit.kinds.postgres.makers import drop_empty
-from remit.kinds.postgres.reserve import Reserve
+from remit.kinds.postgres.connections import Connections, target
+from remit.kinds.postgres.standby import Standby
 from remit.ports import Finding, Issued, Resource
 
+# A SCRAM-SHA-256 verifier (RFC 5803) is made on our side, of one iteration: they slow down guessing of passwords that
+# people choose; one of 256 random bits cannot be guessed at any speed, and each costs the client time at every login.
+ITERATIONS = 1
+PASSWORD_BYTES = 32
+SALT_BYTES = 16
 _LEASE = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
@@ -54,9 +60,9 @@ class PostgresEngine:
         self._resource = resource
         self._target = target(resource)
         self._random = random
-        self._link = Link(self._target, secret, clock)
-        self._reserve = Reserve(self._link)
-        self._lane = Lane(self._link, clock, random)
+        self._connections = Connections(self._target, secret, clock)
+        self._standby = Standby(self._connections)
+        self._batches = LeaseBatches(self._connections, clock, random)
         self._waited: postgres_close.Waited = {}
 
     def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
@@ -71,12 +77,12 @@ class PostgresEngine:
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         """Create the role; EngineError when it may exist or not, EngineRefusedError when asking again is no use."""
         self._check(plan)
-        password = scram.password(self._random)
-        await self._reserve.hold()  # no lease without the means to end it
-        verifier = scram.verifier(password, self._random(scram.SALT_BYTES))
+        password = new_password(self._random)
+        await self._standby.hold()  # no lease without the means to end it
+        verifier = scram_verifier(password, self._random(SALT_BYTES))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            await self._lane.make(Order(plan.name, verifier, plan.detail, expires_at, plan.issue_by, done))
+            await self._batches.make(PlannedRole(plan.name, verifier, plan.detail, expires_at, plan.issue_by, done))
         except TimeoutError as error:
             raise EngineError("there was no time left to issue") from error
         return Issued(self._credential(plan.name, password))
@@ -84,7 +90,7 @@ class PostgresEngine:
     async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
         """Move ``VALID UNTIL``; EngineRefusedError when the role is gone or was revoked."""
         self._check(plan)
-        await postgres_close.extend(self._link, plan.name, expires_at)
+        await postgres_close.extend(self._connections, plan.name, expires_at)
 
     async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
         """End one lease."""
@@ -95,28 +101,28 @@ class PostgresEngine:
     async def revoke_many(self, plans: Sequence[Plan]) -> frozenset[str]:
         """End many leases at once: one transaction, then their sessions."""
         ours = [plan.name for plan in plans if self._ours(plan)]
-        return await postgres_close.close(self._link, self._reserve, ours, self._waited)
+        return await postgres_close.close(self._connections, self._standby, ours, self._waited)
 
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
-        """Drop revoked roles and what they own, then the bundles and makers that became idle."""
-        gone = await postgres_close.clean(self._link, [plan.name for plan in plans if self._ours(plan)])
-        await self._lane.rest()
-        async with self._link.session() as connection:
+        """Drop revoked roles and what they own, then the bundles and creators that became idle."""
+        gone = await postgres_close.clean(self._connections, [plan.name for plan in plans if self._ours(plan)])
+        await self._batches.rest()
+        async with self._connections.session() as connection:
             stuck = await drop_idle(connection)
             await drop_empty(connection)
-        await postgres_close.disown(self._link, stuck)
+        await postgres_close.disown(self._connections, stuck)
         return gone
 
     async def inspect(self) -> Sequence[Finding]:
         """Check the broker's login, and list what PostgreSQL gives everybody (PUBLIC) in this database."""
-        async with self._link.session() as connection:
+        async with self._connections.session() as connection:
             return await postgres_inspect.inspect(connection, self._resource.bound)
 
     async def close(self) -> None:
         """Let go of all connections."""
-        await self._lane.close()
-        await self._reserve.close()
-        await self._link.close()
+        await self._batches.close()
+        await self._standby.close()
+        await self._connections.close()
 
     def _ours(self, plan: Plan) -> bool:
         return plan.undo.get("destination") == self._resource.destination
@@ -145,3 +151,21 @@ class PostgresEngine:
             "password": password,
             "dsn": Secret(dsn),
         }
+
+
+def new_password(random: Callable[[int], bytes]) -> Secret:
+    """Return a password of 256 random bits, in letters that SASLprep leaves alone."""
+    return Secret(base64.urlsafe_b64encode(random(PASSWORD_BYTES)).rstrip(b"=").decode())
+
+
+def scram_verifier(secret: Secret, salt: bytes) -> str:
+    """Return the text that PostgreSQL stores instead of the password."""
+    salted = hashlib.pbkdf2_hmac("sha256", secret.reveal().encode(), salt, ITERATIONS)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    stored_key = hashlib.sha256(client_key).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    return f"SCRAM-SHA-256${ITERATIONS}:{_base64(salt)}${_base64(stored_key)}:{_base64(server_key)}"
+
+
+def _base64(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from remit.core.scope import Detail
 from remit.kinds.postgres.bundle import Power, lower
-from remit.kinds.postgres.link import Connection, Record
-from remit.ports import Finding
+from remit.kinds.postgres.connections import Connection, Record, quoted, target
+from remit.ports import Finding, Resource
 
 OLDEST = 160_000
 SHOWN = 5  # names in one finding
@@ -129,3 +129,38 @@ def _grant(text: str) -> Finding:
 def _some(found: Sequence[str]) -> str:
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more
+
+
+def setup_sql(resource: Resource) -> str:
+    """Return statements for psql, one a line, to be run in the resource's database as the owner of its tables.
+
+    psql itself asks for the password, so that it is in no file and no log. What is commented out closes powers of
+    PUBLIC, and may be missed by other users of the database.
+    """
+    place = target(resource)
+    login, database = quoted(place.user), quoted(place.database)
+    powers = [power for detail in resource.bound for power in lower(detail)]
+    lines = [
+        f"CREATE ROLE {login} LOGIN NOSUPERUSER CREATEROLE;",
+        f"\\password {login}",
+        f"ALTER ROLE {login} SET createrole_self_grant = 'set, inherit';",
+        f"ALTER ROLE {login} SET search_path = pg_catalog;",
+        f"GRANT pg_signal_backend TO {login};",
+        f"GRANT pg_read_all_stats TO {login};",
+        f"GRANT CONNECT ON DATABASE {database} TO {login} WITH GRANT OPTION;",
+    ]
+    schemas = [f"SCHEMA {quoted(schema)}" for schema in sorted({power.schema for power in powers})]
+    lines += [f"GRANT USAGE ON {schema} TO {login} WITH GRANT OPTION;" for schema in schemas]
+    lines += [f"GRANT {_what(power)} TO {login} WITH GRANT OPTION;" for power in powers]
+    lines += [
+        f"-- REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;",
+        "-- REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC;",
+        "-- REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _what(power: Power) -> str:
+    columns = f" ({', '.join(quoted(column) for column in power.columns)})" if power.columns else ""
+    verbs = ", ".join(f"{verb}{columns}" for verb in power.verbs)
+    return f"{verbs} ON TABLE {quoted(power.schema)}.{quoted(power.table)}"

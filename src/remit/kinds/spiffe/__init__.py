@@ -1,1 +1,40 @@
-"""SPIFFE: SVIDs of the broker's own trust domain as leases, and the Workload API in every run."""
+"""SVIDs of the broker's own trust domain; a run has them from its own SPIFFE Workload API."""
+
+from __future__ import annotations
+
+from remit.core import orders
+from remit.core.scope import Field
+from remit.core.secret import Secret
+from remit.ports import Engine, Resource
+from remit.ports.kind import EngineContext, Kind, SocketAccess
+
+MAX_LIFE = 3_600  # seconds of an SVID's life: it ends by expiry alone
+
+
+def _engine(resource: Resource, secret: Secret | None, context: EngineContext) -> Engine:
+    from remit.kinds.spiffe.engine import SpiffeEngine
+
+    return SpiffeEngine(resource, secret, authority=context.authority, issuer=context.issuer, clock=context.clock)
+
+
+def _check(resource: Resource, secret: Secret | None, context: EngineContext) -> None:
+    from remit.kinds.spiffe import engine
+
+    engine.check(resource, context.authority.trust_domain)
+
+
+KIND = Kind(
+    name="spiffe",
+    table={
+        "actions": Field(orders.among("x509", "jwt"), required=True, label="may"),
+        "audiences": Field(orders.AUDIENCES, default=()),
+        "ttl": Field(orders.seconds(MAX_LIFE), default=MAX_LIFE, label="each credential for"),
+    },
+    schemes=("spiffe",),
+    destination="spiffe://trust-domain",
+    docs="docs/reference/engines/spiffe.md",
+    check=_check,
+    access=SocketAccess("workload", "SPIFFE_ENDPOINT_SOCKET"),
+    engine=_engine,
+    keyless=True,
+)

@@ -61,7 +61,6 @@ class Pulse:
     """Wakes all streams that wait: the authority changed, or some grant ended."""
 
     def __init__(self) -> None:
-        """Let nobody wait yet."""
         self._next = asyncio.Event()
 
     def beat(self) -> None:
@@ -78,7 +77,6 @@ class Beat:
     """One beat to come."""
 
     def __init__(self, come: asyncio.Event) -> None:
-        """Wait for ``come``."""
         self._come = come
 
     async def wait(self, seconds: float | None = None) -> None:
@@ -103,7 +101,6 @@ class Known:
     """The bundles that a run may have: the broker's own, and those of the trust domains that it knows, each apart."""
 
     def __init__(self, authority: Authority, federation: Federation | None) -> None:
-        """Have the bundle of ``authority``, which no other takes the place of."""
         self.authority, self._federation = authority, federation
         self.name = f"spiffe://{authority.trust_domain}"
 

@@ -71,7 +71,6 @@ class Connections:
     """The connections of one run."""
 
     def __init__(self, service: WorkloadService, share: Quota | None) -> None:
-        """Let ``service`` answer on each, as long as ``share`` has room."""
         from grpclib.config import Configuration
         from grpclib.server import Server
 
@@ -96,7 +95,6 @@ class Frames:
     """The lengths of the frames of one connection: ``h2`` looks at one only when it has kept the whole frame."""
 
     def __init__(self) -> None:
-        """Begin with the preface."""
         self._rest, self._header = _PREFACE, b""
 
     def fit(self, data: bytes) -> bool:
@@ -124,7 +122,6 @@ class Bounded(asyncio.Protocol):
     """A connection that holds no more than a few small calls: they are read whole before they are looked at."""
 
     def __init__(self, inner: H2Protocol, others: set[Bounded], share: Quota | None = None) -> None:
-        """Pass everything on to ``inner``."""
         self._inner, self._others, self._frames = inner, others, Frames()
         self._share = share
         self._transport: asyncio.Transport | None = None

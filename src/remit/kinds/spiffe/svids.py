@@ -56,7 +56,6 @@ class Svids:
     """Asks the broker for SVIDs in the name of one holder. Each that is still fresh serves all who ask."""
 
     def __init__(self, broker: Broker, holder: Holder, authority: Authority, clock: Clock) -> None:
-        """Serve ``holder``."""
         self._broker, self._holder, self._authority, self._clock = broker, holder, authority, clock
         self._certified: Certified | None = None
         self._tokens: dict[tuple[str, ...], _Token] = {}

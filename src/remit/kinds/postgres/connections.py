@@ -150,11 +150,10 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-class Link:
+class Connections:
     """A small pool on the resource's database, opened when first used, and single connections to other databases."""
 
     def __init__(self, place: Target, secret: Secret | None, clock: Callable[[], datetime]) -> None:
-        """Remember where; connect to nothing."""
         self.target = place
         self._secret = secret
         self._clock = clock

@@ -1,4 +1,4 @@
-"""A reserve to end leases with when a lease has used up what the server has: room for locks, and connections.
+"""A standby connection that ends leases when a lease has used up what the server has: room for locks, and connections.
 
 Any role may take advisory locks until the server has no memory for one more (SQLSTATE 53200). From then on whoever
 needs a lock in that memory fails: who logs in, who changes a role, who looks one up.
@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from remit.kinds.postgres.link import DRIVER_ERRORS, Connection, Link, wrapped
+from remit.kinds.postgres.connections import DRIVER_ERRORS, Connection, Connections, wrapped
 
 if TYPE_CHECKING:
     from asyncpg.prepared_stmt import PreparedStatement
@@ -39,19 +39,18 @@ WHERE a.usesysid IS NOT NULL AND pg_get_userbyid(a.usesysid)::text = ANY ($1::te
 """
 
 
-class Reserve:
+class Standby:
     """A connection, and memory for locks, that are kept for ending leases."""
 
-    def __init__(self, link: Link) -> None:
-        """Start without: ``hold`` opens the connection."""
-        self._link = link
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
         self._turn = asyncio.Lock()
         self._connection: Connection | None = None
         self._spend: PreparedStatement | None = None
         self._full = False
 
     async def hold(self) -> None:
-        """Have the whole reserve, or raise EngineError."""
+        """Have the connection and all its locks, or raise EngineError."""
         if self._full and self._connection is not None and not self._connection.is_closed():
             return
         async with self._using() as connection:
@@ -59,7 +58,7 @@ class Reserve:
             self._full = True
 
     async def put_out(self, roles: Sequence[str]) -> None:
-        """Terminate the sessions that ``roles`` have now, spending the reserve; EngineError when that fails."""
+        """Terminate the sessions that ``roles`` have now, spending the locks; EngineError when that fails."""
         async with self._using():
             self._full = False
             if self._spend is not None:
@@ -77,7 +76,7 @@ class Reserve:
             try:
                 yield await self._open()
             except DRIVER_ERRORS as error:
-                if not self._link.survives(self._connection, error):
+                if not self._connections.survives(self._connection, error):
                     self._drop()
                 raise wrapped(error) from error
             except BaseException:  # a statement that was cut short may still be running
@@ -88,7 +87,7 @@ class Reserve:
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
         self._drop()
-        self._connection = connection = await self._link.connect()
+        self._connection = connection = await self._connections.connect()
         await connection.execute("SET plan_cache_mode = force_generic_plan")  # planned once, now
         self._spend = await connection.prepare(_SPEND)
         await self._spend.fetch([])

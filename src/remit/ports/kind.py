@@ -1,0 +1,84 @@
+"""A kind of resource: all that is particular to it, as data and a few functions that are called when they are needed.
+
+Rules:
+
+- A kind brings a table of fields and never comparison code: the orders are those of ``core.orders``. What policies see
+  of a detail and its JSON Schema follow from the table.
+- The module that holds a ``Kind`` imports the core, the catalog and these ports alone; its functions import their
+  engine, its driver and what the gateway needs when they are called.
+- Nothing outside a kind's folder and the composition root knows its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from remit.core.scope import DetailType
+from remit.core.secret import Secret
+from remit.ports import Clock, Engine, Resource
+from remit.ports.identity import Authority
+
+
+@dataclass(frozen=True, slots=True)
+class EngineContext:
+    """What a broker lends to its kinds: time, random octets, and its own trust domain with the issuer of its tokens."""
+
+    clock: Clock
+    random: Callable[[int], bytes]
+    issuer: str
+    authority: Authority
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayAccess:
+    """A run sends HTTP requests to the gateway, which puts the credential in.
+
+    ``placeholder`` draws from 32 random octets what stands where an SDK expects the key. ``variables`` are those that
+    the SDKs of the resource's provider read, for its URL at the gateway and its placeholder.
+    """
+
+    placeholder: Callable[[Resource, bytes], str]
+    variables: Callable[[Resource, str, str], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class PortAccess:
+    """A run has a TCP port for each resource, piped to the resource's address: ``port``, or the next one that is free.
+
+    ``local`` returns a credential that names that port instead of the address.
+    """
+
+    port: int
+    address: Callable[[Resource], tuple[str, int]]
+    local: Callable[[Mapping[str, str], int], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAccess:
+    """A run has one unix socket for all resources of the kind, which ``variable`` names as ``unix://PATH``."""
+
+    socket: str
+    variable: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of resource.
+
+    ``destination`` is how an operator writes where a resource is; its ``schemes`` tell which kind is meant. ``check``
+    raises InvalidRequestError for a resource, or a new secret of it, that could never work. ``inspects``: checking a
+    resource asks its target (``ports.Inspectable``). ``keyless``: its credentials are made with the broker's own keys,
+    so that a resource has no secret.
+    """
+
+    name: str
+    table: DetailType
+    schemes: tuple[str, ...]
+    destination: str
+    docs: str  # the page that documents it
+    check: Callable[[Resource, Secret | None, EngineContext], None]
+    access: GatewayAccess | PortAccess | SocketAccess | None = None
+    engine: Callable[[Resource, Secret | None, EngineContext], Engine] | None = None
+    inspects: bool = False
+    keyless: bool = False
