@@ -1,4 +1,4 @@
-"""Making a grant: never wider than its parent, never later, and within the ceilings."""
+"""TokenParams a grant: never wider than its parent, never later, and within the ceilings."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from remit import jose
 from remit.errors import InvalidRequestError, ProofError, TokenError
+from remit.jose.compact import CHANGING, MAX_TOKEN
 from remit.keys.signers import FileSigner
 from tests.oauth.plane import b64, jws
 
@@ -79,7 +80,7 @@ def test_text_that_is_not_three_segments_is_refused(text: str) -> None:
 
 def test_text_beyond_the_limit_is_refused_unread() -> None:
     with pytest.raises(TokenError, match="compact"):
-        jose.read("e30." + "a" * jose.MAX_TOKEN + ".e30", HEADER)
+        jose.read("e30." + "a" * MAX_TOKEN + ".e30", HEADER)
 
 
 def test_a_thumbprint_is_that_of_rfc_7638() -> None:
@@ -141,7 +142,7 @@ def test_of_what_others_signed_members_that_are_not_known_are_ignored_and_follow
     assert compact.header == {"alg": "ES256"}
 
 
-@pytest.mark.parametrize("member", sorted(jose.CHANGING))
+@pytest.mark.parametrize("member", sorted(CHANGING))
 def test_a_member_that_changes_how_it_is_read_is_refused_of_others_too(member: str) -> None:
     with pytest.raises(TokenError, match="header"):
         jose.read(jws({"alg": "ES256", member: "x"}, b"{}", SIGNER.sign), HEADER, others=True)

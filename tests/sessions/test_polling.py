@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -168,18 +168,33 @@ def test_an_answer_that_is_no_good_is_told_to_the_log_and_tried_later(
 
 def test_it_is_asked_regularly_and_ever_later_while_it_is_away() -> None:
     clock = Clock()
-    pace = Pace(clock)
-    assert pace.ready()
-    pace.worked()
-    assert not pace.ready()
-    clock.now += PERIOD
-    assert pace.ready()
-    waits = [pace.failed() for _ in range(20)]
+    pace, tries, down = Pace(clock), list[datetime](), False
+
+    async def step() -> None:
+        tries.append(clock())
+        if down:
+            raise UnavailableError
+
+    def wait() -> timedelta:
+        """Try now, and once more as soon as it is time; return how long that took."""
+        asyncio.run(pace.keep(step, "fetched"))
+        assert pace.due is not None
+        known, clock.now = clock(), pace.due - timedelta(microseconds=1)
+        asyncio.run(pace.keep(step, "fetched"))  # too early
+        assert tries[-1] == known
+        clock.now = pace.due
+        return clock() - known
+
+    assert wait() == PERIOD
+    down = True
+    waits = [wait() for _ in range(20)]
     assert waits[:3] == [PERIOD, PERIOD * 2, PERIOD * 4]
     assert waits == sorted(waits)
     assert waits[-1] == LONGEST
-    pace.worked()
-    assert pace.failed() == PERIOD
+    down = False
+    assert wait() == PERIOD
+    down = True
+    assert wait() == PERIOD
 
 
 # -- the token that is shown ----------------------------------------------------------------------------------------

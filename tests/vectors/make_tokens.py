@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from remit import jose
 from remit.errors import RemitError
 from remit.jose import token as tokens
+from remit.jose.keys import PublicKey
 from remit.keys.signers import FileSigner
 
 FILE = Path(__file__).parent / "tokens.json"
@@ -244,7 +245,7 @@ def _form() -> list[Case]:
     ]
 
 
-def _keys() -> dict[str, jose.PublicKey]:
+def _keys() -> dict[str, PublicKey]:
     return {jwk["kid"]: jose.public_key(jwk) for jwk in (_SIGNER.public_jwk(), _OTHER.public_jwk())}
 
 

@@ -9,7 +9,7 @@ from remit.config.sections import TrustDomainTable
 from remit.config.settings import Settings
 from remit.core.principal import JWT_SPIFFE
 from remit.errors import InvalidRequestError
-from remit.identity.workloads.attested import Assertion, AttestedWorkloads
+from remit.identity.workloads import Assertion, AttestedWorkloads
 from remit.identity.workloads.bundles import BundleSource, TrustBundles
 from remit.identity.workloads.jwt_svid import JwtSvidVerifier
 from remit.identity.workloads.sources import ApiSource, FileSource, WebSource

@@ -70,7 +70,6 @@ class ConsentPage:
     """Shows requests to browsers and takes decisions."""
 
     def __init__(self, surface: AppDeps, waiting: Waiting) -> None:
-        """Decide for the broker of ``surface``; codes go to ``waiting``."""
         self._broker, self._verifier, self._issuer = surface.broker, surface.verifier, surface.verifier.issuer
         self._now: Callable[[], datetime] = surface.verifier.clock
         self._identity, self._codes = surface.identity, waiting.codes
@@ -130,7 +129,6 @@ class ConsentPage:
         return request_view(item, about, task, self._now())
 
     def _offered(self, asked: RequestView, session: ConsentSession, issuers: Mapping[str, str]) -> Response:
-        """Show a request with the form for going on, and the cookie for it, that no other browser was ever told."""
         session, cookie, csrf = self._bound(session)
         buttons = DecisionForm(self._seal.close("form", session), csrf, issuers)
         return pages.consent(asked, buttons, cookies=[self._cookie(session.id, cookie)])
@@ -163,7 +161,6 @@ class ConsentPage:
         return await self._sent(session, form.get("issuer"))
 
     async def _sent(self, session: ConsentSession, issuer: str | None) -> Response:
-        """Send the human to the issuer; who only refuses a program goes back to it at once."""
         if not session.approves and session.back is not None:
             self._taken(session)
             return self._refused(session, "access_denied", "the human refused")
@@ -184,11 +181,9 @@ class ConsentPage:
             raise InvalidRequestError("`request_uri` was used before, or is over", help="start again")
 
     async def _asked(self, draft: AuthorizationRequest) -> str:
-        """Ask what was shown, which is on record from now on; return the approval's id."""
         return (await self._broker.ask_to_open(draft.client_id, approvals.read(draft.request))).id
 
     def _choice(self, approver: str | None) -> Mapping[str, str]:
-        """Return the issuers to choose from: none where it is clear at which to log in."""
         issuers = self._identity.issuers
         return issuers if approver is None and len(issuers) > 1 else {}
 
@@ -199,7 +194,6 @@ class ConsentPage:
         return issuer or next(iter(self._identity.issuers), "") if approver is None else approver.partition("#")[0]
 
     async def _login(self, session: ConsentSession) -> tuple[str, str]:
-        """Return where the human logs in, and the cookie that takes them back from there."""
         item, state, now = self._broker.approval(session.approval), secrets.token_urlsafe(32), self._now()
         begun = self._issuers().begin(self._login_of(session, item, state, now))
         url = browsable(await begun)
@@ -233,7 +227,6 @@ class ConsentPage:
         return self._place if number is None else f"{self._place}/{number}"
 
     def _last(self, item: Approval, came: ConsentSession, human: Human) -> Response:
-        """Show the request once more, to who has logged in: what they press counts."""
         session, cookie, csrf = self._bound(replace(came, human=human))
         self._sessions.put(session, LIFE, session.id, size=VISIT, room=human.subject.sub, most=MAX_LAST)
         buttons = DecisionForm(session.id, csrf, approve="Approve" if session.approves else "")
@@ -242,7 +235,6 @@ class ConsentPage:
         return pages.consent(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(session.id, cookie)])
 
     async def _decided(self, session: ConsentSession, human: Human) -> Response:
-        """Let what a human pressed count, who had logged in before they saw the page."""
         self._sessions.pop(session.id)
         decide = self._broker.approve if session.approves else self._broker.refuse
         try:
@@ -300,7 +292,6 @@ class ConsentPage:
         return self._issuer.startswith("https:")
 
     def _cookie(self, session: str, value: str) -> str:
-        """Return a cookie of this session alone; an empty value removes it."""
         life = int(LIFE.total_seconds()) if value else 0
         secure = "; Secure" if self._secure else ""
         return f"{self._name(session)}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}{secure}"
@@ -315,7 +306,6 @@ class ConsentPage:
 
 
 def _name_of(state: str) -> str:
-    """Return under which name a browser keeps a login."""
     return jose.digest(state)[:16]
 
 

@@ -103,7 +103,6 @@ class Seal:
     """Seals sessions with a key of this process: whoever holds one can neither make nor change it."""
 
     def __init__(self) -> None:
-        """Seal with a fresh key."""
         self._key = secrets.token_bytes(32)
 
     def close(self, purpose: Purpose, session: ConsentSession) -> str:

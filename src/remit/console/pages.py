@@ -72,9 +72,6 @@ class RequestView:
     beyond: Sequence[Mapping[str, object]] = ()
 
 
-# -- documents ------------------------------------------------------------------------------------------------------
-
-
 def safe(value: object) -> object:
     """Return text with a mark for each character that a browser would not show; the template then escapes it."""
     return value if hasattr(value, "__html__") else escaped(str(value), keep="\n")
@@ -153,9 +150,6 @@ def _check_document(request: Request) -> None:
         raise DeniedError("a page is for a window of its own", help="open it in one")
 
 
-# -- requests -------------------------------------------------------------------------------------------------------
-
-
 def consent(asked: RequestView, buttons: DecisionForm | None, note: str = "", cookies: Sequence[str] = ()) -> Response:
     """Show a request, and take a decision on it if there is one to take."""
     details = asked.asked.get("authorization_details")
@@ -196,7 +190,6 @@ def _value(name: str, value: object) -> str:
 
 
 def _bounds(asked: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return what is asked for beside the details, in words."""
     ttl, depth, patterns = asked.get("ttl"), asked.get("depth"), asked.get("delegates")
     told = [("lasts", length(ttl) if isinstance(ttl, int) else "as long as the grant it comes from")]
     hops = f"{depth} levels deep, {asked.get('fan_out')} at each at once" if depth else "it may not"

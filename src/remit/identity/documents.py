@@ -21,10 +21,9 @@ import httpx
 
 from remit.core.urls import is_loopback
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
-from remit.identity.fetch import BoundedTransport
+from remit.identity.fetch import PATIENCE, BoundedTransport, get
 
 MAX_DOCUMENT = 16_384  # bytes
-PATIENCE = 5.0  # seconds, for name, connection and answer together
 MAX_FETCHES = 2  # at once, of a host
 MAX_HOSTS = 32  # at once: the one that takes the longest makes room for the next
 MAX_FAILED = 1_000  # that are remembered
@@ -67,13 +66,13 @@ class ClientDocuments:
     _failed: dict[str, float] = field(default_factory=dict)  # URL -> until when it is not asked again
 
     async def __call__(self, url: str) -> bytes:
-        """Return a document, or raise InvalidRequestError where it may not be fetched, UnavailableError where not."""
+        """Return a document, or raise InvalidRequestError, LimitError or UnavailableError."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or HTTPS
-        if not self._listed(host):
+        above = {"*." + host.split(".", count)[-1] for count in range(1, host.count(".") + 1)}
+        if not self.hosts & ({host, "*"} | above):
             raise InvalidRequestError("its host is not one whose documents are read here")
-        local = parts.scheme == "http" and self.private and is_loopback(host)
-        if parts.scheme != "https" and not local:
+        if parts.scheme != "https" and not (parts.scheme == "http" and self.private and is_loopback(host)):
             raise InvalidRequestError("its URL must be https")
         if self.now() < self._failed.get(url, 0.0):
             raise UnavailableError("it could not be fetched a moment ago")
@@ -84,13 +83,21 @@ class ClientDocuments:
         try:
             async with patience:
                 self._running[patience] = host
-                return await self._fetched(url, host, await self._address(host, port))
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, UnicodeError) as error:
-            self._keep_failed(url)
-            raise UnavailableError("it cannot be fetched") from error
-        except UnavailableError:
-            self._keep_failed(url)
-            raise
+                named = httpx.URL(url)
+                return await get(  # from this address, as `host`: the name in the certificate is still checked
+                    self.transport(),
+                    named.copy_with(host=await self._address(host, port)),
+                    "its URL",
+                    headers={"host": named.netloc.decode("ascii")},
+                    extensions={"sni_hostname": host},
+                )
+        except (UnavailableError, httpx.InvalidURL, TimeoutError, OSError, UnicodeError) as error:
+            now = self.now()
+            recent = [(one, until) for one, until in self._failed.items() if now < until]
+            self._failed = dict([*recent[1 - MAX_FAILED :], (url, now + FAILED)])
+            if isinstance(error, UnavailableError):
+                raise
+            raise UnavailableError("its URL cannot be fetched") from error
         finally:
             self._running.pop(patience, None)
 
@@ -105,37 +112,12 @@ class ClientDocuments:
             if not patience.expired():
                 patience.reschedule(0.0)
 
-    def _keep_failed(self, url: str) -> None:
-        now = self.now()
-        recent = [(one, until) for one, until in self._failed.items() if now < until]
-        self._failed = dict([*recent[1 - MAX_FAILED :], (url, now + FAILED)])
-
-    def _listed(self, host: str) -> bool:
-        above = {"*." + host.split(".", count)[-1] for count in range(1, host.count(".") + 1)}
-        return bool(self.hosts & ({host, "*"} | above))
-
     async def _address(self, host: str, port: int) -> str:
         """Return the address to connect to. All must be public, so that none is reached by asking again."""
         found = [ipaddress.ip_address(address) for address in await self.lookup(host, port)]
         if not found or not (self.private or all(_is_public(address) for address in found)):
             raise InvalidRequestError("its host is not on the public Internet")
         return str(found[0])
-
-    async def _fetched(self, url: str, host: str, address: str) -> bytes:
-        """Fetch from ``address``, as ``host``: the name in the certificate and in the request is still checked."""
-        asked = httpx.URL(url)
-        client = httpx.AsyncClient(transport=self.transport(), trust_env=False, timeout=PATIENCE)
-        headers = {"host": asked.netloc.decode("ascii"), "accept": "application/json"}
-        async with client:
-            answer = await client.get(
-                asked.copy_with(host=address),
-                headers=headers,
-                extensions={"sni_hostname": host},
-                follow_redirects=False,
-            )
-        if answer.status_code != httpx.codes.OK:
-            raise UnavailableError(f"its URL answered {answer.status_code}")
-        return answer.content
 
     def transport(self) -> httpx.AsyncBaseTransport:
         """Return a fresh bounded transport."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from functools import cached_property
-from typing import Protocol
+from typing import Any
 
 import httpx
 
@@ -15,19 +16,13 @@ MAX_DOCUMENT = 262_144  # bytes
 PATIENCE = 5.0  # seconds, for a whole answer
 
 
-class Fetch(Protocol):
-    """Fetches a document."""
-
-    async def __call__(self, url: str) -> bytes:
-        """Return the body of a successful answer, or raise UnavailableError."""
-        ...
+Fetch = Callable[[str], Awaitable[bytes]]  # URL -> the body of a successful answer, or UnavailableError
 
 
 class BoundedTransport(httpx.AsyncBaseTransport):
     """A transport whose answers are plain bytes, and few enough."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, limit: int = MAX_DOCUMENT) -> None:
-        """Limit the bodies of ``inner``'s answers to ``limit`` bytes."""
         self._inner, self._limit = inner, limit
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -55,7 +50,6 @@ class HttpFetch:
     """Fetches over HTTP. The authorities that OpenSSL trusts here (``SSL_CERT_FILE``) vouch for https."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
-        """Wait at most ``patience`` seconds for an answer."""
         self.patience = patience
 
     @cached_property
@@ -70,12 +64,26 @@ class HttpFetch:
 
     async def __call__(self, url: str) -> bytes:
         """Return the body of a successful answer, or raise UnavailableError."""
-        client = httpx.AsyncClient(transport=self.transport(), trust_env=False, timeout=self.patience)
-        try:
-            async with asyncio.timeout(self.patience), client:
-                answer = await client.get(url, headers={"accept": "application/json"})
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
-            raise UnavailableError(f"`{url}` cannot be fetched") from error
-        if answer.status_code != httpx.codes.OK:
-            raise UnavailableError(f"`{url}` answered {answer.status_code}")
-        return answer.content
+        return await get(self.transport(), url, f"`{url}`", patience=self.patience)
+
+
+async def get(
+    transport: httpx.AsyncBaseTransport,
+    url: str | httpx.URL,
+    what: str,
+    *,
+    patience: float = PATIENCE,
+    step: float | None = None,
+    **more: Any,
+) -> bytes:
+    """Return the body of a successful answer to a GET of ``what``; UnavailableError for any other, or none in time."""
+    headers = {"accept": "application/json", **more.pop("headers", {})}
+    client = httpx.AsyncClient(transport=transport, trust_env=False, timeout=step or patience)
+    try:
+        async with asyncio.timeout(patience), client:
+            answer = await client.get(url, headers=headers, **more)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+        raise UnavailableError(f"{what} cannot be fetched") from error
+    if answer.status_code != httpx.codes.OK:
+        raise UnavailableError(f"{what} answered {answer.status_code}")
+    return answer.content

@@ -76,7 +76,8 @@ class IssuedHumans:
             raise GrantTokenError("it was issued to another client")
         if "events" in claims:
             raise GrantTokenError("it is a message of its issuer, not an ID token")
-        if nonce is not None and not _same(claims.get("nonce"), nonce):
+        told = claims.get("nonce")
+        if nonce is not None and not (isinstance(told, str) and hmac.compare_digest(told.encode(), nonce.encode())):
             raise GrantTokenError("it was not obtained for this request")
         registration = next(item for item in at if item.client_id == client)
         human = self._human(read, registration, MAX_AGE, read.digest)
@@ -133,26 +134,27 @@ class IssuedHumans:
 
     def _human(self, read: Jwt, at: Registration, max_age: timedelta, digest: str) -> Human:
         now, claims = self.clock(), read.claims
-        window = jwt.window(claims, now, max_age, GrantTokenError)
+        issued, expires = jwt.window(claims, now, max_age, GrantTokenError)
         logged_in = jwt.moment(claims, "auth_time", GrantTokenError) if "auth_time" in claims else None
         if logged_in is not None and logged_in > now + SKEW:
             raise GrantTokenError("its human logs in only later", help="compare the clocks")
-        sid = jwt.text_or_none(claims, "sid", GrantTokenError)
+        sid, acr = (jwt.text_or_none(claims, name, GrantTokenError) for name in ("sid", "acr"))
+        if acr in OWN_ACR:  # by them remit tells humans from workloads
+            raise GrantTokenError("its `acr` is one of remit's own", help="have its issuer use a word of its own")
         subject = Subject(
             sub=f"{at.issuer.url}#{jwt.text(claims, 'sub', GrantTokenError)}",
-            acr=_acr(claims),
+            acr=acr or UNSAID,
             auth_time=logged_in,
             amr=jwt.texts(claims, "amr", GrantTokenError),
             groups=_groups(claims, at.groups),
             sid=None if sid is None else f"{at.issuer.url}#{sid}",
         )
         nonce = jwt.text_or_none(claims, "nonce", GrantTokenError)
-        until, own = window.expires_at + SKEW, at.secret is not None
-        return Human(subject, digest, window.issued_at, until, at.client_id, nonce, confidential=own)
+        own = at.secret is not None
+        return Human(subject, digest, issued, expires + SKEW, at.client_id, nonce, confidential=own)
 
 
 def _key(claims: Mapping[str, object]) -> str | None:
-    """Return the thumbprint of the key that a token is bound to (RFC 9449 §6.1), if it is bound at all."""
     cnf = claims.get("cnf")
     if cnf is None:
         return None
@@ -160,18 +162,6 @@ def _key(claims: Mapping[str, object]) -> str | None:
     if not isinstance(jkt, str) or not jkt:
         raise GrantTokenError("it is limited to a key in a way that is not known here")
     return jkt
-
-
-def _same(told: object, expected: str) -> bool:
-    return isinstance(told, str) and hmac.compare_digest(told.encode(), expected.encode())
-
-
-def _acr(claims: Mapping[str, object]) -> str:
-    """Return how a human was proven. Remit's own words are refused: by them it tells humans from workloads."""
-    told = jwt.text_or_none(claims, "acr", GrantTokenError)
-    if told in OWN_ACR:
-        raise GrantTokenError("its `acr` is one of remit's own", help="have its issuer use a word of its own")
-    return told or UNSAID
 
 
 def _groups(claims: Mapping[str, object], name: str | None) -> tuple[str, ...]:

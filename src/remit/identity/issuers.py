@@ -1,6 +1,6 @@
 """Issuers of other people's tokens: what they say of themselves, and the keys they sign with, kept for a bounded time.
 
-KeySet that are older than `FRESH` are fetched again before they are used, and so are keys among which a token's is not.
+Keys that are older than `FRESH` are fetched again before they are used, and so are keys among which a token's is not.
 In between, an issuer is asked once in `RETRY` at most. While it does not answer, what it said last counts until `KEEP`
 has passed since; then nobody of that issuer is let in.
 """
@@ -29,6 +29,7 @@ OPENID = "/.well-known/openid-configuration"
 
 _LOG = logging.getLogger("remit")
 _MAX_NAMES = 64  # of a list in a document
+_ENDPOINTS = ("jwks_uri", "authorization_endpoint", "token_endpoint", "device_authorization_endpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +62,22 @@ def read_metadata(raw: bytes, issuer: str) -> Metadata:
     document = read_json(raw, limit=MAX_DOCUMENT)
     if not isinstance(document, Mapping) or document.get("issuer") != issuer:
         raise InvalidRequestError("the document is not this issuer's")
-    secure = issuer.startswith("https://")
+    if "jwks_uri" not in document:
+        raise InvalidRequestError("`jwks_uri` is missing")
+    acr = document.get("acr_values_supported")  # nothing is decided by it: what is no list keeps nobody out
     return Metadata(
         issuer=issuer,
-        jwks_uri=_endpoint(document, "jwks_uri", secure=secure) or _missing("jwks_uri"),
-        authorization_endpoint=_endpoint(document, "authorization_endpoint", secure=secure),
-        token_endpoint=_endpoint(document, "token_endpoint", secure=secure),
-        device_authorization_endpoint=_endpoint(document, "device_authorization_endpoint", secure=secure),
+        **{name: _endpoint(document, name, issuer) for name in _ENDPOINTS if name in document},
         algorithms=_names(document, "id_token_signing_alg_values_supported"),
         auth_methods=_names(document, "token_endpoint_auth_methods_supported") or frozenset({"client_secret_basic"}),
         names_itself=document.get("authorization_response_iss_parameter_supported") is True,
-        acr_values=_acr_values(document.get("acr_values_supported")),
+        acr_values=frozenset(item for item in acr if isinstance(item, str)) if isinstance(acr, list) else None,
     )
 
 
-def _missing(name: str) -> str:
-    raise InvalidRequestError(f"`{name}` is missing")
-
-
-def _endpoint(document: Mapping[str, object], name: str, *, secure: bool) -> str | None:
-    if name not in document:
-        return None
+def _endpoint(document: Mapping[str, object], name: str, issuer: str) -> str:
     url = check_url(document[name], f"`{name}`")
-    if secure and not url.startswith("https://"):
+    if issuer.startswith("https://") and not url.startswith("https://"):
         raise InvalidRequestError(f"`{name}` must be https, as the issuer is")
     return url
 
@@ -97,16 +91,10 @@ def _names(document: Mapping[str, object], name: str) -> frozenset[str] | None:
     return frozenset(value)
 
 
-def _acr_values(value: object) -> frozenset[str] | None:
-    """Return the values; None also for what is no list: nothing is decided by it, and nobody kept out."""
-    return frozenset(item for item in value if isinstance(item, str)) if isinstance(value, list) else None
-
-
 class Issuer:
-    """One issuer that the configuration trusts."""
+    """One issuer that the configuration trusts. ``well_known`` is the path of its document."""
 
     def __init__(self, url: str, fetch: Fetch, clock: Clock, well_known: str = OPENID) -> None:
-        """Ask nothing yet. ``well_known`` is the path of the issuer's document."""
         self.url = check_issuer(url, "the issuer")
         self._fetch, self._clock, self._well_known = fetch, clock, well_known
         self._fetched: _Fetched | None = None
@@ -127,34 +115,31 @@ class Issuer:
 
     async def _current(self, *, anew: bool = False) -> _Fetched:
         known = self._fetched
-        if known is not None and self._usable(known) and not anew and (self._fresh(known) or self._asking.locked()):
+        if known is not None and not anew and self._since(known) < (KEEP if self._asking.locked() else FRESH):
             return known
         async with self._asking:
-            if self._fetched is not known and self._fetched is not None and self._fresh(self._fetched):
+            if self._fetched is not known and self._fetched is not None and self._since(self._fetched) < FRESH:
                 return self._fetched  # somebody else has just asked
             return await self._refetched()
 
     async def _refetched(self) -> _Fetched:
-        now, known = self._clock(), self._fetched
-        why: RemitError | None = None
+        now, why = self._clock(), None
         if self._tried is None or now - self._tried >= RETRY:
             self._tried = now
             try:
-                self._fetched = known = await self._load(now)
+                metadata = read_metadata(await self._fetch(self._document()), self.url)
+                self._fetched = _Fetched(metadata, read_key_set(await self._fetch(metadata.jwks_uri)), now)
             except RemitError as error:
                 _LOG.warning("the issuer %s cannot be asked: %s", self.url, error.detail)
                 why = error
-        if known is None or not self._usable(known):
+        known = self._fetched
+        if known is None or self._since(known) >= KEEP:
             raise UnavailableError(
                 f"the issuer `{self.url}` cannot be asked for its keys",
                 help="nobody of this issuer is let in before it answers",
                 retry_after=int(RETRY.total_seconds()),
             ) from why
         return known
-
-    async def _load(self, now: datetime) -> _Fetched:
-        metadata = read_metadata(await self._fetch(self._document()), self.url)
-        return _Fetched(metadata, read_key_set(await self._fetch(metadata.jwks_uri)), now)
 
     def _document(self) -> str:
         """Return where the issuer's document is: after its path for OpenID, before it elsewhere (RFC 8615)."""
@@ -163,8 +148,5 @@ class Issuer:
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}{self._well_known}{parts.path.rstrip('/')}"
 
-    def _fresh(self, known: _Fetched) -> bool:
-        return self._clock() - known.at < FRESH
-
-    def _usable(self, known: _Fetched) -> bool:
-        return self._clock() - known.at < KEEP
+    def _since(self, known: _Fetched) -> timedelta:
+        return self._clock() - known.at

@@ -18,7 +18,6 @@ import httpx
 
 from remit import jose
 from remit.core.principal import Human
-from remit.core.secret import Secret
 from remit.errors import GrantTokenError, StepUpError, UnavailableError
 from remit.identity.fetch import PATIENCE
 from remit.identity.humans import IssuedHumans, Registration
@@ -37,7 +36,6 @@ class IssuerLogins:
     """Sends browsers to issuers, and takes them back. Nothing is kept of those that are away."""
 
     def __init__(self, humans: IssuedHumans, transport: Transport) -> None:
-        """Log in at the issuers that ``humans`` verifies; ``transport`` makes what reaches them."""
         self._humans, self._transport = humans, transport
         self._key = secrets.token_bytes(32)
 
@@ -49,12 +47,11 @@ class IssuerLogins:
             raise UnavailableError(f"nobody can log in with a browser at `{registration.issuer.url}`")
         stronger = {"max_age": "0", "prompt": "login"} if login.since is not None or login.acr else {}
         stronger |= {"acr_values": " ".join(login.acr)} if login.acr else {}
-        verifier = self._verifier(login)
         async with self._client(registration, metadata, login.back) as client:
             url, _ = client.create_authorization_url(
                 metadata.authorization_endpoint,
                 state=login.state,
-                code_verifier=verifier,
+                code_verifier=self._verifier(login),
                 nonce=login.nonce,
                 **stronger,
             )
@@ -67,9 +64,8 @@ class IssuerLogins:
         registration = self._at(login.issuer)
         metadata = await registration.issuer.metadata()
         code = _code(_answer(query), login.state, metadata)
-        human = await self._humans.id_token(
-            await self._redeemed(registration, login, metadata, code), nonce=login.nonce
-        )
+        token = await self._redeemed(registration, login, metadata, code)
+        human = await self._humans.id_token(token, nonce=login.nonce)
         if login.acr and human.subject.acr not in login.acr:
             raise StepUpError(help=f"log in again with {' or '.join(login.acr)}")
         at = human.subject.auth_time
@@ -78,7 +74,6 @@ class IssuerLogins:
         return human
 
     def _verifier(self, login: Login) -> str:
-        """Return the code verifier (RFC 7636) of one login, for one request and place, that nobody else can know."""
         whole = f"{login.issuer}\n{login.back}\n{login.state}\n{login.nonce}"
         return jose.encode(hmac.digest(self._key, whole.encode(), "sha256"))
 
@@ -90,7 +85,6 @@ class IssuerLogins:
         return known[0]
 
     async def _redeemed(self, registration: Registration, login: Login, metadata: Metadata, code: str) -> str:
-        """Return the ID token that the token endpoint gives for a code."""
         from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]
 
         form = {"grant_type": "authorization_code", "code": code, "code_verifier": self._verifier(login)}
@@ -102,10 +96,12 @@ class IssuerLogins:
             raise GrantTokenError("the issuer did not redeem what it was shown", help="log in again") from error
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
             raise UnavailableError(f"the issuer `{registration.issuer.url}` cannot be asked") from error
-        return _named(dict(answer), "id_token")
+        token = answer.get("id_token")
+        if not isinstance(token, str) or not token:
+            raise GrantTokenError("the issuer answered without `id_token`")
+        return token
 
     def _client(self, registration: Registration, metadata: Metadata, redirect_uri: str) -> Any:
-        """Return authlib's client for one conversation."""
         try:
             with warnings.catch_warnings():
                 import authlib.deprecate  # type: ignore[import-untyped] # noqa: F401 - it undoes what comes before it
@@ -114,11 +110,12 @@ class IssuerLogins:
                 from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped]
         except ImportError as error:
             raise UnavailableError("logins need authlib", help="in a clone of remit: pip install '.[oidc]'") from error
-        method = _method(registration, metadata)
+        secret = registration.secret and registration.secret.reveal()
+        basic = "client_secret_basic" in metadata.auth_methods
         return AsyncOAuth2Client(
             registration.client_id,
-            _shown(registration.secret, method),
-            token_endpoint_auth_method=method,
+            quote_plus(secret) if secret and basic else secret,  # authlib leaves the encoding of RFC 6749 §2.3.1 out
+            token_endpoint_auth_method="client_secret_basic" if basic else "client_secret_post",
             scope=" ".join(registration.scopes),
             redirect_uri=redirect_uri or None,
             code_challenge_method="S256",
@@ -126,20 +123,6 @@ class IssuerLogins:
             trust_env=False,
             timeout=PATIENCE,
         )
-
-
-def _method(registration: Registration, metadata: Metadata) -> str:
-    if registration.secret is None:
-        return "none"
-    basic = "client_secret_basic" in metadata.auth_methods
-    return "client_secret_basic" if basic else "client_secret_post"
-
-
-def _shown(secret: Secret | None, method: str) -> str | None:
-    """Return the secret as authlib has to be told it: for Basic it leaves out the encoding of RFC 6749 §2.3.1."""
-    if secret is None:
-        return None
-    return quote_plus(secret.reveal()) if method == "client_secret_basic" else secret.reveal()
 
 
 def _answer(query: str) -> Mapping[str, str]:
@@ -166,10 +149,3 @@ def _code(answer: Mapping[str, str], state: str, metadata: Metadata) -> str:
     if "error" in answer or not answer.get("code"):
         raise GrantTokenError("the issuer did not let the human in", help="log in again")
     return answer["code"]
-
-
-def _named(answer: Mapping[str, object], name: str) -> str:
-    value = answer.get(name)
-    if not isinstance(value, str) or not value:
-        raise GrantTokenError(f"the issuer answered without `{name}`")
-    return value

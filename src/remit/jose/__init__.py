@@ -4,21 +4,7 @@ joserfc signs and verifies behind one strict reader: here a text has one spellin
 the key decides on the algorithm, never the token.
 """
 
-from remit.jose.compact import CHANGING, MAX_TOKEN, Compact, decode, digest, document, encode, read
-from remit.jose.keys import CHALLENGE, KeySet, PublicKey, key_set, public_key
+from remit.jose.compact import decode, digest, document, encode, read
+from remit.jose.keys import CHALLENGE, key_set, public_key
 
-__all__ = [
-    "CHALLENGE",
-    "CHANGING",
-    "MAX_TOKEN",
-    "Compact",
-    "KeySet",
-    "PublicKey",
-    "decode",
-    "digest",
-    "document",
-    "encode",
-    "key_set",
-    "public_key",
-    "read",
-]
+__all__ = ["CHALLENGE", "decode", "digest", "document", "encode", "key_set", "public_key", "read"]

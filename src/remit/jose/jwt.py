@@ -65,9 +65,6 @@ def read(text: str, profile: JwtProfile) -> Jwt:
     return Jwt(compact, claims, alg, kid if isinstance(kid, str) else None)
 
 
-# -- claims -----------------------------------------------------------------------------------------------------------
-
-
 def text(claims: Mapping[str, object], name: str, error: type[RemitError] = TokenError) -> str:
     """Return a claim that names something: printable, bounded text that is not empty."""
     value = claims.get(name)
@@ -108,21 +105,12 @@ def audience(claims: Mapping[str, object], expected: Iterable[str]) -> str:
     return only
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """When a token counts, by its issuer's clock."""
-
-    issued_at: datetime
-    expires_at: datetime
-
-
 def window(
     claims: Mapping[str, object], now: datetime, max_age: timedelta, error: type[RemitError] = TokenError
-) -> Window:
-    """Return when a token counts, if that is now; ``iat`` and ``exp`` are required, ``nbf`` is not.
+) -> tuple[datetime, datetime]:
+    """Return from when and until when a token counts by its issuer's clock, if that is now (but for `SKEW`).
 
-    A token does not count longer than ``max_age`` after it was issued, whatever its ``exp`` says. Clocks may differ by
-    `SKEW`.
+    ``iat`` and ``exp`` are required, ``nbf`` is not. It does not count longer than ``max_age`` after ``iat``.
     """
     issued = moment(claims, "iat", error)
     expires = min(moment(claims, "exp", error), issued + max_age)
@@ -130,7 +118,7 @@ def window(
         raise error("it has expired")
     if now + SKEW < max(issued, moment(claims, "nbf", error) if "nbf" in claims else issued):
         raise error("it does not count yet", help="compare the clocks of the issuer and of this host")
-    return Window(issued, expires)
+    return issued, expires
 
 
 def check_claim_name(value: object, what: str) -> str:
@@ -155,9 +143,6 @@ def find_claim(claims: Mapping[str, object], name: str) -> object:
 
 def claim_text(value: object) -> str | None:
     """Return a value as the text that rules compare it with, or None where it is none: absent, nested, a fraction."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str() | int():
-            return str(value)
-    return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | int) else None

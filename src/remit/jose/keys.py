@@ -160,7 +160,6 @@ def _loaded(kty: object, crv: object, first: object, second: object) -> PublicKe
 
 
 def _number(value: object, octets: int | None = None) -> str:
-    """Return canonical base64url of a number, or raise ValueError."""
     if not isinstance(value, str) or len(decode(value)) != (octets or len(decode(value))):
         raise ValueError("not a number of the right length")
     return value

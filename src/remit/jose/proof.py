@@ -91,21 +91,17 @@ def read(texts: Sequence[str], expected: Expected) -> Proof:
         raise ProofError("its `jti` must be 8 to 128 printable characters")
     if not isinstance(iat, int) or isinstance(iat, bool) or not 0 <= iat <= _MAX_INT:
         raise ProofError("its `iat` must be a whole number")
-    _for_request(claims, expected)
-    _for_now(claims, iat, expected)
-    return Proof(key.thumbprint, jti, iat)
-
-
-def _for_request(claims: Mapping[str, object], expected: Expected) -> None:
     if claims.get("htm") != expected.method:
         raise ProofError("its `htm` is not the method of this request")
     if not same_target(claims.get("htu"), expected.url):
         raise ProofError("its `htu` is not the target of this request")
     if expected.token is not None and claims.get("ath") != jose.digest(expected.token):
         raise ProofError("its `ath` is not the digest of the token")
+    _check_time(claims, iat, expected)
+    return Proof(key.thumbprint, jti, iat)
 
 
-def _for_now(claims: Mapping[str, object], iat: int, expected: Expected) -> None:
+def _check_time(claims: Mapping[str, object], iat: int, expected: Expected) -> None:
     if not -MAX_AGE - SKEW <= iat - expected.now <= SKEW:
         raise ProofError("its `iat` is not now", help="check the clock")
     nonce = claims.get("nonce")

@@ -9,17 +9,19 @@ alone (RFC 8693 §4.1).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from remit import jose
 from remit.core import scope as scopes
 from remit.core.orders import json_text
 from remit.core.principal import Claims
-from remit.core.task import Grant, Subject, Task
+from remit.core.task import Grant, Task
 from remit.errors import AudienceError, TokenError
-from remit.jose import PublicKey
+from remit.jose.keys import PublicKey
 
 LIFE = timedelta(minutes=10)
 MAX_ACTORS = 10  # named in `act`: who acts, and its nearest ancestors; the audit has the whole lineage
@@ -36,7 +38,7 @@ _HASH = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class TokenParams:
     """What a token says beyond its grant.
 
     ``par_hash`` is the digest of the parent's token, if there was one. ``audience`` None is the issuer itself.
@@ -51,63 +53,43 @@ class Making:
     until: datetime | None = None
 
 
-def claims(task: Task, grant: Grant, making: Making) -> dict[str, object]:
+def claims(task: Task, grant: Grant, params: TokenParams) -> dict[str, object]:
     """Return the claims of a grant's token (RFC 9068 §2.2)."""
-    ends = min(grant.expires_at, making.now + LIFE, making.until or grant.expires_at)
+    ends = min(grant.expires_at, params.now + LIFE, params.until or grant.expires_at)
+    subject, line, act = task.head.subject, [grant], dict[str, object]()
+    while (above := line[-1].parent) is not None and len(line) < MAX_ACTORS:  # its size must not grow with its depth
+        line.append(task.grant(above))
+    for actor in reversed(line):  # the furthest first, so that the outermost is the current actor
+        act = {"sub": actor.agent, "act": act} if act else {"sub": actor.agent}
+    status = {"status_list": {"idx": grant.status, "uri": params.issuer + STATUS}}
     content: dict[str, object] = {
-        "iss": making.issuer,
-        "aud": making.audience or making.issuer,
-        "sub": task.head.subject.sub,
-        **_proven(task.head.subject),
+        "iss": params.issuer,
+        "aud": params.audience or params.issuer,
+        "sub": subject.sub,
+        "acr": subject.acr,
+        "auth_time": None if subject.auth_time is None else int(subject.auth_time.timestamp()),
+        "amr": list(subject.amr) or None,
         "client_id": grant.agent,
-        "act": _act(_nearest(task, grant)),
+        "act": act,
         "authorization_details": scopes.dump(grant.scope),
         "cnf": {"jkt": grant.binding.jkt} if grant.binding.x5t is None else {"x5t#S256": grant.binding.x5t},
-        "iat": int(making.now.timestamp()),
+        "iat": int(params.now.timestamp()),
         "exp": int(ends.timestamp()),
-        "jti": making.jti,
-        "task": _task(task, grant),
+        "jti": params.jti,
+        "task": {
+            "id": task.id,
+            "grant": grant.id,
+            "parent": grant.parent,
+            "purpose_s256": jose.digest(task.head.purpose),
+            "attested": grant.attested,
+            "posture": msgspec.to_builtins(grant.posture),
+        },
         "del_depth": grant.level,
         "del_max_depth": grant.level + grant.bounds.depth,
+        "status": None if grant.status is None else status,
+        "par_hash": params.par_hash,
     }
-    if grant.status is not None:
-        content["status"] = {"status_list": {"idx": grant.status, "uri": making.issuer + STATUS}}
-    return content if making.par_hash is None else {**content, "par_hash": making.par_hash}
-
-
-def _proven(subject: Subject) -> dict[str, object]:
-    """Return how the human at the root was proven (RFC 9068 §2.2.1)."""
-    told: dict[str, object] = {"acr": subject.acr}
-    if subject.auth_time is not None:
-        told["auth_time"] = int(subject.auth_time.timestamp())
-    return {**told, "amr": list(subject.amr)} if subject.amr else told
-
-
-def _nearest(task: Task, grant: Grant) -> list[Grant]:
-    """Return the grant and its ancestors, as many as a token names: its size must not grow with its depth."""
-    line = [grant]
-    while (above := line[-1].parent) is not None and len(line) < MAX_ACTORS:
-        line.append(task.grant(above))
-    return line
-
-
-def _act(line: Sequence[Grant]) -> dict[str, object]:
-    act: dict[str, object] = {}
-    for grant in reversed(line):  # the furthest first, so that the outermost is the current actor
-        act = {"sub": grant.agent, "act": act} if act else {"sub": grant.agent}
-    return act
-
-
-def _task(task: Task, grant: Grant) -> dict[str, object]:
-    posture = {"isolation": grant.posture.isolation, "custody": grant.posture.custody, "at_rest": grant.posture.at_rest}
-    return {
-        "id": task.id,
-        "grant": grant.id,
-        "parent": grant.parent,
-        "purpose_s256": jose.digest(task.head.purpose),
-        "attested": grant.attested,
-        "posture": posture,
-    }
+    return {name: value for name, value in content.items() if value is not None}
 
 
 def life(content: Mapping[str, object]) -> int:
@@ -147,18 +129,13 @@ def check_audience(found: Claims, accepted: Collection[str]) -> None:
         raise AudienceError
 
 
-def _audience(raw: Mapping[str, object]) -> str:
-    aud = raw.get("aud")
-    one = aud[0] if isinstance(aud, list) and len(aud) == 1 else aud
-    if not isinstance(one, str) or not one:
-        raise TokenError("it is not for one audience")
-    return one
-
-
 def _claims(raw: Mapping[str, object], issuer: str) -> Claims:
     if raw.get("iss") != issuer:
         raise TokenError("it was not made by this broker")
-    about, cnf = _members(raw, "task"), _members(raw, "cnf")
+    about, cnf, aud = _members(raw, "task"), _members(raw, "cnf"), raw.get("aud")
+    audience = aud[0] if isinstance(aud, list) and len(aud) == 1 else aud
+    if not isinstance(audience, str) or not audience:
+        raise TokenError("it is not for one audience")
     if cnf.keys() not in _BINDINGS:
         raise TokenError("it is not bound to a key")
     if "nbf" in raw:
@@ -174,7 +151,7 @@ def _claims(raw: Mapping[str, object], issuer: str) -> Claims:
         jti=_text(raw, "jti", _ID),
         issued_at=_instant(raw, "iat"),
         expires_at=_instant(raw, "exp"),
-        audience=_audience(raw),
+        audience=audience,
         par_hash=_text(raw, "par_hash", _HASH) if "par_hash" in raw else None,
         all=raw,
     )

@@ -13,7 +13,7 @@ from remit.core.request import Binding
 from remit.core.task import Grant
 from remit.errors import TokenError, WrongKeyError
 from remit.jose import token as tokens
-from remit.jose.token import Making
+from remit.jose.token import TokenParams
 from remit.oauth.clients import Client
 from remit.ports import NewId
 from remit.web import wire
@@ -68,11 +68,11 @@ class Minter:
             "authorization_details": scopes.dump(grant.scope),
         }
         if grant.binding.thumbprint is not None:
-            making = Making(self._verifier.issuer, self._new_id("tok"), now, par_hash, audience, until)
+            making = TokenParams(self._verifier.issuer, self._new_id("tok"), now, par_hash, audience, until)
             content |= self._made(grant, making)
         return wire.answer({**content, **more})
 
-    def _made(self, grant: Grant, making: Making) -> dict[str, object]:
+    def _made(self, grant: Grant, making: TokenParams) -> dict[str, object]:
         if grant.binding.x5t is not None and making.until is None:
             raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
         claims = tokens.claims(self._broker.task_of(grant.id), grant, making)

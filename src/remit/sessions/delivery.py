@@ -74,23 +74,21 @@ class Pace:
     due: datetime | None = None
     failures: int = 0
 
-    def ready(self) -> bool:
-        """Whether it is time."""
-        return self.due is None or self.clock() >= self.due
-
-    def worked(self) -> None:
-        """Go on regularly."""
-        self.failures, self.due = 0, self.clock() + self.period
-
-    def failed(self) -> timedelta:
-        """Wait longer than before; return how long."""
-        wait = min(self.period * (1 << self.failures), LONGEST)
-        self.failures, self.due = min(self.failures + 1, 16), self.clock() + wait
-        return wait
+    async def keep(self, step: Callable[[], Awaitable[None]], what: str) -> None:
+        """Do ``step`` if it is time; the log is told what could not be done, and why."""
+        if self.due is not None and self.clock() < self.due:
+            return
+        try:
+            await step()
+        except RemitError as error:
+            wait = min(self.period * (1 << self.failures), LONGEST)
+            self.failures, self.due = min(self.failures + 1, 16), self.clock() + wait
+            _LOG.warning("signals cannot be %s for %d s: %s", what, wait.total_seconds(), error.detail)
+        else:
+            self.failures, self.due = 0, self.clock() + self.period
 
 
 async def _post(transport: Transport, url: str, headers: Mapping[str, str], **body: Any) -> httpx.Response:
-    """Return the answer to a POST, or raise UnavailableError."""
     client = httpx.AsyncClient(transport=transport(), trust_env=False, timeout=PATIENCE)
     try:
         async with asyncio.timeout(PATIENCE), client:
@@ -112,33 +110,22 @@ class Poller:
     _refuse: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
     async def round(self) -> None:
-        """Fetch and take what there is, if it is time; failures are told to the log."""
-        if not self.pace.ready():
-            return
-        try:
-            await self._drain()
-        except RemitError as error:
-            wait = self.pace.failed()
-            _LOG.warning("signals cannot be fetched from %s for %d s: %s", self.url, wait.total_seconds(), error.detail)
-        else:
-            self.pace.worked()
+        """Fetch and take what there is, if it is time."""
+        await self.pace.keep(self._drain, f"fetched from {self.url}")
 
     async def _drain(self) -> None:
         for _ in range(MAX_ROUNDS):
             sets, more = await self._asked()
             for jti, token in sets.items():
-                await self._taken(jti, token)
+                try:
+                    await self.take(token)
+                except (TokenError, InvalidRequestError) as error:
+                    name = "invalid_audience" if isinstance(error, AudienceError) else "invalid_request"
+                    self._refuse[jti] = {"err": name, "description": error.detail}
+                else:
+                    self._acknowledge.append(jti)
             if not (more or self._acknowledge or self._refuse):
                 return
-
-    async def _taken(self, jti: str, token: str) -> None:
-        try:
-            await self.take(token)
-        except (TokenError, InvalidRequestError) as error:
-            name = "invalid_audience" if isinstance(error, AudienceError) else "invalid_request"
-            self._refuse[jti] = {"err": name, "description": error.detail}
-        else:
-            self._acknowledge.append(jti)
 
     async def _asked(self) -> tuple[Mapping[str, str], bool]:
         acknowledged, refused = tuple(self._acknowledge), dict(self._refuse)
@@ -177,19 +164,14 @@ class Pusher:
     pace: Pace = field(repr=False)
 
     async def round(self) -> None:
-        """Deliver what there is, in order, if it is time; failures are told to the log."""
-        if not self.pace.ready():
-            return
-        try:
-            while batch := await self.pending():
-                for place, text in batch:
-                    await self._deliver(text)
-                    await self.acknowledge(place)
-        except RemitError as error:
-            wait = self.pace.failed()
-            _LOG.warning("signals cannot be sent to %s for %d s: %s", self.url, wait.total_seconds(), error.detail)
-        else:
-            self.pace.worked()
+        """Deliver what there is, in order, if it is time."""
+        await self.pace.keep(self._push, f"sent to {self.url}")
+
+    async def _push(self) -> None:
+        while batch := await self.pending():
+            for place, text in batch:
+                await self._deliver(text)
+                await self.acknowledge(place)
 
     async def _deliver(self, text: str) -> None:
         headers = {"content-type": MEDIA, "accept": _JSON, **bearer(self.token)}

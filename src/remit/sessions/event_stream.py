@@ -49,7 +49,6 @@ class EventStream:
     """Ends of tasks, in order, for each receiver until it has taken them."""
 
     def __init__(self, broker: SessionAccess) -> None:
-        """Read the log of ``broker``, which keeps the cursors too."""
         self._broker = broker
         self._cursors: dict[str, StreamCursor] | None = None
         self._moving = asyncio.Lock()
@@ -66,7 +65,8 @@ class EventStream:
                 break
             for entry in entries:
                 event = audit.read(entry)
-                if _ends_a_task(event) and entry.seq not in cursor.done:
+                ends = event.event in END_EVENTS and event.decision == "done" and len(event.lineage) == 1  # of a root
+                if ends and entry.seq not in cursor.done:
                     cursor.waiting[entry.seq] = EndedTask(entry.seq, event)
             cursor.read = entries[-1].seq + 1
         async with self._moving:
@@ -88,9 +88,8 @@ class EventStream:
                 self._cursors = {}
                 for record in await self._broker.records(KIND):
                     raw = json.loads(record.body)
-                    self._cursors[raw["receiver"]] = StreamCursor(
-                        raw["next"], record.rev, set(raw["done"]), raw["next"]
-                    )
+                    cursor = StreamCursor(raw["next"], record.rev, set(raw["done"]), raw["next"])
+                    self._cursors[raw["receiver"]] = cursor
             if receiver not in self._cursors:
                 size = await self._broker.size()
                 cursor = StreamCursor(size, read=size)
@@ -104,17 +103,11 @@ class EventStream:
         done = {seq for seq in cursor.done | known if seq > to}
         body = json.dumps({"receiver": receiver, "next": to, "done": sorted(done)}).encode()
         record = Record(KIND, jose.digest(receiver), cursor.rev + 1, body, now + KEPT)
-        acknowledged = [cursor.waiting[seq].event for seq in sorted(known)]
+        ends = (cursor.waiting[seq].event for seq in sorted(known))
         events = [
-            Event("signal.tell", now, "done", task=event.task, subject=event.subject, resource=receiver)
-            for event in acknowledged
+            Event("signal.tell", now, "done", task=end.task, subject=end.subject, resource=receiver) for end in ends
         ]
         await self._broker.record((PutRecord(record),), events)
         cursor.next, cursor.rev, cursor.done = to, cursor.rev + 1, done
         for seq in known:
             cursor.waiting.pop(seq, None)
-
-
-def _ends_a_task(event: Event) -> bool:
-    """Whether this is the end of a root grant, and so of its task."""
-    return event.event in END_EVENTS and event.decision == "done" and len(event.lineage) == 1

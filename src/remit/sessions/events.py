@@ -74,8 +74,7 @@ class IssuedSignals:
             raise TokenError("it is not a security event token")
         at = self._issued(claims)
         jwt.text(claims, "jti")
-        events = _events(claims)
-        ending = {kind: event for kind, event in events.items() if _ends(kind, event)}
+        ending = {kind: event for kind, event in _events(claims).items() if _ends_logins(kind, event)}
         signals = []
         for number, (kind, event) in enumerate(sorted(ending.items())):
             sub, sid = _subject(claims.get("sub_id", event.get("subject")), source.about)
@@ -89,7 +88,7 @@ class IssuedSignals:
         claims = read.claims
         if not source.logouts:
             raise TokenError("its issuer sends no logout tokens")
-        window = jwt.window(claims, self.clock(), MAX_AGE)
+        at, _ = jwt.window(claims, self.clock(), MAX_AGE)
         jwt.text(claims, "jti")
         if "nonce" in claims or not isinstance(_events(claims).get(LOGOUT), Mapping):
             raise TokenError("it is not a logout token")
@@ -98,7 +97,7 @@ class IssuedSignals:
             raise TokenError("it names neither a human nor a session")
         about = source.about
         who, session = (None if name is None else f"{about}#{name}" for name in (sub, sid))
-        return (Signal(window.issued_at, "logout", read.digest, who, session),)
+        return (Signal(at, "logout", read.digest, who, session),)
 
     async def _verified(self, token: str, rules: JwtProfile) -> tuple[Jwt, EventIssuer]:
         read = jwt.read(token, rules)
@@ -126,11 +125,9 @@ def _events(claims: Mapping[str, object]) -> Mapping[str, Mapping[str, object]]:
     return events
 
 
-def _ends(kind: str, event: Mapping[str, object]) -> bool:
-    if kind not in _ENDING:
-        return False
-    only = _ENDING[kind]
-    return only is None or event.get(only[0]) in only[1]
+def _ends_logins(kind: str, event: Mapping[str, object]) -> bool:
+    only = _ENDING.get(kind)
+    return kind in _ENDING and (only is None or event.get(only[0]) in only[1])
 
 
 def _subject(subject: object, about: str) -> tuple[str | None, str | None]:
@@ -142,7 +139,10 @@ def _subject(subject: object, about: str) -> tuple[str | None, str | None]:
         raise InvalidRequestError("the event has no subject")
     whole = subject.get("format") != "complex"
     user = _human(subject if whole else subject.get("user"), about)
-    session = None if whole else _session(subject.get("session"), about)
+    session = None
+    match None if whole else subject.get("session"):
+        case {"format": "opaque", "id": name}:
+            session = f"{about}#{jwt.text({'id': name}, 'id', InvalidRequestError)}"
     if user is None and session is None:
         raise InvalidRequestError(
             "the event is about nobody who is known here", help="humans are known by `iss_sub`, sessions by `opaque`"
@@ -157,16 +157,6 @@ def _human(subject: object, about: str) -> str | None:
                 raise InvalidRequestError("the event is about a human of another issuer")
             return f"{about}#{jwt.text({'sub': sub}, 'sub', InvalidRequestError)}"
         case {"format": "aliases", "identifiers": [*listed]}:
-            return next((_human(item, about) for item in listed if _is_ours(item, about)), None)
-    return None
-
-
-def _is_ours(subject: object, about: str) -> bool:
-    return isinstance(subject, Mapping) and subject.get("format") == "iss_sub" and subject.get("iss") == about
-
-
-def _session(subject: object, about: str) -> str | None:
-    match subject:
-        case {"format": "opaque", "id": name}:
-            return f"{about}#{jwt.text({'id': name}, 'id', InvalidRequestError)}"
+            named = (item for item in listed if isinstance(item, Mapping) and item.get("format") == "iss_sub")
+            return next((_human(item, about) for item in named if item.get("iss") == about), None)
     return None

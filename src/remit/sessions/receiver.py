@@ -32,7 +32,6 @@ class SignalReceiver:
     """Takes security event tokens and logout tokens, pushed or polled, and keeps on record who was refused."""
 
     def __init__(self, broker: Broker, signals: Signals) -> None:
-        """Take what ``signals`` verifies."""
         self._broker, self._signals = broker, signals
 
     async def event(self, token: str) -> None:
@@ -41,8 +40,10 @@ class SignalReceiver:
 
     async def push_event(self, request: Request, body: bytes) -> Response:
         """Take a security event token that is pushed (RFC 8935 §2)."""
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         try:
-            _check_media(request)
+            if media != MEDIA:
+                raise InvalidRequestError(f"the content type must be `{MEDIA}`")  # noqa: TRY301 - answered as below
             await self.event(_ascii(body))
         except (TokenError, InvalidRequestError) as error:
             refusal = {"err": err(error), "description": error.detail}
@@ -68,10 +69,9 @@ class SignalReceiver:
 
 def rows(surface: AppDeps) -> tuple[Route, ...]:
     """Return the routes: none where no issuer is configured."""
-    signals = surface.identity.signals
-    if signals is None:
+    if surface.identity.signals is None:
         return ()
-    receiver = SignalReceiver(surface.broker, signals)
+    receiver = SignalReceiver(surface.broker, surface.identity.signals)
     # the body is signed: its transmitter is known by nothing else
     return (
         Route("POST", EVENTS, receiver.push_event, authenticate=wire.body),
@@ -81,17 +81,10 @@ def rows(surface: AppDeps) -> tuple[Route, ...]:
 
 def err(error: RemitError) -> str:
     """Return the name of a refusal in the registry of RFC 8935 §7.1."""
-    match error:
-        case AudienceError():
-            return "invalid_audience"
-        case TokenError():
-            return "authentication_failed"  # the token is all by which a transmitter is known
-    return "invalid_request"
-
-
-def _check_media(request: Request) -> None:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA:
-        raise InvalidRequestError(f"the content type must be `{MEDIA}`")
+    if isinstance(error, AudienceError):
+        return "invalid_audience"
+    # the token is all by which a transmitter is known
+    return "authentication_failed" if isinstance(error, TokenError) else "invalid_request"
 
 
 def _bounded(token: str) -> str:

@@ -63,7 +63,6 @@ class SessionRevocations:
     """Which logins no longer count (``broker.sessions.LoginRevocations``)."""
 
     def __init__(self, broker: SessionAccess) -> None:
-        """Know of none; ``load`` reads what ``broker`` stores."""
         self._broker = broker
         self._known: dict[str, LoginRevocation] = {}
         self._unnamed: dict[str, LoginRevocation] = {}  # human -> until when logins of no known session are void
@@ -118,14 +117,15 @@ class SessionRevocations:
 
     async def _end(self, cause: str, request: str | None = None) -> int:
         self._rounds = self._due = mine = self._rounds + 1
-        ended = await self._broker.end_tasks(self._rests_on_revoked, cause, request)
+
+        def rests_on_revoked(task: Task) -> bool:
+            found = self._of(task.head.subject)
+            return any(one is None or task.head.opened_at <= one.at for one in found)
+
+        ended = await self._broker.end_tasks(rests_on_revoked, cause, request)
         if self._due == mine:  # else one that began later says: it has looked at all that this one has
             self._due = 0
         return ended
-
-    def _rests_on_revoked(self, task: Task) -> bool:
-        opened = task.head.opened_at
-        return any(found is None or opened <= found.at for found in self._of(task.head.subject))
 
     def _of(self, subject: Subject) -> Iterator[LoginRevocation | None]:
         """Yield the revocations of logins like this one; None: for good."""

@@ -60,7 +60,6 @@ class Transmitter:
     """Signs the events, and answers the receivers that poll."""
 
     def __init__(self, events: EventStream, issuer: str, keys: EventKeys, receivers: Sequence[StreamReceiver]) -> None:
-        """Send ``events`` to ``receivers``, as ``issuer``."""
         self._events, self._issuer, self._keys = events, issuer, keys
         self._receivers = {one.name: one for one in receivers}
 
@@ -122,7 +121,7 @@ class Transmitter:
         return token.mint(claims, signer.kid, signer.alg, signer.sign, typ=TYPE)
 
     async def _receiver(self, request: Request) -> StreamReceiver | None:
-        """Return the stream of whoever asks, by its bearer token (RFC 6750); an unknown name is a wrong token."""
+        """Return the receiver that a bearer token (RFC 6750) is of; an unknown name is a wrong token."""
         stream = self._receivers.get(request.path_params["receiver"])
         given = request.headers.getlist("authorization")
         if stream is None or stream.authorization is None or len(given) != 1:
@@ -138,7 +137,8 @@ def jti_of(ended: EndedTask, stream: StreamReceiver) -> str:
 def txn(ended: EndedTask) -> str:
     """Return what the ends of one cascade have in common: the signal, the policy, or the end itself."""
     event = ended.event
-    return jose.digest(f"signal {event.request}" if event.request else _policy(event) or f"end {ended.seq}")
+    policy = f"end {ended.seq}" if event.policy is None else f"policy {event.policy}"
+    return jose.digest(f"signal {event.request}" if event.request else policy)
 
 
 def subject_id(event: Event) -> Mapping[str, object]:
@@ -149,23 +149,19 @@ def subject_id(event: Event) -> Mapping[str, object]:
     return {"format": "complex", **user, "session": {"format": "opaque", "id": event.task}}
 
 
-def _policy(event: Event) -> str | None:
-    return None if event.policy is None else f"policy {event.policy}"
-
-
 def _why(event: Event) -> Mapping[str, object]:
     """Return who ended it, as far as the log says (CAEP 1.0 §2): for administrators, in fixed words."""
+    entity, reason = "user", "it was closed"
     if event.policy is not None:
-        return {"initiating_entity": "policy", "reason_admin": {"en": "policy does not allow it any more"}}
-    if event.request is not None:
-        return {"initiating_entity": "admin", "reason_admin": {"en": "the issuer ended the login"}}
-    if event.cause == "expired":
-        return {"initiating_entity": "system", "reason_admin": {"en": "its time was up"}}
-    return {"initiating_entity": "user", "reason_admin": {"en": "it was closed"}}
+        entity, reason = "policy", "policy does not allow it any more"
+    elif event.request is not None:
+        entity, reason = "admin", "the issuer ended the login"
+    elif event.cause == "expired":
+        entity, reason = "system", "its time was up"
+    return {"initiating_entity": entity, "reason_admin": {"en": reason}}
 
 
 def _poll_request(poll: Mapping[str, object]) -> tuple[int, Sequence[str]]:
-    """Return how many events are asked for, and the names of those that are done: acknowledged, or refused for good."""
     most = fields.whole("maxEvents", poll.get("maxEvents", MAX_EVENTS))
     acknowledged, errors = fields.texts("ack", poll.get("ack", [])), poll.get("setErrs", {})
     if not isinstance(errors, dict) or not all(isinstance(why, dict) for why in errors.values()):

@@ -30,9 +30,9 @@ from remit.errors import (
     UsedError,
     WrongKeyError,
 )
-from remit.jose import PublicKey, public_key
 from remit.jose import proof as proofs
 from remit.jose import token as tokens
+from remit.jose.keys import PublicKey, public_key
 from remit.jose.proof import Expected, Nonces, Proof
 from remit.ports import Clock, Signer
 from remit.ports.identity import Workloads

@@ -46,19 +46,14 @@ class SpiffeBundle:
     hint: timedelta | None = None
     sequence: int | None = None
 
-    def is_older(self, other: SpiffeBundle) -> bool:
-        """Whether this is an earlier edition than ``other`` (§4.1.1), or cannot show that it is none."""
-        return other.sequence is not None and (self.sequence is None or self.sequence < other.sequence)
-
 
 class BundleSource(Protocol):
-    """Where the bundle of one trust domain comes from."""
+    """Where the bundle of one trust domain comes from; looked at ``every`` so often, unless it hints otherwise."""
 
-    every: timedelta  # between two looks, unless the bundle hints otherwise
+    every: timedelta
 
     async def fetch(self, domain: str) -> SpiffeBundle:
         """Return the bundle as it is now, or raise UnavailableError."""
-        ...
 
 
 def parse(domain: str, raw: bytes) -> SpiffeBundle:
@@ -72,6 +67,8 @@ def parse(domain: str, raw: bytes) -> SpiffeBundle:
         raise UnavailableError(f"the bundle of `{domain}` is not a JWK Set of at most {MAX_KEYS} keys")
     known = [jwk for jwk in keys if isinstance(jwk, Mapping)]
     named = [jwk for jwk in known if isinstance(jwk.get("kid"), str)]  # JWT-SVID §6.2
+    told = (document.get(name) for name in ("spiffe_refresh_hint", "spiffe_sequence"))
+    hint, sequence = (value if isinstance(value, int) and not isinstance(value, bool) else None for value in told)
     certificates = (_certificate(jwk) for jwk in known if jwk.get("use") == "x509-svid")
     return SpiffeBundle(
         domain,
@@ -79,8 +76,8 @@ def parse(domain: str, raw: bytes) -> SpiffeBundle:
         key_set(named, "jwt-svid"),
         key_set(named, "wit-svid"),
         usable(named),
-        _hint(document.get("spiffe_refresh_hint")),
-        _sequence(document.get("spiffe_sequence")),
+        None if hint is None or hint < 1 else min(max(timedelta(seconds=hint), SHORTEST), LONGEST),
+        sequence,
     )
 
 
@@ -102,16 +99,6 @@ def _certificate(jwk: Jwk) -> bytes | None:
     return der
 
 
-def _hint(value: object) -> timedelta | None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        return None
-    return min(max(timedelta(seconds=value), SHORTEST), LONGEST)
-
-
-def _sequence(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 @dataclass(slots=True)
 class _TrustDomain:
     """What is known of one trust domain. ``at`` is the last good look, ``due`` the next one."""
@@ -128,7 +115,6 @@ class TrustBundles:
     """The bundles of the trust domains that are configured, kept fresh."""
 
     def __init__(self, sources: Mapping[str, BundleSource], clock: Clock) -> None:
-        """Take each trust domain's bundle from its own source."""
         self._clock = clock
         self._domains = {domain: _TrustDomain(source, clock()) for domain, source in sources.items()}
         self._watching: list[Callable[[], None]] = []
@@ -209,7 +195,7 @@ class TrustBundles:
 
 async def _newer(known: _TrustDomain, domain: str) -> SpiffeBundle:
     """Return what the source has now; UnavailableError for an edition that was replaced: its keys may be withdrawn."""
-    found = await known.source.fetch(domain)
-    if known.bundle is not None and found.is_older(known.bundle):
+    found, before = await known.source.fetch(domain), None if known.bundle is None else known.bundle.sequence
+    if before is not None and (found.sequence is None or found.sequence < before):  # §4.1.1
         raise UnavailableError("its source has gone back to an earlier edition")
     return found

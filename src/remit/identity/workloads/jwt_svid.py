@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from remit.core import spiffe
@@ -25,12 +26,14 @@ _RULES = JwtProfile(
 _TYPES = frozenset({None, "JWT", "JOSE"})  # §2.3, case and all
 
 
+@dataclass(frozen=True, slots=True)
 class JwtSvidVerifier:
-    """Verifies JWT-SVIDs."""
+    """Verifies JWT-SVIDs for ``issuer`` alone, with names that match a pattern of ``allow``."""
 
-    def __init__(self, bundles: TrustBundles, allow: Iterable[str], issuer: str, clock: Clock) -> None:
-        """Take what is made for ``issuer`` alone, in names that match a pattern of ``allow``."""
-        self._bundles, self._allow, self._issuer, self._clock = bundles, tuple(allow), issuer, clock
+    bundles: TrustBundles
+    allow: Sequence[str]
+    issuer: str
+    clock: Clock
 
     async def verified(self, text: str) -> Workload:
         """Return the workload of a JWT-SVID, or raise UnauthenticatedError, AudienceError or UnavailableError.
@@ -41,26 +44,31 @@ class JwtSvidVerifier:
         token = jwt.read(text, _RULES)
         if token.compact.header.get("typ") not in _TYPES:
             raise UnauthenticatedError("its type is not one of a JWT-SVID")
-        identity = subject(token)
-        await by_bundle(self._bundles, identity.domain, token, lambda bundle: bundle.jwt)
-        expires = ends(token, self._clock(), MAX_LIFE)
+        identity = workload_id(jwt.text(token.claims, "sub", UnauthenticatedError), "its `sub`")
+        await by_bundle(self.bundles, identity.domain, token, lambda bundle: bundle.jwt)
+        expires = ends(token, self.clock(), MAX_LIFE)
         audience = token.claims.get("aud")
-        if audience not in (self._issuer, [self._issuer]):
-            raise AudienceError("the JWT-SVID must be for this server alone", help=f"its `aud` must be {self._issuer}")
-        if not spiffe.matches(str(identity), self._allow):
-            raise UnauthenticatedError("the SPIFFE ID matches no pattern that is allowed here")
+        if audience not in (self.issuer, [self.issuer]):
+            raise AudienceError("the JWT-SVID must be for this server alone", help=f"its `aud` must be {self.issuer}")
+        check_allowed(str(identity), self.allow)
         return Workload(str(identity), "jwt-svid", expires, digest=token.digest if "jti" in token.claims else None)
 
 
-def subject(token: Jwt) -> SpiffeId:
-    """Return the SPIFFE ID of a token that is not verified yet: it says which keys may verify it."""
+def workload_id(text: str, what: str) -> SpiffeId:
+    """Return the SPIFFE ID that ``what`` names, or raise UnauthenticatedError."""
     try:
-        found = spiffe.parse(jwt.text(token.claims, "sub", UnauthenticatedError))
+        found = spiffe.parse(text)
     except InvalidRequestError as error:
-        raise UnauthenticatedError("its `sub` is not a SPIFFE ID") from error
+        raise UnauthenticatedError(f"{what} is not a SPIFFE ID") from error
     if not found.path:
-        raise UnauthenticatedError("its `sub` names a trust domain, not a workload")
+        raise UnauthenticatedError(f"{what} names a trust domain, not a workload")
     return found
+
+
+def check_allowed(name: str, allow: Sequence[str]) -> None:
+    """Raise UnauthenticatedError unless a workload's name matches one of the patterns ``allow``."""
+    if not spiffe.matches(name, allow):
+        raise UnauthenticatedError("the workload's name matches no pattern that is allowed here")
 
 
 async def by_bundle(bundles: TrustBundles, domain: str, token: Jwt, keys: Callable[[SpiffeBundle], KeySet]) -> None:

@@ -31,6 +31,10 @@ class WorkloadRule:
     match: Mapping[str, tuple[str, ...]]
     claims: tuple[str, ...] = ()
 
+    def matches(self, claims: Mapping[str, object]) -> bool:
+        """Whether every claim of ``match`` has one of its values."""
+        return all(claim_text(find_claim(claims, name)) in values for name, values in self.match.items())
+
 
 @dataclass(frozen=True, slots=True)
 class OidcWorkloads:
@@ -53,18 +57,14 @@ class OidcWorkloads:
         await rules[0].issuer.verified(read)
         if "nonce" in claims or "events" in claims:
             raise TokenError("it is not a workload's token")
-        window = jwt.window(claims, self.clock(), MAX_AGE)
-        rule = next((rule for rule in rules if rule.audience == audience and _matches(claims, rule)), None)
-        if rule is None:
+        _, expires = jwt.window(claims, self.clock(), MAX_AGE)
+        matching = [rule for rule in rules if rule.audience == audience and rule.matches(claims)]
+        if not matching:
             raise UnauthenticatedError("no rule lets this workload in", help="see `[[workloads]]` of the configuration")
-        picked = ((name, claim_text(find_claim(claims, name))) for name in rule.claims)
+        picked = ((name, claim_text(find_claim(claims, name))) for name in matching[0].claims)
         return Workload(
             id=f"{issuer}#{jwt.text(claims, 'sub')}",
             method="oidc",
-            expires_at=window.expires_at + SKEW,
+            expires_at=expires + SKEW,
             claims={name: value for name, value in picked if value is not None},
         )
-
-
-def _matches(claims: Mapping[str, object], rule: WorkloadRule) -> bool:
-    return all(claim_text(find_claim(claims, name)) in values for name, values in rule.match.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey, RSAKey
 
 from remit.errors import UnavailableError
-from remit.identity.fetch import BoundedTransport
+from remit.identity.fetch import BoundedTransport, get
 from remit.identity.workloads.bundles import MAX_BUNDLE, Jwk, SpiffeBundle, parse, usable
 from remit.jose.keys import key_set
 
@@ -23,15 +23,13 @@ TIMEOUT = 5.0  # seconds, for a whole answer
 STEP = 0.5  # of it, for each step: a step that times out by itself leaves nothing open
 
 
+@dataclass
 class FileSource:
     """A bundle in a file that others may replace at any time."""
 
+    path: Path
     every = timedelta(seconds=1)
-
-    def __init__(self, path: Path) -> None:
-        """Read ``path``."""
-        self._path = path
-        self._last: tuple[bytes, SpiffeBundle] | None = None
+    _last: tuple[bytes, SpiffeBundle] | None = None
 
     async def fetch(self, domain: str) -> SpiffeBundle:
         """Return what the file holds now; a hint in it is for others, as looking costs nothing here."""
@@ -42,49 +40,37 @@ class FileSource:
 
     def _read(self) -> bytes:
         try:
-            with self._path.open("rb") as file:
+            with self.path.open("rb") as file:
                 return file.read(MAX_BUNDLE + 1)
         except OSError as error:
-            raise UnavailableError(f"the bundle file `{self._path.name}` cannot be read") from error
+            raise UnavailableError(f"the bundle file `{self.path.name}` cannot be read") from error
 
 
+@dataclass
 class WebSource:
     """A bundle endpoint that the web's authorities vouch for, or those of a file (§5.2.1). Its URL is configuration."""
 
+    url: str
+    ca_file: Path | None
     every = timedelta(minutes=5)
-
-    def __init__(self, url: str, ca_file: Path | None) -> None:
-        """Fetch ``url``."""
-        self._url, self._ca_file = url, ca_file
 
     async def fetch(self, domain: str) -> SpiffeBundle:
         """Return what the endpoint says now. It is not followed elsewhere."""
-        over = BoundedTransport(httpx.AsyncHTTPTransport(verify=self._trust(), trust_env=False), MAX_BUNDLE)
-        client = httpx.AsyncClient(transport=over, trust_env=False, timeout=TIMEOUT * STEP)
         try:
-            async with asyncio.timeout(TIMEOUT), client:
-                answer = await client.get(self._url)
-        except (httpx.HTTPError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"the bundle endpoint of `{domain}` does not answer") from error
-        if answer.status_code != httpx.codes.OK:
-            raise UnavailableError(f"the bundle endpoint of `{domain}` answers with status {answer.status_code}")
-        return parse(domain, answer.content)
-
-    def _trust(self) -> ssl.SSLContext:
-        try:
-            return ssl.create_default_context(cafile=self._ca_file)
+            trusted = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:
             raise UnavailableError("the authorities of `ca_file` cannot be read") from error
+        over = BoundedTransport(httpx.AsyncHTTPTransport(verify=trusted, trust_env=False), MAX_BUNDLE)
+        what = f"the bundle endpoint of `{domain}`"
+        return parse(domain, await get(over, self.url, what, patience=TIMEOUT, step=TIMEOUT * STEP))
 
 
+@dataclass
 class ApiSource:
     """A Workload API: the bundles that the local SPIFFE agent gives to this process."""
 
+    socket: str  # ``unix:///path`` or ``tcp://ip:port``
     every = timedelta(seconds=30)
-
-    def __init__(self, socket: str) -> None:
-        """Ask the agent at ``socket``: ``unix:///path`` or ``tcp://ip:port``."""
-        self._socket = socket
 
     async def fetch(self, domain: str) -> SpiffeBundle:
         """Return what the agent has for the trust domain now."""
@@ -98,7 +84,7 @@ class ApiSource:
 
         try:
             name = TrustDomain(domain)
-            with WorkloadApiClient(self._socket, default_timeout=TIMEOUT) as client:
+            with WorkloadApiClient(self.socket, default_timeout=TIMEOUT) as client:
                 x509 = client.fetch_x509_bundles().get_bundle_for_trust_domain(name)
                 jwt = client.fetch_jwt_bundles().get_bundle_for_trust_domain(name)
         except PySpiffeError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from remit import jose
@@ -13,7 +13,7 @@ from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import AudienceError, InvalidRequestError, LimitError, ReplayError, TokenError, UnauthenticatedError
 from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.jwt_svid import by_bundle, ends
+from remit.identity.workloads.jwt_svid import by_bundle, check_allowed, ends
 from remit.jose import jwt
 from remit.jose.jwt import Jwt, JwtProfile
 from remit.jose.proof import SKEW, same_target
@@ -28,16 +28,17 @@ _PROOF_HEADER = frozenset({"typ", "alg"})
 _JTI = re.compile(r"[!-~]{16,256}")
 _UNKNOWN = ("tth", "oth")  # what they cover is nothing that is understood here
 _RULES = JwtProfile(types=frozenset({"wit+jwt"}), error=UnauthenticatedError)
-_SPIFFE = "spiffe://"
 
 
+@dataclass
 class WitVerifier:
-    """Verifies WITs, each with the proof that comes with it."""
+    """Verifies WITs with names that match a pattern of ``allow``, each with the proof that comes with it."""
 
-    def __init__(self, bundles: TrustBundles, allow: Iterable[str], clock: Clock, most: int = MAX_SEEN) -> None:
-        """Believe the trust domains of ``bundles`` in names that match a pattern of ``allow``."""
-        self._bundles, self._allow, self._clock, self._most = bundles, tuple(allow), clock, most
-        self._seen: dict[tuple[str, str], int] = {}  # key and jti -> when the proof could not pass any more
+    bundles: TrustBundles
+    allow: Sequence[str]
+    clock: Clock
+    most: int = MAX_SEEN
+    _seen: dict[tuple[str, str], int] = field(default_factory=dict)  # key, jti -> when the proof cannot pass any more
 
     async def proven(self, wit: str, proof: str, target: str, token: str | None) -> Workload:
         """Return the workload of a WIT whose key made ``proof`` for ``target``, once, and over ``token`` if any.
@@ -45,7 +46,7 @@ class WitVerifier:
         UnauthenticatedError (ReplayError for a proof seen before), AudienceError or UnavailableError.
         """
         found, name, expires = await self._read(wit)
-        now = int(self._clock().timestamp())
+        now = int(self.clock().timestamp())
         proven = read_wpt(proof, _key(found), WptContext(target, now, wit, token))
         over = proven.exp + SKEW  # when it could not pass again anyway
         self._once((proven.jkt, proven.jti), over, now)
@@ -61,22 +62,20 @@ class WitVerifier:
         return Workload(name, "wit", expires, jkt=jose.public_key(_key(found), UnauthenticatedError).thumbprint)
 
     async def _read(self, wit: str) -> tuple[Jwt, str, datetime]:
-        """Return a WIT that its trust domain has signed, whom it names, and until when."""
         found = jwt.read(wit, _RULES)
         name = jwt.text(found.claims, "sub", UnauthenticatedError)
-        await by_bundle(self._bundles, _identity(name).domain, found, lambda bundle: bundle.wit)
-        expires = ends(found, self._clock(), MAX_LIFE)
+        await by_bundle(self.bundles, _identity(name).domain, found, lambda bundle: bundle.wit)
+        expires = ends(found, self.clock(), MAX_LIFE)
         _check_alone(found)
-        if not spiffe.matches(name, self._allow):
-            raise UnauthenticatedError("the workload's name matches no pattern that is allowed here")
+        check_allowed(name, self.allow)
         return found, name, expires
 
     def _once(self, key: tuple[str, str], over: int, now: int) -> None:
         if self._seen.get(key, 0) > now:
             raise ReplayError(help="make a new proof for every request")
-        if len(self._seen) >= self._most:
+        if len(self._seen) >= self.most:
             self._seen = {seen: end for seen, end in self._seen.items() if end > now}
-        if len(self._seen) >= self._most:
+        if len(self._seen) >= self.most:
             raise LimitError("too many requests with proofs", retry_after=MAX_PROOF_LIFE)
         self._seen[key] = over
 
@@ -84,7 +83,7 @@ class WitVerifier:
 def _identity(name: str) -> SpiffeId:
     """Return the parts of a workload's name; ``wimse`` names have the form of SPIFFE IDs."""
     try:
-        return spiffe.parse(_SPIFFE + name.removeprefix(spiffe.WIMSE) if name.startswith(spiffe.WIMSE) else name)
+        return spiffe.parse("spiffe://" + name.removeprefix(spiffe.WIMSE) if name.startswith(spiffe.WIMSE) else name)
     except InvalidRequestError as error:
         raise UnauthenticatedError("its `sub` is not a workload's identifier") from error
 
@@ -104,9 +103,6 @@ def _key(wit: Jwt) -> Mapping[str, object]:
     if not isinstance(jwk, Mapping) or not isinstance(jwk.get("alg"), str):
         raise UnauthenticatedError("its `cnf` must hold one public key with its algorithm")
     return jwk
-
-
-# -- the proof --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +140,11 @@ def read_wpt(text: str, jwk: object, expected: WptContext) -> Wpt:
         raise TokenError("the proof is not a workload proof token")
     if not same_target(claims.get("aud"), expected.target):
         raise AudienceError("the proof is for another target")
-    exp = _proof_end(claims, expected.now)
+    exp = claims.get("exp")
+    if not isinstance(exp, int) or isinstance(exp, bool) or not -SKEW < exp - expected.now <= MAX_PROOF_LIFE + SKEW:
+        raise TokenError(
+            f"the proof must end within {MAX_PROOF_LIFE} seconds, and not have ended", help="check the clock"
+        )
     if claims.get("wth") != jose.digest(expected.wit):
         raise TokenError("the proof is for another workload identity token")
     jti = claims.get("jti")
@@ -152,15 +152,6 @@ def read_wpt(text: str, jwk: object, expected: WptContext) -> Wpt:
         raise TokenError("the proof's `jti` must be 16 to 256 printable characters")
     _check_covered(claims, expected.token)
     return Wpt(key.thumbprint, jti, exp)
-
-
-def _proof_end(claims: Mapping[str, object], now: int) -> int:
-    exp = claims.get("exp")
-    if not isinstance(exp, int) or isinstance(exp, bool) or not now - SKEW < exp <= now + MAX_PROOF_LIFE + SKEW:
-        raise TokenError(
-            f"the proof must end within {MAX_PROOF_LIFE} seconds, and not have ended", help="check the clock"
-        )
-    return exp
 
 
 def _check_covered(claims: Mapping[str, object], token: str | None) -> None:

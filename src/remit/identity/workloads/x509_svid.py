@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -15,11 +16,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store
 
 from remit import jose
-from remit.core import spiffe
 from remit.core.principal import Workload
 from remit.core.spiffe import SpiffeId
-from remit.errors import InvalidRequestError, UnauthenticatedError
+from remit.errors import UnauthenticatedError
 from remit.identity.workloads.bundles import TrustBundles
+from remit.identity.workloads.jwt_svid import check_allowed, workload_id
 from remit.ports import Clock
 
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
@@ -28,12 +29,13 @@ MAX_CHAIN = 8  # certificates that a client may present
 _USAGES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 
 
+@dataclass(frozen=True, slots=True)
 class X509SvidVerifier:
-    """Verifies X.509-SVIDs."""
+    """Verifies X.509-SVIDs with names that match a pattern of ``allow``."""
 
-    def __init__(self, bundles: TrustBundles, allow: Iterable[str], clock: Clock) -> None:
-        """Believe the trust domains of ``bundles`` in names that match a pattern of ``allow``."""
-        self._bundles, self._allow, self._clock = bundles, tuple(allow), clock
+    bundles: TrustBundles
+    allow: Sequence[str]
+    clock: Clock
 
     async def certified(self, chain: Sequence[bytes]) -> Workload:
         """Return the workload of a chain (DER, the leaf first) whose key the TLS client has proven.
@@ -45,10 +47,9 @@ class X509SvidVerifier:
             raise UnauthenticatedError("there is no client certificate, or its chain is too long")
         leaf, *others = (_loaded(der) for der in chain)
         identity = _leaf(leaf)
-        bundle = await self._bundles.of(identity.domain)
-        _check_chain(leaf, others, _usable(bundle.authorities), self._clock())
-        if not spiffe.matches(str(identity), self._allow):
-            raise UnauthenticatedError("the certificate's SPIFFE ID matches no pattern that is allowed here")
+        bundle = await self.bundles.of(identity.domain)
+        _check_chain(leaf, others, _usable(bundle.authorities), self.clock())
+        check_allowed(str(identity), self.allow)
         thumbprint = jose.encode(sha256(chain[0]).digest())
         return Workload(str(identity), "x509-svid", leaf.not_valid_after_utc, x5t=thumbprint)
 
@@ -75,8 +76,11 @@ def _usable(authorities: Iterable[bytes]) -> list[x509.Certificate]:
 
 
 def _leaf(leaf: x509.Certificate) -> SpiffeId:
-    """Return the SPIFFE ID of a certificate that is a leaf for use by workloads (§4, §5.2)."""
-    _check_not_authority(leaf)
+    constraints, usage = _extension(leaf, x509.BasicConstraints), _extension(leaf, x509.KeyUsage)
+    if constraints is not None and constraints.ca:
+        raise UnauthenticatedError("the client certificate is an authority's")
+    if usage is None or not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
+        raise UnauthenticatedError("the key of the client certificate is for something else than signatures")
     extended = _extension(leaf, x509.ExtendedKeyUsage)
     if extended is not None and not set(extended) >= _USAGES:
         raise UnauthenticatedError("the client certificate is not for both sides of a connection")
@@ -84,22 +88,7 @@ def _leaf(leaf: x509.Certificate) -> SpiffeId:
     uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names else []
     if len(uris) != 1:
         raise UnauthenticatedError("the client certificate must have exactly one URI, its SPIFFE ID")
-    try:
-        identity = spiffe.parse(uris[0])
-    except InvalidRequestError as error:
-        raise UnauthenticatedError("the URI of the client certificate is not a SPIFFE ID") from error
-    if not identity.path:
-        raise UnauthenticatedError("the client certificate names a trust domain, not a workload")
-    return identity
-
-
-def _check_not_authority(leaf: x509.Certificate) -> None:
-    constraints = _extension(leaf, x509.BasicConstraints)
-    usage = _extension(leaf, x509.KeyUsage)
-    if constraints is not None and constraints.ca:
-        raise UnauthenticatedError("the client certificate is an authority's")
-    if usage is None or not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
-        raise UnauthenticatedError("the key of the client certificate is for something else than signatures")
+    return workload_id(uris[0], "the URI of the client certificate")
 
 
 def _extension(certificate: x509.Certificate, kind: type[_Kind]) -> _Kind | None:
@@ -112,22 +101,18 @@ def _extension(certificate: x509.Certificate, kind: type[_Kind]) -> _Kind | None
 def _check_chain(
     leaf: x509.Certificate, others: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], now: datetime
 ) -> None:
-    """Validate a path (RFC 5280 §6) from one of ``authorities``, or raise UnauthenticatedError."""
     if not authorities:
         raise UnauthenticatedError("the workload's trust domain has no authority for certificates")
     policy = PolicyBuilder().store(Store(list(authorities))).time(now).max_chain_depth(MAX_CHAIN)
-    policy = policy.extension_policies(ca_policy=_signing(), ee_policy=_named())
+    signing = ExtensionPolicy.permit_all()  # what a signing certificate must have (§4.1, §4.3); SPIRE's have no more
+    signing = signing.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_authority)
+    signing = signing.require_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_sign)
+    named = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+    policy = policy.extension_policies(ca_policy=signing, ee_policy=named)  # `_leaf` has asked for the rest
     try:
         policy.build_client_verifier().verify(leaf, list(others))
     except verification.VerificationError as error:
         raise UnauthenticatedError("the client certificate is not valid under its trust domain's bundle") from error
-
-
-def _signing() -> ExtensionPolicy:
-    """Return what a signing certificate must have (§4.1, §4.3); SPIRE's have no more than that."""
-    policy = ExtensionPolicy.permit_all()
-    policy = policy.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_authority)
-    return policy.require_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_sign)
 
 
 def _is_authority(_: Policy, __: x509.Certificate, found: x509.BasicConstraints) -> None:
@@ -138,8 +123,3 @@ def _is_authority(_: Policy, __: x509.Certificate, found: x509.BasicConstraints)
 def _may_sign(_: Policy, __: x509.Certificate, found: x509.KeyUsage) -> None:
     if not found.key_cert_sign:
         raise ValueError("not for signing certificates")
-
-
-def _named() -> ExtensionPolicy:
-    """Return what the verifier must ask of a leaf; ``_leaf`` asks for the rest."""
-    return ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)

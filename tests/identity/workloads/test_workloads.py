@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from remit import jose
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
-from remit.identity.workloads.attested import AttestedWorkloads
+from remit.identity.workloads import AttestedWorkloads
 from remit.identity.workloads.bundles import TrustBundles
 from remit.identity.workloads.wit import WitVerifier
 from remit.identity.workloads.x509_svid import X509SvidVerifier
