@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,6 +24,12 @@ SIGNER = FileSigner(ec.derive_private_key(7, ec.SECP256R1()))
 KEYS = {SIGNER.kid: jose.public_key(SIGNER.public_jwk())}
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
 JKT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+
+
+def life(claims: dict[str, Any]) -> int:
+    """Return for how many seconds a token with these claims lives."""
+    seconds: int = claims["exp"] - claims["iat"]
+    return seconds
 
 
 def wanted(depth: int) -> GrantRequest:
@@ -85,13 +92,13 @@ def test_the_purpose_is_bound_by_its_digest_alone() -> None:
 
 
 def test_a_token_lives_ten_minutes() -> None:
-    assert tokens.life(content()) == 600
+    assert life(content()) == 600
 
 
 def test_a_token_never_outlives_its_grant() -> None:
     task, grant = family()
     grant = replace(grant, expires_at=NOW + timedelta(seconds=90))
-    assert tokens.life(tokens.claims(task, grant, TokenParams(ISSUER, "t", NOW))) == 90
+    assert life(tokens.claims(task, grant, TokenParams(ISSUER, "t", NOW))) == 90
 
 
 @pytest.mark.parametrize("seconds", [599, 0, -5])
@@ -188,7 +195,7 @@ def test_a_token_that_is_bound_to_a_certificate_ends_with_it() -> None:
     task, grant = family()
     grant = replace(grant, binding=Binding(x5t=JKT))
     told = tokens.claims(task, grant, TokenParams(ISSUER, "t", NOW, until=NOW + timedelta(seconds=30)))
-    assert (told["cnf"], tokens.life(told)) == ({"x5t#S256": JKT}, 30)
+    assert (told["cnf"], life(told)) == ({"x5t#S256": JKT}, 30)
 
 
 def test_a_token_can_be_for_another_audience() -> None:

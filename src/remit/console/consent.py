@@ -70,7 +70,8 @@ class ConsentPage:
     """Shows requests to browsers and takes decisions."""
 
     def __init__(self, surface: AppDeps, waiting: Waiting) -> None:
-        self._broker, self._verifier, self._issuer = surface.broker, surface.verifier, surface.verifier.issuer
+        self._broker, self._verifier = surface.broker, surface.verifier
+        self._callback = f"{surface.verifier.issuer}/oauth/callback"
         self._now: Callable[[], datetime] = surface.verifier.clock
         self._identity, self._codes = surface.identity, waiting.codes
         self._seal = Seal()
@@ -90,8 +91,6 @@ class ConsentPage:
         """Return the routes that need nobody to log in."""
         return (Route("GET", "/approvals/{approval}", pages.shown(self.approval)),)
 
-    # -- showing ------------------------------------------------------------------------------------------------
-
     async def approval(self, request: Request) -> Response:
         """Show what was asked of one human, from wherever it was asked."""
         item = self._broker.approval(request.path_params["approval"])
@@ -103,7 +102,7 @@ class ConsentPage:
 
     def show(self, item: Approval, about: ClientDisplay) -> Response:
         """Show a request to a browser, which may decide on it from now on."""
-        asked, state = self._question(item, about), approvals.state(item, self._now())
+        asked, state = self._view(item, about), approvals.state(item, self._now())
         if state != Verdict.PENDING:
             return pages.consent(asked, None, note=_OVER[state])
         if item.approver is not None and item.approver.startswith(LOCAL):
@@ -111,24 +110,22 @@ class ConsentPage:
         if item.approver is not None and item.approver.partition("#")[0] not in self._identity.issuers:
             return pages.consent(asked, None, note=_MUTE)
         again = "/oauth/device" if item.approver is None else f"/approvals/{item.id}"
-        return self._offered(asked, ConsentSession(item.id, about, again=again), self._choice(item.approver))
+        return self._show(asked, ConsentSession(item.id, about, again=again), self._choice(item.approver))
 
     def draft(self, draft: AuthorizationRequest, about: ClientDisplay, back: RedirectTarget) -> Response:
         """Show what a client wants to ask. Nobody has been asked before the human goes on."""
-        now = self._now()
+        now, session = self._now(), ConsentSession("", about, back, draft=draft)
         unasked = Approval("", "task.open", draft.request, now, now, None, draft.client_id)
-        return self._offered(
-            request_view(unasked, about), ConsentSession("", about, back, draft=draft), self._choice(None)
-        )
+        return self._show(request_view(unasked, about), session, self._choice(None))
 
-    def _question(self, item: Approval, about: ClientDisplay) -> RequestView:
+    def _view(self, item: Approval, about: ClientDisplay) -> RequestView:
         try:
             task = None if item.grant is None else self._broker.task_of(item.grant)
         except NotFoundError:  # long over
             task = None
         return request_view(item, about, task, self._now())
 
-    def _offered(self, asked: RequestView, session: ConsentSession, issuers: Mapping[str, str]) -> Response:
+    def _show(self, asked: RequestView, session: ConsentSession, issuers: Mapping[str, str]) -> Response:
         session, cookie, csrf = self._bound(session)
         buttons = DecisionForm(self._seal.close("form", session), csrf, issuers)
         return pages.consent(asked, buttons, cookies=[self._cookie(session.id, cookie)])
@@ -140,8 +137,6 @@ class ConsentPage:
         bound = replace(session, id=name, cookie=jose.digest(cookie), csrf=jose.digest(csrf), until=until)
         return bound, cookie, csrf
 
-    # -- deciding -----------------------------------------------------------------------------------------------
-
     async def consent(self, request: Request) -> Response:
         """Take what was pressed: before a login it leads to one, after it, it counts."""
         form = await wire.form(request, _CONSENT)
@@ -149,7 +144,9 @@ class ConsentPage:
         session = self._seal.open("form", told, self._now()) or self._sessions.get(told)
         if session is None:
             raise InvalidRequestError("this page is too old, or was used before", help="start again")
-        self._check_browser(request, session)
+        given = jose.digest(request.cookies.get(self._name(session.id), ""))
+        if not hmac.compare_digest(given, session.cookie):
+            raise InvalidRequestError("this was begun in another browser", help="start again in this one")
         if not hmac.compare_digest(jose.digest(wire.text(form, "csrf")), session.csrf):
             raise InvalidRequestError("this form is not from our page")
         decision = wire.text(form, "decision")
@@ -157,10 +154,10 @@ class ConsentPage:
             raise InvalidRequestError("`decision` must be one that the page offers")
         session = replace(session, approves=decision == "approve")
         if session.human is not None:
-            return await self._decided(session, session.human)
-        return await self._sent(session, form.get("issuer"))
+            return await self._decide(session, session.human)
+        return await self._send(session, form.get("issuer"))
 
-    async def _sent(self, session: ConsentSession, issuer: str | None) -> Response:
+    async def _send(self, session: ConsentSession, issuer: str | None) -> Response:
         if not session.approves and session.back is not None:
             self._taken(session)
             return self._refused(session, "access_denied", "the human refused")
@@ -169,7 +166,9 @@ class ConsentPage:
         if session.draft is not None:
             self._taken(session)
             try:
-                session = replace(session, approval=await self._asked(session.draft), draft=None)
+                draft = session.draft
+                item = await self._broker.ask_to_open(draft.client_id, approvals.read(draft.request))
+                session = replace(session, approval=item.id, draft=None)
             except RemitError as error:
                 return self._undecided(session, error)
         url, cookie = await self._login(session)
@@ -179,9 +178,6 @@ class ConsentPage:
         """Use up the name of a pushed request, which counts once (RFC 9126 §4)."""
         if session.draft is not None and session.draft.pushed and self.pushed.pop(session.draft.pushed) is None:
             raise InvalidRequestError("`request_uri` was used before, or is over", help="start again")
-
-    async def _asked(self, draft: AuthorizationRequest) -> str:
-        return (await self._broker.ask_to_open(draft.client_id, approvals.read(draft.request))).id
 
     def _choice(self, approver: str | None) -> Mapping[str, str]:
         issuers = self._identity.issuers
@@ -195,9 +191,9 @@ class ConsentPage:
 
     async def _login(self, session: ConsentSession) -> tuple[str, str]:
         item, state, now = self._broker.approval(session.approval), secrets.token_urlsafe(32), self._now()
-        begun = self._issuers().begin(self._login_of(session, item, state, now))
-        url = browsable(await begun)
-        session = replace(session, id=_name_of(state), cookie=jose.digest(state), csrf="", until=now + LIFE)
+        url = browsable(await self._issuers().begin(self._login_of(session, item, state, now)))
+        digest = jose.digest(state)
+        session = replace(session, id=digest[:16], cookie=digest, csrf="", until=now + LIFE)
         return url, self._cookie(session.id, self._seal.close("login", session))
 
     def _login_of(self, session: ConsentSession, item: Approval, state: str, at: datetime) -> Login:
@@ -211,30 +207,29 @@ class ConsentPage:
         """Take the human back from the issuer, and show them what they are about to decide on."""
         query = request.scope["query_string"].decode("ascii")
         state = wire.text(wire.some(query, _ANSWER), "state")
-        session = self._seal.open("login", request.cookies.get(self._name(_name_of(state)), ""), self._now())
+        kept = request.cookies.get(self._name(jose.digest(state)[:16]), "")
+        session = self._seal.open("login", kept, self._now())
         if session is None or not hmac.compare_digest(jose.digest(state), session.cookie):
             raise InvalidRequestError("this login was not begun in this browser, or took too long", help="start again")
         try:
             item = self._broker.approval(session.approval)
             login = self._login_of(session, item, state, session.until - LIFE)
-            human = await self._verifier.authenticate(self._issuers().finish(query, self._came(request), login))
+            number = request.path_params.get("number")
+            came = self._callback if number is None else f"{self._callback}/{number}"
+            human = await self._verifier.authenticate(self._issuers().finish(query, came, login))
         except RemitError as error:
             return self._undecided(session, error)
-        return self._last(item, session, replace(human, nonce=item.digest))
+        return self._confirm(item, session, replace(human, nonce=item.digest))
 
-    def _came(self, request: Request) -> str:
-        number = request.path_params.get("number")
-        return self._place if number is None else f"{self._place}/{number}"
-
-    def _last(self, item: Approval, came: ConsentSession, human: Human) -> Response:
+    def _confirm(self, item: Approval, came: ConsentSession, human: Human) -> Response:
         session, cookie, csrf = self._bound(replace(came, human=human))
         self._sessions.put(session, LIFE, session.id, size=VISIT, room=human.subject.sub, most=MAX_LAST)
         buttons = DecisionForm(session.id, csrf, approve="Approve" if session.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
-        asked = replace(self._question(item, session.about), digest=item.digest)
+        asked = replace(self._view(item, session.about), digest=item.digest)
         return pages.consent(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(session.id, cookie)])
 
-    async def _decided(self, session: ConsentSession, human: Human) -> Response:
+    async def _decide(self, session: ConsentSession, human: Human) -> Response:
         self._sessions.pop(session.id)
         decide = self._broker.approve if session.approves else self._broker.refuse
         try:
@@ -247,12 +242,16 @@ class ConsentPage:
             return pages.message(said, "You can close this page and go back to where you came from.", cookies=gone)
         if not session.approves:
             return self._refused(session, "access_denied", "the human refused")
-        return pages.leaving(said, session.back.url(code=self._code(session, session.back)), _GO_BACK, gone)
+        back, until = session.back, self._now() + CODE_LIFE
+        code = Code(session.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
+        return pages.leaving(said, back.url(code=self._codes.put(code, REMEMBERED)), _GO_BACK, gone)
 
     def _undecided(self, session: ConsentSession, error: RemitError) -> Response:
         """Say why a login did not count; where a stronger one would, how to go on."""
         if session.back is not None and (session.human is not None or not session.about.warning):  # RFC 9700 §4.11.2
-            return self._refused(session, _authorization_error(error), error.detail)
+            again = isinstance(error, UnavailableError | LimitError)  # the errors of RFC 6749 §4.1.2.1
+            final = "server_error" if error.status >= 500 else "access_denied"  # noqa: PLR2004 - of ours, or of theirs
+            return self._refused(session, "temporarily_unavailable" if again else final, error.detail)
         stronger = session.back is None and isinstance(error, StepUpError | GrantTokenError)
         return pages.refusal(error, session.again if stronger else "", [self._cookie(session.id, "")])
 
@@ -263,50 +262,26 @@ class ConsentPage:
             return pages.message("Refused", f"{description}.", cookies=gone)
         return pages.leaving("Refused", session.back.refusal(error, description), _GO_BACK, gone)
 
-    def _code(self, session: ConsentSession, back: RedirectTarget) -> str:
-        until = self._now() + CODE_LIFE
-        made = Code(session.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
-        return self._codes.put(made, REMEMBERED)
-
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    @property
-    def _place(self) -> str:
-        return f"{self._issuer}/oauth/callback"
-
     def _back(self, issuer: str) -> str:
         """Return where an issuer sends browsers back to: each of several to a place of its own (RFC 9700 §4.4.2.2).
 
         So an answer that comes at another's is to no login, also by an issuer that does not say who it is (RFC 9207).
         """
         number = {url: number for number, url in enumerate(self._identity.issuers, 1)}.get(issuer, 1)
-        return self._place if number == 1 else f"{self._place}/{number}"
+        return self._callback if number == 1 else f"{self._callback}/{number}"
 
     def _issuers(self) -> Logins:
         if self._identity.logins is None:
             raise UnavailableError("nobody can log in here: no issuer of humans is configured")
         return self._identity.logins
 
-    @property
-    def _secure(self) -> bool:
-        return self._issuer.startswith("https:")
-
     def _cookie(self, session: str, value: str) -> str:
         life = int(LIFE.total_seconds()) if value else 0
-        secure = "; Secure" if self._secure else ""
+        secure = "; Secure" if self._callback.startswith("https:") else ""
         return f"{self._name(session)}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}{secure}"
 
     def _name(self, session: str) -> str:
-        return f"{'__Host-' if self._secure else ''}remit-{session}"
-
-    def _check_browser(self, request: Request, session: ConsentSession) -> None:
-        given = jose.digest(request.cookies.get(self._name(session.id), ""))
-        if not hmac.compare_digest(given, session.cookie):
-            raise InvalidRequestError("this was begun in another browser", help="start again in this one")
-
-
-def _name_of(state: str) -> str:
-    return jose.digest(state)[:16]
+        return f"{'__Host-' if self._callback.startswith('https:') else ''}remit-{session}"
 
 
 _OVER = {
@@ -338,10 +313,3 @@ def request_view(
     facts.append(("exceeds", ", ".join(task.beyond(item.grant, request, now)) or "nothing, but a human has to agree"))
     beyond = scopes.dump(tuple(detail for detail in request.scope if scopes.cover(detail, line[0].scope) is None))
     return RequestView(title, intro, asked, facts, about.warning, held=scopes.dump(line[0].scope), beyond=beyond)
-
-
-def _authorization_error(error: RemitError) -> str:
-    """Return the registered error of an authorization response (RFC 6749 §4.1.2.1) for one of ours."""
-    if isinstance(error, UnavailableError | LimitError):
-        return "temporarily_unavailable"
-    return "server_error" if error.status >= 500 else "access_denied"  # noqa: PLR2004

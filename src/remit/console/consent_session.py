@@ -8,8 +8,9 @@ from __future__ import annotations
 import hmac
 import secrets
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from sys import getsizeof
 from typing import Literal
 from urllib.parse import urlencode
@@ -56,7 +57,7 @@ class ClientDisplay:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """What a client wants to ask. It is asked, and on record, once the human goes on; ``pushed`` names it till then."""
+    """A client's request, on record once the human goes on; ``pushed`` is its ``request_uri`` until then."""
 
     client_id: str
     request: str
@@ -99,11 +100,11 @@ class PushedRequest:
 Purpose = Literal["form", "login"]
 
 
+@dataclass(frozen=True, slots=True)
 class Seal:
     """Seals sessions with a key of this process: whoever holds one can neither make nor change it."""
 
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
+    _key: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
 
     def close(self, purpose: Purpose, session: ConsentSession) -> str:
         """Return a session as text for the browser."""
@@ -116,7 +117,7 @@ class Seal:
         try:
             raw, shown = jose.decode(body), jose.decode(mac)
         except ValueError:
-            return None
+            raw = shown = b""
         if not hmac.compare_digest(shown, self._mac(purpose, raw)):
             return None
         session = msgspec.json.decode(zlib.decompress(raw), type=ConsentSession)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -40,13 +40,13 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
-FEW = 8  # items of a list that people read to its end
+FEW = 8  # items of a list that people read to its end, so that longer ones are counted; the widest come first
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionForm:
-    """What a decision is sent with: which request it is on, and that it comes from our page."""
+    """What a decision is sent with: the request that it is on, and a token against CSRF."""
 
     visit: str
     csrf: str
@@ -57,14 +57,14 @@ class DecisionForm:
 
 @dataclass(frozen=True, slots=True)
 class RequestView:
-    """One request as a human sees it. ``asked`` is the exact request; ``facts`` are said of it beside.
+    """One request as a human sees it: ``request`` exactly, and ``facts`` about it.
 
     ``held`` are the details of the grant that asks, in wire form, and ``beyond`` those of the request that exceed them.
     """
 
     title: str
     intro: str
-    asked: Mapping[str, object]
+    request: Mapping[str, object]
     facts: Sequence[tuple[str, str]] = ()
     warning: str = ""
     digest: str = ""  # for who has logged in alone
@@ -106,16 +106,15 @@ def message(title: str, text: str, *, cookies: Sequence[str] = ()) -> Response:
 
 def refusal(error: RemitError, again: str = "", cookies: Sequence[str] = ()) -> Response:
     """Say an error to a person; ``again`` is a path of ours where they can try once more."""
-    text, hint = _sentence(error.detail), _sentence(error.help) if error.help else ""
-    page = document(
-        "message.html", "This cannot go on", error.status, text=text, help=hint, again=again, cookies=cookies
-    )
+    told = {"text": sentence(error.detail), "help": sentence(error.help) if error.help else "", "again": again}
+    page = document("message.html", "This cannot go on", error.status, cookies=cookies, **told)
     if error.retry_after is not None:
         page.headers["retry-after"] = str(error.retry_after)
     return page
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """Return the text of an error as a sentence."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
@@ -150,20 +149,20 @@ def _check_document(request: Request) -> None:
         raise DeniedError("a page is for a window of its own", help="open it in one")
 
 
-def consent(asked: RequestView, buttons: DecisionForm | None, note: str = "", cookies: Sequence[str] = ()) -> Response:
-    """Show a request, and take a decision on it if there is one to take."""
-    details = asked.asked.get("authorization_details")
+def consent(view: RequestView, form: DecisionForm | None, note: str = "", cookies: Sequence[str] = ()) -> Response:
+    """Show a request, with the form for a decision if there is one to take."""
+    details = view.request.get("authorization_details")
     listed = [item for item in details if isinstance(item, Mapping)] if isinstance(details, list) else []
     return document(
         "consent.html",
-        asked.title,
-        page=asked,
-        beyond=[_detail(item) for item in asked.beyond],
-        details=[_detail(item) for item in listed if item not in asked.beyond],
-        held=[_detail(item) for item in asked.held],
-        bounds=_bounds(asked.asked),
-        exact=json.dumps(asked.asked, indent=2, ensure_ascii=True, sort_keys=True),
-        form=buttons,
+        view.title,
+        page=view,
+        beyond=[_detail(item) for item in view.beyond],
+        details=[_detail(item) for item in listed if item not in view.beyond],
+        held=[_detail(item) for item in view.held],
+        bounds=_bounds(view.request),
+        exact=json.dumps(view.request, indent=2, ensure_ascii=True, sort_keys=True),
+        form=form,
         note=note,
         cookies=cookies,
     )
@@ -175,32 +174,28 @@ def code_form(code: str, wrong: str = "", status: int = 200) -> Response:
 
 
 def _detail(detail: Mapping[str, object]) -> Mapping[str, object]:
-    counts = [(label(detail, name), f"{len(value)} in all") for name, value in detail.items() if _many(value)]
-    listed = [(f"{label(detail, name)} {key}".rstrip(), _value(name, value)) for name, key, value in rows(detail)]
-    return {"resource": detail.get("resource"), "type": detail.get("type"), "rows": [*counts, *listed]}
+    told = []
+    for name, value in detail.items():
+        if isinstance(value, list | Mapping) and len(value) > FEW:
+            told.append((label(detail, name), f"{len(value)} in all"))
+    for name, key, value in rows(detail):
+        text = length(value) if name == "ttl" and isinstance(value, int) else written(value)
+        told.append((f"{label(detail, name)} {key}".rstrip(), text))
+    return {"resource": detail.get("resource"), "type": detail.get("type"), "rows": told}
 
 
-def _many(value: object) -> TypeGuard[Sequence[object] | Mapping[str, object]]:
-    """Whether a value is so long that people may not read to its end; its widest items come first."""
-    return isinstance(value, list | Mapping) and len(value) > FEW
-
-
-def _value(name: str, value: object) -> str:
-    return length(value) if name == "ttl" and isinstance(value, int) else written(value)
-
-
-def _bounds(asked: Mapping[str, object]) -> list[tuple[str, str]]:
-    ttl, depth, patterns = asked.get("ttl"), asked.get("depth"), asked.get("delegates")
+def _bounds(request: Mapping[str, object]) -> list[tuple[str, str]]:
+    ttl, depth, patterns = request.get("ttl"), request.get("depth"), request.get("delegates")
     told = [("lasts", length(ttl) if isinstance(ttl, int) else "as long as the grant it comes from")]
-    hops = f"{depth} levels deep, {asked.get('fan_out')} at each at once" if depth else "it may not"
+    hops = f"{depth} levels deep, {request.get('fan_out')} at each at once" if depth else "it may not"
     told.append(("may hand on to sub-agents", hops))
     if depth:
-        told.append(("sub-agents that nobody attests", "yes" if asked.get("unattested") else "no"))
+        told.append(("sub-agents that nobody attests", "yes" if request.get("unattested") else "no"))
     if depth and patterns is not None:
         told.append(("sub-agents", written(patterns)))
-    told.append(("may use it itself", "yes" if asked.get("exercise") else "no: it only hands on"))
+    told.append(("may use it itself", "yes" if request.get("exercise") else "no: it only hands on"))
     said = (("label", "calls itself"), ("agent", "attested as"), ("jkt", "key"), ("x5t", "certificate"))
-    return told + [(words, str(asked[name])) for name, words in said if asked.get(name)]
+    return told + [(words, str(request[name])) for name, words in said if request.get(name)]
 
 
 def length(seconds: int) -> str:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -34,6 +35,7 @@ _HEADER = frozenset({"typ", "alg", "kid"})
 _MAX_INSTANT = 253_402_300_799  # 9999-12-31T23:59:59Z
 _BINDINGS = ({"jkt"}, {"x5t#S256"})
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SOME = re.compile(r"(?s).+")
 _HASH = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -53,7 +55,7 @@ class TokenParams:
     until: datetime | None = None
 
 
-def claims(task: Task, grant: Grant, params: TokenParams) -> dict[str, object]:
+def claims(task: Task, grant: Grant, params: TokenParams) -> dict[str, Any]:
     """Return the claims of a grant's token (RFC 9068 §2.2)."""
     ends = min(grant.expires_at, params.now + LIFE, params.until or grant.expires_at)
     subject, line, act = task.head.subject, [grant], dict[str, object]()
@@ -90,11 +92,6 @@ def claims(task: Task, grant: Grant, params: TokenParams) -> dict[str, object]:
         "par_hash": params.par_hash,
     }
     return {name: value for name, value in content.items() if value is not None}
-
-
-def life(content: Mapping[str, object]) -> int:
-    """Return for how many seconds a token with these claims lives."""
-    return _instant(content, "exp") - _instant(content, "iat")
 
 
 def mint(
@@ -173,9 +170,9 @@ def _members(raw: Mapping[str, object], name: str) -> Mapping[str, object]:
     return value
 
 
-def _text(raw: Mapping[str, object], name: str, pattern: re.Pattern[str] | None = None) -> str:
+def _text(raw: Mapping[str, object], name: str, pattern: re.Pattern[str] = _SOME) -> str:
     value = raw.get(name)
-    if not isinstance(value, str) or not value or (pattern is not None and not pattern.fullmatch(value)):
+    if not isinstance(value, str) or not pattern.fullmatch(value):
         raise TokenError(f"its `{name}` is missing or malformed")
     return value
 

@@ -81,5 +81,5 @@ class Minter:
             "access_token": tokens.mint(claims, signer.kid, signer.alg, signer.sign),
             "token_type": "DPoP" if grant.binding.x5t is None else "Bearer",
             "issued_token_type": ACCESS_TOKEN,
-            "expires_in": tokens.life(claims),
+            "expires_in": claims["exp"] - claims["iat"],
         }

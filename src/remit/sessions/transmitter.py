@@ -40,11 +40,9 @@ class EventKeys(Protocol):
     @property
     def signer(self) -> Signer:
         """The key that signs now."""
-        ...
 
     def public_jwks(self) -> Sequence[Mapping[str, str]]:
         """Return the keys that verify."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

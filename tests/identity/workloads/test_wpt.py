@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from remit import jose
 from remit.errors import AudienceError, RemitError, TokenError
-from remit.identity.workloads.wit import MAX_PROOF_LIFE, WPT_TYPE, Wpt, WptContext, read_wpt
+from remit.identity.workloads.wit import MAX_PROOF_LIFE, WPT_TYPE, Wpt, read_wpt
 from remit.keys.signers import FileSigner
 
 NOW = 1_764_072_000
@@ -34,7 +34,7 @@ def proof(
 
 
 def read(text: str, jwk: object = None, token: str | None = None, target: str = TARGET) -> Wpt:
-    return read_wpt(text, public() if jwk is None else jwk, WptContext(target, NOW, WIT, token))
+    return read_wpt(text, public() if jwk is None else jwk, target, NOW, wit=WIT, token=token)
 
 
 def test_a_good_proof_tells_its_key_its_name_and_its_end() -> None:

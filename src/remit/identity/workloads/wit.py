@@ -47,7 +47,7 @@ class WitVerifier:
         """
         found, name, expires = await self._read(wit)
         now = int(self.clock().timestamp())
-        proven = read_wpt(proof, _key(found), WptContext(target, now, wit, token))
+        proven = read_wpt(proof, _key(found), target, now, wit=wit, token=token)
         over = proven.exp + SKEW  # when it could not pass again anyway
         self._once((proven.jkt, proven.jti), over, now)
         once = jose.digest(f"{proven.jkt} {proven.jti}")
@@ -114,20 +114,10 @@ class Wpt:
     exp: int
 
 
-@dataclass(frozen=True, slots=True)
-class WptContext:
-    """What a proof must be for: this target (our own name of it), this moment, this WIT, and this token if any."""
-
-    target: str
-    now: int
-    wit: str
-    token: str | None = None
-
-
-def read_wpt(text: str, jwk: object, expected: WptContext) -> Wpt:
+def read_wpt(text: str, jwk: object, target: str, now: int, *, wit: str, token: str | None = None) -> Wpt:
     """Return what a proof by ``jwk`` (``cnf.jwk`` of the WIT) proves; TokenError, or AudienceError for another target.
 
-    The checks are those of draft-ietf-wimse-wpt, in its order.
+    The checks are those of draft-ietf-wimse-wpt, in its order. ``token`` is the one that the proof must cover, if any.
     """
     compact = jose.read(text, _PROOF_HEADER, others=True)
     claims = jose.document(compact.payload, TokenError)
@@ -138,19 +128,19 @@ def read_wpt(text: str, jwk: object, expected: WptContext) -> Wpt:
     key.verify(compact)
     if compact.header.get("typ") != WPT_TYPE:
         raise TokenError("the proof is not a workload proof token")
-    if not same_target(claims.get("aud"), expected.target):
+    if not same_target(claims.get("aud"), target):
         raise AudienceError("the proof is for another target")
     exp = claims.get("exp")
-    if not isinstance(exp, int) or isinstance(exp, bool) or not -SKEW < exp - expected.now <= MAX_PROOF_LIFE + SKEW:
+    if not isinstance(exp, int) or isinstance(exp, bool) or not -SKEW < exp - now <= MAX_PROOF_LIFE + SKEW:
         raise TokenError(
             f"the proof must end within {MAX_PROOF_LIFE} seconds, and not have ended", help="check the clock"
         )
-    if claims.get("wth") != jose.digest(expected.wit):
+    if claims.get("wth") != jose.digest(wit):
         raise TokenError("the proof is for another workload identity token")
     jti = claims.get("jti")
     if not isinstance(jti, str) or not _JTI.fullmatch(jti):
         raise TokenError("the proof's `jti` must be 16 to 256 printable characters")
-    _check_covered(claims, expected.token)
+    _check_covered(claims, token)
     return Wpt(key.thumbprint, jti, exp)
 
 
