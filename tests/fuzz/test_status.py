@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from remit import jose
-from remit.jose import status_list
+from remit.oauth import status_list
 from tests.support import status_reader
 
 GOOD = status_reader.compress(status_list.live(range(0, 4_096, 3), 4_096))

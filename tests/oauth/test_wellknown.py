@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from remit.jose import public_key, status_list
+from remit.jose import public_key
 from remit.keys.signers import FileSigner
+from remit.oauth import status_list
 from remit.oauth.federation import JWT_BEARER
 from remit.oauth.wellknown import ID_JAG
 from tests.broker.world import SEARCH, World

@@ -12,7 +12,6 @@ from remit.control import administration, spiffe
 from remit.control.approvals import Approvals
 from remit.control.v1 import V1
 from remit.core.principal import Right
-from remit.oauth import login
 from remit.oauth.clients import Clients
 from remit.oauth.exchange import Exchange
 from remit.oauth.federation import Federation
@@ -20,7 +19,7 @@ from remit.oauth.flows import Flows
 from remit.oauth.minting import Minter
 from remit.oauth.oauth import GrantType, OAuth, TokenEndpoint
 from remit.oauth.refresh import Refreshes
-from remit.oauth.status import Statuses
+from remit.oauth.status_list import StatusList
 from remit.oauth.wellknown import WellKnown
 from remit.sessions import receiver
 from remit.web.middleware import Middleware
@@ -37,13 +36,13 @@ def rows(deps: AppDeps) -> tuple[Route, ...]:
         Route("POST", "/oauth/token", endpoint.token, authenticate=endpoint.authenticate),
         Route("POST", "/oauth/revoke", oauth.revoke, authenticate=oauth.revoker),
         Route("POST", "/oauth/introspect", oauth.introspect, Right.ACT),
-        *Statuses(deps).rows(),
+        *StatusList(deps).rows(),
         *flows.rows(),
         Route("GET", "/oauth/jwks", known.jwks),
         Route("GET", "/.well-known/oauth-authorization-server", known.server),
         Route("GET", "/.well-known/oauth-protected-resource", known.resource),
         Route("GET", "/problems/{code}", known.problem),
-        *login.rows(deps),
+        Route("GET", "/v1/identity", known.identity),
         *spiffe.rows(deps),
         *receiver.rows(deps),
         *deps.streams,

@@ -47,11 +47,10 @@ from remit.errors import (
     StepUpError,
     UnavailableError,
 )
-from remit.oauth.codes import CODE_LIFE, REMEMBERED, Code, Waiting
 from remit.oauth.registry import browsable
 from remit.ports.identity import Login, Logins
 from remit.web import wire
-from remit.web.pending import PendingStore
+from remit.web.pending import CODE_LIFE, REMEMBERED, AuthorizationCode, PendingCodes, PendingStore
 from remit.web.routes import AppDeps, Route
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
@@ -69,11 +68,11 @@ _MUTE = (
 class ConsentPage:
     """Shows requests to browsers and takes decisions."""
 
-    def __init__(self, surface: AppDeps, waiting: Waiting) -> None:
+    def __init__(self, surface: AppDeps, pending: PendingCodes) -> None:
         self._broker, self._verifier = surface.broker, surface.verifier
         self._callback = f"{surface.verifier.issuer}/oauth/callback"
         self._now: Callable[[], datetime] = surface.verifier.clock
-        self._identity, self._codes = surface.identity, waiting.codes
+        self._identity, self._codes = surface.identity, pending.codes
         self._seal = Seal()
         self.pushed: PendingStore[PushedRequest] = PendingStore(self._now)  # until the human goes on with it
         self._sessions: PendingStore[ConsentSession] = PendingStore(self._now)  # of those who have logged in
@@ -243,8 +242,9 @@ class ConsentPage:
         if not session.approves:
             return self._refused(session, "access_denied", "the human refused")
         back, until = session.back, self._now() + CODE_LIFE
-        code = Code(session.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
-        return pages.leaving(said, back.url(code=self._codes.put(code, REMEMBERED)), _GO_BACK, gone)
+        meant = (session.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
+        code = self._codes.put(AuthorizationCode(*meant), REMEMBERED)
+        return pages.leaving(said, back.url(code=code), _GO_BACK, gone)
 
     def _undecided(self, session: ConsentSession, error: RemitError) -> Response:
         """Say why a login did not count; where a stronger one would, how to go on."""

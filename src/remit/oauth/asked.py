@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+
+from starlette.requests import Request
 
 from remit.core import request as requests
 from remit.core import scope as scopes
@@ -16,6 +19,8 @@ from remit.errors import InvalidRequestError, TargetError, TooLargeError
 from remit.jose import token as tokens
 from remit.jose.strict import read_json
 from remit.oauth.clients import Client
+from remit.web.authentication import url_of
+from remit.web.verifier import Verifier
 
 BOUNDS = requests.LIMITS | {"label"}
 TARGETS = frozenset({"resource", "audience"})
@@ -24,6 +29,8 @@ OPENING = BOUNDS | TARGETS | {"purpose"}
 TTL = 3600  # seconds: an OAuth client that knows nothing of remit cannot say
 
 Form = Mapping[str, str]
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
+_OTHER_KEY = "`dpop_jkt` must be the thumbprint of the key that the proof is by"
 
 
 def read(form: Form, binding: Binding = UNBOUND, otherwise: Mapping[str, object] | None = None) -> GrantRequest:
@@ -74,12 +81,36 @@ def attested(binding: Binding, workload: Workload | None) -> Binding:
     return replace(binding, identity=workload.id, claims=tuple(sorted(workload.claims.items())))
 
 
-def audience(form: Form, issuer: str, gateway: str | None) -> str | None:
+def proven(form: Form, client: Client, verifier: Verifier, request: Request) -> Binding:
+    """Return what a client's request is to be bound to: its workload, and the key that it names or proves.
+
+    A human then approves of the key too (RFC 9449 §10.1).
+    """
+    binding, proofs = keyed(form), request.headers.getlist("dpop")
+    if proofs:
+        proof = verifier.read(proofs, "POST", url_of(request, verifier.issuer), None)
+        verifier.once(proof, stranger=True)
+        if binding.jkt not in {None, proof.jkt}:
+            raise InvalidRequestError(_OTHER_KEY)
+        binding = replace(binding, jkt=proof.jkt)
+    return attested(binding, client.workload)
+
+
+def keyed(form: Form) -> Binding:
+    """Return a binding to the key that a request names (``dpop_jkt``), if it does."""
+    jkt = form.get("dpop_jkt")
+    if jkt is not None and not _THUMBPRINT.fullmatch(jkt):
+        raise InvalidRequestError(_OTHER_KEY)
+    return Binding(jkt=jkt)
+
+
+def audience(form: Form, verifier: Verifier) -> str | None:
     """Return whom the token is to be for: None is the broker as a whole, and its gateway alone can be named.
 
     TargetError for anybody else (RFC 8707 §2), and for two.
     """
-    named = {form[name] for name in TARGETS if name in form}
+    issuer, gateway = verifier.issuer, verifier.gateway
+    named = {form[name] for name in TARGETS & form.keys()}
     if not named <= {issuer, gateway} or len(named) > 1:
         raise TargetError(help=f"the audience is `{issuer}`" + (f", or `{gateway}`" if gateway else ""))
     return None if named <= {issuer} else gateway

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,16 +18,14 @@ from starlette.responses import Response
 from remit.console import pages
 from remit.console.consent import ConsentPage
 from remit.console.consent_session import AuthorizationRequest, ClientDisplay, PushedRequest, RedirectTarget, described
-from remit.core.request import UNBOUND, Binding, GrantRequest
+from remit.core.request import Binding
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 from remit.oauth import asked
 from remit.oauth.clients import Client, Clients
 from remit.oauth.registry import Registry, is_registered
 from remit.ports.identity import Registered
 from remit.web import wire
-from remit.web.authentication import url_of
 from remit.web.routes import AppDeps, Route
-from remit.web.verifier import Verifier
 
 PUSHED = "urn:ietf:params:oauth:request_uri:"
 PUSHED_LIFE = timedelta(seconds=60)
@@ -42,7 +40,7 @@ _REQUEST = (
     | {"scope", "nonce", "prompt", "response_mode", "request", "login_hint", "ui_locales", "display", "max_age"}
 )
 _AUTHORIZE = _REQUEST | {"request_uri"}
-_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256, base64url
 _STATE = re.compile(r"[ -~]{1,2048}")
 # what must be right before an error can go to the client, and what is kept for the answer
 _BACK = frozenset({"client_id", "redirect_uri", "state", "request_uri", "code_challenge", "max_age", "prompt"})
@@ -50,25 +48,14 @@ _BACK = frozenset({"client_id", "redirect_uri", "state", "request_uri", "code_ch
 Form = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """A whole request of a client that may ask: who, for what, and where the answer goes."""
-
-    client: Registered
-    back: RedirectTarget
-    wanted: GrantRequest
-    audience: str | None = None
-
-
 class Authorize:
     """The two endpoints of the code flow that come before the token endpoint."""
 
-    def __init__(self, surface: AppDeps, desk: ConsentPage) -> None:
-        """Ask the broker of ``surface``; ``desk`` has humans decide."""
+    def __init__(self, surface: AppDeps, consent: ConsentPage) -> None:
         self._broker, self._verifier = surface.broker, surface.verifier
-        self._registry, self._desk = surface.identity.clients or Registry(), desk
+        self._registry, self._consent = surface.identity.clients or Registry(), consent
         self._clients = Clients(surface.identity.workloads, surface.verifier)
-        self._pushed = desk.pushed
+        self._pushed = consent.pushed
 
     def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
@@ -89,10 +76,8 @@ class Authorize:
         refused = _unsupported(form)
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
-        asking = self._asking(form, replace(registered, proven=client.workload is not None), back)
-        binding = keyed(asking.wanted.binding, proven_key(self._verifier, request))
-        wanted = replace(asking.wanted, binding=asked.attested(binding, client.workload))
-        pushed = _pushed(replace(asking, wanted=wanted), self._broker.to_open(wanted))
+        binding = asked.proven(form, client, self._verifier, request)
+        pushed = self._pushed_request(form, replace(registered, proven=client.workload is not None), back, binding)
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
         name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
@@ -112,17 +97,14 @@ class Authorize:
                 raise InvalidRequestError(refused[1])
             if refused is not None:
                 return pages.away(back.refusal(*refused))
-            asking = self._asking(query, registered, back)
-            return self._show(_pushed(asking, self._broker.to_open(asking.wanted)))
+            return self._show(self._pushed_request(query, registered, back, asked.keyed(query)))
         except RemitError as error:
             if registered.vouched is not None:
                 raise
             return pages.away(back.refusal(error.oauth, error.detail))
 
     def _show(self, found: PushedRequest) -> Response:
-        return self._desk.draft(found.draft, found.about, found.back)
-
-    # -- reading ------------------------------------------------------------------------------------------------
+        return self._consent.draft(found.draft, found.about, found.back)
 
     def _found(self, query: Form) -> PushedRequest:
         """Return what was pushed. It is used up once the human goes on with it, and by nothing else."""
@@ -149,30 +131,19 @@ class Authorize:
         challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
         return client, RedirectTarget(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
 
-    def _asking(self, form: Form, client: Registered, back: RedirectTarget) -> Asking:
-        if form.get("code_challenge_method") != "S256" or not _THUMBPRINT.fullmatch(back.challenge):
+    def _pushed_request(self, form: Form, client: Registered, back: RedirectTarget, binding: Binding) -> PushedRequest:
+        if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
-        audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
-        wanted = asked.of_human(form, keyed(UNBOUND, form.get("dpop_jkt")))
-        return Asking(client, back, wanted, audience)
-
-
-def proven_key(verifier: Verifier, request: Request) -> str | None:
-    """Return the thumbprint of the key that a request is sent with, if it is (RFC 9449 §10.1)."""
-    if not request.headers.getlist("dpop"):
-        return None
-    proof = verifier.read(request.headers.getlist("dpop"), "POST", url_of(request, verifier.issuer), None)
-    verifier.once(proof, stranger=True)
-    return proof.jkt
-
-
-def keyed(binding: Binding, jkt: str | None) -> Binding:
-    """Return a binding to a key, if one is named, so that the human approves of the key too."""
-    if jkt is None:
-        return binding
-    if not _THUMBPRINT.fullmatch(jkt) or binding.jkt not in {None, jkt}:
-        raise InvalidRequestError("`dpop_jkt` must be the thumbprint of the key that the proof is by")
-    return replace(binding, jkt=jkt)
+        audience = asked.audience(form, self._verifier)
+        draft = AuthorizationRequest(client.client_id, self._broker.to_open(asked.of_human(form, binding)))
+        parts = urlsplit(back.redirect_uri)
+        where = parts.netloc or f"the app that owns {parts.scheme}:"
+        if parts.hostname in {"127.0.0.1", "::1", "localhost"}:
+            where = f"a program on this computer ({parts.netloc})"
+        facts = (("the answer goes to", where), ("the token is for", audience or ""))
+        return PushedRequest(
+            ClientDisplay(client.called, client.warning, facts), replace(back, audience=audience), draft
+        )
 
 
 def _unsupported(form: Form) -> tuple[str, str] | None:
@@ -188,20 +159,3 @@ def _unsupported(form: Form) -> tuple[str, str] | None:
     if "none" in form.get("prompt", "").split():
         return "interaction_required", "a human always decides here"
     return None
-
-
-def _pushed(asking: Asking, request: str) -> PushedRequest:
-    draft = AuthorizationRequest(asking.client.client_id, request)
-    return PushedRequest(_about(asking), replace(asking.back, audience=asking.audience), draft)
-
-
-def _about(asking: Asking) -> ClientDisplay:
-    client, parts = asking.client, urlsplit(asking.back.redirect_uri)
-    facts = ("the answer goes to", _destination(parts)), ("the token is for", asking.audience or "")
-    return ClientDisplay(client.called, client.warning, facts)
-
-
-def _destination(parts: SplitResult) -> str:
-    if parts.hostname in {"127.0.0.1", "::1", "localhost"}:
-        return f"a program on this computer ({parts.netloc})"
-    return parts.netloc or f"the app that owns {parts.scheme}:"

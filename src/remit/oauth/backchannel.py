@@ -12,15 +12,13 @@ from datetime import timedelta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.core.approval import Approval
 from remit.core.legible import is_legible
-from remit.core.request import MAX_LABEL, UNBOUND
+from remit.core.request import MAX_LABEL
 from remit.errors import InvalidRequestError, UnauthenticatedError
 from remit.oauth import asked
-from remit.oauth.authorize import keyed, proven_key
 from remit.oauth.clients import FIELDS, Client, Clients
-from remit.oauth.codes import INTERVAL, REMEMBERED, Poll, Waiting
 from remit.web import wire
+from remit.web.pending import INTERVAL, REMEMBERED, PendingCodes, Poll
 from remit.web.routes import AppDeps, Route
 
 _HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platform"
@@ -39,10 +37,9 @@ Form = Mapping[str, str]
 class Backchannel:
     """The backchannel authentication endpoint."""
 
-    def __init__(self, surface: AppDeps, waiting: Waiting) -> None:
-        """Ask the broker of ``surface``; ``waiting`` keeps what clients come back with."""
+    def __init__(self, surface: AppDeps, pending: PendingCodes) -> None:
         self._broker, self._verifier, self._identity = surface.broker, surface.verifier, surface.identity
-        self._clients, self._polls = Clients(surface.identity.workloads, surface.verifier), waiting.polls
+        self._clients, self._polls = Clients(surface.identity.workloads, surface.verifier), pending.polls
 
     def rows(self) -> tuple[Route, ...]:
         """Return the route."""
@@ -56,24 +53,25 @@ class Backchannel:
         refused = _unsupported(form)
         if refused is not None:
             return _refusal(*refused)
-        audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
-        binding = keyed(keyed(UNBOUND, form.get("dpop_jkt")), proven_key(self._verifier, request))
-        wanted = asked.of_human(_labelled(form), asked.attested(binding, client.workload))
-        most, human = _most(form), await self._human(form)
+        audience, expiry = asked.audience(form, self._verifier), "requested_expiry"
+        # the message that both devices show (CIBA §7.1) is the label, so that the human sees it
+        labelled = {**form, "label": form["binding_message"]} if "binding_message" in form else form
+        wanted = asked.of_human(labelled, asked.proven(form, client, self._verifier, request))
+        most = wire.seconds(expiry, wire.whole(expiry, form[expiry])) if expiry in form else timedelta.max
+        human = await self._human(form)
         if human is None:
             return _refusal("unknown_user_id", "the hint names nobody who can log in here")
         item = await self._broker.ask_to_open(client.id, wanted, approver=human, life=most)
         poll = Poll(item.id, client.id, self._verifier.clock(), audience=audience)
-        return wire.answer(self._waiting(item, poll))
-
-    def _waiting(self, item: Approval, poll: Poll) -> dict[str, object]:
         life = item.expires_at - self._verifier.clock()
-        return {
-            "auth_req_id": self._polls.put(poll, life + REMEMBERED, room=item.room),
-            "expires_in": int(life.total_seconds()),
-            "interval": int(INTERVAL.total_seconds()),
-            "verification_uri": f"{self._verifier.issuer}/approvals/{item.id}",
-        }
+        return wire.answer(
+            {
+                "auth_req_id": self._polls.put(poll, life + REMEMBERED, room=item.room),
+                "expires_in": int(life.total_seconds()),
+                "interval": int(INTERVAL.total_seconds()),
+                "verification_uri": f"{self._verifier.issuer}/approvals/{item.id}",
+            }
+        )
 
     async def _human(self, form: Form) -> str | None:
         """Return whom the one hint names, issuer-qualified; None when that is nobody of an issuer known here."""
@@ -88,17 +86,6 @@ class Backchannel:
             return hint
         bare = "#" not in hint and "://" not in hint and is_legible(hint)
         return f"{issuers[0]}#{hint}" if bare and len(issuers) == 1 else None
-
-
-def _labelled(form: Form) -> Form:
-    """Return a form with the message that both devices show (CIBA §7.1) as the label, so that the human sees it."""
-    return {**form, "label": form["binding_message"]} if "binding_message" in form else form
-
-
-def _most(form: Form) -> timedelta:
-    """Return how long the client wants to wait at most."""
-    name = "requested_expiry"
-    return wire.seconds(name, wire.whole(name, form[name])) if name in form else timedelta.max
 
 
 def _unsupported(form: Form) -> tuple[str, str] | None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,7 +18,7 @@ from starlette.responses import Response
 from remit import jose
 from remit.core import approval as approvals
 from remit.core.approval import Approval
-from remit.core.principal import Holder, Workload
+from remit.core.principal import Holder
 from remit.core.request import Binding, GrantRequest
 from remit.core.scope import Access
 from remit.core.task import Grant
@@ -38,16 +37,12 @@ from remit.oauth.minting import Minter
 from remit.oauth.oauth import GrantType
 from remit.oauth.refresh import Refreshes
 from remit.web import wire
-from remit.web.pending import PendingStore
+from remit.web.pending import INTERVAL, AuthorizationCode, PendingCodes, Poll
 from remit.web.routes import AppDeps
 
 CODE = "authorization_code"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 CIBA = "urn:openid:params:grant-type:ciba"
-
-CODE_LIFE = timedelta(seconds=60)
-REMEMBERED = timedelta(hours=1)  # a used code, so that its second use ends what it opened
-INTERVAL = timedelta(seconds=5)  # RFC 8628 §3.2
 
 REDEEM = Access("remit", "redeem")  # what the audit calls a second use of a code
 
@@ -56,51 +51,11 @@ _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 Form = Mapping[str, str]
 
 
-@dataclass(slots=True)
-class Code:
-    """An authorization code's meaning. ``opened`` is what it was redeemed for."""
-
-    approval: str
-    client_id: str
-    redirect_uri: str
-    challenge: str
-    until: datetime
-    audience: str | None = None
-    used: int = 0
-    opened: Holder | None = None
-
-
-@dataclass(slots=True)
-class Poll:
-    """A device code or a back-channel request whose client comes back to ask."""
-
-    approval: str
-    client_id: str
-    next_at: datetime
-    interval: timedelta = INTERVAL
-    audience: str | None = None
-
-
-@dataclass(slots=True)
-class Waiting:
-    """All that clients may come back with."""
-
-    codes: PendingStore[Code]
-    polls: PendingStore[Poll]
-    delegations: PendingStore[Poll]  # by the approval's id
-
-
-def waiting(now: Callable[[], datetime]) -> Waiting:
-    """Return a place where nothing waits yet."""
-    return Waiting(PendingStore(now), PendingStore(now), PendingStore(now))
-
-
-class Redeeming:
+class AuthorizationCodes:
     """The handlers of the three grant types."""
 
-    def __init__(self, surface: AppDeps, minter: Minter, held: Waiting) -> None:
-        """Redeem what ``held`` holds."""
-        self._broker, self._verifier, self._minter, self._held = surface.broker, surface.verifier, minter, held
+    def __init__(self, surface: AppDeps, minter: Minter, pending: PendingCodes) -> None:
+        self._broker, self._verifier, self._minter, self._pending = surface.broker, surface.verifier, minter, pending
         self._refreshes = Refreshes(surface, minter)
 
     def ways(self) -> Mapping[str, GrantType]:
@@ -136,11 +91,9 @@ class Redeeming:
             return await self._delegated(request, secret, client)
         return await self._polled(request, secret, form, client)
 
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    async def _first_use(self, form: Form, client: Client, binding: Binding) -> Code:
+    async def _first_use(self, form: Form, client: Client, binding: Binding) -> AuthorizationCode:
         """Return what a code means, used from now on. Who merely found it uses up nothing, and ends nothing."""
-        found = self._held.codes.get(wire.text(form, "code"))
+        found = self._pending.codes.get(wire.text(form, "code"))
         if found is None:
             raise GrantTokenError("the code is not known, or its time is up")
         _check_code(found, form, client)
@@ -153,7 +106,7 @@ class Redeeming:
             raise GrantTokenError("the code is not known, or its time is up")
         return found
 
-    async def _end(self, found: Code) -> None:
+    async def _end(self, found: AuthorizationCode) -> None:
         """Revoke what a code opened that somebody uses a second time (RFC 6749 §10.5)."""
         if found.opened is not None:
             with suppress(NotFoundError):  # long over
@@ -175,13 +128,15 @@ class Redeeming:
         approval, found = self._requested(approval_id, binding)
         approvals.ready(approval, self._verifier.clock())
         if found.binding.identity is not None:
-            binding = asked.attested(binding, _same(client, found.binding.identity))
+            if client.workload is None or client.workload.id != found.binding.identity:
+                raise GrantTokenError("the human approved of another workload")
+            binding = asked.attested(binding, client.workload)
         return await self._broker.open(approval, replace(found, binding=binding))
 
     async def _polled(self, request: Request, secret: str, form: Form, client: Client) -> Response:
         client.check_named()
         binding, until = self._minter.binding(request, client)
-        poll = self._held.polls.get(secret)
+        poll = self._pending.polls.get(secret)
         if poll is None or poll.client_id != client.id:
             raise GrantTokenError("the code is not known, or was given to another client")
         audience = self._audience(form, poll.audience)
@@ -201,7 +156,11 @@ class Redeeming:
         jkt = found.binding.jkt
         if approval.grant is None or approval.task is None or jkt is None or jkt != binding.jkt:
             raise GrantTokenError("there is no such request for this key")
-        self._slowly(self._delegation(approval))
+        poll, now = self._pending.delegations.get(approval.id), self._verifier.clock()
+        if poll is None:
+            poll = Poll(approval.id, approval.asker, now)
+            self._pending.delegations.put(poll, max(approval.expires_at - now, INTERVAL), approval.id)
+        self._slowly(poll)
         approvals.ready(approval, self._verifier.clock())
         holder = Holder(approval.task, approval.grant)
         return self._minter.answer(await self._broker.delegate(holder, approval.grant, found, approval))
@@ -210,18 +169,10 @@ class Redeeming:
         """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""
         if not form.keys() & asked.TARGETS:
             return meant
-        named = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        named = asked.audience(form, self._verifier)
         if meant not in {None, named}:
             raise TargetError("this was asked for with another audience")
         return named
-
-    def _delegation(self, approval: Approval) -> Poll:
-        found = self._held.delegations.get(approval.id)
-        if found is None:
-            now = self._verifier.clock()
-            found = Poll(approval.id, approval.asker, now)
-            self._held.delegations.put(found, max(approval.expires_at - now, INTERVAL), approval.id)
-        return found
 
     def _slowly(self, poll: Poll) -> None:
         now = self._verifier.clock()
@@ -233,7 +184,7 @@ class Redeeming:
             raise SlowDownError(retry_after=int(poll.interval.total_seconds()))
 
 
-def _check_code(found: Code, form: Form, client: Client) -> None:
+def _check_code(found: AuthorizationCode, form: Form, client: Client) -> None:
     if client.id != found.client_id:
         raise GrantTokenError("the code was given to another client")
     if form.get("redirect_uri") != found.redirect_uri:
@@ -243,10 +194,3 @@ def _check_code(found: Code, form: Form, client: Client) -> None:
         raise GrantTokenError("`code_verifier` is missing, or not one")
     if not hmac.compare_digest(jose.digest(verifier), found.challenge):
         raise GrantTokenError("`code_verifier` is not what `code_challenge` was made from")
-
-
-def _same(client: Client, agent: str) -> Workload:
-    """Return the workload that asks, if it is the one that the human was shown."""
-    if client.workload is None or client.workload.id != agent:
-        raise GrantTokenError("the human approved of another workload")
-    return client.workload

@@ -20,16 +20,13 @@ from remit.console import pages
 from remit.console.consent import ConsentPage
 from remit.console.consent_session import ClientDisplay
 from remit.core.approval import Approval
-from remit.core.request import UNBOUND
 from remit.errors import InvalidRequestError, LimitError, RemitError
 from remit.oauth import asked
-from remit.oauth.authorize import keyed, proven_key
 from remit.oauth.clients import FIELDS, Client, Clients
-from remit.oauth.codes import INTERVAL, REMEMBERED, Poll, Waiting
 from remit.oauth.registry import Registry, asking
 from remit.ports.identity import Registered
 from remit.web import wire
-from remit.web.pending import PendingStore
+from remit.web.pending import INTERVAL, REMEMBERED, PendingCodes, PendingStore, Poll
 from remit.web.routes import AppDeps, Route
 
 ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, no words, no digits to mistake
@@ -61,12 +58,11 @@ class _Shown:
 class Devices:
     """The device authorization endpoint, and the page where its human types the code."""
 
-    def __init__(self, surface: AppDeps, desk: ConsentPage, waiting: Waiting) -> None:
-        """Ask the broker of ``surface``; ``desk`` has humans decide, ``waiting`` keeps what devices come back with."""
+    def __init__(self, surface: AppDeps, consent: ConsentPage, pending: PendingCodes) -> None:
         self._broker, self._verifier = surface.broker, surface.verifier
         self._registry = surface.identity.clients or Registry()
         self._clients = Clients(surface.identity.workloads, surface.verifier)
-        self._desk, self._polls = desk, waiting.polls
+        self._consent, self._polls = consent, pending.polls
         self._shown: PendingStore[_Shown] = PendingStore(surface.verifier.clock)  # by the user code's first letters
 
     def rows(self) -> tuple[Route, ...]:
@@ -82,22 +78,22 @@ class Devices:
     async def begin(self, request: Request, client: Client) -> Response:
         """Return the two codes for a request (RFC 8628 §3.2)."""
         form, registered = client.form, await asking(self._registry, client)
-        audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
-        binding = keyed(keyed(UNBOUND, form.get("dpop_jkt")), proven_key(self._verifier, request))
-        wanted = asked.of_human(form, asked.attested(binding, client.workload))
-        item = await self._broker.ask_to_open(client.id, wanted)
+        audience = asked.audience(form, self._verifier)
+        item = await self._broker.ask_to_open(
+            client.id, asked.of_human(form, asked.proven(form, client, self._verifier, request))
+        )
         now = self._verifier.clock()
         poll, life = Poll(item.id, client.id, now, audience=audience), item.expires_at - now + REMEMBERED
         device = self._polls.put(poll, life, room=item.room)
         return wire.answer(self._codes(item, registered, device, now))
 
     def _codes(self, item: Approval, client: Registered, device: str, now: datetime) -> dict[str, object]:
-        typed = _letters(GROUPS * GROUP)
-        while self._shown.get(typed[:GROUP]) is not None:
-            typed = _letters(GROUPS * GROUP)
-        about = ClientDisplay(client.called, client.warning, (("the code on the device", _dashed(typed)),))
-        self._shown.put(_Shown(item.id, about, jose.digest(typed)), item.expires_at - now, typed[:GROUP])
-        code, uri = _dashed(typed), f"{self._verifier.issuer}/oauth/device"
+        groups = [""]
+        while not groups[0] or self._shown.get(groups[0]) is not None:
+            groups = ["".join(secrets.choice(ALPHABET) for _ in range(GROUP)) for _ in range(GROUPS)]
+        code, uri = "-".join(groups), f"{self._verifier.issuer}/oauth/device"
+        about = ClientDisplay(client.called, client.warning, (("the code on the device", code),))
+        self._shown.put(_Shown(item.id, about, jose.digest("".join(groups))), item.expires_at - now, groups[0])
         return {
             "device_code": device,
             "user_code": code,
@@ -106,8 +102,6 @@ class Devices:
             "expires_in": int((item.expires_at - now).total_seconds()),
             "interval": int(INTERVAL.total_seconds()),
         }
-
-    # -- the human ----------------------------------------------------------------------------------------------
 
     async def form(self, request: Request) -> Response:
         """Ask for the code. One that came in the URL is filled in, and still has to be confirmed (RFC 8628 §3.3.1)."""
@@ -120,8 +114,8 @@ class Devices:
         try:
             found = self._found(code)
         except RemitError as error:
-            return pages.code_form(typed[:20], f"{error.detail[:1].upper()}{error.detail[1:]}.", error.status)
-        return self._desk.show(self._broker.approval(found.approval), found.about)
+            return pages.code_form(typed[:20], pages.sentence(error.detail), error.status)
+        return self._consent.show(self._broker.approval(found.approval), found.about)
 
     def _found(self, code: str) -> _Shown:
         """Return what a code stands for."""
@@ -136,11 +130,3 @@ class Devices:
             found.wrong.append(now)
             raise InvalidRequestError(_UNKNOWN)
         return found
-
-
-def _letters(count: int) -> str:
-    return "".join(secrets.choice(ALPHABET) for _ in range(count))
-
-
-def _dashed(code: str) -> str:
-    return "-".join(code[start : start + GROUP] for start in range(0, len(code), GROUP))

@@ -189,7 +189,7 @@ class Exchange:
             raise GrantTokenError("there is no such approval") from None
 
     def _audience(self, form: Form) -> str | None:
-        return asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        return asked.audience(form, self._verifier)
 
 
 def _requested(form: Form, binding: Binding, approval: Approval | None) -> GrantRequest:

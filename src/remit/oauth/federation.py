@@ -89,7 +89,7 @@ class Federation:
         return self._minter.answer(grant, audience=audience, until=until)
 
     def _audience(self, form: Form) -> str | None:
-        return asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        return asked.audience(form, self._verifier)
 
 
 def _within(details: Scope, limit: Scope | None) -> None:

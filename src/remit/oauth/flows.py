@@ -8,11 +8,12 @@ from dataclasses import replace
 from remit.console.consent import ConsentPage
 from remit.oauth.authorize import Authorize
 from remit.oauth.backchannel import Backchannel
-from remit.oauth.codes import Redeeming, waiting
+from remit.oauth.codes import AuthorizationCodes
 from remit.oauth.device import Devices
 from remit.oauth.minting import Minter
 from remit.oauth.oauth import GrantType
 from remit.oauth.registry import Registry
+from remit.web.pending import PendingCodes
 from remit.web.routes import AppDeps, Route
 
 
@@ -22,13 +23,13 @@ class Flows:
     def __init__(self, surface: AppDeps, minter: Minter) -> None:
         """Serve ``surface``'s broker."""
         self._surface, self._open = surface, surface.identity.logins is not None
-        held = waiting(surface.verifier.clock)
-        self._desk = ConsentPage(surface, held)
-        self._redeeming = Redeeming(surface, minter, held)
+        pending = PendingCodes(surface.verifier.clock)
+        self._desk = ConsentPage(surface, pending)
+        self._redeeming = AuthorizationCodes(surface, minter, pending)
         self._asking = (
             Authorize(surface, self._desk),
-            Devices(surface, self._desk, held),
-            Backchannel(surface, held),
+            Devices(surface, self._desk, pending),
+            Backchannel(surface, pending),
         )
 
     def ways(self) -> Mapping[str, GrantType]:

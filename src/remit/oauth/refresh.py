@@ -53,7 +53,7 @@ class Refreshes:
     async def refresh(self, request: Request, form: Form, client: Client) -> Response:
         """Spend a refresh token for an access token and the next refresh token."""
         client.check_named()
-        audience = asked.audience(form, self._verifier.issuer, self._verifier.gateway)
+        audience = asked.audience(form, self._verifier)
         digest = jose.digest(wire.text(form, "refresh_token"))
         binding, until = self._minter.binding(request, client)
         fresh = self._new_token()

@@ -11,11 +11,16 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from remit import jose
+from remit.core.principal import Holder
 from remit.errors import LimitError
 
 MOST = 20_000  # of one kind and room, at once
 MAX_BYTES = 32 * 2**20  # of one kind and room, at once
 USUAL = 1_024  # bytes, unless it is said: some names, digests and times
+
+CODE_LIFE = timedelta(seconds=60)
+REMEMBERED = timedelta(hours=1)  # a used code, so that its second use ends what it opened
+INTERVAL = timedelta(seconds=5)  # RFC 8628 §3.2
 
 T = TypeVar("T")
 
@@ -91,3 +96,37 @@ class PendingStore(Generic[T]):
             self._bytes[gone.room] -= gone.size
             if not self._count[gone.room]:
                 del self._count[gone.room], self._bytes[gone.room]
+
+
+@dataclass(slots=True)
+class AuthorizationCode:
+    """What an authorization code stands for. ``opened`` is the grant that it was redeemed for."""
+
+    approval: str
+    client_id: str
+    redirect_uri: str
+    challenge: str
+    until: datetime
+    audience: str | None = None
+    used: int = 0
+    opened: Holder | None = None
+
+
+@dataclass(slots=True)
+class Poll:
+    """A device code or a back-channel request whose client comes back to ask."""
+
+    approval: str
+    client_id: str
+    next_at: datetime
+    interval: timedelta = INTERVAL
+    audience: str | None = None
+
+
+class PendingCodes:
+    """What clients come back with while a human decides: codes, device codes and back-channel requests, delegations."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.codes: PendingStore[AuthorizationCode] = PendingStore(now)
+        self.polls: PendingStore[Poll] = PendingStore(now)
+        self.delegations: PendingStore[Poll] = PendingStore(now)  # by the approval's id
