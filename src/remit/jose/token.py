@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 
 from remit import jose
 from remit.core import scope as scopes
+from remit.core.grant import Subject
+from remit.core.lineage import Ancestor, GrantView
 from remit.core.orders import json_text
 from remit.core.principal import Claims
-from remit.core.task import Grant, Subject, Task
 from remit.errors import AudienceError, TokenError
 from remit.jose import PublicKey
 
@@ -51,22 +52,23 @@ class Making:
     until: datetime | None = None
 
 
-def claims(task: Task, grant: Grant, making: Making) -> dict[str, object]:
+def claims(view: GrantView, making: Making) -> dict[str, object]:
     """Return the claims of a grant's token (RFC 9068 §2.2)."""
+    grant = view.grant
     ends = min(grant.expires_at, making.now + LIFE, making.until or grant.expires_at)
     content: dict[str, object] = {
         "iss": making.issuer,
         "aud": making.audience or making.issuer,
-        "sub": task.head.subject.sub,
-        **_proven(task.head.subject),
+        "sub": view.subject.sub,
+        **_proven(view.subject),
         "client_id": grant.agent,
-        "act": _act(_nearest(task, grant)),
+        "act": _act(view.lineage[-MAX_ACTORS:]),
         "authorization_details": scopes.dump(grant.scope),
         "cnf": {"jkt": grant.binding.jkt} if grant.binding.x5t is None else {"x5t#S256": grant.binding.x5t},
         "iat": int(making.now.timestamp()),
         "exp": int(ends.timestamp()),
         "jti": making.jti,
-        "task": _task(task, grant),
+        "task": _task(view),
         "del_depth": grant.level,
         "del_max_depth": grant.level + grant.bounds.depth,
     }
@@ -83,28 +85,22 @@ def _proven(subject: Subject) -> dict[str, object]:
     return {**told, "amr": list(subject.amr)} if subject.amr else told
 
 
-def _nearest(task: Task, grant: Grant) -> list[Grant]:
-    """Return the grant and its ancestors, as many as a token names: its size must not grow with its depth."""
-    line = [grant]
-    while (above := line[-1].parent) is not None and len(line) < MAX_ACTORS:
-        line.append(task.grant(above))
-    return line
-
-
-def _act(line: Sequence[Grant]) -> dict[str, object]:
+def _act(line: Sequence[Ancestor]) -> dict[str, object]:
+    """Return the nearest actors, as many as a token names (its size must not grow with its depth), innermost first."""
     act: dict[str, object] = {}
-    for grant in reversed(line):  # the furthest first, so that the outermost is the current actor
-        act = {"sub": grant.agent, "act": act} if act else {"sub": grant.agent}
+    for step in line:
+        act = {"sub": step.agent, "act": act} if act else {"sub": step.agent}
     return act
 
 
-def _task(task: Task, grant: Grant) -> dict[str, object]:
+def _task(view: GrantView) -> dict[str, object]:
+    grant = view.grant
     posture = {"isolation": grant.posture.isolation, "custody": grant.posture.custody, "at_rest": grant.posture.at_rest}
     return {
-        "id": task.id,
+        "id": view.task,
         "grant": grant.id,
         "parent": grant.parent,
-        "purpose_s256": jose.digest(task.head.purpose),
+        "purpose_s256": jose.digest(view.purpose),
         "attested": grant.attested,
         "posture": posture,
     }

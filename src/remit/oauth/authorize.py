@@ -92,7 +92,7 @@ class Authorize:
         asking = self._asking(form, replace(registered, proven=client.workload is not None), back)
         binding = keyed(asking.wanted.binding, proven_key(self._verifier, request))
         wanted = replace(asking.wanted, binding=asked.attested(binding, client.workload))
-        pushed = _pushed(replace(asking, wanted=wanted), self._broker.to_open(wanted))
+        pushed = _pushed(replace(asking, wanted=wanted), await self._broker.to_open(wanted))
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
         name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
@@ -113,7 +113,7 @@ class Authorize:
             if refused is not None:
                 return pages.away(back.refusal(*refused))
             asking = self._asking(query, registered, back)
-            return self._show(_pushed(asking, self._broker.to_open(asking.wanted)))
+            return self._show(_pushed(asking, await self._broker.to_open(asking.wanted)))
         except RemitError as error:
             if registered.vouched is not None:
                 raise

@@ -121,7 +121,7 @@ class Devices:
             found = self._found(code)
         except RemitError as error:
             return pages.code_form(typed[:20], f"{error.detail[:1].upper()}{error.detail[1:]}.", error.status)
-        return self._desk.show(self._broker.approval(found.approval), found.about)
+        return self._desk.show(await self._broker.look(found.approval), found.about)
 
     def _found(self, code: str) -> _Shown:
         """Return what a code stands for."""
