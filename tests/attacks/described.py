@@ -75,7 +75,7 @@ class Served:
         return self.kept
 
     def _lives(self, ids: dict[str, str]) -> bool:
-        task = self.plane.broker.task(OPERATOR, ids["task"])
+        task = self.plane.broker._tasks.task(ids["task"])
         return not task.head.closed and task.lease(ids["lease"]).state is LeaseState.ACTIVE
 
 

@@ -21,7 +21,7 @@ from remit.core.task import Subject
 from remit.errors import GrantTokenError
 from remit.web.routes import Identity
 from tests.attacks.described import SPEC
-from tests.broker.world import OPERATOR, SEARCH, START, TABLE, World
+from tests.broker.world import SEARCH, START, TABLE, World
 from tests.oauth.plane import EXCHANGE, Agent, Plane, opening, plane, play
 
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
@@ -178,7 +178,7 @@ def test_no_principal_reaches_what_is_not_its_own_or_below(tmp_path: Path, label
 
 
 def _state(plane: Plane, task: str) -> object:
-    found = plane.broker.task(OPERATOR, task)
+    found = plane.broker._tasks.task(task)
     return found.head, dict(found.grants), dict(found.leases)
 
 

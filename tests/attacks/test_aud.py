@@ -170,8 +170,8 @@ def test_a_broker_on_an_older_copy_ends_every_task_and_serves_nothing(house: Hou
         await broker.start()
         await broker.put_resource(OPERATOR, warehouse(), Secret("one"))
         await broker.put_resource(OPERATOR, search(), Secret("two"))
-        grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
-        task = broker.task_of(grant.id).id
+        grant = (await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))).grant
+        task = broker._tasks.task_of(grant.id).id
         await store._read(lambda rows: rows.all("head", task))  # a reader that is open does not hide what follows
         await store.close()
         shutil.copy(house.state / "remit.db", house.state / "older.db")
@@ -214,7 +214,7 @@ def test_a_log_that_was_rolled_back_does_not_cover_it_up_by_growing(tmp_path: Pa
         store = house.broker._store
         await store.commit([], [Event("task.close", START, "done", cause=cause)] * count)
         try:
-            await house.broker.second.look()
+            await house.broker.checkpoints.look()
         finally:
             await store.close()
 
@@ -291,7 +291,7 @@ def test_no_secret_reaches_the_audit_of_a_run_that_puts_them_everywhere(house: H
         await broker.put_resource(OPERATOR, warehouse(), Secret(static["warehouse"]))
         await broker.put_resource(OPERATOR, search(), Secret(static["search"]))
         wanted = GrantRequest(details(TABLE, HTTP), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
-        grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
+        grant = (await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))).grant
         lease = await broker.issue(OPERATOR, grant.id, grant.scope[0], "key")
         args = {f"query.{name}": json.dumps(value) for name, value in body.items()}
         await permitted_use(broker, grant.id, Access("search", "GET", "/v1/search", args=args), "req_1")
@@ -301,7 +301,7 @@ def test_no_secret_reaches_the_audit_of_a_run_that_puts_them_everywhere(house: H
         await broker.deny(grant.id, refused, ScopeError(f"`{body['token']}` is not granted"), "req_2")
         await broker.revoke_lease(OPERATOR, lease.lease.id)
         await broker.put_secret(OPERATOR, "search", Secret(static["search"]))
-        await broker.close(OPERATOR, broker.task_of(grant.id).id)
+        await broker.close(OPERATOR, broker._tasks.task_of(grant.id).id)
         handed = {name: value.reveal() for name, value in lease.credential.items() if isinstance(value, Secret)}
         static.update(handed)
         return [entry.leaf for entry in await store.entries(0, 1_000)]

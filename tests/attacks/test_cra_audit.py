@@ -81,7 +81,7 @@ def test_without_a_durable_entry_nothing_is_done_and_it_recovers(
         await broker.put_resource(OPERATOR, warehouse(), Secret("one"))
         await broker.put_resource(OPERATOR, search(), Secret("two"))
         wanted = GrantRequest(details(TABLE, HTTP), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
-        grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
+        grant = (await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))).grant
         size = await store.size()
         with trouble(tmp_path / "state" / "remit.db"):
             for attempt in (

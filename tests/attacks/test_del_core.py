@@ -61,13 +61,15 @@ def test_a_superset_child_is_refused_and_nothing_of_it_is_made(
 ) -> None:
     async def body() -> None:
         broker = await Setting().ready()
-        root = await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=1, fan_out=2), purpose="attack"))
-        me = Holder(broker.task_of(root.id).id, root.id)
+        root = (
+            await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=1, fan_out=2), purpose="attack"))
+        ).grant
+        me = Holder(broker._tasks.task_of(root.id).id, root.id)
         with pytest.raises((AttenuationError, DepthError)) as caught:
             await broker.delegate(me, root.id, wanted(*raw, **more))
         assert caught.value.status == 403
         assert caught.value.offending or "`" in caught.value.detail  # the dimension is named
-        assert list(broker.task_of(root.id).grants) == [root.id]
+        assert list(broker._tasks.task_of(root.id).grants) == [root.id]
 
     asyncio.run(body())
 
@@ -190,7 +192,7 @@ def test_budget_and_fan_out_hold_against_many_at_once() -> None:
     async def round_of(setting: Setting) -> tuple[int, int]:
         broker = await setting.ready()
         ten = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/**"], "uses": 10}
-        root = await broker.open(OWNER, replace(wanted(ten, ttl=MINUTES, depth=1, fan_out=3), purpose="attack"))
+        root = (await broker.open(OWNER, replace(wanted(ten, ttl=MINUTES, depth=1, fan_out=3), purpose="attack"))).grant
         made = await asyncio.gather(
             *(broker.delegate(OWNER, root.id, wanted(ten)) for _ in range(20)), return_exceptions=True
         )
@@ -220,15 +222,17 @@ def test_budget_and_fan_out_hold_against_many_at_once() -> None:
 def test_delegating_to_oneself_ends_at_the_depth_that_was_granted_and_makes_no_cycle() -> None:
     async def body() -> None:
         broker = await Setting().ready()
-        root = await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=8, fan_out=8), purpose="attack"))
+        root = (
+            await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=8, fan_out=8), purpose="attack"))
+        ).grant
         me, refused = root, 0
         for _ in range(1_000):
             try:
                 asked = wanted(PARENT, depth=max(me.bounds.depth - 1, 0), fan_out=8)
-                me = await broker.delegate(Holder(broker.task_of(root.id).id, me.id), me.id, asked)
+                me = (await broker.delegate(Holder(broker._tasks.task_of(root.id).id, me.id), me.id, asked)).grant
             except DepthError:
                 refused += 1
-        task = broker.task_of(root.id)
+        task = broker._tasks.task_of(root.id)
         assert (me.level, refused, len(task.grants)) == (8, 992, 9)
         assert [grant.level for grant in task.lineage(me.id)] == list(range(8, -1, -1))
 
@@ -239,13 +243,17 @@ def test_delegating_to_oneself_ends_at_the_depth_that_was_granted_and_makes_no_c
 def test_a_guessed_or_forged_parent_is_not_found() -> None:
     async def body() -> None:
         broker = await Setting().ready()
-        root = await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=3, fan_out=3), purpose="attack"))
-        task = broker.task_of(root.id).id
-        child = await broker.delegate(Holder(task, root.id), root.id, wanted(PARENT, depth=1, fan_out=1))
-        other = await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=3, fan_out=3), purpose="another"))
+        root = (
+            await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=3, fan_out=3), purpose="attack"))
+        ).grant
+        task = broker._tasks.task_of(root.id).id
+        child = (await broker.delegate(Holder(task, root.id), root.id, wanted(PARENT, depth=1, fan_out=1))).grant
+        other = (
+            await broker.open(OWNER, replace(wanted(PARENT, ttl=MINUTES, depth=3, fan_out=3), purpose="another"))
+        ).grant
         for parent in (root.id, other.id, task, "grt_999", "", "../grt_1"):
             with pytest.raises(NotFoundError):
                 await broker.delegate(Holder(task, child.id), parent, wanted(PARENT))
-        assert len(broker.task_of(root.id).grants) == 2
+        assert len(broker._tasks.task_of(root.id).grants) == 2
 
     asyncio.run(body())

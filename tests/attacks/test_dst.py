@@ -218,7 +218,7 @@ def test_a_resource_name_binds_exactly_one_destination() -> None:
 def test_a_secret_does_not_follow_its_resource_to_another_destination() -> None:
     async def scene() -> None:
         async with Sink() as evil, rig(http(paths=["/**"])) as r:
-            moved = replace(r.broker.resource("api"), destination=f"http://127.0.0.1:{evil.port}")
+            moved = replace(r.broker._registry.resource("api"), destination=f"http://127.0.0.1:{evil.port}")
             with pytest.raises(InvalidRequestError):
                 await r.broker.put_resource(OPERATOR, moved)
             assert (await r.get("/api/x")).status == 200

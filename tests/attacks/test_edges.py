@@ -82,7 +82,7 @@ def test_a_clock_set_back_revives_nothing_extends_nothing_and_keeps_the_log_in_o
         for again in (broker, world.broker()):
             await again.start()
             with pytest.raises(ExpiredError):
-                again.check(root.id)
+                again._tasks.check(root.id)
             with pytest.raises(UnavailableError, match="clock"):
                 await world.opened(again)
             with pytest.raises(RemitError):
@@ -102,10 +102,10 @@ def test_no_route_gives_an_operator_a_stored_secret(tmp_path: Path) -> None:
     async def scene(made: plane.Plane) -> None:
         put = await made.control.put("/v1/secrets/search", json={"resource": "search", "value": CANARY})
         assert put.is_success, put.text
-        root = await made.broker.open(
-            OPERATOR, GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5)), purpose="why")
-        )
-        task = made.broker.task_of(root.id).id
+        root = (
+            await made.broker.open(OPERATOR, GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5)), purpose="why"))
+        ).grant
+        task = made.broker._tasks.task_of(root.id).id
         named = {
             "task": task,
             "grant": root.id,

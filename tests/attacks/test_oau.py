@@ -19,7 +19,7 @@ from remit.oauth.registry import Registry
 from remit.ports.identity import Registered
 from remit.sdk.login import ClientRegistration, OpenIDClient
 from tests.broker.asking import kept
-from tests.broker.world import OPERATOR, SEARCH, TABLE
+from tests.broker.world import SEARCH, TABLE
 from tests.oauth.desk import (
     ALICE,
     BOB,
@@ -278,7 +278,7 @@ def test_a_code_is_redeemed_with_the_redirect_uri_it_was_sent_to(tmp_path: Path)
         for uri in ("http://127.0.0.1:8124/cb", "http://127.0.0.1/cb", None):
             answer = await app.token(**{**app.redeeming(await app.code()), "redirect_uri": uri})
             assert answer.json()["error"] == "invalid_grant"
-        assert app.made.broker.tasks(OPERATOR) == []
+        assert list(app.made.broker._tasks) == []
 
     scene(tmp_path, played)
 
@@ -295,7 +295,7 @@ def test_a_code_without_its_verifier_is_worth_nothing(tmp_path: Path, verifier: 
         named = {"challenge": jose.digest(app.verifier), "plain": app.verifier[:-1]}
         form = {**app.redeeming(await app.code()), "code_verifier": named.get(verifier or "", verifier)}
         assert (await app.token(**form)).json()["error"] == "invalid_grant"
-        assert app.made.broker.tasks(OPERATOR) == []
+        assert list(app.made.broker._tasks) == []
         again = await app.token(**app.redeeming(str(form["code"])))  # nor is it used up by who merely found it
         assert again.status_code == 200
 
@@ -377,7 +377,7 @@ def test_an_approval_is_for_what_was_shown_alone(tmp_path: Path, swap: dict[str,
 
 def digest_of(app: App, item: dict[str, str]) -> str:
     """Return what only who decides is told."""
-    return app.made.broker.approval(item["approval"]).digest
+    return app.made.broker._approvals.get(item["approval"]).digest
 
 
 @pytest.mark.attack("OAU-07")
@@ -389,7 +389,7 @@ def test_nobody_but_the_named_human_approves_and_only_once(tmp_path: Path) -> No
         assert (await decide(visitor, app.issuer, await visitor.get(uri))).status_code == 404
         by_agent = await app.made.call(app.agent, "POST", f"/v1{uri}/approve", json={"digest": digest_of(app, item)})
         assert by_agent.status_code == 403
-        assert app.made.broker.approval(item["approval"]).verdict.value == "pending"
+        assert app.made.broker._approvals.get(item["approval"]).verdict.value == "pending"
         app.issuer.sub = ALICE
         first, second = await visitor.get(uri), await visitor.get(uri)
         assert "Approved" in (await decide(visitor, app.issuer, first)).text
@@ -434,7 +434,7 @@ def test_a_device_code_opens_one_task_for_what_was_shown(tmp_path: Path) -> None
         assert (await app.token(**form)).json()["authorization_details"] == [SEARCH]
         later(app.made, 5)
         assert (await app.token(**form)).json()["error"] == "invalid_grant"
-        assert len(app.made.broker.tasks(OPERATOR)) == 1
+        assert len(list(app.made.broker._tasks)) == 1
 
     scene(tmp_path, played)
 

@@ -66,7 +66,7 @@ def test_a_parent_that_shows_its_childs_assertion_again_makes_no_second_attested
         await plane.delegated(root, child, **actor("1"))
         answer = await plane.exchange(root, plane.delegation(root, own, **actor("1")))
         assert (answer.status_code, answer.json()["code"]) == (400, "used")
-        assert len(plane.broker.task_of(root.grant).grants) == 2
+        assert len(plane.broker._tasks.task_of(root.grant).grants) == 2
         last = (await plane.world.events())[-1]
         assert (last.event, last.code, last.grant) == ("grant.delegate", "used", root.grant)
         await plane.delegated(root, own, **actor("2"))

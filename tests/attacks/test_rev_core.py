@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from remit.broker import Broker, Use
+from remit.broker import Broker
 from remit.core import audit
 from remit.core.lease import Closure
 from remit.core.principal import Holder, Operator
@@ -27,6 +27,8 @@ from remit.errors import (
     RevokedError,
     UnknownDetailError,
 )
+from remit.ports.broker import Use
+from tests.broker.world import on_end
 from tests.model.setting import OWNER, READ, RESOURCES, SEARCH, START, WIDE, Setting, YieldingStore, detail, wanted
 from tests.uses import permitted_use
 
@@ -43,13 +45,13 @@ LEVELS = 5
 async def grown(broker: Broker) -> tuple[Grant, dict[str, list[str]]]:
     """Open a task and delegate to a tree of 3,906 grants; return its root and everybody's children."""
     asked = wanted(MANY, ttl=MINUTES, depth=LEVELS, fan_out=FAN_OUT)
-    root = await broker.open(OWNER, replace(asked, purpose="attack"))
+    root = (await broker.open(OWNER, replace(asked, purpose="attack"))).grant
     children: dict[str, list[str]] = {}
     row = [root.id]
     for level in range(1, LEVELS + 1):
         below = wanted(MANY, depth=LEVELS - level, fan_out=FAN_OUT)
         for parent in row:
-            made = [await broker.delegate(OWNER, parent, below) for _ in range(FAN_OUT)]
+            made = [(await broker.delegate(OWNER, parent, below)).grant for _ in range(FAN_OUT)]
             children[parent] = [grant.id for grant in made]
         row = [child for parent in row for child in children[parent]]
     return root, children
@@ -90,7 +92,7 @@ def test_no_call_that_starts_after_the_answer_to_a_revoke_is_accepted_anywhere_b
     async def body() -> None:
         broker = await Setting(store=YieldingStore()).ready()
         root, children = await grown(broker)
-        assert len(broker.task_of(root.id).grants) == 3_906
+        assert len(broker._tasks.task_of(root.id).grants) == 3_906
         callers = Callers(broker)
         order, total = list(reversed(children)), 0
         for place, node in enumerate(order):
@@ -127,14 +129,14 @@ def test_revoking_a_child_of_the_root_spares_its_siblings_and_all_below_them() -
         root, children = await grown(broker)
         victim, *siblings = children[root.id]
         ended: set[str] = set()
-        broker.on_end(ended.update)
+        on_end(broker, ended.update)
         report = await broker.revoke(OWNER, victim)
-        task = broker.task_of(root.id)
+        task = broker._tasks.task_of(root.id)
         below = {grant.id for grant in task.subtree(victim)}
         assert (report.revoked, len(below)) == (781, 781)
         assert ended == below
         for sibling in siblings:
-            assert not any(broker.check(grant.id).revoked for grant in task.subtree(sibling))
+            assert not any(broker._tasks.check(grant.id).grant.revoked for grant in task.subtree(sibling))
 
     asyncio.run(body())
 
@@ -144,8 +146,10 @@ def test_revoking_a_child_of_the_root_spares_its_siblings_and_all_below_them() -
 
 async def family(broker: Broker) -> tuple[str, str]:
     """Open a task with a child that holds a lease; return root and child."""
-    root = await broker.open(OWNER, replace(wanted(WIDE, SEARCH, ttl=MINUTES, depth=2, fan_out=3), purpose="attack"))
-    child = await broker.delegate(OWNER, root.id, wanted(WIDE, SEARCH, depth=1, fan_out=1))
+    root = (
+        await broker.open(OWNER, replace(wanted(WIDE, SEARCH, ttl=MINUTES, depth=2, fan_out=3), purpose="attack"))
+    ).grant
+    child = (await broker.delegate(OWNER, root.id, wanted(WIDE, SEARCH, depth=1, fan_out=1))).grant
     await broker.issue(OWNER, child.id, detail(READ), "key")
     return root.id, child.id
 
@@ -171,7 +175,7 @@ def test_in_any_order_a_revoke_has_one_final_state_and_one_event_for_each_effect
         broker = await setting.ready()
         root, child = await family(broker)
         await ORDERS[order](broker, root, child)
-        task = broker.task_of(root)
+        task = broker._tasks.task_of(root)
         assert all(grant.revoked for grant in task.grants.values())
         assert task.head.closed
         assert setting.target.live() == {}
@@ -191,8 +195,8 @@ def test_unknown_and_foreign_are_the_same_not_found() -> None:
     async def body() -> None:
         broker = await Setting().ready()
         root, child = await family(broker)
-        other = await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES), purpose="bob's"))
-        below, bob = Holder(broker.task_of(root).id, child), Holder(broker.task_of(other.id).id, other.id)
+        other = (await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES), purpose="bob's"))).grant
+        below, bob = Holder(broker._tasks.task_of(root).id, child), Holder(broker._tasks.task_of(other.id).id, other.id)
         callers: list[tuple[Operator | Holder, str]] = [
             (OWNER, "grt_999"),
             (below, "grt_999"),
@@ -208,7 +212,7 @@ def test_unknown_and_foreign_are_the_same_not_found() -> None:
                 await broker.revoke(caller, grant)
             said.add((caught.value.detail, caught.value.help, caught.value.status))
         assert len(said) == 1
-        assert [broker.check(grant).revoked for grant in (root, child)] == [False, False]
+        assert [broker._tasks.check(grant).grant.revoked for grant in (root, child)] == [False, False]
 
     asyncio.run(body())
 
@@ -222,7 +226,7 @@ def test_nothing_brings_a_revoked_grant_or_its_lease_back() -> None:
         setting = Setting()
         broker = await setting.ready()
         root, child = await family(broker)
-        lease = next(iter(broker.task_of(root).leases))
+        lease = next(iter(broker._tasks.task_of(root).leases))
         await broker.revoke(OWNER, child)
         for restarted in (False, True):
             if restarted:
@@ -242,10 +246,10 @@ def test_nothing_brings_a_revoked_grant_or_its_lease_back() -> None:
                 await broker.put_resource(OWNER, resource)
             setting.now -= timedelta(minutes=10)  # a clock that is set back
             with pytest.raises(RevokedError):
-                broker.check(child)
+                broker._tasks.check(child)
             setting.now += timedelta(minutes=10)
             await broker.sweep()
-            assert broker.task_of(root).grants[child].revoked
+            assert broker._tasks.task_of(root).grants[child].revoked
             assert setting.target.live() == {}
 
     asyncio.run(body())
@@ -260,16 +264,16 @@ def test_knowing_the_id_of_a_lease_is_no_authority_over_it() -> None:
         setting = Setting()
         broker = await setting.ready()
         root, child = await family(broker)
-        task = broker.task_of(root)
+        task = broker._tasks.task_of(root)
         lease = next(iter(task.leases))
-        sibling = await broker.delegate(OWNER, root, wanted(WIDE))
-        other = await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES), purpose="bob's"))
+        sibling = (await broker.delegate(OWNER, root, wanted(WIDE))).grant
+        other = (await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES), purpose="bob's"))).grant
         bobs = [
             Holder(task.id, sibling.id),
-            Holder(broker.task_of(other.id).id, other.id),
-            Holder(broker.task_of(other.id).id, child),
+            Holder(broker._tasks.task_of(other.id).id, other.id),
+            Holder(broker._tasks.task_of(other.id).id, child),
         ]
-        before = (broker.task_of(root), dict(setting.target.accounts))
+        before = (broker._tasks.task_of(root), dict(setting.target.accounts))
         for bob in bobs:
             for name in (lease, "lse_999"):
                 with pytest.raises(NotFoundError):
@@ -278,7 +282,7 @@ def test_knowing_the_id_of_a_lease_is_no_authority_over_it() -> None:
                     await broker.revoke_lease(bob, name)
             with pytest.raises(NotFoundError):
                 await broker.issue(bob, child, detail(READ), "key")
-        assert (broker.task_of(root), dict(setting.target.accounts)) == before
+        assert (broker._tasks.task_of(root), dict(setting.target.accounts)) == before
 
     asyncio.run(body())
 
@@ -289,7 +293,7 @@ def test_the_owner_of_the_state_ends_what_another_human_opened_and_never_acts_in
         setting = Setting()
         broker = await setting.ready()
         root, child = await family(broker)
-        lease = next(iter(broker.task_of(root).leases))
+        lease = next(iter(broker._tasks.task_of(root).leases))
         owner = Operator(Subject("unix://host#1001", "local-uid"))  # OWNER is somebody else to them
         attempts: list[Awaitable[object]] = [
             broker.issue(owner, child, detail(READ)),
@@ -298,11 +302,11 @@ def test_the_owner_of_the_state_ends_what_another_human_opened_and_never_acts_in
             broker.delegate(owner, child, wanted(WIDE)),
             broker.ask(owner, child, wanted(WIDE, depth=5)),
         ]
-        before = (broker.task_of(root), dict(setting.target.accounts))
+        before = (broker._tasks.task_of(root), dict(setting.target.accounts))
         for attempt in attempts:
             with pytest.raises(DeniedError, match="somebody else"):
                 await attempt
-        assert (broker.task_of(root), dict(setting.target.accounts)) == before
+        assert (broker._tasks.task_of(root), dict(setting.target.accounts)) == before
         assert (await broker.revoke(owner, child)).state is Closure.CLOSED
         assert setting.target.live() == {}
 
@@ -333,7 +337,9 @@ def test_a_ttl_that_is_no_time_or_too_much_is_a_bad_request(ttl: timedelta) -> N
         with pytest.raises(InvalidRequestError) as caught:
             await broker.open(OWNER, replace(wanted(WIDE, ttl=ttl), purpose="attack"))
         assert caught.value.status == 400
-        root = await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES, depth=1, fan_out=1), purpose="attack"))
+        root = (
+            await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES, depth=1, fan_out=1), purpose="attack"))
+        ).grant
         with pytest.raises((InvalidRequestError, AttenuationError)):
             await broker.delegate(OWNER, root.id, wanted(WIDE, ttl=ttl))
 
@@ -352,7 +358,7 @@ def test_the_longest_ttl_of_a_detail_still_ends_with_its_grant() -> None:
     async def body() -> None:
         setting = Setting()
         broker = await setting.ready()
-        root = await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES), purpose="attack"))
+        root = (await broker.open(OWNER, replace(wanted(WIDE, ttl=MINUTES), purpose="attack"))).grant
         made = await broker.issue(OWNER, root.id, detail({**READ, "ttl": 10**9}))
         assert made.lease.expires_at == root.expires_at
         for ttl in (timedelta(0), -INSTANT, timedelta.max):
@@ -368,9 +374,9 @@ def test_a_grant_and_its_lease_live_from_their_beginning_up_to_and_without_their
     async def body() -> None:
         setting = Setting()
         broker = await setting.ready()
-        root = await broker.open(
-            OWNER, replace(wanted(WIDE, SEARCH, ttl=MINUTES, depth=1, fan_out=1), purpose="attack")
-        )
+        root = (
+            await broker.open(OWNER, replace(wanted(WIDE, SEARCH, ttl=MINUTES, depth=1, fan_out=1), purpose="attack"))
+        ).grant
         lease = (await broker.issue(OWNER, root.id, detail(READ))).lease
         setting.now = lease.expires_at - timedelta(milliseconds=1)
         await broker.sweep()
@@ -380,7 +386,7 @@ def test_a_grant_and_its_lease_live_from_their_beginning_up_to_and_without_their
         with pytest.raises(ExpiredError):
             await broker.renew(OWNER, lease.id, timedelta(seconds=1))
         setting.now = root.expires_at - INSTANT
-        assert (await permitted_use(broker, root.id, CALL, "req_1")).grant == root
+        assert (await permitted_use(broker, root.id, CALL, "req_1")).grant == root.id
         assert (await broker.issue(OWNER, root.id, detail(READ))).lease.expires_at == root.expires_at
         setting.now = root.expires_at
         attempts: list[Awaitable[object]] = [

@@ -157,7 +157,7 @@ def test_no_string_of_a_caller_reaches_the_database_as_sql(tmp_path: Path) -> No
                         assert CANARY not in answer.text
                         assert foreign.id not in answer.text
             assert await state_of(made) == before
-            assert made.broker.check(foreign.id) == foreign
+            assert made.broker._tasks.check(foreign.id).grant == foreign
             audit.verify(await all_entries(made.world.store))
 
     asyncio.run(walk())

@@ -78,7 +78,7 @@ async def work(broker: Broker, static: Mapping[str, str]) -> None:
     await broker.put_resource(OPERATOR, search(), Secret(static["canary-0"]))
     await broker.put_resource(OPERATOR, warehouse(), Secret(static["canary-1"]))
     wanted = GrantRequest(details(TABLE, HTTP), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
-    grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
+    grant = (await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))).grant
     detail: Detail = grant.scope[0]
     for number in range(50):
         await broker.issue(OPERATOR, grant.id, detail, f"key-{number}")

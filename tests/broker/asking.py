@@ -70,11 +70,13 @@ class House:
     async def root(self, broker: Broker, *raw: dict[str, object], sub: str = ANN, **more: object) -> Grant:
         """Open a task for a human, narrow, with one hop and one child unless ``more`` says else."""
         wanted = GrantRequest(details(*(raw or (NARROW,))), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
-        return await broker.open(self.human(sub=sub), replace(changed(wanted, more), purpose="draft the CFO summary"))
+        return (
+            await broker.open(self.human(sub=sub), replace(changed(wanted, more), purpose="draft the CFO summary"))
+        ).grant
 
     async def asked(self, broker: Broker, parent: Grant, wanted: GrantRequest | None = None) -> Approval:
         """Let the holder of ``parent`` ask for a child that exceeds it."""
-        return await broker.ask(holder(broker, parent), parent.id, wanted or wide())
+        return (await broker.ask(holder(broker, parent), parent.id, wanted or wide())).approval
 
     async def approved(self, broker: Broker, parent: Grant, wanted: GrantRequest | None = None) -> Approval:
         """Ask, and let Ann approve."""
@@ -89,8 +91,7 @@ class House:
 
 def kept(broker: Broker) -> list[Approval]:
     """Return all that is asked of humans, oldest first: also what no list shows, because its flow's own page does."""
-    approvals = broker.approval.__self__  # type: ignore[attr-defined]  # it is a bound method
-    return list(approvals._kept.values())
+    return list(broker._approvals._kept.values())
 
 
 def wide(*raw: dict[str, object], **more: object) -> GrantRequest:

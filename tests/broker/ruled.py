@@ -81,13 +81,13 @@ def forbids(resource: str, verb: str | None = None) -> Rule:
 async def child(broker: Broker, parent: Grant, *raw: dict[str, object], **more: object) -> Grant:
     """Delegate to a child of ``parent``."""
     wanted = changed(GrantRequest(details(*(raw or (SEARCH,)))), more)
-    return await broker.delegate(holder(broker, parent), parent.id, wanted)
+    return (await broker.delegate(holder(broker, parent), parent.id, wanted)).grant
 
 
 def ended(broker: Broker, grant: Grant) -> bool:
     """Whether a grant is not accepted any more."""
     try:
-        broker.check(grant.id)
+        broker._tasks.check(grant.id)
     except GrantEndedError:
         return True
     return False

@@ -16,7 +16,7 @@ from remit.broker import approvals as module
 from remit.broker import broker as broker_module
 from remit.core.approval import Approval, Verdict, state
 from remit.core.grant import APPROVED
-from remit.core.principal import Holder, Human, Signal
+from remit.core.principal import Holder, Human, Principal, Signal
 from remit.errors import (
     ApprovalError,
     ConflictError,
@@ -35,9 +35,14 @@ from remit.errors import (
     UsedError,
 )
 from remit.ports import PutRecord, Record
+from remit.ports.broker import APPROVAL_LIFE
 from tests.broker.asking import ANN, BOB, NARROW, WIDE, House, kept, wide
 from tests.broker.world import OPERATOR, SEARCH, STRANGER, World, details, holder, run
 from tests.grant_requests import changed
+
+
+async def shown(broker: Broker, principal: Principal) -> list[Approval]:
+    return [view.approval for view in await broker.approvals(principal)]
 
 
 @pytest.fixture
@@ -58,13 +63,13 @@ def test_what_a_human_approved_is_made_once_and_says_so(house: House) -> None:
         approved = await broker.approve(item.id, item.digest, house.human(item.digest))
         assert approved.by is not None
         assert (approved.by.sub, approved.by.acr) == (ANN, "urn:mfa")
-        child = await broker.delegate(holder(broker, root), root.id, wide(), approved)
+        child = (await broker.delegate(holder(broker, root), root.id, wide(), approved)).grant
         assert (child.approval, child.covers, child.parent) == (item.id, (APPROVED,), root.id)
         assert child.scope[0].texts("paths") == ("/v1/**",)
-        assert broker.approval(item.id).result == child.id
+        assert broker._approvals.get(item.id).result == child.id
         with pytest.raises(UsedError):
             await broker.delegate(holder(broker, root), root.id, wide(), approved)
-        assert len(broker.task_of(root.id).grants) == 2
+        assert len(broker._tasks.task_of(root.id).grants) == 2
 
     run(body())
 
@@ -74,7 +79,7 @@ def test_every_step_is_in_the_audit_with_the_human_and_the_digest(house: House) 
         broker = await house.world.ready()
         root = await house.root(broker)
         item = await house.approved(broker, root)
-        child = await broker.delegate(holder(broker, root), root.id, wide(), item)
+        child = (await broker.delegate(holder(broker, root), root.id, wide(), item)).grant
         ask, approve, delegate = (await house.world.events())[-3:]
         assert [(e.event, e.decision) for e in (ask, approve, delegate)] == [
             ("approval.ask", "done"),
@@ -110,8 +115,8 @@ def test_nothing_but_what_was_approved_is_made(house: House, more: dict[str, obj
         item = await house.approved(broker, root)
         with pytest.raises(RemitError):
             await broker.delegate(holder(broker, root), root.id, changed(wide(), more), item)
-        assert broker.approval(item.id).verdict is Verdict.APPROVED
-        assert len(broker.task_of(root.id).grants) == 1
+        assert broker._approvals.get(item.id).verdict is Verdict.APPROVED
+        assert len(broker._tasks.task_of(root.id).grants) == 1
 
     run(body())
 
@@ -144,7 +149,7 @@ def test_what_was_refused_pending_or_lapsed_makes_nothing(house: House) -> None:
         house.world.now = item.expires_at
         with pytest.raises(LapsedError):
             await broker.delegate(holder(broker, root), root.id, other, item)
-        assert len(broker.task_of(root.id).grants) == 1
+        assert len(broker._tasks.task_of(root.id).grants) == 1
 
     run(body())
 
@@ -156,13 +161,15 @@ def test_an_agent_sees_what_was_asked_for_its_own_subtree_and_no_more(house: Hou
     async def body() -> None:
         broker = await house.world.ready()
         root = await house.root(broker, fan_out=2, depth=2)
-        child = await broker.delegate(holder(broker, root), root.id, wide({**SEARCH, "paths": ["/v1/search"]}, depth=1))
+        child = (
+            await broker.delegate(holder(broker, root), root.id, wide({**SEARCH, "paths": ["/v1/search"]}, depth=1))
+        ).grant
         other = await house.root(broker)
         above, below = await house.asked(broker, root), await house.asked(broker, child)
-        assert [item.id for item in broker.approvals(holder(broker, root))] == [above.id, below.id]
-        assert [item.id for item in broker.approvals(holder(broker, child))] == [below.id]
-        assert broker.approvals(holder(broker, other)) == []
-        assert [item.id for item in broker.approvals(OPERATOR)] == [above.id, below.id]
+        assert [item.id for item in await shown(broker, holder(broker, root))] == [above.id, below.id]
+        assert [item.id for item in await shown(broker, holder(broker, child))] == [below.id]
+        assert await shown(broker, holder(broker, other)) == []
+        assert [item.id for item in await shown(broker, OPERATOR)] == [above.id, below.id]
         said = set()
         for caller, name in (
             (holder(broker, child), above.id),
@@ -171,7 +178,7 @@ def test_an_agent_sees_what_was_asked_for_its_own_subtree_and_no_more(house: Hou
             (OPERATOR, "apr_999"),
         ):
             with pytest.raises(NotFoundError) as caught:
-                broker.look(caller, name)
+                broker._approvals.look(caller, name)
             said.add((caught.value.detail, caught.value.status))
         assert len(said) == 1
 
@@ -188,7 +195,7 @@ def test_no_agent_decides_not_even_on_its_own_request(house: House) -> None:
                 await decide(item.id, item.digest, holder(broker, root))
             with pytest.raises(NotFoundError):
                 await decide(item.id, item.digest, holder(broker, other))
-        assert broker.approval(item.id) == item
+        assert broker._approvals.get(item.id) == item
         denied = [e for e in await house.world.events() if e.event.startswith("approval.") and e.decision == "deny"]
         assert [(e.event, e.grant, e.code) for e in denied] == [
             ("approval.approve", root.id, "denied"),
@@ -214,7 +221,7 @@ def test_who_is_not_the_human_or_did_not_prove_it_enough_decides_nothing(house: 
         item = await house.asked(broker, await house.root(broker))
         with pytest.raises(error):
             await broker.approve(item.id, item.digest, house.human(item.digest, **more))  # type: ignore[arg-type]
-        assert broker.approval(item.id) == item
+        assert broker._approvals.get(item.id) == item
         assert (await house.told())[-1] == ("approval.approve", "deny", error.code)
 
     run(body())
@@ -234,7 +241,7 @@ def test_a_login_for_anything_else_decides_nothing_and_none_decides_twice(house:
             await broker.refuse(second.id, second.digest, replace(used, nonce=second.digest))
         with pytest.raises(UsedError):  # and it opens no task
             await broker.open(used, replace(wide(ttl=timedelta(minutes=1)), purpose="another"))
-        assert broker.approval(second.id).verdict is Verdict.PENDING
+        assert broker._approvals.get(second.id).verdict is Verdict.PENDING
 
     run(body())
 
@@ -262,20 +269,20 @@ def test_what_names_no_human_is_shown_and_decided_on_by_the_page_of_its_flow_alo
     async def body() -> None:
         broker = await house.world.ready()
         item = await broker.ask_to_open("cli", replace(wide(ttl=timedelta(minutes=5)), purpose="why"))
-        assert broker.approvals(OPERATOR) == []
+        assert await shown(broker, OPERATOR) == []
         with pytest.raises(NotFoundError) as unknown:
-            broker.look(OPERATOR, "apr_999")
+            broker._approvals.look(OPERATOR, "apr_999")
         with pytest.raises(NotFoundError) as caught:
-            broker.look(OPERATOR, item.id)
+            broker._approvals.look(OPERATOR, item.id)
         assert (caught.value.detail, caught.value.status) == (unknown.value.detail, unknown.value.status)
         for decide in (broker.approve, broker.refuse):
             for by in (OPERATOR, house.human(item.digest), holder(broker, await house.root(broker))):
                 with pytest.raises(NotFoundError):
                     await decide(item.id, item.digest, by)
-        assert broker.approval(item.id) == item
+        assert broker._approvals.get(item.id) == item
         done = await broker.approve(item.id, item.digest, house.human(item.digest), page=True)
         assert done.verdict is Verdict.APPROVED
-        assert broker.approvals(OPERATOR) == []
+        assert await shown(broker, OPERATOR) == []
 
     run(body())
 
@@ -285,9 +292,9 @@ def test_a_request_from_afar_is_listed_and_decided_on_by_the_human_it_names(hous
         broker = await house.world.ready()
         root = await house.root(broker)
         item = await broker.ask_to_open("cli", replace(wide(ttl=timedelta(minutes=5)), purpose="why"), approver=ANN)
-        assert broker.approvals(OPERATOR) == [item]
-        assert broker.look(OPERATOR, item.id) == item
-        assert broker.approvals(holder(broker, root)) == []
+        assert await shown(broker, OPERATOR) == [item]
+        assert broker._approvals.look(OPERATOR, item.id) == item
+        assert await shown(broker, holder(broker, root)) == []
         for by in (OPERATOR, house.human(item.digest, sub=BOB), holder(broker, root)):
             with pytest.raises(NotFoundError):
                 await broker.approve(item.id, item.digest, by)
@@ -301,10 +308,10 @@ def test_a_task_that_a_workload_opened_has_nobody_to_ask(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()
         human = house.human(sub="spiffe://prod.test/agent", acr="workload")
-        root = await broker.open(human, replace(wide(ttl=timedelta(minutes=5)), purpose="batch"))
+        root = (await broker.open(human, replace(wide(ttl=timedelta(minutes=5)), purpose="batch"))).grant
         with pytest.raises(ApprovalError, match="no human is behind this task"):
             await house.asked(broker, root, wide(depth=3))
-        assert broker.approvals(OPERATOR) == []
+        assert await shown(broker, OPERATOR) == []
 
     run(body())
 
@@ -314,17 +321,17 @@ def test_a_login_that_the_issuer_has_ended_neither_decides_nor_is_acted_on(house
         broker = await house.world.ready()
         opened_by = replace(house.human(), subject=replace(house.human().subject, sid="s-0"))
         asking = changed(wide({**SEARCH, "paths": ["/v1/search"]}), {"ttl": timedelta(minutes=9)})
-        root = await broker.open(opened_by, replace(asking, purpose="why"))
+        root = (await broker.open(opened_by, replace(asking, purpose="why"))).grant
         first, second = await house.asked(broker, root), await house.asked(broker, root, wide(label="b"))
         await broker.approve(first.id, first.digest, house.human(first.digest, sid="s-1"))
         late = house.human(second.digest, sid="s-1")
         await broker.signal([Signal(house.world.now, "session-revoked", "event-1", sid="s-1")])
-        broker.check(root.id)  # it was opened in another session
+        broker._tasks.check(root.id)  # it was opened in another session
         with pytest.raises(GrantTokenError, match="ended this login"):
             await broker.approve(second.id, second.digest, late)
         with pytest.raises(GrantTokenError, match="ended this login"):
             await broker.delegate(holder(broker, root), root.id, wide(), first)
-        assert len(broker.task_of(root.id).grants) == 1
+        assert len(broker._tasks.task_of(root.id).grants) == 1
 
     run(body())
 
@@ -337,7 +344,7 @@ def test_nothing_is_approved_for_a_grant_that_has_ended_but_it_can_be_refused(ho
         await broker.revoke(holder(broker, root), root.id)
         with pytest.raises(RevokedError):
             await broker.approve(item.id, item.digest, house.human(item.digest))
-        assert broker.approval(item.id).verdict is Verdict.PENDING
+        assert broker._approvals.get(item.id).verdict is Verdict.PENDING
         refused = await broker.refuse(item.id, item.digest, house.human(item.digest))
         assert refused.verdict is Verdict.DENIED
         with pytest.raises(RevokedError):
@@ -365,11 +372,11 @@ def test_whoever_waits_hears_of_the_decision_at_once(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()
         item = await house.asked(broker, await house.root(broker))
-        waiting = [asyncio.create_task(broker.wait(item.id, 60)) for _ in range(2)]
+        waiting = [asyncio.create_task(broker._approvals.wait(item.id, 60)) for _ in range(2)]
         await asyncio.sleep(0)
         await broker.approve(item.id, item.digest, house.human(item.digest))
         assert [(await one).verdict for one in waiting] == [Verdict.APPROVED] * 2
-        assert (await broker.wait(item.id, 60)).verdict is Verdict.APPROVED
+        assert (await broker._approvals.wait(item.id, 60)).verdict is Verdict.APPROVED
 
     run(body())
 
@@ -378,11 +385,11 @@ def test_waiting_ends_with_the_time_that_was_given_and_at_once_when_it_has_lapse
     async def body() -> None:
         broker = await house.world.ready()
         item = await house.asked(broker, await house.root(broker))
-        assert (await broker.wait(item.id, 0.01)).verdict is Verdict.PENDING
+        assert (await broker._approvals.wait(item.id, 0.01)).verdict is Verdict.PENDING
         house.world.now = item.expires_at
-        assert (await broker.wait(item.id, 60)).verdict is Verdict.PENDING
+        assert (await broker._approvals.wait(item.id, 60)).verdict is Verdict.PENDING
         with pytest.raises(NotFoundError):
-            await broker.wait("apr_999", 0)
+            await broker._approvals.wait("apr_999", 0)
 
     run(body())
 
@@ -423,7 +430,7 @@ def test_a_client_that_a_named_human_refused_asks_them_for_nothing_and_nobody_an
         for _ in range(2):  # whoever came: that one said no speaks for nobody else
             item = await broker.ask_to_open("cli", replace(wanted, purpose="why"))
             await broker.refuse(item.id, item.digest, house.human(item.digest, sub=BOB), page=True)
-        house.world.later(module.LIFE.total_seconds())
+        house.world.later(APPROVAL_LIFE.total_seconds())
         await broker.ask_to_open("cli", replace(wanted, purpose="why"), approver=ANN)
 
     run(body())
@@ -463,9 +470,9 @@ def test_a_task_asks_so_often_in_a_time_whatever_became_of_it(house: House) -> N
         house.world.later(60)
         with pytest.raises(LimitError) as caught:
             await house.asked(broker, root, wide({**SEARCH, "paths": ["/v1/more"]}))
-        assert caught.value.retry_after == (module.LIFE - timedelta(seconds=60)).total_seconds()
+        assert caught.value.retry_after == (APPROVAL_LIFE - timedelta(seconds=60)).total_seconds()
         await house.asked(broker, other)
-        house.world.later(module.LIFE.total_seconds())
+        house.world.later(APPROVAL_LIFE.total_seconds())
         await house.asked(broker, root, wide({**SEARCH, "paths": ["/v1/more"]}))
 
     run(body())
@@ -577,10 +584,10 @@ def test_what_is_over_is_forgotten_sooner_if_nobody_decided(house: House) -> Non
         broker = await house.world.ready()
         root = await house.root(broker)
         pending, decided = await house.asked(broker, root), await house.approved(broker, root, wide(label="b"))
-        house.world.now = pending.expires_at + module.LIFE + timedelta(seconds=1)
-        assert [item.id for item in broker.approvals(OPERATOR)] == [decided.id]
+        house.world.now = pending.expires_at + APPROVAL_LIFE + timedelta(seconds=1)
+        assert [item.id for item in await shown(broker, OPERATOR)] == [decided.id]
         house.world.now = pending.expires_at + module.KEPT + timedelta(seconds=1)
-        assert broker.approvals(OPERATOR) == []
+        assert await shown(broker, OPERATOR) == []
 
     run(body())
 
@@ -602,13 +609,13 @@ def test_what_was_asked_decided_and_used_is_so_after_a_restart(house: House) -> 
         pending = await house.asked(broker, root)
         approved = await house.approved(broker, root, wide(label="b"))
         used = await house.approved(broker, root, wide(label="c"))
-        child = await broker.delegate(holder(broker, root), root.id, wide(label="c"), used)
+        child = (await broker.delegate(holder(broker, root), root.id, wide(label="c"), used)).grant
         again = await restarted(house)
-        assert again.approvals(OPERATOR) == broker.approvals(OPERATOR)
-        assert again.approval(pending.id) == pending
+        assert await shown(again, OPERATOR) == await shown(broker, OPERATOR)
+        assert again._approvals.get(pending.id) == pending
         with pytest.raises(UsedError):
             await again.delegate(holder(again, root), root.id, wide(label="c"), used)
-        made = await again.delegate(holder(again, root), root.id, wide(label="b"), approved)
+        made = (await again.delegate(holder(again, root), root.id, wide(label="b"), approved)).grant
         assert {grant.approval for grant in (child, made)} == {used.id, approved.id}
 
     run(body())
@@ -626,7 +633,7 @@ def test_what_a_client_asked_from_afar_lapses_with_the_memory_of_its_client(hous
         await broker.refuse(no.id, no.digest, house.human(no.digest))
         house.world.later(1)
         again = await restarted(house)
-        states = {one.id: state(one, house.world.now) for one in again.approvals(OPERATOR)}
+        states = {one.id: state(one, house.world.now) for one in await shown(again, OPERATOR)}
         assert states == {waits.id: "pending", item.id: "lapsed", no.id: "denied"}
         for decide in (again.approve, again.refuse):
             with pytest.raises(LapsedError):
@@ -651,18 +658,18 @@ def test_what_another_version_asked_is_left_out_and_logged_and_hides_nothing_els
         del old["claims"]  # which were not told when this was asked
         await store(house, replace(item, id="apr_old", request=json.dumps(old)))
         again = await restarted(house)
-        assert {one.id for one in again.approvals(OPERATOR)} == {item.id, "apr_old"}
+        assert {one.id for one in await shown(again, OPERATOR)} == {item.id, "apr_old"}
         for name in odd:
             assert f"approval {name} cannot be read" in caplog.text
             with pytest.raises(NotFoundError):
-                again.approval(name)
+                again._approvals.get(name)
 
     run(body())
 
 
 async def store(house: House, item: Approval) -> None:
     """Put an approval on record, whoever wrote it."""
-    until = item.expires_at + module.LIFE
+    until = item.expires_at + APPROVAL_LIFE
     await house.store.commit([PutRecord(Record("approval", item.id, 1, msgspec.json.encode(item), until))], ())
 
 
@@ -679,10 +686,10 @@ def test_what_was_asked_in_a_task_that_nobody_knows_any_more_hides_nothing_else(
         house.world.later(timedelta(hours=2).total_seconds())
         item = await house.asked(broker, await house.root(broker))
         again = await restarted(house)
-        assert again.approval(gone.id) == gone
-        assert again.approvals(OPERATOR) == [item]
+        assert again._approvals.get(gone.id) == gone
+        assert await shown(again, OPERATOR) == [item]
         with pytest.raises(NotFoundError):
-            again.look(OPERATOR, gone.id)
+            again._approvals.look(OPERATOR, gone.id)
 
     run(body())
 
@@ -723,11 +730,11 @@ def test_a_commit_that_fails_leaves_what_the_store_says(house: House, step: str,
         assert {(one.id, one.rev, one.verdict) for one in kept(broker)} == {
             (one.id, one.rev, one.verdict) for one in kept(again)
         }
-        verdict = broker.approval(opening.id if step == "open" else item.id).verdict
+        verdict = broker._approvals.get(opening.id if step == "open" else item.id).verdict
         before = Verdict.APPROVED if step in {"consume", "open"} else Verdict.PENDING
         after = {"approve": Verdict.APPROVED, "deny": Verdict.DENIED, "ask": Verdict.PENDING}
         assert verdict is (after.get(step, Verdict.CONSUMED) if late else before)
-        grants = sum(len(task.grants) for task in again.tasks(OPERATOR))
+        grants = sum(len(task.grants) for task in list(again._tasks))
         assert grants == (2 if late and step in {"consume", "open"} else 1)
         assert len(kept(broker)) == (3 if late and step == "ask" else 2)
 
@@ -760,7 +767,7 @@ def test_of_two_decisions_at_once_one_counts(house: House) -> None:
         )
         assert isinstance(results[0], Approval)
         assert isinstance(results[1], ConflictError)
-        assert broker.approval(item.id).verdict is Verdict.APPROVED
+        assert broker._approvals.get(item.id).verdict is Verdict.APPROVED
 
     run(body())
 
@@ -774,7 +781,7 @@ def test_of_two_uses_at_once_one_is_made(house: House) -> None:
             *(broker.delegate(holder(broker, root), root.id, wide(), item) for _ in range(3)), return_exceptions=True
         )
         assert [type(result) for result in results[1:]] == [UsedError, UsedError]
-        assert len(broker.task_of(root.id).grants) == 2
+        assert len(broker._tasks.task_of(root.id).grants) == 2
 
     run(body())
 
@@ -794,14 +801,14 @@ def test_a_task_that_was_asked_for_is_opened_once_for_whoever_approved(house: Ho
         approved = await broker.approve(item.id, item.digest, human, page=True)
         with pytest.raises(ApprovalError, match="something else was approved"):
             await broker.open(approved, replace(wanted, purpose="another purpose"))
-        root = await broker.open(
-            approved, replace(changed(wanted, {"jkt": "k" * 43}), purpose="why")
-        )  # the key was not part of it
-        assert broker.task_of(root.id).head.subject.sub == BOB
-        assert (root.approval, root.binding.jkt, broker.approval(item.id).result) == (item.id, "k" * 43, root.id)
+        root = (
+            await broker.open(approved, replace(changed(wanted, {"jkt": "k" * 43}), purpose="why"))
+        ).grant  # the key was not part of it
+        assert broker._tasks.task_of(root.id).head.subject.sub == BOB
+        assert (root.approval, root.binding.jkt, broker._approvals.get(item.id).result) == (item.id, "k" * 43, root.id)
         with pytest.raises(UsedError):
             await broker.open(approved, replace(wanted, purpose="why"))
-        assert len(broker.tasks(OPERATOR)) == 1
+        assert len(list(broker._tasks)) == 1
 
     run(body())
 
@@ -816,7 +823,7 @@ def test_a_key_that_the_human_saw_is_the_only_one_that_counts(house: House) -> N
         for key in (None, "j" * 43):
             with pytest.raises(ApprovalError, match="something else"):
                 await broker.open(approved, replace(changed(wanted, {"jkt": key}), purpose="why"))
-        assert (await broker.open(approved, replace(wanted, purpose="why"))).binding.jkt == "k" * 43
+        assert ((await broker.open(approved, replace(wanted, purpose="why"))).grant).binding.jkt == "k" * 43
 
     run(body())
 
@@ -825,10 +832,10 @@ def test_in_local_mode_the_owner_may_ask_themselves(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker, {**SEARCH, "paths": ["/v1/a"]})
-        item = await broker.ask(OPERATOR, root.id, wide())
+        item = (await broker.ask(OPERATOR, root.id, wide())).approval
         assert (item.asker, item.approver) == (OPERATOR.subject.sub, OPERATOR.subject.sub)
         await broker.approve(item.id, item.digest, OPERATOR)
-        assert (await broker.delegate(OPERATOR, root.id, wide(), item)).approval == item.id
+        assert ((await broker.delegate(OPERATOR, root.id, wide(), item)).grant).approval == item.id
 
     run(body())
 
@@ -842,7 +849,7 @@ def test_a_login_of_a_public_client_decides_nothing_and_the_request_waits_on(hou
             with pytest.raises(DeniedError, match="public client") as caught:
                 await decide(item.id, item.digest, public)
             assert caught.value.help == module.CONFIDENTIAL
-        assert broker.approval(item.id).verdict is Verdict.PENDING
+        assert broker._approvals.get(item.id).verdict is Verdict.PENDING
         assert (await house.told())[-2:] == [
             ("approval.approve", "deny", "denied"),
             ("approval.deny", "deny", "denied"),
@@ -869,8 +876,8 @@ def test_an_agent_whose_task_is_over_and_swept_is_told_how_it_ended_when_it_look
         else:
             house.world.later(301)
             await broker.sweep()
-        assert broker.tasks(OPERATOR) == []
+        assert list(broker._tasks) == []
         with pytest.raises(error):
-            broker.look(me, item.id)
+            broker._approvals.look(me, item.id)
 
     run(body())

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from remit.core import tree
 from remit.core.policy import within_bounds
 from remit.core.scope import Access
-from remit.errors import NotFoundError
 from tests.broker.ruled import Rule
 from tests.broker.world import OPERATOR, SEARCH, World, run, search
 from tests.uses import permitted_use
@@ -34,8 +31,7 @@ def test_a_resource_without_a_secret_is_used_without_one(world: World) -> None:
         root = await world.opened(broker, SEARCH)
         use = await permitted_use(broker, root.id, Access("search", "GET", "/v1/x"), "r1")
         assert (use.resource, use.index) == ("search", 0)
-        with pytest.raises(NotFoundError):
-            broker.secret_of("search")
+        assert await broker.credential("search", use.version) is None
 
     run(body())
 
@@ -59,10 +55,10 @@ def test_what_an_operator_does_to_the_house_is_recorded_with_who_it_was(world: W
 def test_what_decides_now_can_be_asked(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
-        assert broker.deciding is within_bounds
+        assert broker.policy.deciding is within_bounds
         other = Rule("v2")
-        await broker.reload(OPERATOR, other, "v2")
-        assert broker.deciding is other
+        await broker.policy.reload(OPERATOR, other, "v2")
+        assert broker.policy.deciding is other
 
     run(body())
 

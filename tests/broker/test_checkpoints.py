@@ -49,7 +49,7 @@ class Place:
 
 
 def beside(broker: Broker, place: Witness) -> None:
-    broker.second = Checkpoints(broker._tasks, broker._revoker, place)
+    broker.checkpoints = Checkpoints(broker._tasks, broker._revoker, place)
 
 
 async def noted(broker: Broker, count: int = 1) -> None:
@@ -65,7 +65,7 @@ def test_an_end_is_closed_when_a_checkpoint_covers_it(world: World) -> None:
     async def body() -> None:
         broker, place = await world.ready(), Place()
         beside(broker, place)
-        for end in (broker.revoke, lambda who, grant: broker.close(who, broker.task_of(grant).id)):
+        for end in (broker.revoke, lambda who, grant: broker.close(who, broker._tasks.task_of(grant).id)):
             root = await world.opened(broker)
             report = await end(OPERATOR, root.id)
             assert (report.state, report.covered) == (Closure.CLOSED, True)
@@ -98,18 +98,18 @@ def test_a_place_that_confirms_nothing_makes_an_end_partial_and_holds_up_none(wo
         report = await asyncio.wait_for(broker.revoke(OPERATOR, roots[0].id), 5)
         assert (report.state, report.covered, report.outstanding) == (Closure.PARTIAL, False, ())
         with pytest.raises(RemitError):
-            broker.check(roots[0].id)
+            broker._tasks.check(roots[0].id)
         with pytest.raises(UnavailableError):
-            await broker.second.look()
-        assert broker.second.trouble is not None
-        broker.check(roots[1].id)  # nothing else ends
-        assert not broker.rolled_back
+            await broker.checkpoints.look()
+        assert broker.checkpoints.trouble is not None
+        broker._tasks.check(roots[1].id)  # nothing else ends
+        assert not broker._tasks.rolled_back
         if place.slow is not None:
             place.slow.set()
         place.out = False
         assert (await broker.revoke(OPERATOR, roots[0].id)).state is Closure.CLOSED
-        await broker.second.look()
-        assert broker.second.trouble is None
+        await broker.checkpoints.look()
+        assert broker.checkpoints.trouble is None
 
     run(body())
 
@@ -134,7 +134,7 @@ def test_a_resource_that_is_removed_from_under_tasks_waits_for_a_checkpoint(worl
         beside(broker, place)
         await broker.delete_resource(OPERATOR, "warehouse")
         assert place.kept is not None
-        assert place.kept.size == await broker.size()
+        assert place.kept.size == await broker._store.size()
 
     run(body())
 
@@ -146,13 +146,13 @@ def test_a_checkpoint_of_another_log_ends_everything_at_the_next_look(world: Wor
         broker, place = await world.ready(), Place()
         root = await world.opened(broker)
         beside(broker, place)
-        await broker.second.look()
+        await broker.checkpoints.look()
         assert place.kept is not None
         place.kept = replace(place.kept, size=place.kept.size + longer, root=b"\1" * 32, text="another's")
         await noted(broker, 3)
         with pytest.raises(IntegrityError):
-            await broker.second.look()
-        assert broker.task_of(root.id).head.closed
+            await broker.checkpoints.look()
+        assert broker._tasks.task_of(root.id).head.closed
         with pytest.raises(IntegrityError):
             await permitted_use(broker, root.id, Access("search", "GET", "/v1/x"), "r")
         with pytest.raises(IntegrityError):
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_another_log_ends_everything_at_the_next_look(world: Wor
         assert place.kept.text == "another's"  # what shows it is not written over
         place.kept = None
         with pytest.raises(IntegrityError):
-            await broker.second.look()  # nor is it forgotten
+            await broker.checkpoints.look()  # nor is it forgotten
         assert place.kept is None
 
     run(body())
@@ -171,10 +171,10 @@ def test_a_revoke_on_an_older_copy_is_not_closed_and_ends_all_else(world: World)
         broker, place = await world.ready(), Place()
         one, other = [await world.opened(broker) for _ in range(2)]
         beside(broker, place)
-        place.kept = Checkpoint("log", await broker.size() + 1, b"\1" * 32, "another's")
+        place.kept = Checkpoint("log", await broker._store.size() + 1, b"\1" * 32, "another's")
         assert (await broker.revoke(OPERATOR, one.id)).state is Closure.PARTIAL
         with pytest.raises(RemitError):
-            broker.check(other.id)
+            broker._tasks.check(other.id)
 
     run(body())
 
@@ -183,15 +183,15 @@ def test_an_older_checkpoint_of_the_same_log_is_replaced(world: World) -> None:
     async def body() -> None:
         broker, place = await world.ready(), Place()
         beside(broker, place)
-        await broker.second.look()
+        await broker.checkpoints.look()
         old = place.kept
         await noted(broker)
-        await broker.second.look()
+        await broker.checkpoints.look()
         place.kept = old
-        await broker.second.look()
-        assert not broker.rolled_back
+        await broker.checkpoints.look()
+        assert not broker._tasks.rolled_back
         assert place.kept is not None
-        assert place.kept.size == await broker.size()
+        assert place.kept.size == await broker._store.size()
 
     run(body())
 
@@ -201,10 +201,10 @@ def test_what_somebody_writes_between_two_looks_is_looked_at(world: World) -> No
         broker, place = await world.ready(), Place()
         root = await world.opened(broker)
         beside(broker, place)
-        await broker.second.look()
+        await broker.checkpoints.look()
         place.before.append(lambda: setattr(place, "kept", Checkpoint("log", 10_000, b"\1" * 32, "another's")))
         assert (await broker.revoke(OPERATOR, root.id)).state is Closure.PARTIAL
-        assert broker.rolled_back
+        assert broker._tasks.rolled_back
 
     run(body())
 
@@ -222,8 +222,8 @@ def test_what_others_write_there_all_the_time_covers_nothing_and_ends_nothing(wo
         place.before += [older(*await broker._store.root(size)) for size in range(1, checkpoints.TRIES + 1)]
         report = await broker.revoke(OPERATOR, one.id)
         assert (report.state, report.covered, place.writes) == (Closure.PARTIAL, False, 0)
-        broker.check(other.id)
-        assert not broker.rolled_back
+        broker._tasks.check(other.id)
+        assert not broker._tasks.rolled_back
         assert (await broker.revoke(OPERATOR, one.id)).state is Closure.CLOSED  # they have stopped
 
     run(body())
@@ -232,12 +232,12 @@ def test_what_others_write_there_all_the_time_covers_nothing_and_ends_nothing(wo
 def test_an_empty_log_keeps_nothing_there_and_is_found_out_by_what_is_kept(world: World) -> None:
     async def body() -> None:
         broker, place = world.broker(), Place()
-        assert await broker.size() == 0
+        assert await broker._store.size() == 0
         beside(broker, place)
-        await broker.second.look()
+        await broker.checkpoints.look()
         assert place.writes == 0
         place.kept = Checkpoint("log", 1, b"\1" * 32, "of a log that is gone")
         with pytest.raises(IntegrityError):
-            await broker.second.look()
+            await broker.checkpoints.look()
 
     run(body())

@@ -18,7 +18,7 @@ from remit.core.task import Change, Grant, Task
 from remit.errors import ConflictError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, run
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, on_end, run
 from tests.grant_requests import changed
 from tests.uses import permitted_use
 
@@ -68,7 +68,7 @@ def child(**more: object) -> GrantRequest:
 
 async def stored(world: World, broker: Broker, grant: Grant) -> Task:
     """Return the task of a grant as it is stored."""
-    return await MemoryStore.load(world.store, broker.task_of(grant.id).id)
+    return await MemoryStore.load(world.store, broker._tasks.task_of(grant.id).id)
 
 
 async def refused(broker: Broker, grant: Grant) -> None:
@@ -77,13 +77,13 @@ async def refused(broker: Broker, grant: Grant) -> None:
         permitted_use(broker, grant.id, GET, "req_1"),
         broker.issue(holder(broker, grant), grant.id, DETAIL),
         broker.delegate(holder(broker, grant), grant.id, child()),
-        broker.attach(OPERATOR, grant.id, Posture(), lambda _: None),
+        broker.attach(OPERATOR, grant.id, Posture()),
     ):
         with pytest.raises((RevokedError, UnavailableError)) as caught:
             await attempt
         assert isinstance(caught.value, RevokedError) or isinstance(caught.value.__context__, RevokedError)
     with pytest.raises(RevokedError):
-        broker.check(grant.id)
+        broker._tasks.check(grant.id)
 
 
 @pytest.mark.attack("REV-08")
@@ -91,10 +91,10 @@ def test_a_revoke_whose_commit_fails_holds_reaches_the_target_and_says_that_it_i
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        below = await broker.delegate(OPERATOR, root.id, child())
+        below = (await broker.delegate(OPERATOR, root.id, child())).grant
         await broker.issue(holder(broker, below), below.id, DETAIL)
         cut: set[str] = set()
-        broker.on_end(cut.update)
+        on_end(broker, cut.update)
         medium(world).full = True
         report = await broker.revoke(OPERATOR, root.id)
         assert (report.state, report.recorded, report.revoked) == (Closure.PARTIAL, False, 2)
@@ -103,7 +103,7 @@ def test_a_revoke_whose_commit_fails_holds_reaches_the_target_and_says_that_it_i
         assert cut == {root.id, below.id}
         for grant in (root, below):
             await refused(broker, grant)
-        task = broker.task_of(root.id)  # what `remit tree` shows
+        task = broker._tasks.task_of(root.id)  # what `remit tree` shows
         assert task.head.closed
         assert all(grant.revoked for grant in task.grants.values())
         assert not (await stored(world, broker, root)).head.closed
@@ -162,12 +162,12 @@ def test_asking_again_records_it_and_then_says_closed(world: World) -> None:
 
 async def close(broker: Broker, root: Grant) -> Report:
     """End the task of a grant."""
-    return await broker.close(OPERATOR, broker.task_of(root.id).id)
+    return await broker.close(OPERATOR, broker._tasks.task_of(root.id).id)
 
 
 async def revoke_lease(broker: Broker, root: Grant) -> Report:
     """End the one lease of a grant."""
-    [lease] = broker.task_of(root.id).leases
+    [lease] = broker._tasks.task_of(root.id).leases
     return await broker.revoke_lease(OPERATOR, lease)
 
 
@@ -182,7 +182,7 @@ def test_every_verb_that_ends_reaches_the_target_though_nothing_can_be_recorded(
         report = await verb(broker, root)  # type: ignore[operator]
         assert (report.state, report.recorded) == (Closure.PARTIAL, False)
         assert world.target.accounts == {}
-        [lease] = broker.task_of(root.id).leases.values()
+        [lease] = broker._tasks.task_of(root.id).leases.values()
         assert lease.state is LeaseState.REVOKING
         medium(world).full = False
         world.later(8)
@@ -226,7 +226,7 @@ def test_a_revoke_that_is_cancelled_holds_and_is_recorded_later(world: World) ->
         await asyncio.gather(revoking, return_exceptions=True)
         assert revoking.cancelled()
         with pytest.raises(RevokedError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
         world.later(1)
         await broker.sweep()
         assert world.target.accounts == {}
@@ -249,7 +249,7 @@ def test_a_child_that_is_being_made_while_its_parent_ends_and_nothing_is_recorde
         [made] = await asyncio.gather(delegating, return_exceptions=True)
         assert isinstance(made, RemitError)
         assert not report.recorded
-        assert list(broker.task_of(root.id).grants) == [root.id]
+        assert list(broker._tasks.task_of(root.id).grants) == [root.id]
         medium(world).full = False
         world.later(8)
         await broker.sweep()
@@ -263,7 +263,7 @@ def test_whatever_is_recorded_next_in_a_task_records_what_ended_in_it_before(wor
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        ended = await broker.delegate(OPERATOR, root.id, child())
+        ended = (await broker.delegate(OPERATOR, root.id, child())).grant
         medium(world).full = True
         await broker.revoke(OPERATOR, ended.id)
         medium(world).full = False
@@ -279,15 +279,15 @@ def test_a_grant_that_ended_frees_its_place_and_a_failing_step_does_not_take_the
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        ended = await broker.delegate(OPERATOR, root.id, child())
+        ended = (await broker.delegate(OPERATOR, root.id, child())).grant
         medium(world).full = True
         await broker.revoke(OPERATOR, ended.id)
         for _ in range(3):
             with pytest.raises(UnavailableError):
                 await broker.delegate(OPERATOR, root.id, child())
             with pytest.raises(RevokedError):
-                broker.check(ended.id)
-        assert broker.check(root.id).id == root.id
+                broker._tasks.check(ended.id)
+        assert broker._tasks.check(root.id).grant.id == root.id
 
     run(body())
 
@@ -313,7 +313,7 @@ def test_a_revoke_finds_its_grant_while_others_make_commits_fail_without_end(wor
         await asyncio.gather(*spamming)
         assert not report.recorded
         with pytest.raises(RevokedError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
 
     run(body())
 
@@ -328,7 +328,7 @@ def test_a_task_that_cannot_be_read_either_ends_at_the_target_and_is_recorded_wh
         assert (report.state, report.recorded) == (Closure.PARTIAL, False)
         assert world.target.accounts == {}
         with pytest.raises(RevokedError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
         medium(world).full = medium(world).unreadable = False
         world.later(8)
         await broker.sweep()
@@ -343,7 +343,7 @@ def test_what_ended_and_is_not_recorded_is_not_forgotten_when_its_time_is_up(wor
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        task_id = broker.task_of(root.id).id
+        task_id = broker._tasks.task_of(root.id).id
         medium(world).full = True
         await broker.revoke(OPERATOR, root.id)
         world.later(901)

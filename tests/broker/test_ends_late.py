@@ -80,7 +80,7 @@ def test_an_end_is_tried_again_though_reading_its_task_took_longer_than_the_back
         world = World(store=Gated())
         broker = await world.ready()
         root = await world.opened(broker)
-        below = await broker.delegate(OPERATOR, root.id, child())
+        below = (await broker.delegate(OPERATOR, root.id, child())).grant
         gates(world).full = True
         gates(world).reading.clear()
         revoking = asyncio.create_task(broker.revoke(OPERATOR, below.id))
@@ -93,7 +93,7 @@ def test_an_end_is_tried_again_though_reading_its_task_took_longer_than_the_back
         for _ in range(20):
             world.later(1)
             await broker.sweep()
-        stored = await world.store.load(broker.task_of(root.id).id)
+        stored = await world.store.load(broker._tasks.task_of(root.id).id)
         assert stored.grant(below.id).revoked
 
     run(body())
@@ -106,8 +106,8 @@ def test_an_end_is_not_on_record_while_the_commit_that_carries_it_may_fail(*, fa
         world = World(store=Gated())
         broker = await world.ready()
         root = await world.opened(broker)
-        below = await broker.delegate(OPERATOR, root.id, child())
-        task_id = broker.task_of(root.id).id
+        below = (await broker.delegate(OPERATOR, root.id, child())).grant
+        task_id = broker._tasks.task_of(root.id).id
         gates(world).full = True
         assert not (await broker.revoke(OPERATOR, below.id)).recorded
         gates(world).full = fails
@@ -115,7 +115,7 @@ def test_an_end_is_not_on_record_while_the_commit_that_carries_it_may_fail(*, fa
         carrying = asyncio.create_task(broker.delegate(OPERATOR, root.id, child()))
         await turns()
         gates(world).full = False
-        task = broker.task_of(root.id)
+        task = broker._tasks.task_of(root.id)
         assert not broker._revoker.report(task, frozenset({below.id}), 0).recorded
         recording = asyncio.create_task(broker._tasks.record_ends(task_id))
         await turns()
@@ -145,7 +145,7 @@ def test_a_task_whose_reader_is_cancelled_twice_is_read_by_the_sweep() -> None:
         gates(world).writing.set()
         world.later(1)
         await broker.sweep()
-        assert broker.check(root.id).id == root.id
+        assert broker._tasks.check(root.id).grant.id == root.id
         world.later(3_600)
         await broker.sweep()
         assert world.target.accounts == {}
@@ -159,7 +159,7 @@ def test_a_revoke_of_what_cannot_be_read_is_not_answered_as_if_there_were_nothin
         world = World(store=Unreadable())
         broker = await world.ready()
         root = await world.opened(broker)
-        task_id = broker.task_of(root.id).id
+        task_id = broker._tasks.task_of(root.id).id
         world.store.full = world.store.unreadable = True  # type: ignore[attr-defined]
         with pytest.raises(UnavailableError):
             await broker.delegate(OPERATOR, root.id, child())
@@ -188,11 +188,11 @@ def test_a_policy_that_changes_while_a_task_is_read_again_by_the_sweep_is_not_sa
         sweeping = asyncio.create_task(broker.sweep())
         await turns()
         with pytest.raises(UnavailableError):
-            await broker.reload(OPERATOR, nothing, "none")
+            await broker.policy.reload(OPERATOR, nothing, "none")
         gates(world).reading.set()
         await sweeping
         await broker.sweep()
         with pytest.raises(RevokedError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
 
     run(body())

@@ -14,7 +14,7 @@ from remit.core.principal import Workload
 from remit.core.request import Binding, GrantRequest
 from remit.errors import AttenuationError, InvalidRequestError, NotFoundError, PolicyError, UnavailableError, UsedError
 from tests.broker.asking import ANN, BOB, NARROW, House, kept, wide
-from tests.broker.world import OPERATOR, START, World, details, holder, run
+from tests.broker.world import START, World, details, holder, run
 from tests.grant_requests import changed
 
 FIVE = timedelta(minutes=5)
@@ -31,12 +31,12 @@ def test_a_human_opens_one_task_with_one_token_and_is_its_root(house: House) -> 
     async def body() -> None:
         broker = await house.world.ready()
         ann = house.human()
-        root = await broker.open(ann, replace(wide(ttl=FIVE), purpose="draft"))
-        assert broker.task_of(root.id).head.subject == ann.subject
+        root = (await broker.open(ann, replace(wide(ttl=FIVE), purpose="draft"))).grant
+        assert broker._tasks.task_of(root.id).head.subject == ann.subject
         assert root.policy == "test-1"
         with pytest.raises(UsedError):
             await broker.open(ann, replace(wide(ttl=FIVE), purpose="draft"))
-        assert len(broker.tasks(OPERATOR)) == 1
+        assert len(list(broker._tasks)) == 1
         assert (await house.told())[-1] == ("task.open", "deny", "used")
 
     run(body())
@@ -50,7 +50,7 @@ def test_of_two_tasks_by_one_token_at_once_one_is_opened(house: House) -> None:
             *(broker.open(ann, replace(wide(ttl=FIVE), purpose="draft")) for _ in range(5)), return_exceptions=True
         )
         assert [type(result).__name__ for result in results].count("UsedError") == 4
-        assert len(broker.tasks(OPERATOR)) == 1
+        assert len(list(broker._tasks)) == 1
 
     run(body())
 
@@ -59,10 +59,10 @@ def test_a_workload_that_opens_a_task_acts_for_nobody_but_itself(house: House) -
     async def body() -> None:
         broker = await house.world.ready()
         wanted = wide(ttl=FIVE, agent=BUILD.id, attested=True)
-        root = await broker.open(BUILD, replace(wanted, purpose="nightly"))
-        subject = broker.task_of(root.id).head.subject
+        root = (await broker.open(BUILD, replace(wanted, purpose="nightly"))).grant
+        subject = broker._tasks.task_of(root.id).head.subject
         assert (subject.sub, subject.acr, subject.groups) == (BUILD.id, "workload", ())
-        assert len(broker.tasks(OPERATOR)) == 1
+        assert len(list(broker._tasks)) == 1
 
     run(body())
 
@@ -92,8 +92,8 @@ def test_an_actors_credential_makes_one_child_and_a_second_one_leaves_the_task_a
         await broker.delegate(as_root, root.id, wanted, actor=BUILD)
         with pytest.raises(UsedError):
             await broker.delegate(as_root, root.id, wanted, actor=BUILD)
-        assert broker.check(root.id).id == root.id
-        assert len(broker.task_of(root.id).grants) == 2
+        assert broker._tasks.check(root.id).grant.id == root.id
+        assert len(broker._tasks.task_of(root.id).grants) == 2
         assert (await house.told())[-1] == ("grant.delegate", "deny", "used")
 
     run(body())
@@ -117,7 +117,7 @@ def test_without_policies_nobody_but_the_owner_opens_anything(world: World) -> N
         for opener in (House(world).human(), BUILD):
             with pytest.raises(PolicyError, match="no policy allows"):
                 await broker.open(opener, replace(wide(ttl=FIVE), purpose="why"))
-        assert broker.tasks(OPERATOR) == []
+        assert list(broker._tasks) == []
         denied = (await world.events())[-2:]
         assert [(e.event, e.decision, e.subject, e.policy) for e in denied] == [
             ("task.open", "deny", ANN, "local-1"),
@@ -173,7 +173,7 @@ def test_a_policy_can_want_a_humans_word_for_what_the_parent_covers(house: House
         with pytest.raises(PolicyError, match="a human has to approve"):
             await broker.delegate(holder(broker, root), root.id, within)
         item = await house.approved(broker, root, within)
-        child = await broker.delegate(holder(broker, root), root.id, within, item)
+        child = (await broker.delegate(holder(broker, root), root.id, within, item)).grant
         assert (child.approval, child.policy, child.covers) == (item.id, "strict-1", (0,))
         assert APPROVED not in child.covers
 
@@ -209,7 +209,7 @@ def test_a_delegation_that_is_cancelled_is_no_denial(house: House) -> None:
         with pytest.raises(asyncio.CancelledError):
             await broker.delegate(holder(broker, root), root.id, wide(NARROW))
         assert [event for event in await house.told() if event[1] == "deny"] == []
-        assert len(broker.task_of(root.id).grants) == 1
+        assert len(broker._tasks.task_of(root.id).grants) == 1
 
     run(body())
 
@@ -221,7 +221,7 @@ def test_a_task_whose_opening_failed_is_not_there_and_its_token_can_be_used(hous
         house.store.fail = [UnavailableError()]
         with pytest.raises(UnavailableError):
             await broker.open(ann, replace(wide(ttl=FIVE), purpose="draft"))
-        assert broker.tasks(OPERATOR) == []
+        assert list(broker._tasks) == []
         await broker.open(ann, replace(wide(ttl=FIVE), purpose="draft"))
 
     run(body())
@@ -231,7 +231,7 @@ def test_a_grants_receipt_has_its_key_and_posture(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()
         root = await house.root(broker)
-        child = await broker.delegate(holder(broker, root), root.id, changed(wide(NARROW), {"x5t": "x" * 43}))
+        child = (await broker.delegate(holder(broker, root), root.id, changed(wide(NARROW), {"x5t": "x" * 43}))).grant
         hop = (await house.world.events())[-1]
         assert (hop.grant, hop.key, hop.posture) == (child.id, "x" * 43, "none/holder/kek-file")
         assert hop.detail_s256

@@ -149,13 +149,13 @@ def test_a_denial_is_on_record_with_its_reasons_and_the_version_that_decided(ver
         broker = await world.ready()
         rule = forbids("warehouse", verb)
         if verb == "open":
-            await broker.reload(OPERATOR, rule, rule.version)
+            await broker.policy.reload(OPERATOR, rule, rule.version)
             with pytest.raises(PolicyError):
                 await world.opened(broker)
         else:
             root = await world.opened(broker)
             issued = await broker.issue(OPERATOR, root.id, DETAIL)
-            await broker.reload(OPERATOR, rule, rule.version)
+            await broker.policy.reload(OPERATOR, rule, rule.version)
             again: dict[str, Callable[[], Awaitable[object]]] = {
                 "delegate": lambda: child(broker, root, TABLE),
                 "issue": lambda: broker.issue(OPERATOR, root.id, DETAIL),
@@ -193,10 +193,10 @@ def test_the_question_about_a_grant_can_be_looked_at() -> None:
         world = World()
         broker = await world.ready()
         root = await world.opened(broker)
-        question = broker.question(root.id)
+        question = await broker.question(root.id)
         assert (question.verb, question.scope, question.level) == ("open", root.scope, 0)
         assert set(question.limits) == {"search", "warehouse"}
         with pytest.raises(NotFoundError):
-            broker.question("grt_none")
+            broker._policy.question("grt_none")
 
     run(body())

@@ -22,9 +22,9 @@ def test_a_reload_ends_what_is_no_longer_allowed_with_all_below_it_and_leaves_th
         both, search = await world.opened(broker), await world.opened(broker, SEARCH)
         below, kept = await child(broker, both), await child(broker, search)
         rule = forbids("warehouse")
-        assert await broker.reload(OPERATOR, rule, rule.version) == 1
+        assert await broker.policy.reload(OPERATOR, rule, rule.version) == 1
         assert [ended(broker, grant) for grant in (both, below, search, kept)] == [True, True, False, False]
-        assert (await permitted_use(broker, kept.id, GET, "req_1")).grant.id == kept.id
+        assert (await permitted_use(broker, kept.id, GET, "req_1")).grant == kept.id
         told = [e for e in await world.events() if e.event in {"policy.reload", "task.close"}]
         assert [(e.event, e.decision, e.policy) for e in told] == [
             ("policy.reload", "done", "no-warehouse"),
@@ -42,7 +42,7 @@ def test_a_child_can_end_alone() -> None:
         root = await world.opened(broker)
         first, second = await child(broker, root, TABLE), await child(broker, root)
         rule = forbids("warehouse", "delegate")
-        await broker.reload(OPERATOR, rule, rule.version)
+        await broker.policy.reload(OPERATOR, rule, rule.version)
         assert [ended(broker, grant) for grant in (root, first, second)] == [False, True, False]
         [event] = [e for e in await world.events() if e.event == "grant.revoke"]
         assert event.lineage == (root.id, first.id)
@@ -57,9 +57,9 @@ def test_a_lease_that_could_not_be_issued_any_more_ends_and_its_grant_lives() ->
         root = await world.opened(broker)
         issued = await broker.issue(OPERATOR, root.id, DETAIL)
         rule = forbids("warehouse", "issue")
-        assert await broker.reload(OPERATOR, rule, rule.version) == 1
+        assert await broker.policy.reload(OPERATOR, rule, rule.version) == 1
         assert issued.lease.plan.name not in world.target.accounts
-        broker.check(root.id)
+        broker._tasks.check(root.id)
         [event] = [e for e in await world.events() if e.event == "lease.revoke"]
         assert (event.policy, event.cause) == ("no-warehouse", "the policy changed: `no` forbids it")
 
@@ -74,9 +74,9 @@ def test_a_target_that_is_down_does_not_hold_up_the_end_of_authority() -> None:
         issued = await broker.issue(OPERATOR, root.id, DETAIL)
         world.target.fail = {"revoke"}
         rule = forbids("warehouse")
-        assert await broker.reload(OPERATOR, rule, rule.version) == 1
+        assert await broker.policy.reload(OPERATOR, rule, rule.version) == 1
         assert ended(broker, root)
-        assert broker.task_of(root.id).lease(issued.lease.id).state is LeaseState.REVOKING
+        assert broker._tasks.task_of(root.id).lease(issued.lease.id).state is LeaseState.REVOKING
         world.target.fail.clear()
         world.later(3_600)
         await broker.sweep()
@@ -90,10 +90,10 @@ def test_what_was_ended_or_has_expired_is_not_asked_about_again() -> None:
         world = World()
         broker = await world.ready()
         closed, short = await world.opened(broker), await world.opened(broker, ttl=timedelta(seconds=10))
-        await broker.close(OPERATOR, broker.task_of(closed.id).id)
+        await broker.close(OPERATOR, broker._tasks.task_of(closed.id).id)
         world.later(11)
         rule = Rule("v2", lambda _: True)
-        assert await broker.reload(OPERATOR, rule, rule.version) == 0
+        assert await broker.policy.reload(OPERATOR, rule, rule.version) == 0
         assert rule.asked == []
         assert ended(broker, short)
 
@@ -104,7 +104,7 @@ def test_a_policy_that_was_no_good_is_on_record() -> None:
     async def body() -> None:
         world = World()
         broker = await world.ready()
-        await broker.keep_policy(OPERATOR, "v1", "a.cedar:3: unexpected token")
+        await broker.policy.keep(OPERATOR, "v1", "a.cedar:3: unexpected token")
         [event] = [e for e in await world.events() if e.event == "policy.reload"]
         assert (event.decision, event.code, event.policy) == ("failed", "policy", "v1")
         assert event.cause == "a.cedar:3: unexpected token"
@@ -131,7 +131,7 @@ def test_a_grant_opened_while_policies_are_reloaded_is_decided_by_one_of_both_an
         making = asyncio.create_task(make())
         for _ in range(turns):
             await asyncio.sleep(0)
-        reloading = asyncio.create_task(broker.reload(OPERATOR, fresh, fresh.version))
+        reloading = asyncio.create_task(broker.policy.reload(OPERATOR, fresh, fresh.version))
         made = await asyncio.gather(making, return_exceptions=True)
         await reloading
         assert all(ended(broker, grant) for grant in others) is (kind == "open")
@@ -155,7 +155,7 @@ def test_a_grant_made_after_the_new_policy_holds_is_refused_before_the_reload_is
         for _ in range(70):
             await world.opened(broker)
         fresh = forbids("search")
-        reloading = asyncio.create_task(broker.reload(OPERATOR, fresh, fresh.version))
+        reloading = asyncio.create_task(broker.policy.reload(OPERATOR, fresh, fresh.version))
         await fresh.first.wait()
         with pytest.raises(PolicyError):
             await world.opened(broker)
@@ -181,7 +181,7 @@ def test_a_task_that_is_being_read_again_meanwhile_does_not_escape(unreadable: b
         delegating = asyncio.create_task(child(broker, root))
         await store.waiting.wait()
         fresh = forbids("warehouse")
-        reloading = asyncio.create_task(broker.reload(OPERATOR, fresh, fresh.version))
+        reloading = asyncio.create_task(broker.policy.reload(OPERATOR, fresh, fresh.version))
         for _ in range(20):
             await asyncio.sleep(0)
         assert not reloading.done()
@@ -192,14 +192,14 @@ def test_a_task_that_is_being_read_again_meanwhile_does_not_escape(unreadable: b
             with pytest.raises(UnavailableError):
                 await reloading
             with pytest.raises(NotFoundError):
-                broker.check(root.id)
+                broker._tasks.check(root.id)
             store.unreadable = False
             world.later(1)
             await broker.sweep()
         else:
             assert await reloading == 1
         with pytest.raises(RevokedError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
 
     run(body())
 
@@ -216,7 +216,7 @@ def test_a_commit_that_fails_under_a_reload_is_overtaken_at_no_point(turns: int)
         delegating = asyncio.create_task(child(broker, root))
         for _ in range(turns):
             await asyncio.sleep(0)
-        assert await broker.reload(OPERATOR, fresh, fresh.version) == 1
+        assert await broker.policy.reload(OPERATOR, fresh, fresh.version) == 1
         assert ended(broker, root)
         await asyncio.gather(delegating, return_exceptions=True)
         assert ended(broker, root)
@@ -233,15 +233,15 @@ def test_a_store_that_fails_leaves_the_reload_unacknowledged_and_the_sweep_finis
         fresh = forbids("warehouse")
         store.fail = [UnavailableError()]
         with pytest.raises(UnavailableError):
-            await broker.reload(OPERATOR, fresh, fresh.version)
+            await broker.policy.reload(OPERATOR, fresh, fresh.version)
         assert [ended(broker, first), ended(broker, second)] == [True, True]
         with pytest.raises(PolicyError):
             await world.opened(broker)
-        stored = [(await store.load(broker.task_of(root.id).id)).head.closed for root in (first, second)]
+        stored = [(await store.load(broker._tasks.task_of(root.id).id)).head.closed for root in (first, second)]
         assert stored == [False, True]
         world.later(1)
         await broker.sweep()
-        assert (await store.load(broker.task_of(first.id).id)).head.closed
+        assert (await store.load(broker._tasks.task_of(first.id).id)).head.closed
 
     run(body())
 
@@ -255,7 +255,7 @@ def test_commits_that_keep_failing_are_given_up_on_and_said_so() -> None:
         store.fail = [ConflictError() for _ in range(99)]
         fresh = forbids("warehouse")
         with pytest.raises(UnavailableError, match="could not be ended yet"):
-            await broker.reload(OPERATOR, fresh, fresh.version)
+            await broker.policy.reload(OPERATOR, fresh, fresh.version)
 
     run(body())
 
@@ -267,7 +267,7 @@ def test_reloads_take_turns() -> None:
         root = await world.opened(broker)
         strict, lax = forbids("warehouse"), Rule("lax")
         counts = await asyncio.gather(
-            broker.reload(OPERATOR, strict, strict.version), broker.reload(OPERATOR, lax, lax.version)
+            broker.policy.reload(OPERATOR, strict, strict.version), broker.policy.reload(OPERATOR, lax, lax.version)
         )
         assert sum(counts) == int(ended(broker, root))
         assert (await world.opened(broker)).policy == "lax"
@@ -310,13 +310,13 @@ def test_a_policy_tightened_under_ten_thousand_live_grants_holds_when_the_reload
             kept += [await child(broker, root) for _ in range(49)]
             lost += [await child(broker, root, TABLE) for _ in range(50)]
         rule = forbids("warehouse", "delegate")
-        assert await broker.reload(OPERATOR, rule, rule.version) == 5_000
+        assert await broker.policy.reload(OPERATOR, rule, rule.version) == 5_000
         assert len(rule.asked) == 10_000
         assert all(ended(broker, grant) for grant in lost)
         assert not any(ended(broker, grant) for grant in (*kept, *roots))
         with pytest.raises(RevokedError):
             await broker.issue(holder(broker, lost[0]), lost[0].id, DETAIL)
-        assert (await permitted_use(broker, kept[-1].id, GET, "req_1")).grant.id == kept[-1].id
-        assert replace(lost[-1], revoked=True) == broker.task_of(lost[-1].id).grant(lost[-1].id)
+        assert (await permitted_use(broker, kept[-1].id, GET, "req_1")).grant == kept[-1].id
+        assert replace(lost[-1], revoked=True) == broker._tasks.task_of(lost[-1].id).grant(lost[-1].id)
 
     run(body())

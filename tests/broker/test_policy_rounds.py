@@ -67,7 +67,7 @@ def test_a_round_lets_others_go_on_after_a_few_details_each(world: World) -> Non
     async def body() -> None:
         broker, _ = await crowded(world, 50, tasks=4)
         rule = Paced("v2")
-        assert await paced(rule, broker.reload(OPERATOR, rule, rule.version)) == 0
+        assert await paced(rule, broker.policy.reload(OPERATOR, rule, rule.version)) == 0
         assert details_of(rule) == 4 * (17 + 49 * 16)
         assert max(rule.counts.values()) <= 8
 
@@ -79,7 +79,7 @@ def test_the_operator_ends_a_task_while_its_grants_are_decided_on(world: World) 
     async def body() -> None:
         broker, [root] = await crowded(world, 100)
         rule = Rule("v2")
-        reloading = asyncio.create_task(broker.reload(OPERATOR, rule, rule.version))
+        reloading = asyncio.create_task(broker.policy.reload(OPERATOR, rule, rule.version))
         await rule.first.wait()
         await broker.revoke(OPERATOR, root.id)
         assert not reloading.done()
@@ -95,7 +95,7 @@ def test_a_change_of_one_resource_asks_about_nothing_else(world: World) -> None:
     async def body() -> None:
         broker, [root] = await crowded(world, 50)
         world_rule = Rule("v2")
-        await broker.reload(OPERATOR, world_rule, "v2")
+        await broker.policy.reload(OPERATOR, world_rule, "v2")
         world_rule.asked.clear()
         await broker.put_resource(OPERATOR, warehouse())
         assert [[d.resource for d in q.scope] for q in world_rule.asked] == [["warehouse"]]
@@ -127,7 +127,7 @@ def test_what_is_denied_by_a_detail_far_down_ends(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker, *BUSY, TABLE)
         rule = forbids("warehouse")
-        assert await broker.reload(OPERATOR, rule, rule.version) == 1
+        assert await broker.policy.reload(OPERATOR, rule, rule.version) == 1
         assert ended(broker, root)
 
     run(body())
@@ -145,8 +145,8 @@ def test_what_was_decided_by_a_policy_that_holds_no_more_is_not_applied(world: W
                 broker._policy.deciding = lax
             return question.verb == "delegate"
 
-        assert await broker.reload(OPERATOR, Rule("strict", replaced), "strict") == 0
-        assert not any(grant.revoked for grant in broker.task_of(root.id).grants.values())
+        assert await broker.policy.reload(OPERATOR, Rule("strict", replaced), "strict") == 0
+        assert not any(grant.revoked for grant in broker._tasks.task_of(root.id).grants.values())
         assert lax.asked
 
     run(body())
@@ -163,7 +163,7 @@ def test_a_round_that_failed_is_made_up_for_by_the_next_whatever_that_is_about()
         with pytest.raises(UnavailableError):  # and the task is out of memory
             await child(broker, root, TABLE)
         with pytest.raises(UnavailableError):
-            await broker.reload(OPERATOR, rule, rule.version)
+            await broker.policy.reload(OPERATOR, rule, rule.version)
         store.unreadable = False
         await broker._tasks.find("task_0")
         await broker.put_resource(OPERATOR, search())
@@ -177,7 +177,7 @@ def test_a_sweep_does_not_begin_a_round_that_is_under_way(world: World) -> None:
     async def body() -> None:
         broker, _ = await crowded(world, 20)
         rule = Rule("v2")
-        reloading = asyncio.create_task(broker.reload(OPERATOR, rule, rule.version))
+        reloading = asyncio.create_task(broker.policy.reload(OPERATOR, rule, rule.version))
         await rule.first.wait()
         await broker.sweep()
         assert not reloading.done()
@@ -190,7 +190,7 @@ def test_a_sweep_does_not_begin_a_round_that_is_under_way(world: World) -> None:
 def refused(broker: Broker, grant: Grant) -> bool:
     """Whether a grant is yet to be decided on."""
     try:
-        broker.check(grant.id)
+        broker._tasks.check(grant.id)
     except UnavailableError:
         return True
     return False
@@ -213,21 +213,21 @@ def test_after_a_start_what_is_undecided_is_refused_and_can_be_looked_at_and_end
             lambda: permitted_use(again, big.id, GET, "req_1"),
             lambda: again.issue(OPERATOR, big.id, DETAIL),
             lambda: child(again, big),
-            lambda: again.attach(OPERATOR, big.id, big.posture, lambda _: None),
+            lambda: again.attach(OPERATOR, big.id, big.posture),
         ):
             with pytest.raises(UnavailableError, match="started anew"):
                 await attempt()
         with pytest.raises(UnavailableError):
-            again.check(small.id)
-        assert [len(task.grants) for task in again.tasks(OPERATOR)] == [30, 30]
+            again._tasks.check(small.id)
+        assert [len(task.grants) for task in list(again._tasks)] == [30, 30]
         fresh = await world.opened(again)
-        assert (await permitted_use(again, fresh.id, GET, "req_1")).grant.id == fresh.id
+        assert (await permitted_use(again, fresh.id, GET, "req_1")).grant == fresh.id
         await again.revoke(OPERATOR, big.id)
         await paced(rule, again.settle())
         assert max(rule.counts.values()) <= 17  # with what was opened meanwhile
         with pytest.raises(RevokedError):
-            again.check(big.id)
-        assert (await permitted_use(again, small.id, replace(GET, path="/v1/0"), "req_2")).grant.id == small.id
+            again._tasks.check(big.id)
+        assert (await permitted_use(again, small.id, replace(GET, path="/v1/0"), "req_2")).grant == small.id
 
     run(body())
 
@@ -265,9 +265,9 @@ def test_after_a_start_what_the_store_failed_to_end_has_ended_and_a_sweep_record
         store.fail = [UnavailableError()]
         with pytest.raises(UnavailableError):
             await again.settle()
-        task_id = again.task_of(root.id).id
+        task_id = again._tasks.task_of(root.id).id
         with pytest.raises(RevokedError):
-            again.check(root.id)
+            again._tasks.check(root.id)
         assert not (await store.load(task_id)).head.closed
         await again.sweep()
         assert (await store.load(task_id)).head.closed

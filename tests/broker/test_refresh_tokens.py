@@ -10,7 +10,7 @@ import pytest
 
 from remit import jose
 from remit.broker import Broker
-from remit.broker.refresh_tokens import KEPT, Presented
+from remit.broker.refresh_tokens import KEPT
 from remit.core.audit import Event
 from remit.core.refresh import MAX_SPENT, RefreshFamily, rotate
 from remit.core.request import Bounds, GrantRequest
@@ -25,6 +25,7 @@ from remit.errors import (
     WrongKeyError,
 )
 from remit.ports import PutRecord, Record, Write
+from remit.ports.broker import Presented
 from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, World, holder, run
 
@@ -39,7 +40,7 @@ async def begun(world: World, token: str = "first") -> tuple[Broker, Grant]:
     """Return a broker and a grant whose first refresh token was handed out."""
     broker = await world.ready()
     grant = await world.opened(broker, jkt=JKT)
-    await broker.issue_refresh_token(grant, "app", jose.digest(token), None)
+    await broker.issue_refresh_token(grant.id, "app", jose.digest(token), None)
     return broker, grant
 
 
@@ -57,7 +58,8 @@ def test_a_token_is_turned_into_the_next_again_and_again() -> None:
         world = World()
         broker, grant = await begun(world)
         for old, new in (("first", "second"), ("second", "third")):
-            found, family = await broker.rotate_refresh_token(shown(old), jose.digest(new))
+            rotated = await broker.rotate_refresh_token(shown(old), jose.digest(new))
+            found, family = rotated.grant, rotated.family
             assert (found.id, family.current) == (grant.id, jose.digest(new))
         assert await told(world) == [("token.begin", "allow", None), *[("token.refresh", "allow", None)] * 2]
 
@@ -70,10 +72,10 @@ def test_what_an_attested_workload_was_given_it_spends_only_if_it_is_attested_ag
         world = World()
         broker = await world.ready()
         grant = await world.opened(broker, jkt=JKT, agent=name, attested=True)
-        await broker.issue_refresh_token(grant, name, jose.digest("first"), None)
+        await broker.issue_refresh_token(grant.id, name, jose.digest("first"), None)
         await refusal(broker, shown("first", name), UnauthenticatedError)
         assert (await told(world))[-1] == ("token.refresh", "deny", "unauthenticated")
-        found, _ = await broker.rotate_refresh_token(shown("first", name, attested=True), jose.digest("second"))
+        found = (await broker.rotate_refresh_token(shown("first", name, attested=True), jose.digest("second"))).grant
         assert found.id == grant.id
 
     run(scene())
@@ -83,14 +85,16 @@ def test_a_spent_token_ends_the_grant_with_all_below_it_and_the_audit_says_why()
     async def scene() -> None:
         world = World()
         broker, grant = await begun(world)
-        child = await broker.delegate(
-            holder(broker, grant), grant.id, GrantRequest(grant.scope, Bounds(timedelta(minutes=1)))
-        )
+        child = (
+            await broker.delegate(
+                holder(broker, grant), grant.id, GrantRequest(grant.scope, Bounds(timedelta(minutes=1)))
+            )
+        ).grant
         await broker.rotate_refresh_token(shown("first"), jose.digest("second"))
         await refusal(broker, shown("first"), UsedError)
         for one in (grant, child):
             with pytest.raises(RevokedError):
-                broker.check(one.id)
+                broker._tasks.check(one.id)
         await refusal(broker, shown("second"), RevokedError)
         assert ("token.refresh", "deny", "used") in await told(world)
         (ended,) = [e for e in await world.events() if e.event == "grant.revoke"]
@@ -117,7 +121,7 @@ def test_whoever_else_presents_a_token_gets_nothing_and_spends_nothing(
         await refusal(broker, presented, kind)
         entry = (await world.events())[-1]
         assert (entry.event, entry.decision, entry.code, entry.grant) == ("token.refresh", "deny", code, grant.id)
-        assert (await broker.rotate_refresh_token(shown("first"), jose.digest("second")))[0].id == grant.id
+        assert (await broker.rotate_refresh_token(shown("first"), jose.digest("second"))).grant.id == grant.id
 
     run(scene())
 
@@ -128,7 +132,7 @@ def test_a_thief_without_the_key_cannot_end_a_grant_by_a_spent_token() -> None:
         broker, grant = await begun(world)
         await broker.rotate_refresh_token(shown("first"), jose.digest("second"))
         await refusal(broker, shown("first", jkt="another-key"), WrongKeyError)
-        assert broker.check(grant.id).id == grant.id
+        assert broker._tasks.check(grant.id).grant.id == grant.id
 
     run(scene())
 
@@ -162,7 +166,7 @@ def test_of_two_at_the_same_time_one_is_the_second() -> None:
         outcomes = await asyncio.gather(*turns, return_exceptions=True)
         assert any(isinstance(outcome, UsedError) for outcome in outcomes)
         with pytest.raises(RevokedError):
-            broker.check(grant.id)
+            broker._tasks.check(grant.id)
 
     run(scene())
 
@@ -200,7 +204,7 @@ def test_a_turn_that_was_not_made_durable_leaves_the_old_token_good() -> None:
         await refusal(broker, shown("first"), UnavailableError)
         store.fails = False
         await refusal(broker, shown("unwanted"), GrantTokenError)
-        assert (await broker.rotate_refresh_token(shown("first"), jose.digest("second")))[0].id == grant.id
+        assert (await broker.rotate_refresh_token(shown("first"), jose.digest("second"))).grant.id == grant.id
 
     run(scene())
 
@@ -213,8 +217,8 @@ def test_a_chain_that_was_not_made_durable_is_none() -> None:
         grant = await world.opened(broker, jkt=JKT)
         store.fails = True
         with pytest.raises(UnavailableError):
-            await broker.issue_refresh_token(grant, "app", jose.digest("first"), None)
-        assert broker.refresh_token(jose.digest("first")) is None
+            await broker.issue_refresh_token(grant.id, "app", jose.digest("first"), None)
+        assert await broker.refresh_token(jose.digest("first")) is None
 
     run(scene())
 
@@ -224,9 +228,9 @@ def test_chains_are_forgotten_some_time_after_their_grant() -> None:
         world = World()
         broker, _ = await begun(world)
         world.later(KEPT.total_seconds() + 16 * 60)
-        await broker.issue_refresh_token(await world.opened(broker, jkt=JKT), "app", jose.digest("other"), None)
-        assert broker.refresh_token(jose.digest("first")) is None
-        assert broker.refresh_token(jose.digest("other")) is not None
+        await broker.issue_refresh_token((await world.opened(broker, jkt=JKT)).id, "app", jose.digest("other"), None)
+        assert await broker.refresh_token(jose.digest("first")) is None
+        assert await broker.refresh_token(jose.digest("other")) is not None
 
     run(scene())
 
@@ -267,8 +271,8 @@ def test_a_chain_that_is_still_needed_is_not_forgotten_when_another_begins() -> 
     async def scene() -> None:
         world = World()
         broker, _ = await begun(world)
-        await broker.issue_refresh_token(await world.opened(broker, jkt=JKT), "app", jose.digest("other"), None)
-        assert broker.refresh_token(jose.digest("first")) is not None
+        await broker.issue_refresh_token((await world.opened(broker, jkt=JKT)).id, "app", jose.digest("other"), None)
+        assert await broker.refresh_token(jose.digest("first")) is not None
 
     run(scene())
 
@@ -277,9 +281,9 @@ def test_the_places_of_live_grants_are_told() -> None:
     async def scene() -> None:
         world = World()
         broker, grant = await begun(world)
-        assert broker.places() == [grant.status]
+        assert broker._tasks.places() == [grant.status]
         await broker.revoke(OPERATOR, grant.id)
-        assert broker.places() == []
+        assert broker._tasks.places() == []
 
     run(scene())
 

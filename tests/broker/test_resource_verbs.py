@@ -35,8 +35,8 @@ def test_a_removed_resource_ends_the_tasks_that_hold_it(world: World) -> None:
         both, one = await world.opened(broker), await world.opened(broker, TABLE)
         await broker.delete_resource(OPERATOR, "search")
         with pytest.raises(RevokedError):
-            broker.check(both.id)
-        broker.check(one.id)
+            broker._tasks.check(both.id)
+        broker._tasks.check(one.id)
         with pytest.raises(NotFoundError):
             await broker.delete_resource(OPERATOR, "search")
 
@@ -49,7 +49,7 @@ def test_a_wider_bound_ends_nothing(world: World) -> None:
         root = await world.opened(broker)
         wider = (*warehouse().bound, *scope.parse([{**TABLE, "tables": ["sales.cost"]}]))
         await broker.put_resource(OPERATOR, replace(warehouse(), bound=wider), Secret("admin-pw"))
-        broker.check(root.id)
+        broker._tasks.check(root.id)
 
     run(body())
 
@@ -65,10 +65,10 @@ def test_what_is_kept_sealed_says_so_in_every_grant(world: World) -> None:
 def test_looking_at_a_resource_tells_what_is_wrong_there_and_changes_nothing(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
-        size = await broker.size()
+        size = await broker._store.size()
         world.target.findings = [Finding("superuser", "the login is superuser", acceptable=False)]
-        assert await broker.check_resource(OPERATOR, "warehouse") == world.target.findings
-        assert list(await broker.check_resource(OPERATOR, "search")) == []
-        assert await broker.size() == size
+        assert await broker.check_resource("warehouse") == world.target.findings
+        assert list(await broker.check_resource("search")) == []
+        assert await broker._store.size() == size
 
     run(body())

@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 
 from remit.broker.resources import ResourceRegistry, associated
+from remit.broker.tasks import TaskCache
 from remit.core.secret import Secret
 from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFoundError
 from remit.kinds import http
-from remit.ports import Engine, Finding, PutSecret, Resource, SealedSecret
+from remit.ports import Engine, Finding, Resource, SealedSecret
 from remit.ports.kind import EngineContext
 from remit.stores.memory import MemoryStore
 from tests.broker.world import (
+    OPERATOR,
     SEARCH,
     TABLE,
     ClearSealer,
@@ -31,48 +33,46 @@ from tests.support.kinds import NOTHING_LENT, simulated
 Check = Callable[[Resource, Secret | None, EngineContext], None]
 
 
-def custody(world: World, engine: type[PlainEngine] = FullEngine, check: Check | None = None) -> ResourceRegistry:
+def cache(world: World) -> TaskCache:
+    return TaskCache(world.store, lambda: world.now)
+
+
+def registry(world: World, engine: type[PlainEngine] = FullEngine, check: Check | None = None) -> ResourceRegistry:
     def factory(_: Resource, __: Secret | None) -> Engine:
         return engine(world.target)
 
     kinds = dict(simulated(factory))
     if check is not None:
         kinds["http"] = replace(kinds["http"], check=check)
-    return ResourceRegistry(world.store, ClearSealer(), kinds, NOTHING_LENT)
-
-
-async def store(world: World, kept: ResourceRegistry, resource: Resource, value: Secret | None = None) -> None:
-    writes = await kept.put(resource, value)
-    await world.store.commit(writes, ())
-    await kept.took(writes)
+    return ResourceRegistry(cache(world), ClearSealer(), kinds, NOTHING_LENT)
 
 
 def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world: World) -> None:
     async def body() -> None:
-        kept = custody(world)
-        writes = await kept.put(search(), Secret("key-1"))
-        [sealed] = [write.secret for write in writes if isinstance(write, PutSecret)]
+        kept = registry(world)
+        await kept.put(OPERATOR, search(), Secret("key-1"))
+        sealed = await world.store.secret("search")
         assert (sealed.name, sealed.version, sealed.resource, sealed.destination) == (
             "search",
             1,
             "search",
             "https://search.test",
         )
-        await world.store.commit(writes, ())
-        await kept.took(writes)
-        await store(world, kept, search(), Secret("key-2"))
+        await kept.put(OPERATOR, search(), Secret("key-2"))
         assert (await world.store.secret("search")).version == 2
         assert (await kept.secret("search")).reveal() == "key-2"
-        assert kept.opened("search").reveal() == "key-2"
+        secret = await kept.credential("search", kept.version("search"))
+        assert secret is not None
+        assert secret.reveal() == "key-2"
 
     run(body())
 
 
 def test_a_secret_moved_to_another_destination_is_not_opened(world: World) -> None:
     async def body() -> None:
-        kept = custody(world)
-        await store(world, kept, search(), Secret("key-1"))
-        fresh = custody(world)
+        kept = registry(world)
+        await kept.put(OPERATOR, search(), Secret("key-1"))
+        fresh = registry(world)
         await fresh.load()
         fresh._resources["search"] = replace(fresh.resource("search"), destination="https://evil.test")
         with pytest.raises(NotFoundError, match="another destination"):
@@ -83,13 +83,12 @@ def test_a_secret_moved_to_another_destination_is_not_opened(world: World) -> No
 
 def test_a_resource_without_a_secret_says_how_to_give_it_one(world: World) -> None:
     async def body() -> None:
-        kept = custody(world)
-        await store(world, kept, search())
+        kept = registry(world)
+        await kept.put(OPERATOR, search())
         with pytest.raises(NotFoundError) as caught:
             await kept.secret("search")
         assert "secret set" in str(caught.value.help)
-        with pytest.raises(NotFoundError):
-            kept.opened("search")
+        assert await kept.credential("search", kept.version("search")) is None
 
     run(body())
 
@@ -98,7 +97,7 @@ def test_a_resource_without_a_secret_says_how_to_give_it_one(world: World) -> No
 def test_a_secret_that_could_break_a_header_is_refused_when_stored(world: World, text: str) -> None:
     async def body() -> None:
         with pytest.raises(InvalidRequestError, match="printable ASCII"):
-            await custody(world, check=http.KIND.check).put(search(), Secret(text))
+            await registry(world, check=http.KIND.check).put(OPERATOR, search(), Secret(text))
 
     run(body())
 
@@ -107,7 +106,7 @@ def test_a_secret_that_could_break_a_header_is_refused_when_stored(world: World,
 def test_a_secret_of_no_or_too_many_bytes_is_refused(world: World, text: str) -> None:
     async def body() -> None:
         with pytest.raises(InvalidRequestError, match="16384 bytes"):
-            await custody(world).put(search(), Secret(text))
+            await registry(world).put(OPERATOR, search(), Secret(text))
 
     run(body())
 
@@ -127,9 +126,9 @@ PEM = "-----BEGIN PRIVATE KEY-----\nMIGHAgEA\n-----END PRIVATE KEY-----\n"
 )
 def test_a_secret_of_bytes_or_parts_comes_back_as_it_was(world: World, secret: Secret) -> None:
     async def body() -> None:
-        kept = custody(world)
-        await store(world, kept, warehouse(), secret)
-        fresh = custody(world)
+        kept = registry(world)
+        await kept.put(OPERATOR, warehouse(), secret)
+        fresh = registry(world)
         await fresh.load()
         assert await fresh.secret("warehouse") == secret
 
@@ -138,9 +137,9 @@ def test_a_secret_of_bytes_or_parts_comes_back_as_it_was(world: World, secret: S
 
 def test_a_text_is_stored_as_it_always_was(world: World) -> None:
     async def body() -> None:
-        [_, put] = await custody(world).put(search(), Secret("key-1"))
-        assert isinstance(put, PutSecret)
-        assert ClearSealer().open(put.secret.sealed, associated(put.secret)) == b"key-1"
+        await registry(world).put(OPERATOR, search(), Secret("key-1"))
+        sealed = await world.store.secret("search")
+        assert ClearSealer().open(sealed.sealed, associated(sealed)) == b"key-1"
 
     run(body())
 
@@ -149,7 +148,7 @@ def test_a_text_is_stored_as_it_always_was(world: World) -> None:
 def test_parts_have_plain_names_and_are_few(world: World, parts: dict[str, str]) -> None:
     async def body() -> None:
         with pytest.raises(InvalidRequestError):
-            await custody(world).put(search(), Secret(parts))
+            await registry(world).put(OPERATOR, search(), Secret(parts))
 
     run(body())
 
@@ -167,27 +166,27 @@ def test_parts_have_plain_names_and_are_few(world: World, parts: dict[str, str])
 def test_a_resource_that_makes_no_sense_is_refused(world: World, resource: Resource, message: str) -> None:
     async def body() -> None:
         with pytest.raises(InvalidRequestError, match=message):
-            await custody(world).put(resource, None)
+            await registry(world).put(OPERATOR, resource, None)
 
     run(body())
 
 
 def test_a_resource_does_not_change_its_kind(world: World) -> None:
     async def body() -> None:
-        kept = custody(world)
-        await store(world, kept, search())
+        kept = registry(world)
+        await kept.put(OPERATOR, search())
         other = replace(search(), kind="postgres", bound=details({**TABLE, "resource": "search"}))
         with pytest.raises(ConflictError):
-            await kept.put(other, None)
+            await kept.put(OPERATOR, other, None)
 
     run(body())
 
 
 def test_settings_change_without_the_secret_being_given_again(world: World) -> None:
     async def body() -> None:
-        kept = custody(world)
-        await store(world, kept, warehouse(), Secret("pw"))
-        await store(world, kept, warehouse(tls="loopback"))
+        kept = registry(world)
+        await kept.put(OPERATOR, warehouse(), Secret("pw"))
+        await kept.put(OPERATOR, warehouse(tls="loopback"))
         assert (await kept.secret("warehouse")).reveal() == "pw"
         assert kept.resource("warehouse").settings == {"tls": "loopback"}
 
@@ -196,8 +195,8 @@ def test_settings_change_without_the_secret_being_given_again(world: World) -> N
 
 def test_an_engine_is_made_once_and_closed_with_its_resource(world: World) -> None:
     async def body() -> None:
-        kept = custody(world)
-        await store(world, kept, warehouse())
+        kept = registry(world)
+        await kept.put(OPERATOR, warehouse())
         first = await kept.engine("warehouse", "postgres")
         assert await kept.engine("warehouse", "postgres") is first
         closed = world.target.closed
@@ -210,8 +209,8 @@ def test_an_engine_is_made_once_and_closed_with_its_resource(world: World) -> No
 
 def test_an_engine_without_inspection_or_connections_is_fine(world: World) -> None:
     async def body() -> None:
-        kept = custody(world, PlainEngine)
-        await store(world, kept, warehouse(), Secret("pw"))
+        kept = registry(world, PlainEngine)
+        await kept.put(OPERATOR, warehouse(), Secret("pw"))
         await kept.engine("warehouse", "postgres")
         await kept.close()
 
@@ -220,8 +219,8 @@ def test_an_engine_without_inspection_or_connections_is_fine(world: World) -> No
 
 def test_looking_at_a_resource_tells_what_is_wrong_now_but_not_what_was_accepted(world: World) -> None:
     async def body() -> None:
-        kept = custody(world)
-        await store(world, kept, warehouse(accept=["public-temp"]), Secret("pw"))
+        kept = registry(world)
+        await kept.put(OPERATOR, warehouse(accept=["public-temp"]), Secret("pw"))
         superuser = Finding("login-superuser", "the login is a superuser", acceptable=False)
         world.target.findings = [Finding("public-temp", "everybody may", acceptable=True), superuser]
         assert await kept.findings("warehouse") == [superuser]
@@ -231,8 +230,8 @@ def test_looking_at_a_resource_tells_what_is_wrong_now_but_not_what_was_accepted
 
 def test_looking_at_a_resource_without_an_engine_contacts_nothing(world: World) -> None:
     async def body() -> None:
-        kept = custody(world)
-        await store(world, kept, search())
+        kept = registry(world)
+        await kept.put(OPERATOR, search())
         world.target.findings = [Finding("login-superuser", "the login is a superuser", acceptable=False)]
         assert list(await kept.findings("search")) == []
 
@@ -241,8 +240,8 @@ def test_looking_at_a_resource_without_an_engine_contacts_nothing(world: World) 
 
 def test_a_lease_kind_must_fit_its_resource(world: World) -> None:
     async def body() -> None:
-        kept = custody(world)
-        await store(world, kept, search())
+        kept = registry(world)
+        await kept.put(OPERATOR, search())
         with pytest.raises(InvalidRequestError):
             await kept.engine("search", "http")
         with pytest.raises(NotFoundError, match="no resource `nowhere`"):
@@ -258,10 +257,10 @@ def test_a_kinds_own_check_can_refuse_a_resource(world: World) -> None:
     async def body() -> None:
         kinds = simulated()
         kinds = {**kinds, "http": replace(kinds["http"], check=check)}
-        kept = ResourceRegistry(world.store, ClearSealer(), kinds, NOTHING_LENT)
-        await kept.put(warehouse(), None)
+        kept = ResourceRegistry(cache(world), ClearSealer(), kinds, NOTHING_LENT)
+        await kept.put(OPERATOR, warehouse(), None)
         with pytest.raises(InvalidRequestError, match="never work"):
-            await kept.put(search(), None)
+            await kept.put(OPERATOR, search(), None)
 
     run(body())
 
@@ -282,10 +281,10 @@ class SlowStore(MemoryStore):
 def test_a_secret_read_while_its_resource_moves_is_not_kept_for_the_new_destination(world: World) -> None:
     async def body() -> None:
         world.store = slow = SlowStore()
-        kept = custody(world)
-        await store(world, kept, search(), Secret("key-1"))
+        kept = registry(world)
+        await kept.put(OPERATOR, search(), Secret("key-1"))
         moved = replace(search(), destination="https://elsewhere.test")
-        slow.happening = lambda: store(world, kept, moved, Secret("key-2"))
+        slow.happening = lambda: kept.put(OPERATOR, moved, Secret("key-2"))
         with pytest.raises(ConflictError):
             await kept.secret("search")
         assert (await kept.secret("search")).reveal() == "key-2"
@@ -296,8 +295,8 @@ def test_a_secret_read_while_its_resource_moves_is_not_kept_for_the_new_destinat
 def test_uses_that_open_a_secret_together_get_the_same(world: World) -> None:
     async def body() -> None:
         world.store = slow = SlowStore()
-        kept = custody(world)
-        await store(world, kept, search(), Secret("key-1"))
+        kept = registry(world)
+        await kept.put(OPERATOR, search(), Secret("key-1"))
         first: list[Secret] = []
 
         async def meanwhile() -> None:

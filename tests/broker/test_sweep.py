@@ -34,6 +34,7 @@ from tests.broker.world import (
     World,
     details,
     holder,
+    on_end,
     run,
     warehouse,
 )
@@ -107,11 +108,11 @@ def test_ten_thousand_tasks_that_end_at_once_end_in_few_commits_and_are_forgotte
     async def body() -> None:
         broker, _ = await crowded(world, 10_000)
         ended: set[str] = set()
-        broker.on_end(ended.update)
+        on_end(broker, ended.update)
         world.later(28_800)
         await broker.sweep()
         assert len(ended) == 10_000
-        assert broker.tasks(OPERATOR) == []
+        assert list(broker._tasks) == []
 
     run(body())
 
@@ -170,7 +171,7 @@ def test_a_database_that_hangs_delays_its_own_leases_alone() -> None:
         stuck = [await world.opened(broker, TABLE) for _ in range(8)]
         for root in stuck:
             await broker.issue(OPERATOR, root.id, DETAIL)
-        closing = [asyncio.create_task(broker.close(OPERATOR, broker.task_of(root.id).id)) for root in stuck]
+        closing = [asyncio.create_task(broker.close(OPERATOR, broker._tasks.task_of(root.id).id)) for root in stuck]
         await turns()
         root = await world.opened(broker, OTHER, ttl=timedelta(minutes=5))
         await broker.issue(OPERATOR, root.id, details(OTHER)[0])
@@ -183,7 +184,7 @@ def test_a_database_that_hangs_delays_its_own_leases_alone() -> None:
         assert len(world.target.accounts) == 8
         assert not any(done.done() for done in closing)
         with pytest.raises(ExpiredError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
         world.hanging.back.set()
         await asyncio.gather(*sweeps, *closing)
         assert world.target.accounts == {}
@@ -297,7 +298,7 @@ def test_a_task_that_was_lost_while_it_waited_for_a_database_is_visited_by_the_n
         assert len(world.target.accounts) == 1
         await broker.sweep()  # no time has passed
         assert world.target.accounts == {}
-        assert [broker.task_of(root.id).leases for root in roots] == [{}, {}]
+        assert [broker._tasks.task_of(root.id).leases for root in roots] == [{}, {}]
 
     run(body())
 
@@ -314,7 +315,7 @@ def test_what_was_cleaned_up_while_the_medium_was_out_is_recorded_by_the_next_sw
         world = World(store=store, engine=Outing)
         broker = await world.ready()
         root = await world.opened(broker, TABLE)
-        task_id = broker.task_of(root.id).id
+        task_id = broker._tasks.task_of(root.id).id
         await broker.issue(OPERATOR, root.id, DETAIL)
         world.later(601)
         await broker.sweep()
@@ -366,14 +367,14 @@ class Run:
                 made = await broker.issue(holder(broker, grant), grant.id, details(raw)[0])
                 self.leases.append(made.lease.id)
             elif verb == "delegate":
-                self.grants.append(await broker.delegate(OPERATOR, grant.id, child(TABLE)))
+                self.grants.append((await broker.delegate(OPERATOR, grant.id, child(TABLE))).grant)
             elif verb == "renew" and self.leases:
                 lease = self.leases[number % len(self.leases)]
                 await broker.renew(OPERATOR, lease, timedelta(seconds=1 + number % 600))
             elif verb == "revoke":
                 await broker.revoke(OPERATOR, grant.id)
             elif verb == "close":
-                await broker.close(OPERATOR, broker.task_of(grant.id).id)
+                await broker.close(OPERATOR, broker._tasks.task_of(grant.id).id)
         except RemitError:
             return
 
@@ -389,7 +390,7 @@ async def everything(broker: Broker) -> None:
 def left_over(broker: Broker, world: World) -> list[str]:
     """Return what a look at everything finds due after a sweep, unless a target refuses."""
     found = []
-    for task in broker.tasks(OPERATOR):
+    for task in list(broker._tasks):
         found += [f"{task.id} is open"] if world.now >= task.head.expires_at and not task.head.closed else []
         found += [f"{lease.id} is overdue" for lease in task.leases.values() if overdue(lease, world.now)]
         found += [f"{lease.id} is due" for lease in task.due(world.now) if not world.target.fail]
@@ -408,9 +409,7 @@ def test_looking_at_what_is_due_does_all_that_looking_at_everything_does(steps: 
             if step[0] == "sweep":
                 assert left_over(brokers[0], one.world) == []
                 assert one.world.target.accounts == other.world.target.accounts
-                assert [task.head for task in brokers[0].tasks(OPERATOR)] == [
-                    task.head for task in brokers[1].tasks(OPERATOR)
-                ]
+                assert await brokers[0].tasks(OPERATOR) == await brokers[1].tasks(OPERATOR)
         for name in await other.world.store.tasks(100):
             assert (await one.world.store.load(name)).leases == (await other.world.store.load(name)).leases
 
@@ -427,19 +426,19 @@ def test_a_broker_started_with_its_clock_behind_ends_what_there_is_when_its_time
         world, up = World(), [50.0]
         broker = await world.ready()
         root = await world.opened(broker)
-        short = await broker.delegate(OPERATOR, root.id, child(SEARCH, ttl=timedelta(seconds=40)))
+        short = (await broker.delegate(OPERATOR, root.id, child(SEARCH, ttl=timedelta(seconds=40)))).grant
         await broker.issue(OPERATOR, root.id, DETAIL)
         world.now -= back
         again = world.broker(elapsed=lambda: up[0])
         await again.start()
-        assert again.check(short.id).id == short.id
+        assert again._tasks.check(short.id).grant.id == short.id
         for passed, gone in ((41, {short.id}), (560, {short.id}), (300, {short.id, root.id})):
             world.later(passed)
             up[0] += passed
             await again.sweep()
             for grant in gone:
                 with pytest.raises(ExpiredError):
-                    again.check(grant)
+                    again._tasks.check(grant)
             assert bool(world.target.accounts) is (up[0] - 50 < 600)
         times = [event.at for event in await world.events()]
         assert times == sorted(times)
@@ -456,9 +455,9 @@ def test_a_grant_whose_task_is_over_and_swept_is_said_to_have_expired(world: Wor
         me = holder(broker, root)
         world.later(901)
         await broker.sweep()
-        assert broker.tasks(OPERATOR) == []
+        assert list(broker._tasks) == []
         with pytest.raises(ExpiredError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
         for attempt in (broker.issue(me, root.id, DETAIL), broker.delegate(me, root.id, child(TABLE))):
             with pytest.raises(ExpiredError):
                 await attempt
@@ -471,10 +470,10 @@ def test_a_grant_whose_task_its_owner_closed_is_said_to_be_revoked(world: World)
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        await broker.close(OPERATOR, broker.task_of(root.id).id)
+        await broker.close(OPERATOR, broker._tasks.task_of(root.id).id)
         await broker.sweep()
         with pytest.raises(RevokedError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
 
     run(body())
 

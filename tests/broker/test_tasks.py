@@ -31,7 +31,7 @@ def test_a_failed_commit_that_gives_takes_the_head_back_to_the_store(world: Worl
         with pytest.raises(UnavailableError):
             await broker.delegate(OPERATOR, root.id, child(TABLE))
         world.store.commit = commit  # type: ignore[method-assign]
-        assert list(broker.task_of(root.id).grants) == [root.id]
+        assert list(broker._tasks.task_of(root.id).grants) == [root.id]
         await broker.delegate(OPERATOR, root.id, child(TABLE))
 
     run(body())
@@ -47,7 +47,7 @@ def test_a_task_that_could_not_be_opened_does_not_exist(world: World) -> None:
         world.store.commit = refuse  # type: ignore[method-assign,assignment]
         with pytest.raises(UnavailableError):
             await world.opened(broker)
-        assert broker.tasks(OPERATOR) == []
+        assert list(broker._tasks) == []
 
     run(body())
 
@@ -59,9 +59,9 @@ def test_changes_of_one_task_queue_on_the_head_and_all_become_durable(world: Wor
         broker = await world.ready()
         root = await world.opened(broker, fan_out=50)
         kids = await asyncio.gather(*(broker.delegate(OPERATOR, root.id, child(TABLE)) for _ in range(50)))
-        stored: Task = await world.store.load(broker.task_of(root.id).id)
+        stored: Task = await world.store.load(broker._tasks.task_of(root.id).id)
         assert {kid.id for kid in kids} <= set(stored.grants)
-        assert stored == broker.task_of(root.id)
+        assert stored == broker._tasks.task_of(root.id)
 
     run(body())
 
@@ -75,7 +75,7 @@ def test_a_change_made_elsewhere_is_a_conflict_and_then_known(world: World) -> N
         await other.revoke(OPERATOR, root.id)
         with pytest.raises(ConflictError):
             await broker.issue(OPERATOR, root.id, details(TABLE)[0])
-        assert broker.task_of(root.id).head.closed
+        assert broker._tasks.task_of(root.id).head.closed
 
     run(body())
 
@@ -109,14 +109,14 @@ def test_the_place_of_what_ended_is_not_given_again_across_a_restart_while_its_t
         broker = await world.ready()
         ended = await world.opened(broker, jkt="key", fan_out=5)
         if not whole:
-            ended = await broker.delegate(
-                OPERATOR, ended.id, GrantRequest(details(TABLE), binding=Binding(jkt="other"))
-            )
+            ended = (
+                await broker.delegate(OPERATOR, ended.id, GrantRequest(details(TABLE), binding=Binding(jkt="other")))
+            ).grant
         await broker.revoke(OPERATOR, ended.id)
         if not whole:
-            await broker.close(OPERATOR, broker.task_of(ended.id).id)
+            await broker.close(OPERATOR, broker._tasks.task_of(ended.id).id)
         for _ in range(RECENT):
-            await broker.close(OPERATOR, broker.task_of((await world.opened(broker)).id).id)
+            await broker.close(OPERATOR, broker._tasks.task_of((await world.opened(broker)).id).id)
         await broker.stop()
         world.later(token.LIFE.total_seconds())
         broker = await world.ready()
@@ -131,11 +131,11 @@ def test_what_ended_before_the_last_life_of_a_token_is_not_loaded_for_its_place(
         ended = await world.opened(broker, jkt="key")
         await broker.revoke(OPERATOR, ended.id)
         for _ in range(RECENT):
-            await broker.close(OPERATOR, broker.task_of((await world.opened(broker)).id).id)
+            await broker.close(OPERATOR, broker._tasks.task_of((await world.opened(broker)).id).id)
         await broker.stop()
         world.later(token.LIFE.total_seconds() + token.SKEW + 1)
         broker = await world.ready()
         with pytest.raises(NotFoundError):
-            broker.task_of(ended.id)
+            broker._tasks.task_of(ended.id)
 
     run(body())

@@ -11,6 +11,7 @@ import pytest
 from remit.broker import Broker
 from remit.core.audit import Event
 from remit.core.lease import Closure
+from remit.core.lineage import GrantView
 from remit.core.policy import Decision, Question
 from remit.core.principal import Signal
 from remit.core.request import Bounds, GrantRequest
@@ -53,7 +54,7 @@ class Wearing(World):
 
     store: Worn = field(default_factory=Worn)
 
-    def losing(self, broker: Broker, grant: Grant) -> asyncio.Task[Grant]:
+    def losing(self, broker: Broker, grant: Grant) -> asyncio.Task[GrantView]:
         """Have the next commit of a task fail, whereupon it is read again."""
         self.store.lose = 1
         return asyncio.create_task(broker.delegate(OPERATOR, grant.id, GrantRequest(details(TABLE), Bounds(depth=1))))
@@ -123,9 +124,9 @@ def test_a_task_that_is_damaged_when_it_is_read_again_is_not_known_and_not_read_
         broker = await world.ready()
         root, other = [await world.opened(broker) for _ in range(2)]
         await lost(world, broker, root, damage)
-        assert broker.known() == [broker.task_of(other.id).id]
+        assert broker._tasks.known() == [broker._tasks.task_of(other.id).id]
         with pytest.raises(NotFoundError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
         with pytest.raises(NotFoundError):
             await broker.revoke(OPERATOR, root.id)
         before = world.store.reads
@@ -133,7 +134,7 @@ def test_a_task_that_is_damaged_when_it_is_read_again_is_not_known_and_not_read_
             world.later(1)
             await broker.sweep()
         assert world.store.reads == before
-        assert broker.check(other.id).id == other.id
+        assert broker._tasks.check(other.id).grant.id == other.id
 
     run(body())
 
@@ -143,18 +144,18 @@ def test_what_ends_in_a_task_that_turns_out_damaged_stays_ended_and_reaches_the_
         world = Wearing()
         broker = await world.ready()
         root = await world.opened(broker)
-        task_id = broker.task_of(root.id).id
+        task_id = broker._tasks.task_of(root.id).id
         await broker.issue(OPERATOR, root.id, details(TABLE)[0])
         world.store.lose, world.store.damage = 1, IntegrityError()
         report = await broker.revoke(OPERATOR, root.id)
         assert (report.state, report.recorded) == (Closure.PARTIAL, False)
         assert world.target.accounts == {}
         with pytest.raises(RevokedError):
-            broker.check(root.id)
+            broker._tasks.check(root.id)
         before = world.store.reads
         world.later(8)
         await broker.sweep()
-        assert (world.store.reads, broker.unrecorded(task_id)) == (before, None)  # nothing waits for it for ever
+        assert (world.store.reads, broker._tasks.unrecorded(task_id)) == (before, None)  # nothing waits for it for ever
 
     run(body())
 
@@ -167,15 +168,15 @@ def test_a_task_that_could_not_be_read_and_is_damaged_holds_up_no_other_in_the_s
         broker = await world.ready()
         root, other = [await world.opened(broker) for _ in range(2)]
         await broker.issue(OPERATOR, other.id, details(TABLE)[0])
-        lost_id = broker.task_of(root.id).id
+        lost_id = broker._tasks.task_of(root.id).id
         await lost(world, broker, root, UnavailableError())
-        assert lost_id in broker.known()
+        assert lost_id in broker._tasks.known()
         world.store.damage = IntegrityError()
         world.later(601)  # the lease of the other is over
         before = world.store.reads
         await broker.sweep()
         assert world.target.accounts == {}
-        assert lost_id not in broker.known()
+        assert lost_id not in broker._tasks.known()
         world.later(8)
         await broker.sweep()
         assert world.store.reads == before + 1
@@ -201,7 +202,7 @@ def test_a_signal_passes_over_a_task_that_turns_out_damaged_and_ends_the_rest() 
         assert await taking == 1
         await asyncio.gather(losing, return_exceptions=True)
         with pytest.raises(RevokedError):
-            broker.check(other.id)
+            broker._tasks.check(other.id)
 
     run(body())
 
@@ -214,7 +215,7 @@ def test_another_policy_passes_over_a_task_that_turns_out_damaged_and_ends_the_r
         world.store.reading.clear()
         losing = world.losing(broker, root)
         await turns()
-        reloading = asyncio.create_task(broker.reload(OPERATOR, nothing, "none"))
+        reloading = asyncio.create_task(broker.policy.reload(OPERATOR, nothing, "none"))
         await turns()
         assert not reloading.done()
         world.store.damage = IntegrityError()
@@ -222,6 +223,6 @@ def test_another_policy_passes_over_a_task_that_turns_out_damaged_and_ends_the_r
         assert await reloading == 1
         await asyncio.gather(losing, return_exceptions=True)
         with pytest.raises(RevokedError):
-            broker.check(other.id)
+            broker._tasks.check(other.id)
 
     run(body())

@@ -164,7 +164,7 @@ class World:
 
     async def opened(self, broker: Broker, *raw: Mapping[str, object], **more: object) -> Grant:
         wanted = GrantRequest(details(*(raw or (TABLE, SEARCH))), Bounds(timedelta(minutes=15), depth=3, fan_out=3))
-        return await broker.open(OPERATOR, changed(wanted, {"purpose": "draft the CFO summary", **more}))
+        return (await broker.open(OPERATOR, changed(wanted, {"purpose": "draft the CFO summary", **more}))).grant
 
     async def events(self) -> list[Event]:
         return [audit.read(entry) for entry in await self.store.entries(0, await self.store.size())]
@@ -190,7 +190,7 @@ def search(destination: str = "https://search.test") -> Resource:
 
 def holder(broker: Broker, grant: Grant) -> Holder:
     """Return the caller that holds ``grant``."""
-    return Holder(broker.task_of(grant.id).id, grant.id)
+    return Holder(broker._tasks.task_of(grant.id).id, grant.id)
 
 
 def run(coroutine: Awaitable[None]) -> None:
@@ -200,3 +200,16 @@ def run(coroutine: Awaitable[None]) -> None:
         await coroutine
 
     asyncio.run(main())
+
+
+def on_end(broker: Broker, told: Callable[[frozenset[str]], object]) -> None:
+    """Call back at once with the grants that a broker says have ended, before any edge has heard of it."""
+    notices = broker._tasks.notices
+    tell = notices.tell
+
+    def telling(grants: frozenset[str] = frozenset(), resources: frozenset[str] = frozenset()) -> None:
+        if grants:
+            told(grants)
+        tell(grants, resources)
+
+    notices.tell = telling  # type: ignore[method-assign]

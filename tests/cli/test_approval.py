@@ -182,7 +182,7 @@ def test_asking_waits_and_delegates_what_was_approved(
     assert run(["ask", "wide", "-g", task.id, "-r", "search:paths=/v1/b", "--wait", "20s"]) == 0
     shown = capsys.readouterr().out
     assert "approval" in shown
-    made = [grant for grant in plane.broker.task_of(task.id).grants.values() if grant.approval]
+    made = [grant for grant in plane.broker._tasks.task_of(task.id).grants.values() if grant.approval]
     assert [grant.label for grant in made] == ["wide"]
     monkeypatch.setattr(approval, "talk", talk)
     assert run(["ask", "-g", task.id, "-r", "search:paths=/v1/c", "--wait", "0s", "--json"]) == 1
@@ -237,7 +237,7 @@ def test_what_a_device_or_a_browser_asks_is_neither_listed_nor_decided_on_here(
     for verb in ("approve", "deny"):
         assert run([verb, item.id, "--digest", item.digest]) == 1
         assert "there is no such object" in capsys.readouterr().err
-    assert plane.broker.approval(item.id) == item
+    assert plane.broker._approvals.get(item.id) == item
 
 
 def test_what_a_client_asks_from_afar_is_listed_with_whom_it_names(

@@ -105,7 +105,7 @@ def test_the_log_of_another_broker_is_not_what_a_checkpoint_signed(
     kept = checkpoint(plane)
     (tmp_path / "other").mkdir()
     with served(tmp_path / "other") as other:
-        other.call(other.broker.put_resource(OPERATOR, other.broker.resource("search"), Secret("sk-other")))
+        other.call(other.broker.put_resource(OPERATOR, other.broker._registry.resource("search"), Secret("sk-other")))
         found = other.call(other.broker.entries(0, 1_000))
         lines = [entry.leaf.decode() for entry in found]
     lines += log.read_text("utf-8").splitlines()[len(lines) :]
@@ -220,7 +220,7 @@ def test_following_shows_what_comes(plane: Served, monkeypatch: pytest.MonkeyPat
         rounds.append(1)
         if len(rounds) > 1:
             raise KeyboardInterrupt
-        [task] = plane.broker.tasks(OPERATOR)
+        [task] = list(plane.broker._tasks)
         plane.call(plane.broker.close(OPERATOR, task.id))
 
     monkeypatch.setattr("remit.cli.audit.pause", pause)

@@ -31,7 +31,7 @@ def ruled(plane: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     (directory / "main.cedar").write_text('@id("all")\npermit (principal, action, resource);\n')
     policies = Policies(directory)
     policies.broker = plane.broker
-    plane.call(plane.broker.reload(OPERATOR, policies.decide, "first"))
+    plane.call(plane.broker.policy.reload(OPERATOR, policies.decide, "first"))
     plane.surface = replace(plane.surface, policies=policies)
     path = plane.directory / "ruled.sock"
     plane.listeners.append(plane.call(serve(build(plane.surface), _unix(path), SocketAuth(OPERATOR, plane.base))))

@@ -11,7 +11,7 @@ ADD = ["resource", "add", "search", "https://api.search.example", "-b", "actions
 
 def paths(plane: Served) -> tuple[str, ...]:
     """Return what the resource is bounded to."""
-    return plane.broker.resource("search").bound[0].texts("paths")
+    return plane.broker._registry.resource("search").bound[0].texts("paths")
 
 
 @pytest.mark.parametrize(("typed", "code"), [("n\n", 1), ("\n", 1), ("y\n", 0)])

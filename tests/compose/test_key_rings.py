@@ -234,7 +234,7 @@ def test_revoking_the_audit_key_first_gives_the_second_place_what_another_key_si
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         await opened(client)
-        await edges.application.broker.second.look()
+        await edges.application.broker.checkpoints.look()
         (first,) = await told(client, "audit")
         old = (second / "checkpoint").read_text()
         assert (await client.post(f"/v1/keys/audit/{first['kid']}/revoke")).status_code == 200

@@ -97,13 +97,17 @@ async def resources(app: Application) -> None:
 async def delegated(app: Application, parent: str, more: Mapping[str, Any]) -> Grant:
     members = dict(more)
     posture = members.pop("posture", None)
-    return await app.broker.delegate(app.operator, parent, changed(GrantRequest(SEARCH), members), posture=posture)
+    return (
+        await app.broker.delegate(app.operator, parent, changed(GrantRequest(SEARCH), members), posture=posture)
+    ).grant
 
 
 async def opened(app: Application, wanted: scope.Scope) -> Grant:
-    return await app.broker.open(
-        app.operator, GrantRequest(wanted, Bounds(timedelta(minutes=5), depth=1, fan_out=9), purpose="why")
-    )
+    return (
+        await app.broker.open(
+            app.operator, GrantRequest(wanted, Bounds(timedelta(minutes=5), depth=1, fan_out=9), purpose="why")
+        )
+    ).grant
 
 
 async def events(app: Application, name: str) -> list[Event]:
@@ -113,7 +117,7 @@ async def events(app: Application, name: str) -> list[Event]:
 
 def lives(app: Application, grant: Grant) -> bool:
     try:
-        app.broker.check(grant.id)
+        app.broker._tasks.check(grant.id)
     except GrantEndedError:
         return False
     return True
@@ -218,13 +222,13 @@ def test_a_request_through_the_gateway_asks_no_policy(place: Place) -> None:
     async def body(app: Application) -> None:
         await resources(app)
         grant, asked = await opened(app, SEARCH), list[Question]()
-        inner = app.broker.deciding
+        inner = app.broker.policy.deciding
 
         def counting(question: Question) -> Decision:
             asked.append(question)
             return inner(question)
 
-        await app.broker.reload(app.operator, counting, "counting")
+        await app.broker.policy.reload(app.operator, counting, "counting")
         after = len(asked)
         assert after == 1
         for number in range(100):
@@ -268,10 +272,14 @@ def test_what_a_policy_demands_is_demanded_of_every_child(
 
     async def body(app: Application) -> None:
         await resources(app)
-        root = await app.broker.open(
-            app.operator, GrantRequest(SEARCH, Bounds(timedelta(minutes=5), depth=4, fan_out=9), purpose="why")
-        )
-        child = await app.broker.delegate(app.operator, root.id, GrantRequest(SEARCH, Bounds(None, depth=3, fan_out=9)))
+        root = (
+            await app.broker.open(
+                app.operator, GrantRequest(SEARCH, Bounds(timedelta(minutes=5), depth=4, fan_out=9), purpose="why")
+            )
+        ).grant
+        child = (
+            await app.broker.delegate(app.operator, root.id, GrantRequest(SEARCH, Bounds(None, depth=3, fan_out=9)))
+        ).grant
         with pytest.raises(PolicyError, match="`demand` forbids `search`"):
             await delegated(app, child.id, refused)
         if allowed is not None:
@@ -673,7 +681,7 @@ def test_a_question_is_explained_by_what_decides_now(place: Place) -> None:
         await resources(app)
         grant = await opened(app, SEARCH)
         assert app.policies is not None
-        told = app.policies.explained(app.broker.question(grant.id))
+        told = app.policies.explained(app.broker._policy.question(grant.id))
         assert (told["allowed"], told["version"], told["verb"]) == (True, version(app), "open")
         assert told["reasons"] == ["`all` permits `search`"]
         [detail] = listed(told["details"])

@@ -50,9 +50,9 @@ def test_what_was_closed_is_not_revived_by_a_crash_and_an_older_copy(tmp_path: P
 
     async def crashing(app: Application) -> None:
         kept["grant"] = await opened(app)
-        await app.broker.second.look()
+        await app.broker.checkpoints.look()
         shutil.copytree(state, tmp_path / "backup")
-        task = app.broker.task_of(kept["grant"]).id
+        task = app.broker._tasks.task_of(kept["grant"]).id
         report = await (
             app.broker.revoke(app.operator, kept["grant"]) if end == "revoke" else app.broker.close(app.operator, task)
         )
@@ -60,10 +60,10 @@ def test_what_was_closed_is_not_revived_by_a_crash_and_an_older_copy(tmp_path: P
 
     async def restored(app: Application) -> None:
         with pytest.raises(RemitError):
-            app.broker.check(kept["grant"])
+            app.broker._tasks.check(kept["grant"])
         with pytest.raises(IntegrityError):
             await permitted_use(app.broker, kept["grant"], GET, "r")
-        assert app.broker.rolled_back
+        assert app.broker._tasks.rolled_back
 
     with_application(on(state, second), crashing)
     shutil.rmtree(state)
@@ -86,12 +86,12 @@ def test_of_two_brokers_on_copies_of_one_state_the_second_ends_everything(tmp_pa
         await permitted_use(one.broker, kept["grant"], GET, "r")
         assert (await one.broker.revoke(one.operator, kept["grant"])).state is Closure.CLOSED
         with pytest.raises(IntegrityError):
-            await other.broker.second.look()
+            await other.broker.checkpoints.look()
         with pytest.raises(IntegrityError):
             await permitted_use(other.broker, kept["grant"], GET, "r")
-        assert all(task.head.closed for task in other.broker.tasks(other.operator))
-        assert not one.broker.rolled_back
-        await one.broker.second.look()
+        assert all(task.head.closed for task in list(other.broker._tasks))
+        assert not one.broker._tasks.rolled_back
+        await one.broker.checkpoints.look()
         for app in houses:
             await app.broker.stop()
 
@@ -128,17 +128,17 @@ def test_whatever_lies_in_the_second_place_neither_stops_a_broker_nor_a_revoke(
         made = await asked(client)
         laid(put, second / "checkpoint")
         with pytest.raises(UnavailableError):
-            await edges.application.broker.second.look()
+            await edges.application.broker.checkpoints.look()
         report = await closing(client, made["task"])
         assert (report["state"], report["revoked"]) == ("partial", 1)
         assert report["outstanding"] == [{"lease": None, "kind": "checkpoint", "expires_at": None}]
         about = (await client.get("/v1/audit")).json()
         assert about["second_place"]
         assert about["rolled_back"] is False
-        assert edges.application.broker.task(edges.application.operator, made["task"]).head.closed
+        assert edges.application.broker._tasks.task(made["task"]).head.closed
 
     async def again(edges: Edges, client: httpx.AsyncClient) -> None:
-        assert edges.application.broker.second.trouble is not None
+        assert edges.application.broker.checkpoints.trouble is not None
         assert (await client.get("/v1/tasks")).status_code == 200
 
     made = structs.replace(listening(tmp_path), audit=AuditSection(second))
@@ -168,7 +168,7 @@ def test_a_place_that_comes_back_confirms_again(tmp_path: Path, second: Path, mo
         assert (await closing(client, made["task"]))["state"] == "partial"
         (second / "checkpoint").unlink()
         assert (await closing(client, made["task"]))["state"] == "closed"
-        await edges.application.broker.second.look()
+        await edges.application.broker.checkpoints.look()
         assert (await client.get("/v1/audit")).json()["second_place"] is None
 
     serving(structs.replace(listening(tmp_path), audit=AuditSection(second)), body)

@@ -19,7 +19,6 @@ from remit.compose.serving import Edges, _overlapping, bind_tcp, served, stoppin
 from remit.config import settings
 from remit.config.sections import AuditSection, ListenSection
 from remit.errors import UnavailableError
-from tests.broker.world import OPERATOR
 from tests.support.postgres_server import free_port
 
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
@@ -127,7 +126,7 @@ def test_a_broker_is_not_idle_while_an_end_is_not_on_record_or_a_task_cannot_be_
         heads = edges.application.broker._tasks
         assert not edges.busy()
         later = heads.now() + timedelta(minutes=1)
-        heads._ends._waiting[task] = UnrecordedEnd(frozenset(), frozenset(), (), 1, later, visited=False)
+        heads._ends.waiting[task] = UnrecordedEnd(frozenset(), frozenset(), (), 1, later, visited=False)
         assert edges.busy()
         heads._ends.drop(task)
         heads._read_later("task_elsewhere")
@@ -155,7 +154,7 @@ def test_the_operator_is_served_before_what_there_is_was_decided_on_anew(
         async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
             seen.append(len((await client.get("/v1/tasks")).json()["tasks"]))
             seen.append((await client.post(f"/v1/tasks/{tasks[0]}/close")).json()["state"])
-            root = broker.task_of(next(iter(broker.task(OPERATOR, tasks[1]).grants))).head.root
+            root = broker._tasks.task_of(next(iter(broker._tasks.task(tasks[1]).grants))).head.root
             refused = await client.post(f"/v1/tasks/{tasks[1]}/leases", json={"grant": root, "detail": DETAIL})
             seen.append((refused.status_code, refused.json()["code"]))
         await settle(broker)
@@ -163,7 +162,7 @@ def test_the_operator_is_served_before_what_there_is_was_decided_on_anew(
     async def second(edges: Edges, client: httpx.AsyncClient) -> None:
         left = {one["task"]: one["closed"] for one in (await client.get("/v1/tasks")).json()["tasks"]}
         assert left == {tasks[0]: True, tasks[1]: False}
-        edges.application.broker.check(edges.application.broker.task(edges.application.operator, tasks[1]).head.root)
+        edges.application.broker._tasks.check(edges.application.broker._tasks.task(tasks[1]).head.root)
 
     serving(made, first)
     monkeypatch.setattr(Broker, "settle", watched)

@@ -234,7 +234,7 @@ def test_there_is_a_round_for_each_that_is_asked_and_each_that_is_pushed_to(refu
         rounds = signals.rounds(found, broker, events, Clock(), sender)
         assert len(rounds) == 2
         opened = await world.opened(broker)
-        await broker.close(OPERATOR, broker.task_of(opened.id).id)
+        await broker.close(OPERATOR, broker._tasks.task_of(opened.id).id)
         for one in rounds:
             await one()
         assert [len(await events.pending(name, 9)) for name in ("siem", "soc")] == [1, 1]

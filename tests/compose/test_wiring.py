@@ -60,10 +60,10 @@ def test_a_restart_keeps_tasks_resources_and_keys(tmp_path: Path) -> None:
         kept["grant"], kept["kid"] = await opened(app), app.tokens.signer.kid
 
     async def second(app: Application) -> None:
-        assert app.broker.check(kept["grant"]).id == kept["grant"]
+        assert app.broker._tasks.check(kept["grant"]).grant.id == kept["grant"]
         assert app.tokens.signer.kid == kept["kid"]
         await permitted_use(app.broker, kept["grant"], scope.Access("search", "GET", "/x"), "r")
-        assert app.broker.secret_of("search").reveal() == "rmt-canary-key"
+        assert app.broker._registry._opened["search"].reveal() == "rmt-canary-key"
 
     with_application(made, first)
     with_application(made, second)
@@ -120,7 +120,7 @@ def test_a_restored_backup_resurrects_nothing(tmp_path: Path) -> None:
 
     async def restored(app: Application) -> None:
         with pytest.raises(RemitError):
-            app.broker.check(kept["grant"])
+            app.broker._tasks.check(kept["grant"])
         with pytest.raises(IntegrityError):
             await opened(app)
 
@@ -141,14 +141,14 @@ def test_another_trust_domain_changes_neither_the_logs_name_nor_what_verifies_it
 
     async def first(app: Application) -> None:
         await opened(app)
-        await app.broker.second.look()
+        await app.broker.checkpoints.look()
         kept["vkey"], kept["checkpoint"] = vkey.read_text(), (second / "checkpoint").read_text()
 
     async def renamed(app: Application) -> None:
         assert app.authority.trust_domain == "agents.example.com"
         assert not app.broker._tasks.rolled_back
         await opened(app)
-        await app.broker.second.look()
+        await app.broker.checkpoints.look()
         assert vkey.read_text() == kept["vkey"]
         origin, public = audit.read_verifier_key(kept["vkey"])
         newest = await app.checkpoint()
@@ -183,10 +183,10 @@ def test_a_broker_whose_machine_comes_back_a_day_behind_ends_what_there_is_by_th
         kept["grant"] = await opened(app)
 
     async def second(app: Application) -> None:
-        assert app.broker.check(kept["grant"]).id == kept["grant"]
+        assert app.broker._tasks.check(kept["grant"]).grant.id == kept["grant"]
         up[0] += 301  # asleep for all of it
         with pytest.raises(ExpiredError):
-            app.broker.check(kept["grant"])
+            app.broker._tasks.check(kept["grant"])
         with pytest.raises(UnavailableError, match="clock"):
             await opened(app)
 

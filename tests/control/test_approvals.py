@@ -110,7 +110,7 @@ class Scene:
 
     def digest(self, item: Answer) -> str:
         """Return what only who decides is told."""
-        return self.made.broker.approval(item["approval"]).digest
+        return self.made.broker._approvals.get(item["approval"]).digest
 
     async def decide(self, item: Answer, verb: str = "approve", **more: object) -> httpx.Response:
         """Let Ann decide by a login for this request, over TCP and without any token of remit."""
@@ -194,7 +194,7 @@ def test_the_id_of_an_approval_is_enough_and_what_is_sent_along_has_to_be_what_w
         assert (await at.made.exchange(at.agent, form(Agent()))).json()["code"] == "approval"  # another key
         made = await at.made.exchange(at.agent, form(child, ttl="300"))
         assert made.status_code == 200, made.text
-        grant = at.made.broker.check(made.json()["grant"])
+        grant = at.made.broker._tasks.check(made.json()["grant"]).grant
         assert (grant.bounds.depth, grant.bounds.fan_out, grant.bounds.unattested, grant.label) == (1, 1, False, "wide")
 
     run(tmp_path, scene)
@@ -221,7 +221,7 @@ def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Pat
             "grant.delegate",
             "grant.revoke",
         ]
-        grant = at.made.broker.task_of(made["grant"]).grant(made["grant"])
+        grant = at.made.broker._tasks.task_of(made["grant"]).grant(made["grant"])
         for event in (opened, hop):
             assert event.agent is not None
             assert event.agent.startswith("spiffe://remit.local/task/")
@@ -231,7 +231,7 @@ def test_every_hop_leaves_its_receipt_with_all_that_a_reader_needs(tmp_path: Pat
             assert event.cause == "anybody may"
             assert event.at == at.made.world.now
             assert event.detail_s256
-            assert event.key == at.made.broker.task_of(made["grant"]).grant(event.grant or "").binding.jkt
+            assert event.key == at.made.broker._tasks.task_of(made["grant"]).grant(event.grant or "").binding.jkt
             assert event.key
         assert (hop.lineage, hop.approval) == ((at.agent.grant, made["grant"]), item["approval"])
         assert (ask.approval, ask.action, ask.detail_s256) == (item["approval"], "grant.delegate", at.digest(item))
@@ -253,7 +253,7 @@ def test_no_channel_of_a_run_decides_whatever_it_brings(tmp_path: Path) -> None:
     async def scene(at: Scene) -> None:
         await at.opened()
         item = await at.asked(Agent())
-        channel = await at.made.channel(holder(at.made.broker, at.made.broker.check(at.agent.grant)))
+        channel = await at.made.channel(holder(at.made.broker, at.made.broker._tasks.check(at.agent.grant).grant))
         for verb in ("approve", "deny"):
             for more in ({}, {"id_token": at.issuer.login(at.digest(item))}):
                 body = {"digest": at.digest(item), **more}
@@ -266,7 +266,7 @@ def test_no_channel_of_a_run_decides_whatever_it_brings(tmp_path: Path) -> None:
             json={"digest": at.digest(item), "id_token": at.issuer.login(at.digest(item))},
         )
         assert problem(by_token) == (403, "denied")
-        assert at.made.broker.approval(item["approval"]).by is None
+        assert at.made.broker._approvals.get(item["approval"]).by is None
 
     run(tmp_path, scene)
 
@@ -346,7 +346,7 @@ def test_a_login_that_is_not_enough_decides_nothing(tmp_path: Path, how: str) ->
         assert problem(await at.decide(item, digest="else"))[0] in {400, 409}
         bare = await at.made.web.post(f"/v1/approvals/{item['approval']}/approve", json={"digest": at.digest(item)})
         assert problem(bare) == (401, "unauthenticated")
-        assert at.made.broker.approval(item["approval"]).by is None
+        assert at.made.broker._approvals.get(item["approval"]).by is None
 
     run(tmp_path, scene)
 
@@ -365,7 +365,7 @@ def test_a_login_of_a_public_client_decides_nothing(tmp_path: Path, verb: str, w
         answer = await getattr(at.made, way).post(f"/v1/approvals/{item['approval']}/{verb}", json=body)
         assert problem(answer) == (403, "denied")
         assert "client_secret_file" in answer.json()["help"]
-        assert at.made.broker.approval(item["approval"]).by is None
+        assert at.made.broker._approvals.get(item["approval"]).by is None
         assert (await at.made.world.events())[-1].code == "denied"
 
     run(tmp_path, scene)
@@ -379,7 +379,7 @@ def test_who_asks_is_told_the_digest_nowhere_and_cannot_make_it(tmp_path: Path) 
         await at.opened()
         item = await at.asked(Agent())
         path, digest = f"/v1/approvals/{item['approval']}", at.digest(item)
-        channel = await at.made.channel(holder(at.made.broker, at.made.broker.check(at.agent.grant)))
+        channel = await at.made.channel(holder(at.made.broker, at.made.broker._tasks.check(at.agent.grant).grant))
         told = [json.dumps(item), at.agent.token]
         for answer in (
             await at.made.call(at.agent, "GET", path),
@@ -395,7 +395,7 @@ def test_who_asks_is_told_the_digest_nowhere_and_cannot_make_it(tmp_path: Path) 
             told.append(answer.text)
             assert '"digest"' not in answer.text
         assert not [text for text in told if digest in text]
-        kept = at.made.broker.approval(item["approval"])
+        kept = at.made.broker._approvals.get(item["approval"])
         assert digest != jose.digest(f"{kept.id}\n{kept.verb}\n{kept.request}")
         assert kept.salt not in "".join(told)
         assert (await at.made.control.get(path)).json()["digest"] == digest
@@ -460,8 +460,7 @@ def test_each_sees_what_was_asked_below_it_and_foreign_is_as_unknown(tmp_path: P
 
 async def somebody_waits(at: Scene) -> None:
     """Go on when a request waits for a decision."""
-    approvals = at.made.broker.wait.__self__  # type: ignore[attr-defined]  # it is a bound method
-    while not approvals._decided:  # noqa: ASYNC110 - nobody says when a request has begun to wait
+    while not at.made.broker._approvals._decided:  # noqa: ASYNC110 - nobody says when a request has begun to wait
         await asyncio.sleep(0)
 
 
@@ -624,7 +623,7 @@ def test_each_dimension_of_delegability_can_be_approved(
         await at.decide(item)
         made = await at.made.exchange(at.agent, {**form(at, more, child), "approval": item["approval"]})
         assert made.status_code == 200, made.text
-        grant = at.made.broker.check(made.json()["grant"])
+        grant = at.made.broker._tasks.check(made.json()["grant"]).grant
         assert grant.approval == item["approval"]
         assert (grant.bounds.depth, grant.bounds.fan_out) == (more.get("depth", 0), more.get("fan_out", 0))
 
@@ -643,11 +642,11 @@ def form(at: Scene, more: dict[str, object], child: Agent | None = None) -> Form
 def test_a_run_asks_over_its_channel_and_goes_on_without_tokens(tmp_path: Path) -> None:
     async def scene(made: Plane) -> None:
         root = await made.opened(authorization_details=json.dumps([NARROW]), depth="1", fan_out="1")
-        channel = await made.channel(holder(made.broker, made.broker.check(root["grant"])))
+        channel = await made.channel(holder(made.broker, made.broker._tasks.check(root["grant"]).grant))
         body = {"parent": root["grant"], "authorization_details": [WIDE], "exercise": False}
         item = (await channel.post("/v1/approvals", json=body)).json()
         assert (item["asker"], item["lineage"][0]["grant"]) == (root["grant"], root["grant"])
-        path, digest = f"/v1/approvals/{item['approval']}", made.broker.approval(item["approval"]).digest
+        path, digest = f"/v1/approvals/{item['approval']}", made.broker._approvals.get(item["approval"]).digest
         assert problem(await channel.post(f"{path}/approve", json={"digest": digest})) == (403, "denied")
         assert (await made.control.post(f"{path}/approve", json={"digest": digest})).status_code == 200
         form = {

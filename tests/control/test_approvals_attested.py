@@ -78,7 +78,7 @@ def test_what_exceeds_delegability_is_refused_with_a_code_of_its_own_and_recorde
         assert answer.json()["code"] == code
         last = (await plane.world.events())[-1]
         assert (last.event, last.decision, last.code, last.grant) == ("grant.delegate", "deny", code, root.grant)
-        assert len(plane.broker.task_of(root.grant).grants) == 1
+        assert len(plane.broker._tasks.task_of(root.grant).grants) == 1
 
     staged(tmp_path, scene)
 
@@ -103,7 +103,7 @@ def test_those_that_are_named_or_attested_are_let_in(tmp_path: Path) -> None:
         pattern = json.dumps(["spiffe://example.org/agent/*"])
         await opened(plane, root, delegates=pattern, unattested="false", exercise="false")
         await plane.delegated(root, reader, **actor(READER))
-        child = plane.broker.check(reader.grant)
+        child = plane.broker._tasks.check(reader.grant).grant
         assert (child.agent, child.attested, child.bounds.unattested) == (READER, True, False)
         shown = (await plane.call(root, "GET", f"/v1/tasks/{root.task}")).json()["grants"]
         above, below = (next(g for g in shown if g["grant"] == name) for name in (root.grant, reader.grant))
@@ -128,7 +128,10 @@ def test_a_human_lets_in_one_workload_and_that_one_alone(tmp_path: Path) -> None
         assert asked.status_code == 201, asked.text
         item = asked.json()
         assert (item["exceeds"], item["request"]["agent"], item["approver"]) == (["delegates"], PLANNER, ALICE)
-        decided = {"digest": plane.broker.approval(item["approval"]).digest, "id_token": "id-token-of-alice-again"}
+        decided = {
+            "digest": plane.broker._approvals.get(item["approval"]).digest,
+            "id_token": "id-token-of-alice-again",
+        }
         done = await plane.web.post(f"/v1/approvals/{item['approval']}/approve", json=decided)
         assert done.status_code == 200, done.text
         approved: Form = {"approval": item["approval"]}
@@ -138,7 +141,7 @@ def test_a_human_lets_in_one_workload_and_that_one_alone(tmp_path: Path) -> None
         key = await plane.exchange(root, plane.delegation(root, Agent(), **approved, **actor(PLANNER)))
         assert key.json()["code"] == "approval"
         await plane.delegated(root, child, **approved, **actor(PLANNER))
-        made = plane.broker.check(child.grant)
+        made = plane.broker._tasks.check(child.grant).grant
         assert (made.agent, made.attested, made.approval) == (PLANNER, True, item["approval"])
 
     staged(tmp_path, scene)

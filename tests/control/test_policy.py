@@ -32,7 +32,7 @@ def ruled(tmp_path: Path, scene: Scene) -> None:
 
     async def main(plane: Plane) -> None:
         policies.broker = plane.broker
-        await plane.broker.reload(OPERATOR, policies.decide, "first")
+        await plane.broker.policy.reload(OPERATOR, policies.decide, "first")
         plane.surface = replace(plane.surface, policies=policies)
         path = tmp_path / "ruled.sock"
         plane.listeners.append(await serve(build(plane.surface), _unix(path), SocketAuth(OPERATOR)))

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from remit import jose
+from remit.broker import views
 from remit.compose.app import build
-from remit.control import render
 from remit.core import tree
 from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpoint
 from remit.core.principal import Holder
@@ -53,7 +53,7 @@ def test_who_comes_after_its_task_is_over_is_told_that_it_expired_on_its_channel
         channel = await plane.channel(Holder(agent.task, agent.grant))
         plane.world.later(301)
         await plane.broker.sweep()
-        assert plane.broker.tasks(OPERATOR) == []
+        assert list(plane.broker._tasks) == []
         asked = {"grant": agent.grant, "detail": TABLE}
         child = {"subject_token": agent.grant, "subject_token_type": GRANT}
         form = {**opening(), **child}
@@ -192,7 +192,7 @@ def test_a_resource_is_put_shown_listed_and_removed(tmp_path: Path) -> None:
 def test_checking_a_resource_changes_neither_it_nor_the_log(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         before = (await plane.control.get("/v1/resources/warehouse")).json()
-        size = await plane.broker.size()
+        size = await plane.broker._store.size()
         plane.world.target.findings = [Finding("login-superuser", "the login is a superuser", acceptable=False)]
         told = (await plane.control.post("/v1/resources/warehouse/check")).json()
         assert told["findings"] == [
@@ -200,7 +200,7 @@ def test_checking_a_resource_changes_neither_it_nor_the_log(tmp_path: Path) -> N
         ]
         assert told["contacted"] is True
         assert (await plane.control.get("/v1/resources/warehouse")).json() == before
-        assert await plane.broker.size() == size
+        assert await plane.broker._store.size() == size
 
     play(tmp_path, scene)
 
@@ -378,7 +378,7 @@ def test_a_task_is_told_in_pages_that_together_are_the_whole_tree(
         path = f"/v1/tasks/{root.task}"
         whole = (await plane.call(root, "GET", path)).json()
         assert "next" not in whole
-        monkeypatch.setattr(render, "PAGE_SIZE", 1 if bound == "PAGE_SIZE" else render.PAGE_SIZE)
+        monkeypatch.setattr(views, "PAGE_SIZE", 1 if bound == "PAGE_SIZE" else views.PAGE_SIZE)
         found, after = [], ""
         while True:
             query = {"after": after} if after else {}
@@ -407,9 +407,9 @@ def test_a_page_is_short_though_each_grant_names_as_many_delegates_as_it_may(tmp
         patterns = tuple(f"spiffe://corp.example/{n:02d}/{'p' * 200}" for n in range(32))
         for _ in range(200):
             await plane.broker.delegate(OPERATOR, root.id, GrantRequest(details(SEARCH), Bounds(delegates=patterns)))
-        answer = await plane.control.get(f"/v1/tasks/{plane.broker.task_of(root.id).id}")
+        answer = await plane.control.get(f"/v1/tasks/{plane.broker._tasks.task_of(root.id).id}")
         assert "next" in answer.json()
-        assert len(answer.content) < 1.5 * render.PAGE_SIZE
+        assert len(answer.content) < 1.5 * views.PAGE_SIZE
 
     play(tmp_path, scene)
 
@@ -419,7 +419,7 @@ def test_a_page_begins_after_no_grant_that_the_caller_may_not_see(tmp_path: Path
         root, child = Agent(), Agent()
         await plane.opened(root)
         await plane.delegated(root, child)
-        channel = await plane.channel(holder(plane.broker, plane.broker.check(child.grant)))
+        channel = await plane.channel(holder(plane.broker, plane.broker._tasks.check(child.grant).grant))
         path = f"/v1/tasks/{root.task}"
         assert (await channel.get(path, params={"after": root.grant})).status_code == 404
         assert (await channel.get(path, params={"after": child.grant})).json()["grants"] == []

@@ -28,6 +28,7 @@ from remit.gateway.authorize import Rules
 from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel, Gateway
 from remit.gateway.upstream import Pool
+from remit.link.edge import following
 from remit.ports import Resource
 from remit.ports.credential import SourceOf
 from remit.stores.memory import MemoryStore
@@ -140,11 +141,11 @@ class Rig:
     @property
     def pool(self) -> Pool:
         """The pool of the channel's task."""
-        return self.gateway.plane.pools._tasks[self.broker.task_of(self.grant.id).id]["api"]
+        return self.gateway.plane.pools._tasks[self.broker._tasks.task_of(self.grant.id).id]["api"]
 
     @pool.setter
     def pool(self, pool: Pool) -> None:
-        self.gateway.plane.pools._tasks[self.broker.task_of(self.grant.id).id]["api"] = pool
+        self.gateway.plane.pools._tasks[self.broker._tasks.task_of(self.grant.id).id]["api"] = pool
 
     async def wire(self, port: int | None = None) -> Wire:
         """Open a raw connection to the gateway."""
@@ -182,16 +183,16 @@ class Rig:
 
     async def child(self, *raw: Mapping[str, object], **more: object) -> Grant:
         """Delegate from the channel's grant."""
-        task = self.broker.task_of(self.grant.id)
+        task = self.broker._tasks.task_of(self.grant.id)
         wanted = changed(GrantRequest(scope.parse([dict(item) for item in raw])), more)
-        return await self.broker.delegate(Holder(task.id, self.grant.id), self.grant.id, wanted)
+        return (await self.broker.delegate(Holder(task.id, self.grant.id), self.grant.id, wanted)).grant
 
     async def opened(self, *raw: Mapping[str, object]) -> Grant:
         """Open another task."""
         wanted = GrantRequest(
             scope.parse([dict(item) for item in raw]), Bounds(timedelta(minutes=15), depth=3, fan_out=9)
         )
-        return await self.broker.open(OPERATOR, replace(wanted, purpose="another piece of work"))
+        return (await self.broker.open(OPERATOR, replace(wanted, purpose="another piece of work"))).grant
 
     async def events(self, name: str = "") -> list[Event]:
         """Return the audit log."""
@@ -246,9 +247,10 @@ async def rig(
         wanted = GrantRequest(
             scope.parse([dict(i) for i in raw or (ALL,)]), Bounds(timedelta(minutes=15), depth=3, fan_out=99)
         )
-        grant = await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))
+        grant = (await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))).grant
         gateway = Gateway(
             broker,
+            broker.kinds,
             new_id,
             seconds=lambda: time.monotonic() + ticks[0],
             clock=lambda: now[0],
@@ -259,12 +261,13 @@ async def rig(
         made = Rig(broker, gateway, store, up, now, ticks, grant)
         given = {"api": PLACEHOLDER} if placeholders is None else placeholders
         made.port = await made.listen(Channel(grant.id, given) if verify is None else None)
-        try:
-            yield made
-        finally:
-            for wire in made.wires:
-                wire.close()
-            await gateway.close()
+        with following(broker.notices(), gateway.noticed):
+            try:
+                yield made
+            finally:
+                for wire in made.wires:
+                    wire.close()
+                await gateway.close()
 
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

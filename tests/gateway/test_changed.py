@@ -17,7 +17,7 @@ BODY = b'{"to":"ann"}'
 
 async def moved(r: Rig, destination: str) -> None:
     """Move `api` elsewhere, with another secret."""
-    resource = replace(r.broker.resource("api"), destination=destination)
+    resource = replace(r.broker._registry.resource("api"), destination=destination)
     await r.broker.put_resource(OPERATOR, resource, Secret(OTHER_SECRET))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from remit.errors import UnavailableError, UpstreamError
 from remit.gateway.credential import BoundCredential
+from remit.ports.broker import Notice
 from remit.ports.credential import Injection, UnsignedRequest
 from tests.gateway.rig import http, play, rig
 from tests.gateway.test_target import shape
@@ -158,7 +159,7 @@ def test_a_grant_that_ends_while_a_token_is_fetched_sends_nothing() -> None:
             wire = await r.wire()
             await wire.send(r.request("/api/x"))
             await r.settled(lambda: source.asked == 1)
-            r.gateway.ended(frozenset({r.grant.id}))
+            r.gateway.noticed(Notice(frozenset({r.grant.id})))
             source.go_on.set()
             await wire.rest()
             await r.settled(lambda: not r.gateway.plane.tasks)

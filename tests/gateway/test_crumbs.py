@@ -185,7 +185,7 @@ def test_long_targets_are_judged_one_a_turn_of_the_loop() -> None:
             routes = r.gateway.plane.routes
             find = routes.of
 
-            def route(grant: str, name: str) -> GrantRoute:
+            def route(grant: str, name: str) -> GrantRoute | None:
                 judged.append(turn)
                 return find(grant, name)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from remit.core.task import Grant
 from remit.gateway import canon
 from remit.gateway.authorize import Rule, Rules
 from remit.gateway.server import Channel
@@ -38,9 +39,13 @@ class Slow(tuple[Rule, ...]):  # noqa: SLOT001 - it has attributes
         return super().__iter__()
 
 
-def slow(r: Rig) -> Slow:
+def task_of(r: Rig, grant: Grant) -> str:
+    return r.broker._tasks.task_of(grant.id).id
+
+
+async def slow(r: Rig) -> Slow:
     """Make judging a body of the rig's grant wait."""
-    route = r.gateway.plane.routes.of(r.grant.id, "api")
+    route = await r.gateway.plane.routes.compiled(r.grant.id, "api")
     found = route.rules = Slow(route.rules)
     return found
 
@@ -53,7 +58,7 @@ async def post(r: Rig, body: bytes, *lines: str, port: int | None = None) -> int
 def test_while_large_bodies_are_judged_others_are_answered() -> None:
     async def scene() -> None:
         async with rig(JUDGED) as r:
-            rules = slow(r)
+            rules = await slow(r)
             large = [asyncio.create_task(post(r, LARGE)) for _ in range(8)]
             await r.settled(lambda: rules.there == 1)
             other = await r.listen(Channel((await r.opened(JUDGED)).id, {}))
@@ -71,7 +76,7 @@ def test_while_large_bodies_are_judged_others_are_answered() -> None:
 def test_a_large_body_goes_on_as_it_was_judged() -> None:
     async def scene() -> None:
         async with rig(http(actions=["POST"], args={"body.t": "any"})) as r:
-            rules = slow(r)
+            rules = await slow(r)
             rules.go_on.set()
             assert await post(r, LARGE) == 200
             assert rules.most == 1
@@ -86,7 +91,7 @@ def test_a_large_body_goes_on_as_it_was_judged() -> None:
 def test_a_body_that_waits_to_be_judged_ends_with_its_grant() -> None:
     async def scene() -> None:
         async with rig(http(actions=["POST"], args={"body.t": "any"})) as r:
-            rules = slow(r)
+            rules = await slow(r)
             large = [asyncio.create_task(post(r, LARGE)) for _ in range(3)]
             await r.settled(lambda: rules.there == 1)
             await r.broker.revoke(OPERATOR, r.grant.id)
@@ -142,12 +147,12 @@ def test_a_task_waits_for_its_own_large_bodies_alone() -> None:
     async def scene() -> None:
         async with rig(JUDGED) as r:
             mine = r.gateway.plane.loop.create_task(post(r, LARGE))
-            rules = slow(r)
+            rules = await slow(r)
             await r.settled(lambda: rules.there == 1)
             [client] = r.gateway.connections.all
             other = await r.opened(JUDGED)
-            assert client.plane.authorizing(r.grant.id).locked()
-            assert not client.plane.authorizing(other.id).locked()
+            assert client.plane.authorizing(task_of(r, r.grant)).locked()
+            assert not client.plane.authorizing(task_of(r, other)).locked()
             rules.go_on.set()
             assert await mine == 200
 
@@ -160,13 +165,13 @@ def test_large_bodies_of_one_task_take_turns_whichever_of_its_runs_they_come_fro
         async with rig(JUDGED) as r:
             inner = await r.listen(Channel((await r.child(JUDGED)).id, {}))
             first = r.gateway.plane.loop.create_task(post(r, LARGE))
-            rules = slow(r)
+            rules = await slow(r)
             await r.settled(lambda: rules.there == 1)
             [client] = r.gateway.connections.all
             second = r.gateway.plane.loop.create_task(post(r, LARGE, port=inner))
             await r.settled(lambda: len(r.gateway.connections.all) == 2)
             [other] = r.gateway.connections.all - {client}
-            assert other.plane.authorizing(r.grant.id) is client.plane.authorizing(r.grant.id)
+            assert other.plane.authorizing(task_of(r, r.grant)) is client.plane.authorizing(task_of(r, r.grant))
             rules.go_on.set()
             assert set(await asyncio.gather(first, second)) == {200}
 

@@ -36,7 +36,7 @@ def test_the_connections_of_a_task_are_closed_when_it_ends() -> None:
                 assert (await r.get("/api/bytes/1", port=at)).status == 200
             await r.broker.revoke(OPERATOR, other.id)
             await r.settled(lambda: len(r.upstream._open) == 1)
-            assert list(r.gateway.plane.pools._tasks) == [r.broker.task_of(r.grant.id).id]
+            assert list(r.gateway.plane.pools._tasks) == [r.broker._tasks.task_of(r.grant.id).id]
             assert list(r.gateway.plane.pools._roots) == [r.grant.id]
 
     play(act)

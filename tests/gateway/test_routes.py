@@ -28,7 +28,9 @@ def test_a_grant_has_no_more_remembered_than_so_many_bytes() -> None:
             for number in range(60):
                 await wire.send(r.request(f"/api/v1/public/a?q={number}{'x' * 3_000}"))
                 assert (await wire.reply()).status == 200
-            known = r.gateway.plane.routes.of(r.grant.id, "api").known
+            route = r.gateway.plane.routes.of(r.grant.id, "api")
+            assert route is not None
+            known = route.known
             assert 0 < sum(len(target) + len(block) for _, target, block in known) <= ALL
 
     play(scene)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.house import hops
 from tests.house.hops import SOURCE, Trace
 
-DELEGATE_HOPS = 31
+DELEGATE_HOPS = 32
 GATEWAY_HOPS = 25
 FILES_THAT_NAME_A_BOUND = 8
 CLASSES_TWICE = 53

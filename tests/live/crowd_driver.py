@@ -36,10 +36,10 @@ async def serve(state: str) -> None:
         house = edges.application
         search = Resource("search", "http", "http://127.0.0.1:1", detail, None, {})
         await house.broker.put_resource(house.operator, search)
-        grant = await house.broker.open(
-            house.operator, GrantRequest(detail, Bounds(timedelta(minutes=5)), purpose="crowd")
-        )
-        task = house.broker.task_of(grant.id).id
+        grant = (
+            await house.broker.open(house.operator, GrantRequest(detail, Bounds(timedelta(minutes=5)), purpose="crowd"))
+        ).grant
+        task = house.broker._tasks.task_of(grant.id).id
         gateway = socket.create_server(("127.0.0.1", 0))
         await edges.gateway.listen(gateway, Channel(grant.id, {}))
         channel = socket.create_server(("127.0.0.1", 0))

@@ -49,7 +49,7 @@ async def used_up(broker: Broker, grant: str) -> str | None:
 def refused(broker: Broker, grant: str) -> str | None:
     """Return why a grant is not live, if it is not."""
     try:
-        broker.check(grant)
+        broker._tasks.check(grant)
     except GrantEndedError as error:
         return error.code
     return None
@@ -80,7 +80,7 @@ async def scene(place: Path, room: str) -> dict[str, object]:
         await broker.open(OWNER, replace(asked, purpose="more"))
     except UnavailableError:
         seen["open"] = "unavailable"
-    stored = await store.load(broker.task_of(root).id)
+    stored = await store.load(broker._tasks.task_of(root).id)
     seen["stored"] = stored.head.closed
     (place / "hog").unlink()
     setting.later(9)

@@ -41,10 +41,10 @@ async def recover(folder: Path, house: Warehouse) -> None:
     made, _ = crash_driver.broker(folder / "state", lambda: datetime.now(UTC) + ISSUE_BY)
     await made.start()
     await made.sweep()
-    leases = [lease for task in made.tasks(OPERATOR) for lease in task.leases.values()]
+    leases = [lease for task in list(made._tasks) for lease in task.leases.values()]
     active = {lease.plan.name for lease in leases if lease.state is LeaseState.ACTIVE}
     assert roles(house) == active
-    for task in made.tasks(OPERATOR):
+    for task in list(made._tasks):
         assert (await made.close(OPERATOR, task.id)).state == "closed"
     await made.sweep()
     await made.stop()

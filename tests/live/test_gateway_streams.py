@@ -287,7 +287,7 @@ def test_a_request_after_the_task_is_over_is_refused_as_expired(suspended: bool,
                 r.gateway.plane.routes._suspended.add("grt_other")
             r.now[0] = r.grant.expires_at
             await r.broker.sweep()
-            assert r.broker.tasks(OPERATOR) == []
+            assert list(r.broker._tasks) == []
             r.upstream.seen.clear()
             reply = await r.get("/api/v1/x", *(["Remit-Grant: grt_child"] if named else []))
             assert (reply.status, reply.json()["code"]) == (403, "expired")
@@ -441,7 +441,7 @@ def test_the_holder_of_a_grant_can_end_what_it_moves() -> None:
             wire = await r.wire()
             await wire.send(r.request("/api/forever", f"Remit-Grant: {child.id}"))
             await wire.reader.readuntil(b"tick")
-            await r.broker.revoke(Holder(r.broker.task_of(r.grant.id).id, r.grant.id), child.id)
+            await r.broker.revoke(Holder(r.broker._tasks.task_of(r.grant.id).id, r.grant.id), child.id)
             await wire.rest()
 
     play(scene)

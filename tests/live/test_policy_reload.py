@@ -103,7 +103,7 @@ def over(broker: Broker, grants: Sequence[Grant]) -> int:
     ended = 0
     for grant in grants:
         try:
-            broker.check(grant.id)
+            broker._tasks.check(grant.id)
         except GrantEndedError:
             ended += 1
     return ended
@@ -163,7 +163,7 @@ def test_a_policy_tightened_under_ten_thousand_live_grants_holds_when_the_reload
 async def _closed(broker: Broker, land: Land) -> None:
     """Whoever held what has ended is refused; whoever would make it anew is denied."""
     one = land.lost[0]
-    task = broker.task_of(one.id)
+    task = broker._tasks.task_of(one.id)
     with pytest.raises(RevokedError):
         await broker.issue(Holder(task.id, one.id), one.id, parse_detail(TABLE))
     with pytest.raises(PolicyError, match="`no-table` forbids `warehouse`"):

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.world import OPERATOR
 from tests.run.rig import HERE, PATIENCE, READ, House, house, opening
 
 pytestmark = pytest.mark.live
@@ -49,7 +48,7 @@ def line(process: subprocess.Popen[bytes]) -> str:
 
 
 def closed(runs: House) -> bool:
-    return all(task.head.closed for task in runs.broker.tasks(OPERATOR))
+    return all(task.head.closed for task in list(runs.broker._tasks))
 
 
 def test_the_gateway_of_a_run_stands_for_its_grant(runs: House) -> None:
@@ -314,7 +313,7 @@ CHILD: dict[str, object] = {"authorization_details": [READ]}
 
 def test_a_run_inside_a_run_has_a_grant_of_its_own(runs: House) -> None:
     done = runs.run(inside([sys.executable, "-c", ASK_GATEWAY], CHILD), binds=SELF)
-    (task,) = runs.broker.tasks(OPERATOR)
+    (task,) = list(runs.broker._tasks)
     (child,) = (grant.id for grant in task.grants.values() if grant.parent == task.head.root)
     assert done.stdout.strip() == f"gateway {child}"
 
@@ -336,7 +335,7 @@ def test_the_grant_of_an_inner_run_ends_with_it(runs: House) -> None:
     script = f"{' '.join(map(_quoted, inside(['true'], CHILD)))}; echo over; read x"
     with runs.start_run(["sh", "-c", script], stdin=subprocess.PIPE, binds=SELF) as process:
         assert line(process) == "over"
-        (task,) = runs.broker.tasks(OPERATOR)
+        (task,) = list(runs.broker._tasks)
         states = {grant.level: grant.revoked for grant in task.grants.values()}
         assert states == {0: False, 1: True}
         process.communicate(b"\n", PATIENCE)
@@ -362,7 +361,7 @@ def test_a_shared_network_is_said_and_recorded_and_still_works(runs: House) -> N
     code = "import os, urllib.parse as u, socket; p = u.urlsplit(os.environ['REMIT_GATEWAY']).port; "
     code += "print(socket.create_connection(('127.0.0.1', p)).recv(99).decode())"
     done = runs.python(code, host_net=True)
-    (task,) = runs.broker.tasks(OPERATOR)
+    (task,) = list(runs.broker._tasks)
     assert done.stdout.startswith("gateway grt_")
     assert "any user" in done.stderr
     assert task.grant(task.head.root).posture.isolation == "host-net"
@@ -373,7 +372,7 @@ def test_without_a_sandbox_is_said_and_recorded_and_still_works(runs: House) -> 
         "import os, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['REMIT_SOCKET']); print(s.recv(99))"
     )
     done = runs.python(code, unsandboxed=True)
-    (task,) = runs.broker.tasks(OPERATOR)
+    (task,) = list(runs.broker._tasks)
     assert done.stdout.startswith("b'channel grt_")
     assert "runs as you" in done.stderr
     assert task.grant(task.head.root).posture.isolation == "unsandboxed"
@@ -413,5 +412,5 @@ def test_without_namespaces_it_refuses_and_opens_nothing(runs: House) -> None:
     done = subprocess.run([*command, told], cwd=runs.project, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr.split(":")[0]) == (3, "unavailable")
     assert "--unsandboxed" in done.stderr
-    assert runs.broker.tasks(OPERATOR) == []
+    assert list(runs.broker._tasks) == []
     assert not (runs.project / "ran").exists()

@@ -216,15 +216,15 @@ MUTANTS = [
     ),
     Mutant(
         "the effect comes before its record",
-        "broker/broker.py",
-        "            await self._tasks.step(task.id, lambda t: t.plan(lease, now), event)",
+        "broker/leases.py",
+        "            await self._tasks.step(task.head.id, lambda t: t.plan(lease, now), event)",
         "            await engine.issue(lease.plan, lease.expires_at)\n"
-        "            await self._tasks.step(task.id, lambda t: t.plan(lease, now), event)",
+        "            await self._tasks.step(task.head.id, lambda t: t.plan(lease, now), event)",
         (*CRASH, *TREE),
     ),
     Mutant(
         "a failed issue is not abandoned",
-        "broker/broker.py",
+        "broker/leases.py",
         "            await self._abandon(task_id, lease, error)",
         "            assert error",
         ("tests/broker/test_broker.py", *TREE),
@@ -253,7 +253,7 @@ MUTANTS = [
     Mutant(
         "an end that a commit carries counts as recorded",
         "broker/ends.py",
-        "        found = self._waiting.get(task_id) or self._carried.get(task_id)",
+        "        found = self.waiting.get(task_id) or self._carried.get(task_id)",
         "        found = self._waiting.get(task_id)",
         ("tests/broker/test_ends_late.py",),
     ),
@@ -336,7 +336,7 @@ MUTANTS = [
     ),
     Mutant(
         "a run is started on a grant that is bound",
-        "run/wish.py",
+        "broker/grants.py",
         "    if grant.apart:",
         "    if not grant:",
         ("tests/run/test_host.py",),
@@ -371,9 +371,9 @@ MUTANTS = [
     ),
     Mutant(
         "the gateway takes any descendant",
-        "gateway/exchange.py",
-        "                self._plane.broker.task_of(own).check_acting(named, own)",
-        "                assert self._plane.broker.task_of(own).within(named, own)",
+        "broker/broker.py",
+        "        self._tasks.task_of(own).check_acting(grant_id, own)",
+        "        assert self._tasks.task_of(own).within(grant_id, own)",
         ("tests/attacks/test_del_wire.py",),
     ),
     Mutant(

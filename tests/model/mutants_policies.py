@@ -12,7 +12,7 @@ CHANGES = ("tests/broker/test_policy_changes.py",)
 ROUNDS = ("tests/broker/test_policy_rounds.py",)
 COMPOSED = ("tests/compose/test_policy.py",)
 
-RAISED = "            raise self._policy.refusal(decision, caller)\n"
+RAISED = "            raise self._refusal(decision, caller)\n"
 REFUSED = f"        if not decision.allowed:\n{RAISED}        return decision\n"
 TRIED = "                return ended\n"
 
@@ -153,15 +153,22 @@ MUTANTS = [
     Mutant(
         "a denial is no refusal",
         "broker/policy.py",
-        "        if not decision.allowed:\n            raise self.refusal(decision, caller)\n        return decision\n",
-        "        return decision\n",
+        "            raise self._refusal(decision, caller)\n        return decision\n",
+        "            pass\n        return decision\n",
         CEILING,
     ),
     Mutant(
-        "leases are issued and renewed whatever is decided",
-        "broker/broker.py",
-        "        return self._policy.enforce(task.head, grant, caller, verb, (detail,))",
-        "        return self._policy.decide(task.head, grant, verb, (detail,))",
+        "leases are issued whatever is decided",
+        "broker/leases.py",
+        '            decision = self._policy.enforce(task.head, grant, caller, "issue", (detail,))',
+        '            decision = self._policy.decide(task.head, grant, "issue", (detail,))',
+        CEILING,
+    ),
+    Mutant(
+        "leases are renewed whatever is decided",
+        "broker/leases.py",
+        '            decision = self._policy.enforce(task.head, grant, caller, "renew", (detail,))',
+        '            decision = self._policy.decide(task.head, grant, "renew", (detail,))',
         CEILING,
     ),
     Mutant(
@@ -272,8 +279,8 @@ MUTANTS = [
     Mutant(
         "what is shown is not what decides",
         "compose/policy.py",
-        "                if self.broker.deciding is fresh:",
-        "                if self.broker.deciding is None:",
+        "                if self.broker.policy.deciding is fresh:",
+        "                if self.broker.policy.deciding is None:",
         COMPOSED,
     ),
 ]

@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 from remit.broker import Broker
-from remit.broker.approvals import LIFE, Approvals
+from remit.broker.approvals import Approvals
 from remit.core.approval import Approval, Verdict
 from remit.core.principal import Holder
 from remit.core.request import GrantRequest
 from remit.core.task import Grant, Task
 from remit.errors import RemitError, UnavailableError
+from remit.ports.broker import APPROVAL_LIFE as LIFE
 from tests.model.schedule import Actor, Harm, QueueStore, alone, cancellation, death, pause, run, schedules
 from tests.model.setting import OWNER, READ, WIDE, Setting, alive, wanted
 
@@ -52,7 +53,7 @@ class Scene:
     @property
     def agent(self) -> Holder:
         """Whoever holds the root."""
-        return Holder(self.broker.task_of(self.root).id, self.root)
+        return Holder(self.broker._tasks.task_of(self.root).id, self.root)
 
     async def setup(self, *, approved: bool) -> None:
         """Open, ask, and approve if the verbs are about what comes after."""
@@ -60,7 +61,7 @@ class Scene:
         self.root = (
             await self.broker.open(OWNER, replace(wanted(NARROW, ttl=timedelta(minutes=30)), purpose="race"))
         ).id
-        self.item = await self.broker.ask(self.agent, self.root, beyond())
+        self.item = (await self.broker.ask(self.agent, self.root, beyond())).approval
         if approved:
             await self.broker.approve(self.item.id, self.item.digest, OWNER)
 
@@ -101,7 +102,7 @@ async def deny(at: Scene) -> object:
 
 
 async def use(at: Scene) -> object:
-    return await at.done("use", at.broker.delegate(at.agent, at.root, beyond(), at.broker.approval(at.item.id)))
+    return await at.done("use", at.broker.delegate(at.agent, at.root, beyond(), at.broker._approvals.get(at.item.id)))
 
 
 async def lapse(at: Scene) -> None:
@@ -152,7 +153,7 @@ async def stored(at: Scene) -> tuple[Approval, Task, Broker]:
     """Return the approval and the task as a broker knows them that has nothing but the store."""
     broker = at.setting.broker()
     await broker.start()
-    return broker.approval(at.item.id), (await at.setting.tasks())[0], broker
+    return broker._approvals.get(at.item.id), (await at.setting.tasks())[0], broker
 
 
 def wrong(at: Scene, kept: Approval, task: Task) -> list[str]:
@@ -181,7 +182,7 @@ def _due(kept: Approval, grant: Grant) -> bool:
 def agrees(at: Scene, kept: Approval) -> bool:
     """Whether memory, if it has the approval at all, has it as the store does."""
     with suppress(RemitError):
-        return at.broker.approval(at.item.id) == kept
+        return at.broker._approvals.get(at.item.id) == kept
     return True
 
 
@@ -219,7 +220,7 @@ def _afterwards(at: Scene, fresh: Broker, kept: Approval) -> list[str]:
     worked = 0
     for _ in range(2):
         with suppress(RemitError):
-            alone(fresh.delegate(Holder(fresh.task_of(at.root).id, at.root), at.root, beyond(), kept))
+            alone(fresh.delegate(Holder(fresh._tasks.task_of(at.root).id, at.root), at.root, beyond(), kept))
             worked += 1
     if "revoke" in at.said or kept.verdict is not Verdict.APPROVED:
         return [] if worked == 0 else ["used although it is over"]
@@ -241,5 +242,5 @@ def test_the_model_looks_at_what_the_broker_keeps() -> None:
     """A scene begins with one request that waits, or that was approved."""
     assert scene(approved=False).item.verdict is Verdict.PENDING
     at = scene(approved=True)
-    assert at.broker.approval(at.item.id).verdict is Verdict.APPROVED
-    assert isinstance(at.broker.wait.__self__, Approvals)  # type: ignore[attr-defined]  # it is a bound method
+    assert at.broker._approvals.get(at.item.id).verdict is Verdict.APPROVED
+    assert isinstance(at.broker._approvals, Approvals)

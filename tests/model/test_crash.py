@@ -32,11 +32,11 @@ class Acknowledged:
 
 async def life(broker: Broker, told: Acknowledged) -> None:
     """Open, delegate, issue twice and once more under a key, renew, revoke, and close another task."""
-    root = await broker.open(
-        OWNER, replace(wanted(WIDE, ttl=timedelta(minutes=30), depth=1, fan_out=2), purpose="live")
-    )
+    root = (
+        await broker.open(OWNER, replace(wanted(WIDE, ttl=timedelta(minutes=30), depth=1, fan_out=2), purpose="live"))
+    ).grant
     told.opened.append(root.id)
-    child = await broker.delegate(OWNER, root.id, wanted({**WIDE, "tables": ["sales.a", "sales.b"]}))
+    child = (await broker.delegate(OWNER, root.id, wanted({**WIDE, "tables": ["sales.a", "sales.b"]}))).grant
     told.opened.append(child.id)
     await broker.issue(OWNER, root.id, detail(READ), "key")
     made = await broker.issue(OWNER, child.id, detail(READ), "key")
@@ -45,9 +45,9 @@ async def life(broker: Broker, told: Acknowledged) -> None:
     await broker.issue(OWNER, root.id, detail(READ), "key")
     await broker.revoke(OWNER, child.id)
     told.ended.append(child.id)
-    other = await broker.open(OWNER, replace(wanted(WIDE, ttl=timedelta(minutes=30)), purpose="live again"))
+    other = (await broker.open(OWNER, replace(wanted(WIDE, ttl=timedelta(minutes=30)), purpose="live again"))).grant
     await broker.issue(OWNER, other.id, detail(READ))
-    await broker.close(OWNER, broker.task_of(other.id).id)
+    await broker.close(OWNER, broker._tasks.task_of(other.id).id)
     told.ended.append(other.id)
 
 
@@ -82,7 +82,7 @@ async def faults(setting: Setting, told: Acknowledged) -> list[str]:
     found += [f"undead {name}" for name in told.ended if alive(tasks[name], name, setting.now)]
     broker = setting.broker()
     await broker.start()
-    for task in broker.tasks(OWNER):
+    for task in list(broker._tasks):
         await broker.close(OWNER, task.id)
     for _ in range(2):
         setting.later(3_600)

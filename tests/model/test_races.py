@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from remit.broker import Broker, IssuedLease
+from remit.broker import Broker
 from remit.core.lease import Closure, LeaseState, Report
 from remit.core.scope import Access
 from remit.core.task import Grant, Task
 from remit.errors import NotFoundError, RemitError
+from remit.ports.broker import IssuedLease
 from tests.model.schedule import Actor, Harm, QueueStore, alone, cancellation, death, pause, run, schedules
 from tests.model.setting import OWNER, READ, SEARCH, WIDE, Setting, alive, detail, wanted
 from tests.uses import permitted_use
@@ -96,7 +97,7 @@ async def issue_again(at: Scene) -> IssuedLease:
 
 
 async def delegate(at: Scene) -> Grant:
-    return await at.broker.delegate(OWNER, at.child, wanted(WIDE))
+    return (await at.broker.delegate(OWNER, at.child, wanted(WIDE))).grant
 
 
 async def renew(at: Scene) -> object:
@@ -150,12 +151,12 @@ NAMES = [f"{left.__name__} and {right.__name__}" for left, right in PAIRS]
 
 def agrees(at: Scene) -> list[str]:
     """Return the grants that the broker, when all is over, takes for live although the store says they ended."""
-    task = alone(at.store.load(at.broker.task_of(at.root).id))
+    task = alone(at.store.load(at.broker._tasks.task_of(at.root).id))
     assert isinstance(task, Task)
     wrong = []
     for name in task.grants:
         with suppress(RemitError):
-            at.broker.check(name)
+            at.broker._tasks.check(name)
             wrong += [] if alive(task, name, at.setting.now) else [f"live in memory only: {name}"]
     return wrong
 
@@ -165,12 +166,12 @@ async def lost(at: Scene) -> list[str]:
     wrong = []
     for grant, report in at.told:
         with suppress(RemitError):
-            at.broker.check(grant)
+            at.broker._tasks.check(grant)
             wrong.append(f"taken back: {grant}")
         if not report.recorded:
             at.setting.later(8)
             await at.broker.sweep()
-            task = await at.store.load(at.broker.task_of(grant).id)
+            task = await at.store.load(at.broker._tasks.task_of(grant).id)
             wrong += [f"never recorded: {grant}"] if alive(task, grant, at.setting.now) else []
     return wrong
 
@@ -180,7 +181,7 @@ def look(at: Scene) -> None:
     for grant, report in at.told:
         if report.state is Closure.CLOSED:
             try:
-                task = at.broker.task_of(grant)
+                task = at.broker._tasks.task_of(grant)
             except NotFoundError:  # it is being read again, and nothing of it is permitted meanwhile
                 continue
             below = {item.id for item in task.subtree(grant)}
@@ -188,7 +189,7 @@ def look(at: Scene) -> None:
             assert not names & at.setting.target.live().keys(), "closed, and a credential works"
             for name in below:
                 with pytest.raises(RemitError):
-                    at.broker.check(name)
+                    at.broker._tasks.check(name)
 
 
 async def aftermath(at: Scene) -> list[str]:

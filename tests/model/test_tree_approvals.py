@@ -60,7 +60,7 @@ class Asking(Tree):
         """Ask as the holder of a grant; None where that is refused, as it must be if nothing is exceeded."""
         caller = Holder(self.model.nodes[parent].task, parent)
         try:
-            item = self.runner.run(self.broker.ask(caller, parent, asked))
+            item = self.runner.run(self.broker.ask(caller, parent, asked)).approval
         except (LimitError, ApprovalError):  # too often, or denied before
             assert exceeds
             return None
@@ -76,7 +76,9 @@ class Asking(Tree):
         """Try to make what was asked for; return the grant."""
         caller = Holder(self.model.nodes[parent].task, parent)
         try:
-            made = self.runner.run(self.broker.delegate(caller, parent, asked, self.broker.approval(item.id)))
+            made = self.runner.run(
+                self.broker.delegate(caller, parent, asked, self.broker._approvals.get(item.id))
+            ).grant
         except RemitError:
             assert not may
             return None

@@ -232,7 +232,12 @@ async def plane(
     keys = Keys(signer, [signer.public_jwk()])
     verifier = Verifier(broker, keys, f"http://{host}", lambda: world.now, Nonces(b"k" * 32), gateway)
     surface = AppDeps(
-        broker, verifier, lambda prefix: f"{prefix}_{next(ids)}", lambda: _checkpoint(world), identity or Identity()
+        broker,
+        broker.kinds,
+        verifier,
+        lambda prefix: f"{prefix}_{next(ids)}",
+        lambda: _checkpoint(world),
+        identity or Identity(),
     )
     app = build(surface)
     listeners = [

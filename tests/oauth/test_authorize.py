@@ -60,7 +60,7 @@ def test_the_human_sees_the_exact_request_and_the_client_gets_a_code(tmp_path: P
         assert begun.nonce == jose.digest(f"{asked.digest}\n{begun.state}")
         told = (await app.redeem(answer["code"])).json()
         assert told["authorization_details"] == [SEARCH]
-        assert app.made.broker.task_of(told["grant"]).head.subject.sub == ALICE
+        assert app.made.broker._tasks.task_of(told["grant"]).head.subject.sub == ALICE
 
     scene(tmp_path, played)
 
@@ -472,7 +472,7 @@ def test_a_workload_asks_in_its_own_name_and_alone_redeems(tmp_path: Path) -> No
         code = answer_of(await decide(visitor, app.issuer, shown))["code"]
         assert (await app.redeem(code)).json()["error"] == "invalid_client"
         told = (await app.redeem(code, **SVID)).json()
-        grant = app.made.broker.task_of(told["grant"]).grant(told["grant"])
+        grant = app.made.broker._tasks.task_of(told["grant"]).grant(told["grant"])
         assert (grant.agent, grant.attested, dict(grant.binding.claims)) == (SPIFFE, True, {"team": "sales"})
 
     scene(tmp_path, played, registry=registry, workloads=Spire())

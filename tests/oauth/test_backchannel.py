@@ -63,7 +63,7 @@ def test_the_human_who_is_meant_logs_in_and_decides(tmp_path: Path) -> None:
         assert "Approved" in (await decide(visitor, app.issuer, page)).text
         later(app.made, 5)
         answer = await polled(app, told)
-        assert app.made.broker.task_of(answer.json()["grant"]).head.subject.sub == ALICE
+        assert app.made.broker._tasks.task_of(answer.json()["grant"]).head.subject.sub == ALICE
         later(app.made, 5)
         assert (await polled(app, told)).json()["error"] == "invalid_grant"
 

@@ -140,8 +140,8 @@ def test_a_refused_attack_makes_no_grant(tmp_path: Path) -> None:
         agent = Agent()
         await plane.opened(agent, authorization_details=json.dumps([SEARCH, TABLE]))
         for attack in (widening, splicing, wrong_audience, wrong_key):
-            before = len(plane.broker.task_of(agent.grant).grants)
+            before = len(plane.broker._tasks.task_of(agent.grant).grants)
             await attack(plane, agent)
-            assert len(plane.broker.task_of(agent.grant).grants) == before
+            assert len(plane.broker._tasks.task_of(agent.grant).grants) == before
 
     play(tmp_path, scene, gateway=GATEWAY)

@@ -16,7 +16,7 @@ from remit.compose.app import build
 from remit.errors import NotFoundError
 from remit.web.authentication import TokenAuth
 from tests.attacks.forge import parts
-from tests.broker.world import OPERATOR, SEARCH, TABLE
+from tests.broker.world import SEARCH, TABLE
 from tests.oauth.desk import ALICE, CIBA, DEVICE, App, answer_of, browser, decide, scene
 from tests.oauth.plane import Agent, later
 from tests.web.believed import certificate
@@ -60,7 +60,7 @@ def test_what_does_not_fit_opens_nothing(tmp_path: Path, wrong: dict[str, str | 
         code = await app.code()
         answer = await app.token(**{**app.redeeming(code), **wrong})
         assert (answer.status_code, answer.json()["error"]) == (400, error)
-        assert app.made.broker.tasks(OPERATOR) == []
+        assert list(app.made.broker._tasks) == []
 
     scene(tmp_path, played)
 
@@ -145,7 +145,7 @@ def test_of_two_uses_at_once_no_grant_is_left(tmp_path: Path) -> None:
         code = await app.code()
         answers = await asyncio.gather(app.redeem(code), app.redeem(code))
         assert "invalid_grant" in {answer.json().get("error") for answer in answers}
-        task = app.made.broker.tasks(OPERATOR)[0]
+        task = next(iter(app.made.broker._tasks))
         assert all(grant.revoked for grant in task.grants.values())
 
     scene(tmp_path, played)
@@ -216,7 +216,7 @@ def test_a_certificate_is_no_key_that_a_human_approved_of(tmp_path: Path) -> Non
         last = await decide(client, app.issuer, await client.get("/oauth/authorize", params=asked))
         form = {**app.redeeming(answer_of(last)["code"]), "client_id": app.client_id}
         assert (await client.post("/oauth/token", data=form)).json()["error"] == "invalid_dpop_proof"
-        assert app.made.broker.tasks(OPERATOR) == []
+        assert list(app.made.broker._tasks) == []
 
     scene(tmp_path, played)
 
@@ -257,7 +257,7 @@ def test_polling_waits_slows_down_and_ends_with_a_token(tmp_path: Path) -> None:
         later(app.made, 15)
         told = (await app.token(grant_type=DEVICE, device_code=codes["device_code"])).json()
         assert told["refresh_token"]
-        assert app.made.broker.task_of(told["grant"]).head.subject.sub == ALICE
+        assert app.made.broker._tasks.task_of(told["grant"]).head.subject.sub == ALICE
         later(app.made, 15)
         assert await polled(app, codes["device_code"]) == (400, "invalid_grant")
 
@@ -335,7 +335,7 @@ def test_an_approval_nobody_asked_for_is_no_way_to_a_token(tmp_path: Path) -> No
         answer = await app.token(grant_type=CIBA, auth_req_id="apr_guess")
         assert answer.json()["error"] == "invalid_grant"
         with pytest.raises(NotFoundError):
-            app.made.broker.approval("apr_guess")
+            app.made.broker._approvals.get("apr_guess")
 
     scene(tmp_path, played)
 

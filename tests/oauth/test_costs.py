@@ -125,7 +125,7 @@ def test_the_worst_delegation_on_a_channel_is_short(tmp_path: Path) -> None:
     async def play_(made: Plane) -> None:
         await scene(made)
         root = await made.opened(authorization_details=json.dumps(parents()))
-        channel = await made.channel(holder(made.broker, made.broker.check(root["grant"])))
+        channel = await made.channel(holder(made.broker, made.broker._tasks.check(root["grant"]).grant))
         form = {**opening(), "subject_token": root["grant"], "subject_token_type": GRANT}
         form |= {"authorization_details": json.dumps(children()), "depth": "0", "fan_out": "0"}
         del form["purpose"]

@@ -203,7 +203,7 @@ def test_a_workload_that_proves_itself_needs_no_registration(tmp_path: Path) -> 
         form: dict[str, str | None] = {"grant_type": DEVICE, "device_code": told["device_code"]}
         assert (await app.token(client_id=SPIFFE, **form)).json()["error"] == "invalid_client"
         redeemed = (await app.token(client_id=None, **form, **SVID)).json()
-        grant = app.made.broker.task_of(redeemed["grant"]).grant(redeemed["grant"])
+        grant = app.made.broker._tasks.task_of(redeemed["grant"]).grant(redeemed["grant"])
         assert (grant.agent, grant.attested) == (SPIFFE, True)
 
     scene(tmp_path, played, workloads=Spire())

@@ -34,8 +34,8 @@ def staged(directory: Path, scene: Any) -> None:
 async def begun(plane: Plane, agent: Agent, client: str = APP, audience: str | None = None, **proving: str) -> str:
     """Open a task for ``agent`` and hand out the first refresh token."""
     await opened(plane, agent, f"id-token-of-alice-{agent.signer.kid}", **proving)
-    refreshes = Refreshes(plane.surface, Minter(plane.broker, plane.verifier, plane.surface.new_id))
-    return await refreshes.begin(plane.broker.check(agent.grant), client, audience)
+    refreshes = Refreshes(plane.surface, Minter(plane.verifier, plane.surface.new_id))
+    return await refreshes.begin(agent.grant, client, audience)
 
 
 def refreshing(token: str, client: str = APP, **more: str) -> Form:
@@ -157,7 +157,7 @@ def test_revoking_a_refresh_token_ends_its_grant(tmp_path: Path) -> None:
         first = await begun(plane, agent)
         nobody = await plane.web.post("/oauth/revoke", data={"token": first, "client_id": "https://other.test"})
         assert (nobody.status_code, nobody.json()) == (200, {})
-        assert plane.broker.check(agent.grant).id == agent.grant
+        assert plane.broker._tasks.check(agent.grant).grant.id == agent.grant
         answer = await plane.web.post("/oauth/revoke", data={"token": first, "client_id": APP})
         assert answer.json()["state"] == "closed"
         assert refused(await plane.exchange(agent, refreshing(first)))[2] == "revoked"

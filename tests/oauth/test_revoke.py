@@ -45,7 +45,7 @@ def test_a_grant_that_cannot_be_read_for_now_is_not_answered_as_if_it_were_over(
     async def scene(plane: Plane, _: Believed) -> None:
         agent = Agent()
         await opened(plane, agent)
-        task = plane.broker.task_of(agent.grant).id
+        task = plane.broker._tasks.task_of(agent.grant).id
         heads = plane.broker._tasks
         heads.forget(task)
         heads._read_later(task)  # as after a commit that failed, on a medium that cannot be read either
@@ -80,7 +80,7 @@ def test_a_token_that_is_none_or_has_expired_ends_nothing(tmp_path: Path) -> Non
             assert await revoke(plane, token) == 0
         later(plane, 601)
         assert await revoke(plane, agent.token) == 0
-        assert plane.broker.check(agent.grant).id == agent.grant
+        assert plane.broker._tasks.check(agent.grant).grant.id == agent.grant
 
     staged(tmp_path, scene)
 

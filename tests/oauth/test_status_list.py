@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit import jose
-from remit.broker.tasks import PLACES
 from remit.core import scope as scopes
 from remit.core.request import Binding, Bounds, GrantRequest
 from remit.oauth import status_list
+from remit.ports.broker import PLACES
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, World, holder
 from tests.oauth.plane import Agent, Plane, later, play
@@ -133,7 +133,7 @@ def test_places_are_spread_over_the_list_and_no_two_tokens_share_one(tmp_path: P
 def test_a_grant_without_a_token_has_no_place(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         await plane.opened()
-        assert plane.broker.places() == []
+        assert plane.broker._tasks.places() == []
 
     play(tmp_path, scene)
 
@@ -144,8 +144,8 @@ def test_after_a_restart_the_list_says_the_same(tmp_path: Path) -> None:
         await plane.call(root, "POST", "/oauth/revoke", data={"token": child.token})
         again = plane.world.broker()
         await again.start()
-        assert sorted(again.places()) == sorted(plane.broker.places())
-        assert len(again.places()) == 1
+        assert sorted(again._tasks.places()) == sorted(plane.broker._tasks.places())
+        assert len(again._tasks.places()) == 1
 
     play(tmp_path, scene)
 
@@ -159,7 +159,7 @@ def test_in_a_tree_of_ten_thousand_a_middle_node_takes_exactly_its_subtree_off_t
         middles, leaves = [], {}
         for number in range(100):
             wanted = GrantRequest(details, Bounds(depth=1, fan_out=200), Binding(jkt=f"m{number}"))
-            middles.append(await broker.delegate(holder(broker, root), root.id, wanted))
+            middles.append((await broker.delegate(holder(broker, root), root.id, wanted)).grant)
         for middle in middles:
             made = [
                 broker.delegate(
@@ -167,11 +167,11 @@ def test_in_a_tree_of_ten_thousand_a_middle_node_takes_exactly_its_subtree_off_t
                 )
                 for leaf in range(99)
             ]
-            leaves[middle.id] = await asyncio.gather(*made)
-        assert len(broker.places()) == 10_001 == len(set(broker.places()))
+            leaves[middle.id] = [leaf.grant for leaf in await asyncio.gather(*made)]
+        assert len(broker._tasks.places()) == 10_001 == len(set(broker._tasks.places()))
         ended = middles[50]
         await broker.revoke(holder(broker, root), ended.id)
-        packed = status_reader.decompress(status_reader.compress(status_list.live(broker.places(), PLACES)))
+        packed = status_reader.decompress(status_reader.compress(status_list.live(broker._tasks.places(), PLACES)))
         gone = {grant.id for grant in (ended, *leaves[ended.id])}
         for grant in (root, *middles, *(leaf for found in leaves.values() for leaf in found)):
             assert grant.status is not None

@@ -50,11 +50,11 @@ class EchoServices:
         self.listens = False  # to whoever connects, until it leaves
         self.quota = DescriptorBudget(DESCRIPTORS)
 
-    def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
+    async def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
         return environment.provision(grant, self._resources(), KINDS, bytes, folder, private=private)
 
-    def variables(self, run: Run) -> Mapping[str, str]:
-        grant = self.broker.check(run.grant)
+    async def variables(self, run: Run) -> Mapping[str, str]:
+        grant = self.broker._tasks.check(run.grant).grant
         return environment.variables(grant, self._resources(), KINDS, run.provisioning.placeholders, run.places)
 
     def share(self, task: str) -> TaskQuota:
@@ -89,7 +89,7 @@ class EchoServices:
         return close
 
     def _resources(self) -> Mapping[str, Resource]:
-        return {resource.name: resource for resource in self.broker.resources()}
+        return {resource.name: resource for resource in self.broker._registry.resources()}
 
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]

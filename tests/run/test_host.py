@@ -93,11 +93,11 @@ def code(answer: Message) -> object:
 
 def grant_of(house: House, answer: Message) -> Grant:
     grant_id = str(answer["grant"])
-    return house.broker.task_of(grant_id).grant(grant_id)
+    return house.broker._tasks.task_of(grant_id).grant(grant_id)
 
 
 def is_closed(house: House, answer: Message) -> bool:
-    return house.broker.task_of(str(answer["grant"])).head.closed
+    return house.broker._tasks.task_of(str(answer["grant"])).head.closed
 
 
 def test_a_task_is_opened_for_a_run_and_its_listeners_are_served(runs: House) -> None:
@@ -573,7 +573,7 @@ MALFORMED: list[Mapping[str, object]] = [
 def test_a_malformed_request_opens_nothing(runs: House, wrong: Mapping[str, object]) -> None:
     with launcher(runs) as one:
         assert code(one.ask({**SANDBOX, **wrong})) in {"invalid-request", "unknown-detail"}
-        assert runs.broker.tasks(OPERATOR) == []
+        assert list(runs.broker._tasks) == []
 
 
 def test_bytes_that_are_no_message_are_answered(runs: House) -> None:
@@ -670,7 +670,7 @@ def test_a_lease_that_cannot_be_ended_is_said_to_be_outstanding(runs: House) -> 
 def test_a_broker_that_starts_again_ends_what_its_runs_left(runs: House) -> None:
     with launcher(runs) as one:
         granted, _ = one.launch(opening())
-        runs.call(runs.server.recover(OPERATOR))
+        runs.call(runs.broker.end_channels())
         assert is_closed(runs, granted)
 
 
@@ -679,17 +679,17 @@ def test_what_was_not_made_for_a_run_outlives_a_restart(runs: House) -> None:
         return await runs.world.opened(runs.broker)
 
     grant = runs.call(left())
-    runs.call(runs.server.recover(OPERATOR))
-    assert not runs.broker.check(grant.id).revoked
+    runs.call(runs.broker.end_channels())
+    assert not runs.broker._tasks.check(grant.id).grant.revoked
 
 
 def test_a_delegated_run_is_ended_after_a_restart_and_its_task_stays(runs: House) -> None:
     grant = runs.call(runs.world.opened(runs.broker))
     with launcher(runs) as one:
         child, _ = one.launch({"delegate": {"parent": grant.id, "authorization_details": [{**READ, "uses": 1}]}})
-        runs.call(runs.server.recover(OPERATOR))
+        runs.call(runs.broker.end_channels())
         assert grant_of(runs, child).revoked
-        assert not runs.broker.check(grant.id).revoked
+        assert not runs.broker._tasks.check(grant.id).grant.revoked
 
 
 def test_closing_the_server_ends_every_run(runs: House) -> None:

@@ -240,7 +240,7 @@ def test_a_run_whose_thread_is_kept_busy_ends_with_its_launcher_all_the_same(
         outer.sock.close()
         assert answers(runs)
         ended = time.monotonic() + LINGER / 2
-        while not runs.broker.task_of(str(granted["grant"])).head.closed:
+        while not runs.broker._tasks.task_of(str(granted["grant"])).head.closed:
             assert time.monotonic() < ended
         runs.until(lambda: not runs.services.open)
 

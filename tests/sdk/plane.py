@@ -73,7 +73,7 @@ class Served:
 
     def channel(self, grant: str, ports: dict[str, int] | None = None) -> Place:
         """Return the place of a run that was started under a grant."""
-        holder = Holder(self.broker.task_of(grant).id, grant)
+        holder = Holder(self.broker._tasks.task_of(grant).id, grant)
         path = self.directory / f"{grant}.sock"
         self.call(self._channel(path, SocketAuth(holder, self.base, ports or {})))
         return Place(path, grant, self.base)
@@ -98,7 +98,7 @@ class Served:
         keys = Keys(signer, [dict(signer.public_jwk())])
         nonces = Nonces(secrets.token_bytes(32))
         verifier = Verifier(self.broker, keys, self.base, lambda: self.world.now, nonces)
-        self.surface = AppDeps(self.broker, verifier, _new_id, self.checkpoint)
+        self.surface = AppDeps(self.broker, self.broker.kinds, verifier, _new_id, self.checkpoint)
         app = build(self.surface)
         self.listeners.append(await serve(app, _unix(self.control), SocketAuth(OPERATOR, self.base)))
         self.listeners.append(await serve(app, web, TokenAuth(frozenset({host}), verifier.holder, self.base)))

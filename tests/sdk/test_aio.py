@@ -28,8 +28,8 @@ def with_client(plane: Served, work: Callable[[AsyncClient], Awaitable[None]], p
 def test_a_task_is_open_within_its_block_and_closed_after_it(plane: Served) -> None:
     async def work(client: AsyncClient) -> None:
         async with client.task("draft", grants=["search"], bounds=BOUNDS) as task:
-            assert not plane.broker.task_of(task.id).head.closed
-        assert plane.broker.task_of(task.id).head.closed
+            assert not plane.broker._tasks.task_of(task.id).head.closed
+        assert plane.broker._tasks.task_of(task.id).head.closed
         assert task.report.state == "closed"
 
     with_client(plane, work)
@@ -38,7 +38,7 @@ def test_a_task_is_open_within_its_block_and_closed_after_it(plane: Served) -> N
 def test_a_task_that_is_awaited_stays_open_until_it_is_closed(plane: Served) -> None:
     async def work(client: AsyncClient) -> None:
         task = await client.task("draft", grants=["search"], bounds=BOUNDS)
-        assert not plane.broker.task_of(task.id).head.closed
+        assert not plane.broker._tasks.task_of(task.id).head.closed
         assert (await task.close()).state == "closed"
 
     with_client(plane, work)
@@ -48,8 +48,8 @@ def test_a_child_is_narrower_and_ends_with_its_block(plane: Served) -> None:
     async def work(client: AsyncClient) -> None:
         async with client.task("draft", grants=["search"], bounds=BOUNDS) as task:
             async with task.delegate("research", grants=[detail("search", paths=["/v1/search"])]) as child:
-                assert plane.broker.check(child.id).scope[0].texts("paths") == ("/v1/search",)
-            assert plane.broker.task_of(child.id).grant(child.id).revoked
+                assert plane.broker._tasks.check(child.id).grant.scope[0].texts("paths") == ("/v1/search",)
+            assert plane.broker._tasks.task_of(child.id).grant(child.id).revoked
 
     with_client(plane, work)
 
@@ -140,7 +140,7 @@ def test_outside_a_run_a_task_of_its_own_is_opened(plane: Served, monkeypatch: p
 
     async def main() -> None:
         async with atask("draft", grants=["search"]) as task:
-            assert plane.broker.check(task.id).parent is None
+            assert plane.broker._tasks.check(task.id).grant.parent is None
 
     asyncio.run(main())
 

@@ -50,7 +50,7 @@ def test_an_agent_goes_on_from_a_denial_when_a_human_approves(plane: Served, cli
         assert asked.asked.expires_at - plane.world.now <= timedelta(minutes=10)
         approve(client, asked)
         with asked.wait() as sub:
-            granted = plane.broker.check(sub.id)
+            granted = plane.broker._tasks.check(sub.id).grant
             assert (granted.approval, granted.label, granted.parent) == (asked.id, "all", task.id)
             assert granted.scope[0].texts("paths") == ("/v1/all", "/v1/search")
             assert sub.opened.bound_to is not None
@@ -91,12 +91,12 @@ def test_nobody_is_asked_for_what_is_held_already(client: Client) -> None:
 
 def test_every_bound_is_asked_for_and_made_as_it_was_seen(plane: Served, client: Client) -> None:
     with opened(client, delegates=["spiffe://prod.test/**"], unattested=False) as task:
-        root = plane.broker.check(task.id)
+        root = plane.broker._tasks.check(task.id).grant
         assert (root.delegates, root.bounds.unattested) == (("spiffe://prod.test/**",), False)
         asked = task.ask(grants=[NARROW], ttl=60, depth=2, fan_out=3, exercise=False, delegates=["spiffe://dev.test/*"])
         assert asked.asked.document["exceeds"] == ["depth", "fan_out", "delegates", "unattested"]
         approve(client, asked)
-        made = plane.broker.check(asked.wait().id)
+        made = plane.broker._tasks.check(asked.wait().id).grant
         assert (made.bounds.depth, made.bounds.fan_out, made.bounds.exercise, made.bounds.unattested) == (
             2,
             3,
@@ -115,11 +115,11 @@ def test_in_a_run_an_agent_asks_and_cannot_answer(plane: Served, client: Client)
         assert [item["approval"] for item in inside.run(asking.approvals())] == [asked.id]
         for verdict in ("approve", "deny"):
             with pytest.raises(DeniedError, match="no agent decides"):
-                inside.run(asking.decide(asked.id, verdict, plane.broker.approval(asked.id).digest))
+                inside.run(asking.decide(asked.id, verdict, plane.broker._approvals.get(asked.id).digest))
         approve(client, asked)
         child = asked.wait()
         assert child.opened.token is None
-        assert plane.broker.check(child.id).approval == asked.id
+        assert plane.broker._tasks.check(child.id).grant.approval == asked.id
 
 
 def test_the_async_client_asks_the_same(plane: Served, client: Client) -> None:
@@ -130,7 +130,7 @@ def test_the_async_client_asks_the_same(plane: Served, client: Client) -> None:
             seen = await asyncio.to_thread(client.run, asking.approval(asked.id))
             await asyncio.to_thread(client.run, asking.decide(asked.id, "approve", seen["digest"]))
             async with asked.wait("30s") as sub:
-                assert plane.broker.check(sub.id).approval == asked.id
+                assert plane.broker._tasks.check(sub.id).grant.approval == asked.id
             await task.close()
 
     asyncio.run(work())

@@ -21,8 +21,8 @@ def opened(client: Client, depth: int = 0, fan_out: int = 0) -> Task:
 
 def test_a_task_is_open_within_its_block_and_closed_after_it(plane: Served, client: Client) -> None:
     with opened(client) as task:
-        assert not plane.broker.task_of(task.id).head.closed
-    assert plane.broker.task_of(task.id).head.closed
+        assert not plane.broker._tasks.task_of(task.id).head.closed
+    assert plane.broker._tasks.task_of(task.id).head.closed
     assert task.report is not None
     assert task.report.state == "closed"
 
@@ -35,7 +35,7 @@ def test_a_resource_by_name_is_granted_as_wide_as_its_bound(client: Client) -> N
 
 def test_a_child_is_as_narrow_as_its_overrides_say(plane: Served, client: Client) -> None:
     with opened(client, depth=1, fan_out=1) as task, task.delegate("research", grants=[RESEARCH]) as child:
-        granted = plane.broker.check(child.id)
+        granted = plane.broker._tasks.check(child.id).grant
         assert granted.scope[0].texts("paths") == ("/v1/search",)
         assert granted.label == "research"
         assert granted.parent == task.id
@@ -45,8 +45,8 @@ def test_a_child_ends_with_its_block_and_its_parent_lives_on(plane: Served, clie
     with opened(client, depth=1, fan_out=1) as task:
         with task.delegate(grants=["search"]) as child:
             pass
-        assert plane.broker.task_of(child.id).grant(child.id).revoked
-        assert not plane.broker.check(task.id).revoked
+        assert plane.broker._tasks.task_of(child.id).grant(child.id).revoked
+        assert not plane.broker._tasks.check(task.id).grant.revoked
 
 
 def test_an_override_that_widens_is_refused_by_the_broker_with_the_detail_named(client: Client) -> None:
@@ -94,7 +94,7 @@ def test_revoking_by_hand_says_what_became_of_it(client: Client) -> None:
 def test_a_block_whose_grant_was_revoked_meanwhile_ends_quietly(plane: Served, client: Client) -> None:
     with opened(client, depth=1, fan_out=1) as task, task.delegate(grants=["search"]) as child:
         client.run(verbs.end(child.id))
-    assert plane.broker.task_of(child.id).head.closed
+    assert plane.broker._tasks.task_of(child.id).head.closed
 
 
 def test_an_error_in_the_block_is_not_hidden_by_one_at_its_end(client: Client) -> None:
@@ -161,9 +161,9 @@ def test_a_task_in_a_run_is_a_child_of_the_runs_grant(
         entered(monkeypatch, plane, root)
         with task("read one page", grants=[RESEARCH]) as inner:
             assert inner.task_id == root.task_id
-            assert plane.broker.check(inner.id).label == "read one page"
-        assert plane.broker.task_of(inner.id).grant(inner.id).revoked
-        assert not plane.broker.task_of(root.id).head.closed
+            assert plane.broker._tasks.check(inner.id).grant.label == "read one page"
+        assert plane.broker._tasks.task_of(inner.id).grant(inner.id).revoked
+        assert not plane.broker._tasks.task_of(root.id).head.closed
 
 
 def test_in_a_run_no_token_is_asked_for(monkeypatch: pytest.MonkeyPatch, plane: Served, client: Client) -> None:
@@ -171,7 +171,7 @@ def test_in_a_run_no_token_is_asked_for(monkeypatch: pytest.MonkeyPatch, plane: 
         entered(monkeypatch, plane, root)
         with task("read", grants=["search"]) as inner:
             assert inner.opened.token is None
-            assert plane.broker.check(inner.id).binding.jkt is None
+            assert plane.broker._tasks.check(inner.id).grant.binding.jkt is None
 
 
 def test_in_a_run_the_grant_is_named_and_nothing_secret_is_sent(
@@ -199,7 +199,7 @@ def test_a_run_cannot_reach_above_its_own_grant(plane: Served, client: Client) -
     with opened(client, depth=1, fan_out=1) as root, root.delegate(grants=["search"]) as child:
         with Client(plane.channel(child.id)) as inside, pytest.raises(NotFoundError):
             inside.run(verbs.revoke(root.task_id, root.id))
-        assert not plane.broker.check(root.id).revoked
+        assert not plane.broker._tasks.check(root.id).grant.revoked
 
 
 # -- outside a run --------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_a_run_cannot_reach_above_its_own_grant(plane: Served, client: Client) -
 
 def test_outside_a_run_every_grant_is_bound_to_a_key_of_its_own(plane: Served, client: Client) -> None:
     with opened(client, depth=1, fan_out=1) as root, root.delegate(grants=["search"]) as child:
-        jkts = {plane.broker.check(grant.id).binding.jkt for grant in (root, child)}
+        jkts = {plane.broker._tasks.check(grant.id).grant.binding.jkt for grant in (root, child)}
         assert None not in jkts
         assert len(jkts) == 2
 

@@ -23,7 +23,7 @@ def root(client: Client) -> verbs.TokenResponse:
 
 def test_a_task_without_a_key_has_no_token(plane: Served, root: verbs.TokenResponse) -> None:
     assert root.token is None
-    assert plane.broker.check(root.grant).binding.jkt is None
+    assert plane.broker._tasks.check(root.grant).grant.binding.jkt is None
 
 
 def test_a_task_lasts_a_quarter_of_an_hour_unless_said(client: Client) -> None:
@@ -34,7 +34,7 @@ def test_a_task_lasts_a_quarter_of_an_hour_unless_said(client: Client) -> None:
 def test_bounds_are_passed_on_as_they_were_asked(plane: Served, root: verbs.TokenResponse, client: Client) -> None:
     bounds = Bounds("2m", depth=1, fan_out=1, exercise=False)
     child = client.run(verbs.delegate(root.grant, root.details, ["search"], bounds, "x" * 200))
-    granted = plane.broker.check(child.grant)
+    granted = plane.broker._tasks.check(child.grant).grant
     assert (granted.bounds.depth, granted.bounds.fan_out, granted.bounds.exercise) == (1, 1, False)
     assert granted.label == "x" * 200
     assert child.expires_in == 120

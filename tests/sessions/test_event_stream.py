@@ -26,7 +26,7 @@ def world() -> World:
 async def ended(world: World, broker: Broker) -> str:
     """Open and close a task; return its id."""
     grant = await world.opened(broker)
-    task = broker.task_of(grant.id).id
+    task = broker._tasks.task_of(grant.id).id
     await broker.close(OPERATOR, task)
     return task
 
@@ -108,11 +108,11 @@ def test_only_the_end_of_a_whole_task_is_told(world: World) -> None:
         stream = EventStream(broker.sessions)
         assert await stream.pending("siem", 9) == ()
         root = await world.opened(broker)
-        child = await broker.delegate(holder(broker, root), root.id, GrantRequest(details(SEARCH)))
+        child = (await broker.delegate(holder(broker, root), root.id, GrantRequest(details(SEARCH)))).grant
         await broker.revoke(OPERATOR, child.id)
         assert await stream.pending("siem", 9) == ()
         await broker.revoke(OPERATOR, root.id)
-        assert tasks(await stream.pending("siem", 9)) == [broker.task_of(root.id).id]
+        assert tasks(await stream.pending("siem", 9)) == [broker._tasks.task_of(root.id).id]
 
     run(scenario())
 

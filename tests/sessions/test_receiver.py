@@ -88,7 +88,9 @@ class Scene:
         now = self.world.now
         subject = Subject(f"{URL}#{sub}", "urn:test:password", sid=f"{URL}#{sid}")
         human = Human(subject, f"token-{self.count}", now, now + timedelta(minutes=5), "remit")
-        return await broker.open(human, GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5)), purpose="draft"))
+        return (
+            await broker.open(human, GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5)), purpose="draft"))
+        ).grant
 
 
 async def push(plane: Plane, token: str, media: str = MEDIA) -> httpx.Response:
@@ -99,7 +101,7 @@ async def push(plane: Plane, token: str, media: str = MEDIA) -> httpx.Response:
 def alive(plane: Plane, grant: Grant) -> bool:
     """Whether a grant is accepted."""
     try:
-        plane.broker.check(grant.id)
+        plane.broker._tasks.check(grant.id)
     except GrantEndedError:
         return False
     return True

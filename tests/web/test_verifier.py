@@ -117,8 +117,8 @@ def test_claims_that_the_state_does_not_bear_out_are_worth_nothing(tmp_path: Pat
         wrong += [replace(claims, task=other.task), replace(claims, jkt=other.signer.kid)]
         for item in wrong:
             with pytest.raises(TokenError):
-                plane.verifier.living(item)
-        assert plane.verifier.living(claims).grant == agent.grant
+                await plane.verifier.living(item)
+        assert (await plane.verifier.living(claims)).grant == agent.grant
 
     play(tmp_path, scene)
 

@@ -1,6 +1,5 @@
 """The six verbs and the sweep: the only caller of engines and stores."""
 
-from remit.broker.broker import Broker, IssuedLease
-from remit.broker.uses import Use
+from remit.broker.broker import Broker
 
-__all__ = ["Broker", "IssuedLease", "Use"]
+__all__ = ["Broker"]

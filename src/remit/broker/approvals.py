@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from remit.broker.tasks import TaskCache
+from remit.broker.views import approval_view
 from remit.core import approval as approvals
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import Subject
@@ -31,12 +32,14 @@ from remit.errors import (
     UsedError,
 )
 from remit.ports import NewId, PutRecord, Record, UsedToken, Write
+from remit.ports.broker import APPROVAL_LIFE as LIFE
+from remit.ports.broker import ApprovalView
 
 _LOG = logging.getLogger("remit.broker")
 
 KIND = "approval"
-LIFE = timedelta(minutes=10)
 KEPT = timedelta(days=1)  # after it is over, if a human decided
+BREATH = 16  # approvals that are looked at in one turn of the loop
 MAX_OF_TASK = 20  # asked for in ``LIFE``, whatever became of it: nobody is asked until they tire
 MAX_OF_CLIENT = 100  # that wait at once, of a room
 MAX_PENDING = 1_000  # of a room
@@ -59,7 +62,6 @@ class Approvals:
     """
 
     def __init__(self, tasks: TaskCache, new_id: NewId, step_up: StepUp, check: Check) -> None:
-        """Start empty; ``load`` fills."""
         self._tasks, self._new_id, self._step_up, self._check = tasks, new_id, step_up, check
         self._kept: dict[str, Approval] = {}
         self._decided: dict[str, asyncio.Event] = {}
@@ -76,8 +78,6 @@ class Approvals:
             if item.task is None and item.verdict is Verdict.PENDING:  # what its client would redeem was in memory
                 item = replace(item, expires_at=item.asked_at)
             self._kept[item.id] = item
-
-    # -- reading ------------------------------------------------------------------------------------------------
 
     def get(self, approval_id: str) -> Approval:
         """Return an approval, or raise NotFoundError."""
@@ -100,14 +100,27 @@ class Approvals:
             self._tasks.task(found.task)  # it may be so long over that nobody knows of it
         return found
 
-    def seen(self, caller: Principal) -> list[Approval]:
+    async def seen(self, caller: Principal) -> list[ApprovalView]:
         """Return what a caller may know of, oldest first: an agent, what was asked for its own subtree."""
         self._forget(self._tasks.now())
         found = []
-        for item in sorted(self._kept.values(), key=lambda item: item.asked_at):
+        for number, item in enumerate(sorted(self._kept.values(), key=lambda item: item.asked_at)):
+            if number % BREATH == 0:
+                await asyncio.sleep(0)  # each is read and compared: many of them hold up nobody else
             with suppress(NotFoundError):
-                found.append(self.look(caller, item.id))
+                found.append(self.view(self.look(caller, item.id), caller))
         return found
+
+    def view(self, item: Approval, principal: Principal | None = None) -> ApprovalView:
+        """Return an approval as a principal may see it; None: the page of the flow, also when its task is long over."""
+        task = None
+        if item.grant is not None:
+            try:
+                task = self._tasks.task_of(item.grant)
+            except NotFoundError:
+                if principal is not None:
+                    raise
+        return approval_view(item, task, principal, self._tasks.now())
 
     async def wait(self, approval_id: str, seconds: float) -> Approval:
         """Return an approval once it was decided on or has lapsed, but after ``seconds`` at the latest."""
@@ -118,8 +131,6 @@ class Approvals:
             with suppress(TimeoutError):
                 await asyncio.wait_for(decided.wait(), min(seconds, left))
         return self.get(approval_id)
-
-    # -- asking -------------------------------------------------------------------------------------------------
 
     async def ask(
         self, verb: str, request: str, asker: str, human: str | None, at: Place = (None, None), life: timedelta = LIFE
@@ -143,8 +154,6 @@ class Approvals:
             if len(alike) >= most:
                 first = min(i.asked_at for i in alike) + LIFE
                 raise LimitError("too much was asked for lately", retry_after=math.ceil((first - now).total_seconds()))
-
-    # -- deciding -----------------------------------------------------------------------------------------------
 
     async def approve(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
         """Record that a human approves of the request of this digest. No agent can, by whatever way it comes.
@@ -188,8 +197,6 @@ class Approvals:
         if item.grant is not None:
             self._tasks.check(item.grant)
         return decided
-
-    # -- using up -----------------------------------------------------------------------------------------------
 
     def consumed(self, item: Approval, request: GrantRequest, result: str) -> tuple[Write, ...]:
         """Return what to commit with the grant that was approved. The approval counts as used at once."""

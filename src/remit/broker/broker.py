@@ -10,67 +10,46 @@ The order of writes and effects is decided here and nowhere else (``docs/explana
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from remit.broker.approvals import Approvals, StepUp
 from remit.broker.checkpoints import Checkpoints
 from remit.broker.ends import recently_ended
 from remit.broker.grants import Grants
+from remit.broker.leases import Leases
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.refresh_tokens import RefreshTokens
-from remit.broker.resource_verbs import Resources
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import Bounded, LeaseRevoker
 from remit.broker.sessions import LoginRevocations, NoRevocations, SessionAccess
 from remit.broker.tasks import TaskCache
-from remit.broker.uses import Use, Uses
-from remit.core import policy
+from remit.broker.uses import Uses
+from remit.broker.views import task_page
+from remit.core import policy as core_policy
+from remit.core.approval import Approval
 from remit.core.audit import Entry
-from remit.core.policy import Decision
-from remit.core.principal import Principal, Signal, root_in
+from remit.core.grant import Posture
+from remit.core.lineage import GrantView
+from remit.core.principal import Principal, Signal, Workload, root_in
+from remit.core.refresh import RefreshFamily
+from remit.core.request import GrantRequest
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
-from remit.core.task import Grant, Lease, LeaseState, Report, Task
+from remit.core.task import Lease, Report, TaskHeader
 from remit.core.tree import Range
-from remit.errors import (
-    AttenuationError,
-    ConflictError,
-    IntegrityError,
-    NotFoundError,
-    PolicyError,
-    RemitError,
-    UnavailableError,
-)
-from remit.ports import Clock, Engine, NewId, Renewable, Resource, Sealer, Store, Witness
+from remit.errors import RemitError, UnavailableError
+from remit.ports import Clock, Finding, NewId, Resource, Sealer, Store, Witness
+from remit.ports import broker as port
 from remit.ports.kind import EngineContext, Kind
 
-ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
+NARROWED = "a bound was narrowed"
 
 
-async def _deadline(call: Awaitable[object], seconds: float) -> object:
-    return await asyncio.wait_for(call, seconds)
-
-
-def _whoever(sub: str) -> tuple[str, ...]:
-    """Ask nobody for more than a login."""
-    del sub
-    return ()
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedLease:
-    """A lease with its credential, handed out once."""
-
-    lease: Lease
-    credential: Mapping[str, str | Secret]
-
-
-class Broker:
-    """The six verbs. Every method raises a RemitError or has done what it says."""
+class Broker(port.BrokerPort):
+    """The six verbs, and what edges ask besides: what each method does stands in ``ports/broker.py``."""
 
     def __init__(
         self,
@@ -83,59 +62,34 @@ class Broker:
         elapsed: Callable[[], float] = lambda: 0.0,
         new_id: NewId,
         witness: Witness | None = None,
-        decide: policy.Policy = policy.within_bounds,
-        step_up: StepUp = _whoever,
+        decide: core_policy.Policy = core_policy.within_bounds,
+        step_up: StepUp = lambda _human: (),
         trust_domain: str = "remit.local",
         at_rest: str = "none",
-        bounded: Bounded = _deadline,
-        revocations: Callable[[SessionAccess], LoginRevocations] = lambda _: NoRevocations(),
+        bounded: Bounded = asyncio.wait_for,
+        revocations: Callable[[SessionAccess], LoginRevocations] = lambda _access: NoRevocations(),
     ) -> None:
         """Wire a broker; ``start`` makes it ready.
 
         ``elapsed`` are seconds by a clock that nobody sets, and that counts sleep: time goes on by it where ``clock``
         was set back.
         """
-        self._store = store
-        self._tasks = TaskCache(store, clock, elapsed)
-        self.kinds = kinds
-        self._registry = ResourceRegistry(store, sealer, kinds, context)
-        self._uses = Uses(self._tasks)
-        self._revoker = LeaseRevoker(self._tasks, self._registry, bounded)
-        self._new_id = new_id
-        self.second = Checkpoints(self._tasks, self._revoker, witness)
-        self._policy = PolicyEnforcement(self._tasks, self._registry, self._revoker, decide)
-        self._resources = Resources(self._tasks, self._registry, self._policy)
-        self.sessions = SessionAccess(self._tasks, self._revoker)
-        self.revocations = revocations(self.sessions)
-        check_login = self.revocations.check
-        self._refresh_tokens = RefreshTokens(self._tasks, self._revoker, new_id)
-        self._approvals = Approvals(self._tasks, new_id, step_up, check_login)
-        openings = Grants(self._tasks, self._policy, self._approvals, check_login, new_id, trust_domain, at_rest)
-        self.open, self.delegate, self.attach = openings.open, openings.delegate, openings.attach
-        self.ask, self.spend = openings.ask, openings.spend
-        self.ask_to_open, self.to_open, self.step_up = openings.ask_to_open, openings.to_open, step_up
-        self.approval, self.approvals = self._approvals.get, self._approvals.seen
-        self.look, self.wait = self._approvals.look, self._approvals.wait
-        self.approve, self.refuse = self._approvals.approve, self._approvals.refuse
-        self.issue_refresh_token, self.rotate_refresh_token = self._refresh_tokens.begin, self._refresh_tokens.rotate
-        self.refresh_token = self._refresh_tokens.find
-        self.reload, self.question = self._policy.reload, self._policy.question
-        self.keep_policy, self.note_policy = self._policy.keep, self._policy.note
-        self.check_resource = self._resources.check
-        self.on_end, self.back = self._tasks.on_end, self._tasks.back
-        self.known, self.unrecorded = self._tasks.known, self._tasks.unrecorded
-        self.outcome, self.ended = self._uses.outcome, self._uses.ended
-        self.flush, self.deny = self._uses.flush, self._uses.deny
+        self._store, self._step_up, self.kinds = store, step_up, kinds
+        self._tasks = tasks = TaskCache(store, clock, elapsed)
+        self._registry = registry = ResourceRegistry(tasks, sealer, kinds, context)
+        self._revoker = revoker = LeaseRevoker(tasks, registry, bounded)
+        self._policy = PolicyEnforcement(tasks, registry, revoker, decide)
+        self._uses = Uses(tasks, registry)
+        self._leases = Leases(tasks, registry, revoker, self._policy, new_id)
+        self._refresh_tokens = RefreshTokens(tasks, revoker, new_id)
+        self.sessions = SessionAccess(tasks, revoker)
+        self._revocations = revocations(self.sessions)
+        check_login = self._revocations.check
+        self._approvals = Approvals(tasks, new_id, step_up, check_login)
+        self._grants = Grants(tasks, self._policy, self._approvals, check_login, new_id, trust_domain, at_rest)
+        self.checkpoints = Checkpoints(tasks, revoker, witness)
 
-    @property
-    def rolled_back(self) -> bool:
-        """Whether the log is not the one that checkpoints were kept of: then everything ends."""
-        return self._tasks.rolled_back
-
-    @property
-    def deciding(self) -> policy.Policy:
-        """What decides now on what is made."""
-        return self._policy.deciding
+    # -- life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Load, and decide anew on what was loaded."""
@@ -150,15 +104,15 @@ class Broker:
         await self._tasks.floor()
         await self._registry.load()
         await self._approvals.load()
-        await self.revocations.load()
+        await self._revocations.load()
         await self._refresh_tokens.load()
         recent = {*await self._store.tasks(RECENT), *await recently_ended(self._store, self._tasks.now())}
         for task_id in {*await self._store.unsettled(), *recent}:
             await self._tasks.load(task_id)
         with suppress(RemitError):  # a place that is out stops nothing; what it shows later counts then
-            await self.second.look()
+            await self.checkpoints.look()
         self._tasks.undecided.update(task.id for task in self._tasks)
-        await self.revocations.resume()
+        await self._revocations.resume()
 
     async def settle(self) -> None:
         """Decide anew on what was loaded: policies and bounds may not be those of before the start."""
@@ -167,233 +121,252 @@ class Broker:
     async def sweep(self) -> None:
         """End what is over, do what is due at targets, and go on with what a policy or an issuer has ended."""
         await self._policy.sweep()
-        await self.revocations.sweep()
+        await self._revocations.sweep()
+        await self._tasks.notices.acted_on()
 
     async def stop(self) -> None:
         """Let go of targets and of the store."""
         await self._registry.close()
         await self._store.close()
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    @property
+    def busy(self) -> bool:
+        """Whether a task is open, or one that ended not yet on record, or a lease not yet gone."""
+        loaded = list(self._tasks)
+        left = any(not task.head.closed or task.leases or self._tasks.unrecorded(task.id) for task in loaded)
+        return left or len(self._tasks.known()) > len(loaded)
 
-    def task(self, caller: Principal, task_id: str) -> Task:
-        """Return a task that the caller may see."""
-        return self._tasks.allowed(caller, task_id)
+    def notices(self) -> AsyncIterator[port.Notice]:
+        return self._tasks.notices.listen()
 
-    def tasks(self, caller: Principal) -> list[Task]:
-        """Return the tasks that the caller may see, oldest first."""
-        mine = (task for task in self._tasks if root_in(caller, task) is not None)
-        return sorted(mine, key=lambda task: task.head.opened_at)
+    # -- tasks and grants ---------------------------------------------------------------------------------------
 
-    def task_of(self, grant_id: str) -> Task:
-        """Return the task of a grant."""
-        return self._tasks.task_of(grant_id)
+    async def tasks(self, principal: Principal) -> list[TaskHeader]:
+        seen = (task.head for task in self._tasks if root_in(principal, task) is not None)
+        return sorted(seen, key=lambda header: header.opened_at)
 
-    def task_of_lease(self, lease_id: str) -> Task:
-        """Return the task of a lease."""
-        return self._tasks.task_of_lease(lease_id)
+    async def task(
+        self, principal: Principal, task_id: str, after: str | None = None, limit: int = port.PAGE
+    ) -> port.TaskPage:
+        task = self._tasks.allowed(principal, task_id)
+        return task_page(task, root_in(principal, task) or "", self._tasks.spent, after, limit)
 
-    def check(self, grant_id: str) -> Grant:
-        """Return a grant if it is live now: one look-up, flat in depth."""
-        return self._tasks.check(grant_id).grant
+    async def grant(self, grant_id: str) -> GrantView:
+        self._tasks.check(grant_id)
+        return self._tasks.view(grant_id)
 
-    def places(self) -> list[int]:
-        """Return the places in the token status list of all grants that are live now."""
-        return self._tasks.places()
+    async def find(self, grant_id: str, principal: Principal | None = None) -> GrantView:
+        await self._tasks.back(grant_id)
+        return self._tasks.view(grant_id, principal)
 
-    def spent(self, grant_id: str, index: int) -> int:
-        """Return how often a detail of a grant was used, by it and all below it."""
-        return self._tasks.spent.get((grant_id, index), 0)
+    async def check_acting(self, own: str, grant_id: str) -> None:
+        self._tasks.check(own)
+        self._tasks.task_of(own).check_acting(grant_id, own)
 
-    def resource(self, name: str) -> Resource:
-        """Return a configured resource."""
-        return self._registry.resource(name)
+    async def open(self, opener: port.Opener, request: GrantRequest, posture: Posture | None = None) -> GrantView:
+        grant = await self._grants.open(opener, request, posture)
+        return self._tasks.view(grant.id)
 
-    def resources(self) -> list[Resource]:
-        """Return all configured resources."""
+    async def delegate(
+        self,
+        principal: Principal,
+        parent_id: str,
+        request: GrantRequest,
+        approval: Approval | None = None,
+        actor: Workload | None = None,
+        posture: Posture | None = None,
+    ) -> GrantView:
+        grant = await self._grants.delegate(principal, parent_id, request, approval, actor, posture)
+        return self._tasks.view(grant.id)
+
+    async def attach(self, principal: Principal, grant_id: str, posture: Posture) -> GrantView:
+        await self._grants.attach(principal, grant_id, posture)
+        return await self.grant(grant_id)
+
+    async def spend(self, workload: Workload | None) -> None:
+        await self._grants.spend(workload)
+
+    async def revoke(self, principal: Principal, grant_id: str) -> Report:
+        await self._tasks.back(grant_id)
+        task = self._tasks.allowed(principal, self._tasks.task_of(grant_id).id, grant_id)
+        return await self._ended(await self._revoker.end(task, grant_id, "grant.revoke"))
+
+    async def close(self, principal: Principal, task_id: str) -> Report:
+        await self._tasks.back(task_id)
+        root = self._tasks.task(task_id).head.root
+        task = self._tasks.allowed(principal, task_id, root)
+        return await self._ended(await self._revoker.end(task, root, "task.close"))
+
+    async def end_channels(self) -> None:
+        for task in self._tasks:
+            await self._revoker.end_channels(task)
+
+    async def _ended(self, report: Report) -> Report:
+        await self._tasks.notices.acted_on()
+        return await self.checkpoints.reported(report)
+
+    async def status_places(self, known: int | None = None) -> port.StatusPlaces | None:
+        ends = self._tasks.notices.ends
+        return None if ends == known else port.StatusPlaces(ends, self._tasks.places())
+
+    # -- leases -------------------------------------------------------------------------------------------------
+
+    async def lease(self, lease_id: str) -> Lease:
+        return self._tasks.task_of_lease(lease_id).lease(lease_id)
+
+    async def issue(
+        self, principal: Principal, grant_id: str, detail: Detail, key: str | None = None
+    ) -> port.IssuedLease:
+        return await self._leases.issue(principal, grant_id, detail, key)
+
+    async def renew(self, principal: Principal, lease_id: str, ttl: timedelta) -> Lease:
+        return await self._leases.renew(principal, lease_id, ttl)
+
+    async def revoke_lease(self, principal: Principal, lease_id: str) -> Report:
+        task = self._tasks.task_of_lease(lease_id)
+        self._tasks.allowed(principal, task.id, task.lease(lease_id).grant)
+        return await self._ended(await self._revoker.end_lease(task, lease_id))
+
+    # -- approvals ----------------------------------------------------------------------------------------------
+
+    async def ask(
+        self, principal: Principal, parent_id: str, request: GrantRequest, actor: Workload | None = None
+    ) -> port.ApprovalView:
+        return self._approvals.view(await self._grants.ask(principal, parent_id, request, actor), principal)
+
+    async def to_open(self, request: GrantRequest) -> str:
+        return self._grants.to_open(request)
+
+    async def ask_to_open(
+        self,
+        client: str,
+        request: GrantRequest,
+        approver: str | None = None,
+        life: timedelta = port.APPROVAL_LIFE,
+    ) -> Approval:
+        return await self._grants.ask_to_open(client, request, approver, life)
+
+    async def approvals(self, principal: Principal) -> list[port.ApprovalView]:
+        return await self._approvals.seen(principal)
+
+    async def look(self, approval_id: str, principal: Principal | None = None) -> port.ApprovalView:
+        if principal is not None:
+            return self._approvals.view(self._approvals.look(principal, approval_id), principal)
+        return self._approvals.view(self._approvals.get(approval_id))
+
+    async def wait(self, principal: Principal, approval_id: str, seconds: float) -> port.ApprovalView:
+        item = self._approvals.look(principal, approval_id)
+        return self._approvals.view(await self._approvals.wait(item.id, seconds), principal)
+
+    async def approve(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
+        return await self._approvals.approve(approval_id, digest, by, page=page)
+
+    async def refuse(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
+        return await self._approvals.refuse(approval_id, digest, by, page=page)
+
+    async def step_up(self, human: str) -> tuple[str, ...]:
+        return self._step_up(human)
+
+    # -- refresh tokens -----------------------------------------------------------------------------------------
+
+    async def refresh_token(self, digest: str) -> RefreshFamily | None:
+        return self._refresh_tokens.find(digest)
+
+    async def issue_refresh_token(self, grant_id: str, client: str, digest: str, audience: str | None = None) -> None:
+        await self._refresh_tokens.begin(self._tasks.live(grant_id).grant, client, digest, audience)
+
+    async def rotate_refresh_token(self, presented: port.Presented, fresh: str) -> port.Rotated:
+        family = await self._refresh_tokens.rotate(presented, fresh)
+        return port.Rotated(await self.grant(family.grant), family)
+
+    # -- resources ----------------------------------------------------------------------------------------------
+
+    async def resources(self) -> list[Resource]:
         return self._registry.resources()
 
-    def secret_of(self, name: str) -> Secret:
-        """Return the static secret of a resource for which ``use`` was permitted."""
-        return self._registry.opened(name)
+    async def resource(self, name: str) -> Resource:
+        return self._registry.resource(name)
+
+    async def put_resource(self, operator: Principal, resource: Resource, value: Secret | None = None) -> None:
+        await self._registry.put(operator, resource, value)
+        await self._narrowed(resource.name)
+
+    async def put_secret(self, operator: Principal, name: str, value: Secret) -> None:
+        await self.put_resource(operator, self._registry.resource(name), value)
+
+    async def check_resource(self, name: str) -> Sequence[Finding]:
+        return await self._registry.findings(name)
+
+    async def delete_resource(self, operator: Principal, name: str) -> None:
+        await self._registry.delete(operator, name)
+        await self._narrowed(name)
+
+    async def _narrowed(self, name: str) -> None:
+        ended = await self._policy.redecide(NARROWED, name)
+        await self._tasks.notices.acted_on()
+        if ended:
+            await self.checkpoints.covered()
+
+    # -- uses through the gateway -------------------------------------------------------------------------------
+
+    async def target(self, name: str) -> port.Target:
+        return port.Target(self._registry.resource(name), self._registry.version(name))
+
+    async def credential(self, name: str, version: int) -> Secret | None:
+        return await self._registry.credential(name, version)
+
+    async def use(self, grant_id: str, access: Access, request: str, index: int) -> port.Use:
+        return await self._uses.use(grant_id, access, request, index)
+
+    async def outcomes(self, ended: Sequence[port.Outcome]) -> None:
+        await self._uses.outcomes(ended)
+
+    async def deny(
+        self,
+        grant_id: str | None,
+        access: Access,
+        error: RemitError,
+        request: str | None = None,
+        cause: str | None = None,
+    ) -> None:
+        await self._uses.deny(grant_id, access, error, request, cause)
+
+    # -- audit, policy, signals ---------------------------------------------------------------------------------
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
-        """Return audit entries from ``start``."""
         return await self._store.entries(start, limit)
 
     async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
-        """Return the nodes of the audit tree that a proof's path names."""
         return await self._store.nodes(path)
+
+    async def audit_state(self) -> port.AuditState:
+        return port.AuditState(await self._store.size(), self._tasks.rolled_back, self.checkpoints.trouble)
 
     async def root(self, size: int | None = None) -> tuple[int, bytes]:
         """Return size and root of the audit tree, or of its first ``size`` entries."""
         return await self._store.root(size)
-
-    async def size(self) -> int:
-        """Return the number of audit entries."""
-        return await self._store.size()
-
-    # -- issue, renew -------------------------------------------------------------------------------------------
-
-    async def issue(self, caller: Principal, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
-        """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
-        task = await self._tasks.acting(caller, grant_id, "lease.issue", resource=detail.resource)
-        now = self._tasks.serving()
-        try:
-            grant = task.usable(grant_id, detail, now)
-            engine = await self._registry.engine(detail.resource, detail.type)
-            await self._supersede(task, grant_id, key)
-            # after the last wait: a reload in between counts
-            decision = self._permitted(caller, task, grant, "issue", detail)
-            lease = self._planned(engine, grant, detail, key, now)
-            event = self._revoker.lease_event(
-                "lease.issue", "allow", lease, policy=decision.version, cause="; ".join(decision.reasons)
-            )
-            await self._tasks.step(task.id, lambda t: t.plan(lease, now), event)
-        except RemitError as error:
-            await self._tasks.denied("lease.issue", grant_id, error, resource=detail.resource)
-            raise
-        return await self._make(engine, lease)
-
-    def _planned(self, engine: Engine, grant: Grant, detail: Detail, key: str | None, now: datetime) -> Lease:
-        lease_id = self._new_id("lse")
-        ttl = detail.number("ttl")
-        ends = grant.expires_at if ttl is None else min(grant.expires_at, now + timedelta(seconds=ttl))
-        plan = engine.plan(detail, lease_id, now + ISSUE_WINDOW, agent=grant.agent)
-        return Lease(lease_id, grant.id, plan, LeaseState.PLANNED, ends, key=key)
-
-    async def _make(self, engine: Engine, lease: Lease) -> IssuedLease:
-        task_id, issued = self.task_of_lease(lease.id).id, None
-        try:
-            issued = await self._revoker.call(engine.issue(lease.plan, lease.expires_at), ISSUE_WINDOW)
-            event = self._revoker.lease_event("lease.issue", "done", lease)
-            task = await self._tasks.step(
-                task_id, lambda t: t.confirm(lease.id, issued.receipt, self._tasks.now()), event
-            )
-        except Exception as error:
-            await self._abandon(task_id, lease, error)
-            if issued is not None and issued.receipt is not None:  # known to nobody but us
-                await self._revoker.quietly(engine.revoke(lease.plan, issued.receipt))
-            raise
-        return IssuedLease(task.lease(lease.id), issued.credential)
-
-    async def _abandon(self, task_id: str, lease: Lease, error: Exception) -> None:
-        code = error.code if isinstance(error, RemitError) else "internal"
-        event = self._revoker.lease_event("lease.issue", "failed", lease, code=code)
-        with suppress(RemitError):  # it has ended all the same
-            await self._tasks.end(task_id, lambda t: t.revoke_leases((lease.id,)), event)
-        with suppress(NotFoundError):  # the sweep finds it when it can be read
-            await self._revoker.visit(task_id, (lease.id,))
-
-    async def _supersede(self, task: Task, grant_id: str, key: str | None) -> None:
-        standing = {LeaseState.PLANNED, LeaseState.ACTIVE}
-        old = [i for i in task.leases.values() if key and i.grant == grant_id and i.key == key and i.state in standing]
-        for lease in old:
-            event = self._revoker.lease_event("lease.revoke", "done", lease, cause="superseded")
-            await self._tasks.end(task.id, lambda t, i=lease.id: t.revoke_leases((i,)), event)  # type: ignore[misc]
-        await self._revoker.visit(task.id, tuple(lease.id for lease in old))
-
-    async def renew(self, caller: Principal, lease_id: str, ttl: timedelta) -> Lease:
-        """Extend a lease in place, within its grant and its detail's ttl."""
-        lease = self.task_of_lease(lease_id).lease(lease_id)
-        resource = lease.plan.detail.resource
-        task = await self._tasks.acting(caller, lease.grant, "lease.renew", resource=resource)
-        now = self._tasks.serving()
-        most = lease.plan.detail.number("ttl")
-        if ttl <= timedelta(0) or (most is not None and ttl > timedelta(seconds=most)):
-            allowed = "" if most is None else f": {most} seconds"
-            raise AttenuationError(f"`ttl` must be positive, and no longer than the detail allows{allowed}")
-        lease, _ = task.renewable(lease_id, now)
-        engine = await self._registry.engine(resource, lease.plan.detail.type)
-        if not isinstance(engine, Renewable):
-            raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
-        try:
-            decision = self._permitted(caller, task, task.grant(lease.grant), "renew", lease.plan.detail)
-        except PolicyError as error:
-            await self._tasks.denied("lease.renew", lease.grant, error, resource=resource)
-            raise
-        event = self._revoker.lease_event(
-            "lease.renew", "allow", lease, policy=decision.version, cause="; ".join(decision.reasons)
-        )
-        task = await self._tasks.step(task.id, lambda t: t.extend(lease_id, now + ttl, now), event)
-        longer = task.lease(lease_id)
-        await self._revoker.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)
-        self._tasks.check(longer.grant)
-        return longer
-
-    # -- revoke, close ------------------------------------------------------------------------------------------
-
-    async def revoke(self, caller: Principal, grant_id: str) -> Report:
-        """End a grant and everything below it; say truthfully what is still outstanding."""
-        await self.back(grant_id)
-        task = self._tasks.allowed(caller, self._tasks.task_of(grant_id).id, grant_id)
-        return await self.second.reported(await self._revoker.end(task, grant_id, "grant.revoke"))
-
-    async def close(self, caller: Principal, task_id: str) -> Report:
-        """End a task: its root and everything below it."""
-        await self.back(task_id)
-        root = self._tasks.task(task_id).head.root
-        task = self._tasks.allowed(caller, task_id, root)
-        return await self.second.reported(await self._revoker.end(task, root, "task.close"))
-
-    async def revoke_lease(self, caller: Principal, lease_id: str) -> Report:
-        """End one lease."""
-        task = self.task_of_lease(lease_id)
-        lease = task.lease(lease_id)
-        self._tasks.allowed(caller, task.id, lease.grant)
-        standing = lease.state in {LeaseState.PLANNED, LeaseState.ACTIVE}
-        if standing:
-            event = self._revoker.lease_event("lease.revoke", "done", lease)
-            with suppress(RemitError):  # it has ended all the same, and the answer says that it is not on record
-                await self._tasks.end(task.id, lambda t: t.revoke_leases((lease_id,)), event)
-        task = await self._revoker.visit(task.id, (lease_id,))
-        alone = replace(task, leases={lease_id: task.leases.get(lease_id, lease)})
-        return await self.second.reported(self._revoker.report(alone, frozenset({lease.grant}), int(standing)))
-
-    async def signal(self, signals: Sequence[Signal]) -> int:
-        """Take what an issuer said (``LoginRevocations``); what a copy of the state could undo is not acknowledged."""
-        ended = await self.revocations.take(signals)
-        if not await self.second.covered():
-            raise UnavailableError(
-                "what the issuer ended has ended, but no second place has a checkpoint of it", help="send it again"
-            )
-        return ended
-
-    async def put_resource(self, operator: Principal, resource: Resource, value: Secret | None = None) -> None:
-        """Add or replace a resource (see ``Resources.put``)."""
-        if await self._resources.put(operator, resource, value):
-            await self.second.covered()
-
-    async def put_secret(self, operator: Principal, name: str, value: Secret) -> None:
-        """Replace the static secret of a resource."""
-        await self.put_resource(operator, self.resource(name), value)
-
-    async def delete_resource(self, operator: Principal, name: str) -> None:
-        """Remove a resource and its secret (see ``Resources.delete``)."""
-        if await self._resources.delete(operator, name):
-            await self.second.covered()
-
-    # -- what is not a task's -----------------------------------------------------------------------------------
 
     async def note(self, operator: Principal, name: str, decision: str, **more: str) -> None:
         """Record what an operator does to the house itself: its signing keys."""
         event = self._tasks.event(name, decision, None, subject=operator.name, **more)
         await self._tasks.record((), (event,))
 
-    # -- use ----------------------------------------------------------------------------------------------------
+    @property
+    def policy(self) -> PolicyEnforcement:
+        """What decides on what is made, and decides anew when it is replaced."""
+        return self._policy
 
-    async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
-        """Permit one use through the gateway; its audit entry is durable and the grant live when this returns.
+    async def question(self, grant_id: str) -> core_policy.Question:
+        return self._policy.question(grant_id)
 
-        ``index`` is the detail that permits it: the gateway decides that, by the grant's compiled rules.
-        """
-        if self._tasks.rolled_back:
-            raise IntegrityError
-        if self._registry.resource(access.resource).secret is not None:
-            await self._registry.secret(access.resource)
-        return await self._uses.use(grant_id, access, request, index)
+    async def signal(self, signals: Sequence[Signal]) -> int:
+        ended = await self._revocations.take(signals)
+        await self._tasks.notices.acted_on()
+        if not await self.checkpoints.covered():
+            raise UnavailableError(
+                "what the issuer ended has ended, but no second place has a checkpoint of it", help="send it again"
+            )
+        return ended
 
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    def _permitted(self, caller: Principal, task: Task, grant: Grant, verb: str, detail: Detail) -> Decision:
-        return self._policy.enforce(task.head, grant, caller, verb, (detail,))
+    async def refuse_signal(self, error: RemitError) -> None:
+        await self._revocations.refuse(error)

@@ -27,7 +27,6 @@ class Checkpoints:
     """What is kept there of this log. ``trouble`` says why it confirms nothing now."""
 
     def __init__(self, tasks: TaskCache, revoker: LeaseRevoker, witness: Witness | None) -> None:
-        """Keep checkpoints of the log of ``tasks`` in ``witness``; None: there is no second place."""
         self._tasks, self._revoker, self._witness = tasks, revoker, witness
         self._covers = 0  # entries
         self._known: Checkpoint | None = None  # what lay there when we last looked, and this log extends

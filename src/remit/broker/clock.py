@@ -20,7 +20,6 @@ class SteadyClock:
     """The wall's time, or, where that is behind what was seen, what was seen and the time gone by since."""
 
     def __init__(self, clock: Clock, elapsed: Elapsed) -> None:
-        """Start without anything seen."""
         self._clock, self._elapsed = clock, elapsed
         self._seen: datetime | None = None
         self._since = 0.0  # when that was, by ``elapsed``
@@ -59,7 +58,6 @@ class Deadlines:
     """When each of many is due next, the earliest first."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._heap: list[tuple[datetime, str]] = []
         self._next: dict[str, datetime] = {}  # an entry of the heap that says otherwise was overtaken
 

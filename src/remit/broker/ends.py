@@ -61,13 +61,8 @@ class UnrecordedEnds:
     """What ended in which task and is not in the store: it waits, or a commit that is under way carries it."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
-        self._waiting: dict[str, UnrecordedEnd] = {}
+        self.waiting: dict[str, UnrecordedEnd] = {}
         self._carried: dict[str, UnrecordedEnd] = {}
-
-    def waiting(self, task_id: str) -> bool:
-        """Whether something waits for a commit to carry it."""
-        return task_id in self._waiting
 
     def carried(self, task_id: str) -> bool:
         """Whether a commit that is under way carries something."""
@@ -75,12 +70,12 @@ class UnrecordedEnds:
 
     def retry_at(self, task_id: str) -> datetime | None:
         """Return when to try again to record what has ended in a task; None when all of it is."""
-        found = self._waiting.get(task_id) or self._carried.get(task_id)
+        found = self.waiting.get(task_id) or self._carried.get(task_id)
         return None if found is None else found.retry_at
 
     def carry(self, task_id: str) -> UnrecordedEnd | None:
         """Return what waits, for a commit to carry."""
-        found = self._waiting.pop(task_id, None)
+        found = self.waiting.pop(task_id, None)
         if found is not None:
             self._carried[task_id] = found
         return found
@@ -95,24 +90,24 @@ class UnrecordedEnds:
     ) -> None:
         """Let wait what was to end, once the commit of a step failed that carried something besides."""
         self.arrived(task_id, carried)
-        found = failed((self._waiting.get(task_id), carried), step, events, now)
+        found = failed((self.waiting.get(task_id), carried), step, events, now)
         if found is not None:
-            self._waiting[task_id] = found
+            self.waiting[task_id] = found
 
     def read(self, task: Task) -> tuple[Task, frozenset[str], datetime | None]:
         """Return a task as it was read with what waits ended in it, the grants that waited, and when to try again."""
-        known = self._waiting.pop(task.id, None)
+        known = self.waiting.pop(task.id, None)
         if known is None:
             return task, frozenset(), None
         held = known.held(task)
         if held is None:
             return task, known.grants, None
-        task, self._waiting[task.id] = held
+        task, self.waiting[task.id] = held
         return task, known.grants, known.retry_at
 
     def drop(self, task_id: str) -> None:
         """Forget what waits in a task that there is not, or not any more."""
-        self._waiting.pop(task_id, None)
+        self.waiting.pop(task_id, None)
 
 
 def failed(

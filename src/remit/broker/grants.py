@@ -9,26 +9,33 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from remit.broker.approvals import LIFE, Approvals
+from remit.broker.approvals import Approvals
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.audit import Event
-from remit.core.grant import WORKLOAD, GrantContext, Posture, Subject
+from remit.core.grant import ISOLATION, WORKLOAD, GrantContext, Posture, Subject
 from remit.core.policy import Decision
 from remit.core.principal import Human, Operator, Principal, Workload
 from remit.core.request import GrantRequest
 from remit.core.task import Change, Grant, Task, open_task
-from remit.errors import ApprovalError, ConflictError, InvalidRequestError, NotFoundError, RemitError, UsedError
+from remit.errors import (
+    ApprovalError,
+    ConflictError,
+    DeniedError,
+    InvalidRequestError,
+    NotFoundError,
+    RemitError,
+    UsedError,
+)
 from remit.ports import NewId, UsedToken, Write
+from remit.ports.broker import APPROVAL_LIFE, Opener
 
 OPEN = "task.open"
 DELEGATE = "grant.delegate"
 ATTACH = "grant.attach"
-
-Opener = Operator | Human | Workload | Approval
 
 
 class Grants:
@@ -44,11 +51,8 @@ class Grants:
         trust_domain: str,
         at_rest: str,
     ) -> None:
-        """Make grants within ``enforcement``, or on the strength of what ``asked`` holds."""
         self._tasks, self._policy, self._asked, self._check_login = tasks, enforcement, asked, check_login
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
-
-    # -- open ---------------------------------------------------------------------------------------------------
 
     async def open(self, opener: Opener, request: GrantRequest, posture: Posture | None = None) -> Grant:
         """Open a task for a human, within what policy allows; return its root grant.
@@ -106,7 +110,7 @@ class Grants:
         return approvals.text_of(request)
 
     async def ask_to_open(
-        self, client: str, request: GrantRequest, approver: str | None = None, life: timedelta = LIFE
+        self, client: str, request: GrantRequest, approver: str | None = None, life: timedelta = APPROVAL_LIFE
     ) -> Approval:
         """Ask whoever logs in, or ``approver`` alone, to open a task for a client, which waits for ``life`` at most."""
         try:
@@ -115,8 +119,6 @@ class Grants:
             agent = request.binding.identity or ""
             await self._denied("approval.ask", None, error, request, Posture(), agent=agent, cause=client)
             raise
-
-    # -- delegate -----------------------------------------------------------------------------------------------
 
     async def delegate(
         self,
@@ -187,17 +189,16 @@ class Grants:
         except ConflictError as error:
             raise UsedError from error
 
-    async def attach(self, caller: Principal, grant_id: str, posture: Posture, check: Callable[[Grant], None]) -> Grant:
-        """Let a run with this posture hold a grant that exists; ``check`` raises what is against it."""
+    async def attach(self, caller: Principal, grant_id: str, posture: Posture) -> None:
+        """Let a run with this posture hold a grant that exists, if it can be what is said of the grant's holder."""
         await self._tasks.acting(caller, grant_id, ATTACH)
         known = {"posture": _posture(posture), "cause": f"by {caller.name}"}
         try:
-            check(self._tasks.check(grant_id).grant)
+            _check_attach(self._tasks.check(grant_id).grant, posture)
         except RemitError as error:
             await self._tasks.denied(ATTACH, grant_id, error, **known)
             raise
         await self._tasks.record((), (self._tasks.event(ATTACH, "allow", grant_id, **known),))
-        return self._tasks.check(grant_id).grant
 
     def _check_need(
         self, caller: Principal, task: Task, parent_id: str, request: GrantRequest, context: GrantContext
@@ -211,8 +212,6 @@ class Grants:
         beyond = task.beyond(parent_id, request, now)
         if not beyond and self._policy.decide(task.head, replace(child, approval=None)).allowed:
             raise InvalidRequestError("this needs no approval", help="delegate it: the grant covers it")
-
-    # -- inside -------------------------------------------------------------------------------------------------
 
     def _context(
         self, task_id: str, grant_id: str, request: GrantRequest, posture: Posture | None, approval: str | None
@@ -266,6 +265,24 @@ def _proven(opener: Opener) -> Subject | None:
         case Workload():
             return Subject(opener.id, WORKLOAD)
     return None
+
+
+def _check_attach(grant: Grant, posture: Posture) -> None:
+    """Refuse a run that would hold a grant as another holder, or in weaker surroundings, than is said of it.
+
+    The channel of a run proves no key, and nobody attests it. What token, audit and policy say has to stay true.
+    """
+    if grant.apart:
+        raise DeniedError(
+            "the grant is bound to a key or attested, and a run can be neither",
+            help="delegate from it as its holder, or start the run with -r or -d",
+        )
+    promised, isolation = grant.posture.isolation, posture.isolation
+    if promised in ISOLATION and ISOLATION.index(isolation) < ISOLATION.index(promised):
+        raise DeniedError(
+            f"the grant is held as `{promised}`, and this run would be `{isolation}`",
+            help="delegate from it: a child of the grant (-r or -d) has the posture of its own run",
+        )
 
 
 def _posture(posture: Posture) -> str:

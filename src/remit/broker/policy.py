@@ -12,9 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
-from remit.broker.abreast import abreast
 from remit.broker.resources import ResourceRegistry
-from remit.broker.revocation import LeaseRevoker
+from remit.broker.revocation import LeaseRevoker, gather_limited
 from remit.broker.tasks import TaskCache
 from remit.core import policy
 from remit.core import scope as scopes
@@ -52,7 +51,6 @@ class PolicyEnforcement:
     """Decides by a policy that can be replaced while grants are live."""
 
     def __init__(self, tasks: TaskCache, registry: ResourceRegistry, revoker: LeaseRevoker, decide: Policy) -> None:
-        """Decide by ``decide`` on what ``registry`` holds."""
         self._tasks, self._registry, self._revoker, self.deciding = tasks, registry, revoker, decide
         self._one = asyncio.Lock()  # one round of deciding anew at a time
         self._turn, self._asked = asyncio.Lock(), 0  # whoever of a round takes a breath, and decisions since the last
@@ -64,7 +62,7 @@ class PolicyEnforcement:
         """Decide as ``decide`` does; PolicyError where the answer is no."""
         decision = self.decide(head, grant, verb, scope)
         if not decision.allowed:
-            raise self.refusal(decision, caller)
+            raise self._refusal(decision, caller)
         return decision
 
     def decide(self, head: TaskHeader, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Decision:
@@ -81,7 +79,7 @@ class PolicyEnforcement:
         bounded = policy.in_bounds(question)
         return self.deciding(question) if bounded.allowed else bounded
 
-    def refusal(self, decision: Decision, caller: object) -> PolicyError:
+    def _refusal(self, decision: Decision, caller: object) -> PolicyError:
         """Return the refusal of what was decided to be too much.
 
         Which resources there are and what bounds them is for the operator: to others, one that there is not looks like
@@ -97,7 +95,6 @@ class PolicyEnforcement:
         return error
 
     def _full(self, decision: Decision) -> PolicyError:
-        """Return the refusal with the bounds that are exceeded, if some are."""
         names, bounds = {detail.resource for detail in decision.offending}, self._registry.bounds()
         bound = scopes.shown(tuple(item for scope in bounds.values() for item in scope), names)
         known = not names.isdisjoint(bounds)
@@ -109,8 +106,6 @@ class PolicyEnforcement:
         )
         error.version = decision.version
         return error
-
-    # -- when it changes ----------------------------------------------------------------------------------------
 
     async def reload(self, operator: Principal, decide: Policy, version: str) -> int:
         """Decide by another policy from now on; what it does not allow has ended when this answers, with how much.
@@ -148,11 +143,12 @@ class PolicyEnforcement:
         async with self._one:
             name = about if self._due is None else None  # what a round before this one left undone is done with it
             self._due, self._asked = cause, 0
-            tasks = sorted(self._tasks.known(), key=self._tasks.breadth)  # no large one holds up the others
-            ended = sum(await abreast(lambda task_id: self._redecide(task_id, cause, name), tasks, MARKED))
+            breadth = {task.id: len(task.grants) for task in self._tasks}
+            tasks = sorted(self._tasks.known(), key=lambda i: breadth.get(i, 0))  # no large one holds up the others
+            ended = sum(await gather_limited(lambda task_id: self._redecide(task_id, cause, name), tasks, MARKED))
             self._due = None
         if visit and ended:
-            await abreast(self._revoker.catch_up, tasks, VISITED)
+            await gather_limited(self._revoker.catch_up, tasks, VISITED)
         return ended
 
     async def _redecide(self, task_id: str, cause: str, about: str | None) -> int:
@@ -230,7 +226,6 @@ class PolicyEnforcement:
             await self._tasks.end(task.id, lambda t: t.revoke(*(each.grant.id for each in over)), *events)
 
     async def _leases(self, task_id: str, cause: str, about: str | None) -> int:
-        """End the leases that could not be issued any more."""
         leases = self._tasks.task(task_id).leases.values()
         names = [i.id for i in leases if is_standing(i) and about in {None, i.plan.detail.resource}]
         return sum([await self._some(task_id, names[at : at + BREATH], cause) for at in range(0, len(names), BREATH)])

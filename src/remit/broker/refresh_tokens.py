@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
@@ -22,30 +21,16 @@ from remit.errors import (
     WrongKeyError,
 )
 from remit.ports import NewId, PutRecord, Record
+from remit.ports.broker import Presented
 
 KIND = "refresh"
 KEPT = timedelta(days=1)  # after the grant is over
-
-
-@dataclass(frozen=True, slots=True)
-class Presented:
-    """A refresh token as it was presented: its SHA-256, by whom, and what they proved.
-
-    ``attested``: whether ``client`` is a workload's name that was proven.
-    """
-
-    digest: str
-    client: str
-    jkt: str | None = None
-    x5t: str | None = None
-    attested: bool = False
 
 
 class RefreshTokens:
     """The refresh tokens that were handed out."""
 
     def __init__(self, tasks: TaskCache, revoker: LeaseRevoker, new_id: NewId) -> None:
-        """Start empty; ``load`` fills."""
         self._tasks, self._revoker, self._new_id = tasks, revoker, new_id
         self._kept: dict[str, RefreshFamily] = {}  # by the digest of every token that is known
         self._until: dict[str, datetime] = {}  # family -> when it is forgotten
@@ -66,8 +51,8 @@ class RefreshTokens:
         await self._put(family, grant.expires_at + KEPT)
         return family
 
-    async def rotate(self, presented: Presented, fresh: str) -> tuple[Grant, RefreshFamily]:
-        """Spend a token for the next one, ``fresh``; return its grant, which is live, and the family.
+    async def rotate(self, presented: Presented, fresh: str) -> RefreshFamily:
+        """Spend a token for the next one, ``fresh``; return the family, whose grant is live.
 
         GrantTokenError for a token that is not known or was given to another client, UnauthenticatedError for one of an
         attested workload that did not prove its name again, WrongKeyError for another key, UsedError for one that was
@@ -78,7 +63,7 @@ class RefreshTokens:
             raise GrantTokenError("the refresh token is not known, or was forgotten")
         try:
             self._tasks.serving()
-            grant = self._usable(family, presented)
+            self._check_usable(family, presented)
             if presented.digest != family.current:
                 await self._end(family)
                 raise UsedError("the refresh token was used before, so its grant has ended")
@@ -88,9 +73,9 @@ class RefreshTokens:
         rotated = refresh.rotate(family, fresh)
         await self._put(rotated, self._until[family.id], family)
         self._tasks.check(family.grant)  # it may have ended while this was committed
-        return grant, rotated
+        return rotated
 
-    def _usable(self, family: RefreshFamily, presented: Presented) -> Grant:
+    def _check_usable(self, family: RefreshFamily, presented: Presented) -> None:
         if presented.client != family.client:
             raise GrantTokenError("the refresh token was given to another client")
         try:
@@ -103,7 +88,6 @@ class RefreshTokens:
             )
         if (presented.jkt, presented.x5t) != (grant.binding.jkt, grant.binding.x5t):
             raise WrongKeyError("the proof is by another key than the refresh token is bound to")
-        return grant
 
     async def _end(self, family: RefreshFamily) -> None:
         task = self._tasks.task_of(family.grant)

@@ -7,7 +7,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
+from remit.core.audit import Event
+from remit.core.principal import Principal
 from remit.core.secret import WHOLE, Secret
 from remit.errors import ConflictError, InvalidRequestError, NotFoundError, RemitError
 from remit.ports import (
@@ -21,7 +24,6 @@ from remit.ports import (
     Resource,
     SealedSecret,
     Sealer,
-    Store,
     Write,
 )
 from remit.ports.kind import EngineContext, Kind
@@ -34,21 +36,21 @@ _PARTS = b"\0"  # begins the stored form of named parts; no text begins so
 class ResourceRegistry:
     """What is configured, and the one place that opens a static secret."""
 
-    def __init__(self, store: Store, sealer: Sealer, kinds: Mapping[str, Kind], context: EngineContext) -> None:
-        """Start empty; ``load`` fills. ``context`` is what engines are made with."""
-        self._store = store
+    def __init__(self, tasks: TaskCache, sealer: Sealer, kinds: Mapping[str, Kind], context: EngineContext) -> None:
+        """``context`` is what engines are made with."""
+        self._tasks, self._store = tasks, tasks.store
         self._sealer = sealer
         self._kinds = kinds
         self._context = context
         self._resources: dict[str, Resource] = {}
         self._engines: dict[str, Engine] = {}
         self._opened: dict[str, Secret] = {}
+        self._versions: dict[str, int] = {}  # of those that were changed since the start
+        self._changes = 0
 
     async def load(self) -> None:
         """Read the configured resources from the store."""
         self._resources = {resource.name: resource for resource in await self._store.resources()}
-
-    # -- reading ------------------------------------------------------------------------------------------------
 
     def resource(self, name: str) -> Resource:
         """Return a resource, or raise NotFoundError."""
@@ -56,6 +58,10 @@ class ResourceRegistry:
         if found is None:
             raise NotFoundError(f"there is no resource `{name}`", help="`remit resource list` shows what there is")
         return found
+
+    def version(self, name: str) -> int:
+        """Return a number that changes whenever a resource, or its secret, does."""
+        return self._versions.get(name, 0)
 
     def resources(self) -> list[Resource]:
         """Return all resources, by name."""
@@ -80,12 +86,15 @@ class ResourceRegistry:
             self._opened.setdefault(name, opened)  # uses that wait for it together get the same
         return self._opened[name]
 
-    def opened(self, name: str) -> Secret:
-        """Return a static secret that ``secret`` has opened before."""
-        found = self._opened.get(name)
-        if found is None:
-            raise NotFoundError(f"the secret of `{name}` is not open")
-        return found
+    async def credential(self, name: str, version: int) -> Secret | None:
+        """Return the static secret of a resource as it is at a version, None: it has none; ConflictError for another.
+
+        Else a secret could go where another is meant to.
+        """
+        secret = await self.secret(name) if self.resource(name).secret is not None else None
+        if self.version(name) != version:
+            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
+        return secret
 
     async def engine(self, name: str, kind: str) -> Engine:
         """Return the engine of a resource whose kind issues leases."""
@@ -100,10 +109,34 @@ class ResourceRegistry:
             self._engines[name] = make(resource, secret, self._context)
         return self._engines[name]
 
-    # -- changing -----------------------------------------------------------------------------------------------
+    async def put(self, operator: Principal, resource: Resource, value: Secret | None = None) -> None:
+        """Add or replace a resource, checked at the target first; with its secret, if one is given."""
+        self._tasks.serving()
+        old = self._resources.get(resource.name)
+        if old is not None and old.destination != resource.destination:
+            self._check_unleased(resource.name)
+        writes = await self._written(resource, value)
+        events = [self._event("resource.put", operator, resource.name, scopes.digest(resource.bound))]
+        if any(isinstance(write, PutSecret) for write in writes):
+            events.append(self._event("secret.put", operator, resource.name))
+        await self._tasks.record(writes, events)
+        await self._took(writes)
 
-    async def put(self, resource: Resource, value: Secret | None) -> list[Write]:
-        """Check a new or changed resource with its secret, and return what to commit."""
+    async def delete(self, operator: Principal, name: str) -> None:
+        """Remove a resource on which no lease stands, and its secret."""
+        self.resource(name)
+        self._check_unleased(name)
+        await self._tasks.record((DeleteResource(name),), (self._event("resource.delete", operator, name),))
+        await self._took([DeleteResource(name)])
+
+    def _check_unleased(self, name: str) -> None:
+        if any(i.plan.detail.resource == name for task in self._tasks for i in task.leases.values()):
+            raise ConflictError(f"leases stand on `{name}`", help="revoke them first")
+
+    def _event(self, verb: str, operator: Principal, name: str, digest: str | None = None) -> Event:
+        return self._tasks.event(verb, "done", None, subject=operator.name, resource=name, detail_s256=digest)
+
+    async def _written(self, resource: Resource, value: Secret | None) -> list[Write]:
         self._check(resource, value)
         old = self._resources.get(resource.name)
         if old is not None and old.kind != resource.kind:
@@ -116,7 +149,7 @@ class ResourceRegistry:
             return [PutResource(resource)]
         resource = replace(resource, secret=resource.name)
         await self._inspect(resource, value)
-        return [PutResource(resource), PutSecret(await self.sealed(resource, value))]
+        return [PutResource(resource), PutSecret(await self._sealed(resource, value))]
 
     def _check(self, resource: Resource, value: Secret | None = None) -> None:
         scopes.check_name(resource.name)
@@ -156,8 +189,7 @@ class ResourceRegistry:
         names = accepted if isinstance(accepted, list | tuple) else ()
         return [f for f in findings if not (f.acceptable and f.name in names)]
 
-    async def sealed(self, resource: Resource, value: Secret) -> SealedSecret:
-        """Seal a new version of a resource's secret to its destination."""
+    async def _sealed(self, resource: Resource, value: Secret) -> SealedSecret:
         packed = _packed(value)
         try:
             version = (await self._store.secret(resource.name)).version
@@ -166,8 +198,7 @@ class ResourceRegistry:
         blank = SealedSecret(resource.name, version + 1, resource.name, resource.destination, b"")
         return replace(blank, sealed=self._sealer.seal(packed, associated(blank)))
 
-    async def took(self, writes: list[Write]) -> None:
-        """Make committed changes current."""
+    async def _took(self, writes: list[Write]) -> None:
         for write in writes:
             match write:
                 case PutResource(resource):
@@ -180,6 +211,9 @@ class ResourceRegistry:
                     await self._drop(name)
 
     async def _drop(self, name: str) -> None:
+        self._changes += 1
+        self._versions[name] = self._changes
+        self._tasks.notices.tell(resources=frozenset({name}))
         self._opened.pop(name, None)
         engine = self._engines.pop(name, None)
         if engine is not None:

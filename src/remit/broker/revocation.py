@@ -14,7 +14,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from remit.broker.abreast import abreast
 from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
@@ -26,6 +25,7 @@ from remit.ports import Bulk, Cleanable
 
 _LOG = logging.getLogger("remit.broker")
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 REVOKE_WINDOW = timedelta(seconds=15)
@@ -38,7 +38,6 @@ class LeaseRevoker:
     """The way to the targets, and back with the result."""
 
     def __init__(self, tasks: TaskCache, registry: ResourceRegistry, bounded: Bounded) -> None:
-        """Work on ``tasks`` with the engines of ``registry``."""
         self._tasks = tasks
         self._registry = registry
         self._bounded = bounded
@@ -88,6 +87,26 @@ class LeaseRevoker:
                 raise result
         return results.count(True)
 
+    async def end_channels(self, task: Task) -> None:
+        """End the grants of a task that are held by a channel; the whole task where its root is."""
+        held = [grant.id for grant in task.grants.values() if grant.posture.custody == "channel" and not grant.revoked]
+        if task.head.root in held:
+            await self.end(task, task.head.root, "task.close")
+        elif not task.head.closed:
+            for grant_id in held:
+                await self.end(self._tasks.task(task.id), grant_id, "grant.revoke")
+
+    async def end_lease(self, task: Task, lease_id: str) -> Report:
+        """End one lease; say whether something of it is outstanding."""
+        lease = task.lease(lease_id)
+        if standing(lease):
+            event = self.lease_event("lease.revoke", "done", lease)
+            with suppress(RemitError):  # it has ended all the same, and the answer says that it is not on record
+                await self._tasks.end(task.id, lambda t: t.revoke_leases((lease_id,)), event)
+        task = await self.visit(task.id, (lease_id,))
+        alone = replace(task, leases={lease_id: task.leases.get(lease_id, lease)})
+        return self.report(alone, frozenset({lease.grant}), int(standing(lease)))
+
     async def _marked(
         self, task: Task, change: Change, grant_id: str, name: str, cause: str | None, request: str | None = None
     ) -> Task:
@@ -120,8 +139,6 @@ class LeaseRevoker:
             return len(due)
         return 0
 
-    # -- the targets --------------------------------------------------------------------------------------------
-
     async def visit(self, task_id: str, lease_ids: Iterable[str]) -> Task:
         """Revoke leases at their targets and record what came of it; return the task with that."""
         task = self._tasks.task(task_id)
@@ -134,7 +151,7 @@ class LeaseRevoker:
             return task
         started = self._tasks.now()  # a lease settles by when revoking began, not by when it was done
         groups = _by_resource(leases)
-        visits = await abreast(self._revoke_at_target, groups, len(groups))
+        visits = await gather_limited(self._revoke_at_target, groups, len(groups))
         done = frozenset(lease_id for ended, _ in visits for lease_id in ended)
         residue = frozenset(lease_id for ended, untidy in visits if untidy for lease_id in ended)
         undone = frozenset(lease.id for lease in leases) - done
@@ -176,8 +193,6 @@ class LeaseRevoker:
         except Exception as error:
             raise EngineError from error
 
-    # -- what is due --------------------------------------------------------------------------------------------
-
     async def sweep(self) -> None:
         """End what is over, in all tasks; then do what is due at the targets, one at a time at each of them.
 
@@ -187,14 +202,14 @@ class LeaseRevoker:
         self._tasks.expire(now)
         due = self._tasks.due(now)
         try:
-            failures = [failure for failure in await abreast(self._finish, due, AT_ONCE) if failure]
+            failures = [failure for failure in await gather_limited(self._finish, due, AT_ONCE) if failure]
         finally:
             for task_id in due:
                 self._hand_on(task_id)
         if failures:
             _LOG.warning("what ended in %d tasks could not be recorded: %s", len(failures), failures[0])
         idle = [resource for resource in self._waiting if resource not in self._busy]
-        await abreast(self._work, idle, max(1, len(idle)))
+        await gather_limited(self._work, idle, max(1, len(idle)))
 
     async def _finish(self, task_id: str) -> str | None:
         """End what is over in a task, and record what could not be before; say why where it cannot be recorded now."""
@@ -246,7 +261,6 @@ class LeaseRevoker:
         return task.head.closed and now >= task.head.expires_at and self._tasks.unrecorded(task.id) is None
 
     async def _work(self, resource: tuple[str, str]) -> None:
-        """Do what is due at a resource, one task after the other."""
         waiting = self._waiting[resource]
         self._busy.add(resource)
         try:
@@ -319,3 +333,16 @@ def _by_resource(leases: Iterable[Lease]) -> list[list[Lease]]:
 async def _and_true(call: Awaitable[None]) -> bool:
     await call
     return True
+
+
+async def gather_limited(work: Callable[[S], Awaitable[T]], items: Sequence[S], at_once: int) -> list[T]:
+    """Do the same for many, ``at_once`` at a time; a failure holds up no other, and the first is raised in the end."""
+    if len(items) == 1:
+        return [await work(items[0])]
+    done: list[T | BaseException] = []
+    for start in range(0, len(items), at_once):
+        done += await asyncio.gather(*map(work, items[start : start + at_once]), return_exceptions=True)
+    for failure in done:
+        if isinstance(failure, BaseException):
+            raise failure
+    return [item for item in done if not isinstance(item, BaseException)]

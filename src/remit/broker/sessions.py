@@ -50,7 +50,6 @@ class SessionAccess:
     """The broker's records and log, and the end of tasks, for what hears issuers and tells receivers."""
 
     def __init__(self, tasks: TaskCache, revoker: LeaseRevoker) -> None:
-        """Read and write through ``tasks``; end them through ``revoker``."""
         self._tasks, self._revoker = tasks, revoker
 
     def now(self) -> datetime:

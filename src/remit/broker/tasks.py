@@ -18,11 +18,13 @@ from itertools import islice
 from remit.broker import ends
 from remit.broker.clock import Deadlines, Elapsed, SteadyClock
 from remit.broker.ends import UnrecordedEnds
-from remit.broker.live import LiveGrant
+from remit.broker.notices import Notices
+from remit.broker.views import LiveGrant
 from remit.core import audit, budget
 from remit.core.audit import Event
 from remit.core.flood import LOUD, Flood
 from remit.core.lease import due_at
+from remit.core.lineage import GrantView
 from remit.core.principal import Holder, Principal, Right, check_acting, root_in
 from remit.core.task import Change, Grant, Lease, Task, nothing
 from remit.errors import (
@@ -38,8 +40,8 @@ from remit.errors import (
     UnavailableError,
 )
 from remit.ports import Clock, Spend, Store, Write
+from remit.ports.broker import PLACES
 
-PLACES = 1 << 20  # of the token status list
 UNDECIDED = "this broker has started anew, and is yet to decide whether this grant is still allowed"
 LOOKS = 100  # whether a task has been read again, one commit apart
 TRIES = 5  # when commits that ours is built on fail
@@ -50,7 +52,6 @@ class TaskCache:
     """Loaded tasks, their live grants and their counters; the way every change takes."""
 
     def __init__(self, store: Store, clock: Clock, elapsed: Elapsed = lambda: 0.0) -> None:
-        """Start empty; ``load`` fills."""
         self.store = store
         self._timing = SteadyClock(clock, elapsed)
         self.now, self.forward = self._timing.now, self._timing.forward
@@ -66,8 +67,7 @@ class TaskCache:
         self._task_of_lease: dict[str, str] = {}
         self.spent: dict[budget.Key, int] = {}
         self._denials = Flood()  # by grant and code
-        self._ended: list[Callable[[frozenset[str]], None]] = []  # are told the ids of grants, at once, when they end
-        self.on_end = self._ended.append
+        self.notices = Notices()
         self._away: dict[str, list[asyncio.Event]] = {}  # tasks that are being read again after a commit failed
         self._places: dict[int, str] = {}  # in the token status list -> grant id
         self.undecided: set[str] = set()  # tasks that were loaded, and are yet to be decided on by what holds now
@@ -89,11 +89,9 @@ class TaskCache:
     # -- reading ------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Task]:
-        """Iterate over the loaded tasks."""
         return iter(tuple(self._tasks.values()))
 
     def __contains__(self, task_id: object) -> bool:
-        """Whether a task is loaded."""
         return task_id in self._tasks
 
     def task(self, task_id: str) -> Task:
@@ -132,6 +130,14 @@ class TaskCache:
         if live.task in self.undecided:
             raise UnavailableError(UNDECIDED, help="try again in a moment")
         return live
+
+    def view(self, grant_id: str, caller: Principal | None = None) -> GrantView:
+        """Return a grant, ended or not, as others are told of it: a caller, if ``allowed`` lets it look."""
+        if caller is not None:
+            known = self._live.get(grant_id)
+            self.allowed(caller, "" if known is None else known.task, grant_id)
+        live = self.live(grant_id)
+        return live.view(self._tasks[live.task])
 
     def allowed(self, caller: Principal, task_id: str, grant_id: str | None = None) -> Task:
         """Return a task if the caller may look there, and end things; unknown and foreign are one NotFoundError."""
@@ -194,7 +200,7 @@ class TaskCache:
         self._put(task, tuple(task.grants.values()), tuple(task.leases.values()))
         if retry_at is not None:  # it may have passed while the task was being read
             self.deadlines.put(task_id, retry_at)
-        self._tell(ended)
+        self.notices.tell(ended)
         return task
 
     async def step(
@@ -211,7 +217,7 @@ class TaskCache:
         """
         task = nothing(task_id) if fresh else self.task(task_id)
         own = change = step(task)
-        ended = self._ends.carry(task_id)
+        ended = self._ends.carry(task_id) if task_id in self._ends.waiting else None
         late = ended.events if ended is not None else ()
         if ended is not None:
             change = ended.with_step(task, own)
@@ -228,7 +234,8 @@ class TaskCache:
             if not fresh:
                 await self._read_again(task_id)
             raise
-        self._ends.arrived(task_id, ended)
+        if ended is not None:
+            self._ends.arrived(task_id, ended)
         return after
 
     async def end(self, task_id: str, step: Callable[[Task], Change], *events: Event) -> Task:
@@ -245,7 +252,7 @@ class TaskCache:
         if self._ends.carried(task_id):
             with suppress(RemitError):
                 await self.durable()
-        if self._ends.waiting(task_id):
+        if task_id in self._ends.waiting:
             return await self.step(task_id, lambda t: t.revoke_leases(()))
         return self.task(task_id)
 
@@ -302,10 +309,6 @@ class TaskCache:
         """Return the ids of the tasks that are loaded, and of those that are being read again, or have to be."""
         return [*{**self._tasks, **dict.fromkeys((*self._away, *self._unread))}]
 
-    def breadth(self, task_id: str) -> int:
-        """Return how many grants a task has, as far as it is loaded."""
-        return len(self._tasks[task_id].grants) if task_id in self._tasks else 0
-
     async def returned(self, task_id: str) -> bool:
         """Wait until a task is not being read again; return whether it is loaded then. Raises as ``back`` does."""
         while task_id in self._away:
@@ -333,7 +336,7 @@ class TaskCache:
         over = [live for live in found if live is not None and not live.ended]
         for live in over:
             live.ended = True
-        self._tell(frozenset(live.grant.id for live in over))
+        self.notices.tell(frozenset(live.grant.id for live in over))
 
     def forget(self, task_id: str) -> None:
         """Drop a task from memory; its grants are not live until it is loaded again, and those that ended stay so."""
@@ -367,11 +370,8 @@ class TaskCache:
         for lease in leases:
             self._task_of_lease[lease.id] = task.head.id
             self.deadlines.put(task.head.id, due_at(lease) or self.now())
-        self._tell(frozenset(ended))
-
-    def _tell(self, ended: frozenset[str]) -> None:
-        for callback in self._ended if ended else ():
-            callback(ended)
+        if ended:
+            self.notices.tell(frozenset(ended))
 
     # -- events -------------------------------------------------------------------------------------------------
 

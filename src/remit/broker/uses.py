@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
 from remit.core.audit import Event
 from remit.core.scope import Access
-from remit.core.task import Grant
-from remit.errors import RemitError, ScopeError
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """One permitted use. ``index`` is the detail that permits it."""
-
-    request: str
-    task: str
-    grant: Grant
-    resource: str
-    index: int
+from remit.errors import ConflictError, IntegrityError, RemitError, ScopeError
+from remit.ports.broker import Outcome, Use
 
 
 class Uses:
     """The way of one request: judged, debited, recorded, and judged once more."""
 
-    def __init__(self, tasks: TaskCache) -> None:
-        """Work on ``tasks``."""
-        self._tasks = tasks
-        self._late: list[Event] = []
+    def __init__(self, tasks: TaskCache, registry: ResourceRegistry) -> None:
+        self._tasks, self._registry = tasks, registry
 
     async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
         """Permit one use, its audit entry durable, or raise. ``index`` is the detail that permits it."""
+        if self._tasks.rolled_back:
+            raise IntegrityError
+        if self._registry.resource(access.resource).secret is not None:
+            await self._registry.secret(access.resource)
+        version = self._registry.version(access.resource)
         live = self._tasks.check(grant_id)
         grant = live.grant
         if not grant.bounds.exercise:
@@ -42,23 +35,19 @@ class Uses:
         )
         await self._tasks.record(spends, (event,))
         self._tasks.check(grant_id)
-        return Use(request, live.task, grant, access.resource, index)
+        if self._registry.version(access.resource) != version:
+            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
+        return Use(request, live.task, live.root, grant_id, access.resource, index, version)
 
-    async def outcome(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
-        """Record how a permitted use ended."""
-        self.ended(use, decision, code, action)
-        await self.flush()
+    async def outcomes(self, ended: Sequence[Outcome]) -> None:
+        """Record how permitted uses ended, in one commit; the uses themselves are recorded already."""
+        if ended:
+            await self._tasks.record((), [self._outcome(outcome) for outcome in ended])
 
-    def ended(self, use: Use, decision: str, code: str | None = None, action: str | None = None) -> None:
-        """Take note of how a permitted use ended, for ``flush`` to record; the use itself is recorded already."""
-        known = {"resource": use.resource, "action": action, "code": code, "request": use.request}
-        self._late.append(self._tasks.event("resource.outcome", decision, use.grant.id, **known))
-
-    async def flush(self) -> None:
-        """Record all outcomes noted since the last time, in one commit."""
-        late, self._late = self._late, []
-        if late:
-            await self._tasks.record((), late)
+    def _outcome(self, outcome: Outcome) -> Event:
+        use = outcome.use
+        known = {"resource": use.resource, "action": outcome.action, "code": outcome.code, "request": use.request}
+        return self._tasks.event("resource.outcome", outcome.decision, use.grant, **known)
 
     async def deny(
         self,

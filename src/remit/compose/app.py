@@ -28,7 +28,7 @@ from remit.web.routes import AppDeps, Route
 
 def rows(deps: AppDeps) -> tuple[Route, ...]:
     """Return the route table."""
-    flows = Flows(deps, Minter(deps.broker, deps.verifier, deps.new_id))
+    flows = Flows(deps, Minter(deps.verifier, deps.new_id))
     clients, grants = Clients(deps.identity.workloads, deps.verifier), {**grant_types(deps), **flows.ways()}
     known, oauth = WellKnown(deps, grants, flows.metadata()), OAuth(deps.broker, deps.verifier, clients)
     endpoint = TokenEndpoint(clients, grants)
@@ -46,7 +46,7 @@ def rows(deps: AppDeps) -> tuple[Route, ...]:
         *spiffe.rows(deps),
         *receiver.rows(deps),
         *deps.streams,
-        *V1(deps.broker, deps.verifier.clock).routes(),
+        *V1(deps.broker, deps.kinds, deps.verifier.clock).routes(),
         *Approvals(deps).rows(),
         *administration.routes(deps),
     )
@@ -54,7 +54,7 @@ def rows(deps: AppDeps) -> tuple[Route, ...]:
 
 def grant_types(deps: AppDeps) -> Mapping[str, GrantType]:
     """Return every way to a token that can succeed here without a human in between, by its ``grant_type``."""
-    minter = Minter(deps.broker, deps.verifier, deps.new_id)
+    minter = Minter(deps.verifier, deps.new_id)
     found = {**Exchange(deps, minter).ways(), **Federation(deps, minter).ways()}
     if deps.identity.logins is not None:
         found |= Refreshes(deps, minter).ways()

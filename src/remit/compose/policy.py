@@ -152,9 +152,9 @@ class Policies:
         if self.broker is None or self.directory is None:
             return
         if self.problems:
-            await self.broker.keep_policy(operator, self._version(), str(self.problems[0]))
+            await self.broker.policy.keep(operator, self._version(), str(self.problems[0]))
         elif self._new:
-            await self.broker.note_policy(operator, self._version())
+            await self.broker.policy.note(operator, self._version())
 
     async def reload(self, operator: Principal) -> Mapping[str, object]:
         """Load the policies anew; a set with anything wrong changes nothing, and what holds is told with what is wrong.
@@ -169,12 +169,12 @@ class Policies:
             if fresh is None:
                 return await self._refused(self.broker, operator)
             try:
-                ended = await self.broker.reload(operator, fresh, fresh.version)
+                ended = await self.broker.policy.reload(operator, fresh, fresh.version)
             finally:
-                if self.broker.deciding is fresh:
+                if self.broker.policy.deciding is fresh:
                     self.current = fresh
                     self._keep(fresh)  # not earlier: a start that finds other policies than these puts them on record
-            covered = not ended or await self.broker.second.covered()
+            covered = not ended or await self.broker.checkpoints.covered()
             return {"reloaded": True, "ended": ended, "state": "closed" if covered else "partial", **self.shown()}
 
     def _keep(self, policies: CedarPolicies) -> None:
@@ -184,7 +184,7 @@ class Policies:
     async def _refused(self, broker: Broker, operator: Principal) -> Mapping[str, object]:
         for problem in self.problems:
             _LOG.error("the policies stay as they were: %s", problem)
-        await broker.keep_policy(operator, self._version(), str(self.problems[0]))
+        await broker.policy.keep(operator, self._version(), str(self.problems[0]))
         return {"reloaded": False, "ended": 0, **self.shown()}
 
 

@@ -14,6 +14,7 @@ from remit.core.task import Grant
 from remit.gateway.quota import TaskQuota
 from remit.gateway.server import Channel, Gateway
 from remit.ports import Resource
+from remit.ports.broker import Notice
 from remit.run import environment
 from remit.run.acceptor import Acceptor
 from remit.run.environment import RunListener, RunProvisioning
@@ -31,11 +32,11 @@ class RunEdges:
         workload = issuer.workload_api(app.broker, app.authority, app.clock, app.bundles)
         self._sockets = {} if workload is None else {"workload": workload}  # by the names that their kinds give them
 
-    def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
+    async def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
         """Return what a run under ``grant`` gets."""
         return environment.provision(
             grant,
-            self._resources(),
+            await self._resources(),
             self._application.broker.kinds,
             secrets.token_bytes,
             folder,
@@ -43,11 +44,17 @@ class RunEdges:
             sockets=self._sockets,
         )
 
-    def variables(self, run: Run) -> Mapping[str, str]:
+    async def variables(self, run: Run) -> Mapping[str, str]:
         """Return the environment variables that tell a run what it has."""
         broker = self._application.broker
-        grant = broker.check(run.grant)
-        return environment.variables(grant, self._resources(), broker.kinds, run.provisioning.placeholders, run.places)
+        grant, resources = (await broker.grant(run.grant)).grant, await self._resources()
+        return environment.variables(grant, resources, broker.kinds, run.provisioning.placeholders, run.places)
+
+    def noticed(self, notice: Notice) -> None:
+        """Pass on what ended and what changed."""
+        self._gateway.noticed(notice)
+        for workload in self._sockets.values():
+            workload.noticed(notice)
 
     def share(self, task: str) -> TaskQuota:
         """Return what a task may have open."""
@@ -71,5 +78,5 @@ class RunEdges:
         who = SocketAuth(run.holder, gateway=base, ports=ports)
         return (await listen.serve(self._control, sock, who, start=start, share=self.share(run.task))).close
 
-    def _resources(self) -> dict[str, Resource]:
-        return {resource.name: resource for resource in self._application.broker.resources()}
+    async def _resources(self) -> dict[str, Resource]:
+        return {resource.name: resource for resource in await self._application.broker.resources()}

@@ -28,6 +28,7 @@ from remit.config.values import Address
 from remit.errors import RemitError, UnavailableError
 from remit.gateway.server import Gateway
 from remit.jose.proof import Nonces
+from remit.link.edge import following
 from remit.run import handover
 from remit.run.host import LaunchServer
 from remit.web import listen
@@ -62,6 +63,7 @@ class Edges:
         self.signals = signals.rounds(app.signals, app.broker, app.ended, app.clock, sender)
         self.surface = AppDeps(
             app.broker,
+            app.broker.kinds,
             self.verifier,
             wiring.new_id,
             app.checkpoint,
@@ -74,6 +76,7 @@ class Edges:
         self.app = control.build(self.surface)
         self.gateway = Gateway(
             app.broker,
+            app.broker.kinds,
             wiring.new_id,
             seconds=time.monotonic,
             clock=app.clock,
@@ -84,7 +87,8 @@ class Edges:
         )
         self._listeners: list[Listener] = []
         self.door = workloads.door(settings, app.bundles)
-        self.launches = LaunchServer(app.broker, RunEdges(app, self.gateway, self.app), app.identity.humans)
+        self.runs = RunEdges(app, self.gateway, self.app)
+        self.launches = LaunchServer(app.broker, self.runs, app.identity.humans)
 
     async def control(
         self, sock: socket.socket, authority: ListenerAuth, uid: int | None = None, tls: SSLContext | None = None
@@ -104,10 +108,7 @@ class Edges:
 
     def busy(self) -> bool:
         """Whether a task is open, or one that ended not yet on record, or a lease not yet gone."""
-        broker = self.application.broker
-        tasks = broker.tasks(self.application.operator)
-        left = any(not task.head.closed or task.leases or broker.unrecorded(task.id) for task in tasks)
-        return self.launches.busy or left or len(broker.known()) > len(tasks)
+        return self.launches.busy or self.application.broker.busy
 
     async def close(self) -> None:
         """Stop listening, end the runs, and cut what moves."""
@@ -130,10 +131,11 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         stack.push_async_callback(_kept_last, app)
         edges = Edges(app)
         stack.push_async_callback(edges.close)
+        stack.enter_context(following(app.broker.notices(), edges.runs.noticed))
         owner = SocketAuth(app.operator, gateway=edges.verifier.gateway if tcp else None)
         await edges.control(bind_unix(settings.places.control), owner, os.geteuid())
         stack.callback(settings.places.control.unlink, missing_ok=True)
-        await edges.launches.recover(app.operator)
+        await app.broker.end_channels()
         edges.launches.listen(bind_unix(settings.places.launch, socket.SOCK_SEQPACKET), app.operator, os.geteuid())
         stack.callback(settings.places.launch.unlink, missing_ok=True)
         if tcp:
@@ -166,7 +168,7 @@ def _ticking(app: Application, edges: Edges) -> Iterator[None]:
     ]
     rounds += [(SIGNALS, what) for what in edges.signals]
     if app.witness is not None:
-        rounds.append((WITNESS, app.broker.second.look))
+        rounds.append((WITNESS, app.broker.checkpoints.look))
     tasks = [asyncio.create_task(_every(seconds, what)) for seconds, what in rounds]
     tasks.append(asyncio.create_task(_overlapping(SWEEP, app.broker.sweep)))
     try:
@@ -209,7 +211,7 @@ def key_rings(app: Application, verifying: Keys) -> KeyRings:
     publish = partial(wiring.publish, app.settings.places.state, app.origin, app.notes, app.witness)
     rings = {
         TOKEN: KeyRing(app.tokens, lambda: verifying.replace(app.tokens.signer, app.tokens.public_jwks())),
-        AUDIT: KeyRing(app.notes, publish, app.broker.second.look),
+        AUDIT: KeyRing(app.notes, publish, app.broker.checkpoints.look),
         SPIFFE: KeyRing(app.authority),
     }
     if app.events is not None:
@@ -220,7 +222,7 @@ def key_rings(app: Application, verifying: Keys) -> KeyRings:
 async def _kept_last(app: Application) -> None:
     """Keep a checkpoint in the second place, if it can be: nobody stays up for it."""
     with suppress(RemitError):
-        await app.broker.second.look()
+        await app.broker.checkpoints.look()
 
 
 def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:

@@ -37,7 +37,6 @@ from remit.core.approval import Approval, Verdict
 from remit.core.legible import written
 from remit.core.policy import LOCAL
 from remit.core.principal import Human
-from remit.core.task import Task
 from remit.errors import (
     GrantTokenError,
     InvalidRequestError,
@@ -48,6 +47,7 @@ from remit.errors import (
     UnavailableError,
 )
 from remit.oauth.registry import browsable
+from remit.ports.broker import ApprovalView
 from remit.ports.identity import Login, Logins
 from remit.web import wire
 from remit.web.pending import CODE_LIFE, REMEMBERED, AuthorizationCode, PendingCodes, PendingStore
@@ -92,16 +92,17 @@ class ConsentPage:
 
     async def approval(self, request: Request) -> Response:
         """Show what was asked of one human, from wherever it was asked."""
-        item = self._broker.approval(request.path_params["approval"])
+        view = await self._broker.look(request.path_params["approval"])
+        item = view.approval
         if item.approver is None:  # a link is less than the code of a device, or the browser that asked
             raise NotFoundError
         clients = self._identity.clients if item.task is None else None
         client = None if clients is None else clients.named(item.asker)  # it authenticated to ask
-        return self.show(item, ClientDisplay() if client is None else ClientDisplay(client.name))
+        return self.show(view, ClientDisplay() if client is None else ClientDisplay(client.name))
 
-    def show(self, item: Approval, about: ClientDisplay) -> Response:
+    def show(self, view: ApprovalView, about: ClientDisplay) -> Response:
         """Show a request to a browser, which may decide on it from now on."""
-        asked, state = self._view(item, about), approvals.state(item, self._now())
+        item, asked, state = view.approval, request_view(view, about), approvals.state(view.approval, self._now())
         if state != Verdict.PENDING:
             return pages.consent(asked, None, note=_OVER[state])
         if item.approver is not None and item.approver.startswith(LOCAL):
@@ -113,16 +114,13 @@ class ConsentPage:
 
     def draft(self, draft: AuthorizationRequest, about: ClientDisplay, back: RedirectTarget) -> Response:
         """Show what a client wants to ask. Nobody has been asked before the human goes on."""
-        now, session = self._now(), ConsentSession("", about, back, draft=draft)
-        unasked = Approval("", "task.open", draft.request, now, now, None, draft.client_id)
+        now = self._now()
+        unasked = ApprovalView(Approval("", "task.open", draft.request, now, now, None, draft.client_id), "")
+        session = ConsentSession("", about, back, draft=draft)
         return self._show(request_view(unasked, about), session, self._choice(None))
 
-    def _view(self, item: Approval, about: ClientDisplay) -> RequestView:
-        try:
-            task = None if item.grant is None else self._broker.task_of(item.grant)
-        except NotFoundError:  # long over
-            task = None
-        return request_view(item, about, task, self._now())
+    async def _approval(self, session: ConsentSession) -> Approval:
+        return (await self._broker.look(session.approval)).approval
 
     def _show(self, asked: RequestView, session: ConsentSession, issuers: Mapping[str, str]) -> Response:
         session, cookie, csrf = self._bound(session)
@@ -160,7 +158,7 @@ class ConsentPage:
         if not session.approves and session.back is not None:
             self._taken(session)
             return self._refused(session, "access_denied", "the human refused")
-        approver = self._broker.approval(session.approval).approver if session.approval else None
+        approver = (await self._approval(session)).approver if session.approval else None
         session = replace(session, issuer=self._chosen(approver, issuer))
         if session.draft is not None:
             self._taken(session)
@@ -189,15 +187,15 @@ class ConsentPage:
         return issuer or next(iter(self._identity.issuers), "") if approver is None else approver.partition("#")[0]
 
     async def _login(self, session: ConsentSession) -> tuple[str, str]:
-        item, state, now = self._broker.approval(session.approval), secrets.token_urlsafe(32), self._now()
-        url = browsable(await self._issuers().begin(self._login_of(session, item, state, now)))
+        item, state, now = await self._approval(session), secrets.token_urlsafe(32), self._now()
+        url = browsable(await self._issuers().begin(await self._login_of(session, item, state, now)))
         digest = jose.digest(state)
         session = replace(session, id=digest[:16], cookie=digest, csrf="", until=now + LIFE)
         return url, self._cookie(session.id, self._seal.close("login", session))
 
-    def _login_of(self, session: ConsentSession, item: Approval, state: str, at: datetime) -> Login:
+    async def _login_of(self, session: ConsentSession, item: Approval, state: str, at: datetime) -> Login:
         """Return the login that a session takes: anew for a task that there is, and as strong as approving takes."""
-        acr = (self._broker.step_up(f"{session.issuer}#") or item.acr) if session.approves else ()
+        acr = (await self._broker.step_up(f"{session.issuer}#") or item.acr) if session.approves else ()
         anew = session.approves and (item.approver is not None or (session.back is not None and session.back.anew))
         nonce = jose.digest(f"{item.digest}\n{state}")  # who holds a link, and is sent to log in, learns no digest
         return Login(self._back(session.issuer), state, nonce, session.issuer, acr, at if anew or acr else None)
@@ -211,28 +209,28 @@ class ConsentPage:
         if session is None or not hmac.compare_digest(jose.digest(state), session.cookie):
             raise InvalidRequestError("this login was not begun in this browser, or took too long", help="start again")
         try:
-            item = self._broker.approval(session.approval)
-            login = self._login_of(session, item, state, session.until - LIFE)
+            view = await self._broker.look(session.approval)
+            login = await self._login_of(session, view.approval, state, session.until - LIFE)
             number = request.path_params.get("number")
             came = self._callback if number is None else f"{self._callback}/{number}"
             human = await self._verifier.authenticate(self._issuers().finish(query, came, login))
         except RemitError as error:
             return self._undecided(session, error)
-        return self._confirm(item, session, replace(human, nonce=item.digest))
+        return self._confirm(view, session, replace(human, nonce=view.approval.digest))
 
-    def _confirm(self, item: Approval, came: ConsentSession, human: Human) -> Response:
+    def _confirm(self, view: ApprovalView, came: ConsentSession, human: Human) -> Response:
         session, cookie, csrf = self._bound(replace(came, human=human))
         self._sessions.put(session, LIFE, session.id, size=VISIT, room=human.subject.sub, most=MAX_LAST)
         buttons = DecisionForm(session.id, csrf, approve="Approve" if session.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
-        asked = replace(self._view(item, session.about), digest=item.digest)
+        asked = replace(request_view(view, session.about), digest=view.approval.digest)
         return pages.consent(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(session.id, cookie)])
 
     async def _decide(self, session: ConsentSession, human: Human) -> Response:
         self._sessions.pop(session.id)
         decide = self._broker.approve if session.approves else self._broker.refuse
         try:
-            item = self._broker.approval(session.approval)
+            item = await self._approval(session)
             await decide(item.id, item.digest, human, page=True)
         except RemitError as error:
             return self._undecided(session, error)
@@ -292,10 +290,9 @@ _OVER = {
 }
 
 
-def request_view(
-    item: Approval, about: ClientDisplay, task: Task | None = None, now: datetime | None = None
-) -> RequestView:
-    """Return a request as it is shown; with the task that it is asked in, also what exceeds the grant that asks."""
+def request_view(view: ApprovalView, about: ClientDisplay) -> RequestView:
+    """Return a request as it is shown; where a grant asks, also what exceeds it."""
+    item, asking = view.approval, view.asking
     asked = approvals.asked(item)
     who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
     title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
@@ -305,11 +302,10 @@ def request_view(
     }[item.verb]
     told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *about.facts]
     facts = [(name, value) for name, value in told if value]
-    if task is None or item.grant is None or now is None:
+    if asking is None:
         return RequestView(title, intro, asked, facts, about.warning)
-    line, request = task.lineage(item.grant), approvals.request_of(item)
-    above = " > ".join(written(grant.label or grant.agent) for grant in reversed(line))
-    facts += [("the task is for", task.head.purpose), ("asked under", above)]
-    facts.append(("exceeds", ", ".join(task.beyond(item.grant, request, now)) or "nothing, but a human has to agree"))
-    beyond = scopes.dump(tuple(detail for detail in request.scope if scopes.cover(detail, line[0].scope) is None))
-    return RequestView(title, intro, asked, facts, about.warning, held=scopes.dump(line[0].scope), beyond=beyond)
+    above = " > ".join(written(step.label or step.agent) for step in asking.lineage)
+    facts += [("the task is for", asking.task.purpose), ("asked under", above)]
+    facts.append(("exceeds", ", ".join(asking.exceeds) or "nothing, but a human has to agree"))
+    held, beyond = scopes.dump(asking.held), scopes.dump(asking.offending)
+    return RequestView(title, intro, asked, facts, about.warning, held=held, beyond=beyond)

@@ -6,13 +6,12 @@ The log is on the wire as it was hashed: entries, checkpoints as they were signe
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from remit import jose
-from remit.broker import Broker
 from remit.control import render
 from remit.core import scope as scopes
 from remit.core import tree
@@ -22,6 +21,8 @@ from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, NotFoundError
 from remit.jose.keys import PublishedKey
 from remit.ports import Resource
+from remit.ports.broker import BrokerPort
+from remit.ports.kind import Kind
 from remit.web import wire
 from remit.web.routes import AppDeps, Policies, Rings, Route
 
@@ -33,7 +34,7 @@ CONSISTENCY = frozenset({"from", "to"})
 
 def routes(deps: AppDeps) -> tuple[Route, ...]:
     """Return the routes: none for keys that are somebody else's, and none where nothing is told of policies."""
-    audit, resources, admin = AuditLog(deps.broker, deps.checkpoint), Resources(deps.broker), Right.OPERATE
+    audit, resources, admin = AuditLog(deps.broker, deps.checkpoint), Resources(deps.broker, deps.kinds), Right.OPERATE
     found = [
         Route("GET", "/v1/resources", resources.resources, admin),
         Route("GET", "/v1/resources/{resource}", resources.resource, admin),
@@ -66,16 +67,16 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
 class Resources:
     """Resources and secrets of one broker."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, broker: BrokerPort, kinds: Mapping[str, Kind]) -> None:
+        self._broker, self._kinds = broker, kinds
 
     async def resources(self, _request: Request, _: Principal) -> Response:
         """List the configured resources."""
-        return wire.answer({"resources": [render.resource(item) for item in self._broker.resources()]})
+        return wire.answer({"resources": [render.resource(item) for item in await self._broker.resources()]})
 
     async def resource(self, request: Request, _: Principal) -> Response:
         """Show one resource."""
-        return wire.answer(render.resource(self._broker.resource(request.path_params["resource"])))
+        return wire.answer(render.resource(await self._broker.resource(request.path_params["resource"])))
 
     async def put_resource(self, request: Request, principal: Principal) -> Response:
         """Add or replace a resource, with its secret if one is given."""
@@ -83,15 +84,15 @@ class Resources:
         resource = _resource(scopes.check_name(request.path_params["resource"]), asked)
         value = Secret(wire.text(asked, "secret")) if "secret" in asked else None
         await self._broker.put_resource(principal, resource, value)
-        return wire.answer(render.resource(self._broker.resource(resource.name)))
+        return wire.answer(render.resource(await self._broker.resource(resource.name)))
 
-    async def check_resource(self, request: Request, principal: Principal) -> Response:
+    async def check_resource(self, request: Request, _: Principal) -> Response:
         """Check a resource again, and change nothing; ``contacted`` says whether its target was."""
         await wire.nothing(request)
         name = request.path_params["resource"]
-        findings = await self._broker.check_resource(principal, name)
+        findings = await self._broker.check_resource(name)
         shown = [{"name": item.name, "text": item.text, "acceptable": item.acceptable} for item in findings]
-        contacted = self._broker.kinds[self._broker.resource(name).kind].inspects
+        contacted = self._kinds[(await self._broker.resource(name)).kind].inspects
         return wire.answer({"resource": name, "contacted": contacted, "findings": shown})
 
     async def delete_resource(self, request: Request, principal: Principal) -> Response:
@@ -121,7 +122,7 @@ def _resource(name: str, asked: dict[str, object]) -> Resource:
 class PolicyAdministration:
     """What one broker decides by."""
 
-    def __init__(self, broker: Broker, policies: Policies) -> None:
+    def __init__(self, broker: BrokerPort, policies: Policies) -> None:
         self._broker, self._policies = broker, policies
 
     async def policy(self, _request: Request, _: Principal) -> Response:
@@ -135,7 +136,7 @@ class PolicyAdministration:
 
     async def explain_policy(self, request: Request, _: Principal) -> Response:
         """Say how the policies decide on a grant now, whether it is live or not."""
-        question = self._broker.question(request.path_params["grant"])
+        question = await self._broker.question(request.path_params["grant"])
         return wire.answer({"grant": request.path_params["grant"], **self._policies.explained(question)})
 
 
@@ -177,7 +178,7 @@ def _keys(keys: Sequence[PublishedKey]) -> list[dict[str, object]]:
 class AuditLog:
     """The audit log; ``checkpoint`` signs its head as it is now."""
 
-    def __init__(self, broker: Broker, checkpoint: Callable[[], Awaitable[Checkpoint]]) -> None:
+    def __init__(self, broker: BrokerPort, checkpoint: Callable[[], Awaitable[Checkpoint]]) -> None:
         self._broker, self._checkpoint = broker, checkpoint
 
     async def audit(self, request: Request, _: Principal) -> Response:
@@ -186,11 +187,11 @@ class AuditLog:
         start, limit = wire.whole("start", asked.get("start", "0")), wire.whole("limit", asked.get("limit", "100"))
         found = await self._broker.entries(start, min(limit, MAX_ENTRIES))
         leaves = b",".join(entry.leaf for entry in found)
-        trouble = self._broker.second.trouble
+        state = await self._broker.audit_state()
         about = {
-            "size": await self._broker.size(),
-            "rolled_back": self._broker.rolled_back,
-            "second_place": None if trouble is None else trouble.detail,
+            "size": state.size,
+            "rolled_back": state.rolled_back,
+            "second_place": None if state.trouble is None else state.trouble.detail,
         }
         head = json.dumps(about, separators=(",", ":")).encode()[:-1]
         return Response(b'%b,"entries":[%b]}' % (head, leaves), 200, wire.HEADERS, "application/json")
@@ -212,7 +213,7 @@ class AuditLog:
         return _proof(await self._broker.nodes(tree.consistency_path(old, new)), **{"from": old, "to": new})
 
     async def _reaches(self, size: int) -> None:
-        if size > await self._broker.size():
+        if size > (await self._broker.audit_state()).size:
             raise NotFoundError("the log has fewer entries than that")
 
 

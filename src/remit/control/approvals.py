@@ -8,7 +8,7 @@ never whoever holds a grant, by whatever way it comes, and by no login that anyb
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from starlette.requests import Request
@@ -19,8 +19,9 @@ from remit.core import request as requests
 from remit.core.approval import Approval
 from remit.core.principal import Holder, Human, Principal, Right, Workload
 from remit.core.request import Binding
-from remit.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
+from remit.errors import InvalidRequestError, UnauthenticatedError
 from remit.oauth.asked import attested, check_size
+from remit.ports.broker import ApprovalView
 from remit.web import wire
 from remit.web.authentication import idles, shown
 from remit.web.routes import AppDeps, Route
@@ -89,27 +90,24 @@ class Approvals:
     async def all(self, request: Request, caller: Principal) -> Response:
         """List what the caller may know of, oldest first."""
         del request
-        return await wire.listing("approvals", self._each(caller, self._broker.approvals(caller)))
+        found = await self._broker.approvals(caller)
+        return await wire.listing("approvals", (self._shown(caller, item) for item in found))
 
     async def one(self, request: Request, caller: Principal) -> Response:
         """Show what was asked; with ``wait`` (seconds), once it was decided on, or after so long."""
         seconds = wire.pairs(request.scope["query_string"], WAIT).get("wait", "0")
-        item = self._broker.look(caller, request.path_params["approval"])
-        decided = asyncio.ensure_future(self._broker.wait(item.id, wire.whole("wait", seconds, MAX_WAIT)))
+        name = request.path_params["approval"]
+        item = await self._broker.look(name, caller)
+        decided = asyncio.ensure_future(self._broker.wait(caller, name, wire.whole("wait", seconds, MAX_WAIT)))
         idles(request, decided.cancel)
         with suppress(asyncio.CancelledError):  # whoever asked has gone
             item = await decided
         if isinstance(caller, Holder):  # it may have ended meanwhile
-            self._broker.check(caller.grant)
+            await self._broker.grant(caller.grant)
         return wire.answer(self._shown(caller, item))
 
-    def _each(self, caller: Principal, items: Iterable[Approval]) -> Iterator[dict[str, object]]:
-        for item in items:
-            with suppress(NotFoundError):  # its task may be over and swept since the list was begun
-                yield self._shown(caller, item)
-
-    def _shown(self, caller: Principal, item: Approval) -> dict[str, object]:
-        return render.approval(caller, item, self._broker, self._verifier.issuer, self._verifier.clock())
+    def _shown(self, caller: Principal, item: ApprovalView) -> dict[str, object]:
+        return render.approval(caller, item, self._verifier.issuer)
 
     # -- deciding -----------------------------------------------------------------------------------------------
 

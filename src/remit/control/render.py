@@ -3,66 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
-from remit.broker import Broker
 from remit.core import approval as approvals
 from remit.core import scope as scopes
-from remit.core.approval import Approval, Verdict
-from remit.core.grant import APPROVED, size, unusable
-from remit.core.principal import Principal, Right, root_in
+from remit.core.grant import APPROVED, unusable
+from remit.core.principal import Principal, Right
 from remit.core.request import written_bounds
 from remit.core.secret import Secret
-from remit.core.task import Grant, Lease, Report, Task
-from remit.errors import GrantEndedError
+from remit.core.task import Grant, Lease, Report, TaskHeader
 from remit.ports import Resource
+from remit.ports.broker import ApprovalView, Asking, TaskPage
 from remit.web.wire import instant
 
-PAGE = 1_000  # grants that are written at once
-PAGE_SIZE = 1_048_576  # characters of what was asked for
-LAPSED = "lapsed"  # the state of an approval that nobody can decide on, or use, any more
 
-
-def visible(caller: Principal, task: Task) -> tuple[Grant, ...]:
-    """Return the grants of a task that the caller may see: an agent sees its own and what hangs below it."""
-    root = root_in(caller, task)
-    return () if root is None else tuple(task.subtree(root))
-
-
-def task(
-    caller: Principal, found: Task, broker: Broker, after: str | None = None, limit: int = PAGE
-) -> dict[str, object]:
-    """Write a task with the part of its tree that the caller may see, parents first, or some of it.
-
-    ``after`` is the last grant of the page before; ``next`` is there to be the next ``after``. Grants that are made
-    meanwhile do not change the order of those there are.
-    """
-    seen = visible(caller, found)
-    start = 0 if after is None else 1 + [item.id for item in seen].index(found.grant(after).id)
-    grants = _page(seen[start : start + limit])
-    shown = {item.id for item in grants}
+def task(page: TaskPage) -> dict[str, object]:
+    """Write a task with a page of its tree; ``next`` is there to be the next ``after``."""
     return {
-        **summary(found),
-        "root": seen[0].id,
-        "grants": [grant(item, broker) for item in grants],
-        "leases": [lease(item) for item in found.leases.values() if item.grant in shown],
-        **({"next": grants[-1].id} if grants and start + len(grants) < len(seen) else {}),
+        **summary(page.header),
+        "root": page.root,
+        "grants": [grant(item, used) for item, used in zip(page.grants, page.used, strict=True)],
+        "leases": [lease(item) for item in page.leases],
+        **({} if page.next is None else {"next": page.next}),
     }
 
 
-def _page(grants: Sequence[Grant]) -> Sequence[Grant]:
-    """Return the first of ``grants`` that are written at once: fewer where much was asked for in each."""
-    total = 0
-    for index, item in enumerate(grants):
-        total += size(item)
-        if total > PAGE_SIZE and index:
-            return grants[:index]
-    return grants
-
-
-def summary(found: Task) -> dict[str, object]:
+def summary(head: TaskHeader) -> dict[str, object]:
     """Write a task without its tree."""
-    head = found.head
     return {
         "task": head.id,
         "purpose": head.purpose,
@@ -73,7 +39,7 @@ def summary(found: Task) -> dict[str, object]:
     }
 
 
-def grant(found: Grant, broker: Broker) -> dict[str, object]:
+def grant(found: Grant, used: Sequence[int]) -> dict[str, object]:
     """Write a grant.
 
     ``used`` counts the uses of each detail, by this grant and all below it; ``approved`` are the details that its
@@ -86,7 +52,7 @@ def grant(found: Grant, broker: Broker) -> dict[str, object]:
         "attested": found.attested,
         "label": found.label,
         "authorization_details": scopes.dump(found.scope),
-        "used": [broker.spent(found.id, index) for index in range(len(found.scope))],
+        "used": list(used),
         "level": found.level,
         **{name: value for name, value in written_bounds(found.bounds).items() if name != "ttl"},
         "unusable": unusable(found),
@@ -101,15 +67,16 @@ def grant(found: Grant, broker: Broker) -> dict[str, object]:
     }
 
 
-def approval(caller: Principal, found: Approval, broker: Broker, issuer: str, now: datetime) -> dict[str, object]:
+def approval(caller: Principal, view: ApprovalView, issuer: str) -> dict[str, object]:
     """Write what was asked of a human: the exact request, who asks, from where to the human, and what it exceeds.
 
     The digest is for who decides alone: no agent is told it.
     """
+    found = view.approval
     return {
         "approval": found.id,
         "verb": found.verb,
-        "state": _state(found, broker, now),
+        "state": view.state,
         "request": approvals.asked(found),
         "asker": found.asker,
         "asked_at": instant(found.asked_at),
@@ -121,38 +88,21 @@ def approval(caller: Principal, found: Approval, broker: Broker, issuer: str, no
         "grant": found.result,
         "verification_uri": f"{issuer}/approvals/{found.id}",
         **({"digest": found.digest} if Right.OPERATE in caller.rights else {}),
-        **(_around(caller, found, broker, now) if found.grant is not None else {}),
+        **({} if view.asking is None else _asking(view.asking)),
     }
 
 
-def _state(found: Approval, broker: Broker, now: datetime) -> str:
-    """Return where an approval is in its life: what was asked under a grant that has ended has lapsed with it."""
-    state = approvals.state(found, now)
-    if found.grant is None or state not in {Verdict.PENDING.value, Verdict.APPROVED.value}:
-        return state
-    try:
-        broker.task_of(found.grant).live(found.grant, now)
-    except GrantEndedError:
-        return LAPSED
-    return state
-
-
-def _around(caller: Principal, found: Approval, broker: Broker, now: datetime) -> dict[str, object]:
-    """Write the task and the lineage of the grant that asks, root first, as far up as the caller may see."""
-    held, parent = broker.task_of(found.grant or ""), found.grant or ""
-    request, line = approvals.request_of(found), held.lineage(parent)
-    line = line[: [grant.id for grant in line].index(root_in(caller, held) or parent) + 1]
-    covers = scopes.covering(request.scope, line[0].scope)
-    wide = tuple(detail for detail, index in zip(request.scope, covers, strict=True) if index is None)
+def _asking(found: Asking) -> dict[str, object]:
+    """Write the task and the lineage of the grant that asks, root first."""
     return {
-        "task": summary(held),
-        "parent": parent,
+        "task": summary(found.task),
+        "parent": found.parent,
         "lineage": [
-            {"grant": item.id, "agent": item.agent, "attested": item.attested, "label": item.label}
-            for item in reversed(line)
+            {"grant": step.grant, "agent": step.agent, "attested": step.attested, "label": step.label}
+            for step in found.lineage
         ],
-        "exceeds": list(held.beyond(parent, request, now)),
-        "offending": scopes.dump(wide),
+        "exceeds": list(found.exceeds),
+        "offending": scopes.dump(found.offending),
     }
 
 

@@ -13,6 +13,7 @@ from remit.core.scope import Scope
 from remit.errors import ASK, AttenuationError, DelegateError, DepthError, InvalidRequestError
 
 LOCAL = "local-uid"  # the acr of the owner of the state
+ISOLATION = ("unsandboxed", "host-net", "namespace")  # how a run is isolated, from the weakest
 WORKLOAD = "workload"  # the acr of a subject that is no human
 UNSAID = "unspecified"  # the acr of a human whose issuer does not say how they were proven
 OWN_ACR = frozenset({LOCAL, WORKLOAD, UNSAID})  # remit's own words, which no issuer can say

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from remit.broker import Use
 from remit.core.scope import Access
 from remit.errors import RemitError, TooLargeError
 from remit.gateway import canon
@@ -23,6 +22,7 @@ from remit.gateway.routes import GrantRoute
 from remit.gateway.scrub import LeakError
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
+from remit.ports.broker import Use
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger("remit.gateway")
@@ -111,7 +111,8 @@ class HttpExchange:
 
     async def _permitted(self) -> tuple[Use, Permit, HttpTarget]:
         grant, target = await self._addressed()
-        route = self._plane.routes.of(grant, target.resource)
+        routes, name = self._plane.routes, target.resource
+        route = routes.of(grant, name) or await routes.compiled(grant, name)
         known = (self.method, self._raw, self._headers.block)
         permit = route.known.get(known) if self._body is None else None
         if permit is None:
@@ -128,26 +129,25 @@ class HttpExchange:
         # who it was, whatever becomes of it
         self.grant = own = front.channel or await front.principal(self.method, self._raw, headers.fields)
         if len(self._raw) + len(headers.block) // 4 > canon.SHORT:
-            await self._plane.turns.wait(self._plane.broker.task_of(own).id)
+            await self._plane.turns.wait((await self._plane.broker.grant(own)).task)
         self._target = target = front.target(self._raw, headers.fields)
         if target.grant is not None or headers.named is not None:
             named = canon.named(target, headers.named) or own
             if named != own:
-                self._plane.broker.check(own)
-                self._plane.broker.task_of(own).check_acting(named, own)
+                await self._plane.broker.check_acting(own, named)
                 self.grant = named
         return self.grant, target
 
     async def _authorized(self, route: GrantRoute, target: canon.RequestTarget) -> Permit:
         grant, headers = self.grant or "", self._headers
-        self._plane.broker.check(grant)  # an ended grant is told so, whatever it covered
+        await self._plane.broker.grant(grant)  # an ended grant is told so, whatever it covered
         placeholders = self._downstream.listener.placeholders
         placeholders.check_head(headers.block, headers.fields, self._raw, route.target)
         request = HttpRequest(self.method, target, headers.fields, has_body=self._body is not None)
         permit = authorize(route.rules, route.target, request)
         if permit is None:
             request = replace(request, body=await self._collected(route.target.max_body))
-            turn = self._plane.authorizing(grant)
+            turn = self._plane.authorizing(route.view.task)
             permit = await authorize_body(route.rules, route.target, request, turn, self._check_ended)
             assert permit is not None  # noqa: S101 - a body that was read is enough
         return permit
@@ -190,7 +190,7 @@ class HttpExchange:
             if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
                 raise
             request = f"{self._request}.again"
-            again = await self._plane.recorder.use(use.grant.id, permit.access, request, permit.index)
+            again = await self._plane.recorder.use(use.grant, permit.access, request, permit.index)
             self._plane.recorder.outcome(use, "failed", error.code)
             self._use = again
             pool = await self._plane.pools.of(again, target)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from remit.broker import Use
 from remit.core.scope import Access
 from remit.errors import LimitError, NotFoundError, RemitError, ScopeError, UpstreamError
 from remit.gateway.plane import DataPlane
 from remit.gateway.quota import TaskQuota
+from remit.ports.broker import Use
 from remit.ports.kind import PortAccess
 
 CONNECT = 10.0  # seconds
@@ -126,7 +126,7 @@ class DatabasePipe:
         try:
             if not self._counted:
                 raise LimitError("too many connections to databases are open", retry_after=1)
-            index = self._index(grant)
+            index = await self._index(grant)
             self._use = await self._plane.recorder.use(grant, access, request, index)
         except RemitError as error:
             self.cut(error)
@@ -139,17 +139,16 @@ class DatabasePipe:
             self.cut(error)
             self._outcome("failed", error.code)
 
-    def _index(self, grant: str) -> int:
-        kinds = self._plane.broker.kinds
-        for index, detail in enumerate(self._plane.routes.live(grant).scope):
-            if detail.resource == self._resource and isinstance(kinds[detail.type].access, PortAccess):
+    async def _index(self, grant: str) -> int:
+        for index, detail in enumerate((await self._plane.routes.live(grant)).grant.scope):
+            if detail.resource == self._resource and isinstance(self._plane.kinds[detail.type].access, PortAccess):
                 return index
         raise ScopeError(f"the grant does not cover `{self._resource}`")
 
     async def _connect(self) -> None:
         near, far = self._ends
-        resource = self._plane.broker.resource(self._resource)
-        access = self._plane.broker.kinds[resource.kind].access
+        resource = await self._plane.broker.resource(self._resource)
+        access = self._plane.kinds[resource.kind].access
         if not isinstance(access, PortAccess):
             raise NotFoundError
         host, port = access.address(resource)

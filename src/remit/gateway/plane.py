@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from remit.broker import Broker, Use
 from remit.core.scope import Access
 from remit.errors import RemitError, RevokedError, UnavailableError
 from remit.gateway.pools import Pools
 from remit.gateway.response import TaskTurns
 from remit.gateway.routes import Routes
 from remit.ports import NewId
+from remit.ports.broker import BrokerPort, Outcome, Use
+from remit.ports.kind import Kind
 
 FLUSH = 0.01  # seconds that outcomes wait for each other
 _log = logging.getLogger("remit.gateway")
@@ -63,9 +64,10 @@ class InFlight:
 class Recorder:
     """Uses, denials and outcomes on their way to the broker. What cannot be recorded is not let through."""
 
-    def __init__(self, broker: Broker, start: Callable[[Coroutine[None, None, object]], None]) -> None:
+    def __init__(self, broker: BrokerPort, start: Callable[[Coroutine[None, None, object]], None]) -> None:
         self._broker = broker
         self._start = start
+        self._ended: list[Outcome] = []
         self._flusher: asyncio.TimerHandle | None = None
         self._written = True  # as far as was seen; one line in the log says that it is not
 
@@ -91,7 +93,7 @@ class Recorder:
 
     def outcome(self, use: Use, decision: str, code: str | None, action: str | None = None) -> None:
         """Take note of how a use ended. Outcomes share a commit: each alone would hold up the next request's entry."""
-        self._broker.ended(use, decision, code, action)
+        self._ended.append(Outcome(use, decision, code, action))
         if self._flusher is None:
             self._flusher = asyncio.get_running_loop().call_later(FLUSH, self._flush)
 
@@ -108,8 +110,9 @@ class Recorder:
         self._start(self._flushed())
 
     async def _flushed(self) -> None:
+        ended, self._ended = self._ended, []
         try:
-            await self._broker.flush()
+            await self._broker.outcomes(ended)
         except Exception as failure:  # noqa: BLE001 - the uses are on record, and nobody waits for this
             self._failed(failure)
         else:
@@ -131,7 +134,8 @@ class DataPlane:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: BrokerPort,
+        kinds: Mapping[str, Kind],
         routes: Routes,
         pools: Pools,
         new_id: NewId,
@@ -140,6 +144,7 @@ class DataPlane:
         nonce: Callable[[], str] | None,
     ) -> None:
         self.broker = broker
+        self.kinds = kinds
         self.routes = routes
         self.pools = pools
         self.problems = problems
@@ -159,6 +164,6 @@ class DataPlane:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def authorizing(self, grant: str) -> asyncio.Lock:
-        """Return what the bodies of a grant's task take turns by, of which one at a time is authorized."""
-        return self._authorizing.setdefault(self.broker.task_of(grant).id, asyncio.Lock())
+    def authorizing(self, task: str) -> asyncio.Lock:
+        """Return what the bodies of a task take turns by, of which one at a time is authorized."""
+        return self._authorizing.setdefault(task, asyncio.Lock())

@@ -9,20 +9,25 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
-from remit.broker import Broker, Use
 from remit.errors import ConflictError
 from remit.gateway.credential import BoundCredential, fetched, static
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import Pool
 from remit.ports import Clock
+from remit.ports.broker import BrokerPort, Use
 
 
 class Pools:
     """One pool for each task and resource, as long as it has connections; one credential for each resource."""
 
     def __init__(
-        self, broker: Broker, tls: ssl.SSLContext, seconds: Callable[[], float], clock: Clock, quota: DescriptorBudget
+        self,
+        broker: BrokerPort,
+        tls: ssl.SSLContext,
+        seconds: Callable[[], float],
+        clock: Clock,
+        quota: DescriptorBudget,
     ) -> None:
         self._broker = broker
         self._tls = tls
@@ -40,6 +45,8 @@ class Pools:
         ConflictError when the resource is no longer the one that ``target`` was compiled from: its secret now may be
         sealed for another destination.
         """
+        if use.version != target.version:
+            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
         credential = self._current(target) or await self._fetched(target)
         mine = self._tasks.get(use.task)
         pool = mine.get(target.resource.name) if mine is not None else None
@@ -48,37 +55,33 @@ class Pools:
         if pool is not None:
             pool.close()
         if mine is None:
-            self._roots[self._broker.task_of(use.grant.id).head.root] = use.task
+            self._roots[use.root] = use.task
             mine = self._tasks[use.task] = {}
         share = self._quota.of(use.task)
         mine[target.resource.name] = pool = Pool(credential, self._tls, self._seconds, share, self._spare)
         return pool
 
     def _current(self, target: HttpTarget) -> BoundCredential | None:
-        """Return the credential that is good now, or None when its source is to be asked."""
-        resource, source = target.resource, target.source
-        if self._broker.resource(resource.name) is not resource:
-            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
-        found = self._credentials.get(resource.name)
-        if found is not None and found.target is not target:
-            found = None
-        if source is not None:
-            good = found is not None and (found.until is None or self._clock() < found.until)
-            return found if good else None
-        secret = self._broker.secret_of(resource.name) if resource.secret is not None else None
-        if found is None or found.secret is not secret:
-            found = self._credentials[resource.name] = static(target, secret)
-        return found
+        """Return the credential that is good now, or None when it is to be asked for."""
+        found = self._credentials.get(target.resource.name)
+        if found is None or found.target is not target:
+            return None
+        return found if found.until is None or self._clock() < found.until else None
 
     async def _fetched(self, target: HttpTarget) -> BoundCredential:
-        async with self._fetching.setdefault(target.resource.name, asyncio.Lock()):
+        name, source = target.resource.name, target.source
+        async with self._fetching.setdefault(name, asyncio.Lock()):
             found = self._current(target)  # another request has asked meanwhile
             if found is None:
-                assert target.source is not None  # noqa: S101 - a static secret needs no asking
-                found = await fetched(target, target.source, self._clock)
-                self._current(target)  # as long as the resource is the same
-                self._credentials[target.resource.name] = found
+                found = None if source is None else await fetched(target, source, self._clock)
+                secret = await self._broker.credential(name, target.version)  # as long as the resource is the same
+                self._credentials[name] = found = found or static(target, secret)
             return found
+
+    def forget(self, resources: frozenset[str]) -> None:
+        """Forget the credentials of resources that have changed."""
+        for name in resources & self._credentials.keys():
+            del self._credentials[name]
 
     def check_current(self, pool: Pool) -> None:
         """Raise ConflictError if the resource or its credential was changed since the pool was taken."""

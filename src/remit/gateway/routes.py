@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping
 from typing import TypeVar
 
-from remit.broker import Broker
 from remit.catalog import Provider
-from remit.core.task import Grant
+from remit.core.lineage import GrantView
 from remit.errors import DeniedError, ScopeError
 from remit.gateway.authorize import Permit, Rules, compile_rules
 from remit.gateway.target import HttpTarget
+from remit.ports.broker import BrokerPort
 from remit.ports.credential import SourceOf
-from remit.ports.kind import GatewayAccess
+from remit.ports.kind import GatewayAccess, Kind
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -49,9 +49,10 @@ class BoundedCache(dict[K, V]):
 class GrantRoute:
     """A grant's rules for one resource; ``known`` are permits of requests without a body."""
 
-    __slots__ = ("known", "rules", "target")
+    __slots__ = ("known", "rules", "target", "view")
 
-    def __init__(self, rules: Rules, target: HttpTarget) -> None:
+    def __init__(self, view: GrantView, rules: Rules, target: HttpTarget) -> None:
+        self.view = view
         self.rules = rules
         self.target = target
         self.known: BoundedCache[tuple[str, bytes, bytes], Permit] = BoundedCache()
@@ -64,8 +65,10 @@ class GrantRoute:
 class Routes:
     """The routes of all grants; a grant to which answers repeated a credential too often has none."""
 
-    def __init__(self, broker: Broker, providers: Mapping[str, Provider], source_of: SourceOf) -> None:
-        self._broker = broker
+    def __init__(
+        self, broker: BrokerPort, kinds: Mapping[str, Kind], providers: Mapping[str, Provider], source_of: SourceOf
+    ) -> None:
+        self._broker, self._kinds = broker, kinds
         self._providers = providers
         self._source_of = source_of
         self._targets: dict[str, HttpTarget] = {}
@@ -73,41 +76,42 @@ class Routes:
         self._leaks: dict[str, int] = {}
         self._suspended: set[str] = set()
 
-    def of(self, grant_id: str, name: str) -> GrantRoute:
-        """Return a grant's route to a resource. ``use`` looks whether the grant is live."""
-        key = (grant_id, name)
-        route = self._routes.get(key)
-        if self._suspended:
-            self.live(grant_id)
-        if route is None or route.target.resource is not self._broker.resource(name):
-            route = self._compiled(self.live(grant_id), name)
-            if len(self._routes) >= _ROUTES:
-                self._routes.clear()
-            self._routes[key] = route
+    def of(self, grant_id: str, name: str) -> GrantRoute | None:
+        """Return a grant's route to a resource if it is compiled. ``use`` looks whether the grant is live."""
+        route = self._routes.get((grant_id, name))
+        if route is not None and self._suspended:
+            self._check_suspended(route.view)
         return route
 
-    def _compiled(self, grant: Grant, name: str) -> GrantRoute:
-        rules = compile_rules(grant.scope, name)
+    async def compiled(self, grant_id: str, name: str) -> GrantRoute:
+        """Compile a grant's route to a resource."""
+        view = await self.live(grant_id)
+        rules = compile_rules(view.grant.scope, name)
         if not rules:
             raise ScopeError(f"the grant does not cover `{name}`")  # the same for what does not exist
-        resource = self._broker.resource(name)
-        if not isinstance(self._broker.kinds[resource.kind].access, GatewayAccess):
+        found = await self._broker.target(name)
+        if not isinstance(self._kinds[found.resource.kind].access, GatewayAccess):
             raise ScopeError(f"`{name}` is not reached through the gateway")
         target = self._targets.get(name)
-        if target is None or target.resource is not resource:
-            provider = resource.settings.get("provider")
+        if target is None or target.version != found.version:
+            provider = found.resource.settings.get("provider")
             known = self._providers.get(provider) if isinstance(provider, str) else None
-            self._targets[name] = target = HttpTarget(resource, known, self._source_of(resource))
-        return GrantRoute(rules, target)
+            target = HttpTarget(found.resource, known, self._source_of(found.resource), found.version)
+            self._targets[name] = target
+        if len(self._routes) >= _ROUTES:
+            self._routes.clear()
+        self._routes[grant_id, name] = route = GrantRoute(view, rules, target)
+        return route
 
-    def live(self, grant_id: str) -> Grant:
+    async def live(self, grant_id: str) -> GrantView:
         """Return a grant that is live and not suspended."""
-        grant = self._broker.check(grant_id)
-        if self._suspended and not self._suspended.isdisjoint(
-            g.id for g in self._broker.task_of(grant_id).lineage(grant_id)
-        ):
+        view = await self._broker.grant(grant_id)
+        self._check_suspended(view)
+        return view
+
+    def _check_suspended(self, view: GrantView) -> None:
+        if self._suspended and not self._suspended.isdisjoint(step.grant for step in view.lineage):
             raise DeniedError("the grant is suspended: answers to it repeated the credential too often")
-        return grant
 
     def leaked(self, grant: str | None, principal: str | None, resource: str) -> None:
         """Raise the alarm about an answer that repeated a credential; suspend a grant to which that happens often."""
@@ -117,7 +121,7 @@ class Routes:
             if self._leaks[holder] >= MAX_LEAKS:
                 self._suspended.add(holder)
 
-    def end(self, grants: frozenset[str]) -> None:
-        """Forget the routes of grants that have ended."""
-        for key in [key for key in self._routes if key[0] in grants]:
-            del self._routes[key]
+    def forget(self, grants: frozenset[str], resources: frozenset[str]) -> None:
+        """Forget the routes of grants that have ended, and to resources that have changed."""
+        for grant, name in [key for key in self._routes if key[0] in grants or key[1] in resources]:
+            del self._routes[grant, name]

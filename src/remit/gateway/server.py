@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from remit import catalog
-from remit.broker import Broker
 from remit.catalog import Provider
 from remit.gateway.connection import ClientConnection, ClientConnections
 from remit.gateway.downstream import GatewayListener
@@ -21,7 +20,9 @@ from remit.gateway.pools import Pools
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
 from remit.gateway.routes import Routes
 from remit.ports import Clock, NewId
+from remit.ports.broker import BrokerPort, Notice
 from remit.ports.credential import SourceOf
+from remit.ports.kind import Kind
 from remit.ports.listening import Closing, Start
 
 BACKLOG = 128
@@ -54,7 +55,8 @@ class Gateway:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: BrokerPort,
+        kinds: Mapping[str, Kind],
         new_id: NewId,
         *,
         seconds: Callable[[], float],
@@ -77,16 +79,15 @@ class Gateway:
         self.quota = DescriptorBudget(descriptors)
         tls = tls or ssl.create_default_context()
         tls.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says
-        routes = Routes(broker, catalog.load() if providers is None else providers, source_of)
+        routes = Routes(broker, kinds, catalog.load() if providers is None else providers, source_of)
         pools = Pools(broker, tls, lambda: self.plane.now, clock, self.quota)
-        self.plane = DataPlane(broker, routes, pools, new_id, problems=problems, nonce=nonce)
+        self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems=problems, nonce=nonce)
         self.plane.now = seconds()
         self.connections = ClientConnections()
         self._seconds = seconds
         self._verify = verify
         self._servers: set[Closing] = set()
         self._sweeper: asyncio.TimerHandle | None = None
-        broker.on_end(self.ended)
 
     async def listen(
         self,
@@ -105,7 +106,7 @@ class Gateway:
             port = sock.getsockname()[1]
             names = hosts or frozenset({f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
             front = PathFront(grant, frozenset(name.encode() for name in names), self._verify)
-        listener = GatewayListener(self.plane, front, placeholders, self._share(grant))
+        listener = GatewayListener(self.plane, front, placeholders, await self._share(grant))
         server = await self._started(lambda: ClientConnection(listener, self.connections), sock, start)
         if self._sweeper is None:
             self._sweep()
@@ -113,11 +114,11 @@ class Gateway:
 
     async def pipe(self, sock: socket.socket, grant: str, resource: str, start: Start | None = None) -> Closing:
         """Pipe a database port of a run: what connects to the socket reaches the resource, under ``grant``."""
-        quota = self._share(grant)
+        quota = await self._share(grant)
         return await self._started(lambda: DatabasePipe(self.plane, grant, resource, quota).near, sock, start)
 
-    def _share(self, grant: str | None) -> TaskQuota:
-        return self.quota.of("" if grant is None else self.plane.broker.task_of(grant).id)
+    async def _share(self, grant: str | None) -> TaskQuota:
+        return self.quota.of("" if grant is None else (await self.plane.broker.find(grant)).task)
 
     async def _started(
         self, factory: Callable[[], asyncio.Protocol], sock: socket.socket, start: Start | None
@@ -152,9 +153,10 @@ class Gateway:
         self.plane.pools.sweep()
         self._sweeper = self.plane.loop.call_later(1.0, self._sweep)
 
-    def ended(self, grants: frozenset[str]) -> None:
-        """Cut everything that moves under grants that have ended."""
-        self.plane.in_flight.cut(grants)
-        self.connections.end(grants)
-        self.plane.pools.end(grants)
-        self.plane.routes.end(grants)
+    def noticed(self, notice: Notice) -> None:
+        """Cut everything that moves under grants that have ended, and forget what was compiled of what has changed."""
+        self.plane.in_flight.cut(notice.grants)
+        self.connections.end(notice.grants)
+        self.plane.pools.end(notice.grants)
+        self.plane.pools.forget(notice.resources)
+        self.plane.routes.forget(notice.grants, notice.resources)

@@ -76,12 +76,18 @@ class HttpTarget:
     static secret.
     """
 
-    def __init__(self, resource: Resource, provider: Provider | None, source: CredentialSource | None = None) -> None:
+    def __init__(
+        self,
+        resource: Resource,
+        provider: Provider | None,
+        source: CredentialSource | None = None,
+        version: int = 0,
+    ) -> None:
         settings = resource.settings
         default = Position(provider.header, provider.format) if provider is not None else BEARER
         injection = _injection(settings.get("inject"), default)
         accepts = provider.accepts if provider is not None else ()
-        self.resource = resource
+        self.resource, self.version = resource, version
         self.source = source
         self.provider = provider
         self.positions = tuple((i.header.lower().encode(), i.format) for i in (injection, *accepts))

@@ -18,9 +18,9 @@ import msgspec
 
 from remit import jose
 from remit.core import scope as scopes
+from remit.core.lineage import GrantView
 from remit.core.orders import json_text
 from remit.core.principal import Claims
-from remit.core.task import Grant, Task
 from remit.errors import AudienceError, TokenError
 from remit.jose.keys import PublicKey
 
@@ -55,13 +55,11 @@ class TokenParams:
     until: datetime | None = None
 
 
-def claims(task: Task, grant: Grant, params: TokenParams) -> dict[str, Any]:
+def claims(view: GrantView, params: TokenParams) -> dict[str, Any]:
     """Return the claims of a grant's token (RFC 9068 §2.2)."""
+    grant, subject, act = view.grant, view.subject, dict[str, object]()
     ends = min(grant.expires_at, params.now + LIFE, params.until or grant.expires_at)
-    subject, line, act = task.head.subject, [grant], dict[str, object]()
-    while (above := line[-1].parent) is not None and len(line) < MAX_ACTORS:  # its size must not grow with its depth
-        line.append(task.grant(above))
-    for actor in reversed(line):  # the furthest first, so that the outermost is the current actor
+    for actor in view.lineage[-MAX_ACTORS:]:  # its size must not grow with depth; the last is the current actor
         act = {"sub": actor.agent, "act": act} if act else {"sub": actor.agent}
     status = {"status_list": {"idx": grant.status, "uri": params.issuer + STATUS}}
     content: dict[str, object] = {
@@ -79,10 +77,10 @@ def claims(task: Task, grant: Grant, params: TokenParams) -> dict[str, Any]:
         "exp": int(ends.timestamp()),
         "jti": params.jti,
         "task": {
-            "id": task.id,
+            "id": view.task,
             "grant": grant.id,
             "parent": grant.parent,
-            "purpose_s256": jose.digest(task.head.purpose),
+            "purpose_s256": jose.digest(view.purpose),
             "attested": grant.attested,
             "posture": msgspec.to_builtins(grant.posture),
         },

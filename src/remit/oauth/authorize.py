@@ -77,7 +77,9 @@ class Authorize:
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
         binding = asked.proven(form, client, self._verifier, request)
-        pushed = self._pushed_request(form, replace(registered, proven=client.workload is not None), back, binding)
+        pushed = await self._pushed_request(
+            form, replace(registered, proven=client.workload is not None), back, binding
+        )
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
         name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
@@ -97,7 +99,7 @@ class Authorize:
                 raise InvalidRequestError(refused[1])
             if refused is not None:
                 return pages.away(back.refusal(*refused))
-            return self._show(self._pushed_request(query, registered, back, asked.keyed(query)))
+            return self._show(await self._pushed_request(query, registered, back, asked.keyed(query)))
         except RemitError as error:
             if registered.vouched is not None:
                 raise
@@ -131,11 +133,13 @@ class Authorize:
         challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
         return client, RedirectTarget(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
 
-    def _pushed_request(self, form: Form, client: Registered, back: RedirectTarget, binding: Binding) -> PushedRequest:
+    async def _pushed_request(
+        self, form: Form, client: Registered, back: RedirectTarget, binding: Binding
+    ) -> PushedRequest:
         if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
         audience = asked.audience(form, self._verifier)
-        draft = AuthorizationRequest(client.client_id, self._broker.to_open(asked.of_human(form, binding)))
+        draft = AuthorizationRequest(client.client_id, await self._broker.to_open(asked.of_human(form, binding)))
         parts = urlsplit(back.redirect_uri)
         where = parts.netloc or f"the app that owns {parts.scheme}:"
         if parts.hostname in {"127.0.0.1", "::1", "localhost"}:

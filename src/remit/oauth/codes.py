@@ -18,10 +18,10 @@ from starlette.responses import Response
 from remit import jose
 from remit.core import approval as approvals
 from remit.core.approval import Approval
+from remit.core.lineage import GrantView
 from remit.core.principal import Holder
 from remit.core.request import Binding, GrantRequest
 from remit.core.scope import Access
-from remit.core.task import Grant
 from remit.errors import (
     GrantTokenError,
     LapsedError,
@@ -73,8 +73,8 @@ class AuthorizationCodes:
         found = await self._first_use(form, client, binding)
         audience = self._audience(form, found.audience)
         grant = await self._open(found.approval, binding, client)
-        found.opened = Holder(self._broker.task_of(grant.id).id, grant.id)
-        token = await self._refreshes.begin(grant, client.id, audience)
+        found.opened = grant.holder
+        token = await self._refreshes.begin(grant.id, client.id, audience)
         if found.used > 1:  # while the first use was being answered
             await self._end(found)
             raise UsedError("the code was used twice, so what it opened has ended")
@@ -97,7 +97,7 @@ class AuthorizationCodes:
         if found is None:
             raise GrantTokenError("the code is not known, or its time is up")
         _check_code(found, form, client)
-        self._requested(found.approval, binding)
+        await self._requested(found.approval, binding)
         found.used += 1
         if found.used > 1:
             await self._end(found)
@@ -113,10 +113,10 @@ class AuthorizationCodes:
                 await self._broker.deny(found.opened.grant, REDEEM, UsedError())
                 await self._broker.revoke(found.opened, found.opened.grant)
 
-    def _requested(self, approval_id: str, binding: Binding) -> tuple[Approval, GrantRequest]:
+    async def _requested(self, approval_id: str, binding: Binding) -> tuple[Approval, GrantRequest]:
         """Return a request, if it was for this key or for any."""
         try:
-            approval = self._broker.approval(approval_id)
+            approval = (await self._broker.look(approval_id)).approval
         except NotFoundError:
             raise LapsedError from None  # so long ago that nobody remembers what was asked
         found = approvals.request_of(approval)
@@ -124,8 +124,8 @@ class AuthorizationCodes:
             raise WrongKeyError("the human approved of another key")
         return approval, found
 
-    async def _open(self, approval_id: str, binding: Binding, client: Client) -> Grant:
-        approval, found = self._requested(approval_id, binding)
+    async def _open(self, approval_id: str, binding: Binding, client: Client) -> GrantView:
+        approval, found = await self._requested(approval_id, binding)
         approvals.ready(approval, self._verifier.clock())
         if found.binding.identity is not None:
             if client.workload is None or client.workload.id != found.binding.identity:
@@ -142,14 +142,14 @@ class AuthorizationCodes:
         audience = self._audience(form, poll.audience)
         self._slowly(poll)
         grant = await self._open(poll.approval, binding, client)
-        token = await self._refreshes.begin(grant, client.id, audience)
+        token = await self._refreshes.begin(grant.id, client.id, audience)
         return self._minter.answer(grant, audience=audience, until=until, refresh_token=token)
 
     async def _delegated(self, request: Request, approval_id: str, client: Client) -> Response:
         """Make the child that a human approved, for whoever proves the key it was asked for with."""
         binding, _ = self._minter.binding(request, client)
         try:
-            approval = self._broker.approval(approval_id)
+            approval = (await self._broker.look(approval_id)).approval
         except NotFoundError:
             raise GrantTokenError("there is no such request") from None
         found = approvals.request_of(approval)

@@ -115,7 +115,7 @@ class Devices:
             found = self._found(code)
         except RemitError as error:
             return pages.code_form(typed[:20], pages.sentence(error.detail), error.status)
-        return self._consent.show(self._broker.approval(found.approval), found.about)
+        return self._consent.show(await self._broker.look(found.approval), found.about)
 
     def _found(self, code: str) -> _Shown:
         """Return what a code stands for."""

@@ -128,10 +128,10 @@ class Exchange:
             raise InvalidRequestError("`req_cnf` is not for a run: its channel takes the place of tokens")
         parent, audience = wire.text(form, "subject_token"), self._audience(form)
         if isinstance(caller, Holder) and caller.grant == parent:
-            self._broker.check(parent)  # it is told how its own grant ended, also when the task is over
+            await self._broker.grant(parent)  # it is told how its own grant ended, also when the task is over
         # under a run, a child without a run of its own is as well kept as its parent
-        posture = self._broker.task(caller, self._broker.task_of(parent).id).grant(parent).posture
-        bound, approval = self._child(form, None), self._approval(form)
+        posture = (await self._broker.find(parent, caller)).grant.posture
+        bound, approval = self._child(form, None), await self._approval(form)
         wanted = _requested(form, bound or UNBOUND, approval)
         posture = posture if bound is None else Posture()
         grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
@@ -142,7 +142,7 @@ class Exchange:
         audience = self._audience(form)
         if not form.keys() & (asked.BOUNDS | _CHILD | _ACTOR):
             certificates = certificates_of(request)
-            grant, until = self._broker.check(holder.grant), ends(certificates[0]) if certificates else None
+            grant, until = await self._broker.grant(holder.grant), ends(certificates[0]) if certificates else None
             return self._minter.answer(grant, claims.par_hash, audience=audience, until=until)
         try:
             return await self._delegate(holder, form, audience)
@@ -156,7 +156,7 @@ class Exchange:
         bound = self._child(form, token)
         if bound is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
-        actor, approval = await self._actor(form, bound), self._approval(form)
+        actor, approval = await self._actor(form, bound), await self._approval(form)
         wanted = _requested(form, asked.attested(bound, actor), approval)
         grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
         return self._minter.answer(grant, jose.digest(token), audience=audience)
@@ -182,9 +182,9 @@ class Exchange:
         endpoint = f"{self._verifier.issuer}/oauth/token"
         return Binding(jkt=self._verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
 
-    def _approval(self, form: Form) -> Approval | None:
+    async def _approval(self, form: Form) -> Approval | None:
         try:
-            return self._broker.approval(form["approval"]) if "approval" in form else None
+            return (await self._broker.look(form["approval"])).approval if "approval" in form else None
         except NotFoundError:
             raise GrantTokenError("there is no such approval") from None
 

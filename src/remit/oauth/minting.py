@@ -7,10 +7,9 @@ from datetime import datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.broker import Broker
 from remit.core import scope as scopes
+from remit.core.lineage import GrantView
 from remit.core.request import Binding
-from remit.core.task import Grant
 from remit.errors import TokenError, WrongKeyError
 from remit.jose import token as tokens
 from remit.jose.token import TokenParams
@@ -26,9 +25,9 @@ ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - t
 class Minter:
     """Makes the answers of the token endpoint."""
 
-    def __init__(self, broker: Broker, verifier: Verifier, new_id: NewId) -> None:
+    def __init__(self, verifier: Verifier, new_id: NewId) -> None:
         """Sign with ``verifier``'s keys; ``new_id`` names tokens."""
-        self._broker, self._verifier, self._new_id = broker, verifier, new_id
+        self._verifier, self._new_id = verifier, new_id
 
     def binding(self, request: Request, client: Client) -> tuple[Binding, datetime | None]:
         """Return what a token is to be bound to: the key of the ``DPoP`` header, else the certificate, with its end.
@@ -49,7 +48,7 @@ class Minter:
 
     def answer(
         self,
-        grant: Grant,
+        view: GrantView,
         par_hash: str | None = None,
         *,
         audience: str | None = None,
@@ -60,22 +59,23 @@ class Minter:
 
         ``audience`` None is the broker itself. ``until`` is the end of the certificate that the grant is bound to.
         """
-        now = self._verifier.clock()
+        now, grant = self._verifier.clock(), view.grant
         content: dict[str, object] = {
-            "task": self._broker.task_of(grant.id).id,
+            "task": view.task,
             "grant": grant.id,
             "expires_in": int((grant.expires_at - now).total_seconds()),
             "authorization_details": scopes.dump(grant.scope),
         }
         if grant.binding.thumbprint is not None:
             making = TokenParams(self._verifier.issuer, self._new_id("tok"), now, par_hash, audience, until)
-            content |= self._made(grant, making)
+            content |= self._made(view, making)
         return wire.answer({**content, **more})
 
-    def _made(self, grant: Grant, making: TokenParams) -> dict[str, object]:
+    def _made(self, view: GrantView, making: TokenParams) -> dict[str, object]:
+        grant = view.grant
         if grant.binding.x5t is not None and making.until is None:
             raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
-        claims = tokens.claims(self._broker.task_of(grant.id), grant, making)
+        claims = tokens.claims(view, making)
         signer = self._verifier.keys.signer
         return {
             "access_token": tokens.mint(claims, signer.kid, signer.alg, signer.sign),

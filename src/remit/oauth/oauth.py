@@ -6,18 +6,17 @@ The token endpoint reads the form, authenticates the client, and leaves the rest
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.broker import Broker
 from remit.control import render
-from remit.core.principal import Claims, Holder, Principal, Right, root_in
-from remit.core.task import Task
+from remit.core.lineage import GrantView
+from remit.core.principal import Claims, Holder, Principal, Right
 from remit.errors import (
+    GrantEndedError,
     InvalidRequestError,
     NotFoundError,
     RemitError,
@@ -28,6 +27,7 @@ from remit.jose import token as tokens
 from remit.oauth import asked
 from remit.oauth.clients import FIELDS, Client, Clients
 from remit.oauth.minting import ACCESS_TOKEN
+from remit.ports.broker import BrokerPort
 from remit.web import wire
 from remit.web.authentication import shown
 from remit.web.verifier import Verifier
@@ -77,7 +77,7 @@ class TokenEndpoint:
 class OAuth:
     """What is done with tokens that there are."""
 
-    def __init__(self, broker: Broker, verifier: Verifier, clients: Clients) -> None:
+    def __init__(self, broker: BrokerPort, verifier: Verifier, clients: Clients) -> None:
         self._broker, self._verifier, self._clients = broker, verifier, clients
 
     # -- revoke (RFC 7009) --------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class OAuth:
     async def revoker(self, request: Request) -> Client:
         """Return who revokes: the principal of the request, else the client."""
         form = await wire.form(request, _HINTED | FIELDS)
-        await self._back(wire.text(form, "token"))
+        wire.text(form, "token")
         principal = await shown(request)
         if principal is None:
             return await self._clients.authenticate(request, form)
@@ -101,8 +101,8 @@ class OAuth:
         """
         token, principal = client.form["token"], client.principal
         if principal is not None and Right.ACT in principal.rights:
-            return await self._end(principal, self._own(principal, token))
-        named = self._given(token, client)
+            return await self._end(principal, await self._own(principal, token))
+        named = await self._given(token, client)
         return await self._end(named, None if named is None else named.grant)
 
     async def _end(self, caller: Principal | None, grant: str | None) -> Response:
@@ -110,33 +110,24 @@ class OAuth:
             return wire.answer({})
         return wire.answer(render.report(await self._broker.revoke(caller, grant)))
 
-    async def _back(self, token: str) -> None:
-        """Wait while the task of a token is being read again: one that there is must not pass for one that is over."""
-        chain = self._broker.refresh_token(jose.digest(token))
-        with suppress(UnauthenticatedError):
-            await self._broker.back(self._verifier.signed(token).grant if chain is None else chain.grant)
-
-    def _own(self, caller: Principal, token: str) -> str | None:
+    async def _own(self, caller: Principal, token: str) -> str | None:
         """Return the grant of an access or refresh token of the caller's own subtree."""
-        chain = self._broker.refresh_token(jose.digest(token))
-        if chain is None:
-            claims = self._claims(caller, token)
-            return None if claims is None else claims.grant
-        task = self._task(caller, chain.grant)
-        return None if task is None else chain.grant
+        family = await self._broker.refresh_token(jose.digest(token))
+        if family is not None:
+            return family.grant if await self._seen(caller, family.grant) is not None else None
+        claims = await self._claims(caller, token)
+        return None if claims is None else claims.grant
 
-    def _given(self, token: str, client: Client) -> Holder | None:
+    async def _given(self, token: str, client: Client) -> Holder | None:
         """Return the holder that a token stands for, if it was given to this client and has not expired."""
-        chain = self._broker.refresh_token(jose.digest(token))
+        family = await self._broker.refresh_token(jose.digest(token))
         try:
-            grant_id = self._living(token).grant if chain is None else chain.grant
-            task = self._broker.task_of(grant_id)
+            view = await self._broker.find(self._living(token).grant if family is None else family.grant)
         except (NotFoundError, UnauthenticatedError):
             return None
-        grant = task.grant(grant_id)
-        given_to = grant.agent if chain is None else chain.client
-        open_to_all = chain is None and not grant.attested
-        return Holder(task.id, grant_id) if open_to_all or _is(client, given_to, attested=grant.attested) else None
+        given_to, attested = view.grant.agent if family is None else family.client, view.grant.attested
+        open_to_all = family is None and not attested
+        return view.holder if open_to_all or _is(client, given_to, attested=attested) else None
 
     def _living(self, token: str) -> Claims:
         """Return the claims of a token that has not expired, whomever it is for."""
@@ -152,33 +143,33 @@ class OAuth:
         Whether a foreign grant lives is not even looked up, so that the answer takes as long as for an unknown one.
         """
         form = await wire.form(request, _HINTED)
-        claims = self._claims(caller, wire.text(form, "token"))
+        token = wire.text(form, "token")
         try:
+            claims = await self._claims(caller, token)
             if claims is None or claims.expires_at <= self._verifier.now():
                 return wire.answer({"active": False})
-            self._verifier.living(claims)
+            await self._verifier.living(claims)
         except RemitError:
             return wire.answer({"active": False})
         return wire.answer({"active": True, "token_type": "DPoP" if claims.x5t is None else "Bearer", **claims.all})
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _claims(self, caller: Principal, token: str) -> Claims | None:
+    async def _claims(self, caller: Principal, token: str) -> Claims | None:
         """Return the claims of an access token of the caller's own subtree, expired or not."""
         try:
             claims = self._verifier.signed(token)
         except UnauthenticatedError:
             return None
-        task = self._task(caller, claims.grant)
-        return claims if task is not None and task.id == claims.task else None
+        view = await self._seen(caller, claims.grant)
+        return claims if view is not None and view.task == claims.task else None
 
-    def _task(self, caller: Principal, grant: str) -> Task | None:
-        """Return the task of a grant that is within the caller's own."""
+    async def _seen(self, caller: Principal, grant: str) -> GrantView | None:
+        """Return a grant that is within the caller's own."""
         try:
-            task = self._broker.task(caller, self._broker.task_of(grant).id)
-        except NotFoundError:
+            return await self._broker.find(grant, caller)
+        except (NotFoundError, GrantEndedError):
             return None
-        return task if task.within(grant, root_in(caller, task) or "") else None
 
 
 def _is(client: Client, given_to: str, *, attested: bool) -> bool:

@@ -13,12 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.broker.refresh_tokens import Presented
-from remit.core.task import Grant
 from remit.oauth import asked
 from remit.oauth.clients import Client
 from remit.oauth.minting import Minter
 from remit.oauth.oauth import GrantType
+from remit.ports.broker import Presented
 from remit.web import wire
 from remit.web.routes import AppDeps
 
@@ -44,10 +43,10 @@ class Refreshes:
         """Return the grant type for the token endpoint."""
         return {REFRESH_TOKEN: GrantType(asked.TARGETS | {"refresh_token"}, self.refresh)}
 
-    async def begin(self, grant: Grant, client_id: str, audience: str | None = None) -> str:
+    async def begin(self, grant_id: str, client_id: str, audience: str | None = None) -> str:
         """Return the first refresh token of a grant, for the client that it is given to."""
         token = self._new_token()
-        await self._broker.issue_refresh_token(grant, client_id, jose.digest(token), audience)
+        await self._broker.issue_refresh_token(grant_id, client_id, jose.digest(token), audience)
         return token
 
     async def refresh(self, request: Request, form: Form, client: Client) -> Response:
@@ -58,6 +57,6 @@ class Refreshes:
         binding, until = self._minter.binding(request, client)
         fresh = self._new_token()
         presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
-        grant, chain = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
-        meant = chain.audience if audience is None else audience
-        return self._minter.answer(grant, audience=meant, until=until, refresh_token=fresh)
+        rotated = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
+        meant = rotated.family.audience if audience is None else audience
+        return self._minter.answer(rotated.grant, audience=meant, until=until, refresh_token=fresh)

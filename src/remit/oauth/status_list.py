@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.broker.tasks import PLACES
 from remit.jose import token
+from remit.ports.broker import PLACES
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
 
@@ -27,13 +28,21 @@ TTL = 30  # seconds that a list may be believed
 QUICK = 4  # level of zlib: with 10,000 live grants a list of 18 kB in 1 ms, at the best 14 kB in 60 ms of everybody's
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A status list token: for which second and by which key, and how many ends it knows of."""
+
+    made_for: tuple[int, str]
+    ends: int
+    text: str
+
+
 class StatusList:
     """Who is live, for those who ask no broker. A list is made at most once a second, and anew when a grant ends."""
 
     def __init__(self, surface: AppDeps) -> None:
         self._broker, self._verifier = surface.broker, surface.verifier
-        self._made: tuple[tuple[int, str], str] | None = None  # for which second, and signed with which key
-        surface.broker.on_end(self._forget)
+        self._made: _Made | None = None
 
     def rows(self) -> tuple[Route, ...]:
         """Return the routes: the list, and the list of lists (§9.3)."""
@@ -44,24 +53,25 @@ class StatusList:
         if "time" in wire.pairs(request.scope["query_string"], frozenset({"time"})):
             error = {"error": "invalid_request", "error_description": "there is no list of another time"}
             return wire.answer(error, HTTPStatus.NOT_IMPLEMENTED)
-        return Response(self.current(), headers=wire.HEADERS, media_type=MEDIA)
+        return Response(await self.current(), headers=wire.HEADERS, media_type=MEDIA)
 
     async def lists(self, _request: Request) -> Response:
         """Return where all status lists are."""
         return wire.answer({"status_lists": [self._verifier.issuer + LIST]})
 
-    def current(self) -> str:
+    async def current(self) -> str:
         """Return the status list token as of now."""
         signer = self._verifier.keys.signer
         made_for = (self._verifier.now(), signer.kid)
-        if self._made is None or self._made[0] != made_for:
-            packed = live(self._broker.places(), PLACES)
+        known = self._made.ends if self._made is not None and self._made.made_for == made_for else None
+        found = await self._broker.status_places(known)
+        if found is not None:
+            packed = live(found.places, PLACES)
             content = claims(self._verifier.issuer + LIST, packed, self._verifier.now())
-            self._made = made_for, token.mint(content, signer.kid, signer.alg, signer.sign, typ=TYPE)
-        return self._made[1]
-
-    def _forget(self, _ended: frozenset[str]) -> None:
-        self._made = None
+            text = token.mint(content, signer.kid, signer.alg, signer.sign, typ=TYPE)
+            self._made = _Made(made_for, found.ends, text)
+        assert self._made is not None  # noqa: S101 - of what was made, the broker says that nothing has ended since
+        return self._made.text
 
 
 def live(places: Iterable[int], size: int) -> bytes:

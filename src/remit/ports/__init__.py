@@ -114,59 +114,45 @@ class Store(Protocol):
 
         ConflictError when a ``Change.base`` is not the stored revision; UnavailableError when the medium fails.
         """
-        ...
 
     async def load(self, task_id: str) -> Task:
         """Return a task, verified; NotFoundError, or IntegrityError when its MAC does not hold."""
-        ...
 
     async def unsettled(self) -> Sequence[str]:
         """Return the ids of tasks that are open or have leases that are not forgotten."""
-        ...
 
     async def tasks(self, limit: int) -> Sequence[str]:
         """Return the ids of the newest tasks, newest first."""
-        ...
 
     async def spent(self, task_id: str) -> Sequence[Spend]:
         """Return the counters of a task."""
-        ...
 
     async def resources(self) -> Sequence[Resource]:
         """Return all resources, by name."""
-        ...
 
     async def secret(self, name: str) -> SealedSecret:
         """Return the newest version of a sealed secret, or raise NotFoundError."""
-        ...
 
     async def records(self, kind: str) -> Sequence[Record]:
         """Return all records of a kind that are kept, in order of their ids; those that are over may be among them."""
-        ...
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         """Return audit entries from sequence number ``start``."""
-        ...
 
     async def size(self) -> int:
         """Return the number of audit entries."""
-        ...
 
     async def leaves(self, start: int, end: int) -> Sequence[bytes]:
         """Return the leaf hashes (32 bytes each) of entries ``start`` (inclusive) to ``end`` (exclusive)."""
-        ...
 
     async def root(self, size: int | None = None) -> tuple[int, bytes]:
         """Return the size and the root of the audit tree, or of its first ``size`` entries; NotFoundError beyond."""
-        ...
 
     async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
         """Return the root over each range of entries: the proof for a path of ``core.tree``."""
-        ...
 
     async def close(self) -> None:
         """Finish what was accepted, then let go of the medium."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +170,12 @@ class Engine(Protocol):
 
     def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
         """Choose the credential's name. Pure: same arguments, same plan. ``agent`` is whom it is for (a URI)."""
-        ...
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         """Create what was planned. Called at most once; takes no effect after ``plan.issue_by``."""
-        ...
 
     async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
         """Make the credential useless, then return. Absence is success; safe to repeat."""
-        ...
 
 
 @runtime_checkable
@@ -201,7 +184,6 @@ class Renewable(Protocol):
 
     async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
         """Move the end of the credential at the target to ``expires_at``."""
-        ...
 
 
 @runtime_checkable
@@ -210,7 +192,6 @@ class Bulk(Protocol):
 
     async def revoke_many(self, plans: Sequence[Plan]) -> frozenset[str]:
         """Make the credentials useless; return the names of those that are, whatever became of the others."""
-        ...
 
 
 @runtime_checkable
@@ -219,7 +200,6 @@ class Cleanable(Protocol):
 
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
         """Remove what is left of revoked credentials; return the names of which nothing is left."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +217,6 @@ class Inspectable(Protocol):
 
     async def inspect(self) -> Sequence[Finding]:
         """Return what is wrong or dangerous; accepted findings are left to the caller."""
-        ...
 
 
 @runtime_checkable
@@ -246,7 +225,6 @@ class Closable(Protocol):
 
     async def close(self) -> None:
         """Let go of them."""
-        ...
 
 
 class Sealer(Protocol):
@@ -254,15 +232,12 @@ class Sealer(Protocol):
 
     def seal(self, plaintext: bytes, associated: bytes) -> bytes:
         """Encrypt."""
-        ...
 
     def open(self, sealed: bytes, associated: bytes) -> bytes:
         """Decrypt, or raise IntegrityError."""
-        ...
 
     def mac(self, data: bytes) -> bytes:
         """Return a 32-byte MAC under a key derived for state rows."""
-        ...
 
 
 class Signer(Protocol):
@@ -271,20 +246,16 @@ class Signer(Protocol):
     @property
     def kid(self) -> str:
         """RFC 7638 thumbprint of the public key."""
-        ...
 
     @property
     def alg(self) -> str:
         """JOSE algorithm name: ES256 or Ed25519."""
-        ...
 
     def sign(self, data: bytes) -> bytes:
         """Return a signature in JOSE (raw) form."""
-        ...
 
     def public_jwk(self) -> Mapping[str, str]:
         """Return the public key as a JWK."""
-        ...
 
 
 class Witness(Protocol):
@@ -295,8 +266,6 @@ class Witness(Protocol):
 
     async def last(self) -> Checkpoint | None:
         """Return the newest checkpoint kept, or None when there is none yet."""
-        ...
 
     async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
         """Sign and keep a checkpoint durably in place of ``known``; return what is kept now, which may be another."""
-        ...

@@ -22,11 +22,9 @@ class Humans(Protocol):
 
         ``nonce`` must be the token's when given (OIDC Core §3.1.3.7).
         """
-        ...
 
     async def id_jag(self, token: str, client: str) -> Human:
         """Return the human of an identity assertion grant made for ``client`` and for this broker alone."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +48,12 @@ class Logins(Protocol):
 
     async def begin(self, login: Login) -> str:
         """Return where to send the browser. With ``acr`` or ``since`` a session at the issuer is not enough."""
-        ...
 
     async def finish(self, query: str, came: str, login: Login) -> Human:
         """Redeem the authorization response (its query string) and return who logged in; RFC 9207 ``iss`` checked.
 
         ``came`` is where the browser came back to.
         """
-        ...
 
 
 class Workloads(Protocol):
@@ -65,19 +61,15 @@ class Workloads(Protocol):
 
     async def assertion(self, token: str, kind: str) -> Workload:
         """Return the workload of a client assertion; ``kind`` is its ``client_assertion_type``."""
-        ...
 
     async def named(self, wit: str) -> Workload:
         """Return the workload of a WIT, for whoever has its key (``jkt``): the caller has to see that proven."""
-        ...
 
     async def certified(self, chain: Sequence[bytes]) -> Workload:
         """Return the workload of a TLS client's X.509-SVID: DER certificates, the leaf first."""
-        ...
 
     async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
         """Return the workload of a WIT with a WPT for ``target`` (URI without query) that covers ``token``, if any."""
-        ...
 
 
 class Signals(Protocol):
@@ -85,11 +77,9 @@ class Signals(Protocol):
 
     async def event(self, token: str) -> Sequence[Signal]:
         """Return what a security event token (``secevent+jwt``) says of humans."""
-        ...
 
     async def logout(self, token: str) -> Sequence[Signal]:
         """Return what a logout token says (OIDC Back-Channel Logout 1.0 §2.4)."""
-        ...
 
 
 class Authority(Protocol):

@@ -15,13 +15,13 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
-from remit.broker import Broker
+from remit.core.lineage import GrantView
 from remit.core.principal import Holder, Operator, Principal
-from remit.core.task import Grant, Posture, Report, Task
+from remit.core.task import Grant, Posture, Report
 from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError, UnavailableError
+from remit.ports.broker import BrokerPort
 from remit.ports.identity import Humans
 from remit.ports.listening import Quota
 from remit.run import handover, wish
@@ -62,11 +62,11 @@ class Run:
 class RunServices(Protocol):
     """What the composition root lends: how a run is furnished, and how each kind of listener is served."""
 
-    def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
+    async def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
         """Return what a run under ``grant`` gets, its sockets in ``folder``; ``private``: its network is its own."""
         ...
 
-    def variables(self, run: Run) -> Mapping[str, str]:
+    async def variables(self, run: Run) -> Mapping[str, str]:
         """Return the environment variables that tell a run what it has."""
         ...
 
@@ -88,14 +88,8 @@ class RunServices(Protocol):
 class _Authority:
     """What a launcher was given, and how much of it ends with the run."""
 
-    grant: Grant
-    task: Task
+    view: GrantView
     ends: Callable[[], Awaitable[Report]] | None
-
-    @property
-    def holder(self) -> Holder:
-        """Whom the run's own socket stands for."""
-        return Holder(self.task.id, self.grant.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,23 +118,13 @@ class _Talk:
 class LaunchServer:
     """Serves launchers: the operator's, and those inside runs."""
 
-    def __init__(self, broker: Broker, services: RunServices, humans: Humans | None = None) -> None:
+    def __init__(self, broker: BrokerPort, services: RunServices, humans: Humans | None = None) -> None:
         self._broker, self._humans = broker, humans
         self._services = services
         self._conversations: set[asyncio.Task[None]] = set()
         self._nested: dict[str, set[asyncio.Task[None]]] = {}  # those inside runs, by task
         self._acceptors: set[Acceptor] = set()
         self._ports: set[socket.socket] = set()
-
-    async def recover(self, operator: Operator) -> None:
-        """End what earlier runs left: their channels ended with the broker that served them."""
-        for task in self._broker.tasks(operator):
-            left = [grant for grant in task.grants.values() if grant.posture.custody == "channel" and not grant.revoked]
-            if any(grant.id == task.head.root for grant in left):
-                await self._broker.close(operator, task.id)
-            elif not task.head.closed:
-                for grant in left:
-                    await self._broker.revoke(operator, grant.id)
 
     @property
     def busy(self) -> bool:
@@ -255,7 +239,7 @@ class LaunchServer:
 
     async def _run(self, talk: _Talk) -> None:
         request, _ = await heard(talk.acceptor)
-        place = wish.surroundings(request, self._around(talk.port))
+        place = wish.surroundings(request, await self._around(talk.port))
         authority = await self._authority(talk.port.caller, request, place)
         report: Report | None = None
         try:
@@ -280,18 +264,20 @@ class LaunchServer:
             await asyncio.sleep(AGAIN)
 
     async def _serve(self, talk: _Talk, authority: _Authority, place: Surroundings, stack: AsyncExitStack) -> None:
-        provisioning = self._services.provision(authority.grant, place.folder, private=place.isolation == "namespace")
+        view, grant = authority.view, authority.view.grant
+        provisioning = await self._services.provision(grant, place.folder, private=place.isolation == "namespace")
         if not talk.port.trusted:
-            self._count(talk, authority.task.id, len(provisioning.listeners))
+            self._count(talk, view.task, len(provisioning.listeners))
         wanted = [listener.wire() for listener in provisioning.listeners]
-        told = {"task": authority.task.id, "grant": authority.grant.id, "ends": authority.grant.expires_at.isoformat()}
+        told = {"task": view.task, "grant": grant.id, "ends": grant.expires_at.isoformat()}
         await handover.send_async(talk.peer, {**told, "listeners": wanted})
         sockets, places = await bound(talk.acceptor, provisioning.listeners)
-        run = Run(authority.task.id, authority.grant.id, provisioning, places)
-        inner = _Port(authority.holder, None, (*talk.port.around, place.posture.isolation))
+        run = Run(view.task, grant.id, provisioning, places)
+        inner = _Port(view.holder, None, (*talk.port.around, place.posture.isolation))
         for listener in provisioning.listeners:
             stack.callback(await self._start(talk, run, listener, sockets.pop(0), inner))
-        await handover.send_async(talk.peer, {"ready": True, "environment": dict(self._services.variables(run))})
+        environment = await self._services.variables(run)
+        await handover.send_async(talk.peer, {"ready": True, "environment": dict(environment)})
 
     def _count(self, talk: _Talk, task: str, descriptors: int) -> None:
         """Take descriptors for as long as the thread has them, or raise LimitError."""
@@ -318,35 +304,30 @@ class LaunchServer:
             case {"delegate": dict(asked)}:
                 return await self._delegate(caller, asked, place.posture)
             case {"grant": str(grant_id)}:
-                return await self._attach(caller, grant_id, place)
+                return _Authority(await self._broker.attach(caller, grant_id, place.posture), None)
         raise InvalidRequestError("a launch names one of `open`, `delegate` and `grant`")
 
     async def _open(self, caller: Principal, asked: Mapping[str, object], posture: Posture) -> _Authority:
         if not isinstance(caller, Operator):
             raise DeniedError("a run cannot open a task", help="delegate from its own grant")
         opener, rest = await wish.opener(caller, asked, self._humans)
-        grant = await self._broker.open(opener, wish.requested(rest), posture)
-        task = self._broker.task_of(grant.id)
-        return _Authority(grant, task, lambda: self._broker.close(caller, task.id))
+        view = await self._broker.open(opener, wish.requested(rest), posture)
+        return _Authority(view, lambda: self._broker.close(caller, view.task))
 
     async def _delegate(self, caller: Principal, asked: Mapping[str, object], posture: Posture) -> _Authority:
         parent = asked.get("parent", caller.grant if isinstance(caller, Holder) else None)
         if not isinstance(parent, str):
             raise InvalidRequestError("`parent` is missing")
-        grant = await self._broker.delegate(caller, parent, wish.requested(asked), posture=posture)
-        return _Authority(grant, self._broker.task_of(grant.id), lambda: self._broker.revoke(caller, grant.id))
+        view = await self._broker.delegate(caller, parent, wish.requested(asked), posture=posture)
+        return _Authority(view, lambda: self._broker.revoke(caller, view.id))
 
-    async def _attach(self, caller: Principal, grant_id: str, place: Surroundings) -> _Authority:
-        check = partial(wish.check_attach, place=place)
-        grant = await self._broker.attach(caller, grant_id, place.posture, check)
-        return _Authority(grant, self._broker.task_of(grant.id), None)
-
-    def _around(self, port: _Port) -> tuple[str, ...]:
+    async def _around(self, port: _Port) -> tuple[str, ...]:
         if not isinstance(port.caller, Holder):
             return port.around
         if len(port.around) >= NESTED:
             raise LimitError(f"{NESTED} runs are one inside the other already")
-        return (*port.around, self._broker.check(port.caller.grant).posture.isolation)
+        view = await self._broker.grant(port.caller.grant)
+        return (*port.around, view.grant.posture.isolation)
 
 
 def _refuse(peer: socket.socket, through: Acceptor | None) -> None:

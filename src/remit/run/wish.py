@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from remit.core import request as requests
+from remit.core.grant import ISOLATION
 from remit.core.principal import Human, Operator
 from remit.core.request import GrantRequest
-from remit.core.task import Grant, Posture
-from remit.errors import DeniedError, GrantTokenError, InvalidRequestError
+from remit.core.task import Posture
+from remit.errors import GrantTokenError, InvalidRequestError
 from remit.ports.identity import Humans
 from remit.run.handover import Message
 
 MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
 
 _FIELDS = requests.FIELDS | {"parent"}
-_ISOLATION = ("unsandboxed", "host-net", "namespace")  # from the weakest
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +32,13 @@ def surroundings(request: Message, around: Sequence[str]) -> Surroundings:
     """Read where a run is. Its posture is no better than what is ``around`` its launcher, whatever that one says."""
     said, folder = request.get("posture"), request.get("folder")
     isolation = said.get("isolation") if isinstance(said, dict) else None
-    if not isinstance(isolation, str) or isolation not in _ISOLATION:
+    if not isinstance(isolation, str) or isolation not in ISOLATION:
         raise InvalidRequestError("`posture` must say how the run is isolated")
     if not isinstance(folder, str) or not folder.startswith("/") or len(folder) > MAX_FOLDER:
         raise InvalidRequestError("`folder` must be where the run has its sockets")
-    known = [each for each in around if each in _ISOLATION]  # a grant that is held outside of runs promises nothing
-    weakest = min(isolation, *known, key=_ISOLATION.index) if known else isolation
+    known = [each for each in around if each in ISOLATION]  # a grant that is held outside of runs promises nothing
+    weakest = min(isolation, *known, key=ISOLATION.index) if known else isolation
     return Surroundings(isolation, folder, Posture(isolation=weakest, custody="channel", at_rest="kek-file"))
-
-
-def check_attach(grant: Grant, place: Surroundings) -> None:
-    """Refuse a run that would hold a grant as another holder, or in weaker surroundings, than is said of it.
-
-    The channel of a run proves no key, and nobody attests it. What token, audit and policy say has to stay true.
-    """
-    if grant.apart:
-        raise DeniedError(
-            "the grant is bound to a key or attested, and a run can be neither",
-            help="delegate from it as its holder, or start the run with -r or -d",
-        )
-    promised, isolation = grant.posture.isolation, place.posture.isolation
-    if promised in _ISOLATION and _ISOLATION.index(isolation) < _ISOLATION.index(promised):
-        raise DeniedError(
-            f"the grant is held as `{promised}`, and this run would be `{isolation}`",
-            help="delegate from it: a child of the grant (-r or -d) has the posture of its own run",
-        )
 
 
 def requested(message: Mapping[str, object]) -> GrantRequest:

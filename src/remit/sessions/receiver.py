@@ -12,9 +12,9 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.broker import Broker
 from remit.core.principal import Signal
 from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError
+from remit.ports.broker import BrokerPort
 from remit.ports.identity import Signals
 from remit.sessions.delivery import MEDIA
 from remit.web import wire
@@ -31,7 +31,7 @@ Read = Callable[[str], Awaitable[Sequence[Signal]]]
 class SignalReceiver:
     """Takes security event tokens and logout tokens, pushed or polled, and keeps on record who was refused."""
 
-    def __init__(self, broker: Broker, signals: Signals) -> None:
+    def __init__(self, broker: BrokerPort, signals: Signals) -> None:
         self._broker, self._signals = broker, signals
 
     async def event(self, token: str) -> None:
@@ -62,7 +62,7 @@ class SignalReceiver:
         try:
             signals = await read(_bounded(token))
         except (TokenError, InvalidRequestError) as error:
-            await self._broker.revocations.refuse(error)
+            await self._broker.refuse_signal(error)
             raise
         await self._broker.signal(signals)
 

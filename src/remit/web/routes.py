@@ -9,13 +9,14 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.broker import Broker
 from remit.core.audit import Checkpoint
 from remit.core.policy import Question
 from remit.core.principal import Principal, Right
 from remit.jose.keys import PublishedKey
 from remit.ports import NewId
+from remit.ports.broker import BrokerPort
 from remit.ports.identity import Authority, ClientRegistry, Humans, Logins, Signals, Workloads
+from remit.ports.kind import Kind
 from remit.web.verifier import Verifier
 
 Handler = Callable[..., Awaitable[Response]]  # takes the request, and whom it is from where the route asks for that
@@ -91,7 +92,8 @@ class Rings(Protocol):
 class AppDeps:
     """What the control plane is served from."""
 
-    broker: Broker
+    broker: BrokerPort
+    kinds: Mapping[str, Kind]
     verifier: Verifier
     new_id: NewId
     checkpoint: Callable[[], Awaitable[Checkpoint]]  # signs the head of the log as it is now

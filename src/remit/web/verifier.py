@@ -12,7 +12,6 @@ from typing import TypeVar
 from cryptography import x509
 
 from remit import jose
-from remit.broker import Broker
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Claims, Holder, Workload
 from remit.core.scope import Access
 from remit.errors import (
@@ -35,6 +34,7 @@ from remit.jose import token as tokens
 from remit.jose.keys import PublicKey, public_key
 from remit.jose.proof import Expected, Nonces, Proof
 from remit.ports import Clock, Signer
+from remit.ports.broker import BrokerPort
 from remit.ports.identity import Workloads
 
 MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
@@ -116,7 +116,7 @@ class Verifier:
     """From the headers of a request to the holder behind it: API and gateway share one, and its memory."""
 
     def __init__(
-        self, broker: Broker, keys: Keys, issuer: str, clock: Clock, nonces: Nonces, gateway: str | None = None
+        self, broker: BrokerPort, keys: Keys, issuer: str, clock: Clock, nonces: Nonces, gateway: str | None = None
     ) -> None:
         """Verify tokens that ``keys`` signed as ``issuer``, for it or for the ``gateway`` (its URL) alone."""
         self._broker, self.keys, self.issuer, self.clock, self.nonces = broker, keys, issuer, clock, nonces
@@ -182,11 +182,11 @@ class Verifier:
             tokens.check_audience(claims, audiences or {self.issuer})
             if claims.x5t is not None:
                 _check_certificate(claims.x5t, certificates, self.clock())
-                return self.living(claims)
+                return await self.living(claims)
             found = self.read(proof, method, url, token)
             if claims.jkt != found.jkt:
                 raise WrongKeyError
-            holder = self.living(claims)
+            holder = await self.living(claims)
             self.once(found)
         except NonceRequiredError:
             raise
@@ -225,14 +225,14 @@ class Verifier:
             await self._broker.deny(None, PROVE, told)
             raise
 
-    def living(self, claims: Claims) -> Holder:
+    async def living(self, claims: Claims) -> Holder:
         """Return the holder of verified claims if the broker's own state agrees with them."""
         try:
-            grant = self._broker.check(claims.grant)
+            view = await self._broker.grant(claims.grant)
         except NotFoundError:
             raise TokenError("its grant is not known here") from None
-        bound = (grant.binding.jkt, grant.binding.x5t)
-        if bound != (claims.jkt, claims.x5t) or self._broker.task_of(grant.id).id != claims.task:
+        bound = view.grant.binding
+        if (bound.jkt, bound.x5t, view.task) != (claims.jkt, claims.x5t, claims.task):
             raise TokenError("its grant is not bound to this key")
         return Holder(claims.task, claims.grant, claims)
 

@@ -107,17 +107,17 @@ class Mesh:
         wanted = GrantRequest(
             scope.parse([dict(each) for each in raw or (BOTH,)]), Bounds(timedelta(hours=1), depth=3, fan_out=9)
         )
-        return await self.broker.open(OPERATOR, replace(changed(wanted, more), purpose="pay the bills"))
+        return (await self.broker.open(OPERATOR, replace(changed(wanted, more), purpose="pay the bills"))).grant
 
     async def delegated(self, parent: Grant, label: str, **more: object) -> Grant:
         wanted = GrantRequest(parent.scope, label=label)
-        return await self.broker.delegate(self.holder(parent), parent.id, changed(wanted, more))
+        return (await self.broker.delegate(self.holder(parent), parent.id, changed(wanted, more))).grant
 
     def holder(self, grant: Grant) -> Holder:
         return holder(self.broker, grant)
 
     def leases(self, grant: Grant) -> list[str]:
-        task = self.broker.task_of(grant.id)
+        task = self.broker._tasks.task_of(grant.id)
         return [lease.id for lease in task.leases.values() if lease.grant == grant.id]
 
     @asynccontextmanager

@@ -23,7 +23,7 @@ from remit.core.task import Grant
 from remit.errors import NotFoundError
 from remit.kinds.spiffe.calls import SECURITY, SERVICE, Known, Pulse, WorkloadService, stubs
 from remit.kinds.spiffe.svids import Svids
-from tests.broker.world import OPERATOR, SEARCH
+from tests.broker.world import OPERATOR, SEARCH, on_end
 from tests.kinds.spiffe.mesh import BOTH, CALLS, LEDGER, MAIL, METADATA, STREAMS, Client, Mesh, meshed
 
 PATIENCE = 10.0  # seconds
@@ -337,7 +337,7 @@ def test_a_grant_that_ends_while_a_message_is_under_way_ends_the_stream(tmp_path
         async def revoked() -> None:
             await mesh.broker.revoke(OPERATOR, grant.id)
 
-        mesh.broker.on_end(lambda _: pulse.beat())
+        on_end(mesh.broker, lambda _: pulse.beat())
         with pytest.raises(Exception, match=r"ended|revoked") as caught:
             await call(Busy(revoked), None)
         assert not isinstance(caught.value, EOFError)
@@ -500,6 +500,6 @@ def test_a_holder_of_a_grant_that_there_is_none_of_is_refused(tmp_path: Path) ->
     async def body(mesh: Mesh) -> None:
         svids = Svids(mesh.broker, Holder("task_9", "grt_9"), mesh.authority, lambda: mesh.now)
         with pytest.raises(NotFoundError):
-            svids.entitled()
+            await svids.entitled()
 
     run(tmp_path, body)

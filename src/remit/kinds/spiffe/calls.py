@@ -16,7 +16,6 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from remit.broker import Broker
 from remit.core.spiffe import TrustBundle
 from remit.errors import (
     DeniedError,
@@ -30,6 +29,7 @@ from remit.errors import (
 )
 from remit.kinds.spiffe.svids import Certified, Svids
 from remit.ports import Clock
+from remit.ports.broker import BrokerPort
 from remit.ports.identity import Authority
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Known:
 class WorkloadService:
     """Answers for one run."""
 
-    def __init__(self, broker: Broker, svids: Svids, known: Known, pulse: Pulse, clock: Clock) -> None:
+    def __init__(self, broker: BrokerPort, svids: Svids, known: Known, pulse: Pulse, clock: Clock) -> None:
         """Hand out ``svids``; push again when ``pulse`` beats and what was sent is no longer what there is."""
         self._broker, self._svids, self._known = broker, svids, known
         self._pulse, self._clock, self._pb = pulse, clock, stubs()
@@ -178,7 +178,7 @@ class WorkloadService:
         """Send a JWT-SVID for the audiences that were asked for."""
         if not request.audience:
             raise InvalidRequestError("`audience` is missing")
-        if request.spiffe_id and request.spiffe_id != self._svids.entitled().agent:
+        if request.spiffe_id and request.spiffe_id != (await self._svids.entitled()).agent:
             raise DeniedError("this is not the caller's SPIFFE ID")
         spiffe_id, token = await self._svids.token(request.audience)
         svid = self._pb.JWTSVID(spiffe_id=spiffe_id, svid=token.reveal())
@@ -186,10 +186,10 @@ class WorkloadService:
 
     async def validate(self, stream: Stream[Any, Any], request: Any) -> None:
         """Send what a JWT-SVID of this trust domain says; one whose grant has ended is refused before it expires."""
-        self._svids.entitled()
+        await self._svids.entitled()
         with _as_invalid():
             claims = self._known.authority.verify(request.svid, request.audience)
-            self._broker.check(str(claims.get("grant")))
+            await self._broker.grant(str(claims.get("grant")))
         response = self._pb.ValidateJWTSVIDResponse(spiffe_id=str(claims["sub"]))
         response.claims.update(claims)
         await stream.send_message(response)
@@ -207,7 +207,7 @@ class WorkloadService:
         sent: object = None
         while True:
             beat = self._pulse.next()
-            self._svids.entitled()
+            await self._svids.entitled()
             message = response()
             if message != sent:
                 await stream.send_message(message)

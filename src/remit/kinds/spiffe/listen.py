@@ -8,11 +8,11 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from remit.broker import Broker
 from remit.core.principal import Holder
 from remit.kinds.spiffe.calls import Federation, Known, Pulse, WorkloadService, check_installed, stubs
 from remit.kinds.spiffe.svids import Svids
 from remit.ports import Clock
+from remit.ports.broker import BrokerPort, Notice
 from remit.ports.identity import Authority
 from remit.ports.listening import Closing, Quota, Start
 
@@ -32,7 +32,7 @@ class WorkloadApi:
     """The Workload API of one broker: a listener for each run."""
 
     def __init__(
-        self, broker: Broker, authority: Authority, clock: Clock, federation: Federation | None = None
+        self, broker: BrokerPort, authority: Authority, clock: Clock, federation: Federation | None = None
     ) -> None:
         """Serve SVIDs of ``authority`` and the bundles of ``federation``; UnavailableError without the extra."""
         check_installed()
@@ -41,7 +41,11 @@ class WorkloadApi:
         authority.on_change(self._pulse.beat)
         if federation is not None:
             federation.on_change(self._pulse.beat)
-        broker.on_end(lambda _: self._pulse.beat())
+
+    def noticed(self, notice: Notice) -> None:
+        """Have every stream look again at what it may send, where a grant has ended."""
+        if notice.grants:
+            self._pulse.beat()
 
     async def serve(
         self, sock: socket.socket, holder: Holder, start: Start | None = None, share: Quota | None = None

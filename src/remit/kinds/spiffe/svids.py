@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from remit.broker import Broker
 from remit.core.principal import Holder
 from remit.core.scope import Detail, parse_detail
 from remit.core.secret import Secret
 from remit.core.task import Grant, LeaseState
 from remit.errors import DeniedError, NotFoundError
 from remit.ports import Clock
+from remit.ports.broker import BrokerPort
 from remit.ports.identity import Authority
 
 KIND = "spiffe"
@@ -55,15 +55,15 @@ class _Token:
 class Svids:
     """Asks the broker for SVIDs in the name of one holder. Each that is still fresh serves all who ask."""
 
-    def __init__(self, broker: Broker, holder: Holder, authority: Authority, clock: Clock) -> None:
+    def __init__(self, broker: BrokerPort, holder: Holder, authority: Authority, clock: Clock) -> None:
         self._broker, self._holder, self._authority, self._clock = broker, holder, authority, clock
         self._certified: Certified | None = None
         self._tokens: dict[tuple[str, ...], _Token] = {}
         self._asking = asyncio.Lock()
 
-    def entitled(self) -> Grant:
+    async def entitled(self) -> Grant:
         """Return the grant if it is live and may have SVIDs at all, else raise a DeniedError that says why not."""
-        grant = self._broker.check(self._holder.grant)
+        grant = (await self._broker.grant(self._holder.grant)).grant
         if not _details(grant):
             raise DeniedError("the grant has no detail of type `spiffe`")
         return grant
@@ -71,9 +71,9 @@ class Svids:
     async def certified(self) -> Certified:
         """Return an X.509-SVID of which more than half its life is left."""
         async with self._asking:
-            detail = self._details("x509")[0]
+            detail = (await self._details("x509"))[0]
             kept = self._certified
-            if kept is None or not self._fresh(kept.made):
+            if kept is None or not await self._fresh(kept.made):
                 kept = self._certified = await self._certify(detail)
             return kept
 
@@ -81,30 +81,31 @@ class Svids:
         """Return the SPIFFE ID and a JWT-SVID for these audiences; ScopeError when they exceed the grant's."""
         wanted = tuple(sorted(set(audiences)))
         async with self._asking:
-            details = self._details("jwt")
+            details = await self._details("jwt")
             kept = self._tokens.get(wanted)
-            if kept is None or not self._fresh(kept.made):
+            if kept is None or not await self._fresh(kept.made):
                 wide = [detail for detail in details if set(wanted) <= set(detail.texts("audiences"))]
                 kept = await self._sign((wide or details)[0], wanted)  # one that is too narrow is refused, on record
                 self._keep(wanted, kept)
-            return self.entitled().agent, kept.text
+            return (await self.entitled()).agent, kept.text
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _details(self, action: str) -> list[Detail]:
+    async def _details(self, action: str) -> list[Detail]:
         """Return the details with this action; a live grant may be allowed SVIDs of the other kind alone."""
-        found = [detail for detail in _details(self.entitled()) if action in detail.texts("actions")]
+        found = [detail for detail in _details(await self.entitled()) if action in detail.texts("actions")]
         if not found:
             raise DeniedError(f"the grant has no detail of type `spiffe` with the action `{action}`")
         return found
 
-    def _fresh(self, made: _Made) -> bool:
-        return self._clock() < made.half and made.sequence == self._authority.sequence and self._stands(made.lease)
+    async def _fresh(self, made: _Made) -> bool:
+        young = self._clock() < made.half and made.sequence == self._authority.sequence
+        return young and await self._stands(made.lease)
 
-    def _stands(self, lease_id: str) -> bool:
+    async def _stands(self, lease_id: str) -> bool:
         """Whether nobody has revoked a lease: what was issued lives on, and is handed out no more."""
         try:
-            return self._broker.task_of_lease(lease_id).lease(lease_id).state is LeaseState.ACTIVE
+            return (await self._broker.lease(lease_id)).state is LeaseState.ACTIVE
         except NotFoundError:
             return False
 
@@ -122,11 +123,11 @@ class Svids:
         limits = {"type": KIND, "resource": detail.resource, "ttl": detail.number("ttl")}
         now, sequence = self._clock(), self._authority.sequence
         issued = await self._broker.issue(self._holder, self._holder.grant, parse_detail({**limits, **narrower}))
-        return issued.credential, _Made(issued.lease.id, self._half(now, issued.lease.expires_at), sequence)
+        return issued.credential, _Made(issued.lease.id, await self._half(now, issued.lease.expires_at), sequence)
 
-    def _half(self, now: datetime, end: datetime) -> datetime:
+    async def _half(self, now: datetime, end: datetime) -> datetime:
         """Return when the next SVID is due; none after one that ends with its grant."""
-        if end >= self.entitled().expires_at:
+        if end >= (await self.entitled()).expires_at:
             return end
         return max(now + (end - now) / 2, now + LEAST)
 
