@@ -88,7 +88,7 @@ def framing_lines(method: str, fields: Fields, streams: Body | None, anew: bytes
 class ResponsePlan:
     """How responses with one head go on. Made once for equal heads; the caller has searched the raw head already."""
 
-    __slots__ = ("_fields", "_tasks", "chunked", "has_body", "inflate", "lines", "status")
+    __slots__ = ("_fields", "_heads", "chunked", "has_body", "inflate", "lines", "status")
 
     def __init__(self, status: Status, fields: Fields, *, has_body: bool) -> None:
         coding = (fields.get(b"content-encoding") or b"").lower()
@@ -101,7 +101,7 @@ class ResponsePlan:
         self.chunked = has_body and (self.inflate or fields.length is None)
         self._fields = fields
         head = _head(status, fields, decoded=self.inflate, chunked=self.chunked)
-        self._tasks = (head + b"connection: close\r\n\r\n", head + b"\r\n")
+        self._heads = (head + b"connection: close\r\n\r\n", head + b"\r\n")
 
     def of(self, fields: Fields) -> bool:
         """Whether this is the plan of a head."""
@@ -109,7 +109,7 @@ class ResponsePlan:
 
     def head(self, *, keep: bool) -> bytes:
         """Return the head for the client."""
-        return self._tasks[keep]
+        return self._heads[keep]
 
 
 class ResponseBody:
@@ -188,7 +188,7 @@ def _head(status: Status, fields: Fields, *, decoded: bool, chunked: bool) -> by
 
 
 class Recipient(Protocol):
-    """Whose answer it is."""
+    """Whose response it is."""
 
     def deliver(self, data: bytes) -> None:
         """Send bytes to the client, which may be full then."""
@@ -197,14 +197,14 @@ class Recipient(Protocol):
         """Read no more of the upstream for now, or read on."""
 
     def delivered(self) -> None:
-        """Take note that an answer that is all there is all sent."""
+        """Take note that a response that is all there is all sent."""
 
     def cut(self, error: RemitError) -> None:
         """End it at once: the rest must not be sent."""
 
 
 class TaskTurns:
-    """What is due in later turns of the loop: one step of one answer in each, of one task after the other."""
+    """What is due in later turns of the loop: one step of one body in each, of one task after the other."""
 
     __slots__ = ("_due", "_loop", "_scheduled")
 
@@ -241,11 +241,11 @@ class TaskTurns:
 class Delivery:
     """A response on its way to the client, in turns of ``task``. ``take`` raises what ``ResponseBody.feed`` does."""
 
-    __slots__ = ("_answer", "_done", "_full", "_out", "_receiver", "_task", "_turns", "_waits")
+    __slots__ = ("_body", "_done", "_full", "_out", "_recipient", "_task", "_turns", "_waits")
 
-    def __init__(self, receiver: Recipient, answer: ResponseBody, head: bytes, turns: TaskTurns, task: str) -> None:
-        self._receiver = receiver
-        self._answer = answer
+    def __init__(self, recipient: Recipient, body: ResponseBody, head: bytes, turns: TaskTurns, task: str) -> None:
+        self._recipient = recipient
+        self._body = body
         self._turns = turns
         self._task = task
         self._out = [head]
@@ -255,8 +255,8 @@ class Delivery:
 
     def take(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""
-        self._out.append(self._answer.feed(payload, done=done))
-        if self._answer.busy:
+        self._out.append(self._body.feed(payload, done=done))
+        if self._body.busy:
             self._later()
 
     def flush(self) -> bool:
@@ -265,21 +265,21 @@ class Delivery:
             return False
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
-        self._receiver.deliver(data)
+        self._recipient.deliver(data)
         return True
 
     def end(self) -> None:
         """Take note that the upstream has said all."""
-        if self._answer.busy:
+        if self._body.busy:
             self._done = True
         else:
-            self._receiver.delivered()
+            self._recipient.delivered()
 
     def writable(self, *, writable: bool) -> None:
         """Take note that the client takes no more, or takes more again."""
         self._full = not writable
-        if not self._answer.busy:
-            self._receiver.hold_upstream(hold=self._full)
+        if not self._body.busy:
+            self._recipient.hold_upstream(hold=self._full)
         elif writable:
             self._later()
 
@@ -289,7 +289,7 @@ class Delivery:
         self._full = True
 
     def _later(self) -> None:
-        self._receiver.hold_upstream(hold=True)
+        self._recipient.hold_upstream(hold=True)
         if not self._waits:
             self._waits = True
             self._turns.add(self._task, self._go_on)
@@ -299,14 +299,14 @@ class Delivery:
         if self._full:
             return
         try:
-            self._out.append(self._answer.more())
+            self._out.append(self._body.more())
         except RemitError as error:
-            self._receiver.cut(error)
+            self._recipient.cut(error)
             return
         self.flush()
-        if self._answer.busy:
+        if self._body.busy:
             self._later()
         elif self._done:
-            self._receiver.delivered()
+            self._recipient.delivered()
         else:
-            self._receiver.hold_upstream(hold=self._full)
+            self._recipient.hold_upstream(hold=self._full)
