@@ -21,7 +21,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from remit.errors import InvalidRequestError, RemitError, TooLargeError, UnavailableError
@@ -115,21 +115,22 @@ async def send_async(sock: socket.socket, message: Mapping[str, object]) -> None
 
 async def readable(sock: socket.socket) -> None:
     """Wait until a socket has something to read, or its end."""
-    loop, event = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(sock, event.set)
-    try:
-        await event.wait()
-    finally:
-        loop.remove_reader(sock)
+    loop = asyncio.get_running_loop()
+    await _called(sock, loop.add_reader, loop.remove_reader)
 
 
 async def _writable(sock: socket.socket) -> None:
-    loop, event = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_writer(sock, event.set)
+    loop = asyncio.get_running_loop()
+    await _called(sock, loop.add_writer, loop.remove_writer)
+
+
+async def _called(sock: socket.socket, add: Callable[..., None], remove: Callable[..., bool]) -> None:
+    event = asyncio.Event()
+    add(sock, event.set)
     try:
         await event.wait()
     finally:
-        loop.remove_writer(sock)
+        remove(sock)
 
 
 def close_all(descriptors: Sequence[int]) -> None:
@@ -150,12 +151,7 @@ def discard(descriptors: Sequence[int]) -> None:
 
 def problem(error: RemitError) -> Message:
     """Return an error as an answer."""
-    shown = {
-        "code": error.code,
-        "detail": error.detail,
-        "help": error.help,
-        "offending": list(error.offending),
-    }
+    shown = {"code": error.code, "detail": error.detail, "help": error.help, "offending": list(error.offending)}
     return {"error": {key: value for key, value in shown.items() if value}}
 
 
@@ -179,14 +175,3 @@ def _kinds(kind: type[RemitError]) -> dict[str, type[RemitError]]:
     for below in kind.__subclasses__():
         found.update(_kinds(below))
     return found
-
-
-def sockets(descriptors: Sequence[int]) -> list[socket.socket]:
-    """Return the sockets among descriptors; what is none is let go of."""
-    made: list[socket.socket] = []
-    for descriptor in descriptors:
-        with suppress(OSError):  # not a socket at all: the count will not match
-            made.append(socket.socket(fileno=descriptor))
-            continue
-        discard([descriptor])
-    return made
