@@ -26,7 +26,7 @@ def played(head: bytes, *pieces: bytes) -> bytes:
     how = plan(head)
     answer = ResponseBody(PATTERNS, how)
     last = len(pieces) - 1
-    return how.head(keep=True) + b"".join(answer.feed(p, done=i == last) for i, p in enumerate(pieces))
+    return how.heads[True] + b"".join(answer.feed(p, done=i == last) for i, p in enumerate(pieces))
 
 
 def test_a_body_of_known_length_keeps_its_length() -> None:
@@ -59,7 +59,7 @@ def test_an_encoding_that_cannot_be_looked_into_is_refused(coding: bytes) -> Non
 
 def test_a_head_alone_keeps_what_it_says() -> None:
     how = plan(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Encoding: br", "HEAD")
-    assert how.head(keep=True) == b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ncontent-length: 5\r\n\r\n"
+    assert how.heads[True] == b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ncontent-length: 5\r\n\r\n"
 
 
 def test_hop_by_hop_headers_and_cookies_stay_here() -> None:
@@ -80,7 +80,7 @@ def test_hop_by_hop_headers_and_cookies_stay_here() -> None:
 
 
 def test_an_answer_that_ends_the_connection_says_so() -> None:
-    assert plan(b"HTTP/1.1 200 OK\r\nContent-Length: 1").head(keep=False).endswith(b"\r\nconnection: close\r\n\r\n")
+    assert plan(b"HTTP/1.1 200 OK\r\nContent-Length: 1").heads[False].endswith(b"\r\nconnection: close\r\n\r\n")
 
 
 def test_a_secret_in_one_piece_or_in_two_is_withheld() -> None:

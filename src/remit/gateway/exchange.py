@@ -279,7 +279,7 @@ class HttpExchange:
         self._wake = None
         return b"".join(self._pending)
 
-    # -- the response (upstream.ResponseReceiver) ---------------------------------------------------------------
+    # -- the response (upstream.ResponseReceiver, response.Recipient) -------------------------------------------
 
     def on_head(self, plan: ResponsePlan) -> bool:
         """Take a head that was searched. Return whether nothing of the request can be unread."""
@@ -287,7 +287,7 @@ class HttpExchange:
         self._keep = self._keep and not self.reading
         body = ResponseBody(self._up.pool.credential.patterns, plan)
         self._status = plan.status
-        head = plan.head(keep=self._keep)
+        head = plan.heads[self._keep]
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
         self._delivery = Delivery(self, body, head, self._plane.turns, self._use.task)
         return self._body is None or (self._read_whole and not self.reading)
@@ -304,9 +304,10 @@ class HttpExchange:
 
     def on_end(self) -> None:
         """Take note that the response is complete; what of it is not delivered yet goes on."""
+        assert self._delivery is not None  # noqa: S101 - the head comes first
+        self._delivery.flush()
         self._keep = self._keep and not self.reading
         self._up = None
-        assert self._delivery is not None  # noqa: S101 - the head comes first
         self._delivery.end()
 
     def on_failure(self, error: RemitError) -> None:
@@ -329,8 +330,6 @@ class HttpExchange:
     def later(self, step: Callable[[], None]) -> None:
         """Have a step of reading done when it is the task's turn."""
         self._plane.turns.add(self._use.task, step)
-
-    # -- its delivery (response.Recipient) -----------------------------------------------------------------------
 
     def deliver(self, data: bytes) -> None:
         """Send response bytes."""

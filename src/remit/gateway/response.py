@@ -86,9 +86,12 @@ def framing_lines(method: str, fields: Fields, streams: Body | None, anew: bytes
 
 
 class ResponsePlan:
-    """How responses with one head go on. Made once for equal heads; the caller has searched the raw head already."""
+    """How responses with one head go on. Made once for equal heads; the caller has searched the raw head already.
 
-    __slots__ = ("_fields", "_heads", "chunked", "has_body", "inflate", "lines", "status")
+    ``heads`` are for the client: where its connection is closed afterwards, and where it is kept.
+    """
+
+    __slots__ = ("chunked", "fields", "has_body", "heads", "inflate", "lines", "status")
 
     def __init__(self, status: Status, fields: Fields, *, has_body: bool) -> None:
         coding = (fields.get(b"content-encoding") or b"").lower()
@@ -99,17 +102,9 @@ class ResponsePlan:
         self.inflate = has_body and coding in _INFLATED
         self.lines = (fields.get(b"content-type") or b"").startswith(_LINES)
         self.chunked = has_body and (self.inflate or fields.length is None)
-        self._fields = fields
+        self.fields = fields
         head = _head(status, fields, decoded=self.inflate, chunked=self.chunked)
-        self._heads = (head + b"connection: close\r\n\r\n", head + b"\r\n")
-
-    def of(self, fields: Fields) -> bool:
-        """Whether this is the plan of a head."""
-        return self._fields is fields
-
-    def head(self, *, keep: bool) -> bytes:
-        """Return the head for the client."""
-        return self._heads[keep]
+        self.heads = (head + b"connection: close\r\n\r\n", head + b"\r\n")
 
 
 class ResponseBody:

@@ -58,7 +58,7 @@ class ResponseReceiver(Protocol):
         """Take note that the response is complete."""
 
     def on_flush(self) -> None:
-        """Pass on what has come together."""
+        """Pass on what has come together; the end does so too."""
 
     def on_failure(self, error: RemitError) -> None:
         """Take note that there will be no (more) response."""
@@ -159,7 +159,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._head(data, receiver)
             else:
                 self._take(data, receiver)
-            receiver.on_flush()
+            if self._receiver is receiver:  # its response goes on
+                receiver.on_flush()
         except RemitError as error:
             self._fail(error)
 
@@ -172,7 +173,6 @@ class UpstreamConnection(asyncio.Protocol):
         if isinstance(self._body, UntilClose) and exc is None:
             try:
                 receiver.on_data(b"", done=True)
-                receiver.on_flush()
                 self._release(receiver, b"")
             except RemitError as error:
                 self._fail(error)
@@ -219,7 +219,6 @@ class UpstreamConnection(asyncio.Protocol):
         sent = self._transport is not None and not self._transport.get_write_buffer_size()
         self._reusable = fields.keep and status.minor == 1 and ends and read and sent
         if self._body is None:
-            receiver.on_flush()
             self._release(receiver, rest)
         elif rest:
             self._take(rest, receiver)
@@ -236,7 +235,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.pool.credential.patterns.check(body.trailer)
         receiver.on_data(payload, done=body.done)
         if body.done:
-            receiver.on_flush()
             self._release(receiver, rest)
         elif body.more:
             held = self._held
@@ -312,7 +310,7 @@ class Pool:
     def plan(self, status: Status, fields: Fields, *, has_body: bool) -> ResponsePlan:
         """Return how a response with this head goes on."""
         plan = self._plans.get(id(fields)) if has_body else None
-        if plan is None or not plan.of(fields):
+        if plan is None or plan.fields is not fields:
             plan = ResponsePlan(status, fields, has_body=has_body)
             if len(self._plans) >= _KNOWN_HEADS:
                 self._plans.clear()
