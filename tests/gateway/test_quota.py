@@ -89,7 +89,7 @@ def test_a_task_has_no_more_than_half_of_what_it_and_nobody_have() -> None:
     assert greedy == 500
     assert taken(made.of("task_b")) == 250
     made.of("task_b").give(250)
-    assert not made.take("task_a", 1)
+    assert not made.of("task_a").take()
 
 
 def test_a_task_may_always_have_a_few_while_there_are_some() -> None:
@@ -103,14 +103,14 @@ def test_a_task_has_so_many_descriptors_however_many_there_are() -> None:
 
 def test_what_a_task_has_is_counted_together_whatever_it_is_for() -> None:
     made = DescriptorBudget(1_000)
-    assert made.take("task", 400)
-    assert sum(made.take_pipe("task", f"grt_{number}") for number in range(100)) == 50
+    assert made.of("task").take(400)
+    assert sum(made.of("task").take_pipe(f"grt_{number}") for number in range(100)) == 50
 
 
 def test_what_a_task_has_given_back_it_may_have_again() -> None:
     made = DescriptorBudget(1_000)
     assert taken(made.of("task")) == 500
-    made.give("task", 500)
+    made.of("task").give(500)
     assert (made.free, taken(made.of("task"))) == (1_000, 500)
 
 
@@ -127,7 +127,7 @@ def test_a_task_that_has_more_than_its_share_by_now_changes_one_connection_for_a
             for wire in r.wires:
                 wire.close()
             await r.settled(lambda: not r.gateway.connections.all)
-            assert (r.gateway.quota.free, dict(r.gateway.quota._held)) == (free + 8, {})
+            assert (r.gateway.quota.free, dict(r.gateway.quota.held)) == (free + 8, {})
 
     play(scene)
 

@@ -152,7 +152,7 @@ def test_a_connection_to_a_database_is_ended_at_once(failure: Exception, caplog:
             assert await wire.rest() == b""
             await r.settled(lambda: not r.gateway.plane.tasks)
             assert len(lines(caplog)) == 1
-            assert r.gateway.quota._pipes == {}
+            assert r.gateway.quota.pipes == {}
 
     play(scene)
 

@@ -54,7 +54,7 @@ class Full(Line):
 
 def kept(asker: Asker, *said: bytes, line: Line | None = None) -> bool:
     """Have a connection say something, and tell whether it is used again."""
-    pool = Pool(static(shape(), None), None, lambda: 0.0, DescriptorBudget(9))  # type: ignore[arg-type]  # it dials nobody
+    pool = Pool(static(shape(), None), None, lambda: 0.0, DescriptorBudget(9).of("task"))  # type: ignore[arg-type]  # it dials nobody
     upstream = UpstreamConnection(pool)
     upstream.connection_made(line or Line())
     upstream.begin(asker, b"")

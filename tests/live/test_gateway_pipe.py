@@ -172,7 +172,7 @@ def test_a_grant_has_only_so_many_connections_at_a_time() -> None:
             [denied] = [event for event in await r.events("resource.use") if event.decision == "deny"]
             assert denied.code == "limit"
             wires[0].close()
-            await r.settled(lambda: r.gateway.quota._pipes.total() < MAX_PIPES)
+            await r.settled(lambda: r.gateway.quota.pipes.total() < MAX_PIPES)
             again = await r.wire(port)
             await again.send(b"abc")
             assert await again.reader.readexactly(3) == b"ABC"

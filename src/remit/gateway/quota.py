@@ -14,71 +14,52 @@ DESCRIPTORS = 4_096  # unless the process says how many it has
 
 
 class DescriptorBudget:
-    """A count of descriptors that are free, of those that each task has, and of the pipes of each grant.
+    """A count of descriptors that are free, of those that each task has, and of the pipes of each grant."""
 
-    A task has no more than half of what it and nobody have, so that there is always some for the next one.
-    """
-
-    __slots__ = ("_held", "_pipes", "free")
+    __slots__ = ("free", "held", "pipes")
 
     def __init__(self, descriptors: int) -> None:
         self.free = descriptors
-        self._held: Counter[str] = Counter()
-        self._pipes: Counter[str] = Counter()
+        self.held: Counter[str] = Counter()
+        self.pipes: Counter[str] = Counter()
 
     def of(self, task: str) -> TaskQuota:
         """Return the quota of a task."""
         return TaskQuota(self, task)
 
-    def take(self, task: str, count: int) -> bool:
-        """Take ``count`` descriptors for a task, if there are so many and it may have them."""
-        held = self._held[task]
-        if self.free < count or held + count > min(MOST, max(LEAST, (self.free + held) // 2)):
-            return False
-        self.free -= count
-        self._held[task] += count
-        return True
-
-    def give(self, task: str, count: int) -> None:
-        """Give them back."""
-        self.free += count
-        _less(self._held, task, count)
-
-    def take_pipe(self, task: str, grant: str) -> bool:
-        """Take a pipe's two descriptors, if its grant may have one more pipe."""
-        if self._pipes[grant] >= MAX_PIPES or not self.take(task, 2):
-            return False
-        self._pipes[grant] += 1
-        return True
-
-    def give_pipe(self, task: str, grant: str) -> None:
-        """Give a pipe's descriptors back."""
-        self.give(task, 2)
-        _less(self._pipes, grant, 1)
-
 
 @dataclass(frozen=True, slots=True)
 class TaskQuota:
-    """What one task has of the budget."""
+    """What one task may have: no more than half of what it and nobody have, so that there is some for the next one."""
 
     budget: DescriptorBudget
     task: str
 
     def take(self, count: int = 1) -> bool:
         """Take ``count`` descriptors, if there are so many and the task may have them."""
-        return self.budget.take(self.task, count)
+        budget, held = self.budget, self.budget.held[self.task]
+        if budget.free < count or held + count > min(MOST, max(LEAST, (budget.free + held) // 2)):
+            return False
+        budget.free -= count
+        budget.held[self.task] += count
+        return True
 
     def give(self, count: int = 1) -> None:
         """Give them back."""
-        self.budget.give(self.task, count)
+        self.budget.free += count
+        _less(self.budget.held, self.task, count)
 
     def take_pipe(self, grant: str) -> bool:
         """Take a pipe's two descriptors, if its grant may have one more pipe."""
-        return self.budget.take_pipe(self.task, grant)
+        if self.budget.pipes[grant] >= MAX_PIPES or not self.take(2):
+            return False
+        self.budget.pipes[grant] += 1
+        return True
 
     def give_pipe(self, grant: str) -> None:
         """Give a pipe's descriptors back."""
-        self.budget.give_pipe(self.task, grant)
+        self.give(2)
+        _less(self.budget.pipes, grant, 1)
 
 
 def _less(counts: Counter[str], name: str, count: int) -> None:
