@@ -24,11 +24,11 @@ from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitErro
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Humans
 from remit.ports.listening import Quota
-from remit.run import handover, wish
+from remit.run import handover, launch_request
 from remit.run.acceptor import Acceptor, bound, heard
 from remit.run.environment import RunListener, RunProvisioning
 from remit.run.handover import Message
-from remit.run.wish import Surroundings
+from remit.run.launch_request import Surroundings
 
 Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
 
@@ -239,7 +239,7 @@ class LaunchServer:
 
     async def _run(self, talk: _Talk) -> None:
         request, _ = await heard(talk.acceptor)
-        place = wish.surroundings(request, await self._around(talk.port))
+        place = launch_request.surroundings(request, await self._around(talk.port))
         authority = await self._authority(talk.port.caller, request, place)
         report: Report | None = None
         try:
@@ -310,15 +310,15 @@ class LaunchServer:
     async def _open(self, caller: Principal, asked: Mapping[str, object], posture: Posture) -> _Authority:
         if not isinstance(caller, Operator):
             raise DeniedError("a run cannot open a task", help="delegate from its own grant")
-        opener, rest = await wish.opener(caller, asked, self._humans)
-        view = await self._broker.open(opener, wish.requested(rest), posture)
+        opener, rest = await launch_request.opener(caller, asked, self._humans)
+        view = await self._broker.open(opener, launch_request.requested(rest), posture)
         return _Authority(view, lambda: self._broker.close(caller, view.task))
 
     async def _delegate(self, caller: Principal, asked: Mapping[str, object], posture: Posture) -> _Authority:
         parent = asked.get("parent", caller.grant if isinstance(caller, Holder) else None)
         if not isinstance(parent, str):
             raise InvalidRequestError("`parent` is missing")
-        view = await self._broker.delegate(caller, parent, wish.requested(asked), posture=posture)
+        view = await self._broker.delegate(caller, parent, launch_request.requested(asked), posture=posture)
         return _Authority(view, lambda: self._broker.revoke(caller, view.id))
 
     async def _around(self, port: _Port) -> tuple[str, ...]:
