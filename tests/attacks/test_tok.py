@@ -21,7 +21,7 @@ from remit.errors import ConflictError, RemitError
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring, FileSigner
 from tests.attacks import forge
-from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Plane, b64, jws, later
+from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Plane, b64, claims_of, jws, later
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "published" / "wycheproof"
 ABSENT = object()
@@ -139,7 +139,7 @@ def test_a_kid_is_looked_up_and_never_interpreted(tmp_path: Path) -> None:
         with files_opened() as opened:
             for token in forged:
                 with pytest.raises(RemitError):
-                    plane.verifier.claims(token)
+                    claims_of(plane.verifier, token)
         assert opened == []
         assert await forge.refused_everywhere(plane, agent, forged) == len(kids)
 

@@ -21,7 +21,7 @@ from remit.jose import token
 from remit.keys.authority import TURN_AFTER, FileAuthority
 from remit.keys.file import FileSealer
 from tests.compose.test_serving import EXCHANGE, configured, opened, serving
-from tests.oauth.plane import Agent
+from tests.oauth.plane import Agent, claims_of
 
 SHOWN = "what-a-receiver-shows-is-long-enough-not-to-be-guessed"
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
@@ -75,10 +75,10 @@ def test_a_rotation_is_seen_at_once_by_all_who_sign_verify_and_publish(tmp_path:
         (first,) = await published(client)
         answer = (await client.post("/v1/keys/token/rotate")).json()
         assert await published(client) == [answer["signing"], first]
-        assert edges.verifier.claims(old).grant
+        assert claims_of(edges.verifier, old).grant
         new = await a_token(edges, client, Agent())
         assert edges.verifier.keys.signer.kid == answer["signing"]
-        assert edges.verifier.claims(new).grant
+        assert claims_of(edges.verifier, new).grant
         assert await events(client) == [
             ("key.rotate", "allow", "token", first),
             ("key.rotate", "done", "token", answer["signing"]),
@@ -94,10 +94,10 @@ def test_a_revoked_key_takes_its_tokens_with_it_at_once(tmp_path: Path) -> None:
         answer = (await client.post(f"/v1/keys/token/{first}/revoke")).json()
         assert await published(client) == [answer["signing"]]
         with pytest.raises(TokenError):
-            edges.verifier.claims(old)
+            claims_of(edges.verifier, old)
         with pytest.raises(TokenError):
-            edges.verifier.claims(old, expired=True)
-        assert edges.verifier.claims(await a_token(edges, client, Agent())).grant
+            claims_of(edges.verifier, old, expired=True)
+        assert claims_of(edges.verifier, await a_token(edges, client, Agent())).grant
         assert (await events(client))[-1] == ("key.revoke", "done", "token", answer["signing"])
 
     serving(configured(tmp_path), body)

@@ -177,21 +177,21 @@ def tls(directory: Path, mode: int = 0o600) -> Settings:
 
 
 def test_without_tls_there_is_no_door(tmp_path: Path) -> None:
-    assert workloads.door(made(), None) is None
-    assert workloads.door(tls(tmp_path), None) is not None
+    assert workloads.server_tls(made(), None) is None
+    assert workloads.server_tls(tls(tmp_path), None) is not None
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
 def test_a_key_that_others_can_read_or_write_opens_no_door(tmp_path: Path, mode: int) -> None:
     with pytest.raises(InvalidRequestError, match="others"):
-        workloads.door(tls(tmp_path, mode), None)
+        workloads.server_tls(tls(tmp_path, mode), None)
 
 
 def test_a_key_that_is_missing_or_no_key_opens_no_door(tmp_path: Path) -> None:
     found = tls(tmp_path)
     (tmp_path / "tls.key").write_bytes(b"")
     with pytest.raises(UnavailableError):
-        workloads.door(found, None)
+        workloads.server_tls(found, None)
     (tmp_path / "tls.key").unlink()
     with pytest.raises(InvalidRequestError):
-        workloads.door(found, None)
+        workloads.server_tls(found, None)

@@ -24,8 +24,9 @@ from remit.broker import Broker
 from remit.compose.app import build
 from remit.core import audit
 from remit.core.audit import Checkpoint
-from remit.core.principal import Holder, Right
+from remit.core.principal import Claims, Holder, Right
 from remit.core.tree import root_of
+from remit.jose import token as tokens
 from remit.jose.proof import Nonces
 from remit.keys.signers import FileSigner
 from remit.web.authentication import SocketAuth, TokenAuth
@@ -179,6 +180,13 @@ class Plane:
         answer = await self.exchange(parent, self.delegation(parent, child, **more))
         assert answer.status_code == 200, answer.text
         return self.taken(answer.json(), child)
+
+
+def claims_of(verifier: Verifier, token: str, *, expired: bool = False) -> Claims:
+    """Return the claims of a token that this broker signed for itself."""
+    found = verifier.keys.claims(token, verifier.issuer, verifier.clock(), expired=expired)
+    tokens.check_audience(found, {verifier.issuer})
+    return found
 
 
 def access(route: Route) -> str:

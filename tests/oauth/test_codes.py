@@ -18,7 +18,7 @@ from remit.web.authentication import TokenAuth
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, TABLE
 from tests.oauth.desk import ALICE, CIBA, DEVICE, App, answer_of, browser, decide, scene
-from tests.oauth.plane import Agent, later
+from tests.oauth.plane import Agent, claims_of, later
 from tests.web.believed import certificate
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -321,8 +321,8 @@ def test_an_agent_goes_on_by_the_name_of_its_approval(tmp_path: Path) -> None:
         assert told["authorization_details"] == [TABLE]
         assert "refresh_token" not in told
         claims = parts(told["access_token"])[1]
-        parent = app.made.verifier.claims(app.agent.token).grant
-        assert app.made.verifier.claims(told["access_token"]).parent == parent
+        parent = claims_of(app.made.verifier, app.agent.token).grant
+        assert claims_of(app.made.verifier, told["access_token"]).parent == parent
         assert "par_hash" not in claims  # no token of the parent's was presented
         later(app.made, 5)
         assert (await app.token(child, **form)).json()["error"] == "invalid_grant"

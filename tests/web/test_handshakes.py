@@ -12,7 +12,7 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from remit.web import handshakes
+from remit.web import tls
 from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
 from tests.broker.world import OPERATOR
@@ -23,8 +23,8 @@ from tests.web.test_tls import ASK, Place, ask, listening, shown
 def test_strangers_who_begin_and_do_not_go_on_are_few_keep_nobody_out_and_not_for_long(
     tmp_path: Path, loop: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handshakes, "MAX_HANDSHAKES", 3)
-    monkeypatch.setattr(handshakes, "HANDSHAKE", 2.0)
+    monkeypatch.setattr(tls, "MAX_HANDSHAKES", 3)
+    monkeypatch.setattr(tls, "HANDSHAKE", 2.0)
 
     async def scene() -> None:
         place = Place(tmp_path)
@@ -63,14 +63,14 @@ class Scarce(socket.socket):
 def test_a_process_without_descriptors_accepts_when_it_has_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handshakes, "BREATH", 0.01)
+    monkeypatch.setattr(tls, "BREATH", 0.01)
 
     async def scene() -> None:
         place, sock = Place(tmp_path), Scarce()
         sock.bind(("127.0.0.1", 0))
         sock.listen()
         app = Starlette(routes=[Route("/", shown)])
-        listener = await serve(app, sock, SocketAuth(OPERATOR), tls=place.door.context)
+        listener = await serve(app, sock, SocketAuth(OPERATOR), tls=place.tls.context)
         assert b"200 OK" in (await ask(sock.getsockname()[1], place.client()))[1]
         assert sock.failures == 0
         listener.close()
@@ -79,13 +79,13 @@ def test_a_process_without_descriptors_accepts_when_it_has_some(
 
 
 def test_a_listener_that_waits_for_descriptors_can_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshakes, "BREATH", 60.0)
+    monkeypatch.setattr(tls, "BREATH", 60.0)
 
     async def scene() -> None:
         sock = Scarce()
         sock.bind(("127.0.0.1", 0))
         sock.listen()
-        listener = await serve(Starlette(), sock, SocketAuth(OPERATOR), tls=Place(tmp_path).door.context)
+        listener = await serve(Starlette(), sock, SocketAuth(OPERATOR), tls=Place(tmp_path).tls.context)
         _, writer = await asyncio.open_connection("127.0.0.1", sock.getsockname()[1])
         while sock.failures == Scarce.failures:  # noqa: ASYNC110 - the loop has to turn once
             await asyncio.sleep(0)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from remit.core.flood import LOUD
+from remit.core.grant import Subject
+from remit.core.principal import Human, Principal, Right
 from remit.errors import UnavailableError
 from remit.web import middleware
-from tests.broker.world import World
+from remit.web.authentication import SocketAuth
+from remit.web.middleware import Middleware
+from remit.web.routes import Route
+from tests.broker.world import OPERATOR, World
 from tests.oauth import desk
 from tests.oauth.plane import Plane, later, play
 
@@ -94,3 +102,34 @@ def test_an_endpoint_for_clients_says_that_it_has_another_method(tmp_path: Path,
         assert (await plane.web.get("/v1/tasks/x/close")).status_code == 401
 
     play(tmp_path, scene, world, desk.identity(desk.Issuer(world)))
+
+
+@dataclass(frozen=True)
+class Session(SocketAuth):
+    """A listener whose principal is a human with a session, as the console's will be."""
+
+    human: Human | None = None
+
+    async def principal(self, _: Request) -> Principal | None:
+        return self.human
+
+
+def test_a_human_is_let_in_by_the_right_that_the_route_names(tmp_path: Path) -> None:
+    async def answered(plane: Plane, right: Right, human: Human | None) -> int:
+        async def told(_: Request, principal: Principal) -> Response:
+            assert principal is human
+            return Response(status_code=204)
+
+        endpoint = Middleware(plane.verifier).endpoint(Route("GET", "/v1/x", told, right))
+        scope = {"type": "http", "method": "GET", "path": "/v1/x", "raw_path": b"/v1/x", "query_string": b""}
+        listener = Session(OPERATOR, human=human)
+        return (await endpoint(Request({**scope, "headers": [], "state": {"listener": listener}}))).status_code
+
+    async def scene(plane: Plane) -> None:
+        now = plane.world.now
+        ann = Human(Subject("https://idp.test#ann", "urn:mfa"), "digest", now, now, "remit", session="ses_1")
+        admin = replace(ann, rights=frozenset({Right.OPERATE}))
+        assert [await answered(plane, Right.OPERATE, who) for who in (None, ann, admin)] == [401, 403, 204]
+        assert await answered(plane, Right.ACT, admin) == 403
+
+    play(tmp_path, scene)

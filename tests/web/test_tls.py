@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from starlette.routing import Route
 from remit.errors import UnavailableError
 from remit.web.authentication import SocketAuth, certificates_of
 from remit.web.listen import serve
-from remit.web.tls import Door, presented
+from remit.web.tls import ServerTLS, presented
 from tests.broker.world import OPERATOR
 from tests.identity.spire import Authority, Domain, Svid, server
 from tests.oauth.plane import _tcp
@@ -36,13 +36,13 @@ def der(authority: Authority) -> bytes:
 class Place:
     """The files of a TLS listener and of its clients, and the authorities it asks clients for."""
 
-    def __init__(self, directory: Path, anchors: Sequence[bytes] | None = (der(DOMAIN.authority),)) -> None:
+    def __init__(self, directory: Path, anchors: tuple[bytes, ...] | None = (der(DOMAIN.authority),)) -> None:
         self.directory, self.anchors = directory, anchors
         self.certificate, self.key = directory / "server.pem", directory / "server.key"
         self.ca = directory / "ca.pem"
         self.ca.write_bytes(WEB.certificate.public_bytes(Encoding.PEM))
         self.renew()
-        self.door = Door(self.certificate, self.key, lambda: self.anchors)
+        self.tls = ServerTLS(self.certificate, self.key, lambda: self.anchors)
 
     def renew(self) -> Svid:
         """Replace the server's certificate, as an ACME client or SPIRE's helper would."""
@@ -71,7 +71,7 @@ async def shown(request: Request) -> Response:
 async def listening(place: Place) -> AsyncIterator[int]:
     sock = _tcp()
     app = Starlette(routes=[Route("/", shown)])
-    listener = await serve(app, sock, SocketAuth(OPERATOR), tls=place.door.context)
+    listener = await serve(app, sock, SocketAuth(OPERATOR), tls=place.tls.context)
     try:
         yield int(sock.getsockname()[1])
     finally:
@@ -146,7 +146,7 @@ def test_authorities_are_replaced_while_it_serves(tmp_path: Path) -> None:
         async with listening(place) as port:
             assert b"200 OK" in (await ask(port, place.client(DOMAIN.svid())))[1]
             place.anchors = (der(OTHER.authority),)
-            assert place.door.refresh()
+            assert place.tls.refresh()
             assert (await ask(port, place.client(DOMAIN.svid())))[1] == b""
             assert b"200 OK" in (await ask(port, place.client(OTHER.svid())))[1]
 
@@ -169,19 +169,17 @@ def test_it_is_said_when_an_authority_is_gone(
     after: tuple[Domain, ...],
     gone: bool,  # noqa: FBT001 - a case
 ) -> None:
-    place = Place(tmp_path, [der(one.authority) for one in before])
-    place.anchors = [der(one.authority) for one in after]
-    assert place.door.refresh() is gone
-    assert place.door.refresh() is False
+    place = Place(tmp_path, tuple(der(one.authority) for one in before))
+    place.anchors = tuple(der(one.authority) for one in after)
+    assert place.tls.refresh() is gone
+    assert place.tls.refresh() is False
 
 
 def test_connections_that_a_certificate_opened_can_be_cut_and_no_others(tmp_path: Path) -> None:
     async def scene() -> None:
         place = Place(tmp_path)
         sock = _tcp()
-        listener = await serve(
-            Starlette(routes=[Route("/", shown)]), sock, SocketAuth(OPERATOR), tls=place.door.context
-        )
+        listener = await serve(Starlette(routes=[Route("/", shown)]), sock, SocketAuth(OPERATOR), tls=place.tls.context)
         port, kept = sock.getsockname()[1], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
         opened = []
         for svid in (DOMAIN.svid(), None):
@@ -207,7 +205,7 @@ def test_an_authority_that_is_none_keeps_nobody_else_out(tmp_path: Path) -> None
         place = Place(tmp_path)
         async with listening(place) as port:
             place.anchors = (b"\x30\x00", b"", der(OTHER.authority), der(OTHER.authority))
-            place.door.refresh()
+            place.tls.refresh()
             assert b"200 OK" in (await ask(port, place.client(OTHER.svid())))[1]
             assert (await ask(port, place.client(DOMAIN.svid())))[1] == b""
 
@@ -221,7 +219,7 @@ def test_a_renewed_certificate_serves_from_the_next_handshake(tmp_path: Path) ->
             first, _ = await ask(port, place.client())
             renewed = place.renew()
             assert (await ask(port, place.client()))[0] == first
-            place.door.refresh()
+            place.tls.refresh()
             assert (await ask(port, place.client()))[0] == renewed.ders[0]
 
     asyncio.run(scene())
@@ -237,11 +235,11 @@ def test_a_certificate_that_cannot_be_used_changes_nothing(tmp_path: Path, caplo
                 if bad is not None:
                     place.certificate.write_bytes(bad)
                 for _ in range(3):
-                    place.door.refresh()
+                    place.tls.refresh()
                 assert len(caplog.records) == told  # once, not at every look
                 assert (await ask(port, place.client()))[0] == first
             renewed = place.renew()
-            place.door.refresh()
+            place.tls.refresh()
             assert (await ask(port, place.client()))[0] == renewed.ders[0]
 
     with caplog.at_level(logging.WARNING, "remit.web"):
@@ -256,7 +254,7 @@ def test_authorities_are_withdrawn_though_the_certificate_cannot_be_read(tmp_pat
             assert b"200 OK" in answer
             place.certificate.unlink()
             place.anchors = (der(OTHER.authority),)
-            assert place.door.refresh()
+            assert place.tls.refresh()
             assert (await ask(port, place.client(DOMAIN.svid())))[1] == b""
             found, answer = await ask(port, place.client(OTHER.svid()))
             assert found == first
@@ -272,7 +270,7 @@ def test_a_door_needs_a_certificate_and_its_key_without_a_password(tmp_path: Pat
     for content in (b"", b"not PEM", locked, Domain("x").svid().pem):
         place.key.write_bytes(content)
         with pytest.raises(UnavailableError):
-            Door(place.certificate, place.key, lambda: None)
+            ServerTLS(place.certificate, place.key, lambda: None)
 
 
 def test_old_versions_of_tls_and_resumption_are_not_spoken(tmp_path: Path) -> None:

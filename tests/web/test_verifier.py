@@ -13,7 +13,7 @@ from remit.web.verifier import Replays
 from tests.attacks.forge import parts, signed
 from tests.broker.world import World
 from tests.oauth.desk import Issuer
-from tests.oauth.plane import Agent, Plane, play
+from tests.oauth.plane import Agent, Plane, claims_of, play
 
 NOW = 1_795_608_000
 
@@ -112,7 +112,7 @@ def test_claims_that_the_state_does_not_bear_out_are_worth_nothing(tmp_path: Pat
         agent, other = Agent(), Agent()
         await plane.opened(agent)
         await plane.opened(other)
-        claims = plane.verifier.claims(agent.token)
+        claims = claims_of(plane.verifier, agent.token)
         wrong = [replace(claims, grant="grt_none"), replace(claims, grant=other.grant)]
         wrong += [replace(claims, task=other.task), replace(claims, jkt=other.signer.kid)]
         for item in wrong:
@@ -131,7 +131,7 @@ def test_the_tokens_known_to_be_good_are_bounded(tmp_path: Path, monkeypatch: py
         await plane.opened(agent)
         header, claims = parts(agent.token)
         for number in range(10):
-            plane.verifier.claims(signed(plane, header, {**claims, "jti": f"tok_{number}"}))
+            claims_of(plane.verifier, signed(plane, header, {**claims, "jti": f"tok_{number}"}))
         assert len(plane.verifier.keys._known) <= 3
 
     play(tmp_path, scene)
@@ -146,8 +146,8 @@ def test_the_tokens_known_to_be_good_are_bounded_by_their_size_too(
         header, claims = parts(agent.token)
         monkeypatch.setattr(verifier, "MAX_KNOWN_SIZE", 3 * len(agent.token) + 300)
         for number in range(10):
-            plane.verifier.claims(signed(plane, header, {**claims, "jti": f"tok_{number}"}))
-            plane.verifier.claims(agent.token)
+            claims_of(plane.verifier, signed(plane, header, {**claims, "jti": f"tok_{number}"}))
+            claims_of(plane.verifier, agent.token)
             assert sum(map(len, keys._known)) <= verifier.MAX_KNOWN_SIZE
         assert keys._known
 

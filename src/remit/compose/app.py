@@ -8,10 +8,11 @@ from starlette import routing
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from remit.control import administration, spiffe
+from remit.control import administration
 from remit.control.approvals import Approvals
 from remit.control.v1 import V1
 from remit.core.principal import Right
+from remit.kinds.spiffe import bundle
 from remit.oauth.clients import Clients
 from remit.oauth.exchange import Exchange
 from remit.oauth.federation import Federation
@@ -43,7 +44,7 @@ def rows(deps: AppDeps) -> tuple[Route, ...]:
         Route("GET", "/.well-known/oauth-protected-resource", known.resource),
         Route("GET", "/problems/{code}", known.problem),
         Route("GET", "/v1/identity", known.identity),
-        *spiffe.rows(deps),
+        *bundle.rows(deps),
         *receiver.rows(deps),
         *deps.streams,
         *V1(deps.broker, deps.kinds, deps.verifier.clock).routes(),

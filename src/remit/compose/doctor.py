@@ -164,12 +164,12 @@ def policies(settings: Settings) -> Iterator[CheckResult]:
 def certificate(settings: Settings) -> Iterator[CheckResult]:
     """Look at the certificate and the key of the TLS listener as the broker and its clients will."""
     from remit.compose.probe import leaf, unnamed
-    from remit.compose.workloads import door
+    from remit.compose.workloads import server_tls
 
     if settings.tls is None:
         return
     try:
-        door(settings, None)
+        server_tls(settings, None)
         found = leaf(settings.tls)
     except RemitError as error:
         yield CheckResult("tls", "wrong", error.detail, error.help or "")

@@ -86,7 +86,7 @@ class Edges:
             descriptors=_descriptors(),
         )
         self._listeners: list[Listener] = []
-        self.door = workloads.door(settings, app.bundles)
+        self.tls = workloads.server_tls(settings, app.bundles)
         self.runs = RunEdges(app, self.gateway, self.app)
         self.launches = LaunchServer(app.broker, self.runs, app.identity.humans)
 
@@ -102,7 +102,7 @@ class Edges:
         """Look for new trust bundles and a new certificate of ours; TLS handshakes use them from now on."""
         if self.application.bundles is not None:
             await self.application.bundles.refresh()
-        if self.door is not None and self.door.refresh():
+        if self.tls is not None and self.tls.refresh():
             for listener in self._listeners:
                 listener.cut_certified()
 
@@ -151,10 +151,10 @@ async def _listen_tcp(edges: Edges) -> None:
         hosts = frozenset({str(settings.api), f"localhost:{settings.api[1]}"})
         web = TokenAuth(hosts, edges.verifier.holder, gateway=gateway)
         await edges.control(bind_tcp(settings.api, "listen.api"), web)
-    if settings.tls is not None and edges.door is not None:
+    if settings.tls is not None and edges.tls is not None:
         await edges.trust()
         web = TokenAuth(settings.tls.hosts, edges.verifier.holder, gateway=gateway, scheme="https")
-        await edges.control(bind_tcp(settings.tls.listen, "tls.listen"), web, tls=edges.door.context)
+        await edges.control(bind_tcp(settings.tls.listen, "tls.listen"), web, tls=edges.tls.context)
     if settings.gateway is not None:
         await edges.gateway.listen(bind_tcp(settings.gateway, "listen.gateway"), None)
 

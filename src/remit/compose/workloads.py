@@ -16,7 +16,7 @@ from remit.identity.workloads.sources import ApiSource, FileSource, WebSource
 from remit.identity.workloads.wit import WitVerifier
 from remit.identity.workloads.x509_svid import X509SvidVerifier
 from remit.ports import Clock
-from remit.web.tls import Door
+from remit.web.tls import ServerTLS
 
 
 def source(domain: TrustDomainTable) -> BundleSource:
@@ -56,12 +56,12 @@ def methods(settings: Settings) -> tuple[str, ...]:
     return ("spiffe_jwt",) if settings.tls is None else ("spiffe_jwt", "spiffe_x509")
 
 
-def door(settings: Settings, held: TrustBundles | None) -> Door | None:
+def server_tls(settings: Settings, held: TrustBundles | None) -> ServerTLS | None:
     """Return what TLS handshakes use; None without ``[tls]``. Clients are asked for certificates if any could count."""
     if settings.tls is None:
         return None
     _check_private(settings.tls.key)
-    return Door(settings.tls.certificate, settings.tls.key, lambda: None if held is None else held.authorities())
+    return ServerTLS(settings.tls.certificate, settings.tls.key, lambda: None if held is None else held.authorities())
 
 
 def _check_private(path: Path) -> None:

@@ -38,9 +38,8 @@ Decide = Callable[[str, str, Principal], Awaitable[Approval]]
 class Approvals:
     """The handlers over one broker."""
 
-    def __init__(self, surface: AppDeps) -> None:
-        """Serve ``surface``'s broker."""
-        self._broker, self._verifier, self._identity = surface.broker, surface.verifier, surface.identity
+    def __init__(self, deps: AppDeps) -> None:
+        self._broker, self._verifier, self._identity = deps.broker, deps.verifier, deps.identity
 
     def rows(self) -> tuple[Route, ...]:
         """Return the routes."""
@@ -87,9 +86,8 @@ class Approvals:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    async def all(self, request: Request, caller: Principal) -> Response:
+    async def all(self, _: Request, caller: Principal) -> Response:
         """List what the caller may know of, oldest first."""
-        del request
         found = await self._broker.approvals(caller)
         return await wire.listing("approvals", (self._shown(caller, item) for item in found))
 

@@ -21,8 +21,7 @@ from uvicorn.server import ServerState
 
 from remit.ports.listening import Closing, Quota, Start
 from remit.web.authentication import ListenerAuth
-from remit.web.handshakes import Handshakes
-from remit.web.tls import presented
+from remit.web.tls import Handshakes, presented
 
 MAX_HEAD = 98_304  # bytes: a token, a proof, and what else a client sends
 MAX_HEADERS = 128  # fields of a head

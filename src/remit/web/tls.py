@@ -6,8 +6,10 @@ signed. Contexts cannot forget an authority, so each change makes a new one, and
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,11 +19,15 @@ from typing import Any
 
 from remit.errors import UnavailableError
 
+HANDSHAKE = 5.0  # seconds for a handshake
+MAX_HANDSHAKES = 64  # at a time: whoever can reach the listener can begin one; the oldest makes room for the next
+BREATH = 0.5  # seconds without accepting when there are no descriptors left
+_AT_ONCE = 16  # connections accepted before anything else gets its turn
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy and authenticated encryption alone
 
 _LOG = logging.getLogger("remit.web")
 
-Anchors = Callable[[], Sequence[bytes] | None]  # DER of every authority; None: clients are not asked for a certificate
+Anchors = Callable[[], tuple[bytes, ...] | None]  # DER; None: clients are not asked for a certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +83,14 @@ def _no_password() -> str:
     raise ValueError("the key has a password")
 
 
-class Door:
+class ServerTLS:
     """What TLS handshakes use: always the newest of what is on disk and in the bundles."""
 
     def __init__(self, certificate: Path, key: Path, anchors: Anchors) -> None:
         """Read the server's certificate and key, or raise UnavailableError."""
         self._files, self._anchors = (certificate, key), anchors
-        self._seen = self._stamps()
-        self._pair, self._believed = Pair.read(certificate, key), self._authorities()
+        self._seen = [_stamp(path) for path in self._files]
+        self._pair, self._believed = Pair.read(certificate, key), self._anchors()
         self._current = context(self._pair, self._believed)
         self.context = context(self._pair, self._believed)  # what a listener is started with
         self.context.sni_callback = self._swap  # called with or without a name
@@ -94,9 +100,9 @@ class Door:
 
         Return whether an authority is gone: connections that came in by it should end.
         """
-        before, self._believed = self._believed, self._authorities()
+        before, self._believed = self._believed, self._anchors()
         changed = before != self._believed
-        seen = self._stamps()
+        seen = [_stamp(path) for path in self._files]
         if seen != self._seen:
             self._seen, changed = seen, self._renewed() or changed
         if changed:
@@ -114,15 +120,7 @@ class Door:
         self._pair = found
         return True
 
-    def _authorities(self) -> tuple[bytes, ...] | None:
-        anchors = self._anchors()
-        return None if anchors is None else tuple(anchors)
-
-    def _stamps(self) -> tuple[object, ...]:
-        return tuple(_stamp(path) for path in self._files)
-
-    def _swap(self, peer: ssl.SSLObject, name: str | None, started: ssl.SSLContext) -> None:
-        del name, started
+    def _swap(self, peer: ssl.SSLObject, _name: str | None, _started: ssl.SSLContext) -> None:
         peer.context = self._current
 
 
@@ -143,3 +141,59 @@ def presented(peer: Any) -> tuple[bytes, ...]:
         return tuple(peer.get_unverified_chain())
     inner = peer._sslobj  # noqa: SLF001 - what 3.13 made public
     return tuple(ssl.PEM_cert_to_DER_cert(found.public_bytes()) for found in inner.get_unverified_chain())
+
+
+class Handshakes:
+    """Accepts on a TLS listener: few handshakes at a time, and none for long. ``made`` speaks once one is done.
+
+    The loop's own servers would let strangers hold as many descriptors as they like, unseen by us until they have
+    finished.
+    """
+
+    def __init__(self, sock: socket.socket, made: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
+        self._sock, self._made, self._context = sock, made, context
+        self._loop = asyncio.get_running_loop()
+        self._going: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._pause: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+        self._listen()
+
+    def close(self) -> None:
+        """Stop accepting, and end the handshakes there are."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        for task in self._going:
+            task.cancel()
+
+    def _listen(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, _ = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:  # no descriptors, or no memory
+                self._loop.remove_reader(self._sock)
+                self._pause = self._loop.call_later(BREATH, self._listen)
+                return
+            if len(self._going) >= MAX_HANDSHAKES:
+                oldest = next(iter(self._going))
+                del self._going[oldest]
+                oldest.cancel()
+            accepted.setblocking(False)
+            task = self._loop.create_task(self._shake(accepted))
+            self._going[task] = None
+            task.add_done_callback(lambda done: self._going.pop(done, None))
+
+    async def _shake(self, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                self._made, accepted, ssl=self._context, ssl_handshake_timeout=HANDSHAKE
+            )
+        except (OSError, asyncio.CancelledError):  # no handshake, no connection
+            accepted.close()

@@ -16,16 +16,14 @@ from remit.web.routes import AppDeps, Route
 REFRESH = 300  # seconds after which a verifier should look again (``spiffe_refresh_hint``)
 
 
-class Bundle:
-    """The public documents of one trust domain."""
+class BundleEndpoints:
+    """The public documents of one trust domain. ``issuer`` is what JWT-SVIDs name as theirs."""
 
     def __init__(self, authority: Authority, issuer: str) -> None:
-        """Publish the keys of ``authority``; ``issuer`` is what JWT-SVIDs name as theirs."""
         self._authority, self._issuer = authority, issuer
 
-    async def bundle(self, request: Request) -> Response:
+    async def bundle(self, _: Request) -> Response:
         """Return the SPIFFE bundle (SPIFFE Trust Domain and Bundle §4)."""
-        del request
         return wire.answer(
             {
                 "keys": list(self._authority.bundle()),
@@ -34,14 +32,12 @@ class Bundle:
             }
         )
 
-    async def jwks(self, request: Request) -> Response:
+    async def jwks(self, _: Request) -> Response:
         """Return the keys of JWT-SVIDs as a JWK set."""
-        del request
         return wire.answer({"keys": [dict(jwk) for jwk in self._authority.jwks()]})
 
-    async def discovery(self, request: Request) -> Response:
+    async def discovery(self, _: Request) -> Response:
         """Return what a relying party needs to verify JWT-SVIDs (OIDC Discovery §3); nobody logs in here with OIDC."""
-        del request
         return wire.answer(
             {
                 "issuer": self._issuer,
@@ -54,11 +50,11 @@ class Bundle:
         )
 
 
-def rows(surface: AppDeps) -> tuple[Route, ...]:
+def rows(deps: AppDeps) -> tuple[Route, ...]:
     """Return the routes, if the broker is the authority of a trust domain."""
-    if surface.authority is None:
+    if deps.authority is None:
         return ()
-    known = Bundle(surface.authority, surface.verifier.issuer)
+    known = BundleEndpoints(deps.authority, deps.verifier.issuer)
     return (
         Route("GET", "/.well-known/spiffe-bundle", known.bundle),
         Route("GET", "/.well-known/openid-configuration", known.discovery),
