@@ -80,7 +80,7 @@ class Served:
 
 
 def whole(plane: Plane) -> AppDeps:
-    """Return the surface of a plane where all that can be configured is: every route there can be."""
+    """Return the dependencies of a plane where all that can be configured is: every route there can be."""
     sealer, clock = FileSealer(b"k" * 32), lambda: plane.world.now
     keys = plane.directory / "keys"
     (plane.directory / "policy").mkdir(exist_ok=True)
@@ -102,12 +102,12 @@ def whole(plane: Plane) -> AppDeps:
     }
     identity = desk.identity(desk.Issuer(plane.world))
     return replace(
-        plane.surface,
+        plane.deps,
         identity=replace(identity, workloads=Believed(plane.world), signals=Unheard()),
         authority=authority,
         policies=policies,
         rings=KeyRings(plane.broker, rings),
-        streams=transmitter.rows(),
+        streams=transmitter.routes(),
     )
 
 

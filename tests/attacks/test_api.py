@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remit.compose.app import rows
+from remit.compose.app import routes
 from remit.core.principal import Holder, Right
 from remit.web.routes import Route
 from tests.attacks import forge
@@ -59,7 +59,7 @@ def test_a_token_in_a_url_is_refused_and_not_logged(
     caplog.set_level("DEBUG", "uvicorn")
 
     async def scene(plane: Plane, agent: Agent) -> None:
-        for row in rows(plane.surface):
+        for row in routes(plane.deps):
             path = _path(row, agent)
             headers = plane.headers(agent, row.method, path)
             answer = await plane.web.request(row.method, f"{path}?{name}={agent.token}", headers=headers)
@@ -171,7 +171,7 @@ def test_an_error_inside_is_told_by_its_instance_alone(tmp_path: Path, caplog: p
 @pytest.mark.attack("API-04")
 def test_every_route_is_classified_and_the_public_ones_are_these(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
-        table = rows(plane.surface)
+        table = routes(plane.deps)
         assert {row.path for row in table if access(row) == "public"} == PUBLIC
         assert {row.path for row in table if access(row) == "proving"} == PROVING
 
@@ -188,7 +188,7 @@ def test_no_route_answers_a_caller_without_a_proven_token(tmp_path: Path) -> Non
             {"cookie": f"session={agent.token}"},
             {"authorization": f"DPoP {plane.proof(agent, 'GET', '/v1/self')}"},
         ]
-        paths = {_path(row, agent) for row in rows(plane.surface) if row.right is not None}
+        paths = {_path(row, agent) for row in routes(plane.deps) if row.right is not None}
         variants = {path + "/" for path in paths} | {"/" + path for path in paths} | {path.upper() for path in paths}
         variants |= {"/v1", "/v1/", "/admin", "/oauth/authorize", "/docs", "/openapi.json", "/metrics"}
         for path in sorted(paths | variants):
@@ -204,7 +204,7 @@ def test_no_route_answers_a_caller_without_a_proven_token(tmp_path: Path) -> Non
 def test_an_agent_is_refused_what_is_the_operators(tmp_path: Path) -> None:
     async def scene(plane: Plane, agent: Agent) -> None:
         channel = await plane.channel(Holder(agent.task, agent.grant))
-        for row in rows(plane.surface):
+        for row in routes(plane.deps):
             if row.right is Right.OPERATE:
                 path = _path(row, agent)
                 assert (await plane.call(agent, row.method, path)).status_code == 403, row.path

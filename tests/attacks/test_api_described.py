@@ -16,7 +16,7 @@ from schemathesis.checks import CHECKS
 from schemathesis.core import NOT_SET
 from schemathesis.core.failures import Failure, FailureGroup
 
-from remit.compose.app import rows
+from remit.compose.app import routes
 from tests.attacks.described import SPEC, Served, served, session, whole
 from tests.broker.world import SEARCH, TABLE
 from tests.oauth.plane import Plane, access, opening, play
@@ -58,14 +58,14 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_the_description_has_every_route_and_who_may_call_it_and_nothing_else(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
-        routes = {(row.path, row.method.lower()): access(row) for row in rows(whole(plane))}
+        table = {(row.path, row.method.lower()): access(row) for row in routes(whole(plane))}
         described = {
             (path, method): operation["x-remit-who"]
             for path, item in SPEC["paths"].items()
             for method, operation in item.items()
         }
-        assert described == routes
-        bare = {(row.path, row.method.lower()) for row in rows(plane.surface)}
+        assert described == table
+        bare = {(row.path, row.method.lower()) for row in routes(plane.deps)}
         when = {key for key in described if "x-remit-when" in SPEC["paths"][key[0]][key[1]]}
         assert described.keys() - when == bare
 

@@ -20,7 +20,7 @@ from tests.oauth.plane import EXCHANGE, GRANT, Agent, Plane, _unix, b64, jws, pl
 async def _bobs(plane: Plane) -> Agent:
     """Open a task for another human, at a control socket of their own."""
     path = plane.directory / "bob.sock"
-    plane.listeners.append(await serve(build(plane.surface), _unix(path), SocketAuth(STRANGER)))
+    plane.listeners.append(await serve(build(plane.deps), _unix(path), SocketAuth(STRANGER)))
     control, plane.control = plane.control, plane._client(path)
     agent = Agent()
     await plane.opened(agent)

@@ -97,7 +97,7 @@ def test_a_clock_set_back_revives_nothing_extends_nothing_and_keeps_the_log_in_o
 
 @pytest.mark.attack("OPS-01")
 def test_no_route_gives_an_operator_a_stored_secret(tmp_path: Path) -> None:
-    from remit.compose.app import rows
+    from remit.compose.app import routes
 
     async def scene(made: plane.Plane) -> None:
         put = await made.control.put("/v1/secrets/search", json={"resource": "search", "value": CANARY})
@@ -115,7 +115,7 @@ def test_no_route_gives_an_operator_a_stored_secret(tmp_path: Path) -> None:
             "code": "x",
         }
         answers = []
-        for row in rows(made.surface):
+        for row in routes(made.deps):
             for method in (row.method, "GET", "OPTIONS"):
                 path = re.sub(r"\{(\w+)\}", lambda found: named.get(found[1], "x"), row.path)
                 answers.append(await made.control.request(method, path))

@@ -32,9 +32,9 @@ def ruled(plane: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     policies = Policies(directory)
     policies.broker = plane.broker
     plane.call(plane.broker.policy.reload(OPERATOR, policies.decide, "first"))
-    plane.surface = replace(plane.surface, policies=policies)
+    plane.deps = replace(plane.deps, policies=policies)
     path = plane.directory / "ruled.sock"
-    plane.listeners.append(plane.call(serve(build(plane.surface), _unix(path), SocketAuth(OPERATOR, plane.base))))
+    plane.listeners.append(plane.call(serve(build(plane.deps), _unix(path), SocketAuth(OPERATOR, plane.base))))
     monkeypatch.setenv("REMIT_SOCKET", str(path))
     config = plane.directory / "config" / "remit" / "config.toml"
     config.parent.mkdir(parents=True)

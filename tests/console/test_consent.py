@@ -86,7 +86,7 @@ def test_over_tls_the_cookie_is_of_this_host_alone(tmp_path: Path) -> None:
         keys = Keys(made.signer, [made.signer.public_jwk()])
         verifier = Verifier(made.broker, keys, "https://remit.test", made.verifier.clock, made.verifier.nonces)
         served, web = (
-            build(replace(made.surface, verifier=verifier)),
+            build(replace(made.deps, verifier=verifier)),
             TokenAuth(frozenset({"remit.test"}), verifier.holder),
         )
 

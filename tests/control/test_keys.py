@@ -45,7 +45,7 @@ class Book:
 
 def client(plane: Plane, book: Book, authority: SocketAuth | TokenAuth) -> httpx.AsyncClient:
     """Return a client of a control plane with these rings, on a listener that stands for ``authority``."""
-    app = build(replace(plane.surface, rings=book))
+    app = build(replace(plane.deps, rings=book))
 
     async def listened(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "state": {"listener": authority}}, receive, send)

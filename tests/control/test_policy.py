@@ -33,9 +33,9 @@ def ruled(tmp_path: Path, scene: Scene) -> None:
     async def main(plane: Plane) -> None:
         policies.broker = plane.broker
         await plane.broker.policy.reload(OPERATOR, policies.decide, "first")
-        plane.surface = replace(plane.surface, policies=policies)
+        plane.deps = replace(plane.deps, policies=policies)
         path = tmp_path / "ruled.sock"
-        plane.listeners.append(await serve(build(plane.surface), _unix(path), SocketAuth(OPERATOR)))
+        plane.listeners.append(await serve(build(plane.deps), _unix(path), SocketAuth(OPERATOR)))
         await scene(plane, plane._client(path), (directory / "main.cedar").write_text)
 
     play(tmp_path, main)
@@ -173,9 +173,9 @@ def test_without_policies_there_is_nothing_to_reload(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         policies = Policies(None)
         policies.broker = plane.broker
-        plane.surface = replace(plane.surface, policies=policies)
+        plane.deps = replace(plane.deps, policies=policies)
         path = tmp_path / "ruled.sock"
-        plane.listeners.append(await serve(build(plane.surface), _unix(path), SocketAuth(OPERATOR)))
+        plane.listeners.append(await serve(build(plane.deps), _unix(path), SocketAuth(OPERATOR)))
         control = plane._client(path)
         assert (await control.get("/v1/policy")).json()["version"] == "local-1"
         answer = await control.post("/v1/policy/reload")

@@ -328,7 +328,7 @@ def test_what_was_not_foreseen_is_told_to_the_log_alone(tmp_path: Path, caplog: 
         raise RuntimeError("inside")
 
     async def scene(plane: Plane) -> None:
-        app = build(replace(plane.surface, checkpoint=broken))
+        app = build(replace(plane.deps, checkpoint=broken))
         plane.listeners.append(await serve(app, _unix(tmp_path / "broken.sock"), SocketAuth(OPERATOR)))
         answer = await plane._client(tmp_path / "broken.sock").get("/v1/audit/checkpoint")
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")

@@ -98,7 +98,7 @@ class Plane:
     world: World
     broker: Broker
     verifier: Verifier
-    surface: AppDeps
+    deps: AppDeps
     base: str
     control: httpx.AsyncClient
     web: httpx.AsyncClient
@@ -116,7 +116,7 @@ class Plane:
         """Return a client on a channel of its own that stands for ``holder``."""
         path = self.directory / f"{holder.grant}.sock"
         peer = SocketAuth(holder, "http://127.0.0.1:8471", {"warehouse": 5433})
-        self.listeners.append(await serve(build(self.surface), _unix(path), peer))
+        self.listeners.append(await serve(build(self.deps), _unix(path), peer))
         return self._client(path)
 
     def _client(self, path: Path) -> httpx.AsyncClient:
@@ -239,7 +239,7 @@ async def plane(
     signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
     keys = Keys(signer, [signer.public_jwk()])
     verifier = Verifier(broker, keys, f"http://{host}", lambda: world.now, Nonces(b"k" * 32), gateway)
-    surface = AppDeps(
+    deps = AppDeps(
         broker,
         broker.kinds,
         verifier,
@@ -247,13 +247,13 @@ async def plane(
         lambda: _checkpoint(world),
         identity or Identity(),
     )
-    app = build(surface)
+    app = build(deps)
     listeners = [
         await serve(app, _unix(directory / "control.sock"), SocketAuth(OPERATOR), uid=os.geteuid()),
         await serve(app, sock, TokenAuth(frozenset({host}), verifier.holder, "http://127.0.0.1:8471")),
     ]
     web = httpx.AsyncClient(base_url=f"http://{host}")
-    made = Plane(world, broker, verifier, surface, f"http://{host}", web, web, directory, listeners, [web], signer)
+    made = Plane(world, broker, verifier, deps, f"http://{host}", web, web, directory, listeners, [web], signer)
     made.control = made._client(directory / "control.sock")
     try:
         yield made

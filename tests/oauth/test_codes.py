@@ -176,7 +176,7 @@ def test_what_policy_forbids_is_not_opened_even_if_a_human_approved(tmp_path: Pa
 
 def certified(app: App, shown: list[bytes]) -> httpx.AsyncClient:
     """Return a client of an application of its own, whose requests come in TLS with the certificate in ``shown``."""
-    served = build(app.made.surface)
+    served = build(app.made.deps)
     host = app.made.base.removeprefix("http://")
     authority = TokenAuth(frozenset({host}), app.made.verifier.holder)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from remit.compose.app import rows
+from remit.compose.app import routes
 from remit.core.principal import Holder
 from tests.oauth.desk import ALICE, APP, CIBA, DEVICE, App, browser, scene
 from tests.oauth.plane import access
@@ -39,7 +39,7 @@ def test_every_endpoint_that_is_named_is_there_and_every_grant_type_is_taken(tmp
 
 def test_without_anywhere_to_log_in_there_is_none_of_them(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        assert {row.path for row in rows(app.made.surface)} & FLOWS == set()
+        assert {row.path for row in routes(app.made.deps)} & FLOWS == set()
         known = (await app.made.web.get("/.well-known/oauth-authorization-server")).json()
         assert set(known["grant_types_supported"]) & WAYS == set()
         for way in WAYS:
@@ -64,7 +64,7 @@ def test_no_flow_begins_on_a_socket(tmp_path: Path) -> None:
 
 def test_only_pages_are_for_anybody(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        found = {row.path: access(row) for row in rows(app.made.surface) if row.path in FLOWS}
+        found = {row.path: access(row) for row in routes(app.made.deps) if row.path in FLOWS}
         proving = {"/oauth/par", "/oauth/device_authorization", "/oauth/bc-authorize"}
         assert found == {path: "proving" if path in proving else "public" for path in FLOWS}
 

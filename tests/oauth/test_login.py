@@ -18,7 +18,7 @@ def test_anybody_is_told_how_humans_log_in_here(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         sock = _tcp()
         host = f"127.0.0.1:{sock.getsockname()[1]}"
-        app = build(replace(plane.surface, identity=Identity(native=(known,), issuers={"https://web.test": "Web"})))
+        app = build(replace(plane.deps, identity=Identity(native=(known,), issuers={"https://web.test": "Web"})))
         plane.listeners.append(await serve(app, sock, TokenAuth(frozenset({host}), plane.verifier.holder)))
         async with httpx.AsyncClient() as anybody:
             told = await anybody.get(f"http://{host}/v1/identity")

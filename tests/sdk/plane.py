@@ -47,7 +47,7 @@ class Served:
     listeners: list[Listener] = field(default_factory=list)
     notes: FileSigner = field(default_factory=lambda: FileSigner(ed25519.Ed25519PrivateKey.generate()))
     broker: Broker = field(init=False)
-    surface: AppDeps = field(init=False)
+    deps: AppDeps = field(init=False)
     base: str = field(init=False, default="")
     loop: asyncio.AbstractEventLoop = field(init=False, default_factory=asyncio.new_event_loop)
 
@@ -79,7 +79,7 @@ class Served:
         return Place(path, grant, self.base)
 
     async def _channel(self, path: Path, peer: SocketAuth) -> None:
-        self.listeners.append(await serve(build(self.surface), _unix(path), peer))
+        self.listeners.append(await serve(build(self.deps), _unix(path), peer))
 
     async def checkpoint(self) -> Checkpoint:
         """Sign the head of the log."""
@@ -98,8 +98,8 @@ class Served:
         keys = Keys(signer, [dict(signer.public_jwk())])
         nonces = Nonces(secrets.token_bytes(32))
         verifier = Verifier(self.broker, keys, self.base, lambda: self.world.now, nonces)
-        self.surface = AppDeps(self.broker, self.broker.kinds, verifier, _new_id, self.checkpoint)
-        app = build(self.surface)
+        self.deps = AppDeps(self.broker, self.broker.kinds, verifier, _new_id, self.checkpoint)
+        app = build(self.deps)
         self.listeners.append(await serve(app, _unix(self.control), SocketAuth(OPERATOR, self.base)))
         self.listeners.append(await serve(app, web, TokenAuth(frozenset({host}), verifier.holder, self.base)))
         await self._resources()

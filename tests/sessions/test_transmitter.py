@@ -50,8 +50,8 @@ async def told_by(plane: Plane, *streams: StreamReceiver) -> httpx.AsyncClient:
     transmitter = Transmitter(events, plane.verifier.issuer, Ring(), streams)
     for stream in streams:
         await events.pending(stream.name, 1)
-    surface = replace(plane.surface, streams=transmitter.rows())
-    return await replace(plane, surface=surface).channel(Holder("task_0", "grt_0"))
+    deps = replace(plane.deps, streams=transmitter.routes())
+    return await replace(plane, deps=deps).channel(Holder("task_0", "grt_0"))
 
 
 # -- what an event says -----------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def certificate(name: str, ends: datetime) -> bytes:
 @asynccontextmanager
 async def with_certificate(plane: Plane, der: bytes) -> AsyncIterator[httpx.AsyncClient]:
     """Call the control plane as from a TLS handshake in which the client proved the key of a certificate."""
-    app, authority = build(plane.surface), TokenAuth(frozenset({"tls.test"}), plane.verifier.holder, scheme="https")
+    app, authority = build(plane.deps), TokenAuth(frozenset({"tls.test"}), plane.verifier.holder, scheme="https")
 
     async def handshaken(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "state": {"listener": authority, "certificates": (der,)}}, receive, send)

@@ -27,7 +27,7 @@ from remit.web.middleware import Middleware
 from remit.web.routes import AppDeps, Route
 
 
-def rows(deps: AppDeps) -> tuple[Route, ...]:
+def routes(deps: AppDeps) -> tuple[Route, ...]:
     """Return the route table."""
     flows = Flows(deps, Minter(deps.verifier, deps.new_id))
     clients, grants = Clients(deps.identity.workloads, deps.verifier), {**grant_types(deps), **flows.ways()}
@@ -37,18 +37,18 @@ def rows(deps: AppDeps) -> tuple[Route, ...]:
         Route("POST", "/oauth/token", endpoint.token, authenticate=endpoint.authenticate),
         Route("POST", "/oauth/revoke", oauth.revoke, authenticate=oauth.revoker),
         Route("POST", "/oauth/introspect", oauth.introspect, Right.ACT),
-        *StatusList(deps).rows(),
-        *flows.rows(),
+        *StatusList(deps).routes(),
+        *flows.routes(),
         Route("GET", "/oauth/jwks", known.jwks),
         Route("GET", "/.well-known/oauth-authorization-server", known.server),
         Route("GET", "/.well-known/oauth-protected-resource", known.resource),
         Route("GET", "/problems/{code}", known.problem),
         Route("GET", "/v1/identity", known.identity),
-        *bundle.rows(deps),
-        *receiver.rows(deps),
+        *bundle.routes(deps),
+        *receiver.routes(deps),
         *deps.streams,
         *V1(deps.broker, deps.kinds, deps.verifier.clock).routes(),
-        *Approvals(deps).rows(),
+        *Approvals(deps).routes(),
         *administration.routes(deps),
     )
 
@@ -65,7 +65,7 @@ def grant_types(deps: AppDeps) -> Mapping[str, GrantType]:
 def build(deps: AppDeps) -> Starlette:
     """Return the ASGI application. The listener puts its authentication into the state of each request."""
     middleware = Middleware(deps.verifier)
-    routes = [routing.Route(one.path, middleware.endpoint(one), methods=[one.method]) for one in rows(deps)]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: middleware.no_route})
+    table = [routing.Route(one.path, middleware.endpoint(one), methods=[one.method]) for one in routes(deps)]
+    app = Starlette(routes=table, exception_handlers={HTTPException: middleware.no_route})
     app.router.redirect_slashes = False
     return app

@@ -61,7 +61,7 @@ class Edges:
         self.rings = key_rings(app, keys)
         sender = signals.transmitter(app.signals, app.ended, settings.issuer)
         self.signals = signals.rounds(app.signals, app.broker, app.ended, app.clock, sender)
-        self.surface = AppDeps(
+        self.deps = AppDeps(
             app.broker,
             app.broker.kinds,
             self.verifier,
@@ -71,9 +71,9 @@ class Edges:
             app.authority,
             policies=app.policies,
             rings=self.rings,
-            streams=() if sender is None else sender.rows(),
+            streams=() if sender is None else sender.routes(),
         )
-        self.app = control.build(self.surface)
+        self.app = control.build(self.deps)
         self.gateway = Gateway(
             app.broker,
             app.broker.kinds,

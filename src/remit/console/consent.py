@@ -68,16 +68,16 @@ _MUTE = (
 class ConsentPage:
     """Shows requests to browsers and takes decisions."""
 
-    def __init__(self, surface: AppDeps, pending: PendingCodes) -> None:
-        self._broker, self._verifier = surface.broker, surface.verifier
-        self._callback = f"{surface.verifier.issuer}/oauth/callback"
-        self._now: Callable[[], datetime] = surface.verifier.clock
-        self._identity, self._codes = surface.identity, pending.codes
+    def __init__(self, deps: AppDeps, pending: PendingCodes) -> None:
+        self._broker, self._verifier = deps.broker, deps.verifier
+        self._callback = f"{deps.verifier.issuer}/oauth/callback"
+        self._now: Callable[[], datetime] = deps.verifier.clock
+        self._identity, self._codes = deps.identity, pending.codes
         self._seal = Seal()
         self.pushed: PendingStore[PushedRequest] = PendingStore(self._now)  # until the human goes on with it
         self._sessions: PendingStore[ConsentSession] = PendingStore(self._now)  # of those who have logged in
 
-    def rows(self) -> tuple[Route, ...]:
+    def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
             *self.pages(),

@@ -41,7 +41,7 @@ class Approvals:
     def __init__(self, deps: AppDeps) -> None:
         self._broker, self._verifier, self._identity = deps.broker, deps.verifier, deps.identity
 
-    def rows(self) -> tuple[Route, ...]:
+    def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
             Route("POST", "/v1/approvals", self.ask, Right.ACT),

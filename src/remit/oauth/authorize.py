@@ -51,13 +51,13 @@ Form = Mapping[str, str]
 class Authorize:
     """The two endpoints of the code flow that come before the token endpoint."""
 
-    def __init__(self, surface: AppDeps, consent: ConsentPage) -> None:
-        self._broker, self._verifier = surface.broker, surface.verifier
-        self._registry, self._consent = surface.identity.clients or Registry(), consent
-        self._clients = Clients(surface.identity.workloads, surface.verifier)
+    def __init__(self, deps: AppDeps, consent: ConsentPage) -> None:
+        self._broker, self._verifier = deps.broker, deps.verifier
+        self._registry, self._consent = deps.identity.clients or Registry(), consent
+        self._clients = Clients(deps.identity.workloads, deps.verifier)
         self._pushed = consent.pushed
 
-    def rows(self) -> tuple[Route, ...]:
+    def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
             Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE, asked.TARGETS)),

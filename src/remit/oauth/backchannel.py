@@ -37,11 +37,11 @@ Form = Mapping[str, str]
 class Backchannel:
     """The backchannel authentication endpoint."""
 
-    def __init__(self, surface: AppDeps, pending: PendingCodes) -> None:
-        self._broker, self._verifier, self._identity = surface.broker, surface.verifier, surface.identity
-        self._clients, self._polls = Clients(surface.identity.workloads, surface.verifier), pending.polls
+    def __init__(self, deps: AppDeps, pending: PendingCodes) -> None:
+        self._broker, self._verifier, self._identity = deps.broker, deps.verifier, deps.identity
+        self._clients, self._polls = Clients(deps.identity.workloads, deps.verifier), pending.polls
 
-    def rows(self) -> tuple[Route, ...]:
+    def routes(self) -> tuple[Route, ...]:
         """Return the route."""
         return (Route("POST", "/oauth/bc-authorize", self.begin, authenticate=self._clients.of(_ASKED, asked.TARGETS)),)
 

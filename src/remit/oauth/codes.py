@@ -54,9 +54,9 @@ Form = Mapping[str, str]
 class AuthorizationCodes:
     """The handlers of the three grant types."""
 
-    def __init__(self, surface: AppDeps, minter: Minter, pending: PendingCodes) -> None:
-        self._broker, self._verifier, self._minter, self._pending = surface.broker, surface.verifier, minter, pending
-        self._refreshes = Refreshes(surface, minter)
+    def __init__(self, deps: AppDeps, minter: Minter, pending: PendingCodes) -> None:
+        self._broker, self._verifier, self._minter, self._pending = deps.broker, deps.verifier, minter, pending
+        self._refreshes = Refreshes(deps, minter)
 
     def ways(self) -> Mapping[str, GrantType]:
         """Return the grant types for the token endpoint."""

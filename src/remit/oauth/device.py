@@ -58,14 +58,14 @@ class _Shown:
 class Devices:
     """The device authorization endpoint, and the page where its human types the code."""
 
-    def __init__(self, surface: AppDeps, consent: ConsentPage, pending: PendingCodes) -> None:
-        self._broker, self._verifier = surface.broker, surface.verifier
-        self._registry = surface.identity.clients or Registry()
-        self._clients = Clients(surface.identity.workloads, surface.verifier)
+    def __init__(self, deps: AppDeps, consent: ConsentPage, pending: PendingCodes) -> None:
+        self._broker, self._verifier = deps.broker, deps.verifier
+        self._registry = deps.identity.clients or Registry()
+        self._clients = Clients(deps.identity.workloads, deps.verifier)
         self._consent, self._polls = consent, pending.polls
-        self._shown: PendingStore[_Shown] = PendingStore(surface.verifier.clock)  # by the user code's first letters
+        self._shown: PendingStore[_Shown] = PendingStore(deps.verifier.clock)  # by the user code's first letters
 
-    def rows(self) -> tuple[Route, ...]:
+    def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
             Route(

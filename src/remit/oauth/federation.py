@@ -33,11 +33,11 @@ Form = Mapping[str, str]
 class Federation:
     """The handlers of two grant types; each is there when somebody is configured to be believed."""
 
-    def __init__(self, surface: AppDeps, minter: Minter) -> None:
-        """Serve ``surface``'s broker."""
-        self._broker, self._verifier, self._minter = surface.broker, surface.verifier, minter
-        self._humans = surface.identity.humans if surface.identity.id_jag else None
-        self._workloads = surface.identity.workloads
+    def __init__(self, deps: AppDeps, minter: Minter) -> None:
+        """Serve ``deps``'s broker."""
+        self._broker, self._verifier, self._minter = deps.broker, deps.verifier, minter
+        self._humans = deps.identity.humans if deps.identity.id_jag else None
+        self._workloads = deps.identity.workloads
 
     def ways(self) -> Mapping[str, GrantType]:
         """Return the grant types for the token endpoint: those that can succeed."""

@@ -20,26 +20,26 @@ from remit.web.routes import AppDeps, Route
 class Flows:
     """Code, device and back-channel flow. Without an issuer of humans there is nobody to decide, so there are none."""
 
-    def __init__(self, surface: AppDeps, minter: Minter) -> None:
-        """Serve ``surface``'s broker."""
-        self._surface, self._open = surface, surface.identity.logins is not None
-        pending = PendingCodes(surface.verifier.clock)
-        self._desk = ConsentPage(surface, pending)
-        self._redeeming = AuthorizationCodes(surface, minter, pending)
+    def __init__(self, deps: AppDeps, minter: Minter) -> None:
+        """Serve ``deps``'s broker."""
+        self._surface, self._open = deps, deps.identity.logins is not None
+        pending = PendingCodes(deps.verifier.clock)
+        self._desk = ConsentPage(deps, pending)
+        self._redeeming = AuthorizationCodes(deps, minter, pending)
         self._asking = (
-            Authorize(surface, self._desk),
-            Devices(surface, self._desk, pending),
-            Backchannel(surface, pending),
+            Authorize(deps, self._desk),
+            Devices(deps, self._desk, pending),
+            Backchannel(deps, pending),
         )
 
     def ways(self) -> Mapping[str, GrantType]:
         """Return the grant types for the token endpoint."""
         return self._redeeming.ways() if self._open else {}
 
-    def rows(self) -> tuple[Route, ...]:
+    def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
-        asking = tuple(replace(row, tcp=True) for part in self._asking for row in part.rows())
-        return (*self._desk.rows(), *asking) if self._open else self._desk.pages()
+        asking = tuple(replace(row, tcp=True) for part in self._asking for row in part.routes())
+        return (*self._desk.routes(), *asking) if self._open else self._desk.pages()
 
     def metadata(self) -> Mapping[str, object]:
         """Return what server metadata says of them (RFC 8414, 8628 §4, 9126 §5, 9207 §3, CIBA §4)."""

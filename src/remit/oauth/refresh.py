@@ -34,9 +34,9 @@ def draw() -> str:
 class Refreshes:
     """The handler of the grant type, and what hands out the first token of a chain."""
 
-    def __init__(self, surface: AppDeps, minter: Minter, new_token: Callable[[], str] = draw) -> None:
-        """Serve ``surface``'s broker; ``new_token`` draws tokens."""
-        self._broker, self._verifier, self._minter = surface.broker, surface.verifier, minter
+    def __init__(self, deps: AppDeps, minter: Minter, new_token: Callable[[], str] = draw) -> None:
+        """Serve ``deps``'s broker; ``new_token`` draws tokens."""
+        self._broker, self._verifier, self._minter = deps.broker, deps.verifier, minter
         self._new_token = new_token
 
     def ways(self) -> Mapping[str, GrantType]:

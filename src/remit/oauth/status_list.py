@@ -40,11 +40,11 @@ class _Made:
 class StatusList:
     """Who is live, for those who ask no broker. A list is made at most once a second, and anew when a grant ends."""
 
-    def __init__(self, surface: AppDeps) -> None:
-        self._broker, self._verifier = surface.broker, surface.verifier
+    def __init__(self, deps: AppDeps) -> None:
+        self._broker, self._verifier = deps.broker, deps.verifier
         self._made: _Made | None = None
 
-    def rows(self) -> tuple[Route, ...]:
+    def routes(self) -> tuple[Route, ...]:
         """Return the routes: the list, and the list of lists (§9.3)."""
         return (Route("GET", LIST, self.token), Route("GET", AGGREGATION, self.lists))
 

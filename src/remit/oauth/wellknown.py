@@ -21,10 +21,10 @@ ID_JAG = "urn:ietf:params:oauth:grant-profile:id-jag"
 class WellKnown:
     """The public documents of one issuer: the grant types that work, and what other parts say of themselves."""
 
-    def __init__(self, surface: AppDeps, grant_types: Collection[str], more: Mapping[str, object]) -> None:
-        self._verifier, self._identity = surface.verifier, surface.identity
+    def __init__(self, deps: AppDeps, grant_types: Collection[str], more: Mapping[str, object]) -> None:
+        self._verifier, self._identity = deps.verifier, deps.identity
         self._grant_types, self._more = grant_types, more
-        self._certified = "spiffe_x509" in surface.identity.methods  # RFC 8705 §3.3: then a token may be a Bearer's
+        self._certified = "spiffe_x509" in deps.identity.methods  # RFC 8705 §3.3: then a token may be a Bearer's
 
     async def server(self, _request: Request) -> Response:
         """Return the authorization server metadata: what works here, and nothing else."""

@@ -67,11 +67,11 @@ class SignalReceiver:
         await self._broker.signal(signals)
 
 
-def rows(surface: AppDeps) -> tuple[Route, ...]:
+def routes(deps: AppDeps) -> tuple[Route, ...]:
     """Return the routes: none where no issuer is configured."""
-    if surface.identity.signals is None:
+    if deps.identity.signals is None:
         return ()
-    receiver = SignalReceiver(surface.broker, surface.identity.signals)
+    receiver = SignalReceiver(deps.broker, deps.identity.signals)
     # the body is signed: its transmitter is known by nothing else
     return (
         Route("POST", EVENTS, receiver.push_event, authenticate=wire.body),

@@ -61,7 +61,7 @@ class Transmitter:
         self._events, self._issuer, self._keys = events, issuer, keys
         self._receivers = {one.name: one for one in receivers}
 
-    def rows(self) -> tuple[Route, ...]:
+    def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
             Route("GET", METADATA, self.metadata),

@@ -28,7 +28,7 @@ def shown(folder: Path, body: Callable[[FileAuthority, httpx.AsyncClient, Plane]
 
     async def scene(made: Plane) -> None:
         authority = FileAuthority(folder / "keys", FileSealer(b"k" * 32), "remit.test", lambda: NOW)
-        app = build(replace(made.surface, authority=authority))
+        app = build(replace(made.deps, authority=authority))
         made.listeners.append(await serve(app, _unix(folder / "own.sock"), SocketAuth(OPERATOR)))
         await body(authority, made._client(folder / "own.sock"), made)
 

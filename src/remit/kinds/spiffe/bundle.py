@@ -50,7 +50,7 @@ class BundleEndpoints:
         )
 
 
-def rows(deps: AppDeps) -> tuple[Route, ...]:
+def routes(deps: AppDeps) -> tuple[Route, ...]:
     """Return the routes, if the broker is the authority of a trust domain."""
     if deps.authority is None:
         return ()
