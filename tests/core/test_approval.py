@@ -89,7 +89,7 @@ def test_what_an_earlier_version_asked_for_without_claims_is_read_as_without_any
 
 
 def test_what_is_shown_has_every_member_that_says_something_and_no_other() -> None:
-    shown = approvals.asked(asked())
+    shown = approvals.shown(asked().request)
     assert shown["authorization_details"] == [SEARCH]
     assert (shown["ttl"], shown["depth"], shown["fan_out"], shown["parent"]) == (300, 1, 2, "grt_1")
     assert shown["exercise"] is shown["unattested"] is True

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,6 +38,9 @@ def wanted(depth: int) -> GrantRequest:
     return GrantRequest(scopes.parse([DETAIL]), Bounds(timedelta(hours=1), depth=depth, fan_out=3), Binding(jkt=JKT))
 
 
+CONTENT = {"authorization_details": [DETAIL]}  # beside the claims: ``mint`` takes its JSON as it is
+
+
 def family() -> tuple[Task, Grant]:
     """Return a task of three generations, and the youngest grant."""
     subject = Subject("unix://host#1000", "local-uid")
@@ -59,7 +63,7 @@ def content(par_hash: str | None = JKT) -> dict[str, object]:
 
 
 def minted(**changes: object) -> str:
-    changed = {name: value for name, value in {**content(), **changes}.items() if value is not None}
+    changed = {name: value for name, value in {**CONTENT, **content(), **changes}.items() if value is not None}
     return tokens.mint(changed, SIGNER.kid, SIGNER.alg, SIGNER.sign)
 
 
@@ -70,9 +74,19 @@ def test_a_token_that_was_minted_is_read() -> None:
 
 def test_the_claims_are_those_of_the_design() -> None:
     assert set(content()) == {
-        *("iss", "aud", "sub", "acr", "client_id", "act", "authorization_details", "cnf", "iat", "exp", "jti"),
+        *("iss", "aud", "sub", "acr", "client_id", "act", "cnf", "iat", "exp", "jti"),
         *("task", "del_depth", "del_max_depth", "par_hash"),
     }
+
+
+def test_claims_whose_json_is_known_are_written_as_if_they_were_values() -> None:
+    scope = scopes.parse([DETAIL])
+
+    def mint(claims: Mapping[str, object], **written: str) -> str:
+        return tokens.mint(claims, SIGNER.kid, SIGNER.alg, lambda _: b"signature", **written)
+
+    whole = mint({**content(), "authorization_details": scopes.dump(scope)})
+    assert mint(content(), authorization_details=scopes.text(scope)) == whole
 
 
 def test_the_human_stays_the_subject_in_every_generation() -> None:

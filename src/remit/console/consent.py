@@ -293,7 +293,7 @@ _OVER = {
 def request_view(view: ApprovalView, about: ClientDisplay) -> RequestView:
     """Return a request as it is shown; where a grant asks, also what exceeds it."""
     item, asking = view.approval, view.asking
-    asked = approvals.asked(item)
+    asked = approvals.shown(item.request)
     who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
     title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
     intro = {

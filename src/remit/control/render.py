@@ -77,7 +77,7 @@ def approval(caller: Principal, view: ApprovalView, issuer: str) -> dict[str, ob
         "approval": found.id,
         "verb": found.verb,
         "state": view.state,
-        "request": approvals.asked(found),
+        "request": approvals.shown(found.request),
         "asker": found.asker,
         "asked_at": instant(found.asked_at),
         "expires_at": instant(found.expires_at),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -102,12 +101,8 @@ def text_of(request: GrantRequest, parent: str | None = None) -> str:
     return text
 
 
-def asked(approval: Approval) -> Mapping[str, object]:
-    """Return the request as it is shown: every member that says something."""
-    return _said(approval.request)
-
-
-def _said(text: str) -> Mapping[str, Any]:
+def shown(text: str) -> dict[str, Any]:
+    """Return a request, of which ``text_of`` wrote the text, as it is shown: every member that says something."""
     return {name: value for name, value in dict(json.loads(text)).items() if value is not None}
 
 
@@ -118,7 +113,7 @@ def request_of(approval: Approval) -> GrantRequest:
 
 def read(text: str) -> GrantRequest:
     """Return the request of a text that ``text_of`` wrote, within whatever limits held then."""
-    said = _said(text)
+    said = shown(text)
     claims = tuple(sorted(dict(said.get("claims", {})).items()))  # an earlier version told none
     binding = Binding(said.get("jkt"), said.get("x5t"), said.get("agent"), claims)
     return requests.read(said, binding, scopes.read)

@@ -122,6 +122,12 @@ def json_text(value: object) -> str:
     return _TEXT.encode(value)
 
 
+def json_object(members: Mapping[str, object], **written: str) -> str:
+    """Return the JSON text of an object; ``written`` are members whose own JSON text is known."""
+    texts = {name: json_text(value) for name, value in members.items()} | written
+    return f"{{{','.join(f'{json_text(name)}:{texts[name]}' for name in sorted(texts))}}}"
+
+
 def _constraint(name: str, value: object, *, wire: bool) -> Constraint:
     if value == ANY:
         return (ANY,)

@@ -38,11 +38,15 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One typed item of authority. ``fields`` is sorted by name; values are in normal form."""
+    """One typed item of authority. ``fields`` is sorted by name; values are in normal form.
+
+    ``json`` is the detail as canonical JSON text, from when it was parsed.
+    """
 
     type: str
     resource: str
     fields: tuple[tuple[str, Value], ...]
+    json: str = field(default="", compare=False, repr=False)
 
     def get(self, name: str) -> Value | None:
         """Return the normal form of a field, or None when it is absent."""
@@ -163,12 +167,14 @@ def parse_detail(raw: object, types: Mapping[str, DetailType] = TYPES) -> Detail
             raise UnknownDetailError(f"`{name}` is not a field of a detail of type `{kind}`", help=f"fields: {known}")
     values = {name: value for name, row in table.items() if (value := _value(name, row, raw)) is not None}
     _check_keys(table, values)
-    return Detail(kind, resource, tuple(sorted(values.items())))
+    members = {name: table[name].order.dump(value) for name, value in values.items()}
+    json = json_text({"type": kind, "resource": resource, **members})
+    return Detail(kind, resource, tuple(sorted(values.items())), json)
 
 
 def shown(scope: Scope, resources: Collection[str]) -> str:
     """Return what a scope holds for some resources as one line of JSON, for people."""
-    return json_text(dump(tuple(d for d in scope if d.resource in resources)))
+    return text(tuple(d for d in scope if d.resource in resources))
 
 
 def label(detail: Mapping[str, object], name: str) -> str:
@@ -210,21 +216,19 @@ def dump(scope: Scope, types: Mapping[str, DetailType] = TYPES) -> list[dict[str
     ]
 
 
+def text(scope: Scope) -> str:
+    """Return a scope as canonical JSON text: what is stored, hashed, and written into tokens and answers."""
+    return f"[{','.join(detail.json for detail in scope)}]"
+
+
 def size(scope: Scope) -> int:
-    """Return about how many characters a scope has as JSON."""
-    return sum(32 + len(detail.resource) + _size(detail.fields) for detail in scope)
+    """Return how many characters the details of a scope have as JSON."""
+    return sum(len(detail.json) for detail in scope)
 
 
-def _size(value: Value) -> int:
-    if isinstance(value, tuple):
-        return sum(map(_size, value))
-    return 4 + len(value) if isinstance(value, str) else 8
-
-
-@lru_cache(maxsize=1_024)
 def digest(scope: Scope) -> str:
     """Return the SHA-256 of a scope's canonical JSON, base64url without padding."""
-    hashed = hashlib.sha256(json_text(dump(scope)).encode()).digest()
+    hashed = hashlib.sha256(text(scope).encode()).digest()
     return base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
 
 

@@ -17,9 +17,8 @@ from typing import Any
 import msgspec
 
 from remit import jose
-from remit.core import scope as scopes
 from remit.core.lineage import GrantView
-from remit.core.orders import json_text
+from remit.core.orders import json_object, json_text
 from remit.core.principal import Claims
 from remit.errors import AudienceError, TokenError
 from remit.jose.keys import PublicKey
@@ -56,7 +55,7 @@ class TokenParams:
 
 
 def claims(view: GrantView, params: TokenParams) -> dict[str, Any]:
-    """Return the claims of a grant's token (RFC 9068 §2.2)."""
+    """Return the claims of a grant's token (RFC 9068 §2.2), but for its details, whose JSON ``mint`` takes as it is."""
     grant, subject, act = view.grant, view.subject, dict[str, object]()
     ends = min(grant.expires_at, params.now + LIFE, params.until or grant.expires_at)
     for actor in view.lineage[-MAX_ACTORS:]:  # its size must not grow with depth; the last is the current actor
@@ -71,7 +70,6 @@ def claims(view: GrantView, params: TokenParams) -> dict[str, Any]:
         "amr": list(subject.amr) or None,
         "client_id": grant.agent,
         "act": act,
-        "authorization_details": scopes.dump(grant.scope),
         "cnf": {"jkt": grant.binding.jkt} if grant.binding.x5t is None else {"x5t#S256": grant.binding.x5t},
         "iat": int(params.now.timestamp()),
         "exp": int(ends.timestamp()),
@@ -93,11 +91,16 @@ def claims(view: GrantView, params: TokenParams) -> dict[str, Any]:
 
 
 def mint(
-    content: Mapping[str, object], kid: str, algorithm: str, sign: Callable[[bytes], bytes], typ: str = TYPE
+    content: Mapping[str, object],
+    kid: str,
+    algorithm: str,
+    sign: Callable[[bytes], bytes],
+    typ: str = TYPE,
+    **written: str,
 ) -> str:
-    """Return the signed token."""
-    header = {"typ": typ, "alg": algorithm, "kid": kid}
-    signed = ".".join(jose.encode(json_text(part).encode()) for part in (header, content))
+    """Return the signed token; ``written`` are claims whose JSON text is known."""
+    header = json_text({"typ": typ, "alg": algorithm, "kid": kid})
+    signed = ".".join(jose.encode(part.encode()) for part in (header, json_object(content, **written)))
     return f"{signed}.{jose.encode(sign(signed.encode()))}"
 
 

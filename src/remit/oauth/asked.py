@@ -11,7 +11,6 @@ from starlette.requests import Request
 
 from remit.core import request as requests
 from remit.core import scope as scopes
-from remit.core.orders import json_text
 from remit.core.principal import Workload
 from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.core.scope import Scope
@@ -55,7 +54,7 @@ def _decoded(name: str, text: str) -> object:
 
 def check_size(details: Scope) -> None:
     """Raise TooLargeError for details that no token could name."""
-    if len(json_text(scopes.dump(details))) > tokens.MAX_DETAILS:
+    if len(scopes.text(details)) > tokens.MAX_DETAILS:
         raise TooLargeError(f"the details of a token have at most {tokens.MAX_DETAILS} characters")
 
 

@@ -194,7 +194,7 @@ class Exchange:
 
 def _requested(form: Form, binding: Binding, approval: Approval | None) -> GrantRequest:
     """Return the request of a form. One that was approved need not be sent again, and is refused if it is another."""
-    return asked.read(form, binding, None if approval is None else approvals.asked(approval))
+    return asked.read(form, binding, None if approval is None else approvals.shown(approval.request))
 
 
 def _same_party(client: Client, claims: Claims) -> None:

@@ -64,12 +64,11 @@ class Minter:
             "task": view.task,
             "grant": grant.id,
             "expires_in": int((grant.expires_at - now).total_seconds()),
-            "authorization_details": scopes.dump(grant.scope),
         }
         if grant.binding.thumbprint is not None:
             making = TokenParams(self._verifier.issuer, self._new_id("tok"), now, par_hash, audience, until)
             content |= self._made(view, making)
-        return wire.answer({**content, **more})
+        return wire.answer({**content, **more}, authorization_details=scopes.text(grant.scope))
 
     def _made(self, view: GrantView, making: TokenParams) -> dict[str, object]:
         grant = view.grant
@@ -78,7 +77,9 @@ class Minter:
         claims = tokens.claims(view, making)
         signer = self._verifier.keys.signer
         return {
-            "access_token": tokens.mint(claims, signer.kid, signer.alg, signer.sign),
+            "access_token": tokens.mint(
+                claims, signer.kid, signer.alg, signer.sign, authorization_details=scopes.text(grant.scope)
+            ),
             "token_type": "DPoP" if grant.binding.x5t is None else "Bearer",
             "issued_token_type": ACCESS_TOKEN,
             "expires_in": claims["exp"] - claims["iat"],

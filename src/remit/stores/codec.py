@@ -40,18 +40,18 @@ def grant_bytes(grant: Grant) -> bytes:
     row = _shallow(grant) | _shallow(grant.bounds) | _shallow(grant.binding)
     for name in ("bounds", "binding", "ttl", "identity"):  # told by what is beside them
         del row[name]
-    return _written(row | {"attested": grant.attested, "scope": scopes.dump(grant.scope)})
+    return _written(row | {"attested": grant.attested, "scope": msgspec.Raw(scopes.text(grant.scope).encode())})
 
 
 def lease_bytes(lease: Lease) -> bytes:
     """Write a lease with its plan."""
-    plan = _shallow(lease.plan) | {"detail": scopes.dump((lease.plan.detail,))[0]}
+    plan = _shallow(lease.plan) | {"detail": msgspec.Raw(lease.plan.detail.json.encode())}
     return _written(_shallow(lease) | {"plan": plan})
 
 
 def resource_bytes(resource: Resource) -> bytes:
     """Write a resource."""
-    return _written(_shallow(resource) | {"bound": scopes.dump(resource.bound)})
+    return _written(_shallow(resource) | {"bound": msgspec.Raw(scopes.text(resource.bound).encode())})
 
 
 def read_head(data: bytes) -> TaskHeader:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from remit.core.orders import json_object
 from remit.core.request import LIMITS
 from remit.errors import InvalidRequestError, TargetError, TooLargeError, UnsupportedScopeError
 from remit.jose.strict import read_json
@@ -212,10 +213,15 @@ def instant(at: datetime) -> str:
 
 
 def answer(
-    content: object, status: int = 200, headers: Mapping[str, str] | None = None, media: str = _JSON
+    content: Mapping[str, object],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    media: str = _JSON,
+    **written: str,
 ) -> Response:
-    """Write a JSON answer that no cache keeps."""
-    return Response(_json(content).encode(), status, {**HEADERS, **(headers or {})}, media)
+    """Write a JSON answer that no cache keeps; ``written`` are members whose JSON text is known."""
+    text = json_object(content, **written) if written else _json(content)
+    return Response(text.encode(), status, {**HEADERS, **(headers or {})}, media)
 
 
 async def listing(name: str, items: Iterable[object]) -> Response:
