@@ -333,3 +333,17 @@ def test_a_tree_that_was_rolled_back_does_not_extend_the_checkpoint() -> None:
 def test_a_tree_that_forked_does_not_extend_the_checkpoint() -> None:
     with pytest.raises(IntegrityError, match="not those a checkpoint was kept of"):
         audit.extends(signed(log(5)), 6, lambda _: EMPTY_ROOT)
+
+
+def test_a_log_is_read_with_the_numbers_that_its_entries_say() -> None:
+    lines = ['{"seq":0}', '{"seq":2}', '{"seq":"x"}', "no JSON", "[]"]
+    assert [entry.seq for entry in audit.read_log("\n".join(lines) + "\n")] == [0, 2, 2, 3, 4]
+    assert [entry.leaf for entry in audit.read_log("\n".join(lines))] == [line.encode() for line in lines]
+    assert list(audit.read_log("")) == []
+
+
+def test_a_checkpoint_without_a_key_is_read_and_says_nothing_of_who_signed_it() -> None:
+    text = f"{ORIGIN}\n7\n{base64.b64encode(EMPTY_ROOT).decode()}\n\n"
+    assert audit.read_unsigned(text) == Checkpoint(ORIGIN, 7, EMPTY_ROOT, text)
+    with pytest.raises(IntegrityError, match="not a checkpoint"):
+        audit.read_unsigned(f"{ORIGIN}\n7\n*\n")

@@ -15,7 +15,7 @@ import typer
 from remit.cli import options
 from remit.cli.connect import ask as talk
 from remit.cli.login import AsOwner, visit
-from remit.cli.render import Rows, answer, detail_line, detail_rows, granted, said, waiting
+from remit.cli.render import Table, answer, detail_line, detail_rows, granted, said, waiting
 
 LOCAL = "unix://"  # how the owner of a state is called
 LIFE = 600  # seconds; nothing that is asked waits for longer
@@ -84,7 +84,7 @@ def approvals(
     ]
     columns = ("approval", "state", "for", "purpose", "exceeds", "who decides", "until")
     none = "nothing was asked" if every else "nothing waits for a decision"
-    answer(json, {"approvals": found}, Rows(columns, rows) if rows else none)
+    answer(json, {"approvals": found}, Table(columns, rows) if rows else none)
 
 
 def approve(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:  # noqa: A002 - as shown

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +13,10 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import emit, lines, pause, progress, safe, said
+from remit.cli.render import answer, emit, pause, progress, safe, said
 
 if TYPE_CHECKING:
-    from remit.core.audit import Checkpoint, Entry
+    from remit.core.audit import Checkpoint
     from remit.errors import IntegrityError
 
 app = options.group("The audit log, and proofs from it.")
@@ -126,15 +124,14 @@ def verify(
     notes = [_checkpoint(text, keys) for text in [*texts, *([newest] if newest else [])]]
     notes += _second() if log is None else []
     total = None if log else max(note.size for note in notes)
-    entries = _read(log) if log else (_entry(item) for item in islice(_entries(0), total))
+    broker = (audit.Entry(int(item["seq"]), leaf(item)) for item in islice(_entries(0), total))
+    entries = audit.read_log(_text(log)) if log else broker
     tree = audit.verify(progress(entries, total, "verifying"), notes)
     signed = max((note.size for note in notes), default=-1) if keys else -1
     shown = {"entries": tree.size, "root": tree.root().hex(), "checkpoints": len(notes)}
     shown |= {"signed": signed == tree.size, "signed_entries": max(signed, 0), "verified": signed == tree.size}
-    if json:
-        emit(shown)
-    else:
-        lines({**shown, "keys": "as given" if key else "of the broker's own state" if keys else "none"})
+    custody = "as given" if key else "of the broker's own state" if keys else "none"
+    answer(json, shown, {**shown, "keys": custody})
     if signed != tree.size and not self_consistent:
         raise _unproven(tree.size, max(signed, 0), bool(notes), bool(keys))
 
@@ -165,11 +162,7 @@ def key_(json: options.Json = False) -> None:
     keys = _own_keys()
     if not keys:
         raise NotFoundError("there is no verifier key beside the state", help="a broker writes it when it starts")
-    if json:
-        emit({"keys": keys})
-        return
-    for line in keys:
-        said(line)
+    answer(json, {"keys": keys}, *keys)
 
 
 @app.command("checkpoint")
@@ -208,7 +201,7 @@ def _checkpoint(text: str, keys: Sequence[str]) -> Checkpoint:
 
     known = [audit.read_verifier_key(item) for item in keys]
     if not known:
-        return _unsigned(text)
+        return audit.read_unsigned(text)
     return audit.read_checkpoint(text, known[0][0], [public for _, public in known])
 
 
@@ -222,18 +215,6 @@ def _second() -> list[Checkpoint]:
     return [] if found is None else [found]
 
 
-def _unsigned(text: str) -> Checkpoint:
-    """Read a checkpoint whose signature cannot be checked for want of a key."""
-    from remit.core.audit import Checkpoint
-    from remit.errors import IntegrityError
-
-    try:
-        origin, size, root = text.split("\n")[:3]
-        return Checkpoint(origin, int(size), base64.b64decode(root, validate=True), text)
-    except ValueError as error:
-        raise IntegrityError("this is not a checkpoint") from error
-
-
 def _text(path: Path) -> str:
     from remit.errors import InvalidRequestError
 
@@ -243,29 +224,6 @@ def _text(path: Path) -> str:
         raise InvalidRequestError(f"`{path}` cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"`{path}` cannot be read as text") from error
-
-
-def _read(path: Path) -> Iterator[Entry]:
-    from remit.core.audit import Entry
-
-    text = _text(path)
-    for seq, line in enumerate(text.removesuffix("\n").split("\n") if text else ()):
-        yield Entry(_numbered(line, seq), line.encode())
-
-
-def _numbered(line: str, at: int) -> int:
-    """Return the number that an entry says it has, so that one that is missing is told from one that was changed."""
-    try:
-        seq = loads(line)["seq"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return at
-    return seq if type(seq) is int else at
-
-
-def _entry(entry: Mapping[str, Any]) -> Entry:
-    from remit.core.audit import Entry
-
-    return Entry(int(entry["seq"]), leaf(entry))
 
 
 @app.command("prove")
@@ -296,11 +254,8 @@ def prove(
     tree.verify_inclusion(
         tree.leaf_hash(leaf(page[0])), seq, note.size, [jose.decode(node) for node in proof], note.root
     )
-    if json:
-        emit({"entry": page[0], "checkpoint": text, "proof": proof, "signed": bool(keys)})
-    else:
-        lines({"entry": seq, "size": note.size, "root": note.root.hex(), "hashes": len(proof), "signed": bool(keys)})
+    document = {"entry": page[0], "checkpoint": text, "proof": proof, "signed": bool(keys)}
+    shown = {"entry": seq, "size": note.size, "root": note.root.hex(), "hashes": len(proof), "signed": bool(keys)}
+    answer(json, document, shown, *(["the entry is in the log"] if keys else []))
     if not keys:
         raise IntegrityError("no signature was checked", help="pass --key with one you got from elsewhere")
-    if not json:
-        said("the entry is in the log")

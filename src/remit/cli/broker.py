@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from remit.cli import options
-from remit.cli.render import Rows, answer
+from remit.cli.render import Table, answer
 from remit.errors import NotFoundError
 
 
@@ -47,7 +47,7 @@ def doctor(json: options.Json = False) -> None:
     bad = any(one.level == "wrong" for one in found)
     shown = [{name: value for name, value in asdict(one).items() if value} for one in found]
     helps = [f"{one.name}: {one.help}" for one in found if one.help and one.level != "good"]
-    rows = Rows(("level", "what", "finding"), [(one.level, one.name, one.text) for one in found])
+    rows = Table(("level", "what", "finding"), [(one.level, one.name, one.text) for one in found])
     answer(json, {"findings": shown, "healthy": not bad}, rows, *helps)
     raise typer.Exit(int(bad))
 

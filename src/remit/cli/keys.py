@@ -8,7 +8,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import Rows, answer
+from remit.cli.render import Table, answer
 
 app = options.group(
     "The keys that the broker signs with: of tokens, audit checkpoints, events, its SPIFFE trust domain."
@@ -30,7 +30,7 @@ def list_(json: options.Json = False) -> None:
 
     found = ask(admin.keys())
     rows = ((ring, key["kid"], key["alg"], _state(ring, key)) for ring, keys in found["rings"].items() for key in keys)
-    answer(json, found, Rows(("ring", "key", "algorithm", "state"), rows))
+    answer(json, found, Table(("ring", "key", "algorithm", "state"), rows))
 
 
 def _state(ring: str, key: dict[str, Any]) -> str:

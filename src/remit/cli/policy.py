@@ -12,7 +12,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import UNCOVERED, Rows, answer, waiting
+from remit.cli.render import UNCOVERED, Table, answer, waiting
 
 if TYPE_CHECKING:
     from remit.core.policy import Problem
@@ -243,12 +243,12 @@ def show(json: options.Json = False) -> None:
     from remit.sdk import admin
 
     found = ask(admin.policies())
-    parts: list[str | Mapping[str, object] | Rows] = [
+    parts: list[str | Mapping[str, object] | Table] = [
         {"version": found["version"], "directory": found["directory"] or "none: the local owner alone may open"}
     ]
     if found["policies"]:
         rows = [(one["id"], one["effect"], f"{one['file']}:{one['line']}") for one in found["policies"]]
-        parts.append(Rows(("policy", "effect", "written in"), rows))
+        parts.append(Table(("policy", "effect", "written in"), rows))
     for one in found["failing"]:
         times = f"{one['times']} times; last: {one['why']}"
         parts.append(f"`{one['policy']}` could not be evaluated, and so denied, {times}")

@@ -26,14 +26,14 @@ GAP = 2  # characters between the columns of a table
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Table:
     """What is shown as a table."""
 
     columns: Sequence[str]
     rows: Iterable[Sequence[object]]
 
 
-def answer(as_json: bool, document: object, *parts: str | Mapping[str, object] | Rows) -> None:
+def answer(as_json: bool, document: object, *parts: str | Mapping[str, object] | Table) -> None:
     """Print an answer: one JSON object, or what people read of it, sentences, names with values, tables."""
     if as_json:
         emit(document)
@@ -42,7 +42,7 @@ def answer(as_json: bool, document: object, *parts: str | Mapping[str, object] |
         match part:
             case str():
                 said(part)
-            case Rows():
+            case Table():
                 table(part.columns, part.rows)
             case _:
                 lines(part)
@@ -76,7 +76,7 @@ def console() -> Console:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table. No word of it is cut, so that ids and times can be copied: where it does not fit, row by row."""
     from rich.cells import cell_len
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
     target = console()
@@ -91,7 +91,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
             sys.stdout.write("\n" if index else "")
             lines(dict(zip(columns, row, strict=True)))
         return
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn = RichTable(box=None, pad_edge=False, header_style="bold")
     for name, width in zip(columns, _widths(words, most, room), strict=True):
         drawn.add_column(name, width=width)
     for row in cells:

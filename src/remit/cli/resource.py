@@ -10,7 +10,7 @@ import typer
 
 from remit.cli import options
 from remit.cli.connect import ask
-from remit.cli.render import Rows, answer, detail_line, emit, safe, said, waiting
+from remit.cli.render import Table, answer, detail_line, emit, safe, said, waiting
 
 if TYPE_CHECKING:
     from remit.ports.kind import Kind
@@ -127,7 +127,7 @@ def list_(json: options.Json = False) -> None:
     keyless = {kind.name for kind in options.kinds().values() if kind.keyless}
     secrets = ["yes" if item["secret"] else "-" if item["kind"] in keyless else "no" for item in found]
     rows = [(_name(item), item["kind"], item["destination"], has) for item, has in zip(found, secrets, strict=True)]
-    answer(json, {"resources": found}, Rows(("name", "kind", "destination", "secret"), rows))
+    answer(json, {"resources": found}, Table(("name", "kind", "destination", "secret"), rows))
 
 
 def _name(item: Mapping[str, Any]) -> str:
