@@ -99,7 +99,13 @@ class OpenIDClient:
         self.issuer = issuer
         self._http = httpx.Client(timeout=30.0, transport=transport)
         check_url(issuer.url)
-        self._metadata = self._discovered()
+        self._metadata = _document(self._sent("GET", f"{issuer.url.rstrip('/')}/.well-known/openid-configuration"))
+        named = self._metadata.get("issuer")
+        if named != issuer.url:
+            raise UpstreamError(
+                f"the issuer describes itself under another name: `{str(named)[:200]}`",
+                help="configure `humans.issuer` exactly as it writes itself, last slash and all",
+            )
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -119,7 +125,8 @@ class OpenIDClient:
             visit(self._asking(loopback, nonce, verifier, acr, fresh=fresh))
             answer = loopback.wait(PATIENCE)
         self._check_answer(answer)
-        given = self._given(
+        given = self._posted(
+            "token_endpoint",
             grant_type="authorization_code",
             code=answer["code"],
             redirect_uri=loopback.redirect_uri,
@@ -172,28 +179,21 @@ class OpenIDClient:
         while left > 0:
             pause(interval)
             left -= interval
-            given = self._poll(code)
-            if given is None:
+            try:
+                given = self._posted("token_endpoint", grant_type=DEVICE_CODE, device_code=code)
+            except PendingError:
                 continue
-            if given:
-                return self._read(given, None)
-            interval += INTERVAL
+            except SlowDownError:
+                interval += INTERVAL
+                continue
+            return self._read(given, None)
         raise LapsedError("the code was not entered in time", help=AGAIN)
-
-    def _poll(self, code: str) -> Mapping[str, Any] | None:
-        """Return the tokens; None while nobody has decided; nothing in it when it was asked too often."""
-        try:
-            return self._given(grant_type=DEVICE_CODE, device_code=code)
-        except PendingError:
-            return None
-        except SlowDownError:
-            return {}
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
     def refresh(self, refresh_token: str, claims: Mapping[str, Any]) -> TokenSet:
         """Return a new ID token of the same human, with the refresh token that is good from now on (Core §12)."""
-        given = self._given(grant_type="refresh_token", refresh_token=refresh_token)
+        given = self._posted("token_endpoint", grant_type="refresh_token", refresh_token=refresh_token)
         if not isinstance(given.get("id_token"), str):
             raise GrantTokenError("the issuer gives no new ID token for this login", help=AGAIN)
         fresh = self._read({"refresh_token": refresh_token, **given}, None)
@@ -213,25 +213,12 @@ class OpenIDClient:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _discovered(self) -> Mapping[str, Any]:
-        url = f"{self.issuer.url.rstrip('/')}/.well-known/openid-configuration"
-        found = _document(self._sent("GET", url))
-        if found.get("issuer") != self.issuer.url:
-            raise UpstreamError(
-                f"the issuer describes itself under another name: `{str(found.get('issuer'))[:200]}`",
-                help="configure `humans.issuer` exactly as it writes itself, last slash and all",
-            )
-        return found
-
     def _endpoint(self, name: str) -> str:
         found = self._metadata.get(name)
         if not isinstance(found, str):
             raise UnavailableError(f"the issuer has no `{name}`", help=WITHOUT.get(name))
         check_url(found)
         return found
-
-    def _given(self, **form: str) -> Mapping[str, Any]:
-        return self._posted("token_endpoint", **form)
 
     def _posted(self, endpoint: str, **form: str) -> Mapping[str, Any]:
         answer = self._post(endpoint, **form)
