@@ -89,11 +89,13 @@ def _launch_request(
     grant: str | None, request: RunOptions, purpose: str, label: str, as_owner: bool
 ) -> Mapping[str, Any]:
     """Return what the broker is asked for: an open, a delegate, or a grant that is there."""
+    named = bool(request.resource or request.grant_detail)
+    if grant is not None and not named:
+        return {"grant": grant}
     from remit.sdk import verbs
     from remit.sdk.detail import expand
     from remit.sdk.verbs import grant_request
 
-    named = bool(request.resource or request.grant_detail)
     if grant is None:
         if not named:
             raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
@@ -102,8 +104,6 @@ def _launch_request(
         of_human = {} if token is None else {"id_token": token}
         asked = {"ttl": RUN_TTL, **grant_request(details, request.bounds)}
         return {"open": {"purpose": purpose, **asked, **of_human}}
-    if not named:
-        return {"grant": grant}
     known = verbs.details_of(ask(verbs.find(grant)), grant)
     return {"delegate": {"parent": grant, **grant_request(expand(request.details, known), request.bounds, label)}}
 

@@ -161,7 +161,7 @@ def written_bounds(bounds: Bounds) -> dict[str, object]:
         "ttl": None if bounds.ttl is None else -(-bounds.ttl // SECOND),
         "depth": bounds.depth,
         "fan_out": bounds.fan_out,
-        "exercise": bounds.exercise,
         "delegates": None if bounds.delegates is None else list(bounds.delegates),
         "unattested": bounds.unattested,
+        "exercise": bounds.exercise,
     }

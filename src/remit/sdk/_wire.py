@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from urllib.parse import quote
 
 import httpx
 
 from remit.errors import InvalidRequestError, RemitError, UnavailableError, UpstreamError
+from remit.sdk.dpop import DPoPKey
 from remit.sdk.place import NO_BROKER
 
 BASE = "http://localhost"  # over a socket file the host says nothing
@@ -43,6 +45,7 @@ class Call:
 
 
 Flow = Generator[Call, httpx.Response, T]
+Json = dict[str, Any]
 
 
 def drive(http: httpx.Client, flow: Flow[T]) -> T:
@@ -137,20 +140,35 @@ def unreachable(error: httpx.TransportError) -> UnavailableError:
     return UnavailableError("the broker hung up", help="look at the task before asking again")
 
 
-def ask(call: Call) -> Flow[Any]:
+def ask(call: Call) -> Flow[Json]:
     """Send a call and return the decoded answer, or raise the error it carries."""
-    answer = yield call
-    return decoded(answer)
+    return decoded((yield call))
 
 
-def decoded(answer: httpx.Response) -> Any:
+def ask_list(call: Call, name: str) -> Flow[list[Json]]:
+    """Send a call and return a list of the answer, or raise the error it carries."""
+    listed: list[Json] = (yield from ask(call)).get(name, [])
+    return listed
+
+
+def ask_proven(key: DPoPKey, endpoint: str, call: Callable[[str], Call]) -> Flow[httpx.Response]:
+    """Send a call with the proof of a key, once more with the server's nonce if it wants one."""
+    answer = yield call(key.proof("POST", endpoint))
+    nonce = answer.headers.get("dpop-nonce")
+    if nonce and answer.is_client_error and error_of(answer).code == "use-nonce":
+        answer = yield call(key.proof("POST", endpoint, nonce=nonce))
+    return answer
+
+
+def decoded(answer: httpx.Response) -> Json:
     """Return the JSON of an answer, or raise the error it carries."""
     if answer.status_code >= httpx.codes.BAD_REQUEST:
         raise error_of(answer)
     try:
-        return answer.json() if answer.content else {}
+        found: Json = answer.json() if answer.content else {}
     except ValueError as error:
         raise UpstreamError("the broker's answer is not JSON") from error
+    return found
 
 
 def ask_text(call: Call) -> Flow[str]:
@@ -224,3 +242,8 @@ def _seconds(value: str | None) -> int | None:
 def encoded(value: object) -> str:
     """Return compact JSON, as a form field carries it."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def quoted(text: str) -> str:
+    """Return one segment of a path."""
+    return quote(text, safe="")

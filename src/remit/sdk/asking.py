@@ -6,15 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
-
-import httpx
 
 from remit.errors import ApprovalError, LapsedError, PendingError
 from remit.sdk import verbs
-from remit.sdk._wire import Call, Flow, ask, decoded, error_of
+from remit.sdk._wire import Call, Flow, Json, ask, ask_list, ask_proven, decoded, quoted
 from remit.sdk.detail import Detail, DetailLike, expand
-from remit.sdk.verbs import Bounds, DPoPBinding, Json, TokenResponse
+from remit.sdk.verbs import Bounds, DPoPBinding, TokenResponse
 
 PATH = "/v1/approvals"
 WAIT = 25  # seconds that the broker holds back one answer at most
@@ -55,19 +52,12 @@ def ask_for(
     body = {"parent": parent, **verbs.grant_request(expand(grants, known), bounds, label)}
     if bound_to is None:
         return ApprovalRequest((yield from ask(Call("POST", PATH, body=body))))
-    return (yield from _bound(body, bound_to))
-
-
-def _bound(body: Json, to: DPoPBinding) -> Flow[ApprovalRequest]:
-    """Ask with the proof of a key, once more with the server's nonce if it wants one."""
-    endpoint = f"{to.issuer}{PATH}"
-    asked = {**body, "req_cnf": {"jwk": to.key.jwk()}, "req_cnf_proof": to.key.proof("POST", endpoint)}
-    answer: httpx.Response = yield Call("POST", PATH, body=asked)
-    nonce = answer.headers.get("dpop-nonce")
-    if nonce and answer.is_client_error and error_of(answer).code == "use-nonce":
-        proof = to.key.proof("POST", endpoint, nonce=nonce)
-        answer = yield Call("POST", PATH, body={**asked, "req_cnf_proof": proof})
-    return ApprovalRequest(decoded(answer), to)
+    body["req_cnf"] = {"jwk": bound_to.key.jwk()}
+    endpoint = f"{bound_to.issuer}{PATH}"
+    answer = yield from ask_proven(
+        bound_to.key, endpoint, lambda proof: Call("POST", PATH, body={**body, "req_cnf_proof": proof})
+    )
+    return ApprovalRequest(decoded(answer), bound_to)
 
 
 # -- reading, waiting -----------------------------------------------------------------------------------------------
@@ -75,15 +65,12 @@ def _bound(body: Json, to: DPoPBinding) -> Flow[ApprovalRequest]:
 
 def approvals() -> Flow[list[Json]]:
     """Return what was asked, as far as the caller may know of it, oldest first."""
-    answer = yield from ask(Call("GET", PATH))
-    listed: list[Json] = answer.get("approvals", [])
-    return listed
+    return ask_list(Call("GET", PATH), "approvals")
 
 
 def approval(approval_id: str, wait: int = 0) -> Flow[Json]:
     """Return what was asked, once it was decided on or after ``wait`` seconds (25 at most)."""
-    found: Json = yield from ask(Call("GET", _path(approval_id), query={"wait": wait}))
-    return found
+    return ask(Call("GET", f"{PATH}/{quoted(approval_id)}", query={"wait": wait}))
 
 
 def decided(approval_id: str, within: float) -> Flow[Json]:
@@ -116,7 +103,7 @@ def granted(asked: ApprovalRequest, within: float) -> Flow[TokenResponse]:
 def taken(approval_id: str, parent: str, bound_to: DPoPBinding | None = None) -> Flow[TokenResponse]:
     """Make the child that was approved under a grant: exactly what was asked for, once."""
     form = {"subject_token": parent, "subject_token_type": verbs.GRANT, "approval": approval_id}
-    return (yield from verbs.exchange(form, bound_to))
+    return verbs.exchange(form, bound_to)
 
 
 # -- deciding -------------------------------------------------------------------------------------------------------
@@ -126,9 +113,4 @@ def decide(approval_id: str, verdict: str, digest: str, id_token: str | None = N
     """Say ``approve`` or ``deny`` to the request of this digest, as the owner of the state or by an ID token."""
     body: dict[str, Any] = {"digest": digest}
     body |= {} if id_token is None else {"id_token": id_token}
-    done: Json = yield from ask(Call("POST", f"{_path(approval_id)}/{verdict}", body=body))
-    return done
-
-
-def _path(approval_id: str) -> str:
-    return f"{PATH}/{quote(approval_id, safe='')}"
+    return ask(Call("POST", f"{PATH}/{quoted(approval_id)}/{verdict}", body=body))

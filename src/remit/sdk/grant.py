@@ -16,6 +16,7 @@ import httpx
 
 from remit.errors import GrantEndedError, InvalidRequestError, RemitError, ScopeError
 from remit.sdk import verbs
+from remit.sdk._wire import Json
 from remit.sdk.auth import Auth, Steppable, flavour, signer_of
 from remit.sdk.detail import Detail
 from remit.sdk.place import GATEWAY, Place, plain
@@ -129,7 +130,7 @@ class Credential:
         raise TypeError(msg)
 
 
-def credential_of(answer: verbs.Json) -> Credential:
+def credential_of(answer: Json) -> Credential:
     """Read an issued lease."""
     values = {str(name): str(value) for name, value in answer["credential"].items()}
     return Credential(answer["lease"], instant(answer["expires_at"]), values)

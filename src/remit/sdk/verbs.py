@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
-from urllib.parse import quote
 
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
-from remit.sdk._wire import Call, Flow, ask, ask_text, decoded, encoded, error_of
+from remit.sdk._wire import Call, Flow, Json, ask, ask_list, ask_proven, ask_text, decoded, encoded, quoted
 from remit.sdk.detail import TTL, Detail, DetailLike, expand, expand_one, meant, name_of, seconds, whole
 from remit.sdk.dpop import DPoPKey
 
@@ -23,8 +22,6 @@ GRANT = "urn:remit:grant"
 METADATA = "/.well-known/oauth-authorization-server"
 PAGE = 1_000  # audit entries asked for at once
 DEFAULT_TTL = "15m"  # of a task
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,7 @@ def delegate(
 ) -> Flow[TokenResponse]:
     """Make a child of a grant; names are expanded to the parent's only detail for them."""
     request = grant_request(expand(grants, known), bounds, label)
-    return (yield from exchange({"subject_token": parent, "subject_token_type": GRANT, **request}, bound_to))
+    return exchange({"subject_token": parent, "subject_token_type": GRANT, **request}, bound_to)
 
 
 def _binding(key: DPoPKey) -> Flow[DPoPBinding]:
@@ -161,21 +158,16 @@ def grant_request(details: Sequence[Detail], bounds: Bounds, label: str = "") ->
 def exchange(form: Json, bound_to: DPoPBinding | None) -> Flow[TokenResponse]:
     """Ask the token endpoint for a grant; in its form, text is as it is and all else JSON."""
     fields = {name: value if isinstance(value, str) else encoded(value) for name, value in form.items()}
-    asked = {"grant_type": EXCHANGE, **fields}
+    form = {"grant_type": EXCHANGE, **fields}
     if bound_to is None:
-        return opened((yield from ask(Call("POST", "/oauth/token", form=asked))))
-    return (yield from _bound(asked, bound_to))
-
-
-def _bound(form: Json, to: DPoPBinding) -> Flow[TokenResponse]:
-    """Ask for a token bound to a key, once more with the server's nonce if it wants one."""
-    asked = {**form, "req_cnf": encoded({"jwk": to.key.jwk()}), "req_cnf_proof": to.key.proof("POST", to.endpoint)}
-    answer = yield Call("POST", "/oauth/token", form=asked)
-    nonce = answer.headers.get("dpop-nonce")
-    if nonce and answer.is_client_error and error_of(answer).code == "use-nonce":
-        asked["req_cnf_proof"] = to.key.proof("POST", to.endpoint, nonce=nonce)
-        answer = yield Call("POST", "/oauth/token", form=asked)
-    return replace(opened(decoded(answer), to), nonce=answer.headers.get("dpop-nonce"))
+        return opened((yield from ask(Call("POST", "/oauth/token", form=form))))
+    form["req_cnf"] = encoded({"jwk": bound_to.key.jwk()})
+    answer = yield from ask_proven(
+        bound_to.key,
+        bound_to.endpoint,
+        lambda proof: Call("POST", "/oauth/token", form={**form, "req_cnf_proof": proof}),
+    )
+    return replace(opened(decoded(answer), bound_to), nonce=answer.headers.get("dpop-nonce"))
 
 
 def opened(answer: Json, bound_to: DPoPBinding | None = None) -> TokenResponse:
@@ -198,14 +190,12 @@ def opened(answer: Json, bound_to: DPoPBinding | None = None) -> TokenResponse:
 
 def self() -> Flow[Json]:
     """Return the channel's own grant, its gateway and its database ports."""
-    found: Json = yield from ask(Call("GET", "/v1/self"))
-    return found
+    return ask(Call("GET", "/v1/self"))
 
 
 def identity() -> Flow[Json]:
     """Return whose word the broker takes for humans, and how one logs in there. Nothing in it is secret."""
-    found: Json = yield from ask(Call("GET", "/v1/identity"))
-    return found
+    return ask(Call("GET", "/v1/identity"))
 
 
 def own(named: str | None = None) -> Flow[TokenResponse]:
@@ -219,17 +209,15 @@ def own(named: str | None = None) -> Flow[TokenResponse]:
 
 def tasks() -> Flow[list[Json]]:
     """Return the tasks that the caller may see."""
-    answer = yield from ask(Call("GET", "/v1/tasks"))
-    listed: list[Json] = answer.get("tasks", []) if isinstance(answer, dict) else answer
-    return listed
+    return ask_list(Call("GET", "/v1/tasks"), "tasks")
 
 
 def task(task_id: str) -> Flow[Json]:
     """Return a task with all its grants and leases, page by page."""
-    path = f"/v1/tasks/{_part(task_id)}"
+    path = f"/v1/tasks/{quoted(task_id)}"
     found: Json = yield from ask(Call("GET", path))
     while "next" in found:
-        more: Json = yield from ask(Call("GET", f"{path}?after={_part(found.pop('next'))}"))
+        more: Json = yield from ask(Call("GET", f"{path}?after={quoted(found.pop('next'))}"))
         grants, leases = [*found["grants"], *more["grants"]], [*found["leases"], *more["leases"]]
         found = {**more, "grants": grants, "leases": leases}
     return found
@@ -268,15 +256,13 @@ def issue(task_id: str, grant: str, wish: DetailLike, known: Sequence[Detail], k
     """Make a credential for a detail of a grant. ``key`` (Idempotency-Key) first revokes its earlier lease."""
     body = {"grant": grant, "detail": expand_one(wish, known)}
     headers = {"Idempotency-Key": key} if key else {}
-    call = Call("POST", f"/v1/tasks/{_part(task_id)}/leases", body=body, headers=headers)
-    issued: Json = yield from ask(call)
-    return issued
+    call = Call("POST", f"/v1/tasks/{quoted(task_id)}/leases", body=body, headers=headers)
+    return ask(call)
 
 
 def renew(lease: str, ttl: TTL) -> Flow[Json]:
     """Extend a lease in place."""
-    renewed: Json = yield from ask(Call("POST", f"/v1/leases/{_part(lease)}/renew", body={"ttl": seconds(ttl)}))
-    return renewed
+    return ask(Call("POST", f"/v1/leases/{quoted(lease)}/renew", body={"ttl": seconds(ttl)}))
 
 
 # -- revoke, close --------------------------------------------------------------------------------------------------
@@ -284,17 +270,19 @@ def renew(lease: str, ttl: TTL) -> Flow[Json]:
 
 def revoke(task_id: str, grant: str) -> Flow[Report]:
     """End a grant and everything below it."""
-    return _report((yield from ask(Call("POST", f"/v1/tasks/{_part(task_id)}/grants/{_part(grant)}/revoke", body={}))))
+    return _report(
+        (yield from ask(Call("POST", f"/v1/tasks/{quoted(task_id)}/grants/{quoted(grant)}/revoke", body={})))
+    )
 
 
 def revoke_lease(lease: str) -> Flow[Report]:
     """End one lease."""
-    return _report((yield from ask(Call("POST", f"/v1/leases/{_part(lease)}/revoke", body={}))))
+    return _report((yield from ask(Call("POST", f"/v1/leases/{quoted(lease)}/revoke", body={}))))
 
 
 def close(task_id: str) -> Flow[Report]:
     """End a task."""
-    return _report((yield from ask(Call("POST", f"/v1/tasks/{_part(task_id)}/close", body={}))))
+    return _report((yield from ask(Call("POST", f"/v1/tasks/{quoted(task_id)}/close", body={}))))
 
 
 def end(node_id: str) -> Flow[Report]:
@@ -322,40 +310,33 @@ def _report(answer: Json) -> Report:
 
 def resources() -> Flow[list[Json]]:
     """Return all configured resources."""
-    answer = yield from ask(Call("GET", "/v1/resources"))
-    listed: list[Json] = answer.get("resources", []) if isinstance(answer, dict) else answer
-    return listed
+    return ask_list(Call("GET", "/v1/resources"), "resources")
 
 
 def resource(name: str) -> Flow[Json]:
     """Return a configured resource."""
-    found: Json = yield from ask(Call("GET", f"/v1/resources/{_part(name)}"))
-    return found
+    return ask(Call("GET", f"/v1/resources/{quoted(name)}"))
 
 
 def put_resource(name: str, body: Json) -> Flow[Json]:
     """Add or replace a resource; the broker checks it at the target first."""
-    put: Json = yield from ask(Call("PUT", f"/v1/resources/{_part(name)}", body=body))
-    return put
+    return ask(Call("PUT", f"/v1/resources/{quoted(name)}", body=body))
 
 
 def check_resource(name: str) -> Flow[Json]:
     """Check a resource as it is configured, at its target if it has an engine; nothing is written."""
-    checked: Json = yield from ask(Call("POST", f"/v1/resources/{_part(name)}/check", body={}))
-    return checked
+    return ask(Call("POST", f"/v1/resources/{quoted(name)}/check", body={}))
 
 
 def delete_resource(name: str) -> Flow[Json]:
     """Remove a resource and its secret."""
-    gone: Json = yield from ask(Call("DELETE", f"/v1/resources/{_part(name)}"))
-    return gone
+    return ask(Call("DELETE", f"/v1/resources/{quoted(name)}"))
 
 
 def put_secret(name: str, resource_name: str, value: str) -> Flow[Json]:
     """Store the static secret of a resource, sealed."""
-    call = Call("PUT", f"/v1/secrets/{_part(name)}", body={"resource": resource_name, "value": value})
-    put: Json = yield from ask(call)
-    return put
+    call = Call("PUT", f"/v1/secrets/{quoted(name)}", body={"resource": resource_name, "value": value})
+    return ask(call)
 
 
 # -- audit ----------------------------------------------------------------------------------------------------------
@@ -363,35 +344,26 @@ def put_secret(name: str, resource_name: str, value: str) -> Flow[Json]:
 
 def entries(start: int, limit: int = PAGE) -> Flow[list[Json]]:
     """Return audit entries from ``start``, at most ``limit``."""
-    answer = yield from ask(Call("GET", "/v1/audit", query={"start": start, "limit": limit}))
-    listed: list[Json] = answer.get("entries", []) if isinstance(answer, dict) else answer
-    return listed
+    return ask_list(Call("GET", "/v1/audit", query={"start": start, "limit": limit}), "entries")
 
 
 def audit() -> Flow[Json]:
     """Return what the audit endpoint says about the log, with its last entries left out."""
-    answer: Json = yield from ask(Call("GET", "/v1/audit", query={"start": 0, "limit": 1}))
-    return answer
+    return ask(Call("GET", "/v1/audit", query={"start": 0, "limit": 1}))
 
 
 def checkpoint() -> Flow[str]:
     """Return the newest signed checkpoint (a C2SP note)."""
-    return (yield from ask_text(Call("GET", "/v1/audit/checkpoint")))
+    return ask_text(Call("GET", "/v1/audit/checkpoint"))
 
 
 def inclusion(seq: int, size: int) -> Flow[Json]:
     """Return the proof that an entry is in the log of ``size`` entries."""
     query = {"seq": seq, "size": size}
-    proof: Json = yield from ask(Call("GET", "/v1/audit/proof/inclusion", query=query))
-    return proof
+    return ask(Call("GET", "/v1/audit/proof/inclusion", query=query))
 
 
 def consistency(old: int, new: int) -> Flow[Json]:
     """Return the proof that the log of ``new`` entries extends that of ``old``."""
     query = {"from": old, "to": new}
-    proof: Json = yield from ask(Call("GET", "/v1/audit/proof/consistency", query=query))
-    return proof
-
-
-def _part(text: str) -> str:
-    return quote(text, safe="")
+    return ask(Call("GET", "/v1/audit/proof/consistency", query=query))
