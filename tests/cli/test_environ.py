@@ -80,7 +80,7 @@ def test_no_variable_has_keys_of_connections_written_down_or_another_library_con
         assert keys.stat().st_size
         keys.unlink()
         told = broker(environ | steered | more | {"SSL_CERT_FILE": str(authority)})
-    assert "status 404" in told
+    assert "answered 404" in told
     assert not keys.exists()
 
 
