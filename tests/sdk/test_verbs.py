@@ -6,7 +6,7 @@ from functools import partial
 import httpx
 import pytest
 
-from remit.control import render
+from remit.broker import views
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
 from remit.sdk import Bounds, Client, detail, verbs
 from remit.sdk._wire import Flow, drive
@@ -148,7 +148,7 @@ def test_a_task_of_many_pages_is_read_whole(
         client.run(verbs.delegate(root.grant, root.details, ["search"], Bounds("2m"), "part"))
     lease = client.run(verbs.issue(root.task, root.grant, "warehouse", root.details))["lease"]
     whole = client.run(verbs.task(root.task))
-    monkeypatch.setattr(render, "PAGE_SIZE", 1)
+    monkeypatch.setattr(views, "PAGE_SIZE", 1)
     again = client.run(verbs.task(root.task))
     assert again == whole
     assert len(again["grants"]) == 3
