@@ -2,7 +2,7 @@
 
 ``$ remit …`` is a command; what follows is all it prints, stderr after stdout. ``< text`` before a command is its
 stdin, ``? n`` after its output its exit code (0 unless said). ``-- name --`` at the end of a file starts a file that
-the script finds in its directory. ``TIME`` stands for an instant or what is left of it.
+the script finds in its directory. ``TIME`` stands for an instant or what is left of it, ``TYPES`` for all detail types.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from remit.cli.entry import run
+from remit.core.scope import TYPES
 
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
 _FILE = re.compile(r"^-- (.+) --$", re.MULTILINE)
@@ -69,7 +70,7 @@ def obey(step: Step, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
 
 def plain(text: str) -> list[str]:
     """Return printed lines with their times, and the white space at their ends, taken out."""
-    timed = _EXPIRES.sub(r'\1"TIME"', _TIME.sub("TIME", text))
+    timed = _EXPIRES.sub(r'\1"TIME"', _TIME.sub("TIME", text)).replace(", ".join(sorted(TYPES)), "TYPES")
     return [line.rstrip() for line in timed.splitlines() if line.strip()]
 
 
