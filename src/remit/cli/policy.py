@@ -232,15 +232,27 @@ def _decision_parts(answer: Mapping[str, Any]) -> Iterator[str]:
 
 
 @app.command("show")
-def show(json: options.Json = False) -> None:
+def show(
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the Cedar schema instead; no broker is needed.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
     """Show which policies the broker decides by, and what was wrong the last time they were to be replaced.
 
     \b
     Examples:
       remit policy show
       remit policy show --json
+      remit policy show --schema
     """
+    from remit.policies.installed import schema_text
     from remit.sdk import admin
+
+    if schema:
+        text = schema_text(options.kinds())
+        answer(json, {"schema": text}, text)
+        return
 
     found = ask(admin.policies())
     parts: list[str | Mapping[str, object] | Table] = [

@@ -177,6 +177,22 @@ def shown(scope: Scope, resources: Collection[str]) -> str:
     return text(tuple(d for d in scope if d.resource in resources))
 
 
+def json_schema(name: str) -> dict[str, object]:
+    """Return the JSON Schema of a detail type, as it is written on the wire."""
+    table = TYPES[name]
+    fields = {field_: dict(row.order.schema) for field_, row in table.items()}
+    return {
+        "type": "object",
+        "required": ["type", "resource", *(field_ for field_, row in table.items() if row.required)],
+        "additionalProperties": False,
+        "properties": {
+            "type": {"const": name},
+            "resource": {"type": "string", "pattern": f"^{_NAME.pattern}$"},
+            **fields,
+        },
+    }
+
+
 def label(detail: Mapping[str, object], name: str) -> str:
     """Return what a human reads in front of a field of a detail in wire form."""
     row = TYPES.get(str(detail.get("type")), {}).get(name)

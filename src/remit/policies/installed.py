@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from importlib import resources
 from types import ModuleType
@@ -26,9 +27,9 @@ def cedar() -> ModuleType:
     return cedarpy
 
 
-def schema_text() -> str:
+def schema_text(types: Collection[str] = TYPES) -> str:
     """Return the schema that every policy is validated against, as Cedar text, for the detail types known now."""
-    return _text(frozenset(TYPES))
+    return _text(frozenset(types))
 
 
 def schema() -> Schema:
