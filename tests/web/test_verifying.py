@@ -91,7 +91,7 @@ def test_the_state_is_looked_up_once_at_the_first_hop_and_at_the_last(tmp_path: 
     async def scene(plane: Plane) -> None:
         agents = await chain(plane)
         first, last = [await counted(plane, agents[depth], at_the_api) for depth in (1, DEEP)]
-        assert first.calls["Broker.check"] == last.calls["Broker.check"] == 1
+        assert first.calls["Broker.grant"] == last.calls["Broker.grant"] == 1
         assert first.calls["PublicKey.verify"] == last.calls["PublicKey.verify"]
         assert "Task.lineage" not in last.calls
         assert last.lines < first.lines + 200  # the ten actors that a token names at most

@@ -39,7 +39,6 @@ _LOG = logging.getLogger("remit.broker")
 
 KIND = "approval"
 KEPT = timedelta(days=1)  # after it is over, if a human decided
-BREATH = 16  # approvals that are looked at in one turn of the loop
 MAX_OF_TASK = 20  # asked for in ``LIFE``, whatever became of it: nobody is asked until they tire
 MAX_OF_CLIENT = 100  # that wait at once, of a room
 MAX_PENDING = 1_000  # of a room
@@ -104,9 +103,8 @@ class Approvals:
         """Return what a caller may know of, oldest first: an agent, what was asked for its own subtree."""
         self._forget(self._tasks.now())
         found = []
-        for number, item in enumerate(sorted(self._kept.values(), key=lambda item: item.asked_at)):
-            if number % BREATH == 0:
-                await asyncio.sleep(0)  # each is read and compared: many of them hold up nobody else
+        for item in sorted(self._kept.values(), key=lambda item: item.asked_at):
+            await asyncio.sleep(0)  # a long one takes milliseconds to compare: many hold up nobody else
             with suppress(NotFoundError):
                 found.append(self.view(self.look(caller, item.id), caller))
         return found
