@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from remit import jose
+from remit.core.urls import check_login_page
 from remit.errors import InvalidRequestError, RemitError
 from remit.oauth import registry
 from remit.oauth.registry import Registry
@@ -470,7 +471,7 @@ def test_a_terminal_opens_no_browser_for_what_is_no_login_page(endpoint: str) ->
 @pytest.mark.parametrize("endpoint", HOSTILE)
 def test_the_broker_sends_no_browser_to_what_is_no_login_page(endpoint: str) -> None:
     with pytest.raises(InvalidRequestError):
-        registry.browsable(endpoint)
+        check_login_page(endpoint)
 
 
 @pytest.mark.attack("RED-05")

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from remit import jose
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Holder, Workload
 from remit.errors import InvalidRequestError, RemitError, ReplayError, TokenError, UnauthenticatedError
-from remit.oauth import oauth
-from remit.oauth.clients import Client, Clients
+from remit.oauth import revocation
+from remit.oauth.clients import Clients, OAuthClient
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.verifier import Verifier, assertion_type
 
@@ -95,7 +95,7 @@ def request(
 
 def authenticated(
     form: Mapping[str, str], by: Known | None = None, asked: Request | None = None, *, nobody: bool = False
-) -> Client:
+) -> OAuthClient:
     who = Clients(None if nobody else by or Known(), Trusting())
     return asyncio.run(who.authenticate(asked or request(), form))
 
@@ -135,10 +135,10 @@ def test_nobody_authenticates_by_authorization() -> None:
 @pytest.mark.parametrize("named", [ME, "wimse://prod.example/agents/a", OIDC])
 def test_what_was_given_to_a_workload_was_not_given_to_whoever_takes_its_name(named: str) -> None:
     workload = Workload(named, "wit", datetime(2026, 11, 25, tzinfo=UTC))
-    assert oauth._is(Client(named, workload), named, attested=True)
-    assert not oauth._is(Client(named), named, attested=True)
-    assert oauth._is(Client("remit-cli"), "remit-cli", attested=False)
-    assert not oauth._is(Client("other"), "remit-cli", attested=False)
+    assert revocation._is(OAuthClient(named, workload), named, attested=True)
+    assert not revocation._is(OAuthClient(named), named, attested=True)
+    assert revocation._is(OAuthClient("remit-cli"), "remit-cli", attested=False)
+    assert not revocation._is(OAuthClient("other"), "remit-cli", attested=False)
 
 
 # -- assertions (RFC 7521 §4.2, RFC 7523 §2.2) ------------------------------------------------------------------------

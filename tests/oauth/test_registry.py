@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.core.principal import Workload
+from remit.core.urls import check_login_page
 from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError, UnavailableError
 from remit.oauth import registry
-from remit.oauth.clients import Client
+from remit.oauth.clients import OAuthClient
 from remit.oauth.registry import KEPT, MAX_KEPT, Registry, asking
 from remit.ports.identity import Registered
 
@@ -186,9 +187,14 @@ def test_who_asks_without_a_browser_is_known_or_proves_itself() -> None:
     async def main() -> None:
         found = Registry([Registered("app", "App", ()), Registered("spiffe://td/app", "App", ())])
         proven = Workload("spiffe://td/agent", "jwt-svid", NOW)
-        assert (await asking(found, Client("app"))).name == "App"
-        assert (await asking(found, Client(proven.id, proven))).name == proven.id
-        for nobody in (Client(), Client("other"), Client("spiffe://td/agent"), Client("spiffe://td/app")):
+        assert (await asking(found, OAuthClient("app"))).name == "App"
+        assert (await asking(found, OAuthClient(proven.id, proven))).name == proven.id
+        for nobody in (
+            OAuthClient(),
+            OAuthClient("other"),
+            OAuthClient("spiffe://td/agent"),
+            OAuthClient("spiffe://td/app"),
+        ):
             with pytest.raises(RemitError):
                 await asking(found, nobody)
 
@@ -278,7 +284,7 @@ def test_whatever_is_bent_only_a_port_may_differ(own: str, place: int, drop: int
 )
 def test_a_browser_is_sent_to_login_pages_alone(url: str, good: bool) -> None:  # noqa: FBT001 - a table of cases
     if good:
-        assert registry.browsable(url) == url
+        assert check_login_page(url) == url
     else:
         with pytest.raises(InvalidRequestError):
-            registry.browsable(url)
+            check_login_page(url)

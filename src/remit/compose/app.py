@@ -13,14 +13,14 @@ from remit.control.approvals import Approvals
 from remit.control.v1 import V1
 from remit.core.principal import Right
 from remit.kinds.spiffe import bundle
+from remit.oauth.authorization_codes import ConsentFlows
 from remit.oauth.clients import Clients
 from remit.oauth.exchange import Exchange
-from remit.oauth.federation import Federation
-from remit.oauth.flows import Flows
-from remit.oauth.minting import Minter
-from remit.oauth.oauth import GrantType, OAuth, TokenEndpoint
-from remit.oauth.refresh import Refreshes
+from remit.oauth.federation import AssertionGrants
+from remit.oauth.revocation import IssuedTokens
 from remit.oauth.status_list import StatusList
+from remit.oauth.token_endpoint import GrantType, TokenEndpoint
+from remit.oauth.token_issuer import RefreshGrant, TokenIssuer
 from remit.oauth.wellknown import WellKnown
 from remit.sessions import receiver
 from remit.web.middleware import Middleware
@@ -29,9 +29,9 @@ from remit.web.routes import AppDeps, Route
 
 def routes(deps: AppDeps) -> tuple[Route, ...]:
     """Return the route table."""
-    flows = Flows(deps, Minter(deps.verifier, deps.new_id))
-    clients, grants = Clients(deps.identity.workloads, deps.verifier), {**grant_types(deps), **flows.ways()}
-    known, oauth = WellKnown(deps, grants, flows.metadata()), OAuth(deps.broker, deps.verifier, clients)
+    flows = ConsentFlows(deps, TokenIssuer(deps.verifier, deps.new_id))
+    clients, grants = Clients(deps.identity.workloads, deps.verifier), {**grant_types(deps), **flows.grant_types()}
+    known, oauth = WellKnown(deps, grants, flows.metadata()), IssuedTokens(deps.broker, deps.verifier, clients)
     endpoint = TokenEndpoint(clients, grants)
     return (
         Route("POST", "/oauth/token", endpoint.token, authenticate=endpoint.authenticate),
@@ -55,10 +55,10 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
 
 def grant_types(deps: AppDeps) -> Mapping[str, GrantType]:
     """Return every way to a token that can succeed here without a human in between, by its ``grant_type``."""
-    minter = Minter(deps.verifier, deps.new_id)
-    found = {**Exchange(deps, minter).ways(), **Federation(deps, minter).ways()}
+    tokens = TokenIssuer(deps.verifier, deps.new_id)
+    found = {**Exchange(deps, tokens).grant_types(), **AssertionGrants(deps, tokens).grant_types()}
     if deps.identity.logins is not None:
-        found |= Refreshes(deps, minter).ways()
+        found |= RefreshGrant(deps, tokens).grant_types()
     return found
 
 

@@ -37,6 +37,7 @@ from remit.core.approval import Approval, Verdict
 from remit.core.legible import written
 from remit.core.policy import LOCAL
 from remit.core.principal import Human
+from remit.core.urls import check_login_page
 from remit.errors import (
     GrantTokenError,
     InvalidRequestError,
@@ -46,7 +47,6 @@ from remit.errors import (
     StepUpError,
     UnavailableError,
 )
-from remit.oauth.registry import browsable
 from remit.ports.broker import ApprovalView
 from remit.ports.identity import Login, Logins
 from remit.web import wire
@@ -188,7 +188,7 @@ class ConsentPage:
 
     async def _login(self, session: ConsentSession) -> tuple[str, str]:
         item, state, now = await self._approval(session), secrets.token_urlsafe(32), self._now()
-        url = browsable(await self._issuers().begin(await self._login_of(session, item, state, now)))
+        url = check_login_page(await self._issuers().begin(await self._login_of(session, item, state, now)))
         digest = jose.digest(state)
         session = replace(session, id=digest[:16], cookie=digest, csrf="", until=now + LIFE)
         return url, self._cookie(session.id, self._seal.close("login", session))

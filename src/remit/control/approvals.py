@@ -20,7 +20,7 @@ from remit.core.approval import Approval
 from remit.core.principal import Holder, Human, Principal, Right, Workload
 from remit.core.request import Binding
 from remit.errors import InvalidRequestError, UnauthenticatedError
-from remit.oauth.asked import attested, check_size
+from remit.oauth.request_form import attested, check_size
 from remit.ports.broker import ApprovalView
 from remit.web import wire
 from remit.web.authentication import idles, shown

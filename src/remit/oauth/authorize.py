@@ -7,7 +7,6 @@ a client that no operator set up it stays a page until somebody has logged in: i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -19,13 +18,15 @@ from remit.console import pages
 from remit.console.consent import ConsentPage
 from remit.console.consent_session import AuthorizationRequest, ClientDisplay, PushedRequest, RedirectTarget, described
 from remit.core.request import Binding
+from remit.core.urls import LOCAL
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
-from remit.oauth import asked
-from remit.oauth.clients import Client, Clients
+from remit.oauth import request_form
+from remit.oauth.clients import Clients, OAuthClient
 from remit.oauth.registry import Registry, is_registered
 from remit.ports.identity import Registered
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
+from remit.web.wire import Form
 
 PUSHED = "urn:ietf:params:oauth:request_uri:"
 PUSHED_LIFE = timedelta(seconds=60)
@@ -33,9 +34,9 @@ MAX_PUSHED = 64  # under a name that anybody may use, or of a host that makes up
 MAX_KEPT = 2_600  # characters of what a browser keeps in a cookie while its human logs in
 
 _REQUEST = (
-    asked.BOUNDS
+    request_form.FIELDS
     | {"client_id", "response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method"}
-    | asked.TARGETS
+    | request_form.TARGETS
     | {"purpose", "dpop_jkt"}
     | {"scope", "nonce", "prompt", "response_mode", "request", "login_hint", "ui_locales", "display", "max_age"}
 )
@@ -44,8 +45,6 @@ _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256, base64url
 _STATE = re.compile(r"[ -~]{1,2048}")
 # what must be right before an error can go to the client, and what is kept for the answer
 _BACK = frozenset({"client_id", "redirect_uri", "state", "request_uri", "code_challenge", "max_age", "prompt"})
-
-Form = Mapping[str, str]
 
 
 class Authorize:
@@ -60,11 +59,11 @@ class Authorize:
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE, asked.TARGETS)),
+            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE, request_form.TARGETS)),
             Route("GET", "/oauth/authorize", pages.shown(self.authorize), query=None),
         )
 
-    async def push(self, request: Request, client: Client) -> Response:
+    async def push(self, request: Request, client: OAuthClient) -> Response:
         """Take a request from the client itself; the browser then carries only its name (RFC 9126)."""
         form = client.form
         if "request_uri" in form:  # RFC 9126 §2.1
@@ -76,7 +75,7 @@ class Authorize:
         refused = _unsupported(form)
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
-        binding = asked.proven(form, client, self._verifier, request)
+        binding = request_form.proven(form, client, self._verifier, request)
         pushed = await self._pushed_request(
             form, replace(registered, proven=client.workload is not None), back, binding
         )
@@ -93,13 +92,13 @@ class Authorize:
             return self._show(self._found(first))
         registered, back = await self._back(first)
         try:
-            query = wire.pairs(raw, _AUTHORIZE, asked.TARGETS)
+            query = wire.pairs(raw, _AUTHORIZE, request_form.TARGETS)
             refused = _unsupported(query)
             if refused is not None and registered.vouched is not None:
                 raise InvalidRequestError(refused[1])
             if refused is not None:
                 return pages.away(back.refusal(*refused))
-            return self._show(await self._pushed_request(query, registered, back, asked.keyed(query)))
+            return self._show(await self._pushed_request(query, registered, back, request_form.keyed(query)))
         except RemitError as error:
             if registered.vouched is not None:
                 raise
@@ -138,11 +137,11 @@ class Authorize:
     ) -> PushedRequest:
         if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
-        audience = asked.audience(form, self._verifier)
-        draft = AuthorizationRequest(client.client_id, await self._broker.to_open(asked.of_human(form, binding)))
+        audience = request_form.audience(form, self._verifier)
+        draft = AuthorizationRequest(client.client_id, await self._broker.to_open(request_form.of_human(form, binding)))
         parts = urlsplit(back.redirect_uri)
         where = parts.netloc or f"the app that owns {parts.scheme}:"
-        if parts.hostname in {"127.0.0.1", "::1", "localhost"}:
+        if parts.hostname in LOCAL:
             where = f"a program on this computer ({parts.netloc})"
         facts = (("the answer goes to", where), ("the token is for", audience or ""))
         return PushedRequest(

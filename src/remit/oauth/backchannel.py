@@ -6,7 +6,6 @@ them by the link in the answer or in the list of approvals, and log in to decide
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 
 from starlette.requests import Request
@@ -15,23 +14,22 @@ from starlette.responses import Response
 from remit.core.legible import is_legible
 from remit.core.request import MAX_LABEL
 from remit.errors import InvalidRequestError, UnauthenticatedError
-from remit.oauth import asked
-from remit.oauth.clients import FIELDS, Client, Clients
+from remit.oauth import request_form
+from remit.oauth.clients import FIELDS, Clients, OAuthClient
 from remit.web import wire
 from remit.web.pending import INTERVAL, REMEMBERED, PendingCodes, Poll
 from remit.web.routes import AppDeps, Route
+from remit.web.wire import Form
 
 _HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platform"
 _HINTS = ("login_hint", "id_token_hint", "login_hint_token")
 _ASKED = (
-    (asked.BOUNDS - {"label"})
-    | asked.TARGETS
+    (request_form.FIELDS - {"label"})
+    | request_form.TARGETS
     | FIELDS
     | frozenset(_HINTS)
     | {"purpose", "dpop_jkt", "scope", "binding_message", "requested_expiry"}
 )
-
-Form = Mapping[str, str]
 
 
 class Backchannel:
@@ -43,9 +41,13 @@ class Backchannel:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the route."""
-        return (Route("POST", "/oauth/bc-authorize", self.begin, authenticate=self._clients.of(_ASKED, asked.TARGETS)),)
+        return (
+            Route(
+                "POST", "/oauth/bc-authorize", self.begin, authenticate=self._clients.of(_ASKED, request_form.TARGETS)
+            ),
+        )
 
-    async def begin(self, request: Request, client: Client) -> Response:
+    async def begin(self, request: Request, client: OAuthClient) -> Response:
         """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""
         form = client.form
         if client.workload is None:  # CIBA Core §7.1: it would ask in whatever name it likes, and nobody looks where
@@ -53,10 +55,10 @@ class Backchannel:
         refused = _unsupported(form)
         if refused is not None:
             return _refusal(*refused)
-        audience, expiry = asked.audience(form, self._verifier), "requested_expiry"
+        audience, expiry = request_form.audience(form, self._verifier), "requested_expiry"
         # the message that both devices show (CIBA §7.1) is the label, so that the human sees it
         labelled = {**form, "label": form["binding_message"]} if "binding_message" in form else form
-        wanted = asked.of_human(labelled, asked.proven(form, client, self._verifier, request))
+        wanted = request_form.of_human(labelled, request_form.proven(form, client, self._verifier, request))
         most = wire.seconds(expiry, wire.whole(expiry, form[expiry])) if expiry in form else timedelta.max
         human = await self._human(form)
         if human is None:

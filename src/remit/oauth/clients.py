@@ -8,7 +8,7 @@ registered for any of them: which workloads are let in is decided by trust domai
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -20,19 +20,17 @@ from remit.ports.identity import Workloads
 from remit.web import wire
 from remit.web.authentication import SocketAuth, certificates_of, listener_of, url_of
 from remit.web.verifier import WIT, Verifier
+from remit.web.wire import Form
 
 WPT = "workload-proof-token"
 FIELDS = frozenset({"client_id", "client_assertion", "client_assertion_type"})
 
 _ID = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]{1,512}")  # what a URI may hold
 _OIDC = re.compile(r"[^#]*://[^#]*#")  # issuer#subject; the id of no other client is a URL with a fragment
-_SPIFFE = "spiffe://"
-
-Form = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class OAuthClient:
     """An OAuth client and its request. ``id`` is empty for one that names itself nothing.
 
     ``workload`` is set when it was attested. ``principal`` is who acts: the listener's, the holder of the token that is
@@ -50,7 +48,7 @@ class Client:
             raise UnauthenticatedError("a client with a workload's name has to prove it")
 
 
-Authenticate = Callable[[Request], Awaitable[Client]]
+Authenticate = Callable[[Request], Awaitable[OAuthClient]]
 
 
 class Clients:
@@ -62,12 +60,12 @@ class Clients:
     def of(self, fields: frozenset[str], targets: frozenset[str] = frozenset()) -> Authenticate:
         """Return the authentication of an endpoint whose form has ``fields`` (``targets``: see ``wire.form``)."""
 
-        async def authenticate(request: Request) -> Client:
+        async def authenticate(request: Request) -> OAuthClient:
             return await self.authenticate(request, await wire.form(request, fields | FIELDS, targets))
 
         return authenticate
 
-    async def authenticate(self, request: Request, form: Form) -> Client:
+    async def authenticate(self, request: Request, form: Form) -> OAuthClient:
         """Return the client of a request; a refusal is in the audit.
 
         UnauthenticatedError, or InvalidRequestError for a client that authenticates in more than one way. A client that
@@ -75,7 +73,7 @@ class Clients:
         """
         return await self._verifier.authenticate(self._authenticate(request, form))
 
-    async def _authenticate(self, request: Request, form: Form) -> Client:
+    async def _authenticate(self, request: Request, form: Form) -> OAuthClient:
         listener = listener_of(request)
         holder = listener.holder if isinstance(listener, SocketAuth) else None
         if request.headers.getlist("authorization"):
@@ -83,16 +81,21 @@ class Clients:
         named = form.get("client_id", "")
         if named and not _ID.fullmatch(named):
             raise InvalidRequestError("`client_id` must be a URI or a name")
-        ways = [way for way, shown in _shown(request, form, named) if shown]
+        shown = {
+            "assertion": form.keys() & {"client_assertion", "client_assertion_type"},
+            "wit": request.headers.getlist(WIT) or request.headers.getlist(WPT),
+            "certificate": certificates_of(request) if named.startswith("spiffe://") else (),
+        }
+        ways = [way for way, given in shown.items() if given]
         if len(ways) > 1:
             raise InvalidRequestError("a client authenticates in one way, not in several")
         if not ways:
-            return Client(named, principal=holder, form=form)
+            return OAuthClient(named, principal=holder, form=form)
         workload = await self._workload(ways[0], request, form)
-        if named not in _names(workload):
+        if named not in {"", workload.id, workload.id.partition("#")[2]}:  # for an OIDC token its bare subject too
             raise UnauthenticatedError("`client_id` is not whom the credential names")
         workload = await self._spent(request, workload)
-        return Client(workload.id, workload, holder or workload, form)
+        return OAuthClient(workload.id, workload, holder or workload, form)
 
     def _url(self, request: Request) -> str:
         return url_of(request, self._verifier.issuer)
@@ -113,41 +116,15 @@ class Clients:
             raise kind(error.detail, help=error.help) from error
 
     def _verified(self, way: str, request: Request, form: Form) -> Awaitable[Workload]:
-        shown = _assertion(form) if way == "assertion" else ("", "")
-        proof = _proof(request, form, self._url(request)) if way == "wit" else ("", "", "", None)
+        wit, wpt, kind = request.headers.getlist(WIT), request.headers.getlist(WPT), form.get("client_assertion_type")
+        if way == "assertion" and (kind not in {JWT_SPIFFE, JWT_BEARER} or "client_assertion" not in form):
+            raise InvalidRequestError("`client_assertion` and a `client_assertion_type` that is known here go together")
+        if way == "wit" and (len(wit) != 1 or len(wpt) != 1):
+            raise InvalidRequestError("there must be one Workload-Identity-Token and one Workload-Proof-Token")
         if self._workloads is None:
             raise UnauthenticatedError("no workloads are let in here: no trust domain and no issuer is configured")
-        match way:
-            case "assertion":
-                return self._workloads.assertion(*shown)
-            case "wit":
-                return self._workloads.proven(*proof)
+        if way == "assertion":
+            return self._workloads.assertion(form["client_assertion"], str(kind))
+        if way == "wit":  # the proof covers the token that is to be exchanged
+            return self._workloads.proven(wit[0], wpt[0], self._url(request), form.get("subject_token"))
         return self._workloads.certified(certificates_of(request))
-
-
-def _shown(request: Request, form: Form, named: str) -> tuple[tuple[str, bool], ...]:
-    certified = bool(certificates_of(request)) and named.startswith(_SPIFFE)
-    return (
-        ("assertion", bool(form.keys() & {"client_assertion", "client_assertion_type"})),
-        ("wit", bool(request.headers.getlist(WIT) or request.headers.getlist(WPT))),
-        ("certificate", certified),
-    )
-
-
-def _names(workload: Workload) -> set[str]:
-    """Return what a workload may call itself: for an OIDC token its bare subject too, and nothing at all."""
-    return {"", workload.id, workload.id.partition("#")[2]}
-
-
-def _assertion(form: Form) -> tuple[str, str]:
-    if form.get("client_assertion_type") not in {JWT_SPIFFE, JWT_BEARER} or "client_assertion" not in form:
-        raise InvalidRequestError("`client_assertion` and a `client_assertion_type` that is known here go together")
-    return form["client_assertion"], form["client_assertion_type"]
-
-
-def _proof(request: Request, form: Form, url: str) -> tuple[str, str, str, str | None]:
-    """Return WIT, WPT, the target and the token that the proof must cover: the one that is to be exchanged."""
-    wit, wpt = request.headers.getlist(WIT), request.headers.getlist(WPT)
-    if len(wit) != 1 or len(wpt) != 1:
-        raise InvalidRequestError("there must be one Workload-Identity-Token and one Workload-Proof-Token")
-    return wit[0], wpt[0], url, form.get("subject_token")

@@ -21,8 +21,8 @@ from remit.console.consent import ConsentPage
 from remit.console.consent_session import ClientDisplay
 from remit.core.approval import Approval
 from remit.errors import InvalidRequestError, LimitError, RemitError
-from remit.oauth import asked
-from remit.oauth.clients import FIELDS, Client, Clients
+from remit.oauth import request_form
+from remit.oauth.clients import FIELDS, Clients, OAuthClient
 from remit.oauth.registry import Registry, asking
 from remit.ports.identity import Registered
 from remit.web import wire
@@ -35,7 +35,7 @@ GROUPS = 3
 GUESSES = 30  # at one request, by anybody, in ``WINDOW``: of 20^8, in ten minutes, about one chance in 10^8
 WINDOW = timedelta(minutes=1)
 
-_ASKED = asked.BOUNDS | asked.TARGETS | FIELDS | {"purpose", "dpop_jkt"}
+_ASKED = request_form.FIELDS | request_form.TARGETS | FIELDS | {"purpose", "dpop_jkt"}
 _TYPED = frozenset({"user_code"})
 _NOISE = re.compile(r"[^A-Z]")
 _UNKNOWN = "this code is not one that waits; check it, or start again on the device"
@@ -69,18 +69,21 @@ class Devices:
         """Return the routes."""
         return (
             Route(
-                "POST", "/oauth/device_authorization", self.begin, authenticate=self._clients.of(_ASKED, asked.TARGETS)
+                "POST",
+                "/oauth/device_authorization",
+                self.begin,
+                authenticate=self._clients.of(_ASKED, request_form.TARGETS),
             ),
             Route("GET", "/oauth/device", pages.shown(self.form), query=None),
             Route("POST", "/oauth/device", pages.shown(self.typed)),
         )
 
-    async def begin(self, request: Request, client: Client) -> Response:
+    async def begin(self, request: Request, client: OAuthClient) -> Response:
         """Return the two codes for a request (RFC 8628 §3.2)."""
         form, registered = client.form, await asking(self._registry, client)
-        audience = asked.audience(form, self._verifier)
+        audience = request_form.audience(form, self._verifier)
         item = await self._broker.ask_to_open(
-            client.id, asked.of_human(form, asked.proven(form, client, self._verifier, request))
+            client.id, request_form.of_human(form, request_form.proven(form, client, self._verifier, request))
         )
         now = self._verifier.clock()
         poll, life = Poll(item.id, client.id, now, audience=audience), item.expires_at - now + REMEMBERED
@@ -118,7 +121,6 @@ class Devices:
         return self._consent.show(await self._broker.look(found.approval), found.about)
 
     def _found(self, code: str) -> _Shown:
-        """Return what a code stands for."""
         now, found = self._verifier.clock(), self._shown.get(code[:GROUP])
         if found is None:
             raise InvalidRequestError(_UNKNOWN)

@@ -22,14 +22,15 @@ from remit.errors import (
     UnauthenticatedError,
 )
 from remit.jose.strict import read_json
-from remit.oauth import asked
-from remit.oauth.clients import Client
-from remit.oauth.minting import ACCESS_TOKEN, Minter
-from remit.oauth.oauth import GrantType, check_requested
+from remit.oauth import request_form
+from remit.oauth.clients import OAuthClient
+from remit.oauth.token_endpoint import GrantType
+from remit.oauth.token_issuer import ACCESS_TOKEN, TokenIssuer
 from remit.web import wire
 from remit.web.authentication import SocketAuth, certificates_of, listener_of, url_of
 from remit.web.routes import AppDeps
 from remit.web.verifier import ends, verified_actor
+from remit.web.wire import Form
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -37,31 +38,30 @@ JWT = "urn:ietf:params:oauth:token-type:jwt"
 _SUBJECT = frozenset({"subject_token", "subject_token_type", "requested_token_type"})
 _CHILD = frozenset({"req_cnf", "req_cnf_proof"})
 _ACTOR = frozenset({"actor_token", "actor_token_type", "approval"})
-_OPENING = asked.OPENING | _SUBJECT
-_DELEGATING = asked.BOUNDS | asked.TARGETS | _SUBJECT | _CHILD | _ACTOR
+_OPENING = request_form.OPENING | _SUBJECT
+_DELEGATING = request_form.FIELDS | request_form.TARGETS | _SUBJECT | _CHILD | _ACTOR
 _CLIENT = frozenset({"grant_type", "client_id", "client_assertion", "client_assertion_type"})
-
-Form = Mapping[str, str]
 
 
 class Exchange:
     """The handlers of one grant type, by the type of the subject token."""
 
-    def __init__(self, deps: AppDeps, minter: Minter) -> None:
-        self._broker, self._verifier, self._minter = deps.broker, deps.verifier, minter
+    def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
+        self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
         self._humans, self._workloads = deps.identity.humans, deps.identity.workloads
 
-    def ways(self) -> Mapping[str, GrantType]:
+    def grant_types(self) -> Mapping[str, GrantType]:
         """Return the grant type for the token endpoint."""
         return {EXCHANGE: GrantType(_OPENING | _DELEGATING, self.exchange, self.subject)}
 
-    async def subject(self, request: Request, client: Client) -> Principal | None:
+    async def subject(self, request: Request, client: OAuthClient) -> Principal | None:
         """Return the holder of the token that is exchanged: nobody can use a token that is not theirs.
 
         Elsewhere the client is the listener's principal, or acts for the subject of an ID token.
         """
         form = client.form
-        check_requested(form)
+        if form.get("requested_token_type", ACCESS_TOKEN) != ACCESS_TOKEN:  # RFC 8693 §2.1
+            raise InvalidRequestError("`requested_token_type` must be that of an access token")
         if form.get("subject_token_type") != ACCESS_TOKEN or isinstance(listener_of(request), SocketAuth):
             return client.principal
         wire.only(form, _DELEGATING | _CLIENT)
@@ -75,7 +75,7 @@ class Exchange:
             raise
         return holder
 
-    async def exchange(self, request: Request, form: Form, client: Client) -> Response:
+    async def exchange(self, request: Request, form: Form, client: OAuthClient) -> Response:
         """Open a task, delegate a grant or renew a token, by the type of the subject token."""
         match client.principal, form.get("subject_token_type"):
             case Operator() as operator, "urn:remit:peer":
@@ -90,18 +90,15 @@ class Exchange:
                 return await self._by_token(request, form, holder, claims)
         raise InvalidRequestError("`subject_token_type` is not one that this listener takes")
 
-    # -- open ---------------------------------------------------------------------------------------------------
-
-    async def _open(self, operator: Operator, form: Form, client: Client) -> Response:
+    async def _open(self, operator: Operator, form: Form, client: OAuthClient) -> Response:
         wire.only(form, _OPENING | _CHILD | _CLIENT)
         if form.get("subject_token") != "self":
             raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
-        wanted = asked.opening(form, client, self._child(form, None) or UNBOUND)
-        audience = self._audience(form)
-        grant = await self._broker.open(operator, wanted)
-        return self._minter.answer(grant, audience=audience)
+        wanted = request_form.opening(form, client, self._child(form, None) or UNBOUND)
+        audience = request_form.audience(form, self._verifier)
+        return self._tokens.answer(await self._broker.open(operator, wanted), audience=audience)
 
-    async def _open_for_human(self, request: Request, form: Form, client: Client) -> Response:
+    async def _open_for_human(self, request: Request, form: Form, client: OAuthClient) -> Response:
         """Open a task for the human of an ID token. On a unix socket the operator brings it, key or no key."""
         wire.only(form, _OPENING | _CHILD | _CLIENT)
         here = isinstance(client.principal, Operator | Holder)
@@ -109,41 +106,37 @@ class Exchange:
             check_right(client.principal, Right.OPERATE)
         if self._humans is None:
             raise InvalidRequestError("no issuer of ID tokens is configured")
-        audience, until = self._audience(form), None
+        audience, until = request_form.audience(form, self._verifier), None
         bound = self._child(form, None, stranger=not here)
         if bound is None and not (here and client.workload is None and "dpop" not in request.headers):
-            bound, until = self._minter.binding(request, client)
-        wanted = asked.opening(form, client, bound or UNBOUND)
+            bound, until = self._tokens.binding(request, client)
+        wanted = request_form.opening(form, client, bound or UNBOUND)
         human = await self._verifier.authenticate(self._humans.id_token(wire.text(form, "subject_token")))
         grant = await self._broker.open(human, wanted)
-        return self._minter.answer(grant, audience=audience, until=until)
+        return self._tokens.answer(grant, audience=audience, until=until)
 
-    # -- delegate -----------------------------------------------------------------------------------------------
-
-    async def _delegate_here(self, caller: Operator | Holder, form: Form, client: Client) -> Response:
-        """Delegate on a unix socket, where the listener stands for the caller."""
-        wire.only(form, asked.BOUNDS | asked.TARGETS | _SUBJECT | _CHILD | _CLIENT | {"approval"})
+    async def _delegate_here(self, caller: Operator | Holder, form: Form, client: OAuthClient) -> Response:
+        wire.only(form, request_form.FIELDS | request_form.TARGETS | _SUBJECT | _CHILD | _CLIENT | {"approval"})
         client.check_named()
         if isinstance(caller, Holder) and "req_cnf" in form:
             raise InvalidRequestError("`req_cnf` is not for a run: its channel takes the place of tokens")
-        parent, audience = wire.text(form, "subject_token"), self._audience(form)
+        parent, audience = wire.text(form, "subject_token"), request_form.audience(form, self._verifier)
         if isinstance(caller, Holder) and caller.grant == parent:
             await self._broker.grant(parent)  # it is told how its own grant ended, also when the task is over
         # under a run, a child without a run of its own is as well kept as its parent
         posture = (await self._broker.find(parent, caller)).grant.posture
-        bound, approval = self._child(form, None), await self._approval(form)
-        wanted = _requested(form, bound or UNBOUND, approval)
+        bound = self._child(form, None)
+        wanted, approval = await self._requested(form, bound or UNBOUND)
         posture = posture if bound is None else Posture()
         grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
-        return self._minter.answer(grant, audience=audience)
+        return self._tokens.answer(grant, audience=audience)
 
     async def _by_token(self, request: Request, form: Form, holder: Holder, claims: Claims) -> Response:
-        """Delegate or renew, by a token that is proven."""
-        audience = self._audience(form)
-        if not form.keys() & (asked.BOUNDS | _CHILD | _ACTOR):
+        audience = request_form.audience(form, self._verifier)
+        if not form.keys() & (request_form.FIELDS | _CHILD | _ACTOR):
             certificates = certificates_of(request)
             grant, until = await self._broker.grant(holder.grant), ends(certificates[0]) if certificates else None
-            return self._minter.answer(grant, claims.par_hash, audience=audience, until=until)
+            return self._tokens.answer(grant, claims.par_hash, audience=audience, until=until)
         try:
             return await self._delegate(holder, form, audience)
         except (SplicedError, UnauthenticatedError) as error:
@@ -152,17 +145,15 @@ class Exchange:
             raise
 
     async def _delegate(self, holder: Holder, form: Form, audience: str | None) -> Response:
-        token = form["subject_token"]
-        bound = self._child(form, token)
+        bound = self._child(form, form["subject_token"])
         if bound is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
-        actor, approval = await self._actor(form, bound), await self._approval(form)
-        wanted = _requested(form, asked.attested(bound, actor), approval)
+        actor = await self._actor(form, bound)
+        wanted, approval = await self._requested(form, request_form.attested(bound, actor))
         grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
-        return self._minter.answer(grant, jose.digest(token), audience=audience)
+        return self._tokens.answer(grant, jose.digest(form["subject_token"]), audience=audience)
 
     async def _actor(self, form: Form, bound: Binding) -> Workload | None:
-        """Return the workload that the child is, by a credential of its own (RFC 8693 §2.1)."""
         token, kind = form.get("actor_token"), form.get("actor_token_type")
         if (token is None) != (kind is None):
             raise InvalidRequestError("`actor_token` and `actor_token_type` go together")
@@ -175,29 +166,24 @@ class Exchange:
         return await verified_actor(self._workloads, token, bound.jkt)
 
     def _child(self, form: Form, token: str | None, *, stranger: bool = False) -> Binding | None:
-        """Return the proven key that the new token is to be bound to, if one is named."""
         if "req_cnf" not in form and "req_cnf_proof" not in form:
             return None
         cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
         endpoint = f"{self._verifier.issuer}/oauth/token"
         return Binding(jkt=self._verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
 
-    async def _approval(self, form: Form) -> Approval | None:
+    async def _requested(self, form: Form, binding: Binding) -> tuple[GrantRequest, Approval | None]:
+        """Return the request of a form. An approved one need not be sent again, and is refused if it is another."""
         try:
-            return (await self._broker.look(form["approval"])).approval if "approval" in form else None
+            approval = (await self._broker.look(form["approval"])).approval if "approval" in form else None
         except NotFoundError:
             raise GrantTokenError("there is no such approval") from None
-
-    def _audience(self, form: Form) -> str | None:
-        return asked.audience(form, self._verifier)
-
-
-def _requested(form: Form, binding: Binding, approval: Approval | None) -> GrantRequest:
-    """Return the request of a form. One that was approved need not be sent again, and is refused if it is another."""
-    return asked.read(form, binding, None if approval is None else approvals.shown(approval.request))
+        return request_form.read(
+            form, binding, None if approval is None else approvals.shown(approval.request)
+        ), approval
 
 
-def _same_party(client: Client, claims: Claims) -> None:
+def _same_party(client: OAuthClient, claims: Claims) -> None:
     """Raise SplicedError unless whoever authenticated is whom the subject token was given to (RFC 8693 §4.4).
 
     A public client's name proves nothing and is let pass, unless it is the SPIFFE ID of somebody else.

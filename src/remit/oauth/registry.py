@@ -10,15 +10,15 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from remit.core.legible import is_legible
+from remit.core.urls import LOCAL, split_url
 from remit.errors import InvalidRequestError, UnauthenticatedError, UnavailableError
 from remit.jose.strict import read_json
-from remit.oauth.clients import Client
+from remit.oauth.clients import OAuthClient
 from remit.ports.identity import ClientRegistry, Registered
 
-MAX_URL = 2_048  # characters
 MAX_NAME = 100
 MAX_REDIRECTS = 20  # of one client
 MAX_KEPT = 1_000  # documents
@@ -28,8 +28,6 @@ Fetch = Callable[[str], Awaitable[bytes]]  # an https URL -> its document; bound
 
 _LOOPBACK = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]))(?::[0-9]{1,5})?([/?][^#]*)?")
 _PRIVATE_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+:/[^/]")  # RFC 8252 §7.1: a reversed domain name
-_LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
-_UNSAFE = re.compile(r"[^!-~]|[\"'<>\\^`{|}]")  # what RFC 3986 has no place for
 
 
 class Registry:
@@ -38,7 +36,6 @@ class Registry:
     def __init__(
         self, known: Sequence[Registered] = (), fetch: Fetch | None = None, now: Callable[[], datetime] | None = None
     ) -> None:
-        """Know ``known``; with ``fetch`` and the time, also those that publish their document."""
         self._known = {client.client_id: client for client in known}
         self._fetch, self._now = fetch, now
         self._read: dict[str, tuple[datetime, Registered]] = {}
@@ -77,7 +74,7 @@ class Registry:
         return client
 
 
-async def asking(registry: ClientRegistry, client: Client) -> Registered:
+async def asking(registry: ClientRegistry, client: OAuthClient) -> Registered:
     """Return who asks where no browser is sent back: a client that is known, or a workload that proved itself."""
     client.check_named()
     if client.workload is not None and registry.named(client.id) is None:
@@ -89,7 +86,7 @@ async def asking(registry: ClientRegistry, client: Client) -> Registered:
 
 def check_document_url(url: str) -> None:
     """Raise unless a URL can be the id of a client: with a path, and without what could be read in two ways."""
-    parts = _split(url, "client_id")
+    parts = split_url(url, "client_id")
     segments = parts.path.split("/")
     if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc or parts.path in {"", "/"}:
         raise UnauthenticatedError("`client_id` must be an https URL with a path")
@@ -122,10 +119,10 @@ def check_redirect(uri: object) -> str:
     """Return a redirect URI that may be registered: https, http to this host, or a scheme that an app owns."""
     if not isinstance(uri, str):
         raise InvalidRequestError("a redirect URI must be text")
-    parts = _split(uri, "redirect_uri")
+    parts = split_url(uri, "redirect_uri")
     if "@" in parts.netloc or "#" in uri:
         raise InvalidRequestError("a redirect URI has no user and no fragment")
-    local = parts.scheme == "http" and parts.hostname in _LOCAL
+    local = parts.scheme == "http" and parts.hostname in LOCAL
     if not (local or (parts.scheme == "https" and parts.hostname) or _PRIVATE_SCHEME.match(uri)):
         raise InvalidRequestError("a redirect URI must be https, http to this host, or of a scheme like com.example:/")
     return uri
@@ -136,38 +133,11 @@ def is_registered(client: Registered, uri: str) -> bool:
 
     RFC 9700 §4.1.3 and RFC 8252 §7.3: ``localhost`` is a name, not a literal, so its port counts.
     """
-    return uri in client.redirect_uris or any(_same_but_port(uri, own) for own in client.redirect_uris)
-
-
-def _same_but_port(uri: str, own: str) -> bool:
-    given, wanted = _LOOPBACK.fullmatch(uri), _LOOPBACK.fullmatch(own)
-    return bool(given and wanted and given.groups() == wanted.groups() and _readable(uri))
-
-
-def _readable(uri: str) -> bool:
+    if uri in client.redirect_uris:
+        return True
+    given, own = _LOOPBACK.fullmatch(uri), map(_LOOPBACK.fullmatch, client.redirect_uris)
     try:
-        return _split(uri, "redirect_uri").port != 0
+        readable = split_url(uri, "redirect_uri").port != 0
     except InvalidRequestError:
         return False
-
-
-def browsable(url: str) -> str:
-    """Return a URL that a browser may be sent to for a login, https or loopback http; or raise (RED-05)."""
-    parts = _split(url, "authorization_endpoint")
-    if not parts.hostname or "@" in parts.netloc:
-        raise InvalidRequestError("the issuer names no place to log in at")
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL):
-        raise InvalidRequestError("the issuer's login page must be https")
-    return url
-
-
-def _split(url: str, name: str) -> SplitResult:
-    """Return the parts of a URL that has one reading, or raise InvalidRequestError."""
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises when it is no port
-    except ValueError:
-        raise InvalidRequestError(f"`{name}` is not a URL") from None
-    if len(url) > MAX_URL or _UNSAFE.search(url):
-        raise InvalidRequestError(f"`{name}` is not a URL")
-    return parts
+    return readable and given is not None and any(each and each.groups() == given.groups() for each in own)

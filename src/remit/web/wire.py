@@ -21,6 +21,8 @@ from remit.core.request import LIMITS
 from remit.errors import InvalidRequestError, TargetError, TooLargeError, UnsupportedScopeError
 from remit.jose.strict import read_json
 
+Form = Mapping[str, str]  # fields, each once
+
 MAX_BODY = 65_536  # bytes
 MAX_FIELDS = 32  # of a form or a query
 MAX_KEY = 128  # characters of an Idempotency-Key

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
+from remit.console.consent import ConsentPage
 from remit.core import approval as approvals
 from remit.core.approval import Approval
 from remit.core.lineage import GrantView
@@ -31,14 +32,18 @@ from remit.errors import (
     UsedError,
     WrongKeyError,
 )
-from remit.oauth import asked
-from remit.oauth.clients import Client
-from remit.oauth.minting import Minter
-from remit.oauth.oauth import GrantType
-from remit.oauth.refresh import Refreshes
+from remit.oauth import request_form
+from remit.oauth.authorize import Authorize
+from remit.oauth.backchannel import Backchannel
+from remit.oauth.clients import OAuthClient
+from remit.oauth.device import Devices
+from remit.oauth.registry import Registry
+from remit.oauth.token_endpoint import GrantType
+from remit.oauth.token_issuer import RefreshGrant, TokenIssuer
 from remit.web import wire
 from remit.web.pending import INTERVAL, AuthorizationCode, PendingCodes, Poll
-from remit.web.routes import AppDeps
+from remit.web.routes import AppDeps, Route
+from remit.web.wire import Form
 
 CODE = "authorization_code"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -48,50 +53,48 @@ REDEEM = Access("remit", "redeem")  # what the audit calls a second use of a cod
 
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 
-Form = Mapping[str, str]
-
 
 class AuthorizationCodes:
     """The handlers of the three grant types."""
 
-    def __init__(self, deps: AppDeps, minter: Minter, pending: PendingCodes) -> None:
-        self._broker, self._verifier, self._minter, self._pending = deps.broker, deps.verifier, minter, pending
-        self._refreshes = Refreshes(deps, minter)
+    def __init__(self, deps: AppDeps, tokens: TokenIssuer, pending: PendingCodes) -> None:
+        self._broker, self._verifier, self._tokens, self._pending = deps.broker, deps.verifier, tokens, pending
+        self._refresh = RefreshGrant(deps, tokens)
 
-    def ways(self) -> Mapping[str, GrantType]:
+    def grant_types(self) -> Mapping[str, GrantType]:
         """Return the grant types for the token endpoint."""
         return {
-            CODE: GrantType(asked.TARGETS | {"code", "redirect_uri", "code_verifier"}, self.code),
-            DEVICE: GrantType(asked.TARGETS | {"device_code"}, self.device),
-            CIBA: GrantType(asked.TARGETS | {"auth_req_id"}, self.ciba),
+            CODE: GrantType(request_form.TARGETS | {"code", "redirect_uri", "code_verifier"}, self.code),
+            DEVICE: GrantType(request_form.TARGETS | {"device_code"}, self.device),
+            CIBA: GrantType(request_form.TARGETS | {"auth_req_id"}, self.ciba),
         }
 
-    async def code(self, request: Request, form: Form, client: Client) -> Response:
+    async def code(self, request: Request, form: Form, client: OAuthClient) -> Response:
         """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.6)."""
         client.check_named()
-        binding, until = self._minter.binding(request, client)  # first: a proof that lacks a nonce uses up no code
+        binding, until = self._tokens.binding(request, client)  # first: a proof that lacks a nonce uses up no code
         found = await self._first_use(form, client, binding)
         audience = self._audience(form, found.audience)
         grant = await self._open(found.approval, binding, client)
         found.opened = grant.holder
-        token = await self._refreshes.begin(grant.id, client.id, audience)
+        token = await self._refresh.begin(grant.id, client.id, audience)
         if found.used > 1:  # while the first use was being answered
             await self._end(found)
             raise UsedError("the code was used twice, so what it opened has ended")
-        return self._minter.answer(grant, audience=audience, until=until, refresh_token=token)
+        return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
-    async def device(self, request: Request, form: Form, client: Client) -> Response:
+    async def device(self, request: Request, form: Form, client: OAuthClient) -> Response:
         """Poll for the decision on a device code (RFC 8628 §3.4)."""
         return await self._polled(request, wire.text(form, "device_code"), form, client)
 
-    async def ciba(self, request: Request, form: Form, client: Client) -> Response:
+    async def ciba(self, request: Request, form: Form, client: OAuthClient) -> Response:
         """Poll for the decision on a back-channel request, or on an approval that a grant asked for (CIBA §10.1)."""
         secret = wire.text(form, "auth_req_id")
         if secret.startswith("apr_"):
             return await self._delegated(request, secret, client)
         return await self._polled(request, secret, form, client)
 
-    async def _first_use(self, form: Form, client: Client, binding: Binding) -> AuthorizationCode:
+    async def _first_use(self, form: Form, client: OAuthClient, binding: Binding) -> AuthorizationCode:
         """Return what a code means, used from now on. Who merely found it uses up nothing, and ends nothing."""
         found = self._pending.codes.get(wire.text(form, "code"))
         if found is None:
@@ -114,7 +117,6 @@ class AuthorizationCodes:
                 await self._broker.revoke(found.opened, found.opened.grant)
 
     async def _requested(self, approval_id: str, binding: Binding) -> tuple[Approval, GrantRequest]:
-        """Return a request, if it was for this key or for any."""
         try:
             approval = (await self._broker.look(approval_id)).approval
         except NotFoundError:
@@ -124,30 +126,30 @@ class AuthorizationCodes:
             raise WrongKeyError("the human approved of another key")
         return approval, found
 
-    async def _open(self, approval_id: str, binding: Binding, client: Client) -> GrantView:
+    async def _open(self, approval_id: str, binding: Binding, client: OAuthClient) -> GrantView:
         approval, found = await self._requested(approval_id, binding)
         approvals.ready(approval, self._verifier.clock())
         if found.binding.identity is not None:
             if client.workload is None or client.workload.id != found.binding.identity:
                 raise GrantTokenError("the human approved of another workload")
-            binding = asked.attested(binding, client.workload)
+            binding = request_form.attested(binding, client.workload)
         return await self._broker.open(approval, replace(found, binding=binding))
 
-    async def _polled(self, request: Request, secret: str, form: Form, client: Client) -> Response:
+    async def _polled(self, request: Request, secret: str, form: Form, client: OAuthClient) -> Response:
         client.check_named()
-        binding, until = self._minter.binding(request, client)
+        binding, until = self._tokens.binding(request, client)
         poll = self._pending.polls.get(secret)
         if poll is None or poll.client_id != client.id:
             raise GrantTokenError("the code is not known, or was given to another client")
         audience = self._audience(form, poll.audience)
         self._slowly(poll)
         grant = await self._open(poll.approval, binding, client)
-        token = await self._refreshes.begin(grant.id, client.id, audience)
-        return self._minter.answer(grant, audience=audience, until=until, refresh_token=token)
+        token = await self._refresh.begin(grant.id, client.id, audience)
+        return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
-    async def _delegated(self, request: Request, approval_id: str, client: Client) -> Response:
+    async def _delegated(self, request: Request, approval_id: str, client: OAuthClient) -> Response:
         """Make the child that a human approved, for whoever proves the key it was asked for with."""
-        binding, _ = self._minter.binding(request, client)
+        binding, _ = self._tokens.binding(request, client)
         try:
             approval = (await self._broker.look(approval_id)).approval
         except NotFoundError:
@@ -163,13 +165,13 @@ class AuthorizationCodes:
         self._slowly(poll)
         approvals.ready(approval, self._verifier.clock())
         holder = Holder(approval.task, approval.grant)
-        return self._minter.answer(await self._broker.delegate(holder, approval.grant, found, approval))
+        return self._tokens.answer(await self._broker.delegate(holder, approval.grant, found, approval))
 
     def _audience(self, form: Form, meant: str | None) -> str | None:
         """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""
-        if not form.keys() & asked.TARGETS:
+        if not form.keys() & request_form.TARGETS:
             return meant
-        named = asked.audience(form, self._verifier)
+        named = request_form.audience(form, self._verifier)
         if meant not in {None, named}:
             raise TargetError("this was asked for with another audience")
         return named
@@ -184,7 +186,7 @@ class AuthorizationCodes:
             raise SlowDownError(retry_after=int(poll.interval.total_seconds()))
 
 
-def _check_code(found: AuthorizationCode, form: Form, client: Client) -> None:
+def _check_code(found: AuthorizationCode, form: Form, client: OAuthClient) -> None:
     if client.id != found.client_id:
         raise GrantTokenError("the code was given to another client")
     if form.get("redirect_uri") != found.redirect_uri:
@@ -194,3 +196,48 @@ def _check_code(found: AuthorizationCode, form: Form, client: Client) -> None:
         raise GrantTokenError("`code_verifier` is missing, or not one")
     if not hmac.compare_digest(jose.digest(verifier), found.challenge):
         raise GrantTokenError("`code_verifier` is not what `code_challenge` was made from")
+
+
+class ConsentFlows:
+    """Code, device and back-channel flow. Without an issuer of humans there is nobody to decide, so there are none."""
+
+    def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
+        self._deps, self._open = deps, deps.identity.logins is not None
+        pending = PendingCodes(deps.verifier.clock)
+        self._consent = ConsentPage(deps, pending)
+        self._codes = AuthorizationCodes(deps, tokens, pending)
+        self._asking = (
+            Authorize(deps, self._consent),
+            Devices(deps, self._consent, pending),
+            Backchannel(deps, pending),
+        )
+
+    def grant_types(self) -> Mapping[str, GrantType]:
+        """Return the grant types for the token endpoint."""
+        return self._codes.grant_types() if self._open else {}
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes."""
+        asking = tuple(replace(row, tcp=True) for part in self._asking for row in part.routes())
+        return (*self._consent.routes(), *asking) if self._open else self._consent.pages()
+
+    def metadata(self) -> Mapping[str, object]:
+        """Return what server metadata says of them (RFC 8414, 8628 §4, 9126 §5, 9207 §3, CIBA §4)."""
+        if not self._open:
+            return {}
+        issuer = self._deps.verifier.issuer
+        return {
+            "authorization_endpoint": f"{issuer}/oauth/authorize",
+            "pushed_authorization_request_endpoint": f"{issuer}/oauth/par",
+            "device_authorization_endpoint": f"{issuer}/oauth/device_authorization",
+            "backchannel_authentication_endpoint": f"{issuer}/oauth/bc-authorize",
+            "backchannel_token_delivery_modes_supported": ["poll"],
+            "backchannel_user_code_parameter_supported": False,
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+            "request_parameter_supported": False,
+            "request_uri_parameter_supported": False,
+            "client_id_metadata_document_supported": (self._deps.identity.clients or Registry()).documents,
+        }

@@ -17,17 +17,17 @@ from remit.core.scope import Scope
 from remit.errors import InvalidRequestError, TargetError, TooLargeError
 from remit.jose import token as tokens
 from remit.jose.strict import read_json
-from remit.oauth.clients import Client
+from remit.oauth.clients import OAuthClient
 from remit.web.authentication import url_of
 from remit.web.verifier import Verifier
+from remit.web.wire import Form
 
-BOUNDS = requests.LIMITS | {"label"}
+FIELDS = requests.LIMITS | {"label"}
 TARGETS = frozenset({"resource", "audience"})
-OPENING = BOUNDS | TARGETS | {"purpose"}
+OPENING = FIELDS | TARGETS | {"purpose"}
 
 TTL = 3600  # seconds: an OAuth client that knows nothing of remit cannot say
 
-Form = Mapping[str, str]
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
 _OTHER_KEY = "`dpop_jkt` must be the thumbprint of the key that the proof is by"
 
@@ -66,7 +66,7 @@ def of_human(form: Form, binding: Binding) -> GrantRequest:
 
 
 def opening(
-    form: Form, client: Client, binding: Binding = UNBOUND, otherwise: Mapping[str, object] | None = None
+    form: Form, client: OAuthClient, binding: Binding = UNBOUND, otherwise: Mapping[str, object] | None = None
 ) -> GrantRequest:
     """Return the request for a root grant that a client makes: in its own name, if it proved one."""
     client.check_named()
@@ -80,7 +80,7 @@ def attested(binding: Binding, workload: Workload | None) -> Binding:
     return replace(binding, identity=workload.id, claims=tuple(sorted(workload.claims.items())))
 
 
-def proven(form: Form, client: Client, verifier: Verifier, request: Request) -> Binding:
+def proven(form: Form, client: OAuthClient, verifier: Verifier, request: Request) -> Binding:
     """Return what a client's request is to be bound to: its workload, and the key that it names or proves.
 
     A human then approves of the key too (RFC 9449 §10.1).
