@@ -251,7 +251,7 @@ def show(
 
     if schema:
         text = schema_text(options.kinds())
-        answer(json, {"schema": text}, text)
+        answer(json, {"schema": text}, *text.splitlines())
         return
 
     found = ask(admin.policies())

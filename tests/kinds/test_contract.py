@@ -1,0 +1,54 @@
+"""The kinds that ship keep the contract of all kinds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from remit.core import scope
+from remit.core.secret import Secret
+from remit.kinds import http, postgres, spiffe
+from remit.ports import Resource
+from remit.testing.kind_contract import CASES, Case, Subject, kind_contract
+
+API = {"type": "http", "resource": "api", "actions": ["GET"], "paths": ["/**"], "args": "any", "ttl": 60, "uses": 3}
+SALES = {"type": "postgres", "resource": "sales", "actions": ["select"], "tables": ["a.b"], "ttl": 60}
+SALES |= {"columns": {"a.b": ["c"]}}
+MESH = {"type": "spiffe", "resource": "mesh", "actions": ["x509"], "audiences": ["https://a.example"], "ttl": 60}
+
+
+def resource(raw: dict[str, object], destination: str, **settings: object) -> Resource:
+    bound = scope.parse([raw])
+    return Resource(bound[0].resource, bound[0].type, destination, bound, None, settings)
+
+
+def _subjects() -> list[Subject]:
+    api = resource(API, "https://api.example", provider="openai")
+    sales = resource(SALES, "postgresql://remit@db.example/sales")
+    mesh = resource(MESH, "spiffe://remit.test")
+    return [
+        Subject(
+            http.KIND,
+            api,
+            [replace(api, destination="http://api.example"), replace(api, settings={"provider": "nobody"})],
+            Secret("key"),
+        ),
+        Subject(
+            postgres.KIND,
+            sales,
+            [replace(sales, destination="postgresql://db.example"), replace(sales, settings={"tls": "off"})],
+            Secret("password"),
+        ),
+        Subject(
+            spiffe.KIND,
+            mesh,
+            [replace(mesh, destination="spiffe://other.test"), replace(mesh, settings={"depth": 1})],
+        ),
+    ]
+
+
+@pytest.mark.parametrize("subject", _subjects(), ids=lambda subject: subject.kind.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_a_kind_keeps_the_contract(case: Case, subject: Subject) -> None:
+    kind_contract(case, subject)
