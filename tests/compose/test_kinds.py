@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose import kinds, wiring
+from remit.compose import doctor, kinds, wiring
 from remit.config import settings
 from remit.core import scope
 from remit.core.request import Bounds, GrantRequest
@@ -88,3 +88,13 @@ def test_a_kind_that_is_named_and_not_there_stops_the_start(
         kinds.known(configured(tmp_path, **named))
     assert caught.value.help is not None
     assert "`toy` 1.0" in caught.value.help
+
+
+def test_the_doctor_lists_kinds(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    [unused] = doctor.kinds(configured(tmp_path))
+    assert unused.text == f"{', '.join(kinds.BUILT_IN)}; installed, not configured: toy 1.0"
+    [used] = doctor.kinds(configured(tmp_path, toy="1.0"))
+    assert used.text == f"{', '.join(kinds.BUILT_IN)}, toy"
+    [wrong] = doctor.kinds(configured(tmp_path, toy="2.0"))
+    assert wrong.level == "wrong"

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remit.compose.kinds import known
+from remit.compose.kinds import installed, known
 from remit.config.settings import Settings, load
 from remit.errors import RemitError
 from remit.run import sandbox
@@ -62,6 +62,7 @@ def examine(environ: Mapping[str, str]) -> list[CheckResult]:
     except RemitError as error:
         return [CheckResult("configuration", "wrong", error.detail, error.help or "")]
     checks: tuple[Check, ...] = (
+        kinds,
         modes,
         custody,
         second_place,
@@ -80,6 +81,17 @@ def examine(environ: Mapping[str, str]) -> list[CheckResult]:
 def _configured(settings: Settings) -> str:
     where = settings.places
     return f"{where.config}" if where.config.exists() else "defaults: there is no configuration file"
+
+
+def kinds(settings: Settings) -> Iterator[CheckResult]:
+    """Look at the kinds of resources: those that are known, and those of packages that are installed and not named."""
+    try:
+        there = known(settings)
+    except RemitError as error:
+        yield CheckResult("kinds", "wrong", error.detail, error.help or "")
+        return
+    unused = [f"{name} {version}" for name, version in installed().items() if name not in there]
+    yield good("kinds", ", ".join(there) + (f"; installed, not configured: {', '.join(unused)}" if unused else ""))
 
 
 def modes(settings: Settings) -> Iterator[CheckResult]:
