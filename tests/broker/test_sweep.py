@@ -78,7 +78,7 @@ async def crowded(world: World, idle: int) -> tuple[Broker, Counting]:
             GrantContext(),
             START,
         )
-        await heads.step(opened.head.id, lambda _, opened=opened: opened, fresh=True)  # type: ignore[misc]
+        await heads.step(opened)
     heads._tasks = counting = Counting(heads._tasks)
     return broker, counting
 

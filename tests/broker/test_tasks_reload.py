@@ -49,12 +49,8 @@ async def opened(store: MemoryStore) -> tuple[TaskCache, Task]:
     """Return heads with one open task."""
     heads = TaskCache(store, lambda: START)
     wanted = GrantRequest(scope.parse([TABLE]), Bounds(timedelta(minutes=5)))
-    task = await heads.step(
-        "task_1",
-        lambda _: open_task("task_1", "grt_1", SUBJECT, replace(wanted, purpose="draft"), GrantContext(), START),
-        EVENT,
-        fresh=True,
-    )
+    start = open_task("task_1", "grt_1", SUBJECT, replace(wanted, purpose="draft"), GrantContext(), START)
+    task = await heads.step(start, EVENT)
     return heads, task
 
 
@@ -63,7 +59,7 @@ def test_a_revoke_that_is_cancelled_while_it_becomes_durable_is_in_the_head_that
         store = SlowStore()
         heads, _ = await opened(store)
         store.gate.clear()
-        revoking = asyncio.create_task(heads.step("task_1", lambda t: t.revoke("grt_1"), EVENT))
+        revoking = asyncio.create_task(heads.step(heads.task("task_1").revoke("grt_1"), EVENT))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         revoking.cancel()
@@ -81,7 +77,7 @@ def test_a_head_that_somebody_else_read_and_moved_on_is_kept() -> None:
     async def body() -> None:
         store = MemoryStore()
         heads, task = await opened(store)
-        newer = await heads.step("task_1", lambda t: t.revoke("grt_1"), EVENT)
+        newer = await heads.step(heads.task("task_1").revoke("grt_1"), EVENT)
         store._rows["task", "task_1"] = task  # what a slower reader has seen
         assert await heads.load("task_1") is newer
         with pytest.raises(RevokedError):
@@ -107,7 +103,7 @@ def test_what_ended_stays_ended_in_the_head_though_the_store_takes_nothing() -> 
         heads, task = await opened(store)
         store.broken = True
         with pytest.raises(UnavailableError):
-            await heads.step("task_1", lambda t: replace(t.revoke("grt_1")), EVENT)
+            await heads.step(heads.task("task_1").revoke("grt_1"), EVENT)
         assert heads.task("task_1").head == replace(task.head, closed=True)
         assert await store.load("task_1") == task
         with pytest.raises(RevokedError):
@@ -121,7 +117,7 @@ def test_whoever_waits_for_a_task_that_is_being_read_again_goes_on_when_it_is_ba
         store = SlowStore()
         heads, task = await opened(store)
         store.gate.clear()
-        revoking = asyncio.create_task(heads.step(task.id, lambda t: t.revoke("grt_1"), EVENT))
+        revoking = asyncio.create_task(heads.step(task.revoke("grt_1"), EVENT))
         await asyncio.sleep(0)
         revoking.cancel()
         await asyncio.sleep(0)

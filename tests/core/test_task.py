@@ -223,12 +223,13 @@ def test_a_subtree_holds_all_below_parents_first() -> None:
     assert sorted(ids) == ["a", "b", "c"]
 
 
-def test_within_means_at_or_below() -> None:
+def test_a_holder_acts_at_or_below_its_own_grant() -> None:
     task = tree()
-    assert task.within("b", "a")
-    assert task.within("a", "a")
-    assert not task.within("a", "b")
-    assert not task.within("nowhere", "a")
+    task.check_acting("b", "a")
+    task.check_acting("a", "a")
+    for grant_id, own in (("a", "b"), ("nowhere", "a")):
+        with pytest.raises(NotFoundError):
+            task.check_acting(grant_id, own)
 
 
 def test_a_grant_is_live_until_the_instant_it_expires() -> None:

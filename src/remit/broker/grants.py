@@ -79,7 +79,7 @@ class Grants:
             raise
         event = self._made(OPEN, opened, None, decision, task=task_id, subject=subject.sub, lineage=(root_id,))
         try:
-            task = await self._tasks.step(task_id, lambda _: opened, event, fresh=True, writes=writes)
+            task = await self._tasks.step(opened, event, writes=writes)
         except BaseException as error:
             if isinstance(opener, Approval):
                 await self._asked.reload(opener.id)
@@ -148,14 +148,13 @@ class Grants:
             decision = self._policy.enforce(task.head, change.grants[0], caller)
             if actor is not None and actor.digest is not None:
                 await self.spend(actor)  # before the step: a conflict in it would take the whole task out of memory
-                change = self._tasks.task(task.head.id).delegate(
-                    parent_id, child_id, request, context, now
-                )  # it went on
+                task = self._tasks.task(task.head.id)  # it may have gone on
+                change = task.delegate(parent_id, child_id, request, context, now)
             if approval is not None:
                 writes = self._asked.consumed(approval, request, child_id)
             change, lineage = _by_policy(change, decision), (*self._tasks.live(parent_id).lineage, child_id)
             event = self._made(DELEGATE, change, parent_id, decision, lineage=lineage)
-            task = await self._tasks.step(task.head.id, lambda _: change, event, writes=writes)
+            task = await self._tasks.step(change, event, writes=writes)
         except BaseException as error:
             if approval is not None and writes:
                 await self._asked.reload(approval.id)

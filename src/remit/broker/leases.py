@@ -51,7 +51,7 @@ class Leases:
             decision = self._policy.enforce(task.head, grant, caller, "issue", (detail,))
             lease = self._planned(engine, grant, detail, key, now)
             event = self._decided("lease.issue", lease, decision)
-            await self._tasks.step(task.head.id, lambda t: t.plan(lease, now), event)
+            await self._tasks.step(self._tasks.task(task.head.id).plan(lease, now), event)
         except RemitError as error:
             await self._tasks.denied("lease.issue", grant_id, error, resource=detail.resource)
             raise
@@ -69,9 +69,8 @@ class Leases:
         try:
             issued = await self._revoker.call(engine.issue(lease.plan, lease.expires_at), ISSUE_WINDOW)
             event = self._revoker.lease_event("lease.issue", "done", lease)
-            task = await self._tasks.step(
-                task_id, lambda t: t.confirm(lease.id, issued.receipt, self._tasks.now()), event
-            )
+            confirmed = self._tasks.task(task_id).confirm(lease.id, issued.receipt, self._tasks.now())
+            task = await self._tasks.step(confirmed, event)
         except Exception as error:
             await self._abandon(task_id, lease, error)
             if issued is not None and issued.receipt is not None:  # known to nobody but us
@@ -114,7 +113,7 @@ class Leases:
             await self._tasks.denied("lease.renew", lease.grant, error, resource=detail.resource)
             raise
         event = self._decided("lease.renew", lease, decision)
-        task = await self._tasks.step(task.head.id, lambda t: t.extend(lease_id, now + ttl, now), event)
+        task = await self._tasks.step(self._tasks.task(task.head.id).extend(lease_id, now + ttl, now), event)
         longer = task.lease(lease_id)
         await self._revoker.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)
         self._tasks.check(longer.grant)

@@ -157,7 +157,8 @@ class LeaseRevoker:
         undone = frozenset(lease.id for lease in leases) - done
         failures = (self.lease_event("lease.revoke", "failed", lease) for lease in leases if lease.id in undone)
         try:
-            return await self._tasks.step(task.id, lambda t: t.settle(done, undone, residue, started), *failures)
+            settled = self._tasks.task(task.id).settle(done, undone, residue, started)
+            return await self._tasks.step(settled, *failures)
         except RemitError:  # it was done all the same, and will be again
             task = self._as_is(task)
             return task.apply(task.settle(done, undone, residue, started))
@@ -289,7 +290,7 @@ class LeaseRevoker:
             names = await self._cleaned(left)
             gone |= {lease.id for lease in left if lease.plan.name in names}
         if gone:
-            task = await self._tasks.step(task_id, lambda t: t.cleaned(frozenset(gone)))
+            task = await self._tasks.step(self._tasks.task(task_id).cleaned(frozenset(gone)))
         if len(gone) < len(revoked):
             self._tasks.deadlines.put(task_id, now)
         if self._closed(task, now) and not task.leases:

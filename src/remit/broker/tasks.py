@@ -145,7 +145,8 @@ class TaskCache:
             self.check(caller.grant)  # the task is over: it is told how its own grant ended
         task = self.task(task_id)
         root = root_in(caller, task)
-        if root is None or not task.within(grant_id or root, root):
+        line = (root,) if grant_id is None else self.live(grant_id).lineage
+        if root not in task.grants or root not in line:
             raise NotFoundError
         return task
 
@@ -158,7 +159,7 @@ class TaskCache:
         """
         if grant_id in self._past and (Right.OPERATE in caller.rights or caller.name == grant_id):
             self.check(grant_id)  # as above
-        task = self.allowed(caller, self.task_of(grant_id).id, grant_id)
+        task = self.allowed(caller, self.live(grant_id).task, grant_id)
         try:
             check_acting(task, caller, grant_id)
         except DeniedError as error:
@@ -203,20 +204,13 @@ class TaskCache:
         self.notices.tell(ended)
         return task
 
-    async def step(
-        self,
-        task_id: str,
-        step: Callable[[Task], Change],
-        *events: Event,
-        fresh: bool = False,
-        writes: Sequence[Write] = (),
-    ) -> Task:
-        """Take one pure step and make it durable with its events; the head moves at once, the answer waits.
+    async def step(self, own: Change, *events: Event, writes: Sequence[Write] = ()) -> Task:
+        """Make a change of a task as it is now durable with its events; the head moves at once, the answer waits.
 
         ``writes`` are committed with it: both or neither.
         """
+        change, task_id, fresh = own, own.head.id, own.base == 0
         task = nothing(task_id) if fresh else self.task(task_id)
-        own = change = step(task)
         ended = self._ends.carry(task_id) if task_id in self._ends.waiting else None
         late = ended.events if ended is not None else ()
         if ended is not None:
@@ -241,7 +235,7 @@ class TaskCache:
     async def end(self, task_id: str, step: Callable[[Task], Change], *events: Event) -> Task:
         """Take a step that ends something. It holds from now on: where its commit fails, it is tried again."""
         with suppress(ConflictError):  # a commit that ours was built on has failed
-            return await self.step(task_id, step, *events)
+            return await self.step(step(self.task(task_id)), *events)
         for _ in range(TRIES):
             with suppress(ConflictError):
                 return await self.record_ends(task_id)
@@ -253,7 +247,7 @@ class TaskCache:
             with suppress(RemitError):
                 await self.durable()
         if task_id in self._ends.waiting:
-            return await self.step(task_id, lambda t: t.revoke_leases(()))
+            return await self.step(self.task(task_id).revoke_leases(()))
         return self.task(task_id)
 
     async def _read_again(self, task_id: str) -> None:

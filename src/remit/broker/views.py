@@ -30,8 +30,9 @@ class LiveGrant:
         self.grant = grant
         self.ended = grant.revoked or task.head.closed
         self.expires_at = grant.expires_at
-        self.lineage = tuple(step.id for step in reversed(task.lineage(grant.id)))
-        self.chains = tuple(budget.counters(task, grant.id, index) for index in range(len(grant.scope)))
+        line = task.lineage(grant.id)
+        self.lineage = tuple(step.id for step in reversed(line))
+        self.chains = tuple(budget.counters(line, index) for index in range(len(grant.scope)))
         self._view: GrantView | None = None
 
     def view(self, task: Task) -> GrantView:

@@ -5,10 +5,10 @@ A counter belongs to one detail of one grant and counts its own uses and those o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from remit.core.task import Task
+from remit.core.grant import Grant
 from remit.errors import ASK, BudgetError
 
 Key = tuple[str, int]  # grant id, index of the detail
@@ -22,10 +22,10 @@ class Counter:
     limit: int
 
 
-def counters(task: Task, grant_id: str, index: int) -> tuple[Counter, ...]:
-    """Return the counters that one use of a detail debits: its own and those of the details that cover it."""
+def counters(line: Sequence[Grant], index: int) -> tuple[Counter, ...]:
+    """Return the counters that one use of a detail debits: its own and those that cover it, up ``line`` to the root."""
     found = []
-    for grant in task.lineage(grant_id):
+    for grant in line:
         limit = grant.scope[index].number("uses")
         if limit is not None:
             found.append(Counter((grant.id, index), limit))

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import takewhile
 
 from remit.core import scope as scopes
 from remit.core.grant import (
@@ -147,19 +146,20 @@ class Task:
             step = grant.parent
         return tuple(line)
 
-    def within(self, grant_id: str, ancestor: str) -> bool:
-        """Whether ``grant_id`` is ``ancestor`` or hangs below it."""
-        return grant_id in self.grants and any(grant.id == ancestor for grant in self.lineage(grant_id))
-
     def check_acting(self, grant_id: str, own: str) -> None:
         """Raise unless the holder of ``own`` may act under ``grant_id``: it, or one inside its process or run.
 
         A grant that is bound or attested is another's, and so is what hangs below it: DeniedError. What is not below
         ``own`` is unknown: NotFoundError.
         """
-        if not self.within(grant_id, own):
+        apart = False
+        for grant in self.lineage(grant_id):
+            if grant.id == own:
+                break
+            apart = apart or grant.apart
+        else:
             raise NotFoundError
-        if any(grant.apart for grant in takewhile(lambda grant: grant.id != own, self.lineage(grant_id))):
+        if apart:
             raise DeniedError(NOT_YOURS, help="you may look at it and revoke it; to act, use your own grant")
 
     def subtree(self, grant_id: str) -> Iterator[Grant]:

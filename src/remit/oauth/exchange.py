@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit import jose
 from remit.core import approval as approvals
 from remit.core.approval import Approval
 from remit.core.principal import Claims, Holder, Operator, Principal, Right, Workload, check_right
@@ -21,7 +20,6 @@ from remit.errors import (
     SplicedError,
     UnauthenticatedError,
 )
-from remit.jose.strict import read_json
 from remit.oauth import request_form
 from remit.oauth.clients import OAuthClient
 from remit.oauth.token_endpoint import GrantType
@@ -64,8 +62,11 @@ class Exchange:
             raise InvalidRequestError("`requested_token_type` must be that of an access token")
         if form.get("subject_token_type") != ACCESS_TOKEN or isinstance(listener_of(request), SocketAuth):
             return client.principal
-        wire.only(form, _DELEGATING | _CLIENT)
-        claims, proofs = self._verifier.signed(wire.text(form, "subject_token")), request.headers.getlist("dpop")
+        if "purpose" in form:  # of all that the grant type takes, the one that means nothing for a child
+            raise InvalidRequestError("`purpose` is not a parameter here")
+        if "subject_token" not in form:
+            raise InvalidRequestError("`subject_token` is missing")
+        claims, proofs = self._verifier.signed(form["subject_token"]), request.headers.getlist("dpop")
         url, certificates = url_of(request, self._verifier.issuer), certificates_of(request)
         holder = await self._verifier.prove(claims, proofs, "POST", url, None, certificates)
         try:
@@ -94,7 +95,7 @@ class Exchange:
         wire.only(form, _OPENING | _CHILD | _CLIENT)
         if form.get("subject_token") != "self":
             raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
-        wanted = request_form.opening(form, client, self._child(form, None) or UNBOUND)
+        wanted = request_form.opening(form, client, request_form.child_key(form, self._verifier) or UNBOUND)
         audience = request_form.audience(form, self._verifier)
         return self._tokens.answer(await self._broker.open(operator, wanted), audience=audience)
 
@@ -107,7 +108,7 @@ class Exchange:
         if self._humans is None:
             raise InvalidRequestError("no issuer of ID tokens is configured")
         audience, until = request_form.audience(form, self._verifier), None
-        bound = self._child(form, None, stranger=not here)
+        bound = request_form.child_key(form, self._verifier, stranger=not here)
         if bound is None and not (here and client.workload is None and "dpop" not in request.headers):
             bound, until = self._tokens.binding(request, client)
         wanted = request_form.opening(form, client, bound or UNBOUND)
@@ -125,7 +126,7 @@ class Exchange:
             await self._broker.grant(parent)  # it is told how its own grant ended, also when the task is over
         # under a run, a child without a run of its own is as well kept as its parent
         posture = (await self._broker.find(parent, caller)).grant.posture
-        bound = self._child(form, None)
+        bound = request_form.child_key(form, self._verifier)
         wanted, approval = await self._requested(form, bound or UNBOUND)
         posture = posture if bound is None else Posture()
         grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
@@ -136,7 +137,7 @@ class Exchange:
         if not form.keys() & (request_form.FIELDS | _CHILD | _ACTOR):
             certificates = certificates_of(request)
             grant, until = await self._broker.grant(holder.grant), ends(certificates[0]) if certificates else None
-            return self._tokens.answer(grant, claims.par_hash, audience=audience, until=until)
+            return self._tokens.answer(grant, par_hash=claims.par_hash, audience=audience, until=until)
         try:
             return await self._delegate(holder, form, audience)
         except (SplicedError, UnauthenticatedError) as error:
@@ -145,13 +146,13 @@ class Exchange:
             raise
 
     async def _delegate(self, holder: Holder, form: Form, audience: str | None) -> Response:
-        bound = self._child(form, form["subject_token"])
+        bound = request_form.child_key(form, self._verifier, form["subject_token"])
         if bound is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
         actor = await self._actor(form, bound)
         wanted, approval = await self._requested(form, request_form.attested(bound, actor))
         grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
-        return self._tokens.answer(grant, jose.digest(form["subject_token"]), audience=audience)
+        return self._tokens.answer(grant, parent_token=form["subject_token"], audience=audience)
 
     async def _actor(self, form: Form, bound: Binding) -> Workload | None:
         token, kind = form.get("actor_token"), form.get("actor_token_type")
@@ -164,13 +165,6 @@ class Exchange:
         if kind != JWT or self._workloads is None:
             raise InvalidRequestError("`actor_token_type` is not one that is taken here")
         return await verified_actor(self._workloads, token, bound.jkt)
-
-    def _child(self, form: Form, token: str | None, *, stranger: bool = False) -> Binding | None:
-        if "req_cnf" not in form and "req_cnf_proof" not in form:
-            return None
-        cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
-        endpoint = f"{self._verifier.issuer}/oauth/token"
-        return Binding(jkt=self._verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
 
     async def _requested(self, form: Form, binding: Binding) -> tuple[GrantRequest, Approval | None]:
         """Return the request of a form. An approved one need not be sent again, and is refused if it is another."""

@@ -18,6 +18,7 @@ from remit.errors import InvalidRequestError, TargetError, TooLargeError
 from remit.jose import token as tokens
 from remit.jose.strict import read_json
 from remit.oauth.clients import OAuthClient
+from remit.web import wire
 from remit.web.authentication import url_of
 from remit.web.verifier import Verifier
 from remit.web.wire import Form
@@ -101,6 +102,18 @@ def keyed(form: Form) -> Binding:
     if jkt is not None and not _THUMBPRINT.fullmatch(jkt):
         raise InvalidRequestError(_OTHER_KEY)
     return Binding(jkt=jkt)
+
+
+def child_key(form: Form, verifier: Verifier, token: str | None = None, *, stranger: bool = False) -> Binding | None:
+    """Return the binding of a new grant to the key that ``req_cnf`` names and proves, if it does.
+
+    ``token`` is the parent's; a ``stranger`` shows nothing else that is known here.
+    """
+    if "req_cnf" not in form and "req_cnf_proof" not in form:
+        return None
+    cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
+    endpoint = f"{verifier.issuer}/oauth/token"
+    return Binding(jkt=verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
 
 
 def audience(form: Form, verifier: Verifier) -> str | None:

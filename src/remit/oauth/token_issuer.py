@@ -66,16 +66,20 @@ class TokenIssuer:
     def answer(
         self,
         view: GrantView,
-        par_hash: str | None = None,
         *,
+        parent_token: str | None = None,
+        par_hash: str | None = None,
         audience: str | None = None,
         until: datetime | None = None,
         **more: object,
     ) -> Response:
         """Return the answer for a grant: with a token if the grant is bound, and with ``more`` members.
 
-        ``audience`` None is the broker itself. ``until`` is the end of the certificate that the grant is bound to.
+        ``parent_token`` is the token that was exchanged for a child, ``par_hash`` the digest of the one that was when
+        the grant was made. ``audience`` None is the broker itself. ``until`` is the end of the certificate that the
+        grant is bound to.
         """
+        par_hash = par_hash if parent_token is None else jose.digest(parent_token)
         now, grant, scope = self._verifier.clock(), view.grant, scopes.text(view.grant.scope)
         content: dict[str, object] = {
             "task": view.task,
