@@ -13,12 +13,12 @@ import httpx
 import pytest
 
 from remit import jose
-from remit.core.urls import check_login_page
 from remit.errors import InvalidRequestError, RemitError
 from remit.oauth import registry
 from remit.oauth.registry import Registry
 from remit.ports.identity import Registered
 from remit.sdk.login import ClientRegistration, OpenIDClient
+from remit.web.wire import check_login_page
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, TABLE
 from tests.oauth.desk import (

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.core.principal import Workload
-from remit.core.urls import check_login_page
 from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError, UnavailableError
 from remit.oauth import registry
 from remit.oauth.clients import OAuthClient
 from remit.oauth.registry import KEPT, MAX_KEPT, Registry, asking
 from remit.ports.identity import Registered
+from remit.web.wire import check_login_page
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 URL = "https://app.test/client.json"

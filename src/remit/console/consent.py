@@ -37,7 +37,6 @@ from remit.core.approval import Approval, Verdict
 from remit.core.legible import written
 from remit.core.policy import LOCAL
 from remit.core.principal import Human
-from remit.core.urls import check_login_page
 from remit.errors import (
     GrantTokenError,
     InvalidRequestError,
@@ -52,6 +51,7 @@ from remit.ports.identity import Login, Logins
 from remit.web import wire
 from remit.web.pending import CODE_LIFE, REMEMBERED, AuthorizationCode, PendingCodes, PendingStore
 from remit.web.routes import AppDeps, Route
+from remit.web.wire import check_login_page
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
 MAX_LAST = 16  # pages that wait for what one human presses who has logged in: the oldest makes way for the newest

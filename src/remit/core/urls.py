@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from remit.errors import InvalidRequestError
 
 MAX_URL = 2_048  # characters
-LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
-
-_UNSAFE = re.compile(r"[^!-~]|[\"'<>\\^`{|}]")  # what RFC 3986 has no place for
 
 
 def check_url(url: object, what: str) -> str:
@@ -47,25 +43,3 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def split_url(url: str, name: str) -> SplitResult:
-    """Return the parts of a URL that has one reading, or raise InvalidRequestError."""
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises when it is no port
-    except ValueError:
-        raise InvalidRequestError(f"`{name}` is not a URL") from None
-    if len(url) > MAX_URL or _UNSAFE.search(url):
-        raise InvalidRequestError(f"`{name}` is not a URL")
-    return parts
-
-
-def check_login_page(url: str) -> str:
-    """Return a URL that a browser may be sent to for a login, https or loopback http; or raise (RED-05)."""
-    parts = split_url(url, "authorization_endpoint")
-    if not parts.hostname or "@" in parts.netloc:
-        raise InvalidRequestError("the issuer names no place to log in at")
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL):
-        raise InvalidRequestError("the issuer's login page must be https")
-    return url

@@ -18,7 +18,6 @@ from remit.console import pages
 from remit.console.consent import ConsentPage
 from remit.console.consent_session import AuthorizationRequest, ClientDisplay, PushedRequest, RedirectTarget, described
 from remit.core.request import Binding
-from remit.core.urls import LOCAL
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 from remit.oauth import request_form
 from remit.oauth.clients import Clients, OAuthClient
@@ -26,7 +25,7 @@ from remit.oauth.registry import Registry, is_registered
 from remit.ports.identity import Registered
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
-from remit.web.wire import Form
+from remit.web.wire import LOCAL, Form
 
 PUSHED = "urn:ietf:params:oauth:request_uri:"
 PUSHED_LIFE = timedelta(seconds=60)
@@ -76,9 +75,8 @@ class Authorize:
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
         binding = request_form.proven(form, client, self._verifier, request)
-        pushed = await self._pushed_request(
-            form, replace(registered, proven=client.workload is not None), back, binding
-        )
+        registered = replace(registered, proven=client.workload is not None)
+        pushed = await self._pushed_request(form, registered, back, binding)
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
         name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}

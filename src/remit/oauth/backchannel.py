@@ -41,11 +41,8 @@ class Backchannel:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the route."""
-        return (
-            Route(
-                "POST", "/oauth/bc-authorize", self.begin, authenticate=self._clients.of(_ASKED, request_form.TARGETS)
-            ),
-        )
+        client = self._clients.of(_ASKED, request_form.TARGETS)
+        return (Route("POST", "/oauth/bc-authorize", self.begin, authenticate=client),)
 
     async def begin(self, request: Request, client: OAuthClient) -> Response:
         """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""

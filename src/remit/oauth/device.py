@@ -67,13 +67,9 @@ class Devices:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
+        client = self._clients.of(_ASKED, request_form.TARGETS)
         return (
-            Route(
-                "POST",
-                "/oauth/device_authorization",
-                self.begin,
-                authenticate=self._clients.of(_ASKED, request_form.TARGETS),
-            ),
+            Route("POST", "/oauth/device_authorization", self.begin, authenticate=client),
             Route("GET", "/oauth/device", pages.shown(self.form), query=None),
             Route("POST", "/oauth/device", pages.shown(self.typed)),
         )

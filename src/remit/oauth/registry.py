@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from remit.core.legible import is_legible
-from remit.core.urls import LOCAL, split_url
 from remit.errors import InvalidRequestError, UnauthenticatedError, UnavailableError
 from remit.jose.strict import read_json
 from remit.oauth.clients import OAuthClient
 from remit.ports.identity import ClientRegistry, Registered
+from remit.web.wire import LOCAL, split_url
 
 MAX_NAME = 100
 MAX_REDIRECTS = 20  # of one client

@@ -9,12 +9,7 @@ from remit import jose
 from remit.control import render
 from remit.core.lineage import GrantView
 from remit.core.principal import Claims, Holder, Principal, Right
-from remit.errors import (
-    GrantEndedError,
-    NotFoundError,
-    RemitError,
-    UnauthenticatedError,
-)
+from remit.errors import GrantEndedError, NotFoundError, RemitError, UnauthenticatedError
 from remit.jose import token as tokens
 from remit.oauth.clients import FIELDS, Clients, OAuthClient
 from remit.ports.broker import BrokerPort

@@ -9,9 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.core.principal import Principal
-from remit.errors import (
-    UnsupportedGrantError,
-)
+from remit.errors import UnsupportedGrantError
 from remit.oauth import request_form
 from remit.oauth.clients import FIELDS, Clients, OAuthClient
 from remit.web import wire

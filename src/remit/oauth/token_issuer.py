@@ -19,10 +19,7 @@ from remit import jose
 from remit.core import scope as scopes
 from remit.core.lineage import GrantView
 from remit.core.request import Binding
-from remit.errors import (
-    TokenError,
-    WrongKeyError,
-)
+from remit.errors import TokenError, WrongKeyError
 from remit.jose import token as tokens
 from remit.jose.token import TokenParams
 from remit.oauth import request_form

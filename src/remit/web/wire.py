@@ -11,24 +11,27 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qsl
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from remit.core.orders import json_object
 from remit.core.request import LIMITS
+from remit.core.urls import MAX_URL
 from remit.errors import InvalidRequestError, TargetError, TooLargeError, UnsupportedScopeError
 from remit.jose.strict import read_json
 
 Form = Mapping[str, str]  # fields, each once
 
+LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 MAX_BODY = 65_536  # bytes
 MAX_FIELDS = 32  # of a form or a query
 MAX_KEY = 128  # characters of an Idempotency-Key
 MAX_SECONDS = 10**9
 SLICE = 32_768  # characters of a list after which the loop may do something else
 
+_UNSAFE = re.compile(r"[^!-~]|[\"'<>\\^`{|}]")  # what RFC 3986 has no place for
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _LETTERS = re.compile(r"[^a-z]")
 # what limits a grant is refused where it means nothing, or is written another way (`fanOut`, `ttl[]`), as ignoring it
@@ -240,3 +243,25 @@ async def listing(name: str, items: Iterable[object]) -> Response:
 
 def _json(content: object) -> str:
     return json.dumps(content, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def split_url(url: str, name: str) -> SplitResult:
+    """Return the parts of a URL that has one reading, or raise InvalidRequestError."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises when it is no port
+    except ValueError:
+        raise InvalidRequestError(f"`{name}` is not a URL") from None
+    if len(url) > MAX_URL or _UNSAFE.search(url):
+        raise InvalidRequestError(f"`{name}` is not a URL")
+    return parts
+
+
+def check_login_page(url: str) -> str:
+    """Return a URL that a browser may be sent to for a login, https or loopback http; or raise (RED-05)."""
+    parts = split_url(url, "authorization_endpoint")
+    if not parts.hostname or "@" in parts.netloc:
+        raise InvalidRequestError("the issuer names no place to log in at")
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL):
+        raise InvalidRequestError("the issuer's login page must be https")
+    return url
