@@ -19,6 +19,7 @@ OTHER_WORDS: Mapping[str, tuple[str, str]] = {
     "identity/workloads/sources.py": ("spiffe", "the package of that name"),
     "jose/proof.py": ("http", "the URI scheme"),
     "oauth/registry.py": ("http", "the URI scheme"),
+    "web/wire.py": ("http", "the URI scheme"),
     "sdk/auth.py": ("http", "the URI scheme"),
     "sdk/login.py": ("http", "the URI scheme"),
     "web/authentication.py": ("http", "the URI scheme"),
