@@ -25,8 +25,11 @@ check: lint test  ## lint and test
 demo: $(STAMP)  ## run the demo on real servers (JSON=1 prints one JSON object alone)
 	@$(BIN)/remit demo $(if $(JSON),--json)
 
-test: $(STAMP) $(PEERS)  ## run every test (ARGS=... goes to pytest, WORKERS=n at a time)
+LINKED := $(addprefix tests/,control gateway $(addprefix oauth/test_,codes.py device.py exchange.py refresh.py revoke.py))
+
+test: $(STAMP) $(PEERS)  ## run every test, some of them again over a link (ARGS=... goes to pytest, WORKERS=n at a time)
 	@$(PYTEST) $(ARGS)
+	@$(if $(ARGS),,REMIT_LINK=loopback $(PYTEST) -q -m "not live and not slow" $(LINKED))
 
 QUICK := $(addprefix tests/,core broker gateway stores keys catalog house test_errors.py)
 

@@ -35,6 +35,7 @@ from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, ClearSealer
 from tests.grant_requests import changed
 from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.link import edge_of
 from tests.support.upstream import Upstream
 
 SECRET = "rmt-real-3f1c0a9be7d24856b0d1c2e3f4a59687-k"
@@ -248,8 +249,9 @@ async def rig(
             scope.parse([dict(i) for i in raw or (ALL,)]), Bounds(timedelta(minutes=15), depth=3, fan_out=99)
         )
         grant = (await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))).grant
+        there = edge_of(broker)
         gateway = Gateway(
-            broker,
+            there,
             broker.kinds,
             new_id,
             seconds=lambda: time.monotonic() + ticks[0],
@@ -261,7 +263,7 @@ async def rig(
         made = Rig(broker, gateway, store, up, now, ticks, grant)
         given = {"api": PLACEHOLDER} if placeholders is None else placeholders
         made.port = await made.listen(Channel(grant.id, given) if verify is None else None)
-        with following(broker.notices(), gateway.noticed):
+        with following(there.notices(), gateway.noticed):
             try:
                 yield made
             finally:

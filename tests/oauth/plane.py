@@ -34,6 +34,7 @@ from remit.web.listen import Listener, serve
 from remit.web.routes import AppDeps, Identity, Route
 from remit.web.verifier import Keys, Verifier
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World
+from tests.support.link import edge_of
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
@@ -238,9 +239,10 @@ async def plane(
     host = f"127.0.0.1:{sock.getsockname()[1]}"
     signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
     keys = Keys(signer, [signer.public_jwk()])
-    verifier = Verifier(broker, keys, f"http://{host}", lambda: world.now, Nonces(b"k" * 32), gateway)
+    there = edge_of(broker)
+    verifier = Verifier(there, keys, f"http://{host}", lambda: world.now, Nonces(b"k" * 32), gateway)
     deps = AppDeps(
-        broker,
+        there,
         broker.kinds,
         verifier,
         lambda prefix: f"{prefix}_{next(ids)}",

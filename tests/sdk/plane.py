@@ -31,6 +31,7 @@ from remit.web.listen import Listener, serve
 from remit.web.routes import AppDeps
 from remit.web.verifier import Keys, Verifier
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details
+from tests.support.link import edge_of
 
 T = TypeVar("T")
 
@@ -97,8 +98,9 @@ class Served:
         signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
         keys = Keys(signer, [dict(signer.public_jwk())])
         nonces = Nonces(secrets.token_bytes(32))
-        verifier = Verifier(self.broker, keys, self.base, lambda: self.world.now, nonces)
-        self.deps = AppDeps(self.broker, self.broker.kinds, verifier, _new_id, self.checkpoint)
+        there = edge_of(self.broker)
+        verifier = Verifier(there, keys, self.base, lambda: self.world.now, nonces)
+        self.deps = AppDeps(there, self.broker.kinds, verifier, _new_id, self.checkpoint)
         app = build(self.deps)
         self.listeners.append(await serve(app, _unix(self.control), SocketAuth(OPERATOR, self.base)))
         self.listeners.append(await serve(app, web, TokenAuth(frozenset({host}), verifier.holder, self.base)))

@@ -1,0 +1,13 @@
+"""Fixtures of the broker's tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broker.world import World
+
+
+@pytest.fixture
+def world() -> World:
+    """Return a fresh world."""
+    return World()

@@ -1,0 +1,176 @@
+"""Nothing crosses a link but bytes, and it comes out as it went in."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from remit.core.approval import Approval
+from remit.core.principal import Holder
+from remit.core.scope import Access, Detail, parse_detail
+from remit.core.secret import Secret
+from remit.errors import IntegrityError, NotFoundError, PolicyError, RemitError, ScopeError
+from remit.link import messages, values
+from remit.link.edge import following
+from remit.link.loopback import answered, loopback
+from remit.link.messages import Call
+from remit.ports.broker import BrokerPort, Notice, Opener, Outcome
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run
+
+SEARCHED = Access("search", "GET", "/v1/search")
+
+
+def test_every_method_of_the_protocol_takes_and_returns_what_can_be_encoded() -> None:
+    methods = {name for name, _ in inspect.getmembers(BrokerPort, inspect.isfunction) if not name.startswith("_")}
+    for name in methods - {"notices"}:
+        assert inspect.iscoroutinefunction(getattr(BrokerPort, name)), name
+        for kind in (messages._hints(name) or {}).values():
+            assert "Callable" not in str(kind), name
+
+
+def test_a_broker_behind_a_link_answers_as_the_broker_does(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        there = loopback(broker)
+        root = await world.opened(broker, SEARCH, TABLE)
+        assert await there.grant(root.id) == await broker.grant(root.id)
+        assert await there.find(root.id, OPERATOR) == await broker.find(root.id, OPERATOR)
+        task = (await broker.grant(root.id)).task
+        assert await there.tasks(OPERATOR) == await broker.tasks(OPERATOR)
+        assert await there.task(OPERATOR, task) == await broker.task(OPERATOR, task)
+        assert await there.resources() == await broker.resources()
+        assert await there.question(root.id) == await broker.question(root.id)
+        assert await there.audit_state() == await broker.audit_state()
+        assert await there.entries(0, 9) == await broker.entries(0, 9)
+        issued = await there.issue(OPERATOR, root.id, parse_detail(TABLE))
+        assert await there.lease(issued.lease.id) == await broker.lease(issued.lease.id)
+        assert isinstance(next(iter(issued.lease.plan.detail.fields)), tuple)
+        use = await there.use(root.id, SEARCHED, "req_1", 0)
+        await there.outcomes([Outcome(use, "done", None, "200")])
+        secret = await there.credential("search", use.version)
+        assert secret == Secret("api-key")
+        renewed = await there.renew(OPERATOR, issued.lease.id, timedelta(minutes=5))
+        assert renewed == await broker.lease(issued.lease.id)
+        report = await there.revoke(OPERATOR, root.id)
+        assert (report.state, report.revoked) == ("closed", 1)
+
+    run(body())
+
+
+def test_an_error_comes_out_with_all_that_it_says(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, SEARCH)
+        wide = parse_detail({**TABLE, "ttl": 60})
+        calls: list[Callable[[BrokerPort], Awaitable[object]]] = [
+            lambda it: it.find("grt_none"),
+            lambda it: it.issue(OPERATOR, root.id, wide),
+            lambda it: it.revoke(Holder("task_9", "grt_9"), root.id),
+        ]
+        for call in calls:
+            caught = []
+            ends: tuple[BrokerPort, ...] = (broker, loopback(broker))
+            for it in ends:
+                with pytest.raises(RemitError) as failed:
+                    await call(it)
+                caught.append(failed.value)
+            here, there = caught
+            assert type(here) is type(there)
+            assert (here.detail, here.help, here.offending, here.enough) == (
+                there.detail,
+                there.help,
+                there.offending,
+                there.enough,
+            )
+
+    run(body())
+
+
+def test_a_refusal_by_policy_keeps_for_the_audit_what_the_caller_is_not_told() -> None:
+    inside = PolicyError("wider than the bound")
+    inside.version = "local-1"
+    error = PolicyError("there is no `x` here", help="ask")
+    error.version, error.inside = "local-1", inside
+    back = values.raised(values.failure(error))
+    assert isinstance(back, PolicyError)
+    assert (back.detail, back.help, back.version) == ("there is no `x` here", "ask", "local-1")
+    assert back.inside is not None
+    assert (back.inside.detail, back.inside.version) == ("wider than the bound", "local-1")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        messages.encode(Call("stop", {})),
+        messages.encode(Call("grant", {"grant_id": 7})),
+        messages.encode(Call("grant", {"other": "grt_1"})),
+        messages.encode(Call("__init__", {})),
+        messages.encode(Call("open", {"opener": {"": "House"}, "request": {}})),
+        messages.encode(Call("issue", {"principal": None, "grant_id": "g", "detail": {"type": "none"}})),
+    ],
+)
+def test_what_is_no_call_of_the_protocol_is_refused(world: World, data: bytes) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        try:
+            answer = messages.decode(await answered(broker, data))
+        except IntegrityError:
+            return
+        assert isinstance(answer, values.Failure)
+
+    run(body())
+
+
+def test_a_value_of_a_union_comes_back_as_what_it_was() -> None:
+    for value in (OPERATOR, Holder("task_1", "grt_1")):
+        data = messages.encode(messages.call("tasks", value))
+        call = messages.decode(data)
+        assert isinstance(call, Call)
+        assert messages.arguments(call) == {"principal": value}
+    assert values.typed(Detail, values.plain(details(SEARCH)[0])) == details(SEARCH)[0]
+    with pytest.raises(IntegrityError):
+        values.typed(Opener, {"": "Subject", "sub": "x", "acr": "y"})
+    assert Approval.__name__ in {kind.__name__ for kind in Opener.__args__}
+
+
+def test_an_end_has_reached_an_edge_behind_the_link_when_its_report_does(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        there, told = loopback(broker), list[Notice]()
+        root = await world.opened(broker, SEARCH)
+        with following(there.notices(), told.append):
+            await asyncio.sleep(0)
+            await there.revoke(OPERATOR, root.id)
+            assert [notice.grants for notice in told] == [frozenset({root.id})]
+
+    run(body())
+
+
+def test_an_edge_that_does_not_listen_holds_no_end_up_for_long(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, SEARCH)
+        silent: AsyncIterator[Notice] = broker.notices()
+        assert (await broker.revoke(OPERATOR, root.id)).state == "closed"
+        assert (await anext(silent)).grants == frozenset({root.id})
+
+    run(body())
+
+
+def test_errors_that_are_not_found_are_said_so(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        there = loopback(broker)
+        with pytest.raises(NotFoundError):
+            await there.lease("lse_none")
+        root = await world.opened(broker, SEARCH, exercise=False)
+        with pytest.raises(ScopeError):
+            await there.use(root.id, SEARCHED, "req_1", 0)
+
+    run(body())
