@@ -125,3 +125,10 @@ def test_what_was_accepted_under_wider_bounds_is_read_back_and_can_be_narrowed()
     read = codec.read_grant(codec.grant_bytes(replace(grant, scope=many)))
     assert read.scope == many
     assert scope.covering(scope.parse([{**detail, "paths": ["/v1/7"]}]), read.scope) == (0,)
+
+
+def test_a_detail_of_a_kind_that_is_gone_says_so() -> None:
+    stored = codec.resource_bytes(RESOURCE).replace(b'"type":"sample-requests"', b'"type":"gone"')
+    with pytest.raises(IntegrityError, match="stored detail") as caught:
+        codec.read_resource(stored)
+    assert "[kinds]" in (caught.value.help or "")

@@ -115,4 +115,6 @@ def _scope(raw: object) -> tuple[Detail, ...]:
     try:
         return scopes.read(raw)
     except RemitError as error:
-        raise IntegrityError from error
+        raise IntegrityError(
+            f"a stored detail cannot be read: {error.detail}", help="is a kind missing that `[kinds]` named before?"
+        ) from error
