@@ -33,7 +33,7 @@ from remit.web.routes import AppDeps
 from tests.broker.world import OPERATOR, TABLE, World
 from tests.oauth import desk
 from tests.oauth.plane import Plane, _tcp, plane
-from tests.web.believed import Believed
+from tests.web.fake_identity import FakeIdentity
 
 SPEC: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "docs/reference/openapi.yaml").read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def whole(plane: Plane) -> AppDeps:
     identity = desk.identity(desk.Issuer(plane.world))
     return replace(
         plane.deps,
-        identity=replace(identity, workloads=Believed(plane.world), signals=Unheard()),
+        identity=replace(identity, workloads=FakeIdentity(plane.world), signals=Unheard()),
         authority=authority,
         policies=policies,
         rings=KeyRings(plane.broker, rings),

@@ -22,20 +22,20 @@ from tests.identity.spire import NOW, Held
 from tests.identity.workloads.test_wit import ALLOW, DOMAIN, proof, wit
 from tests.oauth import desk
 from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Form, Plane, play
-from tests.web import believed
-from tests.web.believed import PLANNER, READER, Believed, assertion_of, svid
+from tests.web import fake_identity
+from tests.web.fake_identity import PLANNER, READER, FakeIdentity, assertion_of, svid
 
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
 DETAILS = json.dumps([SEARCH])
 
-Scene = Callable[[Plane, Believed], Awaitable[None]]
+Scene = Callable[[Plane, FakeIdentity], Awaitable[None]]
 
 
 def staged(directory: Path, scene: Scene) -> None:
     """Run a scene where humans log in, and workloads whose JWT-SVIDs have a ``jti`` are believed."""
-    world = believed.world()
-    known = Believed(world, once=True)
+    world = fake_identity.world()
+    known = FakeIdentity(world, once=True)
     issuer = desk.Issuer(world)
     registry = Registry([Registered(PLANNER, "Planner", (desk.REDIRECT,))])
     identity = replace(known.identity(), logins=issuer, issuers={desk.ISSUER: "Example"}, clients=registry)
@@ -60,7 +60,7 @@ def actor(jti: str) -> Form:
 
 @pytest.mark.attack("TOK-11")
 def test_a_parent_that_shows_its_childs_assertion_again_makes_no_second_attested_child(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root, child, own = Agent(), Agent(), Agent()
         await opened(plane, root)
         await plane.delegated(root, child, **actor("1"))
@@ -76,7 +76,7 @@ def test_a_parent_that_shows_its_childs_assertion_again_makes_no_second_attested
 
 @pytest.mark.attack("TOK-11")
 def test_what_a_client_showed_is_no_actors_any_more_and_the_other_way_round(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root, child = Agent(), Agent()
         await opened(plane, root, **assertion_of(READER, "1"))
         answer = await plane.exchange(root, plane.delegation(root, child, **actor("1")))
@@ -106,7 +106,7 @@ ENDPOINTS = {
     ("first", "then"), [*zip(ENDPOINTS, ENDPOINTS, strict=True), *zip(ENDPOINTS, [*ENDPOINTS][1:], strict=False)]
 )
 def test_a_client_assertion_counts_at_one_endpoint_once(tmp_path: Path, first: str, then: str) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
 
         async def post(path: str) -> int:
@@ -121,7 +121,7 @@ def test_a_client_assertion_counts_at_one_endpoint_once(tmp_path: Path, first: s
 
 
 def test_a_request_that_lacks_the_nonce_alone_does_not_use_up_the_clients_assertion(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent, form = Agent(), {**ENDPOINTS["/oauth/token"], **assertion_of(PLANNER)}
         stale = agent.proof("POST", plane.endpoint, plane.world.now, "another")
         answer = await plane.web.post("/oauth/token", data=form, headers={"dpop": stale})
@@ -165,7 +165,7 @@ class Forgetful:
 def test_a_workloads_proof_that_was_used_passes_no_second_time_though_the_broker_restarted(
     tmp_path: Path, path: str
 ) -> None:
-    world = believed.world()
+    world = fake_identity.world()
     world.now = NOW
     issuer, forgetful = desk.Issuer(world), Forgetful(world)
     name = DOMAIN.id()

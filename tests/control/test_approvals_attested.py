@@ -11,19 +11,19 @@ import pytest
 
 from tests.broker.world import SEARCH
 from tests.oauth.plane import EXCHANGE, Agent, Answer, Form, Plane, play
-from tests.web import believed
-from tests.web.believed import ALICE, PLANNER, READER, Believed, svid
+from tests.web import fake_identity
+from tests.web.fake_identity import ALICE, PLANNER, READER, FakeIdentity, svid
 
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
 
-Scene = Callable[[Plane, Believed], Awaitable[None]]
+Scene = Callable[[Plane, FakeIdentity], Awaitable[None]]
 
 
 def staged(directory: Path, scene: Scene) -> None:
     """Run a scene on a control plane that believes Alice, and two workloads."""
-    world = believed.world()
-    known = Believed(world)
+    world = fake_identity.world()
+    known = FakeIdentity(world)
 
     async def run(plane: Plane) -> None:
         await scene(plane, known)
@@ -71,7 +71,7 @@ def actor(name: str) -> Form:
 def test_what_exceeds_delegability_is_refused_with_a_code_of_its_own_and_recorded(
     tmp_path: Path, opening: Form, child: Form, code: str
 ) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root = Agent()
         await opened(plane, root, **opening)
         answer = await plane.exchange(root, plane.delegation(root, Agent(), **child))
@@ -84,7 +84,7 @@ def test_what_exceeds_delegability_is_refused_with_a_code_of_its_own_and_recorde
 
 
 def test_one_more_child_than_there_may_be_is_refused_until_one_has_ended(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root, kids = Agent(), [Agent(), Agent()]
         await opened(plane, root)
         for kid in kids:
@@ -98,7 +98,7 @@ def test_one_more_child_than_there_may_be_is_refused_until_one_has_ended(tmp_pat
 
 
 def test_those_that_are_named_or_attested_are_let_in(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root, reader = Agent(), Agent()
         pattern = json.dumps(["spiffe://example.org/agent/*"])
         await opened(plane, root, delegates=pattern, unattested="false", exercise="false")
@@ -121,7 +121,7 @@ def body(plane: Plane, root: Agent, child: Agent, **more: Any) -> Answer:
 
 
 def test_a_human_lets_in_one_workload_and_that_one_alone(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root, child = Agent(), Agent()
         await opened(plane, root, delegates=json.dumps([READER]))
         asked = await plane.call(root, "POST", "/v1/approvals", json=body(plane, root, child))
@@ -148,7 +148,7 @@ def test_a_human_lets_in_one_workload_and_that_one_alone(tmp_path: Path) -> None
 
 
 def test_a_workload_with_a_key_of_its_own_is_asked_for_with_that_key(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         root, child = Agent(), Agent()
         await opened(plane, root, delegates="[]")
         known.keyed[PLANNER] = child.signer.kid

@@ -19,7 +19,7 @@ from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, TABLE
 from tests.oauth.desk import ALICE, CIBA, DEVICE, App, answer_of, browser, decide, scene
 from tests.oauth.plane import Agent, claims_of, later
-from tests.web.believed import certificate
+from tests.web.fake_identity import certificate
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 

@@ -16,20 +16,29 @@ from remit.web.verifier import thumbprint
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, TABLE
 from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Form, Plane, later, play
-from tests.web import believed
-from tests.web.believed import ALICE, PLANNER, READER, Believed, assertion_of, certificate, svid, with_certificate
+from tests.web import fake_identity
+from tests.web.fake_identity import (
+    ALICE,
+    PLANNER,
+    READER,
+    FakeIdentity,
+    assertion_of,
+    certificate,
+    svid,
+    with_certificate,
+)
 
 GATEWAY = "http://127.0.0.1:8471"
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 
-Scene = Callable[[Plane, Believed], Awaitable[None]]
+Scene = Callable[[Plane, FakeIdentity], Awaitable[None]]
 
 
 def staged(directory: Path, scene: Scene) -> None:
     """Run a scene on a control plane that believes Alice, and two workloads."""
-    world = believed.world()
-    known = Believed(world)
+    world = fake_identity.world()
+    known = FakeIdentity(world)
 
     async def run(plane: Plane) -> None:
         await scene(plane, known)
@@ -74,7 +83,7 @@ def refused(answer: httpx.Response) -> tuple[int, str, str]:
 
 
 def test_an_id_token_opens_a_task_for_its_human(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         answer = await opened(plane, agent)
         assert (answer["token_type"], answer["issued_token_type"]) == ("DPoP", ACCESS_TOKEN)
@@ -88,7 +97,7 @@ def test_an_id_token_opens_a_task_for_its_human(tmp_path: Path) -> None:
 
 
 def test_one_id_token_opens_one_task(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         await opened(plane, Agent())
         answer = await plane.exchange(Agent(), opening())
         assert refused(answer) == (400, "invalid_grant", "used")
@@ -99,7 +108,7 @@ def test_one_id_token_opens_one_task(tmp_path: Path) -> None:
 
 
 def test_a_request_that_is_refused_does_not_use_up_the_id_token(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         for wrong in ({"ttl": ""}, {"purpose": ""}, {"resource": "https://other.test"}, {"depth": "x"}):
             assert (await plane.exchange(agent, opening(**wrong))).status_code == 400
@@ -115,7 +124,7 @@ def test_a_request_that_is_refused_does_not_use_up_the_id_token(tmp_path: Path) 
     ("token", "code"), [("id-token-of-mallory", "grant-token"), ("id-token-of-alice-for-another", "audience")]
 )
 def test_an_id_token_that_is_not_for_remit_opens_nothing(tmp_path: Path, token: str, code: str) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         answer = await plane.exchange(Agent(), opening(token))
         assert (answer.status_code, answer.json()["code"]) == (400, code)
         assert list(plane.broker._tasks) == []
@@ -126,7 +135,7 @@ def test_an_id_token_that_is_not_for_remit_opens_nothing(tmp_path: Path, token: 
 
 
 def test_without_a_proof_there_is_no_token(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         answer = await plane.web.post("/oauth/token", data=opening())
         assert refused(answer) == (400, "invalid_dpop_proof", "proof")
 
@@ -134,7 +143,7 @@ def test_without_a_proof_there_is_no_token(tmp_path: Path) -> None:
 
 
 def test_a_workload_that_brings_an_id_token_acts_in_its_own_name(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent, **assertion_of(PLANNER))
         claims = parts(agent.token)[1]
@@ -145,7 +154,7 @@ def test_a_workload_that_brings_an_id_token_acts_in_its_own_name(tmp_path: Path)
 
 
 def test_a_name_that_nobody_proved_is_refused(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         answer = await plane.exchange(Agent(), opening(client_id=PLANNER))
         assert refused(answer) == (401, "invalid_client", "unauthenticated")
 
@@ -153,7 +162,7 @@ def test_a_name_that_nobody_proved_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_id_token_at_the_control_socket_is_the_operators_to_bring(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         form = {**opening(), **plane.confirmation(agent, None)}
         answer = await plane.control.post("/oauth/token", data=form)
@@ -164,7 +173,7 @@ def test_an_id_token_at_the_control_socket_is_the_operators_to_bring(tmp_path: P
 
 
 def test_an_id_token_at_the_control_socket_needs_no_key_and_the_operator_acts_in_the_task(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         answer = await plane.control.post("/oauth/token", data=opening())
         assert answer.status_code == 200, answer.text
         assert "access_token" not in answer.json()
@@ -182,7 +191,7 @@ def test_an_id_token_at_the_control_socket_needs_no_key_and_the_operator_acts_in
 def test_bounds_and_resources_are_told_at_the_control_socket_and_to_nobody_elsewhere(
     tmp_path: Path, over: dict[str, object]
 ) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         wanted = {**SEARCH, **over}
         form = opening(authorization_details=json.dumps([wanted]))
         elsewhere = await plane.exchange(Agent(), form)
@@ -202,7 +211,7 @@ def test_bounds_and_resources_are_told_at_the_control_socket_and_to_nobody_elsew
 
 
 def test_a_child_with_a_name_of_its_own_keeps_it(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root, child = Agent(), Agent()
         await opened(plane, root, **assertion_of(PLANNER))
         await plane.delegated(root, child, actor_token=svid(READER), actor_token_type=JWT)
@@ -224,7 +233,7 @@ def test_a_child_with_a_name_of_its_own_keeps_it(tmp_path: Path) -> None:
     ],
 )
 def test_an_actor_that_is_not_proven_makes_no_child(tmp_path: Path, more: Form, error: str) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root = Agent()
         await opened(plane, root)
         answer = await plane.exchange(root, plane.delegation(root, Agent(), **more))
@@ -234,7 +243,7 @@ def test_an_actor_that_is_not_proven_makes_no_child(tmp_path: Path, more: Form, 
 
 
 def test_an_actor_whose_credential_has_a_key_is_bound_to_that_key(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         root, reader = Agent(), Agent()
         await opened(plane, root)
         known.keyed[READER] = reader.signer.kid
@@ -250,7 +259,7 @@ def test_an_actor_whose_credential_has_a_key_is_bound_to_that_key(tmp_path: Path
 def test_a_token_is_used_by_the_agent_it_was_given_to(tmp_path: Path) -> None:
     """Splicing (RFC 8693 §4.4): the presenter proves the key, and is still not whom the token names."""
 
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root = Agent()
         await opened(plane, root, **assertion_of(PLANNER))
         answer = await plane.exchange(root, {**renewal(root), **assertion_of(READER)})
@@ -264,7 +273,7 @@ def test_a_token_is_used_by_the_agent_it_was_given_to(tmp_path: Path) -> None:
 
 
 def test_the_key_of_a_child_has_to_be_proven(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root, child = Agent(), Agent()
         await opened(plane, root)
         good = plane.delegation(root, child)
@@ -284,7 +293,7 @@ def test_the_key_of_a_child_has_to_be_proven(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resource", "audience"])
 def test_a_token_can_be_for_the_gateway_alone_and_is_refused_at_the_api(tmp_path: Path, name: str) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent, **{name: GATEWAY})
         assert parts(agent.token)[1]["aud"] == GATEWAY
@@ -300,7 +309,7 @@ def test_a_token_can_be_for_the_gateway_alone_and_is_refused_at_the_api(tmp_path
 
 
 def test_a_token_for_the_broker_is_for_its_gateway_too(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent, resource=plane.base)
         assert parts(agent.token)[1]["aud"] == plane.base
@@ -325,7 +334,7 @@ def test_a_token_for_the_broker_is_for_its_gateway_too(tmp_path: Path) -> None:
     ],
 )
 def test_any_other_target_is_refused_by_its_own_name(tmp_path: Path, body: str) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent)
         form = httpx.QueryParams(renewal(agent))
@@ -341,7 +350,7 @@ def test_any_other_target_is_refused_by_its_own_name(tmp_path: Path, body: str) 
 
 
 def test_a_token_can_be_bound_to_the_certificate_of_the_handshake(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         der = certificate(PLANNER, plane.world.now + timedelta(minutes=5))
         known.certificates[der] = PLANNER
         async with with_certificate(plane, der) as client:
@@ -359,7 +368,7 @@ def test_a_token_can_be_bound_to_the_certificate_of_the_handshake(tmp_path: Path
 
 
 def test_a_token_of_a_certificate_is_worth_nothing_without_it_with_another_or_after_its_end(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         ends = plane.world.now + timedelta(minutes=5)
         mine, other = certificate(PLANNER, ends), certificate(PLANNER, ends)
         known.certificates |= {mine: PLANNER, other: PLANNER}
@@ -380,7 +389,7 @@ def test_a_token_of_a_certificate_is_worth_nothing_without_it_with_another_or_af
 
 
 def test_a_token_that_is_bound_to_a_key_is_no_bearer_token(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent)
         headers = {**plane.headers(agent, "GET", "/v1/self"), "authorization": f"Bearer {agent.token}"}
@@ -390,7 +399,7 @@ def test_a_token_that_is_bound_to_a_key_is_no_bearer_token(tmp_path: Path) -> No
 
 
 def test_a_token_of_a_certificate_renews_and_delegates_through_its_handshake(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         der, child = certificate(PLANNER, plane.world.now + timedelta(hours=1)), Agent()
         known.certificates[der] = PLANNER
         async with with_certificate(plane, der) as client:

@@ -10,13 +10,13 @@ from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, TABLE, World
 from tests.oauth.plane import Agent, Form, Plane, play
 from tests.oauth.test_exchange import GATEWAY, last, refused, staged
-from tests.web.believed import (
+from tests.web.fake_identity import (
     ALICE,
     BUILD,
     CLIENT,
     PLANNER,
     READER,
-    Believed,
+    FakeIdentity,
     assertion_of,
     certificate,
     with_certificate,
@@ -48,7 +48,7 @@ def alone(**more: str) -> Form:
 
 
 def test_an_assertion_opens_a_task_for_its_human_in_the_clients_hands(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         answer = await plane.exchange(agent, asserting(authorization_details=json.dumps([SEARCH])))
         assert answer.status_code == 200, answer.text
@@ -60,7 +60,7 @@ def test_an_assertion_opens_a_task_for_its_human_in_the_clients_hands(tmp_path: 
 
 
 def test_an_assertion_opens_one_task(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         form = asserting(authorization_details=json.dumps([SEARCH]))
         assert (await plane.exchange(Agent(), form)).status_code == 200
         assert refused(await plane.exchange(Agent(), form)) == (400, "invalid_grant", "used")
@@ -71,7 +71,7 @@ def test_an_assertion_opens_one_task(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("token", "client"), [("id-jag-of-alice", READER), ("id-jag-of-mallory", PLANNER)])
 def test_an_assertion_is_for_the_client_it_names_and_nobody_else(tmp_path: Path, token: str, client: str) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         form = asserting(token, client, authorization_details=json.dumps([SEARCH]))
         assert refused(await plane.exchange(Agent(), form)) == (400, "invalid_grant", "grant-token")
         assert ((await last(plane)).code, (await last(plane)).action) == ("grant-token", "prove")
@@ -81,7 +81,7 @@ def test_an_assertion_is_for_the_client_it_names_and_nobody_else(tmp_path: Path,
 
 @pytest.mark.attack("TOK-12")
 def test_an_assertion_of_a_bearer_is_worth_nothing_to_a_client_that_proves_nothing(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         details = json.dumps([SEARCH])
         for name in (PLANNER, BUILD):
             form = {**asserting(authorization_details=details), "client_id": name}
@@ -98,7 +98,7 @@ def test_an_assertion_of_a_bearer_is_worth_nothing_to_a_client_that_proves_nothi
 
 @pytest.mark.attack("TOK-12")
 def test_an_assertion_that_is_bound_to_a_key_opens_a_task_for_that_key_alone(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent, thief = Agent(), Agent()
         form = asserting(bound(agent), CLIENT, authorization_details=json.dumps([SEARCH]))
         assert refused(await plane.exchange(thief, form))[1:] == ("invalid_dpop_proof", "wrong-key")
@@ -113,7 +113,7 @@ def test_an_assertion_that_is_bound_to_a_key_opens_a_task_for_that_key_alone(tmp
 
 
 def test_an_assertion_that_is_bound_to_a_key_is_none_for_a_certificate(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         der = certificate(PLANNER, plane.world.now + timedelta(hours=1))
         known.certificates[der], known.bearer = PLANNER, True
         form = asserting(bound(Agent()), CLIENT, authorization_details=json.dumps([SEARCH]))
@@ -124,7 +124,7 @@ def test_an_assertion_that_is_bound_to_a_key_is_none_for_a_certificate(tmp_path:
 
 
 def test_an_assertion_needs_a_client_that_has_a_name(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         form = asserting(client=CLIENT, authorization_details=json.dumps([SEARCH]))
         del form["client_id"]
         assert refused(await plane.exchange(Agent(), form))[1] == "invalid_client"
@@ -135,7 +135,7 @@ def test_an_assertion_needs_a_client_that_has_a_name(tmp_path: Path) -> None:
 
 
 def test_what_an_assertion_limits_is_what_is_opened_when_nothing_else_is_asked_for(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         known.details = [NARROW]
         answer = await plane.exchange(Agent(), asserting())
         assert [detail["paths"] for detail in answer.json()["authorization_details"]] == [["/v1/find"]]
@@ -145,7 +145,7 @@ def test_what_an_assertion_limits_is_what_is_opened_when_nothing_else_is_asked_f
 
 @pytest.mark.parametrize("wide", [[SEARCH], [NARROW, TABLE], [{**NARROW, "actions": ["DELETE", "GET"]}]])
 def test_more_than_an_assertion_allows_is_refused(tmp_path: Path, wide: list[object]) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         known.details = [NARROW]
         answer = await plane.exchange(Agent(), asserting(authorization_details=json.dumps(wide)))
         assert refused(answer) == (400, "invalid_authorization_details", "attenuation")
@@ -156,7 +156,7 @@ def test_more_than_an_assertion_allows_is_refused(tmp_path: Path, wide: list[obj
 
 
 def test_an_assertion_without_a_limit_needs_details(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         assert refused(await plane.exchange(Agent(), asserting()))[1] == "invalid_request"
 
     staged(tmp_path, scene)
@@ -166,7 +166,7 @@ def test_an_assertion_without_a_limit_needs_details(tmp_path: Path) -> None:
 
 
 def test_a_workload_opens_a_task_for_itself(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         answer = await plane.exchange(agent, alone(**assertion_of(PLANNER)))
         claims = parts(answer.json()["access_token"])[1]
@@ -178,7 +178,7 @@ def test_a_workload_opens_a_task_for_itself(tmp_path: Path) -> None:
 
 
 def test_a_workloads_credential_may_open_again(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         for _again in range(2):
             assert (await plane.exchange(Agent(), alone(**assertion_of(PLANNER)))).status_code == 200
 
@@ -186,7 +186,7 @@ def test_a_workloads_credential_may_open_again(tmp_path: Path) -> None:
 
 
 def test_a_client_that_proves_nothing_opens_nothing_for_itself(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         for form in (alone(), alone(client_id="somebody"), alone(client_id=PLANNER)):
             assert refused(await plane.exchange(Agent(), form)) == (401, "invalid_client", "unauthenticated")
         assert (await plane.world.events())[-1].event != "task.open"
@@ -195,7 +195,7 @@ def test_a_client_that_proves_nothing_opens_nothing_for_itself(tmp_path: Path) -
 
 
 def test_a_credential_that_is_refused_is_in_the_audit_and_a_flood_of_them_is_counted(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         nobody = assertion_of("spiffe://example.org/nobody")
         for _again in range(70):
             assert (await plane.web.post("/oauth/token", data=alone(**nobody))).status_code == 401
@@ -207,7 +207,7 @@ def test_a_credential_that_is_refused_is_in_the_audit_and_a_flood_of_them_is_cou
 
 
 def test_a_workload_says_who_it_is_in_one_way(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         der = certificate(PLANNER, plane.world.now.replace(year=2030))
         known.certificates[der] = PLANNER
         form = alone(**assertion_of(PLANNER), client_id=PLANNER)
@@ -222,7 +222,7 @@ def test_a_workload_says_who_it_is_in_one_way(tmp_path: Path) -> None:
 def test_a_policy_that_denies_workloads_denies_them_by_name(tmp_path: Path) -> None:
     """Nobody but the owner of a state may open anything unless a policy says so."""
     world = World()
-    known = Believed(world)
+    known = FakeIdentity(world)
 
     async def scene(plane: Plane) -> None:
         answer = await plane.exchange(Agent(), alone(**assertion_of(PLANNER)))

@@ -12,16 +12,16 @@ from tests.attacks.forge import parts
 from tests.oauth.desk import Issuer
 from tests.oauth.plane import Agent, Form, Plane, later, play
 from tests.oauth.test_exchange import GATEWAY, last, opened, refused
-from tests.web import believed
-from tests.web.believed import BUILD, PLANNER, READER, Believed, assertion_of
+from tests.web import fake_identity
+from tests.web.fake_identity import BUILD, PLANNER, READER, FakeIdentity, assertion_of
 
 APP = "https://app.test/client"
 
 
 def staged(directory: Path, scene: Any) -> None:
     """Run a scene on a control plane with browser flows, as refresh tokens are for them alone."""
-    world = believed.world()
-    known = Believed(world)
+    world = fake_identity.world()
+    known = FakeIdentity(world)
     identity = replace(known.identity(), logins=Issuer(world))
 
     async def run(plane: Plane) -> None:

@@ -10,7 +10,16 @@ import pytest
 from remit.web.verifier import thumbprint
 from tests.oauth.plane import Agent, Plane, later
 from tests.oauth.test_exchange import GATEWAY, opened, opening, staged
-from tests.web.believed import ALICE, BUILD, PLANNER, READER, Believed, assertion_of, certificate, with_certificate
+from tests.web.fake_identity import (
+    ALICE,
+    BUILD,
+    PLANNER,
+    READER,
+    FakeIdentity,
+    assertion_of,
+    certificate,
+    with_certificate,
+)
 
 
 async def ended(plane: Plane, agent: Agent) -> bool:
@@ -27,7 +36,7 @@ async def revoke(plane: Plane, token: str, **more: str) -> int:
 
 
 def test_whoever_finds_a_token_may_end_its_subtree_and_nothing_else(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root, middle, leaf, other = Agent(), Agent(), Agent(), Agent()
         await opened(plane, root)
         await plane.delegated(root, middle, depth="1", fan_out="1")
@@ -42,7 +51,7 @@ def test_whoever_finds_a_token_may_end_its_subtree_and_nothing_else(tmp_path: Pa
 
 @pytest.mark.attack("REV-08")
 def test_a_grant_that_cannot_be_read_for_now_is_not_answered_as_if_it_were_over(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent)
         task = plane.broker._tasks.task_of(agent.grant).id
@@ -64,7 +73,7 @@ def test_a_grant_that_cannot_be_read_for_now_is_not_answered_as_if_it_were_over(
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "unheard_of"])
 def test_a_hint_changes_nothing(tmp_path: Path, hint: str) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent)
         assert await revoke(plane, agent.token, token_type_hint=hint) == 1
@@ -73,7 +82,7 @@ def test_a_hint_changes_nothing(tmp_path: Path, hint: str) -> None:
 
 
 def test_a_token_that_is_none_or_has_expired_ends_nothing(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent)
         for token in ("x", "a.b.c", agent.token[:-2], "é"):
@@ -86,7 +95,7 @@ def test_a_token_that_is_none_or_has_expired_ends_nothing(tmp_path: Path) -> Non
 
 
 def test_a_token_for_the_gateway_alone_can_be_revoked_too(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent, resource=GATEWAY)
         assert await revoke(plane, agent.token) == 1
@@ -96,7 +105,7 @@ def test_a_token_for_the_gateway_alone_can_be_revoked_too(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", [PLANNER, BUILD])
 def test_the_token_of_a_workload_is_revoked_by_that_workload(tmp_path: Path, name: str) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent, **assertion_of(name))
         assert await revoke(plane, agent.token) == 0
@@ -108,7 +117,7 @@ def test_the_token_of_a_workload_is_revoked_by_that_workload(tmp_path: Path, nam
 
 
 def test_a_revocation_needs_a_token_and_knows_its_parameters(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         unknown = {"token": "x", "scope": "all", "foo": "bar"}
         assert (await plane.web.post("/oauth/revoke", data=unknown)).status_code == 200
         for form in ({}, {"token": ""}):
@@ -119,7 +128,7 @@ def test_a_revocation_needs_a_token_and_knows_its_parameters(tmp_path: Path) -> 
 
 
 def test_introspection_tells_the_claims_and_the_type(tmp_path: Path) -> None:
-    async def scene(plane: Plane, known: Believed) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent)
         told = (await plane.call(agent, "POST", "/oauth/introspect", data={"token": agent.token})).json()
@@ -139,7 +148,7 @@ def test_introspection_tells_the_claims_and_the_type(tmp_path: Path) -> None:
 
 
 def test_a_token_that_ended_is_not_active_at_once_and_nothing_else_is_said(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         root, child, brief = Agent(), Agent(), Agent()
         await opened(plane, root)
         await plane.delegated(root, child)
@@ -154,7 +163,7 @@ def test_a_token_that_ended_is_not_active_at_once_and_nothing_else_is_said(tmp_p
 
 
 def test_introspection_is_for_callers_who_prove_themselves(tmp_path: Path) -> None:
-    async def scene(plane: Plane, _: Believed) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
         agent = Agent()
         await opened(plane, agent)
         answer = await plane.web.post("/oauth/introspect", data={"token": agent.token})

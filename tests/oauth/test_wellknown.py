@@ -19,8 +19,8 @@ from remit.oauth.wellknown import ID_JAG
 from tests.broker.world import SEARCH, World
 from tests.oauth import desk
 from tests.oauth.plane import Agent, Plane, ed25519_agent, play
-from tests.web import believed
-from tests.web.believed import PLANNER, Believed, assertion_of
+from tests.web import fake_identity
+from tests.web.fake_identity import PLANNER, FakeIdentity, assertion_of
 
 SERVER = "/.well-known/oauth-authorization-server"
 RESOURCE = "/.well-known/oauth-protected-resource"
@@ -58,8 +58,8 @@ def bare(path: Path, scene: Scene) -> None:
 
 
 def with_workloads(path: Path, scene: Scene) -> None:
-    found = believed.world()
-    play(path, scene, found, Believed(found).identity(), GATEWAY)
+    found = fake_identity.world()
+    play(path, scene, found, FakeIdentity(found).identity(), GATEWAY)
 
 
 def with_humans(path: Path, scene: Scene) -> None:
@@ -132,8 +132,8 @@ def test_identity_assertions_are_named_where_they_can_succeed(tmp_path: Path, *,
         assert (JWT_BEARER in document["grant_types_supported"]) is named
         assert document.get("authorization_grant_profiles_supported") == ([ID_JAG] if named else None)
 
-    found = believed.world()
-    play(tmp_path, scene, found, replace(Believed(found).identity(), id_jag=named))
+    found = fake_identity.world()
+    play(tmp_path, scene, found, replace(FakeIdentity(found).identity(), id_jag=named))
 
 
 def test_a_way_to_authenticate_that_is_named_works(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from remit.broker.revocation import LeaseRevoker, gather_limited
 from remit.broker.tasks import TaskCache
 from remit.core import policy
 from remit.core import scope as scopes
+from remit.core.approval import Approval
 from remit.core.lease import standing as is_standing
 from remit.core.policy import Decision, Policy, Question
-from remit.core.principal import Operator, Principal
+from remit.core.principal import Principal, Right
 from remit.core.scope import Scope
 from remit.core.task import Grant, Task, TaskHeader
 from remit.errors import ConflictError, NotFoundError, PolicyError, UnavailableError
@@ -57,7 +58,12 @@ class PolicyEnforcement:
         self._due: str | None = None  # why a round is under way, or has to be done again
 
     def enforce(
-        self, head: TaskHeader, grant: Grant, caller: object, verb: str | None = None, scope: Scope | None = None
+        self,
+        head: TaskHeader,
+        grant: Grant,
+        caller: Principal | Approval,
+        verb: str | None = None,
+        scope: Scope | None = None,
     ) -> Decision:
         """Decide as ``decide`` does; PolicyError where the answer is no."""
         decision = self.decide(head, grant, verb, scope)
@@ -79,14 +85,15 @@ class PolicyEnforcement:
         bounded = policy.in_bounds(question)
         return self.deciding(question) if bounded.allowed else bounded
 
-    def _refusal(self, decision: Decision, caller: object) -> PolicyError:
+    def _refusal(self, decision: Decision, caller: Principal | Approval) -> PolicyError:
         """Return the refusal of what was decided to be too much.
 
         Which resources there are and what bounds them is for the operator: to others, one that there is not looks like
         one that has a bound.
         """
         full = self._full(decision)
-        if isinstance(caller, Operator) or decision.version != policy.VERSION or not decision.offending:
+        operating = not isinstance(caller, Approval) and Right.OPERATE in caller.rights
+        if operating or decision.version != policy.VERSION or not decision.offending:
             return full
         names = " and ".join(f"`{name}`" for name in sorted({detail.resource for detail in decision.offending}))
         text = f"there is no {names} here, or not as much of it as this asks for"

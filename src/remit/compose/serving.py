@@ -91,12 +91,12 @@ class Edges:
         self.launches = LaunchServer(app.broker, self.runs, app.identity.humans)
 
     async def control(
-        self, sock: socket.socket, authority: ListenerAuth, uid: int | None = None, tls: SSLContext | None = None
+        self, sock: socket.socket, listener: ListenerAuth, uid: int | None = None, tls: SSLContext | None = None
     ) -> Listener:
         """Serve the control plane on a listening socket."""
-        listener = await listen.serve(self.app, sock, authority, uid=uid, tls=tls)
-        self._listeners.append(listener)
-        return listener
+        served = await listen.serve(self.app, sock, listener, uid=uid, tls=tls)
+        self._listeners.append(served)
+        return served
 
     async def trust(self) -> None:
         """Look for new trust bundles and a new certificate of ours; TLS handshakes use them from now on."""

@@ -59,7 +59,11 @@ def grant(found: Grant, used: Sequence[int]) -> dict[str, object]:
         "approval": found.approval,
         "approved": [index for index, covering in enumerate(found.covers) if covering == APPROVED],
         "policy": found.policy,
-        "posture": posture(found),
+        "posture": {
+            "isolation": found.posture.isolation,
+            "custody": found.posture.custody,
+            "at_rest": found.posture.at_rest,
+        },
         "jkt": found.binding.jkt,
         "opened_at": instant(found.opened_at),
         "expires_at": instant(found.expires_at),
@@ -103,15 +107,6 @@ def _asking(found: Asking) -> dict[str, object]:
         ],
         "exceeds": list(found.exceeds),
         "offending": scopes.dump(found.offending),
-    }
-
-
-def posture(found: Grant) -> dict[str, str]:
-    """Write what the surroundings of a grant's holder promise."""
-    return {
-        "isolation": found.posture.isolation,
-        "custody": found.posture.custody,
-        "at_rest": found.posture.at_rest,
     }
 
 

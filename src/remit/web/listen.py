@@ -1,4 +1,4 @@
-"""Serving one application on many listeners inside a running loop; each listener brings its own authority.
+"""Serving one application on many listeners inside a running loop; each listener brings its own authentication.
 
 uvicorn's httptools protocol does HTTP/1.1; what it leaves open is closed here: the size of a head, the time a request
 may take to arrive, whose process is at the other end of a unix socket, and who has to leave when too many have come.
@@ -65,14 +65,14 @@ def _cut(connection: object) -> None:
 async def serve(
     app: ASGIApp,
     sock: socket.socket,
-    authority: ListenerAuth,
+    listener: ListenerAuth,
     *,
     uid: int | None = None,
     start: Start | None = None,
     tls: ssl.SSLContext | None = None,
     share: Quota | None = None,
 ) -> Listener:
-    """Serve ``app`` on a listening socket, where whoever connects speaks with ``authority``.
+    """Serve ``app`` on a listening socket, where whoever connects is who ``listener`` says.
 
     ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it. ``start``
     accepts in the place of the loop, which may do so only on a socket that nobody else holds. With ``tls`` a TCP
@@ -103,7 +103,7 @@ async def serve(
     waiting: dict[Connection, None] = {}
 
     def connected() -> Connection:
-        return Connection(config, state, {"listener": authority}, uid, waiting, share)
+        return Connection(config, state, {"listener": listener}, uid, waiting, share)
 
     if start is not None:
         return Listener(await start(connected, sock), state)
@@ -126,10 +126,7 @@ class Connection(HttpToolsProtocol):
         waiting: dict[Connection, None],
         share: Quota | None,
     ) -> None:
-        """Serve ``about``'s authority to processes of ``uid``, as long as ``share`` has room.
-
-        ``waiting`` are the listener's connections that wait for their client, the longest first.
-        """
+        # ``waiting``: the listener's connections that wait for their client, the longest first
         super().__init__(config, state, about)
         self.access_log = False
         self._uid, self._share = uid, share

@@ -37,7 +37,6 @@ class PendingStore(Generic[T]):
     """Things in memory until their time is up, found by what only their client knows. Only its SHA-256 is kept."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
-        """Hold nothing."""
         self._now = now
         self._by_digest: dict[str, _Entry[T]] = {}
         self._count: Counter[str] = Counter()  # by room

@@ -67,7 +67,8 @@ def problem(error: RemitError, issuer: str, instance: str) -> Response:
 def oauth(error: RemitError, instance: str, status: int | None = None) -> Response:
     """Render an error for an OAuth client. ``code`` and ``help`` are extensions; ``error`` is a registered name."""
     content = {
-        "error": _registered(error),
+        # RFC 8693 §2.2.2: a subject token that is no good is a bad request, not a failed authentication
+        "error": "invalid_request" if isinstance(error, TokenError) else error.oauth,
         "error_description": _NOT_IN_DESCRIPTION.sub("'", error.detail),
         "code": error.code,
         "instance": instance,
@@ -76,11 +77,6 @@ def oauth(error: RemitError, instance: str, status: int | None = None) -> Respon
     answered = status or _oauth_status(error)
     challenge = "" if answered == HTTPStatus.UNAUTHORIZED else None  # RFC 9110 §15.5.2
     return wire.answer(content, answered, _headers(error, challenge))
-
-
-def _registered(error: RemitError) -> str:
-    # RFC 8693 §2.2.2: a subject token that is no good is a bad request, not a failed authentication
-    return "invalid_request" if isinstance(error, TokenError) else error.oauth
 
 
 def _oauth_status(error: RemitError) -> int:

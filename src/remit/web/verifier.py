@@ -50,10 +50,9 @@ Headers = Mapping[str, Sequence[str]]  # lower-case name -> values
 
 
 class Keys:
-    """The key that signs tokens, all that verify them, and the tokens they are known to have signed."""
+    """The key that signs tokens, the ``published`` JWKs that verify them, and the tokens known to be signed by them."""
 
     def __init__(self, signer: Signer, published: Sequence[Mapping[str, str]]) -> None:
-        """Sign with ``signer``; verify with ``published`` public JWKs, the signer's own among them."""
         self.replace(signer, published)
 
     def replace(self, signer: Signer, published: Sequence[Mapping[str, str]]) -> None:
@@ -84,11 +83,10 @@ class Replays:
     """The proofs seen, each for as long as its ``iat`` would let it pass again.
 
     Strangers, who have shown nothing but a key that anybody can make, are counted apart: they keep nobody out but
-    strangers.
+    strangers. When there are ``most`` of a kind, no proof of that kind passes.
     """
 
     def __init__(self, most: int = MAX_SEEN, most_strange: int = MAX_STRANGE) -> None:
-        """Remember at most ``most``, and ``most_strange`` of strangers; when full, no proof of that kind passes."""
         self._most = {False: most, True: most_strange}
         self._count = {False: 0, True: 0}
         self._seen: dict[int, dict[tuple[str, str], bool]] = {}  # by iat; whether it is a stranger's
@@ -113,12 +111,11 @@ class Replays:
 
 
 class Verifier:
-    """From the headers of a request to the holder behind it: API and gateway share one, and its memory."""
+    """From the headers of a request to the holder behind it: API and gateway (its URL) share one, and its memory."""
 
     def __init__(
         self, broker: BrokerPort, keys: Keys, issuer: str, clock: Clock, nonces: Nonces, gateway: str | None = None
     ) -> None:
-        """Verify tokens that ``keys`` signed as ``issuer``, for it or for the ``gateway`` (its URL) alone."""
         self._broker, self.keys, self.issuer, self.clock, self.nonces = broker, keys, issuer, clock, nonces
         self.gateway = gateway
         self._replays = Replays()
@@ -150,7 +147,11 @@ class Verifier:
         ``Bearer`` is for a token that is bound to a certificate alone (RFC 8705 §3), and never a fallback for a token
         that is bound to a key (RFC 9449 §7.1).
         """
-        scheme, token = _presented(headers.get("authorization", ()))
+        values = headers.get("authorization", ())
+        scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+        scheme, token = scheme.lower(), token.strip(" ")
+        if scheme not in {"dpop", "bearer"} or not token:
+            raise TokenError("there must be one `Authorization` header, with the scheme DPoP")
         claims, proof = self.signed(token), headers.get("dpop", ())
         certified = claims.x5t is not None
         if (scheme == "bearer") != certified or (certified and proof):
@@ -282,14 +283,6 @@ def thumbprint(certificate: bytes) -> str:
 def ends(certificate: bytes) -> datetime:
     """Return the instant after which a certificate (DER) is worth nothing, and a token bound to it neither."""
     return x509.load_der_x509_certificate(certificate).not_valid_after_utc
-
-
-def _presented(values: Sequence[str]) -> tuple[str, str]:
-    """Return the scheme and the token of the one ``Authorization`` header."""
-    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-    if scheme.lower() not in {"dpop", "bearer"} or not token:
-        raise TokenError("there must be one `Authorization` header, with the scheme DPoP")
-    return scheme.lower(), token.strip(" ")
 
 
 async def verified_actor(workloads: Workloads, token: str, jkt: str | None) -> Workload:

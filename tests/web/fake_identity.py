@@ -35,7 +35,7 @@ CLIENT = "https://agent.test/client"
 
 
 @dataclass
-class Believed:
+class FakeIdentity:
     """The ports Humans and Workloads in one. ``details`` is what every ID-JAG limits its task to."""
 
     world: World
