@@ -115,7 +115,7 @@ class Issuer:
 
     async def _current(self, *, anew: bool = False) -> _Fetched:
         known = self._fetched
-        if known is not None and not anew and self._since(known) < (KEEP if self._asking.locked() else FRESH):
+        if known is not None and not anew and self._since(known) < (KEEP if self._asking.locked() else min(FRESH, KEEP)):
             return known
         async with self._asking:
             if self._fetched is not known and self._fetched is not None and self._since(self._fetched) < FRESH:
