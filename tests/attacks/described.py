@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 
 from remit.compose.app import build
 from remit.compose.key_rings import OVERLAP, KeyRing, KeyRings
-from remit.compose.policy import Kept, Policies
+from remit.compose.policy import LastGoodPolicies, PolicyDirectory
 from remit.core.lease import LeaseState
 from remit.core.policy import in_bounds
 from remit.core.principal import Holder, Signal
@@ -85,7 +85,7 @@ def whole(plane: Plane) -> AppDeps:
     keys = plane.directory / "keys"
     (plane.directory / "policy").mkdir(exist_ok=True)
     (plane.directory / "policy" / "all.cedar").write_text(POLICY, "utf-8")
-    policies = Policies(plane.directory / "policy", Kept(plane.directory / "policies.json", sealer))
+    policies = PolicyDirectory(plane.directory / "policy", LastGoodPolicies(plane.directory / "policies.json", sealer))
     policies.broker = plane.broker
     authority = FileAuthority(keys, sealer, "remit.test", clock)
     tokens = FileKeyring(keys, sealer, "token", "ES256", overlap=OVERLAP, clock=clock)

@@ -11,7 +11,7 @@ import pytest
 
 from remit.cli.entry import run
 from remit.compose.app import build
-from remit.compose.policy import Policies
+from remit.compose.policy import PolicyDirectory
 from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
 from tests.broker.world import OPERATOR
@@ -29,7 +29,7 @@ def ruled(plane: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     directory = Path.cwd() / "policies"
     directory.mkdir(mode=0o755)
     (directory / "main.cedar").write_text('@id("all")\npermit (principal, action, resource);\n')
-    policies = Policies(directory)
+    policies = PolicyDirectory(directory)
     policies.broker = plane.broker
     plane.call(plane.broker.policy.reload(OPERATOR, policies.decide, "first"))
     plane.deps = replace(plane.deps, policies=policies)

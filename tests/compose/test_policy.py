@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from remit.compose import policy, serving, wiring
-from remit.compose.policy import Kept, Policies
+from remit.compose.policy import LastGoodPolicies, PolicyDirectory
 from remit.compose.wiring import Application
 from remit.config import settings
 from remit.core import audit, scope
@@ -584,7 +584,7 @@ def test_the_last_good_policies_are_those_of_the_last_reload(place: Place) -> No
 
 
 def test_what_is_kept_is_for_its_owner_alone_and_bad_contents_are_refused(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "policies.json", SEALER)
+    kept = LastGoodPolicies(tmp_path / "policies.json", SEALER)
     assert kept.read() is None
     good, _ = policy.load(_directory(tmp_path, OPEN))
     assert good is not None
@@ -624,7 +624,7 @@ def test_policies_that_cannot_be_kept_do_not_hold_either(tmp_path: Path) -> None
     good, _ = policy.load(_directory(tmp_path, OPEN))
     assert good is not None
     with pytest.raises(UnavailableError):
-        Kept(tmp_path / "none" / "policies.json", SEALER).write(good)
+        LastGoodPolicies(tmp_path / "none" / "policies.json", SEALER).write(good)
 
 
 def _directory(tmp_path: Path, text: str) -> Path:
@@ -692,7 +692,7 @@ def test_a_question_is_explained_by_what_decides_now(place: Place) -> None:
 
 def test_what_exceeds_a_bound_is_explained_by_the_bound_alone() -> None:
     question = Question(Subject("unix://a#1", ""), "", SEARCH, {})
-    told = Policies(None).explained(question)
+    told = PolicyDirectory(None).explained(question)
     assert told == {
         "allowed": False,
         "reasons": ["there is no resource `search`"],

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from remit.compose import signals
-from remit.compose.signals import Signals
+from remit.compose.signals import ConfiguredSignals
 from remit.config import settings
 from remit.config.settings import Settings
 from remit.errors import InvalidRequestError, RemitError
@@ -45,7 +45,7 @@ def configured(table: object, *issuers: str) -> Settings:
     return settings.read(settings.places({"REMIT_STATE_DIR": "/nowhere"}), {"humans": humans, "signals": table})
 
 
-def read(*rows: object) -> Signals:
+def read(*rows: object) -> ConfiguredSignals:
     """Read tables beside one issuer of humans."""
     return signals.read(configured(list(rows)), HUMANS, Clock(), Site())
 
@@ -55,7 +55,7 @@ def test_issuers_of_humans_are_heard_without_being_named() -> None:
     assert found.sources == HUMANS
     assert (found.tables, found.receivers) == ((), [])
     assert found.verified(Clock()) is not None
-    assert Signals({}).verified(Clock()) is None
+    assert ConfiguredSignals({}).verified(Clock()) is None
 
 
 def test_an_issuer_of_humans_can_be_polled_too_and_under_another_audience(token: str) -> None:
@@ -213,7 +213,7 @@ def test_without_receivers_nobody_is_told_and_without_issuers_nobody_is_asked() 
         events = EventStream(broker.sessions)
         assert signals.transmitter(read(), events, BROKER) is None
         assert signals.rounds(read(), broker, events, Clock(), None) == ()
-        assert signals.rounds(Signals({}), broker, events, Clock(), None) == ()
+        assert signals.rounds(ConfiguredSignals({}), broker, events, Clock(), None) == ()
 
     asyncio.run(scene())
 

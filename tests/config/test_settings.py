@@ -78,3 +78,14 @@ def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
     config.write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidRequestError, match="UTF-8"):
         settings.load({"XDG_CONFIG_HOME": str(tmp_path)})
+
+
+def test_what_was_read_is_plain_text_that_anything_can_encode() -> None:
+    human = {"issuer": "https://a.test", "client_id": "remit", "groups_claim": "/a", "acr": "phr", "name": "Work"}
+    rule = {"issuer": "https://b.test", "match": {"sub": "job"}, "claims": ["ref"]}
+    where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
+    found = settings.read(where, {"humans": [human], "workloads": [rule], "kinds": {"toy": "1.0"}})
+    (person,), (job,) = found.humans, found.workloads
+    values = (person.issuer, person.client_id, person.groups_claim, person.name, found.kinds["toy"])
+    assert {type(value) for value in (*values, found.identity.trust_domain)} == {str}
+    assert {type(value) for value in (person.scopes, person.acr, job.match["sub"], job.claims)} == {tuple}

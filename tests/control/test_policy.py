@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from remit.compose.app import build
-from remit.compose.policy import Policies
+from remit.compose.policy import PolicyDirectory
 from remit.core.principal import Holder
 from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
@@ -28,7 +28,7 @@ def ruled(tmp_path: Path, scene: Scene) -> None:
     directory = tmp_path / "policies"
     directory.mkdir(mode=0o755)
     (directory / "main.cedar").write_text(ALL)
-    policies = Policies(directory)
+    policies = PolicyDirectory(directory)
 
     async def main(plane: Plane) -> None:
         policies.broker = plane.broker
@@ -171,7 +171,7 @@ def test_where_nothing_is_told_of_policies_there_are_no_routes(tmp_path: Path) -
 
 def test_without_policies_there_is_nothing_to_reload(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
-        policies = Policies(None)
+        policies = PolicyDirectory(None)
         policies.broker = plane.broker
         plane.deps = replace(plane.deps, policies=policies)
         path = tmp_path / "ruled.sock"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from remit.broker import Broker
-from remit.compose.policy import Policies
+from remit.compose.policy import PolicyDirectory
 from remit.core.principal import Holder
 from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access, parse_detail
@@ -56,13 +56,13 @@ class Land:
     kept: list[Grant] = field(default_factory=list)
     lost: list[Grant] = field(default_factory=list)
 
-    def policies(self, text: str) -> Policies:
+    def policies(self, text: str) -> PolicyDirectory:
         directory = self.folder / "policies"
         directory.mkdir(mode=0o755, exist_ok=True)
         (directory / "main.cedar").write_text(text)
-        return Policies(directory)
+        return PolicyDirectory(directory)
 
-    async def broker(self, policies: Policies) -> Broker:
+    async def broker(self, policies: PolicyDirectory) -> Broker:
         made = Broker(
             store=SqliteStore(self.folder / "state", FileSealer(b"k" * 32)),
             kinds=simulated(lambda _resource, _secret: BulkEngine(self.target)),

@@ -1,5 +1,5 @@
-"""The composition root: reads configuration, builds adapters, starts edges; nothing else does.
+"""The composition root: builds adapters from the configuration and starts edges; nothing else does.
 
-Its modules: ``settings`` (pure), ``wiring`` (adapters), ``serving`` and ``runs`` (edges), ``up`` (in the foreground),
-``embedded`` (a broker on demand).
+Its modules: ``wiring`` (adapters), ``serving`` and ``runs`` (edges), ``up`` (in the foreground), ``embedded`` (a broker
+on demand), ``doctor`` and ``probe`` (what can be wrong).
 """

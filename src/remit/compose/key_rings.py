@@ -8,38 +8,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Protocol
 
 from remit.broker import Broker
 from remit.core.principal import Principal
 from remit.errors import NotFoundError, RemitError
 from remit.jose import token
 from remit.jose.keys import PublishedKey
+from remit.keys.authority import FileAuthority
+from remit.keys.signers import FileKeyring
 
 OVERLAP = token.LIFE + timedelta(seconds=token.SKEW)  # after it, a key has signed no token that is good
 PRUNE = 60.0  # seconds between looks at what is to be rotated, or is published no longer
 
 AUDIT, EVENTS, SPIFFE, TOKEN = "audit", "events", "spiffe", "token"
-
-
-class Keys(Protocol):
-    """The keys of one purpose, as ``keys.signers.FileKeyring`` and ``keys.authority.FileAuthority`` keep them."""
-
-    def published(self) -> Sequence[PublishedKey]:
-        """Describe the keys that verify, the signing one first."""
-        ...
-
-    def rotate(self) -> object:
-        """Make a new key sign."""
-        ...
-
-    def revoke(self, kid: str) -> None:
-        """End what a key has signed."""
-        ...
-
-    def prune(self) -> None:
-        """Publish no longer what nothing needs any more, and rotate if it is time."""
-        ...
 
 
 class KeyRing:
@@ -51,7 +32,7 @@ class KeyRing:
 
     def __init__(
         self,
-        keys: Keys,
+        keys: FileKeyring | FileAuthority,
         changed: Callable[[], None] = lambda: None,
         keep: Callable[[], Awaitable[None]] | None = None,
     ) -> None:

@@ -44,7 +44,7 @@ def nothing(question: Question) -> Decision:
     return Decision(allowed=False, reasons=("the policies cannot be read, so nothing is allowed",), version=NONE)
 
 
-class Kept:
+class LastGoodPolicies:
     """The last good set, in a file of the state: a restart does not fall behind it when what is configured is bad."""
 
     def __init__(self, path: Path, sealer: Sealer) -> None:
@@ -77,10 +77,10 @@ class Kept:
             raise UnavailableError("the policies cannot be kept", help="is the disk full?") from error
 
 
-class Policies:
+class PolicyDirectory:
     """What decides now, and what was wrong the last time it was to be replaced."""
 
-    def __init__(self, directory: Path | None, kept: Kept | None = None) -> None:
+    def __init__(self, directory: Path | None, kept: LastGoodPolicies | None = None) -> None:
         """Load what is in ``directory``; None: no policies are configured, and the local owner alone may open.
 
         Where it is bad, the last good set that was ``kept`` decides; without one nothing is allowed.

@@ -52,7 +52,6 @@ class Edges:
     """What serves: the control plane, the gateway, and the listeners that runs hand over."""
 
     def __init__(self, app: Application) -> None:
-        """Build the edges; nothing listens yet."""
         self.application = app
         settings = app.settings
         keys = Keys(app.tokens.signer, app.tokens.public_jwks())

@@ -29,7 +29,7 @@ Round = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
+class ConfiguredSignals:
     """What is configured. ``sources`` are all issuers of events by URL, those of humans among them."""
 
     sources: Mapping[str, EventIssuer]
@@ -46,7 +46,9 @@ class Signals:
         return IssuedSignals(self.sources, clock) if self.sources else None
 
 
-def read(settings: Settings, humans: Mapping[str, EventIssuer], clock: Clock, fetch: Fetch | None = None) -> Signals:
+def read(
+    settings: Settings, humans: Mapping[str, EventIssuer], clock: Clock, fetch: Fetch | None = None
+) -> ConfiguredSignals:
     """Build what is configured. ``humans`` are the issuers of humans, as sources.
 
     Raises UnavailableError where a token is no good: at the start, not when it is needed.
@@ -57,7 +59,7 @@ def read(settings: Settings, humans: Mapping[str, EventIssuer], clock: Clock, fe
             bearer(one.token_file, SHOWN if one.receiver and not one.push else 1)
         if one.issuer is not None:
             sources[one.issuer] = _source(one, one.issuer, humans, settings, clock, fetch)
-    return Signals(sources, settings.signals)
+    return ConfiguredSignals(sources, settings.signals)
 
 
 def _source(
@@ -78,13 +80,13 @@ def _source(
 # -- what is built of it ----------------------------------------------------------------------------------------------
 
 
-async def begin(found: Signals, events: EventStream) -> None:
+async def begin(found: ConfiguredSignals, events: EventStream) -> None:
     """Let every receiver that is new be told of what ends from now on."""
     for one in found.receivers:
         await events.pending(one.name, 1)
 
 
-def transmitter(found: Signals, events: EventStream, issuer: str) -> Transmitter | None:
+def transmitter(found: ConfiguredSignals, events: EventStream, issuer: str) -> Transmitter | None:
     """Return what tells receivers; None where there is nobody to tell."""
     return None if found.keys is None else Transmitter(events, issuer, found.keys, found.receivers)
 
@@ -95,7 +97,7 @@ def _receiver(table: SignalTable, name: str) -> StreamReceiver:
 
 
 def rounds(
-    found: Signals, broker: Broker, events: EventStream, clock: Clock, sender: Transmitter | None
+    found: ConfiguredSignals, broker: Broker, events: EventStream, clock: Clock, sender: Transmitter | None
 ) -> Sequence[Round]:
     """Return what is to be done again and again: fetch events where they wait, and push ours."""
     web, made, verified = HttpFetch(), list[Round](), found.verified(clock)

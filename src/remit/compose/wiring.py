@@ -15,8 +15,8 @@ from pathlib import Path
 from remit.broker import Broker
 from remit.compose import humans, issuer, key_rings, kinds, signals, workloads
 from remit.compose.humans import TrustedIssuers
-from remit.compose.policy import Kept, Policies
-from remit.compose.signals import Signals
+from remit.compose.policy import LastGoodPolicies, PolicyDirectory
+from remit.compose.signals import ConfiguredSignals
 from remit.config.diagnostics import located
 from remit.config.settings import Settings
 from remit.core import audit
@@ -55,8 +55,8 @@ class Application:
     ended: EventStream  # ends of tasks, for the receivers of signals
     identity: Identity = field(default_factory=Identity)
     bundles: TrustBundles | None = None
-    policies: Policies | None = None
-    signals: Signals = field(default_factory=lambda: Signals({}))
+    policies: PolicyDirectory | None = None
+    signals: ConfiguredSignals = field(default_factory=lambda: ConfiguredSignals({}))
     events: FileKeyring | None = None  # signs what receivers are told; None: nobody is
 
     async def checkpoint(self) -> Checkpoint:
@@ -93,7 +93,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
     witness = FileWitness(settings.audit.witness, origin, ()) if settings.audit.witness else None
     publish(where.state, origin, notes, witness)
     domain = issuer.authority(settings, sealer, clock)
-    policies = Policies(settings.policies, Kept(where.state / "policies.json", sealer))
+    policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
     known = humans.trusted(settings, clock)
     broker = Broker(
         store=store,
@@ -121,7 +121,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
 
 
 def _identity(
-    settings: Settings, known: TrustedIssuers, heard: Signals, clock: Clock
+    settings: Settings, known: TrustedIssuers, heard: ConfiguredSignals, clock: Clock
 ) -> tuple[Identity, TrustBundles | None]:
     """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
     bundles = workloads.bundles(settings, clock)

@@ -8,9 +8,22 @@ from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 from remit.config.diagnostics import unknown
-from remit.config.values import MAX_ENTRIES, Address, Claim, IssuerUrl, Name, Text, Texts, TrustDomainName, Url, decode
+from remit.config.values import (
+    MAX_ENTRIES,
+    Address,
+    Claim,
+    IssuerUrl,
+    Name,
+    Text,
+    Texts,
+    TrustDomainName,
+    Url,
+    decode,
+    plain,
+)
 from remit.core import spiffe
 from remit.core.grant import OWN_ACR
 from remit.errors import InvalidRequestError
@@ -28,6 +41,11 @@ _SOURCES = ("bundle_file", "bundle_url", "workload_api")
 class Section(Struct, frozen=True, forbid_unknown_fields=True):
     """A section or table: its fields are its settings."""
 
+    def __post_init__(self) -> None:
+        """Hold the values themselves, which anything can encode, once they were read as what they have to be."""
+        for name in self.__struct_fields__:
+            force_setattr(self, name, plain(getattr(self, name)))
+
 
 class ListenSection(Section, frozen=True):
     """Where callers outside runs are served: a loopback address with a port, or ``off``."""
@@ -37,6 +55,7 @@ class ListenSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what other hosts could reach."""
+        super().__post_init__()
         for name in self.__struct_fields__:
             loopback(getattr(self, name), f"listen.{name}")
 
@@ -90,6 +109,7 @@ class TlsSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what is no name of a host."""
+        super().__post_init__()
         if not self.names or not all(_is_host(name) for name in self.names):
             raise InvalidRequestError("`tls.names` must list the host names, in lower case, that clients use")
 
@@ -130,6 +150,7 @@ class HumanTable(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what no issuer could mean."""
+        super().__post_init__()
         if "openid" not in self.scopes or not all(_SCOPE.fullmatch(scope) for scope in self.scopes):
             raise InvalidRequestError("`humans.scopes` must list scopes, and `openid` among them")
         if OWN_ACR & set(self.acr):
@@ -146,6 +167,7 @@ class WorkloadTable(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse a rule that would let everybody in."""
+        super().__post_init__()
         if not 0 < len(self.match) <= MAX_ENTRIES:
             raise InvalidRequestError(
                 "`workloads.match` must say what claims have to be",
@@ -171,6 +193,7 @@ class TrustDomainTable(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what has no bundle, or lets in workloads of others."""
+        super().__post_init__()
         if sum(getattr(self, name) is not None for name in _SOURCES) != 1:
             raise InvalidRequestError(f"a trust domain has exactly one of `{'`, `'.join(_SOURCES)}`")
         if self.ca_file is not None and self.bundle_url is None:
@@ -199,6 +222,7 @@ class ClientTable(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse an id that does not print."""
+        super().__post_init__()
         if not self.id.isprintable():
             raise InvalidRequestError(f"`clients.id` must be text of 1 to {MAX_ID} characters")
 
@@ -216,6 +240,7 @@ class DocumentsSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what is no host: a name, ``*.`` and a name, or ``*`` alone."""
+        super().__post_init__()
         bare = [host.removeprefix("*.") for host in self.hosts if host != "*"]
         if not self.hosts or any(not host or host != host.lower() or set(host) & set("*/:@?# \\[]") for host in bare):
             raise InvalidRequestError(
@@ -236,6 +261,7 @@ class SignalTable(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what belongs to the other of the two."""
+        super().__post_init__()
         if (self.issuer is None) == (self.receiver is None):
             raise InvalidRequestError("`signals` has either an `issuer` that is heard or a `receiver` that is told")
         side, others = ("issuer", {"push"}) if self.issuer else ("receiver", {"about", "poll"})

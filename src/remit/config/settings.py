@@ -52,6 +52,7 @@ class Settings(Configuration, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse sections that contradict each other."""
+        super().__post_init__()
         _check_issuers(self)
         _check_trust_domains(self)
         _check_signals(self)

@@ -87,6 +87,18 @@ def decode(kind: type[T], value: object) -> T:
         raise ValueError(error.detail.removeprefix(_IT)) from error
 
 
+def plain(value: object) -> object:
+    """Return a value of these types as text, a tuple or a dict of the language's own; an address stays what it is."""
+    match value:
+        case str():
+            return str(value)
+        case tuple() if not isinstance(value, Address):
+            return tuple(plain(item) for item in value)
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+    return value
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
         raise ValueError("must be text")

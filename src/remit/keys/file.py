@@ -142,7 +142,6 @@ class FileSealer:
     """
 
     def __init__(self, kek: bytes) -> None:
-        """Derive the subkeys of ``kek`` (32 bytes)."""
         self._aead = AESGCMSIV(subkey(kek, "seal"))
         self._mac_key = subkey(kek, "mac")
 

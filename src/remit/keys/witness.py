@@ -138,7 +138,6 @@ class Aside:
     """
 
     def __init__(self) -> None:
-        """Start nothing yet."""
         self._busy = False
 
     async def do(self, work: Callable[[], T]) -> T:

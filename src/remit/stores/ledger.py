@@ -25,7 +25,7 @@ from remit.ports import (
     Write,
 )
 from remit.stores import codec
-from remit.stores.tags import Key, Rows, Sums, Tags, Top, Values
+from remit.stores.tags import Key, StoredRows, Sums, Tags, Top, Values
 
 TASKS_KEPT = 4_096  # sums of tasks held in memory; others are read again when touched
 WEIGHTS_KEPT = 65_536  # as above, for rows below no task
@@ -36,10 +36,9 @@ Fresh = dict[Key, Values | None]  # None: to be deleted
 
 
 class Ledger:
-    """The sums over all stored rows, and the frontier of the audit tree."""
+    """The sums over all stored rows, which are verified already, and the frontier of the audit tree."""
 
-    def __init__(self, rows: Rows, tags: Tags, tree: Frontier, total: int) -> None:
-        """Start from what is stored, already verified."""
+    def __init__(self, rows: StoredRows, tags: Tags, tree: Frontier, total: int) -> None:
         self.rows, self.tags, self.tree, self.total = rows, tags, tree, total
         self._tasks: dict[str, Sums] = {}
         self._weights: dict[Key, int] = {}

@@ -113,7 +113,7 @@ def holder(path: Path) -> int | None:
     return int(text) if text.strip().isdigit() else None
 
 
-class Reserve:
+class DiskReserve:
     """Room beside the database for what ends authority on a full disk: a file that is given up in steps."""
 
     def __init__(self, path: Path) -> None:

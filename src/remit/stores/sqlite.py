@@ -3,7 +3,7 @@
 - Commits queue in order of calls. The writer takes all that wait, checks each against the ledger, writes those that
   hold in one transaction, and answers after it is on the disk: one fsync for many callers.
 - A commit that conflicts fails alone. When the medium fails the whole group does, and nothing of it stays.
-- When the disk is full, what ends authority is written alone, in the room that ``private.Reserve`` keeps for it.
+- When the disk is full, what ends authority is written alone, in the room that ``private.DiskReserve`` keeps for it.
 - The directory holds ``remit.db`` (0600), ``lock`` and ``reserve``; one process serves it at a time.
 - Opening verifies every head, resource, secret and counter and the audit tree; ``load`` verifies a task's rows.
 """
@@ -28,7 +28,7 @@ from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableE
 from remit.ports import Record, Resource, SealedSecret, Sealer, Spend, Write
 from remit.stores import codec, private
 from remit.stores.ledger import Group, Ledger, Sealed
-from remit.stores.private import Reserve
+from remit.stores.private import DiskReserve
 from remit.stores.sqlite_rows import SQL, SqliteRows, connect, full, meaning, migrate, single, translated
 from remit.stores.tags import Tags
 
@@ -76,7 +76,7 @@ class SqliteStore:
         with translated():
             writing = connect(path, busy)
             try:
-                self._writer = _Writer(writing, tags, Reserve(path.with_name("reserve")))
+                self._writer = _Writer(writing, tags, DiskReserve(path.with_name("reserve")))
                 self._reading = connect(path, busy)
                 self._reading.execute("PRAGMA query_only = ON")
             except BaseException:
@@ -246,7 +246,7 @@ def _nodes(rows: SqliteRows, path: Sequence[Range]) -> list[bytes]:
 class _Writer(Thread):
     """Owns the connection that writes."""
 
-    def __init__(self, connection: sqlite3.Connection, tags: Tags, reserve: Reserve) -> None:
+    def __init__(self, connection: sqlite3.Connection, tags: Tags, reserve: DiskReserve) -> None:
         super().__init__(name="remit-writer", daemon=True)
         self.connection, self.reserve = connection, reserve
         self.queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()

@@ -11,7 +11,7 @@ from pathlib import Path
 from remit.core.audit import Entry
 from remit.core.tree import TILE, Frontier, leaf_hash
 from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
-from remit.stores.tags import Key, Part, Tags, Top, Values, edited
+from remit.stores.tags import Key, StoredPart, Tags, Top, Values, edited
 
 APPLICATION_ID = 0x72656D74  # "remt"
 PRAGMAS = (
@@ -112,7 +112,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 class SqliteRows:
-    """The rows of one connection; an implementation of ``tags.Rows``, and the reads of the audit tree."""
+    """The rows of one connection; an implementation of ``tags.StoredRows``, and the reads of the audit tree."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -126,9 +126,9 @@ class SqliteRows:
         row = self._connection.execute(SQL["head"], (task,)).fetchone()
         return (Top(*row[:4]), row[4]) if row else None
 
-    def parts(self, kind: str, task: str) -> Sequence[Part]:
+    def parts(self, kind: str, task: str) -> Sequence[StoredPart]:
         """Return the grants or the leases of a task, in the order they were made."""
-        return [Part(*row) for row in self._connection.execute(SQL[f"parts {kind}"], (task,))]
+        return [StoredPart(*row) for row in self._connection.execute(SQL[f"parts {kind}"], (task,))]
 
     def one(self, key: Key) -> tuple[Values, bytes] | None:
         """Return a resource, secret, counter, burn or record, and its tag."""

@@ -27,7 +27,7 @@ Values = tuple[str | int | bytes, ...]  # the other columns; bytes, if any, come
 _json = msgspec.json.encode
 
 
-class Part(NamedTuple):
+class StoredPart(NamedTuple):
     """A stored grant or lease."""
 
     id: str
@@ -45,14 +45,14 @@ class Top(NamedTuple):
     body: bytes
 
 
-class Rows(Protocol):
+class StoredRows(Protocol):
     """Stored rows by key."""
 
     def head(self, task: str) -> tuple[Top, bytes] | None:
         """Return the head of a task and its tag."""
         ...
 
-    def parts(self, kind: str, task: str) -> Sequence[Part]:
+    def parts(self, kind: str, task: str) -> Sequence[StoredPart]:
         """Return the grants or the leases of a task, in the order they were made."""
         ...
 
@@ -125,7 +125,7 @@ class Tags:
         """Return the tag of the state: the audit tree, and the sum over all that hangs below no head."""
         return self.row(("state", f"{total:x}", tree.size), (b"".join(tree.peaks),))[0]
 
-    def task(self, rows: Rows, task: str) -> Stored | None:
+    def task(self, rows: StoredRows, task: str) -> Stored | None:
         """Read a task; None when there is none, IntegrityError when a row is wrong, missing or old."""
         found = rows.head(task)
         if found is None:
