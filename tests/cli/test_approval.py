@@ -16,7 +16,7 @@ from remit.core.request import Bounds as GrantBounds
 from remit.core.request import GrantRequest
 from remit.core.scope import parse
 from remit.sdk import Bounds, Client, asking, detail
-from remit.sdk._wire import Call, Flow
+from remit.sdk._wire import ApiCall, Flow
 from tests.broker.world import SEARCH
 from tests.sdk.plane import Served
 
@@ -118,7 +118,7 @@ class Talk:
     """A broker whose human has decided by the time it is asked again."""
 
     def __init__(self, becomes: str, deciding: list[str]) -> None:
-        self.becomes, self.deciding, self.sent = becomes, deciding, list[Call]()
+        self.becomes, self.deciding, self.sent = becomes, deciding, list[ApiCall]()
 
     def __call__(self, flow: Flow[Any]) -> Any:
         call = next(flow)

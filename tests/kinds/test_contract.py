@@ -10,7 +10,7 @@ from remit.core import scope
 from remit.core.secret import Secret
 from remit.kinds import http, postgres, spiffe
 from remit.ports import Resource
-from remit.testing.kind_contract import CASES, Case, Subject, kind_contract
+from remit.testing.kind_contract import CASES, Case, KindUnderTest, kind_contract
 
 API = {"type": "http", "resource": "api", "actions": ["GET"], "paths": ["/**"], "args": "any", "ttl": 60, "uses": 3}
 SALES = {"type": "postgres", "resource": "sales", "actions": ["select"], "tables": ["a.b"], "ttl": 60}
@@ -23,24 +23,24 @@ def resource(raw: dict[str, object], destination: str, **settings: object) -> Re
     return Resource(bound[0].resource, bound[0].type, destination, bound, None, settings)
 
 
-def _subjects() -> list[Subject]:
+def _subjects() -> list[KindUnderTest]:
     api = resource(API, "https://api.example", provider="openai")
     sales = resource(SALES, "postgresql://remit@db.example/sales")
     mesh = resource(MESH, "spiffe://remit.test")
     return [
-        Subject(
+        KindUnderTest(
             http.KIND,
             api,
             [replace(api, destination="http://api.example"), replace(api, settings={"provider": "nobody"})],
             Secret("key"),
         ),
-        Subject(
+        KindUnderTest(
             postgres.KIND,
             sales,
             [replace(sales, destination="postgresql://db.example"), replace(sales, settings={"tls": "off"})],
             Secret("password"),
         ),
-        Subject(
+        KindUnderTest(
             spiffe.KIND,
             mesh,
             [replace(mesh, destination="spiffe://other.test"), replace(mesh, settings={"depth": 1})],
@@ -50,5 +50,5 @@ def _subjects() -> list[Subject]:
 
 @pytest.mark.parametrize("subject", _subjects(), ids=lambda subject: subject.kind.name)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_a_kind_keeps_the_contract(case: Case, subject: Subject) -> None:
+def test_a_kind_keeps_the_contract(case: Case, subject: KindUnderTest) -> None:
     kind_contract(case, subject)

@@ -8,7 +8,7 @@ import pytest
 
 from remit import errors
 from remit.errors import InvalidRequestError, RemitError, UnavailableError, UpstreamError
-from remit.sdk._wire import Call, Flow, adrive, ask, ask_text, drive, encoded, error_of
+from remit.sdk._wire import ApiCall, Flow, adrive, ask, ask_text, drive, encoded, error_of
 
 CLASSES = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, RemitError)]
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -35,8 +35,8 @@ Run = Callable[[Flow[object], Handler], object]
 
 
 def two() -> Flow[object]:
-    first = yield from ask(Call("GET", "/first", query={"n": 1}))
-    return (yield from ask(Call("POST", "/second", body=first, headers={"x-h": "1"})))
+    first = yield from ask(ApiCall("GET", "/first", query={"n": 1}))
+    return (yield from ask(ApiCall("POST", "/second", body=first, headers={"x-h": "1"})))
 
 
 @BOTH
@@ -58,7 +58,7 @@ def test_what_is_no_text_is_an_error_and_not_sent(run: Run, part: str) -> None:
         raise AssertionError(request)
 
     with pytest.raises(InvalidRequestError, match="no text"):
-        run(ask(Call("POST", "/t", **{part: {"purpose": "\udcff"}})), handler)
+        run(ask(ApiCall("POST", "/t", **{part: {"purpose": "\udcff"}})), handler)
 
 
 @BOTH
@@ -67,7 +67,7 @@ def test_a_form_is_sent_url_encoded(run: Run) -> None:
         assert request.headers["content-type"] == "application/x-www-form-urlencoded"
         return httpx.Response(200, json={"form": request.content.decode()})
 
-    assert run(ask(Call("POST", "/t", form={"a": "b c"})), handler) == {"form": "a=b+c"}
+    assert run(ask(ApiCall("POST", "/t", form={"a": "b c"})), handler) == {"form": "a=b+c"}
 
 
 @BOTH
@@ -90,7 +90,7 @@ def test_a_broken_connection_is_said_and_nothing_is_sent_again(
         raise raised
 
     with pytest.raises(UnavailableError, match=text) as error:
-        run(ask(Call("POST", "/v1/x")), handler)
+        run(ask(ApiCall("POST", "/v1/x")), handler)
     assert error.value.__cause__ is raised
     assert calls == 1
 
@@ -98,19 +98,19 @@ def test_a_broken_connection_is_said_and_nothing_is_sent_again(
 @BOTH
 def test_an_answer_that_is_not_json_is_an_error(run: Run) -> None:
     with pytest.raises(UpstreamError, match="not JSON"):
-        run(ask(Call("GET", "/")), lambda _: httpx.Response(200, text="<html>"))
+        run(ask(ApiCall("GET", "/")), lambda _: httpx.Response(200, text="<html>"))
 
 
 @BOTH
 def test_an_empty_answer_is_an_empty_object(run: Run) -> None:
-    assert run(ask(Call("DELETE", "/")), lambda _: httpx.Response(204)) == {}
+    assert run(ask(ApiCall("DELETE", "/")), lambda _: httpx.Response(204)) == {}
 
 
 @BOTH
 def test_text_is_returned_as_it_came_and_its_errors_are_raised(run: Run) -> None:
-    assert run(ask_text(Call("GET", "/")), lambda _: httpx.Response(200, text="note\n")) == "note\n"
+    assert run(ask_text(ApiCall("GET", "/")), lambda _: httpx.Response(200, text="note\n")) == "note\n"
     with pytest.raises(errors.NotFoundError):
-        run(ask_text(Call("GET", "/")), lambda _: httpx.Response(404))
+        run(ask_text(ApiCall("GET", "/")), lambda _: httpx.Response(404))
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------

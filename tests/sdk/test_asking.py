@@ -20,7 +20,7 @@ from remit.errors import (
     UsedError,
 )
 from remit.sdk import Approval, AsyncClient, Bounds, Client, Task, asking, detail, verbs
-from remit.sdk._wire import Call
+from remit.sdk._wire import ApiCall
 from remit.sdk.dpop import DPoPKey
 from tests.sdk.plane import Served
 
@@ -140,7 +140,7 @@ def test_a_proof_is_made_anew_with_the_servers_nonce() -> None:
     """One question, refused for want of a nonce, is asked once more with it."""
     with_key = verbs.DPoPBinding(DPoPKey(), "http://127.0.0.1:1", "http://127.0.0.1:1/oauth/token")
     flow = asking.ask_for("grt_1", [], [{"type": "http", "resource": "x"}], Bounds(), bound_to=with_key)
-    first: Call = next(flow)
+    first: ApiCall = next(flow)
     refusal = httpx.Response(401, json={"code": "use-nonce", "detail": "x"}, headers={"dpop-nonce": "n1"})
     second = flow.send(refusal)
     assert isinstance(first.body, dict)

@@ -34,7 +34,7 @@ def cabinet(folder: Path) -> Resource:
 def test_the_kind_keeps_the_contract(case: kinds.Case, tmp_path: Path) -> None:
     good = cabinet(tmp_path)
     refused = [replace(good, destination="toy://here"), replace(good, settings={"lock": "strong"})]
-    kinds.kind_contract(case, kinds.Subject(KIND, good, refused))
+    kinds.kind_contract(case, kinds.KindUnderTest(KIND, good, refused))
 
 
 class Cabinet:
@@ -80,7 +80,7 @@ class Cabinet:
 @pytest.mark.parametrize("case", engines.CASES, ids=lambda case: case.__name__)
 def test_the_engine_keeps_the_contract(case: engines.Case, tmp_path: Path) -> None:
     @asynccontextmanager
-    async def target() -> AsyncIterator[engines.Target]:
+    async def target() -> AsyncIterator[engines.ObservedTarget]:
         yield Cabinet(tmp_path)
 
     engines.engine_contract(case, target, GAPS)

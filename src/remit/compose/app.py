@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from remit.control import administration
-from remit.control.approvals import Approvals
+from remit.control.approvals import ApprovalRoutes
 from remit.control.v1 import V1
 from remit.core.principal import Right
 from remit.kinds.spiffe import bundle
@@ -48,7 +48,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         *receiver.routes(deps),
         *deps.streams,
         *V1(deps.broker, deps.kinds, deps.verifier.clock).routes(),
-        *Approvals(deps).routes(),
+        *ApprovalRoutes(deps).routes(),
         *administration.routes(deps),
     )
 

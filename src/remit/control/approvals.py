@@ -35,7 +35,7 @@ _ASKED = requests.LIMITS | {"label", "parent", "req_cnf", "req_cnf_proof", "acto
 Decide = Callable[[str, str, Principal], Awaitable[Approval]]
 
 
-class Approvals:
+class ApprovalRoutes:
     """The handlers over one broker."""
 
     def __init__(self, deps: AppDeps) -> None:

@@ -115,7 +115,8 @@ class Issuer:
 
     async def _current(self, *, anew: bool = False) -> _Fetched:
         known = self._fetched
-        if known is not None and not anew and self._since(known) < (KEEP if self._asking.locked() else min(FRESH, KEEP)):
+        life = KEEP if self._asking.locked() else min(FRESH, KEEP)
+        if known is not None and not anew and self._since(known) < life:
             return known
         async with self._asking:
             if self._fetched is not known and self._fetched is not None and self._since(self._fetched) < FRESH:

@@ -48,7 +48,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PolicyVerdict:
     """What a set says of one detail. ``by`` are the policies that decided; ``failed`` maps those that failed to why."""
 
     allowed: bool
@@ -76,7 +76,7 @@ class CedarPolicies:
         self._parsed, self._names = parsed, names
         self._cedar, self._schema = installed.cedar(), installed.schema()
         self._words = _words(texts)
-        self._told: dict[bytes, Verdict] = {}  # by digests of questions: a verdict depends on nothing else
+        self._told: dict[bytes, PolicyVerdict] = {}  # by digests of questions: a verdict depends on nothing else
 
     def __call__(self, question: Question) -> Decision:
         """Decide on every detail; all must be allowed."""
@@ -97,7 +97,7 @@ class CedarPolicies:
             before = self.failing.get(name)
             self.failing[name] = Failing(1 if before is None else before.times + 1, why)
 
-    def verdicts(self, question: Question) -> list[Verdict]:
+    def verdicts(self, question: Question) -> list[PolicyVerdict]:
         """Return what is said of each detail, in order. What was asked before is remembered."""
         asked = model.requests(question)
         digests = self._digests(question, asked)
@@ -107,7 +107,7 @@ class CedarPolicies:
             entities = self.entities(question)
             answers = self._cedar.is_authorized_batch([*fresh.values()], self._parsed, entities, self._schema)
         except (ValueError, TypeError) as error:  # text that is no text: nothing is decided, so nothing is allowed
-            return [Verdict(allowed=False, by=(), failed={"the question": str(error)})] * len(asked)
+            return [PolicyVerdict(allowed=False, by=(), failed={"the question": str(error)})] * len(asked)
         told |= zip(fresh, map(self._verdict, answers), strict=True)
         self._told |= {digest: told[digest] for digest in fresh}
         while len(self._told) > REMEMBERED:
@@ -128,14 +128,14 @@ class CedarPolicies:
         """Return the parsed entities that a question names."""
         return _entities(question.subject, question.binding.claims, model.named(question))
 
-    def _verdict(self, answer: AuthzResult) -> Verdict:
+    def _verdict(self, answer: AuthzResult) -> PolicyVerdict:
         failed = {}
         for text in answer.diagnostics.errors:
             found = _FAILED.fullmatch(text)
             name, why = found.groups() if found else ("the question", text)
             failed[self._names.get(name, name)] = why
         by = tuple(sorted(self._names[name] for name in answer.diagnostics.reasons))
-        return Verdict(answer.allowed and not failed, by, failed)
+        return PolicyVerdict(answer.allowed and not failed, by, failed)
 
 
 def _words(texts: Mapping[str, str]) -> frozenset[str] | None:
@@ -144,7 +144,7 @@ def _words(texts: Mapping[str, str]) -> frozenset[str] | None:
     return None if "\\" in text else frozenset(_WORD.findall(text))
 
 
-def _reasons(question: Question, resource: str, verdict: Verdict) -> list[str]:
+def _reasons(question: Question, resource: str, verdict: PolicyVerdict) -> list[str]:
     if verdict.allowed:
         return [f"`{name}` permits `{resource}`" for name in verdict.by]
     if verdict.by:

@@ -13,7 +13,7 @@ from typing import Any
 
 from remit.core.policy import Question
 from remit.policies import installed, model
-from remit.policies.sets import CedarPolicies, Verdict, Written
+from remit.policies.sets import CedarPolicies, PolicyVerdict, Written
 
 _BODY = re.compile(r"(?:when|unless)\s*\{(.*)\}\s*;\s*$", re.DOTALL)
 _BRACKETED = re.compile(r"(?<!\w)\(([A-Za-z_][\w.]*)\)")  # (context.level): brackets that Cedar adds
@@ -45,7 +45,7 @@ def traced(policies: CedarPolicies, question: Question) -> list[list[Step]]:
     ]
 
 
-def _step(attempt: _Try, written: Written, verdict: Verdict) -> Step:
+def _step(attempt: _Try, written: Written, verdict: PolicyVerdict) -> Step:
     outcome, because = attempt.outcome(written, verdict)
     place = f"{written.file}:{written.line}"
     seen = attempt.attributes(written.node)
@@ -65,7 +65,7 @@ class _Try:
         }
         self._claims = dict(question.binding.claims)
 
-    def outcome(self, written: Written, verdict: Verdict) -> tuple[str, str]:
+    def outcome(self, written: Written, verdict: PolicyVerdict) -> tuple[str, str]:
         """Say what a policy came to, and why if it did not apply."""
         if written.id in verdict.failed:
             return "failed", verdict.failed[written.id]

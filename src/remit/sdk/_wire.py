@@ -33,7 +33,7 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiCall:
     """One request to the control plane. ``form`` is sent url-encoded, ``body`` as JSON."""
 
     method: str
@@ -44,7 +44,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Flow = Generator[Call, httpx.Response, T]
+Flow = Generator[ApiCall, httpx.Response, T]
 Json = dict[str, Any]
 
 
@@ -120,7 +120,7 @@ def awaitable_context(function: Callable[P, Coroutine[Any, Any, N]]) -> Callable
     return called
 
 
-def request_of(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
+def request_of(http: httpx.Client | httpx.AsyncClient, call: ApiCall) -> httpx.Request:
     """Build the HTTP request of a call."""
     query = dict(call.query) or None
     try:
@@ -140,18 +140,18 @@ def unreachable(error: httpx.TransportError) -> UnavailableError:
     return UnavailableError("the broker hung up", help="look at the task before asking again")
 
 
-def ask(call: Call) -> Flow[Json]:
+def ask(call: ApiCall) -> Flow[Json]:
     """Send a call and return the decoded answer, or raise the error it carries."""
     return decoded((yield call))
 
 
-def ask_list(call: Call, name: str) -> Flow[list[Json]]:
+def ask_list(call: ApiCall, name: str) -> Flow[list[Json]]:
     """Send a call and return a list of the answer, or raise the error it carries."""
     listed: list[Json] = (yield from ask(call)).get(name, [])
     return listed
 
 
-def ask_proven(key: DPoPKey, endpoint: str, call: Callable[[str], Call]) -> Flow[httpx.Response]:
+def ask_proven(key: DPoPKey, endpoint: str, call: Callable[[str], ApiCall]) -> Flow[httpx.Response]:
     """Send a call with the proof of a key, once more with the server's nonce if it wants one."""
     answer = yield call(key.proof("POST", endpoint))
     nonce = answer.headers.get("dpop-nonce")
@@ -171,7 +171,7 @@ def decoded(answer: httpx.Response) -> Json:
     return found
 
 
-def ask_text(call: Call) -> Flow[str]:
+def ask_text(call: ApiCall) -> Flow[str]:
     """Send a call and return the answer's text, or raise the error it carries."""
     answer = yield call
     if answer.status_code >= httpx.codes.BAD_REQUEST:

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from remit.sdk._wire import Call, Flow, Json, ask, quoted
+from remit.sdk._wire import ApiCall, Flow, Json, ask, quoted
 
 POLICY, KEYS = "/v1/policy", "/v1/keys"
 
 
 def policies() -> Flow[Json]:
     """Return which policies hold, and what was wrong when they were last to be replaced."""
-    return ask(Call("GET", POLICY))
+    return ask(ApiCall("GET", POLICY))
 
 
 def reload() -> Flow[Json]:
     """Load the policies anew; what they do not allow has ended when this returns."""
-    return ask(Call("POST", f"{POLICY}/reload"))
+    return ask(ApiCall("POST", f"{POLICY}/reload"))
 
 
 def explain(grant: str) -> Flow[Json]:
     """Return how the policies decide on a grant now, and why."""
-    return ask(Call("GET", f"{POLICY}/explain/{quoted(grant)}"))
+    return ask(ApiCall("GET", f"{POLICY}/explain/{quoted(grant)}"))
 
 
 def keys() -> Flow[Json]:
     """Return the keys that verify, by ring, and which of them sign."""
-    return ask(Call("GET", KEYS))
+    return ask(ApiCall("GET", KEYS))
 
 
 def rotate(ring: str) -> Flow[Json]:
     """Have a new key of a ring sign."""
-    return ask(Call("POST", f"{KEYS}/{quoted(ring)}/rotate"))
+    return ask(ApiCall("POST", f"{KEYS}/{quoted(ring)}/rotate"))
 
 
 def revoke(ring: str, kid: str) -> Flow[Json]:
     """End what a key has signed."""
-    return ask(Call("POST", f"{KEYS}/{quoted(ring)}/{quoted(kid)}/revoke"))
+    return ask(ApiCall("POST", f"{KEYS}/{quoted(ring)}/{quoted(kid)}/revoke"))

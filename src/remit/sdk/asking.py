@@ -9,7 +9,7 @@ from typing import Any
 
 from remit.errors import ApprovalError, LapsedError, PendingError
 from remit.sdk import verbs
-from remit.sdk._wire import Call, Flow, Json, ask, ask_list, ask_proven, decoded, quoted
+from remit.sdk._wire import ApiCall, Flow, Json, ask, ask_list, ask_proven, decoded, quoted
 from remit.sdk.detail import Detail, DetailLike, expand
 from remit.sdk.verbs import Bounds, DPoPBinding, TokenResponse
 
@@ -51,11 +51,11 @@ def ask_for(
     """Ask the task's human for a child of a grant that exceeds it; names are expanded as in ``delegate``."""
     body = {"parent": parent, **verbs.grant_request(expand(grants, known), bounds, label)}
     if bound_to is None:
-        return ApprovalRequest((yield from ask(Call("POST", PATH, body=body))))
+        return ApprovalRequest((yield from ask(ApiCall("POST", PATH, body=body))))
     body["req_cnf"] = {"jwk": bound_to.key.jwk()}
     endpoint = f"{bound_to.issuer}{PATH}"
     answer = yield from ask_proven(
-        bound_to.key, endpoint, lambda proof: Call("POST", PATH, body={**body, "req_cnf_proof": proof})
+        bound_to.key, endpoint, lambda proof: ApiCall("POST", PATH, body={**body, "req_cnf_proof": proof})
     )
     return ApprovalRequest(decoded(answer), bound_to)
 
@@ -65,12 +65,12 @@ def ask_for(
 
 def approvals() -> Flow[list[Json]]:
     """Return what was asked, as far as the caller may know of it, oldest first."""
-    return ask_list(Call("GET", PATH), "approvals")
+    return ask_list(ApiCall("GET", PATH), "approvals")
 
 
 def approval(approval_id: str, wait: int = 0) -> Flow[Json]:
     """Return what was asked, once it was decided on or after ``wait`` seconds (25 at most)."""
-    return ask(Call("GET", f"{PATH}/{quoted(approval_id)}", query={"wait": wait}))
+    return ask(ApiCall("GET", f"{PATH}/{quoted(approval_id)}", query={"wait": wait}))
 
 
 def decided(approval_id: str, within: float) -> Flow[Json]:
@@ -113,4 +113,4 @@ def decide(approval_id: str, verdict: str, digest: str, id_token: str | None = N
     """Say ``approve`` or ``deny`` to the request of this digest, as the owner of the state or by an ID token."""
     body: dict[str, Any] = {"digest": digest}
     body |= {} if id_token is None else {"id_token": id_token}
-    return ask(Call("POST", f"{PATH}/{quoted(approval_id)}/{verdict}", body=body))
+    return ask(ApiCall("POST", f"{PATH}/{quoted(approval_id)}/{verdict}", body=body))

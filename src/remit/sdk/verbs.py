@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
-from remit.sdk._wire import Call, Flow, Json, ask, ask_list, ask_proven, ask_text, decoded, encoded, quoted
+from remit.sdk._wire import ApiCall, Flow, Json, ask, ask_list, ask_proven, ask_text, decoded, encoded, quoted
 from remit.sdk.detail import TTL, Detail, DetailLike, expand, expand_one, meant, name_of, seconds, whole
 from remit.sdk.dpop import DPoPKey
 
@@ -141,7 +141,7 @@ def delegate(
 
 
 def _binding(key: DPoPKey) -> Flow[DPoPBinding]:
-    metadata = yield from ask(Call("GET", METADATA))
+    metadata = yield from ask(ApiCall("GET", METADATA))
     places = yield from self()
     return DPoPBinding(key, str(metadata["issuer"]), str(metadata["token_endpoint"]), places.get("gateway"))
 
@@ -160,12 +160,12 @@ def exchange(form: Json, bound_to: DPoPBinding | None) -> Flow[TokenResponse]:
     fields = {name: value if isinstance(value, str) else encoded(value) for name, value in form.items()}
     form = {"grant_type": EXCHANGE, **fields}
     if bound_to is None:
-        return opened((yield from ask(Call("POST", "/oauth/token", form=form))))
+        return opened((yield from ask(ApiCall("POST", "/oauth/token", form=form))))
     form["req_cnf"] = encoded({"jwk": bound_to.key.jwk()})
     answer = yield from ask_proven(
         bound_to.key,
         bound_to.endpoint,
-        lambda proof: Call("POST", "/oauth/token", form={**form, "req_cnf_proof": proof}),
+        lambda proof: ApiCall("POST", "/oauth/token", form={**form, "req_cnf_proof": proof}),
     )
     return replace(opened(decoded(answer), bound_to), nonce=answer.headers.get("dpop-nonce"))
 
@@ -190,12 +190,12 @@ def opened(answer: Json, bound_to: DPoPBinding | None = None) -> TokenResponse:
 
 def self() -> Flow[Json]:
     """Return the channel's own grant, its gateway and its database ports."""
-    return ask(Call("GET", "/v1/self"))
+    return ask(ApiCall("GET", "/v1/self"))
 
 
 def identity() -> Flow[Json]:
     """Return whose word the broker takes for humans, and how one logs in there. Nothing in it is secret."""
-    return ask(Call("GET", "/v1/identity"))
+    return ask(ApiCall("GET", "/v1/identity"))
 
 
 def own(named: str | None = None) -> Flow[TokenResponse]:
@@ -209,15 +209,15 @@ def own(named: str | None = None) -> Flow[TokenResponse]:
 
 def tasks() -> Flow[list[Json]]:
     """Return the tasks that the caller may see."""
-    return ask_list(Call("GET", "/v1/tasks"), "tasks")
+    return ask_list(ApiCall("GET", "/v1/tasks"), "tasks")
 
 
 def task(task_id: str) -> Flow[Json]:
     """Return a task with all its grants and leases, page by page."""
     path = f"/v1/tasks/{quoted(task_id)}"
-    found: Json = yield from ask(Call("GET", path))
+    found: Json = yield from ask(ApiCall("GET", path))
     while "next" in found:
-        more: Json = yield from ask(Call("GET", f"{path}?after={quoted(found.pop('next'))}"))
+        more: Json = yield from ask(ApiCall("GET", f"{path}?after={quoted(found.pop('next'))}"))
         grants, leases = [*found["grants"], *more["grants"]], [*found["leases"], *more["leases"]]
         found = {**more, "grants": grants, "leases": leases}
     return found
@@ -256,13 +256,13 @@ def issue(task_id: str, grant: str, wish: DetailLike, known: Sequence[Detail], k
     """Make a credential for a detail of a grant. ``key`` (Idempotency-Key) first revokes its earlier lease."""
     body = {"grant": grant, "detail": expand_one(wish, known)}
     headers = {"Idempotency-Key": key} if key else {}
-    call = Call("POST", f"/v1/tasks/{quoted(task_id)}/leases", body=body, headers=headers)
+    call = ApiCall("POST", f"/v1/tasks/{quoted(task_id)}/leases", body=body, headers=headers)
     return ask(call)
 
 
 def renew(lease: str, ttl: TTL) -> Flow[Json]:
     """Extend a lease in place."""
-    return ask(Call("POST", f"/v1/leases/{quoted(lease)}/renew", body={"ttl": seconds(ttl)}))
+    return ask(ApiCall("POST", f"/v1/leases/{quoted(lease)}/renew", body={"ttl": seconds(ttl)}))
 
 
 # -- revoke, close --------------------------------------------------------------------------------------------------
@@ -271,18 +271,18 @@ def renew(lease: str, ttl: TTL) -> Flow[Json]:
 def revoke(task_id: str, grant: str) -> Flow[Report]:
     """End a grant and everything below it."""
     return _report(
-        (yield from ask(Call("POST", f"/v1/tasks/{quoted(task_id)}/grants/{quoted(grant)}/revoke", body={})))
+        (yield from ask(ApiCall("POST", f"/v1/tasks/{quoted(task_id)}/grants/{quoted(grant)}/revoke", body={})))
     )
 
 
 def revoke_lease(lease: str) -> Flow[Report]:
     """End one lease."""
-    return _report((yield from ask(Call("POST", f"/v1/leases/{quoted(lease)}/revoke", body={}))))
+    return _report((yield from ask(ApiCall("POST", f"/v1/leases/{quoted(lease)}/revoke", body={}))))
 
 
 def close(task_id: str) -> Flow[Report]:
     """End a task."""
-    return _report((yield from ask(Call("POST", f"/v1/tasks/{quoted(task_id)}/close", body={}))))
+    return _report((yield from ask(ApiCall("POST", f"/v1/tasks/{quoted(task_id)}/close", body={}))))
 
 
 def end(node_id: str) -> Flow[Report]:
@@ -310,32 +310,32 @@ def _report(answer: Json) -> Report:
 
 def resources() -> Flow[list[Json]]:
     """Return all configured resources."""
-    return ask_list(Call("GET", "/v1/resources"), "resources")
+    return ask_list(ApiCall("GET", "/v1/resources"), "resources")
 
 
 def resource(name: str) -> Flow[Json]:
     """Return a configured resource."""
-    return ask(Call("GET", f"/v1/resources/{quoted(name)}"))
+    return ask(ApiCall("GET", f"/v1/resources/{quoted(name)}"))
 
 
 def put_resource(name: str, body: Json) -> Flow[Json]:
     """Add or replace a resource; the broker checks it at the target first."""
-    return ask(Call("PUT", f"/v1/resources/{quoted(name)}", body=body))
+    return ask(ApiCall("PUT", f"/v1/resources/{quoted(name)}", body=body))
 
 
 def check_resource(name: str) -> Flow[Json]:
     """Check a resource as it is configured, at its target if it has an engine; nothing is written."""
-    return ask(Call("POST", f"/v1/resources/{quoted(name)}/check", body={}))
+    return ask(ApiCall("POST", f"/v1/resources/{quoted(name)}/check", body={}))
 
 
 def delete_resource(name: str) -> Flow[Json]:
     """Remove a resource and its secret."""
-    return ask(Call("DELETE", f"/v1/resources/{quoted(name)}"))
+    return ask(ApiCall("DELETE", f"/v1/resources/{quoted(name)}"))
 
 
 def put_secret(name: str, resource_name: str, value: str) -> Flow[Json]:
     """Store the static secret of a resource, sealed."""
-    call = Call("PUT", f"/v1/secrets/{quoted(name)}", body={"resource": resource_name, "value": value})
+    call = ApiCall("PUT", f"/v1/secrets/{quoted(name)}", body={"resource": resource_name, "value": value})
     return ask(call)
 
 
@@ -344,26 +344,26 @@ def put_secret(name: str, resource_name: str, value: str) -> Flow[Json]:
 
 def entries(start: int, limit: int = PAGE) -> Flow[list[Json]]:
     """Return audit entries from ``start``, at most ``limit``."""
-    return ask_list(Call("GET", "/v1/audit", query={"start": start, "limit": limit}), "entries")
+    return ask_list(ApiCall("GET", "/v1/audit", query={"start": start, "limit": limit}), "entries")
 
 
 def audit() -> Flow[Json]:
     """Return what the audit endpoint says about the log, with its last entries left out."""
-    return ask(Call("GET", "/v1/audit", query={"start": 0, "limit": 1}))
+    return ask(ApiCall("GET", "/v1/audit", query={"start": 0, "limit": 1}))
 
 
 def checkpoint() -> Flow[str]:
     """Return the newest signed checkpoint (a C2SP note)."""
-    return ask_text(Call("GET", "/v1/audit/checkpoint"))
+    return ask_text(ApiCall("GET", "/v1/audit/checkpoint"))
 
 
 def inclusion(seq: int, size: int) -> Flow[Json]:
     """Return the proof that an entry is in the log of ``size`` entries."""
     query = {"seq": seq, "size": size}
-    return ask(Call("GET", "/v1/audit/proof/inclusion", query=query))
+    return ask(ApiCall("GET", "/v1/audit/proof/inclusion", query=query))
 
 
 def consistency(old: int, new: int) -> Flow[Json]:
     """Return the proof that the log of ``new`` entries extends that of ``old``."""
     query = {"from": old, "to": new}
-    return ask(Call("GET", "/v1/audit/proof/consistency", query=query))
+    return ask(ApiCall("GET", "/v1/audit/proof/consistency", query=query))

@@ -9,8 +9,8 @@ Run it against yours::
     def test_my_engine_keeps_the_contract(case):
         engine_contract(case, my_target, gaps=frozenset({"sessions"}))
 
-``my_target()`` is an async context manager that yields a ``Target``. What a target cannot show is declared in ``gaps``,
-by the names in ``GAPS``; a case that needs it is then not run, and says so by returning False. A gap that is declared
+``my_target()`` is an async context manager that yields an ``ObservedTarget``. What a target cannot show is declared in
+``gaps``, by the names in ``GAPS``; a case that needs it is then not run, and says so by returning False. A gap that is declared
 though the engine has the capability fails: gaps are statements, not switches.
 """
 
@@ -53,7 +53,7 @@ class Session(Protocol):
         ...
 
 
-class Target(Protocol):
+class ObservedTarget(Protocol):
     """The target as a test sees it, beside the engine."""
 
     @property
@@ -94,8 +94,8 @@ class Target(Protocol):
         ...
 
 
-Case = Callable[[Target], Awaitable[None]]
-Open = Callable[[], AbstractAsyncContextManager[Target]]
+Case = Callable[[ObservedTarget], Awaitable[None]]
+Open = Callable[[], AbstractAsyncContextManager[ObservedTarget]]
 
 
 def engine_contract(case: Case, factory: Open, gaps: frozenset[str] = frozenset()) -> bool:
@@ -127,11 +127,11 @@ async def refused(work: Awaitable[object]) -> EngineError:
     raise AssertionError(msg)
 
 
-def _plan(target: Target, number: int = 0, window: timedelta = WINDOW) -> Plan:
+def _plan(target: ObservedTarget, number: int = 0, window: timedelta = WINDOW) -> Plan:
     return target.engine.plan(target.detail(), f"lse_contract{number:014d}", target.now() + window, agent=AGENT)
 
 
-async def _issue(target: Target, number: int = 0, life: timedelta = LIFE) -> tuple[Plan, Issued]:
+async def _issue(target: ObservedTarget, number: int = 0, life: timedelta = LIFE) -> tuple[Plan, Issued]:
     plan = _plan(target, number)
     return plan, await target.engine.issue(plan, target.now() + life)
 
@@ -143,7 +143,7 @@ def _secrets(issued: Issued) -> list[str]:
 # -- plan -----------------------------------------------------------------------------------------------------------
 
 
-async def plan_is_pure(target: Target) -> None:
+async def plan_is_pure(target: ObservedTarget) -> None:
     """Same arguments, same plan; another lease, another name; nothing happens at the target."""
     by = target.now() + WINDOW
     first, again, other = (target.engine.plan(target.detail(), f"lse_pure{n}", by, agent=AGENT) for n in (1, 1, 2))
@@ -155,7 +155,7 @@ async def plan_is_pure(target: Target) -> None:
     assert not await target.exists(first.name)
 
 
-async def a_plan_holds_no_secret(target: Target) -> None:
+async def a_plan_holds_no_secret(target: ObservedTarget) -> None:
     """It is stored, logged and shown."""
     plan, issued = await _issue(target)
     assert not any(secret in repr(plan) for secret in _secrets(issued))
@@ -164,20 +164,20 @@ async def a_plan_holds_no_secret(target: Target) -> None:
 # -- issue ----------------------------------------------------------------------------------------------------------
 
 
-async def an_issued_credential_works_under_the_planned_name(target: Target) -> None:
+async def an_issued_credential_works_under_the_planned_name(target: ObservedTarget) -> None:
     """The plan's name is what the target knows."""
     plan, issued = await _issue(target)
     assert await target.exists(plan.name)
     assert await target.permits(issued)
 
 
-async def a_credential_permits_no_more_than_its_detail(target: Target) -> None:
+async def a_credential_permits_no_more_than_its_detail(target: ObservedTarget) -> None:
     """Nothing beside the detail is possible."""
     _, issued = await _issue(target)
     assert await target.exceeds(issued) == []
 
 
-async def what_is_secret_in_a_credential_is_a_secret(target: Target) -> None:
+async def what_is_secret_in_a_credential_is_a_secret(target: ObservedTarget) -> None:
     """Printing an answer shows none of it."""
     _, issued = await _issue(target)
     secrets = _secrets(issued)
@@ -185,28 +185,28 @@ async def what_is_secret_in_a_credential_is_a_secret(target: Target) -> None:
     assert not any(secret in repr(issued) for secret in secrets)
 
 
-async def issue_after_its_deadline_has_no_effect(target: Target) -> None:
+async def issue_after_its_deadline_has_no_effect(target: ObservedTarget) -> None:
     """``issue_by`` is what lets a lease that was never confirmed settle."""
     plan = _plan(target, window=timedelta(0))
     await refused(target.engine.issue(plan, target.now() + LIFE))
     assert not await target.exists(plan.name)
 
 
-async def a_name_is_issued_once(target: Target) -> None:
+async def a_name_is_issued_once(target: ObservedTarget) -> None:
     """A second issue fails, and the first credential goes on."""
     plan, issued = await _issue(target)
     await refused(target.engine.issue(plan, target.now() + LIFE))
     assert await target.permits(issued)
 
 
-async def concurrent_issues_of_one_detail_all_succeed(target: Target) -> None:
+async def concurrent_issues_of_one_detail_all_succeed(target: ObservedTarget) -> None:
     """They neither collide nor share a credential."""
     issued = await asyncio.gather(*(_issue(target, number) for number in range(MANY)))
     assert len({secret for _, each in issued for secret in _secrets(each)}) >= MANY
     assert all([await target.permits(each) for _, each in issued])
 
 
-async def an_unreachable_target_is_an_engine_error(target: Target) -> None:
+async def an_unreachable_target_is_an_engine_error(target: ObservedTarget) -> None:
     """Neither issue nor revoke takes silence for success."""
     plan, _ = await _issue(target)
     async with target.outage():
@@ -218,13 +218,13 @@ async def an_unreachable_target_is_an_engine_error(target: Target) -> None:
 # -- expiry and renewal ---------------------------------------------------------------------------------------------
 
 
-async def the_target_itself_refuses_an_expired_credential(target: Target) -> None:
+async def the_target_itself_refuses_an_expired_credential(target: ObservedTarget) -> None:
     """A dead broker leaves nothing behind that works."""
     _, issued = await _issue(target, life=timedelta(seconds=-5))
     assert not await target.permits(issued)
 
 
-async def renew_moves_the_end(target: Target) -> None:
+async def renew_moves_the_end(target: ObservedTarget) -> None:
     """A credential that had expired works again."""
     plan, issued = await _issue(target, life=timedelta(seconds=-5))
     assert isinstance(target.engine, Renewable)
@@ -232,7 +232,7 @@ async def renew_moves_the_end(target: Target) -> None:
     assert await target.permits(issued)
 
 
-async def a_revoked_credential_cannot_be_renewed(target: Target) -> None:
+async def a_revoked_credential_cannot_be_renewed(target: ObservedTarget) -> None:
     """There is no way back."""
     plan, issued = await _issue(target)
     await target.engine.revoke(plan, issued.receipt)
@@ -244,7 +244,7 @@ async def a_revoked_credential_cannot_be_renewed(target: Target) -> None:
 # -- revoke ---------------------------------------------------------------------------------------------------------
 
 
-async def a_revoked_credential_is_useless(target: Target) -> None:
+async def a_revoked_credential_is_useless(target: ObservedTarget) -> None:
     """When revoke returns, nothing works any more; others do."""
     plan, issued = await _issue(target)
     _, other = await _issue(target, 1)
@@ -253,7 +253,7 @@ async def a_revoked_credential_is_useless(target: Target) -> None:
     assert await target.permits(other)
 
 
-async def revoke_ends_open_sessions(target: Target) -> None:
+async def revoke_ends_open_sessions(target: ObservedTarget) -> None:
     """A session that was opened before does nothing after."""
     plan, issued = await _issue(target)
     session = await target.session(issued)
@@ -262,7 +262,7 @@ async def revoke_ends_open_sessions(target: Target) -> None:
     assert not await session.works()
 
 
-async def a_plan_is_enough_to_revoke(target: Target) -> None:
+async def a_plan_is_enough_to_revoke(target: ObservedTarget) -> None:
     """After a crash there is nothing else: another engine, no receipt."""
     plan, issued = await _issue(target)
     receipt = issued.receipt if target.engine.revocation is Revocation.BY_RECEIPT else None
@@ -270,7 +270,7 @@ async def a_plan_is_enough_to_revoke(target: Target) -> None:
     assert not await target.permits(issued)
 
 
-async def absence_is_success(target: Target) -> None:
+async def absence_is_success(target: ObservedTarget) -> None:
     """What was never issued, or was revoked already, is revoked."""
     plan, issued = await _issue(target)
     await target.engine.revoke(_plan(target, 1), None)
@@ -279,7 +279,7 @@ async def absence_is_success(target: Target) -> None:
     assert not await target.permits(issued)
 
 
-async def many_are_revoked_at_once(target: Target) -> None:
+async def many_are_revoked_at_once(target: ObservedTarget) -> None:
     """All names come back, those that never were too."""
     issued = [await _issue(target, number) for number in range(5)]
     plans = [plan for plan, _ in issued] + [_plan(target, 99)]
@@ -292,7 +292,7 @@ async def many_are_revoked_at_once(target: Target) -> None:
 # -- clean ----------------------------------------------------------------------------------------------------------
 
 
-async def cleaning_leaves_nothing_of_what_was_revoked(target: Target) -> None:
+async def cleaning_leaves_nothing_of_what_was_revoked(target: ObservedTarget) -> None:
     """The names are gone from the target; to clean what is gone is success."""
     issued = [await _issue(target, number) for number in range(3)]
     plans = [plan for plan, _ in issued]
@@ -304,7 +304,7 @@ async def cleaning_leaves_nothing_of_what_was_revoked(target: Target) -> None:
     assert await target.engine.clean(plans) == {plan.name for plan in plans}
 
 
-async def cleaning_spares_what_was_not_revoked(target: Target) -> None:
+async def cleaning_spares_what_was_not_revoked(target: ObservedTarget) -> None:
     """Housekeeping ends no authority."""
     plan, issued = await _issue(target)
     assert isinstance(target.engine, Cleanable)

@@ -2,12 +2,12 @@
 
 Run it against yours::
 
-    from remit.testing.kind_contract import CASES, Subject, kind_contract
+    from remit.testing.kind_contract import CASES, KindUnderTest, kind_contract
 
 
     @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
     def test_my_kind_keeps_the_contract(case):
-        kind_contract(case, Subject(KIND, my_resource, refused=[a_resource_that_could_never_work]))
+        kind_contract(case, KindUnderTest(KIND, my_resource, refused=[a_resource_that_could_never_work]))
 
 ``resource`` is one that works, with every field of the table in some detail of its ``bound``.
 """
@@ -47,7 +47,7 @@ def _lent() -> EngineContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class KindUnderTest:
     """A kind with what it is tried on."""
 
     kind: Kind
@@ -56,16 +56,16 @@ class Subject:
     secret: Secret | None = None
 
 
-Case = Callable[[Subject], None]
+Case = Callable[[KindUnderTest], None]
 
 
-def kind_contract(case: Case, subject: Subject) -> None:
+def kind_contract(case: Case, subject: KindUnderTest) -> None:
     """Run one case, the kind's table being known to this process."""
     scopes.register(subject.kind.name, subject.kind.table)
     case(subject)
 
 
-def it_is_named_and_documented(subject: Subject) -> None:
+def it_is_named_and_documented(subject: KindUnderTest) -> None:
     """A name and schemes of lower-case words; a page, and how a destination is written."""
     kind = subject.kind
     assert all(WORD.fullmatch(word) for word in (kind.name, *kind.schemes))
@@ -75,7 +75,7 @@ def it_is_named_and_documented(subject: Subject) -> None:
     assert subject.resource.destination.partition("://")[0] in kind.schemes
 
 
-def its_table_is_known_as_it_is(subject: Subject) -> None:
+def its_table_is_known_as_it_is(subject: KindUnderTest) -> None:
     """A second registration changes nothing, and whatever policies see of it fits beside what is there."""
     from remit.policies import model
 
@@ -84,7 +84,7 @@ def its_table_is_known_as_it_is(subject: Subject) -> None:
     assert model.declared(scopes.TYPES).count("  actions: ") == 1
 
 
-def details_are_read_and_written_back(subject: Subject) -> None:
+def details_are_read_and_written_back(subject: KindUnderTest) -> None:
     """What is written is read as the same detail, of which the bound has every field."""
     bound = subject.resource.bound
     assert bound, "a resource has a bound"
@@ -96,7 +96,7 @@ def details_are_read_and_written_back(subject: Subject) -> None:
     assert all(written.keys() <= schema.keys() for written in scopes.dump(bound))
 
 
-def a_detail_covers_itself_and_nothing_that_says_less(subject: Subject) -> None:
+def a_detail_covers_itself_and_nothing_that_says_less(subject: KindUnderTest) -> None:
     """A field that a child leaves out is wider, unless its absence means something."""
     for detail in subject.resource.bound:
         assert scopes.detail_le(detail, detail)
@@ -107,13 +107,13 @@ def a_detail_covers_itself_and_nothing_that_says_less(subject: Subject) -> None:
                 assert not scopes.detail_le(less, detail)
 
 
-def a_resource_that_works_is_accepted(subject: Subject) -> None:
+def a_resource_that_works_is_accepted(subject: KindUnderTest) -> None:
     """With and without its secret."""
     subject.kind.check(subject.resource, None, _lent())
     subject.kind.check(subject.resource, subject.secret, _lent())
 
 
-def a_resource_that_could_never_work_is_refused(subject: Subject) -> None:
+def a_resource_that_could_never_work_is_refused(subject: KindUnderTest) -> None:
     """By its check, or by its engine when it is made."""
     assert subject.refused, "say which resources are refused"
     for resource in subject.refused:
@@ -127,7 +127,7 @@ def a_resource_that_could_never_work_is_refused(subject: Subject) -> None:
         raise AssertionError(msg)
 
 
-def its_engine_is_what_the_kind_says(subject: Subject) -> None:
+def its_engine_is_what_the_kind_says(subject: KindUnderTest) -> None:
     """It can look at its target exactly where the kind says so, and needs no secret where there is none."""
     kind = subject.kind
     if kind.engine is None:
@@ -137,7 +137,7 @@ def its_engine_is_what_the_kind_says(subject: Subject) -> None:
     assert isinstance(engine, Inspectable) is kind.inspects
 
 
-def a_run_finds_it(subject: Subject) -> None:
+def a_run_finds_it(subject: KindUnderTest) -> None:
     """What a run gets has names and addresses that it can use."""
     kind, resource = subject.kind, subject.resource
     match kind.access:

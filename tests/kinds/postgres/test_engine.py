@@ -14,7 +14,7 @@ from remit.core.scope import parse_detail
 from remit.core.secret import Secret
 from remit.core.task import Revocation
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
-from remit.kinds.postgres.connections import Target, quoted, target, wrapped
+from remit.kinds.postgres.connections import DatabaseAddress, quoted, target, wrapped
 from remit.kinds.postgres.engine import PostgresEngine
 from remit.kinds.postgres.inspect import setup_sql
 from remit.ports import Bulk, Cleanable, Closable, Inspectable, Renewable, Resource
@@ -41,8 +41,8 @@ def _engine(destination: str = "postgresql://remit@127.0.0.1:5432/shop") -> Post
 
 def test_a_destination_is_read_into_its_parts() -> None:
     read = target(_resource("postgresql://my%20remit@[::1]:6543/my%2Fshop"))
-    assert read == Target("::1", 6543, "my/shop", "my remit", "loopback")
-    assert target(_resource("postgresql://remit@db.example/shop", {})) == Target(
+    assert read == DatabaseAddress("::1", 6543, "my/shop", "my remit", "loopback")
+    assert target(_resource("postgresql://remit@db.example/shop", {})) == DatabaseAddress(
         "db.example", 5432, "shop", "remit", "verify-full"
     )
 
@@ -119,7 +119,7 @@ def test_a_dead_server_is_an_engine_error_that_says_where_and_why() -> None:
     ],
 )
 def test_why_a_server_is_out_of_reach_is_told_in_our_words(error: Exception, why: str) -> None:
-    place = Target("db.test", 5432, "shop", "remit", "loopback")
+    place = DatabaseAddress("db.test", 5432, "shop", "remit", "loopback")
     assert wrapped(error, place).detail == f"the database at db.test:5432 could not be reached: {why}"
 
 

@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DatabaseAddress:
     """Where a resource lives, read from its destination."""
 
     host: str
@@ -59,7 +59,7 @@ class Target:
     tls: str  # verify-full | loopback
 
 
-def target(resource: Resource) -> Target:
+def target(resource: Resource) -> DatabaseAddress:
     """Read ``postgresql://user@host:port/database``, or raise InvalidRequestError."""
     wrong = InvalidRequestError("`destination` must be postgresql://user@host:port/database, without a password")
     try:
@@ -73,7 +73,7 @@ def target(resource: Resource) -> Target:
     tls = resource.settings.get("tls", "verify-full")
     if tls not in {"verify-full", "loopback"} or (tls == "loopback" and not is_loopback(parts.hostname)):
         raise InvalidRequestError('`tls` must be "verify-full", or "loopback" for a server on this machine')
-    return Target(parts.hostname, port, database, unquote(parts.username), str(tls))
+    return DatabaseAddress(parts.hostname, port, database, unquote(parts.username), str(tls))
 
 
 def code(error: BaseException | None) -> str:
@@ -87,7 +87,7 @@ def refused(error: EngineError) -> bool:
     return state in _CROWDED or (bool(state) and not state.startswith(_GONE))
 
 
-def wrapped(error: BaseException, place: Target | None = None) -> EngineError:
+def wrapped(error: BaseException, place: DatabaseAddress | None = None) -> EngineError:
     """Return the EngineError to raise for a driver's error; one at connecting says to which ``place``, and why not."""
     state = code(error)
     if state in _LOGIN:
@@ -153,7 +153,7 @@ def quoted(identifier: str) -> str:
 class Connections:
     """A small pool on the resource's database, opened when first used, and single connections to other databases."""
 
-    def __init__(self, place: Target, secret: Secret | None, clock: Callable[[], datetime]) -> None:
+    def __init__(self, place: DatabaseAddress, secret: Secret | None, clock: Callable[[], datetime]) -> None:
         self.target = place
         self._secret = secret
         self._clock = clock

@@ -58,7 +58,7 @@ class WorkloadApi:
         await asyncio.to_thread(stubs)  # it brings grpc and pydantic, 15 MB that brokers without runs need not have
         svids = Svids(self._broker, holder, self._known.authority, self._clock)
         service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
-        factory = Connections(service, share)
+        factory = RunConnections(service, share)
         if start is not None:
             server: Closing = await start(factory.made, sock)
         else:
@@ -71,7 +71,7 @@ class WorkloadApi:
         return close
 
 
-class Connections:
+class RunConnections:
     """The connections of one run."""
 
     def __init__(self, service: WorkloadService, share: Quota | None) -> None:

@@ -26,7 +26,7 @@ _ARMOUR = re.compile(r"-----BEGIN [A-Z ]+-----\n([A-Za-z0-9+/=\n]+)-----END [A-Z
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Issued:
     """How an SVID was made, and until when it is handed out again."""
 
     lease: str
@@ -41,7 +41,7 @@ class Certified:
     spiffe_id: str
     chain: bytes
     key: Secret  # base64 of the DER
-    made: _Made
+    made: _Issued
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class _Token:
     """A JWT-SVID that is still to be handed out again."""
 
     text: Secret
-    made: _Made
+    made: _Issued
 
 
 class Svids:
@@ -98,7 +98,7 @@ class Svids:
             raise DeniedError(f"the grant has no detail of type `spiffe` with the action `{action}`")
         return found
 
-    async def _fresh(self, made: _Made) -> bool:
+    async def _fresh(self, made: _Issued) -> bool:
         young = self._clock() < made.half and made.sequence == self._authority.sequence
         return young and await self._stands(made.lease)
 
@@ -119,11 +119,13 @@ class Svids:
         text = found["jwt"]
         return _Token(text if isinstance(text, Secret) else Secret(text), made)
 
-    async def _issue(self, detail: Detail, narrower: Mapping[str, object]) -> tuple[Mapping[str, str | Secret], _Made]:
+    async def _issue(
+        self, detail: Detail, narrower: Mapping[str, object]
+    ) -> tuple[Mapping[str, str | Secret], _Issued]:
         limits = {"type": KIND, "resource": detail.resource, "ttl": detail.number("ttl")}
         now, sequence = self._clock(), self._authority.sequence
         issued = await self._broker.issue(self._holder, self._holder.grant, parse_detail({**limits, **narrower}))
-        return issued.credential, _Made(issued.lease.id, await self._half(now, issued.lease.expires_at), sequence)
+        return issued.credential, _Issued(issued.lease.id, await self._half(now, issued.lease.expires_at), sequence)
 
     async def _half(self, now: datetime, end: datetime) -> datetime:
         """Return when the next SVID is due; none after one that ends with its grant."""
