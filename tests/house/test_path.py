@@ -13,7 +13,7 @@ from tests.house.hops import SOURCE, Trace
 DELEGATE_HOPS = 32
 GATEWAY_HOPS = 25
 FILES_THAT_NAME_A_BOUND = 8
-CLASSES_TWICE = 53
+CLASSES_TWICE = 6  # Approval, Bounds, Grant, Lease, Report, Task: the documented names of the client library
 CIRCLES = 0
 SOURCE_LINES = 38_400
 

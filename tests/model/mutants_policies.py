@@ -48,8 +48,8 @@ MUTANTS = [
     Mutant(
         "a question that is no text is allowed",
         "policies/sets.py",
-        '            return [Verdict(allowed=False, by=(), failed={"the question": str(error)})] * len(asked)',
-        "            return [Verdict(allowed=True, by=(), failed={} if error else {})] * len(asked)",
+        '            return [PolicyVerdict(allowed=False, by=(), failed={"the question": str(error)})] * len(asked)',
+        "            return [PolicyVerdict(allowed=True, by=(), failed={} if error else {})] * len(asked)",
         SETS,
     ),
     Mutant(

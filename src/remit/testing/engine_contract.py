@@ -10,8 +10,8 @@ Run it against yours::
         engine_contract(case, my_target, gaps=frozenset({"sessions"}))
 
 ``my_target()`` is an async context manager that yields an ``ObservedTarget``. What a target cannot show is declared in
-``gaps``, by the names in ``GAPS``; a case that needs it is then not run, and says so by returning False. A gap that is declared
-though the engine has the capability fails: gaps are statements, not switches.
+``gaps``, by the names in ``GAPS``; a case that needs it is then not run, and says so by returning False. A gap that is
+declared though the engine has the capability fails: gaps are statements, not switches.
 """
 
 from __future__ import annotations
