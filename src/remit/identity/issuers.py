@@ -95,7 +95,7 @@ class Issuer:
     """One issuer that the configuration trusts. ``well_known`` is the path of its document."""
 
     def __init__(self, url: str, fetch: Fetch, clock: Clock, well_known: str = OPENID) -> None:
-        self.url = check_issuer(url, "the issuer")
+        self.url = str(check_issuer(url, "the issuer"))  # of the configuration's own type it could not be sealed
         self._fetch, self._clock, self._well_known = fetch, clock, well_known
         self._fetched: _Fetched | None = None
         self._tried: datetime | None = None
@@ -114,8 +114,8 @@ class Issuer:
         return token
 
     async def _current(self, *, anew: bool = False) -> _Fetched:
-        known = self._fetched
-        if known is not None and not anew and self._since(known) < (KEEP if self._asking.locked() else min(FRESH, KEEP)):
+        known, longest = self._fetched, KEEP if self._asking.locked() else min(FRESH, KEEP)
+        if known is not None and not anew and self._since(known) < longest:
             return known
         async with self._asking:
             if self._fetched is not known and self._fetched is not None and self._since(self._fetched) < FRESH:
