@@ -248,6 +248,7 @@ def test_while_the_issuer_is_down_nobody_is_let_in_longer_than_its_keys_are_kept
         work = await found.working(first["id_token"])
         found.provider.stop()
         assert (await ask(found, Key(), **opening(found), **by_id_token(second["id_token"]))).is_success
+        monkeypatch.setattr(issuers, "FRESH", timedelta())
         monkeypatch.setattr(issuers, "KEEP", timedelta())
         answer = await ask(found, Key(), **opening(found), **by_id_token(third["id_token"]))
         assert answer.status_code == 503

@@ -83,9 +83,11 @@ class Land:
         root = GrantRequest(
             details(TABLE, {**SEARCH, "uses": 1_000_000}), Bounds(timedelta(hours=1), depth=1, fan_out=BELOW)
         )
-        roots = await abreast([broker.open(OPERATOR, replace(root, purpose="grow")) for _ in range(TASKS)])
+        opened = await abreast([broker.open(OPERATOR, replace(root, purpose="grow")) for _ in range(TASKS)])
+        roots = [view.grant for view in opened]
         wishes = [GrantRequest(details(TABLE if n % 2 else {**SEARCH, "uses": 1_000_000})) for n in range(BELOW)]
-        children = await abreast([broker.delegate(OPERATOR, one.id, wish) for one in roots for wish in wishes])
+        made = await abreast([broker.delegate(OPERATOR, one.id, wish) for one in roots for wish in wishes])
+        children = [view.grant for view in made]
         table = [child for child in children if child.scope[0].resource == "warehouse"]
         self.lost, self.kept = table, [*roots, *(child for child in children if child not in set(table))]
         await abreast([broker.issue(OPERATOR, one.id, parse_detail(TABLE)) for one in table[:LEASED]])

@@ -114,9 +114,8 @@ class Issuer:
         return token
 
     async def _current(self, *, anew: bool = False) -> _Fetched:
-        known = self._fetched
-        life = KEEP if self._asking.locked() else min(FRESH, KEEP)
-        if known is not None and not anew and self._since(known) < life:
+        known, longest = self._fetched, KEEP if self._asking.locked() else min(FRESH, KEEP)
+        if known is not None and not anew and self._since(known) < longest:
             return known
         async with self._asking:
             if self._fetched is not known and self._fetched is not None and self._since(self._fetched) < FRESH:
