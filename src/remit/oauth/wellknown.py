@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.core.scope import TYPES
 from remit.oauth.federation import JWT_BEARER
 from remit.oauth.status_list import AGGREGATION
 from remit.web import problems, wire
@@ -23,7 +22,7 @@ class WellKnown:
 
     def __init__(self, deps: AppDeps, grant_types: Collection[str], more: Mapping[str, object]) -> None:
         self._verifier, self._identity = deps.verifier, deps.identity
-        self._grant_types, self._more = grant_types, more
+        self._grant_types, self._more, self._types = grant_types, more, sorted(deps.kinds)
         self._certified = "spiffe_x509" in deps.identity.methods  # RFC 8705 §3.3: then a token may be a Bearer's
 
     async def server(self, _request: Request) -> Response:
@@ -44,7 +43,7 @@ class WellKnown:
                 **({"authorization_grant_profiles_supported": [ID_JAG]} if JWT_BEARER in self._grant_types else {}),
                 "dpop_signing_alg_values_supported": ALGORITHMS,
                 "tls_client_certificate_bound_access_tokens": self._certified,
-                "authorization_details_types_supported": sorted(TYPES),
+                "authorization_details_types_supported": self._types,
                 **self._more,
             }
         )
@@ -61,7 +60,7 @@ class WellKnown:
                 "dpop_bound_access_tokens_required": not self._certified,
                 "tls_client_certificate_bound_access_tokens": self._certified,
                 "dpop_signing_alg_values_supported": ALGORITHMS,
-                "authorization_details_types_supported": sorted(TYPES),
+                "authorization_details_types_supported": self._types,
             }
         )
 
