@@ -1,7 +1,7 @@
 """Follows one request through src/remit, and writes down the files that a reader opens on its way.
 
-The way's own files are those with a function on the stack where the request has its effect (``marks``: the commit, what
-goes upstream, what goes to the client): they carry the request. A hop is a call from one of them into another file of
+The way's own files are those with a function that waits on the stack where the request has its effect (``marks``: the
+commit, what goes upstream, what goes to the client): they carry the request there. A hop is a call from one of them into another file of
 src/remit, counted once for a pair of files, as a reader opens a file once. What a leaf calls in its turn is no hop: it
 has returned before the request goes on.
 
@@ -83,7 +83,7 @@ def followed(marks: Collection[str]) -> Iterator[Trace]:
         entered.add(frame)
         above = next(_files_above(frame.f_back), None)
         if frame.f_code.co_qualname in marks:
-            trace.own.update(_files_above(frame))
+            trace.own.update(_files_above(frame.f_back))
         if above not in {None, here}:
             hop = Hop(str(above), here, frame.f_code.co_firstlineno, frame.f_code.co_qualname)
             trace.calls.setdefault((hop.caller, here), hop)
