@@ -10,8 +10,8 @@ from pathlib import Path
 from tests.house import hops
 from tests.house.hops import SOURCE, Trace
 
-DELEGATE_HOPS = 32
-GATEWAY_HOPS = 25
+DELEGATE_HOPS = 27
+GATEWAY_HOPS = 23
 FILES_THAT_NAME_A_BOUND = 8
 CLASSES_TWICE = 6  # Approval, Bounds, Grant, Lease, Report, Task: the documented names of the client library
 CIRCLES = 0
