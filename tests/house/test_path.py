@@ -11,7 +11,7 @@ from tests.house import hops
 from tests.house.hops import SOURCE, Trace
 
 DELEGATE_HOPS = 24
-GATEWAY_HOPS = 25
+GATEWAY_HOPS = 21
 FILES_THAT_NAME_A_BOUND = 8
 CLASSES_TWICE = 6  # Approval, Bounds, Grant, Lease, Report, Task: the documented names of the client library
 CIRCLES = 0

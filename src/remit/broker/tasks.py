@@ -72,8 +72,6 @@ class TaskCache:
         self._places: dict[int, str] = {}  # in the token status list -> grant id
         self.undecided: set[str] = set()  # tasks that were loaded, and are yet to be decided on by what holds now
 
-    # -- time ---------------------------------------------------------------------------------------------------
-
     async def floor(self) -> None:
         """Take the last audit entry's time as the earliest that now can be: a clock set back revives nothing."""
         size = await self.store.size()
@@ -85,8 +83,6 @@ class TaskCache:
         if self.rolled_back:
             raise IntegrityError("the audit log was rolled back, so nothing is served", help="see `remit doctor`")
         return self.forward()
-
-    # -- reading ------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Task]:
         return iter(tuple(self._tasks.values()))
@@ -183,8 +179,6 @@ class TaskCache:
         now = self.now()
         found = ((at, self._live.get(grant_id)) for at, grant_id in self._places.items())
         return [at for at, live in found if live is not None and not live.ended and now < live.expires_at]
-
-    # -- changing -----------------------------------------------------------------------------------------------
 
     async def load(self, task_id: str) -> Task:
         """Read a task from the store and make it the head."""
@@ -366,8 +360,6 @@ class TaskCache:
             self.deadlines.put(task.head.id, due_at(lease) or self.now())
         if ended:
             self.notices.tell(frozenset(ended))
-
-    # -- events -------------------------------------------------------------------------------------------------
 
     def event(self, name: str, decision: str, grant_id: str | None, **more: object) -> Event:
         """Describe something that happened under a grant, with its lineage and human; what ``more`` says goes first."""

@@ -27,6 +27,7 @@ from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.kinds.spiffe.calls import SECURITY, SERVICE, stubs
 from remit.kinds.spiffe.listen import WorkloadApi
+from remit.link.edge import following
 from remit.ports import Resource
 from remit.ports.kind import EngineContext
 from remit.stores.memory import MemoryStore
@@ -146,10 +147,11 @@ async def meshed(folder: Path, decide: Policy = within_bounds) -> AsyncIterator[
     """Run a mesh until the block ends."""
     built = Mesh(folder, decide=decide)
     await built.start()
-    try:
-        yield built
-    finally:
-        await built.broker.stop()
+    with following(built.broker.notices(), built.api.noticed):
+        try:
+            yield built
+        finally:
+            await built.broker.stop()
 
 
 class Client:
