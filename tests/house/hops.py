@@ -1,9 +1,9 @@
 """Follows one request through src/remit, and writes down the files that a reader opens on its way.
 
-The way's own files are those with a function that waits on the stack where the request has its effect (``marks``: the
-commit, what goes upstream, what goes to the client): they carry the request there. A hop is a call from one of them into
-another file of src/remit, counted once for a pair of files, as a reader opens a file once. What a leaf calls in its turn
-is no hop: it has returned before the request goes on.
+The way's own files are those with a function that waits on the stack where the request has its effect (``marks``:
+the commit, what goes upstream, what goes to the client): they carry the request there. A hop is a call from one of them
+into another file of src/remit, counted once for a pair of files, as a reader opens a file once. What a leaf calls in
+its turn is no hop: it has returned before the request goes on.
 
 ``python -m tests.house.hops`` writes both ways into ARCHITECTURE.md; a test compares them.
 """
