@@ -46,11 +46,11 @@ def survives(mutant: Mutant, compiled: Path, scratch: Path) -> bool:
 
 def test_the_copy_is_what_the_tests_run_on(compiled: Path, tmp_path: Path) -> None:
     """If the tests ran on the package itself, every mutant would survive, and none would be noticed missing."""
-    broken = Mutant("broken", "core/scope.py", "def permits(detail: Detail,", "def permitted(detail: Detail,", ())
+    broken = Mutant("broken", "core/scope.py", "def cover(child: Detail,", "def covered(child: Detail,", ())
     environment = {**os.environ, "PYTHONPATH": str(sabotage(broken, compiled, tmp_path))}
-    command = [sys.executable, "-c", "from remit.core.scope import permits"]
+    command = [sys.executable, "-c", "from remit.core.scope import cover"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert "cannot import name 'permits'" in done.stderr
+    assert "cannot import name 'cover'" in done.stderr
 
 
 @pytest.mark.slow
