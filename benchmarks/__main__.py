@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from benchmarks import attack, control, credentials, gateway, identity, nginx
 from benchmarks.figure import Figure, record
+from remit.compose import kinds
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "issue_postgres_1": credentials.issue_postgres_1,
@@ -29,6 +30,7 @@ NEEDS_DEBIAN = {"gateway_cpu_32", "gateway_cpu_256", "gateway_added_1"}
 
 def main(names: list[str]) -> int:
     """Measure the named figures, or all; 1 when one could not be measured."""
+    kinds.known()
     unknown = [name for name in names if name not in FIGURES]
     if unknown:
         print(f"there is no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}", file=sys.stderr)

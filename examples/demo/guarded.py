@@ -18,6 +18,7 @@ from examples.demo.agents import ROOT
 from examples.demo.columns import Column, observe, replay
 from examples.demo.house import House, brought
 from examples.demo.world import APIS, DATABASE, World
+from remit.compose import kinds
 from remit.core import scope as scopes
 from remit.ports import Resource
 from remit.sdk import verbs
@@ -74,6 +75,7 @@ def run(world: World, say: Say) -> Guarded:
 
 
 async def _configure(world: World, house: House) -> None:
+    kinds.known()
     injects = {"documents": {"inject": {"header": "X-Api-Key", "format": "{}"}}}
     bounds: dict[str, list[dict[str, object]]] = {}
     for detail in ROOT:

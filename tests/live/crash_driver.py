@@ -30,7 +30,7 @@ from remit.keys.file import FileSealer, load_kek
 from remit.kinds.postgres.engine import PostgresEngine
 from remit.ports import Clock, Issued, Resource, Write
 from remit.stores.sqlite import SqliteStore
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import NOTHING_LENT, register, simulated
 
 OPERATOR = Operator(Subject("unix://host#0", "local-uid"))
 DETAIL = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"]}
@@ -160,4 +160,5 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
+    register()
     asyncio.run(_main())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvloop
 
+from remit.compose import kinds
 from remit.compose.serving import harden, served
 from remit.config import settings
 from remit.core import scope
@@ -31,6 +32,7 @@ DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/
 async def serve(state: str) -> None:
     """Serve until standard input ends."""
     made = settings.read(settings.places({"REMIT_STATE_DIR": state}), {})
+    kinds.known()
     detail = scope.parse([DETAIL])
     async with served(made, tcp=False) as edges:
         house = edges.application

@@ -27,7 +27,7 @@ from remit.ports import Resource, Write
 from remit.sessions.event_stream import EventStream
 from remit.sessions.revocations import SessionRevocations
 from remit.stores.sqlite import SqliteStore
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import NOTHING_LENT, register, simulated
 
 ALICE = "https://idp.test#alice"
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
@@ -108,4 +108,5 @@ async def story(state: Path, die_at: int) -> None:
 
 
 if __name__ == "__main__":
+    register()
     asyncio.run(story(Path(sys.argv[1]), int(sys.argv[2])))

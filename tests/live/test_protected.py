@@ -169,7 +169,7 @@ def test_a_key_outside_what_a_run_sees_is_no_hindrance(runs: House) -> None:
 
 
 async def _tasks(runs: House) -> bool:
-    return bool(runs.broker.tasks(OPERATOR))
+    return bool(await runs.broker.tasks(OPERATOR))
 
 
 @pytest.mark.attack("LAU-03")
