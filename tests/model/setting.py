@@ -23,7 +23,9 @@ from remit.stores.memory import MemoryStore
 from remit.testing.simulated import BulkEngine, SimulatedEngine, SimulatedTarget
 from tests.broker.world import ClearSealer
 from tests.grant_requests import changed
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import NOTHING_LENT, register, simulated
+
+register()  # also where no test session did: in a program that breaks on purpose
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OWNER = Operator(Subject("unix://host#1000", "local-uid"))
