@@ -17,19 +17,10 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "remit"
 GAPS: frozenset[str] = frozenset(
     {
-        *(
-            f"broker/{name}.py"
-            for name in ("broker", "ends", "grants", "notices", "resources", "revocation", "sessions")
-        ),
-        *(
-            "broker/uses.py",
-            "broker/views.py",
-            "core/grant.py",
-            "core/lineage.py",
-            "core/orders.py",
-            "core/principal.py",
-        ),
-        *("core/request.py", "core/scope.py", "core/spiffe.py", "core/urls.py"),
+        *("broker/broker.py", "broker/ends.py", "broker/grants.py", "broker/notices.py", "broker/resources.py"),
+        *("broker/revocation.py", "broker/sessions.py", "broker/uses.py", "broker/views.py"),
+        *("core/grant.py", "core/lineage.py", "core/orders.py", "core/principal.py", "core/request.py"),
+        *("core/scope.py", "core/spiffe.py", "core/urls.py"),
     }
 )
 
