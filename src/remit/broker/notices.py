@@ -66,4 +66,7 @@ class Notices:
         """Wait until every edge has acted on what it was told, but no longer than a quarter of a second."""
         late = [feed for feed in self._feeds if not feed.idle.is_set()]
         if late:
-            await asyncio.wait([asyncio.ensure_future(feed.idle.wait()) for feed in late], timeout=WAIT)
+            waiting = [asyncio.ensure_future(feed.idle.wait()) for feed in late]
+            _, left = await asyncio.wait(waiting, timeout=WAIT)
+            for task in left:  # an edge that hangs must not gather one for every end
+                task.cancel()

@@ -20,12 +20,12 @@ from remit.core.approval import Approval
 from remit.core.principal import Holder, Human, Principal, Right, Workload
 from remit.core.request import Binding
 from remit.errors import InvalidRequestError, UnauthenticatedError
-from remit.oauth.request_form import attested, check_size
+from remit.jose import token as tokens
 from remit.ports.broker import ApprovalView
 from remit.web import wire
 from remit.web.authentication import idles, shown
 from remit.web.routes import AppDeps, Route
-from remit.web.verifier import verified_actor
+from remit.web.verifier import attested, verified_actor
 
 MAX_WAIT = 25  # seconds; shorter than anything on the way waits for an answer
 WAIT = frozenset({"wait"})
@@ -60,7 +60,7 @@ class ApprovalRoutes:
         actor = await self._actor(asked, key)
         wanted = requests.read(asked, attested(Binding(jkt=key), actor))
         if key is not None:  # a token follows
-            check_size(wanted.scope)
+            tokens.check_size(wanted.scope)
         item = await self._broker.ask(caller, wire.text(asked, "parent"), wanted, actor)
         shown = self._shown(caller, item)
         shown.pop("digest", None)  # who asks is not told it, whoever that is

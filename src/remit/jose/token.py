@@ -17,10 +17,12 @@ from typing import Any
 import msgspec
 
 from remit import jose
+from remit.core import scope as scopes
 from remit.core.lineage import GrantView
 from remit.core.orders import json_object, json_text
 from remit.core.principal import Claims
-from remit.errors import AudienceError, TokenError
+from remit.core.scope import Scope
+from remit.errors import AudienceError, TokenError, TooLargeError
 from remit.jose.keys import PublicKey
 
 LIFE = timedelta(minutes=10)
@@ -88,6 +90,12 @@ def claims(view: GrantView, params: TokenParams) -> dict[str, Any]:
         "par_hash": params.par_hash,
     }
     return {name: value for name, value in content.items() if value is not None}
+
+
+def check_size(details: Scope) -> None:
+    """Raise TooLargeError for details that no token could name."""
+    if len(scopes.text(details)) > MAX_DETAILS:
+        raise TooLargeError(f"the details of a token have at most {MAX_DETAILS} characters")
 
 
 def mint(

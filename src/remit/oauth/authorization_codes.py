@@ -43,6 +43,7 @@ from remit.oauth.token_issuer import RefreshGrant, TokenIssuer
 from remit.web import wire
 from remit.web.pending import INTERVAL, AuthorizationCode, PendingCodes, Poll
 from remit.web.routes import AppDeps, Route
+from remit.web.verifier import attested
 from remit.web.wire import Form
 
 CODE = "authorization_code"
@@ -132,7 +133,7 @@ class AuthorizationCodes:
         if found.binding.identity is not None:
             if client.workload is None or client.workload.id != found.binding.identity:
                 raise GrantTokenError("the human approved of another workload")
-            binding = request_form.attested(binding, client.workload)
+            binding = attested(binding, client.workload)
         return await self._broker.open(approval, replace(found, binding=binding))
 
     async def _polled(self, request: Request, secret: str, form: Form, client: OAuthClient) -> Response:

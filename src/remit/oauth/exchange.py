@@ -27,7 +27,7 @@ from remit.oauth.token_issuer import ACCESS_TOKEN, TokenIssuer
 from remit.web import wire
 from remit.web.authentication import SocketAuth, certificates_of, listener_of, url_of
 from remit.web.routes import AppDeps
-from remit.web.verifier import ends, verified_actor
+from remit.web.verifier import attested, ends, verified_actor
 from remit.web.wire import Form
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -150,7 +150,7 @@ class Exchange:
         if bound is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
         actor = await self._actor(form, bound)
-        wanted, approval = await self._requested(form, request_form.attested(bound, actor))
+        wanted, approval = await self._requested(form, attested(bound, actor))
         grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
         return self._tokens.answer(grant, parent_token=form["subject_token"], audience=audience)
 

@@ -10,17 +10,14 @@ from dataclasses import replace
 from starlette.requests import Request
 
 from remit.core import request as requests
-from remit.core import scope as scopes
-from remit.core.principal import Workload
 from remit.core.request import UNBOUND, Binding, GrantRequest
-from remit.core.scope import Scope
-from remit.errors import InvalidRequestError, TargetError, TooLargeError
+from remit.errors import InvalidRequestError, TargetError
 from remit.jose import token as tokens
 from remit.jose.strict import read_json
 from remit.oauth.clients import OAuthClient
 from remit.web import wire
 from remit.web.authentication import url_of
-from remit.web.verifier import Verifier
+from remit.web.verifier import Verifier, attested
 from remit.web.wire import Form
 
 FIELDS = requests.LIMITS | {"label"}
@@ -41,7 +38,7 @@ def read(form: Form, binding: Binding = UNBOUND, otherwise: Mapping[str, object]
     given = {name: _decoded(name, form[name]) for name in requests.FIELDS & form.keys()}
     found = requests.read({**(otherwise or {}), **given}, binding)
     if binding.thumbprint is not None:
-        check_size(found.scope)
+        tokens.check_size(found.scope)
     return found
 
 
@@ -53,16 +50,10 @@ def _decoded(name: str, text: str) -> object:
     return text
 
 
-def check_size(details: Scope) -> None:
-    """Raise TooLargeError for details that no token could name."""
-    if len(scopes.text(details)) > tokens.MAX_DETAILS:
-        raise TooLargeError(f"the details of a token have at most {tokens.MAX_DETAILS} characters")
-
-
 def of_human(form: Form, binding: Binding) -> GrantRequest:
     """Return the request that a human is to decide on, a token to follow: for an hour, unless the client says."""
     found = read(form, binding, {"ttl": TTL})
-    check_size(found.scope)
+    tokens.check_size(found.scope)
     return found
 
 
@@ -72,13 +63,6 @@ def opening(
     """Return the request for a root grant that a client makes: in its own name, if it proved one."""
     client.check_named()
     return read(form, attested(binding, client.workload), otherwise)
-
-
-def attested(binding: Binding, workload: Workload | None) -> Binding:
-    """Return a binding to a workload that proved who it is, too; None leaves the name to the broker."""
-    if workload is None:
-        return binding
-    return replace(binding, identity=workload.id, claims=tuple(sorted(workload.claims.items())))
 
 
 def proven(form: Form, client: OAuthClient, verifier: Verifier, request: Request) -> Binding:

@@ -13,6 +13,7 @@ from cryptography import x509
 
 from remit import jose
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Claims, Holder, Workload
+from remit.core.request import Binding
 from remit.core.scope import Access
 from remit.errors import (
     ExpiredError,
@@ -308,3 +309,10 @@ def assertion_type(token: str) -> str:
         return WIT
     subject = jose.document(compact.payload, UnauthenticatedError).get("sub")
     return JWT_SPIFFE if isinstance(subject, str) and subject.startswith("spiffe://") else JWT_BEARER
+
+
+def attested(binding: Binding, workload: Workload | None) -> Binding:
+    """Return a binding to a workload that proved who it is, too; None leaves the name to the broker."""
+    if workload is None:
+        return binding
+    return replace(binding, identity=workload.id, claims=tuple(sorted(workload.claims.items())))
