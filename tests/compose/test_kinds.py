@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*install, "--target", folder, TOY], check=True, env=os.environ)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _types_as_before() -> Iterator[None]:
+    """Forget what a test registers: other tests of this process read all types that there are."""
+    before = dict(scope._TYPES)
+    yield
+    scope._TYPES.clear()
+    scope._TYPES.update(before)
 
 
 def configured(tmp_path: Path, **named: str) -> settings.Settings:
