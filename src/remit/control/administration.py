@@ -81,10 +81,14 @@ class Resources:
     async def put_resource(self, request: Request, principal: Principal) -> Response:
         """Add or replace a resource, with its secret if one is given."""
         asked = await wire.document(request, frozenset({"kind", "destination", "bound", "settings", "secret"}))
-        resource = _resource(scopes.check_name(request.path_params["resource"]), asked)
+        name, settings = scopes.check_name(request.path_params["resource"]), asked.get("settings", {})
+        if not isinstance(settings, dict):
+            raise InvalidRequestError("`settings` must be a JSON object")
+        bound = scopes.parse(asked.get("bound"))
+        resource = Resource(name, wire.text(asked, "kind"), wire.text(asked, "destination"), bound, None, settings)
         value = Secret(wire.text(asked, "secret")) if "secret" in asked else None
         await self._broker.put_resource(principal, resource, value)
-        return wire.answer(render.resource(await self._broker.resource(resource.name)))
+        return wire.answer(render.resource(await self._broker.resource(name)))
 
     async def check_resource(self, request: Request, _: Principal) -> Response:
         """Check a resource again, and change nothing; ``contacted`` says whether its target was."""
@@ -109,14 +113,6 @@ class Resources:
             raise InvalidRequestError("a secret has the name of its resource")
         await self._broker.put_secret(principal, name, Secret(wire.text(asked, "value")))
         return Response(status_code=204, headers=wire.HEADERS)
-
-
-def _resource(name: str, asked: dict[str, object]) -> Resource:
-    settings = asked.get("settings", {})
-    if not isinstance(settings, dict):
-        raise InvalidRequestError("`settings` must be a JSON object")
-    bound = scopes.parse(asked.get("bound"))
-    return Resource(name, wire.text(asked, "kind"), wire.text(asked, "destination"), bound, None, settings)
 
 
 class PolicyAdministration:
@@ -148,7 +144,7 @@ class KeyAdministration:
 
     async def keys(self, _request: Request, _: Principal) -> Response:
         """List the public halves that verify, by ring."""
-        return wire.answer({"rings": {name: _keys(keys) for name, keys in self._rings.published().items()}})
+        return wire.answer({"rings": {name: [*map(_key, keys)] for name, keys in self._rings.published().items()}})
 
     async def rotate_key(self, request: Request, principal: Principal) -> Response:
         """Have a new key sign."""
@@ -163,16 +159,9 @@ class KeyAdministration:
         return wire.answer({"ring": ring, "revoked": kid, "signing": await self._rings.revoke(principal, ring, kid)})
 
 
-def _keys(keys: Sequence[PublishedKey]) -> list[dict[str, object]]:
-    return [
-        {
-            "kid": key.kid,
-            "alg": key.alg,
-            "signing": key.signing,
-            "until": None if key.until is None else wire.instant(key.until),
-        }
-        for key in keys
-    ]
+def _key(key: PublishedKey) -> dict[str, object]:
+    until = None if key.until is None else wire.instant(key.until)
+    return {"kid": key.kid, "alg": key.alg, "signing": key.signing, "until": until}
 
 
 class AuditLog:
@@ -188,11 +177,8 @@ class AuditLog:
         found = await self._broker.entries(start, min(limit, MAX_ENTRIES))
         leaves = b",".join(entry.leaf for entry in found)
         state = await self._broker.audit_state()
-        about = {
-            "size": state.size,
-            "rolled_back": state.rolled_back,
-            "second_place": None if state.trouble is None else state.trouble.detail,
-        }
+        trouble = None if state.trouble is None else state.trouble.detail
+        about = {"size": state.size, "rolled_back": state.rolled_back, "second_place": trouble}
         head = json.dumps(about, separators=(",", ":")).encode()[:-1]
         return Response(b'%b,"entries":[%b]}' % (head, leaves), 200, wire.HEADERS, "application/json")
 
@@ -202,26 +188,22 @@ class AuditLog:
 
     async def inclusion(self, request: Request, _: Principal) -> Response:
         """Prove that an entry is in the log of ``size`` entries."""
-        seq, size = _two(request, INCLUSION, "seq", "size")
-        await self._reaches(size)
+        seq, size = await self._range(request, INCLUSION, "seq", "size")
         return _proof(await self._broker.nodes(tree.inclusion_path(seq, size)), seq=seq, size=size)
 
     async def consistency(self, request: Request, _: Principal) -> Response:
         """Prove that the log of ``to`` entries extends that of ``from`` entries."""
-        old, new = _two(request, CONSISTENCY, "from", "to")
-        await self._reaches(new)
+        old, new = await self._range(request, CONSISTENCY, "from", "to")
         return _proof(await self._broker.nodes(tree.consistency_path(old, new)), **{"from": old, "to": new})
 
-    async def _reaches(self, size: int) -> None:
-        if size > (await self._broker.audit_state()).size:
+    async def _range(self, request: Request, known: frozenset[str], first: str, size: str) -> tuple[int, int]:
+        asked = wire.pairs(request.scope["query_string"], known)
+        if asked.keys() != known:
+            raise InvalidRequestError(f"`{first}` and `{size}` are needed")
+        found = wire.whole(first, asked[first]), wire.whole(size, asked[size])
+        if found[1] > (await self._broker.audit_state()).size:
             raise NotFoundError("the log has fewer entries than that")
-
-
-def _two(request: Request, known: frozenset[str], first: str, second: str) -> tuple[int, int]:
-    asked = wire.pairs(request.scope["query_string"], known)
-    if asked.keys() != known:
-        raise InvalidRequestError(f"`{first}` and `{second}` are needed")
-    return wire.whole(first, asked[first]), wire.whole(second, asked[second])
+        return found
 
 
 def _proof(nodes: Sequence[bytes], **about: int) -> Response:

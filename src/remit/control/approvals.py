@@ -129,5 +129,6 @@ class ApprovalRoutes:
     async def _human(self, asked: Mapping[str, object], digest: str) -> Human:
         if self._identity.humans is None:
             raise InvalidRequestError("no issuer of humans is configured here")
-        said = self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
-        return await self._verifier.authenticate(said)
+        return await self._verifier.authenticate(
+            self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from remit.core import approval as approvals
 from remit.core import scope as scopes
@@ -59,11 +60,7 @@ def grant(found: Grant, used: Sequence[int]) -> dict[str, object]:
         "approval": found.approval,
         "approved": [index for index, covering in enumerate(found.covers) if covering == APPROVED],
         "policy": found.policy,
-        "posture": {
-            "isolation": found.posture.isolation,
-            "custody": found.posture.custody,
-            "at_rest": found.posture.at_rest,
-        },
+        "posture": asdict(found.posture),
         "jkt": found.binding.jkt,
         "opened_at": instant(found.opened_at),
         "expires_at": instant(found.expires_at),
@@ -101,10 +98,7 @@ def _asking(found: Asking) -> dict[str, object]:
     return {
         "task": summary(found.task),
         "parent": found.parent,
-        "lineage": [
-            {"grant": step.grant, "agent": step.agent, "attested": step.attested, "label": step.label}
-            for step in found.lineage
-        ],
+        "lineage": [asdict(step) for step in found.lineage],
         "exceeds": list(found.exceeds),
         "offending": scopes.dump(found.offending),
     }

@@ -96,12 +96,8 @@ class V1:
         access, port = self._kinds[detail.type].access, listener_of(request).ports.get(detail.resource)
         if port is not None and isinstance(access, PortAccess):
             credential = dict(access.local(credential, port))
-        content = {
-            "lease": lease.id,
-            "expires_at": wire.instant(lease.expires_at),
-            "credential": credential,
-        }
-        return wire.answer(content, 201)
+        answer = {"lease": lease.id, "expires_at": wire.instant(lease.expires_at), "credential": credential}
+        return wire.answer(answer, 201)
 
     async def renew(self, request: Request, caller: Principal) -> Response:
         """Extend a lease in place."""

@@ -115,7 +115,7 @@ class Poller:
 
     async def _drain(self) -> None:
         for _ in range(MAX_ROUNDS):
-            sets, more = await self._asked()
+            sets, more = await self._poll()
             for jti, token in sets.items():
                 try:
                     await self.take(token)
@@ -127,29 +127,29 @@ class Poller:
             if not (more or self._acknowledge or self._refuse):
                 return
 
-    async def _asked(self) -> tuple[Mapping[str, str], bool]:
-        acknowledged, refused = tuple(self._acknowledge), dict(self._refuse)
+    async def _poll(self) -> tuple[Mapping[str, str], bool]:
+        """Acknowledge what was taken; return the next tokens by name, and whether there are more (RFC 8936 §2)."""
+        acknowledged, refused = list(self._acknowledge), dict(self._refuse)
         told: dict[str, object] = {"maxEvents": MAX_EVENTS, "returnImmediately": True}
-        told |= {"ack": list(acknowledged)} if acknowledged else {}
+        told |= {"ack": acknowledged} if acknowledged else {}
         told |= {"setErrs": refused} if refused else {}
-        found = _read(await _post(self.transport, self.url, {"accept": _JSON, **bearer(self.token)}, json=told))
+        answer = await _post(self.transport, self.url, {"accept": _JSON, **bearer(self.token)}, json=told)
+        if answer.status_code != httpx.codes.OK:
+            raise UnavailableError(f"it answered {answer.status_code}")
+        try:
+            document = read_json(answer.content, limit=MAX_DOCUMENT)
+        except InvalidRequestError as error:
+            raise UnavailableError("its answer is not JSON") from error
+        sets = document.get("sets") if isinstance(document, Mapping) else None
+        if (
+            not isinstance(sets, Mapping)
+            or len(sets) > MAX_EVENTS
+            or not all(isinstance(t, str) for t in sets.values())
+        ):
+            raise UnavailableError("its answer holds no `sets`, or more than were asked for")
         self._acknowledge = [jti for jti in self._acknowledge if jti not in acknowledged]
         self._refuse = {jti: why for jti, why in self._refuse.items() if jti not in refused}
-        return found
-
-
-def _read(answer: httpx.Response) -> tuple[Mapping[str, str], bool]:
-    """Return the tokens of an answer by their names, and whether there are more (RFC 8936 §2.3)."""
-    if answer.status_code != httpx.codes.OK:
-        raise UnavailableError(f"it answered {answer.status_code}")
-    try:
-        document = read_json(answer.content, limit=MAX_DOCUMENT)
-    except InvalidRequestError as error:
-        raise UnavailableError("its answer is not JSON") from error
-    sets = document.get("sets") if isinstance(document, Mapping) else None
-    if not isinstance(sets, Mapping) or len(sets) > MAX_EVENTS or not all(isinstance(t, str) for t in sets.values()):
-        raise UnavailableError("its answer holds no `sets`, or more than were asked for")
-    return sets, isinstance(document, Mapping) and document.get("moreAvailable") is True
+        return sets, isinstance(document, Mapping) and document.get("moreAvailable") is True
 
 
 @dataclass
@@ -176,14 +176,14 @@ class Pusher:
     async def _deliver(self, text: str) -> None:
         headers = {"content-type": MEDIA, "accept": _JSON, **bearer(self.token)}
         answer = await _post(self.transport, self.url, headers, content=text.encode("ascii"))
-        if answer.status_code == httpx.codes.BAD_REQUEST and (name := _err(answer.content)) in FINAL:
+        if answer.status_code == httpx.codes.BAD_REQUEST and (name := _refusal(answer.content)) in FINAL:
             _LOG.error("%s refuses a signal for good: %s", self.url, name)
             return
         if answer.status_code not in {httpx.codes.ACCEPTED, httpx.codes.OK, httpx.codes.NO_CONTENT}:
             raise UnavailableError(f"it answered {answer.status_code}")
 
 
-def _err(raw: bytes) -> str | None:
+def _refusal(raw: bytes) -> str | None:
     """Return why a token was refused (RFC 8935 §2.3), if that is what the answer says."""
     try:
         document = read_json(raw, limit=MAX_ANSWER)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from remit import jose
 from remit.core.principal import Signal
@@ -72,11 +72,15 @@ class IssuedSignals:
         claims = read.claims
         if "sub" in claims or "exp" in claims:  # SSF §4.1.3: lest it be taken for a token of another kind
             raise TokenError("it is not a security event token")
-        at = self._issued(claims)
+        at, now = jwt.moment(claims, "iat"), self.clock()
+        if at > now + SKEW:
+            raise TokenError("it does not count yet", help="compare the clocks of the issuer and of this host")
+        if at <= now - MAX_AGE:
+            raise TokenError("it is older than a day, and nothing that it could be about is left")
         jwt.text(claims, "jti")
-        ending = {kind: event for kind, event in _events(claims).items() if _ends_logins(kind, event)}
+        ending = [(kind, event) for kind, event in sorted(_events(claims).items()) if _ends_logins(kind, event)]
         signals = []
-        for number, (kind, event) in enumerate(sorted(ending.items())):
+        for number, (kind, event) in enumerate(ending):
             sub, sid = _subject(claims.get("sub_id", event.get("subject")), source.about)
             when = min(jwt.moment(event, "event_timestamp"), at + SKEW) if "event_timestamp" in event else at
             signals.append(Signal(when, kind.rpartition("/")[2], jose.digest(f"{read.digest}#{number}"), sub, sid))
@@ -95,8 +99,7 @@ class IssuedSignals:
         sub, sid = jwt.text_or_none(claims, "sub"), jwt.text_or_none(claims, "sid")
         if sub is None and sid is None:
             raise TokenError("it names neither a human nor a session")
-        about = source.about
-        who, session = (None if name is None else f"{about}#{name}" for name in (sub, sid))
+        who, session = (None if name is None else f"{source.about}#{name}" for name in (sub, sid))
         return (Signal(at, "logout", read.digest, who, session),)
 
     async def _verified(self, token: str, rules: JwtProfile) -> tuple[Jwt, EventIssuer]:
@@ -106,14 +109,6 @@ class IssuedSignals:
             raise TokenError("its issuer is not one that is trusted here")
         jwt.audience(read.claims, source.audiences)
         return await source.issuer.verified(read), source
-
-    def _issued(self, claims: Mapping[str, object]) -> datetime:
-        issued, now = jwt.moment(claims, "iat"), self.clock()
-        if issued > now + SKEW:
-            raise TokenError("it does not count yet", help="compare the clocks of the issuer and of this host")
-        if issued <= now - MAX_AGE:
-            raise TokenError("it is older than a day, and nothing that it could be about is left")
-        return issued
 
 
 def _events(claims: Mapping[str, object]) -> Mapping[str, Mapping[str, object]]:

@@ -60,7 +60,9 @@ class SignalReceiver:
 
     async def _take(self, token: str, read: Read) -> None:
         try:
-            signals = await read(_bounded(token))
+            if not 0 < len(token) <= MAX_TOKEN or not token.isascii():
+                raise InvalidRequestError(f"a token is ASCII text of at most {MAX_TOKEN} characters")  # noqa: TRY301 - recorded as below
+            signals = await read(token)
         except (TokenError, InvalidRequestError) as error:
             await self._broker.refuse_signal(error)
             raise
@@ -85,12 +87,6 @@ def err(error: RemitError) -> str:
         return "invalid_audience"
     # the token is all by which a transmitter is known
     return "authentication_failed" if isinstance(error, TokenError) else "invalid_request"
-
-
-def _bounded(token: str) -> str:
-    if not 0 < len(token) <= MAX_TOKEN or not token.isascii():
-        raise InvalidRequestError(f"a token is ASCII text of at most {MAX_TOKEN} characters")
-    return token
 
 
 def _ascii(raw: bytes) -> str:
