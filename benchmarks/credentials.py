@@ -106,7 +106,7 @@ async def _revoke_ours(house: House, server: PostgresServer) -> float:
 
 async def _revoke_bao(bao: OpenBao, server: PostgresServer) -> float:
     made = await bao.call("POST", "/v1/auth/token/create", {"policies": ["root"], "no_parent": True})
-    token = made["auth"]["client_token"]  # type: ignore[index]
+    token = made["auth"]["client_token"]  # type: ignore[index]  # JSON as OpenBao answers
     holder = OpenBao(bao.port, str(token), bao.pid)
     await _times(bao.port, THOUSAND, _creds(holder))
     if await ours.logins(server) != THOUSAND:

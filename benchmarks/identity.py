@@ -186,7 +186,7 @@ def introspect_16() -> Figure:
         with house.client() as client:
             task = client.run(verbs.open_task("measure", [dict(ours.HTTP)], Bounds("2h"), DPoPKey()))
         made = asyncio.run(bao.call("POST", "/v1/auth/token/create", {"policies": ["default"], "ttl": "1h"}))
-        auth: Mapping[str, Any] = made["auth"]  # type: ignore[assignment]
+        auth: Mapping[str, Any] = made["auth"]  # type: ignore[assignment]  # JSON as OpenBao answers
         for _ in range(ROUNDS):
             load = with_cpu(
                 house.process.pid, closed_loop(house.control, CLIENTS, SECONDS, _introspection(task.token or ""))

@@ -117,7 +117,7 @@ def load(
 def _read(out: str, used: float) -> Wrk:
     n = int(_find(r"(\d+) requests in", out))
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
-    value, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]
+    value, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]  # wrk says it
     p50 = float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
     return Wrk(float(_find(r"Requests/sec:\s+([\d.]+)", out)), p50, used / n * 1e6, int(bad.group(1)) if bad else 0, n)
 

@@ -80,7 +80,7 @@ async def unsealed(port: int, pid: int) -> OpenBao:
     """Initialise and unseal a server, and wait until it is active."""
     empty = OpenBao(port, "", pid)
     made = await _patiently(empty, "PUT", "/v1/sys/init", {"secret_shares": 1, "secret_threshold": 1})
-    await empty.call("PUT", "/v1/sys/unseal", {"key": made["keys"][0]})  # type: ignore[index]
+    await empty.call("PUT", "/v1/sys/unseal", {"key": made["keys"][0]})  # type: ignore[index]  # JSON as OpenBao answers
     bao = OpenBao(port, str(made["root_token"]), pid)
     await _patiently(bao, "GET", "/v1/sys/mounts", None)
     return bao
