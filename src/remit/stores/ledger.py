@@ -1,7 +1,7 @@
-"""What a group of commits does to the state: every check, and the rows to write. No SQL, no I/O of its own.
+"""What a group of commits does to the state: every check, and the rows to write. It writes nothing itself.
 
 - A commit is checked against the group so far and the stored rows; if it raises, it leaves nothing in the group.
-- Sealing tags the rows and works out the new sums and frontier. They count only once ``Sealed.accept`` is called,
+- Sealing tags the rows and works out the new sums and frontier. They count only once ``Ledger.accept`` is called,
   after the medium has the group: a group that fails leaves the ledger as it was.
 """
 
@@ -15,17 +15,10 @@ from remit.core.audit import Event, encode
 from remit.core.task import Change
 from remit.core.tree import Frontier, Tile, leaf_hash
 from remit.errors import ConflictError, NotFoundError
-from remit.ports import (
-    DeleteResource,
-    PutRecord,
-    PutResource,
-    PutSecret,
-    Spend,
-    UsedToken,
-    Write,
-)
+from remit.ports import DeleteResource, PutRecord, PutResource, PutSecret, Spend, UsedToken, Write
 from remit.stores import codec
-from remit.stores.tags import Key, StoredRows, Sums, Tags, Top, Values
+from remit.stores.sqlite_rows import SqliteRows
+from remit.stores.tags import Key, Sums, Top, Values
 
 TASKS_KEPT = 4_096  # sums of tasks held in memory; others are read again when touched
 WEIGHTS_KEPT = 65_536  # as above, for rows below no task
@@ -33,39 +26,6 @@ BURNT_LONGER = timedelta(seconds=60)  # whoever verifies a token may read a cloc
 
 Row = tuple[Key, Values, bytes]  # key, columns, tag
 Fresh = dict[Key, Values | None]  # None: to be deleted
-
-
-class Ledger:
-    """The sums over all stored rows, which are verified already, and the frontier of the audit tree."""
-
-    def __init__(self, rows: StoredRows, tags: Tags, tree: Frontier, total: int) -> None:
-        self.rows, self.tags, self.tree, self.total = rows, tags, tree, total
-        self._tasks: dict[str, Sums] = {}
-        self._weights: dict[Key, int] = {}
-
-    def sums(self, task: str) -> Sums:
-        """Return the sums of a task, verified when they are read anew."""
-        known = self._tasks.get(task)
-        if known is None:
-            stored = self.tags.task(self.rows, task)
-            known = self._tasks[task] = stored.sums if stored else Sums()
-        return known
-
-    def weight(self, key: Key) -> int:
-        """Return the weight of a stored row that hangs below no task; 0 when there is none."""
-        known = self._weights.get(key)
-        if known is not None:
-            return known
-        stored = self.rows.one(key)
-        return self.tags.check(key, *stored) if stored else 0
-
-    def keep(self, weights: dict[Key, int]) -> None:
-        """Remember the weights of rows just written, and forget what there is too much of."""
-        self._weights.update(weights)
-        if len(self._weights) > WEIGHTS_KEPT:
-            self._weights.clear()
-        if len(self._tasks) > TASKS_KEPT:
-            self._tasks.clear()
 
 
 @dataclass(slots=True)
@@ -82,16 +42,45 @@ class Sealed:
     tasks: dict[str, Sums] = field(default_factory=dict)  # new sums, with the changed weights only; 0: gone
     weights: dict[Key, int] = field(default_factory=dict)  # as above, of rows below no task
 
-    def accept(self, ledger: Ledger) -> None:
-        """Make the group part of the ledger, once the medium has it."""
-        ledger.tree, ledger.total = self.tree, self.total
-        for task, change in self.tasks.items():
-            sums = ledger.sums(task)
+
+class Ledger:
+    """The sums over all stored rows, which are verified already, and the frontier of the audit tree."""
+
+    def __init__(self, rows: SqliteRows, tree: Frontier, total: int) -> None:
+        self.rows, self.tree, self.total = rows, tree, total
+        self._tasks: dict[str, Sums] = {}
+        self._weights: dict[Key, int] = {}
+
+    def sums(self, task: str) -> Sums:
+        """Return the sums of a task, verified when they are read anew."""
+        known = self._tasks.get(task)
+        if known is None:
+            stored = self.rows.task(task)
+            known = self._tasks[task] = stored.sums if stored else Sums()
+        return known
+
+    def weight(self, key: Key) -> int:
+        """Return the weight of a stored row that hangs below no task; 0 when there is none."""
+        known = self._weights.get(key)
+        if known is not None:
+            return known
+        stored = self.rows.one(key)
+        return self.rows.tags.check(key, *stored) if stored else 0
+
+    def accept(self, sealed: Sealed) -> None:
+        """Make a group part of the ledger, once the medium has it; forget what there is too much of."""
+        self.tree, self.total = sealed.tree, sealed.total
+        for task, change in sealed.tasks.items():
+            sums = self.sums(task)
             sums.rev, sums.weight, sums.total = change.rev, change.weight, change.total
             sums.weights.update(change.weights)
             for part in [part for part, weight in change.weights.items() if not weight]:
                 del sums.weights[part]
-        ledger.keep(self.weights)
+        self._weights.update(sealed.weights)
+        if len(self._weights) > WEIGHTS_KEPT:
+            self._weights.clear()
+        if len(self._tasks) > TASKS_KEPT:
+            self._tasks.clear()
 
 
 class Group:
@@ -129,7 +118,9 @@ class Group:
                 row: Values = (secret.version, secret.resource, secret.destination, secret.sealed)
                 self._put(fresh, ("secrets", secret.name), row)
             case UsedToken():
-                self._use(fresh, write)
+                if self._stored(fresh, ("burns", write.digest)) is not None:
+                    raise ConflictError
+                fresh["burns", write.digest] = (_instant(write.until),)
             case PutRecord():
                 record = write.record
                 row = (record.rev, _instant(record.until), record.body)
@@ -156,15 +147,10 @@ class Group:
         fresh["resources", name] = None
         pending = {**self._rows, **fresh}
         names = {key[1] for key, row in pending.items() if key[0] == "secrets" and row and row[1] == name}
-        for secret in names.union(self._ledger.rows.secrets_of(name)):
+        for secret in names.union(self._ledger.rows.names("secrets of", name)):
             row = self._stored(fresh, ("secrets", secret))
             if row and row[1] == name:
                 fresh["secrets", secret] = None
-
-    def _use(self, fresh: Fresh, token: UsedToken) -> None:
-        if self._stored(fresh, ("burns", token.digest)) is not None:
-            raise ConflictError
-        fresh["burns", token.digest] = (_instant(token.until),)
 
     def _put(self, fresh: Fresh, key: Key, row: Values) -> None:
         """Write a row whose first column is its revision, which is the next one."""
@@ -181,7 +167,7 @@ class Group:
         return found[0] if found else None
 
     def _purge(self, fresh: Fresh, now: datetime) -> None:
-        burnt = self._ledger.rows.burnt_before(_instant(now - BURNT_LONGER))
+        burnt = self._ledger.rows.names("burnt before", _instant(now - BURNT_LONGER))
         over: list[Key] = [("burns", digest) for digest in burnt]
         over += [("records", *name) for name in self._ledger.rows.over_before(_instant(now))]
         for key in over:
@@ -197,50 +183,38 @@ class Group:
         tree, tiles = ledger.tree.grow(hashes)
         sealed = Sealed(tree, ledger.total, tiles=tiles)
         sealed.entries = list(zip(range(ledger.tree.size, tree.size), self._leaves, hashes, strict=True))
-        tops = []
+        tops = [values for values in self._rows.values() if isinstance(values, Top)]
         for key, values in self._rows.items():
-            if isinstance(values, Top):
-                tops.append(values)
-            elif key[0] in {"grants", "leases"}:
-                self._part(sealed, key, values)
-            else:
-                self._single(sealed, key, values)
-        for top in tops:
+            if not isinstance(values, Top):
+                self._row(sealed, key, values)
+        for top in tops:  # after all rows, whose sum its tag covers
             self._top(sealed, top)
-        sealed.tag = ledger.tags.state(tree, sealed.total)
+        sealed.tag = ledger.rows.tags.state(tree, sealed.total)
         return sealed
 
-    def _part(self, sealed: Sealed, key: Key, values: Values | None) -> None:
-        kind, task, part = map(str, key)
+    def _row(self, sealed: Sealed, key: Key, values: Values | None) -> None:
+        kind, weight = str(key[0]), 0
+        if values is None:
+            sealed.deletes.setdefault(kind, []).append(key)
+        else:
+            tag, weight = self._ledger.rows.tags.row(key, values)
+            sealed.puts.setdefault(kind, []).append((key, values, tag))
+        if kind not in {"grants", "leases"}:
+            sealed.total += weight - self._ledger.weight(key)
+            sealed.weights[key] = weight
+            return
+        task, part = map(str, key[1:])
         sums = self._ledger.sums(task)
-        change = sealed.tasks.get(task)
-        if change is None:
-            change = sealed.tasks[task] = Sums(total=sums.total)
-        weight = self._row(sealed, key, values)
+        change = sealed.tasks.setdefault(task, Sums(total=sums.total))
         change.total += weight - sums.weights.get((kind, part), 0)
         change.weights[kind, part] = weight
 
-    def _single(self, sealed: Sealed, key: Key, values: Values | None) -> None:
-        weight = self._row(sealed, key, values)
-        sealed.total += weight - self._ledger.weight(key)
-        sealed.weights[key] = weight
-
-    def _row(self, sealed: Sealed, key: Key, values: Values | None) -> int:
-        kind = str(key[0])
-        if values is None:
-            sealed.deletes.setdefault(kind, []).append(key)
-            return 0
-        tag, weight = self._ledger.tags.row(key, values)
-        sealed.puts.setdefault(kind, []).append((key, values, tag))
-        return weight
-
     def _top(self, sealed: Sealed, top: Top) -> None:
-        sums = self._ledger.sums(top.id)
+        sums, tags = self._ledger.sums(top.id), self._ledger.rows.tags
         change = sealed.tasks.setdefault(top.id, Sums(total=sums.total))
-        change.rev, change.weight = top.rev, self._ledger.tags.top(top)
+        change.rev, change.weight = top.rev, tags.top(top)
         sealed.total += change.weight - sums.weight
-        tag = self._ledger.tags.tree(top, change.total)
-        sealed.puts.setdefault("tasks", []).append((("tasks", top.id), top[1:], tag))
+        sealed.puts.setdefault("tasks", []).append((("tasks", top.id), top[1:], tags.tree(top, change.total)))
 
 
 def _instant(at: datetime) -> str:

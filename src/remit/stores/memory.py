@@ -39,7 +39,6 @@ class MemoryStore:
         self._leaves: list[bytes] = []
 
     async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
-        """Take all writes and events, or raise and take none."""
         fresh: dict[Key, Row | None] = {}
         rows = ChainMap(fresh, self._rows)
         for write in writes:
@@ -53,54 +52,42 @@ class MemoryStore:
         return [row for row in self._rows.values() if isinstance(row, kind)]
 
     async def load(self, task_id: str) -> Task:
-        """Return a task, or raise NotFoundError."""
         return _found(self._rows, Task, ("task", task_id))
 
     async def unsettled(self) -> Sequence[str]:
-        """Return the ids of tasks that are open or have leases."""
         return [task.id for task in self._all(Task) if not task.head.closed or task.leases]
 
     async def tasks(self, limit: int) -> Sequence[str]:
-        """Return the ids of the newest tasks, newest first."""
         return [task.id for task in islice(reversed(self._all(Task)), limit)]
 
     async def spent(self, task_id: str) -> Sequence[Spend]:
-        """Return the counters of a task."""
         return [spend for spend in self._all(Spend) if spend.task == task_id]
 
     async def resources(self) -> Sequence[Resource]:
-        """Return all resources, by name."""
         return sorted(self._all(Resource), key=lambda resource: resource.name)
 
     async def secret(self, name: str) -> SealedSecret:
-        """Return a sealed secret, or raise NotFoundError."""
         return _found(self._rows, SealedSecret, ("secret", name))
 
     async def records(self, kind: str) -> Sequence[Record]:
-        """Return all records of a kind, in order of their ids."""
         return sorted((row for row in self._all(Record) if row.kind == kind), key=lambda record: record.id)
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
-        """Return audit entries from sequence number ``start``."""
         return self._entries[start : start + limit]
 
     async def size(self) -> int:
-        """Return the number of audit entries."""
         return len(self._entries)
 
     async def root(self, size: int | None = None) -> tuple[int, bytes]:
-        """Return the size and the root of the audit tree, or of its first ``size`` entries."""
         if size is not None and not 0 <= size <= len(self._leaves):
             raise NotFoundError
         tree, _ = Frontier().grow(self._leaves[:size])
         return tree.size, tree.root()
 
     async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
-        """Return the root over each range of audit entries: the proof for a path of ``core.tree``."""
         return [root_of(self._leaves[start:end]) for start, end in path]
 
     async def leaves(self, start: int, end: int) -> Sequence[bytes]:
-        """Return the leaf hashes of entries ``start`` (inclusive) to ``end`` (exclusive)."""
         return self._leaves[start:end]
 
     async def close(self) -> None:
@@ -110,11 +97,16 @@ class MemoryStore:
 def _step(rows: ChainMap[Key, Row | None], write: Write) -> None:
     match write:
         case Change():
-            _change(rows, write)
+            if write.head.rev != write.base + 1:
+                raise ConflictError
+            task = rows.get(("task", write.head.id))
+            rows["task", write.head.id] = (task if isinstance(task, Task) else nothing(write.head.id)).apply(write)
         case Spend():
             rows["spend", write.task, write.grant, str(write.index)] = write
         case UsedToken():
-            _use(rows, write)
+            if ("burn", write.digest) in rows:
+                raise ConflictError
+            rows["burn", write.digest] = write.until
         case PutResource():
             rows["resource", write.resource.name] = write.resource
         case DeleteResource():
@@ -123,19 +115,6 @@ def _step(rows: ChainMap[Key, Row | None], write: Write) -> None:
             _put(rows, ("secret", write.secret.name), write.secret)
         case PutRecord():
             _put(rows, ("record", write.record.kind, write.record.id), write.record)
-
-
-def _use(rows: ChainMap[Key, Row | None], token: UsedToken) -> None:
-    if ("burn", token.digest) in rows:
-        raise ConflictError
-    rows["burn", token.digest] = token.until
-
-
-def _change(rows: ChainMap[Key, Row | None], change: Change) -> None:
-    if change.head.rev != change.base + 1:
-        raise ConflictError
-    task = rows.get(("task", change.head.id))
-    rows["task", change.head.id] = (task if isinstance(task, Task) else nothing(change.head.id)).apply(change)
 
 
 def _delete(rows: ChainMap[Key, Row | None], name: str) -> None:
@@ -155,12 +134,9 @@ def _put(rows: ChainMap[Key, Row | None], key: Key, row: SealedSecret | Record) 
 
 
 def _revision(row: Row | None) -> int:
-    match row:
-        case SealedSecret():
-            return row.version
-        case Record():
-            return row.rev
-    return 0
+    if isinstance(row, SealedSecret):
+        return row.version
+    return row.rev if isinstance(row, Record) else 0
 
 
 def _found(rows: Mapping[Key, Row | None], kind: type[T], key: Key) -> T:

@@ -16,28 +16,27 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from threading import Thread
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from remit.core.audit import Entry, Event
-from remit.core.task import Change, Task, nothing
+from remit.core.task import Change, Task
 from remit.core.tree import Frontier, Range
 from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
 from remit.ports import Record, Resource, SealedSecret, Sealer, Spend, Write
-from remit.stores import codec, private
+from remit.stores import private
 from remit.stores.ledger import Group, Ledger, Sealed
 from remit.stores.private import DiskReserve
-from remit.stores.sqlite_rows import SQL, SqliteRows, connect, full, meaning, migrate, single, translated
+from remit.stores.sqlite_rows import SQL, SqliteRows, connect, full, meaning, migrate, translated
 from remit.stores.tags import Tags
 
 BUSY = 2.0  # seconds to wait for another program's lock before giving up
 GROUP = 1_024  # commits that share one transaction at most
 CHUNK = 128  # audit entries in one INSERT at most
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class _Request(NamedTuple):
@@ -63,11 +62,12 @@ class SqliteStore:
             self._held = [private.lock(directory / "lock")]
         except OSError as error:
             raise UnavailableError("the state directory cannot be used", help=f"look at `{directory}`") from error
+        path = directory / "remit.db"
         try:
-            private.make_file(directory / "remit.db")
-            for path in (directory, directory / "remit.db"):  # a lock file can be removed
-                self._held.append(private.hold(path))
-            self._open(directory / "remit.db", Tags(sealer.mac), busy)
+            private.make_file(path)
+            for place in (directory, path):  # a lock file can be removed
+                self._held.append(private.hold(place))
+            self._open(path, Tags(sealer.mac), busy)
         except BaseException:
             private.let_go(self._held)
             raise
@@ -82,8 +82,7 @@ class SqliteStore:
             except BaseException:
                 writing.close()
                 raise
-        self._tags = tags
-        self._rows = SqliteRows(self._reading)
+        self._rows = SqliteRows(self._reading, tags)
         self._readers = ThreadPoolExecutor(1, "remit-reader")
         self._closed = False
         self._writer.start()
@@ -101,102 +100,51 @@ class SqliteStore:
         self._writer.queue.put(_Request(writes, events, answer))
         await answer
 
-    async def _read(self, work: Callable[Concatenate[SqliteRows, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _read(self, work: Callable[[SqliteRows, *Ts], T], *args: *Ts) -> T:
         if self._closed:
             raise UnavailableError("the state is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._transact, work, args, kwargs)
 
-    def _transact(self, work: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]) -> T:
-        with translated():
-            self._reading.execute("BEGIN")
-            try:
-                return work(self._rows, *args, **kwargs)
-            finally:
-                self._reading.execute("COMMIT")
+        def transaction() -> T:
+            with translated():
+                self._reading.execute("BEGIN")
+                try:
+                    return work(self._rows, *args)
+                finally:
+                    self._reading.execute("COMMIT")
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, transaction)
 
     async def load(self, task_id: str) -> Task:
-        """Return a task, verified; NotFoundError, or IntegrityError when a row was changed, removed or put back."""
-        return await self._read(self._load, task_id)
-
-    def _load(self, rows: SqliteRows, task_id: str) -> Task:
-        stored = self._tags.task(rows, task_id)
-        if stored is None:
-            raise NotFoundError
-        head = codec.read_head(stored.head)
-        grants = tuple(map(codec.read_grant, stored.grants))
-        leases = tuple(map(codec.read_lease, stored.leases))
-        return nothing(task_id).apply(Change(0, head, grants, leases))
+        return await self._read(SqliteRows.load, task_id)
 
     async def unsettled(self) -> Sequence[str]:
-        """Return the ids of tasks that are open or have leases that are not forgotten."""
-        return await self._read(_names, "unsettled")
+        return await self._read(SqliteRows.names, "unsettled")
 
     async def tasks(self, limit: int) -> Sequence[str]:
-        """Return the ids of the newest tasks, newest first."""
-        return await self._read(_names, "newest", limit)
+        return await self._read(SqliteRows.names, "newest", limit)
 
     async def spent(self, task_id: str) -> Sequence[Spend]:
-        """Return the counters of a task."""
-        return await self._read(self._spent, task_id)
-
-    def _spent(self, rows: SqliteRows, task_id: str) -> list[Spend]:
-        found = rows.all("spent", task_id)
-        for row in found:
-            single(self._tags, "spends", row)
-        return [Spend(str(task), str(grant), int(index), int(used)) for task, grant, index, used, _ in found]
+        return await self._read(SqliteRows.spent, task_id)
 
     async def resources(self) -> Sequence[Resource]:
-        """Return all resources, by name."""
-        return await self._read(self._resources)
-
-    def _resources(self, rows: SqliteRows) -> list[Resource]:
-        found = rows.all("all resources")
-        for row in found:
-            single(self._tags, "resources", row)
-        return [codec.read_resource(body) for _, body, _ in found if isinstance(body, bytes)]
+        return await self._read(SqliteRows.resources)
 
     async def secret(self, name: str) -> SealedSecret:
-        """Return the newest version of a sealed secret, or raise NotFoundError."""
-        return await self._read(self._secret, name)
-
-    def _secret(self, rows: SqliteRows, name: str) -> SealedSecret:
-        found = rows.one(("secrets", name))
-        if found is None:
-            raise NotFoundError
-        (version, resource, destination, sealed), _ = found
-        self._tags.check(("secrets", name), *found)
-        if not isinstance(sealed, bytes):
-            raise IntegrityError
-        return SealedSecret(name, int(version), str(resource), str(destination), sealed)
+        return await self._read(SqliteRows.secret, name)
 
     async def records(self, kind: str) -> Sequence[Record]:
-        """Return all records of a kind, in order of their ids."""
-        return await self._read(self._records, kind)
-
-    def _records(self, rows: SqliteRows, kind: str) -> list[Record]:
-        found = rows.all("records of", kind)
-        for row in found:
-            single(self._tags, "records", row)
-        return [
-            Record(kind, str(name), int(rev), body, datetime.fromisoformat(str(until)))
-            for _, name, rev, until, body, _ in found
-            if isinstance(body, bytes)
-        ]
+        return await self._read(SqliteRows.records, kind)
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
-        """Return audit entries from sequence number ``start``."""
         return await self._read(SqliteRows.entries, start, limit, self._writer.ledger.tree)
 
     async def size(self) -> int:
-        """Return the number of audit entries."""
         return self._writer.ledger.tree.size
 
     async def leaves(self, start: int, end: int) -> Sequence[bytes]:
-        """Return the leaf hashes (32 bytes each) of entries ``start`` (inclusive) to ``end`` (exclusive)."""
         return await self._read(SqliteRows.leaves, start, end)
 
     async def root(self, size: int | None = None) -> tuple[int, bytes]:
-        """Return the size and the root of the audit tree, or of its first ``size`` entries; NotFoundError beyond."""
         tree = self._writer.ledger.tree
         if size is not None and size != tree.size:
             if not 0 <= size < tree.size:
@@ -205,11 +153,9 @@ class SqliteStore:
         return tree.size, tree.root()
 
     async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
-        """Return the root over each range of entries: the proof for a path of ``core.tree``."""
-        return await self._read(_nodes, path)
+        return await self._read(SqliteRows.nodes, path)
 
     async def close(self) -> None:
-        """Finish what was accepted, then let go of the file and the lock."""
         if self._closed:
             return
         self._closed = True
@@ -235,14 +181,6 @@ class SqliteStore:
         self._writer.connection.close()
 
 
-def _names(rows: SqliteRows, name: str, *values: int) -> list[str]:
-    return [str(row[0]) for row in rows.all(name, *values)]
-
-
-def _nodes(rows: SqliteRows, path: Sequence[Range]) -> list[bytes]:
-    return [rows.frontier(start, end).root() for start, end in path]
-
-
 class _Writer(Thread):
     """Owns the connection that writes."""
 
@@ -252,28 +190,25 @@ class _Writer(Thread):
         self.queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self.failure: RemitError | None = None
         migrate(connection)
-        rows = SqliteRows(connection)
-        _start(connection, tags)
-        tree, total, self._tag = rows.state(tags)
-        self.ledger = Ledger(rows, tags, tree, total)
+        if connection.execute(SQL["new"]).fetchone()[0]:
+            connection.execute(SQL["start state"], (tags.state(Frontier(), 0),))
+        rows = SqliteRows(connection, tags)
+        tree, total, self._tag = rows.state()
+        self.ledger = Ledger(rows, tree, total)
 
     def run(self) -> None:
-        while True:
-            requests, last = self._waiting()
+        last = False
+        while not last:
+            requests: list[_Request] = []
+            request = self.queue.get()
+            while request is not None:
+                requests.append(request)
+                if self.queue.empty() or len(requests) == GROUP:
+                    break
+                request = self.queue.get()
+            last = request is None
             if requests:
                 _answer(self._group(requests))
-            if last:
-                return
-
-    def _waiting(self) -> tuple[list[_Request], bool]:
-        requests: list[_Request] = []
-        request = self.queue.get()
-        while request is not None:
-            requests.append(request)
-            if self.queue.empty() or len(requests) == GROUP:
-                return requests, False
-            request = self.queue.get()
-        return requests, True
 
     def _group(self, requests: list[_Request]) -> list[_Outcome]:
         group = Group(self.ledger)
@@ -309,26 +244,19 @@ class _Writer(Thread):
         return lost
 
     def _write(self, sealed: Sealed) -> None:
-        run = self.connection.execute
-        run("BEGIN IMMEDIATE")
+        self.connection.execute("BEGIN IMMEDIATE")
         try:
             self._write_rows(sealed)
-            self._write_state(sealed)
-            run("COMMIT")
+            self.connection.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
-                run("ROLLBACK")
+                self.connection.execute("ROLLBACK")
             raise
         self._tag = sealed.tag
-        sealed.accept(self.ledger)
-
-    def _write_state(self, sealed: Sealed) -> None:
-        # INVARIANT: the state row is as this writer left it; otherwise somebody else writes here.
-        if self.connection.execute(SQL["put state"], (sealed.tree.size, sealed.tag, self._tag)).rowcount != 1:
-            raise IntegrityError("the state was changed outside remit")
+        self.ledger.accept(sealed)
 
     def _write_rows(self, sealed: Sealed) -> None:
-        many = self.connection.executemany
+        run, many = self.connection.execute, self.connection.executemany
         for kind, keys in sealed.deletes.items():
             many(SQL[f"delete {kind}"], [key[1:] for key in keys])
         for kind, rows in sealed.puts.items():
@@ -337,11 +265,13 @@ class _Writer(Thread):
         while done < len(sealed.entries):
             count = min(CHUNK, 1 << ((len(sealed.entries) - done).bit_length() - 1))
             chunk = sealed.entries[done : done + count]
-            values = [value for seq, leaf, digest in chunk for value in (seq, leaf.decode(), digest)]
-            self.connection.execute(_INSERTS[count], values)
+            run(_INSERTS[count], [value for seq, leaf, digest in chunk for value in (seq, leaf.decode(), digest)])
             done += count
         if sealed.tiles:
             many(SQL["put tiles"], sealed.tiles)
+        # INVARIANT: the state row is as this writer left it; otherwise somebody else writes here.
+        if run(SQL["put state"], (sealed.tree.size, sealed.tag, self._tag)).rowcount != 1:
+            raise IntegrityError("the state was changed outside remit")
 
 
 # One statement for many entries: SQLite gives up the interpreter's lock at every step, and each time a busy event loop
@@ -352,18 +282,11 @@ _INSERTS = {
 }
 
 
-def _start(connection: sqlite3.Connection, tags: Tags) -> None:
-    if connection.execute(SQL["new"]).fetchone()[0]:
-        connection.execute(SQL["start state"], (tags.state(Frontier(), 0),))
-
-
 def _taken(group: Group, request: _Request) -> Exception | None:
     try:
         group.take(request.writes, request.events)
-    except sqlite3.Error as error:
-        return meaning(error)
     except Exception as error:  # noqa: BLE001 - the caller is told, and the others go on
-        return error
+        return meaning(error) if isinstance(error, sqlite3.Error) else error
     return None
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from remit.core.audit import Entry
-from remit.core.tree import TILE, Frontier, leaf_hash
+from remit.core.task import Change, Task, nothing
+from remit.core.tree import TILE, Frontier, Range, leaf_hash
 from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
-from remit.stores.tags import Key, StoredPart, Tags, Top, Values, edited
+from remit.ports import Record, Resource, SealedSecret, Spend
+from remit.stores import codec
+from remit.stores.tags import Key, Sums, Tags, Top, Values, edited
 
 APPLICATION_ID = 0x72656D74  # "remt"
 PRAGMAS = (
@@ -38,14 +43,8 @@ _MEDIUM = {
 # A quota that is used up (EDQUOT) is no full disk to SQLite, nor is one on which the index of the log cannot grow.
 _NO_ROOM = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 
-
-def _statements() -> dict[str, str]:
-    text = (resources.files("remit.stores") / "sqlite.sql").read_text("utf-8")
-    named = (part.partition("\n") for part in text.split("-- name: ")[1:])
-    return {name.strip(): statement.strip() for name, _, statement in named}
-
-
-SQL = _statements()
+_PARTS = (resources.files("remit.stores") / "sqlite.sql").read_text("utf-8").split("-- name: ")[1:]
+SQL = {name.strip(): statement.strip() for name, _, statement in (part.partition("\n") for part in _PARTS)}
 
 
 @contextmanager
@@ -96,10 +95,8 @@ def last_entry(path: Path) -> Entry | None:
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema up to date, one file and one transaction at a time; refuse one from a newer remit."""
-    files = sorted(
-        (file for file in (resources.files("remit.stores") / "migrations").iterdir() if file.name.endswith(".sql")),
-        key=lambda file: file.name,
-    )
+    found = (resources.files("remit.stores") / "migrations").iterdir()
+    files = sorted((file for file in found if file.name.endswith(".sql")), key=lambda file: file.name)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if version > len(files) or application not in {0, APPLICATION_ID}:
@@ -111,41 +108,111 @@ def migrate(connection: sqlite3.Connection) -> None:
         )
 
 
-class SqliteRows:
-    """The rows of one connection; an implementation of ``tags.StoredRows``, and the reads of the audit tree."""
+class StoredTask(NamedTuple):
+    """A task's rows, verified."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    head: bytes
+    grants: Sequence[bytes]
+    leases: Sequence[bytes]
+    sums: Sums
+
+
+class SqliteRows:
+    """The rows of one connection, each verified by its tag when it is read, and the reads of the audit tree."""
+
+    def __init__(self, connection: sqlite3.Connection, tags: Tags) -> None:
+        self._connection, self.tags = connection, tags
 
     def all(self, name: str, *values: str | int) -> list[Values]:
-        """Return all rows of a named statement."""
+        """Return all rows of a named statement, as they are stored."""
         return self._connection.execute(SQL[name], values).fetchall()
 
-    def head(self, task: str) -> tuple[Top, bytes] | None:
-        """Return the head of a task and its tag."""
-        row = self._connection.execute(SQL["head"], (task,)).fetchone()
-        return (Top(*row[:4]), row[4]) if row else None
+    def _weight(self, kind: str, row: Values) -> int:
+        """Return the weight of a whole row that hangs below no head, or raise IntegrityError."""
+        *values, tag = row
+        keys = KEYS.get(kind, 1)
+        key = (kind, *(value if isinstance(value, int) else str(value) for value in values[:keys]))
+        return self.tags.check(key, tuple(values[keys:]), tag)
 
-    def parts(self, kind: str, task: str) -> Sequence[StoredPart]:
-        """Return the grants or the leases of a task, in the order they were made."""
-        return [StoredPart(*row) for row in self._connection.execute(SQL[f"parts {kind}"], (task,))]
+    def _verified(self, kind: str, name: str, *values: str | int) -> list[Values]:
+        """Return the rows of a kind that a named statement finds, or raise IntegrityError."""
+        found = self.all(name, *values)
+        for row in found:
+            self._weight(kind, row)
+        return found
+
+    # -- tasks and what hangs below no task -------------------------------------------------------------------------
+
+    def names(self, name: str, *values: str | int) -> list[str]:
+        """Return the first column of a named statement."""
+        return [str(row[0]) for row in self.all(name, *values)]
+
+    def task(self, task: str) -> StoredTask | None:
+        """Return a task's rows; None when there is none, IntegrityError when a row is wrong, missing or old."""
+        row = self._connection.execute(SQL["head"], (task,)).fetchone()
+        if row is None:
+            return None
+        *columns, tag = row
+        top, weights = Top(*columns), {}
+        bodies: dict[str, list[bytes]] = {"grants": [], "leases": []}
+        for kind, some in bodies.items():  # in the order they were made
+            for part, rev, body, own in self._connection.execute(SQL[f"parts {kind}"], (task,)):
+                weights[kind, part] = self.tags.check((kind, task, part), (rev, body), own)
+                some.append(body)
+        sums = Sums(top.rev, self.tags.top(top), sum(weights.values()), weights)
+        if self.tags.tree(top, sums.total) != tag:
+            raise edited("tasks")
+        return StoredTask(top.body, bodies["grants"], bodies["leases"], sums)
+
+    def load(self, task_id: str) -> Task:
+        """Return a task; NotFoundError, or IntegrityError when a row was changed, removed or put back."""
+        stored = self.task(task_id)
+        if stored is None:
+            raise NotFoundError
+        head = codec.read_head(stored.head)
+        grants = tuple(map(codec.read_grant, stored.grants))
+        leases = tuple(map(codec.read_lease, stored.leases))
+        return nothing(task_id).apply(Change(0, head, grants, leases))
 
     def one(self, key: Key) -> tuple[Values, bytes] | None:
-        """Return a resource, secret, counter, burn or record, and its tag."""
+        """Return a resource, secret, counter, burn or record as it is stored, and its tag, which nobody has checked."""
         row = self._connection.execute(SQL[f"one {key[0]}"], key[1:]).fetchone()
         return (row[:-1], row[-1]) if row else None
 
-    def secrets_of(self, resource: str) -> Sequence[str]:
-        """Return the names of the secrets of a resource."""
-        return [str(name) for (name,) in self.all("secrets of", resource)]
-
-    def burnt_before(self, until: str) -> Sequence[str]:
-        """Return the digests of burns that are over."""
-        return [str(digest) for (digest,) in self.all("burnt before", until)]
-
-    def over_before(self, until: str) -> Sequence[tuple[str, str]]:
+    def over_before(self, until: str) -> list[tuple[str, str]]:
         """Return kind and id of the records that are over."""
         return [(str(kind), str(name)) for kind, name in self.all("over before", until)]
+
+    def spent(self, task_id: str) -> list[Spend]:
+        """Return the counters of a task."""
+        found = self._verified("spends", "spent", task_id)
+        return [Spend(str(task), str(grant), int(index), int(used)) for task, grant, index, used, _ in found]
+
+    def resources(self) -> list[Resource]:
+        """Return all resources, by name."""
+        found = self._verified("resources", "all resources")
+        return [codec.read_resource(body) for _, body, _ in found if isinstance(body, bytes)]
+
+    def secret(self, name: str) -> SealedSecret:
+        """Return a sealed secret, or raise NotFoundError."""
+        found = self.one(("secrets", name))
+        if found is None:
+            raise NotFoundError
+        self.tags.check(("secrets", name), *found)
+        version, resource, destination, sealed = found[0]
+        if not isinstance(sealed, bytes):
+            raise IntegrityError
+        return SealedSecret(name, int(version), str(resource), str(destination), sealed)
+
+    def records(self, kind: str) -> list[Record]:
+        """Return all records of a kind, in order of their ids."""
+        return [
+            Record(kind, str(name), int(rev), body, datetime.fromisoformat(str(until)))
+            for _, name, rev, until, body, _ in self._verified("records", "records of", kind)
+            if isinstance(body, bytes)
+        ]
+
+    # -- the audit tree and the state -------------------------------------------------------------------------------
 
     def entries(self, start: int, limit: int, tree: Frontier) -> list[Entry]:
         """Return audit entries of ``tree`` from ``start``; IntegrityError unless they are what it was grown from."""
@@ -187,27 +254,26 @@ class SqliteRows:
             raise NotFoundError
         return tree
 
-    def total(self, tags: Tags) -> int:
-        """Return the sum of weights over all that hangs below no head; IntegrityError when a tag does not hold."""
-        total = sum(tags.top(Top(*row)) for row in self._connection.execute(SQL["all tasks"]))
-        for kind in SINGLE_KINDS:
-            for row in self._connection.execute(SQL[f"all {kind}"]):
-                total += single(tags, kind, row)
-        return total
+    def nodes(self, path: Sequence[Range]) -> list[bytes]:
+        """Return the root over each range of entries."""
+        return [self.frontier(start, end).root() for start, end in path]
 
-    def state(self, tags: Tags) -> tuple[Frontier, int, bytes]:
+    def state(self) -> tuple[Frontier, int, bytes]:
         """Return the audit tree, the sum of weights and the state's tag, verified, or raise IntegrityError."""
         row = self._connection.execute(SQL["state"]).fetchone()
         (last,) = self._connection.execute(SQL["last entry"]).fetchone()
         size = 0 if last is None else last + 1
+        missing = IntegrityError("audit entries are missing", help="restore the state from a copy")
         if row is None or row[0] != size:
-            raise IntegrityError("audit entries are missing", help="restore the state from a copy")
+            raise missing
         try:
             tree = self.frontier(0, size)
         except NotFoundError:
-            raise IntegrityError("audit entries are missing", help="restore the state from a copy") from None
-        total = self.total(tags)
-        if tags.state(tree, total) != row[1]:
+            raise missing from None
+        total = sum(self.tags.top(Top(*row)) for row in self._connection.execute(SQL["all tasks"]))
+        for kind in SINGLE_KINDS:
+            total += sum(self._weight(kind, row) for row in self._connection.execute(SQL[f"all {kind}"]))
+        if self.tags.state(tree, total) != row[1]:
             raise IntegrityError(
                 "the state does not verify: it was changed outside remit, or its key is another",
                 help="restore the state together with its `kek`",
@@ -217,16 +283,3 @@ class SqliteRows:
 
 def _rewritten(seq: int) -> IntegrityError:
     return IntegrityError(f"the audit log was changed outside remit, at entry {seq} or up to {TILE} after it")
-
-
-def single(tags: Tags, kind: str, row: Values) -> int:
-    """Return the weight of a whole row that hangs below no head, or raise IntegrityError."""
-    *values, tag = row
-    keys = KEYS.get(kind, 1)
-    if not isinstance(tag, bytes):
-        raise edited(kind)
-    return tags.check((kind, *map(_key, values[:keys])), tuple(values[keys:]), tag)
-
-
-def _key(value: str | int | bytes) -> str | int:
-    return value if isinstance(value, int) else str(value)

@@ -9,9 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,15 +27,6 @@ Values = tuple[str | int | bytes, ...]  # the other columns; bytes, if any, come
 _json = msgspec.json.encode
 
 
-class StoredPart(NamedTuple):
-    """A stored grant or lease."""
-
-    id: str
-    rev: int
-    body: bytes
-    tag: bytes
-
-
 class Top(NamedTuple):
     """A task's head as stored, before its tag."""
 
@@ -43,34 +34,6 @@ class Top(NamedTuple):
     rev: int
     closed: int
     body: bytes
-
-
-class StoredRows(Protocol):
-    """Stored rows by key."""
-
-    def head(self, task: str) -> tuple[Top, bytes] | None:
-        """Return the head of a task and its tag."""
-        ...
-
-    def parts(self, kind: str, task: str) -> Sequence[StoredPart]:
-        """Return the grants or the leases of a task, in the order they were made."""
-        ...
-
-    def one(self, key: Key) -> tuple[Values, bytes] | None:
-        """Return a resource, secret, counter, burn or record, and its tag."""
-        ...
-
-    def secrets_of(self, resource: str) -> Sequence[str]:
-        """Return the names of the secrets of a resource."""
-        ...
-
-    def burnt_before(self, until: str) -> Sequence[str]:
-        """Return the digests of burns that are over."""
-        ...
-
-    def over_before(self, until: str) -> Sequence[tuple[str, str]]:
-        """Return kind and id of the records that are over."""
-        ...
 
 
 @dataclass(slots=True)
@@ -81,15 +44,6 @@ class Sums:
     weight: int = 0  # of the head
     total: int = 0
     weights: dict[tuple[str, str], int] = field(default_factory=dict)
-
-
-class Stored(NamedTuple):
-    """A task's rows, verified."""
-
-    head: bytes
-    grants: Sequence[bytes]
-    leases: Sequence[bytes]
-    sums: Sums
 
 
 class Tags:
@@ -106,7 +60,7 @@ class Tags:
         digest = self._mac(_json((*key, *values)) + b"\n" + body)
         return digest[:HALF], int.from_bytes(digest[HALF:], "big")
 
-    def check(self, key: Key, values: Values, tag: bytes) -> int:
+    def check(self, key: Key, values: Values, tag: object) -> int:
         """Return the weight of a row whose tag holds, or raise IntegrityError."""
         right, weight = self.row(key, values)
         if right != tag:  # what is compared came from the disk, where timing tells nobody anything
@@ -124,24 +78,6 @@ class Tags:
     def state(self, tree: Frontier, total: int) -> bytes:
         """Return the tag of the state: the audit tree, and the sum over all that hangs below no head."""
         return self.row(("state", f"{total:x}", tree.size), (b"".join(tree.peaks),))[0]
-
-    def task(self, rows: StoredRows, task: str) -> Stored | None:
-        """Read a task; None when there is none, IntegrityError when a row is wrong, missing or old."""
-        found = rows.head(task)
-        if found is None:
-            return None
-        top, tag = found
-        parts = {kind: rows.parts(kind, task) for kind in ("grants", "leases")}
-        weights = {
-            (kind, part.id): self.check((kind, task, part.id), (part.rev, part.body), part.tag)
-            for kind, some in parts.items()
-            for part in some
-        }
-        sums = Sums(top.rev, self.top(top), sum(weights.values()), weights)
-        if self.tree(top, sums.total) != tag:
-            raise edited("tasks")
-        grants, leases = ([part.body for part in some] for some in parts.values())
-        return Stored(top.body, grants, leases, sums)
 
 
 def edited(kind: str) -> IntegrityError:
