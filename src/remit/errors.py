@@ -1,7 +1,7 @@
 """Every error remit raises, and how each looks on the wire.
 
-Each class carries its own facts, so no surface keeps a table that could forget one. ``docs/reference/errors.md`` has
-all of them, and is tested against this file.
+Each class carries its own facts, or its parent's, so no surface keeps a table that could forget one.
+``docs/reference/errors.md`` has all of them, and is tested against this file.
 
 ``detail`` is one lower-case sentence that is safe for the caller: user input in backticks, no class, module, path or
 driver text. It defaults to the class docstring. ``help`` says what to do next. A cause stays in ``__cause__``; it is
@@ -27,6 +27,9 @@ class RemitError(Exception):
     oauth: ClassVar[str] = "server_error"
     advice: ClassVar[str | None] = None  # the help where none is given
 
+    def __init_subclass__(cls, code: str | None = None, status: int | None = None, oauth: str | None = None) -> None:
+        cls.code, cls.status, cls.oauth = code or cls.code, status or cls.status, oauth or cls.oauth
+
     def __init__(
         self,
         detail: str | None = None,
@@ -36,10 +39,9 @@ class RemitError(Exception):
         enough: Mapping[str, object] | None = None,
         retry_after: int | None = None,
     ) -> None:
-        """Build an error.
+        """Build an error; ``retry_after`` is in seconds.
 
-        ``offending`` lists the details that were too wide, ``enough`` is the detail that would have sufficed, for
-        which a human can be asked. ``retry_after`` is in seconds.
+        ``offending`` are the details that are too wide, ``enough`` the one that a human can be asked for instead.
         """
         self.detail = detail or (type(self).__doc__ or "").split("\n", 1)[0]
         self.help = help if help is not None else ASK if enough is not None else self.advice
@@ -49,268 +51,182 @@ class RemitError(Exception):
         super().__init__(self.detail)
 
 
-class InvalidRequestError(RemitError):
+class InvalidRequestError(RemitError, code="invalid-request", status=400, oauth="invalid_request"):
     """the request is not well formed"""
 
-    code, status, oauth = "invalid-request", 400, "invalid_request"
 
-
-class UnknownDetailError(InvalidRequestError):
+class UnknownDetailError(InvalidRequestError, code="unknown-detail", oauth="invalid_authorization_details"):
     """an authorization detail has an unknown type, field or value"""
 
-    code, oauth = "unknown-detail", "invalid_authorization_details"
 
-
-class TooLargeError(InvalidRequestError):
+class TooLargeError(InvalidRequestError, code="too-large", status=413):
     """the request is larger than remit accepts"""
 
-    code, status = "too-large", 413
 
-
-class CodingError(InvalidRequestError):
+class CodingError(InvalidRequestError, code="coding", status=415):
     """the body is in a content coding that is not looked into, and the grant names arguments in it"""
 
-    code, status = "coding", 415
 
-
-class UnsupportedGrantError(InvalidRequestError):
+class UnsupportedGrantError(InvalidRequestError, code="unsupported-grant", oauth="unsupported_grant_type"):
     """this way to a token is not one that this server takes"""
 
-    code, status, oauth = "unsupported-grant", 400, "unsupported_grant_type"
 
-
-class UnsupportedScopeError(InvalidRequestError):
+class UnsupportedScopeError(InvalidRequestError, code="unsupported-scope", oauth="invalid_scope"):
     """what may be done is said in `authorization_details`, not in `scope`"""
 
-    code, status, oauth = "unsupported-scope", 400, "invalid_scope"
 
-
-class TargetError(InvalidRequestError):
+class TargetError(InvalidRequestError, code="target", oauth="invalid_target"):
     """tokens are not made for this audience or resource"""
 
-    code, status, oauth = "target", 400, "invalid_target"
 
-
-class GrantTokenError(InvalidRequestError):
+class GrantTokenError(InvalidRequestError, code="grant-token", oauth="invalid_grant"):
     """the code, assertion or token to be exchanged is not one that can be used"""
 
-    code, status, oauth = "grant-token", 400, "invalid_grant"
 
-
-class UsedError(GrantTokenError):
+class UsedError(GrantTokenError, code="used"):
     """the code, assertion or token was used before"""
 
-    code, status, oauth = "used", 400, "invalid_grant"
 
-
-class UnauthenticatedError(RemitError):
+class UnauthenticatedError(RemitError, code="unauthenticated", status=401, oauth="invalid_client"):
     """the caller did not prove who it is"""
 
-    code, status, oauth = "unauthenticated", 401, "invalid_client"
 
-
-class TokenError(UnauthenticatedError):
+class TokenError(UnauthenticatedError, code="token", oauth="invalid_token"):
     """the token is not one that remit accepts here"""
 
-    code, oauth = "token", "invalid_token"
 
-
-class AudienceError(TokenError):
+class AudienceError(TokenError, code="audience"):
     """the token is meant for somebody else"""
 
-    code, status, oauth = "audience", 401, "invalid_token"
 
-
-class ProofError(UnauthenticatedError):
+class ProofError(UnauthenticatedError, code="proof", oauth="invalid_dpop_proof"):
     """the proof of possession is missing or wrong"""
 
-    code, oauth = "proof", "invalid_dpop_proof"
 
-
-class ReplayError(ProofError):
+class ReplayError(ProofError, code="replay"):
     """the proof was used before"""
 
-    code, status, oauth = "replay", 401, "invalid_dpop_proof"
 
-
-class WrongKeyError(ProofError):
+class WrongKeyError(ProofError, code="wrong-key"):
     """the proof is by another key than the token's"""
 
-    code, status, oauth = "wrong-key", 401, "invalid_dpop_proof"
 
-
-class NonceRequiredError(ProofError):
+class NonceRequiredError(ProofError, code="use-nonce", oauth="use_dpop_nonce"):
     """the proof needs a nonce from this server"""
 
-    code, oauth = "use-nonce", "use_dpop_nonce"
 
-
-class DeniedError(RemitError):
+class DeniedError(RemitError, code="denied", status=403, oauth="access_denied"):
     """this is not allowed"""
 
-    code, status, oauth = "denied", 403, "access_denied"
 
-
-class AttenuationError(DeniedError):
+class AttenuationError(DeniedError, code="attenuation", oauth="invalid_authorization_details"):
     """the request is wider than the grant it comes from"""
 
-    code, oauth = "attenuation", "invalid_authorization_details"
 
-
-class PolicyError(DeniedError):
+class PolicyError(DeniedError, code="policy"):
     """the policy does not allow this"""
 
-    code = "policy"
     version: str | None = None  # of the policy that decided
     inside: PolicyError | None = None  # the same, as it is told to whoever runs the broker and put on record
 
 
-class DepthError(DeniedError):
+class DepthError(DeniedError, code="depth"):
     """the grant may not be delegated this far"""
 
-    code = "depth"
 
-
-class FanOutError(DepthError):
+class FanOutError(DepthError, code="fan-out"):
     """the grant has as many live children as it may have"""
 
-    code, status, oauth = "fan-out", 403, "access_denied"
 
-
-class DelegateError(DepthError):
+class DelegateError(DepthError, code="delegate"):
     """the grant may not be delegated to this agent"""
 
-    code, status, oauth = "delegate", 403, "access_denied"
 
-
-class ScopeError(DeniedError):
+class ScopeError(DeniedError, code="scope", oauth="insufficient_scope"):
     """the grant does not cover this request"""
 
-    code, oauth = "scope", "insufficient_scope"
 
-
-class BudgetError(DeniedError):
+class BudgetError(DeniedError, code="budget"):
     """the budget of the grant, or of one it comes from, is used up"""
 
-    code = "budget"
 
-
-class SplicedError(DeniedError):
+class SplicedError(DeniedError, code="spliced", oauth="invalid_grant"):
     """the tokens do not belong to one chain"""
 
-    code, status, oauth = "spliced", 403, "invalid_grant"
 
-
-class StepUpError(DeniedError):
+class StepUpError(DeniedError, code="step-up", oauth="insufficient_user_authentication"):
     """the human did not prove strongly enough, or recently enough, who it is"""
 
-    code, status, oauth = "step-up", 403, "insufficient_user_authentication"
 
-
-class ApprovalError(DeniedError):
+class ApprovalError(DeniedError, code="approval"):
     """a human has to approve this first, or has refused"""
 
-    code, status, oauth = "approval", 403, "access_denied"
 
-
-class PendingError(ApprovalError):
+class PendingError(ApprovalError, code="pending", oauth="authorization_pending"):
     """a human has not decided yet"""
 
-    code, status, oauth = "pending", 403, "authorization_pending"
 
-
-class SlowDownError(ApprovalError):
+class SlowDownError(ApprovalError, code="slow-down", oauth="slow_down"):
     """it was asked too often whether a human has decided"""
 
-    code, status, oauth = "slow-down", 403, "slow_down"
 
-
-class LapsedError(ApprovalError):
+class LapsedError(ApprovalError, code="lapsed", oauth="expired_token"):
     """nobody decided in time"""
 
-    code, status, oauth = "lapsed", 403, "expired_token"
 
-
-class GrantEndedError(DeniedError):
+class GrantEndedError(DeniedError, code="grant-ended", oauth="invalid_grant"):
     """the grant has ended"""
 
-    code, oauth = "grant-ended", "invalid_grant"
 
-
-class RevokedError(GrantEndedError):
+class RevokedError(GrantEndedError, code="revoked"):
     """the grant, or one it comes from, was revoked"""
 
-    code = "revoked"
 
-
-class ExpiredError(GrantEndedError):
+class ExpiredError(GrantEndedError, code="expired"):
     """the grant, or one it comes from, has expired"""
 
-    code = "expired"
 
-
-class PlaceholderError(DeniedError):
+class PlaceholderError(DeniedError, code="placeholder"):
     """a placeholder or a token of remit's stands where no credential belongs"""
 
-    code = "placeholder"
     advice = "send it alone, in the header where its own resource's key goes, as an SDK does; in no URL and no body"
 
 
-class NotFoundError(RemitError):
+class NotFoundError(RemitError, code="not-found", status=404, oauth="invalid_target"):
     """there is no such object, or you may not know of it"""
 
-    code, status, oauth = "not-found", 404, "invalid_target"
 
-
-class MethodError(RemitError):
+class MethodError(RemitError, code="method", status=405, oauth="invalid_request"):
     """this method is not accepted here"""
 
-    code, status, oauth = "method", 405, "invalid_request"
 
-
-class ConflictError(RemitError):
+class ConflictError(RemitError, code="conflict", status=409, oauth="invalid_request"):
     """the state changed meanwhile, or does not permit this"""
 
-    code, status, oauth = "conflict", 409, "invalid_request"
 
-
-class MisdirectedError(RemitError):
+class MisdirectedError(RemitError, code="misdirected", status=421, oauth="invalid_request"):
     """the request names a host that this server is not"""
 
-    code, status, oauth = "misdirected", 421, "invalid_request"
 
-
-class LimitError(RemitError):
+class LimitError(RemitError, code="limit", status=429, oauth="temporarily_unavailable"):
     """too much at once"""
 
-    code, status, oauth = "limit", 429, "temporarily_unavailable"
 
-
-class IntegrityError(RemitError):
+class IntegrityError(RemitError, code="integrity"):
     """the stored state does not verify, so nothing is served from it"""
 
-    code, status, oauth = "integrity", 500, "server_error"
 
-
-class EngineError(RemitError):
+class EngineError(RemitError, code="engine", status=502, oauth="temporarily_unavailable"):
     """the target could not be reached or did not answer"""
 
-    code, status, oauth = "engine", 502, "temporarily_unavailable"
 
-
-class EngineRefusedError(EngineError):
+class EngineRefusedError(EngineError, code="engine-refused", oauth="server_error"):
     """the target refused, and asking again will not help"""
 
-    code, oauth = "engine-refused", "server_error"
 
-
-class UpstreamError(RemitError):
+class UpstreamError(RemitError, code="upstream", status=502):
     """the upstream could not be reached or broke the protocol"""
 
-    code, status, oauth = "upstream", 502, "server_error"
 
-
-class UnavailableError(RemitError):
+class UnavailableError(RemitError, code="unavailable", status=503, oauth="temporarily_unavailable"):
     """remit cannot serve this now"""
-
-    code, status, oauth = "unavailable", 503, "temporarily_unavailable"
