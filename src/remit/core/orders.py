@@ -27,19 +27,13 @@ MAX_INT = 2**53 - 1  # RFC 8259 §6: beyond it, readers disagree
 
 Value = object  # a normal form, hashable: str, int, tuple[str, ...] or tuple of pairs
 Constraint = tuple[str, ...]  # kind, then its values as text
+Schema = Mapping[str, object]  # JSON Schema
 
 _TEXT = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False)
-_METHOD = re.compile(r"[A-Z][A-Z-]{0,19}")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
-_TABLE = re.compile(rf"{_IDENTIFIER}\.{_IDENTIFIER}")
-_COLUMN = re.compile(_IDENTIFIER)
 _ARGUMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.\[\]-]{0,127}")
 _HTTP_ARGUMENT = re.compile(r"(?:query|header)\.|body[.\[]|(?:query|body)$")
-_AUDIENCE = re.compile(r"[!-~]{1,512}")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
-
-
-Schema = Mapping[str, object]  # JSON Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +63,10 @@ def _number(name: str, value: object) -> int:
     return value
 
 
-def _seconds(most: int) -> Callable[[str, object], Value]:
-    def parse_seconds(name: str, value: object) -> Value:
-        seconds = _number(name, value)
-        if seconds > most:
-            raise _bad(name, f"must be at most {most} seconds")
-        return seconds
-
-    return parse_seconds
-
-
-def _set_of(pattern: re.Pattern[str], what: str, least: int = 1) -> Callable[[str, object], Value]:
-    def parse_set(name: str, value: object) -> Value:
-        if not isinstance(value, list) or not least <= len(value) <= MAX_ITEMS:
-            raise _bad(name, f"must be a list of {least} to {MAX_ITEMS} {what}")
-        for item in value:
-            if not isinstance(item, str) or not pattern.fullmatch(item):
-                raise UnknownDetailError(f"`{name}` must hold {what}", help=_meant(item, pattern))
-        return tuple(sorted(set(value)))
-
-    return parse_set
-
-
-def _meant(item: object, pattern: re.Pattern[str]) -> str | None:
-    other = item.swapcase() if isinstance(item, str) else ""
-    return f"did you mean `{other}`?" if pattern.fullmatch(other) else None
+def _items(name: str, value: object, what: str, least: int = 1) -> list[object]:
+    if not isinstance(value, list) or not least <= len(value) <= MAX_ITEMS:
+        raise _bad(name, f"must be a list of {least} to {MAX_ITEMS} {what}")
+    return value
 
 
 def _subset(child: Value, parent: Value) -> bool:
@@ -105,9 +78,7 @@ def _at_most(child: Value, parent: Value) -> bool:
 
 
 def _paths(name: str, value: object) -> Value:
-    if not isinstance(value, list) or not 1 <= len(value) <= MAX_ITEMS:
-        raise _bad(name, f"must be a list of 1 to {MAX_ITEMS} paths")
-    return tuple(sorted({check_path(name, item) for item in value}))
+    return tuple(sorted({check_path(name, item) for item in _items(name, value, "paths")}))
 
 
 def _paths_le(child: Value, parent: Value) -> bool:
@@ -131,15 +102,10 @@ def json_object(members: Mapping[str, object], **written: str) -> str:
 def _constraint(name: str, value: object, *, wire: bool) -> Constraint:
     if value == ANY:
         return (ANY,)
-    if isinstance(value, Mapping):
-        return _bounded(name, value, wire=wire)
-    return ("one_of", _scalar(name, value, wire=wire))
-
-
-def _bounded(name: str, value: Mapping[str, object], *, wire: bool) -> Constraint:
-    if len(value) != 1:
+    bounds = value if isinstance(value, Mapping) else {"exact": value}
+    if len(bounds) != 1:
         raise _bad(name, "must have exactly one of `exact`, `one_of`, `at_most`, `path`")
-    [(kind, bound)] = value.items()
+    [(kind, bound)] = bounds.items()
     match kind:
         case "exact":
             return ("one_of", _scalar(name, bound, wire=wire))
@@ -210,7 +176,7 @@ def _path_in(text: str) -> str | None:
         return None
 
 
-def _args(name: str, value: object, *, wire: bool = False) -> Value:
+def _args(name: str, value: object, *, http: bool = False) -> Value:
     if value == ANY:
         return ANY
     if not isinstance(value, Mapping) or len(value) > MAX_ITEMS:
@@ -220,22 +186,18 @@ def _args(name: str, value: object, *, wire: bool = False) -> Value:
             raise _bad(name, "has an argument with an impossible name")
         if any(inner in value for inner in _outer(key)):
             raise _bad(name, f"names `{key}` and something that it is inside of")
-    as_text = {key: wire and _on_the_wire(key) for key in value}
-    return tuple(sorted((key, _constraint(key, item, wire=as_text[key])) for key, item in value.items()))
-
-
-def _on_the_wire(key: str) -> bool:
-    if key.startswith("header.") and key != key.lower():
-        raise _bad(key, "must be in lower case, as header names are compared")
-    return key.startswith(("query.", "header."))
+    for key in value if http else ():
+        if key.startswith("header.") and key != key.lower():
+            raise _bad(key, "must be in lower case, as header names are compared")
+    wire = ("query.", "header.") if http else ()
+    return tuple(sorted((key, _constraint(key, item, wire=key.startswith(wire))) for key, item in value.items()))
 
 
 def _http_args(name: str, value: object) -> Value:
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str) or not _HTTP_ARGUMENT.match(key):
-                raise _bad(name, "must name arguments as `query.…`, `header.…` or `body.…`")
-    return _args(name, value, wire=True)
+    for key in value if isinstance(value, Mapping) else ():
+        if not isinstance(key, str) or not _HTTP_ARGUMENT.match(key):
+            raise _bad(name, "must name arguments as `query.…`, `header.…` or `body.…`")
+    return _args(name, value, http=True)
 
 
 def _outer(key: str) -> Iterator[str]:
@@ -289,15 +251,7 @@ def _dump_constraint(constraint: Constraint) -> object:
 
 
 def _dump_args(value: Value) -> object:
-    if not isinstance(value, tuple):
-        return ANY
-    return {key: _dump_constraint(constraint) for key, constraint in value}
-
-
-def _tools(name: str, value: object) -> Value:
-    if not isinstance(value, Mapping) or not 1 <= len(value) <= MAX_ITEMS:
-        raise _bad(name, f"must be a map of 1 to {MAX_ITEMS} tools")
-    return tuple(sorted((_text(name, tool), _args(name, args)) for tool, args in value.items()))
+    return {key: _dump_constraint(constraint) for key, constraint in value} if isinstance(value, tuple) else ANY
 
 
 def _tools_le(child: Value, parent: Value) -> bool:
@@ -305,21 +259,6 @@ def _tools_le(child: Value, parent: Value) -> bool:
         return False
     wide = dict(parent)
     return all(tool in wide and _args_le(args, wide[tool]) for tool, args in child)
-
-
-def _columns(name: str, value: object) -> Value:
-    if not isinstance(value, Mapping) or not 1 <= len(value) <= MAX_ITEMS:
-        raise _bad(name, f"must be a map of 1 to {MAX_ITEMS} tables")
-    parse_columns = _set_of(_COLUMN, "column names")
-    return tuple(sorted((_text(name, table), parse_columns(name, columns)) for table, columns in value.items()))
-
-
-def _dump_map_of_sets(value: Value) -> object:
-    return {key: list(items) for key, items in value} if isinstance(value, tuple) else {}
-
-
-def _dump_tools(value: Value) -> object:
-    return {tool: _dump_args(args) for tool, args in value} if isinstance(value, tuple) else {}
 
 
 def _dump_set(value: Value) -> object:
@@ -330,10 +269,6 @@ def _same(value: Value) -> object:
     return value
 
 
-def _whole(most: int) -> Schema:
-    return {"type": "integer", "minimum": 1, "maximum": most}
-
-
 def _list(items: Schema, least: int = 1) -> Schema:
     return {"type": "array", "minItems": least, "maxItems": MAX_ITEMS, "items": items}
 
@@ -342,35 +277,60 @@ def _map(values: Schema, least: int = 1) -> Schema:
     return {"type": "object", "minProperties": least, "maxProperties": MAX_ITEMS, "additionalProperties": values}
 
 
-def _matching(pattern: re.Pattern[str]) -> Schema:
-    return {"type": "string", "pattern": f"^(?:{pattern.pattern})$"}
+def _set(expression: str, what: str, least: int = 1, name: str = "subset") -> Order:
+    pattern = re.compile(expression)
+
+    def parse_set(field: str, value: object) -> Value:
+        found = set[str]()
+        for item in _items(field, value, what, least):
+            if not isinstance(item, str) or not pattern.fullmatch(item):
+                other = item.swapcase() if isinstance(item, str) else ""
+                meant = f"did you mean `{other}`?" if pattern.fullmatch(other) else None
+                raise UnknownDetailError(f"`{field}` must hold {what}", help=meant)
+            found.add(item)
+        return tuple(sorted(found))
+
+    schema = _list({"type": "string", "pattern": f"^(?:{expression})$"}, least)
+    return Order(name, parse_set, _dump_set, _subset, schema)
 
 
-def _set(pattern: re.Pattern[str], what: str, least: int = 1, name: str = "subset") -> Order:
-    return Order(name, _set_of(pattern, what, least), _dump_set, _subset, _list(_matching(pattern), least))
+def _map_of(name: str, what: str, values: Order, le: Callable[[Value, Value], bool]) -> Order:
+    def parse_map(field: str, value: object) -> Value:
+        if not isinstance(value, Mapping) or not 1 <= len(value) <= MAX_ITEMS:
+            raise _bad(field, f"must be a map of 1 to {MAX_ITEMS} {what}")
+        found = {_text(field, key): values.parse(field, item) for key, item in value.items()}
+        return tuple((key, found[key]) for key in sorted(found))
+
+    def dump_map(value: Value) -> object:
+        return {key: values.dump(item) for key, item in value} if isinstance(value, tuple) else {}
+
+    return Order(name, parse_map, dump_map, le, _map(values.schema))
 
 
 def among(*names: str) -> Order:
     """Return the order of subsets of ``names``."""
-    return replace(
-        _set(re.compile("|".join(re.escape(name) for name in names)), "of " + ", ".join(names)),
-        schema=_list({"enum": list(names)}),
-    )
+    order = _set("|".join(re.escape(name) for name in names), "of " + ", ".join(names))
+    return replace(order, schema=_list({"enum": list(names)}))
 
 
 def seconds(most: int) -> Order:
     """Return the order of durations of at most ``most`` seconds."""
-    return Order("at_most", _seconds(most), _same, _at_most, _whole(most))
+
+    def parse_seconds(name: str, value: object) -> Value:
+        number = _number(name, value)
+        if number > most:
+            raise _bad(name, f"must be at most {most} seconds")
+        return number
+
+    return replace(AT_MOST, parse=parse_seconds, schema={"type": "integer", "minimum": 1, "maximum": most})
 
 
-_ARGUMENTS: Schema = {"anyOf": [{"const": ANY}, _map({}, 0)]}
-
-AT_MOST = Order("at_most", _number, _same, _at_most, _whole(MAX_INT))
+AT_MOST = Order("at_most", _number, _same, _at_most, {"type": "integer", "minimum": 1, "maximum": MAX_INT})
 SECONDS = seconds(MAX_SECONDS)
 PATHS = Order("paths", _paths, _dump_set, _paths_le, _list({"type": "string", "pattern": "^/"}))
-ARGS = Order("arguments", _http_args, _dump_args, _args_le, _ARGUMENTS)
-TOOLS = Order("tools", _tools, _dump_tools, _tools_le, _map(_ARGUMENTS))
-METHODS = _set(_METHOD, "HTTP methods")
-TABLES = _set(_TABLE, "tables as schema.table", name="tables")
-AUDIENCES = _set(_AUDIENCE, "audiences in printable ASCII", least=0)
-COLUMNS = Order("columns", _columns, _dump_map_of_sets, _subset, _map(_list(_matching(_COLUMN))))  # for each table
+ARGS = Order("arguments", _http_args, _dump_args, _args_le, {"anyOf": [{"const": ANY}, _map({}, 0)]})
+TOOLS = _map_of("tools", "tools", replace(ARGS, parse=_args), _tools_le)
+METHODS = _set(r"[A-Z][A-Z-]{0,19}", "HTTP methods")
+TABLES = _set(rf"{_IDENTIFIER}\.{_IDENTIFIER}", "tables as schema.table", name="tables")
+AUDIENCES = _set(r"[!-~]{1,512}", "audiences in printable ASCII", least=0)
+COLUMNS = _map_of("columns", "tables", _set(_IDENTIFIER, "column names"), _subset)  # compared for each table
