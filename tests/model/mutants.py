@@ -35,15 +35,15 @@ MUTANTS = [
     Mutant(
         "two details may cover together",
         "core/scope.py",
-        "    return all(_field_le(name, row, child, parent) for name, row in types[child.type].items())",
-        "    return any(_field_le(name, row, child, parent) for name, row in types[child.type].items())",
+        "    return all(_field_le(name, row, child, parent) for name, row in TYPES[child.type].items())",
+        "    return any(_field_le(name, row, child, parent) for name, row in TYPES[child.type].items())",
         SCOPE,
     ),
     Mutant(
         "absent in the child is no wider",
         "core/scope.py",
-        "    return narrow is not None and row.order.le(narrow, wide)",
-        "    return narrow is None or row.order.le(narrow, wide)",
+        "        return narrow is not None and row.order.le(narrow, wide)",
+        "        return narrow is None or row.order.le(narrow, wide)",
         SCOPE,
     ),
     Mutant(
@@ -63,8 +63,8 @@ MUTANTS = [
     Mutant(
         "a table without columns is no wider",
         "core/scope.py",
-        "    return all(key in narrow and row.order.le(narrow[key], wide[key]) for key in keys if key in wide)",
-        "    return all(key not in narrow or row.order.le(narrow[key], wide[key]) for key in keys if key in wide)",
+        "    return all(key in inner and row.order.le(",
+        "    return all(key not in inner or row.order.le(",
         SCOPE,
     ),
     Mutant(

@@ -6,12 +6,6 @@ weaken attenuation. Rules:
 
 - A child detail is covered by one single parent detail, field by field.
 - Absent in the child but present in the parent is wider; unknown types, fields and values are refused.
-
-Example::
-
-    parent = parse([{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}])
-    child = parse([{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/search"]}])
-    assert cover(child[0], parent) == 0
 """
 
 from __future__ import annotations
@@ -20,7 +14,7 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -117,10 +111,7 @@ def register(name: str, table: DetailType) -> None:
         raise ConflictError(f"the detail type `{name}` is known with other fields")
 
 
-# -- details and scopes ---------------------------------------------------------------------------------------------
-
-
-def parse(raw: object, types: Mapping[str, DetailType] = TYPES) -> Scope:
+def parse(raw: object) -> Scope:
     """Read a scope that somebody asks for from decoded JSON; UnknownDetailError says what is wrong with which field.
 
     What it can cost to compare is bounded: the items of all its details together, and the details that are alike.
@@ -129,17 +120,17 @@ def parse(raw: object, types: Mapping[str, DetailType] = TYPES) -> Scope:
         raise UnknownDetailError(
             f"the details have more than {MAX_ITEMS:,} items together", help=f"{SEGMENTS} segments of a path are one"
         )
-    found = read(raw, types)
+    found = read(raw)
     if max(Counter((detail.type, detail.resource) for detail in found).values()) > MAX_ALIKE:
         raise UnknownDetailError(f"at most {MAX_ALIKE} details may have the same type and resource")
     return found
 
 
-def read(raw: object, types: Mapping[str, DetailType] = TYPES) -> Scope:
+def read(raw: object) -> Scope:
     """Read a scope that was accepted when it was asked for, within whatever bounds held then."""
     if not isinstance(raw, list) or not 1 <= len(raw) <= MAX_DETAILS:
         raise UnknownDetailError(f"`authorization_details` must be a list of 1 to {MAX_DETAILS} details")
-    return tuple(parse_detail(item, types) for item in raw)
+    return tuple(parse_detail(item) for item in raw)
 
 
 def _weight(value: object) -> int:
@@ -151,25 +142,49 @@ def _weight(value: object) -> int:
     return 1
 
 
-def parse_detail(raw: object, types: Mapping[str, DetailType] = TYPES) -> Detail:
+def parse_detail(raw: object) -> Detail:
     """Read one detail from decoded JSON."""
     if not isinstance(raw, Mapping):
         raise UnknownDetailError("a detail must be an object")
     kind, resource = raw.get("type"), raw.get("resource")
-    if not isinstance(kind, str) or kind not in types:
-        raise UnknownDetailError(f"`type` must be one of {', '.join(sorted(types))}")
+    if not isinstance(kind, str) or kind not in TYPES:
+        raise UnknownDetailError(f"`type` must be one of {', '.join(sorted(TYPES))}")
     if not isinstance(resource, str) or not _NAME.fullmatch(resource):
         raise UnknownDetailError("`resource` must be a name of lower-case letters, digits, `.`, `_` and `-`")
-    table = types[kind]
+    table, values = TYPES[kind], dict[str, Value]()
     for name in raw:
         if name not in table and name not in {"type", "resource"}:
             known = ", ".join(sorted({"type", "resource", *table}))
             raise UnknownDetailError(f"`{name}` is not a field of a detail of type `{kind}`", help=f"fields: {known}")
-    values = {name: value for name, row in table.items() if (value := _value(name, row, raw)) is not None}
+    for name, row in table.items():
+        if name in raw:
+            values[name] = row.order.parse(name, raw[name])
+        elif row.required:
+            raise UnknownDetailError(f"`{name}` is missing")
+        elif row.default is not None:
+            values[name] = row.default
     _check_keys(table, values)
-    members = {name: table[name].order.dump(value) for name, value in values.items()}
-    json = json_text({"type": kind, "resource": resource, **members})
-    return Detail(kind, resource, tuple(sorted(values.items())), json)
+    fields = tuple(sorted(values.items()))
+    return Detail(kind, resource, fields, json_text(_written(kind, resource, fields)))
+
+
+def _check_keys(table: DetailType, values: Mapping[str, Value]) -> None:
+    for name, row in table.items():
+        if row.per is not None and name in values:
+            entries, keyed = values[row.per], values[name]
+            listed = isinstance(entries, tuple) and isinstance(keyed, tuple) and dict(keyed).keys() <= set(entries)
+            if not listed:
+                raise UnknownDetailError(f"`{name}` has a key that `{row.per}` does not list")
+
+
+def _written(kind: str, resource: str, fields: Iterable[tuple[str, Value]]) -> dict[str, object]:
+    table = TYPES[kind]
+    return {"type": kind, "resource": resource, **{name: table[name].order.dump(value) for name, value in fields}}
+
+
+def dump(scope: Scope) -> list[dict[str, object]]:
+    """Write a scope as JSON values; ``parse`` reads it back to the same scope."""
+    return [_written(detail.type, detail.resource, detail.fields) for detail in scope]
 
 
 def shown(scope: Scope, resources: Collection[str]) -> str:
@@ -180,7 +195,6 @@ def shown(scope: Scope, resources: Collection[str]) -> str:
 def json_schema(name: str) -> dict[str, object]:
     """Return the JSON Schema of a detail type, as it is written on the wire."""
     table = TYPES[name]
-    fields = {field_: dict(row.order.schema) for field_, row in table.items()}
     return {
         "type": "object",
         "required": ["type", "resource", *(field_ for field_, row in table.items() if row.required)],
@@ -188,7 +202,7 @@ def json_schema(name: str) -> dict[str, object]:
         "properties": {
             "type": {"const": name},
             "resource": {"type": "string", "pattern": f"^{_NAME.pattern}$"},
-            **fields,
+            **{field_: dict(row.order.schema) for field_, row in table.items()},
         },
     }
 
@@ -197,39 +211,6 @@ def label(detail: Mapping[str, object], name: str) -> str:
     """Return what a human reads in front of a field of a detail in wire form."""
     row = TYPES.get(str(detail.get("type")), {}).get(name)
     return row.label or name if row is not None else name
-
-
-def _value(name: str, row: Field, raw: Mapping[str, object]) -> Value | None:
-    if name in raw:
-        return row.order.parse(name, raw[name])
-    if row.required:
-        raise UnknownDetailError(f"`{name}` is missing")
-    return row.default
-
-
-def _check_keys(table: DetailType, values: Mapping[str, Value]) -> None:
-    for name, row in table.items():
-        if row.per is None or name not in values:
-            continue
-        entries, keyed = values[row.per], values[name]
-        if (
-            not isinstance(entries, tuple)
-            or not isinstance(keyed, tuple)
-            or not {key for key, _ in keyed} <= set(entries)
-        ):
-            raise UnknownDetailError(f"`{name}` has a key that `{row.per}` does not list")
-
-
-def dump(scope: Scope, types: Mapping[str, DetailType] = TYPES) -> list[dict[str, object]]:
-    """Write a scope as JSON values; ``parse`` reads it back to the same scope."""
-    return [
-        {
-            "type": detail.type,
-            "resource": detail.resource,
-            **{name: types[detail.type][name].order.dump(value) for name, value in detail.fields},
-        }
-        for detail in scope
-    ]
 
 
 def text(scope: Scope) -> str:
@@ -248,37 +229,26 @@ def digest(scope: Scope) -> str:
     return base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
 
 
-def detail_le(child: Detail, parent: Detail, types: Mapping[str, DetailType] = TYPES) -> bool:
+def detail_le(child: Detail, parent: Detail) -> bool:
     """Whether ``parent`` alone covers ``child``."""
     if child.type != parent.type or child.resource != parent.resource:
         return False
-    return all(_field_le(name, row, child, parent) for name, row in types[child.type].items())
+    return all(_field_le(name, row, child, parent) for name, row in TYPES[child.type].items())
 
 
 def _field_le(name: str, row: Field, child: Detail, parent: Detail) -> bool:
     narrow, wide = child.get(name), parent.get(name)
     if wide is None:
         return True
-    if row.per is not None:
-        return _keyed_le(row, child.texts(row.per), narrow, wide)
-    return narrow is not None and row.order.le(narrow, wide)
-
-
-def _keyed_le(row: Field, keys: Sequence[str], child: Value | None, parent: Value) -> bool:
-    narrow, wide = _as_map(child), _as_map(parent)
-    return all(key in narrow and row.order.le(narrow[key], wide[key]) for key in keys if key in wide)
-
-
-def _as_map(value: Value | None) -> dict[str, Value]:
-    return dict(value) if isinstance(value, tuple) else {}
+    if row.per is None:
+        return narrow is not None and row.order.le(narrow, wide)
+    inner, outer = (dict(value) if isinstance(value, tuple) else {} for value in (narrow, wide))
+    return all(key in inner and row.order.le(inner[key], outer[key]) for key in child.texts(row.per) if key in outer)
 
 
 def cover(child: Detail, scope: Scope) -> int | None:
     """Return the index of the first detail of ``scope`` that alone covers ``child``, or None."""
-    for index, parent in enumerate(scope):
-        if detail_le(child, parent):
-            return index
-    return None
+    return next((index for index, parent in enumerate(scope) if detail_le(child, parent)), None)
 
 
 @lru_cache(maxsize=64)  # a request compares the same scopes more than once, and other requests come in between
