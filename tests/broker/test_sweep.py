@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from remit.broker import Broker
 from remit.core.audit import Event
 from remit.core.grant import GrantContext
-from remit.core.lease import overdue
 from remit.core.request import Bounds, GrantRequest
 from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Subject, Task, open_task
@@ -392,7 +391,7 @@ def left_over(broker: Broker, world: World) -> list[str]:
     found = []
     for task in list(broker._tasks):
         found += [f"{task.id} is open"] if world.now >= task.head.expires_at and not task.head.closed else []
-        found += [f"{lease.id} is overdue" for lease in task.leases.values() if overdue(lease, world.now)]
+        found += [f"{lease.id} is overdue" for lease in task.leases.values() if lease.overdue(world.now)]
         found += [f"{lease.id} is due" for lease in task.due(world.now) if not world.target.fail]
     return found
 

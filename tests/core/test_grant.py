@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from remit.core import scope
-from remit.core.grant import Grant, GrantContext, make_child, make_root
+from remit.core.grant import Grant, GrantContext, make_root
 from remit.core.request import MAX_DEPTH, MAX_FAN_OUT, MAX_LABEL, MAX_TTL, Bounds, GrantRequest
 from remit.errors import AttenuationError, InvalidRequestError
 from tests.grant_requests import changed
@@ -25,7 +25,7 @@ ROOT = make_root("grt_1", WANTED, GrantContext(), NOW)
 def child(*raw: Mapping[str, object], **more: object) -> Grant:
     """Make a child of the root."""
     wanted = GrantRequest(scope.parse([dict(item) for item in raw or (NARROW,)]))
-    return make_child("grt_2", ROOT, changed(wanted, more), GrantContext("sub"), NOW + SECOND)
+    return ROOT.child("grt_2", changed(wanted, more), GrantContext("sub"), NOW + SECOND)
 
 
 def test_a_root_has_no_parent_and_ends_after_its_ttl() -> None:

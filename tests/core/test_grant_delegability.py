@@ -12,16 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.core import scope, spiffe
-from remit.core.grant import (
-    APPROVED,
-    Grant,
-    GrantContext,
-    beyond,
-    make_child,
-    make_root,
-    may_be_delegate,
-    unusable,
-)
+from remit.core.grant import APPROVED, Grant, GrantContext, make_root
 from remit.core.request import MAX_DEPTH, MAX_FAN_OUT, MAX_TTL, Bounds, GrantRequest
 from remit.core.task import Subject, nothing, open_task
 from remit.errors import AttenuationError, DelegateError, DeniedError, InvalidRequestError
@@ -44,7 +35,7 @@ def root(**more: object) -> Grant:
 
 def child(parent: Grant, raw: Mapping[str, object] = SEARCH, /, approval: str | None = None, **more: object) -> Grant:
     """Return a child of ``parent``."""
-    return make_child("grt_2", parent, wanted(raw, **more), GrantContext(approval=approval), NOW)
+    return parent.child("grt_2", wanted(raw, **more), GrantContext(approval=approval), NOW)
 
 
 def wanted(raw: Mapping[str, object] = SEARCH, /, **more: object) -> GrantRequest:
@@ -95,12 +86,12 @@ def test_the_patterns_of_a_grant_are_bounded_together_and_the_most_are_compared_
 
 
 def test_who_may_be_a_delegate() -> None:
-    assert may_be_delegate(root(), CI)
-    assert may_be_delegate(root(delegates=(CI_ALL,)), CI)
-    assert not may_be_delegate(root(delegates=(CI_ALL,)), "spiffe://prod.test/cix")
-    assert not may_be_delegate(root(delegates=(CI_ALL,)), "spiffe://dev.test/ci/build")
-    assert not may_be_delegate(root(delegates=()), CI)
-    assert may_be_delegate(root(delegates=("https://ci.test#repo",)), "https://ci.test#repo")
+    assert root().may_be_delegated_to(CI)
+    assert root(delegates=(CI_ALL,)).may_be_delegated_to(CI)
+    assert not root(delegates=(CI_ALL,)).may_be_delegated_to("spiffe://prod.test/cix")
+    assert not root(delegates=(CI_ALL,)).may_be_delegated_to("spiffe://dev.test/ci/build")
+    assert not root(delegates=()).may_be_delegated_to(CI)
+    assert root(delegates=("https://ci.test#repo",)).may_be_delegated_to("https://ci.test#repo")
 
 
 @given(st.lists(st.sampled_from(PATTERNS), max_size=3), st.lists(st.sampled_from(PATTERNS), max_size=3))
@@ -111,7 +102,7 @@ def test_no_chain_of_children_reaches_a_workload_that_the_root_may_not(first: li
     except AttenuationError:
         return
     for agent in (CI, "spiffe://prod.test/x", "spiffe://dev.test/x", "https://ci.test#repo"):
-        assert may_be_delegate(above, agent) or not may_be_delegate(below, agent)
+        assert above.may_be_delegated_to(agent) or not below.may_be_delegated_to(agent)
 
 
 # -- attested or not --------------------------------------------------------------------------------------------------
@@ -169,7 +160,7 @@ def test_a_grant_is_for_one_holder_alone_where_it_is_bound_or_attested(more: dic
 def test_exercise_false_binds_only_where_no_child_can_be_the_holder_itself(
     more: dict[str, object], says: str | None
 ) -> None:
-    assert unusable(root(**more)) == says
+    assert root(**more).unusable == says
 
 
 CHILDREN: list[dict[str, object]] = [
@@ -197,7 +188,7 @@ def test_under_no_child_of_a_grant_that_binds_may_its_holder_act(
         task = task.apply(task.delegate("root", "child", wanted(**made), GrantContext(), NOW))
     except DelegateError:
         return
-    if unusable(task.grant("root")) == "binding":
+    if task.grant("root").unusable == "binding":
         assert made["attested"]
         assert made["agent"] != own.get("agent")
         with pytest.raises(DeniedError):
@@ -235,7 +226,7 @@ BEYOND: dict[str, tuple[dict[str, object], dict[str, object], tuple[str, ...]]] 
 def test_what_a_human_has_to_approve_is_named(
     above: dict[str, object], more: dict[str, object], expected: tuple[str, ...]
 ) -> None:
-    assert beyond(root(**above), wanted(SEARCH, **more)) == expected
+    assert root(**above).beyond(wanted(SEARCH, **more)) == expected
 
 
 def test_what_was_approved_may_exceed_its_parent_in_details_and_delegability() -> None:
@@ -263,4 +254,4 @@ def test_nobody_is_further_from_the_human_than_the_ceiling(more: dict[str, objec
     assert child(deep).level == MAX_DEPTH
     with pytest.raises(InvalidRequestError, match="hops from the human"):
         child(deep, depth=1)
-    assert beyond(root(), wanted(SEARCH, **more)) != ()
+    assert root().beyond(wanted(SEARCH, **more)) != ()

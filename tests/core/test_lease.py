@@ -24,39 +24,39 @@ def of(revocation: Revocation, lease: Lease = ACTIVE, receipt: dict[str, str] | 
 
 
 def test_a_planned_lease_is_overdue_at_its_issue_by_and_an_active_one_at_its_end() -> None:
-    assert not leases.overdue(PLANNED, PLAN.issue_by - INSTANT)
-    assert leases.overdue(PLANNED, PLAN.issue_by)
-    assert not leases.overdue(ACTIVE, ACTIVE.expires_at - INSTANT)
-    assert leases.overdue(ACTIVE, ACTIVE.expires_at)
+    assert not PLANNED.overdue(PLAN.issue_by - INSTANT)
+    assert PLANNED.overdue(PLAN.issue_by)
+    assert not ACTIVE.overdue(ACTIVE.expires_at - INSTANT)
+    assert ACTIVE.overdue(ACTIVE.expires_at)
 
 
 @pytest.mark.parametrize("state", [LeaseState.REVOKING, LeaseState.REVOKED])
 def test_a_lease_that_is_ending_is_not_overdue(state: LeaseState) -> None:
-    assert not leases.overdue(replace(ACTIVE, state=state), NOW + timedelta(days=1))
-    assert not leases.standing(replace(ACTIVE, state=state))
+    assert not replace(ACTIVE, state=state).overdue(NOW + timedelta(days=1))
+    assert not replace(ACTIVE, state=state).standing
 
 
 def test_planned_and_active_leases_stand() -> None:
-    assert leases.standing(PLANNED)
-    assert leases.standing(ACTIVE)
+    assert PLANNED.standing
+    assert ACTIVE.standing
 
 
 def test_something_is_to_be_done_about_a_lease_at_its_end_when_it_is_tried_again_or_at_once() -> None:
     tried = replace(ACTIVE, state=LeaseState.REVOKING, retry_at=NOW)
-    assert [leases.due_at(lease) for lease in (PLANNED, ACTIVE, tried)] == [PLAN.issue_by, ACTIVE.expires_at, NOW]
-    assert leases.due_at(leases.revoking(ACTIVE)) is None
-    assert leases.due_at(replace(ACTIVE, state=LeaseState.REVOKED)) is None
+    assert [lease.due_at for lease in (PLANNED, ACTIVE, tried)] == [PLAN.issue_by, ACTIVE.expires_at, NOW]
+    assert ACTIVE.revoking().due_at is None
+    assert replace(ACTIVE, state=LeaseState.REVOKED).due_at is None
 
 
 def test_revoking_makes_a_lease_due_at_once() -> None:
     tried = replace(ACTIVE, attempts=3, retry_at=NOW)
-    assert leases.revoking(tried) == replace(ACTIVE, state=LeaseState.REVOKING)
+    assert tried.revoking() == replace(ACTIVE, state=LeaseState.REVOKING)
 
 
 def test_what_was_never_confirmed_settles_at_its_issue_by_because_an_issue_may_be_in_flight() -> None:
     assert not PLANNED.settles(PLAN.issue_by - INSTANT)
     assert PLANNED.settles(PLAN.issue_by)
-    assert leases.settle_at(PLANNED) == PLAN.issue_by
+    assert PLANNED.settle_at == PLAN.issue_by
 
 
 def test_what_was_confirmed_settles_at_once() -> None:
@@ -71,7 +71,7 @@ def test_what_nothing_can_recall_settles_when_it_expires(lease: Lease) -> None:
     assert not lease.recallable
     assert not lease.settles(lease.expires_at - INSTANT)
     assert lease.settles(lease.expires_at)
-    assert leases.settle_at(lease) == lease.expires_at
+    assert lease.settle_at == lease.expires_at
 
 
 def test_a_name_or_a_receipt_recalls() -> None:
@@ -80,13 +80,13 @@ def test_a_name_or_a_receipt_recalls() -> None:
 
 
 def test_back_off_doubles_up_to_a_cap_and_never_ends() -> None:
-    lease, waits = leases.revoking(ACTIVE), []
+    lease, waits = ACTIVE.revoking(), []
     for _ in range(12):
-        lease = leases.failed(lease, NOW)
+        lease = lease.failed(NOW)
         assert lease.retry_at is not None
         waits.append((lease.retry_at - NOW).total_seconds())
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
-    assert leases.failed(replace(lease, attempts=10**6), NOW).retry_at == NOW + leases.BACK_OFF_CAP
+    assert replace(lease, attempts=10**6).failed(NOW).retry_at == NOW + leases.BACK_OFF_CAP
 
 
 def test_a_lease_is_stuck_after_six_failures() -> None:

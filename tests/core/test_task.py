@@ -11,7 +11,6 @@ import pytest
 from remit.core import scope
 from remit.core import task as tasks
 from remit.core.grant import GrantContext
-from remit.core.grant import size as size_of
 from remit.core.lease import STUCK_AFTER, Closure, Lease, LeaseState, Plan, Revocation
 from remit.core.orders import json_text
 from remit.core.request import Bounds, GrantRequest
@@ -101,7 +100,7 @@ def test_the_details_of_a_task_are_bounded_in_number_and_size_ended_ones_include
 ) -> None:
     task, made = opened(fan_out=1), child(fan_out=1, delegates=(f"spiffe://corp.example/{'p' * 200}",))
     size, count = (
-        task.size + 2 * size_of(task.apply(task.delegate("root", "a", made, GrantContext(), NOW)).grant("a")),
+        task.size + 2 * task.apply(task.delegate("root", "a", made, GrantContext(), NOW)).grant("a").size,
         task.details + 2 * len(made.scope),
     )
     monkeypatch.setattr(tasks, bound, {"MAX_DETAILS": count, "MAX_SIZE": size}[bound])

@@ -13,7 +13,6 @@ from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
 from remit.core.audit import Event
-from remit.core.lease import standing
 from remit.core.policy import Decision
 from remit.core.principal import Principal
 from remit.core.scope import Detail
@@ -87,7 +86,7 @@ class Leases:
             await self._revoker.visit(task_id, (lease.id,))
 
     async def _supersede(self, task: Task, grant_id: str, key: str | None) -> None:
-        old = [i for i in task.leases.values() if key and i.grant == grant_id and i.key == key and standing(i)]
+        old = [i for i in task.leases.values() if key and i.grant == grant_id and i.key == key and i.standing]
         for lease in old:
             event = self._revoker.lease_event("lease.revoke", "done", lease, cause="superseded")
             await self._tasks.end(task.head.id, lambda t, i=lease.id: t.revoke_leases((i,)), event)  # type: ignore[misc]

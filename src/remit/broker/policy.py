@@ -18,7 +18,6 @@ from remit.broker.tasks import TaskCache
 from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.approval import Approval
-from remit.core.lease import standing as is_standing
 from remit.core.policy import Decision, Policy, Question
 from remit.core.principal import Principal, Right
 from remit.core.scope import Scope
@@ -234,13 +233,13 @@ class PolicyEnforcement:
 
     async def _leases(self, task_id: str, cause: str, about: str | None) -> int:
         leases = self._tasks.task(task_id).leases.values()
-        names = [i.id for i in leases if is_standing(i) and about in {None, i.plan.detail.resource}]
+        names = [i.id for i in leases if i.standing and about in {None, i.plan.detail.resource}]
         return sum([await self._some(task_id, names[at : at + BREATH], cause) for at in range(0, len(names), BREATH)])
 
     async def _some(self, task_id: str, names: Sequence[str], cause: str) -> int:
         await self._breathe(len(names))
         task = self._tasks.task(task_id)
-        standing = (task.leases[name] for name in names if name in task.leases and is_standing(task.leases[name]))
+        standing = (task.leases[name] for name in names if name in task.leases and task.leases[name].standing)
         asked = ((i, self.decide(task.head, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
         over = [(lease, decision) for lease, decision in asked if not decision.allowed]
         if over:

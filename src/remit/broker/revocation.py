@@ -18,7 +18,7 @@ from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
 from remit.core.audit import Event
-from remit.core.lease import Closure, due_at, standing
+from remit.core.lease import Closure
 from remit.core.task import Change, Lease, LeaseState, Report, Task
 from remit.errors import ConflictError, EngineError, NotFoundError, RemitError, UnavailableError
 from remit.ports import Bulk, Cleanable
@@ -99,13 +99,13 @@ class LeaseRevoker:
     async def end_lease(self, task: Task, lease_id: str) -> Report:
         """End one lease; say whether something of it is outstanding."""
         lease = task.lease(lease_id)
-        if standing(lease):
+        if lease.standing:
             event = self.lease_event("lease.revoke", "done", lease)
             with suppress(RemitError):  # it has ended all the same, and the answer says that it is not on record
                 await self._tasks.end(task.id, lambda t: t.revoke_leases((lease_id,)), event)
         task = await self.visit(task.id, (lease_id,))
         alone = replace(task, leases={lease_id: task.leases.get(lease_id, lease)})
-        return self.report(alone, frozenset({lease.grant}), int(standing(lease)))
+        return self.report(alone, frozenset({lease.grant}), int(lease.standing))
 
     async def _marked(
         self, task: Task, change: Change, grant_id: str, name: str, cause: str | None, request: str | None = None
@@ -248,8 +248,8 @@ class LeaseRevoker:
             self._tasks.forget(task_id)
             return
         for lease in task.leases.values():
-            at = due_at(lease)
-            if standing(lease) or (at is not None and at > now):
+            at = lease.due_at
+            if lease.standing or (at is not None and at > now):
                 times.append(at or now)
             else:
                 self._waiting.setdefault(_resource(lease), {})[task_id] = None

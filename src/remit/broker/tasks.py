@@ -23,7 +23,6 @@ from remit.broker.views import LiveGrant
 from remit.core import audit, budget
 from remit.core.audit import Event
 from remit.core.flood import LOUD, Flood
-from remit.core.lease import due_at
 from remit.core.lineage import GrantView
 from remit.core.principal import Holder, Principal, Right, check_acting, root_in
 from remit.core.task import Change, Grant, Lease, Task, nothing
@@ -357,7 +356,7 @@ class TaskCache:
                 ended.add(grant.id)
         for lease in leases:
             self._task_of_lease[lease.id] = task.head.id
-            self.deadlines.put(task.head.id, due_at(lease) or self.now())
+            self.deadlines.put(task.head.id, lease.due_at or self.now())
         if ended:
             self.notices.tell(frozenset(ended))
 

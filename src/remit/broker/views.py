@@ -9,7 +9,6 @@ from remit.core import approval as approvals
 from remit.core import budget
 from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
-from remit.core.grant import size
 from remit.core.lineage import Ancestor, GrantView
 from remit.core.principal import Holder, Principal
 from remit.core.task import Grant, Task
@@ -73,7 +72,7 @@ def task_page(
 def _fitting(grants: Sequence[Grant]) -> Sequence[Grant]:
     total = 0
     for index, grant in enumerate(grants):
-        total += size(grant)
+        total += grant.size
         if total > PAGE_SIZE and index:
             return grants[:index]
     return grants

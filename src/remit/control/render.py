@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from remit.core import approval as approvals
 from remit.core import scope as scopes
-from remit.core.grant import APPROVED, unusable
+from remit.core.grant import APPROVED
 from remit.core.principal import Principal, Right
 from remit.core.request import written_bounds
 from remit.core.secret import Secret
@@ -56,7 +56,7 @@ def grant(found: Grant, used: Sequence[int]) -> dict[str, object]:
         "used": list(used),
         "level": found.level,
         **{name: value for name, value in written_bounds(found.bounds).items() if name != "ttl"},
-        "unusable": unusable(found),
+        "unusable": found.unusable,
         "approval": found.approval,
         "approved": [index for index, covering in enumerate(found.covers) if covering == APPROVED],
         "policy": found.policy,

@@ -47,6 +47,19 @@ class Posture:
 
 
 @dataclass(frozen=True, slots=True)
+class GrantContext:
+    """What the broker says of a grant that is requested: its holder's name and posture, and what it rests on.
+
+    ``agent`` is the name where nobody attests one. ``status`` is the place in the token status list.
+    """
+
+    agent: str = ""
+    posture: Posture = Posture()
+    approval: str | None = None
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A node of the authority tree. ``bounds`` and ``binding`` are settled; ``bounds.ttl`` is the whole life."""
 
@@ -82,23 +95,109 @@ class Grant:
         """Patterns of the attested workloads that may be children."""
         return self.bounds.delegates or ()
 
+    @property
+    def size(self) -> int:
+        """About how many characters are kept of its request."""
+        return scopes.size(self.scope) + sum(map(len, self.delegates)) + len(self.agent) + len(self.label)
 
-@dataclass(frozen=True, slots=True)
-class GrantContext:
-    """What the broker says of a grant that is requested: its holder's name and posture, and what it rests on.
+    def child(self, grant_id: str, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
+        """Return a new grant, no wider than this one and ending no later, or raise AttenuationError.
 
-    ``agent`` is the name where nobody attests one. ``status`` is the place in the token status list.
-    """
+        A grant that rests on an approval takes its details and its delegability from the human who gave it; it still
+        ends with its parent, though time has passed since the human saw it.
+        """
+        requests.check(request)
+        if self.level + 1 + request.bounds.depth > MAX_DEPTH:
+            raise InvalidRequestError(f"no grant may be more than {MAX_DEPTH} hops from the human")
+        covers = scopes.covering(request.scope, self.scope)
+        ttl, bounds = request.bounds.ttl, request.bounds
+        if context.approval is None:
+            wide = tuple(detail for detail, index in zip(request.scope, covers, strict=True) if index is None)
+            if wide:
+                held = scopes.shown(self.scope, {detail.resource for detail in wide})
+                raise AttenuationError(offending=scopes.dump(wide), help=f"the parent grant holds {held}; {ASK}")
+            self.check_end(request, now)
+            bounds = self._narrowed(bounds)
+        expires_at = self.expires_at if ttl is None else min(now + ttl, self.expires_at)
+        delegates = self.delegates if bounds.delegates is None else bounds.delegates
+        bounds = replace(bounds, ttl=expires_at - now, delegates=delegates)
+        settled = tuple(APPROVED if index is None else index for index in covers)
+        made = _made(grant_id, replace(request, bounds=bounds), context, now, expires_at)
+        return replace(made, parent=self.id, covers=settled, level=self.level + 1)
 
-    agent: str = ""
-    posture: Posture = Posture()
-    approval: str | None = None
-    status: int | None = None
+    def check_end(self, request: GrantRequest, now: datetime) -> None:
+        """Raise AttenuationError if a child would end after this grant."""
+        if request.bounds.ttl is not None and now + request.bounds.ttl > self.expires_at:
+            left = int((self.expires_at - now).total_seconds())
+            raise AttenuationError("`ttl` ends after the parent grant does", help=f"{left} seconds are left of it")
 
+    def _narrowed(self, bounds: Bounds) -> Bounds:
+        """Return the bounds of a child as this grant allows them, or raise AttenuationError.
 
-def size(grant: Grant) -> int:
-    """Return about how many characters are kept of a request."""
-    return scopes.size(grant.scope) + sum(map(len, grant.delegates)) + len(grant.agent) + len(grant.label)
+        Where this grant takes attested children alone, so does the child, which need not say so if it can have none.
+        """
+        if bounds.delegates is not None and not spiffe.within(bounds.delegates, self.delegates):
+            raise AttenuationError(
+                "`delegates` is wider than that of the parent grant", help=f"it has {self.delegates}"
+            )
+        if self.bounds.unattested or not bounds.unattested:
+            return bounds
+        if bounds.depth:
+            raise AttenuationError("`unattested` must be false: the parent grant allows attested children alone")
+        return replace(bounds, unattested=False)
+
+    def check_delegable(self, request: GrantRequest) -> None:
+        """Raise unless it may have a child with these bounds, for this holder."""
+        bounds, most = request.bounds, self.bounds
+        if most.depth < 1:
+            raise DepthError(
+                "the grant may not be delegated further", help=f"open the task with more `depth`, or {ASK}"
+            )
+        if bounds.depth > most.depth - 1:
+            raise DepthError(f"`depth` may be at most {most.depth - 1} here", help=ASK)
+        if bounds.fan_out > most.fan_out:
+            raise DepthError(f"`fan_out` may be at most {most.fan_out} here", help=ASK)
+        if request.binding.identity is None and not most.unattested:
+            raise DelegateError("the grant may be delegated to attested agents alone", help="give an `actor_token`")
+        if not self._may_be_held(request):
+            raise DelegateError(help=f"it may be delegated to {', '.join(self.delegates) or 'nobody attested'}")
+
+    def beyond(self, request: GrantRequest) -> tuple[str, ...]:
+        """Name the dimensions in which a child would exceed it: what a human has to approve."""
+        bounds, most, attested = request.bounds, self.bounds, request.binding.identity is not None
+        found = {
+            "authorization_details": None in scopes.covering(request.scope, self.scope),
+            "depth": bounds.depth > most.depth - 1,
+            "fan_out": bounds.fan_out > most.fan_out,
+            "delegates": not spiffe.within(bounds.delegates or (), self.delegates) or not self._may_be_held(request),
+            "unattested": not most.unattested and (not attested or (bounds.unattested and bounds.depth > 0)),
+        }
+        return tuple(name for name, exceeds in found.items() if exceeds)
+
+    def _may_be_held(self, request: GrantRequest) -> bool:
+        identity = request.binding.identity
+        return identity is None or self.may_be_delegated_to(identity)
+
+    def may_be_delegated_to(self, agent: str) -> bool:
+        """Whether an attested agent is one that it may be delegated to."""
+        return spiffe.ANY in self.delegates or spiffe.matches(agent, self.delegates)
+
+    @property
+    def unusable(self) -> str | None:
+        """How far it holds that it is not to be used itself: binding | advisory; None where it may be used.
+
+        A holder can give what it holds to a child of its own making, or to itself by a name that it has, and use that;
+        and whoever is shown a bearer credential (a JWT-SVID, the token of a platform) can show it again. So it binds
+        only where every child has to prove the key that its name comes with: names of ``wimse`` trust domains, which
+        only WITs carry. Under such a child the holder may not act (``Task.check_acting``).
+        """
+        if self.bounds.exercise:
+            return None
+        if self.bounds.depth == 0 or not (self.bounds.unattested or self.delegates):
+            return "binding"  # no child is possible
+        keyed = all(pattern.startswith(spiffe.WIMSE) for pattern in self.delegates) and not self.bounds.unattested
+        itself = not self.attested or self.may_be_delegated_to(self.agent)  # whom nobody named may have any name
+        return "binding" if keyed and not itself else "advisory"
 
 
 def make_root(grant_id: str, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
@@ -108,47 +207,17 @@ def make_root(grant_id: str, request: GrantRequest, context: GrantContext, now: 
     requests.check(request)
     delegates = (spiffe.ANY,) if request.bounds.delegates is None else request.bounds.delegates
     bounds = replace(request.bounds, delegates=delegates)
-    return _made(grant_id, None, (), replace(request, bounds=bounds), context, now, now + request.bounds.ttl)
+    return _made(grant_id, replace(request, bounds=bounds), context, now, now + request.bounds.ttl)
 
 
-def make_child(grant_id: str, parent: Grant, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
-    """Return a new grant, no wider than its parent and ending no later, or raise AttenuationError.
-
-    A grant that rests on an approval takes its details and its delegability from the human who gave it; it still ends
-    with its parent, though time has passed since the human saw it.
-    """
-    requests.check(request)
-    if parent.level + 1 + request.bounds.depth > MAX_DEPTH:
-        raise InvalidRequestError(f"no grant may be more than {MAX_DEPTH} hops from the human")
-    covers = scopes.covering(request.scope, parent.scope)
-    ttl, bounds = request.bounds.ttl, request.bounds
-    if context.approval is None:
-        _check_covered(request.scope, parent.scope, covers)
-        check_end(parent, request, now)
-        bounds = _narrowed(parent, bounds)
-    expires_at = parent.expires_at if ttl is None else min(now + ttl, parent.expires_at)
-    delegates = parent.delegates if bounds.delegates is None else bounds.delegates
-    bounds = replace(bounds, ttl=expires_at - now, delegates=delegates)
-    settled = tuple(APPROVED if index is None else index for index in covers)
-    return _made(grant_id, parent, settled, replace(request, bounds=bounds), context, now, expires_at)
-
-
-def _made(
-    grant_id: str,
-    parent: Grant | None,
-    covers: tuple[int, ...],
-    request: GrantRequest,
-    context: GrantContext,
-    now: datetime,
-    expires_at: datetime,
-) -> Grant:
+def _made(grant_id: str, request: GrantRequest, context: GrantContext, now: datetime, expires_at: datetime) -> Grant:
     return Grant(
         id=grant_id,
-        parent=parent.id if parent else None,
+        parent=None,
         agent=request.binding.identity or context.agent,
         scope=request.scope,
-        covers=covers,
-        level=0 if parent is None else parent.level + 1,
+        covers=(),
+        level=0,
         bounds=request.bounds,
         opened_at=now,
         expires_at=expires_at,
@@ -158,86 +227,3 @@ def _made(
         approval=context.approval,
         status=context.status,
     )
-
-
-def _check_covered(child: Scope, parent: Scope, covers: tuple[int | None, ...]) -> None:
-    wide = tuple(detail for detail, index in zip(child, covers, strict=True) if index is None)
-    if wide:
-        held = scopes.shown(parent, {detail.resource for detail in wide})
-        raise AttenuationError(offending=scopes.dump(wide), help=f"the parent grant holds {held}; {ASK}")
-
-
-def check_end(parent: Grant, request: GrantRequest, now: datetime) -> None:
-    """Raise AttenuationError if a child would end after its parent."""
-    if request.bounds.ttl is not None and now + request.bounds.ttl > parent.expires_at:
-        left = int((parent.expires_at - now).total_seconds())
-        raise AttenuationError("`ttl` ends after the parent grant does", help=f"{left} seconds are left of it")
-
-
-def _narrowed(parent: Grant, bounds: Bounds) -> Bounds:
-    """Return the bounds of a child as its parent's allow them, or raise AttenuationError.
-
-    Where the parent takes attested children alone, so does the child, which need not say so if it can have none.
-    """
-    if bounds.delegates is not None and not spiffe.within(bounds.delegates, parent.delegates):
-        raise AttenuationError("`delegates` is wider than that of the parent grant", help=f"it has {parent.delegates}")
-    if parent.bounds.unattested or not bounds.unattested:
-        return bounds
-    if bounds.depth:
-        raise AttenuationError("`unattested` must be false: the parent grant allows attested children alone")
-    return replace(bounds, unattested=False)
-
-
-def check_delegable(parent: Grant, request: GrantRequest) -> None:
-    """Raise unless a grant may have a child with these bounds, for this holder."""
-    bounds, most = request.bounds, parent.bounds
-    if most.depth < 1:
-        raise DepthError("the grant may not be delegated further", help=f"open the task with more `depth`, or {ASK}")
-    if bounds.depth > most.depth - 1:
-        raise DepthError(f"`depth` may be at most {most.depth - 1} here", help=ASK)
-    if bounds.fan_out > most.fan_out:
-        raise DepthError(f"`fan_out` may be at most {most.fan_out} here", help=ASK)
-    if request.binding.identity is None and not most.unattested:
-        raise DelegateError("the grant may be delegated to attested agents alone", help="give an `actor_token`")
-    if not _may_hold(parent, request):
-        raise DelegateError(help=f"it may be delegated to {', '.join(parent.delegates) or 'nobody attested'}")
-
-
-def beyond(parent: Grant, request: GrantRequest) -> tuple[str, ...]:
-    """Name the dimensions in which a child would exceed its parent: what a human has to approve."""
-    bounds, most, attested = request.bounds, parent.bounds, request.binding.identity is not None
-    found = {
-        "authorization_details": None in scopes.covering(request.scope, parent.scope),
-        "depth": bounds.depth > most.depth - 1,
-        "fan_out": bounds.fan_out > most.fan_out,
-        "delegates": not spiffe.within(bounds.delegates or (), parent.delegates) or not _may_hold(parent, request),
-        "unattested": not most.unattested and (not attested or (bounds.unattested and bounds.depth > 0)),
-    }
-    return tuple(name for name, exceeds in found.items() if exceeds)
-
-
-def _may_hold(parent: Grant, request: GrantRequest) -> bool:
-    identity = request.binding.identity
-    return identity is None or may_be_delegate(parent, identity)
-
-
-def may_be_delegate(parent: Grant, agent: str) -> bool:
-    """Whether an attested agent is one that a grant may be delegated to."""
-    return spiffe.ANY in parent.delegates or spiffe.matches(agent, parent.delegates)
-
-
-def unusable(grant: Grant) -> str | None:
-    """Say how far it holds that a grant is not to be used itself: binding | advisory; None where it may be used.
-
-    A holder can give what it holds to a child of its own making, or to itself by a name that it has, and use that; and
-    whoever is shown a bearer credential (a JWT-SVID, the token of a platform) can show it again. So it binds only where
-    every child has to prove the key that its name comes with: names of ``wimse`` trust domains, which only WITs carry.
-    Under such a child the holder may not act (``Task.check_acting``).
-    """
-    if grant.bounds.exercise:
-        return None
-    if grant.bounds.depth == 0 or not (grant.bounds.unattested or grant.delegates):
-        return "binding"  # no child is possible
-    keyed = all(pattern.startswith(spiffe.WIMSE) for pattern in grant.delegates) and not grant.bounds.unattested
-    itself = not grant.attested or may_be_delegate(grant, grant.agent)  # a holder whom nobody named may have any name
-    return "binding" if keyed and not itself else "advisory"

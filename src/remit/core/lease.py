@@ -67,6 +67,18 @@ class Lease:
     residue: bool = False  # authority has ended; something is left to clean up at the target
 
     @property
+    def standing(self) -> bool:
+        """Whether it is not ending yet."""
+        return self.state in {LeaseState.PLANNED, LeaseState.ACTIVE}
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When something is to be done about it; None: at once."""
+        if self.standing:
+            return self.expires_at if self.state is LeaseState.ACTIVE else self.plan.issue_by
+        return self.retry_at if self.state is LeaseState.REVOKING else None
+
+    @property
     def stuck(self) -> bool:
         """Whether revoking has failed so often that somebody should look."""
         return self.attempts >= STUCK_AFTER
@@ -84,6 +96,24 @@ class Lease:
             return now >= self.expires_at
         return self.confirmed or now >= self.plan.issue_by
 
+    @property
+    def settle_at(self) -> datetime:
+        """When a revoke that succeeded now would be final."""
+        return self.plan.issue_by if self.recallable else self.expires_at
+
+    def overdue(self, now: datetime) -> bool:
+        """Whether it stands though its time is up."""
+        return self.standing and self.due_at is not None and now >= self.due_at
+
+    def revoking(self) -> Lease:
+        """Return it as due to be revoked at once."""
+        return replace(self, state=LeaseState.REVOKING, retry_at=None, attempts=0)
+
+    def failed(self, now: datetime) -> Lease:
+        """Return it after a failed attempt to revoke it, to be tried again with back-off, for ever."""
+        wait = min(BACK_OFF * 2 ** min(self.attempts, 16), BACK_OFF_CAP)
+        return replace(self, attempts=self.attempts + 1, retry_at=now + wait)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -95,41 +125,6 @@ class Report:
     residue: int
     recorded: bool = True  # else it holds as long as this process lives, and is tried again
     covered: bool = True  # by a checkpoint in the second place, if there is one
-
-
-def standing(lease: Lease) -> bool:
-    """Whether a lease is not ending yet."""
-    return lease.state in {LeaseState.PLANNED, LeaseState.ACTIVE}
-
-
-def overdue(lease: Lease, now: datetime) -> bool:
-    """Whether a standing lease's time is up."""
-    if lease.state is LeaseState.ACTIVE:
-        return now >= lease.expires_at
-    return lease.state is LeaseState.PLANNED and now >= lease.plan.issue_by
-
-
-def due_at(lease: Lease) -> datetime | None:
-    """Return when something is to be done about a lease; None: at once."""
-    if standing(lease):
-        return lease.expires_at if lease.state is LeaseState.ACTIVE else lease.plan.issue_by
-    return lease.retry_at if lease.state is LeaseState.REVOKING else None
-
-
-def revoking(lease: Lease) -> Lease:
-    """Return the lease as due to be revoked at once."""
-    return replace(lease, state=LeaseState.REVOKING, retry_at=None, attempts=0)
-
-
-def settle_at(lease: Lease) -> datetime:
-    """Return when a revoke that succeeded now would be final."""
-    return lease.plan.issue_by if lease.recallable else lease.expires_at
-
-
-def failed(lease: Lease, now: datetime) -> Lease:
-    """Return the lease after a failed attempt to revoke it, to be tried again with back-off, for ever."""
-    wait = min(BACK_OFF * 2 ** min(lease.attempts, 16), BACK_OFF_CAP)
-    return replace(lease, attempts=lease.attempts + 1, retry_at=now + wait)
 
 
 def closure(outstanding: tuple[Lease, ...]) -> Closure:

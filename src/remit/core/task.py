@@ -18,32 +18,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from remit.core import scope as scopes
-from remit.core.grant import (
-    Grant,
-    GrantContext,
-    Posture,
-    Subject,
-    beyond,
-    check_delegable,
-    check_end,
-    make_child,
-    make_root,
-)
-from remit.core.grant import size as grant_size
-from remit.core.lease import (
-    Closure,
-    Lease,
-    LeaseState,
-    Plan,
-    Report,
-    Revocation,
-    closure,
-    failed,
-    overdue,
-    revoking,
-    settle_at,
-    standing,
-)
+from remit.core.grant import Grant, GrantContext, Posture, Subject, make_root
+from remit.core.lease import Closure, Lease, LeaseState, Plan, Report, Revocation, closure
 from remit.core.legible import is_legible
 from remit.core.request import GrantRequest
 from remit.core.scope import Detail
@@ -99,7 +75,7 @@ class Change:
     @property
     def ends(self) -> bool:
         """Whether it takes authority away and gives none."""
-        whole = all(grant.revoked for grant in self.grants) and not any(map(standing, self.leases))
+        whole = all(grant.revoked for grant in self.grants) and not any(lease.standing for lease in self.leases)
         return whole and bool(self.grants or self.leases)
 
 
@@ -201,7 +177,7 @@ class Task:
         leased = self.leased + sum(_size(lease) for lease in change.leases if lease.id not in self.leases)
         leased -= sum(_size(leases.pop(lease_id)) for lease_id in change.forget if lease_id in leases)
         details = self.details + sum(len(grant.scope) for grant in fresh)
-        size = self.size + sum(map(grant_size, fresh))
+        size = self.size + sum(grant.size for grant in fresh)
         return Task(change.head, grants, leases, children, details, size, leased)
 
     def delegate(
@@ -210,16 +186,16 @@ class Task:
         """Make a child grant, no wider than its parent in any dimension, but for what a human approved beyond it."""
         parent = self.live(parent_id, now)
         if context.approval is None:
-            check_delegable(parent, request)
+            parent.check_delegable(request)
             self._check_fan_out(parent, now)
-        child = make_child(child_id, parent, request, context, now)
+        child = parent.child(child_id, request, context, now)
         self._check_room(child)
         return self._change(grants=(child,))
 
     def _check_room(self, child: Grant) -> None:
         if len(self.grants) >= MAX_GRANTS:
             raise LimitError(f"a task has at most {MAX_GRANTS:,} grants, ended ones included", help=ANOTHER)
-        if self.details + len(child.scope) > MAX_DETAILS or self.size + grant_size(child) > MAX_SIZE:
+        if self.details + len(child.scope) > MAX_DETAILS or self.size + child.size > MAX_SIZE:
             raise LimitError(
                 f"the grants of a task, ended ones included, have at most {MAX_DETAILS:,} details, "
                 f"and {MAX_SIZE:,} characters of them",
@@ -229,13 +205,13 @@ class Task:
     def asking(self, parent_id: str, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
         """Return the child that a human is asked for, or raise what no human can approve."""
         parent = self.live(parent_id, now)
-        check_end(parent, request, now)
-        return make_child("", parent, request, replace(context, approval=""), now)
+        parent.check_end(request, now)
+        return parent.child("", request, replace(context, approval=""), now)
 
     def beyond(self, parent_id: str, request: GrantRequest, now: datetime) -> tuple[str, ...]:
         """Name the dimensions in which a child would exceed its parent."""
         parent = self.grant(parent_id)
-        found = beyond(parent, request)
+        found = parent.beyond(request)
         return (*found, "fan_out") if self._full(parent, now) and "fan_out" not in found else found
 
     def _check_fan_out(self, parent: Grant, now: datetime) -> None:
@@ -273,8 +249,8 @@ class Task:
 
     def _under_key(self, lease: Lease) -> Iterator[Lease]:
         for other in self.leases.values():
-            if lease.key is not None and (other.grant, other.key) == (lease.grant, lease.key) and standing(other):
-                yield revoking(other)
+            if lease.key is not None and (other.grant, other.key) == (lease.grant, lease.key) and other.standing:
+                yield other.revoking()
 
     def confirm(self, lease_id: str, receipt: Mapping[str, str] | None, now: datetime) -> Change:
         """Record that the credential exists; refused when the grant ended meanwhile or the lease was claimed."""
@@ -302,13 +278,13 @@ class Task:
         """End grants and everything below them."""
         ended = {grant.id for grant_id in grant_ids for grant in self.subtree(grant_id)}
         grants = tuple(replace(self.grants[i], revoked=True) for i in ended if not self.grants[i].revoked)
-        leases = tuple(revoking(lease) for lease in self.leases.values() if lease.grant in ended and standing(lease))
+        leases = tuple(lease.revoking() for lease in self.leases.values() if lease.grant in ended and lease.standing)
         return self._change(grants=grants, leases=leases, closed=self.head.root in grant_ids)
 
     def revoke_leases(self, lease_ids: tuple[str, ...]) -> Change:
         """End single leases; those already ending are left as they are."""
         leases = (self.lease(lease_id) for lease_id in lease_ids)
-        return self._change(leases=tuple(revoking(lease) for lease in leases if standing(lease)))
+        return self._change(leases=tuple(lease.revoking() for lease in leases if lease.standing))
 
     def settle(self, done: frozenset[str], undone: frozenset[str], residue: frozenset[str], now: datetime) -> Change:
         """Record what revoking at the targets achieved: lease ids that are done, that failed, that left residue."""
@@ -318,12 +294,12 @@ class Task:
             if lease is None or lease.state is not LeaseState.REVOKING:
                 continue
             if lease_id in undone:
-                leases.append(failed(lease, now))
+                leases.append(lease.failed(now))
             elif lease.settles(now):
                 left = lease_id in residue
                 leases.append(replace(lease, state=LeaseState.REVOKED, residue=left, retry_at=None, attempts=0))
             else:
-                leases.append(replace(lease, retry_at=settle_at(lease), attempts=0))
+                leases.append(replace(lease, retry_at=lease.settle_at, attempts=0))
         return self._change(leases=tuple(leases))
 
     def cleaned(self, lease_ids: frozenset[str]) -> Change:
@@ -333,7 +309,7 @@ class Task:
 
     def overdue(self, now: datetime) -> tuple[str, ...]:
         """Return the leases whose time is up: active past their end, planned past their ``issue_by``."""
-        return tuple(lease.id for lease in self.leases.values() if overdue(lease, now))
+        return tuple(lease.id for lease in self.leases.values() if lease.overdue(now))
 
     def due(self, now: datetime) -> tuple[Lease, ...]:
         """Return the leases that are to be revoked at their target now."""
