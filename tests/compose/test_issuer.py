@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose import issuer, kinds, wiring
+from remit.compose import kinds, wiring
+from remit.compose.serving import Edges
 from remit.config import settings
 from remit.core import scope
 from remit.errors import InvalidRequestError
+from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.ports import Resource
 from remit.ports.kind import EngineContext
@@ -29,8 +31,9 @@ def configured(tmp_path: Path, **raw: object) -> settings.Settings:
 
 
 def test_the_authority_is_that_of_the_configured_trust_domain(tmp_path: Path) -> None:
-    made = configured(tmp_path, identity={"trust_domain": "agents.test"})
-    assert issuer.authority(made, SEALER, now).trust_domain == "agents.test"
+    app = wiring.build(configured(tmp_path, identity={"trust_domain": "agents.test"}))
+    assert app.authority.trust_domain == "agents.test"
+    asyncio.run(app.broker.stop())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,9 @@ def test_the_broker_believes_no_svid_of_its_own_as_the_token_of_an_issuer(
 
 
 def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
-    lent = EngineContext(now, bytes, "https://broker.test", issuer.authority(configured(tmp_path), SEALER, now))
+    made = configured(tmp_path)
+    domain = FileAuthority(made.places.state / "keys", SEALER, made.identity.trust_domain, now)
+    lent = EngineContext(now, bytes, "https://broker.test", domain)
     check = kinds.BUILT_IN["spiffe"].check
     check(Resource("mesh", "spiffe", "spiffe://remit.local", scope.parse([MESH]), None, {}), None, lent)
     with pytest.raises(InvalidRequestError):
@@ -69,8 +74,11 @@ def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_runs_have_no_workload_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = wiring.build(configured(tmp_path))
-    assert issuer.workload_api(app.broker, app.authority, now) is not None
-    monkeypatch.setitem(sys.modules, "spiffe", None)  # as if it were not installed
-    assert issuer.workload_api(app.broker, app.authority, now) is None
-    asyncio.run(app.broker.stop())
+    async def scene() -> None:
+        app = wiring.build(configured(tmp_path))
+        assert "workload" in Edges(app).sockets
+        monkeypatch.setitem(sys.modules, "spiffe", None)  # as if it were not installed
+        assert Edges(app).sockets == {}
+        await app.broker.stop()
+
+    asyncio.run(scene())

@@ -20,12 +20,9 @@ from typing import Any, TypeVar
 import remit
 from remit.broker import Broker
 from remit.core.secret import Secret
-from remit.core.task import Grant
-from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
-from remit.ports import Resource
-from remit.run import environment
-from remit.run.acceptor import Acceptor
-from remit.run.environment import RunListener, RunProvisioning
+from remit.gateway.quota import DESCRIPTORS, DescriptorBudget
+from remit.ports.listening import Closing, Start
+from remit.run.environment import RunListener
 from remit.run.host import LaunchServer, Run
 from tests.broker.world import OPERATOR, World, details, search, warehouse
 from tests.support.kinds import simulated
@@ -43,25 +40,14 @@ KINDS = simulated()
 class EchoServices:
     """Serves each listener by writing whose it is, and shows which are open."""
 
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
+    def __init__(self) -> None:
         self.open: list[tuple[str, str]] = []
         self.runs: list[Run] = []
         self.listens = False  # to whoever connects, until it leaves
         self.quota = DescriptorBudget(DESCRIPTORS)
 
-    async def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
-        return environment.provision(grant, self._resources(), KINDS, bytes, folder, private=private)
-
-    async def variables(self, run: Run) -> Mapping[str, str]:
-        grant = self.broker._tasks.check(run.grant).grant
-        return environment.variables(grant, self._resources(), KINDS, run.provisioning.placeholders, run.places)
-
-    def share(self, task: str) -> TaskQuota:
-        return self.quota.of(task)
-
     async def serve(
-        self, run: Run, listener: RunListener, sock: socket.socket, acceptor: Acceptor | None = None
+        self, run: Run, listener: RunListener, sock: socket.socket, start: Start | None
     ) -> Callable[[], None]:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
@@ -71,9 +57,9 @@ class EchoServices:
                     pass
             writer.close()
 
-        server: asyncio.Server | Acceptor
-        if acceptor is not None:
-            server = await acceptor.serve(_streams(answer), sock)
+        server: Closing
+        if start is not None:
+            server = await start(_streams(answer), sock)
         elif listener.path is None:
             server = await asyncio.start_server(answer, sock=sock)
         else:
@@ -87,9 +73,6 @@ class EchoServices:
             self.open.remove(mine)
 
         return close
-
-    def _resources(self) -> Mapping[str, Resource]:
-        return {resource.name: resource for resource in self.broker._registry.resources()}
 
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -116,8 +99,8 @@ class House:
         await self.broker.start()
         await self.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
         await self.broker.put_resource(OPERATOR, search(), Secret("api-key"))
-        self.services = EchoServices(self.broker)
-        self.server = LaunchServer(self.broker, self.services)
+        self.services = EchoServices()
+        self.server = LaunchServer(self.broker, KINDS, self.services.serve, self.services.quota.of)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.bind(str(self.socket))
         sock.listen()

@@ -34,7 +34,8 @@ def test_a_descriptor_arrives_open_and_is_not_inherited(pair: Pair) -> None:
     assert heard is not None
     os.write(heard[1][0], b"x")
     assert (os.read(reader, 1), os.get_inheritable(heard[1][0])) == (b"x", False)
-    handover.close_all([reader, writer, *heard[1]])
+    for descriptor in (reader, writer, *heard[1]):
+        os.close(descriptor)
 
 
 def test_the_end_of_the_other_side_is_no_message(pair: Pair) -> None:

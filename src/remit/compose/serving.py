@@ -20,17 +20,20 @@ from ssl import SSLContext
 import remit.compose.app as control
 from remit.compose import signals, wiring, workloads
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
-from remit.compose.runs import RunEdges
 from remit.compose.signals import Round
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.config.values import Address
 from remit.errors import RemitError, UnavailableError
-from remit.gateway.server import Gateway
+from remit.gateway.server import Channel, Gateway
 from remit.jose.proof import Nonces
+from remit.kinds.spiffe.listen import WorkloadApi
 from remit.link.edge import following
+from remit.ports.broker import Notice
+from remit.ports.listening import Start
 from remit.run import handover
-from remit.run.host import LaunchServer
+from remit.run.environment import RunListener
+from remit.run.host import Close, LaunchServer, Run
 from remit.web import listen
 from remit.web.authentication import ListenerAuth, SocketAuth, TokenAuth
 from remit.web.listen import Listener
@@ -73,6 +76,7 @@ class Edges:
             streams=() if sender is None else sender.routes(),
         )
         self.app = control.build(self.deps)
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.gateway = Gateway(
             app.broker,
             app.broker.kinds,
@@ -82,12 +86,15 @@ class Edges:
             problems=f"{settings.issuer}/problems/",
             verify=self.verifier.proven,
             nonce=self.verifier.nonce,
-            descriptors=_descriptors(),
+            descriptors=max(soft - RESERVE, soft // 2),
         )
         self._listeners: list[Listener] = []
         self.tls = workloads.server_tls(settings, app.bundles)
-        self.runs = RunEdges(app, self.gateway, self.app)
-        self.launches = LaunchServer(app.broker, self.runs, app.identity.humans)
+        self.sockets: dict[str, WorkloadApi] = {}  # of kinds, by the names that these give them
+        with suppress(UnavailableError):  # the extra that it needs is not installed
+            self.sockets["workload"] = WorkloadApi(app.broker, app.authority, app.clock, app.bundles)
+        humans, share = app.identity.humans, self.gateway.quota.of
+        self.launches = LaunchServer(app.broker, app.broker.kinds, self.serve_run, share, self.sockets, humans)
 
     async def control(
         self, sock: socket.socket, listener: ListenerAuth, uid: int | None = None, tls: SSLContext | None = None
@@ -96,6 +103,26 @@ class Edges:
         served = await listen.serve(self.app, sock, listener, uid=uid, tls=tls)
         self._listeners.append(served)
         return served
+
+    async def serve_run(self, run: Run, listener: RunListener, sock: socket.socket, start: Start | None) -> Close:
+        """Serve one listener as ``run``: identity is the listener."""
+        if listener.kind == "gateway":
+            channel = Channel(run.grant, run.provisioning.placeholders)
+            return (await self.gateway.listen(sock, channel, start=start)).close
+        if listener.resource:
+            return (await self.gateway.pipe(sock, run.grant, listener.resource, start)).close
+        share = self.gateway.quota.of(run.task)
+        if listener.kind in self.sockets:
+            return await self.sockets[listener.kind].serve(sock, run.holder, start, share)
+        ports = {item.resource: int(run.places[item.name]) for item in run.provisioning.listeners if item.resource}
+        who = SocketAuth(run.holder, gateway=f"http://127.0.0.1:{run.places['gateway']}", ports=ports)
+        return (await listen.serve(self.app, sock, who, start=start, share=share)).close
+
+    def noticed(self, notice: Notice) -> None:
+        """Pass on to what serves runs what ended and what changed."""
+        self.gateway.noticed(notice)
+        for workload in self.sockets.values():
+            workload.noticed(notice)
 
     async def trust(self) -> None:
         """Look for new trust bundles and a new certificate of ours; TLS handshakes use them from now on."""
@@ -130,7 +157,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         stack.push_async_callback(_kept_last, app)
         edges = Edges(app)
         stack.push_async_callback(edges.close)
-        stack.enter_context(following(app.broker.notices(), edges.runs.noticed))
+        stack.enter_context(following(app.broker.notices(), edges.noticed))
         owner = SocketAuth(app.operator, gateway=edges.verifier.gateway if tcp else None)
         await edges.control(bind_unix(settings.places.control), owner, os.geteuid())
         stack.callback(settings.places.control.unlink, missing_ok=True)
@@ -161,10 +188,7 @@ async def _listen_tcp(edges: Edges) -> None:
 @contextmanager
 def _ticking(app: Application, edges: Edges) -> Iterator[None]:
     """Sweep, keep checkpoints in the second place, and look for new trust bundles, in the background."""
-    rounds: list[tuple[float, Round]] = [
-        (TRUST, edges.trust),
-        (PRUNE, edges.rings.prune),
-    ]
+    rounds: list[tuple[float, Round]] = [(TRUST, edges.trust), (PRUNE, edges.rings.prune)]
     rounds += [(SIGNALS, what) for what in edges.signals]
     if app.witness is not None:
         rounds.append((WITNESS, app.broker.checkpoints.look))
@@ -257,11 +281,6 @@ def bind_tcp(address: Address, setting: str) -> socket.socket:
     return sock
 
 
-def _descriptors() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(soft - RESERVE, soft // 2)
-
-
 def harden() -> None:
     """Keep other processes of this user out of our memory, and what we make private, whatever the umask was.
 
@@ -289,21 +308,21 @@ def reloading(app: Application) -> asyncio.Task[None]:
     asked = asyncio.Event()
     if app.policies is not None and app.policies.directory is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
-    return asyncio.create_task(_reload(app, asked))
 
+    async def reload() -> None:
+        while app.policies is not None:
+            await asked.wait()
+            asked.clear()
+            try:
+                answer = await app.policies.reload(app.operator)
+                if answer["reloaded"]:
+                    _LOG.info("policies %s hold, %s ended", answer["version"], answer["ended"])
+            except RemitError as error:
+                _LOG.error("the policies were not loaded: %s", error.detail)
+            except Exception:  # noqa: BLE001 - told to the log; the next signal is heard
+                _LOG.exception("the policies were not loaded")
 
-async def _reload(app: Application, asked: asyncio.Event) -> None:
-    while app.policies is not None:
-        await asked.wait()
-        asked.clear()
-        try:
-            answer = await app.policies.reload(app.operator)
-            if answer["reloaded"]:
-                _LOG.info("policies %s hold, %s ended", answer["version"], answer["ended"])
-        except RemitError as error:
-            _LOG.error("the policies were not loaded: %s", error.detail)
-        except Exception:  # noqa: BLE001 - told to the log; the next signal is heard
-            _LOG.exception("the policies were not loaded")
+    return asyncio.create_task(reload())
 
 
 async def until_stopped(edges: Edges, stop: asyncio.Event, idle: float | None) -> None:

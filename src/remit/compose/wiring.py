@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from remit.broker import Broker
-from remit.compose import humans, issuer, key_rings, kinds, signals, workloads
+from remit.compose import humans, key_rings, kinds, signals, workloads
 from remit.compose.humans import TrustedIssuers
 from remit.compose.policy import LastGoodPolicies, PolicyDirectory
 from remit.compose.signals import ConfiguredSignals
@@ -92,7 +92,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
     origin = log_origin(where.state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
     witness = FileWitness(settings.audit.witness, origin, ()) if settings.audit.witness else None
     publish(where.state, origin, notes, witness)
-    domain = issuer.authority(settings, sealer, clock)
+    domain = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
     policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
     known = humans.trusted(settings, clock)
     broker = Broker(

@@ -84,18 +84,24 @@ class Acceptor:
         self.add(sock, lambda connection: self._adopt(factory, connection))
         return self
 
-    async def heard(self, due: int = 0) -> Heard | None:
-        """Return the next message of the launcher with its descriptors, no more than ``due``; None when it has gone.
+    async def heard(self, due: int = 0) -> Heard:
+        """Return the next message of the launcher with its descriptors, no more than ``due``.
 
-        Raises what ``handover.receive`` does. More descriptors than are due never become ours: the kernel drops them in
-        the thread.
+        Raises what ``handover.receive`` does, and InvalidRequestError when none comes in time. More descriptors than
+        are due never become ours: the kernel drops them in the thread.
         """
         assert self._epoll is not None  # noqa: S101 - narrows the type
         assert self._peer is not None  # noqa: S101 - narrows the type
         first, self._due = self._waiter is None, due
         self._waiter = self._loop.create_future()
         (self._epoll.register if first else self._epoll.modify)(self._peer, select.EPOLLIN | select.EPOLLONESHOT)
-        heard = await self._waiter
+        try:
+            async with asyncio.timeout(PATIENCE):
+                heard = await self._waiter
+        except TimeoutError:
+            raise InvalidRequestError("the launcher took too long") from None
+        if heard is None:
+            raise InvalidRequestError("the launcher went away")
         if isinstance(heard, RemitError):
             raise heard
         self._parcel = []
@@ -205,7 +211,14 @@ class Acceptor:
                 elif self._peer is not None and descriptor == self._peer.fileno() and not self._over.is_set():
                     self._hear(epoll, self._peer)
         self._tidy(epoll)
-        self._close()
+        self._close_listening()
+        handover.discard([*self._rubbish, *self._parcel])
+        if self._peer is not None:
+            with suppress(OSError):
+                self._peer.shutdown(socket.SHUT_RDWR)
+                while self._peer.recv(1):  # closed with something unread, it would have its peer lose the last answer
+                    pass
+            self._peer.close()
         if not self._tell(self._finish):  # the loop has ended before
             self._finish()
 
@@ -228,26 +241,18 @@ class Acceptor:
         handover.discard([*sockets, *(connection.detach() for connection in self._accepted)])
         self._accepted.clear()
 
-    def _close(self) -> None:
-        self._close_listening()
-        handover.discard([*self._rubbish, *self._parcel])
-        if self._peer is None:
-            return
-        with suppress(OSError):
-            self._peer.shutdown(socket.SHUT_RDWR)
-            while self._peer.recv(1):  # closed with something unread, it would have its peer lose the last answer
-                pass
-        self._peer.close()
-
     def _answer(self, epoll: select.epoll, events: int, sock: socket.socket, deliver: Deliver) -> None:
+        listens = not events & _SHUT  # else accept() on a unix socket says EAGAIN, for ever
         try:
-            connection = _accepted(sock, events)
+            connection = sock.accept()[0] if listens else None
         except OSError as error:
             if error.errno in _LATER:
                 self._ended.wait(PAUSE)
-            else:
-                epoll.unregister(sock)
-                self._tell(self._report)
+                return
+            connection = None
+        if connection is None:
+            epoll.unregister(sock)
+            self._tell(self._report)
             return
         if not _ours(connection):
             connection.close()
@@ -277,12 +282,6 @@ class Acceptor:
         return False
 
 
-def _accepted(sock: socket.socket, events: int) -> socket.socket:
-    if events & _SHUT:  # of which accept() on a unix socket says EAGAIN, for ever
-        raise OSError(errno.EINVAL, "the socket does not listen any more")
-    return sock.accept()[0]
-
-
 def _ours(connection: socket.socket) -> bool:
     """Undo what a connection inherited; False for a stream into which somebody may have put descriptors.
 
@@ -300,39 +299,22 @@ def _ours(connection: socket.socket) -> bool:
 # -- what a launcher passes until its run is ready ------------------------------------------------------------------
 
 
-async def heard(acceptor: Acceptor, due: int = 0) -> Heard:
-    """Return the next message and its descriptors, or raise InvalidRequestError when none comes in time."""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            message = await acceptor.heard(due)
-    except TimeoutError:
-        raise InvalidRequestError("the launcher took too long") from None
-    if message is None:
-        raise InvalidRequestError("the launcher went away")
-    return message
-
-
 async def bound(
     acceptor: Acceptor, wanted: Sequence[RunListener]
 ) -> tuple[list[socket.socket], Mapping[str, int | str]]:
     """Return the sockets of the wanted listeners, each checked to be what was asked for, and where they listen."""
-    message, descriptors = await heard(acceptor, len(wanted))
-    sockets = _sockets(acceptor, descriptors)
+    message, descriptors = await acceptor.heard(len(wanted))
+    sockets = list[socket.socket]()
+    for descriptor in descriptors:
+        try:
+            sockets.append(socket.socket(fileno=descriptor))
+        except OSError:  # not a socket at all: the count will not match
+            acceptor.put_away([descriptor])
     try:
         return sockets, _places(message, wanted, sockets)
     except BaseException:
         acceptor.put_away([sock.detach() for sock in sockets])
         raise
-
-
-def _sockets(acceptor: Acceptor, descriptors: Sequence[int]) -> list[socket.socket]:
-    made: list[socket.socket] = []
-    for descriptor in descriptors:
-        with suppress(OSError):  # not a socket at all: the count will not match
-            made.append(socket.socket(fileno=descriptor))
-            continue
-        acceptor.put_away([descriptor])
-    return made
 
 
 def _places(

@@ -21,14 +21,17 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from remit import errors
 from remit.errors import InvalidRequestError, RemitError, TooLargeError, UnavailableError
 
 MAX_MESSAGE = 128 * 1024  # bytes; a packet is one allocation in the kernel
 MAX_DESCRIPTORS = 64
 _PASS_RIGHTS = 83  # SO_PASSRIGHTS, since Linux 6.16
+_CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RemitError)]
+_BY_CODE = {kind.code: kind for kind in _CLASSES}
 
 Message = dict[str, object]
 
@@ -102,41 +105,18 @@ def takes_descriptors(sock: socket.socket) -> bool:
 
 async def send_async(sock: socket.socket, message: Mapping[str, object]) -> None:
     """Send one message on a non-blocking socket; a peer that has gone is no error."""
-    data = encode(message)
     with suppress(ConnectionError):
-        while True:
-            try:
-                sock.send(data)
-            except BlockingIOError:
-                await _writable(sock)
-            else:
-                return
+        await asyncio.get_running_loop().sock_sendall(sock, encode(message))
 
 
 async def readable(sock: socket.socket) -> None:
     """Wait until a socket has something to read, or its end."""
-    loop = asyncio.get_running_loop()
-    await _called(sock, loop.add_reader, loop.remove_reader)
-
-
-async def _writable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    await _called(sock, loop.add_writer, loop.remove_writer)
-
-
-async def _called(sock: socket.socket, add: Callable[..., None], remove: Callable[..., bool]) -> None:
-    event = asyncio.Event()
-    add(sock, event.set)
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sock, event.set)
     try:
         await event.wait()
     finally:
-        remove(sock)
-
-
-def close_all(descriptors: Sequence[int]) -> None:
-    """Close descriptors."""
-    for descriptor in descriptors:
-        os.close(descriptor)
+        loop.remove_reader(sock)
 
 
 def discard(descriptors: Sequence[int]) -> None:
@@ -161,17 +141,10 @@ def raise_problem(message: Message) -> None:
     if raw is None:
         return
     shown = raw if isinstance(raw, dict) else {}
-    kind = _kinds(RemitError).get(str(shown.get("code")), UnavailableError)
+    kind = _BY_CODE.get(str(shown.get("code")), UnavailableError)
     offending = shown.get("offending", [])
     raise kind(
         str(shown.get("detail", "")) or None,
         help=str(shown["help"]) if "help" in shown else None,
         offending=[item for item in offending if isinstance(item, dict)] if isinstance(offending, list) else [],
     )
-
-
-def _kinds(kind: type[RemitError]) -> dict[str, type[RemitError]]:
-    found = {kind.code: kind}
-    for below in kind.__subclasses__():
-        found.update(_kinds(below))
-    return found

@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from remit.core.lineage import GrantView
 from remit.core.principal import Holder, Operator, Principal
-from remit.core.task import Grant, Posture, Report
+from remit.core.task import Posture, Report
 from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError, UnavailableError
+from remit.ports import Resource
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Humans
-from remit.ports.listening import Quota
-from remit.run import handover, launch_request
-from remit.run.acceptor import Acceptor, bound, heard
+from remit.ports.kind import Kind
+from remit.ports.listening import Quota, Start
+from remit.run import environment, handover, launch_request
+from remit.run.acceptor import Acceptor, bound
 from remit.run.environment import RunListener, RunProvisioning
 from remit.run.handover import Message
 from remit.run.launch_request import Surroundings
@@ -59,29 +61,9 @@ class Run:
         return Holder(self.task, self.grant)
 
 
-class RunServices(Protocol):
-    """What the composition root lends: how a run is furnished, and how each kind of listener is served."""
-
-    async def provision(self, grant: Grant, folder: str, *, private: bool) -> RunProvisioning:
-        """Return what a run under ``grant`` gets, its sockets in ``folder``; ``private``: its network is its own."""
-        ...
-
-    async def variables(self, run: Run) -> Mapping[str, str]:
-        """Return the environment variables that tell a run what it has."""
-        ...
-
-    def share(self, task: str) -> Quota:
-        """Return what a task may have open."""
-        ...
-
-    async def serve(
-        self, run: Run, listener: RunListener, sock: socket.socket, acceptor: Acceptor | None = None
-    ) -> Close:
-        """Serve a gateway, database or channel listener as ``run``; the socket belongs to the callee.
-
-        With ``acceptor`` others may hold the socket as well, and only they may accept on it.
-        """
-        ...
+# Serves a gateway, database or channel listener as a run; the socket belongs to the callee. With a ``Start`` others may
+# hold the socket as well, and only that may accept on it.
+Serve = Callable[[Run, RunListener, socket.socket, Start | None], Awaitable[Close]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +100,18 @@ class _Talk:
 class LaunchServer:
     """Serves launchers: the operator's, and those inside runs."""
 
-    def __init__(self, broker: BrokerPort, services: RunServices, humans: Humans | None = None) -> None:
-        self._broker, self._humans = broker, humans
-        self._services = services
+    def __init__(
+        self,
+        broker: BrokerPort,
+        kinds: Mapping[str, Kind],
+        serve: Serve,
+        share: Callable[[str], Quota],
+        sockets: Collection[str] = (),
+        humans: Humans | None = None,
+    ) -> None:
+        # ``share`` returns what a task may have open, ``sockets`` are those of kinds that ``serve`` knows
+        self._broker, self._kinds, self._serve, self._share = broker, kinds, serve, share
+        self._sockets, self._humans = sockets, humans
         self._conversations: set[asyncio.Task[None]] = set()
         self._nested: dict[str, set[asyncio.Task[None]]] = {}  # those inside runs, by task
         self._acceptors: set[Acceptor] = set()
@@ -180,9 +171,19 @@ class LaunchServer:
         if port.uid is not None and _uid(peer) != port.uid:
             peer.close()
             return
-        acceptor = self._admitted(peer, port.caller)
+        taken = self._take(port.caller)
+        try:
+            acceptor = Acceptor(lambda: _hang_up(peer), peer) if taken else None
+        except RuntimeError:  # no thread can be started
+            self._give(port.caller)
+            acceptor = None
         if acceptor is None:
-            _refuse(peer, through)
+            with suppress(OSError):
+                handover.send(peer, handover.problem(LimitError("too many runs at a time")))
+            if through is None:
+                peer.close()
+            else:
+                through.put_away([peer.detach()])  # with what it may have sent already
             return
         self._acceptors.add(acceptor)
         conversation = asyncio.create_task(self._converse(_Talk(peer, port, acceptor)))
@@ -195,26 +196,16 @@ class LaunchServer:
         conversation.add_done_callback(lambda _: acceptor.leave())
         conversation.add_done_callback(lambda done: acceptor.when_gone(lambda: self._over(done, acceptor, port, kept)))
 
-    def _admitted(self, peer: socket.socket, caller: Principal) -> Acceptor | None:
-        """Return the acceptor of one more conversation, or None when there is no room for it."""
-        if not self._take(caller):
-            return None
-        try:
-            return Acceptor(lambda: _hang_up(peer), peer)
-        except RuntimeError:  # no thread can be started
-            self._give(caller)
-            return None
-
     def _take(self, caller: Principal) -> bool:
         if not isinstance(caller, Holder):
             return len(self._conversations) < RUNS
         inside = sum(map(len, self._nested.values()))
         mine = len(self._nested.get(caller.task, ()))
-        return inside < RUNS_INSIDE and mine < RUNS_OF_A_TASK and self._services.share(caller.task).take(TALK)
+        return inside < RUNS_INSIDE and mine < RUNS_OF_A_TASK and self._share(caller.task).take(TALK)
 
     def _give(self, caller: Principal) -> None:
         if isinstance(caller, Holder):
-            self._services.share(caller.task).give(TALK)
+            self._share(caller.task).give(TALK)
 
     def _over(
         self, conversation: asyncio.Task[None], acceptor: Acceptor, port: _Port, kept: Sequence[set[asyncio.Task[None]]]
@@ -238,14 +229,14 @@ class LaunchServer:
             await handover.send_async(talk.peer, handover.problem(RemitError()))
 
     async def _run(self, talk: _Talk) -> None:
-        request, _ = await heard(talk.acceptor)
+        request, _ = await talk.acceptor.heard()
         place = launch_request.surroundings(request, await self._around(talk.port))
-        authority = await self._authority(talk.port.caller, request, place)
+        authority = await self._authority(talk.port.caller, request, place.posture)
         report: Report | None = None
         try:
             async with AsyncExitStack() as stack:
                 stack.callback(talk.acceptor.close)
-                await self._serve(talk, authority, place, stack)
+                await self._hand_over(talk, authority.view, place, stack)
                 # only the end is due: whatever comes ends the run, unread, since the run may keep the thread busy
                 await handover.readable(talk.peer)
         finally:
@@ -263,11 +254,25 @@ class LaunchServer:
                     raise
             await asyncio.sleep(AGAIN)
 
-    async def _serve(self, talk: _Talk, authority: _Authority, place: Surroundings, stack: AsyncExitStack) -> None:
-        view, grant = authority.view, authority.view.grant
-        provisioning = await self._services.provision(grant, place.folder, private=place.isolation == "namespace")
+    async def _hand_over(self, talk: _Talk, view: GrantView, place: Surroundings, stack: AsyncExitStack) -> None:
+        grant, private = view.grant, place.isolation == "namespace"
+        provisioning = environment.provision(
+            grant,
+            await self._resources(),
+            self._kinds,
+            secrets.token_bytes,
+            place.folder,
+            private=private,
+            sockets=self._sockets,
+        )
         if not talk.port.trusted:
-            self._count(talk, view.task, len(provisioning.listeners))
+            share, descriptors = (
+                self._share(view.task),
+                len(provisioning.listeners),
+            )  # for as long as the thread has them
+            if not share.take(descriptors):
+                raise LimitError("the task has too many sockets and connections open", retry_after=1)
+            talk.acceptor.when_gone(lambda: share.give(descriptors))
         wanted = [listener.wire() for listener in provisioning.listeners]
         told = {"task": view.task, "grant": grant.id, "ends": grant.expires_at.isoformat()}
         await handover.send_async(talk.peer, {**told, "listeners": wanted})
@@ -276,50 +281,42 @@ class LaunchServer:
         inner = _Port(view.holder, None, (*talk.port.around, place.posture.isolation))
         for listener in provisioning.listeners:
             stack.callback(await self._start(talk, run, listener, sockets.pop(0), inner))
-        environment = await self._services.variables(run)
-        await handover.send_async(talk.peer, {"ready": True, "environment": dict(environment)})
+        grant, resources = (await self._broker.grant(run.grant)).grant, await self._resources()
+        variables = environment.variables(grant, resources, self._kinds, provisioning.placeholders, places)
+        await handover.send_async(talk.peer, {"ready": True, "environment": variables})
 
-    def _count(self, talk: _Talk, task: str, descriptors: int) -> None:
-        """Take descriptors for as long as the thread has them, or raise LimitError."""
-        share = self._services.share(task)
-        if not share.take(descriptors):
-            raise LimitError("the task has too many sockets and connections open", retry_after=1)
-        talk.acceptor.when_gone(lambda: share.give(descriptors))
+    async def _resources(self) -> Mapping[str, Resource]:
+        return {resource.name: resource for resource in await self._broker.resources()}
 
     async def _start(self, talk: _Talk, run: Run, listener: RunListener, sock: socket.socket, inner: _Port) -> Close:
         if listener.kind == "launch":
             return self._listen(sock, inner, talk.acceptor)
         if not talk.port.trusted:
-            return await self._services.serve(run, listener, sock, talk.acceptor)
+            return await self._serve(run, listener, sock, talk.acceptor.serve)
         if listener.path is not None:
             handover.refuse_descriptors(sock)
-        return await self._services.serve(run, listener, sock)
+        return await self._serve(run, listener, sock, None)
 
     # -- authority ----------------------------------------------------------------------------------------------
 
-    async def _authority(self, caller: Principal, request: Message, place: Surroundings) -> _Authority:
+    async def _authority(self, caller: Principal, request: Message, posture: Posture) -> _Authority:
         match request:
-            case {"open": dict(asked)}:
-                return await self._open(caller, asked, place.posture)
-            case {"delegate": dict(asked)}:
-                return await self._delegate(caller, asked, place.posture)
+            case {"open": dict(members)}:
+                if not isinstance(caller, Operator):
+                    raise DeniedError("a run cannot open a task", help="delegate from its own grant")
+                opener, rest = await launch_request.opener(caller, members, self._humans)
+                view = await self._broker.open(opener, launch_request.requested(rest), posture)
+                return _Authority(view, lambda: self._broker.close(caller, view.task))
+            case {"delegate": dict(members)}:
+                parent = members.get("parent", caller.grant if isinstance(caller, Holder) else None)
+                if not isinstance(parent, str):
+                    raise InvalidRequestError("`parent` is missing")
+                made = launch_request.requested(members)
+                view = await self._broker.delegate(caller, parent, made, posture=posture)
+                return _Authority(view, lambda: self._broker.revoke(caller, view.id))
             case {"grant": str(grant_id)}:
-                return _Authority(await self._broker.attach(caller, grant_id, place.posture), None)
+                return _Authority(await self._broker.attach(caller, grant_id, posture), None)
         raise InvalidRequestError("a launch names one of `open`, `delegate` and `grant`")
-
-    async def _open(self, caller: Principal, asked: Mapping[str, object], posture: Posture) -> _Authority:
-        if not isinstance(caller, Operator):
-            raise DeniedError("a run cannot open a task", help="delegate from its own grant")
-        opener, rest = await launch_request.opener(caller, asked, self._humans)
-        view = await self._broker.open(opener, launch_request.requested(rest), posture)
-        return _Authority(view, lambda: self._broker.close(caller, view.task))
-
-    async def _delegate(self, caller: Principal, asked: Mapping[str, object], posture: Posture) -> _Authority:
-        parent = asked.get("parent", caller.grant if isinstance(caller, Holder) else None)
-        if not isinstance(parent, str):
-            raise InvalidRequestError("`parent` is missing")
-        view = await self._broker.delegate(caller, parent, launch_request.requested(asked), posture=posture)
-        return _Authority(view, lambda: self._broker.revoke(caller, view.id))
 
     async def _around(self, port: _Port) -> tuple[str, ...]:
         if not isinstance(port.caller, Holder):
@@ -328,15 +325,6 @@ class LaunchServer:
             raise LimitError(f"{NESTED} runs are one inside the other already")
         view = await self._broker.grant(port.caller.grant)
         return (*port.around, view.grant.posture.isolation)
-
-
-def _refuse(peer: socket.socket, through: Acceptor | None) -> None:
-    with suppress(OSError):
-        handover.send(peer, handover.problem(LimitError("too many runs at a time")))
-    if through is None:
-        peer.close()
-    else:
-        through.put_away([peer.detach()])  # with what it may have sent already
 
 
 def _hang_up(peer: socket.socket) -> None:

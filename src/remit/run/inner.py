@@ -7,8 +7,11 @@ import json
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
+from remit.run import inside
 from remit.run.handover import MAX_DESCRIPTORS, Message
 
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
@@ -16,19 +19,17 @@ Ancillary = Sequence[tuple[int, int, bytes]]
 
 
 class Inner:
-    """Talks to the first process inside; ``pid`` is its number here, told by the kernel."""
+    """The first process inside; ``pid`` is its number here, told by the kernel, and ``process`` what we started."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        self.sock, self.process = sock, process
         self.pid = 0
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
     def hello(self) -> bool:
         """Wait until the process inside speaks; False when it never will."""
         heard = self._receive()
-        if heard is None:
-            return False
-        for level, kind, data in heard[1]:
+        for level, kind, data in heard[1] if heard else ():
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                 self.pid = CREDENTIALS.unpack(data)[0]
         return self.pid > 0
@@ -37,7 +38,13 @@ class Inner:
         """Have listeners bound and descriptors 0-2 put in place; return the listening descriptors, terminal last."""
         self._send({"listeners": listeners, "keep": list(keep), "tty": list(tty)}, keep)
         heard = self._receive()
-        return [] if heard is None else _rights(heard[1])
+        found = array.array("i")
+        for level, kind, data in heard[1] if heard else ():
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                found.frombytes(data[: len(data) - len(data) % found.itemsize])
+        for descriptor in found:
+            os.set_inheritable(descriptor, False)
+        return list(found)
 
     def go(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Have the process inside become the command."""
@@ -50,41 +57,14 @@ class Inner:
         return failed if isinstance(failed, int) else None
 
     def _send(self, message: Mapping[str, object], descriptors: Sequence[int] = ()) -> None:
-        data = json.dumps(message).encode()
-        packet = struct.pack("!I", len(data)) + data
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        try:
-            sent = self.sock.sendmsg([packet], rights)
-            self.sock.sendall(packet[sent:])
-        except ConnectionError:  # it has gone; the next receive says so
-            return
+        with suppress(ConnectionError):  # it has gone; the next receive says so
+            inside.send(self.sock, message, list(descriptors))
 
     def _receive(self) -> tuple[Message, Ancillary] | None:
         room = socket.CMSG_SPACE(CREDENTIALS.size) + socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         try:
             head, ancillary, _, _ = self.sock.recvmsg(4, room)
-            head += self._exactly(4 - len(head)) if head else b""
-            if len(head) < 4:  # noqa: PLR2004 - the length of a length
-                return None
-            return json.loads(self._exactly(struct.unpack("!I", head)[0])), ancillary
+            head += inside.read(self.sock, 4 - len(head))
+            return json.loads(inside.read(self.sock, struct.unpack("!I", head)[0])), ancillary
         except ConnectionError:
             return None
-
-    def _exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = self.sock.recv(size - len(data))
-            if not part:
-                raise ConnectionResetError
-            data += part
-        return data
-
-
-def _rights(ancillary: Ancillary) -> list[int]:
-    found = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    for descriptor in found:
-        os.set_inheritable(descriptor, False)
-    return list(found)

@@ -29,24 +29,24 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def receive(channel: socket.socket) -> tuple[dict, list[int]]:  # type: ignore[type-arg]  # JSON; typing is slow
-    """Return the next message and its descriptors, or leave when the launcher has gone."""
+    """Return the next message and its descriptors."""
     first, descriptors, _, _ = socket.recv_fds(channel, 4, 3)
-    head = first + read(channel, 4 - len(first)) if first else read(channel, 4)
+    head = first + read(channel, 4 - len(first))
     return json.loads(read(channel, struct.unpack("!I", head)[0])), descriptors
 
 
 def read(channel: socket.socket, size: int) -> bytes:
-    """Return exactly ``size`` bytes, or leave."""
+    """Return exactly ``size`` bytes; ConnectionResetError when the other end has gone."""
     data = b""
     while len(data) < size:
         part = channel.recv(size - len(data))
         if not part:
-            os._exit(NOT_EXECUTABLE)
+            raise ConnectionResetError
         data += part
     return data
 
 
-def send(channel: socket.socket, message: object, descriptors: tuple[int, ...] = ()) -> None:
+def send(channel: socket.socket, message: object, descriptors: list[int] | tuple[int, ...] = ()) -> None:
     """Send one message; descriptors travel with its first byte."""
     data = json.dumps(message).encode()
     packet = struct.pack("!I", len(data)) + data
@@ -68,13 +68,6 @@ def bind(listener: dict) -> socket.socket:  # type: ignore[type-arg]  # JSON
         sock.bind(("127.0.0.1", listener["port"]))
     sock.listen(BACKLOG)
     return sock
-
-
-def take(places: list[int], descriptors: list[int]) -> None:
-    """Put what the launcher passed into its place."""
-    for place, descriptor in zip(places, descriptors, strict=True):
-        os.dup2(descriptor, place)
-        os.close(descriptor)
 
 
 def terminal(places: list[int]) -> int:
@@ -109,16 +102,20 @@ def main() -> None:
     channel.set_inheritable(False)
     send(channel, {})
     order, descriptors = receive(channel)
-    take(order["keep"], descriptors)
+    for place, descriptor in zip(order["keep"], descriptors, strict=True):  # what the launcher passed goes into place
+        os.dup2(descriptor, place)
+        os.close(descriptor)
     sockets = [bind(listener) for listener in order["listeners"]]
     ends = [sock.detach() for sock in sockets]
     if order["tty"]:
         ends.append(terminal(order["tty"]))
-    send(channel, {"bound": [listener["name"] for listener in order["listeners"]]}, tuple(ends))
+    send(channel, {"bound": [listener["name"] for listener in order["listeners"]]}, ends)
     for end in ends:
         os.close(end)
     become(channel, receive(channel)[0])
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(ConnectionResetError):  # the launcher has gone
+        main()
+    os._exit(NOT_EXECUTABLE)

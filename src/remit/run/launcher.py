@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,8 @@ from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.run import handover, sandbox
 from remit.run.handover import Message
-from remit.run.machine import Started, gaps, started, unseen
+from remit.run.inner import Inner
+from remit.run.machine import gaps, started, unseen
 from remit.run.spec import (
     LaunchSpec,
     base_environment,
@@ -40,7 +41,7 @@ from remit.run.terminal import Terminal
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 TO_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT})  # a terminal sends these to everybody in front of it
 END_WITHIN = 15.0  # seconds that the broker has to say how the run's authority ended
-BEFORE = (timedelta(minutes=5), timedelta(minutes=1))  # early enough to finish, or to begin another run
+BEFORE = (5, 1)  # minutes: early enough to finish, or to begin another run
 LONGER = "another run has it anew, and longer with `--ttl`"
 
 _PR_SET_DUMPABLE = 4
@@ -55,12 +56,15 @@ def main(spec: LaunchSpec) -> int:
     UnavailableError when there is no broker or no usable namespace. Nothing has been opened then.
     """
     harden()
-    _check(spec)
+    if not spec.command or not spec.command[0]:
+        raise InvalidRequestError("there is no command to run", help="remit run [options] -- COMMAND [arguments]")
+    if any("\0" in argument for argument in spec.command):
+        raise InvalidRequestError("an argument of the command holds a zero byte")
     spec = replace(spec, masked=_masked(spec))
     for line in () if spec.quiet else (*render_exposure(spec), *gaps(spec, os.uname().machine)):
         _say(line)
-    with _connect(spec.socket) as broker, started(spec) as running, _folder(spec) as folder:
-        return _Run(spec, broker, running).follow(folder)
+    with _connect(spec.socket) as broker, started(spec) as inner, _folder(spec) as folder:
+        return _Run(spec, broker, inner).follow(folder)
 
 
 def harden() -> None:
@@ -70,13 +74,6 @@ def harden() -> None:
     keyctl = _KEYCTL.get(os.uname().machine)
     if keyctl is not None:
         libc.syscall(keyctl, _JOIN_SESSION_KEYRING, None, 0, 0, 0)  # refused inside a run, where there is none
-
-
-def _check(spec: LaunchSpec) -> None:
-    if not spec.command or not spec.command[0]:
-        raise InvalidRequestError("there is no command to run", help="remit run [options] -- COMMAND [arguments]")
-    if any("\0" in argument for argument in spec.command):
-        raise InvalidRequestError("an argument of the command holds a zero byte")
 
 
 def _masked(spec: LaunchSpec) -> tuple[Path, ...]:
@@ -131,11 +128,8 @@ def _woken_by_signals() -> Iterator[socket.socket]:
 class _Run:
     """One command in its sandbox, from the hand-over to its exit code."""
 
-    def __init__(self, spec: LaunchSpec, broker: socket.socket, running: Started) -> None:
-        self.spec = spec
-        self.broker = broker
-        self.inner = running.inner
-        self.process = running.process
+    def __init__(self, spec: LaunchSpec, broker: socket.socket, inner: Inner) -> None:
+        self.spec, self.broker, self.inner = spec, broker, inner
         self.terminal: Terminal | None = None
         self.due: tuple[tuple[datetime, str], ...] = ()  # what to say, and when
 
@@ -147,7 +141,12 @@ class _Run:
         ready = self._hand_over(grant["listeners"])
         given = ready["environment"]
         assert isinstance(given, dict)  # noqa: S101 - what our own broker answers
-        with self._terminal(), self._signals():
+        with contextlib.ExitStack() as stack:
+            if self.terminal is not None:
+                stack.callback(self.terminal.restore)
+                self.terminal.open()
+            for number in (*FORWARDED, signal.SIGWINCH):
+                stack.callback(signal.signal, number, signal.signal(number, self._signalled))
             self.inner.go(self.spec.command, complete(environment, given, self.spec.env))
             failed = self.inner.failure()
             code = self._wait()
@@ -182,23 +181,28 @@ class _Run:
         try:
             return self._ask({"bound": names}, tuple(ends))
         finally:
-            handover.close_all(ends)
+            for end in ends:
+                os.close(end)
 
     # -- while the command runs ---------------------------------------------------------------------------------
 
     def _wait(self) -> int:
-        watched = os.pidfd_open(self.process.pid)
+        """Copy what there is to copy, and say what is to be said, until the command has ended; return its exit code."""
+        watched = os.pidfd_open(self.inner.process.pid)
         try:
             with selectors.DefaultSelector() as selector, _woken_by_signals() as signalled:
                 selector.register(watched, selectors.EVENT_READ, None)
                 selector.register(signalled, selectors.EVENT_READ, lambda: bool(signalled.recv(64)))
-                for end, copy in self._copies():
-                    selector.register(end, selectors.EVENT_READ, copy)
+                selector.register(self.broker, selectors.EVENT_READ, self._lost)
+                if self.terminal is not None:
+                    selector.register(self.terminal.other_end, selectors.EVENT_READ, self.terminal.show)
+                    if self.terminal.keys is not None:
+                        selector.register(self.terminal.keys, selectors.EVENT_READ, self.terminal.type)
                 while not self._step(selector):
                     pass
         finally:
             os.close(watched)
-        code = self.process.wait()
+        code = self.inner.process.wait()
         return code if code >= 0 else 128 - code
 
     def _step(self, selector: selectors.BaseSelector) -> bool:
@@ -212,48 +216,18 @@ class _Run:
                 selector.unregister(key.fileobj)
         return any(key.data is None for key in ready)
 
-    def _copies(self) -> Iterator[tuple[int, Callable[[], bool]]]:
-        yield self.broker.fileno(), self._lost
-        if self.terminal is not None:
-            yield self.terminal.other_end, self.terminal.show
-            if self.terminal.keys is not None:
-                yield self.terminal.keys, self.terminal.type
-
     def _lost(self) -> bool:
         self.due = ()
         _say("remit: the broker went away; this run has no authority any more", "\r\n")
         return False
 
-    @contextlib.contextmanager
-    def _terminal(self) -> Iterator[None]:
-        try:
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGWINCH:
             if self.terminal is not None:
-                self.terminal.open()
-            yield
-        finally:
-            if self.terminal is not None:
-                self.terminal.restore()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._forward) for number in FORWARDED}
-        before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, self._resize)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _forward(self, number: int, _frame: FrameType | None) -> None:
+                self.terminal.resize()
+            return
         with contextlib.suppress(ProcessLookupError):
-            if number in TO_THE_GROUP:
-                os.killpg(self.inner.pid, number)
-            else:
-                os.kill(self.inner.pid, number)
-
-    def _resize(self, _number: int, _frame: FrameType | None) -> None:
-        if self.terminal is not None:
-            self.terminal.resize()
+            (os.killpg if number in TO_THE_GROUP else os.kill)(self.inner.pid, number)
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
@@ -307,16 +281,15 @@ def _is_open(descriptor: int) -> bool:
 
 def announced(expires_at: datetime, now: datetime, *, quiet: bool) -> tuple[tuple[datetime, str], ...]:
     """Return what to say and when, the earliest first, of a run that begins ``now``; nothing if it is quiet."""
-    return () if quiet else tuple(_all(expires_at, now))
-
-
-def _all(expires_at: datetime, now: datetime) -> Iterator[tuple[datetime, str]]:
-    for before in BEFORE:
-        if expires_at - before > now:
-            minutes = int(before.total_seconds() / 60)
-            text = f"in {minutes} minute{'s' if minutes > 1 else ''}"
-            yield expires_at - before, f"remit: this run's authority ends {text}; {LONGER}"
-    yield expires_at, f"remit: this run's authority has expired; {LONGER}"
+    if quiet:
+        return ()
+    due = []
+    for minutes in BEFORE:
+        at = expires_at - timedelta(minutes=minutes)
+        if at > now:
+            due.append((at, f"ends in {minutes} minute{'s' if minutes > 1 else ''}"))
+    due.append((expires_at, "has expired"))
+    return tuple((at, f"remit: this run's authority {text}; {LONGER}") for at, text in due)
 
 
 def patience(due: Sequence[tuple[datetime, str]], now: datetime) -> float | None:

@@ -10,9 +10,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
 
 import remit
 from remit.errors import InvalidRequestError, UnavailableError
@@ -33,14 +32,6 @@ HELP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A process of ours whose first program waits on ``inner`` for what it is to become."""
-
-    process: subprocess.Popen[bytes]
-    inner: Inner
-
-
 def bubblewrap() -> Path:
     """Return the system's bwrap, else the one that came with remit."""
     found = shutil.which("bwrap", path="/usr/local/bin:/usr/bin:/bin")  # never the caller's PATH
@@ -52,12 +43,7 @@ def bubblewrap() -> Path:
     return Path(spec.origin).with_name("_bin") / "bwrap"
 
 
-def interpreter() -> Path:
-    """Return the Python that started this process, without its virtual environment."""
-    return Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
-
-
-def facts(socket_folder: Path, writable: Sequence[PurePosixPath] = ()) -> sandbox.MachineFacts:
+def facts(socket_folder: Path, writable: Sequence[PurePath] = ()) -> sandbox.MachineFacts:
     """Read what the sandbox must know of this machine; ``socket_folder`` is where the broker's sockets are.
 
     Folders that Python imports from are part of the interpreter when they lie in one of the ``writable`` ones.
@@ -66,9 +52,14 @@ def facts(socket_folder: Path, writable: Sequence[PurePosixPath] = ()) -> sandbo
     needed = _programs()
     kept = {path.resolve() for path in needed} | {path.absolute() for path in needed}
     kept |= {path for path in (found.resolve() for found in _imported()) if _inside(path, writable)}
-    seen = [path for path in sorted(kept) if not path.is_relative_to("/usr") and len(path.parts) > 1]
-    nested = socket_folder == Path(sandbox.RUN) and " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
-    return sandbox.MachineFacts(os.getuid(), os.getgid(), links, nested, tuple(map(_pure, seen)))
+    seen = tuple(path for path in sorted(kept) if not path.is_relative_to("/usr") and len(path.parts) > 1)
+    nested = socket_folder == Path(sandbox.RUN) and covers_proc()
+    return sandbox.MachineFacts(os.getuid(), os.getgid(), links, nested, seen)
+
+
+def covers_proc() -> bool:
+    """Whether /proc has covers here, so that the kernel mounts no fresh one inside."""
+    return " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
 
 
 def _programs() -> tuple[Path, ...]:
@@ -82,19 +73,19 @@ def _imported() -> list[Path]:
     return [path for path in map(Path, named) if path.exists()]
 
 
-def _check_imports(spec: LaunchSpec, writable: Sequence[PurePosixPath]) -> None:
+def _check_imports(spec: LaunchSpec, writable: Sequence[PurePath]) -> None:
     """Refuse a folder that remit itself imports from; inside a run it is the run's own affair."""
     if spec.socket.parent == Path(sandbox.RUN):
         return
-    for path in {found.resolve() for found in _imported()} & set(map(Path, writable)):
+    for path in {found.resolve() for found in _imported()} & set(writable):
         raise InvalidRequestError(
             f"remit imports from `{path}`, where the run could leave code that runs as you",
             help="take it out of PYTHONPATH, or start the run in another folder",
         )
 
 
-def _inside(path: Path, folders: Iterable[PurePosixPath]) -> bool:
-    return any(Path(folder) in path.parents for folder in folders)
+def _inside(path: Path, folders: Sequence[PurePath]) -> bool:
+    return any(folder in path.parents for folder in folders)
 
 
 def gaps(spec: LaunchSpec, machine: str) -> list[str]:
@@ -105,7 +96,7 @@ def gaps(spec: LaunchSpec, machine: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def started(spec: LaunchSpec) -> Iterator[Started]:
+def started(spec: LaunchSpec) -> Iterator[Inner]:
     """Start the sandbox of a run, or without one its first process; it is killed at the end if it still runs.
 
     UnavailableError with bubblewrap's own words when it cannot be made.
@@ -113,46 +104,37 @@ def started(spec: LaunchSpec) -> Iterator[Started]:
     ours, theirs = socket.socketpair()
     said, says = os.pipe()
     with ours, contextlib.ExitStack() as stack:
-        blank = stack.enter_context(_empty_file(spec.socket.parent))
+        # Covers masked files for as long as the run lasts: bubblewrap takes a descriptor once only, the kernel mounts
+        # nothing on a file that was removed, and a run inside this one covers the same files.
+        try:
+            blank, name = tempfile.mkstemp(prefix="empty-", dir=spec.socket.parent)
+        except OSError as error:
+            raise UnavailableError(f"no file can be made in `{spec.socket.parent}`: {error.strerror}") from error
+        stack.callback(Path(name).unlink, missing_ok=True)
+        os.close(blank)
         with theirs, contextlib.ExitStack() as passed:
             passed.callback(os.close, says)
             stack.callback(os.close, said)
-            process = _spawn(spec, theirs.fileno(), says, passed, blank)
-        stack.callback(_end, process)
-        inner = Inner(ours)
+            process = _spawn(spec, theirs.fileno(), says, passed, Path(name))
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        inner = Inner(ours, process)
         if not inner.hello():
             process.kill()
-            raise _failed(os.read(said, MAX_COMPLAINT).decode(errors="replace").strip())
-        yield Started(process, inner)
-
-
-@contextlib.contextmanager
-def _empty_file(folder: Path) -> Iterator[Path]:
-    """Give an empty file for as long as the run lasts: bubblewrap takes a descriptor once only.
-
-    The kernel mounts nothing on a file that was removed, and a run inside this one covers the same files.
-    """
-    try:
-        descriptor, name = tempfile.mkstemp(prefix="empty-", dir=folder)
-    except OSError as error:
-        raise UnavailableError(f"no file can be made in `{folder}`: {error.strerror}") from error
-    os.close(descriptor)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _failed(reason: str) -> UnavailableError:
-    paths = reason.startswith("bwrap: Can't ")  # find, create, make, bind a path
-    said = f"the sandbox cannot be made: {reason or 'it ended at once'}"
-    return UnavailableError(said, help="look at that path, and at what --bind names" if paths else HELP)
+            reason = os.read(said, MAX_COMPLAINT).decode(errors="replace").strip()
+            paths = reason.startswith("bwrap: Can't ")  # find, create, make, bind a path
+            raise UnavailableError(
+                f"the sandbox cannot be made: {reason or 'it ended at once'}",
+                help="look at that path, and at what --bind names" if paths else HELP,
+            )
+        yield inner
 
 
 def _spawn(
     spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitStack, blank: Path
 ) -> subprocess.Popen[bytes]:
-    first = (str(interpreter()), "-I", "-S", str(INSIDE), str(channel))
+    interpreter = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()  # of no virtual environment
+    first = (str(interpreter), "-I", "-S", str(INSIDE), str(channel))
     if spec.unsandboxed:
         return _popen(first, (channel,), says, spec.cwd)
     if len(spec.masked) > MAX_MASKED:
@@ -160,17 +142,21 @@ def _spawn(
             f"{len(spec.masked)} files in the working directory look like credentials, and {MAX_MASKED} can be covered",
             help=sandbox.ELSEWHERE,
         )
-    files = [passed.enter_context(_memory(text)) for text in _files(spec)]
-    passwd, group, hosts, *program = files
-    given = sandbox.Descriptors(passwd, group, hosts, program[0] if program else None, _pure(blank))
+    uid, gid = sandbox.inside_ids(os.getuid(), os.getgid())
+    name = base_environment(spec)["USER"]
+    files = (sandbox.passwd(name, uid, gid, spec.home), sandbox.group(name, gid), sandbox.HOSTS)
+    passwd, group, hosts = (passed.enter_context(_memory(os.fsencode(text))) for text in files)
+    program = seccomp.program(os.uname().machine)
+    filtered = None if program is None else passed.enter_context(_memory(program))
     seen = view(spec)
     writable = [bind.path for bind in seen.shown if bind.writable]
     _check_imports(spec, writable)
-    known = facts(spec.socket.parent, writable)
-    options = sandbox.arguments(known, seen, given)
+    given = sandbox.Descriptors(passwd, group, hosts, filtered, blank)
+    options = sandbox.arguments(facts(spec.socket.parent, writable), seen, given)
     listed = passed.enter_context(_memory(os.fsencode("\0".join(options)) + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
-    return _popen(command, (channel, listed, *files), says, Path("/"))
+    kept = (channel, listed, passwd, group, hosts, *(() if filtered is None else (filtered,)))
+    return _popen(command, kept, says, Path("/"))
 
 
 def view(spec: LaunchSpec) -> sandbox.SandboxView:
@@ -178,12 +164,14 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
 
     Hidden folders that are not there yet are made where a run would see them: a cover needs a place.
     """
-    for path in (Path(bind.path) for bind in spec.binds):
+    named = [Path(bind.path) for bind in spec.binds]
+    for path in named:
         if not path.exists():
             raise InvalidRequestError(f"`{path}` is not there and cannot be bound", help="--bind takes PATH or PATH:rw")
-    binds = tuple(sandbox.Bind(_pure(Path(bind.path).resolve()), bind.writable) for bind in spec.binds)
+    binds = tuple(sandbox.Bind(path.resolve(), bind.writable) for path, bind in zip(named, spec.binds, strict=True))
+    straight = [Path(os.path.normpath(path.absolute())) for path in named]
     own = (spec.socket.parent, *spec.hidden)
-    cwd = _pure(spec.cwd.resolve())
+    cwd = spec.cwd.resolve()
     hidden = sorted({path.resolve() for path in own})
     for path in hidden:
         if not path.exists() and _inside(path, (cwd, *(bind.path for bind in binds))):
@@ -191,14 +179,14 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
     followed = (*own, *spec.apart, *_programs(), *_imported(), Path(sys.executable))
     return sandbox.SandboxView(
         cwd=cwd,
-        home=_pure(spec.home),
+        home=spec.home,
         binds=binds,
-        hidden=tuple(_pure(path) for path in hidden if path.exists()),
-        masked=tuple(_pure(path) for path in spec.masked),
+        hidden=tuple(path for path in hidden if path.exists()),
+        masked=spec.masked,
         host_net=spec.host_net,
-        apart=tuple(_pure(path.resolve()) for path in spec.apart),
-        signs=tuple(sorted({_pure(link) for path in followed for link in links(path)})),
-        aliases=_aliases(spec.binds),
+        apart=tuple(path.resolve() for path in spec.apart),
+        signs=tuple(sorted({link for path in followed for link in links(path)})),
+        aliases=tuple((path, path.resolve()) for path in straight if path.resolve() != path),
     )
 
 
@@ -210,11 +198,6 @@ def _make(folder: Path) -> None:
             f"`{folder}` belongs to remit, is in what the run sees, and cannot be made: {error.strerror}",
             help="start the run in another folder",
         ) from error
-
-
-def _aliases(binds: Iterable[sandbox.Bind]) -> tuple[tuple[PurePosixPath, PurePosixPath], ...]:
-    named = [Path(os.path.normpath(Path(bind.path).absolute())) for bind in binds]
-    return tuple((_pure(path), _pure(path.resolve())) for path in named if path.resolve() != path)
 
 
 def links(path: Path) -> Iterator[Path]:
@@ -232,15 +215,6 @@ def links(path: Path) -> Iterator[Path]:
             target = step.readlink()
             at = Path("/") if target.is_absolute() else at
             todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
-
-
-def _files(spec: LaunchSpec) -> list[bytes]:
-    uid, gid = sandbox.inside_ids(os.getuid(), os.getgid())
-    name = base_environment(spec)["USER"]
-    passwd, group = sandbox.passwd(name, uid, gid, _pure(spec.home)), sandbox.group(name, gid)
-    program = seccomp.program(os.uname().machine)
-    texts = [os.fsencode(text) for text in (passwd, group, sandbox.HOSTS)]
-    return texts if program is None else [*texts, program]
 
 
 def _popen(command: Sequence[str], keep: tuple[int, ...], says: int, cwd: Path) -> subprocess.Popen[bytes]:
@@ -262,26 +236,21 @@ def _memory(data: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-
-
-def _pure(path: Path) -> PurePosixPath:
-    return PurePosixPath(path)
-
-
 # -- what a command leads to that its run does not see: a link's target, the interpreter of a script -----------------
 
 
 def unseen(spec: LaunchSpec) -> tuple[Path, Path] | None:
-    """Return the first file on the way to a command that its run does not see, and the path to bind for it."""
+    """Return the first file on the way to a command that its run does not see, and the path to bind for it.
+
+    That is the prefix that it is installed in, and never a whole home.
+    """
     seen = [*map(Path, sandbox.SYSTEM), *map(Path, facts(spec.socket.parent).interpreter)]
     seen += [Path(bind.path) for bind in view(spec).shown]
     for step in _way(spec.command[0], base_environment(spec)["PATH"], spec.cwd):
         if not any(step.is_relative_to(folder) for folder in seen):
-            return step, _around(step, spec.home)
+            folder = step.parent
+            prefix = folder.parent if folder.name == "bin" else folder
+            return step, next((each for each in (prefix, folder) if not spec.home.is_relative_to(each)), step)
     return None
 
 
@@ -306,10 +275,3 @@ def _first_line(script: Path) -> Sequence[str]:
     except OSError:
         return ()
     return os.fsdecode(line[2:]).split() if line.startswith(b"#!") else ()
-
-
-def _around(path: Path, home: Path) -> Path:
-    """Return what to bind for a program: the prefix that it is installed in, and never a whole home."""
-    folder = path.parent
-    wanted = folder.parent if folder.name == "bin" else folder
-    return next((each for each in (wanted, folder) if not home.is_relative_to(each)), path)

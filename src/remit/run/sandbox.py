@@ -9,48 +9,23 @@ every folder between a writable bind and what lies protected in it is bound onto
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath as Path
+from pathlib import PurePath as Path
 
 from remit.errors import InvalidRequestError
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = (
-    "alternatives",
-    "bash.bashrc",
-    "ca-certificates",
-    "ca-certificates.conf",
-    "debian_version",
-    "fonts",
-    "gai.conf",
-    "host.conf",
-    "inputrc",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "locale.alias",
-    "locale.conf",
-    "localtime",
-    "magic",
-    "mime.types",
-    "networks",
-    "nsswitch.conf",
-    "os-release",
-    "pki/ca-trust",
-    "pki/tls/certs",
-    "protocols",
-    "rpc",
-    "services",
-    "shells",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "terminfo",
-    "timezone",
-)
+    *("alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "debian_version", "fonts", "gai.conf"),
+    *("host.conf", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias", "locale.conf", "localtime"),
+    *("magic", "mime.types", "networks", "nsswitch.conf", "os-release", "pki/ca-trust", "pki/tls/certs", "protocols"),
+    *("rpc", "services", "shells", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone"),
+)  # none of these holds a secret
 ETC_HOST_NET = ("hosts", "resolv.conf")  # needed only to reach what a network of one's own cannot reach
 PROC = ("acpi", "bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger", "tty")
 ELSEWHERE = "start the run in another folder, one that holds the project alone"
+HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 RUN = "/run/remit"  # where a run's own sockets are
 PROGRAMS = (
     *("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec"),
@@ -121,58 +96,53 @@ def check(machine: MachineFacts, view: SandboxView) -> None:
     for bind in view.binds:
         if not bind.path.is_absolute() or ".." in bind.path.parts:
             raise InvalidRequestError(f"`{bind.path}` must be an absolute path")
-        if any(_within(bind.path, hidden) for hidden in view.hidden):
+        if _hidden(view, bind.path):
             raise InvalidRequestError(f"`{bind.path}` belongs to remit and is in no run")
-    if _within(view.home, view.cwd):
+    if view.home.is_relative_to(view.cwd):
         raise InvalidRequestError(
             f"the working directory `{view.cwd}` would show the run your whole home",
             help="start it in the folder of a project, or name what it needs with --bind",
         )
-    if any(_within(view.cwd, hidden) for hidden in view.hidden):
+    if _hidden(view, view.cwd):
         raise InvalidRequestError(f"the working directory `{view.cwd}` belongs to remit and is in no run")
-    _check_programs(machine, view)
-    _check_own(machine, view)
-
-
-def _check_programs(machine: MachineFacts, view: SandboxView) -> None:
     system = [Path(folder) for folder in PROGRAMS]
     for path in (bind.path for bind in view.shown if bind.writable):
-        if any(_within(path, program) for program in (*machine.interpreter, *system)):
+        if any(path.is_relative_to(program) for program in (*machine.interpreter, *system)):
             raise InvalidRequestError(f"`{path}` holds programs that run outside, too", help=ELSEWHERE)
-        if any(_within(folder, path) for folder in (*system, Path("/etc"))):
+        if any(folder.is_relative_to(path) for folder in (*system, Path("/etc"))):
             raise InvalidRequestError(f"`{path}` contains the system's own files", help=ELSEWHERE)
+    _check_own(view, _mounts(machine, view))
 
 
-def _check_own(machine: MachineFacts, view: SandboxView) -> None:
-    for path in (path for path in view.apart if not _covered(view, path)):
-        if any(_within(path, bind.path) for bind in _mounts(machine, view)):
+def _check_own(view: SandboxView, mounts: Sequence[Bind]) -> None:
+    for path in (path for path in view.apart if not _hidden(view, path)):
+        if _around(path, mounts) is not None:
             raise InvalidRequestError(
                 f"`{path}` belongs to remit and would be in the run",
                 help="keep key, witness and policies in folders that no run sees, or start this run in another folder",
             )
-    for sign in (sign for sign in view.signs if not _covered(view, sign)):
-        around = _around(sign, _mounts(machine, view))
+    for sign in (sign for sign in view.signs if not _hidden(view, sign)):
+        around = _around(sign, mounts)
         if around is not None and around.writable:
             raise InvalidRequestError(f"remit follows the link `{sign}`, which the run could replace", help=ELSEWHERE)
 
 
-def _covered(view: SandboxView, path: Path) -> bool:
-    return any(_within(path, hidden) for hidden in view.hidden)
-
-
-def _within(path: Path, folder: Path) -> bool:
-    return path == folder or folder in path.parents
+def _hidden(view: SandboxView, path: Path) -> bool:
+    return any(path.is_relative_to(hidden) for hidden in view.hidden)
 
 
 def _around(path: Path, mounts: Sequence[Bind]) -> Bind | None:
     """Return the bind that shows a path: the innermost, of several of the same folder the last."""
-    found = [bind for bind in mounts if _within(path, bind.path)]
-    return found[-1] if found else None
+    return next((bind for bind in reversed(mounts) if path.is_relative_to(bind.path)), None)
 
 
 def arguments(machine: MachineFacts, view: SandboxView, given: Descriptors) -> list[str]:
     """Return bubblewrap's options for a view, or raise InvalidRequestError."""
     check(machine, view)
+    mounts = _mounts(machine, view)
+    shown = [*map(Path, SYSTEM), *(bind.path for bind in mounts)]
+    covered = [path for path in view.hidden if any(top in path.parents for top in shown)]
+    absent = [pair for pair in view.aliases if not any(pair[0].is_relative_to(top) for top in shown)]
     return [
         *namespaces(machine, view.host_net),
         *_system(machine),
@@ -180,9 +150,10 @@ def arguments(machine: MachineFacts, view: SandboxView, given: Descriptors) -> l
         *_proc(machine),
         *("--dev", "/dev"),
         *_empty(view.home),
-        *_binds(machine, view),
-        *_covers(machine, view, given.blank),
-        *_aliases(machine, view),
+        *_binds(machine, view, mounts),
+        *(option for path in covered for option in ("--perms", "0500", "--tmpfs", str(path))),
+        *(option for path in view.masked for option in ("--ro-bind", str(given.blank), str(path))),
+        *(option for link, target in absent for option in ("--symlink", str(target), str(link))),
         *("--remount-ro", "/", "--chdir", str(view.cwd)),
         *(("--seccomp", str(given.seccomp)) if given.seccomp is not None else ()),
     ]
@@ -206,9 +177,6 @@ def group(name: str, gid: int) -> str:
     return f"root:x:0:\n{name}:x:{gid}:\n{nogroup}"
 
 
-HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
-
-
 def namespaces(machine: MachineFacts, host_net: bool = False) -> Sequence[str]:  # noqa: FBT001, FBT002 - a field passed on
     """Return the options for a run's namespaces and its user."""
     uid, gid = inside_ids(machine.uid, machine.gid)
@@ -216,20 +184,24 @@ def namespaces(machine: MachineFacts, host_net: bool = False) -> Sequence[str]: 
     return (*own, "--uid", str(uid), "--gid", str(gid), "--hostname", "run", *(("--share-net",) if host_net else ()))
 
 
-def _system(machine: MachineFacts) -> Sequence[str]:
-    options: list[str] = []
+def _same(option: str, paths: Iterable[str]) -> Iterator[str]:
+    """Yield an option that shows each path as itself."""
+    for path in paths:
+        yield from (option, path, path)
+
+
+def _system(machine: MachineFacts) -> Iterator[str]:
     for folder in SYSTEM:
         link = machine.links.get(folder)
-        options += ["--symlink", link, folder] if link else ["--ro-bind-try", folder, folder]
-    return options
+        yield from ("--symlink", link, folder) if link else ("--ro-bind-try", folder, folder)
 
 
-def _etc(host_net: bool, given: Descriptors) -> Sequence[str]:  # noqa: FBT001 - a field passed on
+def _etc(host_net: bool, given: Descriptors) -> Iterator[str]:  # noqa: FBT001 - a field passed on
     names = (*ETC, *(ETC_HOST_NET if host_net else ()))
-    copied = [option for name in names for option in ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")]
-    own = ["--ro-bind-data", str(given.passwd), "/etc/passwd", "--ro-bind-data", str(given.group), "/etc/group"]
-    hosts = [] if host_net else ["--ro-bind-data", str(given.hosts), "/etc/hosts"]
-    return (*copied, *own, *hosts)
+    yield from _same("--ro-bind-try", (f"/etc/{name}" for name in names))
+    yield from ("--ro-bind-data", str(given.passwd), "/etc/passwd", "--ro-bind-data", str(given.group), "/etc/group")
+    if not host_net:
+        yield from ("--ro-bind-data", str(given.hosts), "/etc/hosts")
 
 
 def _proc(machine: MachineFacts) -> Sequence[str]:
@@ -242,7 +214,7 @@ def _proc(machine: MachineFacts) -> Sequence[str]:
     if machine.nested:
         return ("--bind", "/proc", "/proc")
     names = PROC if machine.uid == 0 else ()
-    return ("--proc", "/proc", *(o for name in names for o in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")))
+    return ("--proc", "/proc", *_same("--ro-bind-try", (f"/proc/{name}" for name in names)))
 
 
 def _empty(home: Path) -> Sequence[str]:
@@ -258,36 +230,13 @@ def _mounts(machine: MachineFacts, view: SandboxView) -> list[Bind]:
     return sorted(wanted, key=lambda bind: len(bind.path.parts))
 
 
-def _binds(machine: MachineFacts, view: SandboxView) -> Sequence[str]:
-    mounts = _mounts(machine, view)
-    held = {Bind(path, writable=True) for path in _held(machine, view, mounts)}
-    ordered = sorted([*mounts, *held], key=lambda bind: (len(bind.path.parts), str(bind.path)))
-    return [option for bind in ordered for option in _bind(bind)]
-
-
-def _held(machine: MachineFacts, view: SandboxView, mounts: Sequence[Bind]) -> Iterator[Path]:
-    """Yield the folders that must be mount points, so that what is protected inside cannot be moved with them."""
+def _binds(machine: MachineFacts, view: SandboxView, mounts: Sequence[Bind]) -> Iterator[str]:
+    """Yield the options for all binds, and for the folders around what is protected: they cannot be moved with it."""
+    held = set[Bind]()
     for path in (*machine.interpreter, *view.hidden, *view.masked):
         for level in path.parents:
             around = _around(level, mounts)
             if around is not None and around.writable and around.path != level:
-                yield level
-
-
-def _bind(bind: Bind) -> Sequence[str]:
-    return ("--bind" if bind.writable else "--ro-bind", str(bind.path), str(bind.path))
-
-
-def _covers(machine: MachineFacts, view: SandboxView, blank: Path | None) -> Sequence[str]:
-    system = [Path(folder) for folder in SYSTEM]
-    shown = [*system, *(bind.path for bind in _mounts(machine, view))]
-    folders = [path for path in view.hidden if any(top in path.parents for top in shown)]
-    over = [option for path in folders for option in ("--perms", "0500", "--tmpfs", str(path))]
-    return (*over, *(option for path in view.masked for option in ("--ro-bind", str(blank), str(path))))
-
-
-def _aliases(machine: MachineFacts, view: SandboxView) -> Sequence[str]:
-    """Make the links by which binds were named, where no folder that is shown has them already."""
-    tops = [*map(Path, SYSTEM), *(bind.path for bind in _mounts(machine, view))]
-    absent = [pair for pair in view.aliases if not any(_within(pair[0], top) for top in tops)]
-    return [option for link, target in absent for option in ("--symlink", str(target), str(link))]
+                held.add(Bind(level, writable=True))
+    for bind in sorted([*mounts, *held], key=lambda bind: (len(bind.path.parts), str(bind.path))):
+        yield from ("--bind" if bind.writable else "--ro-bind", str(bind.path), str(bind.path))
