@@ -12,13 +12,13 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from remit.broker import pending
 from remit.compose.app import build
 from remit.console.consent_session import ConsentSession, RedirectTarget, Seal, described
 from remit.errors import UnavailableError
 from remit.oauth.authorize import MAX_KEPT
 from remit.oauth.registry import Registry
 from remit.ports.identity import Registered
-from remit.web import pending
 from remit.web.authentication import TokenAuth
 from remit.web.verifier import Keys, Verifier
 from tests.broker.asking import kept
@@ -84,7 +84,8 @@ def test_over_tls_the_cookie_is_of_this_host_alone(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         made = app.made
         keys = Keys(made.signer, [made.signer.public_jwk()])
-        verifier = Verifier(made.broker, keys, "https://remit.test", made.verifier.clock, made.verifier.nonces)
+        known = made.verifier
+        verifier = Verifier(made.broker, keys, "https://remit.test", known.clock, known.nonces, known.pending)
         served, web = (
             build(replace(made.deps, verifier=verifier)),
             TokenAuth(frozenset({"remit.test"}), verifier.holder),

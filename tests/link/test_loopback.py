@@ -9,25 +9,30 @@ from datetime import timedelta
 
 import pytest
 
+from remit.broker.pending import PendingMemory
 from remit.core.approval import Approval
 from remit.core.principal import Holder
 from remit.core.scope import Access, Detail, parse_detail
 from remit.core.secret import Secret
-from remit.errors import IntegrityError, NotFoundError, PolicyError, RemitError, ScopeError
+from remit.errors import IntegrityError, NotFoundError, PolicyError, RemitError, ReplayError, ScopeError
+from remit.jose.proof import Proof
 from remit.link import messages, values
 from remit.link.edge import following
 from remit.link.loopback import answered, loopback
 from remit.link.messages import Call
 from remit.ports.broker import BrokerPort, Notice, Opener, Outcome
+from remit.ports.pending import Pending, PendingKind, PendingStore, Poll
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run
 
 SEARCHED = Access("search", "GET", "/v1/search")
 
 
 def test_every_method_of_the_protocol_takes_and_returns_what_can_be_encoded() -> None:
-    methods = {name for name, _ in inspect.getmembers(BrokerPort, inspect.isfunction) if not name.startswith("_")}
-    for name in methods - {"notices"}:
-        assert inspect.iscoroutinefunction(getattr(BrokerPort, name)), name
+    ports = [dict(inspect.getmembers(port, inspect.isfunction)) for port in (BrokerPort, Pending)]
+    methods = [{name: method for name, method in port.items() if not name.startswith("_")} for port in ports]
+    assert not methods[0].keys() & methods[1].keys()
+    for name, method in {**methods[0], **methods[1]}.items() - {("notices", BrokerPort.notices)}:
+        assert inspect.iscoroutinefunction(method), name
         for kind in (messages._hints(name) or {}).values():
             assert "Callable" not in str(kind), name
 
@@ -57,6 +62,26 @@ def test_a_broker_behind_a_link_answers_as_the_broker_does(world: World) -> None
         assert renewed == await broker.lease(issued.lease.id)
         report = await there.revoke(OPERATOR, root.id)
         assert (report.state, report.revoked) == ("closed", 1)
+
+    run(body())
+
+
+def test_what_edges_keep_is_kept_behind_a_link_as_well(world: World) -> None:
+    async def body() -> None:
+        memory: Pending = PendingMemory(lambda: world.now)
+        there = loopback(memory)
+        polls, minute = PendingStore(there, PendingKind.POLL, Poll), timedelta(minutes=1)
+        poll = Poll("apr_1", "client", world.now)
+        name = await polls.keep(poll, minute, room="task", most=3)
+        later = Poll("apr_1", "client", world.now + minute)
+        assert await polls.swap(name, poll, later)
+        assert await polls.find(name) == later
+        assert await PendingStore(memory, PendingKind.POLL, Poll).take(name) == later
+        assert await polls.take(name) is None
+        proof = Proof("key", "jti", int(world.now.timestamp()))
+        await there.burn(proof, stranger=True)
+        with pytest.raises(ReplayError):
+            await there.burn(proof)
 
     run(body())
 
@@ -111,6 +136,8 @@ def test_a_refusal_by_policy_keeps_for_the_audit_what_the_caller_is_not_told() -
         messages.encode(Call("grant", {"grant_id": 7})),
         messages.encode(Call("grant", {"other": "grt_1"})),
         messages.encode(Call("__init__", {})),
+        messages.encode(Call("take", {"kind": "other", "digest": "x"})),
+        messages.encode(Call("take", {"kind": "code", "digest": "x"})),
         messages.encode(Call("open", {"opener": {"": "House"}, "request": {}})),
         messages.encode(Call("issue", {"principal": None, "grant_id": "g", "detail": {"type": "none"}})),
     ],

@@ -21,6 +21,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from remit.broker import Broker
+from remit.broker.pending import PendingMemory
 from remit.compose.app import build
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -29,6 +30,7 @@ from remit.core.tree import root_of
 from remit.jose import token as tokens
 from remit.jose.proof import Nonces
 from remit.keys.signers import FileSigner
+from remit.ports.pending import Pending
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import Listener, serve
 from remit.web.routes import AppDeps, Identity, Route
@@ -240,7 +242,9 @@ async def plane(
     signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
     keys = Keys(signer, [signer.public_jwk()])
     there = edge_of(broker)
-    verifier = Verifier(there, keys, f"http://{host}", lambda: world.now, Nonces(b"k" * 32), gateway)
+    pending: Pending = PendingMemory(lambda: world.now)
+    nonces = Nonces(b"k" * 32)
+    verifier = Verifier(there, keys, f"http://{host}", lambda: world.now, nonces, edge_of(pending), gateway)
     deps = AppDeps(
         there,
         broker.kinds,

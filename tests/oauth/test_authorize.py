@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from remit import jose
+from remit.broker import pending
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.oauth import authorize
 from remit.oauth.registry import Registry
 from remit.ports.identity import Registered
-from remit.web import pending
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, START
 from tests.oauth.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, followed, form_of, press, scene

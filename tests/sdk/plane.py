@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from remit.broker import Broker
+from remit.broker.pending import PendingMemory
 from remit.compose.app import build
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -25,6 +26,7 @@ from remit.core.secret import Secret
 from remit.jose.proof import Nonces
 from remit.keys.signers import FileSigner
 from remit.ports import Resource
+from remit.ports.pending import Pending
 from remit.sdk import Place
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import Listener, serve
@@ -99,7 +101,8 @@ class Served:
         keys = Keys(signer, [dict(signer.public_jwk())])
         nonces = Nonces(secrets.token_bytes(32))
         there = edge_of(self.broker)
-        verifier = Verifier(there, keys, self.base, lambda: self.world.now, nonces)
+        pending: Pending = PendingMemory(lambda: self.world.now)
+        verifier = Verifier(there, keys, self.base, lambda: self.world.now, nonces, edge_of(pending))
         self.deps = AppDeps(there, self.broker.kinds, verifier, _new_id, self.checkpoint)
         app = build(self.deps)
         self.listeners.append(await serve(app, _unix(self.control), SocketAuth(OPERATOR, self.base)))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from remit.link.loopback import loopback
-from remit.ports.broker import BrokerPort
+from remit.link.loopback import Port, loopback
 
 
-def edge_of(broker: BrokerPort) -> BrokerPort:
-    """Return the broker as a test's edges know it."""
+def edge_of(broker: Port) -> Port:
+    """Return the broker, or what it keeps for edges, as a test's edges know it."""
     return loopback(broker) if os.environ.get("REMIT_LINK") == "loopback" else broker

@@ -18,6 +18,7 @@ from pathlib import Path
 from ssl import SSLContext
 
 import remit.compose.app as control
+from remit.broker.pending import PendingMemory
 from remit.compose import signals, wiring, workloads
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.signals import Round
@@ -59,7 +60,8 @@ class Edges:
         settings = app.settings
         keys = Keys(app.tokens.signer, app.tokens.public_jwks())
         nonces, gateway = Nonces(secrets.token_bytes(32)), settings.gateway.url if settings.gateway else None
-        self.verifier = Verifier(app.broker, keys, settings.issuer, app.clock, nonces, gateway)
+        pending = PendingMemory(app.clock)
+        self.verifier = Verifier(app.broker, keys, settings.issuer, app.clock, nonces, pending, gateway)
         self.rings = key_rings(app, keys)
         sender = signals.transmitter(app.signals, app.ended, settings.issuer)
         self.signals = signals.rounds(app.signals, app.broker, app.ended, app.clock, sender)

@@ -48,16 +48,16 @@ from remit.errors import (
 )
 from remit.ports.broker import ApprovalView
 from remit.ports.identity import Login, Logins
+from remit.ports.pending import CODE_LIFE, REMEMBERED, AuthorizationCode, PendingKind, PendingStore
 from remit.web import wire
-from remit.web.pending import CODE_LIFE, REMEMBERED, AuthorizationCode, PendingCodes, PendingStore
 from remit.web.routes import AppDeps, Route
 from remit.web.wire import check_login_page
 
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
 MAX_LAST = 16  # pages that wait for what one human presses who has logged in: the oldest makes way for the newest
-VISIT = 4_096  # bytes, about: where an answer goes may have two thousand characters
 _ANSWER = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})  # and whatever issuers add
 _CONSENT = frozenset({"visit", "csrf", "decision", "issuer"})
+_OLD = "this page is too old, or was used before"
 _GO_BACK = "Go back to the program"
 _MUTE = (
     "Nobody can decide on this: no client of the human's issuer has a secret. The operator of this broker has to add "
@@ -68,14 +68,14 @@ _MUTE = (
 class ConsentPage:
     """Shows requests to browsers and takes decisions."""
 
-    def __init__(self, deps: AppDeps, pending: PendingCodes) -> None:
+    def __init__(self, deps: AppDeps) -> None:
         self._broker, self._verifier = deps.broker, deps.verifier
         self._callback = f"{deps.verifier.issuer}/oauth/callback"
         self._now: Callable[[], datetime] = deps.verifier.clock
-        self._identity, self._codes = deps.identity, pending.codes
-        self._seal = Seal()
-        self.pushed: PendingStore[PushedRequest] = PendingStore(self._now)  # until the human goes on with it
-        self._sessions: PendingStore[ConsentSession] = PendingStore(self._now)  # of those who have logged in
+        self._identity, self._seal, pending = deps.identity, Seal(), deps.verifier.pending
+        self._codes = PendingStore(pending, PendingKind.CODE, AuthorizationCode)
+        self._pushed = PendingStore(pending, PendingKind.PUSHED, PushedRequest)  # until the human goes on with it
+        self._sessions = PendingStore(pending, PendingKind.CONSENT, ConsentSession)  # of those who have logged in
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
@@ -138,9 +138,9 @@ class ConsentPage:
         """Take what was pressed: before a login it leads to one, after it, it counts."""
         form = await wire.form(request, _CONSENT)
         told = wire.text(form, "visit")
-        session = self._seal.open("form", told, self._now()) or self._sessions.get(told)
+        session = self._seal.open("form", told, self._now()) or await self._sessions.find(told)
         if session is None:
-            raise InvalidRequestError("this page is too old, or was used before", help="start again")
+            raise InvalidRequestError(_OLD, help="start again")
         given = jose.digest(request.cookies.get(self._name(session.id), ""))
         if not hmac.compare_digest(given, session.cookie):
             raise InvalidRequestError("this was begun in another browser", help="start again in this one")
@@ -156,12 +156,12 @@ class ConsentPage:
 
     async def _send(self, session: ConsentSession, issuer: str | None) -> Response:
         if not session.approves and session.back is not None:
-            self._taken(session)
+            await self._taken(session)
             return self._refused(session, "access_denied", "the human refused")
         approver = (await self._approval(session)).approver if session.approval else None
         session = replace(session, issuer=self._chosen(approver, issuer))
         if session.draft is not None:
-            self._taken(session)
+            await self._taken(session)
             try:
                 draft = session.draft
                 item = await self._broker.ask_to_open(draft.client_id, approvals.read(draft.request))
@@ -171,9 +171,10 @@ class ConsentPage:
         url, cookie = await self._login(session)
         return pages.leaving("On to your login", url, "Log in", [self._cookie(session.id, ""), cookie])
 
-    def _taken(self, session: ConsentSession) -> None:
+    async def _taken(self, session: ConsentSession) -> None:
         """Use up the name of a pushed request, which counts once (RFC 9126 §4)."""
-        if session.draft is not None and session.draft.pushed and self.pushed.pop(session.draft.pushed) is None:
+        name = "" if session.draft is None else session.draft.pushed
+        if name and await self._pushed.take(name) is None:
             raise InvalidRequestError("`request_uri` was used before, or is over", help="start again")
 
     def _choice(self, approver: str | None) -> Mapping[str, str]:
@@ -216,18 +217,19 @@ class ConsentPage:
             human = await self._verifier.authenticate(self._issuers().finish(query, came, login))
         except RemitError as error:
             return self._undecided(session, error)
-        return self._confirm(view, session, replace(human, nonce=view.approval.digest))
+        return await self._confirm(view, session, replace(human, nonce=view.approval.digest))
 
-    def _confirm(self, view: ApprovalView, came: ConsentSession, human: Human) -> Response:
+    async def _confirm(self, view: ApprovalView, came: ConsentSession, human: Human) -> Response:
         session, cookie, csrf = self._bound(replace(came, human=human))
-        self._sessions.put(session, LIFE, session.id, size=VISIT, room=human.subject.sub, most=MAX_LAST)
+        await self._sessions.keep(session, LIFE, session.id, room=human.subject.sub, most=MAX_LAST)
         buttons = DecisionForm(session.id, csrf, approve="Approve" if session.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
         asked = replace(request_view(view, session.about), digest=view.approval.digest)
         return pages.consent(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(session.id, cookie)])
 
     async def _decide(self, session: ConsentSession, human: Human) -> Response:
-        self._sessions.pop(session.id)
+        if await self._sessions.take(session.id) is None:
+            raise InvalidRequestError(_OLD, help="start again")
         decide = self._broker.approve if session.approves else self._broker.refuse
         try:
             item = await self._approval(session)
@@ -241,7 +243,7 @@ class ConsentPage:
             return self._refused(session, "access_denied", "the human refused")
         back, until = session.back, self._now() + CODE_LIFE
         meant = (session.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
-        code = self._codes.put(AuthorizationCode(*meant), REMEMBERED)
+        code = await self._codes.keep(AuthorizationCode(*meant), REMEMBERED)
         return pages.leaving(said, back.url(code=code), _GO_BACK, gone)
 
     def _undecided(self, session: ConsentSession, error: RemitError) -> Response:

@@ -11,7 +11,6 @@ import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from sys import getsizeof
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -19,7 +18,6 @@ import msgspec
 
 from remit import jose
 from remit.core.principal import Human
-from remit.web.pending import USUAL
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -84,17 +82,11 @@ class ConsentSession:
 
 @dataclass(frozen=True, slots=True)
 class PushedRequest:
-    """A request as it waits for its browser: as text, of which one knows what it weighs."""
+    """A request as it waits for its browser: as text, as large as it is."""
 
     about: ClientDisplay
     back: RedirectTarget
     draft: AuthorizationRequest
-
-    @property
-    def size(self) -> int:
-        """Bytes, about."""
-        back = self.back
-        return USUAL + sum(map(getsizeof, (self.draft.request, back.redirect_uri, back.state, back.challenge)))
 
 
 Purpose = Literal["form", "login"]

@@ -56,7 +56,7 @@ class ApprovalRoutes:
     async def ask(self, request: Request, caller: Principal) -> Response:
         """Ask the task's human for a child of a grant that exceeds it."""
         asked = await wire.document(request, _ASKED)
-        key = self._key(request, asked)
+        key = await self._key(request, asked)
         actor = await self._actor(asked, key)
         wanted = requests.read(asked, attested(Binding(jkt=key), actor))
         if key is not None:  # a token follows
@@ -66,13 +66,13 @@ class ApprovalRoutes:
         shown.pop("digest", None)  # who asks is not told it, whoever that is
         return wire.answer(shown, 201)
 
-    def _key(self, request: Request, asked: Mapping[str, object]) -> str | None:
+    async def _key(self, request: Request, asked: Mapping[str, object]) -> str | None:
         """Return the thumbprint of the key that the child's token is to be bound to; its proof is for this URL."""
         if "req_cnf" not in asked and "req_cnf_proof" not in asked:
             return None
         proof, url = wire.text(asked, "req_cnf_proof"), f"{self._verifier.issuer}/v1/approvals"
         token = request.headers.get("authorization", "").partition(" ")[2].strip(" ")
-        return self._verifier.confirmed(asked.get("req_cnf"), proof, url, token or None)
+        return await self._verifier.confirmed(asked.get("req_cnf"), proof, url, token or None)
 
     async def _actor(self, asked: Mapping[str, object], key: str | None) -> Workload | None:
         """Return the workload that the child is to be, by a credential of its own."""

@@ -6,19 +6,22 @@ The suite runs the edges over it, so that nothing crosses that could not be enco
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import cast
+from typing import TypeVar, cast
 
-from remit.errors import RemitError
+from remit.errors import IntegrityError, RemitError
 from remit.link import messages
 from remit.link.messages import Answer, Call
 from remit.link.values import Failure, failure, plain, raised
 from remit.ports.broker import BrokerPort, Notice
+from remit.ports.pending import Pending
+
+Port = TypeVar("Port", BrokerPort, Pending)
 
 
 class _Loopback:
     """Sends every call of the protocol through the bytes of its message."""
 
-    def __init__(self, broker: BrokerPort) -> None:
+    def __init__(self, broker: BrokerPort | Pending) -> None:
         self._broker = broker
 
     def __getattr__(self, method: str) -> Callable[..., Awaitable[object]]:
@@ -33,7 +36,7 @@ class _Loopback:
         return called
 
     def notices(self) -> AsyncIterator[Notice]:
-        return _copied(self._broker.notices())
+        return _copied(cast("BrokerPort", self._broker).notices())
 
 
 async def _copied(notices: AsyncIterator[Notice]) -> AsyncIterator[Notice]:
@@ -41,17 +44,20 @@ async def _copied(notices: AsyncIterator[Notice]) -> AsyncIterator[Notice]:
         yield messages.read_notice(messages.notice_bytes(notice))
 
 
-async def answered(broker: BrokerPort, data: bytes) -> bytes:
+async def answered(broker: BrokerPort | Pending, data: bytes) -> bytes:
     """Answer the bytes of a call: the authority's end of the link."""
     call = messages.decode(data)
     assert isinstance(call, Call)  # noqa: S101 - the other end calls
     try:
-        value = await getattr(broker, call.method)(**messages.arguments(call))
+        arguments, method = messages.arguments(call), getattr(broker, call.method, None)
+        if method is None:
+            raise IntegrityError("there is no such call here")
+        value = await method(**arguments)
     except RemitError as error:
         return messages.encode(failure(error))
     return messages.encode(Answer(plain(value)))
 
 
-def loopback(broker: BrokerPort) -> BrokerPort:
-    """Return a broker as it is behind a link."""
-    return cast("BrokerPort", _Loopback(broker))
+def loopback(broker: Port) -> Port:
+    """Return a broker, or what is kept for edges, as it is behind a link."""
+    return cast("Port", _Loopback(broker))

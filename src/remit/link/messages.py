@@ -1,4 +1,4 @@
-"""The messages of the link: a call of ``BrokerPort`` with its arguments, its answer or its error, and a notice.
+"""The messages of the link: a call of ``BrokerPort`` or ``Pending``, its answer or its error, and a notice.
 
 What a message may hold is said by the protocol's own annotations, so it is written down once (``link.values``).
 """
@@ -15,6 +15,7 @@ import msgspec
 from remit.errors import IntegrityError
 from remit.link.values import Failure, plain, typed
 from remit.ports.broker import BrokerPort, Notice
+from remit.ports.pending import Pending
 
 
 class Call(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -34,7 +35,8 @@ Message = Call | Answer | Failure
 
 encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-_METHODS = {name: method for name, method in vars(BrokerPort).items() if inspect.isfunction(method) and name[0] != "_"}
+_PROTOCOL = {**vars(BrokerPort), **vars(Pending)}
+_METHODS = {name: method for name, method in _PROTOCOL.items() if inspect.isfunction(method) and name[0] != "_"}
 
 
 def decode(data: bytes) -> Message:

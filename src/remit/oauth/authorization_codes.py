@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,8 +41,8 @@ from remit.oauth.device import Devices
 from remit.oauth.registry import Registry
 from remit.oauth.token_endpoint import GrantType
 from remit.oauth.token_issuer import RefreshGrant, TokenIssuer
+from remit.ports.pending import INTERVAL, AuthorizationCode, PendingKind, PendingStore, Poll
 from remit.web import wire
-from remit.web.pending import INTERVAL, AuthorizationCode, PendingCodes, Poll
 from remit.web.routes import AppDeps, Route
 from remit.web.verifier import attested
 from remit.web.wire import Form
@@ -58,8 +59,12 @@ _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 class AuthorizationCodes:
     """The handlers of the three grant types."""
 
-    def __init__(self, deps: AppDeps, tokens: TokenIssuer, pending: PendingCodes) -> None:
-        self._broker, self._verifier, self._tokens, self._pending = deps.broker, deps.verifier, tokens, pending
+    def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
+        self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
+        pending = deps.verifier.pending
+        self._codes = PendingStore(pending, PendingKind.CODE, AuthorizationCode)
+        self._polls = PendingStore(pending, PendingKind.POLL, Poll)
+        self._delegations = PendingStore(pending, PendingKind.DELEGATION, Poll)
         self._refresh = RefreshGrant(deps, tokens)
 
     def grant_types(self) -> Mapping[str, GrantType]:
@@ -73,14 +78,16 @@ class AuthorizationCodes:
     async def code(self, request: Request, form: Form, client: OAuthClient) -> Response:
         """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.6)."""
         client.check_named()
-        binding, until = self._tokens.binding(request, client)  # first: a proof that lacks a nonce uses up no code
+        # first: a proof that lacks a nonce uses up no code
+        binding, until = await self._tokens.binding(request, client)
         found = await self._first_use(form, client, binding)
         audience = self._audience(form, found.audience)
         grant = await self._open(found.approval, binding, client)
-        found.opened = grant.holder
+        opened = structs.replace(found, opened=grant.holder)
+        await self._codes.swap(form["code"], found, opened)
         token = await self._refresh.begin(grant.id, client.id, audience)
-        if found.used > 1:  # while the first use was being answered
-            await self._end(found)
+        if await self._codes.find(form["code"]) != opened:  # used again while the first use was being answered
+            await self._end(grant.holder)
             raise UsedError("the code was used twice, so what it opened has ended")
         return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
@@ -97,25 +104,29 @@ class AuthorizationCodes:
 
     async def _first_use(self, form: Form, client: OAuthClient, binding: Binding) -> AuthorizationCode:
         """Return what a code means, used from now on. Who merely found it uses up nothing, and ends nothing."""
-        found = self._pending.codes.get(wire.text(form, "code"))
-        if found is None:
-            raise GrantTokenError("the code is not known, or its time is up")
-        _check_code(found, form, client)
-        await self._requested(found.approval, binding)
-        found.used += 1
-        if found.used > 1:
-            await self._end(found)
+        code = wire.text(form, "code")
+        while True:
+            found = await self._codes.find(code)
+            if found is None:
+                raise GrantTokenError("the code is not known, or its time is up")
+            _check_code(found, form, client)
+            await self._requested(found.approval, binding)
+            used = structs.replace(found, used=found.used + 1)
+            if await self._codes.swap(code, found, used):
+                break  # else another use came between
+        if used.used > 1:
+            if used.opened is not None:
+                await self._end(used.opened)
             raise UsedError("the code was used before, so what it opened has ended")
-        if self._verifier.clock() >= found.until:
+        if self._verifier.clock() >= used.until:
             raise GrantTokenError("the code is not known, or its time is up")
-        return found
+        return used
 
-    async def _end(self, found: AuthorizationCode) -> None:
+    async def _end(self, opened: Holder) -> None:
         """Revoke what a code opened that somebody uses a second time (RFC 6749 §10.5)."""
-        if found.opened is not None:
-            with suppress(NotFoundError):  # long over
-                await self._broker.deny(found.opened.grant, REDEEM, UsedError())
-                await self._broker.revoke(found.opened, found.opened.grant)
+        with suppress(NotFoundError):  # long over
+            await self._broker.deny(opened.grant, REDEEM, UsedError())
+            await self._broker.revoke(opened, opened.grant)
 
     async def _requested(self, approval_id: str, binding: Binding) -> tuple[Approval, GrantRequest]:
         try:
@@ -138,19 +149,19 @@ class AuthorizationCodes:
 
     async def _polled(self, request: Request, secret: str, form: Form, client: OAuthClient) -> Response:
         client.check_named()
-        binding, until = self._tokens.binding(request, client)
-        poll = self._pending.polls.get(secret)
+        binding, until = await self._tokens.binding(request, client)
+        poll = await self._polls.find(secret)
         if poll is None or poll.client_id != client.id:
             raise GrantTokenError("the code is not known, or was given to another client")
         audience = self._audience(form, poll.audience)
-        self._slowly(poll)
+        await self._slowly(self._polls, secret, poll)
         grant = await self._open(poll.approval, binding, client)
         token = await self._refresh.begin(grant.id, client.id, audience)
         return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
     async def _delegated(self, request: Request, approval_id: str, client: OAuthClient) -> Response:
         """Make the child that a human approved, for whoever proves the key it was asked for with."""
-        binding, _ = self._tokens.binding(request, client)
+        binding, _ = await self._tokens.binding(request, client)
         try:
             approval = (await self._broker.look(approval_id)).approval
         except NotFoundError:
@@ -159,11 +170,11 @@ class AuthorizationCodes:
         jkt = found.binding.jkt
         if approval.grant is None or approval.task is None or jkt is None or jkt != binding.jkt:
             raise GrantTokenError("there is no such request for this key")
-        poll, now = self._pending.delegations.get(approval.id), self._verifier.clock()
+        poll, now = await self._delegations.find(approval.id), self._verifier.clock()
         if poll is None:
             poll = Poll(approval.id, approval.asker, now)
-            self._pending.delegations.put(poll, max(approval.expires_at - now, INTERVAL), approval.id)
-        self._slowly(poll)
+            await self._delegations.keep(poll, max(approval.expires_at - now, INTERVAL), approval.id)
+        await self._slowly(self._delegations, approval.id, poll)
         approvals.ready(approval, self._verifier.clock())
         holder = Holder(approval.task, approval.grant)
         return self._tokens.answer(await self._broker.delegate(holder, approval.grant, found, approval))
@@ -177,14 +188,14 @@ class AuthorizationCodes:
             raise TargetError("this was asked for with another audience")
         return named
 
-    def _slowly(self, poll: Poll) -> None:
+    async def _slowly(self, polls: PendingStore[Poll], name: str, poll: Poll) -> None:
+        """Count a poll; SlowDownError for one that comes too early, or together with another (RFC 8628 §3.5)."""
         now = self._verifier.clock()
         early = now < poll.next_at
-        if early:
-            poll.interval += INTERVAL
-        poll.next_at = now + poll.interval
-        if early:
-            raise SlowDownError(retry_after=int(poll.interval.total_seconds()))
+        interval = poll.interval + INTERVAL if early else poll.interval
+        counted = structs.replace(poll, interval=interval, next_at=now + interval)
+        if not await polls.swap(name, poll, counted) or early:
+            raise SlowDownError(retry_after=int(interval.total_seconds()))
 
 
 def _check_code(found: AuthorizationCode, form: Form, client: OAuthClient) -> None:
@@ -204,14 +215,8 @@ class ConsentFlows:
 
     def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
         self._deps, self._open = deps, deps.identity.logins is not None
-        pending = PendingCodes(deps.verifier.clock)
-        self._consent = ConsentPage(deps, pending)
-        self._codes = AuthorizationCodes(deps, tokens, pending)
-        self._asking = (
-            Authorize(deps, self._consent),
-            Devices(deps, self._consent, pending),
-            Backchannel(deps, pending),
-        )
+        self._consent, self._codes = ConsentPage(deps), AuthorizationCodes(deps, tokens)
+        self._asking = (Authorize(deps, self._consent), Devices(deps, self._consent), Backchannel(deps))
 
     def grant_types(self) -> Mapping[str, GrantType]:
         """Return the grant types for the token endpoint."""

@@ -23,6 +23,7 @@ from remit.oauth import request_form
 from remit.oauth.clients import Clients, OAuthClient
 from remit.oauth.registry import Registry, is_registered
 from remit.ports.identity import Registered
+from remit.ports.pending import PendingKind, PendingStore
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
 from remit.web.wire import LOCAL, Form
@@ -53,7 +54,7 @@ class Authorize:
         self._broker, self._verifier = deps.broker, deps.verifier
         self._registry, self._consent = deps.identity.clients or Registry(), consent
         self._clients = Clients(deps.identity.workloads, deps.verifier)
-        self._pushed = consent.pushed
+        self._pushed = PendingStore(deps.verifier.pending, PendingKind.PUSHED, PushedRequest)
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
@@ -74,11 +75,11 @@ class Authorize:
         refused = _unsupported(form)
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
-        binding = request_form.proven(form, client, self._verifier, request)
+        binding = await request_form.proven(form, client, self._verifier, request)
         registered = replace(registered, proven=client.workload is not None)
         pushed = await self._pushed_request(form, registered, back, binding)
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
-        name = self._pushed.put(pushed, PUSHED_LIFE, size=pushed.size, room=room, most=most)
+        name = await self._pushed.keep(pushed, PUSHED_LIFE, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
         return wire.answer(content, 201)
 
@@ -87,7 +88,7 @@ class Authorize:
         raw = request.scope["query_string"]
         first = wire.pairs(raw, _BACK)
         if "request_uri" in first:
-            return self._show(self._found(first))
+            return self._show(await self._found(first))
         registered, back = await self._back(first)
         try:
             query = wire.pairs(raw, _AUTHORIZE, request_form.TARGETS)
@@ -105,10 +106,10 @@ class Authorize:
     def _show(self, found: PushedRequest) -> Response:
         return self._consent.draft(found.draft, found.about, found.back)
 
-    def _found(self, query: Form) -> PushedRequest:
+    async def _found(self, query: Form) -> PushedRequest:
         """Return what was pushed. It is used up once the human goes on with it, and by nothing else."""
         name = query["request_uri"].removeprefix(PUSHED)
-        found = self._pushed.get(name) if query["request_uri"].startswith(PUSHED) else None
+        found = await self._pushed.find(name) if query["request_uri"].startswith(PUSHED) else None
         if found is None or found.draft.client_id != query.get("client_id"):
             raise InvalidRequestError("`request_uri` is not known here, or was used before", help="start again")
         return replace(found, draft=replace(found.draft, pushed=name))

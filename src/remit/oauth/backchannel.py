@@ -16,8 +16,8 @@ from remit.core.request import MAX_LABEL
 from remit.errors import InvalidRequestError, UnauthenticatedError
 from remit.oauth import request_form
 from remit.oauth.clients import FIELDS, Clients, OAuthClient
+from remit.ports.pending import INTERVAL, REMEMBERED, PendingKind, PendingStore, Poll
 from remit.web import wire
-from remit.web.pending import INTERVAL, REMEMBERED, PendingCodes, Poll
 from remit.web.routes import AppDeps, Route
 from remit.web.wire import Form
 
@@ -35,9 +35,10 @@ _ASKED = (
 class Backchannel:
     """The backchannel authentication endpoint."""
 
-    def __init__(self, deps: AppDeps, pending: PendingCodes) -> None:
+    def __init__(self, deps: AppDeps) -> None:
         self._broker, self._verifier, self._identity = deps.broker, deps.verifier, deps.identity
-        self._clients, self._polls = Clients(deps.identity.workloads, deps.verifier), pending.polls
+        self._clients = Clients(deps.identity.workloads, deps.verifier)
+        self._polls = PendingStore(deps.verifier.pending, PendingKind.POLL, Poll)
 
     def routes(self) -> tuple[Route, ...]:
         """Return the route."""
@@ -55,7 +56,8 @@ class Backchannel:
         audience, expiry = request_form.audience(form, self._verifier), "requested_expiry"
         # the message that both devices show (CIBA §7.1) is the label, so that the human sees it
         labelled = {**form, "label": form["binding_message"]} if "binding_message" in form else form
-        wanted = request_form.of_human(labelled, request_form.proven(form, client, self._verifier, request))
+        bound = await request_form.proven(form, client, self._verifier, request)
+        wanted = request_form.of_human(labelled, bound)
         most = wire.seconds(expiry, wire.whole(expiry, form[expiry])) if expiry in form else timedelta.max
         human = await self._human(form)
         if human is None:
@@ -65,7 +67,7 @@ class Backchannel:
         life = item.expires_at - self._verifier.clock()
         return wire.answer(
             {
-                "auth_req_id": self._polls.put(poll, life + REMEMBERED, room=item.room),
+                "auth_req_id": await self._polls.keep(poll, life + REMEMBERED, room=item.room),
                 "expires_in": int(life.total_seconds()),
                 "interval": int(INTERVAL.total_seconds()),
                 "verification_uri": f"{self._verifier.issuer}/approvals/{item.id}",

@@ -8,10 +8,9 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from collections import deque
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from msgspec import Struct, structs
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,8 +24,8 @@ from remit.oauth import request_form
 from remit.oauth.clients import FIELDS, Clients, OAuthClient
 from remit.oauth.registry import Registry, asking
 from remit.ports.identity import Registered
+from remit.ports.pending import INTERVAL, REMEMBERED, PendingKind, PendingStore, Poll
 from remit.web import wire
-from remit.web.pending import INTERVAL, REMEMBERED, PendingCodes, PendingStore, Poll
 from remit.web.routes import AppDeps, Route
 
 ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, no words, no digits to mistake
@@ -41,8 +40,7 @@ _NOISE = re.compile(r"[^A-Z]")
 _UNKNOWN = "this code is not one that waits; check it, or start again on the device"
 
 
-@dataclass(slots=True)
-class _Shown:
+class _Shown(Struct, frozen=True):
     """What a code stands for, and when wrong ones were entered for it.
 
     Guesses at one request are counted at that request alone (RFC 8628 §5.1): if they were counted together, anybody
@@ -52,18 +50,19 @@ class _Shown:
     approval: str
     about: ClientDisplay
     code: str  # its SHA-256
-    wrong: deque[datetime] = field(default_factory=lambda: deque(maxlen=GUESSES))
+    wrong: tuple[datetime, ...] = ()
 
 
 class Devices:
     """The device authorization endpoint, and the page where its human types the code."""
 
-    def __init__(self, deps: AppDeps, consent: ConsentPage, pending: PendingCodes) -> None:
+    def __init__(self, deps: AppDeps, consent: ConsentPage) -> None:
         self._broker, self._verifier = deps.broker, deps.verifier
         self._registry = deps.identity.clients or Registry()
         self._clients = Clients(deps.identity.workloads, deps.verifier)
-        self._consent, self._polls = consent, pending.polls
-        self._shown: PendingStore[_Shown] = PendingStore(deps.verifier.clock)  # by the user code's first letters
+        self._consent = consent
+        self._polls = PendingStore(deps.verifier.pending, PendingKind.POLL, Poll)
+        self._shown = PendingStore(deps.verifier.pending, PendingKind.DEVICE, _Shown)
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
@@ -78,21 +77,20 @@ class Devices:
         """Return the two codes for a request (RFC 8628 §3.2)."""
         form, registered = client.form, await asking(self._registry, client)
         audience = request_form.audience(form, self._verifier)
-        item = await self._broker.ask_to_open(
-            client.id, request_form.of_human(form, request_form.proven(form, client, self._verifier, request))
-        )
+        bound = await request_form.proven(form, client, self._verifier, request)
+        item = await self._broker.ask_to_open(client.id, request_form.of_human(form, bound))
         now = self._verifier.clock()
         poll, life = Poll(item.id, client.id, now, audience=audience), item.expires_at - now + REMEMBERED
-        device = self._polls.put(poll, life, room=item.room)
-        return wire.answer(self._codes(item, registered, device, now))
+        device = await self._polls.keep(poll, life, room=item.room)
+        return wire.answer(await self._codes(item, registered, device, now))
 
-    def _codes(self, item: Approval, client: Registered, device: str, now: datetime) -> dict[str, object]:
+    async def _codes(self, item: Approval, client: Registered, device: str, now: datetime) -> dict[str, object]:
         groups = [""]
-        while not groups[0] or self._shown.get(groups[0]) is not None:
+        while not groups[0] or await self._shown.find(groups[0]) is not None:
             groups = ["".join(secrets.choice(ALPHABET) for _ in range(GROUP)) for _ in range(GROUPS)]
         code, uri = "-".join(groups), f"{self._verifier.issuer}/oauth/device"
         about = ClientDisplay(client.called, client.warning, (("the code on the device", code),))
-        self._shown.put(_Shown(item.id, about, jose.digest("".join(groups))), item.expires_at - now, groups[0])
+        await self._shown.keep(_Shown(item.id, about, jose.digest("".join(groups))), item.expires_at - now, groups[0])
         return {
             "device_code": device,
             "user_code": code,
@@ -111,20 +109,19 @@ class Devices:
         typed = wire.text(await wire.form(request, _TYPED), "user_code")
         code = _NOISE.sub("", typed.upper())
         try:
-            found = self._found(code)
+            found = await self._found(code)
         except RemitError as error:
             return pages.code_form(typed[:20], pages.sentence(error.detail), error.status)
         return self._consent.show(await self._broker.look(found.approval), found.about)
 
-    def _found(self, code: str) -> _Shown:
-        now, found = self._verifier.clock(), self._shown.get(code[:GROUP])
-        if found is None:
-            raise InvalidRequestError(_UNKNOWN)
-        while found.wrong and now - found.wrong[0] >= WINDOW:
-            found.wrong.popleft()
-        if len(found.wrong) >= GUESSES:
-            raise LimitError("too many wrong codes were entered; wait a minute", retry_after=60)
-        if not hmac.compare_digest(jose.digest(code), found.code):
-            found.wrong.append(now)
-            raise InvalidRequestError(_UNKNOWN)
-        return found
+    async def _found(self, code: str) -> _Shown:
+        now = self._verifier.clock()
+        while (found := await self._shown.find(code[:GROUP])) is not None:
+            wrong = tuple(at for at in found.wrong if now - at < WINDOW)
+            if len(wrong) >= GUESSES:
+                raise LimitError("too many wrong codes were entered; wait a minute", retry_after=60)
+            if hmac.compare_digest(jose.digest(code), found.code):
+                return found
+            if await self._shown.swap(code[:GROUP], found, structs.replace(found, wrong=(*wrong, now))):
+                break  # else others guess at it too: all are counted
+        raise InvalidRequestError(_UNKNOWN)

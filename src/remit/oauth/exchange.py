@@ -95,7 +95,7 @@ class Exchange:
         wire.only(form, _OPENING | _CHILD | _CLIENT)
         if form.get("subject_token") != "self":
             raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
-        wanted = request_form.opening(form, client, request_form.child_key(form, self._verifier) or UNBOUND)
+        wanted = request_form.opening(form, client, await request_form.child_key(form, self._verifier) or UNBOUND)
         audience = request_form.audience(form, self._verifier)
         return self._tokens.answer(await self._broker.open(operator, wanted), audience=audience)
 
@@ -108,9 +108,9 @@ class Exchange:
         if self._humans is None:
             raise InvalidRequestError("no issuer of ID tokens is configured")
         audience, until = request_form.audience(form, self._verifier), None
-        bound = request_form.child_key(form, self._verifier, stranger=not here)
+        bound = await request_form.child_key(form, self._verifier, stranger=not here)
         if bound is None and not (here and client.workload is None and "dpop" not in request.headers):
-            bound, until = self._tokens.binding(request, client)
+            bound, until = await self._tokens.binding(request, client)
         wanted = request_form.opening(form, client, bound or UNBOUND)
         human = await self._verifier.authenticate(self._humans.id_token(wire.text(form, "subject_token")))
         grant = await self._broker.open(human, wanted)
@@ -126,7 +126,7 @@ class Exchange:
             await self._broker.grant(parent)  # it is told how its own grant ended, also when the task is over
         # under a run, a child without a run of its own is as well kept as its parent
         posture = (await self._broker.find(parent, caller)).grant.posture
-        bound = request_form.child_key(form, self._verifier)
+        bound = await request_form.child_key(form, self._verifier)
         wanted, approval = await self._requested(form, bound or UNBOUND)
         posture = posture if bound is None else Posture()
         grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
@@ -146,7 +146,7 @@ class Exchange:
             raise
 
     async def _delegate(self, holder: Holder, form: Form, audience: str | None) -> Response:
-        bound = request_form.child_key(form, self._verifier, form["subject_token"])
+        bound = await request_form.child_key(form, self._verifier, form["subject_token"])
         if bound is None:
             raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
         actor = await self._actor(form, bound)

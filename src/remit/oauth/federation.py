@@ -54,7 +54,7 @@ class AssertionGrants:
         if not client.id:
             raise UnauthenticatedError("`client_id` is missing: an identity assertion is made for one client")
         audience = request_form.audience(form, self._verifier)
-        binding, until = self._tokens.binding(request, client)
+        binding, until = await self._tokens.binding(request, client)
         human = await self._verifier.authenticate(self._asserted(self._humans, form, client, binding))
         limit = None if human.details is None else scopes.parse(human.details)
         granted = {} if limit is None else {"authorization_details": human.details}
@@ -82,7 +82,7 @@ class AssertionGrants:
         if client.workload is None:
             raise UnauthenticatedError("a client has to prove who it is to act for itself")
         audience = request_form.audience(form, self._verifier)
-        binding, until = self._tokens.binding(request, client)
+        binding, until = await self._tokens.binding(request, client)
         grant = await self._broker.open(client.workload, request_form.opening(form, client, binding))
         return self._tokens.answer(grant, audience=audience, until=until)
 

@@ -65,7 +65,7 @@ def opening(
     return read(form, attested(binding, client.workload), otherwise)
 
 
-def proven(form: Form, client: OAuthClient, verifier: Verifier, request: Request) -> Binding:
+async def proven(form: Form, client: OAuthClient, verifier: Verifier, request: Request) -> Binding:
     """Return what a client's request is to be bound to: its workload, and the key that it names or proves.
 
     A human then approves of the key too (RFC 9449 §10.1).
@@ -73,7 +73,7 @@ def proven(form: Form, client: OAuthClient, verifier: Verifier, request: Request
     binding, proofs = keyed(form), request.headers.getlist("dpop")
     if proofs:
         proof = verifier.read(proofs, "POST", url_of(request, verifier.issuer), None)
-        verifier.once(proof, stranger=True)
+        await verifier.pending.burn(proof, stranger=True)
         if binding.jkt not in {None, proof.jkt}:
             raise InvalidRequestError(_OTHER_KEY)
         binding = replace(binding, jkt=proof.jkt)
@@ -88,7 +88,9 @@ def keyed(form: Form) -> Binding:
     return Binding(jkt=jkt)
 
 
-def child_key(form: Form, verifier: Verifier, token: str | None = None, *, stranger: bool = False) -> Binding | None:
+async def child_key(
+    form: Form, verifier: Verifier, token: str | None = None, *, stranger: bool = False
+) -> Binding | None:
     """Return the binding of a new grant to the key that ``req_cnf`` names and proves, if it does.
 
     ``token`` is the parent's; a ``stranger`` shows nothing else that is known here.
@@ -97,7 +99,7 @@ def child_key(form: Form, verifier: Verifier, token: str | None = None, *, stran
         return None
     cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
     endpoint = f"{verifier.issuer}/oauth/token"
-    return Binding(jkt=verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
+    return Binding(jkt=await verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
 
 
 def audience(form: Form, verifier: Verifier) -> str | None:

@@ -43,7 +43,7 @@ class TokenIssuer:
     def __init__(self, verifier: Verifier, new_id: NewId) -> None:
         self._verifier, self._new_id = verifier, new_id
 
-    def binding(self, request: Request, client: OAuthClient) -> tuple[Binding, datetime | None]:
+    async def binding(self, request: Request, client: OAuthClient) -> tuple[Binding, datetime | None]:
         """Return what a token is to be bound to: the key of the ``DPoP`` header, else the certificate, with its end.
 
         A client whose own credential is bound to a key (WIT) has to prove that key, and no other.
@@ -57,7 +57,7 @@ class TokenIssuer:
         proof = self._verifier.read(proofs, "POST", url_of(request, self._verifier.issuer), None)
         if workload is not None and workload.jkt not in {None, proof.jkt}:
             raise WrongKeyError("the proof is by another key than the client's credential is bound to")
-        self._verifier.once(proof, stranger=workload is None)
+        await self._verifier.pending.burn(proof, stranger=workload is None)
         return Binding(jkt=proof.jkt), None
 
     def answer(
@@ -122,7 +122,7 @@ class RefreshGrant:
         client.check_named()
         audience = request_form.audience(form, self._verifier)
         digest = jose.digest(wire.text(form, "refresh_token"))
-        binding, until = self._tokens.binding(request, client)
+        binding, until = await self._tokens.binding(request, client)
         fresh = self._new_token()
         presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
         rotated = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))

@@ -20,11 +20,9 @@ from remit.errors import (
     GrantEndedError,
     GrantTokenError,
     InvalidRequestError,
-    LimitError,
     NonceRequiredError,
     NotFoundError,
     RemitError,
-    ReplayError,
     TokenError,
     UnauthenticatedError,
     UsedError,
@@ -37,9 +35,8 @@ from remit.jose.proof import Expected, Nonces, Proof
 from remit.ports import Clock, Signer
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Workloads
+from remit.ports.pending import Pending
 
-MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
-MAX_STRANGE = 100_000  # of these by strangers: 65 seconds of them at 1,500 a second
 MAX_KNOWN = 4_096  # tokens whose signature was verified
 MAX_KNOWN_SIZE = 6_291_456  # characters of them all; their claims take some five times as many bytes
 
@@ -80,46 +77,21 @@ class Keys:
         self._size = 0
 
 
-class Replays:
-    """The proofs seen, each for as long as its ``iat`` would let it pass again.
-
-    Strangers, who have shown nothing but a key that anybody can make, are counted apart: they keep nobody out but
-    strangers. When there are ``most`` of a kind, no proof of that kind passes.
-    """
-
-    def __init__(self, most: int = MAX_SEEN, most_strange: int = MAX_STRANGE) -> None:
-        self._most = {False: most, True: most_strange}
-        self._count = {False: 0, True: 0}
-        self._seen: dict[int, dict[tuple[str, str], bool]] = {}  # by iat; whether it is a stranger's
-
-    def note(self, proof: Proof, now: int, *, stranger: bool = False) -> None:
-        """Remember a proof, or raise ProofError if it was seen before, of whomever."""
-        if proof.iat not in self._seen:
-            self._forget(now)
-        seen = self._seen.setdefault(proof.iat, {})
-        key = (proof.jkt, proof.jti)
-        if key in seen:
-            raise ReplayError(help="make a new proof for every request")
-        if self._count[stranger] >= self._most[stranger]:
-            raise LimitError("too many requests with proofs", retry_after=proofs.MAX_AGE)
-        seen[key] = stranger
-        self._count[stranger] += 1
-
-    def _forget(self, now: int) -> None:
-        for iat in [iat for iat in self._seen if iat < now - proofs.MAX_AGE - proofs.SKEW]:
-            for stranger in self._seen.pop(iat).values():
-                self._count[stranger] -= 1
-
-
 class Verifier:
-    """From the headers of a request to the holder behind it: API and gateway (its URL) share one, and its memory."""
+    """From the headers of a request to the holder behind it; API and gateway (its URL) share one."""
 
     def __init__(
-        self, broker: BrokerPort, keys: Keys, issuer: str, clock: Clock, nonces: Nonces, gateway: str | None = None
+        self,
+        broker: BrokerPort,
+        keys: Keys,
+        issuer: str,
+        clock: Clock,
+        nonces: Nonces,
+        pending: Pending,
+        gateway: str | None = None,
     ) -> None:
         self._broker, self.keys, self.issuer, self.clock, self.nonces = broker, keys, issuer, clock, nonces
-        self.gateway = gateway
-        self._replays = Replays()
+        self.pending, self.gateway = pending, gateway
 
     def nonce(self) -> str:
         """Return the nonce for the next proof."""
@@ -174,9 +146,9 @@ class Verifier:
         ``proof`` is for this request, new, and covers ``token`` (``ath``); None: it has no ``ath``, as in a token
         request (RFC 9449 §5).
         Only a proof that belongs to a live token is remembered here; those of strangers, who have none yet, are counted
-        apart and keep no holder out (``Replays``). ``certificates`` are the TLS client's: the handshake has shown that
-        it has the leaf's key (RFC 8705 §3.1). ``audiences`` are those that the token may be for; empty is the broker
-        alone. A token without its key was taken from its holder, or is spliced into a chain it does not belong to: the
+        apart and keep no holder out. ``certificates`` are the TLS client's: the handshake has shown that it has the
+        leaf's key (RFC 8705 §3.1). ``audiences`` are those that the token may be for; empty is the broker alone.
+        A token without its key was taken from its holder, or is spliced into a chain it does not belong to: the
         audit shows it, and every other refusal of a signed token.
         """
         try:
@@ -189,7 +161,7 @@ class Verifier:
             if claims.jkt != found.jkt:
                 raise WrongKeyError
             holder = await self.living(claims)
-            self.once(found)
+            await self.pending.burn(found)
         except NonceRequiredError:
             raise
         except (UnauthenticatedError, GrantEndedError) as error:
@@ -242,7 +214,7 @@ class Verifier:
         """Return the claims of a token that this broker signed, for whomever and whenever."""
         return self.keys.claims(token, self.issuer, self.clock(), expired=True)
 
-    def confirmed(self, cnf: object, proof: str, url: str, token: str | None, *, stranger: bool = False) -> str:
+    async def confirmed(self, cnf: object, proof: str, url: str, token: str | None, *, stranger: bool = False) -> str:
         """Return the thumbprint of the key of ``req_cnf``, once ``req_cnf_proof`` has proven it for a POST to ``url``.
 
         ``token`` is the parent's, which the proof covers (``ath``); a ``stranger`` shows nothing else that is known
@@ -254,16 +226,12 @@ class Verifier:
         found = self.read((proof,), "POST", url, token)
         if found.jkt != named.thumbprint:
             raise WrongKeyError("`req_cnf_proof` is by another key than `req_cnf`")
-        self.once(found, stranger=stranger)
+        await self.pending.burn(found, stranger=stranger)
         return found.jkt
 
     def read(self, texts: Sequence[str], method: str, url: str, token: str | None) -> Proof:
-        """Return what a proof proves; whether it is new, ``once`` tells."""
+        """Return what a proof proves; whether it is new, ``Pending.burn`` tells."""
         return proofs.read(texts, Expected(method, url, self.now(), self.nonces, token))
-
-    def once(self, proof: Proof, *, stranger: bool = False) -> None:
-        """Let a proof pass once. ``stranger``: whoever made it has shown nothing else that is known here."""
-        self._replays.note(proof, self.now(), stranger=stranger)
 
 
 def _check_certificate(x5t: str, certificates: Sequence[bytes], now: datetime) -> None:
