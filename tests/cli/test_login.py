@@ -24,7 +24,7 @@ def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeIssuer:
     made = FakeIssuer()
     monkeypatch.setenv("REMIT_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("REMIT_GRANT", raising=False)
-    monkeypatch.setattr("remit.cli.login.connect", lambda at: OpenIDClient(at, made.transport))
+    monkeypatch.setattr("remit.sdk.login.OpenIDClient", lambda at: OpenIDClient(at, made.transport))
     monkeypatch.setattr("webbrowser.open", made.visit)
     monkeypatch.setattr("remit.cli.login.pause", lambda seconds: wait(made, seconds))
     return made
@@ -327,7 +327,7 @@ def test_a_run_is_opened_for_whoever_is_logged_in(issuer: FakeIssuer, monkeypatc
 
     monkeypatch.setattr("remit.run.launcher.main", main)
     monkeypatch.setattr("remit.compose.embedded.ensure", lambda *_: None)
-    monkeypatch.setattr("remit.cli.run._expanded", lambda _: [])
+    monkeypatch.setattr("remit.cli.run.ask", lambda _: [{"type": "http", "resource": "search"}])
     run(LOGIN)
     run(["run", "-r", "search", "--", "true"])
     run(["run", "-r", "search", "--as-owner", "--", "true"])

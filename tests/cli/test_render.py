@@ -44,7 +44,7 @@ def test_values_are_lined_up(capsys: Capture) -> None:
 
 
 def test_json_is_one_line(capsys: Capture) -> None:
-    render.emit({"b": "é\n", "a": 1})
+    render.answer(True, {"b": "é\n", "a": 1})
     assert capsys.readouterr().out == '{"a":1,"b":"é\\n"}\n'
 
 

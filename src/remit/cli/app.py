@@ -6,37 +6,19 @@ from typing import Annotated
 
 import typer
 
-from remit.cli import (
-    approval,
-    audit,
-    broker,
-    explain,
-    grant,
-    keys,
-    login,
-    policy,
-    resource,
-    run,
-    task,
-    tree,
-)
+from remit.cli import approval, audit, broker, explain, grant, keys, login, policy, resource, run, task, tree
 
 app = typer.Typer(
-    name="remit",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    name="remit", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 
 
 def _version(asked: bool) -> None:
-    if not asked:
-        return
-    from remit import __version__
+    if asked:
+        from remit import __version__
 
-    typer.echo(f"remit {__version__}")
-    raise typer.Exit
+        typer.echo(f"remit {__version__}")
+        raise typer.Exit
 
 
 @app.callback()

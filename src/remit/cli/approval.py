@@ -7,15 +7,17 @@ request, by a login that the broker begins for it. Inside a run neither is there
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask as talk
 from remit.cli.login import AsOwner, visit
-from remit.cli.render import Table, answer, detail_line, detail_rows, granted, said, waiting
+from remit.cli.render import Table, answer, detail_line, granted, said, waiting
+from remit.core.legible import rows, written
+from remit.errors import ConflictError, DeniedError, LapsedError, UnavailableError
 
 LOCAL = "unix://"  # how the owner of a state is called
 LIFE = 600  # seconds; nothing that is asked waits for longer
@@ -29,7 +31,7 @@ Digest = Annotated[
 @options.expanded
 def ask(
     grant: options.GrantId,
-    label: Annotated[str, typer.Argument(help="What the child is called, for people to read.")] = "",
+    label: options.Label = "",
     *,
     request: options.GrantOptions,
     wait: Annotated[
@@ -49,19 +51,15 @@ def ask(
       remit ask refunds -g grt_7VYx1bD0Qe2mNf3sK9h6Lw -d '{"type": "http", "resource": "pay", …}' --ttl 5m
       remit ask -r search:paths=/v1/all --wait 10m        (in a run: for a child of the run's own grant)
     """
-    from remit.sdk import asking, verbs
-    from remit.sdk.detail import seconds
-
     details = request.details
-    known = verbs.details_of(talk(verbs.find(grant)), grant)
-    asked = talk(asking.ask_for(grant, known, details, request.bounds, label))
+    known = sdk.verbs.details_of(talk(sdk.verbs.find(grant)), grant)
+    asked = talk(sdk.asking.ask_for(grant, known, details, request.bounds, label))
     if wait is None:
         answer(json, asked.document, *request_parts(asked.document))
         return
     with waiting(f"waiting for {asked.document['approver']} to decide on {asked.id}"):
-        child = talk(asking.granted(asked, seconds(wait)))
-    about = {"task": child.task, "grant": child.grant, "ends in": f"{child.expires_in} s", "approval": asked.id}
-    answer(json, granted(child), about)
+        child = talk(sdk.asking.granted(asked, options.seconds(wait)))
+    granted(child, json, approval=asked.id)
 
 
 def approvals(
@@ -75,19 +73,21 @@ def approvals(
       remit approvals
       remit approvals --all --json
     """
-    from remit.sdk import asking
-
-    found = [item for item in talk(asking.approvals()) if every or item["state"] == "pending"]
-    rows = [
-        [item["approval"], item["state"], item["verb"], _purpose(item), _beyond(item), _who(item), item["expires_at"]]
-        for item in found
-    ]
+    found = [item for item in talk(sdk.asking.approvals()) if every or item["state"] == "pending"]
     columns = ("approval", "state", "for", "purpose", "exceeds", "who decides", "until")
     none = "nothing was asked" if every else "nothing waits for a decision"
-    answer(json, {"approvals": found}, Table(columns, rows) if rows else none)
+    answer(json, {"approvals": found}, Table(columns, [_row(item) for item in found]) if found else none)
 
 
-def approve(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:  # noqa: A002 - as shown
+def _row(item: Mapping[str, Any]) -> Sequence[str]:
+    purpose = item["task"]["purpose"] if "task" in item else item["request"].get("purpose", "")  # of a task to be
+    beyond = [detail_line(detail) for detail in item.get("offending", ())]
+    beyond += [name for name in item.get("exceeds", ()) if name != "authorization_details"]
+    until = item["expires_at"]
+    return item["approval"], item["state"], item["verb"], purpose, "; ".join(beyond), _who(item), until
+
+
+def approve(approval: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:
     """Approve of exactly what was asked, once. What the owner of the state decides on is shown first, and confirmed.
 
     Where a human of an issuer decides, the page of the request is opened: it shows the request, has them log in for it
@@ -98,40 +98,42 @@ def approve(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: opti
       remit approve apr_2b6mTn9pQ4rVx0cZ
       remit approve apr_2b6mTn9pQ4rVx0cZ --digest 8kQ0yq8m3sVZr1n0T2vXw4b6c8d0e2f4g6h8i0j2k4l
     """
-    _decide(id, "approve", digest, as_owner, json)
+    _decide(approval, "approve", digest, as_owner, json)
 
 
-def deny(id: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:  # noqa: A002 - as shown
+def deny(approval: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:
     """Deny what was asked. The like of it is not asked again soon.
 
     \b
     Examples:
       remit deny apr_2b6mTn9pQ4rVx0cZ
     """
-    _decide(id, "deny", digest, as_owner, json)
+    _decide(approval, "deny", digest, as_owner, json)
 
 
-def _decide(approval_id: str, verdict: str, digest: str | None, as_owner: bool, as_json: bool) -> None:
-    from remit.sdk import asking
-
-    item = talk(asking.approval(approval_id))
-    _check(item, digest, as_owner)
-    if not _owners(item):
+def _decide(approval: str, verdict: str, digest: str | None, as_owner: bool, as_json: bool) -> None:
+    item = talk(sdk.asking.approval(approval))
+    owners = str(item["approver"]).startswith(LOCAL)
+    _check(item, owners, digest, as_owner)
+    if not owners:
         done = _at_its_page(item, verdict)
     else:
-        if digest is None:
-            _confirm(item, verdict)
-        done = talk(asking.decide(approval_id, verdict, digest or item["digest"]))
+        if digest is None:  # what is shown is confirmed by a person alone
+            if not sys.stdin.isatty():
+                raise typer.BadParameter("nobody can confirm here: say which request was seen, with --digest")
+            answer(False, item, *request_parts(item))
+            if not typer.confirm(f"{verdict} this?"):
+                said("nothing was decided")
+                raise typer.Exit(1)
+        done = talk(sdk.asking.decide(approval, verdict, digest or item["digest"]))
     document = {name: done[name] for name in ("approval", "state", "digest")}
     answer(as_json, document, f"{done['state']}: {done['approval']}")
 
 
-def _check(item: Mapping[str, Any], digest: str | None, as_owner: bool) -> None:
+def _check(item: Mapping[str, Any], owners: bool, digest: str | None, as_owner: bool) -> None:
     """Raise, before anybody logs in for it, what the broker would say to this decision."""
-    from remit.errors import ConflictError, DeniedError, LapsedError
-
     look = f"`remit show {item['approval']}`"
-    if "digest" not in item and (digest is None or not _owners(item)):
+    if "digest" not in item and (digest is None or not owners):
         raise DeniedError("no agent decides on what agents ask for", help="a human does, outside of runs")
     if item["state"] == "lapsed":
         raise LapsedError(help="have it asked for again")
@@ -139,37 +141,20 @@ def _check(item: Mapping[str, Any], digest: str | None, as_owner: bool) -> None:
         raise ConflictError("this was decided before", help=f"{look} says how")
     if digest not in {None, item.get("digest", digest)}:
         raise ConflictError("this is not the request that was shown", help=f"{look} shows the request and its digest")
-    if as_owner and not _owners(item):
+    if as_owner and not owners:
         raise DeniedError(f"`{item['approver']}` decides on this, not the owner", help="leave out --as-owner")
-
-
-def _owners(item: Mapping[str, Any]) -> bool:
-    return str(item["approver"]).startswith(LOCAL)
-
-
-def _confirm(item: Mapping[str, Any], verdict: str) -> None:
-    """Show the request, and take yes for an answer from a person alone."""
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can confirm here: say which request was seen, with --digest")
-    answer(False, item, *request_parts(item))
-    if not typer.confirm(f"{verdict} this?"):
-        said("nothing was decided")
-        raise typer.Exit(1)
 
 
 def _at_its_page(item: Mapping[str, Any], verdict: str) -> Mapping[str, Any]:
     """Open the page where the human decides, and wait until they have: a login that begins here decides nothing."""
-    from remit.errors import ConflictError, LapsedError, UnavailableError
-    from remit.sdk import asking, verbs
-
     issuer = str(item["approver"]).partition("#")[0]
-    if issuer not in talk(verbs.identity()).get("deciding", ()):
+    if issuer not in talk(sdk.verbs.identity()).get("deciding", ()):
         from remit.compose.probe import CONFIDENTIAL
 
         raise UnavailableError(f"nobody can log in at `{issuer}` to decide", help=CONFIDENTIAL)
     visit(item["verification_uri"], verdict)
     with waiting(f"waiting for {item['approver']} to decide on {item['approval']}"):
-        done = talk(asking.decided(item["approval"], LIFE))
+        done = talk(sdk.asking.decided(item["approval"], LIFE))
     if done["state"] in {"pending", "lapsed"}:
         raise LapsedError(help="have it asked for again")
     if (done["state"] == "denied") != (verdict == "deny"):
@@ -196,20 +181,10 @@ def request_parts(item: Mapping[str, Any]) -> Iterator[str | Mapping[str, object
     beyond = item.get("offending", ())
     for detail in sorted(item["request"]["authorization_details"], key=lambda detail: detail not in beyond):
         yield f"  {'beyond: ' if detail in beyond else ''}{detail['type']} {detail['resource']}"
-        yield from (f"    {row}" for row in detail_rows(detail))
+        for name, key, value in rows(detail):  # whole, so that no two look the same
+            yield f"    {name} {f'{key} ' if key else ''}{written(value)}"
     if item["state"] == "pending":
         yield f"a human decides, outside of runs: remit approve {item['approval']}"
-
-
-def _purpose(item: Mapping[str, Any]) -> str:
-    """Return what the task is for, or what one that nobody has opened yet is to be for."""
-    return str(item["task"]["purpose"] if "task" in item else item["request"].get("purpose", ""))
-
-
-def _beyond(item: Mapping[str, Any]) -> str:
-    """Return in what the request exceeds the grant that it comes from, details first."""
-    details = [detail_line(detail) for detail in item.get("offending", ())]
-    return "; ".join([*details, *(name for name in item.get("exceeds", ()) if name != "authorization_details")])
 
 
 def _who(item: Mapping[str, Any]) -> str:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask
-from remit.cli.render import answer, emit, pause, progress, safe, said
+from remit.cli.render import answer, pause, progress, said
+from remit.core.orders import json_text
+from remit.errors import IntegrityError, InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:
     from remit.core.audit import Checkpoint
-    from remit.errors import IntegrityError
 
 app = options.group("The audit log, and proofs from it.")
 
@@ -42,14 +43,15 @@ def tail(
       remit audit tail --follow
       remit audit tail --all --json > log.jsonl
     """
-    from remit.sdk import verbs
-
-    start = 0 if whole else max(0, ask(verbs.audit())["size"] - count)
+    start = 0 if whole else max(0, ask(sdk.verbs.audit())["size"] - count)
     if sys.stdout.isatty() and not json:
         said(f"{'#':<{len(str(start))}}  {'at':<23}  {'event':<16}  result  grant, resource, action, why")
     while True:
         for entry in _entries(start):
-            emit_entry(entry, json)
+            if json:
+                typer.echo(json_text(entry))
+            else:
+                said(_line(entry))
             start = entry["seq"] + 1
         if not follow:
             return
@@ -57,35 +59,20 @@ def tail(
 
 
 def _entries(start: int) -> Iterator[Mapping[str, Any]]:
-    from remit.sdk import verbs
-
-    while page := ask(verbs.entries(start)):
+    while page := ask(sdk.verbs.entries(start)):
         yield from page
         start += len(page)
 
 
-def emit_entry(entry: Mapping[str, Any], as_json: bool) -> None:
-    """Print an entry."""
-    if as_json:
-        typer.echo(leaf(entry).decode())
-        return
+def _line(entry: Mapping[str, Any]) -> str:
     parts = [str(entry["seq"]), entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<6}"]
-    version = entry.get("policy") if entry["event"].startswith("policy.") else None
-    about = (
-        entry["grant"] or entry["task"],
-        entry["resource"],
-        entry["action"],
-        entry["code"],
-        version,
-        entry["cause"],
-    )
-    said("  ".join([*parts, *(safe(item) for item in about if item)]))
+    about = [entry["grant"] or entry["task"], entry["resource"], entry["action"], entry["code"]]
+    about += [entry.get("policy")] if entry["event"].startswith("policy.") else []
+    return "  ".join([*parts, *(str(item) for item in [*about, entry["cause"]] if item)])
 
 
-def leaf(entry: Mapping[str, Any]) -> bytes:
+def _leaf(entry: Mapping[str, Any]) -> bytes:
     """Return the canonical JSON of an entry: the bytes that were hashed."""
-    from remit.core.orders import json_text
-
     return json_text(entry).encode("ascii")
 
 
@@ -116,15 +103,14 @@ def verify(
       remit audit verify log.jsonl -c kept.checkpoint --key "$(cat kept.vkey)"
     """
     from remit.core import audit
-    from remit.sdk import verbs
 
     texts = [_text(path) for path in checkpoint or ()]
-    newest = ask(verbs.checkpoint()) if log is None else None
-    keys = _given(key) or _own_keys()
-    notes = [_checkpoint(text, keys) for text in [*texts, *([newest] if newest else [])]]
+    texts += [ask(sdk.verbs.checkpoint())] if log is None else []
+    keys = _keys(key)
+    notes = [_checkpoint(text, keys) for text in texts]
     notes += _second() if log is None else []
     total = None if log else max(note.size for note in notes)
-    broker = (audit.Entry(int(item["seq"]), leaf(item)) for item in islice(_entries(0), total))
+    broker = (audit.Entry(int(item["seq"]), _leaf(item)) for item in islice(_entries(0), total))
     entries = audit.read_log(_text(log)) if log else broker
     tree = audit.verify(progress(entries, total, "verifying"), notes)
     signed = max((note.size for note in notes), default=-1) if keys else -1
@@ -132,21 +118,17 @@ def verify(
     shown |= {"signed": signed == tree.size, "signed_entries": max(signed, 0), "verified": signed == tree.size}
     custody = "as given" if key else "of the broker's own state" if keys else "none"
     answer(json, shown, {**shown, "keys": custody})
-    if signed != tree.size and not self_consistent:
-        raise _unproven(tree.size, max(signed, 0), bool(notes), bool(keys))
-
-
-def _unproven(size: int, signed: int, noted: bool, keyed: bool) -> IntegrityError:
-    """Say which entries are consistent with themselves only, and what would show more."""
-    from remit.errors import IntegrityError
-
-    if noted and not keyed:
+    if signed == tree.size or self_consistent:
+        return
+    if notes and not keys:
         why, help_ = "no signature was checked", "pass --key with one you got from elsewhere (`remit audit key`)"
     else:
-        why = f"a signed checkpoint covers the first {signed} only" if noted else "there is no checkpoint"
+        why = f"a signed checkpoint covers the first {max(signed, 0)} only" if notes else "there is no checkpoint"
         help_ = "pass --checkpoint with a newer one (`remit audit checkpoint`)"
-    text = f"the log's {size} entries are consistent with themselves only: {why}"
-    return IntegrityError(text, help=f"{help_}, or --self-consistent to accept that")
+    raise IntegrityError(
+        f"the log's {tree.size} entries are consistent with themselves only: {why}",
+        help=f"{help_}, or --self-consistent to accept that",
+    )
 
 
 @app.command("key")
@@ -157,9 +139,7 @@ def key_(json: options.Json = False) -> None:
     Examples:
       remit audit key > kept.vkey
     """
-    from remit.errors import NotFoundError
-
-    keys = _own_keys()
+    keys = _keys(None)
     if not keys:
         raise NotFoundError("there is no verifier key beside the state", help="a broker writes it when it starts")
     answer(json, {"keys": keys}, *keys)
@@ -173,25 +153,17 @@ def checkpoint_(json: options.Json = False) -> None:
     Examples:
       remit audit checkpoint > kept.checkpoint
     """
-    from remit.sdk import verbs
-
-    text = ask(verbs.checkpoint())
-    if json:
-        emit({"checkpoint": text})
-        return
-    typer.echo(text, nl=False)
+    text = ask(sdk.verbs.checkpoint())
+    answer(json, {"checkpoint": text}, *text.splitlines())
 
 
-def _given(keys: Sequence[str] | None) -> list[str]:
-    return [line for text in keys or () for line in text.split()]
-
-
-def _own_keys() -> list[str]:
-    """Return the verifier keys that the broker keeps beside its state: good against others, not against its owner."""
-    from remit.sdk.place import state
-
+def _keys(given: Sequence[str] | None) -> list[str]:
+    """Return verifier keys: those given, else the broker's beside its state, good against all but the state's owner."""
+    named = [line for text in given or () for line in text.split()]
+    if named:
+        return named
     try:
-        return (state(os.environ) / "audit.vkey").read_text("ascii").split()
+        return (sdk.place.state(os.environ) / "audit.vkey").read_text("ascii").split()
     except OSError:
         return []
 
@@ -216,8 +188,6 @@ def _second() -> list[Checkpoint]:
 
 
 def _text(path: Path) -> str:
-    from remit.errors import InvalidRequestError
-
     try:
         return path.read_text("utf-8")
     except OSError as error:
@@ -241,19 +211,16 @@ def prove(
     """
     from remit import jose
     from remit.core import tree
-    from remit.errors import IntegrityError, NotFoundError
-    from remit.sdk import verbs
 
-    text = ask(verbs.checkpoint())
-    keys = _given(key) or _own_keys()
+    text = ask(sdk.verbs.checkpoint())
+    keys = _keys(key)
     note = _checkpoint(text, keys)
-    page = ask(verbs.entries(seq, 1))
+    page = ask(sdk.verbs.entries(seq, 1))
     if not page or seq >= note.size:
         raise NotFoundError(f"there is no entry {seq} under the newest checkpoint")
-    proof = ask(verbs.inclusion(seq, note.size))["proof"]
-    tree.verify_inclusion(
-        tree.leaf_hash(leaf(page[0])), seq, note.size, [jose.decode(node) for node in proof], note.root
-    )
+    proof = ask(sdk.verbs.inclusion(seq, note.size))["proof"]
+    leaf = tree.leaf_hash(_leaf(page[0]))
+    tree.verify_inclusion(leaf, seq, note.size, [jose.decode(node) for node in proof], note.root)
     document = {"entry": page[0], "checkpoint": text, "proof": proof, "signed": bool(keys)}
     shown = {"entry": seq, "size": note.size, "root": note.root.hex(), "hashes": len(proof), "signed": bool(keys)}
     answer(json, document, shown, *(["the entry is in the log"] if keys else []))

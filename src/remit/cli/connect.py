@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from remit.cli import sdk
+from remit.errors import RemitError
+
 if TYPE_CHECKING:
-    from remit.errors import RemitError
     from remit.sdk._wire import Flow
 
 T = TypeVar("T")
@@ -15,16 +17,12 @@ LAST = 20  # audit entries to look through for a denial: others may have come si
 
 def ask(flow: Flow[T]) -> T:
     """Run a flow and return its result."""
-    from remit.sdk.client import Client
-
-    with Client() as client:
+    with sdk.client.Client() as client:
         return client.run(flow)
 
 
 def pointed(error: RemitError) -> RemitError:
     """Have a denial that policies decided name its entry in the audit log, where that is ours to read."""
-    from remit.errors import RemitError
-
     if error.code != "policy" or "--entry" not in (error.help or "") or os.environ.get("REMIT_GRANT"):
         return error
     try:
@@ -39,7 +37,5 @@ def pointed(error: RemitError) -> RemitError:
 
 
 def _last_entries() -> Flow[list[dict[str, Any]]]:
-    from remit.sdk import verbs
-
-    size = (yield from verbs.audit())["size"]
-    return (yield from verbs.entries(max(0, size - LAST), LAST))
+    size = (yield from sdk.verbs.audit())["size"]
+    return (yield from sdk.verbs.entries(max(0, size - LAST), LAST))

@@ -52,17 +52,15 @@ def serve(arguments: Sequence[str]) -> int:
 
 def _named(app: Typer, arguments: Sequence[str]) -> str:
     """Return the longest command that the arguments begin with."""
-    groups = {group.name: group.typer_instance for group in app.registered_groups}
     words = ["remit"]
     for word in arguments[:2]:
-        if word in groups:
-            words.append(word)
-            inner = groups[word]
-            groups, app = {}, inner or app
-        elif word in {command.name for command in app.registered_commands}:
-            return " ".join([*words, word])
-        else:
+        inner = {group.name: group.typer_instance for group in app.registered_groups}.get(word)
+        if inner is None and word not in {command.name for command in app.registered_commands}:
             break
+        words.append(word)
+        if inner is None:
+            break
+        app = inner
     return " ".join(words)
 
 

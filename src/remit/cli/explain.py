@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask
-from remit.cli.render import answer, detail_line, utc_now
-
-if TYPE_CHECKING:
-    from remit.compose.explain import Explanation, Request
-    from remit.sdk.detail import DetailLike
+from remit.cli.render import answer, detail_line
+from remit.errors import DeniedError, NotFoundError
 
 
 def explain(
@@ -37,46 +35,26 @@ def explain(
       remit explain -g grt_7VYx1bD0Qe2mNf3sK9h6Lw warehouse:tables=sales.salaries
     """
     from remit.compose.explain import Request, explained
-    from remit.sdk import verbs
+    from remit.gateway.fronts.path import read_target
 
     options.kinds()  # whose details the grant has
-    asked = asked_about(what, body)
-    task = ask(verbs.find(grant))
-    found = explained(task, grant, asked, utc_now(), _configured(asked) if isinstance(asked, Request) else None)
+    asked: Request | str | options.Detail
+    match what:
+        case [method, target] if target.startswith("/"):
+            asked = Request(method, target, body)
+        case [detail]:
+            asked = options.loaded(detail) if detail.startswith("{") else options.wish(detail)
+        case _:
+            raise typer.BadParameter("write `METHOD /RESOURCE/PATH`, or one detail")
+    task, resource = ask(sdk.verbs.find(grant)), None
+    if isinstance(asked, Request):
+        with suppress(DeniedError, NotFoundError):  # only the operator may look at it
+            resource = ask(sdk.verbs.resource(read_target(asked.target.encode()).resource))
+    found = explained(task, grant, asked, datetime.now(UTC), resource)
     document = {name: value for name, value in asdict(found).items() if value is not None}
-    answer(json, document, *_parts(found))
+    parts = ["allowed" if found.allowed else "refused", *(f"  {reason}" for reason in found.reasons)]
+    parts += [] if found.by is None else [f"  by: {detail_line(found.by)}"]
+    parts += [f"  {fact}" for fact in found.rests_on]
+    parts += [] if found.enough is None else [f"  enough: {detail_line(found.enough)}"]
+    answer(json, document, *parts)
     raise typer.Exit(0 if found.allowed else 1)
-
-
-def asked_about(what: list[str], body: str | None) -> Request | DetailLike:
-    """Read what is asked about: a method and a path, or a detail."""
-    from remit.compose.explain import Request
-
-    if len(what) == 2 and what[1].startswith("/"):  # noqa: PLR2004 - those two
-        return Request(what[0], what[1], body)
-    if len(what) != 1:
-        raise typer.BadParameter("write `METHOD /RESOURCE/PATH`, or one detail")
-    found: DetailLike = options.loaded(what[0]) if what[0].startswith("{") else options.wish(what[0])
-    return found
-
-
-def _configured(what: Request) -> Mapping[str, Any] | None:
-    """Return the resource that is asked about, if the caller may look at it: only the operator may."""
-    from remit.errors import DeniedError, NotFoundError
-    from remit.gateway.fronts.path import read_target
-    from remit.sdk import verbs
-
-    try:
-        return ask(verbs.resource(read_target(what.target.encode()).resource))
-    except (DeniedError, NotFoundError):
-        return None
-
-
-def _parts(found: Explanation) -> Iterator[str]:
-    yield "allowed" if found.allowed else "refused"
-    yield from (f"  {reason}" for reason in found.reasons)
-    if found.by is not None:
-        yield f"  by: {detail_line(found.by)}"
-    yield from (f"  {fact}" for fact in found.rests_on)
-    if found.enough is not None:
-        yield f"  enough: {detail_line(found.enough)}"

@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask
-from remit.cli.render import answer, detail_line, ended, granted, waiting
+from remit.cli.render import answer, detail_lines, ended, granted, waiting
 
 
 @options.expanded
 def delegate(
     grant: options.GrantId,
-    label: Annotated[str, typer.Argument(help="What the child is called, for people to read.")] = "",
+    label: options.Label = "",
     *,
     request: options.GrantOptions,
     approval: Annotated[
@@ -33,19 +33,16 @@ def delegate(
       remit delegate -r search --ttl 5m           (in a run: from the run's own grant)
       remit delegate -g grt_7VYx1bD0Qe2mNf3sK9h6Lw --approval apr_2b6mTn9pQ4rVx0cZ
     """
-    from remit.sdk import asking, verbs
-
     if approval is not None:
-        document = ask(asking.approval(approval))
+        document = ask(sdk.asking.approval(approval))
         if document["request"].get("parent") != grant:
             raise typer.BadParameter(f"this was not asked for under {grant}")
-        child = ask(asking.taken(approval, grant))
+        child = ask(sdk.asking.taken(approval, grant))
     else:
         details = request.details
-        known = verbs.details_of(ask(verbs.find(grant)), grant)
-        child = ask(verbs.delegate(grant, known, details, request.bounds, label))
-    about = {"task": child.task, "grant": child.grant, "ends in": f"{child.expires_in} s"}
-    answer(json, granted(child), about, *(f"  {detail_line(detail)}" for detail in child.details))
+        known = sdk.verbs.details_of(ask(sdk.verbs.find(grant)), grant)
+        child = ask(sdk.verbs.delegate(grant, known, details, request.bounds, label))
+    granted(child, json, *detail_lines(child.details))
 
 
 def issue(
@@ -69,11 +66,9 @@ def issue(
       remit issue -g grt_7VYx1bD0Qe2mNf3sK9h6Lw warehouse:tables=sales.revenue
       psql "$(remit issue warehouse --json | jq -r .credential.dsn)"
     """
-    from remit.sdk import verbs
-
     [wish] = options.wishes([resource] if resource else None, [grant_detail] if grant_detail else None)
-    task = ask(verbs.find(grant))
-    issued = ask(verbs.issue(task["task"], grant, wish, verbs.details_of(task, grant), key))
+    task = ask(sdk.verbs.find(grant))
+    issued = ask(sdk.verbs.issue(task["task"], grant, wish, sdk.verbs.details_of(task, grant), key))
     answer(json, issued, {"lease": issued["lease"], "expires_at": issued["expires_at"], **issued["credential"]})
 
 
@@ -90,16 +85,13 @@ def renew(
     Examples:
       remit renew lse_0aJ9cE4dT1vXr8kPq5bS7g --ttl 10m
     """
-    from remit.sdk import verbs
-
-    renewed = ask(verbs.renew(lease, ttl))
+    renewed = ask(sdk.verbs.renew(lease, ttl))
     sooner = ["it ends with its grant, and cannot be renewed beyond it"] if renewed.get("ends_with_grant") else []
     answer(json, renewed, {"lease": lease, "expires_at": renewed["expires_at"]}, *sooner)
 
 
 def revoke(
-    id: Annotated[str, typer.Argument(metavar="ID", help="A grant, a lease or a task.")],  # noqa: A002 - as shown
-    json: options.Json = False,
+    node: Annotated[str, typer.Argument(metavar="ID", help="A grant, a lease or a task.")], json: options.Json = False
 ) -> None:
     """Revoke a grant with everything below it, a lease, or a whole task; say truthfully what is outstanding.
 
@@ -108,8 +100,6 @@ def revoke(
       remit revoke grt_7VYx1bD0Qe2mNf3sK9h6Lw
       remit revoke lse_0aJ9cE4dT1vXr8kPq5bS7g --json
     """
-    from remit.sdk import verbs
-
     with waiting("revoking"):
-        report = ask(verbs.end(id))
+        report = ask(sdk.verbs.end(node))
     ended(report, json)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask
 from remit.cli.render import Table, answer
 
@@ -26,9 +26,7 @@ def list_(json: options.Json = False) -> None:
       remit keys list
       remit keys list --json
     """
-    from remit.sdk import admin
-
-    found = ask(admin.keys())
+    found = ask(sdk.admin.keys())
     rows = ((ring, key["kid"], key["alg"], _state(ring, key)) for ring, keys in found["rings"].items() for key in keys)
     answer(json, found, Table(("ring", "key", "algorithm", "state"), rows))
 
@@ -50,11 +48,8 @@ def rotate(ring: Ring, json: options.Json = False) -> None:
       remit keys rotate token
       remit keys rotate audit --json
     """
-    from remit.sdk import admin
-
-    done = ask(admin.rotate(ring))
-    said = f"{done['signing']} signs from now on; the key before it still verifies what it has signed"
-    answer(json, done, said)
+    done = ask(sdk.admin.rotate(ring))
+    answer(json, done, f"{done['signing']} signs from now on; the key before it still verifies what it has signed")
 
 
 @app.command("revoke", context_settings={"ignore_unknown_options": True})  # an id may begin with a hyphen
@@ -69,7 +64,5 @@ def revoke(
     Examples:
       remit keys revoke token 0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I
     """
-    from remit.sdk import admin
-
-    done = ask(admin.revoke(ring, kid))
+    done = ask(sdk.admin.revoke(ring, kid))
     answer(json, done, f"what {done['revoked']} has signed is worth nothing any more; {done['signing']} signs")

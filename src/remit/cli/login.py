@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import webbrowser
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask
-from remit.cli.render import answer, safe, warn
-
-if TYPE_CHECKING:
-    from remit.sdk.login import ClientRegistration, OpenIDClient
-    from remit.sdk.session import LoginSession, SessionFile
+from remit.cli.render import answer, pause, safe, warn
+from remit.errors import UnavailableError
 
 NO_GROUPS = (
     'the issuer may want a scope for it: `scopes = ["openid", "groups"]` in [[humans]]; then restart the broker, '
@@ -48,24 +47,19 @@ def login(
       remit login
       remit login --issuer https://login.example.com --device
     """
-    from remit.errors import UnavailableError
-    from remit.sdk import verbs
-    from remit.sdk.login import SCOPES, ClientRegistration, chosen_client
-    from remit.sdk.session import session_of
-
-    sessions = _sessions()
+    sessions = sdk.session.SessionFile(os.environ)
     try:
-        known = ask(verbs.identity()).get("humans", [])
+        known = ask(sdk.verbs.identity()).get("humans", [])
     except UnavailableError:
         if issuer is None or client_id is None:  # a client that is named in full needs no broker
             raise
         known = []
-    chosen = chosen_client(known, issuer, client_id)
-    scopes = tuple(dict.fromkeys([*SCOPES, *chosen.get("scopes", [])]))
-    registration = ClientRegistration(chosen["issuer"], chosen["client_id"], scopes)
-    with closing(connect(registration)) as client:
+    chosen = sdk.login.chosen_client(known, issuer, client_id)
+    scopes = tuple(dict.fromkeys([*sdk.login.SCOPES, *chosen.get("scopes", [])]))
+    registration = sdk.login.ClientRegistration(chosen["issuer"], chosen["client_id"], scopes)
+    with closing(sdk.login.OpenIDClient(registration)) as client:
         tokens = client.device(_enter) if device else client.browser(visit)
-    session = session_of(registration, chosen.get("groups_claim"), tokens, unused=True)
+    session = sdk.session.session_of(registration, chosen.get("groups_claim"), tokens, unused=True)
     with sessions.alone():  # not while the human is in the browser: others would wait for minutes, and not know why
         sessions.save(session)
     _show(session, json)
@@ -78,7 +72,7 @@ def logout(json: options.Json = False) -> None:
     Examples:
       remit logout
     """
-    revoked, page = _sessions().log_out(connect)
+    revoked, page = sdk.session.SessionFile(os.environ).log_out(sdk.login.OpenIDClient)
     document = {"forgotten": True, "revoked": revoked, "page": page}
     answer(json, document, "logged out here", *([f"to end the session at the issuer: {page}"] if page else []))
 
@@ -91,7 +85,7 @@ def whoami(json: options.Json = False) -> None:
       remit whoami
       remit whoami --json
     """
-    _show(_sessions().need(), json)
+    _show(sdk.session.SessionFile(os.environ).need(), json)
 
 
 # -- for other commands ---------------------------------------------------------------------------------------------
@@ -99,8 +93,6 @@ def whoami(json: options.Json = False) -> None:
 
 def visit(url: str, to: str = "log in") -> None:
     """Open a browser, and say where it should be in case there is none."""
-    import webbrowser
-
     sys.stderr.write(f"{to} at: {safe(url)}\n")
     webbrowser.open(url)
 
@@ -109,55 +101,29 @@ def session_token(as_owner: bool) -> str | None:
     """Return a new ID token to open a task with, or None: nobody is logged in, or the owner is meant."""
     if as_owner or os.environ.get("REMIT_GRANT"):
         return None
-    sessions = _sessions()
-    return None if sessions.load() is None else sessions.id_token(connect, pause)
-
-
-def pause(seconds: float) -> None:
-    """Wait."""
-    import time
-
-    time.sleep(seconds)
-
-
-def connect(registration: ClientRegistration) -> OpenIDClient:
-    """Connect to an issuer."""
-    from remit.sdk.login import OpenIDClient
-
-    return OpenIDClient(registration)
-
-
-def _sessions() -> SessionFile:
-    from remit.sdk.session import SessionFile
-
-    return SessionFile(os.environ)
+    sessions = sdk.session.SessionFile(os.environ)
+    return None if sessions.load() is None else sessions.id_token(sdk.login.OpenIDClient, pause)
 
 
 def _enter(url: str, code: str) -> None:
     sys.stderr.write(f"log in at: {safe(url)}\nthe code there must be: {safe(code)}\n")
 
 
-def _show(session: LoginSession, as_json: bool) -> None:
+def _show(session: sdk.session.LoginSession, as_json: bool) -> None:
     from remit.jose.jwt import find_claim
-    from remit.sdk.login import ends_at
 
     claims = session.tokens.claims
     groups = find_claim(claims, session.groups_claim or "groups")
+    at = claims.get("auth_time")
     about: dict[str, object] = {
         "issuer": session.issuer,
         "sub": claims.get("sub"),
         "groups": [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else [],
         "acr": claims.get("acr"),
-        "auth_time": _instant(claims.get("auth_time")),
-        "token_until": ends_at(claims).isoformat(),
+        "auth_time": datetime.fromtimestamp(at, UTC).isoformat() if isinstance(at, int | float) else None,
+        "token_until": sdk.login.ends_at(claims).isoformat(),
         "renewable": session.refresh_token is not None and not session.ended,
     }
     answer(as_json, about, about)
     if groups is None and session.groups_claim is not None:
-        warn(f"the ID token has no claim `{session.groups_claim}`: to policies you are in no group", help=NO_GROUPS)
-
-
-def _instant(seconds: object) -> str | None:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).isoformat() if isinstance(seconds, int | float) else None
+        warn(f"the ID token has no claim `{session.groups_claim}`: to policies you are in no group", NO_GROUPS)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from remit.cli import sdk
+from remit.errors import InvalidRequestError
+
 if TYPE_CHECKING:
     from remit.ports.kind import Kind
-    from remit.sdk.verbs import Bounds
 
 Detail = dict[str, object]
 
@@ -26,17 +28,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 GrantId = Annotated[
     str, typer.Option("--grant", "-g", envvar="REMIT_GRANT", metavar="GRANT", help="The grant it comes from.")
 ]
+Label = Annotated[str, typer.Argument(help="What the child is called, for people to read.")]
+
+
+def seconds(text: str) -> int:
+    """Read a duration."""
+    from remit.sdk.detail import seconds as read
+
+    try:
+        return read(text)
+    except InvalidRequestError as error:
+        raise typer.BadParameter(error.detail) from error
 
 
 def duration(text: str | None) -> str | None:
     """Refuse what is not a duration."""
-    from remit.errors import InvalidRequestError
-    from remit.sdk.detail import seconds
-
-    try:
-        return text if text is None else f"{seconds(text)}s"
-    except InvalidRequestError as error:
-        raise typer.BadParameter(error.detail) from error
+    return None if text is None else f"{seconds(text)}s"
 
 
 Ttl = Annotated[
@@ -85,11 +92,9 @@ class GrantOptions:
         return wishes(self.resource, self.grant_detail)
 
     @property
-    def bounds(self) -> Bounds:
+    def bounds(self) -> sdk.verbs.Bounds:
         """Return the bounds."""
-        from remit.sdk.verbs import Bounds
-
-        return Bounds(self.ttl, self.depth, self.fan_out, self.exercise, self.delegates, self.unattested)
+        return sdk.verbs.Bounds(self.ttl, self.depth, self.fan_out, self.exercise, self.delegates, self.unattested)
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -128,7 +133,11 @@ def wishes(resources: Sequence[str] | None, details: Sequence[str] | None) -> li
     """Return what is asked for by --resource and --grant-detail, in that order."""
     found: list[str | Detail] = [wish(text) for text in resources or ()]
     for text in details or ():
-        found += _objects(text)
+        read = loaded(text)
+        objects = read if isinstance(read, list) else [read]
+        if not all(isinstance(item, dict) for item in objects):
+            raise typer.BadParameter("a detail is a JSON object")
+        found += objects
     if not found:
         raise typer.BadParameter("say what is granted, with --resource or --grant-detail")
     return found
@@ -145,31 +154,24 @@ def fields(text: str) -> Detail:
     read: dict[str, list[str]] = {}
     name = ""
     for part in text.split(","):
+        value = part
         if _FIELD.match(part):
-            name, _, part = part.partition("=")  # noqa: PLW2901 - the rest of the same part
+            name, _, value = part.partition("=")
         if not name:
             raise typer.BadParameter(f"`{part}` is not of the form FIELD=VALUE")
-        read.setdefault(name, []).append(part)
+        read.setdefault(name, []).append(value)
     shapes = {name: row.order.schema.get("type") for kind in kinds().values() for name, row in kind.table.items()}
-    return {name: _value(name, values, shapes.get(name)) for name, values in read.items()}
-
-
-def _value(name: str, values: list[str], shape: object) -> object:
-    if shape == "array":
-        return values
-    text = ",".join(values)
-    if name == "ttl":
-        return int((duration(text) or "").removesuffix("s"))
-    if shape == "integer" and text.isascii() and text.isdigit():
-        return int(text)
-    return loaded(text) if text[:1] in {"{", "["} else text
-
-
-def _objects(text: str) -> list[Detail]:
-    read = loaded(text)
-    found = read if isinstance(read, list) else [read]
-    if not all(isinstance(item, dict) for item in found):
-        raise typer.BadParameter("a detail is a JSON object")
+    found: Detail = {}
+    for name, values in read.items():
+        whole = ",".join(values)
+        if shapes.get(name) == "array":
+            found[name] = values
+        elif name == "ttl":
+            found[name] = seconds(whole)
+        elif shapes.get(name) == "integer" and whole.isascii() and whole.isdigit():
+            found[name] = int(whole)
+        else:
+            found[name] = loaded(whole) if whole.startswith(("{", "[")) else whole
     return found
 
 

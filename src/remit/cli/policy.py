@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask
 from remit.cli.render import UNCOVERED, Table, answer, waiting
+from remit.core.orders import json_text
+from remit.errors import InvalidRequestError, NotFoundError, RemitError
 
 if TYPE_CHECKING:
     from remit.core.policy import Problem
@@ -68,38 +71,22 @@ def _count(number: int, one: str, many: str) -> str:
 
 def _doubted(found: CedarPolicies | None) -> tuple[list[Problem], list[str]]:
     """Return what is named and does not exist, and what could not be looked up."""
+    from remit.config.settings import load
     from remit.policies.doubts import doubts, named
 
     entities = list(named(found.policies if found else ()))
-    kinds = {"resource" if one.kind == "Resource" else "issuer" for one in entities}
-    issuers = _issuers() if "issuer" in kinds else None
-    resources = _resources() if "resource" in kinds else None
-    unseen = []
-    if "issuer" in kinds and issuers is None:
-        unseen.append("issuers were not looked up: no [[humans]] are configured here")
-    if "resource" in kinds and resources is None:
-        unseen.append("resources were not looked up: no broker lists them here")
+    unseen, issuers, resources = [], None, None
+    if any(one.kind != "Resource" for one in entities):
+        with suppress(InvalidRequestError):  # the broker says what is wrong with it; these may be for another host
+            issuers = {one.issuer for one in load(os.environ).humans} or None
+        if issuers is None:
+            unseen.append("issuers were not looked up: no [[humans]] are configured here")
+    if any(one.kind == "Resource" for one in entities):
+        try:
+            resources = {str(item["resource"]) for item in ask(sdk.verbs.resources())}
+        except RemitError:
+            unseen.append("resources were not looked up: no broker lists them here")
     return list(doubts(entities, issuers, resources)), unseen
-
-
-def _issuers() -> set[str] | None:
-    from remit.config.settings import load
-    from remit.errors import InvalidRequestError
-
-    try:
-        return {one.issuer for one in load(os.environ).humans} or None
-    except InvalidRequestError:  # the broker says what is wrong with it; these policies may be for another host
-        return None
-
-
-def _resources() -> set[str] | None:
-    from remit.errors import RemitError
-    from remit.sdk import verbs
-
-    try:
-        return {str(item["resource"]) for item in ask(verbs.resources())}
-    except RemitError:
-        return None
 
 
 @app.command("test")
@@ -114,7 +101,6 @@ def cases(directory: Directory = None, json: options.Json = False) -> None:
       remit policy test examples/policies
       remit policy test --json
     """
-    from remit.errors import InvalidRequestError
     from remit.policies.cases import FILES, results
 
     where = _where(directory)
@@ -123,20 +109,20 @@ def cases(directory: Directory = None, json: options.Json = False) -> None:
         raise InvalidRequestError("there are no cases beside these policies", help=f"write them in {FILES} files")
     failed = sum(not result.passed for result in found)
     passed = f"{len(found) - failed} of {_count(len(found), 'case', 'cases')} came out as they say"
-    document = {"cases": [_result(result) for result in found], "failed": failed}
-    answer(json, document, *(part for result in found for part in _result_parts(result)), passed)
+    shown = [
+        {
+            "file": one.file,
+            "case": one.case.name,
+            "passed": one.passed,
+            "allowed": one.decision.allowed,
+            "by": list(one.by),
+            "reasons": list(one.decision.reasons),
+        }
+        for one in found
+    ]
+    parts = (part for result in found for part in _result_parts(result))
+    answer(json, {"cases": shown, "failed": failed}, *parts, passed)
     raise typer.Exit(int(bool(failed)))
-
-
-def _result(result: Result) -> dict[str, object]:
-    return {
-        "file": result.file,
-        "case": result.case.name,
-        "passed": result.passed,
-        "allowed": result.decision.allowed,
-        "by": list(result.by),
-        "reasons": list(result.decision.reasons),
-    }
 
 
 def _result_parts(result: Result) -> Iterator[str]:
@@ -179,33 +165,27 @@ def explain(
       remit policy explain --entry 4711
       remit policy explain question.toml --policies examples/policies
     """
-    from remit.sdk import admin
-
     if sum(item is not None for item in (file, grant, entry)) != 1:
         raise typer.BadParameter("say what is to be explained: FILE, --grant or --entry")
+    answers: list[Mapping[str, Any]]
     if file is not None:
-        answers = _answered(file, policies)
+        from remit.compose.policy import explained
+        from remit.policies.cases import read_file
+
+        found = _good(_where(policies))
+        answers = [{"name": c.name, **explained(found, c.question, found(c.question))} for c in read_file(file)]
+    elif entry is not None:
+        answers = [_decided(ask(sdk.verbs.entries(entry, 1)), entry)]
     else:
-        answers = [_entry(entry) if entry is not None else ask(admin.explain(grant or ""))]
+        answers = [ask(sdk.admin.explain(grant or ""))]
     answer(json, {"answers": answers}, *(part for one in answers for part in _decision_parts(one)))
 
 
-def _answered(file: Path, directory: Path | None) -> list[dict[str, Any]]:
-    from remit.compose.policy import explained
-    from remit.policies.cases import read_file
-
-    found = _good(_where(directory))
-    return [{"name": c.name, **explained(found, c.question, found(c.question))} for c in read_file(file)]
-
-
-def _entry(seq: int) -> dict[str, Any]:
-    from remit.errors import NotFoundError
-    from remit.sdk import verbs
-
-    entries = ask(verbs.entries(seq, 1))
-    if not entries:
+def _decided(page: Sequence[Mapping[str, Any]], seq: int) -> Mapping[str, Any]:
+    """Return what an audit entry says of its decision."""
+    if not page:
         raise NotFoundError(f"there is no audit entry {seq}")
-    event = entries[0]
+    [event] = page
     return {
         "name": f"entry {seq}: {event['event']}",
         "allowed": event["decision"] in {"allow", "done"},
@@ -217,8 +197,6 @@ def _entry(seq: int) -> dict[str, Any]:
 
 
 def _decision_parts(answer: Mapping[str, Any]) -> Iterator[str]:
-    from remit.core.orders import json_text
-
     yield f"{answer['name']}:" if "name" in answer else answer["verb"]
     yield f"  {'allowed' if answer['allowed'] else 'denied'}, policies {answer['version'] or 'unknown'}"
     yield from (f"  {reason}" for reason in answer["reasons"])
@@ -246,15 +224,13 @@ def show(
       remit policy show --json
       remit policy show --schema
     """
-    from remit.policies.installed import schema_text
-    from remit.sdk import admin
-
     if schema:
+        from remit.policies.installed import schema_text
+
         text = schema_text(options.kinds())
         answer(json, {"schema": text}, *text.splitlines())
         return
-
-    found = ask(admin.policies())
+    found = ask(sdk.admin.policies())
     parts: list[str | Mapping[str, object] | Table] = [
         {"version": found["version"], "directory": found["directory"] or "none: the local owner alone may open"}
     ]
@@ -278,10 +254,8 @@ def reload(json: options.Json = False) -> None:
       remit policy reload
       remit policy reload --json
     """
-    from remit.sdk import admin
-
     with waiting("deciding on all live grants"):
-        done = ask(admin.reload())
+        done = ask(sdk.admin.reload())
     if done["reloaded"]:
         ended = _count(done["ended"], "grant or lease was", "grants or leases were")
         parts = [f"policies {done['version']} hold; {ended} ended"]
@@ -318,8 +292,6 @@ def _loaded(directory: Path) -> tuple[CedarPolicies | None, tuple[Problem, ...]]
 
 
 def _good(directory: Path) -> CedarPolicies:
-    from remit.errors import InvalidRequestError
-
     found, problems = _loaded(directory)
     if found is None:
         raise InvalidRequestError(f"these policies are not good: {problems[0]}", help="`remit policy check` names all")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from remit.core.legible import escaped, rows, written
+from remit.core.legible import escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ class Table:
 def answer(as_json: bool, document: object, *parts: str | Mapping[str, object] | Table) -> None:
     """Print an answer: one JSON object, or what people read of it, sentences, names with values, tables."""
     if as_json:
-        emit(document)
+        sys.stdout.write(json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n")
         return
     for part in parts:
         match part:
@@ -46,11 +46,6 @@ def answer(as_json: bool, document: object, *parts: str | Mapping[str, object] |
                 table(part.columns, part.rows)
             case _:
                 lines(part)
-
-
-def emit(value: object) -> None:
-    """Print one JSON object."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n")
 
 
 def lines(values: Mapping[str, object]) -> None:
@@ -81,53 +76,38 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
     target = console()
     cells = [[safe(cell) for cell in row] for row in rows]
-    most = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
-    words = [_longest_word(column) for column in zip(columns, *cells, strict=True)]
+    held = list(zip(columns, *cells, strict=True))
+    most = [max(map(cell_len, column)) for column in held]
+    words = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in held]
     if target.soft_wrap:
         target.width = max(target.width, sum(most) + GAP * len(columns))
-    room = target.width - GAP * (len(columns) - 1)
-    if sum(words) > room:
+    spare = target.width - GAP * (len(columns) - 1) - sum(words)
+    if spare < 0:
         for index, row in enumerate(cells):
             sys.stdout.write("\n" if index else "")
             lines(dict(zip(columns, row, strict=True)))
         return
     drawn = RichTable(box=None, pad_edge=False, header_style="bold")
-    for name, width in zip(columns, _widths(words, most, room), strict=True):
-        drawn.add_column(name, width=width)
+    # Every column has its longest word, and what is left goes to those that have more to say, from the left.
+    for name, least, full in zip(columns, words, most, strict=True):
+        more = min(spare, full - least)
+        spare -= more
+        drawn.add_column(name, width=least + more)
     for row in cells:
         drawn.add_row(*map(Text, row))
     target.print(drawn)
 
 
-def _longest_word(cells: Iterable[str]) -> int:
-    from rich.cells import cell_len
-
-    return max(cell_len(word) for cell in cells for word in cell.split() or [""])
-
-
-def _widths(words: Sequence[int], most: Sequence[int], room: int) -> Iterator[int]:
-    """Give every column its longest word, and what is left to those that have more to say, from the left."""
-    spare = room - sum(words)
-    for least, full in zip(words, most, strict=True):
-        more = min(spare, full - least)
-        spare -= more
-        yield least + more
-
-
 def safe(value: object) -> str:
     """Return text without control characters: what an agent wrote must not drive a terminal."""
-    return escaped(value if isinstance(value, str) else _plain(value))
-
-
-def _plain(value: object) -> str:
     match value:
         case None:
             return "-"
         case bool():
             return "yes" if value else "no"
         case dict() | list():
-            return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
-    return str(value)
+            return escaped(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")))
+    return escaped(str(value))
 
 
 def left(expires_at: str, now: datetime) -> str:
@@ -165,47 +145,47 @@ def waiting(about: str) -> Iterator[None]:
         yield
 
 
-def pause() -> None:
-    """Wait a second before looking again."""
-    threading.Event().wait(1.0)
-
-
-def utc_now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
+def pause(seconds: float = 1.0) -> None:
+    """Wait before looking again."""
+    time.sleep(seconds)
 
 
 def detail_line(detail: Mapping[str, Any]) -> str:
     """Return a detail in one line: its resource, then what it permits."""
-    fields = {name: value for name, value in detail.items() if name not in {"type", "resource", "actions"}}
-    parts = [str(detail.get("resource")), " ".join(map(str, detail.get("actions", ())))]
-    parts += [" ".join(map(str, value)) for value in fields.values() if isinstance(value, list)]
-    parts += [f"{name} {_brief(value)}" for name, value in fields.items() if isinstance(value, str | Mapping)]
-    parts += [f"{name} {value}" for name, value in fields.items() if isinstance(value, int)]
-    return " · ".join(filter(None, parts))
+    listed, worded, counted = [], [], []
+    for name, value in detail.items():
+        if name in {"type", "resource", "actions"}:
+            continue
+        if isinstance(value, list):
+            listed.append(" ".join(map(str, value)))
+        elif isinstance(value, str):
+            worded.append(f"{name} {value}")
+        elif isinstance(value, Mapping):
+            worded.append(f"{name} {json.dumps(value, separators=(',', ':'), ensure_ascii=False)}")
+        elif isinstance(value, int):
+            counted.append(f"{name} {value}")
+    actions = " ".join(map(str, detail.get("actions", ())))
+    return " · ".join(filter(None, [str(detail.get("resource")), actions, *listed, *worded, *counted]))
 
 
-def detail_rows(detail: Mapping[str, Any]) -> list[str]:
-    """Return a detail whole, one line a value: what a human decides on, so that no two look the same."""
-    return [
-        f"{name} {key} {written(value)}" if key else f"{name} {written(value)}" for name, key, value in rows(detail)
-    ]
+def detail_lines(details: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return details below what they belong to, each in one line."""
+    return [f"  {detail_line(detail)}" for detail in details]
 
 
-def _brief(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def granted(grant: TokenResponse) -> dict[str, object]:
-    """Return a grant that was opened or delegated as JSON."""
-    ends = {"expires_in": grant.expires_in, "authorization_details": grant.details}
-    return {"task": grant.task, "grant": grant.grant, **ends}
+def granted(grant: TokenResponse, as_json: bool, *parts: str, **more: object) -> None:
+    """Print a grant that was opened or delegated."""
+    about = {"task": grant.task, "grant": grant.grant}
+    document = {**about, "expires_in": grant.expires_in, "authorization_details": grant.details}
+    answer(as_json, document, {**about, "ends in": f"{grant.expires_in} s", **more}, *parts)
 
 
 def ended(report: Report, as_json: bool) -> None:
     """Print the truthful answer to a revoke."""
     parts = [f"{report.state}: {report.revoked} revoked"]
-    parts += [f"  outstanding: {_outstanding(item)}" for item in report.outstanding]
+    for item in report.outstanding:
+        lease = f"{item.get('lease')} ({item.get('kind')}) until {item.get('expires_at')}"
+        parts.append(f"  outstanding: {UNCOVERED if item.get('kind') == 'checkpoint' else lease}")
     if report.residue:
         parts.append(f"  left to clean up: {report.residue} (nothing of it can act)")
     if not report.recorded:
@@ -213,12 +193,6 @@ def ended(report: Report, as_json: bool) -> None:
             "  not recorded: the state cannot be written; it holds while the broker runs, which goes on trying"
         )
     answer(as_json, asdict(report), *parts)
-
-
-def _outstanding(item: Mapping[str, Any]) -> str:
-    if item.get("kind") == "checkpoint":
-        return UNCOVERED
-    return f"{item.get('lease')} ({item.get('kind')}) until {item.get('expires_at')}"
 
 
 # -- complaints -----------------------------------------------------------------------------------------------------
@@ -237,10 +211,10 @@ def complain(error: RemitError) -> None:
         _complaint("note", note)
 
 
-def warn(text: str, help: str) -> None:  # noqa: A002 - as of errors
+def warn(text: str, remedy: str) -> None:
     """Print what is done, but not as was meant, and what to do about it."""
     _complaint("warning", text)
-    _complaint("help", help)
+    _complaint("help", remedy)
 
 
 def misused(error: Exception, command: str) -> None:

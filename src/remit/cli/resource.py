@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask
-from remit.cli.render import Table, answer, detail_line, emit, safe, said, waiting
+from remit.cli.render import Table, answer, detail_lines, safe, said, waiting
+from remit.errors import ConflictError
 
 if TYPE_CHECKING:
     from remit.ports.kind import Kind
@@ -61,49 +61,38 @@ def add(
           --setting 'tls="verify-full"' -b actions=select,tables=sales.revenue
     """
     from remit.core.scope import check_name
-    from remit.sdk import verbs
 
     check_name(name)
     kind = _kind(destination)
     settings = dict(_setting(text) for text in setting or ())
     settings |= {"provider": provider} if provider else {}
     settings |= {"accept": accept} if accept else {}
-    body: dict[str, Any] = {"kind": kind.name, "destination": destination, "settings": settings}
-    body["bound"] = [_bound(name, kind.name, text) for text in bound]
-    there = {_name(item): str(item["destination"]) for item in ask(verbs.resources())}.get(name)
-    if there is not None:
-        _confirm_replacing(name, there)
+    body: dict[str, Any] = {"kind": kind.name, "destination": destination, "settings": settings, "bound": []}
+    for text in bound:
+        given = options.loaded(text) if text.startswith("{") else options.fields(text)
+        body["bound"].append({"type": kind.name, "resource": name, **given})
+    there = {item["resource"]: item["destination"] for item in ask(sdk.verbs.resources())}.get(name)
+    replace = safe(f"`{name}` is there already, for {there}: replace all of it?")  # a script goes on
+    if there is not None and sys.stdin.isatty() and not typer.confirm(replace, err=True):
+        said("nothing was changed")
+        raise typer.Exit(1)
     if secret:
         body["secret"] = read_secret(name)
     with waiting("checking the target"):
-        put = ask(verbs.put_resource(name, body))
+        put = ask(sdk.verbs.put_resource(name, body))
     done = f"`{name}` is {'ready' if there is None else 'replaced'}"
     complete = put.get("secret") or kind.keyless
     answer(json, put, done if complete else f"`{name}` has no secret yet: remit secret set {name}")
 
 
-def _confirm_replacing(name: str, destination: str) -> None:
-    """Have whoever sits in front of it agree; a script goes on."""
-    if not sys.stdin.isatty():
-        return
-    if not typer.confirm(safe(f"`{name}` is there already, for {destination}: replace all of it?"), err=True):
-        said("nothing was changed")
-        raise typer.Exit(1)
-
-
 def _kind(destination: str) -> Kind:
     scheme, found, _ = destination.partition("://")
-    known = options.kinds()
-    for kind in known.values():
+    known = options.kinds().values()
+    for kind in known:
         if found and scheme in kind.schemes:
             return kind
-    *most, last = [kind.destination for kind in known.values()]
+    *most, last = [kind.destination for kind in known]
     raise typer.BadParameter(f"a destination is {', '.join(most)} or {last}")
-
-
-def _bound(name: str, kind: str, text: str) -> options.Detail:
-    given = options.loaded(text) if text.startswith("{") else options.fields(text)
-    return {"type": kind, "resource": name, **given}
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -121,17 +110,13 @@ def list_(json: options.Json = False) -> None:
     Examples:
       remit resource list
     """
-    from remit.sdk import verbs
-
-    found = ask(verbs.resources())
+    found = ask(sdk.verbs.resources())
     keyless = {kind.name for kind in options.kinds().values() if kind.keyless}
-    secrets = ["yes" if item["secret"] else "-" if item["kind"] in keyless else "no" for item in found]
-    rows = [(_name(item), item["kind"], item["destination"], has) for item, has in zip(found, secrets, strict=True)]
+    rows = []
+    for item in found:
+        secret = "yes" if item["secret"] else "-" if item["kind"] in keyless else "no"
+        rows.append((item["resource"], item["kind"], item["destination"], secret))
     answer(json, {"resources": found}, Table(("name", "kind", "destination", "secret"), rows))
-
-
-def _name(item: Mapping[str, Any]) -> str:
-    return str(item["resource"])
 
 
 @app.command("show")
@@ -142,11 +127,9 @@ def show(name: Name, json: options.Json = False) -> None:
     Examples:
       remit resource show search
     """
-    from remit.sdk import verbs
-
-    found = ask(verbs.resource(name))
+    found = ask(sdk.verbs.resource(name))
     plain = {key: value for key, value in found.items() if key != "bound"}
-    answer(json, found, plain, "bound", *(f"  {detail_line(detail)}" for detail in found["bound"]))
+    answer(json, found, plain, "bound", *detail_lines(found["bound"]))
 
 
 @app.command("remove")
@@ -157,9 +140,7 @@ def remove(name: Name, json: options.Json = False) -> None:
     Examples:
       remit resource remove search
     """
-    from remit.sdk import verbs
-
-    ask(verbs.delete_resource(name))
+    ask(sdk.verbs.delete_resource(name))
     answer(json, {"resource": name, "removed": True}, f"`{name}` is removed")
 
 
@@ -174,23 +155,18 @@ def check(name: Name, json: options.Json = False) -> None:
     Examples:
       remit resource check warehouse
     """
-    from remit.errors import ConflictError
-    from remit.sdk import verbs
-
     with waiting("checking the target"):
-        checked = ask(verbs.check_resource(name))
+        checked = ask(sdk.verbs.check_resource(name))
     found = checked["findings"]
-    if found and json:
-        emit(checked)
-        raise typer.Exit(1)
-    if found:
-        hints = ", ".join(item["name"] for item in found if item["acceptable"])
-        raise ConflictError(
-            "; ".join(f"{item['name']}: {item['text']}" for item in found),
-            help=f"fix it, or accept by name: {hints}" if hints else "fix it at the target",
-        )
-    well = "is as it should be" if checked["contacted"] else "is well formed; nothing was contacted"
-    answer(json, checked, f"`{name}` {well}")
+    if json or not found:
+        well = "is as it should be" if checked["contacted"] else "is well formed; nothing was contacted"
+        answer(json, checked, f"`{name}` {well}")
+        raise typer.Exit(int(bool(found)))
+    hints = ", ".join(item["name"] for item in found if item["acceptable"])
+    raise ConflictError(
+        "; ".join(f"{item['name']}: {item['text']}" for item in found),
+        help=f"fix it, or accept by name: {hints}" if hints else "fix it at the target",
+    )
 
 
 # -- static secrets: they come in by stdin or a prompt, never by the command line, and never out --------------------
@@ -215,9 +191,7 @@ def set_secret(
       remit secret set search                    (asks for it)
       pass show openai | remit secret set openai
     """
-    from remit.sdk import verbs
-
-    ask(verbs.put_secret(name, name, read_secret(name)))
+    ask(sdk.verbs.put_secret(name, name, read_secret(name)))
     answer(json, {"secret": name, "stored": True}, f"the secret of `{name}` is stored, sealed to its destination")
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask
 from remit.cli.login import AsOwner, session_token
 from remit.cli.render import safe
 
 if TYPE_CHECKING:
     from remit.config.settings import Places
-    from remit.run.spec import LaunchSpec
+    from remit.run.sandbox import Bind
 
 RUN_TTL = 3_600  # seconds that a task lasts at most which a run opens and its end closes, unless more is asked for
 
@@ -77,81 +77,53 @@ def run(
     """
     if net not in {None, "host"}:
         raise typer.BadParameter("`--net` can only be `host`")
-    inside = os.environ.get("REMIT_GRANT")
-    if inside is None:
-        _ensure_broker()
-    purpose = purpose or f"run {safe(Path(command[0]).name)}"
-    asked = _launch_request(grant or inside, request, purpose, label, as_owner)
-    raise typer.Exit(_launch(command, asked, env or [], bind or [], net == "host", unsandboxed, quiet))
-
-
-def _launch_request(
-    grant: str | None, request: RunOptions, purpose: str, label: str, as_owner: bool
-) -> Mapping[str, Any]:
-    """Return what the broker is asked for: an open, a delegate, or a grant that is there."""
-    named = bool(request.resource or request.grant_detail)
-    if grant is not None and not named:
-        return {"grant": grant}
-    from remit.sdk import verbs
-    from remit.sdk.detail import expand
-    from remit.sdk.verbs import grant_request
-
-    if grant is None:
-        if not named:
-            raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
-        details = _expanded(request.details)
-        token = session_token(as_owner)
-        of_human = {} if token is None else {"id_token": token}
-        asked = {"ttl": RUN_TTL, **grant_request(details, request.bounds)}
-        return {"open": {"purpose": purpose, **asked, **of_human}}
-    known = verbs.details_of(ask(verbs.find(grant)), grant)
-    return {"delegate": {"parent": grant, **grant_request(expand(request.details, known), request.bounds, label)}}
-
-
-def _expanded(wishes: list[Any]) -> list[options.Detail]:
-    from remit.sdk import verbs
-    from remit.sdk.detail import expand
-
-    return expand(wishes, ask(verbs.known_bounds(wishes)))
-
-
-def _ensure_broker() -> None:
     from remit.compose.embedded import ensure
-    from remit.config.settings import places
-
-    ensure(places(os.environ), os.environ)
-
-
-def _launch(
-    command: list[str],
-    request: Mapping[str, Any],
-    env: list[str],
-    bind: list[str],
-    host_net: bool,
-    unsandboxed: bool,
-    quiet: bool,
-) -> int:
     from remit.config.settings import places
     from remit.run import launcher
     from remit.run.spec import LaunchSpec
 
-    where = places(os.environ)
-    inside = os.environ.get("REMIT_SOCKET") if os.environ.get("REMIT_GRANT") else None
-    spec: LaunchSpec = LaunchSpec(
+    where, own = places(os.environ), os.environ.get("REMIT_GRANT")
+    if own is None:
+        ensure(where, os.environ)
+    asked = _launch_request(grant or own, request, purpose or f"run {safe(Path(command[0]).name)}", label, as_owner)
+    channel = os.environ.get("REMIT_SOCKET") if own else None
+    spec = LaunchSpec(
         command=tuple(command),
-        socket=Path(inside).with_name("launch.sock") if inside else where.launch,
-        request=request,
+        socket=Path(channel).with_name("launch.sock") if channel else where.launch,
+        request=asked,
         cwd=Path.cwd(),
         environ=dict(os.environ),
-        binds=tuple(_bind(text) for text in bind),
-        env=tuple(env),
-        hidden=() if inside else (where.state, where.runtime, where.config.parent),
-        apart=() if inside else _apart(where),
-        host_net=host_net,
+        binds=tuple(_bind(text) for text in bind or ()),
+        env=tuple(env or ()),
+        hidden=() if channel else (where.state, where.runtime, where.config.parent),
+        apart=() if channel else _apart(where),
+        host_net=net == "host",
         unsandboxed=unsandboxed,
         quiet=quiet,
     )
-    return launcher.main(spec)
+    raise typer.Exit(launcher.main(spec))
+
+
+def _launch_request(
+    grant: str | None, request: RunOptions, purpose: str, label: str, as_owner: bool
+) -> Mapping[str, object]:
+    """Return what the broker is asked for: an open, a delegate, or a grant that is there."""
+    named = bool(request.resource or request.grant_detail)
+    if grant is not None and not named:
+        return {"grant": grant}
+    if not named:
+        raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
+    from remit.sdk.detail import expand
+
+    wishes = request.details
+    if grant is None:
+        details = expand(wishes, ask(sdk.verbs.known_bounds(wishes)))
+        token = session_token(as_owner)
+        of_human = {} if token is None else {"id_token": token}
+        asked = {"ttl": RUN_TTL, **sdk.verbs.grant_request(details, request.bounds)}
+        return {"open": {"purpose": purpose, **asked, **of_human}}
+    details = expand(wishes, sdk.verbs.details_of(ask(sdk.verbs.find(grant)), grant))
+    return {"delegate": {"parent": grant, **sdk.verbs.grant_request(details, request.bounds, label)}}
 
 
 def _apart(where: Places) -> tuple[Path, ...]:
@@ -164,9 +136,7 @@ def _apart(where: Places) -> tuple[Path, ...]:
     return (where.config, where.state / "kek", where.state / "remit.db", where.state / "session", *configured)
 
 
-def _bind(text: str) -> Any:
-    from pathlib import PurePosixPath
-
+def _bind(text: str) -> Bind:
     from remit.run.sandbox import Bind
 
     path, _, mode = text.rpartition(":")

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.approval import request_parts
 from remit.cli.connect import ask
 from remit.cli.login import AsOwner, session_token
-from remit.cli.render import answer, detail_line, ended, granted, waiting
+from remit.cli.render import answer, detail_lines, ended, granted, waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,13 @@ def open_(
       remit open "draft the CFO summary" -r search -r warehouse:tables=sales.revenue --ttl 15m
       remit open "triage" -r github:actions=GET --depth 1 --fan-out 3 --json
     """
-    from remit.sdk import verbs
-
     details = request.details
-    opened = ask(verbs.open_task(purpose, details, request.bounds, id_token=session_token(as_owner)))
-    about = {"task": opened.task, "grant": opened.grant, "ends in": f"{opened.expires_in} s"}
-    held = [f"  {detail_line(detail)}" for detail in opened.details]
-    answer(json, granted(opened), about, *held, f"use it: remit run --grant {opened.grant} -- COMMAND")
+    opened = ask(sdk.verbs.open_task(purpose, details, request.bounds, id_token=session_token(as_owner)))
+    granted(opened, json, *detail_lines(opened.details), f"use it: remit run --grant {opened.grant} -- COMMAND")
 
 
 def show(
-    id: Annotated[str, typer.Argument(metavar="ID", help="A task, grant, lease or approval.")],  # noqa: A002 - as shown
+    node: Annotated[str, typer.Argument(metavar="ID", help="A task, grant, lease or approval.")],
     json: options.Json = False,
 ) -> None:
     """Show a task, a grant, a lease or an approval, with everything that is known of it.
@@ -57,23 +53,20 @@ def show(
       remit show task_4pqRz0mZkq1uJb0f8w2c5A
       remit show grt_7VYx1bD0Qe2mNf3sK9h6Lw --json
     """
-    from remit.sdk import asking, verbs
-
-    if id.startswith("apr_"):
-        document = ask(asking.approval(id))
+    if node.startswith("apr_"):
+        document = ask(sdk.asking.approval(node))
         answer(json, document, *request_parts(document))
         return
-    task = ask(verbs.find(id))
+    task = ask(sdk.verbs.find(node))
     nodes = [task, *task["grants"], *task["leases"]]
-    found = next(node for node in nodes if id == (node.get("lease") or node.get("grant") or node["task"]))
+    found = next(item for item in nodes if node == (item.get("lease") or item.get("grant") or item["task"]))
     plain = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
     about = {"posture": _posture(found)} if "posture" in found else {}
     answer(json, found, {**plain, **about, "task": task["task"], "subject": task["subject"]["sub"]}, *_held(found))
 
 
 def _held(node: Mapping[str, Any]) -> Iterator[str]:
-    for detail in node.get("authorization_details", []):
-        yield f"  {detail_line(detail)}"
+    yield from detail_lines(node.get("authorization_details", []))
     for grant in node.get("grants", []):
         until = f"until {grant['expires_at']}{', revoked' if grant['revoked'] else ''}"
         yield f"  grant {grant['grant']}  {grant['label'] or '-'}  {until}  {_posture(grant)}"
@@ -87,18 +80,13 @@ def _posture(grant: Mapping[str, Any]) -> str:
     return f"isolation {posture['isolation']}, custody {posture['custody']}, at rest {posture['at_rest']}"
 
 
-def close(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="The task.")],
-    json: options.Json = False,
-) -> None:
+def close(task: Annotated[str, typer.Argument(metavar="TASK", help="The task.")], json: options.Json = False) -> None:
     """Close a task: every grant and lease in it ends.
 
     \b
     Examples:
       remit close task_4pqRz0mZkq1uJb0f8w2c5A
     """
-    from remit.sdk import verbs
-
     with waiting("closing the task"):
-        report = ask(verbs.close(task))
+        report = ask(sdk.verbs.close(task))
     ended(report, json)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli import options
+from remit.cli import options, sdk
 from remit.cli.connect import ask
-from remit.cli.render import console, detail_line, emit, left, pause, safe, utc_now
+from remit.cli.render import answer, console, detail_line, left, pause, safe
 
 if TYPE_CHECKING:
+    from rich.text import Text
     from rich.tree import Tree
 
     from remit.sdk._wire import Flow
 
 WORKLOAD = "workload"  # the acr of a subject that is no human
-STATES = {"live": "green", "revoked": "red", "expired": "yellow", "closed": "red"}
 
 
 def tree(
@@ -36,33 +36,26 @@ def tree(
       remit tree task_4pqRz0mZkq1uJb0f8w2c5A --json
     """
     if json:
-        emit({"tasks": ask(_gather(task, ended))})
-        return
-    if watch:
-        _watch(task, ended)
-        return
-    console().print(drawn(ask(_gather(task, ended)), utc_now()))
+        answer(json, {"tasks": ask(_gather(task, ended))})
+    elif not watch:
+        console().print(drawn(ask(_gather(task, ended)), datetime.now(UTC)))
+    else:
+        from rich.live import Live
+
+        with Live(console=console(), auto_refresh=False) as live:
+            while True:
+                live.update(drawn(ask(_gather(task, ended)), datetime.now(UTC)), refresh=True)
+                pause()
 
 
 def _gather(task: str | None, ended: bool) -> Flow[list[dict[str, Any]]]:
-    from remit.sdk import verbs
-
     if task is not None:
-        return [(yield from verbs.task(task))]
-    shown = [item["task"] for item in (yield from verbs.tasks()) if ended or not item["closed"]]
+        return [(yield from sdk.verbs.task(task))]
     found = []
-    for task_id in shown:
-        found.append((yield from verbs.task(task_id)))  # noqa: PERF401 - a flow cannot yield in a comprehension
+    for item in (yield from sdk.verbs.tasks()):
+        if ended or not item["closed"]:
+            found.append((yield from sdk.verbs.task(item["task"])))  # noqa: PERF401 - a flow cannot yield in a comprehension
     return found
-
-
-def _watch(task: str | None, ended: bool) -> None:
-    from rich.live import Live
-
-    with Live(console=console(), auto_refresh=False) as live:
-        while True:
-            live.update(drawn(ask(_gather(task, ended)), utc_now()), refresh=True)
-            pause()
 
 
 def drawn(tasks: Sequence[Mapping[str, Any]], now: datetime) -> Tree:
@@ -87,38 +80,33 @@ def _opener(subject: str, tasks: Sequence[Mapping[str, Any]], now: datetime) -> 
     kind = "workload" if tasks[0]["subject"].get("acr") == WORKLOAD else "human"
     root = Tree(Text.assemble((f"{kind} ", "dim"), (safe(subject), "bold")))
     for task in tasks:
-        state = "closed" if task["closed"] else _state(task, now)
-        label = Text.assemble((safe(task["purpose"]), "bold"), f"  {task['task']}  ", *_marks(state, task, now))
-        branch = root.add(label)
-        _grants(branch, task, task["root"], now, state)
+        title = Text.assemble((safe(task["purpose"]), "bold"), f"  {task['task']}  ", *_marks(task, task, now))
+        # Grants and what is below them, without recursion: a tree may be as deep as a grant allows.
+        waiting = [(root.add(title), task["root"])]
+        while waiting:
+            parent, grant_id = waiting.pop()
+            node = next(item for item in task["grants"] if item["grant"] == grant_id)
+            branch = parent.add(_grant_text(node, task, now))
+            for lease in task["leases"]:
+                if lease["grant"] == grant_id:
+                    branch.add(_lease_text(lease, now))
+            below = [item["grant"] for item in task["grants"] if item["parent"] == grant_id]
+            waiting += [(branch, child) for child in reversed(below)]
     return root
 
 
-def _grants(above: Tree, task: Mapping[str, Any], grant: str, now: datetime, over: str) -> None:
-    """Hang a grant and what is below it, without recursion: a tree may be as deep as a grant allows."""
-    waiting = [(above, grant)]
-    while waiting:
-        parent, grant_id = waiting.pop()
-        node = next(item for item in task["grants"] if item["grant"] == grant_id)
-        branch = parent.add(_grant_text(node, now, over))
-        for lease in task["leases"]:
-            if lease["grant"] == grant_id:
-                branch.add(_lease_text(lease, now))
-        below = [item["grant"] for item in task["grants"] if item["parent"] == grant_id]
-        waiting += [(branch, child) for child in reversed(below)]
-
-
-def _grant_text(node: Mapping[str, Any], now: datetime, over: str) -> Any:
+def _grant_text(node: Mapping[str, Any], task: Mapping[str, Any], now: datetime) -> Text:
     from rich.text import Text
 
-    state = "closed" if over == "closed" else _state(node, now)
     name = safe(node.get("label") or ("agent" if node["parent"] is None else "sub-agent"))
-    text = Text.assemble((name, "cyan"), f"  {node['grant']}  ", *_marks(state, node, now))
+    text = Text.assemble((name, "cyan"), f"  {node['grant']}  ", *_marks(node, task, now))
     if node.get("attested"):
         text.append(f"  attested {safe(node['agent'])}", style="green")
-    for mark in weaknesses(node):
+    for mark in _weaknesses(node):
         text.append(f"  {mark}", style="yellow")
-    text.append("".join(f"  {safe(version)}" for version in policies(node)), style="dim")
+    version = node.get("policy")
+    if version and not version.startswith("local-"):  # of policies that somebody wrote down
+        text.append(f"  policies {safe(version)}", style="dim")
     if node.get("approval"):
         text.append(f"  approved {safe(node['approval'])}", style="cyan")
     for index, detail in enumerate(node["authorization_details"]):
@@ -128,7 +116,7 @@ def _grant_text(node: Mapping[str, Any], now: datetime, over: str) -> Any:
     return text
 
 
-def weaknesses(node: Mapping[str, Any]) -> list[str]:
+def _weaknesses(node: Mapping[str, Any]) -> list[str]:
     """Return what the surroundings of a grant's holder do not promise."""
     isolation = str(node.get("posture", {}).get("isolation", "none"))
     marks = [] if isolation == "namespace" else ["no isolation" if isolation == "none" else safe(isolation)]
@@ -137,13 +125,7 @@ def weaknesses(node: Mapping[str, Any]) -> list[str]:
     return [*marks, f"not to be used itself ({node.get('unusable') or 'advisory'})"]
 
 
-def policies(node: Mapping[str, Any]) -> list[str]:
-    """Return the version of the policies that a grant was allowed by, where any are written down."""
-    version = node.get("policy")
-    return [f"policies {version}"] if version and not version.startswith("local-") else []
-
-
-def _lease_text(lease: Mapping[str, Any], now: datetime) -> Any:
+def _lease_text(lease: Mapping[str, Any], now: datetime) -> Text:
     from rich.text import Text
 
     state = lease["state"] + (", stuck" if lease["stuck"] else "") + (", to clean up" if lease["residue"] else "")
@@ -153,12 +135,12 @@ def _lease_text(lease: Mapping[str, Any], now: datetime) -> Any:
     return text.append(f"  {left(lease['expires_at'], now)}" if active else "")
 
 
-def _state(node: Mapping[str, Any], now: datetime) -> str:
+def _marks(node: Mapping[str, Any], task: Mapping[str, Any], now: datetime) -> list[tuple[str, str] | str]:
+    """Return the state of a task or of a grant of it, and how long it lives."""
+    if task["closed"]:
+        return [("closed", "red")]
     if node.get("revoked"):
-        return "revoked"
-    return "expired" if datetime.fromisoformat(node["expires_at"]) <= now else "live"
-
-
-def _marks(state: str, node: Mapping[str, Any], now: datetime) -> list[tuple[str, str] | str]:
-    marks: list[tuple[str, str] | str] = [(state, STATES[state])]
-    return [*marks, f"  {left(node['expires_at'], now)}"] if state == "live" else marks
+        return [("revoked", "red")]
+    if datetime.fromisoformat(node["expires_at"]) <= now:
+        return [("expired", "yellow")]
+    return [("live", "green"), f"  {left(node['expires_at'], now)}"]
