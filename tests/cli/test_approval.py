@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from remit.cli import approval, connect
+from remit.cli import approval, sdk
 from remit.cli.entry import run
 from remit.core.request import Bounds as GrantBounds
 from remit.core.request import GrantRequest
@@ -103,7 +103,7 @@ def test_nobody_logs_in_for_a_decision_that_cannot_be_made(
         raise AssertionError("a page was opened")
 
     monkeypatch.setattr(approval, "visit", opened)
-    monkeypatch.setattr(approval, "talk", lambda _: {**DOCUMENT, "state": "pending", **more})
+    monkeypatch.setattr(sdk, "ask", lambda _: {**DOCUMENT, "state": "pending", **more})
     assert run([verdict, "apr_1", *options]) == 1
     told = capsys.readouterr().err
     assert said in told
@@ -114,7 +114,7 @@ DOCUMENT = {"approval": "apr_1", "digest": "d" * 43, "acr": ["urn:mfa"], "approv
 PAGE = "https://remit.test/approvals/apr_1"
 
 
-class Talk:
+class ScriptedBroker:
     """A broker whose human has decided by the time it is asked again."""
 
     def __init__(self, becomes: str, deciding: list[str]) -> None:
@@ -138,19 +138,19 @@ class Talk:
 def test_a_human_of_an_issuer_is_sent_to_the_page_and_waited_for_and_nothing_is_posted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verdict: str, becomes: str, code: int
 ) -> None:
-    talk, opened = Talk(becomes, ["https://idp.test"]), list[str]()
+    broker, opened = ScriptedBroker(becomes, ["https://idp.test"]), list[str]()
     monkeypatch.setattr(approval, "visit", lambda url, _: opened.append(url))
-    monkeypatch.setattr(approval, "talk", talk)
+    monkeypatch.setattr(sdk, "ask", broker)
     assert run([verdict, "apr_1"]) == code
     assert opened == [PAGE]
-    assert {call.method for call in talk.sent} == {"GET"}
+    assert {call.method for call in broker.sent} == {"GET"}
     assert capsys.readouterr().out == (f"{becomes}: apr_1\n" if code == 0 else "")
 
 
 def test_where_no_client_has_a_secret_it_is_said_what_to_configure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(approval, "talk", Talk("pending", ["https://other.test"]))
+    monkeypatch.setattr(sdk, "ask", ScriptedBroker("pending", ["https://other.test"]))
     assert run(["approve", "apr_1"]) == 1
     told = capsys.readouterr().err
     assert "nobody can log in at `https://idp.test` to decide" in told
@@ -159,7 +159,7 @@ def test_where_no_client_has_a_secret_it_is_said_what_to_configure(
 
 def test_in_a_run_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     told = {name: value for name, value in DOCUMENT.items() if name != "digest"}
-    monkeypatch.setattr(approval, "talk", lambda _: {**told, "state": "pending"})
+    monkeypatch.setattr(sdk, "ask", lambda _: {**told, "state": "pending"})
     for options in ([], ["--digest", "d" * 43]):
         assert run(["approve", "apr_1", *options]) == 1
         assert "no agent decides" in capsys.readouterr().err
@@ -169,22 +169,22 @@ def test_asking_waits_and_delegates_what_was_approved(
     plane: Served, client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = client.task("draft", grants=[detail("search", paths=["/v1/a"])], bounds=Bounds("5m", 1, 2))
-    talk = connect.ask
+    ask = sdk.ask
 
     def decided(flow: Any) -> Any:
         """Decide as soon as something was asked, in the place of whoever sits elsewhere."""
-        found = talk(flow)
+        found = ask(flow)
         if isinstance(found, asking.ApprovalRequest):
             client.run(asking.decide(found.id, "approve", digest(client, found)))
         return found
 
-    monkeypatch.setattr(approval, "talk", decided)
+    monkeypatch.setattr(sdk, "ask", decided)
     assert run(["ask", "wide", "-g", task.id, "-r", "search:paths=/v1/b", "--wait", "20s"]) == 0
     shown = capsys.readouterr().out
     assert "approval" in shown
     made = [grant for grant in plane.broker._tasks.task_of(task.id).grants.values() if grant.approval]
     assert [grant.label for grant in made] == ["wide"]
-    monkeypatch.setattr(approval, "talk", talk)
+    monkeypatch.setattr(sdk, "ask", ask)
     assert run(["ask", "-g", task.id, "-r", "search:paths=/v1/c", "--wait", "0s", "--json"]) == 1
     assert "a human has not decided yet" in capsys.readouterr().err
 

@@ -83,7 +83,7 @@ def test_an_error_of_ours_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> N
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("remit.cli.tree.ask", broken)
+    monkeypatch.setattr("remit.cli.sdk.ask", broken)
     with pytest.raises(ZeroDivisionError):
         run(["tree"])
 

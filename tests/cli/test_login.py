@@ -217,7 +217,7 @@ def test_an_issuer_of_the_brokers_configuration_is_used(
     issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, told: Callable[..., dict[str, Any]]
 ) -> None:
     known = {"issuer": URL, "client_id": "remit", "scopes": ["openid", "groups"], "groups_claim": "roles"}
-    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [known]})
+    monkeypatch.setattr("remit.cli.sdk.ask", lambda _: {"humans": [known]})
     issuer.claims = {"roles": ["on-call"]}
     assert told("login")["groups"] == ["on-call"]
     assert issuer.asked["scope"] == "openid groups offline_access"
@@ -250,7 +250,7 @@ def test_a_client_that_is_not_clear_has_to_be_named(
     options: list[str],
     said: str,
 ) -> None:
-    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": known})
+    monkeypatch.setattr("remit.cli.sdk.ask", lambda _: {"humans": known})
     assert run(["login", *options]) == 1
     assert said in capsys.readouterr().err
 
@@ -260,7 +260,7 @@ def test_of_two_clients_at_one_issuer_the_one_that_is_named_is_used_as_configure
     issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, told: Callable[..., dict[str, Any]], options: list[str]
 ) -> None:
     mine = {**ONE, "scopes": ["openid", "groups"], "groups_claim": "roles"}
-    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [APP, mine]})
+    monkeypatch.setattr("remit.cli.sdk.ask", lambda _: {"humans": [APP, mine]})
     issuer.claims = {"roles": ["on-call"]}
     assert told("login", *options)["groups"] == ["on-call"]
     assert issuer.asked["client_id"] == "remit"
@@ -284,7 +284,7 @@ def test_groups_are_found_where_they_are_configured_to_be(
     claims: dict[str, object],
     groups: list[str],
 ) -> None:
-    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [{**ONE, "groups_claim": claim}]})
+    monkeypatch.setattr("remit.cli.sdk.ask", lambda _: {"humans": [{**ONE, "groups_claim": claim}]})
     issuer.claims = claims
     assert run(["login", "--json"]) == 0
     told = capsys.readouterr()
@@ -297,7 +297,7 @@ def test_groups_are_found_where_they_are_configured_to_be(
 def test_a_configured_claim_of_groups_that_is_not_there_is_warned_of_at_each_look(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], claim: str
 ) -> None:
-    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [{**ONE, "groups_claim": claim}]})
+    monkeypatch.setattr("remit.cli.sdk.ask", lambda _: {"humans": [{**ONE, "groups_claim": claim}]})
     for command in ("login", "whoami"):
         assert run([command]) == 0
         told = capsys.readouterr().err
@@ -310,7 +310,7 @@ def test_a_configured_claim_of_groups_that_is_not_there_is_warned_of_at_each_loo
 def test_where_no_claim_of_groups_is_configured_none_is_missed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("remit.cli.login.ask", lambda _: {"humans": [ONE]})
+    monkeypatch.setattr("remit.cli.sdk.ask", lambda _: {"humans": [ONE]})
     assert run(["login"]) == 0
     assert "warning" not in capsys.readouterr().err
 
@@ -327,8 +327,8 @@ def test_a_run_is_opened_for_whoever_is_logged_in(issuer: FakeIssuer, monkeypatc
 
     monkeypatch.setattr("remit.run.launcher.main", main)
     monkeypatch.setattr("remit.compose.embedded.ensure", lambda *_: None)
-    monkeypatch.setattr("remit.cli.run.ask", lambda _: [{"type": "http", "resource": "search"}])
     run(LOGIN)
+    monkeypatch.setattr("remit.cli.sdk.ask", lambda _: [{"type": "http", "resource": "search"}])
     run(["run", "-r", "search", "--", "true"])
     run(["run", "-r", "search", "--as-owner", "--", "true"])
     asked: list[Any] = [spec.request["open"] for spec in specs]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from remit.cli import approval, audit, broker, explain, grant, keys, login, policy, resource, run, task, tree
+from remit.cli import approval, audit, broker, login, policy, resource, run, task, tree
 
 app = typer.Typer(
     name="remit", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -37,21 +37,21 @@ app.command("logout")(login.logout)
 app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
 app.command("tree")(tree.tree)
 app.command("show")(task.show)
-app.command("explain")(explain.explain)
+app.command("explain")(task.explain)
 app.command("open")(task.open_)
-app.command("delegate")(grant.delegate)
+app.command("delegate")(task.delegate)
 app.command("ask")(approval.ask)
 app.command("approvals")(approval.approvals)
 app.command("approve")(approval.approve)
 app.command("deny")(approval.deny)
-app.command("issue")(grant.issue)
-app.command("renew")(grant.renew)
-app.command("revoke")(grant.revoke)
+app.command("issue")(task.issue)
+app.command("renew")(task.renew)
+app.command("revoke")(task.revoke)
 app.command("close")(task.close)
 app.add_typer(resource.app, name="resource")
 app.add_typer(resource.secrets, name="secret")
 app.add_typer(policy.app, name="policy")
-app.add_typer(keys.app, name="keys")
+app.add_typer(broker.keys, name="keys")
 app.add_typer(audit.app, name="audit")
 app.command("demo")(broker.demo)
 app.command("doctor")(broker.doctor)

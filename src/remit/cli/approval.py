@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from remit.cli import options, sdk
-from remit.cli.connect import ask as talk
 from remit.cli.login import AsOwner, visit
 from remit.cli.render import Table, answer, detail_line, granted, said, waiting
 from remit.core.legible import rows, written
@@ -52,13 +51,13 @@ def ask(
       remit ask -r search:paths=/v1/all --wait 10m        (in a run: for a child of the run's own grant)
     """
     details = request.details
-    known = sdk.verbs.details_of(talk(sdk.verbs.find(grant)), grant)
-    asked = talk(sdk.asking.ask_for(grant, known, details, request.bounds, label))
+    known = sdk.verbs.details_of(sdk.ask(sdk.verbs.find(grant)), grant)
+    asked = sdk.ask(sdk.asking.ask_for(grant, known, details, request.bounds, label))
     if wait is None:
         answer(json, asked.document, *request_parts(asked.document))
         return
     with waiting(f"waiting for {asked.document['approver']} to decide on {asked.id}"):
-        child = talk(sdk.asking.granted(asked, options.seconds(wait)))
+        child = sdk.ask(sdk.asking.granted(asked, options.seconds(wait)))
     granted(child, json, approval=asked.id)
 
 
@@ -73,7 +72,7 @@ def approvals(
       remit approvals
       remit approvals --all --json
     """
-    found = [item for item in talk(sdk.asking.approvals()) if every or item["state"] == "pending"]
+    found = [item for item in sdk.ask(sdk.asking.approvals()) if every or item["state"] == "pending"]
     columns = ("approval", "state", "for", "purpose", "exceeds", "who decides", "until")
     none = "nothing was asked" if every else "nothing waits for a decision"
     answer(json, {"approvals": found}, Table(columns, [_row(item) for item in found]) if found else none)
@@ -112,7 +111,7 @@ def deny(approval: Id, digest: Digest = None, as_owner: AsOwner = False, json: o
 
 
 def _decide(approval: str, verdict: str, digest: str | None, as_owner: bool, as_json: bool) -> None:
-    item = talk(sdk.asking.approval(approval))
+    item = sdk.ask(sdk.asking.approval(approval))
     owners = str(item["approver"]).startswith(LOCAL)
     _check(item, owners, digest, as_owner)
     if not owners:
@@ -125,7 +124,7 @@ def _decide(approval: str, verdict: str, digest: str | None, as_owner: bool, as_
             if not typer.confirm(f"{verdict} this?"):
                 said("nothing was decided")
                 raise typer.Exit(1)
-        done = talk(sdk.asking.decide(approval, verdict, digest or item["digest"]))
+        done = sdk.ask(sdk.asking.decide(approval, verdict, digest or item["digest"]))
     document = {name: done[name] for name in ("approval", "state", "digest")}
     answer(as_json, document, f"{done['state']}: {done['approval']}")
 
@@ -148,13 +147,13 @@ def _check(item: Mapping[str, Any], owners: bool, digest: str | None, as_owner: 
 def _at_its_page(item: Mapping[str, Any], verdict: str) -> Mapping[str, Any]:
     """Open the page where the human decides, and wait until they have: a login that begins here decides nothing."""
     issuer = str(item["approver"]).partition("#")[0]
-    if issuer not in talk(sdk.verbs.identity()).get("deciding", ()):
+    if issuer not in sdk.ask(sdk.verbs.identity()).get("deciding", ()):
         from remit.compose.probe import CONFIDENTIAL
 
         raise UnavailableError(f"nobody can log in at `{issuer}` to decide", help=CONFIDENTIAL)
     visit(item["verification_uri"], verdict)
     with waiting(f"waiting for {item['approver']} to decide on {item['approval']}"):
-        done = talk(sdk.asking.decided(item["approval"], LIFE))
+        done = sdk.ask(sdk.asking.decided(item["approval"], LIFE))
     if done["state"] in {"pending", "lapsed"}:
         raise LapsedError(help="have it asked for again")
     if (done["state"] == "denied") != (verdict == "deny"):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli import options, sdk
-from remit.cli.connect import ask
 from remit.cli.render import answer, pause, progress, said
 from remit.core.orders import json_text
 from remit.errors import IntegrityError, InvalidRequestError, NotFoundError
@@ -43,44 +42,34 @@ def tail(
       remit audit tail --follow
       remit audit tail --all --json > log.jsonl
     """
-    start = 0 if whole else max(0, ask(sdk.verbs.audit())["size"] - count)
+    start = 0 if whole else max(0, sdk.ask(sdk.verbs.audit())["size"] - count)
     if sys.stdout.isatty() and not json:
         said(f"{'#':<{len(str(start))}}  {'at':<23}  {'event':<16}  result  grant, resource, action, why")
     while True:
         for entry in _entries(start):
+            start = entry["seq"] + 1
             if json:
                 typer.echo(json_text(entry))
-            else:
-                said(_line(entry))
-            start = entry["seq"] + 1
+                continue
+            parts = [str(entry["seq"]), entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<6}"]
+            about = [entry["grant"] or entry["task"], entry["resource"], entry["action"], entry["code"]]
+            about += [entry.get("policy")] if entry["event"].startswith("policy.") else []
+            said("  ".join([*parts, *(str(item) for item in [*about, entry["cause"]] if item)]))
         if not follow:
             return
         pause()
 
 
 def _entries(start: int) -> Iterator[Mapping[str, Any]]:
-    while page := ask(sdk.verbs.entries(start)):
+    while page := sdk.ask(sdk.verbs.entries(start)):
         yield from page
         start += len(page)
-
-
-def _line(entry: Mapping[str, Any]) -> str:
-    parts = [str(entry["seq"]), entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<6}"]
-    about = [entry["grant"] or entry["task"], entry["resource"], entry["action"], entry["code"]]
-    about += [entry.get("policy")] if entry["event"].startswith("policy.") else []
-    return "  ".join([*parts, *(str(item) for item in [*about, entry["cause"]] if item)])
-
-
-def _leaf(entry: Mapping[str, Any]) -> bytes:
-    """Return the canonical JSON of an entry: the bytes that were hashed."""
-    return json_text(entry).encode("ascii")
 
 
 @app.command("verify")
 def verify(
     log: Annotated[
-        Path | None,
-        typer.Argument(metavar="[LOG]", help="Entries as `tail -a --json` prints them; else the broker's."),
+        Path | None, typer.Argument(metavar="[LOG]", help="Entries as `tail -a --json` prints them; else the broker's.")
     ] = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option("--checkpoint", "-c", metavar="FILE", help="A checkpoint kept elsewhere.")
@@ -105,12 +94,16 @@ def verify(
     from remit.core import audit
 
     texts = [_text(path) for path in checkpoint or ()]
-    texts += [ask(sdk.verbs.checkpoint())] if log is None else []
+    texts += [sdk.ask(sdk.verbs.checkpoint())] if log is None else []
     keys = _keys(key)
     notes = [_checkpoint(text, keys) for text in texts]
-    notes += _second() if log is None else []
+    if log is None and (place := options.settings().audit.witness):
+        from remit.compose.probe import kept_checkpoint
+
+        kept = kept_checkpoint(options.settings().places.state, place)  # which no log that was rolled back reaches
+        notes += [kept] if kept else []
     total = None if log else max(note.size for note in notes)
-    broker = (audit.Entry(int(item["seq"]), _leaf(item)) for item in islice(_entries(0), total))
+    broker = (audit.Entry(int(item["seq"]), json_text(item).encode("ascii")) for item in islice(_entries(0), total))
     entries = audit.read_log(_text(log)) if log else broker
     tree = audit.verify(progress(entries, total, "verifying"), notes)
     signed = max((note.size for note in notes), default=-1) if keys else -1
@@ -153,7 +146,7 @@ def checkpoint_(json: options.Json = False) -> None:
     Examples:
       remit audit checkpoint > kept.checkpoint
     """
-    text = ask(sdk.verbs.checkpoint())
+    text = sdk.ask(sdk.verbs.checkpoint())
     answer(json, {"checkpoint": text}, *text.splitlines())
 
 
@@ -175,16 +168,6 @@ def _checkpoint(text: str, keys: Sequence[str]) -> Checkpoint:
     if not known:
         return audit.read_unsigned(text)
     return audit.read_checkpoint(text, known[0][0], [public for _, public in known])
-
-
-def _second() -> list[Checkpoint]:
-    """Return what the configured second place keeps: a log that was rolled back does not reach it."""
-    from remit.compose.probe import kept_checkpoint
-    from remit.config.settings import load
-
-    settings = load(os.environ)
-    found = None if settings.audit.witness is None else kept_checkpoint(settings.places.state, settings.audit.witness)
-    return [] if found is None else [found]
 
 
 def _text(path: Path) -> str:
@@ -212,14 +195,14 @@ def prove(
     from remit import jose
     from remit.core import tree
 
-    text = ask(sdk.verbs.checkpoint())
+    text = sdk.ask(sdk.verbs.checkpoint())
     keys = _keys(key)
     note = _checkpoint(text, keys)
-    page = ask(sdk.verbs.entries(seq, 1))
+    page = sdk.ask(sdk.verbs.entries(seq, 1))
     if not page or seq >= note.size:
         raise NotFoundError(f"there is no entry {seq} under the newest checkpoint")
-    proof = ask(sdk.verbs.inclusion(seq, note.size))["proof"]
-    leaf = tree.leaf_hash(_leaf(page[0]))
+    proof = sdk.ask(sdk.verbs.inclusion(seq, note.size))["proof"]
+    leaf = tree.leaf_hash(json_text(page[0]).encode("ascii"))
     tree.verify_inclusion(leaf, seq, note.size, [jose.decode(node) for node in proof], note.root)
     document = {"entry": page[0], "checkpoint": text, "proof": proof, "signed": bool(keys)}
     shown = {"entry": seq, "size": note.size, "root": note.root.hex(), "hashes": len(proof), "signed": bool(keys)}

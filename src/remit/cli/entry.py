@@ -67,11 +67,9 @@ def _named(app: Typer, arguments: Sequence[str]) -> str:
 def trusted(path: Sequence[str], current: str) -> list[str]:
     """Return an import path without the directory we happen to be in: what lies there must not become us."""
     here = os.path.realpath(current)
-    return [entry for entry in path if entry.startswith("/") and (os.path.realpath(entry) != here or _ours(entry))]
-
-
-def _ours(entry: str) -> bool:
-    return entry.endswith("-packages") or entry == os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib is not ours yet
+    library = os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib is not ours yet
+    ours = [entry for entry in path if entry.endswith("-packages") or entry == library]
+    return [entry for entry in path if entry.startswith("/") and (os.path.realpath(entry) != here or entry in ours)]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -79,8 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     import typer  # after the path is safe
 
     from remit.cli.app import app
-    from remit.cli.connect import pointed
     from remit.cli.render import complain, misused
+    from remit.cli.sdk import pointed
     from remit.errors import RemitError
 
     wrong = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ in {"ClickException", "TyperException"})

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from remit.cli import options, sdk
-from remit.cli.connect import ask
 from remit.cli.render import answer, pause, safe, warn
 from remit.errors import UnavailableError
 
@@ -31,8 +30,7 @@ def login(
         str | None, typer.Option("--issuer", metavar="URL", help="Which issuer, when the broker knows several.")
     ] = None,
     client_id: Annotated[
-        str | None,
-        typer.Option("--client-id", metavar="ID", help="Which client there, when the broker knows several."),
+        str | None, typer.Option("--client-id", metavar="ID", help="Which client there, when the broker knows several.")
     ] = None,
     device: Annotated[bool, typer.Option("--device", help="Enter a code in a browser elsewhere.")] = False,
     json: options.Json = False,
@@ -49,7 +47,7 @@ def login(
     """
     sessions = sdk.session.SessionFile(os.environ)
     try:
-        known = ask(sdk.verbs.identity()).get("humans", [])
+        known = sdk.ask(sdk.verbs.identity()).get("humans", [])
     except UnavailableError:
         if issuer is None or client_id is None:  # a client that is named in full needs no broker
             raise

@@ -18,6 +18,7 @@ from remit.cli import sdk
 from remit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from remit.config.settings import Settings
     from remit.ports.kind import Kind
 
 Detail = dict[str, object]
@@ -46,9 +47,12 @@ def duration(text: str | None) -> str | None:
     return None if text is None else f"{seconds(text)}s"
 
 
-Ttl = Annotated[
-    str | None, typer.Option("--ttl", metavar="TIME", callback=duration, help="How long at most: 90s, 15m, 1h.")
-]
+def lasting(text: str) -> Any:
+    """Return the option ``--ttl`` with its help."""
+    return typer.Option("--ttl", metavar="TIME", callback=duration, help=text)
+
+
+Ttl = Annotated[str | None, lasting("How long at most: 90s, 15m, 1h.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,13 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
     vars(called)["__signature__"] = signature.replace(parameters=parameters)  # what typer reads
     return called
+
+
+def settings() -> Settings:
+    """Return what is configured on this machine."""
+    from remit.config.settings import load
+
+    return load(os.environ)
 
 
 def kinds() -> Mapping[str, Kind]:

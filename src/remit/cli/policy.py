@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli import options, sdk
-from remit.cli.connect import ask
 from remit.cli.render import UNCOVERED, Table, answer, waiting
 from remit.core.orders import json_text
 from remit.errors import InvalidRequestError, NotFoundError, RemitError
@@ -45,8 +43,7 @@ def check(directory: Directory = None, json: options.Json = False) -> None:
     """
     from remit.policies.cases import misread
 
-    where = _where(directory)
-    found, problems = _loaded(where)
+    where, found, problems = _loaded(directory)
     wrong = [*problems, *misread(where)]
     warnings, unseen = _doubted(found)
     policies = found.policies if found else ()
@@ -71,19 +68,18 @@ def _count(number: int, one: str, many: str) -> str:
 
 def _doubted(found: CedarPolicies | None) -> tuple[list[Problem], list[str]]:
     """Return what is named and does not exist, and what could not be looked up."""
-    from remit.config.settings import load
     from remit.policies.doubts import doubts, named
 
     entities = list(named(found.policies if found else ()))
     unseen, issuers, resources = [], None, None
     if any(one.kind != "Resource" for one in entities):
         with suppress(InvalidRequestError):  # the broker says what is wrong with it; these may be for another host
-            issuers = {one.issuer for one in load(os.environ).humans} or None
+            issuers = {one.issuer for one in options.settings().humans} or None
         if issuers is None:
             unseen.append("issuers were not looked up: no [[humans]] are configured here")
     if any(one.kind == "Resource" for one in entities):
         try:
-            resources = {str(item["resource"]) for item in ask(sdk.verbs.resources())}
+            resources = {str(item["resource"]) for item in sdk.ask(sdk.verbs.resources())}
         except RemitError:
             unseen.append("resources were not looked up: no broker lists them here")
     return list(doubts(entities, issuers, resources)), unseen
@@ -103,8 +99,8 @@ def cases(directory: Directory = None, json: options.Json = False) -> None:
     """
     from remit.policies.cases import FILES, results
 
-    where = _where(directory)
-    found = list(results(_good(where), where))
+    where, policies = _good(directory)
+    found = list(results(policies, where))
     if not found:
         raise InvalidRequestError("there are no cases beside these policies", help=f"write them in {FILES} files")
     failed = sum(not result.passed for result in found)
@@ -126,18 +122,13 @@ def cases(directory: Directory = None, json: options.Json = False) -> None:
 
 
 def _result_parts(result: Result) -> Iterator[str]:
-    came = "allowed" if result.decision.allowed else "denied"
-    yield f"{'ok    ' if result.passed else 'FAILED'}  {result.case.name}: {came} by {_by(result.by)}"
-    if result.passed:
-        return
-    case = result.case
-    expected = {None: "any decision", True: "allowed", False: "denied"}[case.allowed]
-    yield f"        {result.file} says: {expected}{'' if case.reasons is None else f' by {_by(case.reasons)}'}"
-    yield from (f"        {reason}" for reason in result.decision.reasons)
-
-
-def _by(names: Sequence[str]) -> str:
-    return ", ".join(names) or "no policy"
+    case, words = result.case, {None: "any decision", True: "allowed", False: "denied"}
+    by = ", ".join(result.by) or "no policy"
+    yield f"{'ok    ' if result.passed else 'FAILED'}  {case.name}: {words[result.decision.allowed]} by {by}"
+    if not result.passed:
+        expected = "" if case.reasons is None else f" by {', '.join(case.reasons) or 'no policy'}"
+        yield f"        {result.file} says: {words[case.allowed]}{expected}"
+        yield from (f"        {reason}" for reason in result.decision.reasons)
 
 
 @app.command("explain")
@@ -172,12 +163,12 @@ def explain(
         from remit.compose.policy import explained
         from remit.policies.cases import read_file
 
-        found = _good(_where(policies))
+        _, found = _good(policies)
         answers = [{"name": c.name, **explained(found, c.question, found(c.question))} for c in read_file(file)]
     elif entry is not None:
-        answers = [_decided(ask(sdk.verbs.entries(entry, 1)), entry)]
+        answers = [_decided(sdk.ask(sdk.verbs.entries(entry, 1)), entry)]
     else:
-        answers = [ask(sdk.admin.explain(grant or ""))]
+        answers = [sdk.ask(sdk.admin.explain(grant or ""))]
     answer(json, {"answers": answers}, *(part for one in answers for part in _decision_parts(one)))
 
 
@@ -230,7 +221,7 @@ def show(
         text = schema_text(options.kinds())
         answer(json, {"schema": text}, *text.splitlines())
         return
-    found = ask(sdk.admin.policies())
+    found = sdk.ask(sdk.admin.policies())
     parts: list[str | Mapping[str, object] | Table] = [
         {"version": found["version"], "directory": found["directory"] or "none: the local owner alone may open"}
     ]
@@ -255,7 +246,7 @@ def reload(json: options.Json = False) -> None:
       remit policy reload --json
     """
     with waiting("deciding on all live grants"):
-        done = ask(sdk.admin.reload())
+        done = sdk.ask(sdk.admin.reload())
     if done["reloaded"]:
         ended = _count(done["ended"], "grant or lease was", "grants or leases were")
         parts = [f"policies {done['version']} hold; {ended} ended"]
@@ -275,24 +266,19 @@ def _problems(answer: Mapping[str, Any]) -> Iterator[str]:
 # -- inside ---------------------------------------------------------------------------------------------------------
 
 
-def _where(directory: Path | None) -> Path:
-    from remit.config.settings import load
-
-    found = directory or load(os.environ).policies
-    if found is None:
-        raise typer.BadParameter("no policies are configured: name a directory")
-    return found
-
-
-def _loaded(directory: Path) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
+def _loaded(directory: Path | None) -> tuple[Path, CedarPolicies | None, tuple[Problem, ...]]:
+    """Return where policies are, which there are, and what is wrong with them."""
     from remit.compose.policy import load
 
+    where = directory or options.settings().policies
+    if where is None:
+        raise typer.BadParameter("no policies are configured: name a directory")
     options.kinds()  # whose details policies and cases are about
-    return load(directory)
+    return where, *load(where)
 
 
-def _good(directory: Path) -> CedarPolicies:
-    found, problems = _loaded(directory)
+def _good(directory: Path | None) -> tuple[Path, CedarPolicies]:
+    where, found, problems = _loaded(directory)
     if found is None:
         raise InvalidRequestError(f"these policies are not good: {problems[0]}", help="`remit policy check` names all")
-    return found
+    return where, found

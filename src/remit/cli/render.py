@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from remit.core.legible import escaped
@@ -23,6 +24,7 @@ UNCOVERED = "a checkpoint of it in the second place: until there is one, an olde
 
 T = TypeVar("T")
 GAP = 2  # characters between the columns of a table
+_compact = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Table:
 def answer(as_json: bool, document: object, *parts: str | Mapping[str, object] | Table) -> None:
     """Print an answer: one JSON object, or what people read of it, sentences, names with values, tables."""
     if as_json:
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n")
+        sys.stdout.write(_compact(document, sort_keys=True) + "\n")
         return
     for part in parts:
         match part:
@@ -152,20 +154,13 @@ def pause(seconds: float = 1.0) -> None:
 
 def detail_line(detail: Mapping[str, Any]) -> str:
     """Return a detail in one line: its resource, then what it permits."""
-    listed, worded, counted = [], [], []
-    for name, value in detail.items():
-        if name in {"type", "resource", "actions"}:
-            continue
-        if isinstance(value, list):
-            listed.append(" ".join(map(str, value)))
-        elif isinstance(value, str):
-            worded.append(f"{name} {value}")
-        elif isinstance(value, Mapping):
-            worded.append(f"{name} {json.dumps(value, separators=(',', ':'), ensure_ascii=False)}")
-        elif isinstance(value, int):
-            counted.append(f"{name} {value}")
-    actions = " ".join(map(str, detail.get("actions", ())))
-    return " · ".join(filter(None, [str(detail.get("resource")), actions, *listed, *worded, *counted]))
+    rest = [(name, value) for name, value in detail.items() if name not in {"type", "resource", "actions"}]
+    texts = [(name, _compact(value) if isinstance(value, Mapping) else value) for name, value in rest]
+    parts = [str(detail.get("resource")), " ".join(map(str, detail.get("actions", ())))]
+    parts += [" ".join(map(str, value)) for _, value in rest if isinstance(value, list)]
+    parts += [f"{name} {text}" for name, text in texts if isinstance(text, str)]
+    parts += [f"{name} {value}" for name, value in rest if isinstance(value, int)]
+    return " · ".join(filter(None, parts))
 
 
 def detail_lines(details: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli import options, sdk
-from remit.cli.connect import ask
 from remit.cli.render import Table, answer, detail_lines, safe, said, waiting
 from remit.errors import ConflictError
 
@@ -64,14 +63,19 @@ def add(
 
     check_name(name)
     kind = _kind(destination)
-    settings = dict(_setting(text) for text in setting or ())
+    settings: dict[str, Any] = {}
+    for text in setting or ():
+        field, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter("a setting is written NAME=JSON")
+        settings[field] = options.loaded(value)
     settings |= {"provider": provider} if provider else {}
     settings |= {"accept": accept} if accept else {}
     body: dict[str, Any] = {"kind": kind.name, "destination": destination, "settings": settings, "bound": []}
     for text in bound:
         given = options.loaded(text) if text.startswith("{") else options.fields(text)
         body["bound"].append({"type": kind.name, "resource": name, **given})
-    there = {item["resource"]: item["destination"] for item in ask(sdk.verbs.resources())}.get(name)
+    there = {item["resource"]: item["destination"] for item in sdk.ask(sdk.verbs.resources())}.get(name)
     replace = safe(f"`{name}` is there already, for {there}: replace all of it?")  # a script goes on
     if there is not None and sys.stdin.isatty() and not typer.confirm(replace, err=True):
         said("nothing was changed")
@@ -79,7 +83,7 @@ def add(
     if secret:
         body["secret"] = read_secret(name)
     with waiting("checking the target"):
-        put = ask(sdk.verbs.put_resource(name, body))
+        put = sdk.ask(sdk.verbs.put_resource(name, body))
     done = f"`{name}` is {'ready' if there is None else 'replaced'}"
     complete = put.get("secret") or kind.keyless
     answer(json, put, done if complete else f"`{name}` has no secret yet: remit secret set {name}")
@@ -95,13 +99,6 @@ def _kind(destination: str) -> Kind:
     raise typer.BadParameter(f"a destination is {', '.join(most)} or {last}")
 
 
-def _setting(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter("a setting is written NAME=JSON")
-    return name, options.loaded(value)
-
-
 @app.command("list")
 def list_(json: options.Json = False) -> None:
     """List the resources.
@@ -110,7 +107,7 @@ def list_(json: options.Json = False) -> None:
     Examples:
       remit resource list
     """
-    found = ask(sdk.verbs.resources())
+    found = sdk.ask(sdk.verbs.resources())
     keyless = {kind.name for kind in options.kinds().values() if kind.keyless}
     rows = []
     for item in found:
@@ -127,7 +124,7 @@ def show(name: Name, json: options.Json = False) -> None:
     Examples:
       remit resource show search
     """
-    found = ask(sdk.verbs.resource(name))
+    found = sdk.ask(sdk.verbs.resource(name))
     plain = {key: value for key, value in found.items() if key != "bound"}
     answer(json, found, plain, "bound", *detail_lines(found["bound"]))
 
@@ -140,7 +137,7 @@ def remove(name: Name, json: options.Json = False) -> None:
     Examples:
       remit resource remove search
     """
-    ask(sdk.verbs.delete_resource(name))
+    sdk.ask(sdk.verbs.delete_resource(name))
     answer(json, {"resource": name, "removed": True}, f"`{name}` is removed")
 
 
@@ -156,7 +153,7 @@ def check(name: Name, json: options.Json = False) -> None:
       remit resource check warehouse
     """
     with waiting("checking the target"):
-        checked = ask(sdk.verbs.check_resource(name))
+        checked = sdk.ask(sdk.verbs.check_resource(name))
     found = checked["findings"]
     if json or not found:
         well = "is as it should be" if checked["contacted"] else "is well formed; nothing was contacted"
@@ -191,7 +188,7 @@ def set_secret(
       remit secret set search                    (asks for it)
       pass show openai | remit secret set openai
     """
-    ask(sdk.verbs.put_secret(name, name, read_secret(name)))
+    sdk.ask(sdk.verbs.put_secret(name, name, read_secret(name)))
     answer(json, {"secret": name, "stored": True}, f"the secret of `{name}` is stored, sealed to its destination")
 
 

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from remit.cli import options, sdk
-from remit.cli.connect import ask
 from remit.cli.login import AsOwner, session_token
 from remit.cli.render import safe
 
 if TYPE_CHECKING:
     from remit.config.settings import Places
-    from remit.run.sandbox import Bind
-
 RUN_TTL = 3_600  # seconds that a task lasts at most which a run opens and its end closes, unless more is asked for
 
 
@@ -27,13 +24,7 @@ class RunOptions(options.GrantOptions):
     """The options of a grant request for a run."""
 
     ttl: Annotated[
-        str | None,
-        typer.Option(
-            "--ttl",
-            metavar="TIME",
-            callback=options.duration,
-            help="How long at most; else a task 1h, and a child as long as its parent. At most 8h.",
-        ),
+        str | None, options.lasting("How long at most; else a task 1h, and a child as long as its parent. At most 8h.")
     ] = None
 
 
@@ -41,8 +32,7 @@ class RunOptions(options.GrantOptions):
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND…", help="What is run, with its arguments.")],
     grant: Annotated[
-        str | None,
-        typer.Option("--grant", "-g", metavar="GRANT", help="Use this grant; with -r or -d, a child of it."),
+        str | None, typer.Option("--grant", "-g", metavar="GRANT", help="Use this grant; with -r or -d, a child of it.")
     ] = None,
     purpose: Annotated[
         str | None, typer.Option("--purpose", "-p", help="Open a task for this; else for `run PROGRAM`.")
@@ -80,12 +70,18 @@ def run(
     from remit.compose.embedded import ensure
     from remit.config.settings import places
     from remit.run import launcher
+    from remit.run.sandbox import Bind
     from remit.run.spec import LaunchSpec
 
     where, own = places(os.environ), os.environ.get("REMIT_GRANT")
     if own is None:
         ensure(where, os.environ)
     asked = _launch_request(grant or own, request, purpose or f"run {safe(Path(command[0]).name)}", label, as_owner)
+    binds = []
+    for text in bind or ():
+        path, _, mode = text.rpartition(":")
+        writable = mode == "rw" and bool(path)
+        binds.append(Bind(PurePosixPath(path if writable else text), writable))
     channel = os.environ.get("REMIT_SOCKET") if own else None
     spec = LaunchSpec(
         command=tuple(command),
@@ -93,7 +89,7 @@ def run(
         request=asked,
         cwd=Path.cwd(),
         environ=dict(os.environ),
-        binds=tuple(_bind(text) for text in bind or ()),
+        binds=tuple(binds),
         env=tuple(env or ()),
         hidden=() if channel else (where.state, where.runtime, where.config.parent),
         apart=() if channel else _apart(where),
@@ -108,37 +104,25 @@ def _launch_request(
     grant: str | None, request: RunOptions, purpose: str, label: str, as_owner: bool
 ) -> Mapping[str, object]:
     """Return what the broker is asked for: an open, a delegate, or a grant that is there."""
-    named = bool(request.resource or request.grant_detail)
-    if grant is not None and not named:
-        return {"grant": grant}
-    if not named:
+    if not request.resource and not request.grant_detail:
+        if grant is not None:
+            return {"grant": grant}
         raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
     from remit.sdk.detail import expand
 
     wishes = request.details
     if grant is None:
-        details = expand(wishes, ask(sdk.verbs.known_bounds(wishes)))
+        details = expand(wishes, sdk.ask(sdk.verbs.known_bounds(wishes)))
         token = session_token(as_owner)
         of_human = {} if token is None else {"id_token": token}
         asked = {"ttl": RUN_TTL, **sdk.verbs.grant_request(details, request.bounds)}
         return {"open": {"purpose": purpose, **asked, **of_human}}
-    details = expand(wishes, sdk.verbs.details_of(ask(sdk.verbs.find(grant)), grant))
+    details = expand(wishes, sdk.verbs.details_of(sdk.ask(sdk.verbs.find(grant)), grant))
     return {"delegate": {"parent": grant, **sdk.verbs.grant_request(details, request.bounds, label)}}
 
 
 def _apart(where: Places) -> tuple[Path, ...]:
     """Return the files of remit that may be elsewhere, by the configuration or by a link."""
-    from remit.config.settings import load
-
-    settings = load(os.environ)
-    places = (settings.keys.kek, settings.audit.witness, settings.policies)
-    configured = tuple(path for path in places if path is not None)
-    return (where.config, where.state / "kek", where.state / "remit.db", where.state / "session", *configured)
-
-
-def _bind(text: str) -> Bind:
-    from remit.run.sandbox import Bind
-
-    path, _, mode = text.rpartition(":")
-    writable = mode == "rw" and bool(path)
-    return Bind(PurePosixPath(path if writable else text), writable)
+    settings = options.settings()
+    configured = filter(None, (settings.keys.kek, settings.audit.witness, settings.policies))
+    return (where.config, *(where.state / name for name in ("kek", "remit.db", "session")), *configured)
