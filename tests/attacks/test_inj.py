@@ -8,7 +8,7 @@ import pytest
 
 from remit.broker.approvals import MAX_OF_TASK
 from remit.core.principal import Holder
-from tests.control.test_approvals import ANN, WIDE, Scene, run
+from tests.control.approval_scene import ANN, WIDE, Scene, run
 from tests.oauth.plane import Agent
 
 

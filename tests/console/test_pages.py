@@ -45,7 +45,7 @@ class Elements(HTMLParser):
         self.text += data
 
 
-def asking(**more: object) -> Mapping[str, object]:
+def shown_request(**more: object) -> Mapping[str, object]:
     """Return a request as it is shown."""
     detail = {
         "type": "http",
@@ -61,7 +61,7 @@ def asking(**more: object) -> Mapping[str, object]:
 
 def shown(**more: object) -> Response:
     """Return a page of a request."""
-    asked = RequestView(NASTY, NASTY, asking(**more), [(NASTY, NASTY)], NASTY, NASTY)
+    asked = RequestView(NASTY, NASTY, shown_request(**more), [(NASTY, NASTY)], NASTY, NASTY)
     return pages.consent(asked, DecisionForm(NASTY, NASTY, {NASTY: NASTY}), NASTY)
 
 
@@ -117,13 +117,13 @@ def test_a_page_shows_the_request_in_words_and_exactly() -> None:
 
 
 def test_where_there_is_only_no_to_say_there_is_no_other_button() -> None:
-    page = pages.consent(RequestView("t", "i", asking()), DecisionForm("v", "c", approve=""))
+    page = pages.consent(RequestView("t", "i", shown_request()), DecisionForm("v", "c", approve=""))
     text = bytes(page.body).decode()
     assert ('value="approve"' in text, 'value="deny"' in text) == (False, True)
 
 
 def test_a_request_that_is_over_has_no_buttons() -> None:
-    page = pages.consent(RequestView("t", "i", asking()), None, "It is over.")
+    page = pages.consent(RequestView("t", "i", shown_request()), None, "It is over.")
     found = Elements(page)
     assert "form" not in found.tags
     assert "It is over." in found.text
@@ -149,7 +149,9 @@ def test_safe_text_is_printable_and_cannot_close_anything(text: str) -> None:
 def rows_of(args: object) -> list[str]:
     """Return the rows of a detail as people read them."""
     detail = {"type": "http", "resource": "mail", "actions": ["POST"], "paths": ["/send"], "args": args}
-    text = bytes(pages.consent(RequestView("t", "i", asking(authorization_details=[detail])), None).body).decode()
+    text = bytes(
+        pages.consent(RequestView("t", "i", shown_request(authorization_details=[detail])), None).body
+    ).decode()
     return [unescape(row) for row in re.findall(r"<dt>argument(.*?</dt><dd>.*?)</dd>", text)]
 
 
