@@ -139,7 +139,7 @@ class _Watch:
 
     def _revoke(self, role: str, grant: str) -> None:
         with self._house.client() as client:
-            task = verbs.id_of(client.run(verbs.find(grant)), "task")
+            task = client.run(verbs.find(grant))["task"]
             began = time.monotonic()
             report = client.run(verbs.revoke(task, grant))
             answered = time.monotonic()

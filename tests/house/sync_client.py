@@ -16,7 +16,7 @@ RULES = (
     (r"\(await ([^\n]+?\))\)(?=[.\[])", r"\1"),
     (r"\b(async|await) ", ""),
     (r"__a(enter|exit)__", r"__\1__"),
-    (r"\ba(close|drive|task|current)\b", r"\1"),
+    (r"\ba(close|task|current)\b", r"\1"),
     (r"AsyncHTTPTransport", "HTTPTransport"),
     (r"\bAsync([A-Z])", r"\1"),
 )

@@ -20,7 +20,7 @@ OTHER_WORDS: Mapping[str, tuple[str, str]] = {
     "jose/proof.py": ("http", "the URI scheme"),
     "oauth/registry.py": ("http", "the URI scheme"),
     "web/wire.py": ("http", "the URI scheme"),
-    "sdk/auth.py": ("http", "the URI scheme"),
+    "sdk/grant.py": ("http", "the URI scheme"),
     "sdk/login.py": ("http", "the URI scheme"),
     "web/authentication.py": ("http", "the URI scheme"),
 }

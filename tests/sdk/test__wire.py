@@ -2,30 +2,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
 from remit import errors
 from remit.errors import InvalidRequestError, RemitError, UnavailableError, UpstreamError
-from remit.sdk._wire import ApiCall, Flow, adrive, ask, ask_text, drive, encoded, error_of
+from remit.sdk import AsyncClient, Client, Place, verbs
+from remit.sdk._wire import ApiCall, Flow, ask, encoded, error_of
 
 CLASSES = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, RemitError)]
 Handler = Callable[[httpx.Request], httpx.Response]
+NOWHERE = Place(Path("/nowhere"))
 
 
 def driven(flow: Flow[object], handler: Handler) -> object:
     """Run a flow, blocking."""
-    with httpx.Client(transport=httpx.MockTransport(handler), base_url="http://x") as http:
-        return drive(http, flow)
+    with Client(NOWHERE, transport=httpx.MockTransport(handler)) as client:
+        return client.run(flow)
 
 
 def adriven(flow: Flow[object], handler: Handler) -> object:
     """Run a flow, async: it must do the same."""
 
     async def main() -> object:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(handler), base_url="http://x") as http:
-            return await adrive(http, flow)
+        async with AsyncClient(NOWHERE, transport=httpx.MockTransport(handler)) as client:
+            return await client.run(flow)
 
     return asyncio.run(main())
 
@@ -48,7 +51,7 @@ def test_a_flow_sends_its_calls_in_order_and_returns_its_result(run: Run) -> Non
         return httpx.Response(200, json={"n": len(seen)})
 
     assert run(two(), handler) == {"n": 2}
-    assert seen == [("http://x/first?n=1", b""), ("http://x/second", b'{"n":1}')]
+    assert seen == [("http://localhost/first?n=1", b""), ("http://localhost/second", b'{"n":1}')]
 
 
 @BOTH
@@ -108,9 +111,9 @@ def test_an_empty_answer_is_an_empty_object(run: Run) -> None:
 
 @BOTH
 def test_text_is_returned_as_it_came_and_its_errors_are_raised(run: Run) -> None:
-    assert run(ask_text(ApiCall("GET", "/")), lambda _: httpx.Response(200, text="note\n")) == "note\n"
+    assert run(verbs.checkpoint(), lambda _: httpx.Response(200, text="note\n")) == "note\n"
     with pytest.raises(errors.NotFoundError):
-        run(ask_text(ApiCall("GET", "/")), lambda _: httpx.Response(404))
+        run(verbs.checkpoint(), lambda _: httpx.Response(404))
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------

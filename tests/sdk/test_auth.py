@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from remit.errors import InvalidRequestError, RevokedError
-from remit.sdk.auth import Auth, flavour, origin, signer_of
 from remit.sdk.dpop import DPoPKey
+from remit.sdk.grant import GrantProof, auth_of, origin
 from remit.sdk.verbs import DPoPBinding, TokenResponse
 
 GATEWAY = "http://127.0.0.1:8471"
@@ -21,10 +21,16 @@ NOW = [1_800_000_000.0]
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
-def holder(expires_in: int = 300, nonce: str | None = None) -> Auth:
+def holder(expires_in: int = 300, nonce: str | None = None) -> httpx.Auth:
     """Return the auth of a grant outside a run."""
     bound = DPoPBinding(DPoPKey(clock=lambda: NOW[0]), "http://127.0.0.1:8470", ENDPOINT, GATEWAY)
-    return Auth(signer_of(TokenResponse("task_1", "grt_1", expires_in, [], "token-1", bound, nonce), GATEWAY))
+    return auth(TokenResponse("task_1", "grt_1", expires_in, [], "token-1", bound, nonce))
+
+
+def auth(opened: TokenResponse) -> httpx.Auth:
+    """Return the auth of a grant."""
+    made: httpx.Auth = auth_of(httpx, GrantProof(opened, GATEWAY))
+    return made
 
 
 def get(auth: httpx.Auth, handler: Handler, url: str = f"{GATEWAY}/search/v1/x?q=1") -> httpx.Response:
@@ -149,13 +155,13 @@ def test_the_token_goes_to_the_gateway_alone(url: str) -> None:
     with pytest.raises(InvalidRequestError, match="does not go to the gateway"):
         get(holder(), server, url)
     with pytest.raises(InvalidRequestError):
-        get(Auth(signer_of(TokenResponse("task_1", "grt_1", None, []), GATEWAY)), server, url)
+        get(auth(TokenResponse("task_1", "grt_1", None, [])), server, url)
     assert server.seen == []
 
 
 def test_in_a_run_the_grant_is_named_and_nothing_else() -> None:
     server = Server()
-    get(Auth(signer_of(TokenResponse("task_1", "grt_1", None, []), GATEWAY)), server)
+    get(auth(TokenResponse("task_1", "grt_1", None, [])), server)
     assert server.seen[0].headers["remit-grant"] == "grt_1"
     assert "authorization" not in server.seen[0].headers
 
@@ -175,7 +181,7 @@ def test_another_library_gets_an_auth_of_its_own_class() -> None:
     class Base:
         """Stands for httpx2.Auth."""
 
-    made: Any = flavour(SimpleNamespace(Auth=Base), signer_of(TokenResponse("task_1", "grt_1", None, []), GATEWAY))
+    made: Any = auth_of(SimpleNamespace(Auth=Base), GrantProof(TokenResponse("task_1", "grt_1", None, []), GATEWAY))
     assert Base in type(made).__mro__
     request = httpx.Request("GET", f"{GATEWAY}/search")
     steps: Generator[httpx.Request, httpx.Response, None] = made.sync_auth_flow(request)

@@ -8,7 +8,6 @@ import pytest
 
 from remit.errors import AttenuationError, GrantEndedError, NotFoundError, ScopeError, UnavailableError
 from remit.sdk import Bounds, Client, Grant, Place, Task, current, detail, task, verbs
-from remit.sdk.auth import _Proof
 from remit.sdk.grant import current_grant
 from tests.sdk.plane import Served
 
@@ -256,7 +255,6 @@ def test_a_task_of_its_own_takes_its_connection_along(plane: Served, monkeypatch
 
 def test_a_token_is_renewed_at_the_broker_before_it_ends(plane: Served, client: Client) -> None:
     with opened(client) as task:
-        assert isinstance(task.signer, _Proof)
         before, task.signer._ends = task.signer._token, 0.0
         assert httpx.get(f"{plane.base}/v1/self", auth=task.auth).json()["grant"] == task.id
         assert task.signer._token != before

@@ -10,7 +10,7 @@ import pytest
 from remit import jose
 from remit.jose import proof
 from remit.jose.proof import Expected, Nonces
-from remit.sdk.dpop import DPoPKey, target
+from remit.sdk.dpop import DPoPKey
 
 NONCES = Nonces(b"n" * 32)
 NOW = 1_800_000_000
@@ -29,10 +29,10 @@ def test_the_server_accepts_a_proof_and_finds_the_key_in_it() -> None:
 
 
 def test_query_and_fragment_are_left_out_of_the_proof() -> None:
-    text = key().proof("GET", f"{URL}?q=secret#part")
-    claims = json.loads(base64.urlsafe_b64decode(text.split(".")[1] + "=="))
-    assert claims["htu"] == URL
-    assert target(f"{URL}#a?b") == URL
+    for rest in ("?q=secret#part", "#a?b"):
+        text = key().proof("GET", f"{URL}{rest}")
+        claims = json.loads(base64.urlsafe_b64decode(text.split(".")[1] + "=="))
+        assert claims["htu"] == URL
 
 
 def test_no_two_proofs_are_the_same() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from remit.errors import DeniedError, UnauthenticatedError, UnavailableError
-from remit.sdk.login import ClientRegistration, OpenIDClient, TokenSet
-from remit.sdk.session import LoginSession, SessionFile, session_of
+from remit.sdk.login import ClientRegistration, OpenIDClient
+from remit.sdk.session import LoginSession, SessionFile
 from tests.sdk.issuer import URL, jwt
 
 
@@ -17,7 +17,7 @@ def here(tmp_path: Path) -> SessionFile:
 
 def kept(sub: str = "alice") -> LoginSession:
     token = jwt({"iss": URL, "sub": sub})
-    return session_of(ClientRegistration(URL, "remit"), "groups", TokenSet(token, "r-1", {}), unused=True)
+    return LoginSession(URL, "remit", ("openid",), "groups", token, refresh_token="r-1")
 
 
 def test_a_login_is_kept_for_its_owner_alone(tmp_path: Path) -> None:

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
 
 from remit.broker import views
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
-from remit.sdk import Bounds, Client, detail, verbs
-from remit.sdk._wire import Flow, drive
+from remit.sdk import Bounds, Client, Place, detail, verbs
+from remit.sdk._wire import Flow
 from tests.sdk.plane import Served
 
 DEEP = Bounds("15m", depth=2, fan_out=2)
@@ -117,8 +118,8 @@ def test_proofs_and_checkpoints_are_asked_for(client: Client, root: verbs.TokenR
 
 
 def answered(flow: Flow[object], answer: httpx.Response) -> object:
-    with httpx.Client(transport=httpx.MockTransport(lambda _: answer), base_url="http://x") as http:
-        return drive(http, flow)
+    with Client(Place(Path("/nowhere")), transport=httpx.MockTransport(lambda _: answer)) as client:
+        return client.run(flow)
 
 
 FLOWS: list[Callable[[], Flow[object]]] = [verbs.own, partial(verbs.close, "t"), partial(verbs.revoke_lease, "l")]

@@ -57,7 +57,10 @@ def login(
     registration = sdk.login.ClientRegistration(chosen["issuer"], chosen["client_id"], scopes)
     with closing(sdk.login.OpenIDClient(registration)) as client:
         tokens = client.device(_enter) if device else client.browser(visit)
-    session = sdk.session.session_of(registration, chosen.get("groups_claim"), tokens, unused=True)
+    groups = chosen.get("groups_claim")
+    session = sdk.session.LoginSession(
+        chosen["issuer"], chosen["client_id"], scopes, groups, tokens.id_token, refresh_token=tokens.refresh_token
+    )
     with sessions.alone():  # not while the human is in the browser: others would wait for minutes, and not know why
         sessions.save(session)
     _show(session, json)

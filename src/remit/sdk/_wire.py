@@ -1,8 +1,8 @@
-"""Conversations with the broker, written once: a flow yields calls and receives answers; two drivers send them.
+"""Conversations with the broker, written once: a flow yields calls and receives answers; a client sends them.
 
 Rules:
 
-- A flow does no I/O and knows no colour; ``drive`` and ``adrive`` differ in ``await`` alone.
+- A flow does no I/O and knows no colour; ``Client.run`` and ``AsyncClient.run`` differ in ``await`` alone.
 - Whatever goes wrong is a RemitError: a problem document of the broker, or that no broker answers.
 - Nothing is sent twice: a lost answer is an error, never a retry.
 """
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial, wraps
-from types import TracebackType
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from itertools import chain
+from typing import Any, Generic, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -29,6 +30,7 @@ KEEPING = httpx.Limits(keepalive_expiry=30.0)
 PASSING = httpx.Limits(max_keepalive_connections=0)  # of clients that nobody closes
 
 T = TypeVar("T")
+N = TypeVar("N", bound=AbstractAsyncContextManager[Any])
 P = ParamSpec("P")
 
 
@@ -48,66 +50,18 @@ Flow = Generator[ApiCall, httpx.Response, T]
 Json = dict[str, Any]
 
 
-def drive(http: httpx.Client, flow: Flow[T]) -> T:
-    """Run a flow to its end, blocking."""
-    try:
-        call = next(flow)
-        while True:
-            try:
-                answer = http.send(request_of(http, call))
-            except httpx.TransportError as error:
-                raise unreachable(error) from error
-            call = flow.send(answer)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-
-
-async def adrive(http: httpx.AsyncClient, flow: Flow[T]) -> T:
-    """Run a flow to its end."""
-    try:
-        call = next(flow)
-        while True:
-            try:
-                answer = await http.send(request_of(http, call))
-            except httpx.TransportError as error:
-                raise unreachable(error) from error
-            call = flow.send(answer)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-
-
-class _Enterable(Protocol):
-    async def __aenter__(self) -> Any: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-N = TypeVar("N", bound=_Enterable)
-
-
-class AwaitableContext(Generic[N]):
+class AwaitableContext(AsyncExitStack, Generic[N]):
     """The call of a coroutine function: ``await`` it for its result, or enter the result with ``async with``."""
 
     def __init__(self, call: Callable[[], Coroutine[Any, Any, N]]) -> None:
+        super().__init__()
         self._call = call
-        self._node: N | None = None
 
     def __await__(self) -> Generator[Any, Any, N]:
         return self._call().__await__()
 
     async def __aenter__(self) -> Any:
-        self._node = await self._call()
-        return await self._node.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._node is not None:
-            await self._node.__aexit__(kind, error, trace)
+        return await self.enter_async_context(await self._call())
 
 
 def awaitable_context(function: Callable[P, Coroutine[Any, Any, N]]) -> Callable[P, AwaitableContext[N]]:
@@ -122,10 +76,9 @@ def awaitable_context(function: Callable[P, Coroutine[Any, Any, N]]) -> Callable
 
 def request_of(http: httpx.Client | httpx.AsyncClient, call: ApiCall) -> httpx.Request:
     """Build the HTTP request of a call."""
-    query = dict(call.query) or None
     try:
         return http.build_request(
-            call.method, call.path, params=query, headers=dict(call.headers), data=call.form, json=call.body
+            call.method, call.path, params=call.query or None, headers=call.headers, data=call.form, json=call.body
         )
     except UnicodeEncodeError as error:  # bytes of a command line that are no UTF-8
         raise InvalidRequestError("what was given is no text that can be sent") from error
@@ -133,11 +86,10 @@ def request_of(http: httpx.Client | httpx.AsyncClient, call: ApiCall) -> httpx.R
 
 def unreachable(error: httpx.TransportError) -> UnavailableError:
     """Say what a failed connection means."""
-    if isinstance(error, httpx.TimeoutException):
-        return UnavailableError("the broker did not answer in time", help="look at the task before asking again")
     if isinstance(error, httpx.ConnectError):
         return UnavailableError("no broker answers", help=NO_BROKER)
-    return UnavailableError("the broker hung up", help="look at the task before asking again")
+    what = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "hung up"
+    return UnavailableError(f"the broker {what}", help="look at the task before asking again")
 
 
 def ask(call: ApiCall) -> Flow[Json]:
@@ -151,19 +103,19 @@ def ask_list(call: ApiCall, name: str) -> Flow[list[Json]]:
     return listed
 
 
-def ask_proven(key: DPoPKey, endpoint: str, call: Callable[[str], ApiCall]) -> Flow[httpx.Response]:
-    """Send a call with the proof of a key, once more with the server's nonce if it wants one."""
-    answer = yield call(key.proof("POST", endpoint))
+def ask_proven(call: Callable[[Json], ApiCall], request: Json, key: DPoPKey, endpoint: str) -> Flow[httpx.Response]:
+    """Send a request for a grant bound to ``key``, with a proof; once more with the server's nonce if it wants one."""
+    keyed = {**request, "req_cnf": {"jwk": key.jwk()}}
+    answer = yield call({**keyed, "req_cnf_proof": key.proof("POST", endpoint)})
     nonce = answer.headers.get("dpop-nonce")
     if nonce and answer.is_client_error and error_of(answer).code == "use-nonce":
-        answer = yield call(key.proof("POST", endpoint, nonce=nonce))
+        answer = yield call({**keyed, "req_cnf_proof": key.proof("POST", endpoint, nonce=nonce)})
     return answer
 
 
 def decoded(answer: httpx.Response) -> Json:
     """Return the JSON of an answer, or raise the error it carries."""
-    if answer.status_code >= httpx.codes.BAD_REQUEST:
-        raise error_of(answer)
+    check(answer)
     try:
         found: Json = answer.json() if answer.content else {}
     except ValueError as error:
@@ -171,27 +123,26 @@ def decoded(answer: httpx.Response) -> Json:
     return found
 
 
-def ask_text(call: ApiCall) -> Flow[str]:
-    """Send a call and return the answer's text, or raise the error it carries."""
-    answer = yield call
+def check(answer: httpx.Response) -> None:
+    """Raise the error that an answer carries, if it is one."""
     if answer.status_code >= httpx.codes.BAD_REQUEST:
         raise error_of(answer)
-    return answer.text
-
-
-# -- errors ---------------------------------------------------------------------------------------------------------
 
 
 def error_of(answer: httpx.Response) -> RemitError:
     """Return the error that an answer carries: a problem document (RFC 9457) or an OAuth error (RFC 6749)."""
-    document = _document(answer)
-    kind = _class_of(document, answer.status_code)
-    error = kind(
+    try:
+        document = answer.json()
+    except ValueError:
+        document = None
+    document = document if isinstance(document, dict) else {}
+    retry = answer.headers.get("retry-after", "")
+    error = _class_of(document, answer.status_code)(
         _text(document, "detail") or _text(document, "error_description"),
         help=_text(document, "help"),
         offending=_objects(document.get("offending")),
         enough=next(iter(_objects([document.get("enough")])), None),
-        retry_after=_seconds(answer.headers.get("retry-after")),
+        retry_after=int(retry) if retry.isascii() and retry.isdigit() else None,
     )
     instance = _text(document, "instance")
     if instance and error.status >= httpx.codes.INTERNAL_SERVER_ERROR:  # the log has more on it
@@ -199,25 +150,14 @@ def error_of(answer: httpx.Response) -> RemitError:
     return error
 
 
-def _document(answer: httpx.Response) -> Mapping[str, object]:
-    try:
-        document = answer.json()
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
 def _class_of(document: Mapping[str, object], status: int) -> type[RemitError]:
     tree: list[type[RemitError]] = [RemitError, *_descendants(RemitError)]
     code = _text(document, "code") or (_text(document, "type") or "").rpartition("/")[2]
     oauth = _text(document, "error")
-    for kind in tree:
-        if code and kind.code == code:
-            return kind
-    for kind in tree:
-        if oauth and kind.oauth == oauth and kind.status in {status, RemitError.status}:
-            return kind
-    return next((kind for kind in tree if kind.status == status), RemitError)
+    by_code = (kind for kind in tree if code and kind.code == code)
+    by_name = (kind for kind in tree if oauth and kind.oauth == oauth and kind.status in {status, RemitError.status})
+    by_status = (kind for kind in tree if kind.status == status)
+    return next(chain(by_code, by_name, by_status), RemitError)
 
 
 def _descendants(kind: type[RemitError]) -> Generator[type[RemitError], None, None]:
@@ -233,10 +173,6 @@ def _text(document: Mapping[str, object], name: str) -> str | None:
 
 def _objects(value: object) -> tuple[Mapping[str, object], ...]:
     return tuple(item for item in value if isinstance(item, dict)) if isinstance(value, list) else ()
-
-
-def _seconds(value: str | None) -> int | None:
-    return int(value) if value is not None and value.isascii() and value.isdigit() else None
 
 
 def encoded(value: object) -> str:

@@ -13,14 +13,13 @@ import os
 from collections.abc import Iterable
 from contextvars import Token
 from datetime import datetime
-from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 import httpx
 
 from remit.errors import NotFoundError, RemitError
 from remit.sdk import asking, verbs
-from remit.sdk._wire import BASE, KEEPING, PASSING, PATIENCE, Flow, adrive, awaitable_context
+from remit.sdk._wire import BASE, KEEPING, PASSING, PATIENCE, Flow, awaitable_context, request_of, unreachable
 from remit.sdk.asking import ApprovalRequest
 from remit.sdk.detail import TTL, DetailLike, seconds
 from remit.sdk.dpop import DPoPKey
@@ -50,7 +49,15 @@ class AsyncClient:
         """Run one conversation (see ``verbs``), or raise a RemitError."""
         if self._over_socket:
             self.place.check()
-        return await adrive(self._http, flow)
+        try:
+            call = next(flow)
+            while True:
+                call = flow.send(await self._http.send(request_of(self._http, call)))
+        except httpx.TransportError as error:
+            raise unreachable(error) from error
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
     @awaitable_context
     async def task(self, purpose: str, *, grants: Iterable[DetailLike], bounds: Bounds) -> AsyncTask:
@@ -122,9 +129,7 @@ class AsyncGrant(GrantHandle):
         self._entered.append(current_grant.set(self))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         current_grant.reset(self._entered.pop())
         with not_hiding(error):
             await self._end()
@@ -136,11 +141,7 @@ class AsyncApproval:
     def __init__(self, client: AsyncClient, asked: ApprovalRequest) -> None:
         self._client = client
         self.asked = asked
-
-    @property
-    def id(self) -> str:
-        """The id of the approval, by which a human decides."""
-        return self.asked.id
+        self.id = asked.id  # by which a human decides
 
     @awaitable_context
     async def wait(self, within: TTL = "10m") -> AsyncGrant:
@@ -175,13 +176,9 @@ class AsyncLease:
 
     def __init__(self, client: AsyncClient, credential: Credential) -> None:
         self._client = client
+        self.id = credential.lease
         self.credential = credential
         self.expires_at = credential.expires_at
-
-    @property
-    def id(self) -> str:
-        """The id of the lease."""
-        return self.credential.lease
 
     async def renew(self, ttl: TTL) -> datetime:
         """Extend the lease in place; return its new end."""
@@ -195,9 +192,7 @@ class AsyncLease:
     async def __aenter__(self) -> Credential:
         return self.credential
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         with not_hiding(error):
             await self.revoke()
 

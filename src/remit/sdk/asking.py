@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from remit.errors import ApprovalError, LapsedError, PendingError
 from remit.sdk import verbs
@@ -50,17 +49,14 @@ def ask_for(
 ) -> Flow[ApprovalRequest]:
     """Ask the task's human for a child of a grant that exceeds it; names are expanded as in ``delegate``."""
     body = {"parent": parent, **verbs.grant_request(expand(grants, known), bounds, label)}
+
+    def call(request: Json) -> ApiCall:
+        return ApiCall("POST", PATH, body=request)
+
     if bound_to is None:
-        return ApprovalRequest((yield from ask(ApiCall("POST", PATH, body=body))))
-    body["req_cnf"] = {"jwk": bound_to.key.jwk()}
-    endpoint = f"{bound_to.issuer}{PATH}"
-    answer = yield from ask_proven(
-        bound_to.key, endpoint, lambda proof: ApiCall("POST", PATH, body={**body, "req_cnf_proof": proof})
-    )
+        return ApprovalRequest((yield from ask(call(body))))
+    answer = yield from ask_proven(call, body, bound_to.key, f"{bound_to.issuer}{PATH}")
     return ApprovalRequest(decoded(answer), bound_to)
-
-
-# -- reading, waiting -----------------------------------------------------------------------------------------------
 
 
 def approvals() -> Flow[list[Json]]:
@@ -106,11 +102,7 @@ def taken(approval_id: str, parent: str, bound_to: DPoPBinding | None = None) ->
     return verbs.exchange(form, bound_to)
 
 
-# -- deciding -------------------------------------------------------------------------------------------------------
-
-
 def decide(approval_id: str, verdict: str, digest: str, id_token: str | None = None) -> Flow[Json]:
     """Say ``approve`` or ``deny`` to the request of this digest, as the owner of the state or by an ID token."""
-    body: dict[str, Any] = {"digest": digest}
-    body |= {} if id_token is None else {"id_token": id_token}
+    body = {"digest": digest, **({} if id_token is None else {"id_token": id_token})}
     return ask(ApiCall("POST", f"{PATH}/{quoted(approval_id)}/{verdict}", body=body))

@@ -14,14 +14,13 @@ import os
 from collections.abc import Iterable
 from contextvars import Token
 from datetime import datetime
-from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 import httpx
 
 from remit.errors import NotFoundError, RemitError
 from remit.sdk import asking, verbs
-from remit.sdk._wire import BASE, KEEPING, PASSING, PATIENCE, Flow, drive
+from remit.sdk._wire import BASE, KEEPING, PASSING, PATIENCE, Flow, request_of, unreachable
 from remit.sdk.asking import ApprovalRequest
 from remit.sdk.detail import TTL, DetailLike, seconds
 from remit.sdk.dpop import DPoPKey
@@ -51,7 +50,15 @@ class Client:
         """Run one conversation (see ``verbs``), or raise a RemitError."""
         if self._over_socket:
             self.place.check()
-        return drive(self._http, flow)
+        try:
+            call = next(flow)
+            while True:
+                call = flow.send(self._http.send(request_of(self._http, call)))
+        except httpx.TransportError as error:
+            raise unreachable(error) from error
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
     def task(self, purpose: str, *, grants: Iterable[DetailLike], bounds: Bounds) -> Task:
         """Open a task; inside a run, where one is open already, a child of the run's grant that is labelled so."""
@@ -116,9 +123,7 @@ class Grant(GrantHandle):
         self._entered.append(current_grant.set(self))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         current_grant.reset(self._entered.pop())
         with not_hiding(error):
             self._end()
@@ -130,11 +135,7 @@ class Approval:
     def __init__(self, client: Client, asked: ApprovalRequest) -> None:
         self._client = client
         self.asked = asked
-
-    @property
-    def id(self) -> str:
-        """The id of the approval, by which a human decides."""
-        return self.asked.id
+        self.id = asked.id  # by which a human decides
 
     def wait(self, within: TTL = "10m") -> Grant:
         """Wait for the decision; return the child that was approved. Once: what was approved is made one time.
@@ -168,13 +169,9 @@ class Lease:
 
     def __init__(self, client: Client, credential: Credential) -> None:
         self._client = client
+        self.id = credential.lease
         self.credential = credential
         self.expires_at = credential.expires_at
-
-    @property
-    def id(self) -> str:
-        """The id of the lease."""
-        return self.credential.lease
 
     def renew(self, ttl: TTL) -> datetime:
         """Extend the lease in place; return its new end."""
@@ -188,9 +185,7 @@ class Lease:
     def __enter__(self) -> Credential:
         return self.credential
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         with not_hiding(error):
             self.revoke()
 

@@ -67,8 +67,7 @@ def expand_one(wish: DetailLike, known: Sequence[Mapping[str, object]]) -> Detai
         raise ScopeError(f"there is no detail for `{name}` here", help=near or "ask whoever delegates for it")
     if len(found) > 1:
         raise ScopeError(f"there are {len(found)} details for `{name}` here", help="write the whole detail")
-    overrides = {} if isinstance(wish, str) else wish
-    return _narrowed(found[0], overrides)
+    return _narrowed(found[0], {} if isinstance(wish, str) else wish)
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:

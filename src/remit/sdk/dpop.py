@@ -42,22 +42,16 @@ class DPoPKey:
 
     def proof(self, method: str, url: str, *, token: str | None = None, nonce: str | None = None) -> str:
         """Return a DPoP proof for one request; query and fragment are left out of ``htu``."""
-        claims: dict[str, object] = {
-            "jti": secrets.token_urlsafe(16),
-            "htm": method,
-            "htu": target(url),
-            "iat": int(self._clock()),
-        }
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec, utils
+
+        htu = url.partition("#")[0].partition("?")[0]
+        claims = {"jti": secrets.token_urlsafe(16), "htm": method, "htu": htu, "iat": int(self._clock())}
         if token is not None:
             claims["ath"] = base64url(hashlib.sha256(token.encode("ascii")).digest())
         if nonce is not None:
             claims["nonce"] = nonce
-        return self._signed({"typ": "dpop+jwt", "alg": "ES256", "jwk": self._jwk}, claims)
-
-    def _signed(self, header: Mapping[str, object], claims: Mapping[str, object]) -> str:
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec, utils
-
+        header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": self._jwk}
         text = f"{base64url(_json(header))}.{base64url(_json(claims))}"
         r, s = utils.decode_dss_signature(self._private.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
         return f"{text}.{base64url(r.to_bytes(_WIDTH, 'big') + s.to_bytes(_WIDTH, 'big'))}"
@@ -67,13 +61,7 @@ class DPoPKey:
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied."""
-        msg = "a key is not serialisable"
-        raise TypeError(msg)
-
-
-def target(url: str) -> str:
-    """Return a URL without query and fragment."""
-    return url.partition("#")[0].partition("?")[0]
+        raise TypeError("a key is not serialisable")
 
 
 def base64url(data: bytes) -> str:

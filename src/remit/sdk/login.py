@@ -17,6 +17,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -111,8 +112,6 @@ class OpenIDClient:
         """Let go of the connection."""
         self._http.close()
 
-    # -- by browser ---------------------------------------------------------------------------------------------
-
     def browser(
         self, visit: Callable[[str], None], *, nonce: str | None = None, acr: Sequence[str] = (), fresh: bool = False
     ) -> TokenSet:
@@ -121,53 +120,32 @@ class OpenIDClient:
         ``fresh`` asks for a login now, whoever is logged in already; ``acr`` for how, any of these.
         """
         nonce, verifier = nonce or secrets.token_urlsafe(32), secrets.token_urlsafe(48)
-        with Loopback(secrets.token_urlsafe(32)) as loopback:
-            visit(self._asking(loopback, nonce, verifier, acr, fresh=fresh))
-            answer = loopback.wait(PATIENCE)
-        self._check_answer(answer)
-        given = self._posted(
-            "token_endpoint",
-            grant_type="authorization_code",
-            code=answer["code"],
-            redirect_uri=loopback.redirect_uri,
-            code_verifier=verifier,
-        )
-        return self._read(given, nonce)
-
-    def _asking(self, loopback: Loopback, nonce: str, verifier: str, acr: Sequence[str], *, fresh: bool) -> str:
-        scopes = self._scopes()
+        scopes, endpoint = self._scopes(), self._endpoint("authorization_endpoint")
         prompts = [*(["login"] if fresh else []), *(["consent"] if OFFLINE in scopes else [])]
-        asked = {
-            "response_type": "code",
-            "client_id": self.issuer.client_id,
-            "redirect_uri": loopback.redirect_uri,
-            "scope": " ".join(scopes),
-            "state": loopback.state,
-            "nonce": nonce,
-            "code_challenge": base64url(hashlib.sha256(verifier.encode()).digest()),
-            "code_challenge_method": "S256",
-            **({"prompt": " ".join(prompts)} if prompts else {}),  # offline_access asks for consent, Core §11
-            **({"max_age": "0"} if fresh else {}),
-            **({"acr_values": " ".join(acr)} if acr else {}),
-        }
-        return _with_query(self._endpoint("authorization_endpoint"), asked)
-
-    def _scopes(self) -> tuple[str, ...]:
-        """Return what to ask for: a refresh token too, of an issuer that says that it knows how (Discovery §3)."""
-        supported = self._metadata.get("scopes_supported")
-        offline = [OFFLINE] if isinstance(supported, list) and OFFLINE in supported else []
-        return tuple(dict.fromkeys([*self.issuer.scopes, *offline]))
-
-    def _check_answer(self, answer: Mapping[str, str]) -> None:
-        """Raise unless the answer is this issuer's (RFC 9207 §2.4) and carries a code."""
-        named = answer.get("iss")
+        with Loopback(secrets.token_urlsafe(32)) as loopback:
+            query = {
+                "response_type": "code",
+                "client_id": self.issuer.client_id,
+                "redirect_uri": loopback.redirect_uri,
+                "scope": " ".join(scopes),
+                "state": loopback.state,
+                "nonce": nonce,
+                "code_challenge": base64url(hashlib.sha256(verifier.encode()).digest()),
+                "code_challenge_method": "S256",
+                **({"prompt": " ".join(prompts)} if prompts else {}),  # offline_access asks for consent, Core §11
+                **({"max_age": "0"} if fresh else {}),
+                **({"acr_values": " ".join(acr)} if acr else {}),
+            }
+            visit(_with_query(endpoint, query))
+            answer = loopback.wait(PATIENCE)
+        named = answer.get("iss")  # RFC 9207 §2.4
         required = self._metadata.get("authorization_response_iss_parameter_supported") is True
         if (named is None and required) or (named is not None and named != self.issuer.url):
             raise DeniedError("the answer is not from the issuer that was asked")
         if "code" not in answer:
             raise _refused(answer.get("error", ""), answer.get("error_description", ""))
-
-    # -- by device ----------------------------------------------------------------------------------------------
+        code = {"code": answer["code"], "redirect_uri": loopback.redirect_uri, "code_verifier": verifier}
+        return self._read(self._posted("token_endpoint", grant_type="authorization_code", **code), nonce)
 
     def device(self, say: Say, pause: Pause = time.sleep) -> TokenSet:
         """Let ``say`` tell a human where to enter which code, then ask until they have (RFC 8628 §3.4, §3.5)."""
@@ -189,8 +167,6 @@ class OpenIDClient:
             return self._read(given, None)
         raise LapsedError("the code was not entered in time", help=AGAIN)
 
-    # -- afterwards ---------------------------------------------------------------------------------------------
-
     def refresh(self, refresh_token: str, claims: Mapping[str, Any]) -> TokenSet:
         """Return a new ID token of the same human, with the refresh token that is good from now on (Core §12)."""
         given = self._posted("token_endpoint", grant_type="refresh_token", refresh_token=refresh_token)
@@ -208,10 +184,14 @@ class OpenIDClient:
             self._post("revocation_endpoint", **form)
         if not self._metadata.get("end_session_endpoint"):
             return None
-        asked = {"client_id": self.issuer.client_id, "logout_hint": str(tokens.claims.get("sub"))}
-        return _with_query(self._endpoint("end_session_endpoint"), asked)
+        query = {"client_id": self.issuer.client_id, "logout_hint": str(tokens.claims.get("sub"))}
+        return _with_query(self._endpoint("end_session_endpoint"), query)
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    def _scopes(self) -> tuple[str, ...]:
+        """Return what to ask for: a refresh token too, of an issuer that says that it knows how (Discovery §3)."""
+        supported = self._metadata.get("scopes_supported")
+        offline = [OFFLINE] if isinstance(supported, list) and OFFLINE in supported else []
+        return tuple(dict.fromkeys([*self.issuer.scopes, *offline]))
 
     def _endpoint(self, name: str) -> str:
         found = self._metadata.get(name)
@@ -265,25 +245,20 @@ def _refused(error: str, description: str) -> RemitError:
     return DeniedError(f"the issuer refused: {said}" if said else "the issuer refused")
 
 
-def _with_query(url: str, asked: Mapping[str, str]) -> str:
-    return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(asked)}"
+def _with_query(url: str, query: Mapping[str, str]) -> str:
+    return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(query)}"
 
 
 def check_url(url: str) -> None:
     """Raise InvalidRequestError unless a URL is https, or http on this host: a token must not travel in clear."""
     parts = urlsplit(url)
-    if parts.scheme == "https" and parts.hostname:
+    host = parts.hostname or ""
+    if parts.scheme == "https" and host:
         return
-    if parts.scheme == "http" and _loopback(parts.hostname or ""):
-        return
+    with suppress(ValueError):  # a name, and no address
+        if parts.scheme == "http" and (host == "localhost" or ipaddress.ip_address(host).is_loopback):
+            return
     raise InvalidRequestError("an issuer's URLs must be https")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def claims_of(token: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,21 +26,22 @@ HEADERS = {
 }
 
 
-class Loopback:
+class Loopback(HTTPServer):
     """Listens on a port of its own, in a thread, until the answer to ``state`` came; all else is turned away."""
 
+    timeout = LOOK
+
     def __init__(self, state: str) -> None:
-        """Listen; ``state`` is what the answer has to repeat."""
         self.state = state
         self.answer: dict[str, str] | None = None
         self._came, self._closed = threading.Event(), False
-        self._server = _Server(self)
         self._thread = threading.Thread(target=self._serve, daemon=True)
+        super().__init__((HOST, 0), _Handler)
 
     @property
     def redirect_uri(self) -> str:
         """Where the issuer sends the browser back to."""
-        return f"http://{HOST}:{self._server.server_port}{PATH}"
+        return f"http://{HOST}:{self.server_port}{PATH}"
 
     def wait(self, seconds: float) -> dict[str, str]:
         """Return the parameters of the answer, or raise LapsedError."""
@@ -52,7 +52,7 @@ class Loopback:
 
     def _serve(self) -> None:
         while self.answer is None and not self._closed:
-            self._server.handle_request()
+            self.handle_request()
         self._came.set()
 
     def offer(self, path: str) -> bool:
@@ -69,36 +69,26 @@ class Loopback:
         self.answer = fields
         return True
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Let a connection that broke be the problem of whoever broke it."""
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the port."""
+    def __exit__(self, *_: object) -> None:
         self._closed = True
         self._thread.join()
-        self._server.server_close()
-
-
-class _Server(HTTPServer):
-    def __init__(self, loopback: Loopback) -> None:
-        self.loopback = loopback
-        super().__init__((HOST, 0), _Handler)
-        self.timeout = LOOK
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Let a connection that broke be the problem of whoever broke it."""
+        self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = SLOW
-    server: _Server
+    server: Loopback
 
     def do_GET(self) -> None:
         """Answer a browser."""
-        taken = self.server.loopback.offer(self.path)
+        taken = self.server.offer(self.path)
         page = DONE if taken else STRANGE
         self.send_response(200 if taken else 400)
         for name, value in HEADERS.items():

@@ -43,22 +43,16 @@ class Place:
 
 def find(environ: Mapping[str, str]) -> Place:
     """Return the place that an environment names, or raise InvalidRequestError: a URL is not one."""
-    socket = environ.get("REMIT_SOCKET")
-    grant = environ.get("REMIT_GRANT") or None
-    gateway = environ.get("REMIT_GATEWAY") or None
-    return Place(_path(socket) if socket else control(environ), grant, plain(gateway) if gateway else None)
+    named, gateway = environ.get("REMIT_SOCKET"), environ.get("REMIT_GATEWAY")
+    path = Path(named.removeprefix("unix://")) if named else control(environ)
+    if named and _URL.match(named.removeprefix("unix://")):
+        raise InvalidRequestError("REMIT_SOCKET names a socket of this host, not a URL", help=ELSEWHERE)
+    return Place(path, environ.get("REMIT_GRANT") or None, plain(gateway) if gateway else None)
 
 
 def plain(gateway: str) -> str:
     """Return the gateway's base URL without the grant that it names."""
     return gateway.partition("/@")[0]
-
-
-def _path(socket: str) -> Path:
-    path = socket.removeprefix("unix://")
-    if _URL.match(path):
-        raise InvalidRequestError("REMIT_SOCKET names a socket of this host, not a URL", help=ELSEWHERE)
-    return Path(path)
 
 
 def control(environ: Mapping[str, str]) -> Path:

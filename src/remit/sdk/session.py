@@ -47,13 +47,6 @@ class LoginSession:
         return TokenSet(self.claims_token, self.refresh_token, claims_of(self.claims_token))
 
 
-def session_of(issuer: ClientRegistration, groups_claim: str | None, tokens: TokenSet, *, unused: bool) -> LoginSession:
-    """Return what is kept of a login."""
-    return LoginSession(
-        issuer.url, issuer.client_id, issuer.scopes, groups_claim, tokens.id_token, unused, tokens.refresh_token
-    )
-
-
 class SessionFile:
     """The file, and who may use it."""
 
@@ -78,7 +71,12 @@ class SessionFile:
             about = os.fstat(file.fileno())
             if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077 or not stat.S_ISREG(about.st_mode):
                 raise DeniedError("others have had access to the session file", help=f"`remit logout`, then {AGAIN}")
-            return _read(file.read())
+            try:
+                kept = json.load(file)
+                return LoginSession(**{**kept, "scopes": tuple(kept["scopes"])})
+            except (ValueError, TypeError, KeyError) as error:
+                again = f"`remit logout`, then {AGAIN}"
+                raise UnavailableError("the session file is damaged", help=again) from error
 
     def need(self) -> LoginSession:
         """Return the login, or raise UnauthenticatedError."""
@@ -163,11 +161,3 @@ class SessionFile:
         except RemitError as error:
             error.add_note("the login is forgotten here, but the issuer was not told")
             raise
-
-
-def _read(raw: bytes) -> LoginSession:
-    try:
-        kept = json.loads(raw)
-        return LoginSession(**{**kept, "scopes": tuple(kept["scopes"])})
-    except (ValueError, TypeError, KeyError) as error:
-        raise UnavailableError("the session file is damaged", help=f"`remit logout`, then {AGAIN}") from error

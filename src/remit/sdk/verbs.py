@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
-from remit.sdk._wire import ApiCall, Flow, Json, ask, ask_list, ask_proven, ask_text, decoded, encoded, quoted
+from remit.sdk._wire import ApiCall, Flow, Json, ask, ask_list, ask_proven, check, decoded, encoded, quoted
 from remit.sdk.detail import TTL, Detail, DetailLike, expand, expand_one, meant, name_of, seconds, whole
 from remit.sdk.dpop import DPoPKey
 
@@ -59,10 +59,6 @@ class DPoPBinding:
     endpoint: str  # the token endpoint's URL, which proofs name
     gateway: str | None = None
 
-    def anew(self) -> DPoPBinding:
-        """Return the same places with a fresh key, for a child."""
-        return replace(self, key=DPoPKey())
-
 
 @dataclass(frozen=True, slots=True)
 class TokenResponse:
@@ -91,9 +87,6 @@ class Report:
     recorded: bool = True
 
 
-# -- open, delegate -------------------------------------------------------------------------------------------------
-
-
 def open_task(
     purpose: str, grants: Iterable[DetailLike], bounds: Bounds, key: DPoPKey | None = None, id_token: str | None = None
 ) -> Flow[TokenResponse]:
@@ -103,7 +96,11 @@ def open_task(
     """
     wishes = list(grants)
     known = yield from known_bounds(wishes)
-    bound_to = None if key is None else (yield from _binding(key))
+    bound_to = None
+    if key is not None:
+        metadata = yield from ask(ApiCall("GET", METADATA))
+        places = yield from self()
+        bound_to = DPoPBinding(key, str(metadata["issuer"]), str(metadata["token_endpoint"]), places.get("gateway"))
     form = {"subject_token": "self", "subject_token_type": PEER, "purpose": purpose}
     if id_token is not None:
         form |= {"subject_token": id_token, "subject_token_type": ID_TOKEN}
@@ -115,16 +112,13 @@ def known_bounds(wishes: Iterable[DetailLike]) -> Flow[list[Detail]]:
     """Return the bounds of the resources that are wished for by name."""
     known: list[Detail] = []
     for name in dict.fromkeys(name_of(wish) for wish in wishes if not whole(wish)):
-        known += (yield from _known(name)).get("bound") or []
+        try:
+            found = yield from resource(name)
+        except NotFoundError as error:
+            near = meant(name, [str(item.get("resource")) for item in (yield from resources())])
+            raise NotFoundError(error.detail, help=near or error.help) from error
+        known += found.get("bound") or []
     return known
-
-
-def _known(name: str) -> Flow[Json]:
-    try:
-        return (yield from resource(name))
-    except NotFoundError as error:
-        near = meant(name, [str(id_of(item, "resource")) for item in (yield from resources())])
-        raise NotFoundError(error.detail, help=near or error.help) from error
 
 
 def delegate(
@@ -140,12 +134,6 @@ def delegate(
     return exchange({"subject_token": parent, "subject_token_type": GRANT, **request}, bound_to)
 
 
-def _binding(key: DPoPKey) -> Flow[DPoPBinding]:
-    metadata = yield from ask(ApiCall("GET", METADATA))
-    places = yield from self()
-    return DPoPBinding(key, str(metadata["issuer"]), str(metadata["token_endpoint"]), places.get("gateway"))
-
-
 def grant_request(details: Sequence[Detail], bounds: Bounds, label: str = "") -> Json:
     """Return the members of a grant request, as JSON."""
     request: Json = {"authorization_details": list(details), "depth": bounds.depth, "fan_out": bounds.fan_out}
@@ -157,35 +145,25 @@ def grant_request(details: Sequence[Detail], bounds: Bounds, label: str = "") ->
 
 def exchange(form: Json, bound_to: DPoPBinding | None) -> Flow[TokenResponse]:
     """Ask the token endpoint for a grant; in its form, text is as it is and all else JSON."""
-    fields = {name: value if isinstance(value, str) else encoded(value) for name, value in form.items()}
-    form = {"grant_type": EXCHANGE, **fields}
+
+    def call(members: Json) -> ApiCall:
+        fields = {name: value if isinstance(value, str) else encoded(value) for name, value in members.items()}
+        return ApiCall("POST", "/oauth/token", form=fields)
+
+    request = {"grant_type": EXCHANGE, **form}
     if bound_to is None:
-        return opened((yield from ask(ApiCall("POST", "/oauth/token", form=form))))
-    form["req_cnf"] = encoded({"jwk": bound_to.key.jwk()})
-    answer = yield from ask_proven(
-        bound_to.key,
-        bound_to.endpoint,
-        lambda proof: ApiCall("POST", "/oauth/token", form={**form, "req_cnf_proof": proof}),
-    )
-    return replace(opened(decoded(answer), bound_to), nonce=answer.headers.get("dpop-nonce"))
+        return opened(decoded((yield call(request))))
+    answer = yield from ask_proven(call, request, bound_to.key, bound_to.endpoint)
+    return replace(opened(decoded(answer)), bound_to=bound_to, nonce=answer.headers.get("dpop-nonce"))
 
 
-def opened(answer: Json, bound_to: DPoPBinding | None = None) -> TokenResponse:
+def opened(answer: Json) -> TokenResponse:
     """Read a grant from an answer of the broker."""
     try:
-        return TokenResponse(
-            task=answer["task"],
-            grant=answer["grant"],
-            expires_in=answer.get("expires_in"),
-            details=answer["authorization_details"],
-            token=answer.get("access_token"),
-            bound_to=bound_to,
-        )
+        details, token = answer["authorization_details"], answer.get("access_token")
+        return TokenResponse(answer["task"], answer["grant"], answer.get("expires_in"), details, token)
     except (KeyError, TypeError, AttributeError) as error:
         raise UpstreamError("the broker's answer lacks a field") from error
-
-
-# -- reading --------------------------------------------------------------------------------------------------------
 
 
 def self() -> Flow[Json]:
@@ -203,8 +181,7 @@ def own(named: str | None = None) -> Flow[TokenResponse]:
     found = opened((yield from self()))
     if named is None or named == found.grant:
         return found
-    details = details_of((yield from task(found.task)), named)
-    return replace(found, grant=named, details=details)
+    return replace(found, grant=named, details=details_of((yield from task(found.task)), named))
 
 
 def tasks() -> Flow[list[Json]]:
@@ -227,37 +204,28 @@ def find(node_id: str) -> Flow[Json]:
     """Return the task that holds a grant or a lease (``grt_…``, ``lse_…``), or that is it (``task_…``)."""
     if node_id.startswith("task_"):
         return (yield from task(node_id))
-    kind = "leases" if node_id.startswith("lse_") else "grants"
+    noun = "lease" if node_id.startswith("lse_") else "grant"
     for known in reversed((yield from tasks())):
-        whole_task = yield from task(id_of(known, "task"))
-        if any(id_of(node, kind[:-1]) == node_id for node in whole_task.get(kind, [])):
-            return whole_task
+        found = yield from task(known["task"])
+        if any(node.get(noun) == node_id for node in found.get(f"{noun}s", [])):
+            return found
     raise NotFoundError(f"there is no `{node_id}`, or you may not know of it", help="see `remit tree`")
-
-
-def id_of(document: Mapping[str, Any], noun: str) -> str:
-    """Return the id of a task, grant or lease document."""
-    return str(document.get("id") or document.get(noun) or "")
 
 
 def details_of(task_document: Json, grant: str) -> list[Detail]:
     """Return the details of a grant of a task."""
     for node in task_document.get("grants", []):
-        if id_of(node, "grant") == grant:
+        if node.get("grant") == grant:
             found: list[Detail] = node.get("authorization_details", [])
             return found
     raise NotFoundError(f"there is no `{grant}` in this task")
-
-
-# -- leases ---------------------------------------------------------------------------------------------------------
 
 
 def issue(task_id: str, grant: str, wish: DetailLike, known: Sequence[Detail], key: str | None = None) -> Flow[Json]:
     """Make a credential for a detail of a grant. ``key`` (Idempotency-Key) first revokes its earlier lease."""
     body = {"grant": grant, "detail": expand_one(wish, known)}
     headers = {"Idempotency-Key": key} if key else {}
-    call = ApiCall("POST", f"/v1/tasks/{quoted(task_id)}/leases", body=body, headers=headers)
-    return ask(call)
+    return ask(ApiCall("POST", f"/v1/tasks/{quoted(task_id)}/leases", body=body, headers=headers))
 
 
 def renew(lease: str, ttl: TTL) -> Flow[Json]:
@@ -265,24 +233,19 @@ def renew(lease: str, ttl: TTL) -> Flow[Json]:
     return ask(ApiCall("POST", f"/v1/leases/{quoted(lease)}/renew", body={"ttl": seconds(ttl)}))
 
 
-# -- revoke, close --------------------------------------------------------------------------------------------------
-
-
 def revoke(task_id: str, grant: str) -> Flow[Report]:
     """End a grant and everything below it."""
-    return _report(
-        (yield from ask(ApiCall("POST", f"/v1/tasks/{quoted(task_id)}/grants/{quoted(grant)}/revoke", body={})))
-    )
+    return _ended(f"/v1/tasks/{quoted(task_id)}/grants/{quoted(grant)}/revoke")
 
 
 def revoke_lease(lease: str) -> Flow[Report]:
     """End one lease."""
-    return _report((yield from ask(ApiCall("POST", f"/v1/leases/{quoted(lease)}/revoke", body={}))))
+    return _ended(f"/v1/leases/{quoted(lease)}/revoke")
 
 
 def close(task_id: str) -> Flow[Report]:
     """End a task."""
-    return _report((yield from ask(ApiCall("POST", f"/v1/tasks/{quoted(task_id)}/close", body={}))))
+    return _ended(f"/v1/tasks/{quoted(task_id)}/close")
 
 
 def end(node_id: str) -> Flow[Report]:
@@ -293,19 +256,17 @@ def end(node_id: str) -> Flow[Report]:
         return (yield from revoke_lease(node_id))
     if not node_id.startswith("grt_"):
         raise InvalidRequestError(f"`{node_id}` is not an id of a task, a grant or a lease", help="see `remit tree`")
-    return (yield from revoke(id_of((yield from find(node_id)), "task"), node_id))
+    return (yield from revoke((yield from find(node_id))["task"], node_id))
 
 
-def _report(answer: Json) -> Report:
+def _ended(path: str) -> Flow[Report]:
+    answer = yield from ask(ApiCall("POST", path, body={}))
     try:
         state, revoked = answer["state"], answer["revoked"]
         left, recorded = answer.get("outstanding", []), answer.get("recorded", True)
         return Report(state, revoked, left, answer.get("residue", 0), recorded)
     except (KeyError, TypeError) as error:
         raise UpstreamError("the broker's answer lacks a field") from error
-
-
-# -- resources, secrets ---------------------------------------------------------------------------------------------
 
 
 def resources() -> Flow[list[Json]]:
@@ -335,11 +296,7 @@ def delete_resource(name: str) -> Flow[Json]:
 
 def put_secret(name: str, resource_name: str, value: str) -> Flow[Json]:
     """Store the static secret of a resource, sealed."""
-    call = ApiCall("PUT", f"/v1/secrets/{quoted(name)}", body={"resource": resource_name, "value": value})
-    return ask(call)
-
-
-# -- audit ----------------------------------------------------------------------------------------------------------
+    return ask(ApiCall("PUT", f"/v1/secrets/{quoted(name)}", body={"resource": resource_name, "value": value}))
 
 
 def entries(start: int, limit: int = PAGE) -> Flow[list[Json]]:
@@ -354,16 +311,16 @@ def audit() -> Flow[Json]:
 
 def checkpoint() -> Flow[str]:
     """Return the newest signed checkpoint (a C2SP note)."""
-    return ask_text(ApiCall("GET", "/v1/audit/checkpoint"))
+    answer = yield ApiCall("GET", "/v1/audit/checkpoint")
+    check(answer)
+    return answer.text
 
 
 def inclusion(seq: int, size: int) -> Flow[Json]:
     """Return the proof that an entry is in the log of ``size`` entries."""
-    query = {"seq": seq, "size": size}
-    return ask(ApiCall("GET", "/v1/audit/proof/inclusion", query=query))
+    return ask(ApiCall("GET", "/v1/audit/proof/inclusion", query={"seq": seq, "size": size}))
 
 
 def consistency(old: int, new: int) -> Flow[Json]:
     """Return the proof that the log of ``new`` entries extends that of ``old``."""
-    query = {"from": old, "to": new}
-    return ask(ApiCall("GET", "/v1/audit/proof/consistency", query=query))
+    return ask(ApiCall("GET", "/v1/audit/proof/consistency", query={"from": old, "to": new}))
