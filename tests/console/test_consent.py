@@ -12,7 +12,6 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from remit.broker import pending
 from remit.compose.app import build
 from remit.console.consent_session import ConsentSession, RedirectTarget, Seal, described
 from remit.oauth.authorize import MAX_KEPT

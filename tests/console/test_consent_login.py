@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from remit.broker import pending
 from remit.errors import UnavailableError
-from remit.web import pending
 from tests.broker.asking import kept
 from tests.console.visits import DETAIL, approved, logged_in, visited
 from tests.oauth.desk import (

@@ -29,7 +29,7 @@ def descriptors(needed: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def crowd(stack: ExitStack, port: int) -> None:
+def connect_idle(stack: ExitStack, port: int) -> None:
     """Open idle connections, as many as are taken."""
     for _ in range(CROWD):
         with suppress(OSError):
@@ -46,8 +46,8 @@ def test_a_crowd_of_idle_connections_leaves_the_operator_able_to_look_and_to_rev
     ):
         assert process.stdout is not None
         control, task, grant, gateway, channel = json.loads(process.stdout.readline())
-        crowd(stack, gateway)
-        crowd(stack, channel)
+        connect_idle(stack, gateway)
+        connect_idle(stack, channel)
         transport = httpx.HTTPTransport(uds=control)
         with httpx.Client(transport=transport, base_url="http://control", timeout=10) as operator:
             assert operator.get(f"/v1/tasks/{task}").status_code == 200

@@ -29,8 +29,8 @@ from remit.errors import GrantTokenError, StepUpError
 from remit.identity import issuers
 from remit.ports.identity import Login
 from tests.live import idp
+from tests.live.deployment import Deployment, Work, deployed
 from tests.live.fleet import EXCHANGE, ID_TOKEN, SEARCH, Key, claims_of
-from tests.live.standing import Standing, Work, standing
 
 pytestmark = pytest.mark.live
 
@@ -95,24 +95,24 @@ def parts(directory: Path, policy: str) -> Callable[[str], Mapping[str, object]]
     return of
 
 
-def play(directory: Path, scene: Callable[[Standing], Awaitable[None]], policy: str = POLICY) -> None:
+def play(directory: Path, scene: Callable[[Deployment], Awaitable[None]], policy: str = POLICY) -> None:
     """Run a scene."""
 
     async def main() -> None:
-        async with standing(directory, parts=parts(directory, policy)) as found:
+        async with deployed(directory, parts=parts(directory, policy)) as found:
             await scene(found)
 
     asyncio.run(main())
 
 
-def opening(found: Standing, *details: object, **form: str) -> dict[str, str]:
+def opening(found: Deployment, *details: object, **form: str) -> dict[str, str]:
     """Return what a request that opens a task says."""
     asked = list(details) or [SEARCH, *scope.dump((found.store.detail(),))]
     told = {"purpose": "draft the CFO summary", "ttl": "600", "authorization_details": json.dumps(asked)}
     return {**told, **form}
 
 
-async def ask(found: Standing, key: Key, **form: str) -> httpx.Response:
+async def ask(found: Deployment, key: Key, **form: str) -> httpx.Response:
     """Post to the token endpoint with a proof of a key."""
     proof = key.proof("POST", f"{found.issuer}/oauth/token", found.edges.verifier.nonce())
     return await found.web.post("/oauth/token", data=form, headers={"dpop": proof})
@@ -123,13 +123,13 @@ def by_id_token(token: str) -> dict[str, str]:
     return {"grant_type": EXCHANGE, "subject_token": token, "subject_token_type": ID_TOKEN}
 
 
-def pod(found: Standing, **claims: object) -> str:
+def pod(found: Deployment, **claims: object) -> str:
     """Return a projected service account token, as Kubernetes writes it."""
     account = {"namespace": "shop", "pod": {"name": "reports-7c"}, "serviceaccount": {"name": "reports"}}
     return platform(found, "remit-pods", **{"sub": AGENT, "kubernetes.io": account, **claims})
 
 
-def platform(found: Standing, audience: str, **claims: object) -> str:
+def platform(found: Deployment, audience: str, **claims: object) -> str:
     """Return a platform's token, by the issuer's current key."""
     now = int(time.time())
     told = {"iss": found.provider.issuer, "aud": [audience], "iat": now, "nbf": now, "exp": now + 600}
@@ -151,7 +151,7 @@ def refusal(answer: httpx.Response) -> tuple[int, str, str]:
 
 
 def test_an_id_token_opens_one_task_and_what_it_says_of_its_human_stays_at_the_root(tmp_path: Path) -> None:
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         human = await found.tokens("alice")
         said = claims_of(human["id_token"])
         answer = await ask(found, Key(), **opening(found), **by_id_token(human["id_token"]))
@@ -172,7 +172,7 @@ def test_an_id_token_opens_one_task_and_what_it_says_of_its_human_stays_at_the_r
 
 
 def test_a_human_outside_the_group_opens_nothing(tmp_path: Path) -> None:
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         carol = await found.tokens("carol")  # an account that is in no group
         answer = await ask(found, Key(), **opening(found), **by_id_token(carol["id_token"]))
         assert refusal(answer)[:2] == (400, "access_denied")
@@ -226,7 +226,7 @@ def test_keys_that_rotate_are_followed_and_old_ones_end_with_the_set_they_were_i
 ) -> None:
     monkeypatch.setattr(issuers, "RETRY", timedelta())  # asked as often as needed: no test waits ten seconds
 
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         before, spare = await found.tokens("alice"), await found.tokens("alice")
         assert (await ask(found, Key(), **opening(found), **by_id_token(before["id_token"]))).is_success
         found.provider.rotate()
@@ -243,7 +243,7 @@ def test_keys_that_rotate_are_followed_and_old_ones_end_with_the_set_they_were_i
 def test_while_the_issuer_is_down_nobody_is_let_in_longer_than_its_keys_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         first, second, third = [await found.tokens("alice") for _ in range(3)]
         work = await found.working(first["id_token"])
         found.provider.stop()
@@ -265,7 +265,7 @@ def test_while_the_issuer_is_down_nobody_is_let_in_longer_than_its_keys_are_kept
 def test_an_identity_assertion_opens_one_task_for_its_client_within_what_it_allows(tmp_path: Path) -> None:
     """oidc-provider issues no ID-JAGs; the one here is signed by its key in a hook of the fixture."""
 
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         key = Key()
 
         def jag(client: str = "planner", **claims: Any) -> dict[str, str]:
@@ -321,7 +321,7 @@ def test_an_identity_assertion_opens_one_task_for_its_client_within_what_it_allo
 def test_a_workload_of_a_platform_acts_for_a_human_by_its_own_token(
     tmp_path: Path, audience: str, claims: dict[str, Any], near: dict[str, Any]
 ) -> None:
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         human = await found.tokens("alice")
         form = opening(found, SEARCH, **by_id_token(human["id_token"]))
         for wrong in (
@@ -343,7 +343,7 @@ def test_a_workload_of_a_platform_acts_for_a_human_by_its_own_token(
 
 
 def test_a_workload_acts_for_itself_where_a_policy_asks_for_its_claims(tmp_path: Path) -> None:
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         form = opening(found, SEARCH, grant_type="client_credentials")
         answer = await ask(found, Key(), **form, **asserted(pod(found)))
         assert answer.status_code == 200, answer.text
@@ -361,7 +361,7 @@ def test_a_workload_acts_for_itself_where_a_policy_asks_for_its_claims(tmp_path:
 def test_an_agent_works_with_a_database_on_behalf_of_a_user_and_the_audit_names_the_user(tmp_path: Path) -> None:
     """User to issuer, JWT to agent, exchanged on behalf of the user, spent on a database role made just in time."""
 
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         user = await found.tokens("alice")  # 1. the user logs in; the application hands the ID token to the agent
         key, wanted = Key(), scope.dump((found.store.detail(),))
         form = opening(found, *wanted, **by_id_token(user["id_token"]))

@@ -1,12 +1,13 @@
+"""A revoke ends every session of a lease on a real server, whatever the session is doing."""
+
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import multiprocessing
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 
@@ -14,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from remit.errors import EngineError, EngineRefusedError
+from remit.errors import EngineError
 from remit.kinds.postgres import close as postgres_close
 from remit.ports import Issued
 from tests.live import warehouse as warehouses
@@ -24,7 +25,6 @@ from tests.support.postgres_server import PostgresServer
 pytestmark = pytest.mark.live
 
 Connection = psycopg.Connection[tuple[object, ...]]
-
 
 # -- sessions -------------------------------------------------------------------------------------------------------
 
@@ -301,97 +301,6 @@ def _stalled(shop: Warehouse, role: str) -> socket.socket:
     return client
 
 
-# -- cleaning -------------------------------------------------------------------------------------------------------
-
-
-def test_a_role_that_owns_something_in_another_database_is_residue_and_holds_up_nobody() -> None:
-    async def run(shop: Warehouse, other: Warehouse) -> None:
-        async with shop.engine() as engine:
-            made = await asyncio.gather(*(issue(engine, shop.detail()) for _ in range(200)))
-            plans = [plan for plan, _ in made]
-            poisoned = plans[77]
-            with other.admin() as admin:
-                role = sql.Identifier(poisoned.name)
-                admin.execute(
-                    sql.SQL("CREATE TABLE public.mine (a int); ALTER TABLE public.mine OWNER TO {}").format(role)
-                )
-                login = sql.Identifier(other.name)
-                admin.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(login))
-            names = {plan.name for plan in plans}
-            assert await engine.revoke_many(plans) == names
-            assert await engine.clean(plans) == names - {poisoned.name}
-            assert not may(made[77][1], "SELECT 1")
-            with other.admin() as admin:
-                admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO PUBLIC").format(sql.Identifier(other.name)))
-            assert await engine.clean([poisoned]) == {poisoned.name}
-            with other.admin() as admin:
-                assert admin.execute("SELECT to_regclass('public.mine')").fetchone() == (None,)
-        assert shop.roles() == set()
-
-    with warehouse() as other, warehouse() as shop:
-        asyncio.run(run(shop, other))
-
-
-def test_what_a_lease_made_is_dropped_with_it() -> None:
-    async def run(shop: Warehouse) -> None:
-        async with shop.engine() as engine:
-            plan, issued = await issue(engine, shop.detail())
-            assert may(issued, "SELECT lo_create(0)")  # PostgreSQL lets everybody
-            with shop.admin() as admin:
-                assert len(admin.execute("SELECT FROM pg_largeobject_metadata").fetchall()) == 1
-            await engine.revoke(plan, None)
-            assert await engine.clean([plan]) == {plan.name}
-            with shop.admin() as admin:
-                assert admin.execute("SELECT FROM pg_largeobject_metadata").fetchall() == []
-        assert shop.roles() == set()
-
-    with warehouse() as shop:
-        asyncio.run(run(shop))
-
-
-def test_what_others_built_upon_is_left_standing_as_residue() -> None:
-    async def run(shop: Warehouse) -> None:
-        async with shop.engine() as engine:
-            plan, _ = await issue(engine, shop.detail())
-            await engine.revoke(plan, None)
-            with shop.admin() as admin:
-                role = sql.Identifier(plan.name)
-                admin.execute("CREATE TABLE sales.made (a int); CREATE VIEW sales.over AS SELECT * FROM sales.made")
-                admin.execute(sql.SQL("ALTER TABLE sales.made OWNER TO {}").format(role))
-            assert await engine.clean([plan]) == frozenset()
-            with shop.admin() as admin:
-                admin.execute("SELECT * FROM sales.over")
-                admin.execute("DROP VIEW sales.over")
-            assert await engine.clean([plan]) == {plan.name}
-
-    with warehouse() as shop:
-        asyncio.run(run(shop))
-
-
-def test_a_role_that_the_login_may_not_touch_does_not_hold_up_the_others() -> None:
-    async def run(shop: Warehouse) -> None:
-        async with shop.engine() as engine:
-            made = [await issue(engine, shop.detail()) for _ in range(5)]
-            plans = [plan for plan, _ in made]
-            stranger = plans[2]
-            with shop.admin() as admin:
-                role = sql.Identifier(stranger.name)
-                admin.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(role))
-            names = {plan.name for plan in plans}
-            assert await engine.revoke_many(plans) == names - {stranger.name}
-            assert [may(issued, "SELECT 1") for _, issued in made] == [False, False, True, False, False]
-            with pytest.raises(EngineError):
-                await engine.revoke(stranger, None)
-            assert await engine.clean(plans) == names - {stranger.name}
-            with shop.admin() as admin:
-                admin.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER").format(role))
-            assert await engine.revoke_many(plans) == names
-            assert await engine.clean(plans) == names
-
-    with warehouse() as shop:
-        asyncio.run(run(shop))
-
-
 # -- durability -----------------------------------------------------------------------------------------------------
 
 
@@ -429,147 +338,6 @@ def test_a_session_that_makes_itself_slow_to_start_is_put_out_too() -> None:
             with pytest.raises(psycopg.OperationalError):
                 async with await slow as connection:
                     await connection.execute("SELECT 1")
-
-    with warehouse() as shop:
-        asyncio.run(run(shop))
-
-
-# -- a server that a lease has filled -------------------------------------------------------------------------------
-
-
-def _fill(connection: Connection) -> None:
-    """Take locks until the server has no memory for one more; they last as long as the session."""
-    with pytest.raises(psycopg.errors.OutOfMemory):
-        connection.execute("SELECT pg_advisory_lock(n) FROM generate_series(1, 1000000) n")
-
-
-def _refill(dsn: str, ready: Event, stop: Event) -> None:
-    """Fill the server's lock table, take what becomes free at once, and come again when put out."""
-    again = """DO $$ BEGIN LOOP BEGIN PERFORM pg_advisory_lock(n) FROM generate_series(1, 1000000) n;
-      EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $$"""
-    while not stop.is_set():
-        with contextlib.suppress(psycopg.Error), psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
-            with contextlib.suppress(psycopg.errors.OutOfMemory):
-                connection.execute("SELECT pg_advisory_lock(n) FROM generate_series(1, 1000000) n")
-            ready.set()
-            connection.execute(again)
-
-
-def _can_log_in(shop: Warehouse) -> int:
-    with shop.admin() as admin:
-        row = admin.execute(r"SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname LIKE 'remit\_lse\_%'")
-        return int(str((row.fetchone() or (-1,))[0]))
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Use a server with few connections and little room for locks."""
-    with PostgresServer(settings={"max_connections": "20", "superuser_reserved_connections": "3"}) as server:
-        monkeypatch.setattr(warehouses, "server", lambda: server)
-        yield
-
-
-@pytest.mark.usefixtures("small")
-def test_a_lease_that_fills_the_lock_table_is_revoked_in_two_seconds_and_issuing_goes_on() -> None:
-    async def run(shop: Warehouse) -> None:
-        async with shop.engine() as engine:
-            plan, issued = await issue(engine, shop.detail())
-            with psycopg.connect(dsn(issued), autocommit=True) as connection:
-                _fill(connection)
-                started = warehouses.now()
-                await engine.revoke(plan, None)
-                assert (warehouses.now() - started).total_seconds() < 2
-                assert shop.sessions(plan.name) == 0
-                assert _can_log_in(shop) == 0
-                with pytest.raises(psycopg.OperationalError):
-                    connection.execute("SELECT 1")
-            _, after = await issue(engine, shop.detail())
-            assert may(after, "SELECT * FROM sales.revenue")
-
-    with warehouse() as shop:
-        asyncio.run(run(shop))
-
-
-@pytest.mark.usefixtures("small")
-def test_a_lease_that_refills_the_lock_table_and_comes_again_is_revoked_in_two_seconds() -> None:
-    spawn = multiprocessing.get_context("spawn")
-
-    async def run(shop: Warehouse) -> None:
-        async with shop.engine() as engine:
-            plan, issued = await issue(engine, shop.detail())
-            ready, stop = spawn.Event(), spawn.Event()
-            hostile = [spawn.Process(target=_refill, args=(dsn(issued), ready, stop), daemon=True) for _ in range(2)]
-            for process in hostile:
-                process.start()
-            assert ready.wait(30)
-            started = warehouses.now()
-            await engine.revoke(plan, None)
-            took = (warehouses.now() - started).total_seconds()
-            assert shop.sessions(plan.name) == 0
-            assert _can_log_in(shop) == 0
-            stop.set()
-            for process in hostile:
-                process.join(10)
-            assert took < 2
-
-    with warehouse() as shop:
-        asyncio.run(run(shop))
-
-
-@pytest.mark.usefixtures("small")
-def test_a_lease_that_fills_the_lock_table_keeps_no_other_from_being_revoked_before_it() -> None:
-    async def run(shop: Warehouse) -> None:
-        async with shop.engine() as engine:
-            plan, issued = await issue(engine, shop.detail())
-            other, _ = await issue(engine, shop.detail())
-            with psycopg.connect(dsn(issued), autocommit=True) as connection:
-                _fill(connection)
-                await engine.revoke(other, None)
-                connection.execute("SELECT 1")
-                await engine.revoke(plan, None)
-                assert shop.sessions(plan.name) == 0
-            assert _can_log_in(shop) == 0
-
-    with warehouse() as shop:
-        asyncio.run(run(shop))
-
-
-@pytest.mark.usefixtures("small")
-def test_issuing_into_a_full_lock_table_fails_so_that_asking_again_helps() -> None:
-    async def run(shop: Warehouse) -> None:
-        async with shop.engine() as engine:
-            plan, issued = await issue(engine, shop.detail())
-            with psycopg.connect(dsn(issued), autocommit=True) as connection:
-                _fill(connection)
-                with pytest.raises(EngineError, match="53200") as failed:
-                    await issue(engine, shop.detail())
-                assert not isinstance(failed.value, EngineRefusedError)
-                await engine.revoke(plan, None)
-            _, after = await issue(engine, shop.detail())
-            assert may(after, "SELECT * FROM sales.revenue")
-
-    with warehouse() as shop:
-        asyncio.run(run(shop))
-
-
-@pytest.mark.usefixtures("small")
-def test_leases_that_hold_every_connection_are_revoked() -> None:
-    async def run(shop: Warehouse) -> None:
-        async with shop.engine() as engine:
-            made = [await issue(engine, shop.detail()) for _ in range(3)]
-            held: list[Connection] = []
-            for _, issued in made:
-                with contextlib.suppress(psycopg.OperationalError):
-                    held.extend(psycopg.connect(dsn(issued)) for _ in range(10))
-            with pytest.raises(psycopg.OperationalError, match="remaining connection slots"):
-                psycopg.connect(dsn(made[-1][1]))
-            started = warehouses.now()
-            await asyncio.gather(*(engine.revoke(plan, None) for plan, _ in made))  # each wants a connection
-            assert (warehouses.now() - started).total_seconds() < 2
-            assert [shop.sessions(plan.name) for plan, _ in made] == [0, 0, 0]
-            assert _can_log_in(shop) == 0
-            for connection in held:
-                connection.close()
 
     with warehouse() as shop:
         asyncio.run(run(shop))

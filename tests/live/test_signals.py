@@ -15,9 +15,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
+from tests.live.deployment import Deployment, Peer, deployed, peer
 from tests.live.fleet import Key, claims_of, until
 from tests.live.idp import Browser
-from tests.live.standing import Peer, Standing, peer, standing
 
 pytestmark = pytest.mark.live
 
@@ -25,11 +25,11 @@ REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 MEDIA = "application/secevent+jwt"
 
 
-def play(directory: Path, scene: Callable[[Standing], Awaitable[None]], *signals: Mapping[str, object]) -> None:
+def play(directory: Path, scene: Callable[[Deployment], Awaitable[None]], *signals: Mapping[str, object]) -> None:
     """Run a scene."""
 
     async def main() -> None:
-        async with standing(directory, *signals) as found:
+        async with deployed(directory, *signals) as found:
             await scene(found)
 
     asyncio.run(main())
@@ -77,7 +77,7 @@ class Transmitter:
 
 
 def test_a_logout_at_the_identity_provider_ends_the_tasks_of_that_session(tmp_path: Path) -> None:
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         browser = Browser(found.provider.issuer)
         first = await found.tokens("alice", browser)
         second = await found.tokens("alice", browser)  # the same session, another token
@@ -101,7 +101,7 @@ def test_a_logout_at_the_identity_provider_ends_the_tasks_of_that_session(tmp_pa
 
 
 def test_an_ended_session_is_not_revived_by_its_refresh_token(tmp_path: Path) -> None:
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         first = await found.tokens("alice")
         await asyncio.to_thread(found.provider.send_logout, "alice", claims_of(first["id_token"])["sid"])
         renewed = await asyncio.to_thread(
@@ -118,7 +118,7 @@ def test_an_ended_session_is_not_revived_by_its_refresh_token(tmp_path: Path) ->
 
 
 def test_a_pushed_event_ends_all_tasks_of_a_human_and_nobody_elses(tmp_path: Path) -> None:
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         alice = [await found.working((await found.tokens("alice"))["id_token"]) for _ in range(2)]
         early = await found.tokens("alice")
         bob = await found.working((await found.tokens("bob"))["id_token"])
@@ -145,7 +145,7 @@ def test_another_transmitter_speaks_of_an_issuers_humans_where_it_is_configured(
     with peer() as there:
         transmitter = Transmitter(there)
 
-        async def scene(found: Standing) -> None:
+        async def scene(found: Deployment) -> None:
             tokens = await found.tokens("alice")
             work, other = await found.working(tokens["id_token"]), await found.tokens("alice")
             sid, about = claims_of(tokens["id_token"])["sid"], found.provider.issuer
@@ -168,7 +168,7 @@ def test_events_are_polled_and_acknowledged_once_they_are_durable(tmp_path: Path
     with peer() as there:
         transmitter = Transmitter(there)
 
-        async def scene(found: Standing) -> None:
+        async def scene(found: Deployment) -> None:
             about = found.provider.issuer
             alice = await found.working((await found.tokens("alice"))["id_token"])
             bob = await found.working((await found.tokens("bob"))["id_token"])
@@ -209,7 +209,7 @@ def test_a_receiver_is_told_of_ended_tasks_and_can_verify_it(tmp_path: Path) -> 
     with peer() as there:
         there.failures = 1
 
-        async def scene(found: Standing) -> None:
+        async def scene(found: Deployment) -> None:
             browser = Browser(found.provider.issuer)
             tokens = [await found.tokens("alice", browser) for _ in range(2)]
             works = [await found.working(one["id_token"]) for one in tokens]
@@ -244,7 +244,7 @@ def test_a_receiver_is_told_of_ended_tasks_and_can_verify_it(tmp_path: Path) -> 
 def test_a_receiver_polls_and_what_it_acknowledges_is_not_told_again(tmp_path: Path) -> None:
     token = secrets.token_urlsafe(24)
 
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         assert await _polled(found, token) == {"sets": {}, "moreAvailable": False}  # it is known from now on
         works = [await found.working((await found.tokens("alice"))["id_token"]) for _ in range(2)]
         for work in works:
@@ -275,12 +275,12 @@ def test_what_was_not_acknowledged_before_a_restart_is_told_after_it(tmp_path: P
     row = {"receiver": "soc", "audience": "https://soc.test", "token_file": shown(tmp_path, token)}
 
     async def scene() -> None:
-        async with standing(tmp_path, row) as found:
+        async with deployed(tmp_path, row) as found:
             await _polled(found, token)
             work = await found.working((await found.tokens("alice"))["id_token"])
             await found.control.post(f"/v1/tasks/{work.task}/close")
             before = await _polled(found, token)
-        async with standing(tmp_path, row, again=True) as found:  # the state is the same; nothing else is
+        async with deployed(tmp_path, row, again=True) as found:  # the state is the same; nothing else is
             after = await _polled(found, token)
             assert list(after["sets"]) == list(before["sets"])
 
@@ -294,7 +294,7 @@ def test_no_token_of_anybody_is_in_the_state_or_the_log(tmp_path: Path, caplog: 
         transmitter = Transmitter(there)
         seen = [there.token, soc]
 
-        async def scene(found: Standing) -> None:
+        async def scene(found: Deployment) -> None:
             await _polled(found, soc)
             tokens = await found.tokens("alice")
             work = await found.working(tokens["id_token"])
@@ -336,7 +336,7 @@ def test_no_token_of_anybody_is_in_the_state_or_the_log(tmp_path: Path, caplog: 
 
 
 def test_without_receivers_there_is_no_transmitter_to_discover(tmp_path: Path) -> None:
-    async def scene(found: Standing) -> None:
+    async def scene(found: Deployment) -> None:
         assert (await found.web.get("/.well-known/ssf-configuration")).status_code == 401
         assert (await found.web.get("/v1/signals/jwks")).status_code == 401
 
@@ -346,7 +346,7 @@ def test_without_receivers_there_is_no_transmitter_to_discover(tmp_path: Path) -
 # -- inside -----------------------------------------------------------------------------------------------------------
 
 
-def _human(found: Standing, sub: str) -> dict[str, str]:
+def _human(found: Deployment, sub: str) -> dict[str, str]:
     return {"format": "iss_sub", "iss": found.provider.issuer, "sub": sub}
 
 
@@ -356,18 +356,18 @@ def _said(there: Peer, jti: str) -> object:
     return why["description"]
 
 
-async def _push(found: Standing, token: str) -> httpx.Response:
+async def _push(found: Deployment, token: str) -> httpx.Response:
     return await found.web.post("/v1/signals/events", content=token, headers={"content-type": MEDIA})
 
 
-async def _polled(found: Standing, token: str, **asked: object) -> dict[str, Any]:
+async def _polled(found: Deployment, token: str, **asked: object) -> dict[str, Any]:
     headers = {"authorization": f"Bearer {token}"}
     answer = await found.web.post("/v1/signals/streams/soc", json={"returnImmediately": True, **asked}, headers=headers)
     assert answer.is_success, answer.text
     return dict(answer.json())
 
 
-async def _verified(found: Standing, text: str, audience: str) -> dict[str, Any]:
+async def _verified(found: Deployment, text: str, audience: str) -> dict[str, Any]:
     """Verify an event of ours with nothing but discovery and somebody else's JOSE library."""
     metadata = (await found.web.get("/.well-known/ssf-configuration")).json()
     assert metadata["issuer"] == found.issuer

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live.test_working import ConsentPage, desk
+from tests.live.test_working import ConsentPage, consent_page
 
 STRONG = "urn:test:two-factors"
 NARROW, WIDE = ("-r", "search:paths=/v1/a"), ("-r", "search:paths=/v1/b")
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsentPage]:
-    """Sit at a desk, logged in with a password; approvals take two factors."""
-    with desk(tmp_path_factory.mktemp("desk"), f'acr = ["{STRONG}"]') as found:
+    """A human logged in with a password, where approvals take two factors."""
+    with consent_page(tmp_path_factory.mktemp("home"), f'acr = ["{STRONG}"]') as found:
         found.told("login")
         yield found
 

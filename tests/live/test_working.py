@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from tests.live import idp
+from tests.live.deployment import POLICY
 from tests.live.fleet import SEARCH
 from tests.live.idp import Provider
-from tests.live.standing import POLICY
 from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
 from tests.support.postgres_server import free_port
 
@@ -60,7 +60,7 @@ class ConsentPage:
 
 
 @contextmanager
-def desk(home: Path, *more: str) -> Iterator[ConsentPage]:
+def consent_page(home: Path, *more: str) -> Iterator[ConsentPage]:
     """Start an identity provider and a broker that believes it, with one resource; ``more`` is said of its humans."""
     policies = home / "policies"
     policies.mkdir(mode=0o700)
@@ -94,8 +94,8 @@ def desk(home: Path, *more: str) -> Iterator[ConsentPage]:
 
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsentPage]:
-    """Sit at a desk, logged in."""
-    with desk(tmp_path_factory.mktemp("desk")) as found:
+    """A human, logged in."""
+    with consent_page(tmp_path_factory.mktemp("home")) as found:
         found.told("login")
         yield found
 
@@ -170,7 +170,7 @@ def test_nothing_of_a_login_is_in_the_state_the_log_or_the_audit(at: ConsentPage
 
 
 def test_after_logging_out_nobody_is_logged_in_and_the_refresh_token_is_spent(tmp_path: Path) -> None:
-    with desk(tmp_path) as found:
+    with consent_page(tmp_path) as found:
         found.told("login")
         kept = found.remember()
         task = found.told("open", "look", "-r", "search")["task"]
@@ -196,7 +196,7 @@ def test_a_run_of_a_human_whose_session_ends_can_do_nothing_any_more(tmp_path: P
         "    except OSError as error: return type(error).__name__\n"
         "print(ask(), flush=True); input(); print(ask(), flush=True)\n"
     )
-    with desk(tmp_path) as found:
+    with consent_page(tmp_path) as found:
         found.told("login")
         with subprocess.Popen(
             [*COMMAND, "run", "-q", "-r", "search", "--", "python3", "-c", asks],

@@ -43,7 +43,7 @@ class Work:
 
 
 @dataclass
-class Standing:
+class Deployment:
     """A running broker, its issuer, and what is behind it."""
 
     edges: Edges
@@ -123,12 +123,12 @@ class Standing:
 
 
 @asynccontextmanager
-async def standing(
+async def deployed(
     directory: Path,
     *signals: Mapping[str, object],
     again: bool = False,
     parts: Callable[[str], Mapping[str, object]] = lambda _: {},
-) -> AsyncIterator[Standing]:
+) -> AsyncIterator[Deployment]:
     """Run all of it; ``signals`` are the tables of that name, where ``{issuer}`` is the provider's issuer.
 
     ``again``: over the state that is there, with the resources in it. ``parts`` tells, by the provider's issuer, what
@@ -158,7 +158,7 @@ async def standing(
         transport = httpx.AsyncHTTPTransport(uds=str(made.places.control))
         control = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://control"))
         web = await stack.enter_async_context(httpx.AsyncClient(base_url=made.issuer, trust_env=False))
-        found = Standing(edges, provider, store, upstream, control, web)
+        found = Deployment(edges, provider, store, upstream, control, web)
         if not again:
             await _resources(found)
         yield found
@@ -172,7 +172,7 @@ def _connects(dsn: str) -> bool:
     return True
 
 
-async def _resources(found: Standing) -> None:
+async def _resources(found: Deployment) -> None:
     database = found.store.resource
     accepted = {**database.settings, "accept": ["public-connect", "public-temp"]}
     bound = list(scope.dump(database.bound))
@@ -180,7 +180,7 @@ async def _resources(found: Standing) -> None:
     await _put(found, "warehouse", "postgres", database.destination, bound, accepted, found.store.password)
 
 
-async def _put(found: Standing, name: str, kind: str, destination: str, *more: object) -> None:
+async def _put(found: Deployment, name: str, kind: str, destination: str, *more: object) -> None:
     body = dict(zip(("bound", "settings", "secret"), more, strict=True))
     answer = await found.control.put(f"/v1/resources/{name}", json={"kind": kind, "destination": destination, **body})
     assert answer.is_success, answer.text
