@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +20,7 @@ from remit.errors import InvalidRequestError, RemitError
 from remit.keys.signers import FileSigner
 from remit.sessions.event_stream import EventStream
 from remit.sessions.events import EventIssuer
+from remit.sessions.transmitter import Transmitter
 from tests.broker.world import OPERATOR, World
 from tests.identity.issuing import URL, Clock, Site, issuer
 
@@ -211,7 +211,6 @@ def test_without_receivers_nobody_is_told_and_without_issuers_nobody_is_asked() 
     async def scene() -> None:
         broker = await World().ready()
         events = EventStream(broker.sessions)
-        assert signals.transmitter(read(), events, BROKER) is None
         assert signals.rounds(read(), broker, events, Clock(), None) == ()
         assert signals.rounds(ConfiguredSignals({}), broker, events, Clock(), None) == ()
 
@@ -227,16 +226,16 @@ def test_there_is_a_round_for_each_that_is_asked_and_each_that_is_pushed_to(refu
             {"receiver": "siem", "audience": "a", "push": f"{refusing}/siem", "token_file": token},
             {"receiver": "soc", "audience": "a", "token_file": token},
         )
-        found = replace(found, keys=Ring())
         events = EventStream(broker.sessions)
-        await signals.begin(found, events)
-        sender = signals.transmitter(found, events, BROKER)
+        for one in found.receivers:
+            await events.pending(one.name, 1)
+        sender = Transmitter(events, BROKER, Ring(), found.receivers)
         rounds = signals.rounds(found, broker, events, Clock(), sender)
         assert len(rounds) == 2
         opened = await world.opened(broker)
         await broker.close(OPERATOR, broker._tasks.task_of(opened.id).id)
-        for one in rounds:
-            await one()
+        for look in rounds:
+            await look()
         assert [len(await events.pending(name, 9)) for name in ("siem", "soc")] == [1, 1]
 
     asyncio.run(scene())

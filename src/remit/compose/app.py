@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from starlette import routing
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +17,7 @@ from remit.oauth.exchange import Exchange
 from remit.oauth.federation import AssertionGrants
 from remit.oauth.revocation import IssuedTokens
 from remit.oauth.status_list import StatusList
-from remit.oauth.token_endpoint import GrantType, TokenEndpoint
+from remit.oauth.token_endpoint import TokenEndpoint
 from remit.oauth.token_issuer import RefreshGrant, TokenIssuer
 from remit.oauth.wellknown import WellKnown
 from remit.sessions import receiver
@@ -29,8 +27,12 @@ from remit.web.routes import AppDeps, Route
 
 def routes(deps: AppDeps) -> tuple[Route, ...]:
     """Return the route table."""
-    flows = ConsentFlows(deps, TokenIssuer(deps.verifier, deps.new_id))
-    clients, grants = Clients(deps.identity.workloads, deps.verifier), {**grant_types(deps), **flows.grant_types()}
+    tokens = TokenIssuer(deps.verifier, deps.new_id)
+    clients, flows = Clients(deps.identity.workloads, deps.verifier), ConsentFlows(deps, tokens)
+    grants = {**Exchange(deps, tokens).grant_types(), **AssertionGrants(deps, tokens).grant_types()}
+    if deps.identity.logins is not None:
+        grants |= RefreshGrant(deps, tokens).grant_types()
+    grants |= flows.grant_types()
     known, oauth = WellKnown(deps, grants, flows.metadata()), IssuedTokens(deps.broker, deps.verifier, clients)
     endpoint = TokenEndpoint(clients, grants)
     return (
@@ -51,15 +53,6 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         *ApprovalRoutes(deps).routes(),
         *administration.routes(deps),
     )
-
-
-def grant_types(deps: AppDeps) -> Mapping[str, GrantType]:
-    """Return every way to a token that can succeed here without a human in between, by its ``grant_type``."""
-    tokens = TokenIssuer(deps.verifier, deps.new_id)
-    found = {**Exchange(deps, tokens).grant_types(), **AssertionGrants(deps, tokens).grant_types()}
-    if deps.identity.logins is not None:
-        found |= RefreshGrant(deps, tokens).grant_types()
-    return found
 
 
 def build(deps: AppDeps) -> Starlette:

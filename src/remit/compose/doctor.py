@@ -7,24 +7,25 @@ import logging
 import os
 import stat
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from remit.compose import policy, probe, workloads
 from remit.compose.kinds import installed, known
+from remit.compose.probe import ProbeResult
 from remit.config.settings import Settings, load
+from remit.core import audit
 from remit.errors import RemitError
 from remit.run import sandbox
-from remit.run.machine import bubblewrap
+from remit.run.machine import bubblewrap, covers_proc
 from remit.sdk import Client, Place, verbs
 from remit.sdk.place import find
-
-if TYPE_CHECKING:
-    from remit.compose.probe import ProbeResult
+from remit.stores import sqlite_rows
 
 SKEW = timedelta(seconds=60)
 SOON = timedelta(days=7)  # left to renew a certificate
@@ -46,6 +47,7 @@ class CheckResult:
 
 
 Check = Callable[[Settings], Iterator[CheckResult]]
+CHECKS: list[Check] = []
 
 
 def good(name: str, text: str) -> CheckResult:
@@ -53,47 +55,45 @@ def good(name: str, text: str) -> CheckResult:
     return CheckResult(name, "good", text)
 
 
+def check(name: str) -> Callable[[Check], Check]:
+    """Add a check, in the order in which a broker would trip over what is wrong; an error that it raises is found."""
+
+    def added(look: Check) -> Check:
+        @wraps(look)
+        def looked(settings: Settings) -> Iterator[CheckResult]:
+            try:
+                yield from look(settings)
+            except RemitError as error:
+                yield CheckResult(name, "wrong", error.detail, error.help or "")
+
+        CHECKS.append(looked)
+        return looked
+
+    return added
+
+
 def examine(environ: Mapping[str, str]) -> list[CheckResult]:
-    """Run all checks in the order in which a broker would trip over them; in a run those that are about the run."""
+    """Run all checks; in a run those that are about the run."""
     if environ.get("REMIT_GRANT"):
         return [*nested(), channel(environ)]
     try:
         settings = load(environ)
     except RemitError as error:
         return [CheckResult("configuration", "wrong", error.detail, error.help or "")]
-    checks: tuple[Check, ...] = (
-        kinds,
-        modes,
-        custody,
-        second_place,
-        policies,
-        certificate,
-        issuers,
-        bundles,
-        namespaces,
-        clock,
-        log,
-        broker,
-    )
-    return [good("configuration", _configured(settings)), *(found for check in checks for found in check(settings))]
+    config = settings.places.config
+    read = good("configuration", f"{config}" if config.exists() else "defaults: there is no configuration file")
+    return [read, *(found for look in CHECKS for found in look(settings))]
 
 
-def _configured(settings: Settings) -> str:
-    where = settings.places
-    return f"{where.config}" if where.config.exists() else "defaults: there is no configuration file"
-
-
+@check("kinds")
 def kinds(settings: Settings) -> Iterator[CheckResult]:
     """Look at the kinds of resources: those that are known, and those of packages that are installed and not named."""
-    try:
-        there = known(settings)
-    except RemitError as error:
-        yield CheckResult("kinds", "wrong", error.detail, error.help or "")
-        return
+    there = known(settings)
     unused = [f"{name} {version}" for name, version in installed().items() if name not in there]
     yield good("kinds", ", ".join(there) + (f"; installed, not configured: {', '.join(unused)}" if unused else ""))
 
 
+@check("files")
 def modes(settings: Settings) -> Iterator[CheckResult]:
     """Look at the modes and the owner of what the state holds."""
     state = settings.places.state
@@ -113,11 +113,11 @@ def _loose(path: Path) -> bool:
         found = path.lstat()
     except OSError:
         return False
-    if path.name == "audit.vkey":  # public, and meant to be handed on
-        return found.st_uid != os.geteuid()
-    return found.st_uid != os.geteuid() or bool(stat.S_IMODE(found.st_mode) & LOOSE)
+    shut = 0 if path.name == "audit.vkey" else LOOSE  # that one is public, and meant to be handed on
+    return found.st_uid != os.geteuid() or bool(stat.S_IMODE(found.st_mode) & shut)
 
 
+@check("keys")
 def custody(settings: Settings) -> Iterator[CheckResult]:
     """Look at where the key-encryption key is."""
     kek = settings.keys.kek or settings.places.state / "kek"
@@ -131,6 +131,7 @@ def custody(settings: Settings) -> Iterator[CheckResult]:
         yield good("keys", f"the key-encryption key is on another disk: `{kek}`")
 
 
+@check("second place")
 def second_place(settings: Settings) -> Iterator[CheckResult]:
     """Look at where checkpoints of the audit log are kept besides the state."""
     name, place = "second place", settings.audit.witness
@@ -138,33 +139,23 @@ def second_place(settings: Settings) -> Iterator[CheckResult]:
         text = "no second place keeps the audit log's checkpoints, so a rollback of the state cannot be seen"
         yield CheckResult(name, "warning", text, "set `audit.witness` to a directory under another custody")
         return
-    trouble = _trouble(settings.places.state, place)
-    if trouble is not None:
-        text = f"{trouble.detail}; until this is right no end is confirmed there, and no rollback seen"
-        yield CheckResult(name, "wrong", text, trouble.help or "")
-    elif settings.places.state.exists() and place.stat().st_dev == settings.places.state.stat().st_dev:
+    try:
+        probe.kept_checkpoint(settings.places.state, place)
+    except RemitError as error:
+        text = f"{error.detail}; until this is right no end is confirmed there, and no rollback seen"
+        yield CheckResult(name, "wrong", text, error.help or "")
+        return
+    if settings.places.state.exists() and place.stat().st_dev == settings.places.state.stat().st_dev:
         text = f"`{place}` is on the same disk as the state: whoever restores one restores both"
         yield CheckResult(name, "warning", text, "put it under another custody")
     else:
         yield good(name, f"checkpoints are kept in `{place}`")
 
 
-def _trouble(state: Path, place: Path) -> RemitError | None:
-    """Read what a second place keeps, as the broker does; return what is wrong with it."""
-    from remit.compose.probe import kept_checkpoint
-
-    try:
-        kept_checkpoint(state, place)
-    except RemitError as error:
-        return error
-    return None
-
-
+@check("policies")
 def policies(settings: Settings) -> Iterator[CheckResult]:
     """Read the policies that are configured, as the broker would."""
-    from remit.compose.policy import load as loaded
-
-    found, problems = loaded(settings.policies) if settings.policies else (None, ())
+    found, problems = policy.load(settings.policies) if settings.policies else (None, ())
     if problems:
         yield CheckResult("policies", "wrong", str(problems[0]), "`remit policy check` names all that is wrong")
     elif found is None:
@@ -173,22 +164,16 @@ def policies(settings: Settings) -> Iterator[CheckResult]:
         yield good("policies", f"{len(found.policies)} are good: {found.version}")
 
 
+@check("tls")
 def certificate(settings: Settings) -> Iterator[CheckResult]:
     """Look at the certificate and the key of the TLS listener as the broker and its clients will."""
-    from remit.compose.probe import leaf, unnamed
-    from remit.compose.workloads import server_tls
-
     if settings.tls is None:
         return
-    try:
-        server_tls(settings, None)
-        found = leaf(settings.tls)
-    except RemitError as error:
-        yield CheckResult("tls", "wrong", error.detail, error.help or "")
-        return
+    workloads.server_tls(settings, None)
+    found = probe.leaf(settings.tls)
     now, ends = datetime.now(UTC), found.not_valid_after_utc
     until, renew = f"{ends:%Y-%m-%d %H:%M} UTC", "renew `tls.certificate`; the broker takes it up by itself"
-    missing = unnamed(found, settings.tls.names)
+    missing = probe.unnamed(found, settings.tls.names)
     if missing:
         text = f"the certificate is not for {' and '.join(f'`{name}`' for name in missing)}: clients refuse it"
         yield CheckResult("tls", "wrong", text, "get one for all of `tls.names`, or correct these")
@@ -201,59 +186,47 @@ def certificate(settings: Settings) -> Iterator[CheckResult]:
         yield good("tls", f"the certificate is for {', '.join(settings.tls.names)}, until {until}, and has its key")
 
 
+@check("issuers")
 def issuers(settings: Settings) -> Iterator[CheckResult]:
     """Ask the issuers that are trusted, as the broker does."""
-    from remit.compose import probe
-
     helps = "nobody of this issuer is let in before it answers: look at its URL, at the network, at `SSL_CERT_FILE`"
-    clock = partial(datetime.now, UTC)
-    for one in _asked("issuers", lambda: asyncio.run(probe.issuers(settings, clock))):
-        if isinstance(one, CheckResult):
-            yield one
-        elif one.failure is not None:
-            yield CheckResult(f"issuer {one.name}", "wrong", one.failure, helps)
+    for one in _probed(probe.issuers(settings, partial(datetime.now, UTC))):
+        name = f"issuer {one.name}"
+        if one.failure is not None:
+            yield CheckResult(name, "wrong", one.failure, helps)
         elif one.never:
             text = f"it says that it proves none of {', '.join(f'`{value}`' for value in one.never)}"
-            yield CheckResult(
-                f"issuer {one.name}",
-                "warning",
-                f"{text}, so nobody there can decide on approvals",
-                "have `humans.acr` list values that the issuer issues, or leave it out",
-            )
+            helps_acr = "have `humans.acr` list values that the issuer issues, or leave it out"
+            yield CheckResult(name, "warning", f"{text}, so nobody there can decide on approvals", helps_acr)
         elif one.mute:
             text = "it answers, but no client of it has a secret, so nobody there can decide on approvals"
-            yield CheckResult(f"issuer {one.name}", "warning", text, probe.CONFIDENTIAL)
+            yield CheckResult(name, "warning", text, probe.CONFIDENTIAL)
         else:
-            yield good(f"issuer {one.name}", "it answers, and its keys can be read")
+            yield good(name, "it answers, and its keys can be read")
 
 
+@check("trust domains")
 def bundles(settings: Settings) -> Iterator[CheckResult]:
     """Fetch the bundles of the trust domains that are trusted, as the broker does."""
-    from remit.compose import probe
-
     helps = "no workload there is believed before there is a bundle: look at its source in `[[trust_domains]]`"
-    for one in _asked("trust domains", lambda: asyncio.run(probe.bundles(settings))):
-        if isinstance(one, CheckResult):
-            yield one
-        elif one.failure is not None:
-            yield CheckResult(f"trust domain {one.name}", "wrong", one.failure, helps)
+    for one in _probed(probe.bundles(settings)):
+        name = f"trust domain {one.name}"
+        if one.failure is not None:
+            yield CheckResult(name, "wrong", one.failure, helps)
         else:
-            yield good(f"trust domain {one.name}", "its bundle can be read")
+            yield good(name, "its bundle can be read")
 
 
-def _asked(about: str, ask: Callable[[], Sequence[ProbeResult]]) -> Iterator[ProbeResult | CheckResult]:
-    """Yield what was asked, or the one finding that the configuration of it is wrong."""
-    heard = logging.getLogger("remit")
-    quiet = logging.NullHandler()
-    heard.addHandler(quiet)  # what cannot be asked is a finding, and needs no line of its own
+def _probed(asking: Coroutine[Any, Any, Sequence[ProbeResult]]) -> Sequence[ProbeResult]:
+    log, quiet = logging.getLogger("remit"), logging.NullHandler()
+    log.addHandler(quiet)  # what cannot be asked is a finding, and needs no line of its own
     try:
-        yield from ask()
-    except RemitError as error:
-        yield CheckResult(about, "wrong", error.detail, error.help or "")
+        return asyncio.run(asking)
     finally:
-        heard.removeHandler(quiet)
+        log.removeHandler(quiet)
 
 
+@check("bubblewrap")
 def namespaces(settings: Settings) -> Iterator[CheckResult]:
     """Try what a run needs: bubblewrap, and namespaces of its own."""
     del settings
@@ -262,8 +235,7 @@ def namespaces(settings: Settings) -> Iterator[CheckResult]:
 
 def nested() -> Iterator[CheckResult]:
     """Try what a run in this run needs: it shares this one's /proc where root's is covered."""
-    covered = " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
-    yield from _namespaces(("--bind", "/proc", "/proc") if covered else ("--proc", "/proc"))
+    yield from _namespaces(("--bind", "/proc", "/proc") if covers_proc() else ("--proc", "/proc"))
 
 
 def _namespaces(proc: tuple[str, ...]) -> Iterator[CheckResult]:
@@ -290,10 +262,15 @@ def _try(command: list[str]) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip() or f"exit {done.returncode}")
 
 
+@check("clock")
 def clock(settings: Settings) -> Iterator[CheckResult]:
     """Compare the clock with what the state has seen: a clock that was set back extends nothing."""
-    newest = max((_changed(path) for path in settings.places.state.glob("remit.db*")), default=None)
-    now, last = datetime.now(UTC), _last_entry(settings)
+    changed = (path.stat().st_mtime for path in settings.places.state.glob("remit.db*"))
+    newest = max((datetime.fromtimestamp(seconds, UTC) for seconds in changed), default=None)
+    now, last = datetime.now(UTC), None
+    with suppress(RemitError, OSError):
+        entry = sqlite_rows.last_entry(settings.places.state / "remit.db")
+        last = None if entry is None else audit.read(entry).at
     if last is not None and last > now + SKEW:
         text = f"the clock says {now:%Y-%m-%d %H:%M}, but the log's last entry is of {last:%Y-%m-%d %H:%M}"
         helps = (
@@ -310,18 +287,7 @@ def clock(settings: Settings) -> Iterator[CheckResult]:
         yield good("clock", f"{now:%Y-%m-%d %H:%M} UTC")
 
 
-def _last_entry(settings: Settings) -> datetime | None:
-    from remit.compose.probe import last_entry
-
-    with suppress(RemitError, OSError):
-        return last_entry(settings)
-    return None
-
-
-def _changed(path: Path) -> datetime:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-
-
+@check("log")
 def log(settings: Settings) -> Iterator[CheckResult]:
     """Say where the broker's log is, and the last thing that it warned of."""
     path = settings.places.log
@@ -346,6 +312,7 @@ def channel(environ: Mapping[str, str]) -> CheckResult:
     return good("channel", f"the broker answers: this run holds {own.grant}")
 
 
+@check("broker")
 def broker(settings: Settings) -> Iterator[CheckResult]:
     """Ask the broker, if one is up, and try its databases."""
     with Client(Place(settings.places.control)) as client:

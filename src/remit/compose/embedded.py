@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from remit.compose.environ import PASSED_ON, clean
+from remit.compose.environ import PASSED_ON
 from remit.config.settings import Places
 from remit.errors import UnavailableError
 
@@ -47,7 +47,7 @@ def _start(environ: Mapping[str, str]) -> str:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=clean(environ, PASSED_ON),
+            env={name: value for name, value in environ.items() if name in PASSED_ON},
             pass_fds=(theirs,),
             start_new_session=True,
         )

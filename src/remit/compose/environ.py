@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 
 PASSED_ON = frozenset(
     {"HOME", "LANG", "PATH", "REMIT_STATE_DIR", "TZ", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"}
@@ -17,13 +16,9 @@ PASSED_ON = frozenset(
 OPERATOR = PASSED_ON | {"LC_ALL", "LC_CTYPE", "SSL_CERT_DIR", "SSL_CERT_FILE"}
 
 
-def clean(environ: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
-    """Return what of an environment is on a list."""
-    return {name: value for name, value in environ.items() if name in names}
-
-
 def begin_anew() -> None:
     """Begin this process anew with what an operator may say in its environment, unless it has nothing else."""
     if os.environ.keys() <= OPERATOR:
         return
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], clean(os.environ, OPERATOR))  # noqa: S606 - ourselves
+    kept = {name: value for name, value in os.environ.items() if name in OPERATOR}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], kept)  # noqa: S606 - ourselves

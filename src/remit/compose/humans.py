@@ -29,8 +29,7 @@ class TrustedIssuers:
 
     ``logins`` is there where a client has a secret: by no other does a human decide on approvals. ``step_up`` tells, of
     a human (issuer-qualified), which ``acr`` values decide on them. ``sources`` are the issuers of humans as issuers of
-    signals; ``issuers`` are all, by URL, so that each has one cache of keys. ``id_jag``: whether identity assertions of
-    one of them open tasks.
+    signals; ``issuers`` are all, by URL, so that each has one cache of keys.
     """
 
     humans: IssuedHumans | None
@@ -39,13 +38,6 @@ class TrustedIssuers:
     step_up: Callable[[str], tuple[str, ...]]
     sources: Mapping[str, EventIssuer] = field(default_factory=dict)
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
-    id_jag: bool = False
-
-    @property
-    def deciding(self) -> Mapping[str, str]:
-        """Where humans can log in to decide, by URL, each with a name for them to choose by."""
-        found = self.humans.deciding if self.humans is not None else ()
-        return {one.issuer.url: one.name or one.issuer.url for one in found}
 
 
 def trusted(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> TrustedIssuers:
@@ -53,36 +45,33 @@ def trusted(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Tru
     web = HttpFetch()
     urls = [one.issuer for one in settings.humans] + [one.issuer for one in settings.workloads]
     issuers: dict[str, Issuer] = {url: Issuer(url, fetch or web, clock) for url in urls}
-    registrations = tuple(_registration(one, issuers) for one in settings.humans)
+    registrations = tuple(
+        Registration(
+            issuer=issuers[one.issuer],
+            client_id=one.client_id,
+            secret=None if one.client_secret_file is None else _secret(one.client_secret_file),
+            scopes=one.scopes,
+            groups=one.groups_claim,
+            acr=one.acr,
+            id_jag=one.id_jag,
+            name=one.name,
+        )
+        for one in settings.humans
+    )
     rules = tuple(
         WorkloadRule(issuers[one.issuer], one.audience or settings.issuer, one.match, one.claims)
         for one in settings.workloads
     )
     humans = IssuedHumans(registrations, settings.issuer, clock) if registrations else None
-    strong: dict[str, tuple[str, ...]] = {
-        one.issuer: one.acr for one in settings.humans
-    }  # any is enough where none are configured
+    # any is enough where none are configured
+    acr: Mapping[str, tuple[str, ...]] = {one.issuer: one.acr for one in settings.humans}
     return TrustedIssuers(
         humans=humans,
         logins=IssuerLogins(humans, web.transport) if humans and humans.deciding else None,
         platforms=OidcWorkloads(rules, clock) if rules else None,
-        step_up=lambda sub: strong.get(sub.partition("#")[0], ()),
+        step_up=lambda sub: acr.get(sub.partition("#")[0], ()),
         sources=_sources(registrations, settings.issuer),
         issuers=issuers,
-        id_jag=any(one.id_jag for one in registrations),
-    )
-
-
-def _registration(table: HumanTable, issuers: Mapping[str, Issuer]) -> Registration:
-    return Registration(
-        issuer=issuers[table.issuer],
-        client_id=table.client_id,
-        secret=None if table.client_secret_file is None else _secret(table.client_secret_file),
-        scopes=table.scopes,
-        groups=table.groups_claim,
-        acr=table.acr,
-        id_jag=table.id_jag,
-        name=table.name,
     )
 
 
@@ -115,14 +104,14 @@ def native_clients(settings: Settings) -> Sequence[Mapping[str, object]]:
 
     A client with a secret is not one that a terminal can be.
     """
-    return tuple(_native(table) for table in settings.humans if table.client_secret_file is None)
-
-
-def _native(table: HumanTable) -> Mapping[str, object]:
-    unsaid = HumanTable(table.issuer, table.client_id)
-    optional = {name: getattr(table, name) for name in ("scopes", "groups_claim", "name")}
-    said = {name: value for name, value in optional.items() if value != getattr(unsaid, name)}
-    return {"issuer": table.issuer, "client_id": table.client_id, **said}
+    found = []
+    for table in settings.humans:
+        if table.client_secret_file is None:
+            unsaid = HumanTable(table.issuer, table.client_id)
+            optional = {name: getattr(table, name) for name in ("scopes", "groups_claim", "name")}
+            said = {name: value for name, value in optional.items() if value != getattr(unsaid, name)}
+            found.append({"issuer": table.issuer, "client_id": table.client_id, **said})
+    return tuple(found)
 
 
 def clients(settings: Settings, clock: Clock) -> Registry:

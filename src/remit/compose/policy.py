@@ -96,7 +96,13 @@ class PolicyDirectory:
             self._settle()
 
     def _settle(self) -> None:
-        last = self._last()
+        last = None
+        try:
+            last = self._kept.read() if self._kept is not None else None
+        except IntegrityError as error:
+            if self.current is None:  # a start does not rest on what is not as we wrote it
+                raise
+            _LOG.warning("%s; they are kept anew", error.detail)
         if self.current is None:
             self.current = last
         elif last is None or last.version != self.current.version:
@@ -105,16 +111,6 @@ class PolicyDirectory:
         held = f"policies {self.current.version} stay" if self.current else "nothing is allowed"
         for problem in self.problems:
             _LOG.error("%s until this is right: %s", held, problem)
-
-    def _last(self) -> CedarPolicies | None:
-        """Return the set that was kept; what is not as we wrote it stops a start that would have to rest on it."""
-        try:
-            return self._kept.read() if self._kept is not None else None
-        except IntegrityError as error:
-            if self.current is None:
-                raise
-            _LOG.warning("%s; they are kept anew", error.detail)
-            return None
 
     @property
     def decide(self) -> Policy:
@@ -141,11 +137,10 @@ class PolicyDirectory:
 
     def explained(self, question: Question) -> Mapping[str, object]:
         """Decide a question, and say of each policy what it came to."""
-        decision = policy.in_bounds(question)
-        bounded = decision.allowed
-        if bounded:
-            decision = self.decide(question)
-        return explained(self.current if bounded else None, question, decision)
+        bounded = policy.in_bounds(question)
+        if not bounded.allowed:
+            return explained(None, question, bounded)
+        return explained(self.current, question, self.decide(question))
 
     async def started(self, operator: Principal) -> None:
         """Put on record that other policies hold than before the start, or that those that were configured are bad."""
@@ -167,7 +162,10 @@ class PolicyDirectory:
         async with self._one:
             fresh, self.problems = await asyncio.to_thread(load, self.directory)
             if fresh is None:
-                return await self._refused(self.broker, operator)
+                for problem in self.problems:
+                    _LOG.error("the policies stay as they were: %s", problem)
+                await self.broker.policy.keep(operator, self._version(), str(self.problems[0]))
+                return {"reloaded": False, "ended": 0, **self.shown()}
             try:
                 ended = await self.broker.policy.reload(operator, fresh, fresh.version)
             finally:
@@ -180,12 +178,6 @@ class PolicyDirectory:
     def _keep(self, policies: CedarPolicies) -> None:
         if self._kept is not None:
             self._kept.write(policies)
-
-    async def _refused(self, broker: Broker, operator: Principal) -> Mapping[str, object]:
-        for problem in self.problems:
-            _LOG.error("the policies stay as they were: %s", problem)
-        await broker.policy.keep(operator, self._version(), str(self.problems[0]))
-        return {"reloaded": False, "ended": 0, **self.shown()}
 
 
 def explained(policies: CedarPolicies | None, question: Question, decision: Decision) -> dict[str, object]:

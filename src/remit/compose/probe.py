@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
 
@@ -22,12 +22,12 @@ from remit.identity.issuers import Issuer
 from remit.identity.workloads.bundles import BundleSource
 from remit.keys.witness import Aside, FileWitness
 from remit.ports import Clock
-from remit.stores import sqlite_rows
 
 CONFIDENTIAL = (
     "add a confidential client of it to the configuration: a table [[humans]] with `client_secret_file`, whose one "
     "redirect URI at the issuer is <issuer of remit>/oauth/callback"
 )
+T = TypeVar("T")
 PATIENCE = 15.0  # seconds for each, all at once: a document and its keys take two answers
 
 
@@ -45,12 +45,6 @@ class ProbeResult:
     mute: bool = False
 
 
-def last_entry(settings: Settings) -> datetime | None:
-    """Return the time of the last audit entry, whether a broker is up or not; None where there is none."""
-    found = sqlite_rows.last_entry(settings.places.state / "remit.db")
-    return None if found is None else audit.read(found).at
-
-
 async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[ProbeResult]:
     """Ask all issuers that the configuration names, or raise what is wrong with it."""
     known = humans.trusted(settings, clock, fetch)
@@ -63,14 +57,10 @@ async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) 
 
 
 async def _issuer(issuer: Issuer, acr: Sequence[str]) -> ProbeResult:
-    never = set[str]()
-
-    async def ask() -> None:
-        values = (await issuer.metadata()).acr_values
-        if values is not None and values.isdisjoint(acr):
-            never.update(acr)
-
-    return ProbeResult(issuer.url, await _failure(ask()), tuple(sorted(never)))
+    about, failure = await _answered(issuer.metadata())
+    values = None if about is None else about.acr_values
+    never = set(acr) if values is not None and values.isdisjoint(acr) else ()
+    return ProbeResult(issuer.url, failure, tuple(sorted(never)))
 
 
 async def bundles(settings: Settings) -> Sequence[ProbeResult]:
@@ -79,25 +69,23 @@ async def bundles(settings: Settings) -> Sequence[ProbeResult]:
 
 
 async def _bundle(name: str, source: BundleSource) -> ProbeResult:
-    async def ask() -> None:
-        found = await source.fetch(name)
-        if not (found.authorities or found.jwt.keys or found.wit.keys):
-            raise UnavailableError(f"the bundle of `{name}` has no key that signs anything")
-
-    return ProbeResult(name, await _failure(ask()))
+    found, failure = await _answered(source.fetch(name))
+    if found is not None and not (found.authorities or found.jwt.keys or found.wit.keys):
+        failure = f"the bundle of `{name}` has no key that signs anything"
+    return ProbeResult(name, failure)
 
 
-async def _failure(asking: Awaitable[None]) -> str | None:
-    """Return why asking came to nothing, with what is behind it."""
+async def _answered(asking: Awaitable[T]) -> tuple[T | None, str | None]:
+    """Return what was asked for, or why there is nothing, with what is behind it."""
     try:
         async with asyncio.timeout(PATIENCE):
-            await asking
+            return await asking, None
     except TimeoutError:
-        return f"there is no answer within {PATIENCE:g} seconds"
+        return None, f"there is no answer within {PATIENCE:g} seconds"
     except RemitError as error:
         behind = error.__cause__
-        return error.detail if behind is None else f"{error.detail}: {getattr(behind, 'detail', None) or behind}"
-    return None
+        why = error.detail if behind is None else f"{error.detail}: {getattr(behind, 'detail', None) or behind}"
+        return None, why
 
 
 async def lines(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[str]:
@@ -130,12 +118,7 @@ def unnamed(certificate: x509.Certificate, names: tuple[str, ...]) -> tuple[str,
         return names
     hosts = {host.lower() for host in listed.get_values_for_type(x509.DNSName)}
     hosts |= {str(address) for address in listed.get_values_for_type(x509.IPAddress)}
-    return tuple(name for name in names if name not in hosts and _wild(name) not in hosts)
-
-
-def _wild(name: str) -> str:
-    """Return the wildcard for the first label of a name."""
-    return f"*.{name.partition('.')[2]}"
+    return tuple(name for name in names if name not in hosts and f"*.{name.partition('.')[2]}" not in hosts)
 
 
 # -- the second place -------------------------------------------------------------------------------------------------

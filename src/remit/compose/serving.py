@@ -35,6 +35,7 @@ from remit.ports.listening import Start
 from remit.run import handover
 from remit.run.environment import RunListener
 from remit.run.host import Close, LaunchServer, Run
+from remit.sessions.transmitter import Transmitter
 from remit.web import listen
 from remit.web.authentication import ListenerAuth, SocketAuth, TokenAuth
 from remit.web.listen import Listener
@@ -63,8 +64,9 @@ class Edges:
         pending = PendingMemory(app.clock)
         self.verifier = Verifier(app.broker, keys, settings.issuer, app.clock, nonces, pending, gateway)
         self.rings = key_rings(app, keys)
-        sender = signals.transmitter(app.signals, app.ended, settings.issuer)
-        self.signals = signals.rounds(app.signals, app.broker, app.ended, app.clock, sender)
+        known, events = app.signals, app.events
+        sender = None if events is None else Transmitter(app.ended, settings.issuer, events, known.receivers)
+        self.signals = signals.rounds(known, app.broker, app.ended, app.clock, sender)
         self.deps = AppDeps(
             app.broker,
             app.broker.kinds,
@@ -153,9 +155,9 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         app = wiring.build(settings)
         stack.push_async_callback(app.broker.stop)
         await app.broker.load()
-        await signals.begin(app.signals, app.ended)
-        if app.policies is not None:
-            await app.policies.started(app.operator)
+        for one in app.signals.receivers:  # each that is new is told of what ends from now on
+            await app.ended.pending(one.name, 1)
+        await app.policies.started(app.operator)
         stack.push_async_callback(_kept_last, app)
         edges = Edges(app)
         stack.push_async_callback(edges.close)
@@ -308,11 +310,11 @@ def reloading(app: Application) -> asyncio.Task[None]:
     Where none are configured, SIGHUP goes on ending the process whose terminal is gone.
     """
     asked = asyncio.Event()
-    if app.policies is not None and app.policies.directory is not None:
+    if app.policies.directory is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
 
     async def reload() -> None:
-        while app.policies is not None:
+        while True:
             await asked.wait()
             asked.clear()
             try:

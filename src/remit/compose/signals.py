@@ -7,7 +7,7 @@ push without being named here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from remit.broker import Broker
 from remit.config.sections import SignalTable
@@ -19,7 +19,7 @@ from remit.sessions.delivery import Pace, Poller, Pusher, bearer
 from remit.sessions.event_stream import EventStream
 from remit.sessions.events import EventIssuer, IssuedSignals
 from remit.sessions.receiver import SignalReceiver
-from remit.sessions.transmitter import EventKeys, StreamReceiver, Transmitter
+from remit.sessions.transmitter import StreamReceiver, Transmitter
 
 WELL_KNOWN = "/.well-known/ssf-configuration"
 SHOWN = 32  # characters at least of a token that somebody shows to us: hex of 128 random bits
@@ -34,7 +34,6 @@ class ConfiguredSignals:
 
     sources: Mapping[str, EventIssuer]
     tables: Sequence[SignalTable] = ()
-    keys: EventKeys | None = field(default=None, repr=False)  # sign what receivers are told; None: there are none
 
     @property
     def receivers(self) -> Sequence[StreamReceiver]:
@@ -57,38 +56,19 @@ def read(
     for one in settings.signals:
         if one.token_file is not None:
             bearer(one.token_file, SHOWN if one.receiver and not one.push else 1)
-        if one.issuer is not None:
-            sources[one.issuer] = _source(one, one.issuer, humans, settings, clock, fetch)
+        if one.issuer is None:
+            continue
+        human, audiences = humans.get(one.issuer), frozenset(one.audience)
+        if human is not None:
+            sources[one.issuer] = EventIssuer(human.issuer, human.audiences | audiences, one.issuer)
+        else:
+            issuer = Issuer(one.issuer, fetch or HttpFetch(), clock, WELL_KNOWN)
+            audiences = audiences or frozenset({settings.issuer})
+            sources[one.issuer] = EventIssuer(issuer, audiences, one.about or one.issuer, logouts=False)
     return ConfiguredSignals(sources, settings.signals)
 
 
-def _source(
-    table: SignalTable,
-    url: str,
-    humans: Mapping[str, EventIssuer],
-    settings: Settings,
-    clock: Clock,
-    fetch: Fetch | None,
-) -> EventIssuer:
-    known, audiences = humans.get(url), frozenset(table.audience)
-    if known is not None:
-        return EventIssuer(known.issuer, known.audiences | audiences, url)
-    issuer = Issuer(url, fetch or HttpFetch(), clock, WELL_KNOWN)
-    return EventIssuer(issuer, audiences or frozenset({settings.issuer}), table.about or url, logouts=False)
-
-
 # -- what is built of it ----------------------------------------------------------------------------------------------
-
-
-async def begin(found: ConfiguredSignals, events: EventStream) -> None:
-    """Let every receiver that is new be told of what ends from now on."""
-    for one in found.receivers:
-        await events.pending(one.name, 1)
-
-
-def transmitter(found: ConfiguredSignals, events: EventStream, issuer: str) -> Transmitter | None:
-    """Return what tells receivers; None where there is nobody to tell."""
-    return None if found.keys is None else Transmitter(events, issuer, found.keys, found.receivers)
 
 
 def _receiver(table: SignalTable, name: str) -> StreamReceiver:

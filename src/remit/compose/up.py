@@ -38,6 +38,13 @@ async def serve(
     tell: Tell | None = None,
 ) -> None:
     """Serve until stopped or idle; call ``ready`` when everything listens, then ``tell`` who was reached."""
+
+    async def told(clock: Clock) -> None:
+        """Say which issuers and trust domains are loaded: a broker starts, and serves, without them."""
+        if tell is not None:
+            for line in await probe.lines(settings, clock):
+                tell(line)
+
     harden()
     stop = stopping()
     async with served(settings, tcp=tcp) as edges:
@@ -45,17 +52,10 @@ async def serve(
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
         hup = reloading(edges.application)
         ready()
-        telling = asyncio.create_task(_tell(settings, edges.application.clock, tell))
+        telling = asyncio.create_task(told(edges.application.clock))
         await until_stopped(edges, stop, idle)
         hup.cancel()
         telling.cancel()
-
-
-async def _tell(settings: Settings, clock: Clock, tell: Tell | None) -> None:
-    """Say which issuers and trust domains are loaded: a broker starts, and serves, without them."""
-    if tell is not None:
-        for line in await probe.lines(settings, clock):
-            tell(line)
 
 
 def foreground(*, as_json: bool) -> None:

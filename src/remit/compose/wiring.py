@@ -6,8 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -49,15 +48,14 @@ class Application:
     witness: FileWitness | None
     operator: Operator
     clock: Clock
-    failure: Callable[[], Exception | None]
     authority: FileAuthority
     origin: str  # the name of the log in its checkpoints
     ended: EventStream  # ends of tasks, for the receivers of signals
-    identity: Identity = field(default_factory=Identity)
-    bundles: TrustBundles | None = None
-    policies: PolicyDirectory | None = None
-    signals: ConfiguredSignals = field(default_factory=lambda: ConfiguredSignals({}))
-    events: FileKeyring | None = None  # signs what receivers are told; None: nobody is
+    identity: Identity
+    bundles: TrustBundles | None
+    policies: PolicyDirectory
+    signals: ConfiguredSignals
+    events: FileKeyring | None  # signs what receivers are told; None: nobody is
 
     async def checkpoint(self) -> Checkpoint:
         """Sign the head of the log as it is now."""
@@ -67,22 +65,18 @@ class Application:
 
 def build(settings: Settings) -> Application:
     """Open the state and wire the broker over it, or raise with what is wrong and what to do."""
-    with located(settings.places.config):
-        return _built(settings)
-
-
-def _built(settings: Settings) -> Application:
     where = settings.places
-    private.make_directory(where.state)
-    private.make_directory(where.runtime)
-    kek_path = settings.keys.kek or where.state / "kek"
-    sealer = FileSealer(load_kek(kek_path, create=not (where.state / "remit.db").exists()))
-    store = SqliteStore(where.state, sealer)
-    try:
-        return _wired(settings, sealer, store)
-    except BaseException:
-        store.abandon()  # and of its lock: who tries again, with what was wrong set right, is not kept out
-        raise
+    with located(where.config):
+        private.make_directory(where.state)
+        private.make_directory(where.runtime)
+        kek_path = settings.keys.kek or where.state / "kek"
+        sealer = FileSealer(load_kek(kek_path, create=not (where.state / "remit.db").exists()))
+        store = SqliteStore(where.state, sealer)
+        try:
+            return _wired(settings, sealer, store)
+        except BaseException:
+            store.abandon()  # and of its lock: who tries again, with what was wrong set right, is not kept out
+            raise
 
 
 def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Application:
@@ -114,10 +108,11 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
     heard = signals.read(settings, known.sources, clock)
     identity, bundles = _identity(settings, known, heard, clock)
     events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if heard.receivers else None
-    owner, failure = Operator(local_subject()), lambda: store.failure
-    stream, heard = EventStream(broker.sessions), replace(heard, keys=events)
-    rest = (clock, failure, domain, origin, stream, identity, bundles, policies, heard, events)
-    return Application(settings, broker, tokens, notes, witness, owner, *rest)
+    owner, stream = Operator(local_subject()), EventStream(broker.sessions)
+    keys = (tokens, notes, witness)
+    return Application(
+        settings, broker, *keys, owner, clock, domain, origin, stream, identity, bundles, policies, heard, events
+    )
 
 
 def _identity(
@@ -126,16 +121,17 @@ def _identity(
     """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
     bundles = workloads.bundles(settings, clock)
     platforms = {JWT_BEARER: known.platforms.assertion} if known.platforms else {}
+    deciding = known.humans.deciding if known.humans is not None else ()
     attested = workloads.attested(settings, bundles, clock, platforms)
     identity = Identity(
         humans=known.humans,
-        id_jag=known.id_jag,
+        id_jag=any(one.id_jag for one in settings.humans),
         logins=known.logins,
         workloads=attested,
         signals=heard.verified(clock),
         methods=workloads.methods(settings),
         native=humans.native_clients(settings),
-        issuers=known.deciding,
+        issuers={one.issuer.url: one.name or one.issuer.url for one in deciding},
         clients=humans.clients(settings, clock),
     )
     return identity, bundles
