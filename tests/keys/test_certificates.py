@@ -11,7 +11,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from remit.errors import IntegrityError
 from remit.keys import certificates
-from remit.keys.certificates import CertificateAuthority
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AGENT = "spiffe://remit.test/task/task_1/grt_1"
@@ -32,7 +31,7 @@ def made() -> tuple[x509.Certificate, x509.Certificate]:
     """Return a CA and an SVID of it."""
     ca = certificates.authority(private(KEY), "remit.test", NOW)
     agent = public(ec.generate_private_key(ec.SECP256R1()))
-    svid = certificates.leaf(CertificateAuthority(ca, private(KEY)), AGENT, agent, 7, NOW, NOW + timedelta(minutes=5))
+    svid = certificates.leaf(ca, private(KEY), AGENT, agent, 7, NOW, NOW + timedelta(minutes=5))
     return x509.load_der_x509_certificate(ca), x509.load_der_x509_certificate(svid)
 
 
@@ -85,9 +84,7 @@ def test_two_cas_have_two_names() -> None:
 def test_an_svid_is_made_for_elliptic_curves_alone() -> None:
     ca = certificates.authority(private(KEY), "remit.test", NOW)
     with pytest.raises(IntegrityError):
-        certificates.leaf(
-            CertificateAuthority(ca, private(KEY)), AGENT, public(ed25519.Ed25519PrivateKey.generate()), 7, NOW, NOW
-        )
+        certificates.leaf(ca, private(KEY), AGENT, public(ed25519.Ed25519PrivateKey.generate()), 7, NOW, NOW)
 
 
 def test_a_ca_of_another_kind_is_refused() -> None:

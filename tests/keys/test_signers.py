@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,8 @@ from remit.core.audit import checkpoint, public_bytes, read_checkpoint
 from remit.core.tree import EMPTY_ROOT
 from remit.errors import ConflictError, IntegrityError, NotFoundError
 from remit.jose import key_set
-from remit.keys.file import FileSealer
+from remit.keys import signers
+from remit.keys.file import FileSealer, SealedFiles
 from remit.keys.signers import FileKeyring, FileSigner
 
 SEALER = FileSealer(b"k" * 32)
@@ -215,27 +216,23 @@ def dying(directory: Path, step: int, turn: Callable[[FileKeyring], object]) -> 
     class Dead(Exception):  # noqa: N818 - it is no error of remit
         pass
 
-    class Mortal(FileKeyring):
-        def _make(self, number: int) -> None:
+    class MortalFiles(SealedFiles):
+        def write(self, number: int, content: bytes, *, over: bool = False) -> None:
             self._live()
-            super()._make(number)
+            super().write(number, content, over=over)
 
-        def _note(self, number: int, jwk: Mapping[str, str], until: datetime | None) -> None:
-            self._live()
-            super()._note(number, jwk, until)
-
-        def _remove(self, paths: list[Path]) -> None:
-            if paths:
+        def remove(self, *numbers: int) -> None:
+            if numbers:
                 self._live()
-            super()._remove(paths)
+            super().remove(*numbers)
 
         def _live(self) -> None:
             if next(left, None) is None:
                 raise Dead
 
-    ring = Mortal(directory, SEALER, "token", "ES256", overlap=OVERLAP, clock=Clock())
-    with suppress(Dead):
-        turn(ring)
+    with pytest.MonkeyPatch.context() as patched, suppress(Dead):
+        patched.setattr(signers, "SealedFiles", MortalFiles)
+        turn(opened(directory))
 
 
 @pytest.mark.parametrize("step", range(6))
@@ -263,7 +260,7 @@ def test_a_crash_in_a_revocation_leaves_the_key_revoked_as_soon_as_anything_was_
 def test_a_key_that_a_crash_left_half_revoked_stays_revoked_whatever_is_tried_next(tmp_path: Path) -> None:
     first = opened(tmp_path / "keys").signer.kid
     ring = opened(tmp_path / "keys")
-    ring._note(1, ring.signer.public_jwk(), START)
+    ring._note(1, ring.signer, START)
     ring.rotate()
     assert first not in kids(ring)
 
@@ -271,7 +268,7 @@ def test_a_key_that_a_crash_left_half_revoked_stays_revoked_whatever_is_tried_ne
 def test_a_ring_of_a_version_that_kept_private_halves_is_taken_over(tmp_path: Path) -> None:
     ring = opened(tmp_path / "keys")
     first = ring.signer.kid
-    ring._make(2)
+    ring._keys.write(2, signers.generate("ES256"))
     again = opened(tmp_path / "keys")
     assert kids(again)[1:] == [first]
     assert files(tmp_path / "keys") == ["token.1.pub", "token.2.key"]

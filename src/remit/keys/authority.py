@@ -10,19 +10,19 @@
 from __future__ import annotations
 
 import base64
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+
+import msgspec
 
 from remit import jose
 from remit.core import spiffe
 from remit.errors import AudienceError, ConflictError, IntegrityError, InvalidRequestError, NotFoundError, TokenError
 from remit.jose.keys import KeySet, PublishedKey, key_set
 from remit.keys import certificates
-from remit.keys.file import private_directory, read_private, sync_directory, write_private
+from remit.keys.file import SealedFiles
 from remit.keys.signers import FileSigner, generate
 from remit.ports import Clock, Sealer
 
@@ -33,8 +33,6 @@ GENERATIONS = 10  # at a time: the next, the one that signs, and those whose SVI
 
 HEADER = frozenset({"alg", "kid", "typ"})  # of a JWT-SVID, and no other (JWT-SVID §2)
 TYPES = frozenset({"JWT", "JOSE"})
-
-_NAME = re.compile(r"spiffe\.([1-9][0-9]*)\.key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,72 +59,54 @@ class FileAuthority:
 
     def __init__(self, directory: Path, sealer: Sealer, trust_domain: str, clock: Clock) -> None:
         """Open what ``directory`` (mode 0700) holds; what it holds of another trust domain is replaced."""
-        self._directory, self._sealer, self._clock = directory, sealer, clock
-        self._trust_domain = trust_domain
+        self.trust_domain, self._clock = trust_domain, clock
+        self._files = SealedFiles(directory, sealer, "spiffe", "authority", "key")
         self._watching: list[Callable[[], None]] = []
-        self._jwts: list[FileSigner] = []
-        private_directory(directory)
-        self._number = max(self._numbers(), default=0)
-        found = self._read() if self._number else None
+        self.sequence = max(self._files.numbers(), default=0)
+        found = msgspec.json.decode(self._files.read(self.sequence), type=_AuthorityFile) if self.sequence else None
         if found is None or found.trust_domain != trust_domain:
-            self._keep(_AuthorityFile(trust_domain, clock(), (self._made(), self._made())))
+            self._begin_anew()
         else:
             self._take(found)
         self.prune()
 
     # -- what is published --------------------------------------------------------------------------------------
 
-    @property
-    def trust_domain(self) -> str:
-        """The name of the trust domain."""
-        return self._trust_domain
-
-    @property
-    def sequence(self) -> int:
-        """The number of the bundle as it is now (``spiffe_sequence``); it grows with every change."""
-        return self._number
-
     def certificates(self) -> Sequence[bytes]:
-        """Return the CA certificates that verify X.509-SVIDs, DER, the one that signs first."""
-        return [each.certificate for each in self._signing_first()]
+        return [each.certificate for each in self._signing_first]
 
     def jwks(self) -> Sequence[Mapping[str, str]]:
-        """Return the public keys that verify JWT-SVIDs, the one that signs first."""
         return [jwt.public_jwk() for jwt in self._jwts]
 
     def bundle(self) -> Sequence[Mapping[str, object]]:
         """Return the keys of the SPIFFE bundle (SPIFFE Trust Domain and Bundle §4)."""
-        authorities = [_authority_jwk(certificate) for certificate in self.certificates()]
+        authorities = [
+            {**certificates.point(ca), "use": "x509-svid", "x5c": [base64.b64encode(ca).decode()]}
+            for ca in self.certificates()
+        ]
         return [*authorities, *({**jwk, "use": "jwt-svid"} for jwk in self.jwks())]
 
     def published(self) -> list[PublishedKey]:
         """Describe the keys that verify JWT-SVIDs, the signing one first."""
-        told = zip(self._jwts, self._signing_first(), strict=True)
-        return [PublishedKey(jwt.kid, jwt.alg, signing=jwt is self._jwts[0], until=each.until) for jwt, each in told]
+        told = zip(self._jwts, self._signing_first, strict=True)
+        return [PublishedKey(jwt.kid, jwt.alg, signing=jwt is self.signer, until=each.until) for jwt, each in told]
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back when what is published, or what signs, has changed."""
         self._watching.append(callback)
 
     # -- signing and verifying ----------------------------------------------------------------------------------
-
-    @property
-    def signer(self) -> FileSigner:
-        """The key that signs JWT-SVIDs now."""
-        return self._jwts[0]
 
     def certify(self, agent: str, public: bytes, serial: int, end: datetime) -> Sequence[bytes]:
         """Return the chain of an X.509-SVID, DER, leaf first.
 
         ``public`` is the agent's key as a DER SubjectPublicKeyInfo. It ends at ``end``, an hour from now at most.
         """
-        now = self._clock()
+        now, signing = self._clock(), self._signing_first[0]
         end = min(end, now + MAX_LIFE)
-        issuer = certificates.CertificateAuthority(self._generations[1].certificate, self._generations[1].ca)
-        return [certificates.leaf(issuer, agent, public, serial, min(now, end) - SKEW, end)]
+        start = min(now, end) - SKEW
+        return [certificates.leaf(signing.certificate, signing.ca, agent, public, serial, start, end)]
 
     def verify(self, token: str, audience: str) -> Mapping[str, object]:
-        """Return the claims of a JWT-SVID of this trust domain for ``audience``; TokenError or AudienceError."""
         return verify_svid(token, audience, key_set(self.jwks()), self.trust_domain, self._clock())
 
     # -- rotating -----------------------------------------------------------------------------------------------
@@ -134,11 +114,11 @@ class FileAuthority:
     def rotate(self) -> None:
         """Let the next generation sign, and publish one after it; what signed stays until its SVIDs have expired."""
         now = self._clock()
-        if len(self._generations) >= GENERATIONS:
+        if len(self._held.generations) >= GENERATIONS:
             raise ConflictError(
                 "the keys were rotated too often: SVIDs of all the earlier ones are still valid", help="wait an hour"
             )
-        upcoming, signing, *earlier = self._generations
+        upcoming, signing, *earlier = self._held.generations
         retired = replace(signing, until=now + MAX_LIFE + SKEW)
         self._keep(_AuthorityFile(self.trust_domain, now, (self._made(), upcoming, retired, *earlier)))
 
@@ -148,106 +128,43 @@ class FileAuthority:
             raise NotFoundError("there is no such key in this ring")
         self._begin_anew()
 
-    def _begin_anew(self) -> None:
-        self._keep(_AuthorityFile(self.trust_domain, self._clock(), (self._made(), self._made())))
-
     def prune(self) -> None:
         """Rotate when it is time, and stop publishing what no SVID needs any more."""
         now = self._clock()
-        kept = tuple(each for each in self._generations if each.until is None or now < each.until)
-        if kept != self._generations:
+        kept = tuple(each for each in self._held.generations if each.until is None or now < each.until)
+        if kept != self._held.generations:
             self._keep(replace(self._held, generations=kept))
         if now < self._held.turned + TURN_AFTER:
             return
-        if certificates.end(self._generations[0].certificate) > now + TURN_AFTER + MAX_LIFE:
+        if certificates.end(kept[0].certificate) > now + TURN_AFTER + MAX_LIFE:
             self.rotate()
         else:  # so long away that the next CA would end before its turn is over: no SVID of any is left
             self._begin_anew()
 
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    @property
-    def _generations(self) -> tuple[_Generation, ...]:
-        return self._held.generations
-
-    def _signing_first(self) -> tuple[_Generation, ...]:
-        upcoming, *others = self._generations
-        return (*others, upcoming)
+    def _begin_anew(self) -> None:
+        self._keep(_AuthorityFile(self.trust_domain, self._clock(), (self._made(), self._made())))
 
     def _made(self) -> _Generation:
         ca, jwt = generate("ES256"), generate("RS256")
         return _Generation(ca, certificates.authority(ca, self.trust_domain, self._clock() - SKEW), jwt)
 
-    def _numbers(self) -> list[int]:
-        named = (_NAME.fullmatch(file.name) for file in self._directory.iterdir())
-        return [int(name[1]) for name in named if name]
-
-    def _path(self, number: int) -> Path:
-        return self._directory / f"spiffe.{number}.key"
-
-    def _read(self) -> _AuthorityFile:
-        raw = self._sealer.open(read_private(self._path(self._number)), _associated(self._number))
-        found = json.loads(raw)
-        generations = tuple(_generation(each) for each in found["generations"])
-        return _AuthorityFile(found["trust_domain"], datetime.fromisoformat(found["turned"]), generations)
-
     def _keep(self, held: _AuthorityFile) -> None:
         """Write the next file, then let go of those before it, and tell who watches."""
-        before = self._numbers()
-        number = self._number + 1
-        document = {
-            "trust_domain": held.trust_domain,
-            "turned": held.turned.isoformat(),
-            "generations": [_written(each) for each in held.generations],
-        }
-        write_private(self._path(number), self._sealer.seal(json.dumps(document).encode(), _associated(number)))
-        for earlier in before:
-            self._path(earlier).unlink()
-        sync_directory(self._directory)
-        self._number = number
+        before, number = self._files.numbers(), self.sequence + 1
+        self._files.write(number, msgspec.json.encode(held))
+        self._files.remove(*before)
+        self.sequence = number
         self._take(held)
         for callback in self._watching:
             callback()
 
     def _take(self, held: _AuthorityFile) -> None:
-        self._held = held
-        self._jwts = [_rsa(each.jwt) for each in self._signing_first()]
-
-
-# -- the sealed file ------------------------------------------------------------------------------------------------
-
-
-def _associated(number: int) -> bytes:
-    return f"authority\nspiffe\n{number}".encode()
-
-
-def _written(generation: _Generation) -> dict[str, str | None]:
-    keys = {name: base64.b64encode(getattr(generation, name)).decode() for name in ("ca", "certificate", "jwt")}
-    return {**keys, "until": None if generation.until is None else generation.until.isoformat()}
-
-
-def _generation(raw: Mapping[str, str | None]) -> _Generation:
-    ca, certificate, jwt = (base64.b64decode(raw[name] or "") for name in ("ca", "certificate", "jwt"))
-    until = raw["until"]
-    return _Generation(ca, certificate, jwt, None if until is None else datetime.fromisoformat(until))
-
-
-def _rsa(encoded: bytes) -> FileSigner:
-    signer = FileSigner.load(encoded)
-    if signer.alg != "RS256":
-        raise IntegrityError("a key for JWT-SVIDs is not of the kind that was made")
-    return signer
-
-
-def _authority_jwk(certificate: bytes) -> Mapping[str, object]:
-    return {
-        **certificates.point(certificate),
-        "use": "x509-svid",
-        "x5c": [base64.b64encode(certificate).decode()],
-    }
-
-
-# -- JWT-SVIDs ---------------------------------------------------------------------------------------------------------
+        upcoming, *others = held.generations
+        self._held, self._signing_first = held, (*others, upcoming)
+        self._jwts = [FileSigner.load(each.jwt) for each in self._signing_first]
+        if any(jwt.alg != "RS256" for jwt in self._jwts):
+            raise IntegrityError("a key for JWT-SVIDs is not of the kind that was made")
+        self.signer = self._jwts[0]
 
 
 def verify_svid(token: str, audience: str, keys: KeySet, trust_domain: str, now: datetime) -> Mapping[str, object]:
@@ -257,15 +174,7 @@ def verify_svid(token: str, audience: str, keys: KeySet, trust_domain: str, now:
         raise TokenError("it is not signed by a key of this trust domain")
     keys.verify(compact)
     claims = jose.document(compact.payload, TokenError)
-    _check_claims(claims, trust_domain, now)
-    audiences = claims.get("aud")
-    if audience not in (audiences if isinstance(audiences, list) else [audiences]):
-        raise AudienceError
-    return claims
-
-
-def _check_claims(claims: Mapping[str, object], trust_domain: str, now: datetime) -> None:
-    end, subject = claims.get("exp"), claims.get("sub")
+    end, subject, audiences = claims.get("exp"), claims.get("sub"), claims.get("aud")
     if not isinstance(end, int) or isinstance(end, bool) or now.timestamp() >= end:
         raise TokenError("it has expired")
     try:
@@ -274,3 +183,6 @@ def _check_claims(claims: Mapping[str, object], trust_domain: str, now: datetime
         named = None
     if named is None or named.domain != trust_domain:
         raise TokenError("its subject is not of this trust domain")
+    if audience not in (audiences if isinstance(audiences, list) else [audiences]):
+        raise AudienceError
+    return claims

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -19,28 +18,8 @@ from remit.keys.signers import public_jwk
 CA_LIFE = timedelta(days=90)  # long enough to be the next, to sign, and to be remembered
 
 _ORGANIZATION = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "remit")
-_NO_USE = dict.fromkeys(
-    (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    ),
-    False,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateAuthority:
-    """A CA: its certificate as DER, its key as PKCS #8."""
-
-    certificate: bytes
-    key: bytes
+_USES = "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
+_NO_USE = dict.fromkeys([*_USES.split(), "encipher_only", "decipher_only"], False)
 
 
 def authority(key: bytes, trust_domain: str, start: datetime) -> bytes:
@@ -59,9 +38,14 @@ def authority(key: bytes, trust_domain: str, start: datetime) -> bytes:
     return builder.sign(private, SHA256()).public_bytes(serialization.Encoding.DER)
 
 
-def leaf(issuer: CertificateAuthority, agent: str, public: bytes, serial: int, start: datetime, end: datetime) -> bytes:
-    """Return an X.509-SVID for a key (DER SubjectPublicKeyInfo): one URI, signatures only, both roles of TLS."""
-    ca, key = x509.load_der_x509_certificate(issuer.certificate), serialization.load_der_public_key(public)
+def leaf(
+    issuer: bytes, signing: bytes, agent: str, public: bytes, serial: int, start: datetime, end: datetime
+) -> bytes:
+    """Return an X.509-SVID for a key (DER SubjectPublicKeyInfo): one URI, signatures only, both roles of TLS.
+
+    ``issuer`` is the CA's certificate (DER), ``signing`` its key (PKCS #8).
+    """
+    ca, key = x509.load_der_x509_certificate(issuer), serialization.load_der_public_key(public)
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise IntegrityError("an X.509-SVID is made for a key on an elliptic curve")
     known = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -75,7 +59,7 @@ def leaf(issuer: CertificateAuthority, agent: str, public: bytes, serial: int, s
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known), critical=False)
     )
-    return builder.sign(_private(issuer.key), SHA256()).public_bytes(serialization.Encoding.DER)
+    return builder.sign(_private(signing), SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def end(certificate: bytes) -> datetime:

@@ -1,4 +1,4 @@
-"""Keys in files: the key-encryption key, the sealer under it, and signing keys sealed by it.
+"""Keys in files: the key-encryption key, the sealer under it, and files sealed by it.
 
 - The KEK is 32 random bytes in a file of mode 0600, made once; a looser mode is refused, because somebody may have
   read it. Beside the database on one disk it protects copies of the database, not the disk.
@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import hmac
 import os
+import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from remit.errors import IntegrityError, NotFoundError, UnavailableError
+from remit.ports import Sealer
 
 KEY = 32  # bytes
 NONCE = 12  # bytes, RFC 8452
@@ -73,7 +76,11 @@ def read_private(path: Path, size: int | None = None) -> bytes:
     except OSError as error:
         raise UnavailableError("the key file cannot be read", help=f"look at `{path}`") from error
     try:
-        _check(path, os.fstat(handle))
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise IntegrityError("the key file is not a file of this user", help=f"look at `{path}`")
+        if stat.S_IMODE(found.st_mode) & ~FILE_MODE:
+            raise IntegrityError("others may open the key file", help=f"chmod 600 '{path}'")
         content = os.read(handle, MAX_FILE)
     finally:
         os.close(handle)
@@ -82,23 +89,11 @@ def read_private(path: Path, size: int | None = None) -> bytes:
     return content
 
 
-def _check(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        raise IntegrityError("the key file is not a file of this user", help=f"look at `{path}`")
-    if stat.S_IMODE(found.st_mode) & ~FILE_MODE:
-        raise IntegrityError("others may open the key file", help=f"chmod 600 '{path}'")
-
-
 def write_private(path: Path, content: bytes) -> None:
     """Write a new file of mode 0600, durably; never over one that is there, and never in halves."""
     fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        with open(os.open(fresh, flags, FILE_MODE), "wb") as file:  # noqa: PTH123 - by descriptor, for the flags
-            os.fchmod(file.fileno(), FILE_MODE)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(fresh, content)
         try:
             os.link(fresh, path)  # unlike a rename, it fails when another process was first
         except FileExistsError:
@@ -108,6 +103,16 @@ def write_private(path: Path, content: bytes) -> None:
         sync_directory(path.parent)
     except OSError as error:
         raise UnavailableError("a key file cannot be written", help=f"look at `{path}`") from error
+
+
+def write_new(name: Path | str, content: bytes, place: int | None = None) -> None:
+    """Make a file of mode 0600, in the open directory ``place`` if given, and its content durable; not yet its name."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(name, flags, FILE_MODE, dir_fd=place), "wb") as file:  # noqa: PTH123 - by descriptor, for the flags
+        os.fchmod(file.fileno(), FILE_MODE)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def private_directory(path: Path) -> None:
@@ -152,18 +157,58 @@ class FileSealer:
 
     def open(self, sealed: bytes, associated: bytes) -> bytes:
         """Decrypt, or raise IntegrityError: changed, moved to another place, or sealed under another key."""
-        if sealed[:1] != VERSION:
-            raise _unopened()
-        nonce, body = sealed[1 : 1 + NONCE], sealed[1 + NONCE :]
-        try:
-            return self._aead.decrypt(nonce, body, VERSION + associated)
-        except (InvalidTag, ValueError) as error:
-            raise _unopened() from error
+        if sealed[:1] == VERSION:
+            with suppress(InvalidTag, ValueError):
+                return self._aead.decrypt(sealed[1 : 1 + NONCE], sealed[1 + NONCE :], VERSION + associated)
+        raise IntegrityError("a sealed value does not open: it was changed or moved, or the key is another")
 
     def mac(self, data: bytes) -> bytes:
         """Return the HMAC-SHA256 of ``data`` under the subkey for state rows."""
         return hmac.digest(self._mac_key, data, "sha256")
 
 
-def _unopened() -> IntegrityError:
-    return IntegrityError("a sealed value does not open: it was changed or moved, or the key is another")
+class SealedFiles:
+    """The numbered files of one purpose and kind in a directory (0700): ``<purpose>.<number>.<suffix>``.
+
+    Each is sealed for its place: under another number, purpose or kind it does not open.
+    """
+
+    def __init__(self, directory: Path, sealer: Sealer, purpose: str, kind: str, suffix: str) -> None:
+        private_directory(directory)
+        self._directory, self._sealer, self._purpose, self._kind, self._suffix = (
+            directory,
+            sealer,
+            purpose,
+            kind,
+            suffix,
+        )
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the files that are there, the highest first."""
+        pattern = re.compile(rf"{self._purpose}\.([1-9][0-9]*)\.{self._suffix}")
+        named = (pattern.fullmatch(file.name) for file in self._directory.iterdir())
+        return sorted((int(name[1]) for name in named if name), reverse=True)
+
+    def read(self, number: int) -> bytes:
+        """Return what a file holds, or raise IntegrityError."""
+        return self._sealer.open(read_private(self._path(number)), self._associated(number))
+
+    def write(self, number: int, content: bytes, *, over: bool = False) -> None:
+        """Write a file durably; one that is there stays as it is unless this is written ``over`` it."""
+        sealed = self._sealer.seal(content, self._associated(number))
+        if over:
+            self.remove(number)
+        write_private(self._path(number), sealed)
+
+    def remove(self, *numbers: int) -> None:
+        """Remove files durably; they may be gone already."""
+        for number in numbers:
+            self._path(number).unlink(missing_ok=True)
+        if numbers:
+            sync_directory(self._directory)
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"{self._purpose}.{number}.{self._suffix}"
+
+    def _associated(self, number: int) -> bytes:
+        return f"{self._kind}\n{self._purpose}\n{number}".encode()

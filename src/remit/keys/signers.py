@@ -8,13 +8,12 @@ opens the ring after a crash finishes the rotation before anything is signed.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -22,7 +21,7 @@ from joserfc.jws import JWSRegistry
 
 from remit.errors import ConflictError, IntegrityError, NotFoundError
 from remit.jose.keys import PublishedKey
-from remit.keys.file import private_directory, read_private, sync_directory, write_private
+from remit.keys.file import SealedFiles
 from remit.ports import Clock, Sealer
 
 RSA_BITS = 2048  # NIST SP 800-57: to the end of 2030; what federating clouds all take
@@ -86,17 +85,15 @@ def generate(alg: str) -> bytes:
 class _Retired:
     """A key that signs no more: its public JWK, and when it stops being published; None: never by itself."""
 
-    number: int
     jwk: Mapping[str, str]
     until: datetime | None
 
 
-def _wall() -> datetime:
-    return datetime.now(UTC)
-
-
 class FileKeyring:
-    """The signing keys of one purpose, sealed in files. The first key is made when the ring is opened empty."""
+    """The signing keys of one purpose, sealed in files. The first is made when the ring is opened empty.
+
+    ``signer`` is the key that signs now.
+    """
 
     def __init__(
         self,
@@ -106,49 +103,43 @@ class FileKeyring:
         alg: str,
         *,
         overlap: timedelta | None = None,
-        clock: Clock = _wall,
+        clock: Clock = lambda: datetime.now(UTC),
     ) -> None:
         """Open the ring in ``directory`` (made with mode 0700); ``alg`` is what new keys are for.
 
         ``overlap`` is how long a retired key is published: as long as anything that it signed is good. None: for good.
         """
-        self._directory, self._sealer, self._purpose, self._alg = directory, sealer, purpose, alg
-        self._overlap, self._clock = overlap, clock
-        private_directory(directory)
-        if not self._numbers("key"):
-            self._make(max(self._numbers("pub"), default=0) + 1)
+        self._alg, self._overlap, self._clock = alg, overlap, clock
+        self._keys = SealedFiles(directory, sealer, purpose, "signer", "key")
+        self._publics = SealedFiles(directory, sealer, purpose, "retired", "pub")
+        if not self._keys.numbers():
+            self._keys.write(max(self._publics.numbers(), default=0) + 1, generate(alg))
         self._take()
-
-    @property
-    def signer(self) -> FileSigner:
-        """The key that signs now."""
-        return self._signer
 
     def public_jwks(self) -> list[Mapping[str, str]]:
         """Return the public keys to verify with, the signing one first."""
-        return [self._signer.public_jwk(), *(key.jwk for key in self._valid())]
+        return [self.signer.public_jwk(), *(key.jwk for key in self._valid().values())]
 
     def published(self) -> list[PublishedKey]:
         """Describe the keys to verify with, the signing one first."""
         retired = (
-            PublishedKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until) for key in self._valid()
+            PublishedKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until)
+            for key in self._valid().values()
         )
-        return [PublishedKey(self._signer.kid, self._signer.alg), *retired]
-
-    # -- changing -----------------------------------------------------------------------------------------------
+        return [PublishedKey(self.signer.kid, self.signer.alg), *retired]
 
     def rotate(self) -> FileSigner:
         """Make a new key sign; the one before it is published until nothing that it signed is good any more.
 
         ConflictError while one before that still is: of two keys, what they signed is never cut short by rotating.
         """
-        waiting = max((key.until for key in self._valid() if key.until is not None), default=None)
+        waiting = max((key.until for key in self._valid().values() if key.until is not None), default=None)
         if waiting is not None:
             raise ConflictError(
                 "the key was rotated a moment ago, and what the one before it signed is still good",
                 help=f"rotate again after {waiting:%H:%M:%S} UTC; a key that somebody else may have is to be revoked",
             )
-        self._retire(None if self._overlap is None else self._clock() + self._overlap)
+        self._retire(self._end())
         return self.signer
 
     def revoke(self, kid: str) -> None:
@@ -156,13 +147,13 @@ class FileKeyring:
 
         If it is the one that signs, a new one does.
         """
-        if kid == self._signer.kid:
+        if kid == self.signer.kid:
             self._retire(self._clock())
             return
-        found = [key for key in self._retired if key.jwk["kid"] == kid]
-        if not found:
+        number = next((number for number, key in self._retired.items() if key.jwk["kid"] == kid), None)
+        if number is None:
             raise NotFoundError("there is no such key in this ring")
-        self._remove([self._path(found[0].number, "pub")])
+        self._publics.remove(number)
         self._take()
 
     def prune(self) -> None:
@@ -170,73 +161,41 @@ class FileKeyring:
         if len(self._valid()) < len(self._retired):
             self._take()
 
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    def _valid(self) -> list[_Retired]:
+    def _valid(self) -> dict[int, _Retired]:
         now = self._clock()
-        return [key for key in self._retired if key.until is None or now < key.until]
-
-    def _retire(self, until: datetime | None) -> None:
-        """Write the public half of the signing key, make a new key, remove the private half: in this order."""
-        number = max(self._numbers("key"))
-        if number in self._numbers("pub"):  # an attempt that failed half-way: what it revoked stays revoked
-            before = self._opened(number).until
-            until = min((end for end in (before, until) if end is not None), default=None)
-        self._note(number, self._signer.public_jwk(), until)
-        self._take()
-
-    def _take(self) -> None:
-        """Finish what was begun, remove what is not published any more, and read what is left."""
-        numbers, retired = self._numbers("key"), self._numbers("pub")
-        if numbers[0] in retired:
-            self._make(numbers[0] + 1)
-            numbers = self._numbers("key")
-        signer = self._read(numbers[0])
-        self._remove([self._path(number, "key") for number in numbers[1:] if number in retired])
-        for number in self._numbers("key")[1:]:  # of a version that left no public half
-            self._note(number, self._read(number).public_jwk(), self._end())
-            self._remove([self._path(number, "key")])
-        self._signer = signer
-        self._retired = [self._opened(number) for number in self._numbers("pub")]
-        kept = self._valid()
-        self._remove([self._path(key.number, "pub") for key in self._retired if key not in kept])
-        self._retired = kept
+        return {number: key for number, key in self._retired.items() if key.until is None or now < key.until}
 
     def _end(self) -> datetime | None:
         return None if self._overlap is None else self._clock() + self._overlap
 
-    def _numbers(self, kind: str) -> list[int]:
-        pattern = re.compile(rf"{self._purpose}\.([1-9][0-9]*)\.{kind}")
-        named = (pattern.fullmatch(file.name) for file in self._directory.iterdir())
-        return sorted((int(name[1]) for name in named if name), reverse=True)
+    def _retire(self, until: datetime | None) -> None:
+        """Write the public half of the signing key, make a new key, remove the private half: in this order."""
+        number = max(self._keys.numbers())
+        if number in self._publics.numbers():  # an attempt that failed half-way: what it revoked stays revoked
+            before = self._opened(number).until
+            until = min((end for end in (before, until) if end is not None), default=None)
+        self._note(number, self.signer, until)
+        self._take()
 
-    def _path(self, number: int, kind: str) -> Path:
-        return self._directory / f"{self._purpose}.{number}.{kind}"
+    def _take(self) -> None:
+        """Finish what was begun, remove what is not published any more, and read what is left."""
+        number, retired = self._keys.numbers()[0], self._publics.numbers()
+        if number in retired:
+            number += 1
+            self._keys.write(number, generate(self._alg))
+        signer = FileSigner.load(self._keys.read(number))
+        self._keys.remove(*(earlier for earlier in self._keys.numbers()[1:] if earlier in retired))
+        for earlier in self._keys.numbers()[1:]:  # of a version that left no public half
+            self._note(earlier, FileSigner.load(self._keys.read(earlier)), self._end())
+            self._keys.remove(earlier)
+        self.signer = signer
+        self._retired = {number: self._opened(number) for number in self._publics.numbers()}
+        kept = self._valid()
+        self._publics.remove(*(number for number in self._retired if number not in kept))
+        self._retired = kept
 
-    def _remove(self, paths: list[Path]) -> None:
-        for path in paths:
-            path.unlink(missing_ok=True)
-        if paths:
-            sync_directory(self._directory)
-
-    def _associated(self, number: int, kind: str = "signer") -> bytes:
-        return f"{kind}\n{self._purpose}\n{number}".encode()
-
-    def _make(self, number: int) -> None:
-        write_private(self._path(number, "key"), self._sealer.seal(generate(self._alg), self._associated(number)))
-
-    def _read(self, number: int) -> FileSigner:
-        encoded = self._sealer.open(read_private(self._path(number, "key")), self._associated(number))
-        return FileSigner.load(encoded)
-
-    def _note(self, number: int, jwk: Mapping[str, str], until: datetime | None) -> None:
-        document = json.dumps({"jwk": dict(jwk), "until": None if until is None else until.isoformat()}).encode()
-        sealed = self._sealer.seal(document, self._associated(number, "retired"))
-        self._remove([self._path(number, "pub")])
-        write_private(self._path(number, "pub"), sealed)
+    def _note(self, number: int, signer: FileSigner, until: datetime | None) -> None:
+        self._publics.write(number, msgspec.json.encode(_Retired(signer.public_jwk(), until)), over=True)
 
     def _opened(self, number: int) -> _Retired:
-        sealed = read_private(self._path(number, "pub"))
-        found = json.loads(self._sealer.open(sealed, self._associated(number, "retired")))
-        until = found["until"]
-        return _Retired(number, found["jwk"], None if until is None else datetime.fromisoformat(until))
+        return msgspec.json.decode(self._publics.read(number), type=_Retired)

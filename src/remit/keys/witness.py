@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from remit.core.audit import MAX_NOTE, Checkpoint, read_checkpoint
 from remit.errors import IntegrityError, NotFoundError, UnavailableError
-from remit.keys.file import FILE_MODE, private_directory, read_private, read_regular, write_private
+from remit.keys.file import private_directory, read_private, read_regular, write_new, write_private
 from remit.ports import Sealer
 
 NAME = "checkpoint"
@@ -63,7 +63,12 @@ class FileWitness:
             if last is not None and last != known:
                 return last
             if checkpoint != last:
-                _replace(place, checkpoint.text.encode())
+                fresh = f".{NAME}.{os.getpid()}"
+                with suppress(FileNotFoundError):
+                    os.unlink(fresh, dir_fd=place)
+                write_new(fresh, checkpoint.text.encode(), place)
+                os.replace(fresh, NAME, src_dir_fd=place, dst_dir_fd=place)
+                os.fsync(place)
         return checkpoint
 
     @contextmanager
@@ -99,20 +104,6 @@ class FileWitness:
                 f"what the second place keeps is not believed: {why}",
                 help=f"find out who wrote `{where}`, then remove it: it is of another log, or by a revoked key",
             ) from error
-
-
-def _replace(place: int, content: bytes) -> None:
-    fresh = f".{NAME}.{os.getpid()}"
-    with suppress(FileNotFoundError):
-        os.unlink(fresh, dir_fd=place)
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    with open(os.open(fresh, flags, FILE_MODE, dir_fd=place), "wb") as file:  # noqa: PTH123 - by descriptor
-        os.fchmod(file.fileno(), FILE_MODE)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, NAME, src_dir_fd=place, dst_dir_fd=place)
-    os.fsync(place)
 
 
 class WitnessThread:
@@ -155,18 +146,12 @@ class Aside:
 
     def _done(self, work: Callable[[], T], answer: asyncio.Future[T]) -> None:
         try:
-            result = work()
-            settle = partial(_settle, answer, partial(answer.set_result, result))
+            settle = partial(answer.set_result, work())
         except Exception as error:  # noqa: BLE001 - whoever asked is told
-            settle = partial(_settle, answer, partial(answer.set_exception, error))
+            settle = partial(answer.set_exception, error)
         self._busy = False
         with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-            answer.get_loop().call_soon_threadsafe(settle)
-
-
-def _settle(answer: asyncio.Future[T], how: Callable[[], None]) -> None:
-    if not answer.done():  # cancelled
-        how()
+            answer.get_loop().call_soon_threadsafe(lambda: None if answer.done() else settle())
 
 
 def log_origin(directory: Path, sealer: Sealer, begun: str) -> str:
