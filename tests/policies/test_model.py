@@ -196,7 +196,7 @@ def test_the_model_says_what_the_schema_says_and_no_more() -> None:
 
 
 def test_entities_are_those_that_requests_name() -> None:
-    found = json.loads(model.entities_text(ADA, {"a": "1"}, [("warehouse", "postgres")]))
+    found = model.entities(ADA, {"a": "1"}, [("warehouse", "postgres")])
     assert [item["uid"]["type"] for item in found] == ["Human", "Claims", "Resource"]
     assert found[0]["parents"] == [{"type": "Group", "id": f"{IDP}#analysts"}]
     assert found[1]["tags"] == {"a": "1"}

@@ -70,8 +70,6 @@ class FileAuthority:
             self._take(found)
         self.prune()
 
-    # -- what is published --------------------------------------------------------------------------------------
-
     def certificates(self) -> Sequence[bytes]:
         return [each.certificate for each in self._signing_first]
 
@@ -94,8 +92,6 @@ class FileAuthority:
     def on_change(self, callback: Callable[[], None]) -> None:
         self._watching.append(callback)
 
-    # -- signing and verifying ----------------------------------------------------------------------------------
-
     def certify(self, agent: str, public: bytes, serial: int, end: datetime) -> Sequence[bytes]:
         """Return the chain of an X.509-SVID, DER, leaf first.
 
@@ -108,8 +104,6 @@ class FileAuthority:
 
     def verify(self, token: str, audience: str) -> Mapping[str, object]:
         return verify_svid(token, audience, key_set(self.jwks()), self.trust_domain, self._clock())
-
-    # -- rotating -----------------------------------------------------------------------------------------------
 
     def rotate(self) -> None:
         """Let the next generation sign, and publish one after it; what signed stays until its SVIDs have expired."""

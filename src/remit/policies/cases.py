@@ -19,7 +19,6 @@ from remit.errors import InvalidRequestError, RemitError
 from remit.policies.sets import CedarPolicies
 
 FILES = "*.test.toml"
-VERBS = ("open", "delegate", "issue", "renew")
 
 _SUBJECT = {"sub": str, "acr": str, "amr": list, "groups": list, "auth_time": int}
 _POSTURE = {"isolation": str, "custody": str, "at_rest": str}
@@ -32,27 +31,18 @@ _RANGES = {
 }
 _CHOICES = {
     "expect": ("allow", "deny"),
-    "verb": VERBS,
+    "verb": ("open", "delegate", "issue", "renew"),
     "isolation": ("namespace", "host-net", "unsandboxed", "none"),
     "custody": ("channel", "holder"),
     "at_rest": ("kek-file", "none"),
 }
 _KNOWN: Mapping[str, type] = {
     **{field.name: type(field.default) for field in fields_of(Bounds) if isinstance(field.default, int)},
-    "agent": str,
-    "attested": bool,
-    "level": int,
-    "name": str,
-    "verb": str,
-    "purpose": str,
-    "subject": dict,
-    "details": list,
-    "claims": dict,
-    "ttl": int,
-    "posture": dict,
-    "approval": bool,
-    "expect": str,
-    "reasons": list,
+    **dict.fromkeys(("agent", "expect", "name", "purpose", "verb"), str),
+    **dict.fromkeys(("approval", "attested"), bool),
+    **dict.fromkeys(("level", "ttl"), int),
+    **dict.fromkeys(("claims", "posture", "subject"), dict),
+    **dict.fromkeys(("details", "reasons"), list),
 }
 
 
@@ -127,27 +117,21 @@ def read(text: str) -> tuple[Case, ...]:
     cases = raw.get("case")
     if raw.keys() != {"case"} or not isinstance(cases, list) or not all(isinstance(item, dict) for item in cases):
         raise InvalidRequestError("cases are written as `[[case]]` tables, and nothing else is in the file")
-    return tuple(_cases(cases))
+    return tuple(_case(number, item) for number, item in enumerate(cases, 1))
 
 
-def _cases(raw: list[Any]) -> Iterator[Case]:
-    for number, item in enumerate(raw, 1):
-        name = str(item.get("name", f"case {number}"))
-        try:
-            yield _case(name, item)
-        except RemitError as error:
-            raise InvalidRequestError(f"`{name}`: {error.detail}", help=error.help) from error
-
-
-def _case(name: str, raw: Mapping[str, Any]) -> Case:
-    _check(raw, _KNOWN)
-    expect, reasons = raw.get("expect"), raw.get("reasons")
-    return Case(
-        name,
-        question(raw),
-        None if expect is None else expect == "allow",
-        None if reasons is None else fields.texts("reasons", reasons),
-    )
+def _case(number: int, raw: Mapping[str, Any]) -> Case:
+    name, expect, reasons = str(raw.get("name", f"case {number}")), raw.get("expect"), raw.get("reasons")
+    try:
+        _check(raw, _KNOWN)
+        return Case(
+            name,
+            question(raw),
+            None if expect is None else expect == "allow",
+            None if reasons is None else fields.texts("reasons", reasons),
+        )
+    except RemitError as error:
+        raise InvalidRequestError(f"`{name}`: {error.detail}", help=error.help) from error
 
 
 def question(raw: Mapping[str, Any]) -> Question:
@@ -158,8 +142,15 @@ def question(raw: Mapping[str, Any]) -> Question:
     if "details" not in raw or "sub" not in subject:
         raise InvalidRequestError("`details` and `subject.sub` are needed")
     claims = [(key, fields.text("claims", value)) for key, value in raw.get("claims", {}).items()]
+    at = subject.get("auth_time")
     return Question(
-        subject=_subject(subject),
+        subject=Subject(
+            subject["sub"],
+            subject.get("acr", ""),
+            None if at is None else datetime.fromtimestamp(at, UTC),
+            fields.texts("amr", subject.get("amr", [])),
+            fields.texts("groups", subject.get("groups", [])),
+        ),
         purpose=raw.get("purpose", ""),
         scope=scopes.parse(raw["details"]),
         verb=raw.get("verb", "open"),
@@ -172,29 +163,15 @@ def question(raw: Mapping[str, Any]) -> Question:
     )
 
 
-def _subject(raw: Mapping[str, Any]) -> Subject:
-    at = raw.get("auth_time")
-    return Subject(
-        raw["sub"],
-        raw.get("acr", ""),
-        None if at is None else datetime.fromtimestamp(at, UTC),
-        fields.texts("amr", raw.get("amr", [])),
-        fields.texts("groups", raw.get("groups", [])),
-    )
-
-
 def _check(raw: Mapping[str, Any], known: Mapping[str, type]) -> None:
     for key, value in raw.items():
         if key not in known:
             raise InvalidRequestError(f"`{key}` is not known here", help=f"known: {', '.join(sorted(known))}")
-        if type(value) is not known[key]:
+        kind = type(value)
+        if kind is not known[key]:  # exactly: true is no number here
             raise InvalidRequestError(f"`{key}` has the wrong type")
-        _check_value(key, value)
-
-
-def _check_value(key: str, value: Any) -> None:
-    least, most = int(key == "ttl"), _RANGES.get(key)
-    if most is not None and not least <= value <= most:
-        raise InvalidRequestError(f"`{key}` must be from {least} to {most}")
-    if key in _CHOICES and value not in _CHOICES[key]:
-        raise InvalidRequestError(f"`{key}` must be one of {', '.join(_CHOICES[key])}")
+        least, most = int(key == "ttl"), _RANGES.get(key)
+        if most is not None and not least <= value <= most:
+            raise InvalidRequestError(f"`{key}` must be from {least} to {most}")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise InvalidRequestError(f"`{key}` must be one of {', '.join(_CHOICES[key])}")

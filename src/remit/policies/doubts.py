@@ -43,20 +43,14 @@ def doubts(
 ) -> Iterator[Problem]:
     """Yield what is named and does not exist. ``issuers`` and ``resources`` are those there are; None: not known."""
     for one in entities:
-        known = resources if one.kind == "Resource" else issuers
-        text = _unknown(one, known) if one.kind == "Resource" else _nobody(one, known)
+        issuer, hash_, _ = one.id.partition("#")
+        text = ""
+        if one.kind == "Resource":
+            if resources is not None and one.id not in resources:
+                text = f"there is no resource for `{one}`"
+        elif not hash_:
+            text = f"`{one}` is nobody: an id is the issuer, `#`, and its name there"
+        elif issuers is not None and issuer not in issuers and not issuer.startswith(LOCAL):
+            text = f"`{one}` is nobody: `{issuer}` is no issuer of `[[humans]]`"
         if text:
             yield Problem(one.file, one.line, text)
-
-
-def _unknown(one: Named, resources: Collection[str] | None) -> str:
-    return "" if resources is None or one.id in resources else f"there is no resource for `{one}`"
-
-
-def _nobody(one: Named, issuers: Collection[str] | None) -> str:
-    issuer, hash_, _ = one.id.partition("#")
-    if not hash_:
-        return f"`{one}` is nobody: an id is the issuer, `#`, and its name there"
-    if issuers is None or issuer in issuers or issuer.startswith(LOCAL):
-        return ""
-    return f"`{one}` is nobody: `{issuer}` is no issuer of `[[humans]]`"

@@ -6,7 +6,6 @@ request that does not fit is not decided, and so denied.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +27,20 @@ def principal(subject: Subject) -> Json:
 
 def requests(question: Question) -> list[Json]:
     """Return one Cedar request for each detail, in order."""
-    common = _common(question)
+    posture, agent = question.posture, spiffe.split(question.agent)
+    common = {
+        "purpose": question.purpose,
+        "details": len(question.whole or question.scope),
+        "agent": question.agent,
+        "attested": question.binding.identity is not None,
+        "trust_domain": "" if agent is None else agent.domain,
+        "claims": {"__entity": _claims(dict(question.binding.claims))},
+        "level": question.level,
+        **{name: value for name, value in written_bounds(question.bounds).items() if name != "delegates"},
+        "ttl": int((question.bounds.ttl or MAX_TTL).total_seconds()),
+        "posture": {"isolation": posture.isolation, "custody": posture.custody, "at_rest": posture.at_rest},
+        "approval": question.approval is not None,
+    }
     return [
         {
             "principal": principal(question.subject),
@@ -74,30 +86,8 @@ def split(sub: str) -> tuple[str, str]:
     return issuer, rest
 
 
-def _domain(agent: str) -> str:
-    found = spiffe.split(agent)
-    return "" if found is None else found.domain
-
-
 def _claims(claims: Mapping[str, str]) -> Json:
     return {"type": "Claims", "id": json_text(dict(claims))}
-
-
-def _common(question: Question) -> Json:
-    posture = question.posture
-    return {
-        "purpose": question.purpose,
-        "details": len(question.whole or question.scope),
-        "agent": question.agent,
-        "attested": question.binding.identity is not None,
-        "trust_domain": _domain(question.agent),
-        "claims": {"__entity": _claims(dict(question.binding.claims))},
-        "level": question.level,
-        **{name: value for name, value in written_bounds(question.bounds).items() if name != "delegates"},
-        "ttl": int((question.bounds.ttl or MAX_TTL).total_seconds()),
-        "posture": {"isolation": posture.isolation, "custody": posture.custody, "at_rest": posture.at_rest},
-        "approval": question.approval is not None,
-    }
 
 
 # -- attributes of a detail -----------------------------------------------------------------------------------------
@@ -180,8 +170,3 @@ def declared(types: Collection[str]) -> str:
         for name, (type_, note, kinds) in lines.items()
     ]
     return f"type Detail = {{\n{''.join(rows)}}};\n"
-
-
-def entities_text(subject: Subject, claims: Mapping[str, str], named: Iterable[tuple[str, str]]) -> str:
-    """Return the entities as Cedar reads them."""
-    return json.dumps(entities(subject, claims, named))

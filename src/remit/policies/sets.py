@@ -6,6 +6,7 @@ because it failed would be an open door.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,9 @@ class CedarPolicies:
         self.failing: dict[str, Failing] = {}  # the policies that could not be evaluated when they were asked
         self._parsed, self._names = parsed, names
         self._cedar, self._schema = installed.cedar(), installed.schema()
-        self._words = _words(texts)
+        text = "\n".join(texts.values())
+        # All words of the policies; None where an escape may spell others, as an attribute's name in a string.
+        self._words = None if "\\" in text else frozenset(_WORD.findall(text))
         self._told: dict[bytes, PolicyVerdict] = {}  # by digests of questions: a verdict depends on nothing else
 
     def __call__(self, question: Question) -> Decision:
@@ -83,7 +86,9 @@ class CedarPolicies:
         verdicts = self.verdicts(question)
         failed = {name: why for verdict in verdicts for name, why in verdict.failed.items()}
         if failed:
-            self._note(failed)
+            for name, why in failed.items():
+                before = self.failing.get(name)
+                self.failing[name] = Failing(1 if before is None else before.times + 1, why)
             reasons = [f"`{name}` could not be evaluated: {why}" for name, why in failed.items()]
             return Decision(allowed=False, reasons=tuple(reasons), version=self.version)
         pairs = list(zip(question.scope, verdicts, strict=True))
@@ -91,11 +96,6 @@ class CedarPolicies:
         told = [pair for pair in pairs if not denied or not pair[1].allowed]
         reasons = [reason for detail, verdict in told for reason in _reasons(question, detail.resource, verdict)]
         return Decision(not denied, tuple(dict.fromkeys(reasons)), denied, self.version)
-
-    def _note(self, failed: Mapping[str, str]) -> None:
-        for name, why in failed.items():
-            before = self.failing.get(name)
-            self.failing[name] = Failing(1 if before is None else before.times + 1, why)
 
     def verdicts(self, question: Question) -> list[PolicyVerdict]:
         """Return what is said of each detail, in order. What was asked before is remembered."""
@@ -138,23 +138,16 @@ class CedarPolicies:
         return PolicyVerdict(answer.allowed and not failed, by, failed)
 
 
-def _words(texts: Mapping[str, str]) -> frozenset[str] | None:
-    """Return all words of policies; None where an escape may spell others, as an attribute's name in a string."""
-    text = "\n".join(texts.values())
-    return None if "\\" in text else frozenset(_WORD.findall(text))
-
-
 def _reasons(question: Question, resource: str, verdict: PolicyVerdict) -> list[str]:
-    if verdict.allowed:
-        return [f"`{name}` permits `{resource}`" for name in verdict.by]
-    if verdict.by:
-        return [f"`{name}` forbids `{resource}`" for name in verdict.by]
-    return [f"no policy permits to {question.verb} `{resource}`"]
+    if not verdict.allowed and not verdict.by:
+        return [f"no policy permits to {question.verb} `{resource}`"]
+    effect = "permits" if verdict.allowed else "forbids"
+    return [f"`{name}` {effect} `{resource}`" for name in verdict.by]
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _entities(subject: Subject, claims: tuple[tuple[str, str], ...], named: tuple[tuple[str, str], ...]) -> Entities:
-    text = model.entities_text(subject, dict(claims), named)
+    text = json.dumps(model.entities(subject, dict(claims), named))
     found: Entities = installed.cedar().Entities.from_json_str(text, installed.schema())
     return found
 
@@ -174,51 +167,41 @@ def version_of(texts: Mapping[str, str]) -> str:
 
 def read(texts: Mapping[str, str]) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
     """Read a set from its files (name -> Cedar text): the set, or else all that is wrong with it."""
-    reader = _Reader()
+    found: list[Written] = []
+    problems: list[Problem] = []
     for name in sorted(texts):
         for statement in cut(texts[name]):
-            reader.take(name, statement)
-    if not reader.found and not reader.problems:
-        reader.problems.append(Problem("", 0, "there is no policy here; to deny everything, write a forbid"))
-    if reader.problems:
-        return None, tuple(reader.problems)
-    parsed = installed.cedar().PolicySet.from_str("\n".join(item.text for item in reader.found))
+            problems += [Problem(name, statement.line_of(text), text) for text in _take(found, name, statement)]
+    if not found and not problems:
+        problems.append(Problem("", 0, "there is no policy here; to deny everything, write a forbid"))
+    if problems:
+        return None, tuple(problems)
+    parsed = installed.cedar().PolicySet.from_str("\n".join(item.text for item in found))
     nodes = parsed.to_pst().static_policies
     names = {number: node.annotations["id"] for number, node in nodes.items()}
-    return CedarPolicies(texts, reader.found, parsed, names), ()
+    return CedarPolicies(texts, found, parsed, names), ()
 
 
-class _Reader:
-    """Collects good policies and problems."""
-
-    def __init__(self) -> None:
-        self.found: list[Written] = []
-        self.problems: list[Problem] = []
-
-    def take(self, file: str, statement: Statement) -> None:
-        """Read one policy."""
-        said = [*self._wrong(file, statement)]
-        self.problems += [Problem(file, statement.line_of(text), text) for text in said]
-
-    def _wrong(self, file: str, statement: Statement) -> list[str]:
-        if not statement.whole:
-            return ["the policy has no end: a `;` is missing, or a string is not closed"]
-        try:
-            parsed = installed.cedar().PolicySet.from_str(statement.text).to_pst()
-        except ValueError as error:
-            return [_plain(error)]
-        if parsed.templates or len(parsed.static_policies) != 1:
-            return ["this is not one policy: templates are not used here, write principal and resource out"]
-        [node] = parsed.static_policies.values()
-        name = node.annotations.get("id", "")
-        if not _ID.fullmatch(name):
-            return ['the policy needs a name: @id("what-it-does"), of letters, digits, `.`, `_` and `-`']
-        twin = next((item for item in self.found if item.id == name), None)
-        if twin is not None:
-            return [f"the name `{name}` is taken by {twin.file}:{twin.line}"]
-        found = installed.cedar().validate_policies(statement.text, installed.schema()).errors
-        self.found.append(Written(name, file, statement.line, statement.text, node))
-        return sorted({_ACTION.sub("", _plain(item.error)) for item in found})  # Cedar's own order is any
+def _take(found: list[Written], file: str, statement: Statement) -> list[str]:
+    """Add a policy to those that were found before it, and return what is wrong with it."""
+    if not statement.whole:
+        return ["the policy has no end: a `;` is missing, or a string is not closed"]
+    try:
+        parsed = installed.cedar().PolicySet.from_str(statement.text).to_pst()
+    except ValueError as error:
+        return [_plain(error)]
+    if parsed.templates or len(parsed.static_policies) != 1:
+        return ["this is not one policy: templates are not used here, write principal and resource out"]
+    [node] = parsed.static_policies.values()
+    name = node.annotations.get("id", "")
+    if not _ID.fullmatch(name):
+        return ['the policy needs a name: @id("what-it-does"), of letters, digits, `.`, `_` and `-`']
+    twin = next((item for item in found if item.id == name), None)
+    if twin is not None:
+        return [f"the name `{name}` is taken by {twin.file}:{twin.line}"]
+    errors = installed.cedar().validate_policies(statement.text, installed.schema()).errors
+    found.append(Written(name, file, statement.line, statement.text, node))
+    return sorted({_ACTION.sub("", _plain(item.error)) for item in errors})  # Cedar's own order is any
 
 
 def _plain(error: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;', re.DOTALL)
 _BLANK = re.compile(r"(?:\s|//[^\n]*)*")
@@ -26,33 +27,18 @@ class Statement:
     def line_of(self, message: str) -> int:
         """Return the line that an error is about: where what it quotes stands, if that is in one place."""
         for quoted in _QUOTED.findall(message):
-            found = [n for n, line in enumerate(self.text.splitlines()) if _holds(line, quoted)]
+            alone = re.compile(rf"(?<![\w\"]){re.escape(quoted)}(?![\w\"])")
+            found = [n for n, line in enumerate(self.text.splitlines()) if alone.search(line.split("//", 1)[0])]
             if len(found) == 1:
                 return self.line + found[0]
         return self.line
 
 
-def _holds(line: str, quoted: str) -> bool:
-    code = line.split("//", 1)[0]
-    return re.search(rf"(?<![\w\"]){re.escape(quoted)}(?![\w\"])", code) is not None
-
-
 def cut(text: str) -> Iterator[Statement]:
     """Yield the policies of a text in order; what follows the last semicolon comes as one that is not whole."""
-    start = 0
-    for token in _TOKEN.finditer(text):
-        if token.group() == ";":
-            yield _statement(text, start, token.end())
-            start = token.end()
-    if _begin(text, start) < len(text):
-        yield _statement(text, start, len(text), whole=False)
-
-
-def _begin(text: str, start: int) -> int:
-    blank = _BLANK.match(text, start)
-    return blank.end() if blank else start
-
-
-def _statement(text: str, start: int, end: int, *, whole: bool = True) -> Statement:
-    begin = _begin(text, start)
-    return Statement(text[begin:end], text.count("\n", 0, begin) + 1, whole)
+    ends = [token.end() for token in _TOKEN.finditer(text) if token.group() == ";"]
+    for number, (start, end) in enumerate(pairwise([0, *ends, len(text)])):
+        blank = _BLANK.match(text, start)
+        begin = blank.end() if blank else start
+        if begin < end:
+            yield Statement(text[begin:end], text.count("\n", 0, begin) + 1, whole=number < len(ends))

@@ -38,18 +38,11 @@ class Step:
 
 def traced(policies: CedarPolicies, question: Question) -> list[list[Step]]:
     """Return the steps of each detail of a question, in order of the policies."""
-    found = zip(model.requests(question), policies.verdicts(question), strict=True)
-    return [
-        [_step(_Try(policies, question, request), written, verdict) for written in policies.policies]
-        for request, verdict in found
-    ]
-
-
-def _step(attempt: _Try, written: Written, verdict: PolicyVerdict) -> Step:
-    outcome, because = attempt.outcome(written, verdict)
-    place = f"{written.file}:{written.line}"
-    seen = attempt.attributes(written.node)
-    return Step(written.id, place, written.effect, outcome, because, seen)
+    steps = []
+    for request, verdict in zip(model.requests(question), policies.verdicts(question), strict=True):
+        attempt = _Try(policies, question, request)
+        steps.append([attempt.step(written, verdict) for written in policies.policies])
+    return steps
 
 
 class _Try:
@@ -58,41 +51,41 @@ class _Try:
     def __init__(self, policies: CedarPolicies, question: Question, request: Mapping[str, Any]) -> None:
         self._cedar = installed.cedar()
         self._entities, self._request = policies.entities(question), dict(request)
+        self._claims = dict(question.binding.claims)
+        resource = request["resource"]["id"]
         self._known = {
             "context": request["context"],
-            "principal": model.entities(question.subject, dict(question.binding.claims), ())[0]["attrs"],
-            "resource": {"name": request["resource"]["id"], "type": _type(question, request["resource"]["id"])},
+            "principal": model.entities(question.subject, self._claims, ())[0]["attrs"],
+            "resource": {"name": resource, "type": next(d.type for d in question.scope if d.resource == resource)},
         }
-        self._claims = dict(question.binding.claims)
 
-    def outcome(self, written: Written, verdict: PolicyVerdict) -> tuple[str, str]:
+    def step(self, written: Written, verdict: PolicyVerdict) -> Step:
         """Say what a policy came to, and why if it did not apply."""
         if written.id in verdict.failed:
-            return "failed", verdict.failed[written.id]
-        missing = self._missing(written.node)
-        if missing is None:
-            return f"{written.effect}s", ""
-        return "does not apply", missing
+            outcome, because = "failed", verdict.failed[written.id]
+        else:
+            because = self._missing(written.node)
+            outcome = "does not apply" if because else f"{written.effect}s"
+        place = f"{written.file}:{written.line}"
+        return Step(written.id, place, written.effect, outcome, because, self._attributes(written.node))
 
-    def _missing(self, node: Any) -> str | None:
-        """Return what keeps a policy from applying, the first thing; None when it applies."""
+    def _missing(self, node: Any) -> str:
+        """Return what keeps a policy from applying, the first thing; nothing when it applies."""
+        scope = self._cedar.pst.ScopeAny()
+        bare = replace(
+            node, effect="permit", principal=scope, action=scope, resource=scope, clauses=(), annotations={}, id="part"
+        )
         for name in ("principal", "action", "resource"):
-            if not self._holds(replace(self._bare(node), **{name: getattr(node, name)})):
-                text = self._text(replace(self._bare(node), **{name: getattr(node, name)}))
-                return f"{_scope(text, name)} is false"
-        tried = self._bare(node)
+            part = replace(bare, **{name: getattr(node, name)})
+            if not self._holds(part):
+                return f"{_scope(str(self._set(part)), name)} is false"
+        tried = bare
         for clause in _conditions(node.clauses):
             tried = replace(tried, clauses=(*tried.clauses, clause))
             if not self._holds(tried):
-                text = self._text(replace(self._bare(node), clauses=(clause,)))
+                text = str(self._set(replace(bare, clauses=(clause,))))
                 return f"{_condition(text)} is {'false' if _is_when(clause) else 'true'}"
-        return None
-
-    def _bare(self, node: Any) -> Any:
-        scope = self._cedar.pst.ScopeAny()
-        return replace(
-            node, effect="permit", principal=scope, action=scope, resource=scope, clauses=(), annotations={}, id="part"
-        )
+        return ""
 
     def _holds(self, node: Any) -> bool:
         return bool(self._cedar.is_authorized(self._request, self._set(node), self._entities).allowed)
@@ -101,10 +94,7 @@ class _Try:
         alone = self._cedar.pst.PolicySet(templates={}, static_policies={node.id: node}, template_links=())
         return self._cedar.PolicySet.from_pst(alone)
 
-    def _text(self, node: Any) -> str:
-        return str(self._set(node))
-
-    def attributes(self, node: Any) -> dict[str, object]:
+    def _attributes(self, node: Any) -> dict[str, object]:
         """Return what a policy looks at (``context.detail.tables`` -> its value), as it was in this request."""
         names = dict.fromkeys(name for clause in node.clauses for name in _names(clause))
         longest = [n for n in names if not any(other.startswith(f"{n}.") for other in names)]
@@ -117,10 +107,6 @@ class _Try:
         for part in name.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         return found
-
-
-def _type(question: Question, resource: str) -> str:
-    return next(detail.type for detail in question.scope if detail.resource == resource)
 
 
 def _conditions(clauses: tuple[Any, ...]) -> Iterator[Any]:
