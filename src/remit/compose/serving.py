@@ -57,16 +57,14 @@ class Edges:
     """What serves: the control plane, the gateway, and the listeners that runs hand over."""
 
     def __init__(self, app: Application) -> None:
-        self.application = app
-        settings = app.settings
+        self.application, settings = app, app.settings
         keys = Keys(app.tokens.signer, app.tokens.public_jwks())
         nonces, gateway = Nonces(secrets.token_bytes(32)), settings.gateway.url if settings.gateway else None
         pending = PendingMemory(app.clock)
         self.verifier = Verifier(app.broker, keys, settings.issuer, app.clock, nonces, pending, gateway)
         self.rings = key_rings(app, keys)
-        known, events = app.signals, app.events
-        sender = None if events is None else Transmitter(app.ended, settings.issuer, events, known.receivers)
-        self.signals = signals.rounds(known, app.broker, app.ended, app.clock, sender)
+        sender = Transmitter(app.ended, settings.issuer, app.events, app.signals.receivers) if app.events else None
+        self.signals = signals.rounds(app.signals, app.broker, app.ended, app.clock, sender)
         self.deps = AppDeps(
             app.broker,
             app.broker.kinds,
@@ -80,7 +78,6 @@ class Edges:
             streams=() if sender is None else sender.routes(),
         )
         self.app = control.build(self.deps)
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.gateway = Gateway(
             app.broker,
             app.broker.kinds,
@@ -90,15 +87,16 @@ class Edges:
             problems=f"{settings.issuer}/problems/",
             verify=self.verifier.proven,
             nonce=self.verifier.nonce,
-            descriptors=max(soft - RESERVE, soft // 2),
+            descriptors=_descriptors(),
         )
         self._listeners: list[Listener] = []
         self.tls = workloads.server_tls(settings, app.bundles)
         self.sockets: dict[str, WorkloadApi] = {}  # of kinds, by the names that these give them
         with suppress(UnavailableError):  # the extra that it needs is not installed
             self.sockets["workload"] = WorkloadApi(app.broker, app.authority, app.clock, app.bundles)
-        humans, share = app.identity.humans, self.gateway.quota.of
-        self.launches = LaunchServer(app.broker, app.broker.kinds, self.serve_run, share, self.sockets, humans)
+        self.launches = LaunchServer(
+            app.broker, app.broker.kinds, self.serve_run, self.gateway.quota.of, self.sockets, app.identity.humans
+        )
 
     async def control(
         self, sock: socket.socket, listener: ListenerAuth, uid: int | None = None, tls: SSLContext | None = None
@@ -283,6 +281,11 @@ def bind_tcp(address: Address, setting: str) -> socket.socket:
         ) from error
     sock.listen(BACKLOG)
     return sock
+
+
+def _descriptors() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - RESERVE, soft // 2)
 
 
 def harden() -> None:
