@@ -12,7 +12,7 @@ import pytest
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.wit import WitVerifier
+from remit.identity.workloads.svids import WitVerifier
 from remit.oauth.clients import WPT
 from remit.oauth.registry import Registry
 from remit.ports.identity import Registered

@@ -16,9 +16,7 @@ from remit.core.principal import Workload
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.workloads import bundles
 from remit.identity.workloads.bundles import SpiffeBundle, TrustBundles
-from remit.identity.workloads.jwt_svid import JwtSvidVerifier
-from remit.identity.workloads.wit import WitVerifier
-from remit.identity.workloads.x509_svid import X509SvidVerifier
+from remit.identity.workloads.svids import JwtSvidVerifier, WitVerifier, X509SvidVerifier
 from remit.keys.signers import FileSigner
 from tests.fuzz.test_token import ALPHABET, JSON
 from tests.identity.spire import NOW, Domain, Held, Times, signed

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 import pytest
 
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
@@ -145,15 +144,6 @@ def test_names_that_do_not_resolve_keep_no_other_look_up_waiting(monkeypatch: py
             await asyncio.gather(*slow, return_exceptions=True)
 
     asyncio.run(main())
-
-
-class Trusting(ClientDocuments):
-    """Trusts the certificate of the test's own server."""
-
-    context: ssl.SSLContext
-
-    def transport(self) -> httpx.AsyncBaseTransport:
-        return BoundedTransport(httpx.AsyncHTTPTransport(verify=self.context, trust_env=False), MAX_DOCUMENT)
 
 
 async def served(answer: bytes, context: ssl.SSLContext | None = None) -> tuple[asyncio.Server, int, list[bytes]]:
@@ -298,8 +288,12 @@ def test_the_certificate_has_to_be_of_the_name_not_of_the_address(tmp_path: Path
     async def main() -> None:
         server, port, heads = await served(answer("200 OK"), ours.server("leaf", host=name))
         async with server:
-            made = Trusting(frozenset({"app.test"}), private=True, lookup=resolving("127.0.0.1"))
-            made.context = ours.trust()
+            made = ClientDocuments(
+                frozenset({"app.test"}),
+                private=True,
+                lookup=resolving("127.0.0.1"),
+                transport=lambda: BoundedTransport(ours.trust(), MAX_DOCUMENT),
+            )
             url = f"https://app.test:{port}/client.json"
             if reached:
                 assert await made(url) == b"{}"

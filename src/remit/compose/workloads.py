@@ -11,10 +11,8 @@ from remit.core.principal import JWT_SPIFFE
 from remit.errors import InvalidRequestError
 from remit.identity.workloads import Assertion, AttestedWorkloads
 from remit.identity.workloads.bundles import BundleSource, TrustBundles
-from remit.identity.workloads.jwt_svid import JwtSvidVerifier
 from remit.identity.workloads.sources import ApiSource, FileSource, WebSource
-from remit.identity.workloads.wit import WitVerifier
-from remit.identity.workloads.x509_svid import X509SvidVerifier
+from remit.identity.workloads.svids import JwtSvidVerifier, WitVerifier, X509SvidVerifier
 from remit.ports import Clock
 from remit.web.tls import ServerTLS
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -21,7 +19,7 @@ import httpx
 
 from remit.core.urls import is_loopback
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
-from remit.identity.fetch import PATIENCE, BoundedTransport, get
+from remit.identity.fetch import PATIENCE, HttpFetch, get
 
 MAX_DOCUMENT = 16_384  # bytes
 MAX_FETCHES = 2  # at once, of a host
@@ -62,6 +60,9 @@ class ClientDocuments:
     private: bool = False
     lookup: Lookup = look_up
     now: Callable[[], float] = monotonic
+    transport: Callable[[], httpx.AsyncBaseTransport] = field(
+        default_factory=lambda: HttpFetch(limit=MAX_DOCUMENT).transport
+    )
     _running: dict[asyncio.Timeout, str] = field(default_factory=dict)  # with their hosts, the oldest first
     _failed: dict[str, float] = field(default_factory=dict)  # URL -> until when it is not asked again
 
@@ -118,14 +119,6 @@ class ClientDocuments:
         if not found or not (self.private or all(_is_public(address) for address in found)):
             raise InvalidRequestError("its host is not on the public Internet")
         return str(found[0])
-
-    def transport(self) -> httpx.AsyncBaseTransport:
-        """Return a fresh bounded transport."""
-        return BoundedTransport(httpx.AsyncHTTPTransport(verify=self._trusted, trust_env=False), MAX_DOCUMENT)
-
-    @cached_property
-    def _trusted(self) -> ssl.SSLContext:
-        return ssl.create_default_context()
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

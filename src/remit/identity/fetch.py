@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,16 +20,17 @@ PATIENCE = 5.0  # seconds, for a whole answer
 Fetch = Callable[[str], Awaitable[bytes]]  # URL -> the body of a successful answer, or UnavailableError
 
 
-class BoundedTransport(httpx.AsyncBaseTransport):
+class BoundedTransport(httpx.AsyncHTTPTransport):
     """A transport whose answers are plain bytes, and few enough."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, limit: int = MAX_DOCUMENT) -> None:
-        self._inner, self._limit = inner, limit
+    def __init__(self, trusted: ssl.SSLContext, limit: int = MAX_DOCUMENT) -> None:
+        super().__init__(verify=trusted, trust_env=False)
+        self._limit = limit
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer with the whole body in memory, or raise httpx.ReadError."""
         request.headers["accept-encoding"] = "identity"
-        answer = await self._inner.handle_async_request(request)
+        answer = await super().handle_async_request(request)
         try:
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise httpx.ReadError("an answer that was asked for plain came encoded", request=request)
@@ -41,16 +43,13 @@ class BoundedTransport(httpx.AsyncBaseTransport):
             await answer.aclose()
         return httpx.Response(answer.status_code, headers=answer.headers, content=bytes(body), request=request)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._inner.aclose()
 
-
+@dataclass
 class HttpFetch:
     """Fetches over HTTP. The authorities that OpenSSL trusts here (``SSL_CERT_FILE``) vouch for https."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
-        self.patience = patience
+    patience: float = PATIENCE
+    limit: int = MAX_DOCUMENT
 
     @cached_property
     def _trusted(self) -> ssl.SSLContext:
@@ -60,7 +59,7 @@ class HttpFetch:
 
     def transport(self) -> httpx.AsyncBaseTransport:
         """Return a fresh bounded transport."""
-        return BoundedTransport(httpx.AsyncHTTPTransport(verify=self._trusted, trust_env=False))
+        return BoundedTransport(self._trusted, self.limit)
 
     async def __call__(self, url: str) -> bytes:
         """Return the body of a successful answer, or raise UnavailableError."""

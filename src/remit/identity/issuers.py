@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
+from remit.core import fields
 from remit.core.urls import check_issuer, check_url
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnavailableError
 from remit.identity.fetch import MAX_DOCUMENT, Fetch
@@ -83,12 +84,10 @@ def _endpoint(document: Mapping[str, object], name: str, issuer: str) -> str:
 
 
 def _names(document: Mapping[str, object], name: str) -> frozenset[str] | None:
-    value = document.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) > _MAX_NAMES or not all(isinstance(item, str) for item in value):
-        raise InvalidRequestError(f"`{name}` is not a list of names")
-    return frozenset(value)
+    found = None if document.get(name) is None else fields.texts(name, document[name])
+    if found and len(found) > _MAX_NAMES:
+        raise InvalidRequestError(f"`{name}` names too many")
+    return None if found is None else frozenset(found)
 
 
 class Issuer:
@@ -96,7 +95,10 @@ class Issuer:
 
     def __init__(self, url: str, fetch: Fetch, clock: Clock, well_known: str = OPENID) -> None:
         self.url = check_issuer(url, "the issuer")
-        self._fetch, self._clock, self._well_known = fetch, clock, well_known
+        parts = urlsplit(url)  # the document is after its path for OpenID, before it elsewhere (RFC 8615)
+        elsewhere = f"{parts.scheme}://{parts.netloc}{well_known}{parts.path.rstrip('/')}"
+        self._document = url.rstrip("/") + OPENID if well_known == OPENID else elsewhere
+        self._fetch, self._clock = fetch, clock
         self._fetched: _Fetched | None = None
         self._tried: datetime | None = None
         self._asking = asyncio.Lock()
@@ -115,10 +117,10 @@ class Issuer:
 
     async def _current(self, *, anew: bool = False) -> _Fetched:
         known, longest = self._fetched, KEEP if self._asking.locked() else min(FRESH, KEEP)
-        if known is not None and not anew and self._since(known) < longest:
+        if known is not None and not anew and self._clock() - known.at < longest:
             return known
         async with self._asking:
-            if self._fetched is not known and self._fetched is not None and self._since(self._fetched) < FRESH:
+            if self._fetched is not known and self._fetched is not None and self._clock() - self._fetched.at < FRESH:
                 return self._fetched  # somebody else has just asked
             return await self._refetched()
 
@@ -127,26 +129,16 @@ class Issuer:
         if self._tried is None or now - self._tried >= RETRY:
             self._tried = now
             try:
-                metadata = read_metadata(await self._fetch(self._document()), self.url)
+                metadata = read_metadata(await self._fetch(self._document), self.url)
                 self._fetched = _Fetched(metadata, read_key_set(await self._fetch(metadata.jwks_uri)), now)
             except RemitError as error:
                 _LOG.warning("the issuer %s cannot be asked: %s", self.url, error.detail)
                 why = error
         known = self._fetched
-        if known is None or self._since(known) >= KEEP:
+        if known is None or self._clock() - known.at >= KEEP:
             raise UnavailableError(
                 f"the issuer `{self.url}` cannot be asked for its keys",
                 help="nobody of this issuer is let in before it answers",
                 retry_after=int(RETRY.total_seconds()),
             ) from why
         return known
-
-    def _document(self) -> str:
-        """Return where the issuer's document is: after its path for OpenID, before it elsewhere (RFC 8615)."""
-        if self._well_known == OPENID:
-            return self.url.rstrip("/") + OPENID
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}{self._well_known}{parts.path.rstrip('/')}"
-
-    def _since(self, known: _Fetched) -> timedelta:
-        return self._clock() - known.at

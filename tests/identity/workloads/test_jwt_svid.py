@@ -11,7 +11,7 @@ from remit import jose
 from remit.core.principal import Workload
 from remit.errors import AudienceError, RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.workloads.bundles import RETRY, TrustBundles
-from remit.identity.workloads.jwt_svid import MAX_LIFE, JwtSvidVerifier
+from remit.identity.workloads.svids import MAX_JWT_LIFE, JwtSvidVerifier
 from remit.jose.jwt import SKEW
 from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key, signed
 
@@ -113,7 +113,7 @@ def test_a_name_that_no_pattern_allows_is_refused(path: str) -> None:
         {"exp": AT - 1},
         {"exp": "soon"},
         {"exp": True},
-        {"exp": AT + int((MAX_LIFE + SKEW).total_seconds()) + 1},
+        {"exp": AT + int((MAX_JWT_LIFE + SKEW).total_seconds()) + 1},
         {"nbf": AT + 61},
         {"iat": AT + 61},
         {"nbf": "now"},

@@ -21,7 +21,7 @@ from remit.errors import (
     UnavailableError,
 )
 from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.wit import MAX_LIFE, WitVerifier
+from remit.identity.workloads.svids import MAX_WIT_LIFE, WitVerifier
 from remit.keys.signers import FileSigner
 from tests.identity.spire import NOW, Domain, Held, Times, signed
 
@@ -196,7 +196,7 @@ def test_a_header_of_another_token_is_refused(header: dict[str, object]) -> None
         {"sub": "spiffe://prod.example"},
         {"exp": None},
         {"exp": AT},
-        {"exp": AT + int(MAX_LIFE.total_seconds()) + 61},
+        {"exp": AT + int(MAX_WIT_LIFE.total_seconds()) + 61},
         {"iat": AT + 61},
         {"nbf": AT + 61},
         {"aud": TARGET},

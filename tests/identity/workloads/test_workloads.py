@@ -11,8 +11,7 @@ from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.identity.workloads import AttestedWorkloads
 from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.wit import WitVerifier
-from remit.identity.workloads.x509_svid import X509SvidVerifier
+from remit.identity.workloads.svids import WitVerifier, X509SvidVerifier
 from remit.keys.signers import FileSigner
 from tests.identity.spire import NOW, Domain, Held, Times, signed
 

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError, UnavailableError
 from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.x509_svid import MAX_CHAIN, X509SvidVerifier
+from remit.identity.workloads.svids import MAX_CHAIN, X509SvidVerifier
 from tests.identity.spire import BOTH, NOW, Authority, Domain, Held, Times, usage
 
 DOMAIN = Domain("prod.example")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
-from remit.identity.workloads.wit import WitVerifier
-from remit.identity.workloads.x509_svid import X509SvidVerifier
+from remit.identity.workloads.svids import WitVerifier, X509SvidVerifier
 
 Assertion = Callable[[str], Awaitable[Workload]]
 

@@ -103,6 +103,7 @@ def _certificate(jwk: Jwk) -> bytes | None:
 class _TrustDomain:
     """What is known of one trust domain. ``at`` is the last good look, ``due`` the next one."""
 
+    name: str
     source: BundleSource
     due: datetime
     at: datetime | None = None
@@ -116,7 +117,7 @@ class TrustBundles:
 
     def __init__(self, sources: Mapping[str, BundleSource], clock: Clock) -> None:
         self._clock = clock
-        self._domains = {domain: _TrustDomain(source, clock()) for domain, source in sources.items()}
+        self._domains = {name: _TrustDomain(name, source, clock()) for name, source in sources.items()}
         self._watching: list[Callable[[], None]] = []
 
     async def of(self, domain: str) -> SpiffeBundle:
@@ -126,28 +127,27 @@ class TrustBundles:
         """
         known = self._configured(domain)
         if not (known.lock.locked() and self._fresh(known)):  # what is good serves while somebody looks
-            await self._look(known, domain, known.due)
-        return self._good(known, domain)
+            await self._look(known, known.due)
+        return self._good(known)
 
     async def again(self, domain: str) -> SpiffeBundle:
         """Return the bundle after a fresh look, for a key that is not in it yet; but not more often than RETRY."""
         known = self._configured(domain)
-        await self._look(known, domain, known.due if known.tried is None else min(known.due, known.tried + RETRY))
-        return self._good(known, domain)
+        await self._look(known, known.due if known.tried is None else min(known.due, known.tried + RETRY))
+        return self._good(known)
 
     async def refresh(self) -> None:
         """Look again wherever it is time to; what fails is told to the log."""
-        await asyncio.gather(*(self._look(known, domain, known.due) for domain, known in self._domains.items()))
+        await asyncio.gather(*(self._look(known, known.due) for known in self._domains.values()))
 
     def authorities(self) -> tuple[bytes, ...]:
         """Return the certificates of all authorities there are: for the filter of a handshake, never for a decision."""
-        good = [known.bundle for known in self._domains.values() if known.bundle is not None and self._fresh(known)]
-        return tuple(der for bundle in good for der in bundle.authorities)
+        return tuple(der for bundle in self.current().values() for der in bundle.authorities)
 
     def current(self) -> Mapping[str, TrustBundle]:
         """Return the bundles that are good now, by trust domain."""
-        good = {domain: known.bundle for domain, known in self._domains.items() if self._fresh(known)}
-        return {name: TrustBundle(each.authorities, each.jwks) for name, each in good.items() if each is not None}
+        good = {name: self._fresh(known) for name, known in self._domains.items()}
+        return {name: TrustBundle(each.authorities, each.jwks) for name, each in good.items() if each}
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back when a bundle has changed."""
@@ -159,18 +159,19 @@ class TrustBundles:
             raise UnauthenticatedError("the workload is of a trust domain that is not configured here")
         return known
 
-    def _fresh(self, known: _TrustDomain) -> bool:
-        return known.at is not None and self._clock() < known.at + LIFE
+    def _fresh(self, known: _TrustDomain) -> SpiffeBundle | None:
+        return None if known.at is None or self._clock() >= known.at + LIFE else known.bundle
 
-    def _good(self, known: _TrustDomain, domain: str) -> SpiffeBundle:
-        if known.bundle is None or not self._fresh(known):
+    def _good(self, known: _TrustDomain) -> SpiffeBundle:
+        found = self._fresh(known)
+        if found is None:
             raise UnavailableError(
-                f"the trust bundle of `{domain}` is out of reach",
+                f"the trust bundle of `{known.name}` is out of reach",
                 help="the broker's log says why: `log` in its state directory",
             )
-        return known.bundle
+        return found
 
-    async def _look(self, known: _TrustDomain, domain: str, due: datetime) -> None:
+    async def _look(self, known: _TrustDomain, due: datetime) -> None:
         if self._clock() < due:
             return
         async with known.lock:
@@ -178,11 +179,11 @@ class TrustBundles:
                 return
             known.tried, before = self._clock(), known.bundle
             try:
-                known.bundle = await _newer(known, domain)
+                known.bundle = await _newer(known)
             except UnavailableError as error:
                 known.due = self._clock() + RETRY
                 why = "" if error.__cause__ is None else f" ({error.__cause__})"
-                _LOG.warning("trust bundle of %s: %s%s", domain, error.detail, why)
+                _LOG.warning("trust bundle of %s: %s%s", known.name, error.detail, why)
             except BaseException:  # cancelled, or not foreseen: somebody has to look again all the same
                 known.due = self._clock() + RETRY
                 raise
@@ -193,9 +194,9 @@ class TrustBundles:
                     callback()
 
 
-async def _newer(known: _TrustDomain, domain: str) -> SpiffeBundle:
+async def _newer(known: _TrustDomain) -> SpiffeBundle:
     """Return what the source has now; UnavailableError for an edition that was replaced: its keys may be withdrawn."""
-    found, before = await known.source.fetch(domain), None if known.bundle is None else known.bundle.sequence
+    found, before = await known.source.fetch(known.name), None if known.bundle is None else known.bundle.sequence
     if before is not None and (found.sequence is None or found.sequence < before):  # §4.1.1
         raise UnavailableError("its source has gone back to an earlier edition")
     return found

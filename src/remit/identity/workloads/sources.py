@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
-import httpx
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey, RSAKey
 
@@ -60,8 +60,7 @@ class WebSource:
             trusted = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:
             raise UnavailableError("the authorities of `ca_file` cannot be read") from error
-        over = BoundedTransport(httpx.AsyncHTTPTransport(verify=trusted, trust_env=False), MAX_BUNDLE)
-        what = f"the bundle endpoint of `{domain}`"
+        over, what = BoundedTransport(trusted, MAX_BUNDLE), f"the bundle endpoint of `{domain}`"
         return parse(domain, await get(over, self.url, what, patience=TIMEOUT, step=TIMEOUT * STEP))
 
 
@@ -100,8 +99,7 @@ class ApiSource:
         )
 
 
-def _jwk(kid: str, key: object) -> Jwk:
-    pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
-    kind = ECKey if hasattr(key, "curve") else RSAKey
-    jwk: Mapping[str, object] = kind.import_key(pem).as_dict(private=False)
-    return {**jwk, "kid": kid, "use": "jwt-svid"}
+def _jwk(kid: str, key: PublicKeyTypes) -> Jwk:
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    kind = ECKey if isinstance(key, EllipticCurvePublicKey) else RSAKey
+    return {**kind.import_key(pem).as_dict(private=False), "kid": kid, "use": "jwt-svid"}

@@ -1,0 +1,328 @@
+"""SVIDs of other trust domains in their three forms, each by the bundle of its own trust domain alone.
+
+- JWT-SVIDs as client assertions (draft-ietf-oauth-spiffe-client-auth).
+- WITs (draft-ietf-wimse-workload-creds, WIT-SVID), and proofs of their key (WPT).
+- X.509-SVIDs: the certificate that a TLS client presented (X509-SVID §5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from hashlib import sha256
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store
+
+from remit import jose
+from remit.core import spiffe
+from remit.core.principal import Workload
+from remit.core.spiffe import SpiffeId
+from remit.errors import AudienceError, InvalidRequestError, LimitError, ReplayError, TokenError, UnauthenticatedError
+from remit.identity.workloads.bundles import SpiffeBundle, TrustBundles
+from remit.jose import jwt
+from remit.jose.jwt import SKEW, Jwt, JwtProfile
+from remit.jose.keys import RSA, KeySet
+from remit.jose.proof import SKEW as PROOF_SKEW
+from remit.jose.proof import same_target
+from remit.ports import Clock
+
+MAX_JWT_LIFE = timedelta(hours=1)  # that the end of a bearer credential may be away
+MAX_WIT_LIFE = timedelta(hours=24)  # that the end may be away: it is worth nothing without its key
+MAX_PROOF_LIFE = 300  # seconds that the end of a proof may be away
+MAX_SEEN = 100_000  # proofs remembered, each until it ends
+MAX_CHAIN = 8  # certificates that a client may present
+WPT_TYPE = "wpt+jwt"
+
+_JWT_SVID = JwtProfile(
+    types=frozenset({"jwt", "jose", ""}),
+    algorithms=RSA | {"ES256", "ES384", "ES512"},  # JWT-SVID §2.1; no EdDSA
+    error=UnauthenticatedError,
+)
+_JWT_SVID_TYPES = frozenset({None, "JWT", "JOSE"})  # §2.3, case and all
+_WIT = JwtProfile(types=frozenset({"wit+jwt"}), error=UnauthenticatedError)
+_PROOF_HEADER = frozenset({"typ", "alg"})
+_JTI = re.compile(r"[!-~]{16,256}")
+_UNKNOWN = ("tth", "oth")  # what they cover is nothing that is understood here
+_USAGES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
+
+_Kind = TypeVar("_Kind", bound=x509.ExtensionType)
+
+
+def _workload_id(text: str, what: str) -> SpiffeId:
+    """Return the SPIFFE ID that ``what`` names, or raise UnauthenticatedError."""
+    try:
+        found = spiffe.parse(text)
+    except InvalidRequestError as error:
+        raise UnauthenticatedError(f"{what} is not a SPIFFE ID") from error
+    if not found.path:
+        raise UnauthenticatedError(f"{what} names a trust domain, not a workload")
+    return found
+
+
+def _check_allowed(name: str, allow: Sequence[str]) -> None:
+    if not spiffe.matches(name, allow):
+        raise UnauthenticatedError("the workload's name matches no pattern that is allowed here")
+
+
+async def _by_bundle(bundles: TrustBundles, domain: str, token: Jwt, keys: Callable[[SpiffeBundle], KeySet]) -> None:
+    """Check a signature by the keys of one trust domain; a key that is new there is looked for once more."""
+    found = keys(await bundles.of(domain))
+    if found.find(token.compact, UnauthenticatedError) is None:
+        found = keys(await bundles.again(domain))
+    found.verify(token.compact, UnauthenticatedError)
+
+
+def _ends(token: Jwt, now: datetime, longest: timedelta) -> datetime:
+    """Return the end of a token that counts now, and not for much longer: after its end not for a second."""
+    expires = jwt.moment(token.claims, "exp", UnauthenticatedError)
+    if now >= expires:
+        raise UnauthenticatedError("it has expired")
+    if expires > now + longest + SKEW:
+        raise UnauthenticatedError("it lives too long to be believed")
+    for name in ("nbf", "iat"):
+        if name in token.claims and jwt.moment(token.claims, name, UnauthenticatedError) > now + SKEW:
+            raise UnauthenticatedError(
+                "it does not count yet", help="compare the clocks of the issuer and of this host"
+            )
+    return expires
+
+
+# -- JWT-SVIDs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JwtSvidVerifier:
+    """Verifies JWT-SVIDs for ``issuer`` alone, with names that match a pattern of ``allow``."""
+
+    bundles: TrustBundles
+    allow: Sequence[str]
+    issuer: str
+    clock: Clock
+
+    async def verified(self, text: str) -> Workload:
+        """Return the workload of a JWT-SVID, or raise UnauthenticatedError, AudienceError or UnavailableError.
+
+        One with a ``jti`` says of itself that it is unique, so it counts once (``digest``). One without may be sent
+        again while it lives: agents of SPIRE keep them and hand the same out for minutes (JWT-SVID §7.1).
+        """
+        token = jwt.read(text, _JWT_SVID)
+        if token.compact.header.get("typ") not in _JWT_SVID_TYPES:
+            raise UnauthenticatedError("its type is not one of a JWT-SVID")
+        identity = _workload_id(jwt.text(token.claims, "sub", UnauthenticatedError), "its `sub`")
+        await _by_bundle(self.bundles, identity.domain, token, lambda bundle: bundle.jwt)
+        expires = _ends(token, self.clock(), MAX_JWT_LIFE)
+        if token.claims.get("aud") not in (self.issuer, [self.issuer]):
+            raise AudienceError("the JWT-SVID must be for this server alone", help=f"its `aud` must be {self.issuer}")
+        _check_allowed(str(identity), self.allow)
+        return Workload(str(identity), "jwt-svid", expires, digest=token.digest if "jti" in token.claims else None)
+
+
+# -- WITs, and proofs of their key ----------------------------------------------------------------------------------
+
+
+@dataclass
+class WitVerifier:
+    """Verifies WITs with names that match a pattern of ``allow``, each with the proof that comes with it."""
+
+    bundles: TrustBundles
+    allow: Sequence[str]
+    clock: Clock
+    most: int = MAX_SEEN
+    _seen: dict[tuple[str, str], int] = field(default_factory=dict)  # key, jti -> when the proof cannot pass any more
+
+    async def proven(self, wit: str, proof: str, target: str, token: str | None) -> Workload:
+        """Return the workload of a WIT whose key made ``proof`` for ``target``, once, and over ``token`` if any.
+
+        UnauthenticatedError (ReplayError for a proof seen before), AudienceError or UnavailableError.
+        """
+        jwk, name, expires = await self._read(wit)
+        now = int(self.clock().timestamp())
+        proven = read_wpt(proof, jwk, target, now, wit=wit, token=token)
+        over = proven.exp + PROOF_SKEW  # when it could not pass again anyway
+        self._once((proven.jkt, proven.jti), over, now)
+        once = jose.digest(f"{proven.jkt} {proven.jti}")
+        return Workload(name, "wit", expires, jkt=proven.jkt, digest=once, until=datetime.fromtimestamp(over, UTC))
+
+    async def named(self, wit: str) -> Workload:
+        """Return the workload of a WIT for whoever has its key (``jkt``): the caller has to see that proven.
+
+        UnauthenticatedError or UnavailableError.
+        """
+        jwk, name, expires = await self._read(wit)
+        return Workload(name, "wit", expires, jkt=jose.public_key(jwk, UnauthenticatedError).thumbprint)
+
+    async def _read(self, wit: str) -> tuple[Mapping[str, object], str, datetime]:
+        """Return the key of a WIT as a JWK, the name of its workload, and its end."""
+        found = jwt.read(wit, _WIT)
+        name = jwt.text(found.claims, "sub", UnauthenticatedError)
+        try:  # `wimse` names have the form of SPIFFE IDs
+            own = f"spiffe://{name.removeprefix(spiffe.WIMSE)}" if name.startswith(spiffe.WIMSE) else name
+            identity = spiffe.parse(own)
+        except InvalidRequestError as error:
+            raise UnauthenticatedError("its `sub` is not a workload's identifier") from error
+        await _by_bundle(self.bundles, identity.domain, found, lambda bundle: bundle.wit)
+        expires = _ends(found, self.clock(), MAX_WIT_LIFE)
+        if "aud" in found.claims:  # WIT-SVID §3
+            raise UnauthenticatedError("a workload identity token has no audience")
+        others = (value for name, value in found.claims.items() if name not in {"sub", "iss"})
+        if any(isinstance(value, str) and value.startswith(spiffe.SCHEMES) for value in others):
+            raise UnauthenticatedError("a workload identity token has one identifier alone")
+        _check_allowed(name, self.allow)
+        cnf = found.claims.get("cnf")
+        jwk = cnf.get("jwk") if isinstance(cnf, Mapping) and cnf.keys() == {"jwk"} else None
+        if not isinstance(jwk, Mapping) or not isinstance(jwk.get("alg"), str):
+            raise UnauthenticatedError("its `cnf` must hold one public key with its algorithm")
+        return jwk, name, expires
+
+    def _once(self, key: tuple[str, str], over: int, now: int) -> None:
+        if self._seen.get(key, 0) > now:
+            raise ReplayError(help="make a new proof for every request")
+        if len(self._seen) >= self.most:
+            self._seen = {seen: end for seen, end in self._seen.items() if end > now}
+        if len(self._seen) >= self.most:
+            raise LimitError("too many requests with proofs", retry_after=MAX_PROOF_LIFE)
+        self._seen[key] = over
+
+
+@dataclass(frozen=True, slots=True)
+class Wpt:
+    """A proof that holds, but may be a replay until `PROOF_SKEW` after ``exp`` (seconds), with its key's thumbprint."""
+
+    jkt: str
+    jti: str
+    exp: int
+
+
+def read_wpt(text: str, jwk: object, target: str, now: int, *, wit: str, token: str | None = None) -> Wpt:
+    """Return what a proof by ``jwk`` (``cnf.jwk`` of the WIT) proves; TokenError, or AudienceError for another target.
+
+    The checks are those of draft-ietf-wimse-wpt, in its order. ``token`` is the one that the proof must cover, if any.
+    """
+    compact = jose.read(text, _PROOF_HEADER, others=True)
+    claims = jose.document(compact.payload, TokenError)
+    algorithm = jwk.get("alg") if isinstance(jwk, Mapping) else None
+    if algorithm is None or compact.header.get("alg") != algorithm:
+        raise TokenError("the proof's algorithm is not the one of the workload's key")
+    key = jose.public_key(jwk)
+    key.verify(compact)
+    if compact.header.get("typ") != WPT_TYPE:
+        raise TokenError("the proof is not a workload proof token")
+    if not same_target(claims.get("aud"), target):
+        raise AudienceError("the proof is for another target")
+    exp = claims.get("exp")
+    if not isinstance(exp, int) or isinstance(exp, bool) or not -PROOF_SKEW < exp - now <= MAX_PROOF_LIFE + PROOF_SKEW:
+        raise TokenError(
+            f"the proof must end within {MAX_PROOF_LIFE} seconds, and not have ended", help="check the clock"
+        )
+    if claims.get("wth") != jose.digest(wit):
+        raise TokenError("the proof is for another workload identity token")
+    jti = claims.get("jti")
+    if not isinstance(jti, str) or not _JTI.fullmatch(jti):
+        raise TokenError("the proof's `jti` must be 16 to 256 printable characters")
+    if any(name in claims for name in _UNKNOWN):
+        raise TokenError("the proof covers what is not understood here")
+    if claims.get("ath") != (None if token is None else jose.digest(token)):
+        raise TokenError("the proof's `ath` is not the digest of the token it comes with")
+    return Wpt(key.thumbprint, jti, exp)
+
+
+# -- X.509-SVIDs ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class X509SvidVerifier:
+    """Verifies X.509-SVIDs with names that match a pattern of ``allow``."""
+
+    bundles: TrustBundles
+    allow: Sequence[str]
+    clock: Clock
+
+    async def certified(self, chain: Sequence[bytes]) -> Workload:
+        """Return the workload of a chain (DER, the leaf first) whose key the TLS client has proven.
+
+        UnauthenticatedError unless the chain ends at an authority of the leaf's own trust domain; UnavailableError
+        when that trust domain's bundle is not to be had.
+        """
+        if not 1 <= len(chain) <= MAX_CHAIN:
+            raise UnauthenticatedError("there is no client certificate, or its chain is too long")
+        leaf, *others = (_loaded(der) for der in chain)
+        identity = _identity_of(leaf)
+        bundle = await self.bundles.of(identity.domain)
+        authorities = []
+        for der in bundle.authorities:  # one that is not understood is no reason to refuse what the others have signed
+            with suppress(UnauthenticatedError):
+                authorities.append(_loaded(der))
+        _check_chain(leaf, others, authorities, self.clock())
+        _check_allowed(str(identity), self.allow)
+        thumbprint = jose.encode(sha256(chain[0]).digest())
+        return Workload(str(identity), "x509-svid", leaf.not_valid_after_utc, x5t=thumbprint)
+
+
+@lru_cache(maxsize=1_024)
+def _loaded(der: bytes) -> x509.Certificate:
+    try:
+        found = x509.load_der_x509_certificate(der)
+        extensions = list(found.extensions)
+    except (ValueError, x509.DuplicateExtension) as error:
+        raise UnauthenticatedError("the client certificate is not well formed") from error
+    if any(one.critical and isinstance(one.value, x509.UnrecognizedExtension) for one in extensions):
+        raise UnauthenticatedError("the client certificate has a critical extension that is unknown here")
+    return found
+
+
+def _identity_of(leaf: x509.Certificate) -> SpiffeId:
+    constraints, usage = _extension(leaf, x509.BasicConstraints), _extension(leaf, x509.KeyUsage)
+    if constraints is not None and constraints.ca:
+        raise UnauthenticatedError("the client certificate is an authority's")
+    if usage is None or not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
+        raise UnauthenticatedError("the key of the client certificate is for something else than signatures")
+    extended = _extension(leaf, x509.ExtendedKeyUsage)
+    if extended is not None and not set(extended) >= _USAGES:
+        raise UnauthenticatedError("the client certificate is not for both sides of a connection")
+    names = _extension(leaf, x509.SubjectAlternativeName)
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names else []
+    if len(uris) != 1:
+        raise UnauthenticatedError("the client certificate must have exactly one URI, its SPIFFE ID")
+    return _workload_id(uris[0], "the URI of the client certificate")
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Kind]) -> _Kind | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _check_chain(
+    leaf: x509.Certificate, others: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], now: datetime
+) -> None:
+    if not authorities:
+        raise UnauthenticatedError("the workload's trust domain has no authority for certificates")
+    policy = PolicyBuilder().store(Store(list(authorities))).time(now).max_chain_depth(MAX_CHAIN)
+    signing = ExtensionPolicy.permit_all()  # what a signing certificate must have (§4.1, §4.3); SPIRE's have no more
+    signing = signing.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_authority)
+    signing = signing.require_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_sign)
+    named = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+    policy = policy.extension_policies(ca_policy=signing, ee_policy=named)  # `_identity_of` has asked for the rest
+    try:
+        policy.build_client_verifier().verify(leaf, list(others))
+    except verification.VerificationError as error:
+        raise UnauthenticatedError("the client certificate is not valid under its trust domain's bundle") from error
+
+
+def _is_authority(_: Policy, __: x509.Certificate, found: x509.BasicConstraints) -> None:
+    if not found.ca:
+        raise ValueError("not an authority")
+
+
+def _may_sign(_: Policy, __: x509.Certificate, found: x509.KeyUsage) -> None:
+    if not found.key_cert_sign:
+        raise ValueError("not for signing certificates")
