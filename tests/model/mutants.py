@@ -210,7 +210,7 @@ MUTANTS = [
     Mutant(
         "two leases under one key",
         "core/task.py",
-        "        return self._change(leases=(*self._under_key(lease), lease))",
+        "        return self._change(leases=(*others, lease))",
         "        return self._change(leases=(lease,))",
         RACES,
     ),
@@ -428,8 +428,8 @@ MUTANTS = [
     Mutant(
         "it is decided on after its time",
         "core/approval.py",
-        "    if now >= approval.expires_at:\n        raise LapsedError\n\n\ndef may_decide",
-        "    if now > approval.expires_at:\n        raise LapsedError\n\n\ndef may_decide",
+        "    if now >= approval.expires_at:\n        raise LapsedError\n    return replace",
+        "    if now > approval.expires_at:\n        raise LapsedError\n    return replace",
         APPROVAL,
     ),
     Mutant(

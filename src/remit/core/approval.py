@@ -133,7 +133,7 @@ def state(approval: Approval, now: datetime) -> str:
     return "lapsed" if over else approval.verdict.value
 
 
-def _asked_of(approval: Approval, digest: str, by: Subject) -> None:
+def _check_shown(approval: Approval, digest: str, by: Subject) -> None:
     """Raise unless ``by`` is whom it is asked of, having seen the request of this digest."""
     if approval.approver not in {None, by.sub}:
         raise NotFoundError
@@ -141,35 +141,29 @@ def _asked_of(approval: Approval, digest: str, by: Subject) -> None:
         raise ConflictError("this is not the request that was shown")
 
 
-def _open(approval: Approval, now: datetime) -> None:
-    if approval.verdict is not Verdict.PENDING:
-        raise ConflictError("this was decided before")
-    if now >= approval.expires_at:
-        raise LapsedError
-
-
-def may_decide(approval: Approval, digest: str, by: Subject) -> None:
-    """Raise unless ``by`` may approve of this, who has seen the request of this digest."""
-    _asked_of(approval, digest, by)
+def approve(approval: Approval, digest: str, by: Subject, now: datetime) -> Approval:
+    """Return the approval as approved by a human who saw the request of this digest."""
+    _check_shown(approval, digest, by)
     if approval.acr and by.acr not in approval.acr:
         raise StepUpError(help=f"log in again with {' or '.join(approval.acr)}")
     fresh = by.auth_time is not None and by.auth_time >= approval.asked_at - SKEW
     if approval.approver is not None and not by.sub.startswith(LOCAL) and not fresh:
         raise StepUpError("the human has to log in again to decide on this")
-
-
-def approve(approval: Approval, digest: str, by: Subject, now: datetime) -> Approval:
-    """Return the approval as approved by a human who saw the request of this digest."""
-    may_decide(approval, digest, by)
-    _open(approval, now)
-    return replace(approval, verdict=Verdict.APPROVED, by=by, decided_at=now, rev=approval.rev + 1)
+    return _decided(approval, Verdict.APPROVED, by, now)
 
 
 def deny(approval: Approval, digest: str, by: Subject, now: datetime) -> Approval:
     """Return the approval as refused; who may approve may refuse, however they proved who they are."""
-    _asked_of(approval, digest, by)
-    _open(approval, now)
-    return replace(approval, verdict=Verdict.DENIED, by=by, decided_at=now, rev=approval.rev + 1)
+    _check_shown(approval, digest, by)
+    return _decided(approval, Verdict.DENIED, by, now)
+
+
+def _decided(approval: Approval, verdict: Verdict, by: Subject, now: datetime) -> Approval:
+    if approval.verdict is not Verdict.PENDING:
+        raise ConflictError("this was decided before")
+    if now >= approval.expires_at:
+        raise LapsedError
+    return replace(approval, verdict=verdict, by=by, decided_at=now, rev=approval.rev + 1)
 
 
 def consume(approval: Approval, request: GrantRequest, result: str, now: datetime) -> Approval:

@@ -12,7 +12,6 @@ The Merkle tree over the leaves is ``core.tree``.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ MAX_NOTE = 16_384  # characters of a checkpoint
 _ED25519 = b"\x01"  # signature type, C2SP signed-note
 _DASH = "\u2014 "
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+_BAD_NOTE = "this is not a signed checkpoint of this log"
 _ODD = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")  # what a note may not hold: controls, and no text at all
 
 
@@ -79,9 +79,6 @@ class Checkpoint:
     text: str
 
 
-# -- entries --------------------------------------------------------------------------------------------------------
-
-
 def encode(seq: int, event: Event) -> bytes:
     """Return the leaf of ``event`` at place ``seq``. The only place where an entry is written.
 
@@ -126,6 +123,7 @@ def _instant(at: datetime) -> str:
 
 def read(entry: Entry) -> Event:
     """Return the event of an entry, or raise IntegrityError unless its leaf is exactly what ``encode`` writes."""
+    odd = f"audit entry {entry.seq} is not in canonical form"
     try:
         fields = json.loads(entry.leaf)
         del fields["seq"]
@@ -134,17 +132,10 @@ def read(entry: Entry) -> Event:
         event = Event(**fields)
         same = encode(entry.seq, event) == entry.leaf
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise _unreadable(entry) from error
+        raise IntegrityError(odd) from error
     if not same:
-        raise _unreadable(entry)
+        raise IntegrityError(odd)
     return event
-
-
-def _unreadable(entry: Entry) -> IntegrityError:
-    return IntegrityError(f"audit entry {entry.seq} is not in canonical form")
-
-
-# -- checkpoints ----------------------------------------------------------------------------------------------------
 
 
 def read_log(text: str) -> Iterator[Entry]:
@@ -165,11 +156,9 @@ class NoteSigner(Protocol):
 
     def sign(self, data: bytes) -> bytes:
         """Return the 64-byte signature."""
-        ...
 
     def public_jwk(self) -> Mapping[str, str]:
         """Return the public key as an OKP JWK (RFC 8037)."""
-        ...
 
 
 def public_bytes(jwk: Mapping[str, str]) -> bytes:
@@ -211,10 +200,10 @@ def read_checkpoint(text: str, origin: str, publics: Sequence[bytes]) -> Checkpo
     """
     lines = open_note(text, origin, publics).split("\n")
     if len(lines) < 4 or lines[0] != origin or not _DECIMAL.fullmatch(lines[1]):  # noqa: PLR2004 - and a last, empty one
-        raise _bad_note()
+        raise IntegrityError(_BAD_NOTE)
     root = _unbase64(lines[2])
     if len(root) != 32:  # noqa: PLR2004 - SHA-256
-        raise _bad_note()
+        raise IntegrityError(_BAD_NOTE)
     return Checkpoint(origin, int(lines[1]), root, text)
 
 
@@ -232,7 +221,15 @@ def open_note(text: str, name: str, publics: Sequence[bytes]) -> str:
 
     Signatures of others are ignored, as the format asks; one under a known key that does not hold is an error.
     """
-    body, signatures = _note(text)
+    body, gap, tail = text.rpartition("\n\n")
+    if len(text) > MAX_NOTE or not gap or not tail.endswith("\n") or _ODD.search(text):
+        raise IntegrityError(_BAD_NOTE)
+    body, signatures = body + "\n", list[tuple[str, bytes]]()
+    for line in tail[:-1].split("\n"):
+        signer, _, value = line.removeprefix(_DASH).partition(" ")
+        if not line.startswith(_DASH) or not signer or "+" in signer:
+            raise IntegrityError(_BAD_NOTE)
+        signatures.append((signer, _unbase64(value)))
     known = {key_id(name, public): public for public in publics}
     found = [(known[raw[:4]], raw[4:]) for signer, raw in signatures if signer == name and raw[:4] in known]
     if not found:
@@ -245,24 +242,6 @@ def open_note(text: str, name: str, publics: Sequence[bytes]) -> str:
     return body
 
 
-def _note(text: str) -> tuple[str, list[tuple[str, bytes]]]:
-    body, gap, tail = text.rpartition("\n\n")
-    if len(text) > MAX_NOTE or not gap or not tail.endswith("\n") or _ODD.search(text):
-        raise _bad_note()
-    return body + "\n", [_signature(line) for line in tail[:-1].split("\n")]
-
-
-def _signature(line: str) -> tuple[str, bytes]:
-    name, _, value = line.removeprefix(_DASH).partition(" ")
-    if not line.startswith(_DASH) or not name or "+" in name:
-        raise _bad_note()
-    return name, _unbase64(value)
-
-
-def _bad_note() -> IntegrityError:
-    return IntegrityError("this is not a signed checkpoint of this log")
-
-
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -270,14 +249,11 @@ def _base64(data: bytes) -> str:
 def _unbase64(text: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _bad_note() from error
+    except ValueError as error:
+        raise IntegrityError(_BAD_NOTE) from error
     if _base64(data) != text:
-        raise _bad_note()
+        raise IntegrityError(_BAD_NOTE)
     return data
-
-
-# -- verification ---------------------------------------------------------------------------------------------------
 
 
 def extends(last: Checkpoint, size: int, root_at: Callable[[int], bytes]) -> None:

@@ -67,6 +67,11 @@ class Lease:
     residue: bool = False  # authority has ended; something is left to clean up at the target
 
     @property
+    def size(self) -> int:
+        """How many characters its detail has as JSON."""
+        return len(self.plan.detail.json)
+
+    @property
     def standing(self) -> bool:
         """Whether it is not ending yet."""
         return self.state in {LeaseState.PLANNED, LeaseState.ACTIVE}

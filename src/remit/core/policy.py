@@ -7,14 +7,14 @@ the grant. The local policy holds until policies are written down: the owner of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from remit.core import scope as scopes
 from remit.core.grant import Posture, Subject
 from remit.core.request import UNBOUND, Binding, Bounds
-from remit.core.scope import Detail, Scope
+from remit.core.scope import Scope
 
 VERSION = "local-1"
 LOCAL = "unix://"  # how the subject of the state's owner starts
@@ -73,7 +73,6 @@ class Policy(Protocol):
 
     def __call__(self, question: Question) -> Decision:
         """Decide."""
-        ...
 
 
 def within_bounds(question: Question) -> Decision:
@@ -86,17 +85,14 @@ def within_bounds(question: Question) -> Decision:
 
 def in_bounds(question: Question) -> Decision:
     """Deny what exceeds the bound of its resource, whoever asks and whatever policies say."""
-    wide = tuple(_outside(question))
+    wide: Scope = ()
+    for name in dict.fromkeys(detail.resource for detail in question.scope):
+        asked = tuple(detail for detail in question.scope if detail.resource == name)
+        covers = scopes.covering(asked, question.limits.get(name, ()))
+        wide += tuple(detail for detail, index in zip(asked, covers, strict=True) if index is None)
     if not wide:
         return Decision(allowed=True, reasons=("every detail is within the bound of its resource",))
     unknown = {detail.resource for detail in wide if detail.resource not in question.limits}
     reasons = [f"there is no resource `{name}`" for name in sorted(unknown)]
     reasons += [f"wider than the bound of `{name}`" for name in sorted({d.resource for d in wide} - unknown)]
     return Decision(allowed=False, reasons=tuple(reasons), offending=wide)
-
-
-def _outside(question: Question) -> Iterator[Detail]:
-    for name in dict.fromkeys(detail.resource for detail in question.scope):
-        asked = tuple(detail for detail in question.scope if detail.resource == name)
-        covers = scopes.covering(asked, question.limits.get(name, ()))
-        yield from (detail for detail, index in zip(asked, covers, strict=True) if index is None)

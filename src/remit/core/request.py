@@ -138,7 +138,13 @@ def check(request: GrantRequest) -> None:
         )
     if len(request.label) > MAX_LABEL or not is_legible(request.label):
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
-    spiffe.check_patterns("delegates", bounds.delegates or ())
+    delegates = bounds.delegates or ()
+    if len(delegates) > spiffe.MAX_PATTERNS:
+        raise InvalidRequestError(f"`delegates` has at most {spiffe.MAX_PATTERNS} patterns")
+    if sum(map(len, delegates)) > spiffe.MAX_TEXT:
+        raise InvalidRequestError(f"`delegates` has at most {spiffe.MAX_TEXT:,} characters in all")
+    for pattern in delegates:
+        spiffe.check_pattern(pattern)
 
 
 def written(request: GrantRequest) -> dict[str, object]:

@@ -8,7 +8,7 @@ trust domain is always literal. WIMSE's own identifiers (``wimse://``) have the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from remit.core.paths import path_le
@@ -49,7 +49,7 @@ class TrustBundle:
 def parse(text: str) -> SpiffeId:
     """Return a SPIFFE ID in its one canonical spelling, or raise InvalidRequestError."""
     found = split(text) if text.startswith(_SCHEME) else None
-    if found is None or not all(_plain(segment) for segment in _segments(found.path)):
+    if found is None or not all(_plain(segment) for segment in found.path.split("/")[1:]):
         raise InvalidRequestError(f"`{text[:100]}` is not a SPIFFE ID")
     return found
 
@@ -62,14 +62,6 @@ def split(text: str) -> SpiffeId | None:
     return SpiffeId(domain, slash + path) if _DOMAIN.fullmatch(domain) else None
 
 
-def _scheme(text: str) -> str:
-    return text.partition("://")[0]
-
-
-def _segments(path: str) -> list[str]:
-    return path.split("/")[1:]
-
-
 def _plain(segment: str) -> bool:
     return _SEGMENT.fullmatch(segment) is not None and segment not in {".", ".."}
 
@@ -79,23 +71,13 @@ def check_pattern(text: str) -> str:
     if text == ANY or (text and not text.startswith(SCHEMES) and "*" not in text and text.isprintable()):
         return text
     found = split(text)
-    segments = _segments(found.path) if found else [""]
+    segments = found.path.split("/")[1:] if found else [""]
     wild = all(_plain(segment) or segment == "*" for segment in segments[:-1])
     if not segments or not wild or not (_plain(segments[-1]) or segments[-1] in {"*", "**"}):
         raise InvalidRequestError(
             f"`{text[:100]}` is not a pattern of workloads", help="write spiffe://domain/segment/*/** or *"
         )
     return text
-
-
-def check_patterns(name: str, patterns: Sequence[str]) -> None:
-    """Raise InvalidRequestError unless each of ``patterns`` is one, and all are few enough to be compared."""
-    if len(patterns) > MAX_PATTERNS:
-        raise InvalidRequestError(f"`{name}` has at most {MAX_PATTERNS} patterns")
-    if sum(map(len, patterns)) > MAX_TEXT:
-        raise InvalidRequestError(f"`{name}` has at most {MAX_TEXT:,} characters in all")
-    for pattern in patterns:
-        check_pattern(pattern)
 
 
 def pattern_le(child: str, parent: str) -> bool:
@@ -105,9 +87,8 @@ def pattern_le(child: str, parent: str) -> bool:
     inner, outer = split(child), split(parent)
     if inner is None or outer is None or not inner.path or not outer.path:
         return False
-    if (_scheme(child), inner.domain) != (_scheme(parent), outer.domain):
-        return False
-    return path_le(inner.path, outer.path)
+    same = child.startswith(WIMSE) == parent.startswith(WIMSE) and inner.domain == outer.domain
+    return same and path_le(inner.path, outer.path)
 
 
 def within(child: Iterable[str], parent: Iterable[str]) -> bool:

@@ -91,8 +91,6 @@ class Task:
     size: int = 0  # derived: of these details, and what else was asked for
     leased: int = 0  # derived: size of the details of all leases
 
-    # -- reading ------------------------------------------------------------------------------------------------
-
     @property
     def id(self) -> str:
         """The id of the task."""
@@ -159,8 +157,6 @@ class Task:
             raise ExpiredError
         return line[0]
 
-    # -- stepping -----------------------------------------------------------------------------------------------
-
     def apply(self, change: Change) -> Task:
         """Return the task after ``change``."""
         if change.base != self.head.rev:
@@ -174,8 +170,8 @@ class Task:
                     children[grant.parent] = (*children.get(grant.parent, ()), grant.id)
         grants = {**self.grants, **{grant.id: grant for grant in change.grants}} if change.grants else self.grants
         leases = {**self.leases, **{lease.id: lease for lease in change.leases}}
-        leased = self.leased + sum(_size(lease) for lease in change.leases if lease.id not in self.leases)
-        leased -= sum(_size(leases.pop(lease_id)) for lease_id in change.forget if lease_id in leases)
+        leased = self.leased + sum(lease.size for lease in change.leases if lease.id not in self.leases)
+        leased -= sum(leases.pop(lease_id).size for lease_id in change.forget if lease_id in leases)
         details = self.details + sum(len(grant.scope) for grant in fresh)
         size = self.size + sum(grant.size for grant in fresh)
         return Task(change.head, grants, leases, children, details, size, leased)
@@ -187,12 +183,12 @@ class Task:
         parent = self.live(parent_id, now)
         if context.approval is None:
             parent.check_delegable(request)
-            self._check_fan_out(parent, now)
+            if self._full(parent, now):
+                raise FanOutError(
+                    f"the grant has {parent.bounds.fan_out} live children, as many as it may have",
+                    help="revoke one, or open the task with a larger `fan_out`",
+                )
         child = parent.child(child_id, request, context, now)
-        self._check_room(child)
-        return self._change(grants=(child,))
-
-    def _check_room(self, child: Grant) -> None:
         if len(self.grants) >= MAX_GRANTS:
             raise LimitError(f"a task has at most {MAX_GRANTS:,} grants, ended ones included", help=ANOTHER)
         if self.details + len(child.scope) > MAX_DETAILS or self.size + child.size > MAX_SIZE:
@@ -201,6 +197,7 @@ class Task:
                 f"and {MAX_SIZE:,} characters of them",
                 help=ANOTHER,
             )
+        return self._change(grants=(child,))
 
     def asking(self, parent_id: str, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
         """Return the child that a human is asked for, or raise what no human can approve."""
@@ -213,13 +210,6 @@ class Task:
         parent = self.grant(parent_id)
         found = parent.beyond(request)
         return (*found, "fan_out") if self._full(parent, now) and "fan_out" not in found else found
-
-    def _check_fan_out(self, parent: Grant, now: datetime) -> None:
-        if self._full(parent, now):
-            raise FanOutError(
-                f"the grant has {parent.bounds.fan_out} live children, as many as it may have",
-                help="revoke one, or open the task with a larger `fan_out`",
-            )
 
     def _full(self, parent: Grant, now: datetime) -> bool:
         children = self.children.get(parent.id, ())
@@ -242,15 +232,12 @@ class Task:
         grant = self.usable(lease.grant, lease.plan.detail, now)
         if lease.id in self.leases or lease.state is not LeaseState.PLANNED or lease.expires_at > grant.expires_at:
             raise ConflictError
-        if len(self.leases) >= MAX_LEASES or self.leased + _size(lease) > MAX_LEASED:
+        if len(self.leases) >= MAX_LEASES or self.leased + lease.size > MAX_LEASED:
             most = f"{MAX_LEASES:,} leases, and {MAX_LEASED:,} characters of their details"
             raise LimitError(f"a task has at most {most}", help="revoke some, or use one for longer")
-        return self._change(leases=(*self._under_key(lease), lease))
-
-    def _under_key(self, lease: Lease) -> Iterator[Lease]:
-        for other in self.leases.values():
-            if lease.key is not None and (other.grant, other.key) == (lease.grant, lease.key) and other.standing:
-                yield other.revoking()
+        alike = (i for i in self.leases.values() if (i.grant, i.key) == (lease.grant, lease.key) and i.standing)
+        others = () if lease.key is None else tuple(other.revoking() for other in alike)
+        return self._change(leases=(*others, lease))
 
     def confirm(self, lease_id: str, receipt: Mapping[str, str] | None, now: datetime) -> Change:
         """Record that the credential exists; refused when the grant ended meanwhile or the lease was claimed."""
@@ -344,10 +331,6 @@ def open_task(
     root = make_root(root_id, request, context, now)
     head = TaskHeader(task_id, 1, root_id, subject, purpose, now, root.expires_at)
     return Change(0, head, (root,))
-
-
-def _size(lease: Lease) -> int:
-    return scopes.size((lease.plan.detail,))
 
 
 def nothing(task_id: str) -> Task:

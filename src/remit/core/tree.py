@@ -75,9 +75,6 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
     return Frontier().grow(leaves)[0].root()
 
 
-# -- proofs ---------------------------------------------------------------------------------------------------------
-
-
 def _split(start: int, end: int) -> int:
     return start + (1 << ((end - start - 1).bit_length() - 1))
 
@@ -116,29 +113,11 @@ def consistency_path(old: int, new: int) -> tuple[Range, ...]:
     return tuple(reversed(path))
 
 
-def prove(path: Sequence[Range], leaves: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Return the proof for a path from all leaf hashes. Stores do it from tiles."""
-    return tuple(root_of(leaves[start:end]) for start, end in path)
-
-
 def verify_inclusion(leaf: bytes, seq: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Check that the leaf hash is at ``seq`` in the tree (RFC 9162 §2.1.3.2), or raise IntegrityError."""
-    broken = IntegrityError("the inclusion proof does not hold")
-    if not 0 <= seq < size:
-        raise broken
-    node, at, last = leaf, seq, size - 1
-    for sibling in proof:
-        if last == 0:
-            raise broken
-        if at & 1 or at == last:
-            node = node_hash(sibling, node)
-            while at and not at & 1:
-                at, last = at >> 1, last >> 1
-        else:
-            node = node_hash(node, sibling)
-        at, last = at >> 1, last >> 1
-    if last or node != root:
-        raise broken
+    found = _climb(seq, size - 1, [leaf, *proof]) if 0 <= seq < size else None
+    if found is None or found[1] != root:
+        raise IntegrityError("the inclusion proof does not hold")
 
 
 def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> None:
@@ -147,20 +126,19 @@ def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, pro
     if not 0 <= old <= new:
         raise broken
     if old in {0, new}:
-        same = old_root == (EMPTY_ROOT if old == 0 else new_root)
-        if proof or not same:
+        if proof or old_root != (EMPTY_ROOT if old == 0 else new_root):
             raise broken
         return
     path = [old_root, *proof] if old & (old - 1) == 0 else list(proof)
-    if not path:
-        raise broken
-    if _climb(old - 1, new - 1, path) != (old_root, new_root):
+    at, last = old - 1, new - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    if not path or _climb(at, last, path) != (old_root, new_root):
         raise broken
 
 
 def _climb(at: int, last: int, path: Sequence[bytes]) -> tuple[bytes, bytes] | None:
-    while at & 1:
-        at, last = at >> 1, last >> 1
+    """Return the roots that a path from node ``at`` leads to, of the old tree and the new; None: it does not end."""
     old = new = path[0]
     for node in path[1:]:
         if last == 0:
