@@ -28,53 +28,42 @@ def read_json(raw: bytes | str, *, limit: int = MAX_SIZE, depth: int = MAX_DEPTH
         if sum(map(data.count, (b",", b"[", b"{"))) > limit // SPARSE:  # no value is without one of them, but the first
             raise TooLargeError(f"JSON of at most {limit // SPARSE} values is accepted")
         value: object = _DECODER.decode(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"this is not JSON that every reader reads the same: {_why(error)}") from error
+    except json.JSONDecodeError as error:
+        raise _refused(f"syntax at character {error.pos}") from error
+    except UnicodeError as error:
+        raise _refused("text that is not UTF-8") from error
+    except RecursionError as error:
+        raise _refused("too deep") from error
     _check(value, depth)
     return value
 
 
-class _NotStrictError(ValueError):
-    """JSON that some readers accept; the message is safe for the caller."""
-
-
-def _why(error: ValueError | RecursionError) -> str:
-    match error:
-        case _NotStrictError():
-            return str(error)
-        case json.JSONDecodeError():
-            return f"syntax at character {error.pos}"
-        case UnicodeError():
-            return "text that is not UTF-8"
-    return "too deep"
+def _refused(why: str) -> InvalidRequestError:
+    return InvalidRequestError(f"this is not JSON that every reader reads the same: {why}")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _NotStrictError("a name occurs twice in one object")
+        raise _refused("a name occurs twice in one object")
     return found
-
-
-def _constant(_: str) -> object:
-    raise _NotStrictError("a number that is not finite")
 
 
 def _whole(text: str) -> int:
     if len(text) > _MAX_DIGITS or abs(int(text)) > MAX_INT:
-        raise _NotStrictError("a whole number beyond 2^53 - 1")
+        raise _refused("a whole number beyond 2^53 - 1")
     return int(text)
 
 
 def _fraction(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise _NotStrictError("a number that is not finite")
+        raise _refused("a number that is not finite")
     return value
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_constant, parse_int=_whole, parse_float=_fraction
+    object_pairs_hook=_unique, parse_constant=_fraction, parse_int=_whole, parse_float=_fraction
 )
 
 

@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 
 from remit import jose
+from remit.core import fields
 from remit.core import scope as scopes
 from remit.core.lineage import GrantView
 from remit.core.orders import json_object, json_text
 from remit.core.principal import Claims
 from remit.core.scope import Scope
-from remit.errors import AudienceError, TokenError, TooLargeError
+from remit.errors import AudienceError, InvalidRequestError, TokenError, TooLargeError
 from remit.jose.keys import PublicKey
 
 LIFE = timedelta(minutes=10)
@@ -36,7 +37,6 @@ _HEADER = frozenset({"typ", "alg", "kid"})
 _MAX_INSTANT = 253_402_300_799  # 9999-12-31T23:59:59Z
 _BINDINGS = ({"jkt"}, {"x5t#S256"})
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SOME = re.compile(r"(?s).+")
 _HASH = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -138,29 +138,33 @@ def check_audience(found: Claims, accepted: Collection[str]) -> None:
 def _claims(raw: Mapping[str, object], issuer: str) -> Claims:
     if raw.get("iss") != issuer:
         raise TokenError("it was not made by this broker")
-    about, cnf, aud = _members(raw, "task"), _members(raw, "cnf"), raw.get("aud")
+    about, cnf, aud = raw.get("task"), raw.get("cnf"), raw.get("aud")
+    if not isinstance(about, Mapping) or not isinstance(cnf, Mapping):
+        raise TokenError("its `task` or its `cnf` is missing or malformed")
     audience = aud[0] if isinstance(aud, list) and len(aud) == 1 else aud
     if not isinstance(audience, str) or not audience:
         raise TokenError("it is not for one audience")
     if cnf.keys() not in _BINDINGS:
         raise TokenError("it is not bound to a key")
-    if "nbf" in raw:
-        _instant(raw, "nbf")
-    return Claims(
-        task=_text(about, "id", _ID),
-        grant=_text(about, "grant", _ID),
-        parent=None if about.get("parent") is None else _text(about, "parent", _ID),
-        subject=_text(raw, "sub"),
-        client=_text(raw, "client_id"),
-        jkt=_text(cnf, "jkt", _HASH) if "jkt" in cnf else None,
-        x5t=_text(cnf, "x5t#S256", _HASH) if "x5t#S256" in cnf else None,
-        jti=_text(raw, "jti", _ID),
-        issued_at=_instant(raw, "iat"),
-        expires_at=_instant(raw, "exp"),
-        audience=audience,
-        par_hash=_text(raw, "par_hash", _HASH) if "par_hash" in raw else None,
-        all=raw,
-    )
+    try:
+        fields.whole("nbf", raw.get("nbf", 0), most=_MAX_INSTANT)
+        return Claims(
+            task=fields.text("id", about.get("id"), _ID),
+            grant=fields.text("grant", about.get("grant"), _ID),
+            parent=None if about.get("parent") is None else fields.text("parent", about["parent"], _ID),
+            subject=fields.text("sub", raw.get("sub")),
+            client=fields.text("client_id", raw.get("client_id")),
+            jkt=fields.text("jkt", cnf["jkt"], _HASH) if "jkt" in cnf else None,
+            x5t=fields.text("x5t#S256", cnf["x5t#S256"], _HASH) if "x5t#S256" in cnf else None,
+            jti=fields.text("jti", raw.get("jti"), _ID),
+            issued_at=fields.whole("iat", raw.get("iat"), most=_MAX_INSTANT),
+            expires_at=fields.whole("exp", raw.get("exp"), most=_MAX_INSTANT),
+            audience=audience,
+            par_hash=fields.text("par_hash", raw["par_hash"], _HASH) if "par_hash" in raw else None,
+            all=raw,
+        )
+    except InvalidRequestError as error:
+        raise TokenError(f"its {error.detail}") from error
 
 
 def check_time(found: Claims, now: int, *, expired: bool = False) -> None:
@@ -170,24 +174,3 @@ def check_time(found: Claims, now: int, *, expired: bool = False) -> None:
         raise TokenError("it is not valid yet")
     if now >= found.expires_at and not expired:
         raise TokenError("it has expired", help="renew a token before it ends")
-
-
-def _members(raw: Mapping[str, object], name: str) -> Mapping[str, object]:
-    value = raw.get(name)
-    if not isinstance(value, Mapping):
-        raise TokenError(f"its `{name}` is missing or malformed")
-    return value
-
-
-def _text(raw: Mapping[str, object], name: str, pattern: re.Pattern[str] = _SOME) -> str:
-    value = raw.get(name)
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise TokenError(f"its `{name}` is missing or malformed")
-    return value
-
-
-def _instant(raw: Mapping[str, object], name: str) -> int:
-    value = raw.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_INSTANT:
-        raise TokenError(f"its `{name}` is missing or malformed")
-    return value
