@@ -309,8 +309,8 @@ MUTANTS = [
     Mutant(
         "only the grant itself has to be one's own, not those on the way",
         "core/task.py",
-        "            apart = apart or grant.apart",
-        "            apart = apart or (grant.id == grant_id and grant.apart)",
+        "        if any(grant.apart for grant in line[: ids.index(own)]):",
+        "        if own != grant_id and line[0].apart:",
         TASK,
     ),
     Mutant(
@@ -414,8 +414,8 @@ MUTANTS = [
     Mutant(
         "the digest covers the id alone",
         "core/approval.py",
-        'sha256(text.encode("utf-8", "surrogatepass"))',
-        "sha256(self.id.encode())",
+        'digest(f"{self.id}\\n{self.verb}\\n{self.request}\\n{self.salt}")',
+        "digest(self.id)",
         APPROVAL,
     ),
     Mutant(

@@ -11,17 +11,15 @@ whoever redeems must ask for that very thing. A decision counts once.
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from hashlib import sha256
 from typing import Any
 
 from remit.core import request as requests
 from remit.core import scope as scopes
 from remit.core.grant import Subject
-from remit.core.orders import json_text
+from remit.core.orders import digest, json_text
 from remit.core.policy import LOCAL
 from remit.core.request import Binding, GrantRequest
 from remit.errors import (
@@ -50,44 +48,35 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One thing to be decided by a human, and what became of it. ``rev`` grows by one with every change.
-
-    ``verb`` is task.open or grant.delegate. ``request`` is what is asked for, as canonical JSON text, and all that
-    ``digest`` covers beside the id. ``approver`` is the one human who may decide (issuer-qualified); None, for a task
-    that is yet to be opened, lets in whoever the issuers know, and makes them its human: then only the page of the flow
-    shows it, in the browser that asked or with the code of the device. ``acr`` is how strongly they must have proven
-    who they are.
-    """
+    """One thing to be decided by a human, and what became of it. ``digest`` covers its id, verb, request and salt."""
 
     id: str
-    verb: str
-    request: str
+    verb: str  # task.open | grant.delegate
+    request: str  # what is asked for, as canonical JSON text
     asked_at: datetime
     expires_at: datetime
+    # The one human who may decide (issuer-qualified). None, for a task yet to be opened: whomever the issuers know,
+    # who becomes its human; only the page of the flow shows it, in the browser that asked or with the device's code.
     approver: str | None
     asker: str  # the agent or client that asked
-    acr: tuple[str, ...] = ()
+    acr: tuple[str, ...] = ()  # how strongly they must have proven who they are
     task: str | None = None
     grant: str | None = None
     verdict: Verdict = Verdict.PENDING
     by: Subject | None = None
     decided_at: datetime | None = None
     result: str | None = None  # the grant that came of it
-    rev: int = 1
+    rev: int = 1  # grows by one with every change
     salt: str = ""  # who asks knows all the rest, and must not be able to say what only who decides was shown
 
     @property
     def digest(self) -> str:
         """What a human decides on: SHA-256 over the id, the verb, the exact request and the salt, base64url."""
-        text = f"{self.id}\n{self.verb}\n{self.request}\n{self.salt}"
-        return urlsafe_b64encode(sha256(text.encode("utf-8", "surrogatepass")).digest()).rstrip(b"=").decode()
+        return digest(f"{self.id}\n{self.verb}\n{self.request}\n{self.salt}")
 
     @property
     def room(self) -> str:
-        """With what it shares room where room is short: so much of one kind takes no place of another.
-
-        Whoever comes by can ask for what anybody may answer, and a task that runs must not have to wait for them.
-        """
+        """With what it shares room where room is short, so that what anybody can ask for takes no place of a task's."""
         if self.task is not None:
             return "task"
         return "anybody" if self.approver is None else "named"

@@ -12,7 +12,6 @@ class Flood:
     """Counts what happens, by kind, and says when that is worth telling."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
         self._minute = 0
         self._counts: dict[Hashable, int] = {}
 

@@ -23,18 +23,14 @@ APPROVED = -1  # in place of the parent's detail: covered by an approval alone
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The human at the root: ``sub`` is issuer-qualified (``issuer#sub``), ``acr`` says how it was proven.
+    """The human at the root, or a workload that acts for nobody but itself (``acr`` ``workload``)."""
 
-    ``groups`` are claims of the issuer, by configuration; ``sid`` is the session at the issuer. A workload that acts
-    for nobody but itself is its own subject, with the ``acr`` ``workload``.
-    """
-
-    sub: str
-    acr: str
+    sub: str  # issuer-qualified: issuer#sub
+    acr: str  # how it was proven
     auth_time: datetime | None = None
     amr: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    sid: str | None = None
+    groups: tuple[str, ...] = ()  # claims of the issuer, by configuration
+    sid: str | None = None  # the session at the issuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +44,12 @@ class Posture:
 
 @dataclass(frozen=True, slots=True)
 class GrantContext:
-    """What the broker says of a grant that is requested: its holder's name and posture, and what it rests on.
+    """What the broker says of a grant that is requested: its holder's name and posture, and what it rests on."""
 
-    ``agent`` is the name where nobody attests one. ``status`` is the place in the token status list.
-    """
-
-    agent: str = ""
+    agent: str = ""  # the name where nobody attests one
     posture: Posture = Posture()
     approval: str | None = None
-    status: int | None = None
+    status: int | None = None  # place in the token status list
 
 
 @dataclass(frozen=True, slots=True)

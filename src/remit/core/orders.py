@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
 
 from remit.core import paths
 from remit.core.paths import MAX_TEXT, check_path, path_le
@@ -97,6 +99,16 @@ def json_object(members: Mapping[str, object], **written: str) -> str:
     """Return the JSON text of an object; ``written`` are members whose own JSON text is known."""
     texts = {name: json_text(value) for name, value in members.items()} | written
     return f"{{{','.join(f'{json_text(name)}:{texts[name]}' for name in sorted(texts))}}}"
+
+
+def base64url(data: bytes) -> str:
+    """Return base64url without padding (RFC 7515 §2)."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of text, base64url (``ath``, ``par_hash``, ``purpose_s256``)."""
+    return base64url(sha256(text.encode("utf-8", "surrogatepass")).digest())
 
 
 def _constraint(name: str, value: object, *, wire: bool) -> Constraint:

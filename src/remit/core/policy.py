@@ -22,26 +22,20 @@ LOCAL = "unix://"  # how the subject of the state's owner starts
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Who wants to do what, and why. ``limits`` maps each configured resource to its bound.
-
-    ``verb`` is open | delegate | issue | renew. ``agent`` is the acting workload of the grant that would be made or
-    used, ``binding`` and ``bounds`` are that grant's. ``level`` is its distance from the root. ``approval`` is the
-    human decision it rests on, if it needed one. ``whole`` is the scope that ``scope`` is a part of, if it is one: each
-    detail is decided on by itself, though it sees the others.
-    """
+    """Who wants to do what, and why."""
 
     subject: Subject
     purpose: str
     scope: Scope
-    limits: Mapping[str, Scope] = field(default_factory=dict)
-    verb: str = "open"
-    agent: str = ""
-    binding: Binding = UNBOUND
+    limits: Mapping[str, Scope] = field(default_factory=dict)  # each configured resource and its bound
+    verb: str = "open"  # open | delegate | issue | renew
+    agent: str = ""  # the acting workload of the grant that would be made or used
+    binding: Binding = UNBOUND  # of that grant, as are its bounds
     bounds: Bounds = field(default_factory=Bounds)
-    level: int = 0
+    level: int = 0  # its distance from the root
     posture: Posture = field(default_factory=Posture)
-    approval: str | None = None
-    whole: Scope | None = None
+    approval: str | None = None  # the human decision it rests on, if it needed one
+    whole: Scope | None = None  # what ``scope`` is a part of: a detail is decided on by itself, and sees the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +57,6 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        """Return it as compilers do: file:line: text."""
         place = f"{self.file}:{self.line}" if self.line else self.file
         return f"{place}: {self.text}" if place else self.text
 

@@ -1,7 +1,6 @@
 """Who acts: the owner of the state, a human, a workload, or the holder of a grant.
 
-A principal is proven once: by the listener of a unix socket, or from what a request shows (token and proof, client
-assertion, ID token). Adapters in ``identity/`` make humans and workloads from tokens and certificates.
+A principal is proven once: by the listener of a unix socket, or by ``identity/`` from what a request shows.
 """
 
 from __future__ import annotations
@@ -43,27 +42,19 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Human:
-    """A human, by an ID token or an ID-JAG that was verified.
-
-    ``digest`` is the SHA-256 of the token (base64url), to be burnt until ``until``: one token opens one task.
-    ``client`` is the party the token was issued to; ``nonce`` ties it to the one request it was obtained for.
-    ``details`` is what an ID-JAG limits the task to, in wire form (RFC 9396); None: it names no limit. ``jkt`` is the
-    key that an ID-JAG is bound to; None: it is a bearer's.
-    ``confidential``: the party has a secret, and the token came to the broker's own callback alone.
-    ``session`` is the login session here, if there is one; ``rights`` are those of an administrator.
-    """
+    """A human, by an ID token or an ID-JAG that was verified."""
 
     subject: Subject
-    digest: str
+    digest: str  # SHA-256 of the token (base64url), to be burnt until `until`: one token opens one task
     issued_at: datetime
     until: datetime
-    client: str
-    nonce: str | None = None
-    details: object = None
-    jkt: str | None = None
-    confidential: bool = False
-    session: str | None = None
-    rights: frozenset[Right] = frozenset()
+    client: str  # the party that the token was issued to
+    nonce: str | None = None  # ties the token to the one request it was obtained for
+    details: object = None  # what an ID-JAG limits the task to, in wire form (RFC 9396); None: it names no limit
+    jkt: str | None = None  # the key that an ID-JAG is bound to; None: it is a bearer's
+    confidential: bool = False  # the party has a secret, and the token came to the broker's own callback alone
+    session: str | None = None  # the login session here, if there is one
+    rights: frozenset[Right] = frozenset()  # those of an administrator
 
     @property
     def name(self) -> str:
@@ -73,23 +64,17 @@ class Human:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """An attested workload. ``id`` is a SPIFFE ID, or ``issuer#subject`` for the OIDC tokens of platforms.
-
-    ``method`` is jwt-svid | x509-svid | wit | oidc. ``claims`` are what the configuration picks for policies. ``jkt``
-    is the key that the credential is itself bound to (WIT), ``x5t`` the certificate it came by (RFC 8705).
-    ``digest`` identifies a credential that counts once, and ``until`` is when it could not be shown again anyway; None
-    where reuse is its nature.
-    """
+    """An attested workload."""
 
     rights: ClassVar[frozenset[Right]] = frozenset()
-    id: str
-    method: str
+    id: str  # a SPIFFE ID, or ``issuer#subject`` for the OIDC tokens of platforms
+    method: str  # jwt-svid | x509-svid | wit | oidc
     expires_at: datetime
-    claims: Mapping[str, str] = field(default_factory=dict)
-    jkt: str | None = None
-    x5t: str | None = None
-    digest: str | None = None
-    until: datetime | None = None
+    claims: Mapping[str, str] = field(default_factory=dict)  # what the configuration picks for policies
+    jkt: str | None = None  # the key that the credential is itself bound to (WIT)
+    x5t: str | None = None  # the certificate it came by (RFC 8705)
+    digest: str | None = None  # of a credential that counts once; None where reuse is its nature
+    until: datetime | None = None  # when such a credential could not be shown again anyway
 
     @property
     def name(self) -> str:
@@ -99,17 +84,14 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the broker reads from a grant's token. Instants are seconds since the epoch.
-
-    Exactly one of ``jkt`` and ``x5t`` is set: what the holder has to prove.
-    """
+    """What the broker reads from a grant's token. Instants are seconds since the epoch."""
 
     task: str
     grant: str
     parent: str | None
     subject: str
     client: str
-    jkt: str | None
+    jkt: str | None  # what the holder has to prove: this key, or the certificate of ``x5t``
     jti: str
     issued_at: int
     expires_at: int
@@ -121,12 +103,12 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An agent: its own grant and what hangs below it. ``claims`` are those of its token; None by its channel."""
+    """An agent: its own grant and what hangs below it."""
 
     rights: ClassVar[frozenset[Right]] = frozenset({Right.ACT})
     task: str
     grant: str
-    claims: Claims | None = field(default=None, compare=False, repr=False)
+    claims: Claims | None = field(default=None, compare=False, repr=False)  # of its token; None by its channel
 
     @property
     def name(self) -> str:
@@ -166,14 +148,10 @@ def check_acting(task: Task, principal: Principal, grant_id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What an issuer says of a human: the tasks opened on its word up to ``at`` are to end.
-
-    ``sub`` is issuer-qualified; with ``sid`` it is one session only. ``cause`` is the kind of event. ``digest`` makes
-    a second delivery known.
-    """
+    """What an issuer says of a human: the tasks opened on its word up to ``at`` are to end."""
 
     at: datetime
-    cause: str
-    digest: str
-    sub: str | None = None
-    sid: str | None = None  # issuer-qualified: issuer#sid
+    cause: str  # the kind of event
+    digest: str  # makes a second delivery known
+    sub: str | None = None  # issuer-qualified
+    sid: str | None = None  # issuer-qualified (issuer#sid): one session only

@@ -12,18 +12,15 @@ MAX_SPENT = 100  # remembered of one family: an older one is worth as little, bu
 
 @dataclass(frozen=True, slots=True)
 class RefreshFamily:
-    """The refresh tokens of one grant. ``rev`` grows by one with every change.
-
-    ``client`` is the ``client_id`` it was given to, ``audience`` whom the access tokens are for (None: the broker).
-    """
+    """The refresh tokens of one grant."""
 
     id: str
     grant: str
-    client: str
-    audience: str | None
+    client: str  # the ``client_id`` it was given to
+    audience: str | None  # whom the access tokens are for; None: the broker
     current: str  # SHA-256 of the token that counts, base64url
     spent: tuple[str, ...] = ()
-    rev: int = 1
+    rev: int = 1  # grows by one with every change
 
     @property
     def known(self) -> tuple[str, ...]:

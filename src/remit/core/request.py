@@ -31,35 +31,25 @@ TEXTS = frozenset({"label", "purpose"})  # the other fields of a form are JSON
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long a grant lasts, and what may hang below it.
+    """How long a grant lasts, and what may hang below it. A request may leave some open; a grant has all settled."""
 
-    ``depth`` is how many hops of delegation may follow, ``fan_out`` how many live children each grant may have,
-    ``exercise`` whether the grant may be used itself. ``delegates`` are patterns of the attested workloads that may be
-    children, ``unattested`` whether a child may be one that nobody attested. None in a request: as the parent, and at
-    the root every attested workload. A grant has both as they were settled.
-    """
-
-    ttl: timedelta | None = None
-    depth: int = 0
-    fan_out: int = 0
-    exercise: bool = True
+    ttl: timedelta | None = None  # None: as the parent
+    depth: int = 0  # hops of delegation that may follow
+    fan_out: int = 0  # live children that each grant may have
+    exercise: bool = True  # whether the grant may be used itself
+    # Patterns of the attested workloads that may be children. None: as the parent; at the root, every one.
     delegates: tuple[str, ...] | None = None
-    unattested: bool = True
+    unattested: bool = True  # whether a child may be one that nobody attested
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Whose grant it is: the holder of a key or a certificate, or of a channel (neither); and an attested workload.
+    """Whose grant it is: the holder of a key or a certificate, or of a channel (neither); and an attested workload."""
 
-    ``jkt`` is the RFC 7638 SHA-256 thumbprint of the key, ``x5t`` the RFC 8705 thumbprint of the certificate.
-    ``identity`` is the name of a workload that somebody else than its holder attested, ``claims`` what its attester
-    says of it, as policies see it.
-    """
-
-    jkt: str | None = None
-    x5t: str | None = None
-    identity: str | None = None
-    claims: tuple[tuple[str, str], ...] = ()
+    jkt: str | None = None  # RFC 7638 SHA-256 thumbprint of the key
+    x5t: str | None = None  # RFC 8705 thumbprint of the certificate
+    identity: str | None = None  # of a workload that somebody else than its holder attested
+    claims: tuple[tuple[str, str], ...] = ()  # what its attester says of it, as policies see it
 
     @property
     def thumbprint(self) -> str | None:

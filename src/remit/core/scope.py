@@ -10,8 +10,6 @@ weaken attenuation. Rules:
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -32,15 +30,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One typed item of authority. ``fields`` is sorted by name; values are in normal form.
-
-    ``json`` is the detail as canonical JSON text, from when it was parsed.
-    """
+    """One typed item of authority."""
 
     type: str
     resource: str
-    fields: tuple[tuple[str, Value], ...]
-    json: str = field(default="", compare=False, repr=False)
+    fields: tuple[tuple[str, Value], ...]  # sorted by name; values are in normal form
+    json: str = field(default="", compare=False, repr=False)  # canonical JSON text, from when it was parsed
 
     def get(self, name: str) -> Value | None:
         """Return the normal form of a field, or None when it is absent."""
@@ -75,21 +70,16 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A row of a detail type's table. ``default`` is the normal form of an absent field, if absence has one.
-
-    ``label`` is what a human reads in front of the value; the field's name where it is empty.
-    """
+    """A row of a detail type's table."""
 
     order: Order
     required: bool = False
-    default: Value | None = None
+    default: Value | None = None  # the normal form of an absent field, if absence has one
     per: str | None = None  # the set field whose entries are this map's keys; a missing key is the top
-    label: str = ""
+    label: str = ""  # what a human reads in front of the value; empty: the field's name
 
 
 DetailType = Mapping[str, Field]
-
-
 _TYPES: dict[str, DetailType] = {}
 TYPES: Mapping[str, DetailType] = MappingProxyType(_TYPES)  # those that were registered in this process
 
@@ -225,8 +215,7 @@ def size(scope: Scope) -> int:
 
 def digest(scope: Scope) -> str:
     """Return the SHA-256 of a scope's canonical JSON, base64url without padding."""
-    hashed = hashlib.sha256(text(scope).encode()).digest()
-    return base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
+    return orders.digest(text(scope))
 
 
 def detail_le(child: Detail, parent: Detail) -> bool:

@@ -41,13 +41,11 @@ class Secret:
         return dict(self.__parts)
 
     def __repr__(self) -> str:
-        """Mask the value."""
         return "Secret(…)"
 
     __str__ = __repr__
 
     def __format__(self, spec: str) -> str:
-        """Mask the value in f-strings too."""
         return repr(self)
 
     def __eq__(self, other: object) -> bool:
@@ -63,6 +61,5 @@ class Secret:
     __hash__ = None  # type: ignore[assignment]  # a hash would be an oracle and would put secrets in sets
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled or copied."""
         msg = "a secret is not serialisable"
         raise TypeError(msg)

@@ -34,7 +34,6 @@ class SpiffeId:
     path: str
 
     def __str__(self) -> str:
-        """Return the URI."""
         return f"{_SCHEME}{self.domain}{self.path}"
 
 

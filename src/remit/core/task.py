@@ -98,26 +98,21 @@ class Task:
 
     def grant(self, grant_id: str) -> Grant:
         """Return a grant of this task, or raise NotFoundError."""
-        found = self.grants.get(grant_id)
-        if found is None:
+        if grant_id not in self.grants:
             raise NotFoundError
-        return found
+        return self.grants[grant_id]
 
     def lease(self, lease_id: str) -> Lease:
         """Return a lease of this task, or raise NotFoundError."""
-        found = self.leases.get(lease_id)
-        if found is None:
+        if lease_id not in self.leases:
             raise NotFoundError
-        return found
+        return self.leases[lease_id]
 
     def lineage(self, grant_id: str) -> tuple[Grant, ...]:
         """Return the grants from ``grant_id`` up to the root."""
-        line = []
-        step: str | None = grant_id
-        while step is not None:
-            grant = self.grant(step)
-            line.append(grant)
-            step = grant.parent
+        line = [grant := self.grant(grant_id)]
+        while grant.parent is not None:
+            line.append(grant := self.grant(grant.parent))
         return tuple(line)
 
     def check_acting(self, grant_id: str, own: str) -> None:
@@ -126,14 +121,11 @@ class Task:
         A grant that is bound or attested is another's, and so is what hangs below it: DeniedError. What is not below
         ``own`` is unknown: NotFoundError.
         """
-        apart = False
-        for grant in self.lineage(grant_id):
-            if grant.id == own:
-                break
-            apart = apart or grant.apart
-        else:
+        line = self.lineage(grant_id)
+        ids = [grant.id for grant in line]
+        if own not in ids:
             raise NotFoundError
-        if apart:
+        if any(grant.apart for grant in line[: ids.index(own)]):
             raise DeniedError(NOT_YOURS, help="you may look at it and revoke it; to act, use your own grant")
 
     def subtree(self, grant_id: str) -> Iterator[Grant]:

@@ -4,7 +4,9 @@ joserfc signs and verifies behind one strict reader: here a text has one spellin
 the key decides on the algorithm, never the token.
 """
 
-from remit.jose.compact import decode, digest, document, encode, read
+from remit.core.orders import base64url as encode
+from remit.core.orders import digest
+from remit.jose.compact import decode, document, read
 from remit.jose.keys import CHALLENGE, key_set, public_key
 
 __all__ = ["CHALLENGE", "decode", "digest", "document", "encode", "key_set", "public_key", "read"]

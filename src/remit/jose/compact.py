@@ -11,8 +11,8 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 
+from remit.core.orders import base64url
 from remit.errors import RemitError, TokenError
 from remit.jose.strict import read_json
 
@@ -32,23 +32,13 @@ class Compact:
     signature: bytes
 
 
-def encode(data: bytes) -> str:
-    """Return base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def decode(text: str) -> bytes:
     """Return the bytes of canonical base64url without padding, or raise ValueError."""
     whole = _SEGMENT.fullmatch(text) and len(text) % 4 != 1
     data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) if whole else b""
-    if not data or encode(data) != text:
+    if not data or base64url(data) != text:
         raise ValueError("not canonical base64url")
     return data
-
-
-def digest(text: str) -> str:
-    """Return the SHA-256 of text, base64url (``ath``, ``par_hash``, ``purpose_s256``)."""
-    return encode(sha256(text.encode("utf-8", "surrogatepass")).digest())
 
 
 def read(text: str, members: frozenset[str], error: type[RemitError] = TokenError, *, others: bool = False) -> Compact:

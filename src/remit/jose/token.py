@@ -42,18 +42,14 @@ _HASH = re.compile(r"[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, slots=True)
 class TokenParams:
-    """What a token says beyond its grant.
-
-    ``par_hash`` is the digest of the parent's token, if there was one. ``audience`` None is the issuer itself.
-    ``until`` is the end of what the token is bound to: a certificate's ``notAfter`` (RFC 8705).
-    """
+    """What a token says beyond its grant."""
 
     issuer: str
     jti: str
     now: datetime
-    par_hash: str | None = None
-    audience: str | None = None
-    until: datetime | None = None
+    par_hash: str | None = None  # digest of the parent's token, if there was one
+    audience: str | None = None  # None: the issuer itself
+    until: datetime | None = None  # the end of what it is bound to: a certificate's ``notAfter`` (RFC 8705)
 
 
 def claims(view: GrantView, params: TokenParams) -> dict[str, Any]:
