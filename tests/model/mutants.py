@@ -105,8 +105,8 @@ MUTANTS = [
     Mutant(
         "unnamed arguments are permitted",
         "core/orders.py",
-        "    return outer is not None and named[outer][0] == ANY",
-        "    return outer is None or named[outer][0] == ANY",
+        "            met = outer is not None and named[outer][0] == ANY",
+        "            met = outer is None or named[outer][0] == ANY",
         ORDERS,
     ),
     Mutant(
@@ -189,8 +189,8 @@ MUTANTS = [
     Mutant(
         "what was never confirmed settles at once",
         "core/lease.py",
-        "        return self.confirmed or now >= self.plan.issue_by",
-        "        return True",
+        "        return (self.recallable and self.confirmed) or now >= self.settle_at",
+        "        return self.recallable or now >= self.settle_at",
         RACES,
     ),
     Mutant(

@@ -156,12 +156,10 @@ def _decided(approval: Approval, verdict: Verdict, by: Subject, now: datetime) -
 
 
 def consume(approval: Approval, request: GrantRequest, result: str, now: datetime) -> Approval:
-    """Return the approval as used up for exactly the request that was approved, or say why it cannot be.
-
-    Where a human saw no key, as a device proves its own with its token request alone (RFC 9449 §5), any opens the task.
-    """
+    """Return the approval as used up for exactly the request that was approved, or say why it cannot be."""
     ready(approval, now)
     approved = request_of(approval)
+    # where a human saw no key, as a device proves its own only with its token request (RFC 9449 §5), any opens the task
     if approval.grant is None and approved.binding.thumbprint is None:
         request = replace(request, binding=replace(request.binding, jkt=None, x5t=None))
     if request != approved:

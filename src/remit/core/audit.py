@@ -80,15 +80,13 @@ class Checkpoint:
 
 
 def encode(seq: int, event: Event) -> bytes:
-    """Return the leaf of ``event`` at place ``seq``. The only place where an entry is written.
-
-    A hand-written template, because every request through the gateway passes here twice: a fifth of the time
-    ``json.dumps`` takes. A test holds both equal.
-    """
+    """Return the leaf of ``event`` at place ``seq``. The only place where an entry is written."""
+    # A hand-written template, as every request through the gateway passes twice: a fifth of the time of json.dumps.
     lineage = ",".join(map(_text, event.lineage))
+    utc = event.at if event.at.tzinfo is UTC else event.at.astimezone(UTC)
     return (
         f'{{"action":{_text(event.action)},"agent":{_text(event.agent)},{_known("approval", event.approval)}'
-        f'"at":"{_instant(event.at)}",'
+        f'"at":"{utc.isoformat(timespec="microseconds")[:-6]}Z",'
         f'"attested":{"true" if event.attested else "false"},"cause":{_text(event.cause)},"code":{_text(event.code)},'
         f'"decision":{_text(event.decision)},"detail_s256":{_text(event.detail_s256)},"event":{_text(event.event)},'
         f'"grant":{_text(event.grant)},{_known("key", event.key)}"lineage":[{lineage}],'
@@ -116,11 +114,6 @@ def shorten(value: str) -> str:
     return value[: MAX_TEXT - len(mark)] + mark
 
 
-def _instant(at: datetime) -> str:
-    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
-    return utc.isoformat(timespec="microseconds")[:-6] + "Z"
-
-
 def read(entry: Entry) -> Event:
     """Return the event of an entry, or raise IntegrityError unless its leaf is exactly what ``encode`` writes."""
     odd = f"audit entry {entry.seq} is not in canonical form"
@@ -139,10 +132,7 @@ def read(entry: Entry) -> Event:
 
 
 def read_log(text: str) -> Iterator[Entry]:
-    """Yield the entries of a log, one a line, each with the number that it says it has.
-
-    So an entry that is missing is told from one that was changed.
-    """
+    """Yield the entries of a log, one a line, each with its own number: a missing one is told from a changed one."""
     for place, line in enumerate(text.removesuffix("\n").split("\n") if text else ()):
         try:
             seq = json.loads(line)["seq"]
@@ -194,10 +184,7 @@ def checkpoint(origin: str, size: int, root: bytes, signer: NoteSigner) -> Check
 
 
 def read_checkpoint(text: str, origin: str, publics: Sequence[bytes]) -> Checkpoint:
-    """Return a checkpoint signed for ``origin`` by one of the keys, or raise IntegrityError.
-
-    ``publics`` are raw Ed25519 keys: the current one and those it replaced.
-    """
+    """Return a checkpoint signed for ``origin`` by one of the raw Ed25519 keys, or raise IntegrityError."""
     lines = open_note(text, origin, publics).split("\n")
     if len(lines) < 4 or lines[0] != origin or not _DECIMAL.fullmatch(lines[1]):  # noqa: PLR2004 - and a last, empty one
         raise IntegrityError(_BAD_NOTE)
@@ -257,7 +244,7 @@ def _unbase64(text: str) -> bytes:
 
 
 def extends(last: Checkpoint, size: int, root_at: Callable[[int], bytes]) -> None:
-    """Check that a tree of ``size`` extends a checkpoint kept elsewhere, or raise IntegrityError saying how it fails.
+    """Raise IntegrityError, saying how, unless a tree of ``size`` extends a checkpoint kept elsewhere.
 
     ``root_at`` returns the root of the first n entries.
     """

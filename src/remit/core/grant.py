@@ -125,10 +125,7 @@ class Grant:
             raise AttenuationError("`ttl` ends after the parent grant does", help=f"{left} seconds are left of it")
 
     def _narrowed(self, bounds: Bounds) -> Bounds:
-        """Return the bounds of a child as this grant allows them, or raise AttenuationError.
-
-        Where this grant takes attested children alone, so does the child, which need not say so if it can have none.
-        """
+        """Return the bounds of a child as this grant allows them, or raise AttenuationError."""
         if bounds.delegates is not None and not spiffe.within(bounds.delegates, self.delegates):
             raise AttenuationError(
                 "`delegates` is wider than that of the parent grant", help=f"it has {self.delegates}"
@@ -137,7 +134,7 @@ class Grant:
             return bounds
         if bounds.depth:
             raise AttenuationError("`unattested` must be false: the parent grant allows attested children alone")
-        return replace(bounds, unattested=False)
+        return replace(bounds, unattested=False)  # it need not say so, as it can have no child
 
     def check_delegable(self, request: GrantRequest) -> None:
         """Raise unless it may have a child with these bounds, for this holder."""

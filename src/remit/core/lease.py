@@ -97,9 +97,7 @@ class Lease:
 
     def settles(self, now: datetime) -> bool:
         """Whether a successful revoke is final now."""
-        if not self.recallable:
-            return now >= self.expires_at
-        return self.confirmed or now >= self.plan.issue_by
+        return (self.recallable and self.confirmed) or now >= self.settle_at
 
     @property
     def settle_at(self) -> datetime:

@@ -240,14 +240,15 @@ def args_permit(constraints: Value, args: Mapping[str, str]) -> bool:
     named = dict(constraints)
     if any(constraint[0] != ANY and key not in args for key, constraint in constraints):
         return False
-    return all(_argument_permitted(key, text, named) for key, text in args.items())
-
-
-def _argument_permitted(key: str, text: str, named: Mapping[str, Constraint]) -> bool:
-    if key in named:
-        return _meets(text, named[key])
-    outer = next((inner for inner in _outer(key) if inner in named), None)
-    return outer is not None and named[outer][0] == ANY  # a free inner node frees what is inside it
+    for key, text in args.items():
+        if key in named:
+            met = _meets(text, named[key])
+        else:
+            outer = next((inner for inner in _outer(key) if inner in named), None)
+            met = outer is not None and named[outer][0] == ANY  # a free inner node frees what is inside it
+        if not met:
+            return False
+    return True
 
 
 def _dump_constraint(constraint: Constraint) -> object:
@@ -264,13 +265,6 @@ def _dump_constraint(constraint: Constraint) -> object:
 
 def _dump_args(value: Value) -> object:
     return {key: _dump_constraint(constraint) for key, constraint in value} if isinstance(value, tuple) else ANY
-
-
-def _tools_le(child: Value, parent: Value) -> bool:
-    if not isinstance(child, tuple) or not isinstance(parent, tuple):
-        return False
-    wide = dict(parent)
-    return all(tool in wide and _args_le(args, wide[tool]) for tool, args in child)
 
 
 def _dump_set(value: Value) -> object:
@@ -306,7 +300,7 @@ def _set(expression: str, what: str, least: int = 1, name: str = "subset") -> Or
     return Order(name, parse_set, _dump_set, _subset, schema)
 
 
-def _map_of(name: str, what: str, values: Order, le: Callable[[Value, Value], bool]) -> Order:
+def _map_of(name: str, what: str, values: Order) -> Order:
     def parse_map(field: str, value: object) -> Value:
         if not isinstance(value, Mapping) or not 1 <= len(value) <= MAX_ITEMS:
             raise _bad(field, f"must be a map of 1 to {MAX_ITEMS} {what}")
@@ -316,7 +310,13 @@ def _map_of(name: str, what: str, values: Order, le: Callable[[Value, Value], bo
     def dump_map(value: Value) -> object:
         return {key: values.dump(item) for key, item in value} if isinstance(value, tuple) else {}
 
-    return Order(name, parse_map, dump_map, le, _map(values.schema))
+    def map_le(child: Value, parent: Value) -> bool:
+        if not isinstance(child, tuple) or not isinstance(parent, tuple):
+            return False
+        wide = dict(parent)
+        return all(key in wide and values.le(item, wide[key]) for key, item in child)
+
+    return Order(name, parse_map, dump_map, map_le, _map(values.schema))
 
 
 def among(*names: str) -> Order:
@@ -341,8 +341,8 @@ AT_MOST = Order("at_most", _number, _same, _at_most, {"type": "integer", "minimu
 SECONDS = seconds(MAX_SECONDS)
 PATHS = Order("paths", _paths, _dump_set, _paths_le, _list({"type": "string", "pattern": "^/"}))
 ARGS = Order("arguments", _http_args, _dump_args, _args_le, {"anyOf": [{"const": ANY}, _map({}, 0)]})
-TOOLS = _map_of("tools", "tools", replace(ARGS, parse=_args), _tools_le)
+TOOLS = _map_of("tools", "tools", replace(ARGS, parse=_args))
 METHODS = _set(r"[A-Z][A-Z-]{0,19}", "HTTP methods")
 TABLES = _set(rf"{_IDENTIFIER}\.{_IDENTIFIER}", "tables as schema.table", name="tables")
 AUDIENCES = _set(r"[!-~]{1,512}", "audiences in printable ASCII", least=0)
-COLUMNS = _map_of("columns", "tables", _set(_IDENTIFIER, "column names"), _subset)  # compared for each table
+COLUMNS = replace(_map_of("columns", "tables", _set(_IDENTIFIER, "column names")), le=_subset)  # for each table

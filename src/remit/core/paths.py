@@ -65,13 +65,12 @@ def places(paths: tuple[str, ...]) -> Places:
     for number, segments in enumerate(split):
         for place, segment in zip(found, segments, strict=False):
             place[segment] = place.get(segment, 0) | 1 << number
-    return [_place(place) for place in found]
-
-
-def _place(at: dict[str, int]) -> tuple[dict[str, int], int, int]:
-    any_, rest = at.pop("*"), at.pop("**")
-    named = {segment: bits if segment in {"", "/"} else bits | any_ for segment, bits in at.items()}
-    return {**named, "**": 0}, any_, rest
+    done: Places = []
+    for at in found:
+        any_, rest = at.pop("*"), at.pop("**")
+        named = {segment: bits if segment in {"", "/"} else bits | any_ for segment, bits in at.items()}
+        done.append(({**named, "**": 0}, any_, rest))
+    return done
 
 
 @lru_cache(maxsize=512)  # the paths of a detail are compared with each detail alike

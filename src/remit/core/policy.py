@@ -1,8 +1,7 @@
 """The ceiling question: may this human, by this agent, at this place in the tree, hold this much? Pure.
 
-It is asked at open, delegate, issue and renew, never for a request through the gateway: the answer is compiled into
-the grant. The local policy holds until policies are written down: the owner of the state may open anything within the
-``bound`` that each resource carries. Depth, fan-out and ttl have hard ceilings of their own (``core.grant``).
+It is asked at open, delegate, issue and renew, never for a request through the gateway: the answer is compiled into the
+grant. Until policies are written down, the owner of the state may open anything within the bound of each resource.
 """
 
 from __future__ import annotations

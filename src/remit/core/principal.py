@@ -133,14 +133,11 @@ def root_in(principal: Principal, task: Task) -> str | None:
 
 
 def check_acting(task: Task, principal: Principal, grant_id: str) -> None:
-    """Raise unless a principal may act under a grant of a task that it may look at.
-
-    The owner of the state may end what others opened, not act for them, unless it brought the human's token itself.
-    """
+    """Raise unless a principal may act under a grant of a task that it may look at."""
     task.check_acting(grant_id, principal.grant if isinstance(principal, Holder) else task.head.root)
     if isinstance(principal, Holder):
         return
-    # opened with a human's token at the owner's socket: only that socket and its runs need no key
+    # the owner may end what others opened, not act for them, unless it brought the human's token to its socket itself
     brought = task.head.subject.acr not in UNPROVEN and not task.grant(task.head.root).apart
     if not isinstance(principal, Operator) or (task.head.subject.sub != principal.name and not brought):
         raise DeniedError("this task belongs to somebody else; you may end it, not act in it")

@@ -27,10 +27,7 @@ class Secret:
         }
 
     def reveal(self) -> str:
-        """Return the sensitive text. Call it where the bytes leave, nowhere earlier.
-
-        InvalidRequestError if it has named parts, or bytes that are no text.
-        """
+        """Return the sensitive text, where it leaves and nowhere earlier; InvalidRequestError if it is not one text."""
         try:
             return self.__parts[WHOLE].decode("utf-8", "surrogatepass")
         except (KeyError, UnicodeDecodeError):  # the error would carry the bytes

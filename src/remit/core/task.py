@@ -1,14 +1,12 @@
 """The aggregate: a task, its tree of grants and their leases, and every change they can undergo.
 
-Rules kept here, and nowhere else:
+Rules kept here, and nowhere else (the cycle of a lease is told in ``docs/explanation/lease-cycle.md``):
 
 - A change is a pure step ``Task -> Change``; ``Task.apply`` takes it. Time and ids are arguments.
 - A child grant is covered by its parent, ends no later, and has fewer hops left.
 - A lease ends no later than its grant, and starts only under a grant whose whole lineage is live.
 - ``revoked`` has no way out, for grants and for leases.
 - A lease that was never confirmed is not ``revoked`` before its ``issue_by``: an issue may still be in flight.
-
-The cycle of a lease is told in ``docs/explanation/lease-cycle.md``.
 """
 
 from __future__ import annotations
@@ -116,16 +114,12 @@ class Task:
         return tuple(line)
 
     def check_acting(self, grant_id: str, own: str) -> None:
-        """Raise unless the holder of ``own`` may act under ``grant_id``: it, or one inside its process or run.
-
-        A grant that is bound or attested is another's, and so is what hangs below it: DeniedError. What is not below
-        ``own`` is unknown: NotFoundError.
-        """
+        """Raise unless the holder of ``own`` may act under ``grant_id``: it, or one inside its process or run."""
         line = self.lineage(grant_id)
         ids = [grant.id for grant in line]
-        if own not in ids:
+        if own not in ids:  # what is not below it is unknown to it
             raise NotFoundError
-        if any(grant.apart for grant in line[: ids.index(own)]):
+        if any(grant.apart for grant in line[: ids.index(own)]):  # that one is another's, and so is what hangs below it
             raise DeniedError(NOT_YOURS, help="you may look at it and revoke it; to act, use your own grant")
 
     def subtree(self, grant_id: str) -> Iterator[Grant]:
@@ -137,11 +131,8 @@ class Task:
             waiting.extend(self.children.get(grant.id, ()))
 
     def live(self, grant_id: str, now: datetime) -> Grant:
-        """Return a grant whose whole lineage is live, or say why it is not.
-
-        Revoke marks the subtree and expiry is bounded by the parent's, so the leaf alone would do; the walk is a
-        second line of defence.
-        """
+        """Return a grant whose whole lineage is live, or say why it is not."""
+        # an end marks the subtree and no child ends later, so the leaf would do; the walk is a second line of defence
         line = self.lineage(grant_id)
         if self.head.closed or any(grant.revoked for grant in line):
             raise RevokedError

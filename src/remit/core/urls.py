@@ -11,10 +11,7 @@ MAX_URL = 2_048  # characters
 
 
 def check_url(url: object, what: str) -> str:
-    """Return a URL that may be fetched: https, or http to a loopback host; or raise InvalidRequestError.
-
-    Credentials, fragments, and whatever does not print have no place in it.
-    """
+    """Return a URL that may be fetched (https, or http to a loopback host), or raise InvalidRequestError."""
     if not isinstance(url, str) or len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
         raise InvalidRequestError(f"{what} is not a URL")
     try:

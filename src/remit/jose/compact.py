@@ -1,8 +1,8 @@
 """Compact JWS (RFC 7515 §7.1), read strictly before the library sees it.
 
-Libraries accept more than one spelling of one token: padding, spare bits, duplicate members (Wycheproof tcId 367,
-370). Here a text is accepted in its one canonical form only; of its header nothing but listed members is looked at,
-so that ``jku`` and ``x5c`` have no meaning at all; and what changes how it is to be read refuses it.
+Libraries accept more than one spelling of one token: padding, spare bits, duplicate members (Wycheproof tcId 367, 370).
+Here a text is accepted in its one canonical form only; of its header only listed members are looked at, so ``jku`` and
+``x5c`` mean nothing; and what changes how it is to be read refuses it.
 """
 
 from __future__ import annotations

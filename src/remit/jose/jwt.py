@@ -46,10 +46,8 @@ class Jwt:
 
     @property
     def digest(self) -> str:
-        """What names this token once and for all: SHA-256 of what is signed, base64url.
-
-        Not of the whole text: whoever holds an ECDSA signature can write another one that is as good.
-        """
+        """What names this token once and for all: SHA-256 of what is signed, base64url."""
+        # not of the whole text: whoever holds an ECDSA signature can write another one that is as good
         return jose.digest(self.compact.signed.decode("ascii"))
 
 
@@ -94,10 +92,8 @@ def moment(claims: Mapping[str, object], name: str, error: type[RemitError] = To
 
 
 def audience(claims: Mapping[str, object], expected: Iterable[str]) -> str:
-    """Return the one audience of a token, if it is one of ``expected``; else raise AudienceError.
-
-    A token with several audiences can be shown to us by any of them, so it is taken from nobody.
-    """
+    """Return the one audience of a token, if it is one of ``expected``; else raise AudienceError."""
+    # a token with several audiences can be shown to us by any of them, so it is taken from nobody
     value = claims.get("aud")
     only = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(only, str) or only not in set(expected):

@@ -58,12 +58,12 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class PublishedKey:
-    """What is told of a key of ours. ``until`` is when it stops being published; None: not decided, or for good."""
+    """What is told of a key of ours."""
 
     kid: str
     alg: str
     signing: bool = True
-    until: datetime | None = None
+    until: datetime | None = None  # when it stops being published; None: not decided, or for good
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,7 @@ def read_key_set(raw: bytes) -> KeySet:
 
 
 def key_set(jwks: Iterable[object], use: str | None = None) -> KeySet:
-    """Return the keys among decoded JWKs that can verify signatures. Keys that are not understood are passed over.
-
-    So are those whose ``use`` is another than ``use``; without it, ``sig`` or none.
-    """
+    """Return the keys among decoded JWKs of this ``use`` (None: ``sig`` or none) that are understood and can verify."""
     uses = [use] if use is not None else [None, "sig"]
     meant = (jwk for jwk in jwks if isinstance(jwk, Mapping) and jwk.get("use") in uses)
     return KeySet(tuple(key for key in map(_published, meant) if key is not None))

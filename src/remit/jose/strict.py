@@ -19,7 +19,7 @@ MAX_INT = 2**53 - 1
 _MAX_DIGITS = 17  # of the longest whole number within MAX_INT, with its sign
 
 
-def read_json(raw: bytes | str, *, limit: int = MAX_SIZE, depth: int = MAX_DEPTH) -> object:
+def read_json(raw: bytes | str, *, limit: int = MAX_SIZE) -> object:
     """Return the value of a JSON text, or raise InvalidRequestError (TooLargeError beyond ``limit`` bytes)."""
     try:
         data = raw.encode() if isinstance(raw, str) else raw
@@ -34,7 +34,7 @@ def read_json(raw: bytes | str, *, limit: int = MAX_SIZE, depth: int = MAX_DEPTH
         raise _refused("text that is not UTF-8") from error
     except RecursionError as error:
         raise _refused("too deep") from error
-    _check(value, depth)
+    _check(value, MAX_DEPTH)
     return value
 
 
@@ -69,16 +69,12 @@ _DECODER = json.JSONDecoder(
 
 def _check(value: object, depth: int) -> None:
     if isinstance(value, str):
-        _check_text(value)
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise InvalidRequestError("the JSON holds half of a surrogate pair")
     elif isinstance(value, dict | list):
         if depth < 1:
             raise InvalidRequestError("the JSON is nested too deep")
         for name in value if isinstance(value, dict) else ():
-            _check_text(name)
+            _check(name, depth)
         for item in value.values() if isinstance(value, dict) else value:
             _check(item, depth - 1)
-
-
-def _check_text(text: str) -> None:
-    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-        raise InvalidRequestError("the JSON holds half of a surrogate pair")
