@@ -66,15 +66,26 @@ async def echoed(sock: socket.socket) -> bytes:
             return await loop.sock_recv(client, 100)
 
 
-async def gone(acceptor: Acceptor) -> None:
-    acceptor.close()
-    async with asyncio.timeout(10):
-        await acceptor.gone()
-
-
 def on(loop: Callable[[], asyncio.AbstractEventLoop], scene: Callable[[], object]) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(scene())  # type: ignore[arg-type]  # a coroutine
+
+
+class Talk:
+    """A launcher's end, and the acceptor that hears it."""
+
+    def __init__(self, broken: Callable[[], None] = lambda: None) -> None:
+        self.launcher, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.setblocking(False)
+        self.peer = peer
+        self.acceptor = Acceptor(broken, peer)
+
+    async def end(self) -> None:
+        self.acceptor.leave()
+        async with asyncio.timeout(10):
+            await self.acceptor.gone()
+        with self.launcher, suppress(ConnectionResetError):  # that is what it gets for what was not read any more
+            assert self.launcher.recv(1) == b""
 
 
 @ON_BOTH
@@ -83,11 +94,11 @@ def test_connections_are_served_in_the_loop(
     loop: Callable[[], asyncio.AbstractEventLoop], family: int, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        acceptor = Acceptor(lambda: None)
+        talk = Talk()
         sock = listening(family, tmp_path)
-        await acceptor.serve(Echo, sock)
+        await talk.acceptor.serve(Echo, sock)
         assert await echoed(sock) == b"hello"
-        await gone(acceptor)
+        await talk.end()
         assert sock.fileno() == -1
 
     on(loop, scene)
@@ -97,11 +108,11 @@ def test_connections_are_served_in_the_loop(
 def test_a_lack_of_descriptors_passes(loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path) -> None:
     async def scene() -> None:
         broken: list[bool] = []
-        acceptor = Acceptor(lambda: broken.append(True))
+        talk = Talk(lambda: broken.append(True))
         sock = Worn(fileno=listening(socket.AF_INET, tmp_path).detach())
-        await acceptor.serve(Echo, sock)
+        await talk.acceptor.serve(Echo, sock)
         assert (await echoed(sock), broken, sock.failures) == (b"hello", [], 0)
-        await gone(acceptor)
+        await talk.end()
 
     on(loop, scene)
 
@@ -115,16 +126,16 @@ def test_a_socket_that_is_shut_down_is_reported_once_and_the_others_go_on(tmp_pa
             broken.append(True)
             said.set()
 
-        acceptor = Acceptor(shut)
+        talk = Talk(shut)
         first, second = listening(socket.AF_INET, tmp_path), listening(socket.AF_UNIX, tmp_path)
-        await acceptor.serve(Echo, first)
-        await acceptor.serve(Echo, second)
+        await talk.acceptor.serve(Echo, first)
+        await talk.acceptor.serve(Echo, second)
         first.shutdown(socket.SHUT_RDWR)
         async with asyncio.timeout(10):
             await said.wait()
         assert await echoed(second) == b"hello"
         assert broken == [True]
-        await gone(acceptor)
+        await talk.end()
 
     asyncio.run(scene())
 
@@ -145,39 +156,22 @@ def test_a_run_that_listens_again_and_again_keeps_no_thread_when_it_ends(
         kept.close()
 
     async def scene() -> None:
-        acceptor = Acceptor(lambda: None)
+        talk = Talk()
         sock = listening(socket.AF_INET, tmp_path)
         stubborn = threading.Thread(target=again, args=(sock.dup(),))
-        await acceptor.serve(Echo, sock)
+        await talk.acceptor.serve(Echo, sock)
         stubborn.start()
-        acceptor.close()
+        talk.acceptor.close()
         await asyncio.sleep(0)
         over.set()
         stubborn.join()
-        await gone(acceptor)
+        await talk.end()
         for thread in threading.enumerate():
             if thread.name == "remit-acceptor":
                 thread.join(10)  # it has said that it is gone, and has that much left to do
         assert all(thread.name != "remit-acceptor" for thread in threading.enumerate())
 
     asyncio.run(scene())
-
-
-class Talk:
-    """A launcher's end, and the acceptor that hear it."""
-
-    def __init__(self) -> None:
-        self.launcher, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        peer.setblocking(False)
-        self.peer = peer
-        self.acceptor = Acceptor(lambda: None, peer)
-
-    async def end(self) -> None:
-        self.acceptor.leave()
-        async with asyncio.timeout(10):
-            await self.acceptor.gone()
-        with self.launcher, suppress(ConnectionResetError):  # that is what it gets for what was not read any more
-            assert self.launcher.recv(1) == b""
 
 
 @ON_BOTH

@@ -361,21 +361,24 @@ def test_a_run_cannot_make_the_broker_linger(runs: House) -> None:
     with attached(runs) as (_, inner):
         inner.bound[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1_000))
         lingering: list[bytes] = []
+        peer, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.setblocking(False)
 
         def look(peer: socket.socket) -> None:
             lingering.append(peer.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
             peer.close()
 
         async def watch() -> Acceptor:
-            acceptor = Acceptor(lambda: None)
+            acceptor = Acceptor(lambda: None, peer)
             acceptor.add(inner.bound[0].dup(), look)
             return acceptor
 
         acceptor = runs.call(watch())
         while not lingering:
             connect(inner.bound[0]).close()
-        runs.loop.call_soon_threadsafe(acceptor.close)
+        runs.loop.call_soon_threadsafe(acceptor.leave)
         assert lingering[0][:4] == bytes(4)
+        ours.close()
 
 
 def test_launches_inside_a_task_are_counted_together_however_they_are_chained(

@@ -44,14 +44,12 @@ class Acceptor:
 
     ``peer`` is the launcher's connection, not blocking; it is the thread's to close. What the thread has accepted or
     received belongs to it until the loop takes it, and the loop takes nothing once it has closed it. ``broken`` is
-    called in the loop when a socket has stopped listening.
+    called in the loop when a socket has stopped listening. RuntimeError when no thread can be started.
     """
 
-    def __init__(self, broken: Callable[[], None], peer: socket.socket | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._broken = broken
-        self._peer = peer
-        self._due = 0
+    def __init__(self, broken: Callable[[], None], peer: socket.socket) -> None:
+        self._loop, self._broken, self._peer = asyncio.get_running_loop(), broken, peer
+        self._due = 0  # descriptors that may come with the next message
         self._waiter: asyncio.Future[Heard | RemitError | None] | None = None
         self._parcel: list[int] = []  # came with the last message
         self._listening: dict[int, tuple[socket.socket, Deliver]] = {}
@@ -62,19 +60,19 @@ class Acceptor:
         self._waiting = threading.Semaphore(WAITING)
         self._ended = threading.Event()
         self._over = threading.Event()
-        self._epoll: select.epoll | None = None  # there is one as long as there is a thread
-        self._wake = -1
         self._then: list[Callable[[], None]] = []
-        if peer is not None:
-            self._start()
+        self._epoll, self._wake = select.epoll(), os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        try:
+            threading.Thread(target=self._watch, name="remit-acceptor", daemon=True).start()
+        except RuntimeError:
+            self._finish()
+            raise
 
     def add(self, sock: socket.socket, deliver: Deliver) -> None:
         """Call ``deliver`` in the loop with each connection; the listening socket is closed with the others."""
         sock.setblocking(False)
         self._listening[sock.fileno()] = (sock, deliver)
-        if self._epoll is None:
-            self._start()
-        assert self._epoll is not None  # noqa: S101 - narrows the type
         self._epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
 
     async def serve(self, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> Acceptor:
@@ -90,8 +88,6 @@ class Acceptor:
         Raises what ``handover.receive`` does, and InvalidRequestError when none comes in time. More descriptors than
         are due never become ours: the kernel drops them in the thread.
         """
-        assert self._epoll is not None  # noqa: S101 - narrows the type
-        assert self._peer is not None  # noqa: S101 - narrows the type
         first, self._due = self._waiter is None, due
         self._waiter = self._loop.create_future()
         (self._epoll.register if first else self._epoll.modify)(self._peer, select.EPOLLIN | select.EPOLLONESHOT)
@@ -117,8 +113,6 @@ class Acceptor:
         if self._ended.is_set():
             return
         self._ended.set()
-        if self._peer is None:
-            self._over.set()
         self._rouse()
         self._press()
 
@@ -130,7 +124,7 @@ class Acceptor:
 
     def when_gone(self, then: Callable[[], None]) -> None:
         """Call back when the thread has ended: a run can put that off, until it has ended itself."""
-        if self._epoll is None:
+        if self._epoll.closed:
             then()
         else:
             self._then.append(then)
@@ -143,18 +137,8 @@ class Acceptor:
 
     # -- in the loop --------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        self._epoll, self._wake = select.epoll(), os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._wake, select.EPOLLIN)
-        try:
-            threading.Thread(target=self._watch, args=(self._epoll,), name="remit-acceptor", daemon=True).start()
-        except RuntimeError:
-            self._close_listening()
-            self._finish()
-            raise
-
     def _rouse(self) -> None:
-        if self._epoll is not None:
+        if not self._epoll.closed:
             os.eventfd_write(self._wake, 1)
 
     def _press(self) -> None:
@@ -181,48 +165,45 @@ class Acceptor:
             self._broken()
 
     def _adopt(self, factory: Callable[[], asyncio.BaseProtocol], connection: socket.socket) -> None:
-        task = self._loop.create_task(self._connected(factory, connection))
+        async def connected() -> None:
+            try:
+                await self._loop.connect_accepted_socket(factory, connection)
+            except OSError:
+                connection.close()
+
+        task = self._loop.create_task(connected())
         self._adopted.add(task)
         task.add_done_callback(self._adopted.discard)
 
-    async def _connected(self, factory: Callable[[], asyncio.BaseProtocol], connection: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(factory, connection)
-        except OSError:
-            connection.close()
-
     def _finish(self) -> None:
-        if self._epoll is not None:
-            self._epoll.close()
-            os.close(self._wake)
-            self._epoll = None
+        self._epoll.close()
+        os.close(self._wake)
         for then in self._then:
             then()
 
     # -- in the thread ------------------------------------------------------------------------------------------
 
-    def _watch(self, epoll: select.epoll) -> None:
+    def _watch(self) -> None:
         while not self._over.is_set():
-            for descriptor, events in epoll.poll():
-                self._tidy(epoll)
+            for descriptor, events in self._epoll.poll():
+                self._tidy()
                 listening = self._listening.get(descriptor)
                 if listening is not None:
-                    self._answer(epoll, events, *listening)
-                elif self._peer is not None and descriptor == self._peer.fileno() and not self._over.is_set():
-                    self._hear(epoll, self._peer)
-        self._tidy(epoll)
+                    self._answer(events, *listening)
+                elif descriptor == self._peer.fileno() and not self._over.is_set():
+                    self._hear()
+        self._tidy()
         self._close_listening()
         handover.discard([*self._rubbish, *self._parcel])
-        if self._peer is not None:
-            with suppress(OSError):
-                self._peer.shutdown(socket.SHUT_RDWR)
-                while self._peer.recv(1):  # closed with something unread, it would have its peer lose the last answer
-                    pass
-            self._peer.close()
+        with suppress(OSError):
+            self._peer.shutdown(socket.SHUT_RDWR)
+            while self._peer.recv(1):  # closed with something unread, it would have its peer lose the last answer
+                pass
+        self._peer.close()
         if not self._tell(self._finish):  # the loop has ended before
             self._finish()
 
-    def _tidy(self, epoll: select.epoll) -> None:
+    def _tidy(self) -> None:
         """Close what is to be closed, before anything more is let in."""
         with suppress(BlockingIOError):
             os.eventfd_read(self._wake)
@@ -231,7 +212,7 @@ class Acceptor:
         if self._ended.is_set():
             for descriptor in self._listening:
                 with suppress(OSError):  # one that has stopped listening was taken out
-                    epoll.unregister(descriptor)
+                    self._epoll.unregister(descriptor)
             self._close_listening()
 
     def _close_listening(self) -> None:
@@ -241,7 +222,7 @@ class Acceptor:
         handover.discard([*sockets, *(connection.detach() for connection in self._accepted)])
         self._accepted.clear()
 
-    def _answer(self, epoll: select.epoll, events: int, sock: socket.socket, deliver: Deliver) -> None:
+    def _answer(self, events: int, sock: socket.socket, deliver: Deliver) -> None:
         listens = not events & _SHUT  # else accept() on a unix socket says EAGAIN, for ever
         try:
             connection = sock.accept()[0] if listens else None
@@ -251,7 +232,7 @@ class Acceptor:
                 return
             connection = None
         if connection is None:
-            epoll.unregister(sock)
+            self._epoll.unregister(sock)
             self._tell(self._report)
             return
         if not _ours(connection):
@@ -261,12 +242,12 @@ class Acceptor:
         self._waiting.acquire()
         self._tell(self._deliver, deliver, connection)
 
-    def _hear(self, epoll: select.epoll, peer: socket.socket) -> None:
+    def _hear(self) -> None:
         heard: Heard | RemitError | None
         try:
-            heard = handover.receive(peer, self._due)
+            heard = handover.receive(self._peer, self._due)
         except BlockingIOError:
-            epoll.modify(peer, select.EPOLLIN | select.EPOLLONESHOT)
+            self._epoll.modify(self._peer, select.EPOLLIN | select.EPOLLONESHOT)
             return
         except RemitError as error:
             heard = error

@@ -17,20 +17,29 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
+from remit.core import request as requests
+from remit.core.grant import ISOLATION
 from remit.core.lineage import GrantView
-from remit.core.principal import Holder, Operator, Principal
+from remit.core.principal import Holder, Human, Operator, Principal
+from remit.core.request import GrantRequest
 from remit.core.task import Posture, Report
-from remit.errors import DeniedError, InvalidRequestError, LimitError, RemitError, UnavailableError
+from remit.errors import (
+    DeniedError,
+    GrantTokenError,
+    InvalidRequestError,
+    LimitError,
+    RemitError,
+    UnavailableError,
+)
 from remit.ports import Resource
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Humans
 from remit.ports.kind import Kind
 from remit.ports.listening import Quota, Start
-from remit.run import environment, handover, launch_request
+from remit.run import environment, handover
 from remit.run.acceptor import Acceptor, bound
 from remit.run.environment import RunListener, RunProvisioning
 from remit.run.handover import Message
-from remit.run.launch_request import Surroundings
 
 Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
 
@@ -41,6 +50,7 @@ TALK = 3  # descriptors of a conversation: the connection, and two of its thread
 AGAIN = 0.5  # seconds until what a run was given is ended, where its task cannot be read
 LAST = 5.0  # seconds for the last threads to end
 NESTED = 8  # runs, one inside the other
+MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
 _LOG = logging.getLogger("remit.run")
@@ -64,14 +74,7 @@ class Run:
 # Serves a gateway, database or channel listener as a run; the socket belongs to the callee. With a ``Start`` others may
 # hold the socket as well, and only that may accept on it.
 Serve = Callable[[Run, RunListener, socket.socket, Start | None], Awaitable[Close]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Authority:
-    """What a launcher was given, and how much of it ends with the run."""
-
-    view: GrantView
-    ends: Callable[[], Awaitable[Report]] | None
+Ends = Callable[[], Awaitable[Report]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,21 +233,21 @@ class LaunchServer:
 
     async def _run(self, talk: _Talk) -> None:
         request, _ = await talk.acceptor.heard()
-        place = launch_request.surroundings(request, await self._around(talk.port))
-        authority = await self._authority(talk.port.caller, request, place.posture)
+        place = _surroundings(request, await self._around(talk.port))
+        view, ends = await self._authority(talk.port.caller, request, place.posture)
         report: Report | None = None
         try:
             async with AsyncExitStack() as stack:
                 stack.callback(talk.acceptor.close)
-                await self._hand_over(talk, authority.view, place, stack)
+                await self._hand_over(talk, view, place, stack)
                 # only the end is due: whatever comes ends the run, unread, since the run may keep the thread busy
                 await handover.readable(talk.peer)
         finally:
-            if authority.ends is not None:
-                report = await asyncio.shield(self._end(authority.ends))
+            if ends is not None:
+                report = await asyncio.shield(self._end(ends))
         await handover.send_async(talk.peer, _ended(report))
 
-    async def _end(self, ends: Callable[[], Awaitable[Report]]) -> Report:
+    async def _end(self, ends: Ends) -> Report:
         """End what a run was given; while that cannot be read, again and again. After a restart ``recover`` does."""
         while True:
             try:
@@ -254,7 +257,7 @@ class LaunchServer:
                     raise
             await asyncio.sleep(AGAIN)
 
-    async def _hand_over(self, talk: _Talk, view: GrantView, place: Surroundings, stack: AsyncExitStack) -> None:
+    async def _hand_over(self, talk: _Talk, view: GrantView, place: _Surroundings, stack: AsyncExitStack) -> None:
         grant, private = view.grant, place.isolation == "namespace"
         provisioning = environment.provision(
             grant,
@@ -299,24 +302,30 @@ class LaunchServer:
 
     # -- authority ----------------------------------------------------------------------------------------------
 
-    async def _authority(self, caller: Principal, request: Message, posture: Posture) -> _Authority:
+    async def _authority(self, caller: Principal, request: Message, posture: Posture) -> tuple[GrantView, Ends | None]:
+        """Return the grant of a run, and what ends with it if that was made for the run."""
         match request:
             case {"open": dict(members)}:
                 if not isinstance(caller, Operator):
                     raise DeniedError("a run cannot open a task", help="delegate from its own grant")
-                opener, rest = await launch_request.opener(caller, members, self._humans)
-                view = await self._broker.open(opener, launch_request.requested(rest), posture)
-                return _Authority(view, lambda: self._broker.close(caller, view.task))
+                token = members.pop("id_token", None)
+                opener = caller if token is None else await self._human(token)
+                view = await self._broker.open(opener, _requested(members), posture)
+                return view, lambda: self._broker.close(caller, view.task)
             case {"delegate": dict(members)}:
                 parent = members.get("parent", caller.grant if isinstance(caller, Holder) else None)
                 if not isinstance(parent, str):
                     raise InvalidRequestError("`parent` is missing")
-                made = launch_request.requested(members)
-                view = await self._broker.delegate(caller, parent, made, posture=posture)
-                return _Authority(view, lambda: self._broker.revoke(caller, view.id))
+                view = await self._broker.delegate(caller, parent, _requested(members), posture=posture)
+                return view, lambda: self._broker.revoke(caller, view.id)
             case {"grant": str(grant_id)}:
-                return _Authority(await self._broker.attach(caller, grant_id, posture), None)
+                return await self._broker.attach(caller, grant_id, posture), None
         raise InvalidRequestError("a launch names one of `open`, `delegate` and `grant`")
+
+    async def _human(self, token: object) -> Human:
+        if self._humans is None or not isinstance(token, str):
+            raise GrantTokenError("this broker takes no ID tokens", help="configure `[[humans]]`, or open `--as-owner`")
+        return await self._humans.id_token(token)
 
     async def _around(self, port: _Port) -> tuple[str, ...]:
         if not isinstance(port.caller, Holder):
@@ -325,6 +334,40 @@ class LaunchServer:
             raise LimitError(f"{NESTED} runs are one inside the other already")
         view = await self._broker.grant(port.caller.grant)
         return (*port.around, view.grant.posture.isolation)
+
+
+# -- what a launcher asks for, read with care: inside a run, the agent writes it -------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """Where a launcher says that its run is; ``posture`` is what the broker makes of it."""
+
+    isolation: str
+    folder: str
+    posture: Posture
+
+
+def _surroundings(request: Message, around: Sequence[str]) -> _Surroundings:
+    """Read where a run is. Its posture is no better than what is ``around`` its launcher, whatever that one says."""
+    said, folder = request.get("posture"), request.get("folder")
+    isolation = said.get("isolation") if isinstance(said, dict) else None
+    if not isinstance(isolation, str) or isolation not in ISOLATION:
+        raise InvalidRequestError("`posture` must say how the run is isolated")
+    if not isinstance(folder, str) or not folder.startswith("/") or len(folder) > MAX_FOLDER:
+        raise InvalidRequestError("`folder` must be where the run has its sockets")
+    known = [each for each in around if each in ISOLATION]  # a grant that is held outside of runs promises nothing
+    weakest = min(isolation, *known, key=ISOLATION.index) if known else isolation
+    return _Surroundings(isolation, folder, Posture(isolation=weakest, custody="channel", at_rest="kek-file"))
+
+
+def _requested(members: Mapping[str, object]) -> GrantRequest:
+    for name in members.keys() - requests.FIELDS - {"parent"}:
+        raise InvalidRequestError(f"`{name}` is not a field of a launch")
+    return requests.read(members)
+
+
+# -- answers, and the connection ------------------------------------------------------------------------------------
 
 
 def _hang_up(peer: socket.socket) -> None:

@@ -152,7 +152,8 @@ class _Run:
             code = self._wait()
         if failed is not None:
             _say(f"error: `{self.spec.command[0]}` cannot be executed in the run: {os.strerror(failed)}")
-            self._advise(failed)
+            if failed == errno.ENOENT and not self.spec.unsandboxed:
+                self._advise()
         self._finish()
         return code
 
@@ -231,13 +232,12 @@ class _Run:
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
-    def _advise(self, failed: int) -> None:
-        if failed == errno.ENOENT and not self.spec.unsandboxed:
-            found = unseen(self.spec)
-            if found is None:
-                _say("help: a run sees the system, its working directory and what --bind names")
-            else:
-                _say(f"help: `{found[0]}` is needed, and the run does not see it: add --bind {quote(str(found[1]))}")
+    def _advise(self) -> None:
+        found = unseen(self.spec)
+        if found is None:
+            _say("help: a run sees the system, its working directory and what --bind names")
+        else:
+            _say(f"help: `{found[0]}` is needed, and the run does not see it: add --bind {quote(str(found[1]))}")
 
     def _finish(self) -> None:
         """Wait for the end of the run's authority, and say so when it is not complete."""

@@ -262,16 +262,10 @@ def _way(command: str, path: str, cwd: Path, depth: int = SCRIPTS) -> Iterator[P
     yield Path(os.path.normpath(name))
     for link in links(Path(name)):
         yield Path(os.path.normpath(link.parent / link.readlink()))
-    words = _first_line(Path(name))
+    line = b""
+    with contextlib.suppress(OSError), Path(name).open("rb") as file:
+        line = file.read(_LINE).partition(b"\n")[0]
+    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else ()
     if words:
         by_name = Path(words[0]).name == "env" and len(words) > 1
         yield from _way(words[1] if by_name else words[0], path, cwd, depth - 1)
-
-
-def _first_line(script: Path) -> Sequence[str]:
-    try:
-        with script.open("rb") as file:
-            line = file.read(_LINE).partition(b"\n")[0]
-    except OSError:
-        return ()
-    return os.fsdecode(line[2:]).split() if line.startswith(b"#!") else ()

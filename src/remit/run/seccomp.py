@@ -48,15 +48,11 @@ def program(machine: str) -> bytes | None:
     known = ARCHITECTURES.get(machine)
     if known is None:
         return None
-    refused = (*known.keys, *known.rings)
-    calls = (*_refuse(refused), *_families(known.socket), *_linger(known.setsockopt))
-    return b"".join((*_same_architecture(known), *calls, _give(_ALLOW)))
-
-
-def _same_architecture(numbers: SyscallNumbers) -> tuple[bytes, ...]:
     foreign = _give(_ERRNO | errno.ENOSYS)
-    native = (_step(_LOAD, _ARCHITECTURE), _step(_EQUAL, numbers.audit, 1, 0), foreign, _step(_LOAD, _NUMBER))
-    return (*native, _step(_SET, _X32, 0, 1), foreign) if numbers.x32 else native
+    native = (_step(_LOAD, _ARCHITECTURE), _step(_EQUAL, known.audit, 1, 0), foreign, _step(_LOAD, _NUMBER))
+    no_x32 = (_step(_SET, _X32, 0, 1), foreign) if known.x32 else ()
+    calls = (*_refuse((*known.keys, *known.rings)), *_families(known.socket), *_linger(known.setsockopt))
+    return b"".join((*native, *no_x32, *calls, _give(_ALLOW)))
 
 
 def _refuse(numbers: tuple[int, ...]) -> tuple[bytes, ...]:

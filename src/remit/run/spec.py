@@ -21,21 +21,9 @@ LOCALE = frozenset(
 MANY = 20  # files that are named one by one
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 CREDENTIALS_OF_A_HOME = (
-    ".aws/credentials",
-    ".azure/msal_token_cache.json",
-    ".config/gcloud/application_default_credentials.json",
-    ".config/gh/hosts.yml",
-    ".docker/config.json",
-    ".env",
-    ".git-credentials",
-    ".kube/config",
-    ".netrc",
-    ".npmrc",
-    ".pgpass",
-    ".pypirc",
-    ".ssh/id_ecdsa",
-    ".ssh/id_ed25519",
-    ".ssh/id_rsa",
+    *(".aws/credentials", ".azure/msal_token_cache.json", ".config/gcloud/application_default_credentials.json"),
+    *(".config/gh/hosts.yml", ".docker/config.json", ".env", ".git-credentials", ".kube/config", ".netrc", ".npmrc"),
+    *(".pgpass", ".pypirc", ".ssh/id_ecdsa", ".ssh/id_ed25519", ".ssh/id_rsa"),
 )
 CREDENTIALS_OF_A_PROJECT = (".env", ".env.*", ".envrc", ".git-credentials", ".netrc", ".npmrc", ".pgpass", ".pypirc")
 TEMPLATES = (".example", ".sample", ".template", ".dist", ".tmpl")
@@ -85,11 +73,18 @@ def base_environment(spec: LaunchSpec) -> dict[str, str]:
     """Return what a run's environment is made of before the broker adds its part."""
     taken = {name: value for name, value in spec.environ.items() if name in INHERITED or name in LOCALE}
     taken.setdefault("PATH", DEFAULT_PATH)
-    if spec.unsandboxed:
-        return {**taken, **_named(spec)}
-    user = taken.get("USER", "")
-    named = {"HOME": str(spec.home), "USER": "agent" if user in {"", "root"} else user}
-    return {**taken, **named, **_named(spec)}
+    if not spec.unsandboxed:
+        user = taken.get("USER", "")
+        taken |= {"HOME": str(spec.home), "USER": "agent" if user in {"", "root"} else user}
+    for option in spec.env:
+        name, equals, value = option.partition("=")
+        if not name or not name.isprintable() or "\0" in value:
+            raise InvalidRequestError(f"`--env {option!r}` must be NAME or NAME=VALUE")
+        if equals:
+            taken[name] = value
+        elif name in spec.environ:
+            taken[name] = spec.environ[name]
+    return taken
 
 
 def complete(base: Mapping[str, str], given: Mapping[str, str], env: tuple[str, ...]) -> dict[str, str]:
@@ -98,19 +93,6 @@ def complete(base: Mapping[str, str], given: Mapping[str, str], env: tuple[str, 
     if both:
         raise InvalidRequestError(f"`{both[0]}` is set by remit for this run", help="leave out its --env")
     return {**base, **given}
-
-
-def _named(spec: LaunchSpec) -> dict[str, str]:
-    named: dict[str, str] = {}
-    for option in spec.env:
-        name, equals, value = option.partition("=")
-        if not name or not name.isprintable() or "\0" in value:
-            raise InvalidRequestError(f"`--env {option!r}` must be NAME or NAME=VALUE")
-        if equals:
-            named[name] = value
-        elif name in spec.environ:
-            named[name] = spec.environ[name]
-    return named
 
 
 def render_exposure(spec: LaunchSpec) -> list[str]:
