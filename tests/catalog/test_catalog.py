@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit import catalog
-from remit.catalog.reading import ALPHABETS, Provider
+from remit.catalog import ALPHABETS, Provider
 from remit.errors import InvalidRequestError
 
 PROVIDERS = catalog.load()
@@ -100,12 +100,14 @@ POSITIONS = {
 
 @pytest.mark.parametrize("name", POSITIONS)
 def test_the_key_goes_into_the_header_of_its_provider(name: str) -> None:
-    assert [(place.header, place.format) for place in PROVIDERS[name].positions()] == POSITIONS[name]
+    provider = PROVIDERS[name]
+    accepted = [(place.header, place.format) for place in provider.accepts]
+    assert [(provider.header, provider.format), *accepted] == POSITIONS[name]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
 def test_a_provider_does_not_let_its_key_header_or_an_account_through_as_an_ordinary_header(provider: Provider) -> None:
-    keys = {place.header.lower() for place in provider.positions()}
+    keys = {header.lower() for header in (provider.header, *(place.header for place in provider.accepts))}
     assert keys & {*provider.headers, *provider.arguments} == set()
     assert set(provider.headers) & set(provider.arguments) == set()
     assert {*provider.headers} & {"cookie", "host", "authorization", "proxy-authorization"} == set()

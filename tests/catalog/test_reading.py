@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remit.catalog.reading import Base, Operation, Part, Position, read
+from remit.catalog import Base, Operation, Part, Position, read
 from remit.errors import InvalidRequestError, RemitError
 
 LEAST = """
@@ -36,7 +36,7 @@ def test_everything_that_may_be_said_is_read() -> None:
     rotate = "https://acme.com/keys"
     """
     acme = read(LEAST + more)["acme"]
-    assert acme.positions() == (Position("X-Acme-Key", "{}"), Position("Authorization", "Bearer {}"))
+    assert acme.accepts == (Position("Authorization", "Bearer {}"),)
     assert acme.base == Base("ACME_URL", "{}/v2")
     assert acme.mints == (Operation("POST", "/keys/*"),)
     assert (acme.destination, acme.rotate) == ("https://api.acme.com", "https://acme.com/keys")
