@@ -231,7 +231,5 @@ def test_a_body_too_large_to_be_read_whole_is_not_signed() -> None:
     ],
 )
 def test_a_source_writes_its_own_fields_alone_and_no_more_than_a_value(field: tuple[str, str]) -> None:
-    source = RotatingSource()
-    source.names = frozenset({"authorization", "host"})
     with pytest.raises(UpstreamError):
-        BoundCredential(shape(), source, Injection((field,), ()))
+        BoundCredential(shape(), Injection((field,), ()), frozenset({"authorization", "host"}))

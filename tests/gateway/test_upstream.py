@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 import pytest
@@ -54,7 +55,8 @@ class Full(Line):
 
 def kept(asker: Asker, *said: bytes, line: Line | None = None) -> bool:
     """Have a connection say something, and tell whether it is used again."""
-    pool = Pool(static(shape(), None), None, lambda: 0.0, DescriptorBudget(9).of("task"))  # type: ignore[arg-type]  # it dials nobody
+    tls = ssl.create_default_context()
+    pool = Pool(static(shape(), None), tls, DescriptorBudget(9).of("task"), 0.0, lambda: False)
     upstream = UpstreamConnection(pool)
     upstream.connection_made(line or Line())
     upstream.begin(asker, b"")

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from remit import catalog
 from remit.core.orders import ANY, Value, args_permit, json_text
 from remit.core.paths import Places, matched, places
-from remit.core.scope import Access, Detail, Scope
+from remit.core.scope import Access, Scope
 from remit.errors import CodingError, InvalidRequestError, ScopeError
 from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
@@ -58,28 +58,33 @@ class Rule:
 
 
 Rules = tuple[Rule, ...]  # all of one grant for one resource, in the order of its scope
+Args = Mapping[str, str]  # name -> JSON text
+Pairs = tuple[tuple[str, str], ...]  # of a query
 
 
 def compile_rules(scope: Scope, resource: str) -> Rules:
     """Compile the details of ``scope`` that name ``resource`` and paths of it, in the order of the scope."""
-    mine = ((index, detail) for index, detail in enumerate(scope) if detail.resource == resource)
-    return tuple(_rule(index, detail) for index, detail in mine if detail.texts("paths"))
-
-
-def _rule(index: int, detail: Detail) -> Rule:
-    args = detail.get("args")
-    named = dict(args) if isinstance(args, tuple) else {}
-    return Rule(
-        index=index,
-        actions=frozenset(detail.texts("actions")),
-        patterns=detail.texts("paths"),
-        paths=places(detail.texts("paths")),
-        args=args,
-        free=args == ANY,
-        free_body=named.get("body", ("",))[0] == ANY,
-        reads_body=any(name == "body" or name.startswith(("body.", "body[")) for name in named),
-        headers=frozenset(name[7:].lower() for name in named if name.startswith("header.")),
-    )
+    rules = []
+    for index, detail in enumerate(scope):
+        patterns = detail.texts("paths") if detail.resource == resource else ()
+        if not patterns:
+            continue
+        args = detail.get("args")
+        named = dict(args) if isinstance(args, tuple) else {}
+        rules.append(
+            Rule(
+                index=index,
+                actions=frozenset(detail.texts("actions")),
+                patterns=patterns,
+                paths=places(patterns),
+                args=args,
+                free=args == ANY,
+                free_body=named.get("body", ("",))[0] == ANY,
+                reads_body=any(name == "body" or name.startswith(("body.", "body[")) for name in named),
+                headers=frozenset(name[7:].lower() for name in named if name.startswith("header.")),
+            )
+        )
+    return tuple(rules)
 
 
 # -- one request ----------------------------------------------------------------------------------------------------
@@ -122,15 +127,19 @@ def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit 
     """Return how a request is permitted, None when that hangs on a body not yet read, or raise ScopeError."""
     rules = tuple(rule for rule in rules if rule.covers(request.method, request.target.path))
     if not rules:
-        raise ScopeError(enough=_enough(target, request, _known_args(request)))
+        raise ScopeError(enough=_enough(target, request))
     rules = tuple(rule for rule in rules if _named(rule, target, request))
     if not rules:
         raise ScopeError(
             "this makes a standing credential at the provider or carries other requests, so a grant must name its path",
-            enough=_enough(target, request, _known_args(request)),
+            enough=_enough(target, request),
         )
     _check_range(rules, target, request)
-    _check_method(target, request)
+    if request.has_body and request.method in BODILESS - target.body_on:  # left unread, it is the next request
+        raise InvalidRequestError(
+            f"a body has no meaning with {request.method}, so it is not sent",
+            help=f"where this API takes one, its resource is to say so: --setting 'body_on=[\"{request.method}\"]'",
+        )
     if rules[0].free:
         return _permitted(rules[0], target, request, None, {})
     pairs = canon.query_pairs(request.target.query)
@@ -153,9 +162,7 @@ def _named(rule: Rule, target: HttpTarget, request: HttpRequest) -> bool:
     )
 
 
-def _by_head(
-    rules: Rules, target: HttpTarget, request: HttpRequest, pairs: tuple[tuple[str, str], ...], args: Mapping[str, str]
-) -> Permit | None:
+def _by_head(rules: Rules, target: HttpTarget, request: HttpRequest, pairs: Pairs, args: Args) -> Permit | None:
     for rule in rules:
         if rule.free:
             return _permitted(rule, target, request, None, {})
@@ -169,9 +176,7 @@ def _by_head(
     raise ScopeError(enough=_enough(target, request, args))
 
 
-def _with_body(
-    rules: Rules, target: HttpTarget, request: HttpRequest, pairs: tuple[tuple[str, str], ...], args: Mapping[str, str]
-) -> Permit:
+def _with_body(rules: Rules, target: HttpTarget, request: HttpRequest, pairs: Pairs, args: Args) -> Permit:
     assert request.body is not None  # noqa: S101 - narrows the type
     if not _JSON.fullmatch(request.fields.get(b"content-type") or b""):
         raise InvalidRequestError(
@@ -187,12 +192,7 @@ def _with_body(
 
 
 def _permitted(
-    rule: Rule,
-    target: HttpTarget,
-    request: HttpRequest,
-    pairs: tuple[tuple[str, str], ...] | None,
-    args: Mapping[str, str],
-    body: bytes | None = None,
+    rule: Rule, target: HttpTarget, request: HttpRequest, pairs: Pairs | None, args: Args, body: bytes | None = None
 ) -> Permit:
     query = request.target.query if pairs is None else (canon.query_text(pairs) or None)
     path = f"{request.method} {target.destination.base}{request.target.path}".encode()
@@ -227,23 +227,13 @@ def _check_range(rules: Rules, target: HttpTarget, request: HttpRequest) -> None
         raise ScopeError("`Range` is not granted", enough=_enough(target, request, {}, **{"header.range": ANY}))
 
 
-def _check_method(target: HttpTarget, request: HttpRequest) -> None:
-    """Refuse a body where it has no meaning: upstreams that leave it unread take it for the next request."""
-    if request.has_body and request.method in BODILESS - target.body_on:
-        raise InvalidRequestError(
-            f"a body has no meaning with {request.method}, so it is not sent",
-            help=f"where this API takes one, its resource is to say so: --setting 'body_on=[\"{request.method}\"]'",
-        )
-
-
-def _known_args(request: HttpRequest) -> dict[str, str]:
-    try:
-        return {f"query.{name}": json_text(value) for name, value in canon.query_pairs(request.target.query)}
-    except InvalidRequestError:
-        return {}
-
-
-def _enough(target: HttpTarget, request: HttpRequest, args: Mapping[str, str], **more: object) -> dict[str, object]:
+def _enough(target: HttpTarget, request: HttpRequest, args: Args | None = None, **more: object) -> dict[str, object]:
+    """Return what would be enough for a request; without ``args`` those of its query, if that can be read."""
+    if args is None:
+        try:
+            args = {f"query.{name}": json_text(value) for name, value in canon.query_pairs(request.target.query)}
+        except InvalidRequestError:
+            args = {}
     left_open = {**({"body": ANY} if request.has_body else {}), **more}
     return enough(target.resource.kind, replace(request.access, args=args), left_open)
 
@@ -253,8 +243,7 @@ def enough(kind: str, access: Access, more: Mapping[str, object] = MappingProxyT
     args: object = ANY
     if sum(map(len, access.args.values())) <= MAX_ECHO:
         args = {name: json.loads(text) for name, text in access.args.items()} | dict(more)
-    found: dict[str, object] = {"type": kind, "resource": access.resource}
-    found |= {"actions": [access.action], "paths": [access.path]}
+    found = {"type": kind, "resource": access.resource, "actions": [access.action], "paths": [access.path]}
     return {**found, **({"args": args} if args else {})}
 
 

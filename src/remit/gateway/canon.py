@@ -116,18 +116,16 @@ def query_pairs(raw: bytes | None) -> tuple[tuple[str, str], ...]:
     parts = raw.decode("ascii").split("&")
     if len(parts) > MAX_PAIRS:
         raise InvalidRequestError(f"the query has more than {MAX_PAIRS} arguments")
-    pairs = tuple(_pair(part) for part in parts)
-    if len({name for name, _ in pairs}) != len(pairs):
+    pairs = []
+    for part in parts:
+        name, equals, value = part.partition("=")
+        name = _unescape(name)
+        if not equals or not _ARGUMENT.fullmatch(name):
+            raise InvalidRequestError("the query has an argument without a proper name and `=`")
+        pairs.append((name, _unescape(value)))
+    if len(dict(pairs)) != len(pairs):
         raise InvalidRequestError("the query repeats an argument")
-    return pairs
-
-
-def _pair(part: str) -> tuple[str, str]:
-    name, equals, value = part.partition("=")
-    name = _unescape(name)
-    if not equals or not _ARGUMENT.fullmatch(name):
-        raise InvalidRequestError("the query has an argument without a proper name and `=`")
-    return name, _unescape(value)
+    return tuple(pairs)
 
 
 def _unescape(text: str) -> str:
@@ -160,7 +158,7 @@ def json_body(raw: bytes) -> object:
         value: object = json.loads(
             raw.decode("utf-8"),
             object_pairs_hook=_unique,
-            parse_constant=_refuse,
+            parse_constant=_number,
             parse_float=_number,
             parse_int=_whole,
         )
@@ -193,7 +191,7 @@ def _whole(text: str) -> int:
 
 def _number(text: str) -> float:
     value = float(text)
-    if math.isinf(value):
+    if not math.isfinite(value):  # also NaN and Infinity, by name
         raise ValueError(text)
     return value
 
@@ -203,10 +201,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         raise ValueError
     return found
-
-
-def _refuse(constant: str) -> object:
-    raise ValueError(constant)
 
 
 def _check_text(value: object, depth: int) -> None:

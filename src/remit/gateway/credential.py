@@ -21,58 +21,44 @@ _NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
-class StaticCredential:
-    """The static secret of a resource, where its settings or its provider say: a ``CredentialSource``."""
-
-    def __init__(self, target: HttpTarget, secret: Secret | None) -> None:
-        self.names = frozenset({target.header.lower()})
-        text = secret.reveal() if secret is not None else ""
-        fields = ((target.header, target.format.replace("{}", text)),) if text else ()
-        self.injection = Injection(fields, (text.encode(),) if text else ())  # what holds the secret holds a form of it
-
-    async def current(self) -> Injection:
-        """Return it; a new secret is another source."""
-        return self.injection
-
-
 class BoundCredential:
-    """An injection as it is written for a target.
+    """An injection as it is written for a target; ``names`` are all header fields that its source writes.
 
-    ``fixed`` are the header lines of every request, with Host; ``signs``: each is signed when it is finished.
+    ``fixed`` are the header lines of every request, with Host; with a ``signer`` each is signed when it is finished.
     """
 
-    __slots__ = ("_source", "fixed", "patterns", "secret", "signs", "target", "until")
+    __slots__ = ("_names", "fixed", "patterns", "signer", "target", "until")
 
     def __init__(
-        self, target: HttpTarget, source: CredentialSource, injection: Injection, secret: Secret | None = None
+        self, target: HttpTarget, injection: Injection, names: frozenset[str], signer: RequestSigner | None = None
     ) -> None:
         self.target = target
-        self.secret = secret
-        self._source = source
-        self.signs = isinstance(source, RequestSigner)
+        self.signer = signer
+        self._names = names
         self.until: datetime | None = injection.until
         host = f"Host: {target.destination.authority}\r\n".encode()
-        self.fixed = host + _lines(injection.fields, source.names) + b"Accept-Encoding: identity\r\n"
+        self.fixed = host + _lines(injection.fields, names) + b"Accept-Encoding: identity\r\n"
         self.patterns = SecretPatterns(injection.patterns)
 
     def __repr__(self) -> str:
         """Mask the credential."""
         return f"BoundCredential({self.target.resource.name!r})"
 
-    async def signed(self, start: bytes, lines: bytes, body: bytes) -> bytes:
+    async def signed(self, signer: RequestSigner, start: bytes, lines: bytes, body: bytes) -> bytes:
         """Return the lines that sign a request of a request line, header lines and a body."""
-        assert isinstance(self._source, RequestSigner)  # noqa: S101 - ``signs`` says so
         method, target, _ = start.decode("ascii").split(" ", 2)
         fields = (line.partition(": ") for line in (self.fixed + lines).decode("ascii").split("\r\n")[:-1])
         request = UnsignedRequest(method, target, tuple((name, value) for name, _, value in fields), body)
         async with asyncio.timeout(SECONDS):
-            return _lines(await self._source.sign(request), self._source.names)
+            return _lines(await signer.sign(request), self._names)
 
 
 def static(target: HttpTarget, secret: Secret | None) -> BoundCredential:
-    """Return the credential that is a resource's static secret."""
-    source = StaticCredential(target, secret)
-    return BoundCredential(target, source, source.injection, secret)
+    """Return the credential that is a resource's static secret, where its settings or its provider say."""
+    text = secret.reveal() if secret is not None else ""
+    fields = ((target.header, target.format.replace("{}", text)),) if text else ()
+    injection = Injection(fields, (text.encode(),) if text else ())  # what holds the secret holds a form of it
+    return BoundCredential(target, injection, frozenset({target.header.lower()}))
 
 
 async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[], datetime]) -> BoundCredential:
@@ -84,7 +70,7 @@ async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[]
         raise UpstreamError("the credential was not there in time") from error
     if injection.until is not None and injection.until <= now():
         raise UpstreamError("the credential has expired")
-    return BoundCredential(target, source, injection)
+    return BoundCredential(target, injection, source.names, source if isinstance(source, RequestSigner) else None)
 
 
 def _lines(fields: Iterable[tuple[str, str]], names: frozenset[str]) -> bytes:

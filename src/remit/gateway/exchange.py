@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from remit.core.scope import Access
 from remit.errors import RemitError, TooLargeError
@@ -17,77 +17,59 @@ from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_body
 from remit.gateway.downstream import Downstream, ParsedHeaders, unexpected
 from remit.gateway.framing import BODILESS, Body, request_body
+from remit.gateway.plane import DataPlane
 from remit.gateway.response import Delivery, RequestBody, ResponseBody, ResponsePlan, framing_lines
 from remit.gateway.routes import GrantRoute
 from remit.gateway.scrub import LeakError
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.ports.broker import Use
+from remit.ports.credential import RequestSigner
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger("remit.gateway")
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class HttpExchange:
-    """One request and its response. ``raw`` is the request's target as it came."""
+    """One request and its response."""
 
-    __slots__ = (
-        "_answered",
-        "_body",
-        "_delivery",
-        "_downstream",
-        "_dropped",
-        "_ended",
-        "_expects",
-        "_finished",
-        "_full",
-        "_headers",
-        "_keep",
-        "_pending",
-        "_plane",
-        "_raw",
-        "_read_whole",
-        "_request",
-        "_request_body",
-        "_size",
-        "_started",
-        "_status",
-        "_target",
-        "_task",
-        "_up",
-        "_use",
-        "_wake",
-        "grant",
-        "method",
-        "reading",
-    )
+    _downstream: Downstream
+    method: str
+    _raw: bytes  # the request's target as it came
+    _headers: ParsedHeaders
+    grant: str | None = None
+    reading: bool = False  # bytes of the body are still to come
+    _plane: DataPlane = field(init=False)
+    _request: str = field(init=False)
+    _task: asyncio.Task[object] | None = None
+    _target: canon.RequestTarget | None = None
+    _body: Body | None = None
+    _keep: bool = False
+    _pending: list[bytes] = field(default_factory=list)  # body that came before it could be sent
+    _size: int = 0
+    _request_body: RequestBody = field(init=False)
+    _read_whole: bool = False  # the upstream is trusted to read all of the body
+    _expects: bool = False
+    _full: bool = False  # the upstream takes no more of the body for now
+    _up: UpstreamConnection | None = None
+    _use: Use = field(init=False)
+    _wake: asyncio.Future[None] | None = None
+    _finished: asyncio.Future[None] | None = None
+    _delivery: Delivery | None = None
+    _dropped: bytes = b""
+    _started: bool = False  # response bytes have gone to the client
+    _answered: bool = False  # the response is complete
+    _ended: RemitError | None = None
+    _status: int = 0
 
-    def __init__(self, downstream: Downstream, method: str, raw: bytes, headers: ParsedHeaders) -> None:
-        self._downstream = downstream
-        self._plane = plane = downstream.plane
-        self._task: asyncio.Task[object] | None = None
-        self.method = method
-        self._raw = raw
-        self._headers = headers
-        self.grant: str | None = None
-        self._request = plane.new_request()
-        self._body: Body | None = request_body(headers.fields)
-        self._target: canon.RequestTarget | None = None
-        self._keep = headers.fields.keep
-        self._pending: list[bytes] = []  # body that came before it could be sent
-        self._size = 0
-        self.reading = self._body is not None  # bytes of the body are still to come
-        self._expects = headers.expects
-        self._full = False  # the upstream takes no more of the body for now
-        self._up: UpstreamConnection | None = None
-        self._use: Use
-        self._wake: asyncio.Future[None] | None = None
-        self._finished: asyncio.Future[None] | None = None
-        self._delivery: Delivery | None = None
-        self._started = False  # response bytes have gone to the client
-        self._answered = False  # the response is complete
-        self._ended: RemitError | None = None
-        self._status = 0
+    def __post_init__(self) -> None:
+        self._plane = self._downstream.plane
+        self._request = self._plane.new_request()
+        self._body = request_body(self._headers.fields)
+        self.reading = self._body is not None
+        self._keep = self._headers.fields.keep
+        self._expects = self._headers.expects
 
     # -- the story ----------------------------------------------------------------------------------------------
 
@@ -98,30 +80,26 @@ class HttpExchange:
 
     async def _run(self) -> None:
         try:
-            use, permit, target = await self._permitted()
+            grant, target = await self._addressed()
+            routes, name = self._plane.routes, target.resource
+            route = routes.of(grant, name) or await routes.compiled(grant, name)
+            known = (self.method, self._raw, self._headers.block)
+            permit = route.known.get(known) if self._body is None else None
+            if permit is None:
+                permit = await self._authorized(route, target)
+                if self._body is None:
+                    route.remember(known, permit)
+            use = await self._plane.recorder.use(grant, permit.access, self._request, permit.index)
+            self._plane.in_flight.add(self)
         except RemitError as error:
             await self._denied(error)
         except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
             _log.exception("request %s failed", self._request)
             self._refuse(unexpected())
         else:
-            await self._carried(use, permit, target)
+            await self._carried(use, permit, route.target)
         finally:
             self._plane.tasks.discard(self._task)
-
-    async def _permitted(self) -> tuple[Use, Permit, HttpTarget]:
-        grant, target = await self._addressed()
-        routes, name = self._plane.routes, target.resource
-        route = routes.of(grant, name) or await routes.compiled(grant, name)
-        known = (self.method, self._raw, self._headers.block)
-        permit = route.known.get(known) if self._body is None else None
-        if permit is None:
-            permit = await self._authorized(route, target)
-            if self._body is None:
-                route.remember(known, permit)
-        use = await self._plane.recorder.use(grant, permit.access, self._request, permit.index)
-        self._plane.in_flight.add(self)
-        return use, permit, route.target
 
     async def _addressed(self) -> tuple[str, canon.RequestTarget]:
         """Return whose request it is, its channel's, the one it proves or one inside either by name, and what for."""
@@ -182,7 +160,7 @@ class HttpExchange:
         second is a use of its own, with its own entry.
         """
         pool = await self._plane.pools.of(use, target)
-        signed = await self._signed(pool, permit) if pool.credential.signs else permit
+        signed = permit if pool.credential.signer is None else await self._signed(pool, pool.credential.signer, permit)
         up = pool.take() or await pool.connect()
         try:
             await self._tried(up, signed)
@@ -194,14 +172,15 @@ class HttpExchange:
             self._plane.recorder.outcome(use, "failed", error.code)
             self._use = again
             pool = await self._plane.pools.of(again, target)
-            signed = await self._signed(pool, permit) if pool.credential.signs else permit
-            await self._tried(await pool.connect(), signed)
+            if pool.credential.signer is not None:
+                permit = await self._signed(pool, pool.credential.signer, permit)
+            await self._tried(await pool.connect(), permit)
 
-    async def _signed(self, pool: Pool, permit: Permit) -> Permit:
+    async def _signed(self, pool: Pool, signer: RequestSigner, permit: Permit) -> Permit:
         """Return a request with the lines that sign it, and its body, which is read whole for that."""
         if permit.body is None and self._body is not None:
             permit = replace(permit, body=await self._collected(pool.credential.target.max_body))
-        lines = await pool.credential.signed(permit.start, permit.lines, permit.body or b"")
+        lines = await pool.credential.signed(signer, permit.start, permit.lines, permit.body or b"")
         self._plane.pools.check_current(pool)
         return replace(permit, lines=permit.lines + lines)
 
@@ -224,13 +203,14 @@ class HttpExchange:
 
     def _first(self, permit: Permit) -> list[bytes]:
         """Return the part of the body that has come, and let the rest come."""
-        placeholders, fields = self._downstream.listener.placeholders, self._headers.fields
-        if permit.body is not None:
-            placeholders.check_body(fields, permit.body)
-            return [permit.body]
-        if self._body is None:
+        if self._body is None and permit.body is None:
             return []
-        self._request_body = RequestBody(placeholders.scrubber(fields), chunked=fields.chunked)
+        fields = self._headers.fields
+        scrubber = self._downstream.listener.placeholders.scrubber(fields)
+        if permit.body is not None:
+            RequestBody(scrubber, chunked=False).feed(permit.body, done=True)
+            return [permit.body]
+        self._request_body = RequestBody(scrubber, chunked=fields.chunked)
         pending, self._pending = self._pending, []
         first = self._request_body.feed(b"".join(pending), done=not self.reading)
         if self.reading:

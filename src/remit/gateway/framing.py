@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
 
 from remit.errors import InvalidRequestError, TooLargeError, UpstreamError
 
@@ -63,19 +62,6 @@ class Status:
     minor: int  # of HTTP/1.x
 
 
-class Body(Protocol):
-    """How the bytes after a head are read. ``done`` when the message is complete.
-
-    ``more``: of what was fed, some waits to be read by another ``feed``, of nothing or of what came since.
-    """
-
-    done: bool
-    more: bool
-
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes; return the payload among them, and what follows the message."""
-
-
 # -- heads ----------------------------------------------------------------------------------------------------------
 
 
@@ -118,20 +104,20 @@ def _fields(block: bytes, allowed: bytes) -> Fields:
         raise TooLargeError(f"the request has more than {MAX_FIELDS} header lines")
     if block.translate(None, allowed) != b"\r\n" * (len(lines) - 1):  # a bare CR or LF, NUL, other controls
         raise InvalidRequestError("a header holds a byte that does not belong there")
-    items = tuple(_field(line) for line in lines)
-    seen = {name: value for name, value in items if name in _ONCE}
-    if len(seen) != sum(name in _ONCE for name, _ in items):
+    items: list[tuple[bytes, bytes]] = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not _NAME.fullmatch(name):
+            raise InvalidRequestError("a header line has no proper name")
+        name = name.lower()
+        items.append((name, value.strip(b" ") if name in _ONCE else value.strip(b" \t")))
+    once = [item for item in items if item[0] in _ONCE]
+    if len(dict(once)) != len(once):
         raise InvalidRequestError("a header that may stand once is repeated")
-    length, chunked = _framed(seen)
-    tokens = _tokens(items)
-    return Fields(items, length, chunked, b"close" not in tokens, tokens - {b"close", b"keep-alive"})
-
-
-def _field(line: bytes) -> tuple[bytes, bytes]:
-    name, colon, value = line.partition(b":")
-    if not colon or not _NAME.fullmatch(name):
-        raise InvalidRequestError("a header line has no proper name")
-    return name.lower(), value.strip(b" ") if name.lower() in _ONCE else value.strip(b" \t")
+    length, chunked = _framed(dict(once))
+    said = b",".join(value for name, value in items if name == b"connection")
+    tokens = frozenset(token.strip(b" \t").lower() for token in set(said.split(b","))) - {b""}
+    return Fields(tuple(items), length, chunked, b"close" not in tokens, tokens - {b"close", b"keep-alive"})
 
 
 def _framed(seen: dict[bytes, bytes]) -> tuple[int | None, bool]:
@@ -147,18 +133,15 @@ def _framed(seen: dict[bytes, bytes]) -> tuple[int | None, bool]:
     return int(length), False
 
 
-def _tokens(items: tuple[tuple[bytes, bytes], ...]) -> frozenset[bytes]:
-    joined = b",".join(value for name, value in items if name == b"connection")
-    return (
-        frozenset(token.strip(b" \t").lower() for token in set(joined.split(b","))) - {b""} if joined else frozenset()
-    )
-
-
 # -- bodies ---------------------------------------------------------------------------------------------------------
 
 
 class Length:
-    """A body of a known number of bytes."""
+    """A body of a known number of bytes.
+
+    ``done``: the message is complete. ``more``: of what was fed, some waits to be read by another ``feed``, of nothing
+    or of what came since.
+    """
 
     __slots__ = ("_left", "done")
     more = False
@@ -179,11 +162,8 @@ class Length:
 class UntilClose:
     """A response body that ends with its connection."""
 
-    __slots__ = ("done",)
-    more = False
-
-    def __init__(self) -> None:
-        self.done = False
+    __slots__ = ()
+    done = more = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes; all of them are payload."""
@@ -240,25 +220,21 @@ class Chunked:
         if data[end - 1 : end] != b"\r" or end == at:
             raise InvalidRequestError("a line of the chunked body does not end in CRLF")
         line = data[at : end - 1]
-        if self._left == -2:  # noqa: PLR2004 - the trailer state
-            self._trailer(line)
+        if self._left == -1:
+            if not _CHUNK.fullmatch(line):
+                raise InvalidRequestError("a chunk size is not a plain hexadecimal number")
+            size = int(line, 16)
+            self._left = size + 2 if size else -2
+        elif not line:
+            self.done = True
+        elif not self._trailers or len(self.trailer) > MAX_HEAD:
+            raise InvalidRequestError("trailers are not accepted")
         else:
-            self._size(line)
+            self.trailer += line + b"\r\n"
         return end + 1
 
-    def _size(self, line: bytes) -> None:
-        if not _CHUNK.fullmatch(line):
-            raise InvalidRequestError("a chunk size is not a plain hexadecimal number")
-        size = int(line, 16)
-        self._left = size + 2 if size else -2
 
-    def _trailer(self, line: bytes) -> None:
-        if not line:
-            self.done = True
-            return
-        if not self._trailers or len(self.trailer) > MAX_HEAD:
-            raise InvalidRequestError("trailers are not accepted")
-        self.trailer += line + b"\r\n"
+Body = Length | UntilClose | Chunked
 
 
 def request_body(fields: Fields) -> Body | None:

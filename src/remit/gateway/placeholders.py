@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from remit.errors import PlaceholderError
 from remit.gateway.framing import Fields
-from remit.gateway.scrub import UPLOAD, LeakError, Meter, Scrubber, SecretPatterns
+from remit.gateway.scrub import UPLOAD, Meter, Scrubber, SecretPatterns
 from remit.gateway.target import HttpTarget
 
 _SHORTEST = 16  # bytes: what is shorter is no token, and stands in many places
@@ -33,19 +33,13 @@ class Placeholders:
         """Raise PlaceholderError if a placeholder, or the caller's token, stands where it does not belong."""
         token = self._token(fields)
         if token is not None:
-            _check_token(token, block, raw)
+            for part, right in ((block, 1), (raw, 0)):  # once, where it is shown, escaped or not
+                if part.count(token) > right or (b"%" in part and unquote_to_bytes(part).count(token) > right):
+                    raise PlaceholderError
         if self._all:
             self._check_fields(block, fields, target)
-            self._check_target(raw)
-
-    def check_body(self, fields: Fields, body: bytes) -> None:
-        """Raise PlaceholderError if a placeholder, or the caller's token, stands in a body."""
-        scrubber = self.scrubber(fields)
-        try:
-            if scrubber is not None:
-                scrubber.feed(body)
-        except LeakError:
-            raise PlaceholderError from None
+            if self.patterns.hit(raw) or (b"%" in raw and self.patterns.hit(unquote_to_bytes(raw))):
+                raise PlaceholderError
 
     def scrubber(self, fields: Fields) -> Scrubber | None:
         """Return what looks for placeholders, and for the caller's token as a form may escape it, in a body."""
@@ -74,16 +68,4 @@ class Placeholders:
         for value in self._all if right else ():
             block = block.replace(value, b"")
         if self.patterns.hit(block):
-            raise PlaceholderError
-
-    def _check_target(self, raw: bytes) -> None:
-        """Raise PlaceholderError if a placeholder stands in a target, as it is or with its escapes undone."""
-        if self.patterns.hit(raw) or (b"%" in raw and self.patterns.hit(unquote_to_bytes(raw))):
-            raise PlaceholderError
-
-
-def _check_token(token: bytes, block: bytes, raw: bytes) -> None:
-    """Raise PlaceholderError if a token stands in a head anywhere but once, where it is shown, escaped or not."""
-    for part, right in ((block, 1), (raw, 0)):
-        if part.count(token) > right or (b"%" in part and unquote_to_bytes(part).count(token) > right):
             raise PlaceholderError

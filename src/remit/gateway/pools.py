@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 
 from remit.errors import ConflictError
 from remit.gateway.credential import BoundCredential, fetched, static
@@ -21,19 +20,12 @@ from remit.ports.broker import BrokerPort, Use
 class Pools:
     """One pool for each task and resource, as long as it has connections; one credential for each resource."""
 
-    def __init__(
-        self,
-        broker: BrokerPort,
-        tls: ssl.SSLContext,
-        seconds: Callable[[], float],
-        clock: Clock,
-        quota: DescriptorBudget,
-    ) -> None:
+    def __init__(self, broker: BrokerPort, tls: ssl.SSLContext, clock: Clock, quota: DescriptorBudget) -> None:
         self._broker = broker
         self._tls = tls
-        self._seconds = seconds
         self._clock = clock
         self._quota = quota
+        self._now = 0.0  # of the last sweep, in seconds by a clock that never goes back
         self._credentials: dict[str, BoundCredential] = {}  # by resource
         self._fetching: dict[str, asyncio.Lock] = {}  # by resource
         self._tasks: dict[str, dict[str, Pool]] = {}  # by task, by resource
@@ -57,8 +49,8 @@ class Pools:
         if mine is None:
             self._roots[use.root] = use.task
             mine = self._tasks[use.task] = {}
-        share = self._quota.of(use.task)
-        mine[target.resource.name] = pool = Pool(credential, self._tls, self._seconds, share, self._spare)
+        quota = self._quota.of(use.task)
+        mine[target.resource.name] = pool = Pool(credential, self._tls, quota, self._now, self._spare)
         return pool
 
     def _current(self, target: HttpTarget) -> BoundCredential | None:
@@ -94,11 +86,12 @@ class Pools:
             for pool in self._tasks.pop(self._roots.pop(root), {}).values():
                 pool.close()
 
-    def sweep(self) -> None:
+    def sweep(self, now: float) -> None:
         """Close what has been idle for long, and forget pools that have no connection."""
+        self._now = now
         for task, mine in tuple(self._tasks.items()):
             for name, pool in tuple(mine.items()):
-                pool.sweep()
+                pool.sweep(now)
                 if pool.empty:
                     del mine[name]
             if not mine:

@@ -80,7 +80,7 @@ class Gateway:
         tls = tls or ssl.create_default_context()
         tls.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says
         routes = Routes(broker, kinds, catalog.load() if providers is None else providers, source_of)
-        pools = Pools(broker, tls, lambda: self.plane.now, clock, self.quota)
+        pools = Pools(broker, tls, clock, self.quota)
         self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems=problems, nonce=nonce)
         self.plane.now = seconds()
         self.connections = ClientConnections()
@@ -150,7 +150,7 @@ class Gateway:
     def _sweep(self) -> None:
         self.plane.now = now = self._seconds()
         self.connections.sweep(now)
-        self.plane.pools.sweep()
+        self.plane.pools.sweep(now)
         self._sweeper = self.plane.loop.call_later(1.0, self._sweep)
 
     def noticed(self, notice: Notice) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -37,6 +38,12 @@ MAX_CONNECTIONS = 1_024  # of one pool
 MAX_INTERIM = 16  # interim answers to one request
 _KNOWN_HEADS = 128
 _KNOWN_SIZE = 2_048
+_CONNECT_ERRORS = (
+    (ssl.SSLCertVerificationError, "the upstream's certificate does not verify"),
+    (ssl.SSLError, "the upstream does not speak TLS as it should"),
+    (TimeoutError, "the upstream did not accept a connection in time"),
+    (OSError, "the upstream could not be reached"),
+)
 
 
 class StaleError(UpstreamError):
@@ -44,7 +51,7 @@ class StaleError(UpstreamError):
 
 
 class ResponseReceiver(Protocol):
-    """What takes a response as it arrives."""
+    """What takes a response as it arrives: a head, payload, then its end or a failure."""
 
     method: str
 
@@ -70,36 +77,22 @@ class ResponseReceiver(Protocol):
         """Take note that the upstream takes more request bytes, or takes no more for now."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class UpstreamConnection(asyncio.Protocol):
     """One connection to an upstream."""
 
-    __slots__ = (
-        "_body",
-        "_buffer",
-        "_fields",
-        "_held",
-        "_interim",
-        "_paused",
-        "_receiver",
-        "_reusable",
-        "_transport",
-        "fresh",
-        "idle_since",
-        "pool",
-    )
-
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
-        self.fresh = True
-        self.idle_since = 0.0
-        self._transport: asyncio.Transport | None = None
-        self._receiver: ResponseReceiver | None = None
-        self._buffer = b""
-        self._body: Body | None = None
-        self._fields: Fields | None = None
-        self._interim = 0
-        self._reusable = True
-        self._paused = self._held = False  # held by the receiver
+    pool: Pool
+    fresh: bool = True
+    idle_since: float = 0.0
+    _transport: asyncio.Transport | None = None
+    _receiver: ResponseReceiver | None = None
+    _buffer: bytes = b""
+    _body: Body | None = None
+    _fields: Fields | None = None
+    _interim: int = 0
+    _reusable: bool = True
+    _paused: bool = False
+    _held: bool = False  # by the receiver
 
     # -- the request's side -------------------------------------------------------------------------------------
 
@@ -268,32 +261,23 @@ class UpstreamConnection(asyncio.Protocol):
             receiver.on_failure(error)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Pool:
     """The connections of one task to one resource with one credential.
 
-    ``seconds`` are by a clock that never goes back; ``spare`` gives a descriptor back that nobody is using.
+    ``now`` is the time of the last sweep; ``spare`` gives a descriptor back that nobody is using.
     """
 
-    __slots__ = ("_all", "_closed", "_idle", "_known", "_plans", "_quota", "_seconds", "_spare", "_tls", "credential")
-
-    def __init__(
-        self,
-        credential: BoundCredential,
-        tls: ssl.SSLContext,
-        seconds: Callable[[], float],
-        quota: TaskQuota,
-        spare: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.credential = credential
-        self._tls = tls
-        self._seconds = seconds
-        self._quota = quota
-        self._spare = spare
-        self._idle: list[UpstreamConnection] = []
-        self._all: set[UpstreamConnection] = set()
-        self._plans: dict[int, ResponsePlan] = {}
-        self._known: dict[bytes, tuple[Status, Fields]] = {}
-        self._closed = False
+    credential: BoundCredential
+    _tls: ssl.SSLContext
+    _quota: TaskQuota
+    _now: float
+    _spare: Callable[[], bool]
+    _idle: list[UpstreamConnection] = field(default_factory=list)
+    _all: set[UpstreamConnection] = field(default_factory=set)
+    _plans: dict[int, ResponsePlan] = field(default_factory=dict)
+    _known: dict[bytes, tuple[Status, Fields]] = field(default_factory=dict)
+    _closed: bool = False
 
     def read_head(self, head: bytes) -> tuple[Status, Fields]:
         """Search and read a response's head; a head seen before has been searched and read before."""
@@ -340,7 +324,10 @@ class Pool:
                 await create(lambda: upstream, target.host, target.port, ssl=tls, server_hostname=name)
         except BaseException as error:
             self.gone(upstream)
-            raise _connect_error(error) from error
+            for kind, what in _CONNECT_ERRORS:
+                if isinstance(error, kind):
+                    raise UpstreamError(what) from error
+            raise
         return upstream
 
     @property
@@ -358,7 +345,7 @@ class Pool:
         if self._closed:
             upstream.abort()
             return
-        upstream.idle_since = self._seconds()
+        upstream.idle_since = self._now
         self._idle.append(upstream)
 
     def gone(self, upstream: UpstreamConnection) -> None:
@@ -369,10 +356,10 @@ class Pool:
         if upstream in self._idle:
             self._idle.remove(upstream)
 
-    def sweep(self) -> None:
+    def sweep(self, now: float) -> None:
         """Close what has been idle for long."""
-        before = self._seconds() - IDLE
-        for upstream in [idle for idle in self._idle if idle.idle_since < before]:
+        self._now = now
+        for upstream in [idle for idle in self._idle if idle.idle_since < now - IDLE]:
             upstream.abort()
 
     def close(self) -> None:
@@ -380,16 +367,3 @@ class Pool:
         self._closed = True
         for upstream in tuple(self._idle):
             upstream.abort()
-
-
-def _connect_error(error: BaseException) -> BaseException:
-    match error:
-        case ssl.SSLCertVerificationError():
-            return UpstreamError("the upstream's certificate does not verify")
-        case ssl.SSLError():
-            return UpstreamError("the upstream does not speak TLS as it should")
-        case TimeoutError():
-            return UpstreamError("the upstream did not accept a connection in time")
-        case OSError():
-            return UpstreamError("the upstream could not be reached")
-    return error
