@@ -25,8 +25,8 @@ from remit.ports import PutResource, Spend, UsedToken
 from remit.stores import private
 from remit.stores.ledger import Sealed
 from remit.stores.sqlite import SqliteStore
+from remit.testing import raises
 from remit.testing.samples import NOW, RESOURCE, event, opening, task_with_leases
-from remit.testing.store_contract import raises
 from tests.stores.conftest import Disk
 
 # -- opening --------------------------------------------------------------------------------------------------------

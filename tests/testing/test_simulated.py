@@ -87,7 +87,7 @@ KINDS = {
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_the_simulator_keeps_the_contract_and_declares_its_gaps(case: Case, kind: str) -> None:
     opened, gaps = KINDS[kind]
-    assert engine_contract(case, opened, gaps) is not bool(NEEDS.get(case, frozenset()) & gaps)
+    assert engine_contract(case, opened, gaps) is not bool(NEEDS[case] & gaps)
 
 
 @pytest.mark.parametrize("gap", ["bulk", "clean", "renew", "revoke"])

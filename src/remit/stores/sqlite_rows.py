@@ -184,17 +184,14 @@ class SqliteRows:
         return [(str(kind), str(name)) for kind, name in self.all("over before", until)]
 
     def spent(self, task_id: str) -> list[Spend]:
-        """Return the counters of a task."""
         found = self._verified("spends", "spent", task_id)
         return [Spend(str(task), str(grant), int(index), int(used)) for task, grant, index, used, _ in found]
 
     def resources(self) -> list[Resource]:
-        """Return all resources, by name."""
         found = self._verified("resources", "all resources")
         return [codec.read_resource(body) for _, body, _ in found if isinstance(body, bytes)]
 
     def secret(self, name: str) -> SealedSecret:
-        """Return a sealed secret, or raise NotFoundError."""
         found = self.one(("secrets", name))
         if found is None:
             raise NotFoundError
@@ -205,7 +202,6 @@ class SqliteRows:
         return SealedSecret(name, int(version), str(resource), str(destination), sealed)
 
     def records(self, kind: str) -> list[Record]:
-        """Return all records of a kind, in order of their ids."""
         return [
             Record(kind, str(name), int(rev), body, datetime.fromisoformat(str(until)))
             for _, name, rev, until, body, _ in self._verified("records", "records of", kind)
@@ -241,7 +237,6 @@ class SqliteRows:
             raise _rewritten(start)
 
     def leaves(self, start: int, end: int) -> list[bytes]:
-        """Return the leaf hashes of a range of entries."""
         return [row[0] for row in self._connection.execute(SQL["leaves"], (start, end))]
 
     def frontier(self, start: int, end: int) -> Frontier:
@@ -255,7 +250,6 @@ class SqliteRows:
         return tree
 
     def nodes(self, path: Sequence[Range]) -> list[bytes]:
-        """Return the root over each range of entries."""
         return [self.frontier(start, end).root() for start, end in path]
 
     def state(self) -> tuple[Frontier, int, bytes]:

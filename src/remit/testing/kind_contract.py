@@ -108,7 +108,6 @@ def a_detail_covers_itself_and_nothing_that_says_less(subject: KindUnderTest) ->
 
 
 def a_resource_that_works_is_accepted(subject: KindUnderTest) -> None:
-    """With and without its secret."""
     subject.kind.check(subject.resource, None, _lent())
     subject.kind.check(subject.resource, subject.secret, _lent())
 
@@ -138,7 +137,6 @@ def its_engine_is_what_the_kind_says(subject: KindUnderTest) -> None:
 
 
 def a_run_finds_it(subject: KindUnderTest) -> None:
-    """What a run gets has names and addresses that it can use."""
     kind, resource = subject.kind, subject.resource
     match kind.access:
         case GatewayAccess() as access:

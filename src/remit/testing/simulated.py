@@ -12,7 +12,8 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 from remit.core.scope import Detail
@@ -56,14 +57,13 @@ class SimulatedTarget:
         """Let the next calls of a verb take effect, and lose their answers."""
         self._losing[verb] = times
 
-    async def reach(self, verb: str) -> None:
-        """Travel to the target; EngineError when it is to fail."""
+    @asynccontextmanager
+    async def call(self, verb: str) -> AsyncIterator[None]:
+        """Travel to the target and back; EngineError when the call is to fail, or its answer to be lost."""
         await self.gate(verb, "sent")
         if _take(self._failing, verb):
             raise EngineError
-
-    async def leave(self, verb: str) -> None:
-        """Travel back; EngineError when the answer is to be lost."""
+        yield
         await self.gate(verb, "answered")
         if _take(self._losing, verb):
             raise EngineError
@@ -112,47 +112,37 @@ class SimulatedEngine:
         self.revocation = target.revocation
 
     def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
-        """Choose the credential's name."""
         del agent
         return Plan(f"remit_{lease_id}", detail, {}, issue_by, self.revocation)
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
-        """Create the account."""
-        await self.target.reach("issue")
-        handle = self.target.create(plan, expires_at)
-        await self.target.leave("issue")
+        async with self.target.call("issue"):
+            handle = self.target.create(plan, expires_at)
         receipt = {"handle": handle} if self.revocation is Revocation.BY_RECEIPT else None
         return Issued({"user": handle, "password": Secret(f"simulated-{handle}")}, receipt)
 
     async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
-        """Remove the account."""
-        await self.target.reach("revoke")
-        self.target.remove(plan, receipt)
-        await self.target.leave("revoke")
+        async with self.target.call("revoke"):
+            self.target.remove(plan, receipt)
 
     async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
-        """Move the account's end."""
-        await self.target.reach("renew")
-        self.target.extend(plan, receipt, expires_at)
-        await self.target.leave("renew")
+        async with self.target.call("renew"):
+            self.target.extend(plan, receipt, expires_at)
 
 
 class BulkEngine(SimulatedEngine):
     """The same, ending many at once, and leaving something behind to be cleaned up."""
 
     async def revoke_many(self, plans: Sequence[Plan]) -> frozenset[str]:
-        """Remove the accounts in one journey."""
-        await self.target.reach("revoke")
-        for plan in plans:
-            self.target.remove(plan, None)
-            self.target.leftovers.add(plan.name)
-        await self.target.leave("revoke")
+        async with self.target.call("revoke"):
+            for plan in plans:
+                self.target.remove(plan, None)
+                self.target.leftovers.add(plan.name)
         return frozenset(plan.name for plan in plans)
 
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
         """Remove what the accounts left; an account that still works is left alone."""
-        await self.target.reach("clean")
-        names = frozenset(plan.name for plan in plans if plan.name not in self.target.accounts)
-        self.target.leftovers -= names
-        await self.target.leave("clean")
+        async with self.target.call("clean"):
+            names = frozenset(plan.name for plan in plans if plan.name not in self.target.accounts)
+            self.target.leftovers -= names
         return names

@@ -15,16 +15,17 @@ The factory opens the store; called again after ``close``, it must open the same
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import wraps
 
 from remit.core.audit import encode, read
 from remit.core.grant import GrantContext
 from remit.core.request import GrantRequest
 from remit.core.task import Change, nothing
 from remit.core.tree import consistency_path, inclusion_path, leaf_hash, root_of, verify_consistency, verify_inclusion
-from remit.errors import ConflictError, NotFoundError, RemitError
+from remit.errors import ConflictError, NotFoundError
 from remit.ports import (
     DeleteResource,
     PutRecord,
@@ -37,29 +38,28 @@ from remit.ports import (
     UsedToken,
     Write,
 )
+from remit.testing import raises
 from remit.testing.samples import NOW, RESOURCE, SCOPE, event, opening, task_with_leases
 
 Open = Callable[[], Store]
-Case = Callable[[Open], Awaitable[None]]
+Case = Callable[[Open], Coroutine[None, None, None]]
 
 
 def store_contract(case: Case, factory: Open) -> None:
     """Run one case."""
-    asyncio.run(_awaited(case, factory))
+    asyncio.run(case(factory))
 
 
-async def _awaited(case: Case, factory: Open) -> None:
-    await case(factory)
+def _on_one(case: Callable[[Store], Awaitable[None]]) -> Case:
+    """Return a case that opens a store, tries ``case`` on it, and closes it."""
 
+    @wraps(case)
+    async def opened(factory: Open) -> None:
+        store = factory()
+        await case(store)
+        await store.close()
 
-async def raises(kind: type[RemitError], work: Awaitable[object]) -> None:
-    """Fail unless awaiting raises ``kind``."""
-    try:
-        await work
-    except kind:
-        return
-    msg = f"{kind.__name__} was not raised"
-    raise AssertionError(msg)
+    return opened
 
 
 async def _fill(store: Store, changes: Sequence[Change]) -> None:
@@ -67,29 +67,20 @@ async def _fill(store: Store, changes: Sequence[Change]) -> None:
         await store.commit([change], [event(task=change.head.id)])
 
 
-# -- tasks ----------------------------------------------------------------------------------------------------------
-
-
-async def a_task_loads_exactly_as_it_was_committed(factory: Open) -> None:
+async def a_task_loads_exactly_as_it_was_committed(store: Store) -> None:
     """Every field of head, grants, leases and plans, the order of children, instants to the microsecond."""
-    store = factory()
     task, changes = task_with_leases()
     await _fill(store, changes)
     assert await store.load(task.id) == task
     assert await store.load(task.id) == task
-    await store.close()
 
 
-async def an_unknown_task_is_not_found(factory: Open) -> None:
-    """There is no empty task."""
-    store = factory()
+async def an_unknown_task_is_not_found(store: Store) -> None:
     await raises(NotFoundError, store.load("task_unknown"))
-    await store.close()
 
 
-async def a_change_on_another_revision_conflicts_and_changes_nothing(factory: Open) -> None:
+async def a_change_on_another_revision_conflicts_and_changes_nothing(store: Store) -> None:
     """Compare-and-set on the revision; the events and the other writes of the commit do not stay either."""
-    store = factory()
     first = opening()
     await store.commit([first], [event()])
     task = nothing("task_1").apply(first)
@@ -102,42 +93,31 @@ async def a_change_on_another_revision_conflicts_and_changes_nothing(factory: Op
     assert await store.size() == 1
     await store.commit([UsedToken("b", NOW), second], [event("grant.revoke")])
     assert (await store.load("task_1")).head.closed
-    await store.close()
 
 
-async def the_first_change_of_a_task_has_base_zero(factory: Open) -> None:
-    """A task cannot start in the middle."""
-    store = factory()
+async def the_first_change_of_a_task_has_base_zero(store: Store) -> None:
     change = opening()
     await raises(ConflictError, store.commit([replace(change, base=3, head=replace(change.head, rev=4))], []))
     await raises(NotFoundError, store.load("task_1"))
-    await store.close()
 
 
-async def a_revision_grows_by_one(factory: Open) -> None:
-    """A change that would skip one, or stay, is none."""
-    store = factory()
+async def a_revision_grows_by_one(store: Store) -> None:
     change = opening()
     for rev in (0, 2):
         await raises(ConflictError, store.commit([replace(change, head=replace(change.head, rev=rev))], [event()]))
     await store.commit([change], [event()])
-    await store.close()
 
 
-async def a_commit_may_hold_several_changes_of_a_task(factory: Open) -> None:
+async def a_commit_may_hold_several_changes_of_a_task(store: Store) -> None:
     """In their order; out of order none of them stays."""
-    store = factory()
     task, changes = task_with_leases()
     await raises(ConflictError, store.commit(changes[::-1], [event()]))
     await raises(NotFoundError, store.load(task.id))
     await store.commit(changes, [event()])
     assert await store.load(task.id) == task
-    await store.close()
 
 
-async def of_rival_changes_one_wins(factory: Open) -> None:
-    """Sixteen callers, one revision."""
-    store = factory()
+async def of_rival_changes_one_wins(store: Store) -> None:
     change = opening()
     await store.commit([change], [])
     task = nothing("task_1").apply(change)
@@ -146,21 +126,16 @@ async def of_rival_changes_one_wins(factory: Open) -> None:
     assert [type(outcome) for outcome in outcomes] == [type(None)] + [ConflictError] * 15
     assert await store.load("task_1") == task.apply(rivals[0])
     assert await store.size() == 1
-    await store.close()
 
 
-async def changes_of_a_task_may_be_queued_one_upon_another(factory: Open) -> None:
-    """A caller need not wait for one commit before it makes the next."""
-    store = factory()
+async def changes_of_a_task_may_be_queued_one_upon_another(store: Store) -> None:
     task, changes = task_with_leases()
     await asyncio.gather(*(store.commit([change], [event()]) for change in changes))
     assert await store.load(task.id) == task
-    await store.close()
 
 
-async def a_conflict_does_not_take_its_neighbours_with_it(factory: Open) -> None:
+async def a_conflict_does_not_take_its_neighbours_with_it(store: Store) -> None:
     """Only what is built upon a commit that failed fails with it."""
-    store = factory()
     stale = replace(opening("task_x"), base=1)
     commits: list[list[Write]] = [
         [opening("task_1")],
@@ -173,12 +148,10 @@ async def a_conflict_does_not_take_its_neighbours_with_it(factory: Open) -> None
     assert [isinstance(outcome, ConflictError) for outcome in outcomes] == [False, True, False, True, False]
     assert (sorted(await store.tasks(9)), await store.size()) == (["task_1", "task_2", "task_3"], 3)
     assert list(await store.resources()) == []
-    await store.close()
 
 
-async def open_tasks_and_tasks_with_leases_are_unsettled(factory: Open) -> None:
+async def open_tasks_and_tasks_with_leases_are_unsettled(store: Store) -> None:
     """Until the last lease of a closed task is forgotten."""
-    store = factory()
     task, changes = task_with_leases()
     await _fill(store, [*changes, opening("task_2")])
     closing = task.revoke(task.head.root)
@@ -191,38 +164,28 @@ async def open_tasks_and_tasks_with_leases_are_unsettled(factory: Open) -> None:
     await _fill(store, [done, gone])
     assert list(await store.unsettled()) == []
     assert await store.load(task.id) == task.apply(gone)
-    await store.close()
 
 
-async def tasks_are_listed_newest_first(factory: Open) -> None:
+async def tasks_are_listed_newest_first(store: Store) -> None:
     """By when they were opened, not by when they last changed."""
-    store = factory()
     await _fill(store, [opening(f"task_{number}") for number in (3, 1, 2)])
     task = nothing("task_3").apply(opening("task_3"))
     await _fill(store, [task.revoke(task.head.root)])
     assert list(await store.tasks(9)) == ["task_2", "task_1", "task_3"]
     assert list(await store.tasks(2)) == ["task_2", "task_1"]
-    await store.close()
 
 
-# -- counters, resources, secrets, burns ----------------------------------------------------------------------------
-
-
-async def a_counter_holds_its_last_value(factory: Open) -> None:
-    """Also when several values share a group."""
-    store = factory()
+async def a_counter_holds_its_last_value(store: Store) -> None:
     values = [Spend("task_1", "grt_a", 0, used) for used in range(1, 9)]
     await asyncio.gather(*(store.commit([value], [event()]) for value in values))
     await store.commit([Spend("task_1", "grt_a", 1, 5), Spend("task_2", "grt_a", 0, 7)], [])
     found = sorted(await store.spent("task_1"), key=lambda spend: spend.index)
     assert found == [Spend("task_1", "grt_a", 0, 8), Spend("task_1", "grt_a", 1, 5)]
     assert list(await store.spent("task_9")) == []
-    await store.close()
 
 
-async def resources_are_put_replaced_and_deleted(factory: Open) -> None:
+async def resources_are_put_replaced_and_deleted(store: Store) -> None:
     """Listed by name; deleting an unknown one is an error."""
-    store = factory()
     other = replace(RESOURCE, name="a", kind="sample-tables", bound=(), secret=None, settings={})
     await store.commit([PutResource(RESOURCE), PutResource(other)], [event("resource.put")])
     assert list(await store.resources()) == [other, RESOURCE]
@@ -231,12 +194,9 @@ async def resources_are_put_replaced_and_deleted(factory: Open) -> None:
     assert list(await store.resources()) == [changed]
     await raises(NotFoundError, store.commit([DeleteResource("a")], [event("resource.delete")]))
     assert await store.size() == 2
-    await store.close()
 
 
-async def a_secret_is_replaced_one_version_at_a_time(factory: Open) -> None:
-    """Two writers cannot both follow one version."""
-    store = factory()
+async def a_secret_is_replaced_one_version_at_a_time(store: Store) -> None:
     await raises(NotFoundError, store.secret("key"))
     secret = SealedSecret("key", 1, "search", "https://api.search.example/base", bytes(range(256)))
     await raises(ConflictError, store.commit([PutSecret(replace(secret, version=2))], []))
@@ -247,12 +207,10 @@ async def a_secret_is_replaced_one_version_at_a_time(factory: Open) -> None:
     outcomes = await asyncio.gather(*rivals, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None), ConflictError]
     assert await store.secret("key") == newer
-    await store.close()
 
 
-async def a_resource_takes_its_secret_with_it(factory: Open) -> None:
+async def a_resource_takes_its_secret_with_it(store: Store) -> None:
     """Also when both were put in the same group; other secrets stay, and it can be put again."""
-    store = factory()
     secret = SealedSecret("key", 1, "search", "https://api.search.example", b"sealed")
     other = replace(secret, name="other", resource="b")
     await store.commit([PutResource(RESOURCE), PutSecret(secret), PutSecret(other)], [])
@@ -269,19 +227,15 @@ async def a_resource_takes_its_secret_with_it(factory: Open) -> None:
     await raises(NotFoundError, store.secret("key"))
     await store.commit([PutResource(RESOURCE), PutSecret(secret)], [])
     assert await store.secret("key") == secret
-    await store.close()
 
 
-async def a_value_burns_once(factory: Open) -> None:
-    """Sixteen callers with one token open one task."""
-    store = factory()
+async def a_value_burns_once(store: Store) -> None:
     burn = UsedToken("digest", NOW + timedelta(hours=1))
     commits = (store.commit([burn, opening(f"task_{number}")], [event()]) for number in range(16))
     outcomes = await asyncio.gather(*commits, return_exceptions=True)
     assert sum(outcome is None for outcome in outcomes) == 1
     assert len(await store.tasks(99)) == await store.size() == 1
     await raises(ConflictError, store.commit([burn], []))
-    await store.close()
 
 
 async def a_record_is_replaced_one_revision_at_a_time(factory: Open) -> None:
@@ -305,12 +259,7 @@ async def a_record_is_replaced_one_revision_at_a_time(factory: Open) -> None:
     await store.close()
 
 
-# -- audit ----------------------------------------------------------------------------------------------------------
-
-
-async def entries_stand_in_the_order_of_calls(factory: Open) -> None:
-    """First in, first out, whatever shares a group."""
-    store = factory()
+async def entries_stand_in_the_order_of_calls(store: Store) -> None:
     await asyncio.gather(*(store.commit([], [event(request=f"{i}a"), event(request=f"{i}b")]) for i in range(200)))
     entries = await store.entries(0, 1_000)
     assert [read(entry).request for entry in entries] == [f"{i}{half}" for i in range(200) for half in "ab"]
@@ -319,12 +268,10 @@ async def entries_stand_in_the_order_of_calls(factory: Open) -> None:
     assert list(await store.entries(398, 9)) == list(entries[398:])
     assert list(await store.entries(0, 2)) == list(entries[:2])
     assert list(await store.entries(400, 2)) == []
-    await store.close()
 
 
-async def the_tree_and_its_proofs_are_those_of_the_entries(factory: Open) -> None:
+async def the_tree_and_its_proofs_are_those_of_the_entries(store: Store) -> None:
     """At every size around whole tiles."""
-    store = factory()
     assert await store.root() == (0, root_of(()))
     for start in range(0, 700, 100):
         await store.commit([], [event(request=str(start + number)) for number in range(100)])
@@ -339,11 +286,9 @@ async def the_tree_and_its_proofs_are_those_of_the_entries(factory: Open) -> Non
         verify_consistency(old, root_of(hashes[:old]), size, root, proof)
         verify_inclusion(hashes[old - 1], old - 1, size, await store.nodes(inclusion_path(old - 1, size)), root)
     await raises(NotFoundError, store.root(701))
-    await store.close()
 
 
 async def nothing_is_written_twice_or_lost_over_a_reopening(factory: Open) -> None:
-    """Everything is there after close and open, and goes on from there."""
     store = factory()
     task, changes = task_with_leases()
     await _fill(store, changes)
@@ -370,24 +315,24 @@ async def nothing_is_written_twice_or_lost_over_a_reopening(factory: Open) -> No
 
 
 CASES: tuple[Case, ...] = (
-    a_task_loads_exactly_as_it_was_committed,
-    an_unknown_task_is_not_found,
-    a_change_on_another_revision_conflicts_and_changes_nothing,
-    the_first_change_of_a_task_has_base_zero,
-    a_revision_grows_by_one,
-    a_commit_may_hold_several_changes_of_a_task,
-    of_rival_changes_one_wins,
-    changes_of_a_task_may_be_queued_one_upon_another,
-    a_conflict_does_not_take_its_neighbours_with_it,
-    open_tasks_and_tasks_with_leases_are_unsettled,
-    tasks_are_listed_newest_first,
-    a_counter_holds_its_last_value,
-    resources_are_put_replaced_and_deleted,
-    a_secret_is_replaced_one_version_at_a_time,
-    a_resource_takes_its_secret_with_it,
-    a_value_burns_once,
+    _on_one(a_task_loads_exactly_as_it_was_committed),
+    _on_one(an_unknown_task_is_not_found),
+    _on_one(a_change_on_another_revision_conflicts_and_changes_nothing),
+    _on_one(the_first_change_of_a_task_has_base_zero),
+    _on_one(a_revision_grows_by_one),
+    _on_one(a_commit_may_hold_several_changes_of_a_task),
+    _on_one(of_rival_changes_one_wins),
+    _on_one(changes_of_a_task_may_be_queued_one_upon_another),
+    _on_one(a_conflict_does_not_take_its_neighbours_with_it),
+    _on_one(open_tasks_and_tasks_with_leases_are_unsettled),
+    _on_one(tasks_are_listed_newest_first),
+    _on_one(a_counter_holds_its_last_value),
+    _on_one(resources_are_put_replaced_and_deleted),
+    _on_one(a_secret_is_replaced_one_version_at_a_time),
+    _on_one(a_resource_takes_its_secret_with_it),
+    _on_one(a_value_burns_once),
     a_record_is_replaced_one_revision_at_a_time,
-    entries_stand_in_the_order_of_calls,
-    the_tree_and_its_proofs_are_those_of_the_entries,
+    _on_one(entries_stand_in_the_order_of_calls),
+    _on_one(the_tree_and_its_proofs_are_those_of_the_entries),
     nothing_is_written_twice_or_lost_over_a_reopening,
 )
