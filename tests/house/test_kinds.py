@@ -18,6 +18,7 @@ OTHER_WORDS: Mapping[str, tuple[str, str]] = {
     "identity/documents.py": ("http", "the URI scheme"),
     "identity/workloads/sources.py": ("spiffe", "the package of that name"),
     "jose/proof.py": ("http", "the URI scheme"),
+    "keys/authority.py": ("spiffe", "the purpose that its sealed files are named by"),
     "oauth/registry.py": ("http", "the URI scheme"),
     "web/wire.py": ("http", "the URI scheme"),
     "sdk/grant.py": ("http", "the URI scheme"),
