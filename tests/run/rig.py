@@ -51,7 +51,7 @@ class EchoServices:
     ) -> Callable[[], None]:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
-                writer.write(f"{listener.name} {run.grant}\n".encode())
+                writer.write(f"{listener.name} {run.holder.grant}\n".encode())
                 await writer.drain()
                 while self.listens and await reader.read(65_536):
                     pass
@@ -64,7 +64,7 @@ class EchoServices:
             server = await asyncio.start_server(answer, sock=sock)
         else:
             server = await asyncio.start_unix_server(answer, sock=sock)
-        mine = (listener.name, run.grant)
+        mine = (listener.name, run.holder.grant)
         self.open.append(mine)
         self.runs.append(run)
 

@@ -323,25 +323,23 @@ def broker(settings: Settings) -> Iterator[CheckResult]:
             down = error.code == "unavailable"
             yield CheckResult("broker", "warning" if down else "wrong", error.detail, error.help or "")
             return
-    yield good("broker", f"answers on `{settings.places.control}`")
-    if about["rolled_back"]:
-        yield CheckResult("rollback", "wrong", f"{about['second_place'] or ROLLED_BACK}: nothing is served", RESTORE)
-    inspected = {kind.name for kind in known(settings).values() if kind.inspects}
-    for item in found:
-        if item["kind"] in inspected:
-            yield target(settings, item["kind"], str(item["resource"]))
+        yield good("broker", f"answers on `{settings.places.control}`")
+        if about["rolled_back"]:
+            text = f"{about['second_place'] or ROLLED_BACK}: nothing is served"
+            yield CheckResult("rollback", "wrong", text, RESTORE)
+        inspected = {kind.name for kind in known(settings).values() if kind.inspects}
+        for item in found:
+            if item["kind"] in inspected:
+                yield _target(client, f"{item['kind']} {item['resource']}", str(item["resource"]))
 
 
-def target(settings: Settings, kind: str, name: str) -> CheckResult:
+def _target(client: Client, about: str, name: str) -> CheckResult:
     """Have the broker ask a target what it was asked when the resource was added."""
-    about = f"{kind} {name}"
-    with Client(Place(settings.places.control)) as client:
-        try:
-            found = client.run(verbs.check_resource(name))["findings"]
-        except RemitError as error:
-            return CheckResult(
-                about, "wrong", error.detail, error.help or "start it, or correct the resource's destination"
-            )
+    try:
+        found = client.run(verbs.check_resource(name))["findings"]
+    except RemitError as error:
+        helps = error.help or "start it, or correct the resource's destination"
+        return CheckResult(about, "wrong", error.detail, helps)
     if found:
         text = "; ".join(f"{item['name']}: {item['text']}" for item in found)
         return CheckResult(about, "wrong", text, "fix it at the database, or accept by name what can be accepted")

@@ -66,9 +66,8 @@ def explained(
         return Explanation(allowed=False, reasons=tuple(reasons), enough=enough)
     by, rests_on = holder["authorization_details"][index], tuple(_rests_on(line))
     reasons += _spent(line, index)
-    if reasons:
-        return Explanation(allowed=False, reasons=tuple(reasons), by=by, rests_on=rests_on)
-    return Explanation(allowed=True, reasons=("the grant and all it comes from are live",), by=by, rests_on=rests_on)
+    said = tuple(reasons) or ("the grant and all it comes from are live",)
+    return Explanation(allowed=not reasons, reasons=said, by=by, rests_on=rests_on)
 
 
 def _rests_on(line: Sequence[Mapping[str, Any]]) -> Iterator[str]:

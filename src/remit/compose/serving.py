@@ -109,11 +109,11 @@ class Edges:
     async def serve_run(self, run: Run, listener: RunListener, sock: socket.socket, start: Start | None) -> Close:
         """Serve one listener as ``run``: identity is the listener."""
         if listener.kind == "gateway":
-            channel = Channel(run.grant, run.provisioning.placeholders)
+            channel = Channel(run.holder.grant, run.provisioning.placeholders)
             return (await self.gateway.listen(sock, channel, start=start)).close
         if listener.resource:
-            return (await self.gateway.pipe(sock, run.grant, listener.resource, start)).close
-        share = self.gateway.quota.of(run.task)
+            return (await self.gateway.pipe(sock, run.holder.grant, listener.resource, start)).close
+        share = self.gateway.quota.of(run.holder.task)
         if listener.kind in self.sockets:
             return await self.sockets[listener.kind].serve(sock, run.holder, start, share)
         ports = {item.resource: int(run.places[item.name]) for item in run.provisioning.listeners if item.resource}

@@ -58,17 +58,11 @@ _LOG = logging.getLogger("remit.run")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that is about to be served: who it is, and what it was given."""
+    """A run that is about to be served: whom its channel stands for, and what it was given."""
 
-    task: str
-    grant: str
+    holder: Holder
     provisioning: RunProvisioning
     places: Mapping[str, int | str]  # listener name -> port or path, as bound
-
-    @property
-    def holder(self) -> Holder:
-        """Whom the run's channel stands for."""
-        return Holder(self.task, self.grant)
 
 
 # Serves a gateway, database or channel listener as a run; the socket belongs to the callee. With a ``Start`` others may
@@ -280,11 +274,11 @@ class LaunchServer:
         told = {"task": view.task, "grant": grant.id, "ends": grant.expires_at.isoformat()}
         await handover.send_async(talk.peer, {**told, "listeners": wanted})
         sockets, places = await bound(talk.acceptor, provisioning.listeners)
-        run = Run(view.task, grant.id, provisioning, places)
-        inner = _Port(view.holder, None, (*talk.port.around, place.posture.isolation))
+        run = Run(view.holder, provisioning, places)
+        inner = _Port(run.holder, None, (*talk.port.around, place.posture.isolation))
         for listener in provisioning.listeners:
             stack.callback(await self._start(talk, run, listener, sockets.pop(0), inner))
-        grant, resources = (await self._broker.grant(run.grant)).grant, await self._resources()
+        grant, resources = (await self._broker.grant(view.id)).grant, await self._resources()
         variables = environment.variables(grant, resources, self._kinds, provisioning.placeholders, places)
         await handover.send_async(talk.peer, {"ready": True, "environment": variables})
 
