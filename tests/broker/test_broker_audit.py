@@ -66,6 +66,6 @@ def test_what_decides_now_can_be_asked(world: World) -> None:
 def test_catching_up_with_a_task_that_is_gone_is_no_failure(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
-        assert await broker._revoker.catch_up("task_404") == 0
+        await broker._revoker.catch_up("task_404")
 
     run(body())

@@ -197,6 +197,6 @@ def test_the_question_about_a_grant_can_be_looked_at() -> None:
         assert (question.verb, question.scope, question.level) == ("open", root.scope, 0)
         assert set(question.limits) == {"search", "warehouse"}
         with pytest.raises(NotFoundError):
-            broker._policy.question("grt_none")
+            await broker.question("grt_none")
 
     run(body())

@@ -142,7 +142,7 @@ def test_what_was_decided_by_a_policy_that_holds_no_more_is_not_applied(world: W
 
         def replaced(question: Question) -> bool:
             if question.verb == "delegate":
-                broker._policy.deciding = lax
+                broker.policy.deciding = lax
             return question.verb == "delegate"
 
         assert await broker.policy.reload(OPERATOR, Rule("strict", replaced), "strict") == 0

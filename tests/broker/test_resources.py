@@ -61,9 +61,6 @@ def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world
         await kept.put(OPERATOR, search(), Secret("key-2"))
         assert (await world.store.secret("search")).version == 2
         assert (await kept.secret("search")).reveal() == "key-2"
-        secret = await kept.credential("search", kept.version("search"))
-        assert secret is not None
-        assert secret.reveal() == "key-2"
 
     run(body())
 
@@ -88,7 +85,6 @@ def test_a_resource_without_a_secret_says_how_to_give_it_one(world: World) -> No
         with pytest.raises(NotFoundError) as caught:
             await kept.secret("search")
         assert "secret set" in str(caught.value.help)
-        assert await kept.credential("search", kept.version("search")) is None
 
     run(body())
 

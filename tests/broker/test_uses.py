@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from remit.core.flood import LOUD
 from remit.core.scope import Access
-from remit.errors import RevokedError, ScopeError
+from remit.core.secret import Secret
+from remit.errors import ConflictError, RevokedError, ScopeError
 from remit.ports.broker import Outcome
-from tests.broker.world import OPERATOR, World, run
+from tests.broker.world import OPERATOR, SEARCH, World, details, run, search
 from tests.uses import permitted_use
 
 SEARCHED = Access("search", "GET", "/v1/search")
@@ -80,5 +83,25 @@ def test_outcomes_that_were_noted_share_one_commit(world: World) -> None:
         await broker.outcomes([])
         found = [(event.request, event.decision, event.code) for event in (await world.events())[before:]]
         assert found == [("r1", "done", None), ("r2", "failed", "upstream")]
+
+    run(body())
+
+
+def test_a_secret_is_given_for_the_version_that_a_use_was_permitted_for(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        use = await broker.use(root.id, SEARCHED, "r", 1)
+        assert await broker.credential("search", use.version) == Secret("api-key")
+        await broker.put_secret(OPERATOR, "search", Secret("key-2"))
+        with pytest.raises(ConflictError, match="changed meanwhile"):
+            await broker.credential("search", use.version)
+        target = await broker.target("search")
+        assert await broker.credential("search", target.version) == Secret("key-2")
+        bound = {key: value for key, value in SEARCH.items() if key != "uses"}
+        await broker.put_resource(
+            OPERATOR, replace(search(), name="open", bound=details({**bound, "resource": "open"}))
+        )
+        assert await broker.credential("open", (await broker.target("open")).version) is None
 
     run(body())

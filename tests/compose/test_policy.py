@@ -681,7 +681,7 @@ def test_a_question_is_explained_by_what_decides_now(place: Place) -> None:
         await resources(app)
         grant = await opened(app, SEARCH)
         assert app.policies is not None
-        told = app.policies.explained(app.broker._policy.question(grant.id))
+        told = app.policies.explained(await app.broker.question(grant.id))
         assert (told["allowed"], told["version"], told["verb"]) == (True, version(app), "open")
         assert told["reasons"] == ["`all` permits `search`"]
         [detail] = listed(told["details"])

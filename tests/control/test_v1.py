@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from remit import jose
-from remit.broker import views
+from remit.broker import broker as broker_module
 from remit.compose.app import build
 from remit.core import tree
 from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpoint
@@ -378,7 +378,7 @@ def test_a_task_is_told_in_pages_that_together_are_the_whole_tree(
         path = f"/v1/tasks/{root.task}"
         whole = (await plane.call(root, "GET", path)).json()
         assert "next" not in whole
-        monkeypatch.setattr(views, "PAGE_SIZE", 1 if bound == "PAGE_SIZE" else views.PAGE_SIZE)
+        monkeypatch.setattr(broker_module, "PAGE_SIZE", 1 if bound == "PAGE_SIZE" else broker_module.PAGE_SIZE)
         found, after = [], ""
         while True:
             query = {"after": after} if after else {}
@@ -409,7 +409,7 @@ def test_a_page_is_short_though_each_grant_names_as_many_delegates_as_it_may(tmp
             await plane.broker.delegate(OPERATOR, root.id, GrantRequest(details(SEARCH), Bounds(delegates=patterns)))
         answer = await plane.control.get(f"/v1/tasks/{plane.broker._tasks.task_of(root.id).id}")
         assert "next" in answer.json()
-        assert len(answer.content) < 1.5 * views.PAGE_SIZE
+        assert len(answer.content) < 1.5 * broker_module.PAGE_SIZE
 
     play(tmp_path, scene)
 

@@ -253,7 +253,7 @@ MUTANTS = [
     Mutant(
         "an end that a commit carries counts as recorded",
         "broker/ends.py",
-        "        found = self.waiting.get(task_id) or self._carried.get(task_id)",
+        "        found = self.waiting.get(task_id) or self.carried.get(task_id)",
         "        found = self._waiting.get(task_id)",
         ("tests/broker/test_ends_late.py",),
     ),
@@ -330,15 +330,15 @@ MUTANTS = [
     Mutant(
         "a run is started on any grant that its launcher sees",
         "broker/grants.py",
-        "        await self._tasks.acting(caller, grant_id, ATTACH)",
-        "        self._tasks.allowed(caller, self._tasks.task_of(grant_id).id, grant_id)",
+        "        await self._tasks.acting(principal, grant_id, ATTACH)",
+        "        self._tasks.allowed(principal, self._tasks.task_of(grant_id).id, grant_id)",
         ("tests/broker/test_broker.py",),
     ),
     Mutant(
         "a run is started on a grant that is bound",
         "broker/grants.py",
-        "    if grant.apart:",
-        "    if not grant:",
+        "            if grant.apart:",
+        "            if not grant:",
         ("tests/run/test_host.py",),
     ),
     Mutant(
@@ -379,8 +379,8 @@ MUTANTS = [
     Mutant(
         "a use is not looked at again after it is recorded",
         "broker/uses.py",
-        "        await self._tasks.record(spends, (event,))\n        self._tasks.check(grant_id)",
-        "        await self._tasks.record(spends, (event,))",
+        "        await self._tasks.store.commit(spends, (event,))\n        self._tasks.check(grant_id)",
+        "        await self._tasks.store.commit(spends, (event,))",
         ("tests/broker/test_uses.py", "tests/broker/test_broker.py"),
     ),
     Mutant(
@@ -582,8 +582,8 @@ MUTANTS = [
     Mutant(
         "what names no human is decided on without its page",
         "broker/approvals.py",
-        "        elif found.approver is None or isinstance(caller, Workload):",
-        "        elif isinstance(caller, Workload):",
+        "        elif found.approver is None or isinstance(principal, Workload):",
+        "        elif isinstance(principal, Workload):",
         ASKING,
     ),
     Mutant(
@@ -596,8 +596,8 @@ MUTANTS = [
     Mutant(
         "an agent sees all of its task",
         "broker/approvals.py",
-        '            self._tasks.allowed(caller, found.task or "", found.grant)',
-        '            self._tasks.allowed(caller, found.task or "")',
+        '            self._tasks.allowed(principal, found.task or "", found.grant)',
+        '            self._tasks.allowed(principal, found.task or "")',
         ASKING,
     ),
     Mutant(

@@ -153,22 +153,22 @@ MUTANTS = [
     Mutant(
         "a denial is no refusal",
         "broker/policy.py",
-        "            raise self._refusal(decision, caller)\n        return decision\n",
-        "            pass\n        return decision\n",
+        "        if decision.allowed:\n            return decision\n",
+        "        if decision:\n            return decision\n",
         CEILING,
     ),
     Mutant(
         "leases are issued whatever is decided",
         "broker/leases.py",
-        '            decision = self._policy.enforce(task.head, grant, caller, "issue", (detail,))',
-        '            decision = self._policy.decide(task.head, grant, "issue", (detail,))',
+        'self.policy.enforce(self.policy.question(task.head, grant, "issue", (detail,)), principal)',
+        'self.policy.decide(self.policy.question(task.head, grant, "issue", (detail,)))',
         CEILING,
     ),
     Mutant(
         "leases are renewed whatever is decided",
         "broker/leases.py",
-        '            decision = self._policy.enforce(task.head, grant, caller, "renew", (detail,))',
-        '            decision = self._policy.decide(task.head, grant, "renew", (detail,))',
+        'self.policy.enforce(self.policy.question(task.head, grant, "renew", (detail,)), principal)',
+        'self.policy.decide(self.policy.question(task.head, grant, "renew", (detail,)))',
         CEILING,
     ),
     Mutant(
@@ -209,8 +209,8 @@ MUTANTS = [
     Mutant(
         "what was decided by what decides no more is applied",
         "broker/policy.py",
-        "        return over.by == self._deciders() and",
-        "        return",
+        "if i.by == deciders and task",
+        "if task",
         ROUNDS,
     ),
     Mutant(
@@ -230,8 +230,8 @@ MUTANTS = [
     Mutant(
         "leases are not decided anew",
         "broker/policy.py",
-        "        return ended + await self._leases(task_id, cause, about)",
-        "        return ended",
+        "            ended += await self._end_leases(task_id, names[at : at + BREATH], cause)",
+        "            assert at >= 0",
         CHANGES,
     ),
     Mutant(
@@ -258,7 +258,7 @@ MUTANTS = [
     Mutant(
         "a restart does not decide anew",
         "broker/broker.py",
-        '        await self._policy.redecide("not allowed any more at the start", visit=False)',
+        '        await self.policy.redecide("not allowed any more at the start", visit=False)',
         "        pass",
         CHANGES,
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from remit.broker import views
+from remit.broker import broker as broker_module
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
 from remit.sdk import Bounds, Client, Place, detail, verbs
 from remit.sdk._wire import Flow
@@ -149,7 +149,7 @@ def test_a_task_of_many_pages_is_read_whole(
         client.run(verbs.delegate(root.grant, root.details, ["search"], Bounds("2m"), "part"))
     lease = client.run(verbs.issue(root.task, root.grant, "warehouse", root.details))["lease"]
     whole = client.run(verbs.task(root.task))
-    monkeypatch.setattr(views, "PAGE_SIZE", 1)
+    monkeypatch.setattr(broker_module, "PAGE_SIZE", 1)
     again = client.run(verbs.task(root.task))
     assert again == whole
     assert len(again["grants"]) == 3

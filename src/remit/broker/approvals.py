@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from remit.broker.tasks import TaskCache
-from remit.broker.views import approval_view
+from remit.broker.tasks import TaskCache, ancestor
 from remit.core import approval as approvals
+from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import Subject
 from remit.core.principal import Holder, Human, Principal, Workload
@@ -24,6 +24,7 @@ from remit.errors import (
     ApprovalError,
     ConflictError,
     DeniedError,
+    GrantEndedError,
     IntegrityError,
     LimitError,
     NotFoundError,
@@ -33,7 +34,7 @@ from remit.errors import (
 )
 from remit.ports import NewId, PutRecord, Record, UsedToken, Write
 from remit.ports.broker import APPROVAL_LIFE as LIFE
-from remit.ports.broker import ApprovalView
+from remit.ports.broker import ApprovalView, Asking
 
 _LOG = logging.getLogger("remit.broker")
 
@@ -66,7 +67,7 @@ class Approvals:
         self._decided: dict[str, asyncio.Event] = {}
 
     async def load(self) -> None:
-        """Read what is kept."""
+        """Read the approvals in the store."""
         for record in await self._tasks.store.records(KIND):
             item = _read(record)
             try:
@@ -80,45 +81,60 @@ class Approvals:
 
     def get(self, approval_id: str) -> Approval:
         """Return an approval, or raise NotFoundError."""
-        found = self._kept.get(approval_id)
-        if found is None:
+        if (found := self._kept.get(approval_id)) is None:
             raise NotFoundError
         return found
 
-    def look(self, caller: Principal, approval_id: str) -> Approval:
-        """Return an approval that the caller may know of; unknown and foreign are the same NotFoundError.
+    def look(self, principal: Principal, approval_id: str) -> Approval:
+        """Return an approval that a principal may know of; unknown and foreign are the same NotFoundError.
 
         What names no human is for the page of its flow alone, and foreign to everybody here (RFC 8628 §5.4).
         """
         found = self.get(approval_id)
-        if isinstance(caller, Holder):
-            self._tasks.allowed(caller, found.task or "", found.grant)
-        elif found.approver is None or isinstance(caller, Workload):
+        if isinstance(principal, Holder):
+            self._tasks.allowed(principal, found.task or "", found.grant)
+        elif found.approver is None or isinstance(principal, Workload):
             raise NotFoundError
         elif found.task is not None:
             self._tasks.task(found.task)  # it may be so long over that nobody knows of it
         return found
 
-    async def seen(self, caller: Principal) -> list[ApprovalView]:
-        """Return what a caller may know of, oldest first: an agent, what was asked for its own subtree."""
+    async def seen(self, principal: Principal) -> list[ApprovalView]:
+        """Return what a principal may know of, oldest first: an agent, what was asked for its own subtree."""
         self._forget(self._tasks.now())
         found = []
         for item in sorted(self._kept.values(), key=lambda item: item.asked_at):
             await asyncio.sleep(0)  # a long one takes milliseconds to compare: many hold up nobody else
             with suppress(NotFoundError):
-                found.append(self.view(self.look(caller, item.id), caller))
+                found.append(self.view(self.look(principal, item.id), principal))
         return found
 
     def view(self, item: Approval, principal: Principal | None = None) -> ApprovalView:
         """Return an approval as a principal may see it; None: the page of the flow, also when its task is long over."""
-        task = None
-        if item.grant is not None:
+        now = self._tasks.now()
+        state = approvals.state(item, now)
+        if item.grant is None:
+            return ApprovalView(item, state)
+        try:
+            task = self._tasks.task_of(item.grant)
+        except NotFoundError:
+            if principal is not None:
+                raise
+            return ApprovalView(item, state)
+        if state in {Verdict.PENDING.value, Verdict.APPROVED.value}:
             try:
-                task = self._tasks.task_of(item.grant)
-            except NotFoundError:
-                if principal is not None:
-                    raise
-        return approval_view(item, task, principal, self._tasks.now())
+                task.live(item.grant, now)
+            except GrantEndedError:  # what was asked under a grant has lapsed with it
+                state = "lapsed"
+        request, line = approvals.request_of(item), task.lineage(item.grant)
+        held = line[0].scope
+        if isinstance(principal, Holder):  # as far up as it may see
+            line = line[: [grant.id for grant in line].index(principal.grant) + 1]
+        covers = scopes.covering(request.scope, held)
+        wide = tuple(detail for detail, index in zip(request.scope, covers, strict=True) if index is None)
+        exceeds = task.beyond(item.grant, request, now)
+        asking = Asking(task.head, item.grant, tuple(map(ancestor, reversed(line))), held, exceeds, wide)
+        return ApprovalView(item, state, asking)
 
     async def wait(self, approval_id: str, seconds: float) -> Approval:
         """Return an approval once it was decided on or has lapsed, but after ``seconds`` at the latest."""
@@ -133,18 +149,15 @@ class Approvals:
     async def ask(
         self, verb: str, request: str, asker: str, human: str | None, at: Place = (None, None), life: timedelta = LIFE
     ) -> Approval:
-        """Ask for a decision of ``human``, or of whoever comes, within ``life`` and ten minutes at most."""
+        """Ask for a decision of ``human``, or of whoever comes, within ``life`` and ten minutes at most.
+
+        Refuses what would tire the humans who decide: an agent that was refused, or misled, asks again.
+        """
         now = self._tasks.serving()
         self._forget(now)
         acr = self._step_up(human) if human else ()
         name, salt, until = self._new_id("apr"), self._new_id("salt"), now + min(life, LIFE)
         item = Approval(name, verb, request, now, until, human, asker, acr, *at, salt=salt)
-        self._bounded(item, now)
-        await self._put(item, "approval.ask", "done")
-        return item
-
-    def _bounded(self, item: Approval, now: datetime) -> None:
-        """Refuse what would tire the humans who decide: an agent that was refused, or misled, asks again."""
         recent = [i for i in self._kept.values() if i.room == item.room and now < i.asked_at + LIFE]
         if any(i.verdict is Verdict.DENIED and _alike(i, item) for i in recent):
             raise ApprovalError("a human refused this before", help="do without it, and say so")
@@ -152,25 +165,20 @@ class Approvals:
             if len(alike) >= most:
                 first = min(i.asked_at for i in alike) + LIFE
                 raise LimitError("too much was asked for lately", retry_after=math.ceil((first - now).total_seconds()))
+        await self._put(item, "approval.ask", "done")
+        return item
 
-    async def approve(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
-        """Record that a human approves of the request of this digest. No agent can, by whatever way it comes.
+    async def decide(self, approval_id: str, digest: str, by: Principal, *, page: bool, allow: bool) -> Approval:
+        """Record what a human decides on the request of this digest. No agent can, by whatever way it comes.
 
-        ``page`` is said by the page that showed it to them: what is foreign to everybody else is decided on there.
+        ``page``: the page of the flow showed it to them, on which alone a request that names no human is decided.
         """
         item = self.get(approval_id) if page else self.look(by, approval_id)
-        return await self._decide(item, "approval.approve", "allow", by, digest)
-
-    async def refuse(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
-        """Record that a human refuses it."""
-        item = self.get(approval_id) if page else self.look(by, approval_id)
-        return await self._decide(item, "approval.deny", "deny", by, digest)
-
-    async def _decide(self, item: Approval, event: str, decision: str, by: Principal, digest: str) -> Approval:
+        event = "approval.approve" if allow else "approval.deny"
         burns = (UsedToken(by.digest, by.until),) if isinstance(by, Human) else ()
         try:
-            decided = self._step(item, by, digest, allow=decision == "allow")
-            await self._put(decided, event, decision, burns)
+            decided = self._step(item, by, digest, allow=allow)
+            await self._put(decided, event, "allow" if allow else "deny", burns)
         except RemitError as error:
             grant, subject = (by.grant, {}) if isinstance(by, Holder) else (item.grant, {"subject": by.name})
             await self._tasks.denied(event, grant, error, approval=item.id, **subject)
@@ -200,7 +208,7 @@ class Approvals:
         """Return what to commit with the grant that was approved. The approval counts as used at once."""
         used = approvals.consume(self.get(item.id), request, result, self._tasks.serving())
         self._kept[item.id] = used
-        return (PutRecord(_record(used)),)
+        return (_write(used),)
 
     def ready(self, item: Approval) -> Subject:
         """Return the human who approved, or say why it cannot be used; also when the issuer ended their login since."""
@@ -226,7 +234,7 @@ class Approvals:
         event = self._tasks.event(name, decision, item.grant, **known, **by)
         self._kept[item.id] = item
         try:
-            await self._tasks.record((PutRecord(_record(item)), *burns), (event,))
+            await self._tasks.store.commit((_write(item), *burns), (event,))
         except BaseException as error:
             await self.reload(item.id)
             if burns and isinstance(error, ConflictError):
@@ -272,13 +280,8 @@ def _alike(refused: Approval, item: Approval) -> bool:
     return refused.asker == item.asker if item.task is None else approvals.asks_no_less(item, refused)
 
 
-def _record(item: Approval) -> Record:
-    return Record(KIND, item.id, item.rev, msgspec.json.encode(item), _until(item))
-
-
-def _until(item: Approval) -> datetime:
-    """Return how long an approval is kept; what nobody decided on, anybody can make us keep."""
-    return item.expires_at + (LIFE if item.verdict is Verdict.PENDING else KEPT)
+def _write(item: Approval) -> PutRecord:
+    return PutRecord(Record(KIND, item.id, item.rev, msgspec.json.encode(item), _until(item)))
 
 
 def _read(record: Record) -> Approval:
@@ -286,3 +289,8 @@ def _read(record: Record) -> Approval:
         return msgspec.json.decode(record.body, type=Approval)
     except msgspec.MsgspecError as error:
         raise IntegrityError("an approval that was kept cannot be read") from error
+
+
+def _until(item: Approval) -> datetime:
+    """Return how long an approval is kept; what nobody decided on, anybody can make us keep."""
+    return item.expires_at + (LIFE if item.verdict is Verdict.PENDING else KEPT)

@@ -12,43 +12,39 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
 
 from remit.broker.approvals import Approvals, StepUp
 from remit.broker.checkpoints import Checkpoints
 from remit.broker.ends import recently_ended
-from remit.broker.grants import Grants
-from remit.broker.leases import Leases
+from remit.broker.grants import GrantVerbs
+from remit.broker.leases import LeaseVerbs
 from remit.broker.policy import PolicyEnforcement
-from remit.broker.refresh_tokens import RefreshTokens
+from remit.broker.refresh_tokens import RefreshTokenVerbs
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import Bounded, LeaseRevoker
-from remit.broker.sessions import LoginRevocations, NoRevocations, SessionAccess
+from remit.broker.sessions import LoginRevocations, SessionAccess
 from remit.broker.tasks import TaskCache
-from remit.broker.uses import Uses
-from remit.broker.views import task_page
+from remit.broker.uses import UseVerbs
 from remit.core import policy as core_policy
 from remit.core.approval import Approval
 from remit.core.audit import Entry
-from remit.core.grant import Posture
+from remit.core.grant import Grant
 from remit.core.lineage import GrantView
-from remit.core.principal import Principal, Signal, Workload, root_in
-from remit.core.refresh import RefreshFamily
-from remit.core.request import GrantRequest
-from remit.core.scope import Access, Detail
+from remit.core.principal import Principal, Signal, root_in
 from remit.core.secret import Secret
-from remit.core.task import Lease, Report, TaskHeader
+from remit.core.task import Report, TaskHeader
 from remit.core.tree import Range
-from remit.errors import RemitError, UnavailableError
+from remit.errors import NotFoundError, RemitError, UnavailableError
 from remit.ports import Clock, Finding, NewId, Resource, Sealer, Store, Witness
 from remit.ports import broker as port
 from remit.ports.kind import EngineContext, Kind
 
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
+PAGE_SIZE = 1_048_576  # characters of the details of the grants in one answer
 NARROWED = "a bound was narrowed"
 
 
-class Broker(port.BrokerPort):
+class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPort):
     """The six verbs, and what edges ask besides: what each method does stands in ``ports/broker.py``."""
 
     def __init__(
@@ -67,7 +63,7 @@ class Broker(port.BrokerPort):
         trust_domain: str = "remit.local",
         at_rest: str = "none",
         bounded: Bounded = asyncio.wait_for,
-        revocations: Callable[[SessionAccess], LoginRevocations] = lambda _access: NoRevocations(),
+        revocations: Callable[[SessionAccess], LoginRevocations] = lambda _access: LoginRevocations(),
     ) -> None:
         """Wire a broker; ``start`` makes it ready.
 
@@ -75,18 +71,15 @@ class Broker(port.BrokerPort):
         was set back.
         """
         self._store, self._step_up, self.kinds = store, step_up, kinds
+        self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
         self._tasks = tasks = TaskCache(store, clock, elapsed)
-        self._registry = registry = ResourceRegistry(tasks, sealer, kinds, context)
-        self._revoker = revoker = LeaseRevoker(tasks, registry, bounded)
-        self._policy = PolicyEnforcement(tasks, registry, revoker, decide)
-        self._uses = Uses(tasks, registry)
-        self._leases = Leases(tasks, registry, revoker, self._policy, new_id)
-        self._refresh_tokens = RefreshTokens(tasks, revoker, new_id)
+        self._registry = ResourceRegistry(tasks, sealer, kinds, context)
+        self._revoker = revoker = LeaseRevoker(tasks, self._registry, bounded)
+        self.policy = PolicyEnforcement(tasks, self._registry, revoker, decide)
+        self._families, self._kept_until = {}, {}
         self.sessions = SessionAccess(tasks, revoker)
         self._revocations = revocations(self.sessions)
-        check_login = self._revocations.check
-        self._approvals = Approvals(tasks, new_id, step_up, check_login)
-        self._grants = Grants(tasks, self._policy, self._approvals, check_login, new_id, trust_domain, at_rest)
+        self._approvals = Approvals(tasks, new_id, step_up, self._revocations.check)
         self.checkpoints = Checkpoints(tasks, revoker, witness)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -105,7 +98,7 @@ class Broker(port.BrokerPort):
         await self._registry.load()
         await self._approvals.load()
         await self._revocations.load()
-        await self._refresh_tokens.load()
+        await self._load_families()
         recent = {*await self._store.tasks(RECENT), *await recently_ended(self._store, self._tasks.now())}
         for task_id in {*await self._store.unsettled(), *recent}:
             await self._tasks.load(task_id)
@@ -116,11 +109,11 @@ class Broker(port.BrokerPort):
 
     async def settle(self) -> None:
         """Decide anew on what was loaded: policies and bounds may not be those of before the start."""
-        await self._policy.redecide("not allowed any more at the start", visit=False)
+        await self.policy.redecide("not allowed any more at the start", visit=False)
 
     async def sweep(self) -> None:
         """End what is over, do what is due at targets, and go on with what a policy or an issuer has ended."""
-        await self._policy.sweep()
+        await self.policy.sweep()
         await self._revocations.sweep()
         await self._tasks.notices.acted_on()
 
@@ -148,8 +141,31 @@ class Broker(port.BrokerPort):
     async def task(
         self, principal: Principal, task_id: str, after: str | None = None, limit: int = port.PAGE
     ) -> port.TaskPage:
+        """Fewer than ``limit`` grants where their details are long.
+
+        Grants that are made meanwhile do not change the order of those there are.
+        """
         task = self._tasks.allowed(principal, task_id)
-        return task_page(task, root_in(principal, task) or "", self._tasks.spent, after, limit)
+        root = root_in(principal, task) or ""
+        seen = [grant.id for grant in task.subtree(root)]
+        if after is not None and after not in seen:
+            raise NotFoundError
+        start = 0 if after is None else seen.index(after) + 1
+        grants, total = list[Grant](), 0
+        for grant_id in seen[start : start + limit]:
+            total += task.grants[grant_id].size
+            if total > PAGE_SIZE and grants:
+                break
+            grants.append(task.grants[grant_id])
+        shown, spent = {grant.id for grant in grants}, self._tasks.spent
+        return port.TaskPage(
+            task.head,
+            root,
+            grants,
+            [[spent.get((grant.id, index), 0) for index in range(len(grant.scope))] for grant in grants],
+            [lease for lease in task.leases.values() if lease.grant in shown],
+            grants[-1].id if grants and start + len(grants) < len(seen) else None,
+        )
 
     async def grant(self, grant_id: str) -> GrantView:
         self._tasks.check(grant_id)
@@ -163,121 +179,53 @@ class Broker(port.BrokerPort):
         self._tasks.check(own)
         self._tasks.task_of(own).check_acting(grant_id, own)
 
-    async def open(self, opener: port.Opener, request: GrantRequest, posture: Posture | None = None) -> GrantView:
-        grant = await self._grants.open(opener, request, posture)
-        return self._tasks.view(grant.id)
-
-    async def delegate(
-        self,
-        principal: Principal,
-        parent_id: str,
-        request: GrantRequest,
-        approval: Approval | None = None,
-        actor: Workload | None = None,
-        posture: Posture | None = None,
-    ) -> GrantView:
-        grant = await self._grants.delegate(principal, parent_id, request, approval, actor, posture)
-        return self._tasks.view(grant.id)
-
-    async def attach(self, principal: Principal, grant_id: str, posture: Posture) -> GrantView:
-        await self._grants.attach(principal, grant_id, posture)
-        return await self.grant(grant_id)
-
-    async def spend(self, workload: Workload | None) -> None:
-        await self._grants.spend(workload)
-
     async def revoke(self, principal: Principal, grant_id: str) -> Report:
         await self._tasks.back(grant_id)
         task = self._tasks.allowed(principal, self._tasks.task_of(grant_id).id, grant_id)
-        return await self._ended(await self._revoker.end(task, grant_id, "grant.revoke"))
+        return await self.checkpoints.reported(await self._revoker.end(task, grant_id, "grant.revoke"))
 
     async def close(self, principal: Principal, task_id: str) -> Report:
         await self._tasks.back(task_id)
         root = self._tasks.task(task_id).head.root
         task = self._tasks.allowed(principal, task_id, root)
-        return await self._ended(await self._revoker.end(task, root, "task.close"))
+        return await self.checkpoints.reported(await self._revoker.end(task, root, "task.close"))
 
     async def end_channels(self) -> None:
         for task in self._tasks:
-            await self._revoker.end_channels(task)
-
-    async def _ended(self, report: Report) -> Report:
-        await self._tasks.notices.acted_on()
-        return await self.checkpoints.reported(report)
+            grants = task.grants.values()
+            held = [grant.id for grant in grants if grant.posture.custody == "channel" and not grant.revoked]
+            if task.head.root in held:
+                await self._revoker.end(task, task.head.root, "task.close")
+            elif not task.head.closed:
+                for grant_id in held:
+                    await self._revoker.end(self._tasks.task(task.id), grant_id, "grant.revoke")
 
     async def status_places(self, known: int | None = None) -> port.StatusPlaces | None:
         ends = self._tasks.notices.ends
         return None if ends == known else port.StatusPlaces(ends, self._tasks.places())
 
-    # -- leases -------------------------------------------------------------------------------------------------
-
-    async def lease(self, lease_id: str) -> Lease:
-        return self._tasks.task_of_lease(lease_id).lease(lease_id)
-
-    async def issue(
-        self, principal: Principal, grant_id: str, detail: Detail, key: str | None = None
-    ) -> port.IssuedLease:
-        return await self._leases.issue(principal, grant_id, detail, key)
-
-    async def renew(self, principal: Principal, lease_id: str, ttl: timedelta) -> Lease:
-        return await self._leases.renew(principal, lease_id, ttl)
-
-    async def revoke_lease(self, principal: Principal, lease_id: str) -> Report:
-        task = self._tasks.task_of_lease(lease_id)
-        self._tasks.allowed(principal, task.id, task.lease(lease_id).grant)
-        return await self._ended(await self._revoker.end_lease(task, lease_id))
-
     # -- approvals ----------------------------------------------------------------------------------------------
-
-    async def ask(
-        self, principal: Principal, parent_id: str, request: GrantRequest, actor: Workload | None = None
-    ) -> port.ApprovalView:
-        return self._approvals.view(await self._grants.ask(principal, parent_id, request, actor), principal)
-
-    async def to_open(self, request: GrantRequest) -> str:
-        return self._grants.to_open(request)
-
-    async def ask_to_open(
-        self,
-        client: str,
-        request: GrantRequest,
-        approver: str | None = None,
-        life: timedelta = port.APPROVAL_LIFE,
-    ) -> Approval:
-        return await self._grants.ask_to_open(client, request, approver, life)
 
     async def approvals(self, principal: Principal) -> list[port.ApprovalView]:
         return await self._approvals.seen(principal)
 
     async def look(self, approval_id: str, principal: Principal | None = None) -> port.ApprovalView:
-        if principal is not None:
-            return self._approvals.view(self._approvals.look(principal, approval_id), principal)
-        return self._approvals.view(self._approvals.get(approval_id))
+        if principal is None:
+            return self._approvals.view(self._approvals.get(approval_id))
+        return self._approvals.view(self._approvals.look(principal, approval_id), principal)
 
     async def wait(self, principal: Principal, approval_id: str, seconds: float) -> port.ApprovalView:
         item = self._approvals.look(principal, approval_id)
         return self._approvals.view(await self._approvals.wait(item.id, seconds), principal)
 
     async def approve(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
-        return await self._approvals.approve(approval_id, digest, by, page=page)
+        return await self._approvals.decide(approval_id, digest, by, page=page, allow=True)
 
     async def refuse(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
-        return await self._approvals.refuse(approval_id, digest, by, page=page)
+        return await self._approvals.decide(approval_id, digest, by, page=page, allow=False)
 
     async def step_up(self, human: str) -> tuple[str, ...]:
         return self._step_up(human)
-
-    # -- refresh tokens -----------------------------------------------------------------------------------------
-
-    async def refresh_token(self, digest: str) -> RefreshFamily | None:
-        return self._refresh_tokens.find(digest)
-
-    async def issue_refresh_token(self, grant_id: str, client: str, digest: str, audience: str | None = None) -> None:
-        await self._refresh_tokens.begin(self._tasks.live(grant_id).grant, client, digest, audience)
-
-    async def rotate_refresh_token(self, presented: port.Presented, fresh: str) -> port.Rotated:
-        family = await self._refresh_tokens.rotate(presented, fresh)
-        return port.Rotated(await self.grant(family.grant), family)
 
     # -- resources ----------------------------------------------------------------------------------------------
 
@@ -302,34 +250,10 @@ class Broker(port.BrokerPort):
         await self._narrowed(name)
 
     async def _narrowed(self, name: str) -> None:
-        ended = await self._policy.redecide(NARROWED, name)
+        ended = await self.policy.redecide(NARROWED, name)
         await self._tasks.notices.acted_on()
         if ended:
             await self.checkpoints.covered()
-
-    # -- uses through the gateway -------------------------------------------------------------------------------
-
-    async def target(self, name: str) -> port.Target:
-        return port.Target(self._registry.resource(name), self._registry.version(name))
-
-    async def credential(self, name: str, version: int) -> Secret | None:
-        return await self._registry.credential(name, version)
-
-    async def use(self, grant_id: str, access: Access, request: str, index: int) -> port.Use:
-        return await self._uses.use(grant_id, access, request, index)
-
-    async def outcomes(self, ended: Sequence[port.Outcome]) -> None:
-        await self._uses.outcomes(ended)
-
-    async def deny(
-        self,
-        grant_id: str | None,
-        access: Access,
-        error: RemitError,
-        request: str | None = None,
-        cause: str | None = None,
-    ) -> None:
-        await self._uses.deny(grant_id, access, error, request, cause)
 
     # -- audit, policy, signals ---------------------------------------------------------------------------------
 
@@ -349,15 +273,11 @@ class Broker(port.BrokerPort):
     async def note(self, operator: Principal, name: str, decision: str, **more: str) -> None:
         """Record what an operator does to the house itself: its signing keys."""
         event = self._tasks.event(name, decision, None, subject=operator.name, **more)
-        await self._tasks.record((), (event,))
-
-    @property
-    def policy(self) -> PolicyEnforcement:
-        """What decides on what is made, and decides anew when it is replaced."""
-        return self._policy
+        await self._store.commit((), (event,))
 
     async def question(self, grant_id: str) -> core_policy.Question:
-        return self._policy.question(grant_id)
+        task = self._tasks.task_of(grant_id)
+        return self.policy.question(task.head, task.grant(grant_id))
 
     async def signal(self, signals: Sequence[Signal]) -> int:
         ended = await self._revocations.take(signals)

@@ -65,7 +65,8 @@ class Checkpoints:
         return True
 
     async def reported(self, report: Report) -> Report:
-        """Return a report that says `closed` only when the end is covered."""
+        """Return the report of an end once edges have acted on it; `closed` only when the end is covered."""
+        await self._tasks.notices.acted_on()
         if await self.covered():
             return report
         state = Closure.PARTIAL if report.state is Closure.CLOSED else report.state
@@ -82,7 +83,10 @@ class Checkpoints:
             if await self._kept(witness):
                 return None
             self._tasks.rolled_back = True
-            await self._end_all()
+            over = [
+                task for task in self._tasks if not task.head.closed
+            ]  # side by side: none waits for another's targets
+            await asyncio.gather(*(self._revoker.end(i, i.head.root, "task.close", cause=CAUSE) for i in over))
         except RemitError as error:
             return error
         return IntegrityError(f"{CAUSE}, or another broker works on a copy of this state", help="see `remit doctor`")
@@ -92,25 +96,16 @@ class Checkpoints:
 
         Of an empty log nothing is kept; what is there says whether it was always empty.
         """
+        store = self._tasks.store
         for _ in range(TRIES):
             if self._tasks.rolled_back:
                 return False
-            size, root = await self._tasks.store.root()
+            size, root = await store.root()
             there = await witness.keep(size, root, self._known) if size else await witness.last()
             if there is None or (there.size, there.root) == (size, root):
                 self._known, self._covers = there, size
                 return True
-            if not await self._extends(there):
+            if there.size > await store.size() or (await store.root(there.size))[1] != there.root:
                 return False
             self._known = there
         raise UnavailableError("others keep writing checkpoints in the second place")
-
-    async def _extends(self, kept: Checkpoint) -> bool:
-        if kept.size > await self._tasks.store.size():
-            return False
-        return (await self._tasks.store.root(kept.size))[1] == kept.root
-
-    async def _end_all(self) -> None:
-        """End every task, side by side: no mark waits for another task's targets."""
-        over = [task for task in self._tasks if not task.head.closed]
-        await asyncio.gather(*(self._revoker.end(i, i.head.root, "task.close", cause=CAUSE) for i in over))

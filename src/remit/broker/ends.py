@@ -6,13 +6,13 @@ ended in memory anew, and goes with every commit of that task until one succeeds
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from remit.core import audit
 from remit.core.audit import Event
-from remit.core.task import Change, Lease, LeaseState, Task
+from remit.core.task import Change, LeaseState, Task
 from remit.jose import token
 from remit.ports import Store
 
@@ -50,49 +50,55 @@ class UnrecordedEnd:
         ids = frozenset(grant.id for grant in change.grants), frozenset(lease.id for lease in leases)
         return ended, replace(self, grants=ids[0], leases=ids[1])
 
-    def with_step(self, task: Task, change: Change) -> Change:
-        """Return a change of a task in which this has ended, with what is to be recorded besides."""
-        grants = {i: task.grants[i] for i in self.grants} | {grant.id: grant for grant in change.grants}
-        leases = {i: task.leases[i] for i in self.leases} | {lease.id: lease for lease in change.leases}
-        return replace(change, grants=tuple(grants.values()), leases=tuple(leases.values()))
-
 
 class UnrecordedEnds:
     """What ended in which task and is not in the store: it waits, or a commit that is under way carries it."""
 
     def __init__(self) -> None:
         self.waiting: dict[str, UnrecordedEnd] = {}
-        self._carried: dict[str, UnrecordedEnd] = {}
-
-    def carried(self, task_id: str) -> bool:
-        """Whether a commit that is under way carries something."""
-        return task_id in self._carried
+        self.carried: dict[str, UnrecordedEnd] = {}
 
     def retry_at(self, task_id: str) -> datetime | None:
         """Return when to try again to record what has ended in a task; None when all of it is."""
-        found = self.waiting.get(task_id) or self._carried.get(task_id)
+        found = self.waiting.get(task_id) or self.carried.get(task_id)
         return None if found is None else found.retry_at
 
     def carry(self, task_id: str) -> UnrecordedEnd | None:
         """Return what waits, for a commit to carry."""
         found = self.waiting.pop(task_id, None)
         if found is not None:
-            self._carried[task_id] = found
+            self.carried[task_id] = found
         return found
 
     def arrived(self, task_id: str, what: UnrecordedEnd | None) -> None:
         """Note that the commit which carried something is over."""
-        if what is not None and self._carried.get(task_id) is what:
-            del self._carried[task_id]
+        if what is not None and self.carried.get(task_id) is what:
+            del self.carried[task_id]
 
     def wait(
         self, task_id: str, step: Change, carried: UnrecordedEnd | None, events: Sequence[Event], now: datetime
     ) -> None:
-        """Let wait what was to end, once the commit of a step failed that carried something besides."""
+        """Keep what is to end once the commit of a step failed: what it carried, and what the step was to end."""
         self.arrived(task_id, carried)
-        found = failed((self.waiting.get(task_id), carried), step, events, now)
-        if found is not None:
-            self.waiting[task_id] = found
+        befores = [one for one in (self.waiting.get(task_id), carried) if one is not None]
+        grants = {i for one in befores for i in one.grants}
+        leases = {i for one in befores for i in one.leases}
+        kept = [event for one in befores for event in one.events]
+        just_ended = (lease.state is LeaseState.REVOKING and lease.retry_at is None for lease in step.leases)
+        if ending := step.ends and (bool(step.grants) or any(just_ended)):
+            grants |= {grant.id for grant in step.grants}
+            leases |= {lease.id for lease in step.leases}
+            kept += events
+        if not (grants or leases):
+            return
+        attempts = max((one.attempts for one in befores), default=0) + 1
+        retry_at = now + min(BACK_OFF * 2 ** min(attempts - 1, 16), BACK_OFF_CAP)
+        visited = bool(step.leases) and not ending
+        if befores and not step.ends and (step.grants or step.leases):  # what was to give failed, and puts off no end
+            attempts, retry_at, visited = befores[0].attempts, befores[0].retry_at, befores[0].visited
+        self.waiting[task_id] = UnrecordedEnd(
+            frozenset(grants), frozenset(leases), tuple(kept), attempts, retry_at, visited
+        )
 
     def read(self, task: Task) -> tuple[Task, frozenset[str], datetime | None]:
         """Return a task as it was read with what waits ended in it, the grants that waited, and when to try again."""
@@ -108,32 +114,6 @@ class UnrecordedEnds:
     def drop(self, task_id: str) -> None:
         """Forget what waits in a task that there is not, or not any more."""
         self.waiting.pop(task_id, None)
-
-
-def failed(
-    known: Iterable[UnrecordedEnd | None], step: Change, events: Sequence[Event], now: datetime
-) -> UnrecordedEnd | None:
-    """Return what is to end once the commit of a step failed: what was to end before, and what the step was to end."""
-    befores = [one for one in known if one is not None]
-    grants = {i for one in befores for i in one.grants}
-    leases = {i for one in befores for i in one.leases}
-    kept = [event for one in befores for event in one.events]
-    if ending := step.ends and (bool(step.grants) or any(map(_just_ended, step.leases))):
-        grants |= {grant.id for grant in step.grants}
-        leases |= {lease.id for lease in step.leases}
-        kept += events
-    if not (grants or leases):
-        return None
-    if befores and not step.ends and (step.grants or step.leases):  # what was to give failed, and puts off no end
-        return replace(befores[0], grants=frozenset(grants), leases=frozenset(leases), events=tuple(kept))
-    attempts = max((one.attempts for one in befores), default=0)
-    visited = bool(step.leases) and not ending
-    wait = min(BACK_OFF * 2 ** min(attempts, 16), BACK_OFF_CAP)
-    return UnrecordedEnd(frozenset(grants), frozenset(leases), tuple(kept), attempts + 1, now + wait, visited)
-
-
-def _just_ended(lease: Lease) -> bool:
-    return lease.state is LeaseState.REVOKING and lease.retry_at is None
 
 
 async def recently_ended(store: Store, now: datetime) -> set[str]:

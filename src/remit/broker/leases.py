@@ -1,4 +1,4 @@
-"""Issue and renew: the credentials of a grant.
+"""Issue, renew and revoke leases: the credentials of a grant.
 
 An issue is never retried or resumed: its lease is committed before the engine is called, and in doubt it is revoked.
 """
@@ -6,17 +6,17 @@ An issue is never retried or resumed: its lease is committed before the engine i
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
+from remit.broker.checkpoints import Checkpoints
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.resources import ResourceRegistry
-from remit.broker.revocation import LeaseRevoker
+from remit.broker.revocation import REVOKE_WINDOW, LeaseRevoker
 from remit.broker.tasks import TaskCache
-from remit.core.audit import Event
-from remit.core.policy import Decision
 from remit.core.principal import Principal
 from remit.core.scope import Detail
-from remit.core.task import Grant, Lease, LeaseState, Task
+from remit.core.task import Lease, LeaseState, Report, Task
 from remit.errors import AttenuationError, ConflictError, NotFoundError, PolicyError, RemitError
 from remit.ports import Engine, NewId, Renewable
 from remit.ports.broker import IssuedLease
@@ -24,44 +24,47 @@ from remit.ports.broker import IssuedLease
 ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
 
 
-class Leases:
-    """The verbs that make credentials, and make them last."""
+class LeaseVerbs:
+    """The part of the broker that makes credentials, makes them last, and ends them."""
 
-    def __init__(
-        self,
-        tasks: TaskCache,
-        registry: ResourceRegistry,
-        revoker: LeaseRevoker,
-        enforcement: PolicyEnforcement,
-        new_id: NewId,
-    ) -> None:
-        self._tasks, self._registry, self._revoker, self._policy = tasks, registry, revoker, enforcement
-        self._new_id = new_id
+    _tasks: TaskCache
+    _registry: ResourceRegistry
+    _revoker: LeaseRevoker
+    policy: PolicyEnforcement
+    _new_id: NewId
+    checkpoints: Checkpoints
 
-    async def issue(self, caller: Principal, grant_id: str, detail: Detail, key: str | None) -> IssuedLease:
-        """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
-        task = await self._tasks.acting(caller, grant_id, "lease.issue", resource=detail.resource)
+    async def lease(self, lease_id: str) -> Lease:
+        return self._tasks.task_of_lease(lease_id).lease(lease_id)
+
+    async def issue(self, principal: Principal, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
+        task = await self._tasks.acting(principal, grant_id, "lease.issue", resource=detail.resource)
         now = self._tasks.serving()
         try:
             grant = task.usable(grant_id, detail, now)
             engine = await self._registry.engine(detail.resource, detail.type)
             await self._supersede(task, grant_id, key)
             # after the last wait: a reload in between counts
-            decision = self._policy.enforce(task.head, grant, caller, "issue", (detail,))
-            lease = self._planned(engine, grant, detail, key, now)
-            event = self._decided("lease.issue", lease, decision)
+            decision = self.policy.enforce(self.policy.question(task.head, grant, "issue", (detail,)), principal)
+            lease_id, ttl = self._new_id("lse"), detail.number("ttl")
+            ends = grant.expires_at if ttl is None else min(grant.expires_at, now + timedelta(seconds=ttl))
+            plan = engine.plan(detail, lease_id, now + ISSUE_WINDOW, agent=grant.agent)
+            lease = Lease(lease_id, grant_id, plan, LeaseState.PLANNED, ends, key=key)
+            event = self.policy.allowed(
+                "lease.issue", grant_id, (detail,), decision, resource=detail.resource, action=lease_id
+            )
             await self._tasks.step(self._tasks.task(task.head.id).plan(lease, now), event)
         except RemitError as error:
             await self._tasks.denied("lease.issue", grant_id, error, resource=detail.resource)
             raise
         return await self._make(engine, task.head.id, lease)
 
-    def _planned(self, engine: Engine, grant: Grant, detail: Detail, key: str | None, now: datetime) -> Lease:
-        lease_id = self._new_id("lse")
-        ttl = detail.number("ttl")
-        ends = grant.expires_at if ttl is None else min(grant.expires_at, now + timedelta(seconds=ttl))
-        plan = engine.plan(detail, lease_id, now + ISSUE_WINDOW, agent=grant.agent)
-        return Lease(lease_id, grant.id, plan, LeaseState.PLANNED, ends, key=key)
+    async def _supersede(self, task: Task, grant_id: str, key: str | None) -> None:
+        old = [i for i in task.leases.values() if key and i.grant == grant_id and i.key == key and i.standing]
+        for lease in old:
+            event = self._revoker.lease_event("lease.revoke", "done", lease, cause="superseded")
+            await self._tasks.end(task.head.id, [event], leases=[lease.id])
+        await self._revoker.visit(task.head.id, [lease.id for lease in old])
 
     async def _make(self, engine: Engine, task_id: str, lease: Lease) -> IssuedLease:
         issued = None
@@ -73,7 +76,8 @@ class Leases:
         except Exception as error:
             await self._abandon(task_id, lease, error)
             if issued is not None and issued.receipt is not None:  # known to nobody but us
-                await self._revoker.quietly(engine.revoke(lease.plan, issued.receipt))
+                with suppress(RemitError):
+                    await self._revoker.call(engine.revoke(lease.plan, issued.receipt), REVOKE_WINDOW)
             raise
         return IssuedLease(task.lease(lease.id), issued.credential)
 
@@ -81,22 +85,14 @@ class Leases:
         code = error.code if isinstance(error, RemitError) else "internal"
         event = self._revoker.lease_event("lease.issue", "failed", lease, code=code)
         with suppress(RemitError):  # it has ended all the same
-            await self._tasks.end(task_id, lambda t: t.revoke_leases((lease.id,)), event)
+            await self._tasks.end(task_id, [event], leases=[lease.id])
         with suppress(NotFoundError):  # the sweep finds it when it can be read
-            await self._revoker.visit(task_id, (lease.id,))
+            await self._revoker.visit(task_id, [lease.id])
 
-    async def _supersede(self, task: Task, grant_id: str, key: str | None) -> None:
-        old = [i for i in task.leases.values() if key and i.grant == grant_id and i.key == key and i.standing]
-        for lease in old:
-            event = self._revoker.lease_event("lease.revoke", "done", lease, cause="superseded")
-            await self._tasks.end(task.head.id, lambda t, i=lease.id: t.revoke_leases((i,)), event)  # type: ignore[misc]
-        await self._revoker.visit(task.head.id, tuple(lease.id for lease in old))
-
-    async def renew(self, caller: Principal, lease_id: str, ttl: timedelta) -> Lease:
-        """Extend a lease in place, within its grant and its detail's ttl."""
-        lease = self._tasks.task_of_lease(lease_id).lease(lease_id)
+    async def renew(self, principal: Principal, lease_id: str, ttl: timedelta) -> Lease:
+        lease = await self.lease(lease_id)
         detail = lease.plan.detail
-        task = await self._tasks.acting(caller, lease.grant, "lease.renew", resource=detail.resource)
+        task = await self._tasks.acting(principal, lease.grant, "lease.renew", resource=detail.resource)
         now = self._tasks.serving()
         most = detail.number("ttl")
         if ttl <= timedelta(0) or (most is not None and ttl > timedelta(seconds=most)):
@@ -107,18 +103,28 @@ class Leases:
         if not isinstance(engine, Renewable):
             raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
         try:
-            decision = self._policy.enforce(task.head, grant, caller, "renew", (detail,))
+            decision = self.policy.enforce(self.policy.question(task.head, grant, "renew", (detail,)), principal)
         except PolicyError as error:
             await self._tasks.denied("lease.renew", lease.grant, error, resource=detail.resource)
             raise
-        event = self._decided("lease.renew", lease, decision)
+        event = self.policy.allowed(
+            "lease.renew", lease.grant, (detail,), decision, resource=detail.resource, action=lease_id
+        )
         task = await self._tasks.step(self._tasks.task(task.head.id).extend(lease_id, now + ttl, now), event)
         longer = task.lease(lease_id)
         await self._revoker.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)
         self._tasks.check(longer.grant)
         return longer
 
-    def _decided(self, name: str, lease: Lease, decision: Decision) -> Event:
-        return self._revoker.lease_event(
-            name, "allow", lease, policy=decision.version, cause="; ".join(decision.reasons)
-        )
+    async def revoke_lease(self, principal: Principal, lease_id: str) -> Report:
+        task = self._tasks.task_of_lease(lease_id)
+        lease = task.lease(lease_id)
+        self._tasks.allowed(principal, task.id, lease.grant)
+        if lease.standing:
+            event = self._revoker.lease_event("lease.revoke", "done", lease)
+            with suppress(RemitError):  # it has ended all the same, and the answer says that it is not on record
+                await self._tasks.end(task.id, [event], leases=[lease_id])
+        task = await self._revoker.visit(task.id, [lease_id])
+        alone = replace(task, leases={lease_id: task.leases.get(lease_id, lease)})
+        report = self._revoker.report(alone, frozenset({lease.grant}), int(lease.standing))
+        return await self.checkpoints.reported(report)

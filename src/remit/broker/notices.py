@@ -19,13 +19,6 @@ class _Feed:
         self.waiting, self.idle = asyncio.Event(), asyncio.Event()
         self.idle.set()
 
-    def take(self) -> Notice:
-        notice = Notice(frozenset(self.grants), frozenset(self.resources))
-        self.grants.clear()
-        self.resources.clear()
-        self.waiting.clear()
-        return notice
-
 
 class Notices:
     """Streams notices to any number of edges."""
@@ -36,10 +29,8 @@ class Notices:
 
     def tell(self, grants: frozenset[str] = frozenset(), resources: frozenset[str] = frozenset()) -> None:
         """Tell of grants that ended and of resources that changed."""
-        if not (grants or resources):
-            return
         self.ends += len(grants)
-        for feed in self._feeds:
+        for feed in self._feeds if grants or resources else ():
             feed.grants |= grants
             feed.resources |= resources
             feed.idle.clear()
@@ -55,7 +46,11 @@ class Notices:
         try:
             while True:
                 await feed.waiting.wait()
-                yield feed.take()
+                notice = Notice(frozenset(feed.grants), frozenset(feed.resources))
+                feed.grants.clear()
+                feed.resources.clear()
+                feed.waiting.clear()
+                yield notice
                 if not feed.waiting.is_set():
                     feed.idle.set()
         finally:

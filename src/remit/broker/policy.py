@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeGuard
 
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker, gather_limited
@@ -18,6 +17,7 @@ from remit.broker.tasks import TaskCache
 from remit.core import policy
 from remit.core import scope as scopes
 from remit.core.approval import Approval
+from remit.core.audit import Event
 from remit.core.policy import Decision, Policy, Question
 from remit.core.principal import Principal, Right
 from remit.core.scope import Scope
@@ -56,62 +56,59 @@ class PolicyEnforcement:
         self._turn, self._asked = asyncio.Lock(), 0  # whoever of a round takes a breath, and decisions since the last
         self._due: str | None = None  # why a round is under way, or has to be done again
 
-    def enforce(
-        self,
-        head: TaskHeader,
-        grant: Grant,
-        caller: Principal | Approval,
-        verb: str | None = None,
-        scope: Scope | None = None,
-    ) -> Decision:
-        """Decide as ``decide`` does; PolicyError where the answer is no."""
-        decision = self.decide(head, grant, verb, scope)
-        if not decision.allowed:
-            raise self._refusal(decision, caller)
-        return decision
+    def question(self, head: TaskHeader, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Question:
+        """Ask about a grant, made or yet to be; with ``verb`` and ``scope``, about a lease under it."""
+        return Question(
+            subject=head.subject,
+            purpose=head.purpose,
+            scope=grant.scope if scope is None else scope,
+            limits=self._registry.bounds(),
+            verb=verb or ("delegate" if grant.parent else "open"),
+            agent=grant.agent,
+            binding=grant.binding,
+            bounds=grant.bounds,
+            level=grant.level,
+            posture=grant.posture,
+            approval=grant.approval,
+        )
 
-    def decide(self, head: TaskHeader, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Decision:
-        """Decide on a grant, made or yet to be; with ``verb`` and ``scope``, on a lease under it."""
-        return self._decide(_question(head, grant, verb, scope))
-
-    def question(self, grant_id: str) -> Question:
-        """Return what is asked about a grant as it stands, live or not."""
-        task = self._tasks.task_of(grant_id)
-        return replace(_question(task.head, task.grant(grant_id)), limits=self._registry.bounds())
-
-    def _decide(self, question: Question) -> Decision:
-        question = replace(question, limits=self._registry.bounds())
+    def decide(self, question: Question) -> Decision:
+        """Decide by the bounds of resources, and within them by the policy."""
         bounded = policy.in_bounds(question)
         return self.deciding(question) if bounded.allowed else bounded
 
-    def _refusal(self, decision: Decision, caller: Principal | Approval) -> PolicyError:
-        """Return the refusal of what was decided to be too much.
+    def enforce(self, question: Question, caller: Principal | Approval) -> Decision:
+        """Decide as ``decide`` does; PolicyError where the answer is no.
 
         Which resources there are and what bounds them is for the operator: to others, one that there is not looks like
         one that has a bound.
         """
-        full = self._full(decision)
+        decision = self.decide(question)
+        if decision.allowed:
+            return decision
+        names, bounds = {detail.resource for detail in decision.offending}, self._registry.bounds()
+        local = decision.version == policy.VERSION
+        if not local:
+            hint = WRITTEN
+        elif not names.isdisjoint(bounds):
+            hint = f"the bound is {scopes.shown(tuple(d for scope in bounds.values() for d in scope), names)}"
+        else:
+            hint = UNKNOWN if names else UNWRITTEN
+        full = PolicyError("; ".join(decision.reasons), offending=scopes.dump(decision.offending), help=hint)
+        full.version = decision.version
         operating = not isinstance(caller, Approval) and Right.OPERATE in caller.rights
-        if operating or decision.version != policy.VERSION or not decision.offending:
-            return full
-        names = " and ".join(f"`{name}`" for name in sorted({detail.resource for detail in decision.offending}))
-        text = f"there is no {names} here, or not as much of it as this asks for"
+        if operating or not local or not names:
+            raise full
+        text = " and ".join(f"`{name}`" for name in sorted(names))
+        text = f"there is no {text} here, or not as much of it as this asks for"
         error = PolicyError(text, offending=full.offending, help=UNKNOWN)
         error.version, error.inside = full.version, full
-        return error
+        raise error
 
-    def _full(self, decision: Decision) -> PolicyError:
-        names, bounds = {detail.resource for detail in decision.offending}, self._registry.bounds()
-        bound = scopes.shown(tuple(item for scope in bounds.values() for item in scope), names)
-        known = not names.isdisjoint(bounds)
-        hint = f"the bound is {bound}" if known else UNKNOWN if names else UNWRITTEN
-        error = PolicyError(
-            "; ".join(decision.reasons),
-            offending=scopes.dump(decision.offending),
-            help=hint if decision.version == policy.VERSION else WRITTEN,
-        )
-        error.version = decision.version
-        return error
+    def allowed(self, name: str, grant_id: str | None, scope: Scope, decision: Decision, **more: object) -> Event:
+        """Describe what a decision allowed under a grant: the digest of the details, and which policy allows it why."""
+        known = {"policy": decision.version, "cause": "; ".join(decision.reasons)}
+        return self._tasks.event(name, "allow", grant_id, detail_s256=scopes.digest(scope), **known, **more)
 
     async def reload(self, operator: Principal, decide: Policy, version: str) -> int:
         """Decide by another policy from now on; what it does not allow has ended when this answers, with how much.
@@ -132,7 +129,7 @@ class PolicyEnforcement:
 
     async def _tell(self, operator: Principal, decision: str, version: str, **more: str) -> None:
         event = self._tasks.event("policy.reload", decision, None, subject=operator.name, policy=version, **more)
-        await self._tasks.record((), (event,))
+        await self._tasks.store.commit((), (event,))
 
     async def sweep(self) -> None:
         """Do what is due at the targets, and end what a policy does not allow if that failed before."""
@@ -172,39 +169,41 @@ class PolicyEnforcement:
         waiting, over, ended = [self._tasks.task(task_id).head.root], list[_Over](), 0
         while waiting:
             grant = self._tasks.task(task_id).grants.get(waiting.pop())
-            if self._lives(grant):
+            if grant is not None and not grant.revoked and grant.expires_at > self._tasks.now():
                 denied = await self._denied(task_id, grant, about)
                 if denied is None:
                     waiting.extend(self._tasks.task(task_id).children.get(grant.id, ()))
                 else:
                     over.append(denied)
             if over and (len(over) == ENDED or not waiting):
-                holding = [each for each in over if self._holds(task_id, each)]
+                task, deciders = self._tasks.task(task_id), self._deciders()
+                # what was decided on is still as it was, and so is what decided
+                holding = [i for i in over if i.by == deciders and task.grants.get(i.grant.id) == i.grant]
                 waiting.extend(each.grant.id for each in over if each not in holding)
-                await self._end(self._tasks.task(task_id), holding, cause)
+                await self._end(task, holding, cause)
                 over, ended = [], ended + len(holding)
-        return ended + await self._leases(task_id, cause, about)
+        leases = self._tasks.task(task_id).leases.values()
+        names = [i.id for i in leases if i.standing and about in {None, i.plan.detail.resource}]
+        for at in range(0, len(names), BREATH):
+            ended += await self._end_leases(task_id, names[at : at + BREATH], cause)
+        return ended
 
     async def _denied(self, task_id: str, grant: Grant, about: str | None) -> _Over | None:
         """Decide on a grant as it stands, some details at a time; None: all of them are allowed."""
         details = tuple(detail for detail in grant.scope if about in {None, detail.resource})
-        question = replace(_question(self._tasks.task(task_id).head, grant), whole=grant.scope)
-        by = self._deciders()
+        question, by = self.question(self._tasks.task(task_id).head, grant), self._deciders()
         await self._breathe(1)
         for at in range(0, len(details), BREATH):
             part = details[at : at + BREATH]
             await self._breathe(len(part))
-            decision = self._decide(replace(question, scope=part))
+            limits = self._registry.bounds()  # as they are now
+            decision = self.decide(replace(question, scope=part, whole=grant.scope, limits=limits))
             if not decision.allowed:
                 return _Over(grant, decision, by)
         return None
 
     def _deciders(self) -> tuple[Policy, Mapping[str, Scope]]:
         return self.deciding, self._registry.bounds()
-
-    def _holds(self, task_id: str, over: _Over) -> bool:
-        """Whether what was decided on is still as it was, and so is what decided."""
-        return over.by == self._deciders() and self._tasks.task(task_id).grants.get(over.grant.id) == over.grant
 
     async def _breathe(self, asking: int) -> None:
         """Let the loop do something else from time to time; while one of a round waits for that, so do all others."""
@@ -213,9 +212,6 @@ class PolicyEnforcement:
             if self._asked > BREATH:
                 self._asked = asking
                 await asyncio.sleep(0)
-
-    def _lives(self, grant: Grant | None) -> TypeGuard[Grant]:
-        return grant is not None and not grant.revoked and grant.expires_at > self._tasks.now()
 
     async def _end(self, task: Task, over: Sequence[_Over], cause: str) -> None:
         events = [
@@ -229,19 +225,14 @@ class PolicyEnforcement:
             for each in over
         ]
         if over:
-            await self._tasks.end(task.id, lambda t: t.revoke(*(each.grant.id for each in over)), *events)
+            await self._tasks.end(task.id, events, grants=[each.grant.id for each in over])
 
-    async def _leases(self, task_id: str, cause: str, about: str | None) -> int:
-        leases = self._tasks.task(task_id).leases.values()
-        names = [i.id for i in leases if i.standing and about in {None, i.plan.detail.resource}]
-        return sum([await self._some(task_id, names[at : at + BREATH], cause) for at in range(0, len(names), BREATH)])
-
-    async def _some(self, task_id: str, names: Sequence[str], cause: str) -> int:
+    async def _end_leases(self, task_id: str, names: Sequence[str], cause: str) -> int:
         await self._breathe(len(names))
         task = self._tasks.task(task_id)
         standing = (task.leases[name] for name in names if name in task.leases and task.leases[name].standing)
-        asked = ((i, self.decide(task.head, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
-        over = [(lease, decision) for lease, decision in asked if not decision.allowed]
+        asked = ((i, self.question(task.head, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
+        over = [(lease, decision) for lease, question in asked if not (decision := self.decide(question)).allowed]
         if over:
             events = [
                 self._revoker.lease_event(
@@ -249,24 +240,9 @@ class PolicyEnforcement:
                 )
                 for lease, decision in over
             ]
-            await self._tasks.end(task_id, lambda t: t.revoke_leases(tuple(i.id for i, _ in over)), *events)
+            await self._tasks.end(task_id, events, leases=[lease.id for lease, _ in over])
         return len(over)
 
 
 def _cause(cause: str, decision: Decision) -> str:
     return f"{cause}: {'; '.join(decision.reasons)}"
-
-
-def _question(head: TaskHeader, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Question:
-    return Question(
-        subject=head.subject,
-        purpose=head.purpose,
-        scope=grant.scope if scope is None else scope,
-        verb=verb or ("delegate" if grant.parent else "open"),
-        agent=grant.agent,
-        binding=grant.binding,
-        bounds=grant.bounds,
-        level=grant.level,
-        posture=grant.posture,
-        approval=grant.approval,
-    )

@@ -10,7 +10,6 @@ from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
 from remit.core import refresh
 from remit.core.refresh import RefreshFamily
-from remit.core.task import Grant
 from remit.errors import (
     GrantTokenError,
     IntegrityError,
@@ -21,61 +20,66 @@ from remit.errors import (
     WrongKeyError,
 )
 from remit.ports import NewId, PutRecord, Record
-from remit.ports.broker import Presented
+from remit.ports.broker import Presented, Rotated
 
 KIND = "refresh"
 KEPT = timedelta(days=1)  # after the grant is over
 
 
-class RefreshTokens:
-    """The refresh tokens that were handed out."""
+class RefreshTokenVerbs:
+    """The part of the broker that hands out refresh tokens."""
 
-    def __init__(self, tasks: TaskCache, revoker: LeaseRevoker, new_id: NewId) -> None:
-        self._tasks, self._revoker, self._new_id = tasks, revoker, new_id
-        self._kept: dict[str, RefreshFamily] = {}  # by the digest of every token that is known
-        self._until: dict[str, datetime] = {}  # family -> when it is forgotten
+    _tasks: TaskCache
+    _revoker: LeaseRevoker
+    _new_id: NewId
+    _families: dict[str, RefreshFamily]  # by the digest of every token that is known
+    _kept_until: dict[str, datetime]  # by the id of the family
 
-    async def load(self) -> None:
-        """Read what is kept."""
+    async def _load_families(self) -> None:
         for record in await self._tasks.store.records(KIND):
-            self._keep(_read(record), record.until)
+            try:
+                family = msgspec.json.decode(record.body, type=RefreshFamily)
+            except msgspec.MsgspecError as error:
+                raise IntegrityError("a family of refresh tokens that was kept cannot be read") from error
+            self._keep_family(family, record.until)
 
-    def find(self, digest: str) -> RefreshFamily | None:
-        """Return the family of a token, spent or not, by its SHA-256."""
-        return self._kept.get(digest)
+    async def refresh_token(self, digest: str) -> RefreshFamily | None:
+        return self._families.get(digest)
 
-    async def begin(self, grant: Grant, client: str, digest: str, audience: str | None = None) -> RefreshFamily:
-        """Start the family of a grant with its first token."""
-        self._forget()
-        family = RefreshFamily(self._new_id("rfc"), grant.id, client, audience, digest)
-        await self._put(family, grant.expires_at + KEPT)
-        return family
+    async def issue_refresh_token(self, grant_id: str, client: str, digest: str, audience: str | None = None) -> None:
+        grant, now = self._tasks.live(grant_id).grant, self._tasks.now()
+        for known in [known for token, known in self._families.items() if token == known.current]:
+            if self._kept_until[known.id] < now:
+                self._forget_family(known)
+        family = RefreshFamily(self._new_id("rfc"), grant_id, client, audience, digest)
+        await self._put_family(family, grant.expires_at + KEPT)
 
-    async def rotate(self, presented: Presented, fresh: str) -> RefreshFamily:
-        """Spend a token for the next one, ``fresh``; return the family, whose grant is live.
+    async def rotate_refresh_token(self, presented: Presented, fresh: str) -> Rotated:
+        """GrantTokenError for a token that is not known or was given to another client.
 
-        GrantTokenError for a token that is not known or was given to another client, UnauthenticatedError for one of an
-        attested workload that did not prove its name again, WrongKeyError for another key, UsedError for one that was
-        spent: then the grant has ended, as nobody can say which of two has stolen it.
+        UnauthenticatedError for one of an attested workload that did not prove its name again, WrongKeyError for
+        another key. UsedError for one that was spent: then the grant has ended, as nobody can say which of two has
+        stolen it.
         """
-        family = self._kept.get(presented.digest)
+        family = self._families.get(presented.digest)
         if family is None:
             raise GrantTokenError("the refresh token is not known, or was forgotten")
         try:
             self._tasks.serving()
-            self._check_usable(family, presented)
+            self._check_presented(family, presented)
             if presented.digest != family.current:
-                await self._end(family)
+                task = self._tasks.task_of(family.grant)
+                await self._revoker.end(task, family.grant, "grant.revoke", cause="a refresh token was used twice")
                 raise UsedError("the refresh token was used before, so its grant has ended")
         except RemitError as error:
             await self._tasks.denied("token.refresh", family.grant, error, key=presented.jkt or presented.x5t)
             raise
         rotated = refresh.rotate(family, fresh)
-        await self._put(rotated, self._until[family.id], family)
+        await self._put_family(rotated, self._kept_until[family.id], family)
         self._tasks.check(family.grant)  # it may have ended while this was committed
-        return rotated
+        return Rotated(self._tasks.view(family.grant), rotated)
 
-    def _check_usable(self, family: RefreshFamily, presented: Presented) -> None:
+    def _check_presented(self, family: RefreshFamily, presented: Presented) -> None:
         if presented.client != family.client:
             raise GrantTokenError("the refresh token was given to another client")
         try:
@@ -89,42 +93,25 @@ class RefreshTokens:
         if (presented.jkt, presented.x5t) != (grant.binding.jkt, grant.binding.x5t):
             raise WrongKeyError("the proof is by another key than the refresh token is bound to")
 
-    async def _end(self, family: RefreshFamily) -> None:
-        task = self._tasks.task_of(family.grant)
-        await self._revoker.end(task, family.grant, "grant.revoke", cause="a refresh token was used twice")
-
-    async def _put(self, family: RefreshFamily, until: datetime, before: RefreshFamily | None = None) -> None:
+    async def _put_family(self, family: RefreshFamily, until: datetime, before: RefreshFamily | None = None) -> None:
         """Make a family count at once, so that of two at the same time one is the second; then make it durable."""
-        self._keep(family, until)
+        self._keep_family(family, until)
         event = self._tasks.event("token.refresh" if before else "token.begin", "allow", family.grant)
         record = Record(KIND, family.id, family.rev, msgspec.json.encode(family), until)
         try:
-            await self._tasks.record((PutRecord(record),), (event,))
+            await self._tasks.store.commit((PutRecord(record),), (event,))
         except BaseException:
-            self._drop(family)
+            self._forget_family(family)
             if before is not None:
-                self._keep(before, until)
+                self._keep_family(before, until)
             raise
 
-    def _keep(self, family: RefreshFamily, until: datetime) -> None:
-        self._until[family.id] = until
+    def _keep_family(self, family: RefreshFamily, until: datetime) -> None:
+        self._kept_until[family.id] = until
         for digest in family.known:
-            self._kept[digest] = family
+            self._families[digest] = family
 
-    def _drop(self, family: RefreshFamily) -> None:
-        self._until.pop(family.id, None)
+    def _forget_family(self, family: RefreshFamily) -> None:
+        self._kept_until.pop(family.id, None)
         for digest in family.known:
-            self._kept.pop(digest, None)
-
-    def _forget(self) -> None:
-        now = self._tasks.now()
-        for family in [family for digest, family in self._kept.items() if digest == family.current]:
-            if self._until[family.id] < now:
-                self._drop(family)
-
-
-def _read(record: Record) -> RefreshFamily:
-    try:
-        return msgspec.json.decode(record.body, type=RefreshFamily)
-    except msgspec.MsgspecError as error:
-        raise IntegrityError("a family of refresh tokens that was kept cannot be read") from error
+            self._families.pop(digest, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from remit.broker.tasks import TaskCache
@@ -37,11 +38,8 @@ class ResourceRegistry:
     """What is configured, and the one place that opens a static secret."""
 
     def __init__(self, tasks: TaskCache, sealer: Sealer, kinds: Mapping[str, Kind], context: EngineContext) -> None:
-        """``context`` is what engines are made with."""
-        self._tasks, self._store = tasks, tasks.store
-        self._sealer = sealer
-        self._kinds = kinds
-        self._context = context
+        self._tasks, self._store, self._sealer = tasks, tasks.store, sealer
+        self._kinds, self._context = kinds, context
         self._resources: dict[str, Resource] = {}
         self._engines: dict[str, Engine] = {}
         self._opened: dict[str, Secret] = {}
@@ -54,8 +52,7 @@ class ResourceRegistry:
 
     def resource(self, name: str) -> Resource:
         """Return a resource, or raise NotFoundError."""
-        found = self._resources.get(name)
-        if found is None:
+        if (found := self._resources.get(name)) is None:
             raise NotFoundError(f"there is no resource `{name}`", help="`remit resource list` shows what there is")
         return found
 
@@ -86,16 +83,6 @@ class ResourceRegistry:
             self._opened.setdefault(name, opened)  # uses that wait for it together get the same
         return self._opened[name]
 
-    async def credential(self, name: str, version: int) -> Secret | None:
-        """Return the static secret of a resource as it is at a version, None: it has none; ConflictError for another.
-
-        Else a secret could go where another is meant to.
-        """
-        secret = await self.secret(name) if self.resource(name).secret is not None else None
-        if self.version(name) != version:
-            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
-        return secret
-
     async def engine(self, name: str, kind: str) -> Engine:
         """Return the engine of a resource whose kind issues leases."""
         resource = self.resource(name)
@@ -112,22 +99,44 @@ class ResourceRegistry:
     async def put(self, operator: Principal, resource: Resource, value: Secret | None = None) -> None:
         """Add or replace a resource, checked at the target first; with its secret, if one is given."""
         self._tasks.serving()
-        old = self._resources.get(resource.name)
-        if old is not None and old.destination != resource.destination:
-            self._check_unleased(resource.name)
-        writes = await self._written(resource, value)
-        events = [self._event("resource.put", operator, resource.name, scopes.digest(resource.bound))]
-        if any(isinstance(write, PutSecret) for write in writes):
-            events.append(self._event("secret.put", operator, resource.name))
-        await self._tasks.record(writes, events)
-        await self._took(writes)
+        name, old = resource.name, self._resources.get(resource.name)
+        moved = old is not None and old.destination != resource.destination
+        if moved:
+            self._check_unleased(name)
+        self._check(resource, value)
+        if old is not None and old.kind != resource.kind:
+            raise ConflictError(f"`{name}` is of kind `{old.kind}`", help="remove it first")
+        if value is not None:
+            resource, secret = replace(resource, secret=name), value
+        elif old is None or old.secret is None:
+            resource, secret = replace(resource, secret=None), None
+        elif moved:
+            raise InvalidRequestError("the destination changes, so the secret must be given again with it")
+        else:
+            resource, secret = replace(resource, secret=old.secret), await self.secret(name)
+        refused = await self._refused(resource, secret)
+        if refused:
+            hints = [f.name for f in refused if f.acceptable]
+            raise ConflictError(
+                "; ".join(f"{finding.name}: {finding.text}" for finding in refused),
+                help=f"fix it, or accept by name: {', '.join(hints)}" if hints else "fix it at the target",
+            )
+        writes: list[Write] = [PutResource(resource)]
+        events = [self._event("resource.put", operator, name, scopes.digest(resource.bound))]
+        if value is not None:
+            writes.append(PutSecret(await self._sealed(resource, value)))
+            events.append(self._event("secret.put", operator, name))
+        await self._store.commit(writes, events)
+        self._resources[name] = resource
+        await self._drop(name)
 
     async def delete(self, operator: Principal, name: str) -> None:
         """Remove a resource on which no lease stands, and its secret."""
         self.resource(name)
         self._check_unleased(name)
-        await self._tasks.record((DeleteResource(name),), (self._event("resource.delete", operator, name),))
-        await self._took([DeleteResource(name)])
+        await self._store.commit((DeleteResource(name),), (self._event("resource.delete", operator, name),))
+        self._resources.pop(name, None)
+        await self._drop(name)
 
     def _check_unleased(self, name: str) -> None:
         if any(i.plan.detail.resource == name for task in self._tasks for i in task.leases.values()):
@@ -135,21 +144,6 @@ class ResourceRegistry:
 
     def _event(self, verb: str, operator: Principal, name: str, digest: str | None = None) -> Event:
         return self._tasks.event(verb, "done", None, subject=operator.name, resource=name, detail_s256=digest)
-
-    async def _written(self, resource: Resource, value: Secret | None) -> list[Write]:
-        self._check(resource, value)
-        old = self._resources.get(resource.name)
-        if old is not None and old.kind != resource.kind:
-            raise ConflictError(f"`{resource.name}` is of kind `{old.kind}`", help="remove it first")
-        if value is None and old is not None and old.secret and old.destination != resource.destination:
-            raise InvalidRequestError("the destination changes, so the secret must be given again with it")
-        if value is None:
-            resource = replace(resource, secret=old.secret if old else None)
-            await self._inspect(resource, await self.secret(resource.name) if resource.secret else None)
-            return [PutResource(resource)]
-        resource = replace(resource, secret=resource.name)
-        await self._inspect(resource, value)
-        return [PutResource(resource), PutSecret(await self._sealed(resource, value))]
 
     def _check(self, resource: Resource, value: Secret | None = None) -> None:
         scopes.check_name(resource.name)
@@ -166,15 +160,6 @@ class ResourceRegistry:
         resource = self.resource(name)
         self._check(resource)
         return await self._refused(resource, await self.secret(name) if resource.secret else None)
-
-    async def _inspect(self, resource: Resource, value: Secret | None) -> None:
-        refused = await self._refused(resource, value)
-        if refused:
-            hints = [f.name for f in refused if f.acceptable]
-            raise ConflictError(
-                "; ".join(f"{finding.name}: {finding.text}" for finding in refused),
-                help=f"fix it, or accept by name: {', '.join(hints)}" if hints else "fix it at the target",
-            )
 
     async def _refused(self, resource: Resource, value: Secret | None) -> Sequence[Finding]:
         make = self._kinds[resource.kind].engine
@@ -197,18 +182,6 @@ class ResourceRegistry:
             version = 0
         blank = SealedSecret(resource.name, version + 1, resource.name, resource.destination, b"")
         return replace(blank, sealed=self._sealer.seal(packed, associated(blank)))
-
-    async def _took(self, writes: list[Write]) -> None:
-        for write in writes:
-            match write:
-                case PutResource(resource):
-                    self._resources[resource.name] = resource
-                    await self._drop(resource.name)
-                case PutSecret(secret):
-                    await self._drop(secret.resource)
-                case DeleteResource(name):
-                    self._resources.pop(name, None)
-                    await self._drop(name)
 
     async def _drop(self, name: str) -> None:
         self._changes += 1
@@ -251,7 +224,5 @@ def _unpacked(stored: bytes) -> Secret:
 
 async def _close(engine: Engine) -> None:
     if isinstance(engine, Closable):
-        try:
+        with suppress(RemitError):  # a target that is gone must not keep its resource from being changed
             await engine.close()
-        except RemitError:  # a target that is gone must not keep its resource from being changed
-            return

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
@@ -38,9 +38,7 @@ class LeaseRevoker:
     """The way to the targets, and back with the result."""
 
     def __init__(self, tasks: TaskCache, registry: ResourceRegistry, bounded: Bounded) -> None:
-        self._tasks = tasks
-        self._registry = registry
-        self._bounded = bounded
+        self._tasks, self._registry, self._bounded = tasks, registry, bounded
         self._waiting: dict[tuple[str, str], dict[str, None]] = {}  # resource -> tasks with something due there
         self._busy: set[tuple[str, str]] = set()  # resources that somebody works on
 
@@ -81,31 +79,7 @@ class LeaseRevoker:
 
         loaded = {task.id: task for task in self._tasks}
         found = [i for i in self._tasks.known() if i not in loaded or (not loaded[i].head.closed and over(loaded[i]))]
-        results = await asyncio.gather(*map(ended, found), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return results.count(True)
-
-    async def end_channels(self, task: Task) -> None:
-        """End the grants of a task that are held by a channel; the whole task where its root is."""
-        held = [grant.id for grant in task.grants.values() if grant.posture.custody == "channel" and not grant.revoked]
-        if task.head.root in held:
-            await self.end(task, task.head.root, "task.close")
-        elif not task.head.closed:
-            for grant_id in held:
-                await self.end(self._tasks.task(task.id), grant_id, "grant.revoke")
-
-    async def end_lease(self, task: Task, lease_id: str) -> Report:
-        """End one lease; say whether something of it is outstanding."""
-        lease = task.lease(lease_id)
-        if lease.standing:
-            event = self.lease_event("lease.revoke", "done", lease)
-            with suppress(RemitError):  # it has ended all the same, and the answer says that it is not on record
-                await self._tasks.end(task.id, lambda t: t.revoke_leases((lease_id,)), event)
-        task = await self.visit(task.id, (lease_id,))
-        alone = replace(task, leases={lease_id: task.leases.get(lease_id, lease)})
-        return self.report(alone, frozenset({lease.grant}), int(lease.standing))
+        return (await gather_limited(ended, found)).count(True)
 
     async def _marked(
         self, task: Task, change: Change, grant_id: str, name: str, cause: str | None, request: str | None = None
@@ -116,7 +90,7 @@ class LeaseRevoker:
         event = self._tasks.event(
             name, "done", grant_id, cause=cause or f"{len(change.grants)} grants", request=request
         )
-        return await self._tasks.end(task.id, lambda t: t.revoke(grant_id), event)
+        return await self._tasks.end(task.id, [event], grants=[grant_id])
 
     def _as_is(self, task: Task) -> Task:
         """Return a task as it is loaded; the one given while it cannot be read."""
@@ -131,13 +105,11 @@ class LeaseRevoker:
             return found
         return replace(found, recorded=False, state=Closure.PARTIAL if found.state is Closure.CLOSED else found.state)
 
-    async def catch_up(self, task_id: str) -> int:
-        """Visit the targets of what is due in a task, now; return how much is. What fails stays due."""
+    async def catch_up(self, task_id: str) -> None:
+        """Visit the targets of what is due in a task, now. What fails stays due."""
         with suppress(RemitError):
-            due = tuple(lease.id for lease in self._tasks.task(task_id).due(self._tasks.now()))
-            await self.visit(task_id, due)
-            return len(due)
-        return 0
+            task = self._tasks.task(task_id)
+            await self._visited(task, task.due(self._tasks.now()))
 
     async def visit(self, task_id: str, lease_ids: Iterable[str]) -> Task:
         """Revoke leases at their targets and record what came of it; return the task with that."""
@@ -150,8 +122,10 @@ class LeaseRevoker:
         if not leases:
             return task
         started = self._tasks.now()  # a lease settles by when revoking began, not by when it was done
-        groups = _by_resource(leases)
-        visits = await gather_limited(self._revoke_at_target, groups, len(groups))
+        groups: dict[tuple[str, str], list[Lease]] = {}
+        for lease in leases:
+            groups.setdefault(_resource(lease), []).append(lease)
+        visits = await gather_limited(self._revoke_at_target, list(groups.values()))
         done = frozenset(lease_id for ended, _ in visits for lease_id in ended)
         residue = frozenset(lease_id for ended, untidy in visits if untidy for lease_id in ended)
         undone = frozenset(lease.id for lease in leases) - done
@@ -164,29 +138,24 @@ class LeaseRevoker:
             return task.apply(task.settle(done, undone, residue, started))
 
     async def _revoke_at_target(self, leases: list[Lease]) -> tuple[set[str], bool]:
-        detail = leases[0].plan.detail
-        try:
-            engine = await self._registry.engine(detail.resource, detail.type)
-        except RemitError:
-            return set(), False
-        untidy = isinstance(engine, Cleanable)
-        if isinstance(engine, Bulk) and len(leases) > 1:
-            names = await self.quietly(engine.revoke_many([lease.plan for lease in leases]))
-            return {lease.id for lease in leases if lease.plan.name in (names or ())}, untidy
-        ended = {i.id for i in leases if await self.quietly(_and_true(engine.revoke(i.plan, i.receipt)))}
+        """Return the ids of the leases that have ended there, and whether they leave residue. What fails stays due."""
+        ended, untidy = set[str](), False
+        with suppress(RemitError):
+            engine = await self._registry.engine(*_resource(leases[0]))
+            untidy = isinstance(engine, Cleanable)
+            if isinstance(engine, Bulk) and len(leases) > 1:
+                names = await self.call(engine.revoke_many([lease.plan for lease in leases]), REVOKE_WINDOW)
+                return {lease.id for lease in leases if lease.plan.name in names}, untidy
+            for lease in leases:
+                with suppress(RemitError):
+                    await self.call(engine.revoke(lease.plan, lease.receipt), REVOKE_WINDOW)
+                    ended.add(lease.id)
         return ended, untidy
-
-    async def quietly(self, call: Awaitable[T]) -> T | None:
-        """Call an engine; None when it fails, since what is due stays due."""
-        try:
-            return await self.call(call, REVOKE_WINDOW)
-        except RemitError:
-            return None
 
     async def call(self, call: Awaitable[T], window: timedelta) -> T:
         """Call an engine under a deadline; whatever it raises becomes an EngineError without the driver's words."""
         try:
-            return await self._bounded(call, window.total_seconds())  # type: ignore[return-value]
+            return cast("T", await self._bounded(call, window.total_seconds()))
         except RemitError:
             raise
         except TimeoutError as error:
@@ -210,33 +179,30 @@ class LeaseRevoker:
         if failures:
             _LOG.warning("what ended in %d tasks could not be recorded: %s", len(failures), failures[0])
         idle = [resource for resource in self._waiting if resource not in self._busy]
-        await gather_limited(self._work, idle, max(1, len(idle)))
+        await gather_limited(self._work, idle)
 
     async def _finish(self, task_id: str) -> str | None:
         """End what is over in a task, and record what could not be before; say why where it cannot be recorded now."""
+        now = self._tasks.now()
         try:
-            await self._over(task_id)
+            if task_id not in self._tasks:
+                await self._tasks.find(task_id)
+            task = self._tasks.task(task_id)
+            retry_at = self._tasks.unrecorded(task_id)
+            if retry_at is not None and now >= retry_at:
+                task = await self._tasks.record_ends(task_id)
+            if now >= task.head.expires_at and not task.head.closed:
+                root = task.head.root
+                task = await self._marked(task, task.revoke(root), root, "task.close", "expired")
+            overdue = task.overdue(now)
+            if overdue:
+                events = [self.lease_event("lease.revoke", "done", task.lease(i), cause="expired") for i in overdue]
+                await self._tasks.end(task_id, events, leases=overdue)
         except UnavailableError as error:
             return error.detail
         except (ConflictError, NotFoundError):
             pass
         return None
-
-    async def _over(self, task_id: str) -> None:
-        now = self._tasks.now()
-        if task_id not in self._tasks:
-            await self._tasks.find(task_id)
-        task = self._tasks.task(task_id)
-        retry_at = self._tasks.unrecorded(task_id)
-        if retry_at is not None and now >= retry_at:
-            task = await self._tasks.record_ends(task_id)
-        if now >= task.head.expires_at and not task.head.closed:
-            root = task.head.root
-            task = await self._marked(task, task.revoke(root), root, "task.close", "expired")
-        overdue = task.overdue(now)
-        if overdue:
-            events = [self.lease_event("lease.revoke", "done", task.lease(i), cause="expired") for i in overdue]
-            await self._tasks.end(task_id, lambda t: t.revoke_leases(overdue), *events)
 
     def _hand_on(self, task_id: str) -> None:
         """Have the workers of its resources do what is due in a task; note when to look at it again."""
@@ -287,8 +253,11 @@ class LeaseRevoker:
         gone = {lease.id for lease in revoked if not lease.residue}
         left = [lease for lease in revoked if lease.residue]
         if left:
-            names = await self._cleaned(left)
-            gone |= {lease.id for lease in left if lease.plan.name in names}
+            with suppress(RemitError):
+                engine = await self._registry.engine(*resource)
+                if isinstance(engine, Cleanable):
+                    names = await self.call(engine.clean([lease.plan for lease in left]), REVOKE_WINDOW)
+                    gone |= {lease.id for lease in left if lease.plan.name in names}
         if gone:
             task = await self._tasks.step(self._tasks.task(task_id).cleaned(frozenset(gone)))
         if len(gone) < len(revoked):
@@ -296,53 +265,24 @@ class LeaseRevoker:
         if self._closed(task, now) and not task.leases:
             self._tasks.forget(task_id)
 
-    async def _cleaned(self, group: list[Lease]) -> frozenset[str]:
-        detail = group[0].plan.detail
-        try:
-            engine = await self._registry.engine(detail.resource, detail.type)
-        except RemitError:
-            return frozenset()
-        if not isinstance(engine, Cleanable):
-            return frozenset()
-        return await self.quietly(engine.clean([lease.plan for lease in group])) or frozenset()
-
     def lease_event(self, name: str, decision: str, lease: Lease, **more: str | None) -> Event:
         """Describe what happened to a lease."""
-        digest = scopes.digest((lease.plan.detail,))
-        return self._tasks.event(
-            name,
-            decision,
-            lease.grant,
-            resource=lease.plan.detail.resource,
-            action=lease.id,
-            detail_s256=digest,
-            **more,
-        )
+        detail = lease.plan.detail
+        known = {"resource": detail.resource, "action": lease.id, "detail_s256": scopes.digest((detail,))}
+        return self._tasks.event(name, decision, lease.grant, **known, **more)
 
 
 def _resource(lease: Lease) -> tuple[str, str]:
     return lease.plan.detail.resource, lease.plan.detail.type
 
 
-def _by_resource(leases: Iterable[Lease]) -> list[list[Lease]]:
-    groups: dict[tuple[str, str], list[Lease]] = {}
-    for lease in leases:
-        groups.setdefault(_resource(lease), []).append(lease)
-    return list(groups.values())
-
-
-async def _and_true(call: Awaitable[None]) -> bool:
-    await call
-    return True
-
-
-async def gather_limited(work: Callable[[S], Awaitable[T]], items: Sequence[S], at_once: int) -> list[T]:
+async def gather_limited(work: Callable[[S], Awaitable[T]], items: Sequence[S], at_once: int | None = None) -> list[T]:
     """Do the same for many, ``at_once`` at a time; a failure holds up no other, and the first is raised in the end."""
     if len(items) == 1:
         return [await work(items[0])]
-    done: list[T | BaseException] = []
-    for start in range(0, len(items), at_once):
-        done += await asyncio.gather(*map(work, items[start : start + at_once]), return_exceptions=True)
+    done, step = list[T | BaseException](), at_once or len(items) or 1
+    for start in range(0, len(items), step):
+        done += await asyncio.gather(*map(work, items[start : start + step]), return_exceptions=True)
     for failure in done:
         if isinstance(failure, BaseException):
             raise failure

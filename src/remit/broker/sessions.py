@@ -1,13 +1,9 @@
-"""The seam to ``sessions/``: what it may do with a broker, and what the broker asks of it.
-
-A broker without it hears of no login that was revoked.
-"""
+"""The seam to ``sessions/``: what it may do with a broker, and what the broker asks of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Protocol
 
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
@@ -18,32 +14,28 @@ from remit.errors import RemitError, UnavailableError
 from remit.ports import Record, Write
 
 
-class LoginRevocations(Protocol):
-    """Logins that no longer count; the broker loads it, asks it, and sweeps it."""
+class LoginRevocations:
+    """Logins that no longer count; the broker loads it, asks it, and sweeps it. This one hears no issuer."""
 
     async def load(self) -> None:
         """Read what is stored; nobody logs in before."""
-        ...
 
     async def resume(self) -> None:
         """End the tasks of revoked logins that a crash left open; they are loaded by now."""
-        ...
 
     async def sweep(self) -> None:
         """End the tasks of revoked logins that could not be ended before."""
-        ...
 
     def check(self, human: Human) -> None:
         """Raise GrantTokenError if the issuer has revoked this login."""
-        ...
 
     async def take(self, signals: Sequence[Signal]) -> int:
         """Revoke what issuers' signals name; every task that rests on it has ended when this answers, with how many."""
-        ...
+        del signals
+        raise UnavailableError("this broker hears no signals")
 
     async def refuse(self, error: RemitError) -> None:
         """Record that a signal was refused, and why."""
-        ...
 
 
 class SessionAccess:
@@ -66,7 +58,7 @@ class SessionAccess:
 
     async def record(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
         """Write what is no task's, with its events, in one commit."""
-        await self._tasks.record(writes, events)
+        await self._tasks.store.commit(writes, events)
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         """Return audit entries from ``start``."""
@@ -79,27 +71,3 @@ class SessionAccess:
     async def denied(self, name: str, error: RemitError) -> None:
         """Record a denial that is no grant's; a flood is counted."""
         await self._tasks.denied(name, None, error)
-
-
-class NoRevocations:
-    """No issuer is heard after a login."""
-
-    async def load(self) -> None:
-        """Read nothing."""
-
-    async def resume(self) -> None:
-        """End nothing."""
-
-    async def sweep(self) -> None:
-        """End nothing."""
-
-    def check(self, human: Human) -> None:
-        """Take every login."""
-
-    async def take(self, signals: Sequence[Signal]) -> int:
-        """Refuse: nothing here could hold it."""
-        del signals
-        raise UnavailableError("this broker hears no signals")
-
-    async def refuse(self, error: RemitError) -> None:
-        """Record nothing."""

@@ -8,22 +8,20 @@ were built on it fail too, before anything built on the reloaded head is looked 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from itertools import islice
 
-from remit.broker import ends
 from remit.broker.clock import Deadlines, Elapsed, SteadyClock
-from remit.broker.ends import UnrecordedEnds
+from remit.broker.ends import BACK_OFF, UnrecordedEnds
 from remit.broker.notices import Notices
-from remit.broker.views import LiveGrant
 from remit.core import audit, budget
 from remit.core.audit import Event
 from remit.core.flood import LOUD, Flood
-from remit.core.lineage import GrantView
+from remit.core.lineage import Ancestor, GrantView
 from remit.core.principal import Holder, Principal, Right, check_acting, root_in
 from remit.core.task import Change, Grant, Lease, Task, nothing
 from remit.errors import (
@@ -47,13 +45,33 @@ TRIES = 5  # when commits that ours is built on fail
 PAST = 10_000  # grants of tasks that are over, of which it is known how they ended
 
 
+class LiveGrant:
+    """A grant compiled for use: one look-up, flat in depth. ``ended`` is set before a revoke answers."""
+
+    __slots__ = ("chains", "ended", "expires_at", "grant", "lineage", "root", "task", "view")
+
+    def __init__(self, task: Task, grant: Grant) -> None:
+        self.task, self.root = task.id, task.head.root
+        self.grant, self.expires_at = grant, grant.expires_at
+        self.ended = grant.revoked or task.head.closed
+        line = task.lineage(grant.id)
+        self.lineage = tuple(step.id for step in reversed(line))
+        self.chains = tuple(budget.counters(line, index) for index in range(len(grant.scope)))
+        self.view: GrantView | None = None  # as others are told of it, from when somebody first asked
+
+
+def ancestor(grant: Grant) -> Ancestor:
+    """Return what those below a grant are told of it."""
+    return Ancestor(grant.id, grant.agent, grant.binding.identity is not None, grant.label)
+
+
 class TaskCache:
     """Loaded tasks, their live grants and their counters; the way every change takes."""
 
     def __init__(self, store: Store, clock: Clock, elapsed: Elapsed = lambda: 0.0) -> None:
         self.store = store
         self._timing = SteadyClock(clock, elapsed)
-        self.now, self.forward = self._timing.now, self._timing.forward
+        self.now = self._timing.now
         self.rolled_back = False
         self._tasks: dict[str, Task] = {}
         self._live: dict[str, LiveGrant] = {}
@@ -81,7 +99,7 @@ class TaskCache:
         """Return the time for what extends authority; refuse on a log that was rolled back."""
         if self.rolled_back:
             raise IntegrityError("the audit log was rolled back, so nothing is served", help="see `remit doctor`")
-        return self.forward()
+        return self._timing.forward()
 
     def __iter__(self) -> Iterator[Task]:
         return iter(tuple(self._tasks.values()))
@@ -91,8 +109,7 @@ class TaskCache:
 
     def task(self, task_id: str) -> Task:
         """Return a loaded task, or raise NotFoundError."""
-        found = self._tasks.get(task_id)
-        if found is None:
+        if (found := self._tasks.get(task_id)) is None:
             raise NotFoundError
         return found
 
@@ -106,8 +123,7 @@ class TaskCache:
 
     def live(self, grant_id: str) -> LiveGrant:
         """Return the compiled grant, ended or not, or raise NotFoundError."""
-        found = self._live.get(grant_id)
-        if found is None:
+        if (found := self._live.get(grant_id)) is None:
             raise NotFoundError
         return found
 
@@ -132,7 +148,11 @@ class TaskCache:
             known = self._live.get(grant_id)
             self.allowed(caller, "" if known is None else known.task, grant_id)
         live = self.live(grant_id)
-        return live.view(self._tasks[live.task])
+        if live.view is None or live.view.grant is not live.grant:
+            task = self._tasks[live.task]
+            line = tuple(ancestor(task.grants[each]) for each in live.lineage)
+            live.view = GrantView(live.grant, live.task, task.head.subject, task.head.purpose, line)
+        return live.view
 
     def allowed(self, caller: Principal, task_id: str, grant_id: str | None = None) -> Task:
         """Return a task if the caller may look there, and end things; unknown and foreign are one NotFoundError."""
@@ -146,11 +166,9 @@ class TaskCache:
         return task
 
     async def acting(self, caller: Principal, grant_id: str, name: str, **more: str | None) -> Task:
-        """Return the task of a grant if the caller may act under it, in the name of its human; a refusal is recorded.
+        """Return the task of a grant if the caller may act under it (``core.principal.check_acting``).
 
-        The owner of the state may end what others opened, never act for them. Where a human's own token opened a task
-        at the owner's socket, and bound it to no key, the owner is who it was opened for. An agent acts under its own
-        grant and under those inside its process or run. Where it may not even look: NotFoundError.
+        A refusal is recorded. Where the caller may not even look: NotFoundError.
         """
         if grant_id in self._past and (Right.OPERATE in caller.rights or caller.name == grant_id):
             self.check(grant_id)  # as above
@@ -198,22 +216,21 @@ class TaskCache:
         return task
 
     async def step(self, own: Change, *events: Event, writes: Sequence[Write] = ()) -> Task:
-        """Make a change of a task as it is now durable with its events; the head moves at once, the answer waits.
-
-        ``writes`` are committed with it: both or neither.
-        """
-        change, task_id, fresh = own, own.head.id, own.base == 0
+        """Make a change durable with its events and ``writes``, or neither. The head moves at once, answers wait."""
+        change, told, task_id, fresh = own, events, own.head.id, own.base == 0
         task = nothing(task_id) if fresh else self.task(task_id)
         ended = self._ends.carry(task_id) if task_id in self._ends.waiting else None
-        late = ended.events if ended is not None else ()
         if ended is not None:
-            change = ended.with_step(task, own)
+            told = (*(replace(event, at=self.now()) for event in ended.events), *events)
+            grants = {i: task.grants[i] for i in ended.grants} | {grant.id: grant for grant in own.grants}
+            leases = {i: task.leases[i] for i in ended.leases} | {lease.id: lease for lease in own.leases}
+            change = replace(own, grants=tuple(grants.values()), leases=tuple(leases.values()))
         after = task.apply(change)
         self._put(after, change.grants, change.leases)
         for lease_id in change.forget:
             self._task_of_lease.pop(lease_id, None)
         try:
-            await self.store.commit([change, *writes], (*(replace(event, at=self.now()) for event in late), *events))
+            await self.store.commit([change, *writes], told)
         except BaseException:
             if not fresh:
                 self._ends.wait(task_id, own, ended, events, self.now())
@@ -225,10 +242,13 @@ class TaskCache:
             self._ends.arrived(task_id, ended)
         return after
 
-    async def end(self, task_id: str, step: Callable[[Task], Change], *events: Event) -> Task:
-        """Take a step that ends something. It holds from now on: where its commit fails, it is tried again."""
+    async def end(
+        self, task_id: str, events: list[Event], grants: Sequence[str] = (), leases: Sequence[str] = ()
+    ) -> Task:
+        """End grants with all below them, or leases. It holds from now on: a commit that fails is tried again."""
         with suppress(ConflictError):  # a commit that ours was built on has failed
-            return await self.step(step(self.task(task_id)), *events)
+            task = self.task(task_id)
+            return await self.step(task.revoke(*grants) if grants else task.revoke_leases(tuple(leases)), *events)
         for _ in range(TRIES):
             with suppress(ConflictError):
                 return await self.record_ends(task_id)
@@ -236,7 +256,7 @@ class TaskCache:
 
     async def record_ends(self, task_id: str) -> Task:
         """Record what has ended in a task and could not be recorded; return the task."""
-        if self._ends.carried(task_id):
+        if task_id in self._ends.carried:
             with suppress(RemitError):
                 await self.durable()
         if task_id in self._ends.waiting:
@@ -271,7 +291,7 @@ class TaskCache:
 
     def _read_later(self, task_id: str) -> None:
         self._unread.add(task_id)
-        self.deadlines.put(task_id, self.now() + ends.BACK_OFF)
+        self.deadlines.put(task_id, self.now() + BACK_OFF)
 
     async def back(self, name: str) -> None:
         """Wait while a task, or that of a grant, is being read again; UnavailableError when it cannot be read."""
@@ -306,10 +326,6 @@ class TaskCache:
     async def durable(self) -> None:
         """Wait until every commit that was called before has succeeded or failed; the store keeps their order."""
         await self.store.commit((), ())
-
-    async def record(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
-        """Commit what is not a step of a task."""
-        await self.store.commit(writes, events)
 
     def debit(self, live: LiveGrant, index: int) -> tuple[Spend, ...]:
         """Take one use from every counter on the way to the root; what is taken stays taken."""
@@ -380,4 +396,4 @@ class TaskCache:
             return
         if count > LOUD:
             more["cause"] = f"{count} times this minute"
-        await self.record((), (self.event(name, "deny", grant_id, code=error.code, **more),))
+        await self.store.commit((), (self.event(name, "deny", grant_id, code=error.code, **more),))

@@ -8,41 +8,49 @@ from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
 from remit.core.audit import Event
 from remit.core.scope import Access
+from remit.core.secret import Secret
 from remit.errors import ConflictError, IntegrityError, RemitError, ScopeError
-from remit.ports.broker import Outcome, Use
+from remit.ports.broker import Outcome, Target, Use
 
 
-class Uses:
-    """The way of one request: judged, debited, recorded, and judged once more."""
+class UseVerbs:
+    """The part of the broker that the gateway asks: what it compiles requests for, and each use of it."""
 
-    def __init__(self, tasks: TaskCache, registry: ResourceRegistry) -> None:
-        self._tasks, self._registry = tasks, registry
+    _tasks: TaskCache
+    _registry: ResourceRegistry
+
+    async def target(self, name: str) -> Target:
+        return Target(self._registry.resource(name), self._registry.version(name))
+
+    async def credential(self, name: str, version: int) -> Secret | None:
+        """ConflictError for another version: a secret must not go where another is meant to."""
+        secret = await self._registry.secret(name) if self._registry.resource(name).secret is not None else None
+        if self._registry.version(name) != version:
+            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
+        return secret
 
     async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
-        """Permit one use, its audit entry durable, or raise. ``index`` is the detail that permits it."""
         if self._tasks.rolled_back:
             raise IntegrityError
         if self._registry.resource(access.resource).secret is not None:
             await self._registry.secret(access.resource)
         version = self._registry.version(access.resource)
         live = self._tasks.check(grant_id)
-        grant = live.grant
-        if not grant.bounds.exercise:
+        if not live.grant.bounds.exercise:
             raise ScopeError("this grant may delegate but not be used itself")
         spends = self._tasks.debit(live, index)
         event = self._tasks.event(
             "resource.use", "allow", grant_id, resource=access.resource, action=access.action, request=request
         )
-        await self._tasks.record(spends, (event,))
+        await self._tasks.store.commit(spends, (event,))
         self._tasks.check(grant_id)
         if self._registry.version(access.resource) != version:
             raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
         return Use(request, live.task, live.root, grant_id, access.resource, index, version)
 
     async def outcomes(self, ended: Sequence[Outcome]) -> None:
-        """Record how permitted uses ended, in one commit; the uses themselves are recorded already."""
         if ended:
-            await self._tasks.record((), [self._outcome(outcome) for outcome in ended])
+            await self._tasks.store.commit((), [self._outcome(outcome) for outcome in ended])
 
     def _outcome(self, outcome: Outcome) -> Event:
         use = outcome.use
@@ -57,6 +65,5 @@ class Uses:
         request: str | None = None,
         cause: str | None = None,
     ) -> None:
-        """Record a denial; a flood is counted, so that no agent fills the disk."""
         known = {"resource": access.resource, "action": access.action, "request": request, "cause": cause}
         await self._tasks.denied("resource.use", grant_id, error, **known)

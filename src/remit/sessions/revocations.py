@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from remit import jose
-from remit.broker.sessions import SessionAccess
+from remit.broker.sessions import LoginRevocations, SessionAccess
 from remit.core.audit import Event
 from remit.core.grant import Subject
 from remit.core.principal import Human, Signal
@@ -59,7 +59,7 @@ class LoginRevocation:
         return Record(KIND, jose.digest(self.key), self.rev, json.dumps(body).encode(), self.at + KEPT)
 
 
-class SessionRevocations:
+class SessionRevocations(LoginRevocations):
     """Which logins no longer count (``broker.sessions.LoginRevocations``)."""
 
     def __init__(self, broker: SessionAccess) -> None:
