@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 
 
 @dataclass
-class Keep:
+class KeyDirectory:
     """A directory of keys, and the time."""
 
     folder: Path
@@ -37,8 +37,8 @@ class Keep:
 
 
 @pytest.fixture
-def keep(tmp_path: Path) -> Keep:
-    return Keep(tmp_path)
+def directory(tmp_path: Path) -> KeyDirectory:
+    return KeyDirectory(tmp_path)
 
 
 def leaf(authority: FileAuthority, end: datetime, agent: str = AGENT) -> x509.Certificate:
@@ -69,143 +69,145 @@ def token(signer: FileSigner, now: datetime) -> str:
     return f"{signed}.{jose.encode(signer.sign(signed.encode()))}"
 
 
-def test_an_authority_reopens_as_it_was(keep: Keep) -> None:
-    first, again = keep.opened(), keep.opened()
+def test_an_authority_reopens_as_it_was(directory: KeyDirectory) -> None:
+    first, again = directory.opened(), directory.opened()
     assert (first.certificates(), first.jwks(), first.sequence) == (again.certificates(), again.jwks(), again.sequence)
 
 
-def test_its_file_is_private_and_shows_no_key(keep: Keep) -> None:
-    keep.opened()
-    (file,) = (keep.folder / "keys").iterdir()
+def test_its_file_is_private_and_shows_no_key(directory: KeyDirectory) -> None:
+    directory.opened()
+    (file,) = (directory.folder / "keys").iterdir()
     assert (file.name, file.stat().st_mode & 0o777) == ("spiffe.1.key", 0o600)
     assert b"generations" not in file.read_bytes()
 
 
-def test_a_file_that_was_changed_is_refused(keep: Keep) -> None:
-    keep.opened()
-    (file,) = (keep.folder / "keys").iterdir()
+def test_a_file_that_was_changed_is_refused(directory: KeyDirectory) -> None:
+    directory.opened()
+    (file,) = (directory.folder / "keys").iterdir()
     *start, last = file.read_bytes()
     file.write_bytes(bytes([*start, last ^ 1]))
     with pytest.raises(IntegrityError):
-        keep.opened()
+        directory.opened()
 
 
-def test_a_file_under_another_number_is_refused(keep: Keep) -> None:
-    keep.opened()
-    (file,) = (keep.folder / "keys").iterdir()
+def test_a_file_under_another_number_is_refused(directory: KeyDirectory) -> None:
+    directory.opened()
+    (file,) = (directory.folder / "keys").iterdir()
     file.rename(file.with_name("spiffe.2.key"))  # a bundle of the past, as if it were newer
     with pytest.raises(IntegrityError):
-        keep.opened()
+        directory.opened()
 
 
-def test_an_svid_is_verified_by_the_first_certificate_of_the_bundle(keep: Keep) -> None:
-    authority = keep.opened()
-    assert verified_by(leaf(authority, keep.now + HOUR), authority.certificates()) == [0]
+def test_an_svid_is_verified_by_the_first_certificate_of_the_bundle(directory: KeyDirectory) -> None:
+    authority = directory.opened()
+    assert verified_by(leaf(authority, directory.now + HOUR), authority.certificates()) == [0]
 
 
-def test_the_next_keys_are_published_before_they_sign(keep: Keep) -> None:
-    authority = keep.opened()
+def test_the_next_keys_are_published_before_they_sign(directory: KeyDirectory) -> None:
+    authority = directory.opened()
     before, jwks = authority.certificates(), [jwk["kid"] for jwk in authority.jwks()]
     authority.rotate()
-    assert verified_by(leaf(authority, keep.now + HOUR), before) == [1]
+    assert verified_by(leaf(authority, directory.now + HOUR), before) == [1]
     assert authority.signer.kid == jwks[1]
 
 
-def test_what_signed_before_a_rotation_is_published_until_its_last_svid_has_expired(keep: Keep) -> None:
-    authority = keep.opened()
-    old, signer = leaf(authority, keep.now + HOUR), authority.signer
+def test_what_signed_before_a_rotation_is_published_until_its_last_svid_has_expired(directory: KeyDirectory) -> None:
+    authority = directory.opened()
+    old, signer = leaf(authority, directory.now + HOUR), authority.signer
     authority.rotate()
-    keep.later(HOUR)
+    directory.later(HOUR)
     authority.prune()
     assert verified_by(old, authority.certificates())
-    assert authority.verify(token(signer, keep.now), "https://a")["sub"] == AGENT
-    keep.later(SKEW)
+    assert authority.verify(token(signer, directory.now), "https://a")["sub"] == AGENT
+    directory.later(SKEW)
     authority.prune()
     assert not verified_by(old, authority.certificates())
     with pytest.raises(TokenError):
-        authority.verify(token(signer, keep.now), "https://a")
+        authority.verify(token(signer, directory.now), "https://a")
 
 
-def test_every_change_makes_the_sequence_larger(keep: Keep) -> None:
-    authority, seen = keep.opened(), []
+def test_every_change_makes_the_sequence_larger(directory: KeyDirectory) -> None:
+    authority, seen = directory.opened(), []
     seen.append(authority.sequence)
     authority.rotate()
     seen.append(authority.sequence)
-    keep.later(MAX_LIFE + SKEW)
+    directory.later(MAX_LIFE + SKEW)
     authority.prune()
-    seen += [authority.sequence, keep.opened().sequence]
+    seen += [authority.sequence, directory.opened().sequence]
     assert seen == [1, 2, 3, 3]
 
 
-def test_nothing_changes_while_nothing_is_due(keep: Keep) -> None:
-    authority = keep.opened()
-    keep.later(TURN_AFTER - timedelta(seconds=1))
+def test_nothing_changes_while_nothing_is_due(directory: KeyDirectory) -> None:
+    authority = directory.opened()
+    directory.later(TURN_AFTER - timedelta(seconds=1))
     authority.prune()
     assert authority.sequence == 1
 
 
-def test_it_rotates_by_itself_also_when_it_was_not_running(keep: Keep) -> None:
-    before = keep.opened().certificates()
-    keep.later(TURN_AFTER)
-    authority = keep.opened()
-    assert verified_by(leaf(authority, keep.now + HOUR), list(before)) == [1]
+def test_it_rotates_by_itself_also_when_it_was_not_running(directory: KeyDirectory) -> None:
+    before = directory.opened().certificates()
+    directory.later(TURN_AFTER)
+    authority = directory.opened()
+    assert verified_by(leaf(authority, directory.now + HOUR), list(before)) == [1]
 
 
-def test_a_ca_outlives_what_it_may_have_signed(keep: Keep) -> None:
-    made = keep.now
-    keep.opened()
-    keep.later(TURN_AFTER)  # it begins to sign
-    keep.opened()
-    keep.later(TURN_AFTER)  # it signs for the last time
-    assert made - SKEW + CA_LIFE > keep.now + MAX_LIFE
+def test_a_ca_outlives_what_it_may_have_signed(directory: KeyDirectory) -> None:
+    made = directory.now
+    directory.opened()
+    directory.later(TURN_AFTER)  # it begins to sign
+    directory.opened()
+    directory.later(TURN_AFTER)  # it signs for the last time
+    assert made - SKEW + CA_LIFE > directory.now + MAX_LIFE
 
 
 @pytest.mark.parametrize("days", [31, 59, 61, 89, 91, 1_000])
-def test_after_an_absence_of_any_length_svids_are_signed_by_a_ca_that_outlives_its_turn(keep: Keep, days: int) -> None:
-    keep.opened()
-    keep.later(timedelta(days=days))
-    authority = keep.opened()
-    keep.later(TURN_AFTER - timedelta(seconds=1))  # the last ones that it signs
+def test_after_an_absence_of_any_length_svids_are_signed_by_a_ca_that_outlives_its_turn(
+    directory: KeyDirectory, days: int
+) -> None:
+    directory.opened()
+    directory.later(timedelta(days=days))
+    authority = directory.opened()
+    directory.later(TURN_AFTER - timedelta(seconds=1))  # the last ones that it signs
     authority.prune()
-    svid = leaf(authority, keep.now + HOUR)
+    svid = leaf(authority, directory.now + HOUR)
     (at,) = verified_by(svid, list(authority.certificates()))
     ca = x509.load_der_x509_certificate(authority.certificates()[at])
     assert ca.not_valid_before_utc < svid.not_valid_before_utc
     assert svid.not_valid_after_utc < ca.not_valid_after_utc
 
 
-def test_who_watches_is_told_of_each_change(keep: Keep) -> None:
-    authority, told = keep.opened(), []
+def test_who_watches_is_told_of_each_change(directory: KeyDirectory) -> None:
+    authority, told = directory.opened(), []
     authority.on_change(lambda: told.append(authority.sequence))
     authority.rotate()
     assert told == [2]
 
 
-def test_rotating_without_end_is_refused_while_svids_of_all_the_keys_are_valid(keep: Keep) -> None:
-    authority = keep.opened()
+def test_rotating_without_end_is_refused_while_svids_of_all_the_keys_are_valid(directory: KeyDirectory) -> None:
+    authority = directory.opened()
     for _ in range(8):
         authority.rotate()
     with pytest.raises(ConflictError):
         authority.rotate()
-    keep.later(MAX_LIFE + SKEW)
+    directory.later(MAX_LIFE + SKEW)
     authority.prune()
     authority.rotate()
 
 
-def test_no_svid_lives_longer_than_an_hour(keep: Keep) -> None:
-    authority = keep.opened()
-    assert leaf(authority, keep.now + 2 * HOUR).not_valid_after_utc == keep.now + HOUR
+def test_no_svid_lives_longer_than_an_hour(directory: KeyDirectory) -> None:
+    authority = directory.opened()
+    assert leaf(authority, directory.now + 2 * HOUR).not_valid_after_utc == directory.now + HOUR
 
 
-def test_another_trust_domain_has_other_keys_and_a_larger_sequence(keep: Keep) -> None:
-    first = keep.opened()
-    other = keep.opened("other.test")
+def test_another_trust_domain_has_other_keys_and_a_larger_sequence(directory: KeyDirectory) -> None:
+    first = directory.opened()
+    other = directory.opened("other.test")
     assert other.sequence == 2
     assert not set(first.certificates()) & set(other.certificates())
 
 
-def test_the_bundle_says_what_each_key_is_for_and_holds_nothing_private(keep: Keep) -> None:
-    authority = keep.opened()
+def test_the_bundle_says_what_each_key_is_for_and_holds_nothing_private(directory: KeyDirectory) -> None:
+    authority = directory.opened()
     x5c, jwt = authority.bundle()[:2], authority.bundle()[2:]
     assert [set(key) for key in x5c] == [{"kty", "crv", "x", "y", "use", "x5c"}] * 2
     assert [set(key) for key in jwt] == [{"kty", "n", "e", "kid", "alg", "use"}] * 2

@@ -12,7 +12,7 @@ from remit.core.request import Binding, Bounds
 from remit.core.scope import parse
 from remit.errors import InvalidRequestError
 from remit.policies import cases
-from tests.policies.asked import ALL, IDP, TABLE, policies, when
+from tests.policies.questions import ALL, IDP, TABLE, policies, when
 
 LEAST = f"""
 [[case]]

@@ -11,7 +11,7 @@ import pytest
 from remit.core.grant import WORKLOAD, Posture, Subject
 from remit.core.request import MAX_TTL
 from remit.policies import installed, model
-from tests.policies.asked import ADA, ALL, IDP, SEARCH, TABLE, holds, policies, question, when
+from tests.policies.questions import ADA, ALL, IDP, SEARCH, TABLE, holds, policies, question, when
 
 MCP: dict[str, object] = {
     "type": "calls", "resource": "github", "actions": ["tools/call"], "tools": {"create_issue": "any", "list": "any"},
@@ -124,10 +124,10 @@ def test_when_a_human_was_proven_can_be_asked() -> None:
 
 
 def test_a_workload_that_acts_for_itself_is_no_human() -> None:
-    asked = question(subject=Subject(AGENT, WORKLOAD))
-    assert holds(f'principal is Workload && principal == Workload::"{AGENT}"', asked)
-    assert holds(f'principal.issuer == "spiffe://prod.example" && principal.sub == "{AGENT}"', asked)
-    assert not holds("principal is Human", asked)
+    query = question(subject=Subject(AGENT, WORKLOAD))
+    assert holds(f'principal is Workload && principal == Workload::"{AGENT}"', query)
+    assert holds(f'principal.issuer == "spiffe://prod.example" && principal.sub == "{AGENT}"', query)
+    assert not holds("principal is Human", query)
 
 
 @pytest.mark.attack("DEL-08")
@@ -139,8 +139,8 @@ def test_what_is_said_of_a_trust_domain_is_said_of_its_workloads_whatever_the_sc
     acting = question(agent=name, attested=True)
     opening = question(subject=Subject(name, WORKLOAD), agent=name, attested=True)
     forbidden = 'context.trust_domain == "prod.example"'
-    for asked in (acting, opening):
-        assert not policies(ALL, when(forbidden, "forbid"))(asked).allowed
+    for query in (acting, opening):
+        assert not policies(ALL, when(forbidden, "forbid"))(query).allowed
     assert not policies(ALL, when('principal.issuer == "spiffe://prod.example"', "forbid"))(opening).allowed
     assert holds(f'principal == Workload::"{name}" && principal.sub == "{name}"', opening)
 
@@ -160,16 +160,16 @@ def test_a_group_of_one_issuer_is_not_that_of_another() -> None:
 
 @pytest.mark.parametrize("sub", ["a", "a#b#c", 'x"#y', "#", "spiffe://", "unix://host#1000"])
 def test_any_name_of_a_subject_is_asked_about_as_it_is(sub: str) -> None:
-    asked = question(subject=Subject(sub, "", groups=('g"',)))
+    query = question(subject=Subject(sub, "", groups=('g"',)))
     issuer, rest = model.split(sub)
     text = json.dumps(rest)
-    assert holds(f"principal.sub == {text} && principal.issuer == {json.dumps(issuer)}", asked)
+    assert holds(f"principal.sub == {text} && principal.issuer == {json.dumps(issuer)}", query)
 
 
 def test_claims_of_two_workloads_are_not_mixed_up() -> None:
     condition = 'context.claims.hasTag("a") && context.claims.getTag("a") == "1"'
-    asked = policies(f'@id("it") permit (principal, action, resource) when {{ {condition} }};')
-    seen = [asked(question(claims=claims)).allowed for claims in ({"a": "1"}, {"a": "2"}, {}, {"a": "1"})]
+    found = policies(f'@id("it") permit (principal, action, resource) when {{ {condition} }};')
+    seen = [found(question(claims=claims)).allowed for claims in ({"a": "1"}, {"a": "2"}, {}, {"a": "1"})]
     assert seen == [True, False, False, True]
 
 

@@ -13,7 +13,7 @@ from remit.core.grant import Posture
 from remit.core.policy import Question
 from remit.policies import sets
 from remit.policies.sets import CedarPolicies
-from tests.policies.asked import ADA, ALL, SEARCH, TABLE, policies, question, when
+from tests.policies.questions import ADA, ALL, SEARCH, TABLE, policies, question, when
 
 
 @dataclass
@@ -21,10 +21,10 @@ class Counting:
     """Cedar, with a count of the requests that it decides."""
 
     cedar: Any
-    asked: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
 
     def is_authorized_batch(self, requests: list[Any], *more: object) -> Any:
-        self.asked.append(len(requests))
+        self.counts.append(len(requests))
         return self.cedar.is_authorized_batch(requests, *more)
 
 
@@ -32,18 +32,18 @@ def counted(found: CedarPolicies) -> list[int]:
     """Count from now on how many requests each decision takes."""
     counting = Counting(found._cedar)
     found._cedar = counting  # type: ignore[assignment]  # stands in for a module
-    return counting.asked
+    return counting.counts
 
 
 @pytest.mark.attack("DOS-10")
 def test_copies_of_a_detail_and_grants_that_no_policy_tells_apart_are_asked_about_once() -> None:
     found = policies(ALL)
-    asked = counted(found)
+    counts = counted(found)
     many = question(*[SEARCH] * 16, TABLE)
     assert found(many).allowed
     for number in range(20):
         assert found(replace(many, agent=f"spiffe://remit.local/task/t/{number}", level=number % 3)).allowed
-    assert sum(asked) == 2
+    assert sum(counts) == 2
 
 
 OTHERS: dict[str, tuple[str, Question]] = {
@@ -97,11 +97,11 @@ def test_a_part_of_a_question_is_decided_as_in_the_whole() -> None:
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sets, "REMEMBERED", 2)
     found = policies(ALL)
-    asked = counted(found)
+    counts = counted(found)
     first, *rest = (replace(question(), scope=scopes.parse([{**TABLE, "ttl": ttl}])) for ttl in range(1, 5))
     for one in (first, *rest, first):
         assert found(one).allowed
-    assert sum(asked) == 5
+    assert sum(counts) == 5
     assert len(found._told) == 2
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from remit.core.grant import Subject
 from remit.policies import sets
-from tests.policies.asked import ALL, SEARCH, TABLE, policies, question, when
+from tests.policies.questions import ALL, SEARCH, TABLE, policies, question, when
 
 OVERFLOW = "context.ttl + 9223372036854775807 > 0"
 

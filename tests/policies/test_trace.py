@@ -8,7 +8,7 @@ import pytest
 
 from remit.policies import trace
 from remit.policies.trace import Step
-from tests.policies.asked import ALL, IDP, SEARCH, TABLE, policies, question, when
+from tests.policies.questions import ALL, IDP, SEARCH, TABLE, policies, question, when
 
 
 def step(text: str, **more: object) -> Step:
@@ -97,8 +97,8 @@ def test_the_trace_and_the_decision_agree() -> None:
     )
     for level in (0, 1):
         for seconds in (30, 90):
-            asked = question(level=level, ttl=timedelta(seconds=seconds))
+            query = question(level=level, ttl=timedelta(seconds=seconds))
             found = policies(*texts)
-            [steps] = trace.traced(found, asked)
+            [steps] = trace.traced(found, query)
             outcomes = {one.outcome for one in steps}
-            assert found(asked).allowed == ("permits" in outcomes and "forbids" not in outcomes)
+            assert found(query).allowed == ("permits" in outcomes and "forbids" not in outcomes)

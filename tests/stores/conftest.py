@@ -20,11 +20,11 @@ KEK = b"k" * 32
 class Disk:
     """A state directory that can be opened as a store, or edited behind its back."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def open(self, kek: bytes = KEK) -> SqliteStore:
-        return SqliteStore(self.place, FileSealer(kek), busy=0.05)
+        return SqliteStore(self.path, FileSealer(kek), busy=0.05)
 
     def run(self, work: Callable[[SqliteStore], Awaitable[T]], kek: bytes = KEK) -> T:
         """Open the store, do ``work`` and close it."""
@@ -40,13 +40,13 @@ class Disk:
 
     def edit(self, *statements: str) -> None:
         """Change the file with plain SQL while no broker runs; fail when a statement changes nothing."""
-        connection = sqlite3.connect(self.place / "remit.db", isolation_level=None)
+        connection = sqlite3.connect(self.path / "remit.db", isolation_level=None)
         for statement in statements:
             assert connection.execute(statement).rowcount, statement
         connection.close()
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
-        connection = sqlite3.connect(self.place / "remit.db")
+        connection = sqlite3.connect(self.path / "remit.db")
         found = connection.execute(query).fetchall()
         connection.close()
         return found

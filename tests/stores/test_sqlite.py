@@ -58,7 +58,7 @@ def test_a_second_broker_on_the_same_state_gets_one_clear_error(disk: Disk) -> N
 @pytest.mark.attack("STO-07")
 @pytest.mark.parametrize("how", ["removed", "replaced", "database replaced", "database linked"])
 def test_a_second_broker_is_kept_out_whatever_became_of_the_names(disk: Disk, tmp_path: Path, how: str) -> None:
-    lock, database, other = disk.place / "lock", disk.place / "remit.db", disk
+    lock, database, other = disk.path / "lock", disk.path / "remit.db", disk
 
     async def second(_: SqliteStore) -> None:
         lock.unlink()
@@ -70,7 +70,7 @@ def test_a_second_broker_is_kept_out_whatever_became_of_the_names(disk: Disk, tm
         if how == "database linked":
             (tmp_path / "elsewhere").mkdir(0o700)
             (tmp_path / "elsewhere" / "remit.db").hardlink_to(database)
-            other.place = tmp_path / "elsewhere"
+            other.path = tmp_path / "elsewhere"
         with pytest.raises(UnavailableError, match="another broker serves this state"):
             other.open()
 
@@ -111,7 +111,7 @@ def test_an_open_that_fails_lets_go_of_the_lock(disk: Disk) -> None:
 def test_every_file_is_private_whatever_the_umask(disk: Disk, umask: int) -> None:
     async def modes(store: SqliteStore) -> dict[str, int]:
         await filled(store)
-        return {path.name: stat.S_IMODE(path.stat().st_mode) for path in disk.place.iterdir()}
+        return {path.name: stat.S_IMODE(path.stat().st_mode) for path in disk.path.iterdir()}
 
     before = os.umask(umask)
     try:
@@ -119,13 +119,13 @@ def test_every_file_is_private_whatever_the_umask(disk: Disk, umask: int) -> Non
     finally:
         os.umask(before)
     assert found == dict.fromkeys(("remit.db", "remit.db-wal", "remit.db-shm", "lock", "reserve"), 0o600)
-    assert stat.S_IMODE(disk.place.stat().st_mode) == 0o700
+    assert stat.S_IMODE(disk.path.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(("name", "mode"), [(".", 0o755), (".", 0o770), ("remit.db", 0o644), ("lock", 0o640)])
 def test_looser_modes_are_refused_and_the_chmod_named(disk: Disk, name: str, mode: int) -> None:
     disk.run(nothing_more)
-    path = disk.place / name
+    path = disk.path / name
     right = stat.S_IMODE(path.stat().st_mode)
     path.chmod(mode)
     with pytest.raises(IntegrityError) as caught:
@@ -136,9 +136,9 @@ def test_looser_modes_are_refused_and_the_chmod_named(disk: Disk, name: str, mod
 
 
 def test_something_else_in_place_of_the_state_is_refused(disk: Disk, tmp_path: Path) -> None:
-    disk.place.mkdir(mode=0o700)
+    disk.path.mkdir(mode=0o700)
     (tmp_path / "elsewhere").touch(mode=0o600)
-    (disk.place / "remit.db").symlink_to(tmp_path / "elsewhere")
+    (disk.path / "remit.db").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(IntegrityError, match="something else"):
         disk.open()
 
@@ -151,7 +151,7 @@ def test_a_place_that_cannot_be_a_directory_is_reported(tmp_path: Path) -> None:
 
 def test_a_schema_of_a_newer_remit_is_refused(disk: Disk) -> None:
     disk.run(nothing_more)
-    connection = sqlite3.connect(disk.place / "remit.db")
+    connection = sqlite3.connect(disk.path / "remit.db")
     connection.execute("PRAGMA user_version = 999")
     connection.close()
     with pytest.raises(IntegrityError, match="newer remit"):
@@ -160,17 +160,17 @@ def test_a_schema_of_a_newer_remit_is_refused(disk: Disk) -> None:
 
 def test_a_file_that_is_no_database_is_reported_as_damaged(disk: Disk) -> None:
     disk.run(nothing_more)
-    (disk.place / "remit.db").write_bytes(b"no database" * 1000)
+    (disk.path / "remit.db").write_bytes(b"no database" * 1000)
     with pytest.raises(IntegrityError, match="damaged"):
         disk.open()
 
 
 def test_a_damaged_page_is_reported_as_damaged_and_not_served(disk: Disk) -> None:
     disk.run(filled)
-    content = bytearray((disk.place / "remit.db").read_bytes())
+    content = bytearray((disk.path / "remit.db").read_bytes())
     for page in range(1, len(content) // 4096):
         content[page * 4096 : page * 4096 + 64] = os.urandom(64)
-    (disk.place / "remit.db").write_bytes(content)
+    (disk.path / "remit.db").write_bytes(content)
     with pytest.raises(IntegrityError):
         disk.open()
 
@@ -335,7 +335,7 @@ def test_a_full_disk_refuses_changes_nothing_and_recovers(disk: Disk) -> None:
         assert not broken(store)
         task = await store.load("task_1")
         closing = task.revoke(task.head.root)
-        with files_no_longer_than((disk.place / "remit.db-wal").stat().st_size):
+        with files_no_longer_than((disk.path / "remit.db-wal").stat().st_size):
             for _ in range(3):
                 await raises(UnavailableError, store.commit([closing, Spend("task_1", "grt_a", 0, 4)], [event()]))
             assert broken(store)
@@ -360,7 +360,7 @@ def test_what_ends_authority_is_written_on_a_full_disk_in_the_room_that_is_kept_
         writer, given = store._writer, list[int]()
         write, give = writer._write, writer.reserve.give
 
-        def crowded(sealed: Sealed) -> None:
+        def fails_as_full(sealed: Sealed) -> None:
             if len(given) < 2:  # steps of the room that the disk lacks
                 error = sqlite3.OperationalError("full")
                 error.sqlite_errorcode = code
@@ -371,7 +371,7 @@ def test_what_ends_authority_is_written_on_a_full_disk_in_the_room_that_is_kept_
             given.append(1)
             return give()
 
-        monkeypatch.setattr(writer, "_write", crowded)
+        monkeypatch.setattr(writer, "_write", fails_as_full)
         monkeypatch.setattr(writer.reserve, "give", counted)
         await raises(UnavailableError, store.commit([Spend("task_1", "grt_a", 0, 9)], [event()]))
         assert given == []
@@ -387,7 +387,7 @@ def test_what_ends_authority_is_written_on_a_full_disk_in_the_room_that_is_kept_
 
 def test_the_room_for_ends_is_taken_at_once_and_again_after_it_was_given_up(disk: Disk) -> None:
     async def used(store: SqliteStore) -> None:
-        room = disk.place / "reserve"
+        room = disk.path / "reserve"
         assert room.stat().st_size == room.stat().st_blocks * 512 == private.RESERVE
         assert room.stat().st_mode & 0o777 == 0o600
         while store._writer.reserve.give():
@@ -409,13 +409,13 @@ def test_the_text_of_a_failure_names_no_path_and_no_driver(disk: Disk) -> None:
 
     error = disk.run(full)
     assert isinstance(error.__cause__, sqlite3.Error)
-    assert not any(word in error.detail.lower() for word in ("sqlite", str(disk.place), "i/o", "error"))
+    assert not any(word in error.detail.lower() for word in ("sqlite", str(disk.path), "i/o", "error"))
 
 
 def test_a_database_locked_by_another_program_refuses_and_recovers(disk: Disk) -> None:
     async def locked(store: SqliteStore) -> None:
         await store.commit([], [event()])
-        other = sqlite3.connect(disk.place / "remit.db", isolation_level=None)
+        other = sqlite3.connect(disk.path / "remit.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(UnavailableError, match="another program has locked"):
             await store.commit([opening()], [event()])
@@ -470,7 +470,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("lines", [1, 40, 333])
 def test_a_killed_process_loses_no_commit_that_it_acknowledged(disk: Disk, lines: int) -> None:
     acknowledged = []
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(disk.place)], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([sys.executable, "-c", CHILD, str(disk.path)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
             acknowledged.append(line.split())

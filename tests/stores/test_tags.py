@@ -53,10 +53,10 @@ async def serve(store: SqliteStore) -> None:
 
 
 @pytest.fixture
-def stolen(disk: Disk) -> Disk:
+def copied(disk: Disk) -> Disk:
     """A state whose older copy stands beside it as ``old.db``."""
     disk.run(fill)
-    shutil.copy(disk.place / "remit.db", disk.place / "old.db")
+    shutil.copy(disk.path / "remit.db", disk.path / "old.db")
     disk.run(move_on)
     return disk
 
@@ -152,36 +152,36 @@ EDITS = {
 }
 
 
-def test_a_state_that_nobody_touched_is_served(stolen: Disk) -> None:
-    stolen.run(serve)
+def test_a_state_that_nobody_touched_is_served(copied: Disk) -> None:
+    copied.run(serve)
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_an_edited_state_is_not_served(stolen: Disk, edit: str) -> None:
-    plain = [statement.format(place=stolen.place) if statement == OLD else statement for statement in EDITS[edit]]
-    stolen.edit(*plain)
+def test_an_edited_state_is_not_served(copied: Disk, edit: str) -> None:
+    plain = [statement.format(place=copied.path) if statement == OLD else statement for statement in EDITS[edit]]
+    copied.edit(*plain)
     with pytest.raises(IntegrityError):
-        stolen.run(serve)
+        copied.run(serve)
 
 
-def test_a_state_under_another_key_is_not_served(stolen: Disk) -> None:
+def test_a_state_under_another_key_is_not_served(copied: Disk) -> None:
     with pytest.raises(IntegrityError, match="key"):
-        stolen.run(serve, b"z" * 32)
+        copied.run(serve, b"z" * 32)
 
 
-def test_an_edited_task_is_not_built_upon_either(stolen: Disk) -> None:
+def test_an_edited_task_is_not_built_upon_either(copied: Disk) -> None:
     async def go_on(store: SqliteStore) -> None:
         task = task_with_leases("task_2")[0]
         await store.commit([task.revoke(task.head.root)], [event()])
 
-    stolen.edit("DELETE FROM leases WHERE id = 'task_2_lse1'")
+    copied.edit("DELETE FROM leases WHERE id = 'task_2_lse1'")
     with pytest.raises(IntegrityError):
-        stolen.run(go_on)
+        copied.run(go_on)
 
 
-def test_the_file_holds_no_weight(stolen: Disk) -> None:
+def test_the_file_holds_no_weight(copied: Disk) -> None:
     tags = [
-        row[0] for row in stolen.rows("SELECT tag FROM grants UNION SELECT tag FROM tasks UNION SELECT tag FROM state")
+        row[0] for row in copied.rows("SELECT tag FROM grants UNION SELECT tag FROM tasks UNION SELECT tag FROM state")
     ]
     assert {len(tag) for tag in tags if isinstance(tag, bytes)} == {16}
 
@@ -203,22 +203,22 @@ READS: dict[str, Callable[[SqliteStore], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("table", LIVE)
-def test_a_row_that_is_edited_while_a_broker_runs_is_not_served(stolen: Disk, table: str) -> None:
+def test_a_row_that_is_edited_while_a_broker_runs_is_not_served(copied: Disk, table: str) -> None:
     async def read(store: SqliteStore) -> None:
-        stolen.edit(LIVE[table])
+        copied.edit(LIVE[table])
         with pytest.raises(IntegrityError, match=table):
             await READS[table](store)
 
-    stolen.run(read)
+    copied.run(read)
 
 
-def test_an_entry_rewritten_together_with_its_hash_is_noticed(stolen: Disk) -> None:
-    thief = sqlite3.connect(stolen.place / "remit.db", isolation_level=None)
+def test_an_entry_rewritten_together_with_its_hash_is_noticed(copied: Disk) -> None:
+    thief = sqlite3.connect(copied.path / "remit.db", isolation_level=None)
     (leaf,) = thief.execute("SELECT replace(leaf, 'allow', 'deny') FROM entries WHERE seq = 3").fetchone()
     thief.execute("UPDATE entries SET leaf = ?, hash = ? WHERE seq = 3", (leaf, leaf_hash(leaf.encode())))
     thief.close()
     with pytest.raises(IntegrityError):
-        stolen.run(serve)
+        copied.run(serve)
 
 
 def test_a_tree_with_holes_has_no_root(disk: Disk) -> None:

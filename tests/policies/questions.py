@@ -54,6 +54,6 @@ def when(condition: str, effect: str = "permit", name: str = "it") -> str:
     return f'@id("{name}")\n{effect} (principal, action, resource)\nwhen {{ {condition} }};\n'
 
 
-def holds(condition: str, asked: Question) -> bool:
+def holds(condition: str, query: Question) -> bool:
     """Whether a condition holds for a question, by a policy that permits under it alone."""
-    return policies(when(condition))(asked).allowed
+    return policies(when(condition))(query).allowed
