@@ -11,9 +11,8 @@ import pytest
 from remit.broker import Broker
 from remit.core.audit import Event
 from remit.core.lease import Closure
-from remit.core.lineage import GrantView
 from remit.core.policy import Decision, Question
-from remit.core.principal import Signal
+from remit.core.principal import GrantView, Signal
 from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Grant, Task
 from remit.errors import IntegrityError, NotFoundError, RemitError, RevokedError, UnavailableError

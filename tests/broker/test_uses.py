@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from remit.core.flood import LOUD
+from remit.core.audit import LOUD
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.errors import ConflictError, RevokedError, ScopeError

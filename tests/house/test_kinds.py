@@ -14,7 +14,7 @@ from tests.house.hops import SOURCE
 # Where a kind's name is another word of the field too: file -> the name, and what it is there.
 OTHER_WORDS: Mapping[str, tuple[str, str]] = {
     "cli/broker.py": ("spiffe", "the key ring of the broker's trust domain"),
-    "core/urls.py": ("http", "the URI scheme"),
+    "core/fields.py": ("http", "the URI scheme"),
     "identity/documents.py": ("http", "the URI scheme"),
     "identity/workloads/sources.py": ("spiffe", "the package of that name"),
     "jose/proof.py": ("http", "the URI scheme"),

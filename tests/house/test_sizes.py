@@ -18,7 +18,6 @@ WIRE = ("audit", "tree")
 DECIDES_NOTHING = frozenset(
     {
         *(f"core/{name}.py" for name in WIRE),
-        "core/urls.py",
         "ports/credential.py",
         "ports/identity.py",
         "ports/kind.py",
@@ -76,7 +75,7 @@ def test_the_lists_of_exceptions_name_only_what_is_still_too_long() -> None:
 
 def _middle() -> list[Path]:
     """Return the files of the middle; the protocol by which edges ask it, and what they are told, are no part of it."""
-    told = {"broker/notices.py", "core/lineage.py", "ports/broker.py"}
+    told = {"broker/notices.py", "ports/broker.py"}
     told |= {"broker/pending.py", "ports/pending.py"}  # what edges keep
     found = [path for path in SOURCES if _name(path).startswith(("core/", "broker/", "ports/"))]
     return [path for path in found if _name(path) not in told]

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from remit import jose
 from remit.core import scope as scopes
 from remit.core.grant import GrantContext
-from remit.core.lineage import Ancestor, GrantView
 from remit.core.orders import json_text
+from remit.core.principal import Ancestor, GrantView
 from remit.core.request import Binding, Bounds, GrantRequest
 from remit.core.task import Grant, Subject, Task, nothing, open_task
 from remit.errors import AudienceError, TokenError

@@ -13,7 +13,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.core.flood import LOUD
+from remit.core.audit import LOUD
 from remit.core.grant import Subject
 from remit.core.principal import Human, Principal, Right
 from remit.errors import UnavailableError

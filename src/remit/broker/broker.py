@@ -29,8 +29,7 @@ from remit.core import policy as core_policy
 from remit.core.approval import Approval
 from remit.core.audit import Entry
 from remit.core.grant import Grant
-from remit.core.lineage import GrantView
-from remit.core.principal import Principal, Signal, root_in
+from remit.core.principal import GrantView, Principal, Signal, root_in
 from remit.core.secret import Secret
 from remit.core.task import Report, TaskHeader
 from remit.core.tree import Range

@@ -17,9 +17,8 @@ from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.audit import Event
 from remit.core.grant import ISOLATION, WORKLOAD, GrantContext, Posture, Subject
-from remit.core.lineage import GrantView
 from remit.core.policy import Decision
-from remit.core.principal import Human, Operator, Principal, Workload
+from remit.core.principal import GrantView, Human, Operator, Principal, Workload
 from remit.core.request import GrantRequest
 from remit.core.task import Change, open_task
 from remit.errors import (

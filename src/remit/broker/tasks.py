@@ -19,10 +19,8 @@ from remit.broker.clock import Deadlines, Elapsed, SteadyClock
 from remit.broker.ends import BACK_OFF, UnrecordedEnds
 from remit.broker.notices import Notices
 from remit.core import audit, budget
-from remit.core.audit import Event
-from remit.core.flood import LOUD, Flood
-from remit.core.lineage import Ancestor, GrantView
-from remit.core.principal import Holder, Principal, Right, check_acting, root_in
+from remit.core.audit import LOUD, Event, Flood
+from remit.core.principal import Ancestor, GrantView, Holder, Principal, Right, check_acting, root_in
 from remit.core.task import Change, Grant, Lease, Task, nothing
 from remit.errors import (
     ConflictError,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from remit.core import spiffe
-from remit.core.urls import check_issuer, check_url
+from remit.core.fields import check_issuer, check_url
 from remit.errors import InvalidRequestError
 
 T = TypeVar("T")

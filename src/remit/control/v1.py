@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from remit.control import render
 from remit.core import scope as scopes
-from remit.core.lineage import GrantView
-from remit.core.principal import Human, Operator, Principal, Right
+from remit.core.principal import GrantView, Human, Operator, Principal, Right
 from remit.errors import NotFoundError
 from remit.ports import Clock
 from remit.ports.broker import PAGE, BrokerPort

@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -28,6 +28,7 @@ from remit.core.tree import Frontier, leaf_hash
 from remit.errors import IntegrityError
 
 MAX_TEXT = 256  # characters of one string in an entry
+LOUD = 20  # events of one kind that anybody can cause, told in one minute
 MAX_NOTE = 16_384  # characters of a checkpoint
 _ED25519 = b"\x01"  # signature type, C2SP signed-note
 _DASH = "\u2014 "
@@ -139,6 +140,22 @@ def read_log(text: str) -> Iterator[Entry]:
         except (ValueError, TypeError, KeyError, RecursionError):
             seq = place
         yield Entry(seq if type(seq) is int else place, line.encode())
+
+
+class Flood:
+    """What anybody can cause is told one by one so often a minute, then at each power of two, with the count."""
+
+    def __init__(self) -> None:
+        self._minute = 0
+        self._counts: dict[Hashable, int] = {}
+
+    def told(self, kind: Hashable, now: datetime) -> int | None:
+        """Count one more of ``kind``; return how many it is this minute if it is to be told of, else None."""
+        minute = int(now.timestamp() // 60)
+        if minute != self._minute:
+            self._minute, self._counts = minute, {}
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        return None if count > LOUD and count & (count - 1) else count
 
 
 class NoteSigner(Protocol):

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from remit.core.grant import UNPROVEN, Subject
+from remit.core.grant import UNPROVEN, Grant, Subject
 from remit.core.task import Task
 from remit.errors import DeniedError
 
@@ -152,3 +152,34 @@ class Signal:
     digest: str  # makes a second delivery known
     sub: str | None = None  # issuer-qualified
     sid: str | None = None  # issuer-qualified (issuer#sid): one session only
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """One step of a lineage."""
+
+    grant: str
+    agent: str
+    attested: bool
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantView:
+    """A grant with what its task says of it. ``lineage`` is root first and ends with the grant itself."""
+
+    grant: Grant
+    task: str
+    subject: Subject
+    purpose: str
+    lineage: tuple[Ancestor, ...]
+
+    @property
+    def id(self) -> str:
+        """The id of the grant."""
+        return self.grant.id
+
+    @property
+    def holder(self) -> Holder:
+        """Whoever holds the grant, by a channel."""
+        return Holder(self.task, self.grant.id)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from remit.catalog import Provider
-from remit.core.lineage import GrantView
+from remit.core.principal import GrantView
 from remit.errors import DeniedError, ScopeError
 from remit.gateway.authorize import Permit, Rules, compile_rules
 from remit.gateway.target import HttpTarget

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from remit.catalog import Position, Provider, provider_of
 from remit.core import fields
+from remit.core.fields import is_loopback
 from remit.core.secret import Secret
-from remit.core.urls import is_loopback
 from remit.errors import InvalidRequestError
 from remit.gateway.framing import BODILESS, Fields
 from remit.ports import Resource

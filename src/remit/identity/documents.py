@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from remit.core.urls import is_loopback
+from remit.core.fields import is_loopback
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
 from remit.identity.fetch import PATIENCE, HttpFetch, get
 

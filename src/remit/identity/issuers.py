@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from remit.core import fields
-from remit.core.urls import check_issuer, check_url
+from remit.core.fields import check_issuer, check_url
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnavailableError
 from remit.identity.fetch import MAX_DOCUMENT, Fetch
 from remit.jose.jwt import Jwt

@@ -19,9 +19,8 @@ import msgspec
 from remit import jose
 from remit.core import fields
 from remit.core import scope as scopes
-from remit.core.lineage import GrantView
 from remit.core.orders import json_object, json_text
-from remit.core.principal import Claims
+from remit.core.principal import Claims, GrantView
 from remit.core.scope import Scope
 from remit.errors import AudienceError, InvalidRequestError, TokenError, TooLargeError
 from remit.jose.keys import PublicKey

@@ -20,8 +20,7 @@ from remit import jose
 from remit.console.consent import ConsentPage
 from remit.core import approval as approvals
 from remit.core.approval import Approval
-from remit.core.lineage import GrantView
-from remit.core.principal import Holder
+from remit.core.principal import GrantView, Holder
 from remit.core.request import Binding, GrantRequest
 from remit.core.scope import Access
 from remit.errors import (

@@ -7,8 +7,7 @@ from starlette.responses import Response
 
 from remit import jose
 from remit.control import render
-from remit.core.lineage import GrantView
-from remit.core.principal import Claims, Holder, Principal, Right
+from remit.core.principal import Claims, GrantView, Holder, Principal, Right
 from remit.errors import GrantEndedError, NotFoundError, RemitError, UnauthenticatedError
 from remit.jose import token as tokens
 from remit.oauth.clients import FIELDS, Clients, OAuthClient

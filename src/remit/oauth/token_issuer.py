@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from remit import jose
 from remit.core import scope as scopes
-from remit.core.lineage import GrantView
+from remit.core.principal import GrantView
 from remit.core.request import Binding
 from remit.errors import TokenError, WrongKeyError
 from remit.jose import token as tokens

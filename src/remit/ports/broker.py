@@ -17,9 +17,8 @@ from remit.core.approval import Approval
 from remit.core.audit import Entry
 from remit.core.grant import Grant, Posture
 from remit.core.lease import Lease, Report
-from remit.core.lineage import Ancestor, GrantView
 from remit.core.policy import Question
-from remit.core.principal import Human, Operator, Principal, Signal, Workload
+from remit.core.principal import Ancestor, GrantView, Human, Operator, Principal, Signal, Workload
 from remit.core.refresh import RefreshFamily
 from remit.core.request import GrantRequest
 from remit.core.scope import Access, Detail, Scope

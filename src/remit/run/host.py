@@ -19,8 +19,7 @@ from dataclasses import dataclass
 
 from remit.core import request as requests
 from remit.core.grant import ISOLATION
-from remit.core.lineage import GrantView
-from remit.core.principal import Holder, Human, Operator, Principal
+from remit.core.principal import GrantView, Holder, Human, Operator, Principal
 from remit.core.request import GrantRequest
 from remit.core.task import Posture, Report
 from remit.errors import (

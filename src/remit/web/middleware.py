@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.core.flood import LOUD, Flood
+from remit.core.audit import LOUD, Flood
 from remit.core.principal import Right, check_right
 from remit.errors import MethodError, NotFoundError, PolicyError, RemitError, UnauthenticatedError
 from remit.web import problems, wire

@@ -16,9 +16,9 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from remit.core.fields import MAX_URL
 from remit.core.orders import json_object
 from remit.core.request import LIMITS
-from remit.core.urls import MAX_URL
 from remit.errors import InvalidRequestError, TargetError, TooLargeError, UnsupportedScopeError
 from remit.jose.strict import read_json
 

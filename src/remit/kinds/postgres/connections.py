@@ -23,8 +23,8 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
+from remit.core.fields import is_loopback
 from remit.core.secret import Secret
-from remit.core.urls import is_loopback
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
 from remit.ports import Resource
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from remit.core.urls import check_issuer, check_url, is_loopback
+from remit.core.fields import check_issuer, check_url, is_loopback
 from remit.errors import InvalidRequestError
 
 

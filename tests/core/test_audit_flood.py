@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from remit.core.flood import LOUD, Flood
+from remit.core.audit import LOUD, Flood
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
