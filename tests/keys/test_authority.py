@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import base64
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -88,6 +89,19 @@ def test_a_file_that_was_changed_is_refused(directory: KeyDirectory) -> None:
     file.write_bytes(bytes([*start, last ^ 1]))
     with pytest.raises(IntegrityError):
         directory.opened()
+
+
+def test_a_file_as_earlier_versions_spelled_it_is_read(directory: KeyDirectory) -> None:
+    authority = directory.opened()
+    authority.rotate()
+    held = asdict(authority._held)
+    for generation in held["generations"]:
+        until = generation["until"]
+        generation |= {name: base64.b64encode(generation[name]).decode() for name in ("ca", "certificate", "jwt")}
+        generation["until"] = None if until is None else until.isoformat()
+    document = json.dumps({**held, "turned": held["turned"].isoformat()}).encode()
+    authority._files.write(2, document, over=True)
+    assert directory.opened()._held == authority._held
 
 
 def test_a_file_under_another_number_is_refused(directory: KeyDirectory) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -272,6 +273,17 @@ def test_a_ring_of_a_version_that_kept_private_halves_is_taken_over(tmp_path: Pa
     again = opened(tmp_path / "keys")
     assert kids(again)[1:] == [first]
     assert files(tmp_path / "keys") == ["token.1.pub", "token.2.key"]
+
+
+def test_a_public_half_as_earlier_versions_spelled_it_is_read(tmp_path: Path) -> None:
+    ring = opened(tmp_path / "keys")
+    first = ring.signer
+    ring.rotate()
+    document = json.dumps({"jwk": first.public_jwk(), "until": (START + OVERLAP).isoformat()}).encode()
+    ring._publics.write(1, document, over=True)
+    again = opened(tmp_path / "keys")
+    assert kids(again) == [ring.signer.kid, first.kid]
+    assert again.published()[1].until == START + OVERLAP
 
 
 def test_a_public_half_that_somebody_put_there_is_refused(tmp_path: Path) -> None:

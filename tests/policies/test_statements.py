@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.policies.statements import Statement, cut
+from remit.policies.sets import Statement, cut
 
 
 def test_a_text_is_cut_at_semicolons_and_each_policy_knows_its_line() -> None:

@@ -1,30 +1,35 @@
 """A set of policies: read and validated as a whole, or refused with every problem there is; then asked.
 
-Deviating from Cedar, a policy that cannot be evaluated denies the whole decision: a ``forbid`` that was skipped
-because it failed would be an open door.
+- Cedar's parser says what is wrong, never where. A policy ends at a semicolon outside of strings and comments, whatever
+  is inside of it; so each is read alone, and what is said of it belongs to its lines.
+- Deviating from Cedar, a policy that cannot be evaluated denies the whole decision: a ``forbid`` that was skipped
+  because it failed would be an open door.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from remit.core.grant import Subject
 from remit.core.orders import json_text
 from remit.core.policy import Decision, Problem, Question
 from remit.policies import installed, model
-from remit.policies.statements import Statement, cut
 
 if TYPE_CHECKING:
     from cedarpy import AuthzResult, Entities, PolicySet
 
 REMEMBERED = 4_096  # verdicts, and combinations of principal, claims and resources whose entities stay parsed
 
+_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;', re.DOTALL)
+_BLANK = re.compile(r"(?:\s|//[^\n]*)*")
+_QUOTED = re.compile(r"`([^`\n]+)`")
 _WORD = re.compile(r"\w+")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ABOUT = re.compile(r"^(?:Policy parse error: |for policy `[^`]*`, )")
@@ -163,6 +168,34 @@ def version_of(texts: Mapping[str, str]) -> str:
             raw = part.encode()
             hashed.update(len(raw).to_bytes(8, "big") + raw)
     return f"cedar-{hashed.hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One policy as it was written. ``line`` is where it starts, from 1; ``whole`` unless its end is missing."""
+
+    text: str
+    line: int
+    whole: bool = True
+
+    def line_of(self, message: str) -> int:
+        """Return the line that an error is about: where what it quotes stands, if that is in one place."""
+        for quoted in _QUOTED.findall(message):
+            alone = re.compile(rf"(?<![\w\"]){re.escape(quoted)}(?![\w\"])")
+            found = [n for n, line in enumerate(self.text.splitlines()) if alone.search(line.split("//", 1)[0])]
+            if len(found) == 1:
+                return self.line + found[0]
+        return self.line
+
+
+def cut(text: str) -> Iterator[Statement]:
+    """Yield the policies of a text in order; what follows the last semicolon comes as one that is not whole."""
+    ends = [token.end() for token in _TOKEN.finditer(text) if token.group() == ";"]
+    for number, (start, end) in enumerate(pairwise([0, *ends, len(text)])):
+        blank = _BLANK.match(text, start)
+        begin = blank.end() if blank else start
+        if begin < end:
+            yield Statement(text[begin:end], text.count("\n", 0, begin) + 1, whole=number < len(ends))
 
 
 def read(texts: Mapping[str, str]) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
