@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from remit.core.request import LIMITS
 from remit.errors import InvalidRequestError, TargetError
-from remit.oauth import request_form
+from remit.oauth import token_requests
 from remit.web import wire
 from remit.web.verifier import Verifier
 
-KNOWN = frozenset({"grant_type", "ttl", "scope", "é"}) | request_form.TARGETS
+KNOWN = frozenset({"grant_type", "ttl", "scope", "é"}) | token_requests.TARGETS
 NAMES = st.sampled_from(sorted(KNOWN))
 BYTES = st.text("abz019%=&+;#[]éGrant_type\0\r\n ", max_size=60).map(lambda text: text.encode("utf-8"))
 
@@ -24,7 +24,7 @@ BYTES = st.text("abz019%=&+;#[]éGrant_type\0\r\n ", max_size=60).map(lambda tex
 def read(raw: bytes) -> dict[str, str] | None:
     """Read fields, or return None for what is refused as a bad request."""
     try:
-        return wire.pairs(raw, KNOWN, request_form.TARGETS)
+        return wire.pairs(raw, KNOWN, token_requests.TARGETS)
     except InvalidRequestError:
         return None
 
@@ -60,11 +60,11 @@ def test_a_name_given_twice_is_refused_whatever_its_values(name: str, one: str, 
     assert read(raw) is None
 
 
-@given(st.sampled_from(sorted(request_form.TARGETS)))
+@given(st.sampled_from(sorted(token_requests.TARGETS)))
 def test_an_audience_given_twice_or_empty_is_refused_as_such(name: str) -> None:
     for raw in (f"{name}=a&{name}=b", f"{name}="):
         try:
-            wire.pairs(raw.encode(), KNOWN, request_form.TARGETS)
+            wire.pairs(raw.encode(), KNOWN, token_requests.TARGETS)
         except TargetError:
             continue
         raise AssertionError(raw)
@@ -91,10 +91,10 @@ def test_more_fields_than_a_form_has_are_refused(count: int) -> None:
     assert read(raw) is None
 
 
-@given(st.dictionaries(st.sampled_from(sorted(request_form.FIELDS)), st.text(max_size=30)))
+@given(st.dictionaries(st.sampled_from(sorted(token_requests.FIELDS)), st.text(max_size=30)))
 def test_whatever_bounds_are_asked_for_is_read_or_refused(form: dict[str, str]) -> None:
     try:
-        wanted = request_form.read(form)
+        wanted = token_requests.read(form)
     except InvalidRequestError:
         return
     assert wanted.bounds.depth >= 0
@@ -105,7 +105,7 @@ def test_whatever_bounds_are_asked_for_is_read_or_refused(form: dict[str, str]) 
 def test_whoever_is_named_a_token_is_for_the_broker_or_its_gateway(resource: str, audience: str) -> None:
     form = {"resource": resource, "audience": audience}
     try:
-        found = request_form.audience(form, cast("Verifier", VERIFIER))
+        found = token_requests.audience(form, cast("Verifier", VERIFIER))
     except TargetError:
         return
     assert found in {None, "https://gateway.test"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from remit import jose
-from remit.oauth.token_issuer import RefreshGrant, TokenIssuer, draw
+from remit.oauth.token_requests import RefreshGrant, TokenIssuer, draw
 from tests.attacks.forge import parts
 from tests.oauth.desk import Issuer
 from tests.oauth.plane import Agent, Form, Plane, later, play

@@ -14,11 +14,10 @@ from remit.kinds.spiffe import bundle
 from remit.oauth.authorization_codes import ConsentFlows
 from remit.oauth.clients import Clients
 from remit.oauth.exchange import Exchange
-from remit.oauth.federation import AssertionGrants
 from remit.oauth.revocation import IssuedTokens
 from remit.oauth.status_list import StatusList
 from remit.oauth.token_endpoint import TokenEndpoint
-from remit.oauth.token_issuer import RefreshGrant, TokenIssuer
+from remit.oauth.token_requests import TokenIssuer
 from remit.oauth.wellknown import WellKnown
 from remit.sessions import receiver
 from remit.web.middleware import Middleware
@@ -29,10 +28,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
     """Return the route table."""
     tokens = TokenIssuer(deps.verifier, deps.new_id)
     clients, flows = Clients(deps.identity.workloads, deps.verifier), ConsentFlows(deps, tokens)
-    grants = {**Exchange(deps, tokens).grant_types(), **AssertionGrants(deps, tokens).grant_types()}
-    if deps.identity.logins is not None:
-        grants |= RefreshGrant(deps, tokens).grant_types()
-    grants |= flows.grant_types()
+    grants = {**Exchange(deps, tokens).grant_types(), **flows.grant_types()}
     known, oauth = WellKnown(deps, grants, flows.metadata()), IssuedTokens(deps.broker, deps.verifier, clients)
     endpoint = TokenEndpoint(clients, grants)
     return (

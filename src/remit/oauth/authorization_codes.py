@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 from msgspec import structs
-from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
@@ -32,14 +31,12 @@ from remit.errors import (
     UsedError,
     WrongKeyError,
 )
-from remit.oauth import request_form
+from remit.oauth import token_requests
 from remit.oauth.authorize import Authorize
-from remit.oauth.backchannel import Backchannel
-from remit.oauth.clients import OAuthClient
-from remit.oauth.device import Devices
+from remit.oauth.clients import GrantType, OAuthClient
+from remit.oauth.decoupled import DecoupledFlows
 from remit.oauth.registry import Registry
-from remit.oauth.token_endpoint import GrantType
-from remit.oauth.token_issuer import RefreshGrant, TokenIssuer
+from remit.oauth.token_requests import TARGETS, RefreshGrant, TokenIssuer
 from remit.ports.pending import INTERVAL, AuthorizationCode, PendingKind, PendingStore, Poll
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
@@ -55,60 +52,91 @@ REDEEM = Access("remit", "redeem")  # what the audit calls a second use of a cod
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 
 
-class AuthorizationCodes:
-    """The handlers of the three grant types."""
+class ConsentFlows:
+    """Code, device and back-channel flow. Without an issuer of humans there is nobody to decide, so there are none."""
 
     def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
-        pending = deps.verifier.pending
-        self._codes = PendingStore(pending, PendingKind.CODE, AuthorizationCode)
-        self._polls = PendingStore(pending, PendingKind.POLL, Poll)
-        self._delegations = PendingStore(pending, PendingKind.DELEGATION, Poll)
-        self._refresh = RefreshGrant(deps, tokens)
+        self._served, self._clients = deps.identity.logins is not None, deps.identity.clients or Registry()
+        self._codes = PendingStore(deps.verifier.pending, PendingKind.CODE, AuthorizationCode)
+        self._polls = PendingStore(deps.verifier.pending, PendingKind.POLL, Poll)
+        self._delegations = PendingStore(deps.verifier.pending, PendingKind.DELEGATION, Poll)
+        self._refresh, self._consent = RefreshGrant(deps, tokens), ConsentPage(deps)
+        self._asking = (Authorize(deps, self._consent), DecoupledFlows(deps, self._consent))
 
     def grant_types(self) -> Mapping[str, GrantType]:
         """Return the grant types for the token endpoint."""
+        if not self._served:
+            return {}
         return {
-            CODE: GrantType(request_form.TARGETS | {"code", "redirect_uri", "code_verifier"}, self.code),
-            DEVICE: GrantType(request_form.TARGETS | {"device_code"}, self.device),
-            CIBA: GrantType(request_form.TARGETS | {"auth_req_id"}, self.ciba),
+            **self._refresh.grant_types(),
+            CODE: GrantType(TARGETS | {"code", "redirect_uri", "code_verifier"}, self.code),
+            DEVICE: GrantType(TARGETS | {"device_code"}, self.device),
+            CIBA: GrantType(TARGETS | {"auth_req_id"}, self.ciba),
         }
 
-    async def code(self, request: Request, form: Form, client: OAuthClient) -> Response:
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes."""
+        asking = tuple(replace(row, tcp=True) for part in self._asking for row in part.routes())
+        return (*self._consent.routes(), *asking) if self._served else self._consent.pages()
+
+    def metadata(self) -> Mapping[str, object]:
+        """Return what server metadata says of them (RFC 8414, 8628 §4, 9126 §5, 9207 §3, CIBA §4)."""
+        if not self._served:
+            return {}
+        issuer = self._verifier.issuer
+        return {
+            "authorization_endpoint": f"{issuer}/oauth/authorize",
+            "pushed_authorization_request_endpoint": f"{issuer}/oauth/par",
+            "device_authorization_endpoint": f"{issuer}/oauth/device_authorization",
+            "backchannel_authentication_endpoint": f"{issuer}/oauth/bc-authorize",
+            "backchannel_token_delivery_modes_supported": ["poll"],
+            "backchannel_user_code_parameter_supported": False,
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+            "request_parameter_supported": False,
+            "request_uri_parameter_supported": False,
+            "client_id_metadata_document_supported": self._clients.documents,
+        }
+
+    # -- redeeming ----------------------------------------------------------------------------------------------
+
+    async def code(self, client: OAuthClient) -> Response:
         """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.6)."""
         client.check_named()
-        # first: a proof that lacks a nonce uses up no code
-        binding, until = await self._tokens.binding(request, client)
-        found = await self._first_use(form, client, binding)
-        audience = self._audience(form, found.audience)
+        binding, until = await self._tokens.binding(client)  # first: a proof that lacks a nonce uses up no code
+        code = wire.text(client.form, "code")
+        found = await self._first_use(code, client, binding)
+        audience = self._audience(client.form, found.audience)
         grant = await self._open(found.approval, binding, client)
         opened = structs.replace(found, opened=grant.holder)
-        await self._codes.swap(form["code"], found, opened)
+        await self._codes.swap(code, found, opened)
         token = await self._refresh.begin(grant.id, client.id, audience)
-        if await self._codes.find(form["code"]) != opened:  # used again while the first use was being answered
+        if await self._codes.find(code) != opened:  # used again while the first use was being answered
             await self._end(grant.holder)
             raise UsedError("the code was used twice, so what it opened has ended")
         return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
-    async def device(self, request: Request, form: Form, client: OAuthClient) -> Response:
+    async def device(self, client: OAuthClient) -> Response:
         """Poll for the decision on a device code (RFC 8628 §3.4)."""
-        return await self._polled(request, wire.text(form, "device_code"), form, client)
+        return await self._polled(wire.text(client.form, "device_code"), client)
 
-    async def ciba(self, request: Request, form: Form, client: OAuthClient) -> Response:
+    async def ciba(self, client: OAuthClient) -> Response:
         """Poll for the decision on a back-channel request, or on an approval that a grant asked for (CIBA §10.1)."""
-        secret = wire.text(form, "auth_req_id")
+        secret = wire.text(client.form, "auth_req_id")
         if secret.startswith("apr_"):
-            return await self._delegated(request, secret, client)
-        return await self._polled(request, secret, form, client)
+            return await self._delegated(secret, client)
+        return await self._polled(secret, client)
 
-    async def _first_use(self, form: Form, client: OAuthClient, binding: Binding) -> AuthorizationCode:
+    async def _first_use(self, code: str, client: OAuthClient, binding: Binding) -> AuthorizationCode:
         """Return what a code means, used from now on. Who merely found it uses up nothing, and ends nothing."""
-        code = wire.text(form, "code")
         while True:
             found = await self._codes.find(code)
             if found is None:
                 raise GrantTokenError("the code is not known, or its time is up")
-            _check_code(found, form, client)
+            _check_code(found, client)
             await self._requested(found.approval, binding)
             used = structs.replace(found, used=found.used + 1)
             if await self._codes.swap(code, found, used):
@@ -146,21 +174,21 @@ class AuthorizationCodes:
             binding = attested(binding, client.workload)
         return await self._broker.open(approval, replace(found, binding=binding))
 
-    async def _polled(self, request: Request, secret: str, form: Form, client: OAuthClient) -> Response:
+    async def _polled(self, secret: str, client: OAuthClient) -> Response:
         client.check_named()
-        binding, until = await self._tokens.binding(request, client)
+        binding, until = await self._tokens.binding(client)
         poll = await self._polls.find(secret)
         if poll is None or poll.client_id != client.id:
             raise GrantTokenError("the code is not known, or was given to another client")
-        audience = self._audience(form, poll.audience)
+        audience = self._audience(client.form, poll.audience)
         await self._slowly(self._polls, secret, poll)
         grant = await self._open(poll.approval, binding, client)
         token = await self._refresh.begin(grant.id, client.id, audience)
         return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
-    async def _delegated(self, request: Request, approval_id: str, client: OAuthClient) -> Response:
+    async def _delegated(self, approval_id: str, client: OAuthClient) -> Response:
         """Make the child that a human approved, for whoever proves the key it was asked for with."""
-        binding, _ = await self._tokens.binding(request, client)
+        binding, _ = await self._tokens.binding(client)
         try:
             approval = (await self._broker.look(approval_id)).approval
         except NotFoundError:
@@ -180,9 +208,9 @@ class AuthorizationCodes:
 
     def _audience(self, form: Form, meant: str | None) -> str | None:
         """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""
-        if not form.keys() & request_form.TARGETS:
+        if not form.keys() & TARGETS:
             return meant
-        named = request_form.audience(form, self._verifier)
+        named = token_requests.audience(form, self._verifier)
         if meant not in {None, named}:
             raise TargetError("this was asked for with another audience")
         return named
@@ -197,7 +225,8 @@ class AuthorizationCodes:
             raise SlowDownError(retry_after=int(interval.total_seconds()))
 
 
-def _check_code(found: AuthorizationCode, form: Form, client: OAuthClient) -> None:
+def _check_code(found: AuthorizationCode, client: OAuthClient) -> None:
+    form = client.form
     if client.id != found.client_id:
         raise GrantTokenError("the code was given to another client")
     if form.get("redirect_uri") != found.redirect_uri:
@@ -207,42 +236,3 @@ def _check_code(found: AuthorizationCode, form: Form, client: OAuthClient) -> No
         raise GrantTokenError("`code_verifier` is missing, or not one")
     if not hmac.compare_digest(jose.digest(verifier), found.challenge):
         raise GrantTokenError("`code_verifier` is not what `code_challenge` was made from")
-
-
-class ConsentFlows:
-    """Code, device and back-channel flow. Without an issuer of humans there is nobody to decide, so there are none."""
-
-    def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
-        self._deps, self._open = deps, deps.identity.logins is not None
-        self._consent, self._codes = ConsentPage(deps), AuthorizationCodes(deps, tokens)
-        self._asking = (Authorize(deps, self._consent), Devices(deps, self._consent), Backchannel(deps))
-
-    def grant_types(self) -> Mapping[str, GrantType]:
-        """Return the grant types for the token endpoint."""
-        return self._codes.grant_types() if self._open else {}
-
-    def routes(self) -> tuple[Route, ...]:
-        """Return the routes."""
-        asking = tuple(replace(row, tcp=True) for part in self._asking for row in part.routes())
-        return (*self._consent.routes(), *asking) if self._open else self._consent.pages()
-
-    def metadata(self) -> Mapping[str, object]:
-        """Return what server metadata says of them (RFC 8414, 8628 §4, 9126 §5, 9207 §3, CIBA §4)."""
-        if not self._open:
-            return {}
-        issuer = self._deps.verifier.issuer
-        return {
-            "authorization_endpoint": f"{issuer}/oauth/authorize",
-            "pushed_authorization_request_endpoint": f"{issuer}/oauth/par",
-            "device_authorization_endpoint": f"{issuer}/oauth/device_authorization",
-            "backchannel_authentication_endpoint": f"{issuer}/oauth/bc-authorize",
-            "backchannel_token_delivery_modes_supported": ["poll"],
-            "backchannel_user_code_parameter_supported": False,
-            "response_types_supported": ["code"],
-            "response_modes_supported": ["query"],
-            "code_challenge_methods_supported": ["S256"],
-            "authorization_response_iss_parameter_supported": True,
-            "request_parameter_supported": False,
-            "request_uri_parameter_supported": False,
-            "client_id_metadata_document_supported": (self._deps.identity.clients or Registry()).documents,
-        }

@@ -19,9 +19,10 @@ from remit.console.consent import ConsentPage
 from remit.console.consent_session import AuthorizationRequest, ClientDisplay, PushedRequest, RedirectTarget, described
 from remit.core.request import Binding
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
-from remit.oauth import request_form
+from remit.oauth import token_requests
 from remit.oauth.clients import Clients, OAuthClient
 from remit.oauth.registry import Registry, is_registered
+from remit.oauth.token_requests import TARGETS
 from remit.ports.identity import Registered
 from remit.ports.pending import PendingKind, PendingStore
 from remit.web import wire
@@ -34,9 +35,9 @@ MAX_PUSHED = 64  # under a name that anybody may use, or of a host that makes up
 MAX_KEPT = 2_600  # characters of what a browser keeps in a cookie while its human logs in
 
 _REQUEST = (
-    request_form.FIELDS
+    token_requests.FIELDS
     | {"client_id", "response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method"}
-    | request_form.TARGETS
+    | TARGETS
     | {"purpose", "dpop_jkt"}
     | {"scope", "nonce", "prompt", "response_mode", "request", "login_hint", "ui_locales", "display", "max_age"}
 )
@@ -59,11 +60,11 @@ class Authorize:
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE, request_form.TARGETS)),
+            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE, TARGETS)),
             Route("GET", "/oauth/authorize", pages.shown(self.authorize), query=None),
         )
 
-    async def push(self, request: Request, client: OAuthClient) -> Response:
+    async def push(self, _: Request, client: OAuthClient) -> Response:
         """Take a request from the client itself; the browser then carries only its name (RFC 9126)."""
         form = client.form
         if "request_uri" in form:  # RFC 9126 §2.1
@@ -75,7 +76,7 @@ class Authorize:
         refused = _unsupported(form)
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
-        binding = await request_form.proven(form, client, self._verifier, request)
+        binding = await token_requests.proven(client, self._verifier)
         registered = replace(registered, proven=client.workload is not None)
         pushed = await self._pushed_request(form, registered, back, binding)
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
@@ -91,13 +92,13 @@ class Authorize:
             return self._show(await self._found(first))
         registered, back = await self._back(first)
         try:
-            query = wire.pairs(raw, _AUTHORIZE, request_form.TARGETS)
+            query = wire.pairs(raw, _AUTHORIZE, TARGETS)
             refused = _unsupported(query)
             if refused is not None and registered.vouched is not None:
                 raise InvalidRequestError(refused[1])
             if refused is not None:
                 return pages.away(back.refusal(*refused))
-            return self._show(await self._pushed_request(query, registered, back, request_form.keyed(query)))
+            return self._show(await self._pushed_request(query, registered, back, token_requests.keyed(query)))
         except RemitError as error:
             if registered.vouched is not None:
                 raise
@@ -136,8 +137,10 @@ class Authorize:
     ) -> PushedRequest:
         if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
-        audience = request_form.audience(form, self._verifier)
-        draft = AuthorizationRequest(client.client_id, await self._broker.to_open(request_form.of_human(form, binding)))
+        audience = token_requests.audience(form, self._verifier)
+        draft = AuthorizationRequest(
+            client.client_id, await self._broker.to_open(token_requests.of_human(form, binding))
+        )
         parts = urlsplit(back.redirect_uri)
         where = parts.netloc or f"the app that owns {parts.scheme}:"
         if parts.hostname in LOCAL:

@@ -8,10 +8,11 @@ registered for any of them: which workloads are let in is decided by trust domai
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from remit.core import spiffe
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Principal, Workload
@@ -34,13 +35,18 @@ class OAuthClient:
     """An OAuth client and its request. ``id`` is empty for one that names itself nothing.
 
     ``workload`` is set when it was attested. ``principal`` is who acts: the listener's, the holder of the token that is
-    exchanged, the workload; None for a public client, which proves nothing.
+    exchanged, the workload; None for a public client, which proves nothing. ``proofs`` are its ``DPoP`` headers, to be
+    made for ``url``; ``certificates`` are those of its TLS handshake; ``local``: it came by a unix socket.
     """
 
     id: str = ""
     workload: Workload | None = None
     principal: Principal | None = None
     form: Form = field(default_factory=dict, repr=False)
+    url: str = ""
+    proofs: Sequence[str] = ()
+    certificates: Sequence[bytes] = ()
+    local: bool = False
 
     def check_named(self) -> None:
         """Raise UnauthenticatedError for a client that calls itself by a workload's name and proves nothing."""
@@ -48,7 +54,16 @@ class OAuthClient:
             raise UnauthenticatedError("a client with a workload's name has to prove it")
 
 
-Authenticate = Callable[[Request], Awaitable[OAuthClient]]
+@dataclass(frozen=True, slots=True)
+class GrantType:
+    """One way to a token: the form fields it takes beside those of every way, and what answers.
+
+    ``subject`` finds who acts where that takes more than the client: the holder of a token that is exchanged.
+    """
+
+    fields: frozenset[str]
+    handler: Callable[[OAuthClient], Awaitable[Response]]
+    subject: Callable[[OAuthClient], Awaitable[Principal | None]] | None = None
 
 
 class Clients:
@@ -57,7 +72,9 @@ class Clients:
     def __init__(self, workloads: Workloads | None, verifier: Verifier) -> None:
         self._workloads, self._verifier = workloads, verifier
 
-    def of(self, fields: frozenset[str], targets: frozenset[str] = frozenset()) -> Authenticate:
+    def of(
+        self, fields: frozenset[str], targets: frozenset[str] = frozenset()
+    ) -> Callable[[Request], Awaitable[OAuthClient]]:
         """Return the authentication of an endpoint whose form has ``fields`` (``targets``: see ``wire.form``)."""
 
         async def authenticate(request: Request) -> OAuthClient:
@@ -74,49 +91,45 @@ class Clients:
         return await self._verifier.authenticate(self._authenticate(request, form))
 
     async def _authenticate(self, request: Request, form: Form) -> OAuthClient:
-        listener = listener_of(request)
-        holder = listener.holder if isinstance(listener, SocketAuth) else None
-        if request.headers.getlist("authorization"):
+        listener, headers, named = listener_of(request), request.headers, form.get("client_id", "")
+        if headers.getlist("authorization"):
             raise UnauthenticatedError("a client does not authenticate by `Authorization` here")
-        named = form.get("client_id", "")
         if named and not _ID.fullmatch(named):
             raise InvalidRequestError("`client_id` must be a URI or a name")
+        holder = listener.holder if isinstance(listener, SocketAuth) else None
+        url, proofs, certificates = (
+            url_of(request, self._verifier.issuer),
+            headers.getlist("dpop"),
+            certificates_of(request),
+        )
+        client = OAuthClient(named, None, holder, form, url, proofs, certificates, holder is not None)
         shown = {
             "assertion": form.keys() & {"client_assertion", "client_assertion_type"},
-            "wit": request.headers.getlist(WIT) or request.headers.getlist(WPT),
-            "certificate": certificates_of(request) if named.startswith("spiffe://") else (),
+            "wit": headers.getlist(WIT) or headers.getlist(WPT),
+            "certificate": certificates if named.startswith("spiffe://") else (),
         }
         ways = [way for way, given in shown.items() if given]
         if len(ways) > 1:
             raise InvalidRequestError("a client authenticates in one way, not in several")
         if not ways:
-            return OAuthClient(named, principal=holder, form=form)
-        workload = await self._workload(ways[0], request, form)
+            return client
+        # draft-ietf-wimse-wpt: 400, as there is no challenge to answer with
+        refusal = TokenError if ways == ["wit"] else UnauthenticatedError
+        try:
+            workload = await self._verified(ways[0], request, client)
+        except UnauthenticatedError as error:
+            raise refusal(error.detail, help=error.help) from error
         if named not in {"", workload.id, workload.id.partition("#")[2]}:  # for an OIDC token its bare subject too
             raise UnauthenticatedError("`client_id` is not whom the credential names")
-        workload = await self._spent(request, workload)
-        return OAuthClient(workload.id, workload, holder or workload, form)
-
-    def _url(self, request: Request) -> str:
-        return url_of(request, self._verifier.issuer)
-
-    async def _spent(self, request: Request, workload: Workload) -> Workload:
         try:
-            return await self._verifier.spend(workload, request.headers.getlist("dpop"), self._url(request))
+            workload = await self._verifier.spend(workload, proofs, url)
         except UsedError as error:
-            kind = TokenError if workload.method == "wit" else UnauthenticatedError
-            raise kind("the client's credential counts once, and was used", help="get a new one") from error
+            raise refusal("the client's credential counts once, and was used", help="get a new one") from error
+        return replace(client, id=workload.id, workload=workload, principal=holder or workload)
 
-    async def _workload(self, way: str, request: Request, form: Form) -> Workload:
-        try:
-            return await self._verified(way, request, form)
-        except UnauthenticatedError as error:
-            # draft-ietf-wimse-wpt: 400, as there is no challenge to answer with
-            kind = TokenError if way == "wit" else UnauthenticatedError
-            raise kind(error.detail, help=error.help) from error
-
-    def _verified(self, way: str, request: Request, form: Form) -> Awaitable[Workload]:
-        wit, wpt, kind = request.headers.getlist(WIT), request.headers.getlist(WPT), form.get("client_assertion_type")
+    def _verified(self, way: str, request: Request, client: OAuthClient) -> Awaitable[Workload]:
+        form, wit, wpt = client.form, request.headers.getlist(WIT), request.headers.getlist(WPT)
+        kind = form.get("client_assertion_type")
         if way == "assertion" and (kind not in {JWT_SPIFFE, JWT_BEARER} or "client_assertion" not in form):
             raise InvalidRequestError("`client_assertion` and a `client_assertion_type` that is known here go together")
         if way == "wit" and (len(wit) != 1 or len(wpt) != 1):
@@ -126,5 +139,5 @@ class Clients:
         if way == "assertion":
             return self._workloads.assertion(form["client_assertion"], str(kind))
         if way == "wit":  # the proof covers the token that is to be exchanged
-            return self._workloads.proven(wit[0], wpt[0], self._url(request), form.get("subject_token"))
-        return self._workloads.certified(certificates_of(request))
+            return self._workloads.proven(wit[0], wpt[0], client.url, form.get("subject_token"))
+        return self._workloads.certified(client.certificates)

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.core.principal import Principal
 from remit.errors import UnsupportedGrantError
-from remit.oauth import request_form
-from remit.oauth.clients import FIELDS, Clients, OAuthClient
+from remit.oauth.clients import FIELDS, Clients, GrantType, OAuthClient
+from remit.oauth.token_requests import TARGETS
 from remit.web import wire
-from remit.web.wire import Form
 
 _ALWAYS = FIELDS | {"grant_type"}
-
-Handler = Callable[[Request, Form, OAuthClient], Awaitable[Response]]
-
-
-@dataclass(frozen=True, slots=True)
-class GrantType:
-    """One way to a token: the form fields it takes beside those of every way, and what answers.
-
-    ``subject`` finds who acts where that takes more than the client: the holder of a token that is exchanged.
-    """
-
-    fields: frozenset[str]
-    handler: Handler
-    subject: Callable[[Request, OAuthClient], Awaitable[Principal | None]] | None = None
 
 
 class TokenEndpoint:
@@ -41,15 +25,15 @@ class TokenEndpoint:
 
     async def authenticate(self, request: Request) -> OAuthClient:
         """Return the client of a token request, and who acts."""
-        form = await wire.form(request, self._known, request_form.TARGETS)
+        form = await wire.form(request, self._known, TARGETS)
         grant_type = self._grant_types.get(wire.text(form, "grant_type"))
         if grant_type is None:
             raise UnsupportedGrantError
         client = await self._clients.authenticate(request, wire.meant(form, _ALWAYS | grant_type.fields))
         if grant_type.subject is None:
             return client
-        return replace(client, principal=await grant_type.subject(request, client))
+        return replace(client, principal=await grant_type.subject(client))
 
-    async def token(self, request: Request, client: OAuthClient) -> Response:
+    async def token(self, _: Request, client: OAuthClient) -> Response:
         """Answer a token request by its grant type."""
-        return await self._grant_types[client.form["grant_type"]].handler(request, client.form, client)
+        return await self._grant_types[client.form["grant_type"]].handler(client)

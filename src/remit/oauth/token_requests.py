@@ -1,0 +1,218 @@
+"""A request for a token: the grant that its form asks for, the key that it is bound to, its audience; and the answer.
+
+Holders of a key need no refresh token (RFC 6749 §6): their access token renews itself by exchange. Clients of the flows
+that go through a browser get one: opaque, rotated at every use, and bound to the key of its grant (RFC 9449 §5), so
+that a copy is worth nothing; and a copy that is used by the key's owner too ends the grant.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from starlette.responses import Response
+
+from remit import jose
+from remit.core import request as requests
+from remit.core import scope as scopes
+from remit.core.principal import GrantView
+from remit.core.request import UNBOUND, Binding, GrantRequest
+from remit.errors import InvalidRequestError, TargetError, TokenError, WrongKeyError
+from remit.jose import token as tokens
+from remit.jose.strict import read_json
+from remit.jose.token import TokenParams
+from remit.oauth.clients import GrantType, OAuthClient
+from remit.ports import NewId
+from remit.ports.broker import Presented
+from remit.web import wire
+from remit.web.routes import AppDeps
+from remit.web.verifier import Verifier, attested, ends, thumbprint
+from remit.web.wire import Form
+
+FIELDS = requests.LIMITS | {"label"}
+TARGETS = frozenset({"resource", "audience"})
+OPENING = FIELDS | TARGETS | {"purpose"}
+
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
+REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a grant type
+TTL = 3600  # seconds: an OAuth client that knows nothing of remit cannot say
+
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
+_OTHER_KEY = "`dpop_jkt` must be the thumbprint of the key that the proof is by"
+
+
+def read(form: Form, binding: Binding = UNBOUND, otherwise: Mapping[str, object] | None = None) -> GrantRequest:
+    """Read a grant request from a form, whose fields are text or JSON; ``otherwise`` holds for those it lacks.
+
+    One that a token follows is bound, and no larger than a token can name.
+    """
+    given: dict[str, object] = {}
+    for name in requests.FIELDS & form.keys():
+        given[name] = form[name]
+        if name == "authorization_details":
+            given[name] = read_json(form[name])
+        elif name not in requests.TEXTS:
+            with suppress(InvalidRequestError):  # the reader says what it must be
+                given[name] = read_json(form[name])
+    found = requests.read({**(otherwise or {}), **given}, binding)
+    if binding.thumbprint is not None:
+        tokens.check_size(found.scope)
+    return found
+
+
+def of_human(form: Form, binding: Binding) -> GrantRequest:
+    """Return the request that a human is to decide on, a token to follow: for an hour, unless the client says."""
+    found = read(form, binding, {"ttl": TTL})
+    tokens.check_size(found.scope)
+    return found
+
+
+def opening(
+    client: OAuthClient, binding: Binding = UNBOUND, otherwise: Mapping[str, object] | None = None
+) -> GrantRequest:
+    """Return the request for a root grant that a client makes: in its own name, if it proved one."""
+    client.check_named()
+    return read(client.form, attested(binding, client.workload), otherwise)
+
+
+async def proven(client: OAuthClient, verifier: Verifier) -> Binding:
+    """Return what a client's request is to be bound to: its workload, and the key that it names or proves.
+
+    A human then approves of the key too (RFC 9449 §10.1).
+    """
+    binding = keyed(client.form)
+    if client.proofs:
+        proof = verifier.read(client.proofs, "POST", client.url, None)
+        await verifier.pending.burn(proof, stranger=True)
+        if binding.jkt not in {None, proof.jkt}:
+            raise InvalidRequestError(_OTHER_KEY)
+        binding = replace(binding, jkt=proof.jkt)
+    return attested(binding, client.workload)
+
+
+def keyed(form: Form) -> Binding:
+    """Return a binding to the key that a request names (``dpop_jkt``), if it does."""
+    jkt = form.get("dpop_jkt")
+    if jkt is not None and not _THUMBPRINT.fullmatch(jkt):
+        raise InvalidRequestError(_OTHER_KEY)
+    return Binding(jkt=jkt)
+
+
+async def child_key(
+    form: Form, verifier: Verifier, token: str | None = None, *, stranger: bool = False
+) -> Binding | None:
+    """Return the binding of a new grant to the key that ``req_cnf`` names and proves, if it does.
+
+    ``token`` is the parent's; a ``stranger`` shows nothing else that is known here.
+    """
+    if "req_cnf" not in form and "req_cnf_proof" not in form:
+        return None
+    cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
+    endpoint = f"{verifier.issuer}/oauth/token"
+    return Binding(jkt=await verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
+
+
+def audience(form: Form, verifier: Verifier) -> str | None:
+    """Return whom the token is to be for: None is the broker as a whole, and its gateway alone can be named.
+
+    TargetError for anybody else (RFC 8707 §2), and for two.
+    """
+    issuer, gateway = verifier.issuer, verifier.gateway
+    named = {form[name] for name in TARGETS & form.keys()}
+    if not named <= {issuer, gateway} or len(named) > 1:
+        raise TargetError(help=f"the audience is `{issuer}`" + (f", or `{gateway}`" if gateway else ""))
+    return None if named <= {issuer} else gateway
+
+
+class TokenIssuer:
+    """Makes answers of the token endpoint (RFC 6749 §5.1, RFC 8693 §2.2.1, RFC 9396 §7). ``new_id`` names tokens."""
+
+    def __init__(self, verifier: Verifier, new_id: NewId) -> None:
+        self._verifier, self._new_id = verifier, new_id
+
+    async def binding(self, client: OAuthClient) -> tuple[Binding, datetime | None]:
+        """Return what a token is to be bound to: the key of the ``DPoP`` header, else the certificate, with its end.
+
+        A client whose own credential is bound to a key (WIT) has to prove that key, and no other.
+        """
+        chain, workload = client.certificates, client.workload
+        if not client.proofs and chain:
+            if workload is not None and workload.jkt is not None:
+                raise WrongKeyError("the client's credential is bound to a key: prove it by `DPoP`")
+            return Binding(x5t=thumbprint(chain[0])), ends(chain[0])
+        proof = self._verifier.read(client.proofs, "POST", client.url, None)
+        if workload is not None and workload.jkt not in {None, proof.jkt}:
+            raise WrongKeyError("the proof is by another key than the client's credential is bound to")
+        await self._verifier.pending.burn(proof, stranger=workload is None)
+        return Binding(jkt=proof.jkt), None
+
+    def answer(
+        self,
+        view: GrantView,
+        *,
+        parent_token: str | None = None,
+        par_hash: str | None = None,
+        audience: str | None = None,
+        until: datetime | None = None,
+        **more: object,
+    ) -> Response:
+        """Return the answer for a grant: with a token if the grant is bound, and with ``more`` members.
+
+        ``parent_token`` is the token that was exchanged for a child, ``par_hash`` the digest of the one that was when
+        the grant was made. ``audience`` None is the broker itself. ``until`` is the end of the certificate that the
+        grant is bound to.
+        """
+        par_hash = par_hash if parent_token is None else jose.digest(parent_token)
+        now, grant, scope = self._verifier.clock(), view.grant, scopes.text(view.grant.scope)
+        expires_in = int((grant.expires_at - now).total_seconds())
+        content: dict[str, object] = {"task": view.task, "grant": grant.id, "expires_in": expires_in}
+        if grant.binding.x5t is not None and until is None:
+            raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
+        if grant.binding.thumbprint is not None:
+            params = TokenParams(self._verifier.issuer, self._new_id("tok"), now, par_hash, audience, until)
+            claims, signer = tokens.claims(view, params), self._verifier.keys.signer
+            content |= {
+                "access_token": tokens.mint(claims, signer.kid, signer.alg, signer.sign, authorization_details=scope),
+                "token_type": "DPoP" if grant.binding.x5t is None else "Bearer",
+                "issued_token_type": ACCESS_TOKEN,
+                "expires_in": claims["exp"] - claims["iat"],
+            }
+        return wire.answer({**content, **more}, authorization_details=scope)
+
+
+draw = partial(secrets.token_urlsafe, 32)  # a new refresh token: 256 random bits
+
+
+class RefreshGrant:
+    """The handler of the grant type, and what hands out the first token of a chain."""
+
+    def __init__(self, deps: AppDeps, tokens: TokenIssuer, new_token: Callable[[], str] = draw) -> None:
+        self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
+        self._new_token = new_token
+
+    def grant_types(self) -> Mapping[str, GrantType]:
+        """Return the grant type for the token endpoint."""
+        return {REFRESH_TOKEN: GrantType(TARGETS | {"refresh_token"}, self.refresh)}
+
+    async def begin(self, grant_id: str, client_id: str, audience: str | None = None) -> str:
+        """Return the first refresh token of a grant, for the client that it is given to."""
+        token = self._new_token()
+        await self._broker.issue_refresh_token(grant_id, client_id, jose.digest(token), audience)
+        return token
+
+    async def refresh(self, client: OAuthClient) -> Response:
+        """Spend a refresh token for an access token and the next refresh token."""
+        client.check_named()
+        named = audience(client.form, self._verifier)
+        digest = jose.digest(wire.text(client.form, "refresh_token"))
+        binding, until = await self._tokens.binding(client)
+        fresh = self._new_token()
+        presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
+        rotated = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
+        meant = rotated.family.audience if named is None else named
+        return self._tokens.answer(rotated.grant, audience=meant, until=until, refresh_token=fresh)
