@@ -77,7 +77,7 @@ def test_a_fault_of_ours_has_its_traceback_and_a_flood_of_it_is_counted_too(
     def fails(*_: object) -> None:
         raise error from ValueError("the cause")
 
-    monkeypatch.setattr(middleware, "check_path", fails)
+    monkeypatch.setattr(middleware, "_admit", fails)
 
     async def scene(plane: Plane) -> None:
         with logged() as told:

@@ -20,7 +20,6 @@ from remit.errors import (
     AttenuationError,
     GrantTokenError,
     InvalidRequestError,
-    NonceRequiredError,
     NotFoundError,
     SplicedError,
     UnauthenticatedError,
@@ -160,8 +159,7 @@ class Exchange:
             grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
             return self._tokens.answer(grant, parent_token=form["subject_token"], audience=audience)
         except (SplicedError, UnauthenticatedError) as error:
-            if not isinstance(error, NonceRequiredError):
-                await self._verifier.refused(claims, error)
+            await self._verifier.refused(claims, error)
             raise
 
     async def _actor(self, client: OAuthClient, bound: Binding) -> Workload | None:

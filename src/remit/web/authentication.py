@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from remit.core.principal import Holder, Operator, Principal
-from remit.errors import DeniedError, InvalidRequestError, MisdirectedError, UnauthenticatedError
+from remit.errors import DeniedError, MisdirectedError, UnauthenticatedError
 
 # method, URL, the headers of token and proof, the TLS client's certificates -> the holder of the token
 Prove = Callable[[str, str, Mapping[str, Sequence[str]], Sequence[bytes]], Awaitable[Holder]]
-
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class TokenAuth:
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             raise MisdirectedError
         origins, own = request.headers.getlist("origin"), {f"{self.scheme}://{host}" for host in self.hosts}
-        if request.method not in SAFE and not own.issuperset(origins):
+        if request.method not in {"GET", "HEAD", "OPTIONS"} and not own.issuperset(origins):
             raise DeniedError("calls from other origins are not accepted")
 
     async def principal(self, request: Request) -> Principal | None:
@@ -59,11 +57,7 @@ class TokenAuth:
         if not request.headers.get("authorization"):
             return None
         headers = {name: request.headers.getlist(name) for name in ("authorization", "dpop")}
-        return await self.prove(request.method, self.url(request), headers, certificates_of(request))
-
-    def url(self, request: Request) -> str:
-        """Return the URL of a request: this scheme, the admitted Host, and the path as it was sent."""
-        return f"{self.scheme}://{request.headers['host'].lower()}{_path(request)}"
+        return await self.prove(request.method, url_of(request, ""), headers, certificates_of(request))
 
 
 ListenerAuth = SocketAuth | TokenAuth
@@ -71,9 +65,7 @@ ListenerAuth = SocketAuth | TokenAuth
 
 def listener_of(request: Request) -> ListenerAuth:
     """Return the authentication of the listener a request came in by."""
-    found = request.scope["state"]["listener"]
-    if not isinstance(found, SocketAuth | TokenAuth):
-        raise UnauthenticatedError
+    found: ListenerAuth = request.scope["state"]["listener"]
     return found
 
 
@@ -91,14 +83,14 @@ async def proven(request: Request) -> Principal:
 
 
 def url_of(request: Request, issuer: str) -> str:
-    """Return the URL a proof must name. On a unix socket, where any Host is taken, it is the issuer's."""
-    listener = listener_of(request)
-    return listener.url(request) if isinstance(listener, TokenAuth) else f"{issuer}{_path(request)}"
+    """Return the URL a proof must name: this scheme, the admitted Host, and the path as it was sent.
 
-
-def _path(request: Request) -> str:
-    path: bytes = request.scope["raw_path"]
-    return path.decode("ascii")
+    On a unix socket, where any Host is taken, it is the issuer's.
+    """
+    listener, path = listener_of(request), str(request.scope["raw_path"], "ascii")
+    if isinstance(listener, TokenAuth):
+        return f"{listener.scheme}://{request.headers['host'].lower()}{path}"
+    return issuer + path
 
 
 def certificates_of(request: Request) -> tuple[bytes, ...]:
@@ -113,11 +105,3 @@ def certificates_of(request: Request) -> tuple[bytes, ...]:
 def idles(request: Request, gone: Callable[[], object]) -> None:
     """Let the connection of a request make room for others, as its answer waits for a human; then call ``gone``."""
     request.scope["state"]["idles"](gone)
-
-
-def check_path(request: Request) -> None:
-    """Refuse a path with escapes: no name on this surface needs one, so that a path has one spelling."""
-    if b"%" in request.scope.get("raw_path", b""):
-        raise InvalidRequestError(
-            "a path here has no percent-encoding", help="a name has lower-case letters, digits, `.`, `_` and `-`"
-        )

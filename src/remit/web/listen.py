@@ -141,14 +141,22 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Admit a peer of the right user."""
         self.transport = transport
-        if self._uid is not None and _peer(transport) != self._uid:
-            transport.abort()
-            return
+        sock = transport.get_extra_info("socket")
+        if self._uid is not None:
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            if _CREDENTIALS.unpack(raw)[1] != self._uid:
+                transport.abort()
+                return
         full = len(self.connections) >= MAX_CONNECTIONS  # descriptors are for all listeners
-        if (full and not self._make_room()) or not self._count():
+        if full and not self._make_room():
             transport.abort()
             return
-        _no_delay(transport)
+        self._counted = self._share is None or self._share.take()
+        if not self._counted:
+            transport.abort()
+            return
+        if sock.family != socket.AF_UNIX:  # send head and body at once: asyncio sets it not where no protocol is named
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         certificates = presented(transport.get_extra_info("ssl_object"))
         self.app_state = {**self.app_state, "certificates": certificates, "idles": self._idles}
         super().connection_made(transport)
@@ -239,10 +247,6 @@ class Connection(HttpToolsProtocol):
         self._gone()
         super().connection_lost(exc)
 
-    def _count(self) -> bool:
-        self._counted = self._share is None or self._share.take()
-        return self._counted
-
     def _expect(self, seconds: float) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(seconds, self.transport.abort)
@@ -251,17 +255,3 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-
-def _no_delay(transport: asyncio.Transport) -> None:
-    """Send an answer's head and body at once: asyncio leaves it out for sockets that name no protocol."""
-    sock = transport.get_extra_info("socket")
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _peer(transport: asyncio.Transport) -> int:
-    """Return the uid at the other end of a unix socket."""
-    sock = transport.get_extra_info("socket")
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(raw)[1])

@@ -41,11 +41,8 @@ def page(code: str) -> Response:
 
 def members(error: RemitError) -> dict[str, object]:
     """Return what both forms say beyond their own vocabulary; absent members have nothing to say."""
-    more: dict[str, object] = {
-        "help": error.help,
-        "offending": [dict(detail) for detail in error.offending] or None,
-        "enough": error.enough,
-    }
+    offending = [dict(detail) for detail in error.offending] or None
+    more: dict[str, object] = {"help": error.help, "offending": offending, "enough": error.enough}
     return {name: value for name, value in more.items() if value is not None}
 
 
@@ -65,7 +62,11 @@ def problem(error: RemitError, issuer: str, instance: str) -> Response:
 
 
 def oauth(error: RemitError, instance: str, status: int | None = None) -> Response:
-    """Render an error for an OAuth client. ``code`` and ``help`` are extensions; ``error`` is a registered name."""
+    """Render an error for an OAuth client. ``code`` and ``help`` are extensions; ``error`` is a registered name.
+
+    Without a ``status`` it is that of RFC 6749 §5.2: 400 unless the client itself could not be authenticated, or the
+    server is at fault.
+    """
     content = {
         # RFC 8693 §2.2.2: a subject token that is no good is a bad request, not a failed authentication
         "error": "invalid_request" if isinstance(error, TokenError) else error.oauth,
@@ -74,40 +75,25 @@ def oauth(error: RemitError, instance: str, status: int | None = None) -> Respon
         "instance": instance,
         **members(error),
     }
-    answered = status or _oauth_status(error)
-    challenge = "" if answered == HTTPStatus.UNAUTHORIZED else None  # RFC 9110 §15.5.2
-    return wire.answer(content, answered, _headers(error, challenge))
-
-
-def _oauth_status(error: RemitError) -> int:
-    """RFC 6749 §5.2: 400 unless the client itself could not be authenticated, or the server is at fault."""
-    if isinstance(error, TooLargeError | LimitError | MisdirectedError | MethodError) or error.status >= 500:  # noqa: PLR2004
-        return error.status
-    return 401 if error.oauth == "invalid_client" else 400
+    own = TooLargeError | LimitError | MisdirectedError | MethodError
+    if status is None and (isinstance(error, own) or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR):
+        status = error.status
+    elif status is None:
+        status = 401 if error.oauth == "invalid_client" else 400
+    challenge = "" if status == HTTPStatus.UNAUTHORIZED else None  # RFC 9110 §15.5.2
+    return wire.answer(content, status, _headers(error, challenge))
 
 
 def _headers(error: RemitError, more: str | None) -> Mapping[str, str]:
     """Return the headers of a refusal; ``more`` is added to a challenge, and None makes none."""
     headers = {}
     if isinstance(error, UnauthenticatedError) and more is not None:
-        headers["www-authenticate"] = ", ".join(part for part in (_challenge(error), more) if part)
+        name = error.oauth if isinstance(error, ProofError) else "invalid_token"
+        told = "" if type(error) is UnauthenticatedError else f'error="{name}", '
+        challenge = f'DPoP {told}algs="{jose.CHALLENGE}"'
+        headers["www-authenticate"] = f"{challenge}, {more}" if more else challenge
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, TooLargeError):
         headers["connection"] = "close"  # the rest of the body is not worth reading
     return headers
-
-
-def _challenge(error: UnauthenticatedError) -> str:
-    if type(error) is UnauthenticatedError:
-        return f'DPoP algs="{jose.CHALLENGE}"'
-    name = error.oauth if isinstance(error, ProofError) else "invalid_token"
-    return f'DPoP error="{name}", algs="{jose.CHALLENGE}"'
-
-
-def internal() -> RemitError:
-    """Return what a caller is told of an error that is no RemitError: nothing."""
-    return RemitError(
-        "something went wrong inside remit",
-        help="the broker's log has it under the instance id: `log` in its state directory",
-    )

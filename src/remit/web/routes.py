@@ -61,15 +61,12 @@ class Policies(Protocol):
 
     def shown(self) -> Mapping[str, object]:
         """Describe what holds, and what was wrong when it was last to be replaced."""
-        ...
 
     def explained(self, question: Question) -> Mapping[str, object]:
         """Decide, and say why."""
-        ...
 
     async def reload(self, operator: Principal) -> Mapping[str, object]:
         """Load anew; what is not allowed any more has ended when this returns."""
-        ...
 
 
 class Rings(Protocol):
@@ -77,15 +74,12 @@ class Rings(Protocol):
 
     def published(self) -> Mapping[str, Sequence[PublishedKey]]:
         """Return the keys of every ring, the signing one first."""
-        ...
 
     async def rotate(self, operator: Principal, ring: str) -> str:
         """Make a new key sign; return its id. The one before it is published until all it signed has ended."""
-        ...
 
     async def revoke(self, operator: Principal, ring: str, kid: str) -> str:
         """End all that a key has signed, at once; return the id of the key that signs now."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,21 +104,16 @@ class ServerTLS:
         changed = before != self._believed
         seen = [_stamp(path) for path in self._files]
         if seen != self._seen:
-            self._seen, changed = seen, self._renewed() or changed
+            self._seen = seen
+            try:
+                found = Pair.read(*self._files)
+                context(found, None)
+                self._pair, changed = found, True
+            except UnavailableError as error:
+                _LOG.warning("%s; the last good one serves (%s)", error.detail, error.__cause__)
         if changed:
             self._current = context(self._pair, self._believed)
         return not set(before or ()) <= set(self._believed or ())
-
-    def _renewed(self) -> bool:
-        """Whether there is a new certificate with its key."""
-        try:
-            found = Pair.read(*self._files)
-            context(found, None)
-        except UnavailableError as error:
-            _LOG.warning("%s; the last good one serves (%s)", error.detail, error.__cause__)
-            return False
-        self._pair = found
-        return True
 
     def _swap(self, peer: ssl.SSLObject, _name: str | None, _started: ssl.SSLContext) -> None:
         peer.context = self._current

@@ -143,8 +143,7 @@ class Verifier:
     ) -> Holder:
         """Return the holder of a live token if what it is bound to is proven: its key, or its certificate.
 
-        ``proof`` is for this request, new, and covers ``token`` (``ath``); None: it has no ``ath``, as in a token
-        request (RFC 9449 §5).
+        ``proof`` is for this request, new, and covers ``token`` (``ath``); None: as in a token request (RFC 9449 §5).
         Only a proof that belongs to a live token is remembered here; those of strangers, who have none yet, are counted
         apart and keep no holder out. ``certificates`` are the TLS client's: the handshake has shown that it has the
         leaf's key (RFC 8705 §3.1). ``audiences`` are those that the token may be for; empty is the broker alone.
@@ -155,22 +154,30 @@ class Verifier:
             tokens.check_time(claims, self.now())
             tokens.check_audience(claims, audiences or {self.issuer})
             if claims.x5t is not None:
-                _check_certificate(claims.x5t, certificates, self.clock())
+                if not certificates:
+                    raise TokenError("it is bound to a certificate: use the TLS listener, with that certificate")
+                if thumbprint(certificates[0]) != claims.x5t:
+                    raise WrongKeyError("it is bound to another certificate")
+                if ends(certificates[0]) <= self.clock():
+                    raise TokenError("the certificate it is bound to has expired")
                 return await self.living(claims)
             found = self.read(proof, method, url, token)
             if claims.jkt != found.jkt:
                 raise WrongKeyError
             holder = await self.living(claims)
             await self.pending.burn(found)
-        except NonceRequiredError:
-            raise
         except (UnauthenticatedError, GrantEndedError) as error:
             await self.refused(claims, error)
             raise
         return holder
 
     async def refused(self, claims: Claims, error: RemitError) -> None:
-        """Record that a token which this broker signed was refused. What is over says so, whatever else is wrong."""
+        """Record that a token which this broker signed was refused. What is over says so, whatever else is wrong.
+
+        A proof that lacks but the nonce is no refusal: the client comes back with one.
+        """
+        if isinstance(error, NonceRequiredError):
+            return
         over = type(error) is TokenError and self.now() >= claims.expires_at
         await self._broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
 
@@ -232,15 +239,6 @@ class Verifier:
     def read(self, texts: Sequence[str], method: str, url: str, token: str | None) -> Proof:
         """Return what a proof proves; whether it is new, ``Pending.burn`` tells."""
         return proofs.read(texts, Expected(method, url, self.now(), self.nonces, token))
-
-
-def _check_certificate(x5t: str, certificates: Sequence[bytes], now: datetime) -> None:
-    if not certificates:
-        raise TokenError("it is bound to a certificate: use the TLS listener, with that certificate")
-    if thumbprint(certificates[0]) != x5t:
-        raise WrongKeyError("it is bound to another certificate")
-    if ends(certificates[0]) <= now:
-        raise TokenError("the certificate it is bound to has expired")
 
 
 def thumbprint(certificate: bytes) -> str:

@@ -37,9 +37,8 @@ _LETTERS = re.compile(r"[^a-z]")
 # what limits a grant is refused where it means nothing, or is written another way (`fanOut`, `ttl[]`), as ignoring it
 # would give more; and so is what would bind it to a key
 _SPELLED = frozenset(name.replace("_", "") for name in LIMITS | {"purpose", "req_cnf", "req_cnf_proof"})
-# credentials, which histories and logs keep where they stand in a URL
-_SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
 _GRANTING = LIMITS | {"grant_type"}  # names that an endpoint has which gives authority, or asks for it
+_TOO_LARGE = f"a body has at most {MAX_BODY} bytes"
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 
@@ -57,20 +56,16 @@ async def body(request: Request) -> bytes:
     """Return the whole body, or raise TooLargeError as soon as it is too long."""
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared[:19]) > MAX_BODY:
-        raise _too_large()
+        raise TooLargeError(_TOO_LARGE)
     data = bytearray()
     try:
         async for chunk in request.stream():
             data += chunk
             if len(data) > MAX_BODY:
-                raise _too_large()
+                raise TooLargeError(_TOO_LARGE)
     except ClientDisconnect as error:
         raise InvalidRequestError("the request ended early") from error
     return bytes(data)
-
-
-def _too_large() -> TooLargeError:
-    return TooLargeError(f"a body has at most {MAX_BODY} bytes")
 
 
 def _typed(request: Request, wanted: str) -> None:
@@ -111,13 +106,6 @@ def pairs(
     if strict:
         only(fields, known)
     return {name: value for name, value in meant(dict(read), known).items() if value}
-
-
-def check_query(raw: bytes) -> None:
-    """Refuse credentials in a URL."""
-    named = (pair.partition(b"=")[0].decode("latin-1").lower() for pair in raw.split(b"&"))
-    if not _SECRETS.isdisjoint(named):
-        raise InvalidRequestError("a credential has no place in a URL")
 
 
 def meant(fields: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:
