@@ -19,14 +19,12 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import asyncpg
-from asyncpg import PostgresError
 
 from remit.core.scope import Detail
 from remit.errors import EngineError
@@ -120,7 +118,7 @@ class LeaseBatches:
         """Fail what waits, leave no empty creator behind, let go of the connection."""
         waiting, self._waiting = self._waiting, []
         _fail(waiting, EngineError("remit is stopping"))
-        with contextlib.suppress(EngineError):
+        with suppress(EngineError):
             await self.rest()
         self._drop()
 
@@ -201,7 +199,10 @@ class LeaseBatches:
         """Return the connection, acting as a creator that has room for ``count`` and may join all ``bundles``."""
         connection = self._connection
         if connection is None or connection.is_closed():
-            connection = await self._open()
+            self._creator = None
+            self._connection = connection = await self._connections.connect()
+            await connection.execute(f"{_SESSION}; {_PREPARE}")
+            await drop_empty(connection)
         if self._creator is None or self._made + count > PER_CREATOR:
             await self._become(connection)
         missing = {bundle.oid: bundle.name for bundle in bundles if bundle.oid not in self._joined}
@@ -212,17 +213,10 @@ class LeaseBatches:
             self._joined |= missing.keys()
         return connection
 
-    async def _open(self) -> Connection:
-        self._creator = None
-        self._connection = connection = await self._connections.connect()
-        await connection.execute(f"{_SESSION}; {_PREPARE}")
-        await drop_empty(connection)
-        return connection
-
     async def _become(self, connection: Connection) -> None:
         """Act as a new creator from now on; holding its lock says that it lives, however empty it is."""
         key = int.from_bytes(self._random(4), "big") >> 1
-        creator = await creator_name(connection, key)
+        creator = f"{await connection.fetchval(_OWN)}_{key:08x}"
         self._skew = await self._connections.skew(connection)  # anew now and then: clocks drift, machines sleep
         await connection.execute(
             f"RESET ROLE; SELECT pg_advisory_unlock_all(); SELECT pg_advisory_lock_shared({CREATOR_LOCKS}, {key}); "
@@ -236,7 +230,13 @@ class LeaseBatches:
         for planned in batch:
             joins.setdefault(bundles[planned.detail], []).append(planned.role)
         checks = [f"EXECUTE remit_check ({b.oid}, {_oids(b.tables)}, {_oids(b.schemas)}, '{b.digest}')" for b in joins]
-        creates = [_create(planned, self._skew) for planned in batch]
+        skew = timedelta(seconds=round(self._skew.total_seconds()))
+        creates = [
+            f"CREATE ROLE {quoted(planned.role)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS "
+            f"INHERIT CONNECTION LIMIT {CONNECTIONS} PASSWORD '{planned.verifier}' "
+            f"VALID UNTIL '{(planned.expires_at + skew).isoformat()}'"
+            for planned in batch
+        ]
         terms = "WITH INHERIT TRUE, SET FALSE, ADMIN FALSE"
         grants = [f"GRANT {quoted(b.name)} TO {names(roles)} {terms}" for b, roles in joins.items()]
         last = (deadline + self._skew - MARGIN).isoformat()
@@ -253,26 +253,10 @@ def _oids(oids: Sequence[int]) -> str:
     return "'{" + ",".join(str(oid) for oid in oids) + "}'"
 
 
-def _create(planned: PlannedRole, skew: timedelta) -> str:
-    until = (planned.expires_at + timedelta(seconds=round(skew.total_seconds()))).isoformat()
-    return (
-        f"CREATE ROLE {quoted(planned.role)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS "
-        f"INHERIT CONNECTION LIMIT {CONNECTIONS} PASSWORD '{planned.verifier}' VALID UNTIL '{until}'"
-    )
-
-
-def _fail(planned_roles: Sequence[PlannedRole], error: EngineError) -> None:
-    for planned in planned_roles:
+def _fail(batch: Sequence[PlannedRole], error: EngineError) -> None:
+    for planned in batch:
         if not planned.done.done():
             planned.done.set_exception(error)
-
-
-# -- creator roles -----------------------------------------------------------------------------------------------
-
-
-async def creator_name(connection: Connection, key: int) -> str:
-    """Return the name of the creator ``key`` of this database."""
-    return f"{await connection.fetchval(_OWN)}_{key:08x}"
 
 
 async def drop_empty(connection: Connection, creator: str | None = None) -> None:
@@ -282,7 +266,7 @@ async def drop_empty(connection: Connection, creator: str | None = None) -> None
     for row in await connection.fetch(_EMPTY, pattern, creator):
         name = row["rolname"]
         key = int(name.rpartition("_")[2], 16)
-        with suppress(PostgresError):
+        with suppress(asyncpg.PostgresError):
             async with connection.transaction():
                 # An engine may have made a lease and let go of its creator since the look above: only under the lock is
                 # empty for good. A lease whose creator is gone could be dropped by nobody but a superuser.

@@ -112,6 +112,11 @@ class Power:
     verbs: tuple[str, ...]
     columns: tuple[str, ...] | None
 
+    def privileges(self, columns: Sequence[str]) -> str:
+        """Return the verbs as GRANT takes them; ``columns`` are its columns, quoted."""
+        within = f" ({', '.join(columns)})" if columns else ""
+        return ", ".join(f"{verb}{within}" for verb in self.verbs)
+
 
 def lower(detail: Detail) -> tuple[Power, ...]:
     """Translate a detail into PostgreSQL's terms, or raise UnknownDetailError."""
@@ -149,28 +154,6 @@ class _Place:
     home: str
     columns: tuple[str, ...]
 
-    @property
-    def what(self) -> str:
-        """The powers, as GRANT takes them."""
-        within = f" ({', '.join(self.columns)})" if self.columns else ""
-        return ", ".join(f"{verb}{within}" for verb in self.power.verbs)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A bundle to be: the name that its tables and powers make, and where they are."""
-
-    name: str
-    places: tuple[_Place, ...]
-
-    @property
-    def tables(self) -> list[int]:
-        return [place.table for place in self.places]
-
-    @property
-    def schemas(self) -> list[int]:
-        return sorted({place.schema for place in self.places})
-
 
 async def ensure(connection: Connection, detail: Detail) -> Bundle:
     """Return a sound bundle for ``detail``, made or mended if need be; in a transaction.
@@ -182,16 +165,20 @@ async def ensure(connection: Connection, detail: Detail) -> Bundle:
         async with connection.transaction():
             await connection.execute(_LOCK)
     await connection.execute(_WAIT)
-    found = await _resolve(connection, lower(detail))
+    powers = lower(detail)
+    rows = await connection.fetch(_RESOLVE, [p.schema for p in powers], [p.table for p in powers])
+    places = [_place(power, row) for power, row in zip(powers, rows, strict=True)]
+    tables = sorted((place.table, place.power.verbs, place.power.columns or ()) for place in places)
+    key = json.dumps([rows[0]["login"], rows[0]["database"], tables], separators=(",", ":"))
+    first = f"remit_b_{rows[0]['database']}_{hashlib.sha256(key.encode()).hexdigest()[:40]}"
     for generation in range(GENERATIONS):
-        name = f"{found.name}_{generation}" if generation else found.name
-        bundle = await _sound(connection, found, name)
+        bundle = await _sound(connection, places, f"{first}_{generation}" if generation else first)
         if bundle is not None:
             return bundle
     raise EngineRefusedError("the bundle roles of these tables were changed by others too often")
 
 
-async def _sound(connection: Connection, found: _Found, name: str) -> Bundle | None:
+async def _sound(connection: Connection, places: Sequence[_Place], name: str) -> Bundle | None:
     """Return the bundle ``name``, or None when it exists and cannot be mended."""
     oid = await connection.fetchval(_OID, name)
     fresh = oid is None
@@ -199,12 +186,13 @@ async def _sound(connection: Connection, found: _Found, name: str) -> Bundle | N
         make = f"CREATE ROLE {quoted(name)} NOLOGIN"
         await connection.execute(f"SET LOCAL createrole_self_grant = 'set, inherit'; {make}")
         oid = await connection.fetchval(_OID, name)
-    bundle = Bundle(name, oid, tuple(found.tables), tuple(found.schemas), _expected(found, name))
+    schemas = tuple(sorted({place.schema for place in places}))
+    bundle = Bundle(name, oid, tuple(place.table for place in places), schemas, _expected(places, name))
     if await _holds(connection, bundle):
         return bundle
     try:
         async with connection.transaction():
-            await _mend(connection, found, name)
+            await _mend(connection, places, bundle)
     except PostgresError as error:
         if fresh or code(error) in CONCURRENT:
             raise
@@ -221,32 +209,17 @@ async def drop_idle(connection: Connection) -> Sequence[str]:
     """Drop the bundles that no lease has joined. Return those that something is in the way of."""
     kept: list[str] = []
     for row in await connection.fetch(_IDLE, None):
+        bundle = quoted(row["rolname"])
         try:
             async with connection.transaction():
-                await _drop(connection, row["rolname"])
+                # The GRANT changes nothing, and takes the lock that joining takes; only what is idle under it may go.
+                grant = f"GRANT {bundle} TO SESSION_USER WITH INHERIT TRUE, SET TRUE"
+                await connection.execute(f"SET LOCAL lock_timeout = 100; {grant}")
+                if await connection.fetch(_IDLE, row["rolname"]):
+                    await connection.execute(f"DROP OWNED BY {bundle}; DROP ROLE {bundle}")
         except PostgresError:
             kept.append(row["rolname"])
     return kept
-
-
-async def _drop(connection: Connection, name: str) -> None:
-    # The GRANT changes nothing, and takes the lock that joining takes; only what is idle under it may go.
-    bundle = quoted(name)
-    await connection.execute(
-        f"SET LOCAL lock_timeout = 100; GRANT {bundle} TO SESSION_USER WITH INHERIT TRUE, SET TRUE"
-    )
-    if await connection.fetch(_IDLE, name):
-        await connection.execute(f"DROP OWNED BY {bundle}; DROP ROLE {bundle}")
-
-
-async def _resolve(connection: Connection, powers: Sequence[Power]) -> _Found:
-    rows = await connection.fetch(_RESOLVE, [p.schema for p in powers], [p.table for p in powers])
-    places = tuple(_place(power, row) for power, row in zip(powers, rows, strict=True))
-    first = rows[0]
-    powers_by_table = sorted((place.table, place.power.verbs, place.power.columns or ()) for place in places)
-    key = json.dumps([first["login"], first["database"], powers_by_table], separators=(",", ":"))
-    name = f"remit_b_{first['database']}_{hashlib.sha256(key.encode()).hexdigest()[:40]}"
-    return _Found(name, places)
 
 
 def _place(power: Power, row: Record) -> _Place:
@@ -261,9 +234,9 @@ def _place(power: Power, row: Record) -> _Place:
     return _Place(power, row["table"], row["namespace"], row["sql"], row["home"], columns)
 
 
-def _expected(found: _Found, name: str) -> str:
+def _expected(places: Sequence[_Place], name: str) -> str:
     lines = {f"role {name} f f f f f f", "database CONNECT"}
-    for place in found.places:
+    for place in places:
         power, table = place.power, place.table
         lines |= {f"table {table} {power.schema} {power.table}", f"schema {place.schema} USAGE"}
         spots = [f"may {table}"] if power.columns is None else [f"may {table} {column}" for column in power.columns]
@@ -276,15 +249,15 @@ async def _holds(connection: Connection, bundle: Bundle) -> bool:
     return bool(digest == bundle.digest)
 
 
-async def _mend(connection: Connection, found: _Found, name: str) -> None:
+async def _mend(connection: Connection, places: Sequence[_Place], planned: Bundle) -> None:
     """Take everything from the bundle in this database, then give it what the plan says."""
-    bundle = quoted(name)
-    public = await connection.fetchrow(_PUBLIC_HAS, found.schemas)
+    bundle = quoted(planned.name)
+    public = await connection.fetchrow(_PUBLIC_HAS, list(planned.schemas))
     script = [f"DROP OWNED BY {bundle}"]
     if not public["connect"]:
         database = await connection.fetchval("SELECT quote_ident(current_database())")
         script.append(f"GRANT CONNECT ON DATABASE {database} TO {bundle}")
-    homes = {place.home for place in found.places if place.schema not in public["usage"]}
+    homes = {place.home for place in places if place.schema not in public["usage"]}
     script += [f"GRANT USAGE ON SCHEMA {home} TO {bundle}" for home in sorted(homes)]
-    script += [f"GRANT {place.what} ON TABLE {place.sql} TO {bundle}" for place in found.places]
+    script += [f"GRANT {p.power.privileges(p.columns)} ON TABLE {p.sql} TO {bundle}" for p in places]
     await connection.execute("; ".join(script))

@@ -102,11 +102,19 @@ async def _empty(connections: Connections, wanted: Sequence[str], waited: Waited
     async with connections.session() as connection:
         left = await _find(connection, wanted)
     inside = await _put_out(connections, left, waited)
+    roles = {role.name: role for role in left}
     async with connections.session() as connection:
-        prepared = await connection.fetch(_PREPARED, [role.name for role in left])
-    await _roll_back(
-        connections, {role.name: role for role in left}, [(p["database"], p["role"], p["sql"]) for p in prepared]
-    )
+        prepared = await connection.fetch(_PREPARED, list(roles))
+    for row in prepared:  # by two-phase commit: it holds locks, and nobody else may finish it
+        connection = await connections.connect(row["database"])
+        try:
+            await connection.execute(_adopt(roles[row["role"]]))
+            await connection.execute(f"SET ROLE {quoted(row['role'])}")
+            await connection.execute(row["sql"])
+        except DRIVER_ERRORS as error:
+            raise wrapped(error) from error
+        finally:
+            connection.terminate()
     return inside
 
 
@@ -129,13 +137,18 @@ async def clean(connections: Connections, wanted: Sequence[str]) -> frozenset[st
     async with connections.session() as connection:
         found = [role for role in await _find(connection, wanted) if not role.open]
         held = await connection.fetch(_HELD, [role.oid for role in found])
-    homes: dict[int, set[str]] = {}
-    for row in held:
-        homes.setdefault(row["oid"], set()).add(row["database"])
-    free = [role for role in found if role.oid not in homes]
+    owners = {row["oid"] for row in held}
+    free = [role for role in found if role.oid not in owners]
+    drop = partial(_transact, connections, _drop)
     for start in range(0, len(free), CHUNK):
-        await _halving(partial(_drop, connections), free[start : start + CHUNK])
-    await _take_apart(connections, [role for role in found if role.oid in homes], homes)
+        await _halving(drop, free[start : start + CHUNK])
+    for database in sorted({row["database"] for row in held}):
+        there = {row["oid"] for row in held if row["database"] == database}
+        owning = [role for role in found if role.oid in there]
+        with suppress(EngineError):
+            drops = [f"{_adopt(role)}; {_as(role.creator, [f'DROP OWNED BY {quoted(role.name)}'])}" for role in owning]
+            await _run_in(connections, database, drops)
+    await _halving(drop, [role for role in found if role.oid in owners])
     async with connections.session() as connection:
         left = {role.name for role in await _find(connection, wanted)}
     return frozenset(wanted) - left
@@ -146,11 +159,9 @@ async def disown(connections: Connections, roles: Sequence[str]) -> None:
     if not roles:
         return
     async with connections.session() as connection:
-        oids = [
-            row["oid"] for row in await connection.fetch("SELECT oid FROM pg_roles WHERE rolname = ANY ($1)", roles)
-        ]
-        homes = {row["database"] for row in await connection.fetch(_HELD, oids)}
-    for home in sorted(homes):
+        found = await connection.fetch("SELECT oid FROM pg_roles WHERE rolname = ANY ($1)", roles)
+        held = await connection.fetch(_HELD, [row["oid"] for row in found])
+    for home in sorted({row["database"] for row in held}):
         with suppress(EngineError):
             await _run_in(connections, home, [f"DROP OWNED BY {quoted(role)}" for role in roles])
 
@@ -172,7 +183,10 @@ async def _shut(connections: Connections, standby: Standby, wanted: Sequence[str
         if not refused(error):
             raise
         async with _kept_out(standby, wanted):
-            await _leave_first(connections, wanted)
+            with suppress(EngineError):  # one of them may be holding its row, and shutting needs it
+                async with connections.session() as connection:
+                    roles = await _find(connection, wanted)
+                await _halving(partial(_transact, connections, _leave), roles)
             resisting = await _halving(shut, wanted)
             for _ in range(RESISTANCE):
                 if not resisting:
@@ -205,7 +219,14 @@ async def _insisting(standby: Standby, wanted: Sequence[str], work: Callable[[],
 async def _kept_out(standby: Standby, wanted: Sequence[str]) -> AsyncIterator[None]:
     """Terminate the sessions of roles as they come; afterwards fill the standby again, or leave that to the next."""
     done = asyncio.Event()
-    watch = asyncio.create_task(_keep_out(standby, wanted, done))
+
+    async def terminate() -> None:
+        while not done.is_set():
+            with suppress(EngineError):
+                await standby.put_out(wanted)
+            await asyncio.sleep(POLL_SECONDS[0])
+
+    watch = asyncio.create_task(terminate())
     try:
         yield
     finally:
@@ -213,14 +234,6 @@ async def _kept_out(standby: Standby, wanted: Sequence[str]) -> AsyncIterator[No
         await watch
         with suppress(EngineError):
             await standby.hold()
-
-
-async def _leave_first(connections: Connections, wanted: Sequence[str]) -> None:
-    """Take roles out of their bundles, if that can be: one of them may be holding its row, and shutting needs it."""
-    with suppress(EngineError):
-        async with connections.session() as connection:
-            roles = await _find(connection, wanted)
-        await _halving(partial(_leave_all, connections), roles)
 
 
 async def _halving(work: Callable[[Sequence[T]], Awaitable[object]], items: Sequence[T]) -> list[T]:
@@ -239,20 +252,12 @@ async def _halving(work: Callable[[Sequence[T]], Awaitable[object]], items: Sequ
     return []
 
 
-async def _keep_out(standby: Standby, wanted: Sequence[str], done: asyncio.Event) -> None:
-    """Terminate the sessions of roles as they come, until ``done``."""
-    while not done.is_set():
-        with suppress(EngineError):
-            await standby.put_out(wanted)
-        await asyncio.sleep(POLL_SECONDS[0])
-
-
-async def _transact(connections: Connections, scripts: Sequence[str]) -> None:
+async def _transact(
+    connections: Connections, steps: Callable[[Sequence[Role]], list[str]], roles: Sequence[Role]
+) -> None:
+    """Take ``steps`` for roles in one transaction, as those who administer them."""
+    scripts = [_as(creator, steps(some)) for creator, some in _by_creator(roles).items()]
     await connections.transaction(lambda connection: connection.execute("; ".join([_PATIENCE, *scripts])), attempts=1)
-
-
-async def _leave_all(connections: Connections, roles: Sequence[Role]) -> None:
-    await _transact(connections, [_as(creator, _leave(some)) for creator, some in _by_creator(roles).items()])
 
 
 async def _shut_all(connection: Connection, wanted: Sequence[str], waited: Waited) -> None:
@@ -277,6 +282,10 @@ def _leave(roles: Sequence[Role]) -> list[str]:
     return [f"REVOKE {quoted(bundle)} FROM {names(members)}" for bundle, members in joined.items()]
 
 
+def _drop(roles: Sequence[Role]) -> list[str]:
+    return [f"DROP ROLE {names(role.name for role in roles)}"]
+
+
 def _by_creator(roles: Iterable[Role]) -> Mapping[str, list[Role]]:
     grouped: dict[str, list[Role]] = {}
     for role in roles:
@@ -297,7 +306,11 @@ async def _put_out(connections: Connections, roles: Sequence[Role], waited: Wait
     loop = asyncio.get_running_loop()
     end = loop.time() + WAIT_SECONDS
     while True:
-        await _wait_for_fewer(connections, roles, waited)
+        if any(waited.get(role.name, True) for role in roles):
+            async with connections.session() as connection:
+                starting = frozenset(tuple(row) for row in await connection.fetch(_STARTING))
+            for role in roles:  # those of the first look after it was shut, as far as they are still there
+                waited[role.name] = waited.get(role.name, starting) & starting
         async with connections.session() as connection:  # anew each time: a long wait keeps nobody else waiting
             oids = [role.oid for role in roles]
             inside = {row["oid"] for row in await connection.fetch(_TERMINATE, oids)}
@@ -308,54 +321,9 @@ async def _put_out(connections: Connections, roles: Sequence[Role], waited: Wait
         pause = min(pause * 2, longest)
 
 
-async def _wait_for_fewer(connections: Connections, roles: Sequence[Role], waited: Waited) -> None:
-    """Note who is starting since before a role was shut: those of the first look after it, as far as still there."""
-    if not any(waited.get(role.name, True) for role in roles):
-        return
-    async with connections.session() as connection:
-        starting = frozenset(tuple(row) for row in await connection.fetch(_STARTING))
-    for role in roles:
-        waited[role.name] = waited.get(role.name, starting) & starting
-
-
-async def _roll_back(
-    connections: Connections, roles: Mapping[str, Role], prepared: Sequence[tuple[str, str, str]]
-) -> None:
-    """Roll back what the roles left prepared (two-phase commit): it holds locks, and nobody else may finish it."""
-    for database, name, sql in prepared:
-        connection = await connections.connect(database)
-        try:
-            await connection.execute(_adopt(roles[name]))
-            await connection.execute(f"SET ROLE {quoted(name)}")
-            await connection.execute(sql)
-        except DRIVER_ERRORS as error:
-            raise wrapped(error) from error
-        finally:
-            connection.terminate()
-
-
 def _adopt(role: Role) -> str:
     """Return a script that lets the creator act for ``role``: needed only for what the role left behind."""
     return _as(role.creator, [f"GRANT {quoted(role.name)} TO {quoted(role.creator)} WITH INHERIT TRUE, SET TRUE"])
-
-
-async def _drop(connections: Connections, roles: Sequence[Role]) -> None:
-    """Drop roles that own nothing, in one transaction."""
-    drops = {creator: f"DROP ROLE {names(role.name for role in some)}" for creator, some in _by_creator(roles).items()}
-    await _transact(connections, [_as(creator, [drop]) for creator, drop in drops.items()])
-
-
-async def _take_apart(connections: Connections, roles: Sequence[Role], homes: Mapping[int, Collection[str]]) -> None:
-    """Drop what roles own in each database, then each role by itself; leave what cannot be."""
-    for database in sorted({home for role in roles for home in homes.get(role.oid, ())}):
-        with suppress(EngineError):
-            await _disown(connections, database, [role for role in roles if database in homes.get(role.oid, ())])
-    await _halving(partial(_drop, connections), roles)
-
-
-async def _disown(connections: Connections, database: str, roles: Sequence[Role]) -> None:
-    drops = [f"{_adopt(role)}; {_as(role.creator, [f'DROP OWNED BY {quoted(role.name)}'])}" for role in roles]
-    await _run_in(connections, database, drops)
 
 
 async def _run_in(connections: Connections, database: str, scripts: Sequence[str]) -> None:

@@ -109,19 +109,16 @@ def wrapped(error: BaseException, place: DatabaseAddress | None = None) -> Engin
         )
     if place is None:
         return EngineError("the database could not be reached, or the connection broke")
+    number = getattr(error, "errno", None)
+    why = os.strerror(number).lower() if number else "the connection broke"
+    if isinstance(error, TimeoutError):
+        why = f"no answer in {CONNECT_SECONDS:.0f} seconds"
+    elif isinstance(error, socket.gaierror):
+        why = "its name is not known"
     return EngineError(
-        f"the database at {place.host}:{place.port} could not be reached: {_why(error)}",
+        f"the database at {place.host}:{place.port} could not be reached: {why}",
         help="start it, or correct the resource's destination",
     )
-
-
-def _why(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer in {CONNECT_SECONDS:.0f} seconds"
-    if isinstance(error, socket.gaierror):
-        return "its name is not known"
-    number = getattr(error, "errno", None)
-    return os.strerror(number).lower() if number else "the connection broke"
 
 
 def _verifying() -> ssl.SSLContext:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from remit.core.scope import Detail
 from remit.kinds.postgres.bundle import Power, lower
-from remit.kinds.postgres.connections import Connection, Record, quoted, target
+from remit.kinds.postgres.connections import Connection, quoted, target
 from remit.ports import Finding, Resource
 
 OLDEST = 160_000
@@ -83,20 +83,6 @@ _PUBLIC: Mapping[str, tuple[str, str]] = {
 async def inspect(connection: Connection, bound: Sequence[Detail]) -> Sequence[Finding]:
     """Check the login, what it may pass on, and what PUBLIC has; an empty answer means that the resource is fit."""
     login = await connection.fetchrow(_LOGIN)
-    findings = [Finding(name, text, acceptable=False) for name, text in _login(login)]
-    if not await connection.fetchval(_CONNECT):
-        findings.append(_grant("the login has no CONNECT WITH GRANT OPTION on the database"))
-    for detail in bound:
-        for power in lower(detail):
-            findings += await _passable(connection, power)
-    for name, (what, query) in _PUBLIC.items():
-        found = sorted({row[0] for row in await connection.fetch(query)})
-        if found:
-            findings.append(Finding(name, f"{what}: {_some(found)}", acceptable=True))
-    return tuple(dict.fromkeys(findings))
-
-
-def _login(login: Record) -> Sequence[tuple[str, str]]:
     self_grant = set(login["self_grant"] or ())
     checks = [
         ("server-version", login["version"] < OLDEST, "the server is older than PostgreSQL 16"),
@@ -107,7 +93,18 @@ def _login(login: Record) -> Sequence[tuple[str, str]]:
         ("login-self-grant", not {"set", "inherit"} <= self_grant, "createrole_self_grant is not 'set, inherit'"),
         ("login-signal", not login["signal"], "the login is no member of pg_signal_backend"),
     ]
-    return [(name, text) for name, wrong, text in checks if wrong]
+    findings = [Finding(name, text, acceptable=False) for name, wrong, text in checks if wrong]
+    if not await connection.fetchval(_CONNECT):
+        findings.append(_grant("the login has no CONNECT WITH GRANT OPTION on the database"))
+    for detail in bound:
+        for power in lower(detail):
+            findings += await _passable(connection, power)
+    for name, (what, query) in _PUBLIC.items():
+        found = sorted({row[0] for row in await connection.fetch(query)})
+        if found:
+            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            findings.append(Finding(name, f"{what}: {', '.join(found[:SHOWN])}{more}", acceptable=True))
+    return tuple(dict.fromkeys(findings))
 
 
 async def _passable(connection: Connection, power: Power) -> Sequence[Finding]:
@@ -124,11 +121,6 @@ async def _passable(connection: Connection, power: Power) -> Sequence[Finding]:
 
 def _grant(text: str) -> Finding:
     return Finding("login-grants", text, acceptable=False)
-
-
-def _some(found: Sequence[str]) -> str:
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + more
 
 
 def setup_sql(resource: Resource) -> str:
@@ -151,16 +143,13 @@ def setup_sql(resource: Resource) -> str:
     ]
     schemas = [f"SCHEMA {quoted(schema)}" for schema in sorted({power.schema for power in powers})]
     lines += [f"GRANT USAGE ON {schema} TO {login} WITH GRANT OPTION;" for schema in schemas]
-    lines += [f"GRANT {_what(power)} TO {login} WITH GRANT OPTION;" for power in powers]
+    for power in powers:
+        what = power.privileges([quoted(column) for column in power.columns or ()])
+        table = f"{quoted(power.schema)}.{quoted(power.table)}"
+        lines.append(f"GRANT {what} ON TABLE {table} TO {login} WITH GRANT OPTION;")
     lines += [
         f"-- REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;",
         "-- REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC;",
         "-- REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _what(power: Power) -> str:
-    columns = f" ({', '.join(quoted(column) for column in power.columns)})" if power.columns else ""
-    verbs = ", ".join(f"{verb}{columns}" for verb in power.verbs)
-    return f"{verbs} ON TABLE {quoted(power.schema)}.{quoted(power.table)}"

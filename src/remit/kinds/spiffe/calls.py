@@ -10,8 +10,10 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +29,7 @@ from remit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from remit.kinds.spiffe.svids import Certified, Svids
+from remit.kinds.spiffe.svids import Svids
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Authority
@@ -61,28 +63,12 @@ class Pulse:
     """Wakes all streams that wait: the authority changed, or some grant ended."""
 
     def __init__(self) -> None:
-        self._next = asyncio.Event()
+        self.next = asyncio.Event()  # whoever takes it before looking at what there is misses nothing
 
     def beat(self) -> None:
         """Wake whoever waits."""
-        self._next.set()
-        self._next = asyncio.Event()
-
-    def next(self) -> Beat:
-        """Return the next beat. Whoever takes it before looking at what there is misses nothing."""
-        return Beat(self._next)
-
-
-class Beat:
-    """One beat to come."""
-
-    def __init__(self, come: asyncio.Event) -> None:
-        self._come = come
-
-    async def wait(self, seconds: float | None = None) -> None:
-        """Return when it has come, or after so many seconds."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._come.wait(), seconds)
+        self.next.set()
+        self.next = asyncio.Event()
 
 
 class Federation(Protocol):
@@ -144,35 +130,66 @@ class WorkloadService:
         return {f"{SERVICE}/{name}": Handler(self._guarded(call[0]), *call[1:]) for name, call in calls.items()}
 
     def _guarded(self, call: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Stream[Any, Any]], Awaitable[None]]:
+        """Turn what remit raises into a status of gRPC, with words that are safe for the caller."""
+        from grpclib.const import Status
+        from grpclib.exceptions import GRPCError, StreamTerminatedError
+        from h2.exceptions import ProtocolError
+
         async def guarded(stream: Stream[Any, Any]) -> None:
-            with _as_status():
-                if not stream.metadata or stream.metadata.getall(SECURITY, []) != ["true"]:
-                    raise InvalidRequestError(f"the metadata `{SECURITY}: true` is missing")
+            try:
                 await call(stream, await _received(stream))
+            except RemitError as error:
+                if error.status == RemitError.status:
+                    _LOG.error("the Workload API: %s", error.code, exc_info=error)
+                raise GRPCError(Status[_status(error)], error.detail) from error
+            except (GRPCError, StreamTerminatedError, ProtocolError):  # the caller's own, or that it has gone
+                raise
+            except Exception as error:
+                _LOG.exception("the Workload API")
+                raise GRPCError(Status.INTERNAL, "the broker failed; its log says why") from error
 
         return guarded
 
-    # -- the calls ----------------------------------------------------------------------------------------------
-
     async def x509_svid(self, stream: Stream[Any, Any], _request: Any) -> None:
         """Send an X.509-SVID with bundles, and the next at half its life or when some authority changes."""
-        sent: object = None
-        while True:
-            beat = self._pulse.next()
+
+        async def current() -> tuple[object, datetime | None]:
             svid = await self._svids.certified()
-            message = self._x509(svid)
-            if message != sent:
-                await stream.send_message(message)
-                sent = message
-            await beat.wait(min(LOOK, (svid.made.half - self._clock()).total_seconds()))
+            key, others = base64.b64decode(svid.key.reveal()), self._known.roots()
+            own = others.pop(self._known.name)
+            one = self._pb.X509SVID(spiffe_id=svid.spiffe_id, x509_svid=svid.chain, x509_svid_key=key, bundle=own)
+            return self._pb.X509SVIDResponse(svids=[one], federated_bundles=others), svid.made.half
+
+        await self._push(stream, current)
 
     async def x509_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
         """Send the bundles of X.509 authorities, and again when one changes."""
-        await self._bundles(stream, lambda: self._pb.X509BundlesResponse(bundles=self._known.roots()))
+        await self._push(stream, partial(self._bundles, self._pb.X509BundlesResponse, self._known.roots))
 
     async def jwt_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
         """Send the bundles of JWT authorities, and again when one changes."""
-        await self._bundles(stream, lambda: self._pb.JWTBundlesResponse(bundles=self._known.jwks()))
+        await self._push(stream, partial(self._bundles, self._pb.JWTBundlesResponse, self._known.jwks))
+
+    async def _bundles(
+        self, response: Callable[..., object], bundles: Callable[[], dict[str, bytes]]
+    ) -> tuple[object, datetime | None]:
+        await self._svids.entitled()
+        return response(bundles=bundles()), None
+
+    async def _push(
+        self, stream: Stream[Any, Any], current: Callable[[], Awaitable[tuple[object, datetime | None]]]
+    ) -> None:
+        """Send what is current, and again when that is another: at a beat, or when it is due, or that is looked for."""
+        sent: object = None
+        while True:
+            beat = self._pulse.next
+            message, due = await current()
+            if message != sent:
+                await stream.send_message(message)
+                sent = message
+            left = LOOK if due is None else min(LOOK, (due - self._clock()).total_seconds())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(beat.wait(), left)
 
     async def jwt_svid(self, stream: Stream[Any, Any], request: Any) -> None:
         """Send a JWT-SVID for the audiences that were asked for."""
@@ -187,9 +204,11 @@ class WorkloadService:
     async def validate(self, stream: Stream[Any, Any], request: Any) -> None:
         """Send what a JWT-SVID of this trust domain says; one whose grant has ended is refused before it expires."""
         await self._svids.entitled()
-        with _as_invalid():
+        try:
             claims = self._known.authority.verify(request.svid, request.audience)
             await self._broker.grant(str(claims.get("grant")))
+        except (DeniedError, NotFoundError, UnauthenticatedError) as error:
+            raise InvalidRequestError(error.detail) from error
         response = self._pb.ValidateJWTSVIDResponse(spiffe_id=str(claims["sub"]))
         response.claims.update(claims)
         await stream.send_message(response)
@@ -201,31 +220,13 @@ class WorkloadService:
 
         raise GRPCError(Status.UNIMPLEMENTED, "there are no WIT-SVIDs here")
 
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    async def _bundles(self, stream: Stream[Any, Any], response: Callable[[], object]) -> None:
-        sent: object = None
-        while True:
-            beat = self._pulse.next()
-            await self._svids.entitled()
-            message = response()
-            if message != sent:
-                await stream.send_message(message)
-                sent = message
-            await beat.wait(LOOK)
-
-    def _x509(self, svid: Certified) -> object:
-        key = base64.b64decode(svid.key.reveal())
-        others = self._known.roots()
-        own = others.pop(self._known.name)
-        one = self._pb.X509SVID(spiffe_id=svid.spiffe_id, x509_svid=svid.chain, x509_svid_key=key, bundle=own)
-        return self._pb.X509SVIDResponse(svids=[one], federated_bundles=others)
-
 
 async def _received(stream: Stream[Any, Any]) -> Any:
     """Return the request; InvalidRequestError for what is none, whatever the library makes of it."""
     from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+    if not stream.metadata or stream.metadata.getall(SECURITY, []) != ["true"]:
+        raise InvalidRequestError(f"the metadata `{SECURITY}: true` is missing")
     try:
         request = await stream.recv_message()
     except (GRPCError, StreamTerminatedError):
@@ -237,26 +238,6 @@ async def _received(stream: Stream[Any, Any]) -> Any:
     return request
 
 
-@contextmanager
-def _as_status() -> Iterator[None]:
-    """Turn what remit raises into a status of gRPC, with words that are safe for the caller."""
-    from grpclib.const import Status
-    from grpclib.exceptions import GRPCError, StreamTerminatedError
-    from h2.exceptions import ProtocolError
-
-    try:
-        yield
-    except RemitError as error:
-        if error.status == RemitError.status:
-            _LOG.error("the Workload API: %s", error.code, exc_info=error)
-        raise GRPCError(Status[_status(error)], error.detail) from error
-    except (GRPCError, StreamTerminatedError, ProtocolError):  # the caller's own, or that it has gone
-        raise
-    except Exception as error:
-        _LOG.exception("the Workload API")
-        raise GRPCError(Status.INTERNAL, "the broker failed; its log says why") from error
-
-
 def _status(error: RemitError) -> str:
     match error:
         case InvalidRequestError():
@@ -266,12 +247,3 @@ def _status(error: RemitError) -> str:
         case LimitError() | UnavailableError() | EngineError():
             return "UNAVAILABLE"
     return "INTERNAL"
-
-
-@contextmanager
-def _as_invalid() -> Iterator[None]:
-    """Turn what is wrong with a token into what is wrong with the request that brought it."""
-    try:
-        yield
-    except (DeniedError, NotFoundError, UnauthenticatedError) as error:
-        raise InvalidRequestError(error.detail) from error

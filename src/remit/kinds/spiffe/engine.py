@@ -11,8 +11,8 @@ Rules:
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import ssl
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from remit.core import spiffe
 from remit.core.scope import Detail
 from remit.core.secret import Secret
-from remit.core.spiffe import SpiffeId
 from remit.core.task import Plan, Revocation
 from remit.errors import DeniedError, EngineError, EngineRefusedError, InvalidRequestError, UnknownDetailError
 from remit.jose import token
@@ -78,7 +77,14 @@ class SpiffeEngine:
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         """Make what the detail asks for: an X.509-SVID with a new key, a JWT-SVID, or both."""
         now = self._clock()
-        self._once(plan, now)
+        if now >= plan.issue_by:
+            raise EngineError("there was no time left to issue")
+        if self._domain != self._authority.trust_domain:
+            raise EngineRefusedError("the broker is the authority of another trust domain now")
+        self._made = {name: until for name, until in self._made.items() if now < until}
+        if plan.name in self._made:
+            raise EngineRefusedError("this lease was issued before")
+        self._made[plan.name] = plan.issue_by
         certified, audiences = lower(plan.detail)
         agent, _, lease_id = plan.name.partition("#")
         made: dict[str, str | Secret] = {"spiffe_id": agent}
@@ -91,8 +97,6 @@ class SpiffeEngine:
     async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
         """Do nothing: an SVID ends at its time, and the broker counts it as outstanding until then."""
 
-    # -- inside -------------------------------------------------------------------------------------------------
-
     def _task_of(self, agent: str) -> tuple[str, str]:
         """Return task and grant of a name that the broker made."""
         if not agent.startswith("spiffe://"):
@@ -102,18 +106,10 @@ class SpiffeEngine:
             raise DeniedError(
                 f"the broker is not the authority of `{named.domain}`", help="that trust domain issues its own SVIDs"
             )
-        return _minted(named)
-
-    def _once(self, plan: Plan, now: datetime) -> None:
-        """Refuse a plan whose time is up, or that was issued."""
-        if now >= plan.issue_by:
-            raise EngineError("there was no time left to issue")
-        if self._domain != self._authority.trust_domain:
-            raise EngineRefusedError("the broker is the authority of another trust domain now")
-        self._made = {name: until for name, until in self._made.items() if now < until}
-        if plan.name in self._made:
-            raise EngineRefusedError("this lease was issued before")
-        self._made[plan.name] = plan.issue_by
+        match named.path.split("/"):
+            case ["", "task", task, grant]:
+                return task, grant
+        raise DeniedError("the broker issues SVIDs for names alone that it made itself")
 
     def _certificate(self, agent: str, lease_id: str, end: datetime) -> Mapping[str, str | Secret]:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -151,18 +147,5 @@ def serial(lease_id: str) -> int:
     return int.from_bytes(hashlib.sha256(lease_id.encode()).digest()[:SERIAL], "big") | 1
 
 
-def _minted(named: SpiffeId) -> tuple[str, str]:
-    match named.path.split("/"):
-        case ["", "task", task, grant]:
-            return task, grant
-    raise DeniedError("the broker issues SVIDs for names alone that it made itself")
-
-
 def _pem(chain: Sequence[bytes]) -> str:
-    return "".join(_armoured(each) for each in chain)
-
-
-def _armoured(der: bytes) -> str:
-    text = base64.b64encode(der).decode()
-    lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
-    return f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n"
+    return "".join(ssl.DER_cert_to_PEM_cert(each) for each in chain)

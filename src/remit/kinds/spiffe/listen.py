@@ -56,43 +56,30 @@ class WorkloadApi:
         are counted in ``share``.
         """
         await asyncio.to_thread(stubs)  # it brings grpc and pydantic, 15 MB that brokers without runs need not have
-        svids = Svids(self._broker, holder, self._known.authority, self._clock)
-        service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
-        factory = RunConnections(service, share)
-        if start is not None:
-            server: Closing = await start(factory.made, sock)
-        else:
-            server = await asyncio.get_running_loop().create_unix_server(factory.made, sock=sock)
-
-        def close() -> None:
-            server.close()
-            factory.close()
-
-        return close
-
-
-class RunConnections:
-    """The connections of one run."""
-
-    def __init__(self, service: WorkloadService, share: Quota | None) -> None:
         from grpclib.config import Configuration
         from grpclib.server import Server
 
+        svids = Svids(self._broker, holder, self._known.authority, self._clock)
+        service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
         logging.getLogger("grpclib.server").setLevel(logging.CRITICAL)  # a traceback for whatever a run sends
         config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
-        self._server = Server([service], config=config)
-        self._open: set[Bounded] = set()
-        self._share = share
+        calls, connections = Server([service], config=config), set[Bounded]()
 
-    def made(self) -> Bounded:
-        """Return the protocol of a new connection."""
-        inner = self._server._protocol_factory()  # noqa: SLF001 - we accept in its place
-        return Bounded(inner, self._open, self._share)
+        def accepted() -> Bounded:
+            inner = calls._protocol_factory()  # noqa: SLF001 - we accept in its place
+            return Bounded(inner, connections, share)
 
-    def close(self) -> None:
-        """Cut the connections there are."""
-        for connection in tuple(self._open):
-            connection.cut()
+        if start is not None:
+            server: Closing = await start(accepted, sock)
+        else:
+            server = await asyncio.get_running_loop().create_unix_server(accepted, sock=sock)
+
+        def close() -> None:
+            server.close()
+            for connection in tuple(connections):
+                connection.cut()
+
+        return close
 
 
 class Frames:
@@ -110,16 +97,13 @@ class Frames:
                 self._rest -= passed
             else:
                 passed = min(_HEADER - len(self._header), len(data) - at)
-                self._begin(data[at : at + passed])
+                self._header += data[at : at + passed]
+                if len(self._header) == _HEADER:
+                    self._rest, self._header = int.from_bytes(self._header[:_LENGTH], "big"), b""
             at += passed
             if self._rest > MAX_FRAME:
                 return False
         return True
-
-    def _begin(self, part: bytes) -> None:
-        self._header += part
-        if len(self._header) == _HEADER:
-            self._rest, self._header = int.from_bytes(self._header[:_LENGTH], "big"), b""
 
 
 class Bounded(asyncio.Protocol):

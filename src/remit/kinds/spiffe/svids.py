@@ -74,7 +74,12 @@ class Svids:
             detail = (await self._details("x509"))[0]
             kept = self._certified
             if kept is None or not await self._fresh(kept.made):
-                kept = self._certified = await self._certify(detail)
+                found, made = await self._issue(detail, {"actions": ["x509"]})
+                pem = found["key"]
+                key = _ders(pem.reveal() if isinstance(pem, Secret) else pem)[0]
+                chain = b"".join(_ders(str(found["certificate"])))
+                kept = Certified(str(found["spiffe_id"]), chain, Secret(base64.b64encode(key).decode()), made)
+                self._certified = kept
             return kept
 
     async def token(self, audiences: Sequence[str]) -> tuple[str, Secret]:
@@ -85,11 +90,15 @@ class Svids:
             kept = self._tokens.get(wanted)
             if kept is None or not await self._fresh(kept.made):
                 wide = [detail for detail in details if set(wanted) <= set(detail.texts("audiences"))]
-                kept = await self._sign((wide or details)[0], wanted)  # one that is too narrow is refused, on record
-                self._keep(wanted, kept)
+                detail = (wide or details)[0]  # one that is too narrow is refused, on record
+                found, made = await self._issue(detail, {"actions": ["jwt"], "audiences": list(wanted)})
+                text = found["jwt"]
+                kept = _Token(text if isinstance(text, Secret) else Secret(text), made)
+                self._tokens.pop(wanted, None)
+                while len(self._tokens) >= AUDIENCES:
+                    self._tokens.pop(next(iter(self._tokens)))
+                self._tokens[wanted] = kept
             return (await self.entitled()).agent, kept.text
-
-    # -- inside -------------------------------------------------------------------------------------------------
 
     async def _details(self, action: str) -> list[Detail]:
         """Return the details with this action; a live grant may be allowed SVIDs of the other kind alone."""
@@ -99,25 +108,13 @@ class Svids:
         return found
 
     async def _fresh(self, made: _Issued) -> bool:
-        young = self._clock() < made.half and made.sequence == self._authority.sequence
-        return young and await self._stands(made.lease)
-
-    async def _stands(self, lease_id: str) -> bool:
-        """Whether nobody has revoked a lease: what was issued lives on, and is handed out no more."""
+        """Whether to hand out again: nobody has revoked the lease, though what was issued lives on."""
+        if self._clock() >= made.half or made.sequence != self._authority.sequence:
+            return False
         try:
-            return (await self._broker.lease(lease_id)).state is LeaseState.ACTIVE
+            return (await self._broker.lease(made.lease)).state is LeaseState.ACTIVE
         except NotFoundError:
             return False
-
-    async def _certify(self, detail: Detail) -> Certified:
-        found, made = await self._issue(detail, {"actions": ["x509"]})
-        chain = b"".join(_ders(str(found["certificate"])))
-        return Certified(str(found["spiffe_id"]), chain, _key(found["key"]), made)
-
-    async def _sign(self, detail: Detail, audiences: Sequence[str]) -> _Token:
-        found, made = await self._issue(detail, {"actions": ["jwt"], "audiences": list(audiences)})
-        text = found["jwt"]
-        return _Token(text if isinstance(text, Secret) else Secret(text), made)
 
     async def _issue(
         self, detail: Detail, narrower: Mapping[str, object]
@@ -125,19 +122,10 @@ class Svids:
         limits = {"type": KIND, "resource": detail.resource, "ttl": detail.number("ttl")}
         now, sequence = self._clock(), self._authority.sequence
         issued = await self._broker.issue(self._holder, self._holder.grant, parse_detail({**limits, **narrower}))
-        return issued.credential, _Issued(issued.lease.id, await self._half(now, issued.lease.expires_at), sequence)
-
-    async def _half(self, now: datetime, end: datetime) -> datetime:
-        """Return when the next SVID is due; none after one that ends with its grant."""
-        if end >= (await self.entitled()).expires_at:
-            return end
-        return max(now + (end - now) / 2, now + LEAST)
-
-    def _keep(self, audiences: tuple[str, ...], token: _Token) -> None:
-        self._tokens.pop(audiences, None)
-        while len(self._tokens) >= AUDIENCES:
-            self._tokens.pop(next(iter(self._tokens)))
-        self._tokens[audiences] = token
+        end = issued.lease.expires_at
+        last = end >= (await self.entitled()).expires_at  # none is due after one that ends with its grant
+        half = end if last else max(now + (end - now) / 2, now + LEAST)
+        return issued.credential, _Issued(issued.lease.id, half, sequence)
 
 
 def _details(grant: Grant) -> list[Detail]:
@@ -146,8 +134,3 @@ def _details(grant: Grant) -> list[Detail]:
 
 def _ders(pem: str) -> list[bytes]:
     return [base64.b64decode(body) for body in _ARMOUR.findall(pem)]
-
-
-def _key(pem: str | Secret) -> Secret:
-    text = pem.reveal() if isinstance(pem, Secret) else pem
-    return Secret(base64.b64encode(_ders(text)[0]).decode())
