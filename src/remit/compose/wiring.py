@@ -86,13 +86,13 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
     origin = log_origin(where.state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
     witness = FileWitness(settings.audit.witness, origin, ()) if settings.audit.witness else None
     publish(where.state, origin, notes, witness)
-    domain = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
+    spiffe = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
     policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
     known = humans.trusted(settings, clock)
     broker = Broker(
         store=store,
         kinds=served,
-        context=EngineContext(clock, secrets.token_bytes, settings.issuer, domain),
+        context=EngineContext(clock, secrets.token_bytes, settings.issuer, spiffe),
         sealer=sealer,
         clock=clock,
         elapsed=elapsed,
@@ -106,12 +106,11 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
     )
     policies.broker = broker
     heard = signals.read(settings, known.sources, clock)
-    identity, bundles = _identity(settings, known, heard, clock)
+    verified = _identity(settings, known, heard, clock)
     events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if heard.receivers else None
-    owner, stream = Operator(local_subject()), EventStream(broker.sessions)
-    keys = (tokens, notes, witness)
+    owner, ends = Operator(local_subject()), EventStream(broker.sessions)
     return Application(
-        settings, broker, *keys, owner, clock, domain, origin, stream, identity, bundles, policies, heard, events
+        settings, broker, tokens, notes, witness, owner, clock, spiffe, origin, ends, *verified, policies, heard, events
     )
 
 

@@ -262,11 +262,8 @@ class LaunchServer:
             sockets=self._sockets,
         )
         if not talk.port.trusted:
-            share, descriptors = (
-                self._share(view.task),
-                len(provisioning.listeners),
-            )  # for as long as the thread has them
-            if not share.take(descriptors):
+            share, descriptors = self._share(view.task), len(provisioning.listeners)
+            if not share.take(descriptors):  # for as long as the thread has them
                 raise LimitError("the task has too many sockets and connections open", retry_after=1)
             talk.acceptor.when_gone(lambda: share.give(descriptors))
         wanted = [listener.wire() for listener in provisioning.listeners]
