@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +15,10 @@ from remit.core import policy
 from remit.core.policy import Decision, Policy, Problem, Question
 from remit.core.principal import Principal
 from remit.errors import IntegrityError, NotFoundError, UnavailableError
-from remit.keys.file import read_regular, sync_directory
+from remit.keys.file import read_regular, sync_directory, write_new
 from remit.policies import files, sets, trace
 from remit.policies.sets import CedarPolicies
 from remit.ports import Sealer
-from remit.stores import private
 
 PURPOSE = b"policies"  # what the last good set is sealed for
 MAX_KEPT = 64 * 1024 * 1024  # bytes
@@ -45,10 +43,12 @@ def nothing(question: Question) -> Decision:
 
 
 class LastGoodPolicies:
-    """The last good set, in a file of the state: a restart does not fall behind it when what is configured is bad."""
+    """The last good set, in a file of the state: a restart does not fall behind it when what is configured is bad.
+
+    The file is sealed and of mode 0600: nobody else changes what decides.
+    """
 
     def __init__(self, path: Path, sealer: Sealer) -> None:
-        """Keep it at ``path``, mode 0600, sealed: nobody else changes what decides."""
         self._path, self._sealer = path, sealer
 
     def read(self) -> CedarPolicies | None:
@@ -66,11 +66,8 @@ class LastGoodPolicies:
         """Replace it, or raise UnavailableError: an older set must not come back in place of this one."""
         fresh = self._path.with_suffix(".new")
         try:
-            private.make_file(fresh)
-            with fresh.open("wb") as file:
-                file.write(self._sealer.seal(msgspec.json.encode(policies.texts), PURPOSE))
-                file.flush()
-                os.fsync(file.fileno())
+            fresh.unlink(missing_ok=True)  # left by a crash
+            write_new(fresh, self._sealer.seal(msgspec.json.encode(policies.texts), PURPOSE))
             fresh.replace(self._path)
             sync_directory(self._path.parent)
         except OSError as error:
