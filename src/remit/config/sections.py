@@ -45,6 +45,10 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
         """Hold the values themselves, which anything can encode, once they were read as what they have to be."""
         for name in self.__struct_fields__:
             force_setattr(self, name, plain(getattr(self, name)))
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what no settings could mean together."""
 
 
 class ListenSection(Section, frozen=True):
@@ -53,9 +57,7 @@ class ListenSection(Section, frozen=True):
     api: str = "127.0.0.1:8470"
     gateway: str = "127.0.0.1:8471"
 
-    def __post_init__(self) -> None:
-        """Refuse what other hosts could reach."""
-        super().__post_init__()
+    def _check(self) -> None:
         for name in self.__struct_fields__:
             loopback(getattr(self, name), f"listen.{name}")
 
@@ -107,9 +109,7 @@ class TlsSection(Section, frozen=True):
     key: Path
     names: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        """Refuse what is no name of a host."""
-        super().__post_init__()
+    def _check(self) -> None:
         if not self.names or not all(_is_host(name) for name in self.names):
             raise InvalidRequestError("`tls.names` must list the host names, in lower case, that clients use")
 
@@ -148,9 +148,7 @@ class HumanTable(Section, frozen=True):
     id_jag: bool = False
     name: Text = Text("")
 
-    def __post_init__(self) -> None:
-        """Refuse what no issuer could mean."""
-        super().__post_init__()
+    def _check(self) -> None:
         if "openid" not in self.scopes or not all(_SCOPE.fullmatch(scope) for scope in self.scopes):
             raise InvalidRequestError("`humans.scopes` must list scopes, and `openid` among them")
         if OWN_ACR & set(self.acr):
@@ -165,9 +163,7 @@ class WorkloadTable(Section, frozen=True):
     match: dict[str, Texts] = {}
     claims: Texts = Texts()
 
-    def __post_init__(self) -> None:
-        """Refuse a rule that would let everybody in."""
-        super().__post_init__()
+    def _check(self) -> None:
         if not 0 < len(self.match) <= MAX_ENTRIES:
             raise InvalidRequestError(
                 "`workloads.match` must say what claims have to be",
@@ -191,9 +187,7 @@ class TrustDomainTable(Section, frozen=True):
     ca_file: Path | None = None
     allow: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Refuse what has no bundle, or lets in workloads of others."""
-        super().__post_init__()
+    def _check(self) -> None:
         if sum(getattr(self, name) is not None for name in _SOURCES) != 1:
             raise InvalidRequestError(f"a trust domain has exactly one of `{'`, `'.join(_SOURCES)}`")
         if self.ca_file is not None and self.bundle_url is None:
@@ -220,16 +214,9 @@ class ClientTable(Section, frozen=True):
     name: str | None = None
     redirect_uris: Annotated[tuple[str, ...], Meta(max_length=MAX_REDIRECTS)] = ()
 
-    def __post_init__(self) -> None:
-        """Refuse an id that does not print."""
-        super().__post_init__()
+    def _check(self) -> None:
         if not self.id.isprintable():
             raise InvalidRequestError(f"`clients.id` must be text of 1 to {MAX_ID} characters")
-
-    @property
-    def called(self) -> str:
-        """What humans read: its name, or its id."""
-        return self.id[:100] if self.name is None else self.name
 
 
 class DocumentsSection(Section, frozen=True):
@@ -238,9 +225,7 @@ class DocumentsSection(Section, frozen=True):
     hosts: tuple[str, ...]
     private: bool = False
 
-    def __post_init__(self) -> None:
-        """Refuse what is no host: a name, ``*.`` and a name, or ``*`` alone."""
-        super().__post_init__()
+    def _check(self) -> None:
         bare = [host.removeprefix("*.") for host in self.hosts if host != "*"]
         if not self.hosts or any(not host or host != host.lower() or set(host) & set("*/:@?# \\[]") for host in bare):
             raise InvalidRequestError(
@@ -259,9 +244,7 @@ class SignalTable(Section, frozen=True):
     audience: Texts = Texts()
     token_file: Path | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse what belongs to the other of the two."""
-        super().__post_init__()
+    def _check(self) -> None:
         if (self.issuer is None) == (self.receiver is None):
             raise InvalidRequestError("`signals` has either an `issuer` that is heard or a `receiver` that is told")
         side, others = ("issuer", {"push"}) if self.issuer else ("receiver", {"about", "poll"})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from msgspec.inspect import StructType, Type, UnionType, VarTupleType, type_info
+from msgspec.inspect import StructType, UnionType, VarTupleType, type_info
 
 from remit.config.diagnostics import located, unknown
 from remit.config.sections import Configuration, loopback
@@ -18,6 +18,7 @@ from remit.errors import InvalidRequestError
 
 _FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`")
 _EXPECTED = re.compile(r"Expected `(\w+)[^`]*`(?: of length [<>]= (\d+))?(?:, got .*)?")
+_SECTIONS = Configuration.__struct_fields__
 _NAMED = {"str": "text", "bool": "true or false", "array": "a list", "object": "a table"}
 
 
@@ -50,11 +51,15 @@ class Settings(Configuration, frozen=True, kw_only=True):
 
     places: Places
 
-    def __post_init__(self) -> None:
-        """Refuse sections that contradict each other."""
-        super().__post_init__()
+    def _check(self) -> None:
         _check_issuers(self)
-        _check_trust_domains(self)
+        own, domains = self.identity.trust_domain, [one.name for one in self.trust_domains]
+        _check_unique(domains, "a trust domain is configured twice; its bundle has one source")
+        if own in domains:  # its agents would come in as what somebody attests
+            raise InvalidRequestError(
+                f"`trust_domains` names `{own}`, of which the broker itself is the authority",
+                help="set `identity.trust_domain` to a name of the broker's own",
+            )
         _check_signals(self)
         _check_unique((one.id for one in self.clients), "two of `clients` have the same `id`")
 
@@ -122,39 +127,28 @@ def _refusal(said: str) -> InvalidRequestError:
     name = re.sub(r"\[.*?\]", "", path.rstrip("`"))
     field, expected = _FIELD.fullmatch(text), _EXPECTED.fullmatch(text)
     if field is not None:
-        known, what = (_known(name), "a setting") if name else (Configuration.__struct_fields__, "a section")
         full = f"{name}.{field[2]}".lstrip(".")
-        missing = field[1] == "missing required"
-        return InvalidRequestError(f"`{full}` is missing") if missing else unknown(full, known, what)
+        if field[1] == "missing required":
+            return InvalidRequestError(f"`{full}` is missing")
+        return unknown(full, _section(name)[0]) if name else unknown(full, _SECTIONS, "a section")
     if expected is None:
         return InvalidRequestError(f"`{name}` {text}")
-    kind, most = expected.groups()
     if "." not in name:
-        return InvalidRequestError(f"`{name}` must be {_form(name)}")
-    limit = f" of at most {most}" if most else ""
-    return InvalidRequestError(f"`{name}` must be {_NAMED[kind]}{limit}")
+        return InvalidRequestError(f"`{name}` must be {_section(name)[1]}")
+    kind, most = expected.groups()
+    return InvalidRequestError(f"`{name}` must be {_NAMED[kind]}{f' of at most {most}' if most else ''}")
 
 
-def _type(section: str) -> Type:
+def _section(name: str) -> tuple[Sequence[str], str]:
+    """Return the settings of a section, and how it is written."""
     whole = type_info(Configuration)
-    fields = whole.fields if isinstance(whole, StructType) else ()
-    found = next(field.type for field in fields if field.name == section)
-    return found.types[0] if isinstance(found, UnionType) else found
-
-
-def _known(section: str) -> Sequence[str]:
-    """Return the settings of a section."""
-    found = _type(section)
-    table = found.item_type if isinstance(found, VarTupleType) else found
-    return table.cls.__struct_fields__ if isinstance(table, StructType) else ()
-
-
-def _form(section: str) -> str:
-    """Say how a section is written."""
-    found = _type(section)
-    if not isinstance(found, VarTupleType):
-        return f"a section: [{section}]"
-    return f"a list of {f'at most {found.max_length} ' if found.max_length else ''}tables: [[{section}]]"
+    found = next(one.type for one in whole.fields if one.name == name) if isinstance(whole, StructType) else whole
+    found = found.types[0] if isinstance(found, UnionType) else found
+    table, form = found, f"a section: [{name}]"
+    if isinstance(found, VarTupleType):
+        table = found.item_type
+        form = f"a list of {f'at most {found.max_length} ' if found.max_length else ''}tables: [[{name}]]"
+    return table.cls.__struct_fields__ if isinstance(table, StructType) else (), form
 
 
 # -- what sections say of each other ----------------------------------------------------------------------------------
@@ -184,17 +178,6 @@ def _check_issuers(settings: Settings) -> None:
         raise InvalidRequestError(
             "`workloads.audience` is a client of `humans` at the same issuer",
             help="its ID tokens would pass for workloads: have tokens of workloads made for another audience",
-        )
-
-
-def _check_trust_domains(settings: Settings) -> None:
-    """Refuse another authority of the broker's own trust domain: its agents would come in as what somebody attests."""
-    names, own = [one.name for one in settings.trust_domains], settings.identity.trust_domain
-    _check_unique(names, "a trust domain is configured twice; its bundle has one source")
-    if own in names:
-        raise InvalidRequestError(
-            f"`trust_domains` names `{own}`, of which the broker itself is the authority",
-            help="set `identity.trust_domain` to a name of the broker's own",
         )
 
 

@@ -22,10 +22,14 @@ _IT = "it "  # how a check of elsewhere begins what it says of a value
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
-class Text(str):
-    """Printable text."""
+class Setting(str):
+    """Text that was read as what it has to be."""
 
     __slots__ = ()
+
+
+class Text(Setting):
+    """Printable text."""
 
 
 class Texts(tuple[str, ...]):
@@ -34,34 +38,24 @@ class Texts(tuple[str, ...]):
     __slots__ = ()
 
 
-class Name(str):
+class Name(Setting):
     """A short name."""
 
-    __slots__ = ()
 
-
-class Claim(str):
+class Claim(Setting):
     """The name of a claim, or a JSON Pointer to one."""
 
-    __slots__ = ()
 
-
-class Url(str):
+class Url(Setting):
     """A URL that is fetched: https, or http to a loopback host."""
 
-    __slots__ = ()
 
-
-class IssuerUrl(str):
+class IssuerUrl(Setting):
     """An issuer's URL, exactly as it writes it."""
 
-    __slots__ = ()
 
-
-class TrustDomainName(str):
+class TrustDomainName(Setting):
     """The name of a trust domain."""
-
-    __slots__ = ()
 
 
 class Address(tuple[str, int]):
