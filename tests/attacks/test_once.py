@@ -11,8 +11,8 @@ import pytest
 
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
+from remit.identity.workloads.attested import AttestedWorkloads
 from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.svids import WitVerifier
 from remit.oauth.clients import WPT
 from remit.oauth.registry import Registry
 from remit.ports.identity import Registered
@@ -139,12 +139,12 @@ class Forgetful:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.seen: WitVerifier | None = None
+        self.seen: AttestedWorkloads | None = None
 
     def restart(self) -> None:
         """Forget every proof."""
         bundles = TrustBundles({DOMAIN.name: Held(DOMAIN.bundle())}, lambda: self._world.now)
-        self.seen = WitVerifier(bundles, ALLOW, lambda: self._world.now)
+        self.seen = AttestedWorkloads({}, "", lambda: self._world.now, bundles, ALLOW)
 
     async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
         assert self.seen is not None

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit import jose
-from remit.core.principal import Workload
+from remit.core.principal import JWT_SPIFFE, Workload
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.workloads import bundles
+from remit.identity.workloads.attested import AttestedWorkloads
 from remit.identity.workloads.bundles import SpiffeBundle, TrustBundles
-from remit.identity.workloads.svids import JwtSvidVerifier, WitVerifier, X509SvidVerifier
 from remit.keys.signers import FileSigner
 from tests.fuzz.test_token import ALPHABET, JSON
 from tests.identity.spire import NOW, Domain, Held, Times, signed
@@ -27,8 +27,7 @@ AT = int(NOW.timestamp())
 DOMAIN = Domain("prod.example")
 BUNDLES = TrustBundles({DOMAIN.name: Held(DOMAIN.bundle())}, Times())
 ALLOW = ("spiffe://prod.example/**",)
-SVIDS = JwtSvidVerifier(BUNDLES, ALLOW, ISSUER, Times())
-CERTIFICATES = X509SvidVerifier(BUNDLES, ALLOW, Times())
+SVIDS = AttestedWorkloads({}, ISSUER, Times(), BUNDLES, ALLOW)
 KEY = FileSigner(ec.generate_private_key(ec.SECP256R1()))
 
 GOOD = DOMAIN.jwt(ISSUER)
@@ -49,18 +48,18 @@ def wpt(of: str, **claims: object) -> str:
 
 
 def proven(token: str, proof: str) -> Workload:
-    return asyncio.run(WitVerifier(BUNDLES, ALLOW, Times()).proven(token, proof, TARGET, None))
+    return asyncio.run(AttestedWorkloads({}, ISSUER, Times(), BUNDLES, ALLOW).proven(token, proof, TARGET, None))
 
 
 def refused(text: str) -> None:
     with pytest.raises(RemitError) as caught:
-        asyncio.run(SVIDS.verified(text))
+        asyncio.run(SVIDS.assertion(text, JWT_SPIFFE))
     assert isinstance(caught.value, UnauthenticatedError)
 
 
 def test_what_is_changed_below_is_good_as_it_is() -> None:
-    assert asyncio.run(SVIDS.verified(GOOD)).id == DOMAIN.id()
-    assert asyncio.run(CERTIFICATES.certified([LEAF])).id == DOMAIN.id()
+    assert asyncio.run(SVIDS.assertion(GOOD, JWT_SPIFFE)).id == DOMAIN.id()
+    assert asyncio.run(SVIDS.certified([LEAF])).id == DOMAIN.id()
     token = wit(WIT)
     assert proven(token, wpt(token)).id == DOMAIN.id()
 
@@ -80,7 +79,9 @@ def test_no_character_of_an_svid_can_be_replaced(index: int, char: str) -> None:
 def test_whatever_stands_in_a_claim_of_an_svid_it_names_who_its_key_may_name(name: str, value: object) -> None:
     claims = {"sub": DOMAIN.id(), "aud": ISSUER, "exp": AT + 60, name: value}
     with suppress(UnauthenticatedError):
-        found = asyncio.run(SVIDS.verified(signed(DOMAIN.jwt_key, {"alg": "ES256", "kid": "jwt-1"}, claims)))
+        found = asyncio.run(
+            SVIDS.assertion(signed(DOMAIN.jwt_key, {"alg": "ES256", "kid": "jwt-1"}, claims), JWT_SPIFFE)
+        )
         assert found.id == claims["sub"]
         assert claims["aud"] in (ISSUER, [ISSUER])
 
@@ -106,14 +107,14 @@ def test_no_octet_of_a_certificate_can_be_changed(index: int, by: int) -> None:
     changed = bytearray(LEAF)
     changed[index] ^= by
     with pytest.raises(RemitError) as caught:
-        asyncio.run(CERTIFICATES.certified([bytes(changed)]))
+        asyncio.run(SVIDS.certified([bytes(changed)]))
     assert isinstance(caught.value, UnauthenticatedError)
 
 
 @given(st.lists(st.binary(max_size=100), max_size=4))
 def test_no_octets_are_a_chain_by_chance(chain: list[bytes]) -> None:
     with pytest.raises(UnauthenticatedError):
-        asyncio.run(CERTIFICATES.certified(chain))
+        asyncio.run(SVIDS.certified(chain))
 
 
 @given(st.binary(max_size=200))

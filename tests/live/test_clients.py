@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
-from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]
+from authlib.common.errors import AuthlibBaseError
 
 from remit.compose.serving import Edges, served
 from remit.config import settings
@@ -372,7 +372,7 @@ class Authlib:
     def __init__(self, issuer: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # authlib would rather have a fork of httpx
-            from authlib.integrations.httpx_client import OAuth2Client  # type: ignore[import-untyped]
+            from authlib.integrations.httpx_client import OAuth2Client
         self.key = Key()
         self.client = OAuth2Client(
             APP,

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from remit.config.sections import TrustDomainTable
 from remit.config.settings import Settings
-from remit.core.principal import JWT_SPIFFE
 from remit.errors import InvalidRequestError
-from remit.identity.workloads import Assertion, AttestedWorkloads
+from remit.identity.workloads.attested import Assertion, AttestedWorkloads
 from remit.identity.workloads.bundles import BundleSource, TrustBundles
 from remit.identity.workloads.sources import ApiSource, FileSource, WebSource
-from remit.identity.workloads.svids import JwtSvidVerifier, WitVerifier, X509SvidVerifier
 from remit.ports import Clock
 from remit.web.tls import ServerTLS
 
@@ -36,12 +34,10 @@ def attested(
     settings: Settings, held: TrustBundles | None, clock: Clock, platforms: Mapping[str, Assertion]
 ) -> AttestedWorkloads | None:
     """Return what verifies workloads: of trust domains, and of ``platforms`` by their kind of client assertion."""
-    if held is None:
-        return AttestedWorkloads(platforms) if platforms else None
+    if held is None and not platforms:
+        return None
     allow = tuple(pattern for one in settings.trust_domains for pattern in one.allow)
-    svids = JwtSvidVerifier(held, allow, settings.issuer, clock)
-    assertions = {**platforms, JWT_SPIFFE: svids.verified}
-    return AttestedWorkloads(assertions, X509SvidVerifier(held, allow, clock), WitVerifier(held, allow, clock))
+    return AttestedWorkloads(platforms, settings.issuer, clock, held, allow)
 
 
 def methods(settings: Settings) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import secrets
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus
 
@@ -63,8 +63,7 @@ class IssuerLogins:
             raise GrantTokenError("this login was begun for something else")
         registration = self._at(login.issuer)
         metadata = await registration.issuer.metadata()
-        code = _code(_answer(query), login.state, metadata)
-        token = await self._redeemed(registration, login, metadata, code)
+        token = await self._redeemed(registration, login, metadata, _code(query, login.state, metadata))
         human = await self._humans.id_token(token, nonce=login.nonce)
         if login.acr and human.subject.acr not in login.acr:
             raise StepUpError(help=f"log in again with {' or '.join(login.acr)}")
@@ -85,7 +84,7 @@ class IssuerLogins:
         return known[0]
 
     async def _redeemed(self, registration: Registration, login: Login, metadata: Metadata, code: str) -> str:
-        from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]
+        from authlib.common.errors import AuthlibBaseError
 
         form = {"grant_type": "authorization_code", "code": code, "code_verifier": self._verifier(login)}
         back = login.back
@@ -104,10 +103,11 @@ class IssuerLogins:
     def _client(self, registration: Registration, metadata: Metadata, redirect_uri: str) -> Any:
         try:
             with warnings.catch_warnings():
-                import authlib.deprecate  # type: ignore[import-untyped] # noqa: F401 - it undoes what comes before it
+                # Importing it undoes filters that were set before, and authlib would rather have a fork of httpx.
+                import authlib.deprecate  # noqa: F401 - as said
 
-                warnings.simplefilter("ignore")  # authlib would rather have a fork of httpx
-                from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped]
+                warnings.simplefilter("ignore")
+                from authlib.integrations.httpx_client import AsyncOAuth2Client
         except ImportError as error:
             raise UnavailableError("logins need authlib", help="in a clone of remit: pip install '.[oidc]'") from error
         secret = registration.secret and registration.secret.reveal()
@@ -125,8 +125,11 @@ class IssuerLogins:
         )
 
 
-def _answer(query: str) -> Mapping[str, str]:
-    """Return the parameters of an authorization response that mean something (RFC 6749 §4.1.2); each at most once."""
+def _code(query: str, state: str, metadata: Metadata) -> str:
+    """Return the code of an authorization response (RFC 6749 §4.1.2) of this issuer and to this login (RFC 9207 §2.4).
+
+    Parameters that mean something are there at most once.
+    """
     try:
         pairs = parse_qsl(
             query, keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS, errors="strict"
@@ -137,11 +140,6 @@ def _answer(query: str) -> Mapping[str, str]:
     answer = dict(known)
     if not answer or len(answer) != len(known) or len(query) > MAX_QUERY:
         raise GrantTokenError("the issuer's answer cannot be read")
-    return answer
-
-
-def _code(answer: Mapping[str, str], state: str, metadata: Metadata) -> str:
-    """Return the code of an answer that is of this issuer and to this login (RFC 9207 §2.4)."""
     if not hmac.compare_digest(answer.get("state", "").encode(), state.encode()):
         raise GrantTokenError("the answer is to another login")
     if answer.get("iss", None if metadata.names_itself else metadata.issuer) != metadata.issuer:

@@ -8,10 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from remit import jose
-from remit.core.principal import Workload
+from remit.core.principal import JWT_SPIFFE, Workload
 from remit.errors import AudienceError, RemitError, UnauthenticatedError, UnavailableError
+from remit.identity.workloads.attested import MAX_JWT_LIFE, AttestedWorkloads
 from remit.identity.workloads.bundles import RETRY, TrustBundles
-from remit.identity.workloads.svids import MAX_JWT_LIFE, JwtSvidVerifier
 from remit.jose.jwt import SKEW
 from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key, signed
 
@@ -23,15 +23,15 @@ OTHER = Domain("other.example")
 ALLOW = ("spiffe://prod.example/ns/agents/*", "spiffe://other.example/**")
 
 
-def svids(clock: Times | None = None, **sources: Held) -> JwtSvidVerifier:
+def svids(clock: Times | None = None, **sources: Held) -> AttestedWorkloads:
     held = {one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}
     named = {name.replace("_", "."): source for name, source in sources.items()}
     times = clock or Times()
-    return JwtSvidVerifier(TrustBundles({**held, **named}, times), ALLOW, ISSUER, times)
+    return AttestedWorkloads({}, ISSUER, times, TrustBundles({**held, **named}, times), ALLOW)
 
 
-def verified(text: str, by: JwtSvidVerifier | None = None) -> Workload:
-    return asyncio.run((by or svids()).verified(text))
+def verified(text: str, by: AttestedWorkloads | None = None) -> Workload:
+    return asyncio.run((by or svids()).assertion(text, JWT_SPIFFE))
 
 
 def test_a_jwt_svid_for_this_server_names_its_workload() -> None:
@@ -237,15 +237,17 @@ def test_a_key_that_has_just_been_added_is_found() -> None:
     async def scene() -> None:
         source, clock = Held(DOMAIN.bundle()), Times()
         made = svids(clock, prod_example=source)
-        assert (await made.verified(DOMAIN.jwt(ISSUER))).id == DOMAIN.id()
+        assert (await made.assertion(DOMAIN.jwt(ISSUER), JWT_SPIFFE)).id == DOMAIN.id()
         fresh = key()
         new = jwk_of(fresh, use="jwt-svid", kid="jwt-2")
         source.raw = json.dumps({"keys": [new], "spiffe_sequence": 2}).encode()
         clock.pass_(seconds=RETRY.total_seconds())
         claims = {"sub": DOMAIN.id(), "aud": ISSUER, "exp": AT + 60}
-        assert (await made.verified(signed(fresh, {"alg": "ES256", "kid": "jwt-2"}, claims))).id == DOMAIN.id()
+        assert (
+            await made.assertion(signed(fresh, {"alg": "ES256", "kid": "jwt-2"}, claims), JWT_SPIFFE)
+        ).id == DOMAIN.id()
         with pytest.raises(UnauthenticatedError):
-            await made.verified(DOMAIN.jwt(ISSUER))
+            await made.assertion(DOMAIN.jwt(ISSUER), JWT_SPIFFE)
 
     asyncio.run(scene())
 

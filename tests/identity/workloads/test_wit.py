@@ -20,8 +20,8 @@ from remit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from remit.identity.workloads.attested import MAX_WIT_LIFE, AttestedWorkloads
 from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.svids import MAX_WIT_LIFE, WitVerifier
 from remit.keys.signers import FileSigner
 from tests.identity.spire import NOW, Domain, Held, Times, signed
 
@@ -59,28 +59,28 @@ def proof(of: str, signer: FileSigner = AGENT, **claims: object) -> str:
     return f"{text}.{jose.encode(signer.sign(text.encode()))}"
 
 
-def wits(clock: Times | None = None, most: int = 100, **sources: Held) -> WitVerifier:
+def wits(clock: Times | None = None, most: int = 100, **sources: Held) -> AttestedWorkloads:
     held = {one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}
     named = {name.replace("_", "."): source for name, source in sources.items()}
     times = clock or Times()
-    return WitVerifier(TrustBundles({**held, **named}, times), ALLOW, times, most)
+    return AttestedWorkloads({}, "", times, TrustBundles({**held, **named}, times), ALLOW, most)
 
 
-def proven(token: str, by: str | None = None, at: WitVerifier | None = None) -> Workload:
+def proven(token: str, by: str | None = None, at: AttestedWorkloads | None = None) -> Workload:
     return asyncio.run((at or wits()).proven(token, by or proof(token), TARGET, None))
 
 
 # -- what the drafts print --------------------------------------------------------------------------------------------
 
 
-def printed(at: int = PRINTED["valid_at"], allow: tuple[str, ...] = ("wimse://example.com/*",)) -> WitVerifier:
+def printed(at: int = PRINTED["valid_at"], allow: tuple[str, ...] = ("wimse://example.com/*",)) -> AttestedWorkloads:
     raw = json.dumps({"keys": [{**PRINTED["issuer_key"], "use": "wit-svid"}]}).encode()
     clock = Times(datetime.fromtimestamp(at, UTC))
-    return WitVerifier(TrustBundles({"example.com": Held(raw)}, clock), allow, clock)
+    return AttestedWorkloads({}, "", clock, TrustBundles({"example.com": Held(raw)}, clock), allow)
 
 
 def replayed(
-    made: WitVerifier, *, target: str = PRINTED["request_target"], token: str | None = PRINTED["access_token"]
+    made: AttestedWorkloads, *, target: str = PRINTED["request_target"], token: str | None = PRINTED["access_token"]
 ) -> Workload:
     return asyncio.run(made.proven(PRINTED_WIT, PRINTED_WPT, target, token))
 
@@ -136,9 +136,8 @@ def test_the_printed_token_is_not_believed_by_the_key_of_another_trust_domain() 
     raw = json.dumps({"keys": [{**PRINTED["issuer_key"], "use": "wit-svid"}]}).encode()
     clock = Times(datetime.fromtimestamp(PRINTED["valid_at"], UTC))
     empty = Held(b'{"keys": []}')
-    made = WitVerifier(
-        TrustBundles({"example.com": empty, "example.org": Held(raw)}, clock), ("wimse://example.com/*",), clock
-    )
+    held = TrustBundles({"example.com": empty, "example.org": Held(raw)}, clock)
+    made = AttestedWorkloads({}, "", clock, held, ("wimse://example.com/*",))
     with pytest.raises(UnauthenticatedError, match="not signed"):
         replayed(made)
 

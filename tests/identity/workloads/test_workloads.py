@@ -9,9 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from remit import jose
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
-from remit.identity.workloads import AttestedWorkloads
+from remit.identity.workloads.attested import AttestedWorkloads
 from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.svids import WitVerifier, X509SvidVerifier
 from remit.keys.signers import FileSigner
 from tests.identity.spire import NOW, Domain, Held, Times, signed
 
@@ -22,7 +21,7 @@ TARGET = "https://remit.example/oauth/token"
 
 def test_what_is_not_configured_is_not_believed() -> None:
     async def scene() -> None:
-        nothing = AttestedWorkloads({})
+        nothing = AttestedWorkloads({}, "", Times())
         for shown in (
             nothing.assertion("token", "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"),
             nothing.certified(DOMAIN.svid().ders),
@@ -39,7 +38,7 @@ def test_an_assertion_is_verified_as_what_it_says_it_is() -> None:
         return Workload(token, "oidc", NOW)
 
     async def scene() -> None:
-        made = AttestedWorkloads({"urn:one": verified})
+        made = AttestedWorkloads({"urn:one": verified}, "", Times())
         assert (await made.assertion("me", "urn:one")).id == "me"
         with pytest.raises(UnauthenticatedError, match="not configured"):
             await made.assertion("me", "urn:two")
@@ -58,7 +57,7 @@ def test_certificates_and_tokens_go_to_their_own_verifiers() -> None:
 
     async def scene() -> None:
         bundles, clock, allow = TrustBundles({DOMAIN.name: Held(DOMAIN.bundle())}, Times()), Times(), (DOMAIN.id(),)
-        made = AttestedWorkloads({}, X509SvidVerifier(bundles, allow, clock), WitVerifier(bundles, allow, clock))
+        made = AttestedWorkloads({}, "", clock, bundles, allow)
         assert (await made.certified(DOMAIN.svid().ders)).method == "x509-svid"
         assert (await made.proven(wit, wpt, TARGET, None)).method == "wit"
 

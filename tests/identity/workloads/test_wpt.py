@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from remit import jose
 from remit.errors import AudienceError, RemitError, TokenError
-from remit.identity.workloads.svids import MAX_PROOF_LIFE, WPT_TYPE, Wpt, read_wpt
+from remit.identity.workloads.attested import MAX_PROOF_LIFE, WPT_TYPE, Wpt, read_wpt
 from remit.keys.signers import FileSigner
 
 NOW = 1_764_072_000

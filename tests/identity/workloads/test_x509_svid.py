@@ -14,8 +14,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError, UnavailableError
+from remit.identity.workloads.attested import MAX_CHAIN, AttestedWorkloads
 from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.svids import MAX_CHAIN, X509SvidVerifier
 from tests.identity.spire import BOTH, NOW, Authority, Domain, Held, Times, usage
 
 DOMAIN = Domain("prod.example")
@@ -24,14 +24,14 @@ ALLOW = ("spiffe://prod.example/ns/agents/**", "spiffe://other.example/**")
 ME = DOMAIN.id()
 
 
-def certificates(clock: Times | None = None, **sources: Held) -> X509SvidVerifier:
+def certificates(clock: Times | None = None, **sources: Held) -> AttestedWorkloads:
     held = {one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}
     named = {name.replace("_", "."): source for name, source in sources.items()}
     times = clock or Times()
-    return X509SvidVerifier(TrustBundles({**held, **named}, times), ALLOW, times)
+    return AttestedWorkloads({}, "", times, TrustBundles({**held, **named}, times), ALLOW)
 
 
-def certified(chain: Sequence[bytes], by: X509SvidVerifier | None = None) -> Workload:
+def certified(chain: Sequence[bytes], by: AttestedWorkloads | None = None) -> Workload:
     return asyncio.run((by or certificates()).certified(chain))
 
 

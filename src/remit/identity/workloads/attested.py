@@ -1,14 +1,15 @@
-"""SVIDs of other trust domains in their three forms, each by the bundle of its own trust domain alone.
+"""Workloads that show who they are, by the bundle of their own trust domain alone or by the platform they run on.
 
 - JWT-SVIDs as client assertions (draft-ietf-oauth-spiffe-client-auth).
 - WITs (draft-ietf-wimse-workload-creds, WIT-SVID), and proofs of their key (WPT).
 - X.509-SVIDs: the certificate that a TLS client presented (X509-SVID §5).
+- Tokens of platforms, by their kind of client assertion.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy,
 
 from remit import jose
 from remit.core import spiffe
-from remit.core.principal import Workload
+from remit.core.principal import JWT_SPIFFE, Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import AudienceError, InvalidRequestError, LimitError, ReplayError, TokenError, UnauthenticatedError
 from remit.identity.workloads.bundles import SpiffeBundle, TrustBundles
@@ -54,6 +55,133 @@ _UNKNOWN = ("tth", "oth")  # what they cover is nothing that is understood here
 _USAGES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
+Assertion = Callable[[str], Awaitable[Workload]]
+
+
+@dataclass
+class AttestedWorkloads:
+    """Verifies workloads by what is configured: those of trust domains with names that match a pattern of ``allow``.
+
+    ``platforms`` verify client assertions of other kinds. JWT-SVIDs are for ``issuer`` alone.
+    """
+
+    platforms: Mapping[str, Assertion]
+    issuer: str
+    clock: Clock
+    bundles: TrustBundles | None = None
+    allow: Sequence[str] = ()
+    most: int = MAX_SEEN
+    _seen: dict[tuple[str, str], int] = field(default_factory=dict)  # key, jti -> when the proof cannot pass any more
+
+    async def assertion(self, token: str, kind: str) -> Workload:
+        """Return the workload of a client assertion."""
+        if kind == JWT_SPIFFE and self.bundles is not None:
+            return await self._jwt_svid(token)
+        if kind not in self.platforms:
+            raise UnauthenticatedError("this kind of client assertion is not configured here")
+        return await self.platforms[kind](token)
+
+    async def _jwt_svid(self, text: str) -> Workload:
+        """Return the workload of a JWT-SVID.
+
+        One with a ``jti`` says of itself that it is unique, so it counts once (``digest``). One without may be sent
+        again while it lives: agents of SPIRE keep them and hand the same out for minutes (JWT-SVID §7.1).
+        """
+        token = jwt.read(text, _JWT_SVID)
+        if token.compact.header.get("typ") not in _JWT_SVID_TYPES:
+            raise UnauthenticatedError("its type is not one of a JWT-SVID")
+        identity = _workload_id(jwt.text(token.claims, "sub", UnauthenticatedError), "its `sub`")
+        await self._check_signature(token, identity.domain, lambda bundle: bundle.jwt)
+        expires = _ends(token, self.clock(), MAX_JWT_LIFE)
+        if token.claims.get("aud") not in (self.issuer, [self.issuer]):
+            raise AudienceError("the JWT-SVID must be for this server alone", help=f"its `aud` must be {self.issuer}")
+        self._check_allowed(str(identity))
+        return Workload(str(identity), "jwt-svid", expires, digest=token.digest if "jti" in token.claims else None)
+
+    async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
+        """Return the workload of a WIT whose key made a WPT for ``target``, once, and over ``token`` if any.
+
+        UnauthenticatedError (ReplayError for a proof seen before), AudienceError or UnavailableError.
+        """
+        jwk, name, expires = await self._wit(wit)
+        now = int(self.clock().timestamp())
+        proof = read_wpt(wpt, jwk, target, now, wit=wit, token=token)
+        over = proof.exp + PROOF_SKEW  # when it could not pass again anyway
+        if self._seen.get((proof.jkt, proof.jti), 0) > now:
+            raise ReplayError(help="make a new proof for every request")
+        if len(self._seen) >= self.most:
+            self._seen = {seen: end for seen, end in self._seen.items() if end > now}
+        if len(self._seen) >= self.most:
+            raise LimitError("too many requests with proofs", retry_after=MAX_PROOF_LIFE)
+        self._seen[proof.jkt, proof.jti] = over
+        once = jose.digest(f"{proof.jkt} {proof.jti}")
+        return Workload(name, "wit", expires, jkt=proof.jkt, digest=once, until=datetime.fromtimestamp(over, UTC))
+
+    async def named(self, wit: str) -> Workload:
+        """Return the workload of a WIT for whoever has its key (``jkt``): the caller has to see that proven."""
+        jwk, name, expires = await self._wit(wit)
+        return Workload(name, "wit", expires, jkt=jose.public_key(jwk, UnauthenticatedError).thumbprint)
+
+    async def _wit(self, wit: str) -> tuple[Mapping[str, object], str, datetime]:
+        """Return the key of a WIT as a JWK, the name of its workload, and its end."""
+        self._trusted("workload identity tokens")
+        found = jwt.read(wit, _WIT)
+        name = jwt.text(found.claims, "sub", UnauthenticatedError)
+        try:  # `wimse` names have the form of SPIFFE IDs
+            own = f"spiffe://{name.removeprefix(spiffe.WIMSE)}" if name.startswith(spiffe.WIMSE) else name
+            identity = spiffe.parse(own)
+        except InvalidRequestError as error:
+            raise UnauthenticatedError("its `sub` is not a workload's identifier") from error
+        await self._check_signature(found, identity.domain, lambda bundle: bundle.wit)
+        expires = _ends(found, self.clock(), MAX_WIT_LIFE)
+        if "aud" in found.claims:  # WIT-SVID §3
+            raise UnauthenticatedError("a workload identity token has no audience")
+        others = (value for name, value in found.claims.items() if name not in {"sub", "iss"})
+        if any(isinstance(value, str) and value.startswith(spiffe.SCHEMES) for value in others):
+            raise UnauthenticatedError("a workload identity token has one identifier alone")
+        self._check_allowed(name)
+        cnf = found.claims.get("cnf")
+        jwk = cnf.get("jwk") if isinstance(cnf, Mapping) and cnf.keys() == {"jwk"} else None
+        if not isinstance(jwk, Mapping) or not isinstance(jwk.get("alg"), str):
+            raise UnauthenticatedError("its `cnf` must hold one public key with its algorithm")
+        return jwk, name, expires
+
+    async def certified(self, chain: Sequence[bytes]) -> Workload:
+        """Return the workload of a chain (DER, the leaf first) whose key the TLS client has proven.
+
+        UnauthenticatedError unless the chain ends at an authority of the leaf's own trust domain; UnavailableError
+        when that trust domain's bundle is not to be had.
+        """
+        bundles = self._trusted("client certificates")
+        if not 1 <= len(chain) <= MAX_CHAIN:
+            raise UnauthenticatedError("there is no client certificate, or its chain is too long")
+        leaf, *others = (_loaded(der) for der in chain)
+        identity = _identity_of(leaf)
+        authorities = []
+        for der in (await bundles.of(identity.domain)).authorities:
+            with suppress(UnauthenticatedError):  # it is no reason to refuse what the others have signed
+                authorities.append(_loaded(der))
+        _check_chain(leaf, others, authorities, self.clock())
+        self._check_allowed(str(identity))
+        thumbprint = jose.encode(sha256(chain[0]).digest())
+        return Workload(str(identity), "x509-svid", leaf.not_valid_after_utc, x5t=thumbprint)
+
+    def _trusted(self, what: str = "SVIDs") -> TrustBundles:
+        if self.bundles is None:
+            raise UnauthenticatedError(f"{what} are not believed here: no trust domain is configured")
+        return self.bundles
+
+    async def _check_signature(self, token: Jwt, domain: str, keys: Callable[[SpiffeBundle], KeySet]) -> None:
+        """Check a signature by the keys of one trust domain; a key that is new there is looked for once more."""
+        bundles = self._trusted()
+        found = keys(await bundles.of(domain))
+        if found.find(token.compact, UnauthenticatedError) is None:
+            found = keys(await bundles.again(domain))
+        found.verify(token.compact, UnauthenticatedError)
+
+    def _check_allowed(self, name: str) -> None:
+        if not spiffe.matches(name, self.allow):
+            raise UnauthenticatedError("the workload's name matches no pattern that is allowed here")
 
 
 def _workload_id(text: str, what: str) -> SpiffeId:
@@ -65,19 +193,6 @@ def _workload_id(text: str, what: str) -> SpiffeId:
     if not found.path:
         raise UnauthenticatedError(f"{what} names a trust domain, not a workload")
     return found
-
-
-def _check_allowed(name: str, allow: Sequence[str]) -> None:
-    if not spiffe.matches(name, allow):
-        raise UnauthenticatedError("the workload's name matches no pattern that is allowed here")
-
-
-async def _by_bundle(bundles: TrustBundles, domain: str, token: Jwt, keys: Callable[[SpiffeBundle], KeySet]) -> None:
-    """Check a signature by the keys of one trust domain; a key that is new there is looked for once more."""
-    found = keys(await bundles.of(domain))
-    if found.find(token.compact, UnauthenticatedError) is None:
-        found = keys(await bundles.again(domain))
-    found.verify(token.compact, UnauthenticatedError)
 
 
 def _ends(token: Jwt, now: datetime, longest: timedelta) -> datetime:
@@ -93,103 +208,6 @@ def _ends(token: Jwt, now: datetime, longest: timedelta) -> datetime:
                 "it does not count yet", help="compare the clocks of the issuer and of this host"
             )
     return expires
-
-
-# -- JWT-SVIDs ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class JwtSvidVerifier:
-    """Verifies JWT-SVIDs for ``issuer`` alone, with names that match a pattern of ``allow``."""
-
-    bundles: TrustBundles
-    allow: Sequence[str]
-    issuer: str
-    clock: Clock
-
-    async def verified(self, text: str) -> Workload:
-        """Return the workload of a JWT-SVID, or raise UnauthenticatedError, AudienceError or UnavailableError.
-
-        One with a ``jti`` says of itself that it is unique, so it counts once (``digest``). One without may be sent
-        again while it lives: agents of SPIRE keep them and hand the same out for minutes (JWT-SVID §7.1).
-        """
-        token = jwt.read(text, _JWT_SVID)
-        if token.compact.header.get("typ") not in _JWT_SVID_TYPES:
-            raise UnauthenticatedError("its type is not one of a JWT-SVID")
-        identity = _workload_id(jwt.text(token.claims, "sub", UnauthenticatedError), "its `sub`")
-        await _by_bundle(self.bundles, identity.domain, token, lambda bundle: bundle.jwt)
-        expires = _ends(token, self.clock(), MAX_JWT_LIFE)
-        if token.claims.get("aud") not in (self.issuer, [self.issuer]):
-            raise AudienceError("the JWT-SVID must be for this server alone", help=f"its `aud` must be {self.issuer}")
-        _check_allowed(str(identity), self.allow)
-        return Workload(str(identity), "jwt-svid", expires, digest=token.digest if "jti" in token.claims else None)
-
-
-# -- WITs, and proofs of their key ----------------------------------------------------------------------------------
-
-
-@dataclass
-class WitVerifier:
-    """Verifies WITs with names that match a pattern of ``allow``, each with the proof that comes with it."""
-
-    bundles: TrustBundles
-    allow: Sequence[str]
-    clock: Clock
-    most: int = MAX_SEEN
-    _seen: dict[tuple[str, str], int] = field(default_factory=dict)  # key, jti -> when the proof cannot pass any more
-
-    async def proven(self, wit: str, proof: str, target: str, token: str | None) -> Workload:
-        """Return the workload of a WIT whose key made ``proof`` for ``target``, once, and over ``token`` if any.
-
-        UnauthenticatedError (ReplayError for a proof seen before), AudienceError or UnavailableError.
-        """
-        jwk, name, expires = await self._read(wit)
-        now = int(self.clock().timestamp())
-        proven = read_wpt(proof, jwk, target, now, wit=wit, token=token)
-        over = proven.exp + PROOF_SKEW  # when it could not pass again anyway
-        self._once((proven.jkt, proven.jti), over, now)
-        once = jose.digest(f"{proven.jkt} {proven.jti}")
-        return Workload(name, "wit", expires, jkt=proven.jkt, digest=once, until=datetime.fromtimestamp(over, UTC))
-
-    async def named(self, wit: str) -> Workload:
-        """Return the workload of a WIT for whoever has its key (``jkt``): the caller has to see that proven.
-
-        UnauthenticatedError or UnavailableError.
-        """
-        jwk, name, expires = await self._read(wit)
-        return Workload(name, "wit", expires, jkt=jose.public_key(jwk, UnauthenticatedError).thumbprint)
-
-    async def _read(self, wit: str) -> tuple[Mapping[str, object], str, datetime]:
-        """Return the key of a WIT as a JWK, the name of its workload, and its end."""
-        found = jwt.read(wit, _WIT)
-        name = jwt.text(found.claims, "sub", UnauthenticatedError)
-        try:  # `wimse` names have the form of SPIFFE IDs
-            own = f"spiffe://{name.removeprefix(spiffe.WIMSE)}" if name.startswith(spiffe.WIMSE) else name
-            identity = spiffe.parse(own)
-        except InvalidRequestError as error:
-            raise UnauthenticatedError("its `sub` is not a workload's identifier") from error
-        await _by_bundle(self.bundles, identity.domain, found, lambda bundle: bundle.wit)
-        expires = _ends(found, self.clock(), MAX_WIT_LIFE)
-        if "aud" in found.claims:  # WIT-SVID §3
-            raise UnauthenticatedError("a workload identity token has no audience")
-        others = (value for name, value in found.claims.items() if name not in {"sub", "iss"})
-        if any(isinstance(value, str) and value.startswith(spiffe.SCHEMES) for value in others):
-            raise UnauthenticatedError("a workload identity token has one identifier alone")
-        _check_allowed(name, self.allow)
-        cnf = found.claims.get("cnf")
-        jwk = cnf.get("jwk") if isinstance(cnf, Mapping) and cnf.keys() == {"jwk"} else None
-        if not isinstance(jwk, Mapping) or not isinstance(jwk.get("alg"), str):
-            raise UnauthenticatedError("its `cnf` must hold one public key with its algorithm")
-        return jwk, name, expires
-
-    def _once(self, key: tuple[str, str], over: int, now: int) -> None:
-        if self._seen.get(key, 0) > now:
-            raise ReplayError(help="make a new proof for every request")
-        if len(self._seen) >= self.most:
-            self._seen = {seen: end for seen, end in self._seen.items() if end > now}
-        if len(self._seen) >= self.most:
-            raise LimitError("too many requests with proofs", retry_after=MAX_PROOF_LIFE)
-        self._seen[key] = over
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,38 +250,6 @@ def read_wpt(text: str, jwk: object, target: str, now: int, *, wit: str, token: 
     if claims.get("ath") != (None if token is None else jose.digest(token)):
         raise TokenError("the proof's `ath` is not the digest of the token it comes with")
     return Wpt(key.thumbprint, jti, exp)
-
-
-# -- X.509-SVIDs ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class X509SvidVerifier:
-    """Verifies X.509-SVIDs with names that match a pattern of ``allow``."""
-
-    bundles: TrustBundles
-    allow: Sequence[str]
-    clock: Clock
-
-    async def certified(self, chain: Sequence[bytes]) -> Workload:
-        """Return the workload of a chain (DER, the leaf first) whose key the TLS client has proven.
-
-        UnauthenticatedError unless the chain ends at an authority of the leaf's own trust domain; UnavailableError
-        when that trust domain's bundle is not to be had.
-        """
-        if not 1 <= len(chain) <= MAX_CHAIN:
-            raise UnauthenticatedError("there is no client certificate, or its chain is too long")
-        leaf, *others = (_loaded(der) for der in chain)
-        identity = _identity_of(leaf)
-        bundle = await self.bundles.of(identity.domain)
-        authorities = []
-        for der in bundle.authorities:  # one that is not understood is no reason to refuse what the others have signed
-            with suppress(UnauthenticatedError):
-                authorities.append(_loaded(der))
-        _check_chain(leaf, others, authorities, self.clock())
-        _check_allowed(str(identity), self.allow)
-        thumbprint = jose.encode(sha256(chain[0]).digest())
-        return Workload(str(identity), "x509-svid", leaf.not_valid_after_utc, x5t=thumbprint)
 
 
 @lru_cache(maxsize=1_024)
