@@ -34,10 +34,10 @@ def opened(client: Client, **more: Any) -> Task:
     return client.task("draft", grants=[NARROW], bounds=Bounds(**{"ttl": "10m", "depth": 1, "fan_out": 2, **more}))
 
 
-def approve(client: Client, asked: Approval, verdict: str = "approve") -> None:
+def approve(client: Client, approval: Approval, verdict: str = "approve") -> None:
     """Decide as the owner of the state."""
-    seen = client.run(asking.approval(asked.id))
-    client.run(asking.decide(asked.id, verdict, seen["digest"]))
+    seen = client.run(asking.approval(approval.id))
+    client.run(asking.decide(approval.id, verdict, seen["digest"]))
 
 
 def test_an_agent_goes_on_from_a_denial_when_a_human_approves(plane: Served, client: Client) -> None:
@@ -45,27 +45,27 @@ def test_an_agent_goes_on_from_a_denial_when_a_human_approves(plane: Served, cli
         with pytest.raises(AttenuationError, match="wider") as denied:
             task.delegate("all", grants=[WIDE])
         assert "task.ask" in str(denied.value.help)
-        asked = task.ask("all", grants=[WIDE], ttl="5m")
-        assert asked.asked.url == f"{plane.base}/approvals/{asked.id}"
-        assert asked.asked.expires_at - plane.world.now <= timedelta(minutes=10)
-        approve(client, asked)
-        with asked.wait() as sub:
+        approval = task.ask("all", grants=[WIDE], ttl="5m")
+        assert approval.asked.url == f"{plane.base}/approvals/{approval.id}"
+        assert approval.asked.expires_at - plane.world.now <= timedelta(minutes=10)
+        approve(client, approval)
+        with approval.wait() as sub:
             granted = plane.broker._tasks.check(sub.id).grant
-            assert (granted.approval, granted.label, granted.parent) == (asked.id, "all", task.id)
+            assert (granted.approval, granted.label, granted.parent) == (approval.id, "all", task.id)
             assert granted.scope[0].texts("paths") == ("/v1/all", "/v1/search")
             assert sub.opened.bound_to is not None
             assert granted.binding.jkt == sub.opened.bound_to.key.thumbprint()
         with pytest.raises(UsedError):
-            asked.wait()
+            approval.wait()
 
 
 def test_an_agent_waits_while_the_human_makes_up_their_mind(plane: Served, client: Client) -> None:
     with opened(client) as task:
-        asked = task.ask(grants=[WIDE])
+        approval = task.ask(grants=[WIDE])
         with Client(plane.place) as human:
-            deciding = threading.Timer(0.2, approve, (human, asked))
+            deciding = threading.Timer(0.2, approve, (human, approval))
             deciding.start()
-            assert asked.wait("30s").task_id == task.task_id
+            assert approval.wait("30s").task_id == task.task_id
             deciding.join()
 
 
@@ -93,10 +93,12 @@ def test_every_bound_is_asked_for_and_made_as_it_was_seen(plane: Served, client:
     with opened(client, delegates=["spiffe://prod.test/**"], unattested=False) as task:
         root = plane.broker._tasks.check(task.id).grant
         assert (root.delegates, root.bounds.unattested) == (("spiffe://prod.test/**",), False)
-        asked = task.ask(grants=[NARROW], ttl=60, depth=2, fan_out=3, exercise=False, delegates=["spiffe://dev.test/*"])
-        assert asked.asked.document["exceeds"] == ["depth", "fan_out", "delegates", "unattested"]
-        approve(client, asked)
-        made = plane.broker._tasks.check(asked.wait().id).grant
+        approval = task.ask(
+            grants=[NARROW], ttl=60, depth=2, fan_out=3, exercise=False, delegates=["spiffe://dev.test/*"]
+        )
+        assert approval.asked.document["exceeds"] == ["depth", "fan_out", "delegates", "unattested"]
+        approve(client, approval)
+        made = plane.broker._tasks.check(approval.wait().id).grant
         assert (made.bounds.depth, made.bounds.fan_out, made.bounds.exercise, made.bounds.unattested) == (
             2,
             3,
@@ -110,27 +112,27 @@ def test_every_bound_is_asked_for_and_made_as_it_was_seen(plane: Served, client:
 def test_in_a_run_an_agent_asks_and_cannot_answer(plane: Served, client: Client) -> None:
     with opened(client) as task, Client(plane.channel(task.id)) as inside:
         own = inside.own()
-        asked = own.ask("all", grants=[WIDE])
-        assert asked.asked.bound_to is None
-        assert [item["approval"] for item in inside.run(asking.approvals())] == [asked.id]
+        approval = own.ask("all", grants=[WIDE])
+        assert approval.asked.bound_to is None
+        assert [item["approval"] for item in inside.run(asking.approvals())] == [approval.id]
         for verdict in ("approve", "deny"):
             with pytest.raises(DeniedError, match="no agent decides"):
-                inside.run(asking.decide(asked.id, verdict, plane.broker._approvals.get(asked.id).digest))
-        approve(client, asked)
-        child = asked.wait()
+                inside.run(asking.decide(approval.id, verdict, plane.broker._approvals.get(approval.id).digest))
+        approve(client, approval)
+        child = approval.wait()
         assert child.opened.token is None
-        assert plane.broker._tasks.check(child.id).grant.approval == asked.id
+        assert plane.broker._tasks.check(child.id).grant.approval == approval.id
 
 
 def test_the_async_client_asks_the_same(plane: Served, client: Client) -> None:
     async def work() -> None:
         async with AsyncClient(plane.place) as own:
             task = await own.task("draft", grants=[NARROW], bounds=BOUNDS)
-            asked = await task.ask("all", grants=[WIDE], ttl="5m")
-            seen = await asyncio.to_thread(client.run, asking.approval(asked.id))
-            await asyncio.to_thread(client.run, asking.decide(asked.id, "approve", seen["digest"]))
-            async with asked.wait("30s") as sub:
-                assert plane.broker._tasks.check(sub.id).grant.approval == asked.id
+            approval = await task.ask("all", grants=[WIDE], ttl="5m")
+            seen = await asyncio.to_thread(client.run, asking.approval(approval.id))
+            await asyncio.to_thread(client.run, asking.decide(approval.id, "approve", seen["digest"]))
+            async with approval.wait("30s") as sub:
+                assert plane.broker._tasks.check(sub.id).grant.approval == approval.id
             await task.close()
 
     asyncio.run(work())
@@ -151,8 +153,8 @@ def test_a_proof_is_made_anew_with_the_servers_nonce() -> None:
 
 def test_waiting_asks_in_turns_and_stops_with_the_decision() -> None:
     flow = asking.decided("apr_1", 60)
-    asked: list[Any] = [next(flow).query["wait"]]
-    asked += [flow.send(httpx.Response(200, json={"state": "pending"})).query["wait"] for _ in range(2)]
+    waits: list[Any] = [next(flow).query["wait"]]
+    waits += [flow.send(httpx.Response(200, json={"state": "pending"})).query["wait"] for _ in range(2)]
     with pytest.raises(StopIteration) as done:
         flow.send(httpx.Response(200, json={"state": "pending"}))
-    assert (asked, done.value.value["state"]) == ([25, 25, 10], "pending")
+    assert (waits, done.value.value["state"]) == ([25, 25, 10], "pending")

@@ -51,7 +51,7 @@ def upstream() -> Iterator[str]:
 
 
 @dataclass
-class Town:
+class Deployment:
     """A broker with a search API and a warehouse."""
 
     environ: dict[str, str]
@@ -94,8 +94,8 @@ def broker(environ: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.fixture
-def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
-    """Found a town."""
+def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
+    """Start a broker with a search API and a database."""
     environ = _configured(tmp_path)
     monkeypatch.setenv("REMIT_STATE_DIR", environ["REMIT_STATE_DIR"])
     (tmp_path / "project").mkdir()
@@ -106,7 +106,7 @@ def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
         except (AssertionError, ValueError):  # a port that was free is somebody's by now
             environ = _configured(tmp_path)
             stack.enter_context(broker(environ))
-        found = Town(environ, stack.enter_context(warehouse()), tmp_path / "project")
+        found = Deployment(environ, stack.enter_context(warehouse()), tmp_path / "project")
         bound = "actions=GET,paths=/v1/**,args=any"
         added = found.remit("resource", "add", "search", search, "-b", bound, "--secret", stdin=KEY)
         assert added.returncode == 0, added.stderr
@@ -118,7 +118,7 @@ def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
         yield found
 
 
-@pytest.mark.usefixtures("town")
+@pytest.mark.usefixtures("deployment")
 def test_outside_a_run_the_gateway_takes_a_proven_request() -> None:
     with remit.task("draft", grants=["search"], depth=1, fan_out=1) as task, task.delegate(grants=["search"]) as sub:
         answer = httpx.get(sub.url("search") + "/v1/search", params={"q": "revenue"}, auth=sub.auth)
@@ -127,20 +127,20 @@ def test_outside_a_run_the_gateway_takes_a_proven_request() -> None:
         assert httpx.get(sub.url("search") + "/v1/search", auth=sub.auth).json()["code"] == "revoked"
 
 
-@pytest.mark.usefixtures("town")
+@pytest.mark.usefixtures("deployment")
 def test_the_gateway_gives_a_new_nonce_for_one_that_is_stale() -> None:
     with remit.task("draft", grants=["search"]) as task:
         task.signer._nonces.clear()
         assert httpx.get(task.url("search") + "/v1/search", auth=task.auth).status_code == 200
 
 
-def test_a_lease_logs_in_until_its_block_ends(town: Town) -> None:
+def test_a_lease_logs_in_until_its_block_ends(deployment: Deployment) -> None:
     with remit.task("draft", grants=["warehouse"]) as task:
         with task.lease("warehouse", tables=["sales.revenue"]) as cred, psycopg.connect(cred.dsn) as session:
             assert session.execute("SELECT count(*) FROM sales.revenue").fetchone() == (2,)
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(cred.dsn)
-    assert town.database.sessions(cred.user) == 0
+    assert deployment.database.sessions(cred.user) == 0
 
 
 AGENT = """
@@ -157,13 +157,13 @@ print(json.dumps({"found": found, "refused": refused, "rows": rows, "port": port
 """
 
 
-def test_in_a_run_the_same_code_works_without_a_token(town: Town) -> None:
-    asked = ["-p", "summary", "-r", "search", "-r", "warehouse", "--depth", "2", "--fan-out", "3"]
-    done = town.remit("run", *asked, "--", sys.executable, "-c", AGENT)
+def test_in_a_run_the_same_code_works_without_a_token(deployment: Deployment) -> None:
+    request = ["-p", "summary", "-r", "search", "-r", "warehouse", "--depth", "2", "--fan-out", "3"]
+    done = deployment.remit("run", *request, "--", sys.executable, "-c", AGENT)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["found"], told["refused"], told["rows"]) == (200, "scope", 2)
-    assert told["port"] != town.database.server.port
+    assert told["port"] != deployment.database.server.port
     with Client() as client:
         assert client.run(verbs.task(told["task"]))["closed"] is True
 
@@ -191,26 +191,26 @@ print(json.dumps([allowed, refused, by_variable, below == [sub.id, "scope"], own
 """
 
 
-def test_what_forgets_to_name_a_sub_agents_grant_has_no_more_than_it_holds(town: Town) -> None:
-    asked = ["-p", "summary", "-r", "search", "--depth", "2", "--fan-out", "3"]
-    done = town.remit("run", *asked, "--", sys.executable, "-c", FORGETFUL)
+def test_what_forgets_to_name_a_sub_agents_grant_has_no_more_than_it_holds(deployment: Deployment) -> None:
+    request = ["-p", "summary", "-r", "search", "--depth", "2", "--fan-out", "3"]
+    done = deployment.remit("run", *request, "--", sys.executable, "-c", FORGETFUL)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [200, "scope", "scope", True, 200, "revoked", "scope"]
 
 
-def test_a_run_starts_a_sub_agent_by_the_command_line(town: Town) -> None:
+def test_a_run_starts_a_sub_agent_by_the_command_line(deployment: Deployment) -> None:
     inner = f"{REMIT} run -r search:paths=/v1/a --label reader -- {REMIT} tree --json"
-    done = town.remit("run", "-r", "search", "--depth", "1", "--fan-out", "1", "--", "sh", "-c", inner)
+    done = deployment.remit("run", "-r", "search", "--depth", "1", "--fan-out", "1", "--", "sh", "-c", inner)
     assert done.returncode == 0, done.stderr
     [seen] = json.loads(done.stdout)["tasks"]
     assert [grant["label"] for grant in seen["grants"]] == ["reader"]
 
 
-def test_what_happened_is_verified_afterwards(town: Town) -> None:
+def test_what_happened_is_verified_afterwards(deployment: Deployment) -> None:
     with remit.task("draft", grants=["warehouse"]) as task, task.lease("warehouse"):
         pass
-    verified = town.remit("audit", "verify", "--json")
+    verified = deployment.remit("audit", "verify", "--json")
     assert verified.returncode == 0, verified.stderr
     told = json.loads(verified.stdout)
     assert (told["verified"], told["signed"]) == (True, True)
-    assert KEY not in town.remit("audit", "tail", "--all", "--json").stdout
+    assert KEY not in deployment.remit("audit", "tail", "--all", "--json").stdout

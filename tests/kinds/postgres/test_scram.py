@@ -18,14 +18,14 @@ def test_the_verifier_is_what_postgresql_makes_of_the_same_password() -> None:
 
 
 def test_a_password_has_256_random_bits_in_letters_that_need_no_quoting() -> None:
-    asked: list[int] = []
+    counts: list[int] = []
 
     def random(count: int) -> bytes:
-        asked.append(count)
+        counts.append(count)
         return bytes(range(count))
 
     made = new_password(random).reveal()
-    assert asked == [32]
+    assert counts == [32]
     assert base64.urlsafe_b64decode(made + "=") == bytes(range(32))
     assert made.isascii()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,7 @@ BOTH: Mapping[str, object] = {
 }
 METADATA = {SECURITY: "true"}
 STREAMS = ("FetchX509SVID", "FetchX509Bundles", "FetchJWTBundles")
+PATIENCE = 10.0  # seconds for one test
 CALLS = (*STREAMS, "FetchJWTSVID", "ValidateJWTSVID")
 
 
@@ -152,6 +154,16 @@ async def meshed(folder: Path, decide: Policy = within_bounds) -> AsyncIterator[
             yield built
         finally:
             await built.broker.stop()
+
+
+def run(folder: Path, body: Callable[[Mesh], Awaitable[None]]) -> None:
+    """Run a test's body on a mesh of its own."""
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), meshed(folder) as mesh:
+            await body(mesh)
+
+    asyncio.run(main())
 
 
 class Client:

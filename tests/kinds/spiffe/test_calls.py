@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +18,16 @@ from grpclib.exceptions import GRPCError
 from remit.core.policy import Decision, Question
 from remit.core.principal import Holder
 from remit.core.spiffe import TrustBundle
-from remit.core.task import Grant
 from remit.errors import NotFoundError
-from remit.kinds.spiffe.calls import SECURITY, SERVICE, Known, Pulse, WorkloadService, stubs
+from remit.kinds.spiffe.calls import SECURITY, SERVICE, stubs
 from remit.kinds.spiffe.svids import Svids
-from tests.broker.world import OPERATOR, SEARCH, on_end
-from tests.kinds.spiffe.mesh import BOTH, CALLS, LEDGER, MAIL, METADATA, STREAMS, Client, Mesh, meshed
+from tests.broker.world import OPERATOR, SEARCH
+from tests.kinds.spiffe.mesh import BOTH, CALLS, LEDGER, MAIL, METADATA, PATIENCE, STREAMS, Client, Mesh, meshed, run
 
-PATIENCE = 10.0  # seconds
 FIELDS: dict[str, dict[str, Any]] = {
     "FetchJWTSVID": {"audience": [LEDGER]},
     "ValidateJWTSVID": {"audience": LEDGER, "svid": "x"},
 }
-
-
-def run(folder: Path, body: Callable[[Mesh], Awaitable[None]]) -> None:
-    """Run a test's body on a mesh of its own."""
-
-    async def main() -> None:
-        async with asyncio.timeout(PATIENCE), meshed(folder) as mesh:
-            await body(mesh)
-
-    asyncio.run(main())
 
 
 async def refusal(client: Client, name: str, metadata: dict[str, str] | None = None, **fields: object) -> Status:
@@ -48,17 +35,6 @@ async def refusal(client: Client, name: str, metadata: dict[str, str] | None = N
     with pytest.raises(GRPCError) as caught:
         await client.once(name, metadata, **fields)
     return caught.value.status
-
-
-async def ending(stream: Any) -> Status:
-    """Return the status with which a stream ends, whatever else it sends before."""
-    try:
-        while await stream.recv_message() is not None:
-            pass
-        await stream.recv_trailing_metadata()
-    except GRPCError as error:
-        return error.status
-    return Status.OK
 
 
 def leaf(response: Any) -> x509.Certificate:
@@ -239,116 +215,6 @@ def test_no_svid_outlives_the_grant(tmp_path: Path) -> None:
         assert mesh.authority.verify(token, LEDGER)["exp"] == int(grant.expires_at.timestamp())
 
     run(tmp_path, body)
-
-
-# -- what streams send, and how they end ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_sends_again_when_the_authority_rotates(tmp_path: Path, name: str) -> None:
-    async def body(mesh: Mesh) -> None:
-        async with mesh.client(await mesh.opened()) as client, client.stream(name) as stream:
-            first = await stream.recv_message()
-            mesh.authority.rotate()
-            assert await stream.recv_message() != first
-            await stream.cancel()
-
-    run(tmp_path, body)
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_ends_at_once_when_its_grant_is_revoked(tmp_path: Path, name: str) -> None:
-    async def body(mesh: Mesh) -> None:
-        root = await mesh.opened()
-        grant = await mesh.delegated(root, "payer")
-        async with mesh.client(grant) as client, client.stream(name) as stream:
-            assert await stream.recv_message() is not None
-            await mesh.broker.revoke(OPERATOR, root.id)
-            assert await ending(stream) is Status.PERMISSION_DENIED
-
-    run(tmp_path, body)
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_ends_with_the_time_of_its_grant(tmp_path: Path, name: str) -> None:
-    async def body(mesh: Mesh) -> None:
-        async with mesh.client(await mesh.opened()) as client, client.stream(name) as stream:
-            assert await stream.recv_message() is not None
-            mesh.later(3_600)
-            await mesh.broker.sweep()
-            assert await ending(stream) is Status.PERMISSION_DENIED
-
-    run(tmp_path, body)
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_goes_on_when_others_end(tmp_path: Path, name: str) -> None:
-    async def body(mesh: Mesh) -> None:
-        root = await mesh.opened()
-        reader, payer = [await mesh.delegated(root, name) for name in ("reader", "payer")]
-        async with mesh.client(payer) as client, client.stream(name) as stream:
-            first = await stream.recv_message()
-            await mesh.broker.revoke(OPERATOR, reader.id)
-            mesh.authority.rotate()
-            assert await stream.recv_message() != first
-            await stream.cancel()
-
-    run(tmp_path, body)
-
-
-class Busy:
-    """A stream on which something happens while a message is under way."""
-
-    def __init__(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
-        self.sent: list[object] = []
-        self._meanwhile: Callable[[], Awaitable[None]] | None = meanwhile
-
-    async def send_message(self, message: object) -> None:
-        self.sent.append(message)
-        meanwhile, self._meanwhile = self._meanwhile, None
-        if meanwhile is None:
-            raise EOFError
-        await meanwhile()
-
-
-@pytest.mark.parametrize("name", ["x509_svid", "x509_bundles", "jwt_bundles"])
-def test_what_changes_while_a_message_is_under_way_is_sent_as_well(tmp_path: Path, name: str) -> None:
-    async def body(mesh: Mesh) -> None:
-        call, pulse = service(mesh, await mesh.opened(), name)
-
-        async def rotated() -> None:
-            mesh.authority.rotate()
-
-        mesh.authority.on_change(pulse.beat)
-        stream = Busy(rotated)
-        with pytest.raises(EOFError):
-            await call(stream, None)
-        assert stream.sent[0] != stream.sent[1]
-
-    run(tmp_path, body)
-
-
-@pytest.mark.parametrize("name", ["x509_svid", "x509_bundles", "jwt_bundles"])
-def test_a_grant_that_ends_while_a_message_is_under_way_ends_the_stream(tmp_path: Path, name: str) -> None:
-    async def body(mesh: Mesh) -> None:
-        grant = await mesh.opened()
-        call, pulse = service(mesh, grant, name)
-
-        async def revoked() -> None:
-            await mesh.broker.revoke(OPERATOR, grant.id)
-
-        on_end(mesh.broker, lambda _: pulse.beat())
-        with pytest.raises(Exception, match=r"ended|revoked") as caught:
-            await call(Busy(revoked), None)
-        assert not isinstance(caught.value, EOFError)
-
-    run(tmp_path, body)
-
-
-def service(mesh: Mesh, grant: Grant, name: str) -> tuple[Callable[[Any, Any], Awaitable[None]], Pulse]:
-    clock, pulse = (lambda: mesh.now), Pulse()
-    svids = Svids(mesh.broker, mesh.holder(grant), mesh.authority, clock)
-    return getattr(WorkloadService(mesh.broker, svids, Known(mesh.authority, None), pulse, clock), name), pulse
 
 
 # -- JWT-SVIDs ------------------------------------------------------------------------------------------------------

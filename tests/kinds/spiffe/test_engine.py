@@ -47,7 +47,7 @@ def mesh(destination: str = "spiffe://remit.test", *bound: Mapping[str, object],
     return Resource("mesh", "spiffe", destination, details, None, settings)
 
 
-def asked(**more: object) -> Detail:
+def mesh_detail(**more: object) -> Detail:
     return parse_detail({**MESH, **more})
 
 
@@ -69,7 +69,7 @@ class Mesh:
         return self.made[-1]
 
     def detail(self) -> Detail:
-        return asked()
+        return mesh_detail()
 
     def now(self) -> datetime:
         return self.at
@@ -159,14 +159,14 @@ def claims(issued: Issued) -> dict[str, object]:
 
 def test_only_what_was_asked_for_is_made(tmp_path: Path) -> None:
     found = target(tmp_path)
-    certified = issue(found, asked(actions=["x509"]), "lse_1")
-    signed = issue(found, asked(actions=["jwt"]), "lse_2")
+    certified = issue(found, mesh_detail(actions=["x509"]), "lse_1")
+    signed = issue(found, mesh_detail(actions=["jwt"]), "lse_2")
     assert set(certified.credential) == {"spiffe_id", "certificate", "key", "bundle"}
     assert set(signed.credential) == {"spiffe_id", "jwt"}
 
 
 def test_a_certificate_and_its_key_belong_together(tmp_path: Path) -> None:
-    issued = issue(target(tmp_path), asked()).credential
+    issued = issue(target(tmp_path), mesh_detail()).credential
     key = issued["key"]
     assert isinstance(key, Secret)
     for name, text in (("chain", str(issued["certificate"])), ("key", key.reveal()), ("bundle", str(issued["bundle"]))):
@@ -179,7 +179,7 @@ def test_a_certificate_and_its_key_belong_together(tmp_path: Path) -> None:
 
 def test_a_token_says_whose_it_is_and_that_nobody_attested_that(tmp_path: Path) -> None:
     found = target(tmp_path)
-    assert claims(issue(found, asked())) == {
+    assert claims(issue(found, mesh_detail())) == {
         "iss": ISSUER,
         "sub": AGENT,
         "aud": "https://ledger.test",
@@ -194,7 +194,7 @@ def test_a_token_says_whose_it_is_and_that_nobody_attested_that(tmp_path: Path) 
 
 def test_a_token_has_the_header_of_a_jwt_svid_and_no_more(tmp_path: Path) -> None:
     found = target(tmp_path)
-    token = issue(found, asked()).credential["jwt"]
+    token = issue(found, mesh_detail()).credential["jwt"]
     assert isinstance(token, Secret)
     header = json.loads(jose.decode(token.reveal().split(".")[0]))
     assert header == {"alg": "RS256", "kid": found.authority.jwks()[0]["kid"], "typ": "JWT"}
@@ -202,13 +202,13 @@ def test_a_token_has_the_header_of_a_jwt_svid_and_no_more(tmp_path: Path) -> Non
 
 def test_many_audiences_are_a_list(tmp_path: Path) -> None:
     both = ["https://a.test", "https://b.test"]
-    assert claims(issue(target(tmp_path), asked(audiences=both)))["aud"] == both
+    assert claims(issue(target(tmp_path), mesh_detail(audiences=both)))["aud"] == both
 
 
 def test_an_svid_ends_by_expiry_alone(tmp_path: Path) -> None:
     found = target(tmp_path)
-    issued = issue(found, asked())
-    plan = found.engine.plan(asked(), "lse_1", found.at, agent=AGENT)
+    issued = issue(found, mesh_detail())
+    plan = found.engine.plan(mesh_detail(), "lse_1", found.at, agent=AGENT)
     asyncio.run(found.engine.revoke(plan, None))
     assert plan.revocation is Revocation.BY_EXPIRY
     assert found.certified(issued)  # so a revoke may not say that it is closed
@@ -233,13 +233,13 @@ def test_an_svid_ends_by_expiry_alone(tmp_path: Path) -> None:
 def test_a_name_that_the_broker_did_not_make_is_refused(tmp_path: Path, agent: str) -> None:
     found = target(tmp_path)
     with pytest.raises(DeniedError):
-        found.engine.plan(asked(), "lse_1", found.at, agent=agent)
+        found.engine.plan(mesh_detail(), "lse_1", found.at, agent=agent)
 
 
 def test_a_token_for_nobody_is_refused(tmp_path: Path) -> None:
     found = target(tmp_path)
     with pytest.raises(UnknownDetailError):
-        found.engine.plan(asked(audiences=[]), "lse_1", found.at, agent=AGENT)
+        found.engine.plan(mesh_detail(audiences=[]), "lse_1", found.at, agent=AGENT)
 
 
 def test_a_detail_of_another_type_is_refused(tmp_path: Path) -> None:
@@ -250,13 +250,13 @@ def test_a_detail_of_another_type_is_refused(tmp_path: Path) -> None:
 
 def test_a_trust_domain_that_was_changed_issues_nothing(tmp_path: Path) -> None:
     found = target(tmp_path)
-    plan = found.engine.plan(asked(), "lse_1", found.at + timedelta(seconds=10), agent=AGENT)
+    plan = found.engine.plan(mesh_detail(), "lse_1", found.at + timedelta(seconds=10), agent=AGENT)
     other = FileAuthority(tmp_path / "keys", FileSealer(b"k" * 32), "other.test", found.now)
     changed = SpiffeEngine(mesh(), None, authority=other, issuer=ISSUER, clock=found.now)
     with pytest.raises(EngineRefusedError):
         asyncio.run(changed.issue(plan, found.at + timedelta(minutes=5)))
     with pytest.raises(DeniedError):
-        changed.plan(asked(), "lse_2", found.at, agent=AGENT)
+        changed.plan(mesh_detail(), "lse_2", found.at, agent=AGENT)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ class WorkloadService:
             key, others = base64.b64decode(svid.key.reveal()), self._known.roots()
             own = others.pop(self._known.name)
             one = self._pb.X509SVID(spiffe_id=svid.spiffe_id, x509_svid=svid.chain, x509_svid_key=key, bundle=own)
-            return self._pb.X509SVIDResponse(svids=[one], federated_bundles=others), svid.made.half
+            return self._pb.X509SVIDResponse(svids=[one], federated_bundles=others), svid.half
 
         await self._push(stream, current)
 

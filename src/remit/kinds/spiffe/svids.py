@@ -27,8 +27,9 @@ _ARMOUR = re.compile(r"-----BEGIN [A-Z ]+-----\n([A-Za-z0-9+/=\n]+)-----END [A-Z
 
 @dataclass(frozen=True, slots=True)
 class _Issued:
-    """How an SVID was made, and until when it is handed out again."""
+    """An SVID as the broker issued it, and until when it is handed out again."""
 
+    credential: Mapping[str, str | Secret]
     lease: str
     half: datetime  # when the next one is due
     sequence: int  # of the authority, when it was made
@@ -36,20 +37,12 @@ class _Issued:
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """An X.509-SVID as the Workload API hands it out: DER, and a PKCS #8 key."""
+    """An X.509-SVID as the Workload API hands it out: DER, and a PKCS #8 key; ``half``: when the next one is due."""
 
     spiffe_id: str
     chain: bytes
     key: Secret  # base64 of the DER
-    made: _Issued
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    """A JWT-SVID that is still to be handed out again."""
-
-    text: Secret
-    made: _Issued
+    half: datetime
 
 
 class Svids:
@@ -57,8 +50,8 @@ class Svids:
 
     def __init__(self, broker: BrokerPort, holder: Holder, authority: Authority, clock: Clock) -> None:
         self._broker, self._holder, self._authority, self._clock = broker, holder, authority, clock
-        self._certified: Certified | None = None
-        self._tokens: dict[tuple[str, ...], _Token] = {}
+        self._certified: dict[tuple[str, ...], _Issued] = {}
+        self._tokens: dict[tuple[str, ...], _Issued] = {}  # by audiences
         self._asking = asyncio.Lock()
 
     async def entitled(self) -> Grant:
@@ -72,33 +65,35 @@ class Svids:
         """Return an X.509-SVID of which more than half its life is left."""
         async with self._asking:
             detail = (await self._details("x509"))[0]
-            kept = self._certified
-            if kept is None or not await self._fresh(kept.made):
-                found, made = await self._issue(detail, {"actions": ["x509"]})
-                pem = found["key"]
-                key = _ders(pem.reveal() if isinstance(pem, Secret) else pem)[0]
-                chain = b"".join(_ders(str(found["certificate"])))
-                kept = Certified(str(found["spiffe_id"]), chain, Secret(base64.b64encode(key).decode()), made)
-                self._certified = kept
-            return kept
+            issued = await self._current(self._certified, (), detail, {"actions": ["x509"]})
+            chain, key = issued.credential["certificate"], issued.credential["key"]
+            private = _ders(key.reveal() if isinstance(key, Secret) else key)[0]
+            spiffe_id, secret = str(issued.credential["spiffe_id"]), Secret(base64.b64encode(private).decode())
+            return Certified(spiffe_id, b"".join(_ders(str(chain))), secret, issued.half)
 
     async def token(self, audiences: Sequence[str]) -> tuple[str, Secret]:
         """Return the SPIFFE ID and a JWT-SVID for these audiences; ScopeError when they exceed the grant's."""
         wanted = tuple(sorted(set(audiences)))
         async with self._asking:
             details = await self._details("jwt")
-            kept = self._tokens.get(wanted)
-            if kept is None or not await self._fresh(kept.made):
-                wide = [detail for detail in details if set(wanted) <= set(detail.texts("audiences"))]
-                detail = (wide or details)[0]  # one that is too narrow is refused, on record
-                found, made = await self._issue(detail, {"actions": ["jwt"], "audiences": list(wanted)})
-                text = found["jwt"]
-                kept = _Token(text if isinstance(text, Secret) else Secret(text), made)
-                self._tokens.pop(wanted, None)
-                while len(self._tokens) >= AUDIENCES:
-                    self._tokens.pop(next(iter(self._tokens)))
-                self._tokens[wanted] = kept
-            return (await self.entitled()).agent, kept.text
+            wide = [detail for detail in details if set(wanted) <= set(detail.texts("audiences"))]
+            detail = (wide or details)[0]  # one that is too narrow is refused, on record
+            narrower = {"actions": ["jwt"], "audiences": list(wanted)}
+            text = (await self._current(self._tokens, wanted, detail, narrower)).credential["jwt"]
+            return (await self.entitled()).agent, text if isinstance(text, Secret) else Secret(text)
+
+    async def _current(
+        self, kept: dict[tuple[str, ...], _Issued], key: tuple[str, ...], detail: Detail, narrower: Mapping[str, object]
+    ) -> _Issued:
+        """Return the SVID that is ``kept`` under a key while it is fresh, else a new one."""
+        issued = kept.get(key)
+        if issued is None or not await self._fresh(issued):
+            issued = await self._issue(detail, narrower)
+            kept.pop(key, None)
+            while len(kept) >= AUDIENCES:
+                kept.pop(next(iter(kept)))
+            kept[key] = issued
+        return issued
 
     async def _details(self, action: str) -> list[Detail]:
         """Return the details with this action; a live grant may be allowed SVIDs of the other kind alone."""
@@ -107,25 +102,23 @@ class Svids:
             raise DeniedError(f"the grant has no detail of type `spiffe` with the action `{action}`")
         return found
 
-    async def _fresh(self, made: _Issued) -> bool:
+    async def _fresh(self, issued: _Issued) -> bool:
         """Whether to hand out again: nobody has revoked the lease, though what was issued lives on."""
-        if self._clock() >= made.half or made.sequence != self._authority.sequence:
+        if self._clock() >= issued.half or issued.sequence != self._authority.sequence:
             return False
         try:
-            return (await self._broker.lease(made.lease)).state is LeaseState.ACTIVE
+            return (await self._broker.lease(issued.lease)).state is LeaseState.ACTIVE
         except NotFoundError:
             return False
 
-    async def _issue(
-        self, detail: Detail, narrower: Mapping[str, object]
-    ) -> tuple[Mapping[str, str | Secret], _Issued]:
+    async def _issue(self, detail: Detail, narrower: Mapping[str, object]) -> _Issued:
         limits = {"type": KIND, "resource": detail.resource, "ttl": detail.number("ttl")}
         now, sequence = self._clock(), self._authority.sequence
         issued = await self._broker.issue(self._holder, self._holder.grant, parse_detail({**limits, **narrower}))
         end = issued.lease.expires_at
         last = end >= (await self.entitled()).expires_at  # none is due after one that ends with its grant
         half = end if last else max(now + (end - now) / 2, now + LEAST)
-        return issued.credential, _Issued(issued.lease.id, half, sequence)
+        return _Issued(issued.credential, issued.lease.id, half, sequence)
 
 
 def _details(grant: Grant) -> list[Detail]:
