@@ -66,3 +66,7 @@ def test_names_that_only_look_like_this_host_do_not_mean_it() -> None:
 def test_an_issuer_is_an_https_url_without_query_and_fragment(url: object) -> None:
     with pytest.raises(InvalidRequestError, match="the issuer"):
         check_issuer(url, "the issuer")
+
+
+def test_an_issuer_is_kept_as_it_was_written() -> None:
+    assert check_issuer("https://login.test/a/", "the issuer") == "https://login.test/a/"

@@ -1,4 +1,4 @@
-"""TokenParams a grant: never wider than its parent, never later, and within the ceilings."""
+"""A grant: never wider than its parent, never later, and within the ceilings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from remit.core import scope
 from remit.core.grant import Grant, GrantContext, make_root
 from remit.core.request import MAX_DEPTH, MAX_FAN_OUT, MAX_LABEL, MAX_TTL, Bounds, GrantRequest
-from remit.errors import AttenuationError, InvalidRequestError
+from remit.errors import AttenuationError, DepthError, InvalidRequestError
 from tests.grant_requests import changed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -97,3 +97,40 @@ def test_a_grant_keeps_who_holds_it_and_how() -> None:
         "researcher",
         False,
     )
+
+
+def test_a_root_says_how_long_it_lasts() -> None:
+    with pytest.raises(InvalidRequestError, match="`ttl` is missing"):
+        make_root("grt_1", changed(WANTED, {"ttl": None}), GrantContext(), NOW)
+
+
+DELEGABLE: dict[str, tuple[dict[str, object], dict[str, object], str]] = {
+    "no hop is left": ({"depth": 0}, {}, "may not be delegated further"),
+    "more hops than are left": ({}, {"depth": 2}, "`depth` may be at most 1 here"),
+    "more children than its own": ({}, {"fan_out": 4}, "`fan_out` may be at most 3 here"),
+    "nobody attests it": ({"unattested": False}, {}, "attested agents alone"),
+    "not one of those who may be delegates": ({"delegates": ()}, {"agent": "a", "attested": True}, "to this agent"),
+}
+
+
+@pytest.mark.parametrize(("above", "more", "says"), DELEGABLE.values(), ids=DELEGABLE.keys())
+def test_what_a_grant_may_not_delegate_is_refused_with_what_to_do(
+    above: dict[str, object], more: dict[str, object], says: str
+) -> None:
+    parent = make_root("grt_1", changed(WANTED, above), GrantContext(), NOW)
+    with pytest.raises(DepthError, match=says) as refusal:
+        parent.check_delegable(changed(GrantRequest(WANTED.scope), more))
+    assert refusal.value.help
+
+
+def test_what_a_grant_may_delegate_is_taken_to_its_edges() -> None:
+    ROOT.check_delegable(changed(GrantRequest(WANTED.scope), {"depth": 1, "fan_out": 3}))
+    attested = {"agent": "spiffe://prod.test/ci", "attested": True}
+    closed = make_root("grt_1", changed(WANTED, {"unattested": False}), GrantContext(), NOW)
+    closed.check_delegable(changed(GrantRequest(WANTED.scope), attested))
+
+
+def test_the_size_of_a_grant_counts_all_that_its_request_can_make_long() -> None:
+    named = changed(WANTED, {"label": "four", "delegates": ("spiffe://prod.test/**",)})
+    made = make_root("grt_1", named, GrantContext("agent"), NOW)
+    assert made.size - scope.size(WANTED.scope) == len("four") + len("spiffe://prod.test/**") + len("agent")

@@ -108,3 +108,7 @@ SAID = {
 @pytest.mark.parametrize(("outstanding", "state"), SAID.values(), ids=SAID.keys())
 def test_the_closure_says_what_is_known(outstanding: tuple[Lease, ...], state: Closure) -> None:
     assert leases.closure(outstanding) is state
+
+
+def test_the_size_of_a_lease_is_that_of_its_detail_as_json() -> None:
+    assert replace(ACTIVE, plan=replace(PLAN, detail=Detail("http", "a", (), '{"type":"http"}'))).size == 15

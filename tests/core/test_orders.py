@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from remit.core import orders
-from remit.core.orders import args_permit, json_text
+from remit.core.orders import args_permit, digest, json_object, json_text
 from remit.errors import UnknownDetailError
 
 # -- fields ---------------------------------------------------------------------------------------------------------
@@ -323,3 +323,13 @@ def test_a_kind_that_is_not_known_is_met_by_nothing() -> None:
 
 def test_one_value_has_one_text() -> None:
     assert json_text({"b": 1, "a": "é"}) == '{"a":"\\u00e9","b":1}'
+
+
+def test_members_whose_text_is_known_are_written_in_their_place() -> None:
+    assert json_object({"c": [1], "a": "x"}, b='{"n":0}') == '{"a":"x","b":{"n":0},"c":[1]}'
+    assert json_object({}) == "{}"
+
+
+def test_a_digest_of_text_is_its_sha_256_in_base64url_without_padding() -> None:
+    assert digest("abc") == "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0"  # FIPS 180-2, appendix B.1
+    assert digest("\ud800") != digest("?")  # half a surrogate pair is no reason to fail

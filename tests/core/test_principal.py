@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from remit.core.grant import Subject
-from remit.core.principal import Claims, Holder, Human, Operator, Principal, Right, Signal, Workload, check_right
-from remit.errors import DeniedError
+from remit.core import scope
+from remit.core.grant import LOCAL, GrantContext, Subject
+from remit.core.principal import (
+    Ancestor,
+    Claims,
+    GrantView,
+    Holder,
+    Human,
+    Operator,
+    Principal,
+    Right,
+    Signal,
+    Workload,
+    check_acting,
+    check_right,
+    root_in,
+)
+from remit.core.request import Binding, Bounds, GrantRequest
+from remit.core.task import Task, nothing, open_task
+from remit.errors import DeniedError, NotFoundError
+from tests.grant_requests import changed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANN = Human(Subject("https://idp.test#ann", "urn:mfa"), "digest", NOW, NOW, "remit")
 AGENT = Workload("spiffe://prod.test/agent", "jwt-svid", NOW)
+SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
 ENDED = Signal(NOW, "session-revoked", "digest")
 
 
@@ -67,3 +86,49 @@ def test_what_a_token_says_is_not_part_of_who_holds_a_grant() -> None:
 )
 def test_the_audit_has_a_name_for_every_principal(principal: Principal, name: str) -> None:
     assert principal.name == name
+
+
+def task(subject: Subject, **more: object) -> Task:
+    """Return a task of somebody, with a child of its root that is bound to a key."""
+    wanted = GrantRequest(scope.parse([SEARCH]), Bounds(timedelta(hours=1), depth=1, fan_out=1), purpose="draft")
+    made = nothing("tsk_1").apply(open_task("tsk_1", "root", subject, changed(wanted, more), GrantContext(), NOW))
+    child = GrantRequest(wanted.scope, binding=Binding(jkt="key"))
+    return made.apply(made.delegate("root", "child", child, GrantContext(), NOW))
+
+
+OWNER = Operator(Subject("unix://host#1000", LOCAL))
+
+
+def test_the_operator_looks_at_every_task_and_a_holder_at_what_hangs_below_its_grant() -> None:
+    held = task(ANN.subject)
+    assert root_in(OWNER, held) == root_in(replace(ANN, rights=frozenset({Right.OPERATE})), held) == "root"
+    assert root_in(Holder("tsk_1", "child"), held) == "child"
+    assert root_in(Holder("tsk_2", "child"), held) is None
+    assert root_in(ANN, held) is root_in(AGENT, held) is None
+
+
+def test_a_holder_acts_under_its_own_grant_and_under_no_other_that_is_bound() -> None:
+    held = task(ANN.subject)
+    check_acting(held, Holder("tsk_1", "child"), "child")
+    check_acting(held, Holder("tsk_1", "root"), "root")
+    with pytest.raises(DeniedError, match="only its holder"):
+        check_acting(held, Holder("tsk_1", "root"), "child")
+    with pytest.raises(NotFoundError):
+        check_acting(held, Holder("tsk_1", "child"), "root")
+
+
+def test_the_owner_of_the_state_acts_in_its_own_tasks_and_in_those_that_it_brought_a_token_for() -> None:
+    check_acting(task(OWNER.subject), OWNER, "root")
+    check_acting(task(ANN.subject), OWNER, "root")
+    for others in (task(ANN.subject, jkt="key"), task(Subject("unix://host#1001", LOCAL))):
+        with pytest.raises(DeniedError, match="somebody else"):
+            check_acting(others, OWNER, "root")
+    with pytest.raises(DeniedError, match="somebody else"):
+        check_acting(task(ANN.subject), replace(ANN, rights=frozenset({Right.OPERATE})), "root")
+
+
+def test_a_view_of_a_grant_names_who_holds_it() -> None:
+    held = task(ANN.subject)
+    line = tuple(Ancestor(grant.id, grant.agent, grant.attested, grant.label) for grant in held.lineage("root"))
+    view = GrantView(held.grant("root"), held.id, held.head.subject, held.head.purpose, line)
+    assert (view.id, view.holder) == ("root", Holder("tsk_1", "root"))

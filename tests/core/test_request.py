@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.core import request as requests
-from remit.core import scope
+from remit.core import scope, spiffe
 from remit.core.request import FIELDS, MAX_NUMBER, UNBOUND, Binding, Bounds, GrantRequest, check, read, written
 from remit.errors import InvalidRequestError, UnknownDetailError
 from tests.grant_requests import changed
@@ -77,6 +77,8 @@ def test_a_request_without_details_or_with_impossible_ones_is_refused() -> None:
         {"label": "a" * (requests.MAX_LABEL + 1)},
         {"label": "a\u200b"},
         {"delegates": ("spiffe://",)},
+        {"delegates": ("*",) * (spiffe.MAX_PATTERNS + 1)},
+        {"delegates": tuple(f"{n}" + "a" * 2_000 for n in range(5))},
     ],
     ids=lambda more: next(iter(more)),
 )
@@ -90,3 +92,12 @@ def test_the_fields_are_those_that_are_read() -> None:
     said = written(GrantRequest(scope.parse([SEARCH]), Bounds(timedelta(1))))
     assert said.keys() >= FIELDS
     assert said.keys() - FIELDS == {"agent", "claims", "jkt", "x5t"}
+
+
+def test_as_many_delegates_as_can_be_compared_are_taken() -> None:
+    check(changed(read(LEAST), {"delegates": ("*",) * spiffe.MAX_PATTERNS}))
+    check(changed(read(LEAST), {"delegates": ("a" * spiffe.MAX_TEXT,)}))
+
+
+def test_a_token_is_bound_to_the_key_or_the_certificate_that_the_grant_is() -> None:
+    assert [Binding(jkt="k").thumbprint, Binding(x5t="x").thumbprint, UNBOUND.thumbprint] == ["k", "x", None]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remit.core import scope
+from remit.core import orders, scope
 from remit.core.scope import Access, Detail, Field, detail_le
-from remit.errors import InvalidRequestError, UnknownDetailError
+from remit.errors import ConflictError, InvalidRequestError, RemitError, UnknownDetailError
 from tests.core.drawn import Raw, above_or_beside, accesses, below, details, read
 from tests.core.oracle import permits, permitting
 
@@ -309,3 +311,73 @@ def test_the_size_of_a_scope_is_that_of_its_details_and_no_less_than_their_text(
     long = read({"type": "http", "resource": "a", "actions": ["GET"], "paths": [path], "uses": 3})
     assert scope.size((narrow, wide)) == scope.size((narrow,)) + scope.size((wide,))
     assert scope.size((long,)) > len(path) > scope.size((narrow,))
+
+
+# -- tables that are registered -------------------------------------------------------------------------------------
+
+TABLE: dict[str, Field] = {
+    "actions": Field(orders.among("look", "take"), required=True, label="may"),
+    "drawers": Field(orders.PATHS),
+    "ttl": Field(orders.SECONDS, label="each key for"),
+}
+
+
+@pytest.fixture
+def _types_as_before() -> Iterator[None]:
+    """Forget what a test registers: other tests of this process read all types that there are."""
+    before = dict(scope._TYPES)
+    yield
+    scope._TYPES.clear()
+    scope._TYPES.update(before)
+
+
+@pytest.mark.usefixtures("_types_as_before")
+def test_a_table_is_registered_once_and_describes_what_is_read() -> None:
+    scope.register("cabinet", TABLE)
+    scope.register("cabinet", dict(TABLE))
+    (detail,) = scope.parse([{"type": "cabinet", "resource": "desk", "actions": ["look"], "drawers": ["/top"]}])
+    assert detail.texts("drawers") == ("/top",)
+    assert scope.json_schema("cabinet") == {
+        "type": "object",
+        "required": ["type", "resource", "actions"],
+        "additionalProperties": False,
+        "properties": {
+            "type": {"const": "cabinet"},
+            "resource": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"},
+            **{name: row.order.schema for name, row in TABLE.items()},
+        },
+    }
+
+
+@pytest.mark.usefixtures("_types_as_before")
+def test_a_field_is_called_what_its_table_says_or_by_its_name() -> None:
+    scope.register("cabinet", TABLE)
+    cabinet = {"type": "cabinet"}
+    assert [scope.label(cabinet, name) for name in ("ttl", "drawers", "else")] == ["each key for", "drawers", "else"]
+    assert scope.label({"type": "unheard-of"}, "ttl") == scope.label({}, "ttl") == "ttl"
+
+
+OWN = replace(orders.PATHS, le=lambda child, parent: child is not parent)
+NOT_TABLES: dict[str, tuple[str, dict[str, Field], type[RemitError]]] = {
+    "a name that is none": ("Cabinet", TABLE, InvalidRequestError),
+    "actions that may be absent": ("cabinet", {**TABLE, "actions": Field(orders.METHODS)}, InvalidRequestError),
+    "actions that are no set": (
+        "cabinet",
+        {**TABLE, "actions": Field(orders.PATHS, required=True)},
+        InvalidRequestError,
+    ),
+    "an order of its own": ("cabinet", {**TABLE, "drawers": Field(OWN)}, InvalidRequestError),
+    "a field that others compare otherwise": ("cabinet", {**TABLE, "paths": Field(orders.METHODS)}, ConflictError),
+    "a name that is known with other fields": ("http", TABLE, ConflictError),
+}
+
+
+@pytest.mark.usefixtures("_types_as_before")
+@pytest.mark.parametrize(("name", "table", "error"), NOT_TABLES.values(), ids=NOT_TABLES.keys())
+def test_a_table_that_could_weaken_what_is_known_is_not_registered(
+    name: str, table: dict[str, Field], error: type[RemitError]
+) -> None:
+    before = dict(scope.TYPES)
+    with pytest.raises(error):
+        scope.register(name, table)
+    assert dict(scope.TYPES) == before

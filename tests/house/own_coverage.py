@@ -30,8 +30,6 @@ GAPS: frozenset[str] = frozenset(
             "broker/sessions.py",
             "broker/uses.py",
         ),
-        *("core/grant.py", "core/orders.py", "core/principal.py", "core/request.py"),
-        *("core/scope.py", "core/spiffe.py", "core/fields.py"),
     }
 )
 
