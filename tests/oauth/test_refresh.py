@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from remit import jose
-from remit.oauth.token_requests import RefreshGrant, TokenIssuer, draw
+from remit.oauth.token_requests import RefreshGrant, TokenIssuer
 from tests.attacks.forge import parts
 from tests.oauth.desk import Issuer
 from tests.oauth.plane import Agent, Form, Plane, later, play
@@ -181,6 +181,13 @@ def test_without_browser_flows_there_are_no_refresh_tokens(tmp_path: Path) -> No
     play(tmp_path, scene)
 
 
-def test_a_refresh_token_has_256_random_bits() -> None:
-    assert len({draw() for _ in range(100)}) == 100
-    assert {len(draw()) for _ in range(10)} == {43}
+def test_a_refresh_token_has_256_random_bits(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        agent = Agent()
+        drawn = [await begun(plane, agent)]
+        for _ in range(10):
+            drawn.append((await turned(plane, agent, drawn[-1]))["refresh_token"])
+        assert len(set(drawn)) == 11
+        assert {len(token) for token in drawn} == {43}
+
+    staged(tmp_path, scene)

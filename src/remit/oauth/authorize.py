@@ -34,14 +34,12 @@ PUSHED_LIFE = timedelta(seconds=60)
 MAX_PUSHED = 64  # under a name that anybody may use, or of a host that makes up names: more than wait at once
 MAX_KEPT = 2_600  # characters of what a browser keeps in a cookie while its human logs in
 
-_REQUEST = (
-    token_requests.FIELDS
-    | {"client_id", "response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method"}
-    | TARGETS
-    | {"purpose", "dpop_jkt"}
+_AUTHORIZE = (
+    token_requests.OPENING
+    | {"client_id", "response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method", "dpop_jkt"}
     | {"scope", "nonce", "prompt", "response_mode", "request", "login_hint", "ui_locales", "display", "max_age"}
+    | {"request_uri"}
 )
-_AUTHORIZE = _REQUEST | {"request_uri"}
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256, base64url
 _STATE = re.compile(r"[ -~]{1,2048}")
 # what must be right before an error can go to the client, and what is kept for the answer
@@ -89,7 +87,8 @@ class Authorize:
         raw = request.scope["query_string"]
         first = wire.pairs(raw, _BACK)
         if "request_uri" in first:
-            return self._show(await self._found(first))
+            found = await self._found(first)
+            return self._consent.draft(found.draft, found.about, found.back)
         registered, back = await self._back(first)
         try:
             query = wire.pairs(raw, _AUTHORIZE, TARGETS)
@@ -98,14 +97,12 @@ class Authorize:
                 raise InvalidRequestError(refused[1])
             if refused is not None:
                 return pages.away(back.refusal(*refused))
-            return self._show(await self._pushed_request(query, registered, back, token_requests.keyed(query)))
+            found = await self._pushed_request(query, registered, back, token_requests.keyed(query))
+            return self._consent.draft(found.draft, found.about, found.back)
         except RemitError as error:
             if registered.vouched is not None:
                 raise
             return pages.away(back.refusal(error.oauth, error.detail))
-
-    def _show(self, found: PushedRequest) -> Response:
-        return self._consent.draft(found.draft, found.about, found.back)
 
     async def _found(self, query: Form) -> PushedRequest:
         """Return what was pushed. It is used up once the human goes on with it, and by nothing else."""
@@ -146,9 +143,8 @@ class Authorize:
         if parts.hostname in LOCAL:
             where = f"a program on this computer ({parts.netloc})"
         facts = (("the answer goes to", where), ("the token is for", audience or ""))
-        return PushedRequest(
-            ClientDisplay(client.called, client.warning, facts), replace(back, audience=audience), draft
-        )
+        about = ClientDisplay(client.called, client.warning, facts)
+        return PushedRequest(about, replace(back, audience=audience), draft)
 
 
 def _unsupported(form: Form) -> tuple[str, str] | None:

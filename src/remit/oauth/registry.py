@@ -52,19 +52,13 @@ class Registry:
             return found
         if self._fetch is None or self._now is None or not client_id.startswith(("https://", "http://")):
             raise UnauthenticatedError("this client is not known here")
-        return await self._published(client_id, self._fetch, self._now())
-
-    def named(self, client_id: str) -> Registered | None:
-        """Return a client that an operator set up; None: it is no client's id."""
-        return self._known.get(client_id)
-
-    async def _published(self, client_id: str, fetch: Fetch, now: datetime) -> Registered:
+        now = self._now()
         until, kept = self._read.get(client_id, (now, None))
         if kept is not None and now < until:
             return kept
         check_document_url(client_id)
         try:
-            client = described(client_id, await fetch(client_id))
+            client = described(client_id, await self._fetch(client_id))
         except (InvalidRequestError, UnavailableError) as error:
             raise UnauthenticatedError(f"this client's document is not one to go by: {error.detail}") from error
         self._read.pop(client_id, None)
@@ -72,6 +66,10 @@ class Registry:
         if len(self._read) > MAX_KEPT:  # of which one host may have published all: the oldest is fetched again
             del self._read[next(iter(self._read))]
         return client
+
+    def named(self, client_id: str) -> Registered | None:
+        """Return a client that an operator set up; None: it is no client's id."""
+        return self._known.get(client_id)
 
 
 async def asking(registry: ClientRegistry, client: OAuthClient) -> Registered:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from remit import jose
 from remit.control import render
 from remit.core.principal import Claims, GrantView, Holder, Principal, Right
+from remit.core.refresh import RefreshFamily
 from remit.errors import GrantEndedError, NotFoundError, RemitError, UnauthenticatedError
 from remit.jose import token as tokens
 from remit.oauth.clients import FIELDS, Clients, OAuthClient
@@ -42,39 +43,34 @@ class IssuedTokens:
         should end. So a client of a browser flow revokes as RFC 7009 has it. A proof reaches further: everything in
         the caller's own subtree, by a token that has expired too.
         """
-        token, principal = client.form["token"], client.principal
-        if principal is not None and Right.ACT in principal.rights:
-            return await self._end(principal, await self._own(principal, token))
-        named = await self._given(token, client)
-        return await self._end(named, None if named is None else named.grant)
-
-    async def _end(self, caller: Principal | None, grant: str | None) -> Response:
+        token, caller, grant = client.form["token"], client.principal, None
+        family = await self._broker.refresh_token(jose.digest(token))
+        if caller is None or Right.ACT not in caller.rights:
+            caller = await self._given(token, family, client)
+            grant = None if caller is None else caller.grant
+        elif family is None:
+            claims = await self._claims(caller, token)
+            grant = None if claims is None else claims.grant
+        elif await self._seen(caller, family.grant) is not None:
+            grant = family.grant
         if caller is None or grant is None:
             return wire.answer({})
         return wire.answer(render.report(await self._broker.revoke(caller, grant)))
 
-    async def _own(self, caller: Principal, token: str) -> str | None:
-        family = await self._broker.refresh_token(jose.digest(token))
-        if family is not None:
-            return family.grant if await self._seen(caller, family.grant) is not None else None
-        claims = await self._claims(caller, token)
-        return None if claims is None else claims.grant
-
-    async def _given(self, token: str, client: OAuthClient) -> Holder | None:
+    async def _given(self, token: str, family: RefreshFamily | None, client: OAuthClient) -> Holder | None:
         """Return the holder that a token stands for, if it was given to this client and has not expired."""
-        family = await self._broker.refresh_token(jose.digest(token))
         try:
-            view = await self._broker.find(self._living(token).grant if family is None else family.grant)
+            if family is None:
+                claims = self._verifier.signed(token)
+                tokens.check_time(claims, self._verifier.now())
+                view = await self._broker.find(claims.grant)
+            else:
+                view = await self._broker.find(family.grant)
         except (NotFoundError, UnauthenticatedError):
             return None
         given_to, attested = view.grant.agent if family is None else family.client, view.grant.attested
         open_to_all = family is None and not attested
         return view.holder if open_to_all or _is(client, given_to, attested=attested) else None
-
-    def _living(self, token: str) -> Claims:
-        claims = self._verifier.signed(token)
-        tokens.check_time(claims, self._verifier.now())
-        return claims
 
     async def introspect(self, request: Request, caller: Principal) -> Response:
         """Tell the claims of a live token of the caller's own subtree; of all else, that it is not active.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -28,21 +27,13 @@ TTL = 30  # seconds that a list may be believed
 QUICK = 4  # level of zlib: with 10,000 live grants a list of 18 kB in 1 ms, at the best 14 kB in 60 ms of everybody's
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A status list token: for which second and by which key, and how many ends it knows of."""
-
-    made_for: tuple[int, str]
-    ends: int
-    text: str
-
-
 class StatusList:
     """Who is live, for those who ask no broker. A list is made at most once a second, and anew when a grant ends."""
 
     def __init__(self, deps: AppDeps) -> None:
         self._broker, self._verifier = deps.broker, deps.verifier
-        self._made: _Made | None = None
+        self._text, self._ends = "", 0  # the newest token, and how many ends it knows of
+        self._made_for: tuple[int, str] | None = None  # in which second, and by which key
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes: the list, and the list of lists (§9.3)."""
@@ -63,15 +54,12 @@ class StatusList:
         """Return the status list token as of now."""
         signer = self._verifier.keys.signer
         made_for = (self._verifier.now(), signer.kid)
-        known = self._made.ends if self._made is not None and self._made.made_for == made_for else None
-        found = await self._broker.status_places(known)
-        if found is not None:
-            packed = live(found.places, PLACES)
-            content = claims(self._verifier.issuer + LIST, packed, self._verifier.now())
-            text = token.mint(content, signer.kid, signer.alg, signer.sign, typ=TYPE)
-            self._made = _Made(made_for, found.ends, text)
-        assert self._made is not None  # noqa: S101 - of what was made, the broker says that nothing has ended since
-        return self._made.text
+        found = await self._broker.status_places(self._ends if self._made_for == made_for else None)
+        if found is not None:  # else nothing has ended since
+            content = claims(self._verifier.issuer + LIST, live(found.places, PLACES), self._verifier.now())
+            self._text = token.mint(content, signer.kid, signer.alg, signer.sign, typ=TYPE)
+            self._made_for, self._ends = made_for, found.ends
+        return self._text
 
 
 def live(places: Iterable[int], size: int) -> bytes:

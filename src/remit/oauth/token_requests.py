@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 
 from starlette.responses import Response
 
@@ -40,6 +39,7 @@ OPENING = FIELDS | TARGETS | {"purpose"}
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
 REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a grant type
+BYTES = 32  # random ones of a refresh token
 TTL = 3600  # seconds: an OAuth client that knows nothing of remit cannot say
 
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
@@ -185,15 +185,11 @@ class TokenIssuer:
         return wire.answer({**content, **more}, authorization_details=scope)
 
 
-draw = partial(secrets.token_urlsafe, 32)  # a new refresh token: 256 random bits
-
-
 class RefreshGrant:
     """The handler of the grant type, and what hands out the first token of a chain."""
 
-    def __init__(self, deps: AppDeps, tokens: TokenIssuer, new_token: Callable[[], str] = draw) -> None:
+    def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
-        self._new_token = new_token
 
     def grant_types(self) -> Mapping[str, GrantType]:
         """Return the grant type for the token endpoint."""
@@ -201,7 +197,7 @@ class RefreshGrant:
 
     async def begin(self, grant_id: str, client_id: str, audience: str | None = None) -> str:
         """Return the first refresh token of a grant, for the client that it is given to."""
-        token = self._new_token()
+        token = secrets.token_urlsafe(BYTES)
         await self._broker.issue_refresh_token(grant_id, client_id, jose.digest(token), audience)
         return token
 
@@ -211,7 +207,7 @@ class RefreshGrant:
         named = audience(client.form, self._verifier)
         digest = jose.digest(wire.text(client.form, "refresh_token"))
         binding, until = await self._tokens.binding(client)
-        fresh = self._new_token()
+        fresh = secrets.token_urlsafe(BYTES)
         presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
         rotated = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
         meant = rotated.family.audience if named is None else named

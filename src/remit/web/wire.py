@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from remit.core.fields import MAX_URL
+from remit.core.fields import whole as whole_number
 from remit.core.orders import json_object
 from remit.core.request import LIMITS
 from remit.errors import InvalidRequestError, TargetError, TooLargeError, UnsupportedScopeError
@@ -42,11 +43,7 @@ _TOO_LARGE = f"a body has at most {MAX_BODY} bytes"
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 
-HEADERS = {
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+HEADERS = {"cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -182,9 +179,7 @@ def whole(name: str, value: str, most: int = MAX_SECONDS) -> int:
 
 def seconds(name: str, value: object) -> timedelta:
     """Return a positive number of seconds from a decoded JSON value."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SECONDS:
-        raise InvalidRequestError(f"`{name}` must be a whole number of seconds, at least 1")
-    return timedelta(seconds=value)
+    return timedelta(seconds=whole_number(name, value, 1, MAX_SECONDS))
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -239,8 +234,8 @@ def split_url(url: str, name: str) -> SplitResult:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises when it is no port
     except ValueError:
-        raise InvalidRequestError(f"`{name}` is not a URL") from None
-    if len(url) > MAX_URL or _UNSAFE.search(url):
+        parts = None
+    if parts is None or len(url) > MAX_URL or _UNSAFE.search(url):
         raise InvalidRequestError(f"`{name}` is not a URL")
     return parts
 
