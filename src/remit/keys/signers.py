@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,9 +26,8 @@ from remit.keys.file import SealedFiles
 from remit.ports import Clock, Sealer
 
 RSA_BITS = 2048  # NIST SP 800-57: to the end of 2030; what federating clouds all take
-RSA_EXPONENT = 65_537
 
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+JoseKey = ECKey | OKPKey | RSAKey
 
 
 class FileSigner:
@@ -35,7 +35,7 @@ class FileSigner:
 
     def __init__(self, key: object) -> None:
         """Sign with ``key``, or raise IntegrityError for a kind that remit does not use."""
-        self._key: ECKey | OKPKey | RSAKey
+        self._key: JoseKey
         match key:
             case ec.EllipticCurvePrivateKey() if isinstance(key.curve, ec.SECP256R1):
                 self.alg, self._key = "ES256", ECKey.import_key(key)
@@ -62,23 +62,21 @@ class FileSigner:
         return {**self._jwk}
 
 
-def public_jwk(key: ECKey | OKPKey | RSAKey) -> Mapping[str, str]:
+def public_jwk(key: JoseKey) -> Mapping[str, str]:
     """Return a key as a public JWK without anything beside the key."""
     return {"kty": key.key_type, **{name: str(value) for name, value in key.as_dict(private=False).items()}}
 
 
-_GENERATE: Mapping[str, Callable[[], PrivateKey]] = {
-    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
-    "Ed25519": ed25519.Ed25519PrivateKey.generate,
-    "RS256": lambda: rsa.generate_private_key(RSA_EXPONENT, RSA_BITS),
+_GENERATE: Mapping[str, Callable[[], JoseKey]] = {
+    "ES256": partial(ECKey.generate_key, "P-256"),
+    "Ed25519": partial(OKPKey.generate_key, "Ed25519"),
+    "RS256": partial(RSAKey.generate_key, RSA_BITS),
 }
 
 
 def generate(alg: str) -> bytes:
     """Return a new private key as PKCS #8, DER."""
-    return _GENERATE[alg]().private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    return _GENERATE[alg]().as_der(private=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,9 +167,9 @@ class Group:
         return found[0] if found else None
 
     def _purge(self, fresh: Fresh, now: datetime) -> None:
-        burnt = self._ledger.rows.names("burnt before", _instant(now - BURNT_LONGER))
-        over: list[Key] = [("burns", digest) for digest in burnt]
-        over += [("records", *name) for name in self._ledger.rows.over_before(_instant(now))]
+        rows = self._ledger.rows
+        over: list[Key] = [("burns", digest) for digest in rows.names("burnt before", _instant(now - BURNT_LONGER))]
+        over += [("records", str(kind), str(name)) for kind, name in rows.all("over before", _instant(now))]
         for key in over:
             if key not in self._rows:  # else this group has already written it anew
                 fresh[key] = None

@@ -179,10 +179,6 @@ class SqliteRows:
         row = self._connection.execute(SQL[f"one {key[0]}"], key[1:]).fetchone()
         return (row[:-1], row[-1]) if row else None
 
-    def over_before(self, until: str) -> list[tuple[str, str]]:
-        """Return kind and id of the records that are over."""
-        return [(str(kind), str(name)) for kind, name in self.all("over before", until)]
-
     def spent(self, task_id: str) -> list[Spend]:
         found = self._verified("spends", "spent", task_id)
         return [Spend(str(task), str(grant), int(index), int(used)) for task, grant, index, used, _ in found]
