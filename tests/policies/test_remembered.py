@@ -102,7 +102,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for one in (first, *rest, first):
         assert found(one).allowed
     assert sum(counts) == 5
-    assert len(found._told) == 2
+    assert len(found._remembered) == 2
 
 
 def test_a_policy_that_fails_is_counted_each_time() -> None:

@@ -84,7 +84,7 @@ class CedarPolicies:
         text = "\n".join(texts.values())
         # All words of the policies; None where an escape may spell others, as an attribute's name in a string.
         self._words = None if "\\" in text else frozenset(_WORD.findall(text))
-        self._told: dict[bytes, PolicyVerdict] = {}  # by digests of questions: a verdict depends on nothing else
+        self._remembered: dict[bytes, PolicyVerdict] = {}  # by digests of questions: a verdict depends on nothing else
 
     def __call__(self, question: Question) -> Decision:
         """Decide on every detail; all must be allowed."""
@@ -106,7 +106,7 @@ class CedarPolicies:
         """Return what is said of each detail, in order. What was asked before is remembered."""
         asked = model.requests(question)
         digests = self._digests(question, asked)
-        told = {digest: self._told[digest] for digest in digests if digest in self._told}
+        told = {digest: self._remembered[digest] for digest in digests if digest in self._remembered}
         fresh = {digest: one for digest, one in zip(digests, asked, strict=True) if digest not in told}
         try:
             entities = self.entities(question)
@@ -114,9 +114,9 @@ class CedarPolicies:
         except (ValueError, TypeError) as error:  # text that is no text: nothing is decided, so nothing is allowed
             return [PolicyVerdict(allowed=False, by=(), failed={"the question": str(error)})] * len(asked)
         told |= zip(fresh, map(self._verdict, answers), strict=True)
-        self._told |= {digest: told[digest] for digest in fresh}
-        while len(self._told) > REMEMBERED:
-            del self._told[next(iter(self._told))]
+        self._remembered |= {digest: told[digest] for digest in fresh}
+        while len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
         return [told[digest] for digest in digests]
 
     def _digests(self, question: Question, asked: Sequence[model.Json]) -> list[bytes]:

@@ -112,10 +112,8 @@ class _Try:
 def _conditions(clauses: tuple[Any, ...]) -> Iterator[Any]:
     """Yield the conditions of a policy one by one: what ``&&`` joins inside of a ``when`` is taken apart."""
     for clause in clauses:
-        if _is_when(clause):
-            yield from (replace(clause, expr=part) for part in _parts(clause.expr))
-        else:
-            yield clause
+        parts = _parts(clause.expr) if _is_when(clause) else (clause.expr,)
+        yield from (replace(clause, expr=part) for part in parts)
 
 
 def _is_when(clause: Any) -> bool:

@@ -27,7 +27,6 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
     kind: tuple(field.name for field in fields(kind)) for kind in (Grant, Bounds, Binding, Lease, Plan, Resource)
 }
 _encode = msgspec.json.Encoder(decimal_format="number").encode
-_decode = msgspec.json.Decoder(dict[str, object]).decode
 
 
 def head_bytes(head: TaskHeader) -> bytes:
@@ -56,12 +55,12 @@ def resource_bytes(resource: Resource) -> bytes:
 
 def read_head(data: bytes) -> TaskHeader:
     """Read a task's head, or raise IntegrityError."""
-    return _converted(_read(data), TaskHeader)
+    return _converted(data, TaskHeader)
 
 
 def read_grant(data: bytes) -> Grant:
     """Read a grant, or raise IntegrityError."""
-    raw = {"delegates": [spiffe.ANY], **_read(data)}
+    raw = {"delegates": [spiffe.ANY], **_converted(data, dict[str, object])}
     bounds = _converted(raw, Bounds)
     binding = _converted(raw | {"identity": raw.get("agent") if raw.get("attested") else None}, Binding)
     grant = _converted(raw | {"scope": (), "bounds": {}}, Grant)
@@ -71,7 +70,7 @@ def read_grant(data: bytes) -> Grant:
 
 def read_lease(data: bytes) -> Lease:
     """Read a lease, or raise IntegrityError."""
-    raw = _read(data)
+    raw = _converted(data, dict[str, object])
     plan = raw.get("plan")
     if not isinstance(plan, dict):
         raise IntegrityError
@@ -81,7 +80,7 @@ def read_lease(data: bytes) -> Lease:
 
 def read_resource(data: bytes) -> Resource:
     """Read a resource, or raise IntegrityError."""
-    raw = _read(data)
+    raw = _converted(data, dict[str, object])
     bound = raw.get("bound")
     return replace(_converted(raw | {"bound": ()}, Resource), bound=_scope(bound) if bound else ())
 
@@ -97,17 +96,10 @@ def _written(row: object) -> bytes:
         raise InvalidRequestError("the request holds a value that cannot be stored") from error
 
 
-def _read(data: bytes) -> dict[str, object]:
+def _converted(raw: bytes | Mapping[str, object], kind: type[T]) -> T:
     try:
-        return _decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise IntegrityError from error
-
-
-def _converted(raw: Mapping[str, object], kind: type[T]) -> T:
-    try:
-        return msgspec.convert(raw, kind)
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+        return msgspec.json.decode(raw, type=kind) if isinstance(raw, bytes) else msgspec.convert(raw, kind)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise IntegrityError from error
 
 

@@ -94,8 +94,8 @@ def hold(path: Path, how: int = os.O_RDONLY) -> int:
     return handle
 
 
-def let_go(handles: Iterable[int]) -> None:
-    """Let others take what was held."""
+def release(handles: Iterable[int]) -> None:
+    """Close what was held, so that others can take it."""
     for handle in handles:
         os.close(handle)
 

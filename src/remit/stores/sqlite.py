@@ -69,7 +69,7 @@ class SqliteStore:
                 self._held.append(private.hold(place))
             self._open(path, Tags(sealer.mac), busy)
         except BaseException:
-            private.let_go(self._held)
+            private.release(self._held)
             raise
 
     def _open(self, path: Path, tags: Tags, busy: float) -> None:
@@ -160,19 +160,19 @@ class SqliteStore:
             return
         self._closed = True
         self._writer.queue.put(None)
-        await asyncio.get_running_loop().run_in_executor(self._readers, self._let_go)
+        await asyncio.get_running_loop().run_in_executor(self._readers, self._release)
         self._readers.shutdown()
-        private.let_go(self._held)
+        private.release(self._held)
 
     def abandon(self) -> None:
         """Let go of what nothing was done with, where what was to work on it could not be built."""
         self._closed = True
         self._writer.queue.put(None)
-        self._let_go()
+        self._release()
         self._readers.shutdown()
-        private.let_go(self._held)
+        private.release(self._held)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._writer.join()
         self._reading.close()
         self._writer.reserve.close()

@@ -20,7 +20,6 @@ from remit.errors import IntegrityError
 
 HALF = 16  # bytes of a tag, and of a weight
 
-Mac = Callable[[bytes], bytes]
 Key = tuple[str | int, ...]  # kind, then what identifies the row
 Values = tuple[str | int | bytes, ...]  # the other columns; bytes, if any, come last
 
@@ -49,7 +48,7 @@ class Sums:
 class Tags:
     """Makes and checks tags. A MAC input is a JSON list, then a line feed, which JSON cannot hold, then the body."""
 
-    def __init__(self, mac: Mac) -> None:
+    def __init__(self, mac: Callable[[bytes], bytes]) -> None:
         self._mac = mac
 
     def row(self, key: Key, values: Values) -> tuple[bytes, int]:
