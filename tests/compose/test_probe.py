@@ -32,7 +32,7 @@ def configured(**parts: object) -> Settings:
     return settings.read(settings.places({"REMIT_STATE_DIR": "/nowhere"}), parts)
 
 
-def asked(site: Site, **parts: object) -> Sequence[ProbeResult]:
+def probed(site: Site, **parts: object) -> Sequence[ProbeResult]:
     return asyncio.run(probe.issuers(configured(**parts), Clock(), site))
 
 
@@ -42,7 +42,9 @@ def asked(site: Site, **parts: object) -> Sequence[ProbeResult]:
 def test_an_issuer_that_answers_is_reached_once_for_all_that_names_it() -> None:
     site = Site()
     workload = {"issuer": URL, "audience": "pods", "match": {"sub": "a"}}
-    assert asked(site, humans=[HUMAN], workloads=[workload], signals=[{"issuer": URL}]) == [ProbeResult(URL, mute=True)]
+    assert probed(site, humans=[HUMAN], workloads=[workload], signals=[{"issuer": URL}]) == [
+        ProbeResult(URL, mute=True)
+    ]
     assert len(site.asked) == 2  # its document, and its keys
 
 
@@ -51,12 +53,12 @@ def test_an_issuer_of_which_no_client_has_a_secret_is_mute(tmp_path: Path) -> No
     (tmp_path / "secret").write_text("s")
     (tmp_path / "secret").chmod(0o600)
     web = {**HUMAN, "client_id": "web", "client_secret_file": str(tmp_path / "secret")}
-    assert asked(Site(), humans=[HUMAN, web]) == [ProbeResult(URL)]
-    assert asked(Site(), workloads=[{"issuer": URL, "audience": "pods", "match": {"sub": "a"}}]) == [ProbeResult(URL)]
+    assert probed(Site(), humans=[HUMAN, web]) == [ProbeResult(URL)]
+    assert probed(Site(), workloads=[{"issuer": URL, "audience": "pods", "match": {"sub": "a"}}]) == [ProbeResult(URL)]
 
 
 def test_an_issuer_that_does_not_answer_says_why() -> None:
-    (found,) = asked(Site(down=True), humans=[HUMAN])
+    (found,) = probed(Site(down=True), humans=[HUMAN])
     assert found.failure == (
         f"the issuer `{URL}` cannot be asked for its keys: `{URL}/.well-known/openid-configuration` cannot be fetched"
     )
@@ -70,7 +72,7 @@ def test_an_issuer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Mon
             del url
             return await asyncio.Future()
 
-    (found,) = asked(Slow(), humans=[HUMAN])
+    (found,) = probed(Slow(), humans=[HUMAN])
     assert found.failure == "there is no answer within 0.01 seconds"
 
 
@@ -80,13 +82,13 @@ def test_an_issuer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Mon
 )
 def test_acr_values_that_an_issuer_does_not_issue_are_found(supported: object, never: tuple[str, ...]) -> None:
     site = Site(said={"acr_values_supported": supported})
-    assert asked(site, humans=[{**HUMAN, "acr": ["phr", "phrh"]}]) == [ProbeResult(URL, never=never, mute=True)]
-    assert asked(site, humans=[HUMAN]) == [ProbeResult(URL, mute=True)]  # any login decides
+    assert probed(site, humans=[{**HUMAN, "acr": ["phr", "phrh"]}]) == [ProbeResult(URL, never=never, mute=True)]
+    assert probed(site, humans=[HUMAN]) == [ProbeResult(URL, mute=True)]  # any login decides
 
 
 def test_a_configuration_that_is_wrong_is_not_asked_about() -> None:
     with pytest.raises(InvalidRequestError):
-        asked(Site(), humans=[{"issuer": URL}])
+        probed(Site(), humans=[{"issuer": URL}])
 
 
 # -- trust domains ----------------------------------------------------------------------------------------------------

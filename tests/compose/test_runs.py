@@ -110,7 +110,7 @@ def streams() -> dict[str, int]:
 def test_no_socket_of_a_broker_takes_descriptors_but_those_for_hand_overs(tmp_path: Path) -> None:
     found = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
     made = structs.replace(found, listen=ListenSection("off", "off"))
-    wish = {**OPENING["open"], "authorization_details": [DETAIL, MESH]}
+    request = {**OPENING["open"], "authorization_details": [DETAIL, MESH]}
 
     async def scene() -> None:
         async with served(made) as edges:
@@ -123,7 +123,7 @@ def test_no_socket_of_a_broker_takes_descriptors_but_those_for_hand_overs(tmp_pa
             ):
                 await edges.application.broker.put_resource(operator, resource, None)
             with ExitStack() as stack:
-                outer = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", {"open": wish})
+                outer = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", {"open": request})
                 port = next(Path(sock.getsockname()) for sock in outer[1] if sock.type == socket.SOCK_SEQPACKET)
                 await asyncio.to_thread(launch, stack, port, tmp_path / "2", {"grant": outer[0]})
                 assert streams() == {made.places.control.name: 0, "channel": 0, "workload": 0}
@@ -159,9 +159,9 @@ def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their
             with ExitStack() as stack:
                 greedy = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", DEEP)
                 other = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "2", DEEP)
-                runs = await asyncio.to_thread(grab, stack, greedy, tmp_path)
+                runs = await asyncio.to_thread(launch_until_refused, stack, greedy, tmp_path)
                 assert 0 < runs < 64
-                await asyncio.to_thread(crowd, stack, greedy[1][:2])
+                await asyncio.to_thread(open_connections, stack, greedy[1][:2])
                 assert edges.gateway.quota.free >= FEW // 2 - 1
                 base = f"http://127.0.0.1:{other[1][0].getsockname()[1]}"
                 async with httpx.AsyncClient() as web:
@@ -176,7 +176,7 @@ def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their
         runner.run(scene())
 
 
-def grab(stack: ExitStack, mine: tuple[str, list[socket.socket]], folder: Path) -> int:
+def launch_until_refused(stack: ExitStack, mine: tuple[str, list[socket.socket]], folder: Path) -> int:
     """Launch runs of a run's own grant until one is refused; return how many there are."""
     port = Path(mine[1][-1].getsockname())
     for number in range(100):
@@ -187,7 +187,7 @@ def grab(stack: ExitStack, mine: tuple[str, list[socket.socket]], folder: Path) 
     return 100
 
 
-def crowd(stack: ExitStack, listening: list[socket.socket]) -> None:
+def open_connections(stack: ExitStack, listening: list[socket.socket]) -> None:
     """Open connections, more than are taken."""
     for sock in listening:
         for _ in range(FEW):

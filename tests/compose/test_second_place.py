@@ -22,8 +22,8 @@ from remit.config.sections import AuditSection
 from remit.core.scope import Access
 from remit.core.task import Closure
 from remit.errors import IntegrityError, RemitError, UnavailableError
-from tests.compose.test_serving import configured as listening
-from tests.compose.test_serving import opened as asked
+from tests.compose.test_serving import configured as configured_with_listeners
+from tests.compose.test_serving import opened as opened_over_http
 from tests.compose.test_serving import serving
 from tests.compose.test_wiring import opened, with_application
 from tests.uses import permitted_use
@@ -125,7 +125,7 @@ def test_whatever_lies_in_the_second_place_neither_stops_a_broker_nor_a_revoke(
     monkeypatch.setattr(edges_of, "WITNESS", 3_600.0)  # a round under way would write over what is laid there
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
-        made = await asked(client)
+        made = await opened_over_http(client)
         laid(put, second / "checkpoint")
         with pytest.raises(UnavailableError):
             await edges.application.broker.checkpoints.look()
@@ -141,7 +141,7 @@ def test_whatever_lies_in_the_second_place_neither_stops_a_broker_nor_a_revoke(
         assert edges.application.broker.checkpoints.trouble is not None
         assert (await client.get("/v1/tasks")).status_code == 200
 
-    made = structs.replace(listening(tmp_path), audit=AuditSection(second))
+    made = structs.replace(configured_with_listeners(tmp_path), audit=AuditSection(second))
     serving(made, body)
     serving(made, again)
 
@@ -163,7 +163,7 @@ def test_a_place_that_comes_back_confirms_again(tmp_path: Path, second: Path, mo
     monkeypatch.setattr(edges_of, "WITNESS", 3_600.0)
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
-        made = await asked(client)
+        made = await opened_over_http(client)
         laid(os.mkfifo, second / "checkpoint")
         assert (await closing(client, made["task"]))["state"] == "partial"
         (second / "checkpoint").unlink()
@@ -171,14 +171,14 @@ def test_a_place_that_comes_back_confirms_again(tmp_path: Path, second: Path, mo
         await edges.application.broker.checkpoints.look()
         assert (await client.get("/v1/audit")).json()["second_place"] is None
 
-    serving(structs.replace(listening(tmp_path), audit=AuditSection(second)), body)
+    serving(structs.replace(configured_with_listeners(tmp_path), audit=AuditSection(second)), body)
 
 
 def test_a_rollback_is_told_on_the_audit_endpoint(tmp_path: Path, second: Path) -> None:
-    made = structs.replace(listening(tmp_path), audit=AuditSection(second))
+    made = structs.replace(configured_with_listeners(tmp_path), audit=AuditSection(second))
 
     async def first(_: Edges, client: httpx.AsyncClient) -> None:
-        await asked(client)
+        await opened_over_http(client)
 
     async def rolled(_: Edges, client: httpx.AsyncClient) -> None:
         about = (await client.get("/v1/audit")).json()

@@ -123,13 +123,13 @@ def test_a_broker_is_not_idle_while_an_end_is_not_on_record_or_a_task_cannot_be_
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         task = (await opened(client))["task"]
         assert (await client.post(f"/v1/tasks/{task}/close")).json()["state"] == "closed"
-        heads = edges.application.broker._tasks
+        tasks = edges.application.broker._tasks
         assert not edges.busy()
-        later = heads.now() + timedelta(minutes=1)
-        heads._ends.waiting[task] = UnrecordedEnd(frozenset(), frozenset(), (), 1, later, visited=False)
+        later = tasks.now() + timedelta(minutes=1)
+        tasks._ends.waiting[task] = UnrecordedEnd(frozenset(), frozenset(), (), 1, later, visited=False)
         assert edges.busy()
-        heads._ends.drop(task)
-        heads._read_later("task_elsewhere")
+        tasks._ends.drop(task)
+        tasks._read_later("task_elsewhere")
         assert edges.busy()
 
     serving(configured(tmp_path), body)

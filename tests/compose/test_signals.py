@@ -180,12 +180,12 @@ class Ring:
 class Refusing(BaseHTTPRequestHandler):
     """A receiver and a transmitter that want nothing to do with us."""
 
-    asked: ClassVar[list[tuple[str, str | None]]] = []
+    received: ClassVar[list[tuple[str, str | None]]] = []
 
     def do_POST(self) -> None:
         """Refuse."""
         self.rfile.read(int(self.headers["content-length"]))
-        self.asked.append((self.path, self.headers.get("authorization")))
+        self.received.append((self.path, self.headers.get("authorization")))
         self.send_response(403)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -197,7 +197,7 @@ class Refusing(BaseHTTPRequestHandler):
 @pytest.fixture
 def refusing() -> Iterator[str]:
     """Serve it; return its URL."""
-    Refusing.asked.clear()
+    Refusing.received.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     thread = threading.Thread(target=lambda: server.serve_forever(0.05))
     thread.start()
@@ -239,4 +239,4 @@ def test_there_is_a_round_for_each_that_is_asked_and_each_that_is_pushed_to(refu
         assert [len(await events.pending(name, 9)) for name in ("siem", "soc")] == [1, 1]
 
     asyncio.run(scene())
-    assert Refusing.asked == [("/poll", f"Bearer {SHOWN}"), ("/siem", f"Bearer {SHOWN}")]
+    assert Refusing.received == [("/poll", f"Bearer {SHOWN}"), ("/siem", f"Bearer {SHOWN}")]

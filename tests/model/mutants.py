@@ -339,7 +339,7 @@ MUTANTS = [
         "broker/grants.py",
         "            if grant.apart:",
         "            if not grant:",
-        ("tests/run/test_host.py",),
+        ("tests/run/test_host_grants.py",),
     ),
     Mutant(
         "a refusal to act is not recorded",

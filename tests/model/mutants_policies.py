@@ -10,7 +10,7 @@ MODEL = ("tests/policies/test_model.py",)
 CEILING = ("tests/broker/test_policy.py",)
 CHANGES = ("tests/broker/test_policy_changes.py",)
 ROUNDS = ("tests/broker/test_policy_rounds.py",)
-COMPOSED = ("tests/compose/test_policy.py",)
+COMPOSED = tuple(f"tests/compose/test_policy{part}.py" for part in ("", "_reload", "_restart"))
 
 RAISED = "            raise self._refusal(decision, caller)\n"
 REFUSED = f"        if not decision.allowed:\n{RAISED}        return decision\n"

@@ -173,8 +173,8 @@ async def _said(condition: Callable[[], bool]) -> bool:
 def opening(*raw: Mapping[str, object], **more: object) -> dict[str, object]:
     """Return a request that opens a task."""
     details = list(raw) or [READ, TABLE]
-    wish = {"purpose": "try", "ttl": 600, "depth": 3, "fan_out": 8, "authorization_details": details, **more}
-    return {"open": wish}
+    request = {"purpose": "try", "ttl": 600, "depth": 3, "fan_out": 8, "authorization_details": details, **more}
+    return {"open": request}
 
 
 @contextmanager

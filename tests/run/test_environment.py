@@ -38,8 +38,8 @@ def grant(*raw: Mapping[str, object]) -> Grant:
 
 def fitted(held: Grant, *, private: bool = True, sockets: Sequence[str] = ()) -> RunProvisioning:
     numbers = itertools.count(1)
-    drawn = lambda size: next(numbers).to_bytes(size)  # noqa: E731 - octets of its own for each
-    return provision(held, RESOURCES, KINDS, drawn, "/run/remit", private=private, sockets=sockets)
+    random = lambda size: next(numbers).to_bytes(size)  # noqa: E731 - octets of its own for each
+    return provision(held, RESOURCES, KINDS, random, "/run/remit", private=private, sockets=sockets)
 
 
 def found(held: Grant, *, sockets: Sequence[str] = ()) -> dict[str, str]:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from remit.run import handover, host
+from tests.run.launchers import SANDBOX, answers, attached, code, connect, launcher
 from tests.run.rig import READ, House, opening
-from tests.run.test_host import SANDBOX, answers, attached, code, connect, launcher
 
 PASS_RIGHTS = 83  # SO_PASSRIGHTS
 LINGER = 10  # seconds; the broker is to answer within five
