@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from remit.core.request import LIMITS
 from remit.errors import InvalidRequestError, TargetError
 from remit.oauth import token_requests
+from remit.oauth.clients import TARGETS
 from remit.web import wire
 from remit.web.verifier import Verifier
 
-KNOWN = frozenset({"grant_type", "ttl", "scope", "é"}) | token_requests.TARGETS
+KNOWN = frozenset({"grant_type", "ttl", "scope", "é"}) | TARGETS
 NAMES = st.sampled_from(sorted(KNOWN))
 BYTES = st.text("abz019%=&+;#[]éGrant_type\0\r\n ", max_size=60).map(lambda text: text.encode("utf-8"))
 
@@ -24,7 +25,7 @@ BYTES = st.text("abz019%=&+;#[]éGrant_type\0\r\n ", max_size=60).map(lambda tex
 def read(raw: bytes) -> dict[str, str] | None:
     """Read fields, or return None for what is refused as a bad request."""
     try:
-        return wire.pairs(raw, KNOWN, token_requests.TARGETS)
+        return wire.pairs(raw, KNOWN, TARGETS)
     except InvalidRequestError:
         return None
 
@@ -60,11 +61,11 @@ def test_a_name_given_twice_is_refused_whatever_its_values(name: str, one: str, 
     assert read(raw) is None
 
 
-@given(st.sampled_from(sorted(token_requests.TARGETS)))
+@given(st.sampled_from(sorted(TARGETS)))
 def test_an_audience_given_twice_or_empty_is_refused_as_such(name: str) -> None:
     for raw in (f"{name}=a&{name}=b", f"{name}="):
         try:
-            wire.pairs(raw.encode(), KNOWN, token_requests.TARGETS)
+            wire.pairs(raw.encode(), KNOWN, TARGETS)
         except TargetError:
             continue
         raise AssertionError(raw)

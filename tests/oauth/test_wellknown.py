@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from remit.jose import public_key
 from remit.keys.signers import FileSigner
 from remit.oauth import status_list
-from remit.oauth.exchange import JWT_BEARER
+from remit.oauth.token_endpoint import JWT_BEARER
 from remit.oauth.wellknown import ID_JAG
 from tests.broker.world import SEARCH, World
 from tests.oauth import desk

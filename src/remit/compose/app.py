@@ -13,10 +13,9 @@ from remit.core.principal import Right
 from remit.kinds.spiffe import bundle
 from remit.oauth.authorization_codes import ConsentFlows
 from remit.oauth.clients import Clients
-from remit.oauth.exchange import Exchange
 from remit.oauth.revocation import IssuedTokens
 from remit.oauth.status_list import StatusList
-from remit.oauth.token_endpoint import TokenEndpoint
+from remit.oauth.token_endpoint import Exchange, TokenEndpoint
 from remit.oauth.token_requests import TokenIssuer
 from remit.oauth.wellknown import WellKnown
 from remit.sessions import receiver

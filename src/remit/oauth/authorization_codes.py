@@ -33,10 +33,10 @@ from remit.errors import (
 )
 from remit.oauth import token_requests
 from remit.oauth.authorize import Authorize
-from remit.oauth.clients import GrantType, OAuthClient
+from remit.oauth.clients import TARGETS, GrantType, OAuthClient
 from remit.oauth.decoupled import DecoupledFlows
 from remit.oauth.registry import Registry
-from remit.oauth.token_requests import TARGETS, RefreshGrant, TokenIssuer
+from remit.oauth.token_requests import RefreshGrant, TokenIssuer
 from remit.ports.pending import INTERVAL, AuthorizationCode, PendingKind, PendingStore, Poll
 from remit.web import wire
 from remit.web.routes import AppDeps, Route

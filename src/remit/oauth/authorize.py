@@ -20,9 +20,8 @@ from remit.console.consent_session import AuthorizationRequest, ClientDisplay, P
 from remit.core.request import Binding
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 from remit.oauth import token_requests
-from remit.oauth.clients import Clients, OAuthClient
+from remit.oauth.clients import TARGETS, Clients, OAuthClient
 from remit.oauth.registry import Registry, is_registered
-from remit.oauth.token_requests import TARGETS
 from remit.ports.identity import Registered
 from remit.ports.pending import PendingKind, PendingStore
 from remit.web import wire
@@ -58,7 +57,7 @@ class Authorize:
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
         return (
-            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE, TARGETS)),
+            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE)),
             Route("GET", "/oauth/authorize", pages.shown(self.authorize), query=None),
         )
 

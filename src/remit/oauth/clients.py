@@ -25,6 +25,7 @@ from remit.web.wire import Form
 
 WPT = "workload-proof-token"
 FIELDS = frozenset({"client_id", "client_assertion", "client_assertion_type"})
+TARGETS = frozenset({"resource", "audience"})  # whom a token is to be for
 
 _ID = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]{1,512}")  # what a URI may hold
 _OIDC = re.compile(r"[^#]*://[^#]*#")  # issuer#subject; the id of no other client is a URL with a fragment
@@ -72,13 +73,11 @@ class Clients:
     def __init__(self, workloads: Workloads | None, verifier: Verifier) -> None:
         self._workloads, self._verifier = workloads, verifier
 
-    def of(
-        self, fields: frozenset[str], targets: frozenset[str] = frozenset()
-    ) -> Callable[[Request], Awaitable[OAuthClient]]:
-        """Return the authentication of an endpoint whose form has ``fields`` (``targets``: see ``wire.form``)."""
+    def of(self, fields: frozenset[str]) -> Callable[[Request], Awaitable[OAuthClient]]:
+        """Return the authentication of an endpoint whose form has ``fields``."""
 
         async def authenticate(request: Request) -> OAuthClient:
-            return await self.authenticate(request, await wire.form(request, fields | FIELDS, targets))
+            return await self.authenticate(request, await wire.form(request, fields | FIELDS, TARGETS))
 
         return authenticate
 

@@ -26,9 +26,8 @@ from remit.core.legible import is_legible
 from remit.core.request import MAX_LABEL
 from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError
 from remit.oauth import token_requests
-from remit.oauth.clients import FIELDS, Clients, OAuthClient
+from remit.oauth.clients import Clients, OAuthClient
 from remit.oauth.registry import Registry, asking
-from remit.oauth.token_requests import TARGETS
 from remit.ports.identity import Registered
 from remit.ports.pending import INTERVAL, REMEMBERED, PendingKind, PendingStore, Poll
 from remit.web import wire
@@ -42,7 +41,7 @@ GUESSES = 30  # at one request, by anybody, in ``WINDOW``: of 20^8, in ten minut
 WINDOW = timedelta(minutes=1)
 
 _HINTS = ("login_hint", "id_token_hint", "login_hint_token")
-_DEVICE = token_requests.FIELDS | TARGETS | FIELDS | {"purpose", "dpop_jkt"}
+_DEVICE = token_requests.OPENING | {"dpop_jkt"}
 _AFAR = (_DEVICE - {"label"}) | frozenset(_HINTS) | {"scope", "binding_message", "requested_expiry"}
 _TYPED = frozenset({"user_code"})
 _NOISE = re.compile(r"[^A-Z]")
@@ -75,7 +74,7 @@ class DecoupledFlows:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
-        device, afar = self._clients.of(_DEVICE, TARGETS), self._clients.of(_AFAR, TARGETS)
+        device, afar = self._clients.of(_DEVICE), self._clients.of(_AFAR)
         return (
             Route("POST", "/oauth/device_authorization", self.device, authenticate=device),
             Route("GET", "/oauth/device", pages.shown(self.form), query=None),

@@ -1,4 +1,9 @@
-"""The token endpoint (RFC 6749 §3.2): it authenticates the client and leaves the rest to the grant type's handler."""
+"""The token endpoint (RFC 6749 §3.2), and the grant types in which no human decides.
+
+Token exchange (RFC 8693) opens a task for a human, delegates a grant or renews a token. An identity assertion of a
+human (draft-ietf-oauth-identity-assertion-authz-grant, RFC 7523) may limit what is opened with it; a workload that
+opens a task (RFC 6749 §4.4) acts for nobody but itself.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,41 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.errors import UnsupportedGrantError
-from remit.oauth.clients import FIELDS, Clients, GrantType, OAuthClient
-from remit.oauth.token_requests import TARGETS
+from remit.core import approval as approvals
+from remit.core import scope as scopes
+from remit.core.approval import Approval
+from remit.core.principal import Claims, Holder, Human, Operator, Principal, Right, Workload, check_right
+from remit.core.request import UNBOUND, Binding, GrantRequest
+from remit.core.task import Posture
+from remit.errors import (
+    AttenuationError,
+    GrantTokenError,
+    InvalidRequestError,
+    NotFoundError,
+    SplicedError,
+    UnauthenticatedError,
+    UnsupportedGrantError,
+    WrongKeyError,
+)
+from remit.oauth import clients, token_requests
+from remit.oauth.clients import TARGETS, Clients, GrantType, OAuthClient
+from remit.oauth.token_requests import ACCESS_TOKEN, FIELDS, OPENING, TokenIssuer
+from remit.ports.identity import Humans
 from remit.web import wire
+from remit.web.routes import AppDeps
+from remit.web.verifier import attested, ends, verified_actor
 
-_ALWAYS = FIELDS | {"grant_type"}
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+CLIENT_CREDENTIALS = "client_credentials"
+JWT = "urn:ietf:params:oauth:token-type:jwt"
+
+_SUBJECT = frozenset({"subject_token", "subject_token_type", "requested_token_type"})
+_CHILD = frozenset({"req_cnf", "req_cnf_proof"})
+_ACTOR = frozenset({"actor_token", "actor_token_type", "approval"})
+_CLIENT = clients.FIELDS | {"grant_type"}
+_OPENING = OPENING | _SUBJECT | _CHILD | _CLIENT
+_DELEGATING = FIELDS | TARGETS | _SUBJECT | _CHILD
 
 
 class TokenEndpoint:
@@ -21,7 +55,7 @@ class TokenEndpoint:
 
     def __init__(self, clients: Clients, grant_types: Mapping[str, GrantType]) -> None:
         self._clients, self._grant_types = clients, grant_types
-        self._known = _ALWAYS.union(*(one.fields for one in grant_types.values()))
+        self._known = _CLIENT.union(*(one.fields for one in grant_types.values()))
 
     async def authenticate(self, request: Request) -> OAuthClient:
         """Return the client of a token request, and who acts."""
@@ -29,7 +63,7 @@ class TokenEndpoint:
         grant_type = self._grant_types.get(wire.text(form, "grant_type"))
         if grant_type is None:
             raise UnsupportedGrantError
-        client = await self._clients.authenticate(request, wire.meant(form, _ALWAYS | grant_type.fields))
+        client = await self._clients.authenticate(request, wire.meant(form, _CLIENT | grant_type.fields))
         if grant_type.subject is None:
             return client
         return replace(client, principal=await grant_type.subject(client))
@@ -37,3 +71,200 @@ class TokenEndpoint:
     async def token(self, _: Request, client: OAuthClient) -> Response:
         """Answer a token request by its grant type."""
         return await self._grant_types[client.form["grant_type"]].handler(client)
+
+
+class Exchange:
+    """The handlers of the grant types that take no human who decides; each is there when somebody can be believed."""
+
+    def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
+        self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
+        self._humans, self._workloads = deps.identity.humans, deps.identity.workloads
+        self._asserted = deps.identity.humans if deps.identity.id_jag else None
+
+    def grant_types(self) -> Mapping[str, GrantType]:
+        """Return the grant types for the token endpoint: those that can succeed."""
+        found = {EXCHANGE: GrantType(OPENING | _DELEGATING | _ACTOR, self.exchange, self.subject)}
+        if self._asserted is not None:
+            found[JWT_BEARER] = GrantType(OPENING | {"assertion"}, self.assertion)
+        if self._workloads is not None:
+            found[CLIENT_CREDENTIALS] = GrantType(OPENING, self.client_credentials)
+        return found
+
+    async def subject(self, client: OAuthClient) -> Principal | None:
+        """Return the holder of the token that is exchanged: nobody can use a token that is not theirs.
+
+        Elsewhere the client is the listener's principal, or acts for the subject of an ID token.
+        """
+        form = client.form
+        if form.get("requested_token_type", ACCESS_TOKEN) != ACCESS_TOKEN:  # RFC 8693 §2.1
+            raise InvalidRequestError("`requested_token_type` must be that of an access token")
+        if form.get("subject_token_type") != ACCESS_TOKEN or client.local:
+            return client.principal
+        if "purpose" in form:  # of all that the grant type takes, the one that means nothing for a child
+            raise InvalidRequestError("`purpose` is not a parameter here")
+        if "subject_token" not in form:
+            raise InvalidRequestError("`subject_token` is missing")
+        claims = self._verifier.signed(form["subject_token"])
+        holder = await self._verifier.prove(claims, client.proofs, "POST", client.url, None, client.certificates)
+        try:
+            _same_party(client, claims)
+        except (SplicedError, UnauthenticatedError) as error:
+            await self._verifier.refused(claims, error)
+            raise
+        return holder
+
+    async def exchange(self, client: OAuthClient) -> Response:
+        """Open a task, delegate a grant or renew a token, by the type of the subject token."""
+        match client.principal, client.form.get("subject_token_type"):
+            case Operator() as operator, "urn:remit:peer":
+                return await self._open(operator, client)
+            case Holder(claims=None) as holder, "urn:remit:peer":
+                check_right(holder, Right.OPERATE)
+            case (Operator() | Holder(claims=None)) as caller, "urn:remit:grant":
+                return await self._delegate_here(caller, client)
+            case _, "urn:ietf:params:oauth:token-type:id_token" if self._humans is not None:
+                return await self._open_for_human(self._humans, client)
+            case Holder(claims=Claims() as claims) as holder, "urn:ietf:params:oauth:token-type:access_token":
+                return await self._by_token(client, holder, claims)
+        raise InvalidRequestError("`subject_token_type` is not one that this listener takes")
+
+    async def _open(self, operator: Operator, client: OAuthClient) -> Response:
+        form = client.form
+        wire.only(form, _OPENING)
+        if form.get("subject_token") != "self":
+            raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
+        wanted = token_requests.opening(client, await token_requests.child_key(form, self._verifier) or UNBOUND)
+        audience = token_requests.audience(form, self._verifier)
+        return self._tokens.answer(await self._broker.open(operator, wanted), audience=audience)
+
+    async def _open_for_human(self, humans: Humans, client: OAuthClient) -> Response:
+        """Open a task for the human of an ID token. On a unix socket the operator brings it, key or no key."""
+        form, here = client.form, isinstance(client.principal, Operator | Holder)
+        wire.only(form, _OPENING)
+        if client.principal is not None and here:
+            check_right(client.principal, Right.OPERATE)
+        audience, until = token_requests.audience(form, self._verifier), None
+        bound = await token_requests.child_key(form, self._verifier, stranger=not here)
+        if bound is None and not (here and client.workload is None and not client.proofs):
+            bound, until = await self._tokens.binding(client)
+        wanted = token_requests.opening(client, bound or UNBOUND)
+        human = await self._verifier.authenticate(humans.id_token(wire.text(form, "subject_token")))
+        grant = await self._broker.open(human, wanted)
+        return self._tokens.answer(grant, audience=audience, until=until)
+
+    async def _delegate_here(self, caller: Operator | Holder, client: OAuthClient) -> Response:
+        form = client.form
+        wire.only(form, _DELEGATING | _CLIENT | {"approval"})
+        client.check_named()
+        if isinstance(caller, Holder) and "req_cnf" in form:
+            raise InvalidRequestError("`req_cnf` is not for a run: its channel takes the place of tokens")
+        parent, audience = wire.text(form, "subject_token"), token_requests.audience(form, self._verifier)
+        if isinstance(caller, Holder) and caller.grant == parent:
+            await self._broker.grant(parent)  # it is told how its own grant ended, also when the task is over
+        # under a run, a child without a run of its own is as well kept as its parent
+        posture = (await self._broker.find(parent, caller)).grant.posture
+        bound = await token_requests.child_key(form, self._verifier)
+        wanted, approval = await self._requested(client, bound or UNBOUND)
+        posture = posture if bound is None else Posture()
+        grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
+        return self._tokens.answer(grant, audience=audience)
+
+    async def _by_token(self, client: OAuthClient, holder: Holder, claims: Claims) -> Response:
+        form = client.form
+        audience = token_requests.audience(form, self._verifier)
+        if not form.keys() & (FIELDS | _CHILD | _ACTOR):
+            chain = client.certificates
+            grant, until = await self._broker.grant(holder.grant), ends(chain[0]) if chain else None
+            return self._tokens.answer(grant, par_hash=claims.par_hash, audience=audience, until=until)
+        try:
+            bound = await token_requests.child_key(form, self._verifier, form["subject_token"])
+            if bound is None:
+                raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
+            actor = await self._actor(client, bound)
+            wanted, approval = await self._requested(client, attested(bound, actor))
+            grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
+            return self._tokens.answer(grant, parent_token=form["subject_token"], audience=audience)
+        except (SplicedError, UnauthenticatedError) as error:
+            await self._verifier.refused(claims, error)
+            raise
+
+    async def _actor(self, client: OAuthClient, bound: Binding) -> Workload | None:
+        token, kind = client.form.get("actor_token"), client.form.get("actor_token_type")
+        if (token is None) != (kind is None):
+            raise InvalidRequestError("`actor_token` and `actor_token_type` go together")
+        if token is None:
+            return None
+        if kind == ACCESS_TOKEN:
+            raise SplicedError("a token of this broker belongs to a grant that exists; the child is yet to be made")
+        if kind != JWT or self._workloads is None:
+            raise InvalidRequestError("`actor_token_type` is not one that is taken here")
+        return await verified_actor(self._workloads, token, bound.jkt)
+
+    async def _requested(self, client: OAuthClient, binding: Binding) -> tuple[GrantRequest, Approval | None]:
+        """Return the request of a form. An approved one need not be sent again, and is refused if it is another."""
+        if "approval" not in client.form:
+            return token_requests.read(client.form, binding), None
+        try:
+            approval = (await self._broker.look(client.form["approval"])).approval
+        except NotFoundError:
+            raise GrantTokenError("there is no such approval") from None
+        return token_requests.read(client.form, binding, approvals.shown(approval.request)), approval
+
+    # -- on the word of others ----------------------------------------------------------------------------------
+
+    async def assertion(self, client: OAuthClient) -> Response:
+        """Open a task for the human of an ID-JAG that was made for this very client.
+
+        A client that has neither authenticated nor shown the key that the assertion is bound to is anybody who found
+        it, and read the client's name in it (§9.1).
+        """
+        if self._asserted is None:
+            raise UnsupportedGrantError
+        client.check_named()
+        if not client.id:
+            raise UnauthenticatedError("`client_id` is missing: an identity assertion is made for one client")
+        audience = token_requests.audience(client.form, self._verifier)
+        binding, until = await self._tokens.binding(client)
+        human = await self._verifier.authenticate(_asserted(self._asserted, client, binding))
+        limit = None if human.details is None else scopes.parse(human.details)
+        granted = {} if limit is None else {"authorization_details": human.details}
+        wanted = token_requests.opening(client, binding, granted)
+        if limit is not None:
+            wide = tuple(detail for detail in wanted.scope if scopes.cover(detail, limit) is None)
+            if wide:
+                held = scopes.shown(limit, {detail.resource for detail in wide})
+                offending, told = scopes.dump(wide), f"it allows {held}"
+                raise AttenuationError("the assertion allows less", offending=offending, help=told)
+        grant = await self._broker.open(human, wanted)
+        return self._tokens.answer(grant, audience=audience, until=until)
+
+    async def client_credentials(self, client: OAuthClient) -> Response:
+        """Open a task for an attested workload that acts for itself."""
+        if client.workload is None:
+            raise UnauthenticatedError("a client has to prove who it is to act for itself")
+        audience = token_requests.audience(client.form, self._verifier)
+        binding, until = await self._tokens.binding(client)
+        grant = await self._broker.open(client.workload, token_requests.opening(client, binding))
+        return self._tokens.answer(grant, audience=audience, until=until)
+
+
+async def _asserted(humans: Humans, client: OAuthClient, binding: Binding) -> Human:
+    human = await humans.id_jag(wire.text(client.form, "assertion"), client.id)
+    if human.jkt not in {None, binding.jkt}:
+        raise WrongKeyError("the assertion is bound to another key than the proof's")
+    if human.jkt is None and client.workload is None:
+        raise UnauthenticatedError(
+            "the client has to prove who it is, or the assertion to be bound to its key (`cnf.jkt`)"
+        )
+    return human
+
+
+def _same_party(client: OAuthClient, claims: Claims) -> None:
+    """Raise SplicedError unless whoever authenticated is whom the subject token was given to (RFC 8693 §4.4).
+
+    A public client's name proves nothing and is let pass, unless it is the SPIFFE ID of somebody else.
+    """
+    if client.workload is not None and client.id != claims.client:
+        raise SplicedError("the subject token was given to another agent than the one that presents it")
+    if client.id and client.id != claims.client:
+        client.check_named()

@@ -25,7 +25,7 @@ from remit.errors import InvalidRequestError, TargetError, TokenError, WrongKeyE
 from remit.jose import token as tokens
 from remit.jose.strict import read_json
 from remit.jose.token import TokenParams
-from remit.oauth.clients import GrantType, OAuthClient
+from remit.oauth.clients import TARGETS, GrantType, OAuthClient
 from remit.ports import NewId
 from remit.ports.broker import Presented
 from remit.web import wire
@@ -34,7 +34,6 @@ from remit.web.verifier import Verifier, attested, ends, thumbprint
 from remit.web.wire import Form
 
 FIELDS = requests.LIMITS | {"label"}
-TARGETS = frozenset({"resource", "audience"})
 OPENING = FIELDS | TARGETS | {"purpose"}
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type

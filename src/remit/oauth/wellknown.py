@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
-from remit.oauth.exchange import JWT_BEARER
 from remit.oauth.status_list import AGGREGATION
+from remit.oauth.token_endpoint import JWT_BEARER
 from remit.web import problems, wire
 from remit.web.routes import AppDeps
 
