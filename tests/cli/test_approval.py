@@ -34,7 +34,7 @@ def client(plane: Served) -> Iterator[Client]:
         yield found
 
 
-def asked(client: Client, **more: Any) -> asking.ApprovalRequest:
+def request_approval(client: Client, **more: Any) -> asking.ApprovalRequest:
     """Let an agent ask for another path."""
     task = client.task("draft", grants=[detail("search", paths=["/v1/a"])], bounds=Bounds("5m", 1, 2))
     wide = [detail("search", paths=["/v1/b"])]
@@ -62,7 +62,7 @@ def test_a_person_sees_the_request_and_says_yes(
     code: int,
     becomes: str,
 ) -> None:
-    item = asked(client, ttl=60)
+    item = request_approval(client, ttl=60)
     monkeypatch.setattr("sys.stdin", Terminal(typed))
     assert run(["approve", item.id]) == code
     shown = capsys.readouterr().out
@@ -73,7 +73,7 @@ def test_a_person_sees_the_request_and_says_yes(
 
 
 def test_without_a_person_the_digest_says_what_was_seen(client: Client) -> None:
-    item = asked(client)
+    item = request_approval(client)
     assert run(["deny", item.id]) == 2
     assert run(["deny", item.id, "--digest", "else"]) == 1
     assert state(client, item) == "pending"
@@ -192,13 +192,13 @@ def test_asking_waits_and_delegates_what_was_approved(
 def test_what_is_over_is_listed_when_it_is_asked_for(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["approvals", "--all"]) == 0
     assert capsys.readouterr().out == "nothing was asked\n"
-    item = asked(client)
+    item = request_approval(client)
     assert run(["approvals", "--json"]) == 0
     assert f'"approval":"{item.id}"' in capsys.readouterr().out
 
 
 def test_an_approval_is_shown_like_all_that_has_an_id(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
-    item = asked(client, ttl=60)
+    item = request_approval(client, ttl=60)
     assert run(["show", item.id]) == 0
     shown = capsys.readouterr().out
     assert digest(client, item) in shown
@@ -208,7 +208,7 @@ def test_an_approval_is_shown_like_all_that_has_an_id(client: Client, capsys: py
 
 
 def test_the_list_says_what_for_and_how_far_it_goes(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
-    asked(client, ttl=60)
+    request_approval(client, ttl=60)
     assert run(["approvals"]) == 0
     shown = capsys.readouterr().out
     assert "draft" in shown
@@ -218,7 +218,7 @@ def test_the_list_says_what_for_and_how_far_it_goes(client: Client, capsys: pyte
 def test_what_a_task_that_was_closed_had_asked_for_waits_no_more(
     client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    item = asked(client, ttl=60)
+    item = request_approval(client, ttl=60)
     assert run(["close", str(item.document["task"]["task"])]) == 0
     capsys.readouterr()
     assert run(["approvals"]) == 0

@@ -331,8 +331,8 @@ def test_a_run_is_opened_for_whoever_is_logged_in(issuer: FakeIssuer, monkeypatc
     monkeypatch.setattr("remit.cli.sdk.ask", lambda _: [{"type": "http", "resource": "search"}])
     run(["run", "-r", "search", "--", "true"])
     run(["run", "-r", "search", "--as-owner", "--", "true"])
-    asked: list[Any] = [spec.request["open"] for spec in specs]
-    assert claims_of(asked[0]["id_token"])["sub"] == "alice"
-    assert "id_token" not in asked[1]
+    opened: list[Any] = [spec.request["open"] for spec in specs]
+    assert claims_of(opened[0]["id_token"])["sub"] == "alice"
+    assert "id_token" not in opened[1]
     assert issuer.codes == 2
     assert "session" in {path.name for path in specs[0].apart}

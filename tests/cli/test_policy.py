@@ -24,7 +24,7 @@ _VERSION = re.compile(r"cedar-[0-9a-f]{16}")
 
 
 @pytest.fixture
-def ruled(plane: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
+def plane_with_policies(plane: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     """Serve a broker that decides by the policies in the directory that tests stand in."""
     directory = Path.cwd() / "policies"
     directory.mkdir(mode=0o755)
@@ -33,7 +33,7 @@ def ruled(plane: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     policies.broker = plane.broker
     plane.call(plane.broker.policy.reload(OPERATOR, policies.decide, "first"))
     plane.deps = replace(plane.deps, policies=policies)
-    path = plane.directory / "ruled.sock"
+    path = plane.directory / "policies.sock"
     plane.listeners.append(plane.call(serve(build(plane.deps), _unix(path), SocketAuth(OPERATOR, plane.base))))
     monkeypatch.setenv("REMIT_SOCKET", str(path))
     config = plane.directory / "config" / "remit" / "config.toml"
@@ -60,7 +60,7 @@ def shown(text: str) -> list[str]:
     return [_VERSION.sub("VERSION", line.replace(str(Path.cwd()), "HERE")) for line in plain(text)]
 
 
-@pytest.mark.usefixtures("ruled")
+@pytest.mark.usefixtures("plane_with_policies")
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_runs_as_written(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in put(script.read_text("utf-8")):

@@ -12,8 +12,7 @@ from remit.config import settings
 from remit.config.settings import Settings
 from remit.core.principal import JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
-from remit.identity.workloads.bundles import TrustBundles
-from remit.identity.workloads.sources import ApiSource, FileSource, WebSource
+from remit.identity.workloads.bundles import ApiSource, FileSource, TrustBundles, WebSource
 from tests.identity.spire import Authority, Domain, Held, Times, server
 
 BROKER = "http://127.0.0.1:8470"

@@ -198,7 +198,7 @@ class Domain:
 
     def svid(self, path: str = "/ns/agents/planner", **more: object) -> Svid:
         """Return an X.509-SVID."""
-        return self.authority.svid(self.id(path), **{"now": self.now, **more})  # type: ignore[arg-type]
+        return self.authority.svid(self.id(path), **{"now": self.now, **more})  # type: ignore[arg-type]  # what a leaf may be given
 
     def jwt(self, audience: object, header: Mapping[str, object] | None = None, **more: object) -> str:
         """Return a JWT-SVID; ``more`` replaces claims, and None removes them."""

@@ -18,8 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from remit.identity.workloads.bundles import SpiffeBundle
-from remit.identity.workloads.sources import WebSource
+from remit.identity.workloads.bundles import SpiffeBundle, WebSource
 from remit.kinds.spiffe.engine import serial
 from remit.sdk import Place
 from remit.sdk.client import Client

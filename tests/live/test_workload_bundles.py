@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from remit.identity.workloads.sources import ApiSource
+from remit.identity.workloads.bundles import ApiSource
 from tests.identity.spire import Domain
 from tests.identity.workload_api import Agent
 from tests.identity.workloads.test_sources import endpoint

@@ -9,8 +9,7 @@ from remit.config.sections import TrustDomainTable
 from remit.config.settings import Settings
 from remit.errors import InvalidRequestError
 from remit.identity.workloads.attested import Assertion, AttestedWorkloads
-from remit.identity.workloads.bundles import BundleSource, TrustBundles
-from remit.identity.workloads.sources import ApiSource, FileSource, WebSource
+from remit.identity.workloads.bundles import ApiSource, BundleSource, FileSource, TrustBundles, WebSource
 from remit.ports import Clock
 from remit.web.tls import ServerTLS
 

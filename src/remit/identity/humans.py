@@ -81,7 +81,15 @@ class IssuedHumans:
             raise GrantTokenError("it was not obtained for this request")
         registration = next(item for item in at if item.client_id == client)
         human = self._human(read, registration, MAX_AGE, read.digest)
-        self._look_for_groups(claims, registration)
+        named, groups = (registration.issuer.url, client), registration.groups
+        if groups is not None and named not in self._missed and find_claim(claims, groups) is None:
+            self._missed.add(named)  # said once of each client: nobody would know why policies deny
+            _LOG.warning(
+                "`%s` is not in ID tokens of %s for client `%s`: their humans are in no group; "
+                "its issuer may want a scope for it, in `scopes` of [[humans]], and then a new login",
+                groups,
+                *named,
+            )
         return human
 
     async def id_jag(self, token: str, client: str) -> Human:
@@ -103,20 +111,12 @@ class IssuedHumans:
         jti = jwt.text(claims, "jti", GrantTokenError)
         once = jose.digest(f"id-jag\n{taking[0].issuer.url}\n{jti}")
         human = self._human(read, taking[0], MAX_GRANT, once)
-        return replace(human, client=client, details=claims.get("authorization_details"), jkt=_key(claims))
-
-    def _look_for_groups(self, claims: Mapping[str, object], at: Registration) -> None:
-        """Say once of each client that its ID tokens have no groups: nobody would know why policies deny."""
-        client = (at.issuer.url, at.client_id)
-        if at.groups is None or client in self._missed or find_claim(claims, at.groups) is not None:
-            return
-        self._missed.add(client)
-        _LOG.warning(
-            "`%s` is not in ID tokens of %s for client `%s`: their humans are in no group; "
-            "its issuer may want a scope for it, in `scopes` of [[humans]], and then a new login",
-            at.groups,
-            *client,
-        )
+        cnf, jkt = claims.get("cnf"), None
+        if cnf is not None:
+            jkt = cnf.get("jkt") if isinstance(cnf, Mapping) and cnf.keys() == {"jkt"} else None
+            if not isinstance(jkt, str) or not jkt:
+                raise GrantTokenError("it is limited to a key in a way that is not known here")
+        return replace(human, client=client, details=claims.get("authorization_details"), jkt=jkt)
 
     def _read(self, token: str, rules: JwtProfile) -> tuple[Jwt, Sequence[Registration]]:
         read = jwt.read(token, rules)
@@ -152,16 +152,6 @@ class IssuedHumans:
         nonce = jwt.text_or_none(claims, "nonce", GrantTokenError)
         own = at.secret is not None
         return Human(subject, digest, issued, expires + SKEW, at.client_id, nonce, confidential=own)
-
-
-def _key(claims: Mapping[str, object]) -> str | None:
-    cnf = claims.get("cnf")
-    if cnf is None:
-        return None
-    jkt = cnf.get("jkt") if isinstance(cnf, Mapping) and cnf.keys() == {"jkt"} else None
-    if not isinstance(jkt, str) or not jkt:
-        raise GrantTokenError("it is limited to a key in a way that is not known here")
-    return jkt
 
 
 def _groups(claims: Mapping[str, object], name: str | None) -> tuple[str, ...]:

@@ -122,23 +122,20 @@ class Issuer:
         async with self._asking:
             if self._fetched is not known and self._fetched is not None and self._clock() - self._fetched.at < FRESH:
                 return self._fetched  # somebody else has just asked
-            return await self._refetched()
-
-    async def _refetched(self) -> _Fetched:
-        now, why = self._clock(), None
-        if self._tried is None or now - self._tried >= RETRY:
-            self._tried = now
-            try:
-                metadata = read_metadata(await self._fetch(self._document), self.url)
-                self._fetched = _Fetched(metadata, read_key_set(await self._fetch(metadata.jwks_uri)), now)
-            except RemitError as error:
-                _LOG.warning("the issuer %s cannot be asked: %s", self.url, error.detail)
-                why = error
-        known = self._fetched
-        if known is None or self._clock() - known.at >= KEEP:
-            raise UnavailableError(
-                f"the issuer `{self.url}` cannot be asked for its keys",
-                help="nobody of this issuer is let in before it answers",
-                retry_after=int(RETRY.total_seconds()),
-            ) from why
-        return known
+            now, why = self._clock(), None
+            if self._tried is None or now - self._tried >= RETRY:
+                self._tried = now
+                try:
+                    metadata = read_metadata(await self._fetch(self._document), self.url)
+                    self._fetched = _Fetched(metadata, read_key_set(await self._fetch(metadata.jwks_uri)), now)
+                except RemitError as error:
+                    _LOG.warning("the issuer %s cannot be asked: %s", self.url, error.detail)
+                    why = error
+            known = self._fetched
+            if known is None or self._clock() - known.at >= KEEP:
+                raise UnavailableError(
+                    f"the issuer `{self.url}` cannot be asked for its keys",
+                    help="nobody of this issuer is let in before it answers",
+                    retry_after=int(RETRY.total_seconds()),
+                ) from why
+            return known

@@ -14,9 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit.errors import UnavailableError
-from remit.identity.workloads import sources
-from remit.identity.workloads.bundles import MAX_BUNDLE
-from remit.identity.workloads.sources import ApiSource, FileSource, WebSource
+from remit.identity.workloads import bundles
+from remit.identity.workloads.bundles import MAX_BUNDLE, ApiSource, FileSource, WebSource
 from tests.identity.spire import Authority, Domain, server
 from tests.identity.workload_api import Agent
 
@@ -147,7 +146,7 @@ def test_an_answer_that_is_no_bundle_or_too_large_is_none(tmp_path: Path, body: 
 
 
 def test_an_endpoint_that_is_down_or_hangs_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
+    monkeypatch.setattr(bundles, "TIMEOUT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -174,7 +173,7 @@ def test_a_trust_domain_that_the_agent_does_not_know_has_no_bundle(tmp_path: Pat
 
 
 def test_an_agent_that_is_not_there_is_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
+    monkeypatch.setattr(bundles, "TIMEOUT", 0.2)
     for socket_ in (f"unix://{tmp_path}/none.sock", "tcp://127.0.0.1:1", "tcp://localhost:1", "unix://"):
         with pytest.raises(UnavailableError):
             asyncio.run(ApiSource(socket_).fetch(DOMAIN.name))

@@ -9,15 +9,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import ssl
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from joserfc.jwk import ECKey, RSAKey
 
 from remit.core.spiffe import TrustBundle
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
+from remit.identity.fetch import BoundedTransport, get
 from remit.jose.keys import KeySet, key_set
 from remit.jose.strict import read_json
 from remit.ports import Clock
@@ -27,6 +35,8 @@ RETRY = timedelta(seconds=10)  # after a look that failed, and between two looks
 MAX_BUNDLE = 1_048_576  # bytes
 MAX_KEYS = 256
 NO_KEYS = KeySet(())
+TIMEOUT = 5.0  # seconds, for a whole answer
+STEP = 0.5  # of it, for each step: a step that times out by itself leaves nothing open
 SHORTEST, LONGEST = timedelta(seconds=5), timedelta(hours=1)  # between two looks, whatever a bundle hints
 
 _LOG = logging.getLogger("remit.identity")
@@ -75,13 +85,13 @@ def parse(domain: str, raw: bytes) -> SpiffeBundle:
         tuple(dict.fromkeys(der for der in certificates if der is not None)),
         key_set(named, "jwt-svid"),
         key_set(named, "wit-svid"),
-        usable(named),
+        _usable(named),
         None if hint is None or hint < 1 else min(max(timedelta(seconds=hint), SHORTEST), LONGEST),
         sequence,
     )
 
 
-def usable(jwks: Iterable[Jwk]) -> tuple[Jwk, ...]:
+def _usable(jwks: Iterable[Jwk]) -> tuple[Jwk, ...]:
     """Return the keys of JWT-SVIDs among JWKs that can verify signatures, none of them private."""
     return tuple(jwk for jwk in jwks if key_set([jwk], "jwt-svid").keys)
 
@@ -200,3 +210,88 @@ async def _newer(known: _TrustDomain) -> SpiffeBundle:
     if before is not None and (found.sequence is None or found.sequence < before):  # §4.1.1
         raise UnavailableError("its source has gone back to an earlier edition")
     return found
+
+
+# -- where bundles come from: a file, a bundle endpoint (``https_web``), a Workload API ------------------------------
+
+
+@dataclass
+class FileSource:
+    """A bundle in a file that others may replace at any time."""
+
+    path: Path
+    every = timedelta(seconds=1)
+    _last: tuple[bytes, SpiffeBundle] | None = None
+
+    async def fetch(self, domain: str) -> SpiffeBundle:
+        """Return what the file holds now; a hint in it is for others, as looking costs nothing here."""
+        raw = await asyncio.to_thread(self._read)
+        if self._last is None or self._last[0] != raw:
+            self._last = raw, replace(parse(domain, raw), hint=None)
+        return self._last[1]
+
+    def _read(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                return file.read(MAX_BUNDLE + 1)
+        except OSError as error:
+            raise UnavailableError(f"the bundle file `{self.path.name}` cannot be read") from error
+
+
+@dataclass
+class WebSource:
+    """A bundle endpoint that the web's authorities vouch for, or those of a file (§5.2.1). Its URL is configuration."""
+
+    url: str
+    ca_file: Path | None
+    every = timedelta(minutes=5)
+
+    async def fetch(self, domain: str) -> SpiffeBundle:
+        """Return what the endpoint says now. It is not followed elsewhere."""
+        try:
+            trusted = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise UnavailableError("the authorities of `ca_file` cannot be read") from error
+        over, what = BoundedTransport(trusted, MAX_BUNDLE), f"the bundle endpoint of `{domain}`"
+        return parse(domain, await get(over, self.url, what, patience=TIMEOUT, step=TIMEOUT * STEP))
+
+
+@dataclass
+class ApiSource:
+    """A Workload API: the bundles that the local SPIFFE agent gives to this process."""
+
+    socket: str  # ``unix:///path`` or ``tcp://ip:port``
+    every = timedelta(seconds=30)
+
+    async def fetch(self, domain: str) -> SpiffeBundle:
+        """Return what the agent has for the trust domain now."""
+        if find_spec("spiffe") is None:
+            raise UnavailableError("the Workload API client is not installed", help="pip install '.[spiffe]'")
+        return await asyncio.to_thread(self._fetch, domain)
+
+    def _fetch(self, domain: str) -> SpiffeBundle:
+        from spiffe import TrustDomain, WorkloadApiClient
+        from spiffe.errors import PySpiffeError
+
+        try:
+            name = TrustDomain(domain)
+            with WorkloadApiClient(self.socket, default_timeout=TIMEOUT) as client:
+                x509 = client.fetch_x509_bundles().get_bundle_for_trust_domain(name)
+                jwt = client.fetch_jwt_bundles().get_bundle_for_trust_domain(name)
+        except PySpiffeError as error:
+            raise UnavailableError("the Workload API does not give its bundles") from error
+        if x509 is None and jwt is None:
+            raise UnavailableError(f"the Workload API has no bundle of `{domain}`")
+        jwks = [_jwk(kid, key) for kid, key in jwt.jwt_authorities.items()] if jwt else []
+        return SpiffeBundle(
+            domain,
+            tuple(sorted(found.public_bytes(Encoding.DER) for found in x509.x509_authorities)) if x509 else (),
+            key_set(jwks, "jwt-svid"),
+            jwks=_usable(jwks),
+        )
+
+
+def _jwk(kid: str, key: PublicKeyTypes) -> Jwk:
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    kind = ECKey if isinstance(key, EllipticCurvePublicKey) else RSAKey
+    return {**kind.import_key(pem).as_dict(private=False), "kid": kid, "use": "jwt-svid"}
