@@ -12,7 +12,7 @@ from remit import jose
 from remit.broker import Broker
 from remit.broker.refresh_tokens import KEPT
 from remit.core.audit import Event
-from remit.core.refresh import MAX_SPENT, RefreshFamily, rotate
+from remit.core.refresh import MAX_SPENT, RefreshFamily
 from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Grant
 from remit.errors import (
@@ -249,7 +249,7 @@ def test_a_kept_chain_that_cannot_be_read_stops_the_broker() -> None:
 def test_a_chain_remembers_a_hundred_spent_tokens_and_the_one_that_counts() -> None:
     family = RefreshFamily("rfc_1", "grt_1", "app", None, "0")
     for number in range(1, 151):
-        family = rotate(family, str(number))
+        family = family.rotate(str(number))
     assert (family.current, family.rev, len(family.spent)) == ("150", 151, MAX_SPENT)
     assert family.known == tuple(str(number) for number in range(50, 151))
 

@@ -386,8 +386,8 @@ MUTANTS = [
     Mutant(
         "a use is debited from the leaf alone",
         "core/budget.py",
-        "    for counter in chain:",
-        "    for counter in chain[:1]:",
+        "    for key, limit in chain:",
+        "    for key, limit in chain[:1]:",
         ("tests/core/test_budget.py",),
     ),
     Mutant(

@@ -8,7 +8,6 @@ import msgspec
 
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
-from remit.core import refresh
 from remit.core.refresh import RefreshFamily
 from remit.errors import (
     GrantTokenError,
@@ -74,7 +73,7 @@ class RefreshTokenVerbs:
         except RemitError as error:
             await self._tasks.denied("token.refresh", family.grant, error, key=presented.jkt or presented.x5t)
             raise
-        rotated = refresh.rotate(family, fresh)
+        rotated = family.rotate(fresh)
         await self._put_family(rotated, self._kept_until[family.id], family)
         self._tasks.check(family.grant)  # it may have ended while this was committed
         return Rotated(self._tasks.view(family.grant), rotated)

@@ -6,20 +6,12 @@ A counter belongs to one detail of one grant and counts its own uses and those o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from remit.core.grant import Grant
 from remit.errors import ASK, BudgetError
 
 Key = tuple[str, int]  # grant id, index of the detail
-
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """One counter on the way from a detail to the root, with its limit in uses."""
-
-    key: Key
-    limit: int
+Counter = tuple[Key, int]  # with its limit in uses
 
 
 def counters(line: Sequence[Grant], index: int) -> tuple[Counter, ...]:
@@ -28,7 +20,7 @@ def counters(line: Sequence[Grant], index: int) -> tuple[Counter, ...]:
     for grant in line:
         limit = grant.scope[index].number("uses")
         if limit is not None:
-            found.append(Counter((grant.id, index), limit))
+            found.append(((grant.id, index), limit))
         if grant.covers:
             index = grant.covers[index]
             if index < 0:  # covered by an approval, which is a root of its own
@@ -39,9 +31,8 @@ def counters(line: Sequence[Grant], index: int) -> tuple[Counter, ...]:
 def debit(spent: Mapping[Key, int], chain: tuple[Counter, ...]) -> dict[Key, int]:
     """Return the new values of the counters after one use, or raise BudgetError and change none."""
     after = {}
-    for counter in chain:
-        used = spent.get(counter.key, 0) + 1
-        if used > counter.limit:
-            raise BudgetError(f"the budget of {counter.limit} uses is used up", help=ASK)
-        after[counter.key] = used
+    for key, limit in chain:
+        after[key] = spent.get(key, 0) + 1
+        if after[key] > limit:
+            raise BudgetError(f"the budget of {limit} uses is used up", help=ASK)
     return after

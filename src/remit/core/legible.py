@@ -14,7 +14,6 @@ _HIDDEN = frozenset(
     | {*range(0xFE00, 0xFE10), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)}
 )
 
-_ASCII, _BMP = 0x7F, 0xFFFF
 _LEFTWARD = frozenset({"R", "AL", "AN"})  # UAX #9
 
 
@@ -41,9 +40,9 @@ def escaped(text: str, keep: str = "") -> str:
 
 
 def _escape(char: str) -> str:
-    if ord(char) <= _ASCII:
+    if char.isascii():
         return f"\\x{ord(char):02x}"
-    return f"\\u{ord(char):04x}" if ord(char) <= _BMP else f"\\U{ord(char):08x}"
+    return f"\\u{ord(char):04x}" if char <= "\uffff" else f"\\U{ord(char):08x}"
 
 
 def written(value: object) -> str:

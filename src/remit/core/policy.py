@@ -6,9 +6,8 @@ grant. Until policies are written down, the owner of the state may open anything
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from remit.core import scope as scopes
 from remit.core.grant import Posture, Subject
@@ -60,11 +59,7 @@ class Problem:
         return f"{place}: {self.text}" if place else self.text
 
 
-class Policy(Protocol):
-    """What decides. An answer that cannot be worked out is a denial that says so; it never raises."""
-
-    def __call__(self, question: Question) -> Decision:
-        """Decide."""
+Policy = Callable[[Question], Decision]  # an answer that cannot be worked out is a denial that says so; it never raises
 
 
 def within_bounds(question: Question) -> Decision:

@@ -27,8 +27,7 @@ class RefreshFamily:
         """Every token that is known to belong to this family."""
         return (*self.spent, self.current)
 
-
-def rotate(family: RefreshFamily, fresh: str) -> RefreshFamily:
-    """Return the family with ``fresh`` as the token that counts, and the one before it spent."""
-    spent = (*family.spent, family.current)[-MAX_SPENT:]
-    return replace(family, current=fresh, spent=spent, rev=family.rev + 1)
+    def rotate(self, fresh: str) -> RefreshFamily:
+        """Return the family with ``fresh`` as the token that counts, and the one before it spent."""
+        spent = (*self.spent, self.current)[-MAX_SPENT:]
+        return replace(self, current=fresh, spent=spent, rev=self.rev + 1)
