@@ -16,10 +16,10 @@ from remit.core.scope import Access, Detail, parse_detail
 from remit.core.secret import Secret
 from remit.errors import IntegrityError, NotFoundError, PolicyError, RemitError, ReplayError, ScopeError
 from remit.jose.proof import Proof
-from remit.link import messages, values
+from remit.link import loopback as messages
+from remit.link import values
 from remit.link.edge import following
-from remit.link.loopback import answered, loopback
-from remit.link.messages import Call
+from remit.link.loopback import Call, answered, loopback
 from remit.ports.broker import BrokerPort, Notice, Opener, Outcome
 from remit.ports.pending import Pending, PendingKind, PendingStore, Poll
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run
@@ -33,7 +33,7 @@ def test_every_method_of_the_protocol_takes_and_returns_what_can_be_encoded() ->
     assert not methods[0].keys() & methods[1].keys()
     for name, method in {**methods[0], **methods[1]}.items() - {("notices", BrokerPort.notices)}:
         assert inspect.iscoroutinefunction(method), name
-        for kind in (messages._hints(name) or {}).values():
+        for kind in messages.hints(name).values():
             assert "Callable" not in str(kind), name
 
 

@@ -20,8 +20,9 @@ from remit.core.scope import Detail
 from remit.core.secret import Secret
 from remit.errors import IntegrityError, PolicyError, RemitError
 
-_CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-_ERRORS = {kind.__name__: kind for kind in _CLASSES if issubclass(kind, RemitError)}
+_ERRORS = {
+    each.__name__: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, RemitError)
+}
 
 
 class Failure(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -40,12 +41,11 @@ class Failure(msgspec.Struct, frozen=True, tag=True, array_like=True):
 def failure(error: RemitError) -> Failure:
     """Return an error as data; of its cause nothing goes along."""
     version, inside = (error.version, error.inside) if isinstance(error, PolicyError) else (None, None)
-    offending = [dict(detail) for detail in error.offending]
     return Failure(
         type(error).__name__,
         error.detail,
         error.help,
-        offending,
+        [dict(detail) for detail in error.offending],
         None if error.enough is None else dict(error.enough),
         error.retry_after,
         version,
@@ -56,11 +56,7 @@ def failure(error: RemitError) -> Failure:
 def raised(message: Failure) -> RemitError:
     """Return the error that a failure stands for."""
     found = _ERRORS.get(message.kind, RemitError)(
-        message.detail,
-        help=message.help,
-        offending=message.offending,
-        enough=message.enough,
-        retry_after=message.retry_after,
+        message.detail, offending=message.offending, enough=message.enough, retry_after=message.retry_after
     )
     found.help = message.help
     if isinstance(found, PolicyError):
@@ -73,11 +69,9 @@ def plain(value: object) -> object:
     """Return a value of the protocol as msgspec encodes it."""
     if isinstance(value, str | bytes):
         return value
-    write = _WRITE.get(type(value))
-    if write is not None:
+    if (write := _WRITE.get(type(value))) is not None:
         return write(value)
-    names = _fields(typing.cast("Hashable", type(value)))
-    if names is not None:
+    if (names := _fields(typing.cast("Hashable", type(value)))) is not None:
         return {"": type(value).__name__, **{name: plain(getattr(value, name)) for name in names}}
     if isinstance(value, RemitError):
         return msgspec.to_builtins(failure(value))
@@ -125,11 +119,9 @@ def _typed(kind: object, value: typing.Any) -> object:
         return _one_of(args, value)
     if origin is not None:
         return _collection(origin, args, value)
-    read = _READ.get(kind)
-    if read is not None:
+    if (read := _READ.get(kind)) is not None:
         return read(value)
-    fields = _fields(kind)
-    if fields is None:
+    if (fields := _fields(kind)) is None:
         return msgspec.convert(value, typing.cast("type[object]", kind))
     make = typing.cast("Callable[..., object]", kind)
     return make(**{name: _typed(fields[name], item) for name, item in value.items() if name})

@@ -19,17 +19,14 @@ NewId = Callable[[str], str]  # prefix -> prefix_random
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A configured target. ``destination`` is where its credential may go, and nowhere else.
-
-    ``bound`` are details (wire form) no grant may exceed. ``settings`` are the kind's own, validated when added.
-    """
+    """A configured target."""
 
     name: str
-    kind: str  # http | postgres | mcp
-    destination: str  # http: scheme://host:port/base; postgres: postgresql://user@host:port/database
-    bound: tuple[Detail, ...]
+    kind: str
+    destination: str  # where its credential may go, and nowhere else
+    bound: tuple[Detail, ...]  # that no grant may exceed
     secret: str | None  # name of the sealed static secret
-    settings: Mapping[str, object]
+    settings: Mapping[str, object]  # the kind's own, validated when added
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +81,13 @@ class UsedToken:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A small document of its own: an approval, a chain of refresh tokens, a signal that came in.
-
-    ``rev`` counts its changes from 1. It is forgotten some time after ``until``.
-    """
+    """A small document of its own: an approval, a chain of refresh tokens, a signal that came in."""
 
     kind: str
     id: str
-    rev: int
+    rev: int  # counts its changes from 1
     body: bytes  # canonical JSON
-    until: datetime
+    until: datetime  # it is forgotten some time after
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +253,10 @@ class Signer(Protocol):
 
 
 class Witness(Protocol):
-    """The second place that keeps the last checkpoint, so that a rollback can be seen. A call may take for ever.
-
-    UnavailableError for a place that is out, or holds what was not signed here.
-    """
+    """The second place that keeps the last checkpoint, so that a rollback can be seen. A call may take for ever."""
 
     async def last(self) -> Checkpoint | None:
-        """Return the newest checkpoint kept, or None when there is none yet."""
+        """Return the newest checkpoint kept, if any; UnavailableError if it is out, or holds what others signed."""
 
     async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
         """Sign and keep a checkpoint durably in place of ``known``; return what is kept now, which may be another."""

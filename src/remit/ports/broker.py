@@ -1,7 +1,6 @@
-"""What edges ask of the broker, and what it answers: values that can be encoded, and no object of its own.
+"""What edges ask of the broker, and what it answers: values that can be encoded, so that a process can lie between.
 
-Nothing here is a callable, a live task or a synchronous look-up, so that a process can lie between (``remit.link``).
-In one process no look-up suspends.
+Nothing here is a callable, a live task or a synchronous look-up. In one process no look-up suspends.
 """
 
 from __future__ import annotations
@@ -36,32 +35,25 @@ Opener = Operator | Human | Workload | Approval
 
 
 class TaskPage(Struct, frozen=True):
-    """Some of the grants of a task that a principal may see, parents first, with their leases.
-
-    ``root`` is the first that it may see. ``used`` counts the uses of each detail of each grant, by it and all below
-    it. ``next`` is the last grant of this page, if there is another page.
-    """
+    """Some of the grants of a task that a principal may see, parents first, with their leases."""
 
     header: TaskHeader
-    root: str
+    root: str  # the first grant that it may see
     grants: Sequence[Grant]
-    used: Sequence[Sequence[int]]
+    used: Sequence[Sequence[int]]  # of each detail of each grant: uses, by it and all below it
     leases: Sequence[Lease]
-    next: str | None
+    next: str | None  # the last grant of this page, if there is another page
 
 
 class Asking(Struct, frozen=True):
-    """The grant that asks for an approval, as far as whoever looks may see: its task, its lineage, and what is beyond.
-
-    ``held`` is its scope; ``exceeds`` names the dimensions in which the request is wider, ``offending`` the details.
-    """
+    """The grant that asks for an approval, as far as the principal that looks may see."""
 
     task: TaskHeader
     parent: str
     lineage: Sequence[Ancestor]
     held: Scope
-    exceeds: Sequence[str]
-    offending: Scope
+    exceeds: Sequence[str]  # the dimensions in which the request is wider
+    offending: Scope  # the details that are
 
 
 class ApprovalView(Struct, frozen=True):
@@ -89,16 +81,13 @@ class StatusPlaces(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A refresh token as it was presented: its SHA-256, by whom, and what they proved.
-
-    ``attested``: whether ``client`` is a workload's name that was proven.
-    """
+    """A refresh token as it was presented: its SHA-256, by whom, and what they proved."""
 
     digest: str
     client: str
     jkt: str | None = None
     x5t: str | None = None
-    attested: bool = False
+    attested: bool = False  # whether ``client`` is a workload's name that was proven
 
 
 class Rotated(Struct, frozen=True):
@@ -234,11 +223,7 @@ class BrokerPort(Protocol):
         """Return what a human would be asked, as text, or raise what nobody could approve; nobody is asked yet."""
 
     async def ask_to_open(
-        self,
-        client: str,
-        request: GrantRequest,
-        approver: str | None = None,
-        life: timedelta = APPROVAL_LIFE,
+        self, client: str, request: GrantRequest, approver: str | None = None, life: timedelta = APPROVAL_LIFE
     ) -> Approval:
         """Ask whoever logs in, or ``approver`` alone, to open a task for a client, which waits for ``life`` at most."""
 

@@ -12,14 +12,11 @@ from remit.ports import Resource
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """Header fields that go into each request, and the sensitive bytes that no answer may repeat.
-
-    Nothing is sent with it from ``until`` on; None: it stays good until its resource or secret is replaced.
-    """
+    """Header fields that go into each request, and the sensitive bytes that no answer may repeat."""
 
     fields: tuple[tuple[str, str], ...] = field(repr=False)
     patterns: tuple[bytes, ...] = field(repr=False)
-    until: datetime | None = None
+    until: datetime | None = None  # from when on it is not sent; None: when its resource or secret is replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +33,9 @@ class UnsignedRequest:
 
 
 class CredentialSource(Protocol):
-    """The credential of one resource.
+    """The credential of one resource."""
 
-    ``names`` are all header fields that it writes, in lower case; a caller's own of these names are dropped.
-    """
-
-    names: frozenset[str]
+    names: frozenset[str]  # of all header fields that it writes, in lower case; a caller's own of these are dropped
 
     async def current(self) -> Injection:
         """Return what is injected now. It is asked again when that is no longer good; requests share the answer."""

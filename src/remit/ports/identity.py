@@ -1,7 +1,4 @@
-"""What the edges need from identity: whose word is believed, and what the broker's own trust domain signs.
-
-Implementations raise RemitErrors alone; doubt denies.
-"""
+"""Whose word edges believe, and what the broker's own trust domain signs. All raise RemitErrors alone; doubt denies."""
 
 from __future__ import annotations
 
@@ -18,10 +15,7 @@ class Humans(Protocol):
     """Verifies what issuers say of humans. All raise GrantTokenError, AudienceError, UsedError or UnavailableError."""
 
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
-        """Return the human of an OIDC ID token that was issued to a client that is configured here.
-
-        ``nonce`` must be the token's when given (OIDC Core §3.1.3.7).
-        """
+        """Return the human of an ID token for a client that is configured here; ``nonce`` as in OIDC Core §3.1.3.7."""
 
     async def id_jag(self, token: str, client: str) -> Human:
         """Return the human of an identity assertion grant made for ``client`` and for this broker alone."""
@@ -29,18 +23,14 @@ class Humans(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a browser is away for: it is the same when it leaves and when it comes back, and kept by nobody in between.
+    """What a browser is away for: the same when it leaves and when it comes back, and kept by nobody in between."""
 
-    ``back`` is where it comes back to, ``nonce`` is of one request. ``since``: a login of before does not count;
-    ``acr``: nor does one that is none of these.
-    """
-
-    back: str
+    back: str  # where it comes back to
     state: str
-    nonce: str
+    nonce: str  # of one request
     issuer: str
-    acr: Sequence[str] = ()
-    since: datetime | None = None
+    acr: Sequence[str] = ()  # no other login counts
+    since: datetime | None = None  # no earlier login counts
 
 
 class Logins(Protocol):
@@ -50,10 +40,7 @@ class Logins(Protocol):
         """Return where to send the browser. With ``acr`` or ``since`` a session at the issuer is not enough."""
 
     async def finish(self, query: str, came: str, login: Login) -> Human:
-        """Redeem the authorization response (its query string) and return who logged in; RFC 9207 ``iss`` checked.
-
-        ``came`` is where the browser came back to.
-        """
+        """Redeem the query string with which the browser came back to ``came``; RFC 9207 ``iss`` is checked."""
 
 
 class Workloads(Protocol):
@@ -118,16 +105,13 @@ class Authority(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A client that may send a browser here. ``vouched`` is the host that says so; None: the configuration does.
-
-    ``proven``: it has shown just now that it is that client. Any other may merely call itself so.
-    """
+    """A client that may send a browser here."""
 
     client_id: str
     name: str
     redirect_uris: tuple[str, ...]
-    vouched: str | None = None
-    proven: bool = False
+    vouched: str | None = None  # the host that says so; None: the configuration does
+    proven: bool = False  # it has shown just now that it is that client; any other may merely call itself so
 
     @property
     def called(self) -> str:
@@ -151,12 +135,9 @@ class ClientRegistry(Protocol):
     @property
     def documents(self) -> bool:
         """Whether clients may name themselves by a document (``client_id_metadata_document_supported``)."""
-        ...
 
     def named(self, client_id: str) -> Registered | None:
         """Return a client that an operator set up; None: it is no client's id."""
-        ...
 
     async def get(self, client_id: str) -> Registered:
         """Return a client, or raise UnauthenticatedError; LimitError when too many documents are asked for at once."""
-        ...

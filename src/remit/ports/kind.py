@@ -32,26 +32,19 @@ class EngineContext:
 
 @dataclass(frozen=True, slots=True)
 class GatewayAccess:
-    """A run sends HTTP requests to the gateway, which puts the credential in.
+    """A run sends HTTP requests to the gateway, which puts the credential in."""
 
-    ``placeholder`` draws from 32 random octets what stands where an SDK expects the key. ``variables`` are those that
-    the SDKs of the resource's provider read, for its URL at the gateway and its placeholder.
-    """
-
-    placeholder: Callable[[Resource, bytes], str]
-    variables: Callable[[Resource, str, str], Mapping[str, str]]
+    placeholder: Callable[[Resource, bytes], str]  # from 32 random octets, for where an SDK expects the key
+    variables: Callable[[Resource, str, str], Mapping[str, str]]  # of the SDKs, for the gateway's URL and placeholder
 
 
 @dataclass(frozen=True, slots=True)
 class PortAccess:
-    """A run has a TCP port for each resource, piped to the resource's address: ``port``, or the next one that is free.
+    """A run has a TCP port for each resource, piped to the resource's address."""
 
-    ``local`` returns a credential that names that port instead of the address.
-    """
-
-    port: int
+    port: int  # or the next one that is free
     address: Callable[[Resource], tuple[str, int]]
-    local: Callable[[Mapping[str, str], int], Mapping[str, str]]
+    local: Callable[[Mapping[str, str], int], Mapping[str, str]]  # the credential with that port for the address
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +59,16 @@ class SocketAccess:
 class Kind:
     """A kind of resource.
 
-    ``destination`` is how an operator writes where a resource is; its ``schemes`` tell which kind is meant. ``check``
-    raises InvalidRequestError for a resource, or a new secret of it, that could never work. ``inspects``: checking a
-    resource asks its target (``ports.Inspectable``). ``keyless``: its credentials are made with the broker's own keys,
-    so that a resource has no secret.
+    ``check`` raises InvalidRequestError for a resource, or a new secret of it, that could never work.
     """
 
     name: str
     table: DetailType
-    schemes: tuple[str, ...]
-    destination: str
+    schemes: tuple[str, ...]  # of a destination, by which it is told which kind is meant
+    destination: str  # how an operator writes where a resource is
     docs: str  # the page that documents it
     check: Callable[[Resource, Secret | None, EngineContext], None]
     access: GatewayAccess | PortAccess | SocketAccess | None = None
     engine: Callable[[Resource, Secret | None, EngineContext], Engine] | None = None
-    inspects: bool = False
-    keyless: bool = False
+    inspects: bool = False  # checking a resource asks its target (``ports.Inspectable``)
+    keyless: bool = False  # credentials are made with the broker's own keys, so a resource has no secret

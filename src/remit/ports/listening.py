@@ -13,11 +13,9 @@ class Quota(Protocol):
 
     def take(self, count: int = 1) -> bool:
         """Take ``count`` descriptors, if the task may have them."""
-        ...
 
     def give(self, count: int = 1) -> None:
         """Give them back."""
-        ...
 
 
 class Closing(Protocol):
@@ -25,7 +23,6 @@ class Closing(Protocol):
 
     def close(self) -> None:
         """Stop accepting."""
-        ...
 
 
 # accepts in the place of the loop, which may do so only on a socket that nobody else holds
