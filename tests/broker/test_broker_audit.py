@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from remit.core import tree
+import pytest
+
+from remit.broker.sessions import LoginRevocations
+from remit.core import audit, tree
 from remit.core.policy import within_bounds
+from remit.core.principal import Signal
 from remit.core.scope import Access
+from remit.errors import TokenError, UnavailableError
+from remit.ports.broker import AuditState
 from tests.broker.ruled import Rule
-from tests.broker.world import OPERATOR, SEARCH, World, run, search
+from tests.broker.world import OPERATOR, SEARCH, START, World, run, search
 from tests.uses import permitted_use
 
 
@@ -67,5 +73,28 @@ def test_catching_up_with_a_task_that_is_gone_is_no_failure(world: World) -> Non
     async def body() -> None:
         broker = await world.ready()
         await broker._revoker.catch_up("task_404")
+
+    run(body())
+
+
+def test_a_broker_that_hears_no_issuer_takes_no_signal(world: World) -> None:
+    async def body() -> None:
+        broker = world.broker(revocations=lambda _: LoginRevocations())
+        await broker.start()
+        with pytest.raises(UnavailableError, match="hears no signals"):
+            await broker.signal([Signal(START, "logout", "digest", "https://idp.test#ann")])
+        await broker.refuse_signal(TokenError())
+        assert await broker.audit_state() == AuditState(0, rolled_back=False, trouble=None)
+
+    run(body())
+
+
+def test_what_hears_issuers_reads_the_log_and_records_what_it_refused(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        size = await broker.sessions.size()
+        await broker.refuse_signal(TokenError("its signature does not hold"))
+        [entry] = await broker.sessions.entries(size, 10)
+        assert (await broker.entries(size, 10), audit.read(entry).decision) == ([entry], "deny")
 
     run(body())

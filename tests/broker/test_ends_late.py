@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from remit.broker.ends import UnrecordedEnd, UnrecordedEnds
 from remit.core.audit import Event
 from remit.core.lease import Closure
 from remit.core.policy import Decision, Question
@@ -15,7 +16,7 @@ from remit.core.task import Task
 from remit.errors import RevokedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run
+from tests.broker.world import OPERATOR, SEARCH, START, TABLE, World, details, run
 
 
 class Gated(MemoryStore):
@@ -196,3 +197,14 @@ def test_a_policy_that_changes_while_a_task_is_read_again_by_the_sweep_is_not_sa
             broker._tasks.check(root.id)
 
     run(body())
+
+
+def test_a_commit_that_carried_nothing_ends_no_others_way() -> None:
+    ends = UnrecordedEnds()
+    waiting = UnrecordedEnd(frozenset({"grt_1"}), frozenset(), (), 1, START, visited=False)
+    ends.waiting["task_1"] = waiting
+    assert ends.carry("task_1") is waiting
+    ends.arrived("task_1", None)
+    assert ends.retry_at("task_1") == START
+    ends.arrived("task_1", waiting)
+    assert ends.retry_at("task_1") is None

@@ -8,13 +8,21 @@ from datetime import timedelta
 
 import pytest
 
-from remit.core.grant import APPROVED
+from remit.core.grant import APPROVED, Posture
 from remit.core.policy import Decision, Question
 from remit.core.principal import Workload
 from remit.core.request import Binding, GrantRequest
-from remit.errors import AttenuationError, InvalidRequestError, NotFoundError, PolicyError, UnavailableError, UsedError
+from remit.errors import (
+    AttenuationError,
+    DeniedError,
+    InvalidRequestError,
+    NotFoundError,
+    PolicyError,
+    UnavailableError,
+    UsedError,
+)
 from tests.broker.asking import ANN, BOB, NARROW, House, kept, wide
-from tests.broker.world import START, World, details, holder, run
+from tests.broker.world import OPERATOR, SEARCH, START, World, details, holder, run
 from tests.grant_requests import changed
 
 FIVE = timedelta(minutes=5)
@@ -236,5 +244,26 @@ def test_a_grants_receipt_has_its_key_and_posture(house: House) -> None:
         assert (hop.grant, hop.key, hop.posture) == (child.id, "x" * 43, "none/holder/kek-file")
         assert hop.detail_s256
         assert details(NARROW) == child.scope
+
+    run(body())
+
+
+def test_a_run_holds_a_grant_only_as_what_is_said_of_its_holder(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        bound = await world.opened(broker, jkt="k" * 43)
+        inside = (
+            await broker.delegate(
+                OPERATOR, root.id, GrantRequest(details(SEARCH)), posture=Posture("namespace", "channel")
+            )
+        ).grant
+        assert (await broker.attach(OPERATOR, root.id, Posture("host-net"))).grant == root
+        with pytest.raises(DeniedError, match="bound to a key"):
+            await broker.attach(OPERATOR, bound.id, Posture("namespace"))
+        with pytest.raises(DeniedError, match="`namespace`, and this run would be `host-net`"):
+            await broker.attach(OPERATOR, inside.id, Posture("host-net"))
+        found = [(event.grant, event.decision) for event in await world.events() if event.event == "grant.attach"]
+        assert found == [(root.id, "allow"), (bound.id, "deny"), (inside.id, "deny")]
 
     run(body())

@@ -49,3 +49,20 @@ def test_an_edge_that_hangs_holds_up_no_end_for_good_and_gathers_nothing() -> No
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(scene())
+
+
+def test_an_edge_that_was_told_more_meanwhile_has_not_acted_on_it_yet() -> None:
+    async def scene() -> None:
+        notices = Notices()
+        told = notices.listen()
+        notices.tell(grants=ENDED)
+        assert (await anext(told)).grants == ENDED
+        notices.tell(resources=frozenset({"search"}))
+        waiting = asyncio.create_task(notices.acted_on())
+        assert (await anext(told)).resources == {"search"}
+        assert not waiting.done()
+        following = asyncio.ensure_future(anext(told))
+        await asyncio.wait_for(waiting, 5)
+        following.cancel()
+
+    asyncio.run(scene())

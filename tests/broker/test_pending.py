@@ -257,3 +257,13 @@ def test_what_a_stranger_proved_is_not_proven_again_as_a_holder(stranger: bool) 
     proofs.burn(proof(), stranger=stranger)
     with pytest.raises(ProofError, match="used before"):
         proofs.burn(proof(), stranger=not stranger)
+
+
+def test_what_is_over_makes_room_where_it_came_after_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "MOST", 3)
+    kept = Kept()
+    first, second = kept.keep("a", 3 * MINUTE), kept.keep("b", 3 * MINUTE)
+    over = kept.keep("c", MINUTE)
+    kept.clock.now += MINUTE
+    last = kept.keep("d", MINUTE)
+    assert [kept.find(name) for name in (first, second, over, last)] == ["a", "b", None, "d"]

@@ -225,3 +225,39 @@ def test_another_policy_passes_over_a_task_that_turns_out_damaged_and_ends_the_r
             broker._tasks.check(other.id)
 
     run(body())
+
+
+@pytest.mark.parametrize("damage", [None, IntegrityError()])
+def test_ends_by_an_issuer_wait_for_a_task_that_is_read_again_and_count_only_what_they_ended(
+    damage: RemitError | None,
+) -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root = await world.opened(broker)
+        world.store.reading.clear()
+        world.store.damage = damage
+        losing = world.losing(broker, root)
+        await turns()
+        ending = asyncio.create_task(broker.sessions.end_tasks(lambda _: False, "logout"))
+        await turns()
+        assert not ending.done()
+        world.store.reading.set()
+        assert await ending == 0
+        await asyncio.gather(losing, return_exceptions=True)
+
+    run(body())
+
+
+def test_ends_by_an_issuer_that_could_not_be_recorded_are_said_so() -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root = await world.opened(broker)
+        world.store.lose = 100
+        with pytest.raises(UnavailableError, match="what an issuer ended"):
+            await broker.sessions.end_tasks(lambda _: True, "logout")
+        with pytest.raises(RevokedError):
+            broker._tasks.check(root.id)
+
+    run(body())

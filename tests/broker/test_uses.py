@@ -105,3 +105,22 @@ def test_a_secret_is_given_for_the_version_that_a_use_was_permitted_for(world: W
         assert await broker.credential("open", (await broker.target("open")).version) is None
 
     run(body())
+
+
+def test_a_use_of_a_resource_that_changes_while_it_is_recorded_is_not_permitted(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        commit = world.store.commit
+
+        async def slow(writes: object, events: object) -> None:
+            world.store.commit = commit  # type: ignore[method-assign]  # one commit alone is slow
+            await broker.put_secret(OPERATOR, "search", Secret("key-2"))
+            await commit(writes, events)  # type: ignore[arg-type]  # as it came
+
+        world.store.commit = slow  # type: ignore[method-assign]  # as above
+        with pytest.raises(ConflictError, match="changed meanwhile"):
+            await permitted_use(broker, root.id, SEARCHED, "r")
+        assert await broker.resource("search") in await broker.resources()
+
+    run(body())

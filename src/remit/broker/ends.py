@@ -63,17 +63,15 @@ class UnrecordedEnds:
         found = self.waiting.get(task_id) or self.carried.get(task_id)
         return None if found is None else found.retry_at
 
-    def carry(self, task_id: str) -> UnrecordedEnd | None:
+    def carry(self, task_id: str) -> UnrecordedEnd:
         """Return what waits, for a commit to carry."""
-        found = self.waiting.pop(task_id, None)
-        if found is not None:
-            self.carried[task_id] = found
+        found = self.carried[task_id] = self.waiting.pop(task_id)
         return found
 
     def arrived(self, task_id: str, what: UnrecordedEnd | None) -> None:
         """Note that the commit which carried something is over."""
-        if what is not None and self.carried.get(task_id) is what:
-            del self.carried[task_id]
+        if self.carried.get(task_id) is what:
+            self.carried.pop(task_id, None)
 
     def wait(
         self, task_id: str, step: Change, carried: UnrecordedEnd | None, events: Sequence[Event], now: datetime
