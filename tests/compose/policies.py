@@ -54,7 +54,6 @@ class Deployment:
             app = wiring.build(self.settings(policies=policies))
             await app.broker.start()
             try:
-                assert app.policies is not None
                 await app.policies.started(app.operator)
                 await body(app)
             finally:
@@ -100,12 +99,10 @@ def lives(app: Application, grant: Grant) -> bool:
 
 
 def reloaded(app: Application) -> Awaitable[object]:
-    assert app.policies is not None
     return app.policies.reload(app.operator)
 
 
 def version(app: Application) -> object:
-    assert app.policies is not None
     return app.policies.shown()["version"]
 
 

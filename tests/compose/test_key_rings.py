@@ -277,7 +277,9 @@ def test_a_revocation_that_could_not_tell_the_second_place_says_so_and_is_in_the
 def test_the_gateway_is_the_one_other_audience_of_tokens(tmp_path: Path) -> None:
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         del client
-        assert edges.verifier.gateway == f"http://127.0.0.1:{edges.application.settings.gateway[1]}"  # type: ignore[index]
+        gateway = edges.application.settings.gateway
+        assert gateway is not None
+        assert edges.verifier.gateway == f"http://127.0.0.1:{gateway[1]}"
 
     serving(configured(tmp_path), body)
 

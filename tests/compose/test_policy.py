@@ -38,7 +38,6 @@ from tests.uses import permitted_use
 
 def test_without_policies_the_owner_of_the_state_decides_and_nothing_is_reloaded(deployment: Deployment) -> None:
     async def body(app: Application) -> None:
-        assert app.policies is not None
         assert app.policies.decide is within_bounds
         assert app.policies.shown() == {
             "directory": None, "version": VERSION, "policies": [], "failing": [], "problems": [],
@@ -66,7 +65,6 @@ def test_what_holds_is_shown_with_where_it_is_written(deployment: Deployment) ->
     deployment.write(NO_MAIL)
 
     async def body(app: Application) -> None:
-        assert app.policies is not None
         shown = app.policies.shown()
         assert shown["policies"] == [
             {"id": "all", "effect": "permit", "file": "main.cedar", "line": 1},
@@ -103,7 +101,6 @@ def test_a_policy_that_could_not_be_evaluated_is_named_in_the_refusal_in_the_aud
         assert denied.decision == "deny"
         assert (denied.cause or "").startswith("`boom` could not be evaluated")
         assert denied.policy == version(app)
-        assert app.policies is not None
         [failing] = listed(app.policies.shown()["failing"])
         assert (failing["policy"], failing["times"]) == ("boom", 1)
         assert failing["why"].startswith("integer overflow")
@@ -189,7 +186,6 @@ def test_a_question_is_explained_by_what_decides_now(deployment: Deployment) -> 
     async def body(app: Application) -> None:
         await resources(app)
         grant = await opened(app, SEARCH)
-        assert app.policies is not None
         told = app.policies.explained(await app.broker.question(grant.id))
         assert (told["allowed"], told["version"], told["verb"]) == (True, version(app), "open")
         assert told["reasons"] == ["`all` permits `search`"]

@@ -26,6 +26,7 @@ from tests.compose.policies import (
     SEARCH,
     Deployment,
     events,
+    listed,
     lives,
     opened,
     policy_directory,
@@ -132,7 +133,6 @@ def test_a_start_with_bad_policies_goes_on_with_the_last_good_ones(
         assert version(app) == held
         with pytest.raises(PolicyError, match="no-mail"):
             await opened(app, MAIL)
-        assert app.policies is not None
         assert app.policies.shown()["problems"]
         [*_, failed] = await events(app, "policy.reload")
         assert (failed.decision, failed.policy) == ("failed", held)
@@ -197,8 +197,7 @@ def test_what_is_kept_is_for_its_owner_alone_and_bad_contents_are_refused(tmp_pa
 @pytest.mark.attack("STO-07")
 def test_a_last_good_set_that_somebody_wrote_decides_nothing(deployment: Deployment) -> None:
     async def body(app: Application) -> None:
-        assert app.policies is not None
-        assert "no-mail" in {item["id"] for item in app.policies.shown()["policies"]}  # type: ignore[attr-defined]
+        assert "no-mail" in {item["id"] for item in listed(app.policies.shown()["policies"])}
 
     deployment.write(NO_MAIL)
     deployment.up(body)

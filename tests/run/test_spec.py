@@ -70,7 +70,7 @@ def test_a_run_without_a_path_gets_the_usual_one() -> None:
 
 def test_the_posture_says_what_was_asked_for() -> None:
     shapes = [SPEC, replace(SPEC, host_net=True), replace(SPEC, unsandboxed=True, host_net=True)]
-    assert [spec.posture.isolation for spec in shapes] == ["namespace", "host-net", "unsandboxed"]
+    assert [spec.isolation for spec in shapes] == ["namespace", "host-net", "unsandboxed"]
 
 
 def test_the_usual_run_exposes_nothing_worth_a_line() -> None:

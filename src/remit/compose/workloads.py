@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from remit.config.sections import TrustDomainTable
 from remit.config.settings import Settings
@@ -53,14 +52,11 @@ def server_tls(settings: Settings, held: TrustBundles | None) -> ServerTLS | Non
     """Return what TLS handshakes use; None without ``[tls]``. Clients are asked for certificates if any could count."""
     if settings.tls is None:
         return None
-    _check_private(settings.tls.key)
-    return ServerTLS(settings.tls.certificate, settings.tls.key, lambda: None if held is None else held.authorities())
-
-
-def _check_private(path: Path) -> None:
+    key = settings.tls.key
     try:
-        mode = path.stat().st_mode
+        mode = key.stat().st_mode
     except OSError as error:
         raise InvalidRequestError("`tls.key` cannot be read") from error
     if mode & 0o077:
-        raise InvalidRequestError("`tls.key` can be read or written by others", help=f"chmod 600 {path.name}")
+        raise InvalidRequestError("`tls.key` can be read or written by others", help=f"chmod 600 {key.name}")
+    return ServerTLS(settings.tls.certificate, key, lambda: None if held is None else held.authorities())

@@ -7,7 +7,7 @@ it: the gateway swaps it on this run's listener only.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from remit.core.task import Grant
 from remit.ports import Resource
@@ -48,7 +48,7 @@ class RunProvisioning:
     """What one run gets before its ports are known. ``placeholders`` are by resource."""
 
     listeners: tuple[RunListener, ...]
-    placeholders: Mapping[str, str] = field(default_factory=dict)
+    placeholders: Mapping[str, str]
 
 
 def provision(

@@ -135,7 +135,7 @@ class _Run:
 
     def follow(self, folder: str) -> int:
         environment = base_environment(self.spec)
-        posture = {"isolation": self.spec.posture.isolation}
+        posture = {"isolation": self.spec.isolation}
         grant = self._ask({**self.spec.request, "posture": posture, "folder": folder})
         self.due = announced(datetime.fromisoformat(str(grant["ends"])), datetime.now(UTC), quiet=self.spec.quiet)
         ready = self._hand_over(grant["listeners"])

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from remit.core.task import Posture
 from remit.errors import InvalidRequestError
 from remit.run.sandbox import Bind
 
@@ -56,10 +55,9 @@ class LaunchSpec:
     masked: tuple[Path, ...] = ()  # credential files; the launcher adds those that it finds
 
     @property
-    def posture(self) -> Posture:
-        """What the surroundings of this run promise; the broker decides on ``at_rest``."""
-        isolation = "unsandboxed" if self.unsandboxed else "host-net" if self.host_net else "namespace"
-        return Posture(isolation=isolation, custody="channel")
+    def isolation(self) -> str:
+        """What the surroundings of this run promise."""
+        return "unsandboxed" if self.unsandboxed else "host-net" if self.host_net else "namespace"
 
     @property
     def home(self) -> Path:
