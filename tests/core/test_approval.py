@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -28,6 +29,7 @@ from remit.errors import (
 )
 from tests.grant_requests import changed
 
+Decide = Callable[[Approval, str, Subject, datetime], Approval]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 ANN = Subject("https://idp.test#ann", "urn:mfa", START + MINUTE)
@@ -53,7 +55,7 @@ def asked(wanted: GrantRequest = WANTED, **more: object) -> Approval:
         task="task_1",
         grant="grt_1",
     )
-    return replace(item, **more)  # type: ignore[arg-type]
+    return replace(item, **more)  # type: ignore[arg-type]  # fields of Approval
 
 
 def approved(item: Approval | None = None, by: Subject = ANN) -> Approval:
@@ -165,16 +167,16 @@ def test_the_named_human_approves_and_is_kept() -> None:
 
 
 @pytest.mark.parametrize("decide", [approvals.approve, approvals.deny])
-def test_nobody_else_can_decide_or_learns_that_it_is_there(decide: object) -> None:
+def test_nobody_else_can_decide_or_learns_that_it_is_there(decide: Decide) -> None:
     for by in (BOB, OWNER, replace(ANN, sub=f"{ANN.sub}x"), replace(ANN, sub="ann")):
         with pytest.raises(NotFoundError):
-            decide(asked(), asked().digest, by, START + MINUTE)  # type: ignore[operator]
+            decide(asked(), asked().digest, by, START + MINUTE)
 
 
 @pytest.mark.parametrize("decide", [approvals.approve, approvals.deny])
-def test_who_decides_says_which_request_they_saw(decide: object) -> None:
+def test_who_decides_says_which_request_they_saw(decide: Decide) -> None:
     with pytest.raises(ConflictError, match="not the request that was shown"):
-        decide(asked(), asked(id="apr_2").digest, ANN, START + MINUTE)  # type: ignore[operator]
+        decide(asked(), asked(id="apr_2").digest, ANN, START + MINUTE)
 
 
 def test_one_of_the_demanded_acr_is_needed_to_approve_and_the_refusal_names_them() -> None:
@@ -208,21 +210,21 @@ def test_a_task_that_is_yet_to_be_opened_takes_whoever_decides_as_its_human() ->
 
 
 @pytest.mark.parametrize("decide", [approvals.approve, approvals.deny])
-def test_it_is_decided_once(decide: object) -> None:
+def test_it_is_decided_once(decide: Decide) -> None:
     once = approved()
     denied = approvals.deny(asked(), asked().digest, ANN, START + MINUTE)
     used = approvals.consume(once, approvals.request_of(once), "grt_2", START + MINUTE)
     for item in (once, denied, used):
         with pytest.raises(ConflictError, match="decided before"):
-            decide(item, item.digest, ANN, START + 2 * MINUTE)  # type: ignore[operator]
+            decide(item, item.digest, ANN, START + 2 * MINUTE)
 
 
 @pytest.mark.parametrize("decide", [approvals.approve, approvals.deny])
-def test_at_the_instant_it_expires_it_is_too_late(decide: object) -> None:
+def test_at_the_instant_it_expires_it_is_too_late(decide: Decide) -> None:
     item = asked()
     with pytest.raises(LapsedError):
-        decide(item, item.digest, ANN, item.expires_at)  # type: ignore[operator]
-    decide(item, item.digest, ANN, item.expires_at - timedelta(microseconds=1))  # type: ignore[operator]
+        decide(item, item.digest, ANN, item.expires_at)
+    decide(item, item.digest, ANN, item.expires_at - timedelta(microseconds=1))
 
 
 # -- using ----------------------------------------------------------------------------------------------------------

@@ -104,4 +104,4 @@ def test_a_refusal_says_why_and_repeats_nothing_of_the_input() -> None:
 
 def test_one_and_true_stay_apart() -> None:
     assert read_json("[1,true]") == [1, True]
-    assert [type(item) for item in read_json("[1,true]")] == [int, bool]  # type: ignore[attr-defined]
+    assert [type(item) for item in read_json("[1,true]")] == [int, bool]  # type: ignore[attr-defined]  # a list

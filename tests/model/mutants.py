@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 SCOPE = ("tests/core/test_scope.py",)
 ORDERS = ("tests/core/test_orders.py", "tests/core/test_paths.py", "tests/core/test_scope.py")
-TASK = ("tests/core/test_task.py", "tests/core/test_lease.py", "tests/core/test_grant.py")
+TASK = tuple(f"tests/core/test_{name}.py" for name in ("task", "task_leases", "lease", "grant"))
 TREE = ("tests/model/test_tree.py",)
 CRASH = ("tests/model/test_crash.py",)
 RACES = ("tests/model/test_races.py",)
