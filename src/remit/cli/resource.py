@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -195,8 +196,6 @@ def set_secret(
 def read_secret(name: str) -> str:
     """Return a secret from a prompt, or from stdin without its last newline."""
     if sys.stdin.isatty():
-        import getpass
-
         return getpass.getpass(f"secret of {''.join(char for char in name if char.isprintable())}: ")
     text = sys.stdin.read(65_536)
     value = text.removesuffix("\n").removesuffix("\r")

@@ -93,10 +93,16 @@ def plain(value: object) -> object:
     return value
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
-        raise ValueError("must be text")
-    return value
+def _must_be(what: str, holds: Callable[[str], bool]) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not holds(value):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return read
+
+
+_text = _must_be("text", lambda value: 0 < len(value) <= MAX_TEXT and value.isprintable())
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -106,32 +112,10 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(item) for item in values)
 
 
-def _name(value: object) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError("must be a short name: a-z, 0-9 and -")
-    return value
-
-
 def _claim(value: object) -> str:
     from remit.jose.jwt import check_claim_name  # with joserfc: `remit run` reads the configuration too
 
     return check_claim_name(value, _IT.strip())
-
-
-def _trust_domain(value: object) -> str:
-    try:
-        path = spiffe.parse(f"spiffe://{value}").path
-    except InvalidRequestError:
-        path = "/"
-    if path or not isinstance(value, str):
-        raise ValueError("must be the name of a trust domain, such as `example.org`")
-    return value
-
-
-def _path(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise ValueError("must be an absolute path")
-    return value
 
 
 def _address(value: object) -> tuple[str, int]:
@@ -148,11 +132,14 @@ def _address(value: object) -> tuple[str, int]:
 _READ: Mapping[type, Callable[[object], object]] = {
     Text: _text,
     Texts: _texts,
-    Name: _name,
+    Name: _must_be("a short name: a-z, 0-9 and -", lambda value: _NAME.fullmatch(value) is not None),
     Claim: _claim,
     Url: lambda value: check_url(value, _IT.strip()),
     IssuerUrl: lambda value: check_issuer(value, _IT.strip()),
-    TrustDomainName: _trust_domain,
-    Path: _path,
+    TrustDomainName: _must_be(
+        "the name of a trust domain, such as `example.org`",
+        lambda value: spiffe.split(f"spiffe://{value}") == spiffe.SpiffeId(value, ""),
+    ),
+    Path: _must_be("an absolute path", lambda value: value.startswith("/")),
     Address: _address,
 }

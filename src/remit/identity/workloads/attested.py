@@ -99,10 +99,7 @@ class AttestedWorkloads:
         return Workload(str(identity), "jwt-svid", expires, digest=token.digest if "jti" in token.claims else None)
 
     async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
-        """Return the workload of a WIT whose key made a WPT for ``target``, once, and over ``token`` if any.
-
-        UnauthenticatedError (ReplayError for a proof seen before), AudienceError or UnavailableError.
-        """
+        """Return the workload of a WIT whose key made a WPT for ``target``, once, and over ``token`` if any."""
         jwk, name, expires = await self._wit(wit)
         now = int(self.clock().timestamp())
         proof = read_wpt(wpt, jwk, target, now, wit=wit, token=token)
@@ -147,11 +144,7 @@ class AttestedWorkloads:
         return jwk, name, expires
 
     async def certified(self, chain: Sequence[bytes]) -> Workload:
-        """Return the workload of a chain (DER, the leaf first) whose key the TLS client has proven.
-
-        UnauthenticatedError unless the chain ends at an authority of the leaf's own trust domain; UnavailableError
-        when that trust domain's bundle is not to be had.
-        """
+        """Return the workload of a chain that ends at an authority of its own trust domain; TLS has proven its key."""
         bundles = self._trusted("client certificates")
         if not 1 <= len(chain) <= MAX_CHAIN:
             raise UnauthenticatedError("there is no client certificate, or its chain is too long")

@@ -44,10 +44,7 @@ class OidcWorkloads:
     clock: Clock
 
     async def assertion(self, token: str) -> Workload:
-        """Return the workload of a client assertion of type ``jwt-bearer``.
-
-        Raises TokenError, AudienceError, UnauthenticatedError or UnavailableError.
-        """
+        """Return the workload of a ``jwt-bearer`` assertion; TokenError, or what the port ``Workloads`` raises."""
         read = jwt.read(token, _TOKEN)
         claims, issuer = read.claims, jwt.text(read.claims, "iss")
         rules = [rule for rule in self.rules if rule.issuer.url == issuer]
