@@ -31,7 +31,7 @@ from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import serve
 from remit.web.routes import AppDeps
 from tests.broker.world import OPERATOR, TABLE, World
-from tests.oauth import desk
+from tests.oauth import consent_driver
 from tests.oauth.plane import Plane, _tcp, plane
 from tests.web.fake_identity import FakeIdentity
 
@@ -100,7 +100,7 @@ def whole(plane: Plane) -> AppDeps:
         "token": KeyRing(tokens, lambda: known.replace(tokens.signer, tokens.public_jwks())),
         "spiffe": KeyRing(authority),
     }
-    identity = desk.identity(desk.Issuer(plane.world))
+    identity = consent_driver.identity(consent_driver.Issuer(plane.world))
     return replace(
         plane.deps,
         identity=replace(identity, workloads=FakeIdentity(plane.world), signals=Unheard()),

@@ -21,7 +21,7 @@ from remit.sdk.login import ClientRegistration, OpenIDClient
 from remit.web.wire import check_login_page
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, TABLE
-from tests.oauth.desk import (
+from tests.oauth.consent_driver import (
     ALICE,
     BOB,
     DEVICE,
@@ -71,8 +71,8 @@ def test_no_exchange_makes_a_token_for_somebody_else(tmp_path: Path, name: str, 
             await app.token(**exchange, **{name: target}),
             await app.redeem(await app.code(), **{name: target}),
             await app.token(grant_type="refresh_token", refresh_token=told["refresh_token"], **{name: target}),
-            await app.made.web.post("/oauth/par", data=app.asked(**{name: target})),
-            await app.made.web.post("/oauth/device_authorization", data=app.wanted(**{name: target})),
+            await app.made.web.post("/oauth/par", data=app.browser_request(**{name: target})),
+            await app.made.web.post("/oauth/device_authorization", data=app.polled_request(**{name: target})),
             await app.afar(**{name: target}),
         ]
         assert {answer.json().get("error") for answer in answers} == {"invalid_target"}
@@ -131,16 +131,18 @@ def test_the_victim_of_a_captured_link_sees_a_consent_of_their_own(tmp_path: Pat
 
     async def played(app: App) -> None:
         alice = browser(app.made)
-        assert answer_of(await decide(alice, app.issuer, await alice.get("/oauth/authorize", params=app.asked())))
+        assert answer_of(
+            await decide(alice, app.issuer, await alice.get("/oauth/authorize", params=app.browser_request()))
+        )
         attacker = App(app.made, app.issuer, client_id="mallory", redirect="https://mallory.test/cb")
-        page = await alice.get("/oauth/authorize", params=attacker.asked(purpose="steal"))
+        page = await alice.get("/oauth/authorize", params=attacker.browser_request(purpose="steal"))
         assert page.status_code == 200
         for text in ("calls itself “Mallory” asks for access", "steal", "mallory.test"):
             assert text in page.text
         assert "location" not in page.headers
 
     known = [
-        Registered("desk-app", "ConsentPage App", (REDIRECT,)),
+        Registered("browser-app", "ConsentPage App", (REDIRECT,)),
         Registered("mallory", "Mallory", ("https://mallory.test/cb",)),
     ]
     scene(tmp_path, played, registry=Registry(known))
@@ -150,7 +152,7 @@ def test_the_victim_of_a_captured_link_sees_a_consent_of_their_own(tmp_path: Pat
 def test_a_login_that_the_attacker_began_ends_nothing_in_the_victims_browser(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         attacker, alice = browser(app.made), browser(app.made)
-        page = await attacker.get("/oauth/authorize", params=app.asked())
+        page = await attacker.get("/oauth/authorize", params=app.browser_request())
         sent = await attacker.post("/oauth/consent", data={**form_of(page), "decision": "approve"})
         captured = app.issuer.back(sent)  # Alice, who is logged in at her issuer, would be sent right back here
         for query in (captured, captured + "&iss=x"):
@@ -166,8 +168,8 @@ def test_a_login_that_the_attacker_began_ends_nothing_in_the_victims_browser(tmp
 def test_a_cookie_of_one_request_is_worth_nothing_for_another(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         attacker, alice = browser(app.made), browser(app.made)
-        await alice.get("/oauth/authorize", params=app.asked())
-        page = await attacker.get("/oauth/authorize", params=app.asked(purpose="steal"))
+        await alice.get("/oauth/authorize", params=app.browser_request())
+        page = await attacker.get("/oauth/authorize", params=app.browser_request(purpose="steal"))
         forged = form_of(page)
         name = page.headers["set-cookie"].partition("=")[0]
         alice.cookies.set(name, next(iter(alice.cookies.values())))
@@ -184,7 +186,7 @@ def test_a_cookie_put_into_the_victims_browser_has_nobody_approve_unseen(tmp_pat
 
     async def played(app: App) -> None:
         attacker, alice = browser(app.made), browser(app.made)
-        codes = (await attacker.post("/oauth/device_authorization", data=app.wanted())).json()
+        codes = (await attacker.post("/oauth/device_authorization", data=app.polled_request())).json()
         page = await attacker.post("/oauth/device", data={"user_code": codes["user_code"]})
         sent = await press(attacker, page)
         name, value = sent.headers.get_list("set-cookie")[-1].partition(";")[0].split("=", 1)
@@ -257,14 +259,14 @@ REGISTERED = ("http://127.0.0.1/cb", "https://app.test/cb", "http://localhost:77
 def test_a_redirect_uri_that_is_nearly_registered_gets_nothing(tmp_path: Path, uri: str) -> None:
     async def played(app: App) -> None:
         for answer in (
-            await browser(app.made).get("/oauth/authorize", params=app.asked(redirect_uri=uri)),
-            await app.made.web.post("/oauth/par", data=app.asked(redirect_uri=uri)),
+            await browser(app.made).get("/oauth/authorize", params=app.browser_request(redirect_uri=uri)),
+            await app.made.web.post("/oauth/par", data=app.browser_request(redirect_uri=uri)),
         ):
             assert answer.status_code == 400
             assert "location" not in answer.headers
         assert kept(app.made.broker) == []
 
-    scene(tmp_path, played, registry=Registry([Registered("desk-app", "ConsentPage App", REGISTERED)]))
+    scene(tmp_path, played, registry=Registry([Registered("browser-app", "ConsentPage App", REGISTERED)]))
 
 
 @pytest.mark.attack("OAU-04")
@@ -316,9 +318,9 @@ def test_a_code_without_its_verifier_is_worth_nothing(tmp_path: Path, verifier: 
 )
 def test_no_flow_begins_without_a_challenge(tmp_path: Path, downgrade: dict[str, str | None]) -> None:
     async def played(app: App) -> None:
-        sent = await browser(app.made).get("/oauth/authorize", params=app.asked(**downgrade))
+        sent = await browser(app.made).get("/oauth/authorize", params=app.browser_request(**downgrade))
         assert answer_of(sent)["error"] == "invalid_request"
-        pushed = await app.made.web.post("/oauth/par", data=app.asked(**downgrade))
+        pushed = await app.made.web.post("/oauth/par", data=app.browser_request(**downgrade))
         assert pushed.json()["error"] == "invalid_request"
         assert kept(app.made.broker) == []
 
@@ -424,7 +426,7 @@ def test_a_login_for_one_request_decides_on_no_other(tmp_path: Path) -> None:
 @pytest.mark.attack("OAU-07")
 def test_a_device_code_opens_one_task_for_what_was_shown(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        codes = (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).json()
+        codes = (await app.made.web.post("/oauth/device_authorization", data=app.polled_request())).json()
         visitor = browser(app.made)
         shown = await visitor.post("/oauth/device", data={"user_code": codes["user_code"]})
         await decide(visitor, app.issuer, shown)

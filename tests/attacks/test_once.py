@@ -20,7 +20,8 @@ from remit.web.verifier import WIT
 from tests.broker.world import SEARCH, World
 from tests.identity.spire import NOW, Held
 from tests.identity.workloads.test_wit import ALLOW, DOMAIN, proof, wit
-from tests.oauth import desk
+from tests.oauth import consent_driver
+from tests.oauth.consent_driver import REDIRECT
 from tests.oauth.plane import ACCESS_TOKEN, EXCHANGE, Agent, Form, Plane, play
 from tests.web import fake_identity
 from tests.web.fake_identity import PLANNER, READER, FakeIdentity, assertion_of, svid
@@ -36,9 +37,9 @@ def staged(directory: Path, scene: Scene) -> None:
     """Run a scene where humans log in, and workloads whose JWT-SVIDs have a ``jti`` are believed."""
     world = fake_identity.world()
     known = FakeIdentity(world, once=True)
-    issuer = desk.Issuer(world)
-    registry = Registry([Registered(PLANNER, "Planner", (desk.REDIRECT,))])
-    identity = replace(known.identity(), logins=issuer, issuers={desk.ISSUER: "Example"}, clients=registry)
+    issuer = consent_driver.Issuer(world)
+    registry = Registry([Registered(PLANNER, "Planner", (REDIRECT,))])
+    identity = replace(known.identity(), logins=issuer, issuers={consent_driver.ISSUER: "Example"}, clients=registry)
 
     async def run(plane: Plane) -> None:
         await scene(plane, known)
@@ -93,9 +94,15 @@ def test_what_a_client_showed_is_no_actors_any_more_and_the_other_way_round(tmp_
 CHALLENGE = {"code_challenge": "c" * 43, "code_challenge_method": "S256"}
 ASKED = {"purpose": "draft", "authorization_details": DETAILS}
 ENDPOINTS = {
-    "/oauth/par": {**ASKED, **CHALLENGE, "client_id": PLANNER, "response_type": "code", "redirect_uri": desk.REDIRECT},
+    "/oauth/par": {
+        **ASKED,
+        **CHALLENGE,
+        "client_id": PLANNER,
+        "response_type": "code",
+        "redirect_uri": consent_driver.REDIRECT,
+    },
     "/oauth/device_authorization": ASKED,
-    "/oauth/bc-authorize": {**ASKED, "login_hint": desk.ALICE},
+    "/oauth/bc-authorize": {**ASKED, "login_hint": consent_driver.ALICE},
     "/oauth/revoke": {"token": "t"},
     "/oauth/token": {**ASKED, "grant_type": "client_credentials", "ttl": "60"},
 }
@@ -167,10 +174,10 @@ def test_a_workloads_proof_that_was_used_passes_no_second_time_though_the_broker
 ) -> None:
     world = fake_identity.world()
     world.now = NOW
-    issuer, forgetful = desk.Issuer(world), Forgetful(world)
+    issuer, forgetful = consent_driver.Issuer(world), Forgetful(world)
     name = DOMAIN.id()
-    registry = Registry([Registered(name, "Planner", (desk.REDIRECT,))])
-    identity = replace(desk.identity(issuer, registry), workloads=forgetful)
+    registry = Registry([Registered(name, "Planner", (REDIRECT,))])
+    identity = replace(consent_driver.identity(issuer, registry), workloads=forgetful)
 
     async def scene(plane: Plane) -> None:
         token = wit()

@@ -22,7 +22,7 @@ from remit.web.verifier import Keys, Verifier
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH
 from tests.console.visits import DETAIL, approved, visited
-from tests.oauth.desk import (
+from tests.oauth.consent_driver import (
     APP,
     ISSUER,
     PURPOSE,

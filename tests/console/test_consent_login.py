@@ -12,7 +12,7 @@ from remit.broker import pending
 from remit.errors import UnavailableError
 from tests.broker.asking import kept
 from tests.console.visits import DETAIL, approved, logged_in, visited
-from tests.oauth.desk import (
+from tests.oauth.consent_driver import (
     ALICE,
     APP,
     BOB,
@@ -88,7 +88,7 @@ def test_who_logged_in_to_approve_may_still_refuse(tmp_path: Path, asks: str) ->
         if asks == "code":
             page = await visited(app, visitor)
         else:
-            codes = (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).json()
+            codes = (await app.made.web.post("/oauth/device_authorization", data=app.polled_request())).json()
             page = await visitor.post("/oauth/device", data={"user_code": codes["user_code"]})
         last = await visitor.get(app.issuer.back(await press(visitor, page)))
         answer = await press(visitor, last, "deny")
@@ -206,21 +206,21 @@ def test_a_page_that_a_browser_is_lured_to_changes_nothing(tmp_path: Path, dest:
     """A GET is all that another page can make a browser send: no record, no entry, no cookie, no room of anybody's."""
 
     async def played(app: App) -> None:
-        pushed = (await app.made.web.post("/oauth/par", data=app.asked())).json()["request_uri"]
-        codes = (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).json()
+        pushed = (await app.made.web.post("/oauth/par", data=app.browser_request())).json()["request_uri"]
+        codes = (await app.made.web.post("/oauth/device_authorization", data=app.polled_request())).json()
         before, records = await app.made.world.events(), kept(app.made.broker)
         lured = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": dest}
         visitor = browser(app.made)
-        for params in (app.asked(), {"client_id": APP, "request_uri": pushed}):
+        for params in (app.browser_request(), {"client_id": APP, "request_uri": pushed}):
             answer = await visitor.get("/oauth/authorize", params=params, headers=lured)
             assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
         for path in (codes["verification_uri_complete"], "/oauth/callback?state=x&code=y", "/approvals/apr_1"):
             assert (await visitor.get(path, headers=lured)).status_code == 403
         for _ in range(120):  # also as often as a window is opened
-            assert (await browser(app.made).get("/oauth/authorize", params=app.asked())).status_code == 200
+            assert (await browser(app.made).get("/oauth/authorize", params=app.browser_request())).status_code == 200
         assert (await app.made.world.events(), kept(app.made.broker)) == (before, records)
         assert answer_of(await decide(visitor, app.issuer, await visited(app, visitor)))["code"]
-        assert (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).status_code == 200
+        assert (await app.made.web.post("/oauth/device_authorization", data=app.polled_request())).status_code == 200
 
     scene(tmp_path, played)
 
@@ -264,7 +264,7 @@ def test_who_holds_a_link_keeps_nobody_from_deciding(tmp_path: Path, asks: str) 
             body = {"parent": told["grant"], "authorization_details": [{**json.loads(DETAIL), "uses": 9}], "ttl": 60}
             link = (await app.made.call(app.agent, "POST", "/v1/approvals", json=body)).json()["verification_uri"]
         else:
-            codes = (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).json()
+            codes = (await app.made.web.post("/oauth/device_authorization", data=app.polled_request())).json()
 
         async def opened(visitor: httpx.AsyncClient) -> httpx.Response:
             if asks == "grant":

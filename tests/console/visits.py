@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.oauth.desk import (
+from tests.oauth.consent_driver import (
     App,
     form_of,
 )
@@ -14,7 +14,7 @@ DETAIL = '{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["
 
 async def visited(app: App, visitor: httpx.AsyncClient, **more: str | None) -> httpx.Response:
     """Come to the page of a request."""
-    return await visitor.get("/oauth/authorize", params=app.asked(**more))
+    return await visitor.get("/oauth/authorize", params=app.browser_request(**more))
 
 
 async def approved(visitor: httpx.AsyncClient, page: httpx.Response, **more: str) -> httpx.Response:

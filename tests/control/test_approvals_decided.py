@@ -11,7 +11,7 @@ from remit import jose
 from tests.broker.asking import kept
 from tests.broker.world import holder
 from tests.control.approval_scene import Scene, problem, run
-from tests.oauth.desk import ALICE, BOB, App, browser, press, scene
+from tests.oauth.consent_driver import ALICE, BOB, App, browser, press, scene
 from tests.oauth.plane import Agent, Plane, play
 
 
@@ -58,9 +58,11 @@ def test_what_is_asked_in_a_browser_or_from_a_device_is_foreign_here(tmp_path: P
     async def played(app: App) -> None:
         if asks == "code":
             visitor = browser(app.made)
-            await press(visitor, await visitor.get("/oauth/authorize", params=app.asked()))
+            await press(visitor, await visitor.get("/oauth/authorize", params=app.browser_request()))
         else:
-            assert (await app.made.web.post("/oauth/device_authorization", data=app.wanted())).status_code == 200
+            assert (
+                await app.made.web.post("/oauth/device_authorization", data=app.polled_request())
+            ).status_code == 200
         (item,) = kept(app.made.broker)
         assert (await app.made.control.get("/v1/approvals")).json() == {"approvals": []}
         told = {"digest": item.digest, "id_token": "of-alice"}

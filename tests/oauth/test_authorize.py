@@ -1,4 +1,4 @@
-"""The authorization endpoint and pushed requests: what is taken, and to whom an error is told."""
+"""The authorization endpoint: what is taken, and to whom an error is told."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ import json
 from pathlib import Path
 from urllib.parse import urlencode
 
-import httpx
 import pytest
 
 from remit import jose
 from remit.broker import pending
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
-from remit.oauth import authorize
 from remit.oauth.registry import Registry
 from remit.ports.identity import Registered
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, START
-from tests.oauth.desk import ALICE, APP, PURPOSE, App, answer_of, browser, decide, followed, form_of, press, scene
-from tests.oauth.plane import Agent, later
+from tests.oauth.consent_driver import (
+    ALICE,
+    APP,
+    PURPOSE,
+    App,
+    answer_of,
+    authorization_page,
+    browser,
+    decide,
+    followed,
+    form_of,
+    press,
+    pushed,
+    scene,
+)
+from tests.oauth.plane import Agent
 
 SPIFFE = "spiffe://corp.test/planner"
 GATEWAY = "http://127.0.0.1:8471"
-
-
-async def page(app: App, **more: str | None) -> httpx.Response:
-    """Come to the authorization endpoint with a request."""
-    return await browser(app.made).get("/oauth/authorize", params=app.asked(**more))
-
-
-async def pushed(app: App, signer: Agent | None = None, /, **more: str | None) -> httpx.Response:
-    """Push a request."""
-    headers = {"dpop": app.proof("/oauth/par", signer)} if signer else {}
-    return await app.made.web.post("/oauth/par", data=app.asked(**more), headers=headers)
 
 
 # -- asking -----------------------------------------------------------------------------------------------------------
@@ -42,7 +43,7 @@ async def pushed(app: App, signer: Agent | None = None, /, **more: str | None) -
 def test_the_human_sees_the_exact_request_and_the_client_gets_a_code(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         visitor = browser(app.made)
-        shown = await visitor.get("/oauth/authorize", params=app.asked())
+        shown = await visitor.get("/oauth/authorize", params=app.browser_request())
         assert shown.status_code == 200
         for text in (
             "A program that calls itself “ConsentPage App” asks for access",
@@ -69,7 +70,7 @@ def test_a_redirect_uri_with_a_query_keeps_it(tmp_path: Path) -> None:
     registry = Registry([Registered(APP, "ConsentPage App", ("https://app.test/cb?tenant=7",))])
 
     async def played(app: App) -> None:
-        sent = await page(app, redirect_uri="https://app.test/cb?tenant=7", prompt="none")
+        sent = await authorization_page(app, redirect_uri="https://app.test/cb?tenant=7", prompt="none")
         assert sent.headers["location"].startswith("https://app.test/cb?tenant=7&error=interaction_required&")
 
     scene(tmp_path, played, registry=registry)
@@ -88,7 +89,7 @@ def test_a_redirect_uri_with_a_query_keeps_it(tmp_path: Path) -> None:
 )
 def test_who_cannot_be_told_apart_is_told_nothing(tmp_path: Path, wrong: dict[str, str | None], said: str) -> None:
     async def played(app: App) -> None:
-        answer = await page(app, **wrong)
+        answer = await authorization_page(app, **wrong)
         assert answer.status_code == 400
         assert "location" not in answer.headers
         assert said in answer.text
@@ -120,7 +121,7 @@ def test_who_cannot_be_told_apart_is_told_nothing(tmp_path: Path, wrong: dict[st
 )
 def test_a_client_that_is_known_is_told_its_error(tmp_path: Path, wrong: dict[str, str | None], error: str) -> None:
     async def played(app: App) -> None:
-        sent = await page(app, **wrong)
+        sent = await authorization_page(app, **wrong)
         assert sent.status_code == 303
         answer = answer_of(sent)
         assert (answer["error"], answer["state"], answer["iss"]) == (error, "s-t-a-t-e", app.made.base)
@@ -143,11 +144,11 @@ def test_no_more_is_asked_for_than_a_token_could_name(tmp_path: Path) -> None:
         )
         body |= {"req_cnf": {"jwk": child.jwk}, "req_cnf_proof": proof}
         waits = len(kept(app.made.broker))
-        sent = await page(app, **more)
+        sent = await authorization_page(app, **more)
         assert (answer_of(sent)["error"], "16384" in answer_of(sent)["error_description"]) == ("invalid_request", True)
         for answer in (
             await pushed(app, **more),
-            await app.made.web.post("/oauth/device_authorization", data=app.wanted(**more)),
+            await app.made.web.post("/oauth/device_authorization", data=app.polled_request(**more)),
             await app.afar(**more),
             await app.made.call(app.agent, "POST", "/v1/approvals", json=body),
         ):
@@ -180,7 +181,7 @@ def test_what_is_pushed_takes_only_so_much_memory(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", ["client_id", "redirect_uri"])
 def test_a_client_or_redirect_uri_given_twice_is_refused_on_a_page(tmp_path: Path, name: str) -> None:
     async def played(app: App) -> None:
-        query = urlencode([*app.asked().items(), (name, "x"), (name, "y")])
+        query = urlencode([*app.browser_request().items(), (name, "x"), (name, "y")])
         answer = await browser(app.made).get(f"/oauth/authorize?{query}")
         assert (answer.status_code, answer.headers["content-type"]) == (400, "text/html; charset=utf-8")
         assert "location" not in answer.headers
@@ -203,7 +204,7 @@ def test_any_other_parameter_given_twice_and_a_limit_in_another_spelling_go_to_t
     tmp_path: Path, name: str, error: str
 ) -> None:
     async def played(app: App) -> None:
-        query = urlencode([*app.asked(state="s" * 2_048).items(), (name, "x"), (name, "y")])
+        query = urlencode([*app.browser_request(state="s" * 2_048).items(), (name, "x"), (name, "y")])
         answer = await browser(app.made).get(f"/oauth/authorize?{query}")
         told = answer_of(answer)
         assert (told["error"], told["state"]) == (error, "s" * 2_048)
@@ -225,7 +226,7 @@ UNKNOWN = {
 
 def test_what_is_not_known_is_ignored_once_and_twice(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        query = urlencode([*app.asked(state="s" * 2_048).items(), *UNKNOWN.items(), *UNKNOWN.items()])
+        query = urlencode([*app.browser_request(state="s" * 2_048).items(), *UNKNOWN.items(), *UNKNOWN.items()])
         answer = await browser(app.made).get(f"/oauth/authorize?{query}")
         assert answer.status_code == 200, answer.text
         assert (await pushed(app, **UNKNOWN)).status_code == 201
@@ -235,7 +236,7 @@ def test_what_is_not_known_is_ignored_once_and_twice(tmp_path: Path) -> None:
 
 def test_pages_are_not_for_sockets_of_runs(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        answer = await app.made.control.get("/oauth/authorize", params=app.asked())
+        answer = await app.made.control.get("/oauth/authorize", params=app.browser_request())
         assert answer.status_code == 404
 
     scene(tmp_path, played)
@@ -261,179 +262,6 @@ def test_a_client_may_want_its_human_to_log_in_again(tmp_path: Path, more: dict[
         assert [one.since is not None for one in app.issuer.begun] == [anew]
 
     scene(tmp_path, played)
-
-
-# -- pushing ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_pushed_request_is_named_once_by_its_own_client(tmp_path: Path) -> None:
-    async def played(app: App) -> None:
-        answer = await pushed(app)
-        assert answer.status_code == 201
-        name = {"client_id": APP, "request_uri": answer.json()["request_uri"]}
-        assert answer.json()["expires_in"] == 60
-        stolen = await browser(app.made).get("/oauth/authorize", params={**name, "client_id": "tv"})
-        assert stolen.status_code == 400
-        again = {**name, "request_uri": (await pushed(app)).json()["request_uri"]}
-        visitor = browser(app.made)
-        last = await decide(visitor, app.issuer, await visitor.get("/oauth/authorize", params=again))
-        assert (await app.redeem(answer_of(last)["code"])).status_code == 200
-        assert (await browser(app.made).get("/oauth/authorize", params=again)).status_code == 400
-
-    scene(tmp_path, played)
-
-
-@pytest.mark.attack("OAU-11")
-def test_a_pushed_request_is_used_up_by_its_own_human_alone(tmp_path: Path) -> None:
-    """Neither by whoever found its name and says another client's, nor by a look at it."""
-
-    async def played(app: App) -> None:
-        name = {"client_id": APP, "request_uri": (await pushed(app)).json()["request_uri"]}
-        visitor = browser(app.made)
-        for other in ("tv", "nobody", "", None):
-            asked = {**name, "client_id": other} if other is not None else {"request_uri": name["request_uri"]}
-            assert (await visitor.get("/oauth/authorize", params=asked)).status_code == 400
-        first, second = [await visitor.get("/oauth/authorize", params=name) for _ in range(2)]
-        assert answer_of(await decide(visitor, app.issuer, first))["code"]
-        again = await press(visitor, second)
-        assert (again.status_code, "used before" in again.text) == (400, True)
-        assert len(kept(app.made.broker)) == 1
-
-    scene(tmp_path, played)
-
-
-@pytest.mark.attack("OAU-11")
-@pytest.mark.parametrize("name", ["tv", APP])
-def test_strangers_who_push_keep_no_client_from_pushing(tmp_path: Path, name: str) -> None:
-    """Under the name of another, or its own: then the newest counts, and its human opens it before so many others."""
-    registry = Registry(
-        [Registered(APP, "ConsentPage", ("http://127.0.0.1/cb",)), Registered("tv", "TV", ("https://tv.test/",))]
-    )
-    redirect = {"tv": "https://tv.test/"}.get(name, "http://127.0.0.1/cb")
-
-    async def played(app: App) -> None:
-        wide = json.dumps([{**SEARCH, "paths": [f"/v1/{'x' * 200}{number:02}" for number in range(70)]}])
-        stranger = App(app.made, app.issuer, client_id=name, redirect=redirect)
-        earlier = (await pushed(app)).json()["request_uri"]
-        for number in range(200):
-            answer = await pushed(stranger, authorization_details=wide, purpose=f"number {number}")
-            assert answer.status_code == 201
-        uri = earlier if name == "tv" else (await pushed(app)).json()["request_uri"]
-        visitor = browser(app.made)
-        page = await visitor.get("/oauth/authorize", params={"client_id": APP, "request_uri": uri})
-        assert answer_of(await decide(visitor, app.issuer, page))["code"]
-
-    scene(tmp_path, played, registry=registry)
-
-
-@pytest.mark.attack("OAU-11")
-def test_a_host_that_publishes_many_clients_has_the_room_of_one(tmp_path: Path) -> None:
-    async def fetch(asked: str) -> bytes:
-        return json.dumps({"client_id": asked, "redirect_uris": ["https://app.test/cb"]}).encode()
-
-    async def played(app: App) -> None:
-        uris = []
-        for number in range(authorize.MAX_PUSHED + 1):
-            stranger = App(app.made, app.issuer, client_id=f"https://bad.test/{number}", redirect="https://app.test/cb")
-            uris.append((stranger.client_id, (await pushed(stranger)).json()["request_uri"]))
-        visitor = browser(app.made)
-        pages = [
-            await visitor.get("/oauth/authorize", params={"client_id": name, "request_uri": uri})
-            for name, uri in (uris[0], uris[1], uris[-1])
-        ]
-        assert [page.status_code for page in pages] == [400, 200, 200]
-
-    scene(tmp_path, played, registry=Registry((), fetch, lambda: START))
-
-
-def test_a_pushed_request_lives_a_minute(tmp_path: Path) -> None:
-    async def played(app: App) -> None:
-        name = (await pushed(app)).json()["request_uri"]
-        later(app.made, 60)
-        answer = await browser(app.made).get("/oauth/authorize", params={"client_id": APP, "request_uri": name})
-        assert answer.status_code == 400
-
-    scene(tmp_path, played)
-
-
-@pytest.mark.parametrize("name", ["urn:ietf:params:oauth:request_uri:guess", "https://evil.test/request", "x"])
-def test_a_request_uri_of_ones_own_is_refused(tmp_path: Path, name: str) -> None:
-    async def played(app: App) -> None:
-        answer = await browser(app.made).get("/oauth/authorize", params={"client_id": APP, "request_uri": name})
-        assert answer.status_code == 400
-        assert (await pushed(app, request_uri=name)).json()["error"] == "invalid_request"
-
-    scene(tmp_path, played)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "status"),
-    [
-        ({"client_id": "nobody"}, "invalid_request", 400),
-        ({"redirect_uri": "https://evil.test/cb"}, "invalid_request", 400),
-        ({"scope": "openid"}, "invalid_scope", 400),
-        ({"code_challenge": None}, "invalid_request", 400),
-        ({"resource": "https://elsewhere.test"}, "invalid_target", 400),
-        ({"client_assertion": "x"}, "invalid_request", 400),
-    ],
-)
-def test_what_is_wrong_is_told_when_it_is_pushed(
-    tmp_path: Path, wrong: dict[str, str | None], error: str, status: int
-) -> None:
-    async def played(app: App) -> None:
-        answer = await pushed(app, **wrong)
-        assert (answer.status_code, answer.json()["error"]) == (status, error)
-
-    scene(tmp_path, played)
-
-
-# -- keys and audiences -----------------------------------------------------------------------------------------------
-
-
-def test_the_key_of_a_push_is_the_only_one_that_redeems(tmp_path: Path) -> None:
-    async def played(app: App) -> None:
-        name = (await pushed(app, app.agent)).json()["request_uri"]
-        visitor = browser(app.made)
-        shown = await visitor.get("/oauth/authorize", params={"client_id": APP, "request_uri": name})
-        assert app.agent.signer.kid in shown.text
-        code = answer_of(await decide(visitor, app.issuer, shown))["code"]
-        refused = await app.redeem(code, Agent())
-        assert refused.json()["error"] == "invalid_dpop_proof"
-
-    scene(tmp_path, played)
-
-
-def test_a_push_by_another_key_than_it_names_is_refused(tmp_path: Path) -> None:
-    async def played(app: App) -> None:
-        named = Agent().signer.kid
-        assert (await pushed(app, app.agent, dpop_jkt=named)).json()["error"] == "invalid_request"
-        own = await pushed(app, app.agent, dpop_jkt=app.agent.signer.kid)
-        assert own.status_code == 201
-
-    scene(tmp_path, played)
-
-
-def test_a_proof_that_lacks_a_nonce_is_asked_for_one(tmp_path: Path) -> None:
-    async def played(app: App) -> None:
-        proof = app.agent.proof("POST", f"{app.made.base}/oauth/par", app.made.world.now, "stale", None)
-        answer = await app.made.web.post("/oauth/par", data=app.asked(), headers={"dpop": proof})
-        assert (answer.status_code, answer.json()["error"]) == (400, "use_dpop_nonce")
-        assert answer.headers["dpop-nonce"]
-
-    scene(tmp_path, played)
-
-
-def test_a_token_is_for_the_audience_that_was_asked_for_and_no_other(tmp_path: Path) -> None:
-    async def played(app: App) -> None:
-        assert f"<dd>{GATEWAY}</dd>" in (await page(app, resource=GATEWAY)).text
-        code = await app.code(resource=GATEWAY)
-        wider = await app.redeem(code, resource=app.made.base)
-        assert wider.json()["error"] == "invalid_target"
-        code = await app.code(resource=GATEWAY)
-        told = (await app.redeem(code)).json()
-        assert app.made.verifier.signed(told["access_token"]).all["aud"] == GATEWAY
-
-    scene(tmp_path, played, gateway=GATEWAY)
 
 
 # -- workloads --------------------------------------------------------------------------------------------------------
@@ -492,18 +320,18 @@ def test_no_browser_is_sent_where_a_client_that_nobody_set_up_wants_it_before_it
 
     async def played(app: App) -> None:
         stranger = App(app.made, app.issuer, client_id=url, redirect="https://phish.test/login")
-        sent = await page(stranger, **wrong)
+        sent = await authorization_page(stranger, **wrong)
         assert sent.status_code == 400
         assert "location" not in sent.headers
         assert "phish.test" not in sent.text
         visitor = browser(app.made)
-        shown = await visitor.get("/oauth/authorize", params=stranger.asked())
+        shown = await visitor.get("/oauth/authorize", params=stranger.browser_request())
         begun = await press(visitor, shown)
         failed = await visitor.get(app.issuer.back(begun).replace("of-the-issuer", "wrong"))
         assert failed.status_code == 400
         assert "phish.test" not in failed.text
         assert answer_of(
-            await decide(visitor, app.issuer, await visitor.get("/oauth/authorize", params=stranger.asked()))
+            await decide(visitor, app.issuer, await visitor.get("/oauth/authorize", params=stranger.browser_request()))
         )
 
     scene(tmp_path, played, registry=Registry((), fetch, lambda: START))
@@ -519,7 +347,7 @@ def test_the_page_of_a_published_client_says_who_publishes_it(tmp_path: Path) ->
 
     async def played(app: App) -> None:
         app.client_id, app.redirect = url, "https://app.test/cb"
-        shown = await page(app)
+        shown = await authorization_page(app)
         assert "calls itself “Nice &lt;b&gt;App&lt;/b&gt;” asks for access" in shown.text
         assert "all that is known is that app.test publishes it" in shown.text
         assert form_of(shown).keys() == {"visit", "csrf"}

@@ -15,7 +15,7 @@ from remit.oauth.registry import Registry
 from remit.ports.identity import Registered
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, World
-from tests.oauth.desk import (
+from tests.oauth.consent_driver import (
     ALICE,
     APP,
     BOB,
@@ -90,7 +90,7 @@ def test_whoever_proves_nothing_asks_nobody_from_afar(tmp_path: Path, who: str) 
         return json.dumps({"client_id": url, "redirect_uris": ["https://evil.test/cb"]}).encode()
 
     async def played(app: App) -> None:
-        asked = app.wanted(**{"login_hint": ALICE, **STRANGERS[who]})
+        asked = app.polled_request(**{"login_hint": ALICE, **STRANGERS[who]})
         answer = await app.made.web.post("/oauth/bc-authorize", data=asked)
         assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
         assert kept(app.made.broker) == []

@@ -17,7 +17,7 @@ from remit.errors import NotFoundError
 from remit.web.authentication import TokenAuth
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, TABLE
-from tests.oauth.desk import ALICE, CIBA, DEVICE, App, answer_of, browser, decide, scene
+from tests.oauth.consent_driver import ALICE, CIBA, DEVICE, App, answer_of, browser, decide, scene
 from tests.oauth.plane import Agent, claims_of, later
 from tests.web.fake_identity import certificate
 
@@ -195,7 +195,7 @@ def test_a_code_can_be_redeemed_for_a_token_of_a_certificate(tmp_path: Path) -> 
         own = certificate("app", ends)
         shown = [own]
         client = certified(app, shown)
-        last = await decide(client, app.issuer, await client.get("/oauth/authorize", params=app.asked()))
+        last = await decide(client, app.issuer, await client.get("/oauth/authorize", params=app.browser_request()))
         form = {**app.redeeming(answer_of(last)["code"]), "client_id": app.client_id}
         told = (await client.post("/oauth/token", data=form)).json()
         assert told["token_type"] == "Bearer"
@@ -212,7 +212,7 @@ def test_a_code_can_be_redeemed_for_a_token_of_a_certificate(tmp_path: Path) -> 
 def test_a_certificate_is_no_key_that_a_human_approved_of(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         client = certified(app, [certificate("app", NOW + timedelta(hours=1))])
-        asked = app.asked(dpop_jkt=app.agent.signer.kid)
+        asked = app.browser_request(dpop_jkt=app.agent.signer.kid)
         last = await decide(client, app.issuer, await client.get("/oauth/authorize", params=asked))
         form = {**app.redeeming(answer_of(last)["code"]), "client_id": app.client_id}
         assert (await client.post("/oauth/token", data=form)).json()["error"] == "invalid_dpop_proof"
@@ -226,7 +226,7 @@ def test_a_certificate_is_no_key_that_a_human_approved_of(tmp_path: Path) -> Non
 
 async def device(app: App, **more: str | None) -> dict[str, str]:
     """Ask as a device; return the two codes."""
-    answer = await app.made.web.post("/oauth/device_authorization", data=app.wanted(**more))
+    answer = await app.made.web.post("/oauth/device_authorization", data=app.polled_request(**more))
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
@@ -292,7 +292,7 @@ def test_a_device_code_is_of_its_client_alone(tmp_path: Path) -> None:
 # -- approvals of a grant ---------------------------------------------------------------------------------------------
 
 
-async def asked(app: App, child: Agent) -> dict[str, str]:
+async def child_requested(app: App, child: Agent) -> dict[str, str]:
     """Have an agent of Alice's ask for what it has not; return the answer."""
     told = (await app.redeem(await app.code(depth="2", fan_out="2"))).json()
     app.agent.token = told["access_token"]
@@ -309,7 +309,7 @@ async def asked(app: App, child: Agent) -> dict[str, str]:
 def test_an_agent_goes_on_by_the_name_of_its_approval(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         child = Agent()
-        item = await asked(app, child)
+        item = await child_requested(app, child)
         form: dict[str, str | None] = {"grant_type": CIBA, "auth_req_id": item["approval"]}
         assert (await app.token(child, **form)).json()["error"] == "authorization_pending"
         assert (await app.token(Agent(), **form)).json()["error"] == "invalid_grant"
@@ -343,7 +343,7 @@ def test_an_approval_nobody_asked_for_is_no_way_to_a_token(tmp_path: Path) -> No
 def test_the_issuer_is_asked_to_prove_the_human_anew_only_where_there_is_one(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         child = Agent()
-        item = await asked(app, child)
+        item = await child_requested(app, child)
         visitor = browser(app.made)
         await decide(visitor, app.issuer, await visitor.get(f"/approvals/{item['approval']}"))
         assert [one.since is not None for one in app.issuer.begun] == [False, True]

@@ -19,8 +19,8 @@ from remit.errors import InvalidRequestError, UnknownDetailError
 from remit.jose.strict import read_json
 from remit.web import wire
 from tests.broker.world import holder
-from tests.oauth.desk import ALICE, App, svid
-from tests.oauth.desk import scene as played_on
+from tests.oauth.consent_driver import ALICE, App, svid
+from tests.oauth.consent_driver import scene as played_on
 from tests.oauth.plane import GRANT, Agent, Form, Plane, opening, play
 
 LONGEST = 0.05  # seconds of the thread, the client of the test included
@@ -147,9 +147,9 @@ SHAPES = {
 
 
 ENDPOINTS: dict[str, Callable[[App, str], Form]] = {
-    "/oauth/par": lambda app, wish: app.asked(authorization_details=wish),
-    "/oauth/device_authorization": lambda app, wish: app.wanted(authorization_details=wish),
-    "/oauth/bc-authorize": lambda app, wish: app.wanted(authorization_details=wish, login_hint=ALICE, **svid()),
+    "/oauth/par": lambda app, wish: app.browser_request(authorization_details=wish),
+    "/oauth/device_authorization": lambda app, wish: app.polled_request(authorization_details=wish),
+    "/oauth/bc-authorize": lambda app, wish: app.polled_request(authorization_details=wish, login_hint=ALICE, **svid()),
     "/oauth/token": lambda app, wish: {**opening(), "authorization_details": wish, "subject_token": app.made.base},
 }
 

@@ -12,7 +12,7 @@ from remit.core.principal import Workload
 from remit.errors import AudienceError
 from remit.oauth.decoupled import ALPHABET, GUESSES
 from tests.broker.asking import kept
-from tests.oauth.desk import APP, DEVICE, PURPOSE, App, browser, decide, form_of, press, scene
+from tests.oauth.consent_driver import APP, DEVICE, PURPOSE, App, browser, decide, form_of, press, scene
 from tests.oauth.plane import Agent, later
 from tests.oauth.test_authorize import SPIFFE, SVID, Spire
 
@@ -22,7 +22,7 @@ GATEWAY = "http://127.0.0.1:8471"
 async def begun(app: App, signer: Agent | None = None, /, **more: str | None) -> httpx.Response:
     """Ask as a device."""
     headers = {"dpop": app.proof("/oauth/device_authorization", signer)} if signer else {}
-    return await app.made.web.post("/oauth/device_authorization", data=app.wanted(**more), headers=headers)
+    return await app.made.web.post("/oauth/device_authorization", data=app.polled_request(**more), headers=headers)
 
 
 def test_the_answer_is_as_the_standard_has_it(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_client_that_is_refused_is_in_the_audit_wherever_it_asks(tmp_path: Pat
             raise AudienceError(f"{token}{kind}")
 
     async def played(app: App) -> None:
-        form = {**SVID, "token": "a.b.c"} if path.endswith("revoke") else app.wanted(client_id=None, **SVID)
+        form = {**SVID, "token": "a.b.c"} if path.endswith("revoke") else app.polled_request(client_id=None, **SVID)
         answer = await app.made.web.post(path, data=form)
         assert answer.json()["error"] == "invalid_client"
         entry = (await app.made.world.events())[-1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from remit.compose.app import routes
 from remit.core.principal import Holder
-from tests.oauth.desk import ALICE, APP, CIBA, DEVICE, App, browser, scene
+from tests.oauth.consent_driver import ALICE, APP, CIBA, DEVICE, App, browser, scene
 from tests.oauth.plane import access
 
 ENDPOINTS = {
@@ -56,7 +56,7 @@ def test_no_flow_begins_on_a_socket(tmp_path: Path) -> None:
             for path in ENDPOINTS.values():
                 ask = client.get if path == "/oauth/authorize" else client.post
                 assert (await ask(path)).status_code in {400, 404}, path
-            answer = await client.post("/oauth/device_authorization", data=app.wanted())
+            answer = await client.post("/oauth/device_authorization", data=app.polled_request())
             assert answer.json()["code"] == "not-found"
 
     scene(tmp_path, played)

@@ -9,7 +9,7 @@ import pytest
 from remit import jose
 from remit.oauth.token_requests import RefreshGrant, TokenIssuer
 from tests.attacks.forge import parts
-from tests.oauth.desk import Issuer
+from tests.oauth.consent_driver import Issuer
 from tests.oauth.plane import Agent, Form, Plane, later, play
 from tests.oauth.test_exchange import GATEWAY, last, opened, refused
 from tests.web import fake_identity

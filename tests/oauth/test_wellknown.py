@@ -17,7 +17,7 @@ from remit.oauth import status_list
 from remit.oauth.token_endpoint import JWT_BEARER
 from remit.oauth.wellknown import ID_JAG
 from tests.broker.world import SEARCH, World
-from tests.oauth import desk
+from tests.oauth import consent_driver
 from tests.oauth.plane import Agent, Plane, ed25519_agent, play
 from tests.web import fake_identity
 from tests.web.fake_identity import PLANNER, FakeIdentity, assertion_of
@@ -64,7 +64,7 @@ def with_workloads(path: Path, scene: Scene) -> None:
 
 def with_humans(path: Path, scene: Scene) -> None:
     found = World()
-    play(path, scene, found, desk.identity(desk.Issuer(found)))
+    play(path, scene, found, consent_driver.identity(consent_driver.Issuer(found)))
 
 
 KINDS = pytest.mark.parametrize("served", [bare, with_workloads, with_humans])

@@ -22,7 +22,7 @@ from remit.web.authentication import SocketAuth
 from remit.web.middleware import Middleware
 from remit.web.routes import Route
 from tests.broker.world import OPERATOR, World
-from tests.oauth import desk
+from tests.oauth import consent_driver
 from tests.oauth.plane import Plane, later, play
 
 MANY = 200
@@ -101,7 +101,7 @@ def test_an_endpoint_for_clients_says_that_it_has_another_method(tmp_path: Path,
         assert (answer.status_code, answer.json()["code"]) == (405, "method")
         assert (await plane.web.get("/v1/tasks/x/close")).status_code == 401
 
-    play(tmp_path, scene, world, desk.identity(desk.Issuer(world)))
+    play(tmp_path, scene, world, consent_driver.identity(consent_driver.Issuer(world)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from remit.web import verifier
 from remit.web.routes import Identity
 from tests.attacks.forge import parts, signed
 from tests.broker.world import World
-from tests.oauth.desk import Issuer
+from tests.oauth.consent_driver import Issuer
 from tests.oauth.plane import Agent, Plane, claims_of, play
 
 

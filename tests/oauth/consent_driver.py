@@ -35,7 +35,7 @@ from tests.oauth.plane import Agent, Plane, play
 ISSUER = "https://idp.test"
 ALICE = f"{ISSUER}#alice"
 BOB = f"{ISSUER}#bob"
-APP = "desk-app"
+APP = "browser-app"
 PLANNER = "spiffe://prod.test/planner"
 REDIRECT = "http://127.0.0.1/cb"
 PLAIN, STRONG = "urn:test:password", "urn:test:two-factors"
@@ -184,7 +184,7 @@ class App:
     redirect: str = "http://127.0.0.1:8123/cb"
     verifier: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
-    def asked(self, **more: str | None) -> dict[str, str]:
+    def browser_request(self, **more: str | None) -> dict[str, str]:
         """Return an authorization request; None removes a parameter."""
         whole: dict[str, str | None] = {
             "response_type": "code",
@@ -199,20 +199,20 @@ class App:
         }
         return {name: value for name, value in whole.items() if value is not None}
 
-    def wanted(self, **more: str | None) -> dict[str, str]:
+    def polled_request(self, **more: str | None) -> dict[str, str]:
         """Return a request without a browser: of a device, or from afar."""
         gone = dict.fromkeys(("response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method"))
-        return self.asked(**gone, **more)
+        return self.browser_request(**gone, **more)
 
     async def afar(self, **more: str | None) -> httpx.Response:
         """Ask a human from afar, as a workload; Alice unless told otherwise."""
-        asked = self.wanted(**{"login_hint": ALICE, **svid(), **more})
+        asked = self.polled_request(**{"login_hint": ALICE, **svid(), **more})
         return await self.made.web.post("/oauth/bc-authorize", data=asked)
 
     async def code(self, visitor: httpx.AsyncClient | None = None, **more: str | None) -> str:
         """Have the human approve in a browser; return the code that comes back."""
         visitor = visitor or browser(self.made)
-        page = await visitor.get("/oauth/authorize", params=self.asked(**more))
+        page = await visitor.get("/oauth/authorize", params=self.browser_request(**more))
         last = await decide(visitor, self.issuer, page)
         return answer_of(last)["code"]
 
@@ -240,6 +240,17 @@ class App:
 def answer_of(sent: httpx.Response) -> dict[str, str]:
     """Return the parameters of an authorization response."""
     return dict(parse_qsl(urlsplit(sent.headers.get("location") or followed(sent)).query))
+
+
+async def authorization_page(app: App, **more: str | None) -> httpx.Response:
+    """Come to the authorization endpoint with a request."""
+    return await browser(app.made).get("/oauth/authorize", params=app.browser_request(**more))
+
+
+async def pushed(app: App, signer: Agent | None = None, /, **more: str | None) -> httpx.Response:
+    """Push a request."""
+    headers = {"dpop": app.proof("/oauth/par", signer)} if signer else {}
+    return await app.made.web.post("/oauth/par", data=app.browser_request(**more), headers=headers)
 
 
 Scene = Callable[[App], Awaitable[None]]
