@@ -1,12 +1,9 @@
 """Audit: events, their one encoding, signed checkpoints (C2SP tlog-checkpoint) and offline verification. Pure.
 
-- An entry's leaf is canonical JSON: keys sorted, no white space, everything outside printable ASCII escaped. One
-  event is one line whatever a caller wrote into it.
-- ``approval``, ``key``, ``policy`` and ``posture`` are there only where there is something to say.
+- An entry's leaf (``core.tree``) is canonical JSON: keys sorted, no white space, everything outside printable ASCII
+  escaped. One event is one line whatever a caller wrote into it.
 - Text longer than ``MAX_TEXT`` is cut, and its SHA-256 stands for the rest.
 - ``read`` accepts exactly what ``encode`` writes, so a leaf has one reading.
-
-The Merkle tree over the leaves is ``core.tree``.
 """
 
 from __future__ import annotations
@@ -221,10 +218,7 @@ def read_unsigned(text: str) -> Checkpoint:
 
 
 def open_note(text: str, name: str, publics: Sequence[bytes]) -> str:
-    """Return the body of a note (C2SP signed-note) signed under ``name`` by one of the keys, or raise IntegrityError.
-
-    Signatures of others are ignored, as the format asks; one under a known key that does not hold is an error.
-    """
+    """Return the body of a note (C2SP signed-note) signed as ``name`` by one of the keys, or raise IntegrityError."""
     body, gap, tail = text.rpartition("\n\n")
     if len(text) > MAX_NOTE or not gap or not tail.endswith("\n") or _ODD.search(text):
         raise IntegrityError(_BAD_NOTE)
@@ -234,6 +228,7 @@ def open_note(text: str, name: str, publics: Sequence[bytes]) -> str:
         if not line.startswith(_DASH) or not signer or "+" in signer:
             raise IntegrityError(_BAD_NOTE)
         signatures.append((signer, _unbase64(value)))
+    # signatures of others are ignored, as the format asks; one under a known key that does not hold is an error
     known = {key_id(name, public): public for public in publics}
     found = [(known[raw[:4]], raw[4:]) for signer, raw in signatures if signer == name and raw[:4] in known]
     if not found:
@@ -261,10 +256,7 @@ def _unbase64(text: str) -> bytes:
 
 
 def extends(last: Checkpoint, size: int, root_at: Callable[[int], bytes]) -> None:
-    """Raise IntegrityError, saying how, unless a tree of ``size`` extends a checkpoint kept elsewhere.
-
-    ``root_at`` returns the root of the first n entries.
-    """
+    """Raise IntegrityError unless a tree (``size``, and its root at any size) extends a checkpoint kept elsewhere."""
     if last.size > size:
         raise IntegrityError(
             f"the log holds {size} entries, but a checkpoint was kept of {last.size}: it was rolled back or cut",

@@ -94,16 +94,14 @@ class Grant:
         return scopes.size(self.scope) + sum(map(len, self.delegates)) + len(self.agent) + len(self.label)
 
     def child(self, grant_id: str, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
-        """Return a new grant, no wider than this one and ending no later, or raise AttenuationError.
-
-        A grant that rests on an approval takes its details and its delegability from the human who gave it; it still
-        ends with its parent, though time has passed since the human saw it.
-        """
+        """Return a new grant, no wider than this one and ending no later, or raise AttenuationError."""
         requests.check(request)
         if self.level + 1 + request.bounds.depth > MAX_DEPTH:
             raise InvalidRequestError(f"no grant may be more than {MAX_DEPTH} hops from the human")
         covers = scopes.covering(request.scope, self.scope)
         ttl, bounds = request.bounds.ttl, request.bounds
+        # a grant that rests on an approval takes its details and its delegability from the human who gave it; it still
+        # ends with its parent, though time has passed since the human saw it
         if context.approval is None:
             wide = tuple(detail for detail, index in zip(request.scope, covers, strict=True) if index is None)
             if wide:
@@ -125,7 +123,6 @@ class Grant:
             raise AttenuationError("`ttl` ends after the parent grant does", help=f"{left} seconds are left of it")
 
     def _narrowed(self, bounds: Bounds) -> Bounds:
-        """Return the bounds of a child as this grant allows them, or raise AttenuationError."""
         if bounds.delegates is not None and not spiffe.within(bounds.delegates, self.delegates):
             raise AttenuationError(
                 "`delegates` is wider than that of the parent grant", help=f"it has {self.delegates}"

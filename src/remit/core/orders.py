@@ -4,8 +4,8 @@ Kinds contribute tables of fields (``core.scope``), never comparison code, so th
 
 - Strings compare byte for byte. Paths compare segment by segment (``core.paths``).
 - ``at_most`` means the whole numbers from 0 to the bound: at many APIs -1 asks for everything.
-- Arguments are a closed world: named ones must be present unless ``any``, unnamed ones are refused. A child's names lie
-  between what its parent requires and what its parent names. An ``any`` on an inner node frees what is inside it.
+- Arguments are a closed world: named ones must be present unless ``any``, unnamed ones are refused; a child names what
+  its parent requires, and nothing that its parent does not name. An ``any`` on an inner node frees what is inside it.
 """
 
 from __future__ import annotations

@@ -76,10 +76,7 @@ def read(
     binding: Binding = UNBOUND,
     read_scope: Callable[[object], Scope] = scopes.parse,
 ) -> GrantRequest:
-    """Read a request from decoded JSON; members other than ``FIELDS`` are the caller's to refuse.
-
-    What it is bound to was proven otherwise, and is never read. InvalidRequestError, or UnknownDetailError.
-    """
+    """Read a request from decoded JSON; other members are the caller's to refuse, and what binds it is never read."""
     if "authorization_details" not in members:
         raise InvalidRequestError("`authorization_details` is missing")
     return GrantRequest(

@@ -1,8 +1,7 @@
 """What is permitted: details, and which of them covers which.
 
 A scope is a list of details (RFC 9396 ``authorization_details``). A detail type is a table, field -> order, which a
-kind of resource brings (``ports.kind``); the orders are code, in ``core.orders`` alone, so that nothing added later can
-weaken attenuation. Rules:
+kind of resource brings (``ports.kind``); the orders are code, in ``core.orders`` alone: no kind can weaken attenuation.
 
 - A child detail is covered by one single parent detail, field by field.
 - Absent in the child but present in the parent is wider; unknown types, fields and values are refused.
@@ -81,14 +80,12 @@ class Field:
 
 DetailType = Mapping[str, Field]
 _TYPES: dict[str, DetailType] = {}
-TYPES: Mapping[str, DetailType] = MappingProxyType(_TYPES)  # those that were registered in this process
+# Those registered as this process was composed, before any is read (docs/decisions/0009-tables-are-registered.md)
+TYPES: Mapping[str, DetailType] = MappingProxyType(_TYPES)
 
 
 def register(name: str, table: DetailType) -> None:
-    """Make a detail type known to this process, for good; ConflictError where what is known would mean something else.
-
-    Called where a process is composed, before anything is parsed (docs/decisions/0009-tables-are-registered.md).
-    """
+    """Make a detail type known to this process, for good; ConflictError where what is known would change meaning."""
     check_name(name)
     if table["actions"].order.name != "subset" or not table["actions"].required:
         raise InvalidRequestError(f"the detail type `{name}` must have a required set of `actions`")
@@ -102,10 +99,8 @@ def register(name: str, table: DetailType) -> None:
 
 
 def parse(raw: object) -> Scope:
-    """Read a scope that somebody asks for from decoded JSON; UnknownDetailError says what is wrong with which field.
-
-    What it can cost to compare is bounded: the items of all its details together, and the details that are alike.
-    """
+    """Read a scope that is asked for from decoded JSON; UnknownDetailError says what is wrong with which field."""
+    # what it can cost to compare is bounded: the items of all its details together, and the details that are alike
     if _weight(raw) > MAX_ITEMS:
         raise UnknownDetailError(
             f"the details have more than {MAX_ITEMS:,} items together", help=f"{SEGMENTS} segments of a path are one"

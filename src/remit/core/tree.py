@@ -1,8 +1,8 @@
 """A Merkle tree over audit entries (RFC 9162 §2.1): frontier, roots, inclusion and consistency proofs. Pure.
 
 - The frontier (the roots of the perfect subtrees that make up the tree, largest first) is all that appending needs.
-- A proof is a list of ranges of leaves; whoever holds the leaves hashes each range. ``Frontier.over`` does it from
-  the hashes of whole tiles of 256 leaves and what is left over, so that no proof reads the whole log.
+- A proof is a list of ranges of leaves, which whoever holds the leaves hashes: from the hashes of whole tiles of 256
+  leaves and what is left over (``Frontier.over``), so that no proof reads the whole log.
 - Verifying raises IntegrityError; nothing here returns a boolean for a security result.
 """
 

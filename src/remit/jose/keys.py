@@ -122,7 +122,6 @@ def key_set(jwks: Iterable[object], use: str | None = None) -> KeySet:
 
 
 def _published(jwk: Mapping[str, object]) -> PublicKey | None:
-    """Return a key, or None for one that is malformed, weak, private or of an unknown kind."""
     kid, alg, operations = jwk.get("kid"), jwk.get("alg"), jwk.get("key_ops", ["verify"])
     if jwk.keys() & _PRIVATE or not isinstance(kid, str | None):
         return None

@@ -1,9 +1,8 @@
-"""The token of a grant: an RFC 9068 ``at+jwt``, always bound. Pure: bytes, keys and time come in.
+"""The token of a grant: an RFC 9068 ``at+jwt``, bound to a key (RFC 9449) or to a certificate (RFC 8705), never both.
 
-It is bound to a key (RFC 9449 ``jkt``) or to a certificate (RFC 8705 ``x5t#S256``), never to both.
-The claims say to third parties what the broker has granted. The broker itself takes from a token only *which* grant it
-is and *whose key* must prove it; what the grant may do is read from the broker's own state. ``act`` is for the audit
-alone (RFC 8693 §4.1).
+Pure: bytes, keys and time come in. Its claims say to others what the broker has granted; ``act`` is for the audit alone
+(RFC 8693 §4.1). The broker itself takes from it only *which* grant it is and *whose key* must prove it; what the
+grant may do is read from the broker's own state.
 """
 
 from __future__ import annotations
