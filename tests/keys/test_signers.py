@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import stat
@@ -16,9 +17,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from remit.core.audit import checkpoint, public_bytes, read_checkpoint
 from remit.core.tree import EMPTY_ROOT
-from remit.errors import ConflictError, IntegrityError, NotFoundError
+from remit.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError
 from remit.jose import key_set
-from remit.keys import signers
+from remit.keys import file, signers
 from remit.keys.file import FileSealer, SealedFiles
 from remit.keys.signers import FileKeyring, FileSigner
 
@@ -264,6 +265,25 @@ def test_a_key_that_a_crash_left_half_revoked_stays_revoked_whatever_is_tried_ne
     ring._note(1, ring.signer, START)
     ring.rotate()
     assert first not in kids(ring)
+
+
+def test_a_retirement_that_fails_again_on_a_full_disk_leaves_the_key_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = opened(tmp_path / "keys")
+    first = ring.signer.kid
+    ring._note(1, ring.signer, START)  # a revocation that got no further
+
+    def full(name: Path | str, content: bytes, place: int | None = None) -> None:
+        del name, content, place
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file, "write_new", full)
+        with pytest.raises(UnavailableError):
+            ring.revoke(first)
+    assert files(tmp_path / "keys") == ["token.1.key", "token.1.pub"]
+    assert first not in kids(opened(tmp_path / "keys"))
 
 
 def test_a_ring_of_a_version_that_kept_private_halves_is_taken_over(tmp_path: Path) -> None:

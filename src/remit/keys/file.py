@@ -89,17 +89,20 @@ def read_private(path: Path, size: int | None = None) -> bytes:
     return content
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a new file of mode 0600, durably; never over one that is there, and never in halves."""
+def write_private(path: Path, content: bytes, *, over: bool = False) -> None:
+    """Write a file of mode 0600, durably and never in halves; one that is there stays unless this is ``over`` it."""
     fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         write_new(fresh, content)
         try:
-            os.link(fresh, path)  # unlike a rename, it fails when another process was first
+            if over:
+                fresh.replace(path)
+            else:
+                os.link(fresh, path)  # unlike a rename, it fails when another process was first
         except FileExistsError:
             return
         finally:
-            fresh.unlink()
+            fresh.unlink(missing_ok=True)
         sync_directory(path.parent)
     except OSError as error:
         raise UnavailableError("a key file cannot be written", help=f"look at `{path}`") from error
@@ -175,13 +178,8 @@ class SealedFiles:
 
     def __init__(self, directory: Path, sealer: Sealer, purpose: str, kind: str, suffix: str) -> None:
         private_directory(directory)
-        self._directory, self._sealer, self._purpose, self._kind, self._suffix = (
-            directory,
-            sealer,
-            purpose,
-            kind,
-            suffix,
-        )
+        self._directory, self._sealer = directory, sealer
+        self._purpose, self._kind, self._suffix = purpose, kind, suffix
 
     def numbers(self) -> list[int]:
         """Return the numbers of the files that are there, the highest first."""
@@ -195,10 +193,7 @@ class SealedFiles:
 
     def write(self, number: int, content: bytes, *, over: bool = False) -> None:
         """Write a file durably; one that is there stays as it is unless this is written ``over`` it."""
-        sealed = self._sealer.seal(content, self._associated(number))
-        if over:
-            self.remove(number)
-        write_private(self._path(number), sealed)
+        write_private(self._path(number), self._sealer.seal(content, self._associated(number)), over=over)
 
     def remove(self, *numbers: int) -> None:
         """Remove files durably; they may be gone already."""
