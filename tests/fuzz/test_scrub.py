@@ -242,7 +242,7 @@ def test_a_labelled_stream_of_two_members_is_read_wherever_it_is_cut() -> None:
 
 
 def _all(inflated: Inflated, pieces: list[bytes]) -> bytes:
-    out = b"".join(released for piece in pieces for released in inflated.feed(piece))
+    out = b"".join(released for piece in pieces for released in inflated.steps(piece))
     return out + inflated.end()
 
 
@@ -250,7 +250,7 @@ def test_a_bomb_is_inflated_in_steps_and_members_are_all_read() -> None:
     data = gzip.compress(b"\0" * 5_000_000) + gzip.compress(b"end")
     biggest = total = 0
     inflated = Inflated(PATTERNS)
-    for piece in inflated.feed(data):
+    for piece in inflated.steps(data):
         biggest, total = max(biggest, len(piece)), total + len(piece)
     total += len(inflated.end())
     assert (total, biggest <= 600_000) == (5_000_003, True)

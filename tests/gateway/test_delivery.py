@@ -186,7 +186,9 @@ def test_many_answers_that_inflate_together_share_one_slice_a_turn() -> None:
         shared = TaskTurns(asyncio.get_running_loop())
         takers = [Taker(name, log) for name in "abc"]
         for taker in takers:
-            delivery = Delivery(taker, ResponseBody(SecretPatterns([SECRET.encode()]), plan()), b"head", shared, "task")
+            delivery = Delivery(
+                taker, ResponseBody(SecretPatterns([SECRET.encode()]), plan()), [b"head"], shared, "task"
+            )
             delivery.take(ZEROS, done=True)
             delivery.flush()
             delivery.end()

@@ -135,17 +135,12 @@ class ClientConnection(Downstream):
                 return
             self._begin(self._buffer[:end], self._buffer[end + 4 :])
         except RemitError as error:
-            self._buffer = b""
-            self._malformed(error)
-
-    def _malformed(self, error: RemitError) -> None:
-        """Refuse what is no request, and go on with nothing that follows it."""
-        request = self.plane.new_request()
-        self.refuse(error, request, head=False, keep=False)
-        self._linger()
-        if self.listener.front.channel is not None:
-            access = Access("", "")
-            self.plane.start(self.plane.recorder.deny(self.listener.front.channel, access, error, request))
+            self._buffer = b""  # refuse what is no request, and go on with nothing that follows it
+            request, channel = self.plane.new_request(), self.listener.front.channel
+            self.refuse(error, request, head=False, keep=False)
+            self._linger()
+            if channel is not None:
+                self.plane.start(self.plane.recorder.deny(channel, Access("", ""), error, request))
 
     def _check_unfinished(self) -> None:
         line = self._buffer.find(b"\r\n")

@@ -6,19 +6,16 @@ A credential that cannot stand in a header is not written at all, so that nothin
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from remit.core.secret import Secret
 from remit.errors import UpstreamError
 from remit.gateway.scrub import SecretPatterns
-from remit.gateway.target import NEVER, HttpTarget
+from remit.gateway.target import HEADER, NEVER, VALUE, HttpTarget
 from remit.ports.credential import CredentialSource, Injection, RequestSigner, UnsignedRequest
 
 SECONDS = 10.0  # that a source may take
-_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
-_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
 class BoundCredential:
@@ -77,7 +74,7 @@ def _lines(fields: Iterable[tuple[str, str]], names: frozenset[str]) -> bytes:
     written = []
     for name, value in fields:
         known = name.lower() in names and name.lower().encode() not in NEVER
-        if not known or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not known or not HEADER.fullmatch(name) or not VALUE.fullmatch(value):
             raise UpstreamError("the credential cannot stand in a header, so the request was not sent")
         written.append(f"{name}: {value}\r\n")
     return "".join(written).encode("ascii")

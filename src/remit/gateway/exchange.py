@@ -88,7 +88,7 @@ class HttpExchange:
             if permit is None:
                 permit = await self._authorized(route, target)
                 if self._body is None:
-                    route.remember(known, permit)
+                    route.known.keep(known, len(self._raw) + len(self._headers.block), permit)
             use = await self._plane.recorder.use(grant, permit.access, self._request, permit.index)
             self._plane.in_flight.add(self)
         except RemitError as error:
@@ -269,7 +269,7 @@ class HttpExchange:
         self._status = plan.status
         head = plan.heads[self._keep]
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
-        self._delivery = Delivery(self, body, head, self._plane.turns, self._use.task)
+        self._delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
         return self._body is None or (self._read_whole and not self.reading)
 
     def on_data(self, payload: bytes, *, done: bool) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass, field
 
 from remit.core.scope import Access
 from remit.errors import LimitError, NotFoundError, RemitError, ScopeError, UpstreamError
@@ -19,17 +20,15 @@ CONNECT = 10.0  # seconds
 _log = logging.getLogger("remit.gateway")
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class PipeEnd(asyncio.Protocol):
     """One side of a pipe. What it reads, the other side writes, no faster than that takes it."""
 
-    __slots__ = ("_early", "_pipe", "ended", "other", "transport")
-
-    def __init__(self, pipe: DatabasePipe) -> None:
-        self._pipe = pipe
-        self._early = b""
-        self.other: PipeEnd | None = None
-        self.ended = False
-        self.transport: asyncio.Transport | None = None
+    _pipe: DatabasePipe
+    _early: bytes = b""
+    other: PipeEnd | None = None
+    ended: bool = False
+    transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hold until the other side is there."""
@@ -79,33 +78,30 @@ class PipeEnd(asyncio.Protocol):
         self._pipe.lost(self, broken=exc is not None)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class DatabasePipe:
     """One connection through a database port."""
 
-    __slots__ = ("_begins", "_counted", "_cut", "_ends", "_piped", "_plane", "_quota", "_resource", "_use", "grant")
+    _plane: DataPlane
+    grant: str
+    _resource: str
+    _quota: TaskQuota
+    _use: Use | None = None
+    _begins: bool = False
+    _counted: bool = False  # among its grant's pipes
+    _piped: bool = False
+    _cut: bool = False
+    near: PipeEnd = field(init=False)  # inside the run
+    _far: PipeEnd = field(init=False)  # at the database
 
-    def __init__(self, plane: DataPlane, grant: str, resource: str, quota: TaskQuota) -> None:
-        self._plane = plane
-        self._quota = quota
-        self._resource = resource
-        self._use: Use | None = None
-        self._begins = False
-        self._counted = False  # among its grant's pipes
-        self._piped = False
-        self._cut = False
-        self.grant: str | None = grant
-        self._ends = (PipeEnd(self), PipeEnd(self))  # inside the run, at the database
-
-    @property
-    def near(self) -> PipeEnd:
-        """The side inside the run."""
-        return self._ends[0]
+    def __post_init__(self) -> None:
+        self.near, self._far = PipeEnd(self), PipeEnd(self)
 
     def connected(self, end: PipeEnd) -> None:
         """Begin when the side inside the run is there."""
         if end is self.near and end.transport is not None:
             end.transport.pause_reading()
-            self._counted = self._quota.take_pipe(self.grant or "")
+            self._counted = self._quota.take_pipe(self.grant)
             if self._counted:
                 self._begins = True
             else:
@@ -113,40 +109,32 @@ class DatabasePipe:
             self._plane.start(self._run())
 
     async def _run(self) -> None:
+        request, access = self._plane.new_request(), Access(self._resource, "connect")
         try:
-            await self._begun()
+            if not self._counted:
+                raise LimitError("too many connections to databases are open", retry_after=1)
+            index = await self._index()
+            self._use = await self._plane.recorder.use(self.grant, access, request, index)
+            self._plane.in_flight.add(self)
+            await self._connect()
+        except RemitError as error:
+            self.cut(error)
+            if self._use is None:
+                await self._plane.recorder.deny(self.grant, access, error, request)
+            else:
+                self._outcome("failed", error.code)
         finally:
             self._begins = False
             self._uncount()
 
-    async def _begun(self) -> None:
-        request = self._plane.new_request()
-        grant = self.grant or ""
-        access = Access(self._resource, "connect")
-        try:
-            if not self._counted:
-                raise LimitError("too many connections to databases are open", retry_after=1)
-            index = await self._index(grant)
-            self._use = await self._plane.recorder.use(grant, access, request, index)
-        except RemitError as error:
-            self.cut(error)
-            await self._plane.recorder.deny(grant, access, error, request)
-            return
-        self._plane.in_flight.add(self)
-        try:
-            await self._connect()
-        except RemitError as error:
-            self.cut(error)
-            self._outcome("failed", error.code)
-
-    async def _index(self, grant: str) -> int:
-        for index, detail in enumerate((await self._plane.routes.live(grant)).grant.scope):
+    async def _index(self) -> int:
+        for index, detail in enumerate((await self._plane.routes.live(self.grant)).grant.scope):
             if detail.resource == self._resource and isinstance(self._plane.kinds[detail.type].access, PortAccess):
                 return index
         raise ScopeError(f"the grant does not cover `{self._resource}`")
 
     async def _connect(self) -> None:
-        near, far = self._ends
+        near, far = self.near, self._far
         resource = await self._plane.broker.resource(self._resource)
         access = self._plane.kinds[resource.kind].access
         if not isinstance(access, PortAccess):
@@ -169,7 +157,7 @@ class DatabasePipe:
     def lost(self, end: PipeEnd, *, broken: bool) -> None:
         """Take note that one side is gone."""
         self._uncount()
-        other = self._ends[1] if end is self.near else self.near
+        other = self._far if end is self.near else self.near
         if other.transport is not None:
             other.transport.abort() if broken else other.transport.close()
         elif self._piped:
@@ -179,9 +167,9 @@ class DatabasePipe:
 
     def _uncount(self) -> None:
         """Give the descriptors back once neither side has one, nor is to get one."""
-        if self._counted and not self._begins and all(end.transport is None for end in self._ends):
+        if self._counted and not self._begins and self.near.transport is None and self._far.transport is None:
             self._counted = False
-            self._quota.give_pipe(self.grant or "")
+            self._quota.give_pipe(self.grant)
 
     def _outcome(self, decision: str, code: str | None) -> None:
         self._plane.in_flight.discard(self)
@@ -193,6 +181,6 @@ class DatabasePipe:
         """Cut both sides at once, and one that is not there yet as soon as it is."""
         self._cut = True
         _log.info("a connection to %s was cut: %s", self._resource, error.code)
-        for end in self._ends:
+        for end in (self.near, self._far):
             if end.transport is not None:
                 end.transport.abort()

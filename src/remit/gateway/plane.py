@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -25,7 +26,9 @@ _log = logging.getLogger("remit.gateway")
 class Moving(Protocol):
     """Something that moves under a grant and can be cut."""
 
-    grant: str | None
+    @property
+    def grant(self) -> str | None:
+        """The grant, if it is known yet."""
 
     def cut(self, error: RemitError) -> None:
         """End it at once."""
@@ -50,26 +53,22 @@ class InFlight:
         if mine is not None:
             mine.discard(moving)
 
-    def grants(self) -> frozenset[str | None]:
-        """Return the grants under which something moves."""
-        return frozenset(self._by_grant)
-
-    def cut(self, grants: Iterable[str | None]) -> None:
-        """Cut what moves under grants that have ended."""
-        for grant in grants:
+    def cut(self, grants: Iterable[str | None] | None = None) -> None:
+        """Cut what moves under grants that have ended, or under all."""
+        for grant in tuple(self._by_grant) if grants is None else grants:
             for moving in tuple(self._by_grant.pop(grant, ())):
                 moving.cut(RevokedError())
 
 
+@dataclass(eq=False, repr=False)
 class Recorder:
     """Uses, denials and outcomes on their way to the broker. What cannot be recorded is not let through."""
 
-    def __init__(self, broker: BrokerPort, start: Callable[[Coroutine[None, None, object]], None]) -> None:
-        self._broker = broker
-        self._start = start
-        self._ended: list[Outcome] = []
-        self._flusher: asyncio.TimerHandle | None = None
-        self._written = True  # as far as was seen; one line in the log says that it is not
+    _broker: BrokerPort
+    _start: Callable[[Coroutine[None, None, object]], None]
+    _ended: list[Outcome] = field(default_factory=list)
+    _flusher: asyncio.TimerHandle | None = None
+    _written: bool = True  # as far as was seen; one line in the log says that it is not
 
     async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
         """Have one use permitted, or raise; UnavailableError for a failure that is not remit's own."""
@@ -129,34 +128,27 @@ class Recorder:
         return UnavailableError("nothing can be recorded now, so the request was refused", retry_after=1)
 
 
+@dataclass(eq=False, repr=False)
 class DataPlane:
     """The shared parts. ``now`` is the time of the last sweep, in seconds by a clock that never goes back."""
 
-    def __init__(
-        self,
-        broker: BrokerPort,
-        kinds: Mapping[str, Kind],
-        routes: Routes,
-        pools: Pools,
-        new_id: NewId,
-        *,
-        problems: str,
-        nonce: Callable[[], str] | None,
-    ) -> None:
-        self.broker = broker
-        self.kinds = kinds
-        self.routes = routes
-        self.pools = pools
-        self.problems = problems
-        self.nonce = nonce
-        self.now = 0.0
-        self.loop = asyncio.get_running_loop()
-        self.tasks: set[asyncio.Task[object]] = set()
-        self.in_flight = InFlight()
-        self.recorder = Recorder(broker, self.start)
+    broker: BrokerPort
+    kinds: Mapping[str, Kind]
+    routes: Routes
+    pools: Pools
+    new_id: NewId
+    problems: str
+    nonce: Callable[[], str] | None
+    now: float = 0.0
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    tasks: set[asyncio.Task[object]] = field(default_factory=set)
+    in_flight: InFlight = field(default_factory=InFlight)
+    _authorizing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)  # by task
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.broker, self.start)
         self.turns = TaskTurns(self.loop)
-        self._authorizing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by task
-        self.new_request = map((new_id("req") + ".{:x}").format, itertools.count()).__next__  # unique, not secret
+        self.new_request = map((self.new_id("req") + ".{:x}").format, itertools.count()).__next__  # unique, not secret
 
     def start(self, story: Coroutine[None, None, object]) -> None:
         """Run something beside what is read and written."""

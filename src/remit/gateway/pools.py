@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from dataclasses import dataclass, field
 
 from remit.errors import ConflictError
 from remit.gateway.credential import BoundCredential, fetched, static
@@ -17,19 +18,19 @@ from remit.ports import Clock
 from remit.ports.broker import BrokerPort, Use
 
 
+@dataclass(eq=False, repr=False)
 class Pools:
     """One pool for each task and resource, as long as it has connections; one credential for each resource."""
 
-    def __init__(self, broker: BrokerPort, tls: ssl.SSLContext, clock: Clock, quota: DescriptorBudget) -> None:
-        self._broker = broker
-        self._tls = tls
-        self._clock = clock
-        self._quota = quota
-        self._now = 0.0  # of the last sweep, in seconds by a clock that never goes back
-        self._credentials: dict[str, BoundCredential] = {}  # by resource
-        self._fetching: dict[str, asyncio.Lock] = {}  # by resource
-        self._tasks: dict[str, dict[str, Pool]] = {}  # by task, by resource
-        self._roots: dict[str, str] = {}  # root grants of tasks that have had pools
+    _broker: BrokerPort
+    _tls: ssl.SSLContext
+    _clock: Clock
+    _quota: DescriptorBudget
+    _now: float = 0.0  # of the last sweep, in seconds by a clock that never goes back
+    _credentials: dict[str, BoundCredential] = field(default_factory=dict)  # by resource
+    _fetching: dict[str, asyncio.Lock] = field(default_factory=dict)  # by resource
+    _tasks: dict[str, dict[str, Pool]] = field(default_factory=dict)  # by task, by resource
+    _roots: dict[str, str] = field(default_factory=dict)  # root grants of tasks that have had pools
 
     async def of(self, use: Use, target: HttpTarget) -> Pool:
         """Return the pool of a use's task for a resource with the credential it has now.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_CLIENTS = 256  # of a channel's listener
 MAX_CALLERS = 1_024  # of a listener where each request proves its grant
@@ -13,15 +13,13 @@ LEAST = 32  # that a task may always have, while there are some
 DESCRIPTORS = 4_096  # unless the process says how many it has
 
 
+@dataclass(slots=True, eq=False)
 class DescriptorBudget:
     """A count of descriptors that are free, of those that each task has, and of the pipes of each grant."""
 
-    __slots__ = ("free", "held", "pipes")
-
-    def __init__(self, descriptors: int) -> None:
-        self.free = descriptors
-        self.held: Counter[str] = Counter()
-        self.pipes: Counter[str] = Counter()
+    free: int
+    held: Counter[str] = field(default_factory=Counter)
+    pipes: Counter[str] = field(default_factory=Counter)
 
     def of(self, task: str) -> TaskQuota:
         """Return the quota of a task."""

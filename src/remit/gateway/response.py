@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
 
@@ -18,24 +19,13 @@ from remit.gateway.framing import BODILESS, Body, Fields, Status
 from remit.gateway.scrub import SLICE, Inflated, LeakError, Meter, Scrubber, SecretPatterns, is_compressed
 
 CLOSE = b"connection: close\r\n"  # what is left of a body must not be read as a request
+# `alt-svc` would send the client round the gateway; only remit says what remit did (`proxy-status`, `remit-dropped`);
+# cookies are never sent on, so none are handed out.
 _DROPPED = frozenset(
-    {
-        b"alt-svc",  # it would send the client round the gateway
-        b"connection",
-        b"content-length",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-connection",
-        b"proxy-status",  # only remit says what remit did
-        b"remit-dropped",
-        b"set-cookie",  # cookies are never sent on, so none are handed out
-        b"set-cookie2",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
+    (
+        b"alt-svc connection content-length keep-alive proxy-authenticate proxy-authentication-info proxy-connection "
+        b"proxy-status remit-dropped set-cookie set-cookie2 te trailer transfer-encoding upgrade"
+    ).split()
 )
 _LINES = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b"application/json-seq")
 _IDENTITY = frozenset({b"", b"identity"})
@@ -45,25 +35,23 @@ _INFLATED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 # -- requests -----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
 class RequestBody:
     """One body that streams. ``feed`` raises PlaceholderError."""
 
-    __slots__ = ("_chunked", "_scrubber")
-
-    def __init__(self, scrubber: Scrubber | None, *, chunked: bool) -> None:
-        self._scrubber = scrubber
-        self._chunked = chunked
+    scrubber: Scrubber | None
+    chunked: bool
 
     def feed(self, payload: bytes, *, done: bool) -> bytes:
         """Take payload from the client; return bytes for the upstream. ``done``: there is no more."""
-        scrubber = self._scrubber
+        scrubber = self.scrubber
         try:
             safe = payload if scrubber is None else scrubber.feed(payload)
         except LeakError:
             raise PlaceholderError from None
         if done and scrubber is not None:
             safe += scrubber.end()
-        if not self._chunked:
+        if not self.chunked:
             return safe
         return (b"%x\r\n%b\r\n" % (len(safe), safe) if safe else b"") + (b"0\r\n\r\n" if done else b"")
 
@@ -103,25 +91,30 @@ class ResponsePlan:
         self.lines = (fields.get(b"content-type") or b"").startswith(_LINES)
         self.chunked = has_body and (self.inflate or fields.length is None)
         self.fields = fields
-        head = _head(status, fields, decoded=self.inflate, chunked=self.chunked)
+        dropped = _DROPPED | fields.nominated | ({b"content-encoding"} if self.inflate else set())
+        lines = [b"HTTP/1.1 %d %b\r\n" % (status.code, status.reason)]
+        lines += [b"%b: %b\r\n" % (name, value) for name, value in fields.items if name not in dropped]
+        if self.chunked:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        elif fields.length is not None and status.code != 204:  # noqa: PLR2004 - RFC 9110 §8.6: none on 204
+            lines.append(b"content-length: %d\r\n" % fields.length)
+        head = b"".join(lines)
         self.heads = (head + b"connection: close\r\n\r\n", head + b"\r\n")
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class ResponseBody:
     """The body of one response on its way. ``feed`` and ``more`` raise LeakError or UpstreamError.
 
     What inflates is taken in turns of ``SLICE`` bytes: while ``busy``, ``more`` is due in a later turn of the loop.
     """
 
-    __slots__ = ("_body", "_done", "_meter", "_patterns", "_plan", "_steps")
-
-    def __init__(self, patterns: SecretPatterns, plan: ResponsePlan) -> None:
-        self._patterns = patterns
-        self._plan = plan
-        self._body: Inflated | Scrubber | None = None
-        self._meter: Meter
-        self._steps: Iterator[bytes] | None = None
-        self._done = False
+    _patterns: SecretPatterns
+    _plan: ResponsePlan
+    _body: Inflated | Scrubber | None = None
+    _meter: Meter = field(init=False)
+    _steps: Iterator[bytes] | None = None
+    _done: bool = False
 
     @property
     def busy(self) -> bool:
@@ -133,9 +126,12 @@ class ResponseBody:
         if done and self._body is None and not self._plan.inflate and not is_compressed(payload):
             self._patterns.check(payload)  # a body that is all there, as most are
             return self._framed(payload, done=True)
-        body = self._body or self._begun()
+        if self._body is None:
+            self._meter = Meter()
+            layer = Inflated if self._plan.inflate else Scrubber
+            self._body = layer(self._patterns, lines=self._plan.lines, meter=self._meter)
         self._meter.fed += len(payload)
-        steps = body.feed(payload) if isinstance(body, Inflated) else body.steps(payload)
+        steps = self._body.steps(payload)
         self._steps = steps if self._steps is None else chain(self._steps, steps)
         self._done = done
         return self.more()
@@ -155,28 +151,11 @@ class ResponseBody:
             released.append(self._body.end())
         return self._framed(b"".join(released), done=self._done)
 
-    def _begun(self) -> Inflated | Scrubber:
-        self._meter = Meter()
-        layer = Inflated if self._plan.inflate else Scrubber
-        self._body = layer(self._patterns, lines=self._plan.lines, meter=self._meter)
-        return self._body
-
     def _framed(self, released: bytes, *, done: bool) -> bytes:
         if not self._plan.chunked:
             return released
         framed = b"%x\r\n%b\r\n" % (len(released), released) if released else b""
         return framed + b"0\r\n\r\n" if done else framed
-
-
-def _head(status: Status, fields: Fields, *, decoded: bool, chunked: bool) -> bytes:
-    dropped = _DROPPED | fields.nominated | ({b"content-encoding"} if decoded else set())
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status.code, status.reason)]
-    lines += [b"%b: %b\r\n" % (name, value) for name, value in fields.items if name not in dropped]
-    if chunked:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    elif fields.length is not None and status.code != 204:  # noqa: PLR2004 - RFC 9110 §8.6: none on 204
-        lines.append(b"content-length: %d\r\n" % fields.length)
-    return b"".join(lines)
 
 
 # -- their delivery -----------------------------------------------------------------------------------------------
@@ -233,20 +212,18 @@ class TaskTurns:
         step()
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Delivery:
     """A response on its way to the client, in turns of ``task``. ``take`` raises what ``ResponseBody.feed`` does."""
 
-    __slots__ = ("_body", "_done", "_full", "_out", "_recipient", "_task", "_turns", "_waits")
-
-    def __init__(self, recipient: Recipient, body: ResponseBody, head: bytes, turns: TaskTurns, task: str) -> None:
-        self._recipient = recipient
-        self._body = body
-        self._turns = turns
-        self._task = task
-        self._out = [head]
-        self._full = False  # the client takes no more for now
-        self._done = False  # the upstream has said all
-        self._waits = False  # for its turn
+    _recipient: Recipient
+    _body: ResponseBody
+    _out: list[bytes]  # for the client: at first the head
+    _turns: TaskTurns
+    _task: str
+    _full: bool = False  # the client takes no more for now
+    _done: bool = False  # the upstream has said all
+    _waits: bool = False  # for its turn
 
     def take(self, payload: bytes, *, done: bool) -> None:
         """Take payload of the body."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from remit.catalog import Provider
@@ -46,35 +47,31 @@ class BoundedCache(dict[K, V]):
         self[key] = value
 
 
+@dataclass(slots=True, eq=False)
 class GrantRoute:
-    """A grant's rules for one resource; ``known`` are permits of requests without a body."""
+    """A grant's rules for one resource.
 
-    __slots__ = ("known", "rules", "target", "view")
+    ``known`` are permits of requests without a body, by what alone they hang on: method, target and header section.
+    """
 
-    def __init__(self, view: GrantView, rules: Rules, target: HttpTarget) -> None:
-        self.view = view
-        self.rules = rules
-        self.target = target
-        self.known: BoundedCache[tuple[str, bytes, bytes], Permit] = BoundedCache()
-
-    def remember(self, key: tuple[str, bytes, bytes], permit: Permit) -> None:
-        """Keep the permit of a method, a target and a header section: it hangs on nothing else."""
-        self.known.keep(key, len(key[1]) + len(key[2]), permit)
+    view: GrantView
+    rules: Rules
+    target: HttpTarget
+    known: BoundedCache[tuple[str, bytes, bytes], Permit]
 
 
+@dataclass(eq=False, repr=False)
 class Routes:
     """The routes of all grants; a grant to which answers repeated a credential too often has none."""
 
-    def __init__(
-        self, broker: BrokerPort, kinds: Mapping[str, Kind], providers: Mapping[str, Provider], source_of: SourceOf
-    ) -> None:
-        self._broker, self._kinds = broker, kinds
-        self._providers = providers
-        self._source_of = source_of
-        self._targets: dict[str, HttpTarget] = {}
-        self._routes: dict[tuple[str, str], GrantRoute] = {}
-        self._leaks: dict[str, int] = {}
-        self._suspended: set[str] = set()
+    _broker: BrokerPort
+    _kinds: Mapping[str, Kind]
+    _providers: Mapping[str, Provider]
+    _source_of: SourceOf
+    _targets: dict[str, HttpTarget] = field(default_factory=dict)
+    _routes: dict[tuple[str, str], GrantRoute] = field(default_factory=dict)
+    _leaks: dict[str, int] = field(default_factory=dict)
+    _suspended: set[str] = field(default_factory=set)
 
     def of(self, grant_id: str, name: str) -> GrantRoute | None:
         """Return a grant's route to a resource if it is compiled. ``use`` looks whether the grant is live."""
@@ -100,7 +97,7 @@ class Routes:
             self._targets[name] = target
         if len(self._routes) >= _ROUTES:
             self._routes.clear()
-        self._routes[grant_id, name] = route = GrantRoute(view, rules, target)
+        self._routes[grant_id, name] = route = GrantRoute(view, rules, target, BoundedCache())
         return route
 
     async def live(self, grant_id: str) -> GrantView:

@@ -16,6 +16,8 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from urllib.parse import quote
 
@@ -41,14 +43,20 @@ class LeakError(UpstreamError):
 def forms(secret: bytes) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
     """Return the forms of a secret to look for, grouped by a byte string that all forms of the group contain."""
     text = secret.decode("latin-1")
-    groups = (
+    groups: tuple[tuple[bytes, Iterable[bytes | str]], ...] = (
         (b"", _plain(secret, text)),
         (b"%", _percents(secret, text)),
         (b"&", _entities(secret, text)),
         (b"\\", _escapes(secret, text)),
         (b"\0", (text.encode("utf-16-le"), text.encode("utf-16-be"))),
     )
-    return tuple((mark, kept) for mark, group in groups if (kept := _kept(mark, group)))
+    found = []
+    for mark, group in groups:
+        coded = (form if isinstance(form, bytes) else form.encode("latin-1") for form in group)
+        kept = tuple(dict.fromkeys(form for form in coded if mark in form and len(form) >= _SHORTEST))
+        if kept:
+            found.append((mark, kept))
+    return tuple(found)
 
 
 def _plain(secret: bytes, text: str) -> Iterator[bytes | str]:
@@ -57,18 +65,12 @@ def _plain(secret: bytes, text: str) -> Iterator[bytes | str]:
     yield codecs.encode(text, "rot13")
     yield secret.hex()
     yield secret.hex().upper()
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        yield from _aligned(secret, encode)
-
-
-def _aligned(secret: bytes, encode: object) -> Iterator[bytes]:
-    """Yield what base64 makes of a secret at each of three alignments, without what depends on its neighbours."""
-    assert callable(encode)  # noqa: S101 - narrows the type
-    for before in range(3):
-        coded: bytes = encode(b"\0" * before + secret)
-        start = (0, 2, 3)[before]
-        spoilt = ((before + len(secret)) % 3) and 4 - (0, 1, 2)[(before + len(secret)) % 3]
-        yield coded[start : len(coded) - spoilt] if spoilt else coded[start:]
+    for before, start in enumerate((0, 2, 3)):  # base64 at each alignment, without what depends on its neighbours
+        coded = base64.b64encode(b"\0" * before + secret)
+        over = (before + len(secret)) % 3
+        form = coded[start : len(coded) - (4 - over if over else 0)]
+        yield form
+        yield form.replace(b"+", b"-").replace(b"/", b"_")
 
 
 def _percents(secret: bytes, text: str) -> Iterator[str]:
@@ -99,16 +101,9 @@ def _escapes(secret: bytes, text: str) -> Iterator[str]:
     bare = json.dumps(text)[1:-1]
     for also, form, slash in product(("", "<>&", "<>&'", "<>&'+`"), ("\\u{:04x}", "\\u{:04X}"), ("/", "\\/")):
         escaped = "".join(form.format(ord(c)) if c in also else c for c in bare)
-        yield (
-            escaped.replace('\\"', form.format(ord('"'))).replace("/", slash)
-            if "+" in also
-            else (escaped.replace("/", slash))
-        )
-
-
-def _kept(mark: bytes, group: Iterable[bytes | str]) -> tuple[bytes, ...]:
-    coded = (form if isinstance(form, bytes) else form.encode("latin-1") for form in group)
-    return tuple(dict.fromkeys(form for form in coded if mark in form and len(form) >= _SHORTEST))
+        if "+" in also:
+            escaped = escaped.replace('\\"', form.format(ord('"')))
+        yield escaped.replace("/", slash)
 
 
 class SecretPatterns:
@@ -177,29 +172,27 @@ def _words(form: bytes, stride: int) -> Iterator[int]:
         yield int.from_bytes(form[at : at + _WORD], sys.byteorder)
 
 
+@dataclass(slots=True)
 class Meter:
     """What one body was inflated to, all its layers together. ``turn`` is of this turn of the loop, for its driver.
 
     ``most``: beyond so much nobody looks inside, and nothing is refused.
     """
 
-    __slots__ = ("_made", "_most", "fed", "turn")
-
-    def __init__(self, most: int | None = None) -> None:
-        self._most = most
-        self._made = 0
-        self.fed = 0  # bytes of the body as they came
-        self.turn = 0
+    most: int | None = None
+    fed: int = 0  # bytes of the body as they came
+    turn: int = 0
+    _made: int = 0
 
     @property
     def strict(self) -> bool:
         """Whether what cannot be looked into is refused."""
-        return self._most is None
+        return self.most is None
 
     @property
     def over(self) -> bool:
         """Whether nobody is to look any further."""
-        return self._most is not None and self._made >= self._most
+        return self.most is not None and self._made >= self.most
 
     def count(self, made: int) -> None:
         """Count what a step made, or raise UpstreamError."""
@@ -209,38 +202,34 @@ class Meter:
             raise UpstreamError("the upstream's answer inflates without end")
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Scrubber:
     """A stream that lets go of bytes only once no secret can begin in them. What takes bytes raises LeakError.
 
     ``lines``: the stream is made of lines that are to be let go whole.
     """
 
-    __slots__ = ("_held", "_inner", "_lines", "_meter", "_nested", "_patterns", "_start")
-
-    def __init__(
-        self, patterns: SecretPatterns, *, lines: bool = False, nested: int = 0, meter: Meter | None = None
-    ) -> None:
-        self._patterns = patterns
-        self._lines = lines
-        self._nested = nested
-        self._meter = meter or Meter()
-        self._held = b""
-        self._start = b""
-        self._inner: Inflated | None = None
+    patterns: SecretPatterns
+    lines: bool = field(default=False, kw_only=True)
+    nested: int = field(default=0, kw_only=True)
+    meter: Meter = field(default_factory=Meter, kw_only=True)
+    _held: bytes = b""
+    _start: bytes = b""
+    _inner: Inflated | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes; return those that are safe to let go."""
-        self._meter.fed += len(data)
+        self.meter.fed += len(data)
         return b"".join(self.steps(data))
 
     def steps(self, data: bytes) -> Iterator[bytes]:
         """Take bytes; yield those that are safe to let go, and nothing after each step of looking inside."""
         window = self._held + data if self._held else data
-        self._patterns.check(window)
+        self.patterns.check(window)
         for _ in self._looked_inside(data):
             yield b""
-        at = len(window) - self._patterns.keep
-        if self._lines and not self._patterns.multiline:
+        at = len(window) - self.patterns.keep
+        if self.lines and not self.patterns.multiline:
             at = max(at, window.rfind(b"\n") + 1)
         at = max(at, 0)
         self._held = window[at:]
@@ -254,21 +243,21 @@ class Scrubber:
     def _looked_inside(self, data: bytes) -> Iterator[bytes]:
         """Look into a compressed body that its head does not announce."""
         if self._inner is not None:
-            yield from self._inner.feed(data)
+            yield from self._inner.steps(data)
         elif len(self._start) < 4:  # noqa: PLR2004 - the longest magic number
             before = self._start
             self._start += data[:4]
             if not is_compressed(self._start) or self._beyond():
                 return
-            self._inner = Inflated(self._patterns, nested=self._nested + 1, strict=False, meter=self._meter)
-            yield from self._inner.feed(before + data)
+            self._inner = Inflated(self.patterns, nested=self.nested + 1, strict=False, meter=self.meter)
+            yield from self._inner.steps(before + data)
 
     def _beyond(self) -> bool:
         """Whether what is compressed cannot be looked into; raise UpstreamError if that is refused."""
         unreadable = self._start.startswith(_ZSTD)
-        if not unreadable and self._nested < MAX_NESTED:
+        if not unreadable and self.nested < MAX_NESTED:
             return False
-        if self._meter.strict:
+        if self.meter.strict:
             raise UpstreamError(
                 "the upstream answered in a compression that cannot be looked into"
                 if unreadable
@@ -286,7 +275,7 @@ _ZLIB = frozenset(
     for flg in range(256)
     if (cmf * 256 + flg) % 31 == 0 and not flg & 0x20
 )
-_EITHER = 47  # zlib's word for gzip or zlib, whichever the first bytes say
+_decompress = partial(zlib.decompressobj, wbits=47)  # gzip or zlib, whichever the first bytes say
 _STARTS = _ZLIB | {_GZIP, _ZSTD[:2]}
 
 
@@ -295,31 +284,28 @@ def is_compressed(start: bytes) -> bool:
     return start[:2] in _STARTS and (start[:2] != _ZSTD[:2] or start.startswith(_ZSTD))
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Inflated:
     """A gzip or zlib stream, and those that follow it, inflated in steps and scrubbed.
 
     ``strict``: what is not a complete gzip or zlib stream is an error.
     """
 
-    __slots__ = ("_begun", "_engine", "_given_up", "_meter", "_scrubber", "_start", "_strict")
+    patterns: SecretPatterns
+    lines: bool = field(default=False, kw_only=True)
+    nested: int = field(default=0, kw_only=True)
+    strict: bool = field(default=True, kw_only=True)
+    meter: Meter = field(default_factory=Meter, kw_only=True)
+    _scrubber: Scrubber = field(init=False)
+    _begun: bool = False
+    _given_up: bool = False
+    _engine: zlib._Decompress | None = field(default_factory=_decompress)
+    _start: bytes = b""  # what follows a stream, while it is too short to be told
 
-    def __init__(
-        self,
-        patterns: SecretPatterns,
-        *,
-        lines: bool = False,
-        nested: int = 0,
-        strict: bool = True,
-        meter: Meter | None = None,
-    ) -> None:
-        self._meter = meter or Meter()
-        self._scrubber = Scrubber(patterns, lines=lines, nested=nested, meter=self._meter)
-        self._strict = strict
-        self._begun = self._given_up = False
-        self._engine: zlib._Decompress | None = zlib.decompressobj(wbits=_EITHER)
-        self._start = b""  # what follows a stream, while it is too short to be told
+    def __post_init__(self) -> None:
+        self._scrubber = Scrubber(self.patterns, lines=self.lines, nested=self.nested, meter=self.meter)
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def steps(self, data: bytes) -> Iterator[bytes]:
         """Take compressed bytes; after each step yield plain bytes that are safe to let go, if only none."""
         data, self._start = self._start + data, b""
         self._begun = self._begun or bool(data)
@@ -331,7 +317,7 @@ class Inflated:
                 return
             plain = self._inflate(data)
             full = len(plain) == SLICE  # more may be waiting inside
-            self._meter.count(len(plain))
+            self.meter.count(len(plain))
             yield from self._scrubber.steps(plain)
             data = self._rest()
 
@@ -340,9 +326,9 @@ class Inflated:
         data = data.lstrip(b"\0")
         if self._given_up or len(data) < 2:  # noqa: PLR2004 - what tells a stream
             self._start = data[:1]
-        elif data[:2] == _GZIP or (not self._strict and data[:2] in _ZLIB):
-            self._engine = zlib.decompressobj(wbits=_EITHER)
-        elif self._strict:
+        elif data[:2] == _GZIP or (not self.strict and data[:2] in _ZLIB):
+            self._engine = _decompress()
+        elif self.strict:
             raise UpstreamError("the upstream's answer goes on after its compressed end")
         else:
             self._given_up = True
@@ -353,15 +339,17 @@ class Inflated:
         try:
             return self._engine.decompress(data, SLICE)
         except zlib.error as error:
-            if self._strict:
+            if self.strict:
                 raise UpstreamError("the upstream's answer is not in the encoding that it names") from error
-            self._give_up()
+            self._engine = None
+            self._given_up = True
             return b""
 
     def _rest(self) -> bytes:
         engine = self._engine
-        if engine is not None and self._meter.over:
-            self._give_up()
+        if engine is not None and self.meter.over:
+            self._engine = None
+            self._given_up = True
         if self._engine is None or engine is None:
             return b""
         if not engine.eof:
@@ -369,12 +357,8 @@ class Inflated:
         self._engine = None
         return engine.unused_data
 
-    def _give_up(self) -> None:
-        self._engine = None
-        self._given_up = True
-
     def end(self) -> bytes:
         """Return what was still held back, or raise UpstreamError if the stream was cut short."""
-        if self._strict and self._begun and (self._engine is not None or self._start):
+        if self.strict and self._begun and (self._engine is not None or self._start):
             raise UpstreamError("the upstream's answer breaks off")
         return self._scrubber.end()

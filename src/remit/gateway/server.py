@@ -28,13 +28,12 @@ from remit.ports.listening import Closing, Start
 BACKLOG = 128
 
 
+@dataclass(slots=True, eq=False)
 class OpenListener:
     """A listening socket that is forgotten with its end: a run may have as many as it likes, one after the other."""
 
-    __slots__ = ("_others", "_server")
-
-    def __init__(self, others: set[Closing], server: Closing) -> None:
-        self._others, self._server = others, server
+    _others: set[Closing]
+    _server: Closing
 
     def close(self) -> None:
         """Stop accepting."""
@@ -81,8 +80,7 @@ class Gateway:
         tls.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says
         routes = Routes(broker, kinds, catalog.load() if providers is None else providers, source_of)
         pools = Pools(broker, tls, clock, self.quota)
-        self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems=problems, nonce=nonce)
-        self.plane.now = seconds()
+        self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems, nonce, now=seconds())
         self.connections = ClientConnections()
         self._seconds = seconds
         self._verify = verify
@@ -123,11 +121,8 @@ class Gateway:
     async def _started(
         self, factory: Callable[[], asyncio.Protocol], sock: socket.socket, start: Start | None
     ) -> Closing:
-        server: Closing
-        if start is not None:
-            server = await start(factory, sock)
-        else:
-            server = await self.plane.loop.create_server(factory, sock=sock, backlog=BACKLOG)
+        create = self.plane.loop.create_server
+        server = await (start(factory, sock) if start else create(factory, sock=sock, backlog=BACKLOG))
         served = OpenListener(self._servers, server)
         self._servers.add(served)
         return served
@@ -140,7 +135,7 @@ class Gateway:
             server.close()
         self.connections.close()
         plane = self.plane
-        plane.in_flight.cut(plane.in_flight.grants())
+        plane.in_flight.cut()
         plane.pools.close()
         if plane.tasks:
             await asyncio.wait(tuple(plane.tasks), timeout=5)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from remit.catalog import Position, Provider, provider_of
@@ -23,10 +24,11 @@ from remit.ports import Resource
 from remit.ports.credential import CredentialSource
 
 SETTINGS = frozenset({"arguments", "body_on", "headers", "inject", "max_body", "provider", "reads_bodies"})
-BEARER = Position("Authorization", "Bearer {}")
+UNKNOWN = Provider(name="", title="", header="Authorization", format="Bearer {}", shape=())  # where none is named
 MAX_BODY = 262_144  # bytes of a body that is judged as a whole
-_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
-_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
+_BODILESS = re.compile("|".join(BODILESS))
+VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 ALWAYS = frozenset(
     (
         b"accept accept-language content-language content-type idempotency-key if-match if-modified-since "
@@ -77,34 +79,27 @@ class HttpTarget:
     """
 
     def __init__(
-        self,
-        resource: Resource,
-        provider: Provider | None,
-        source: CredentialSource | None = None,
-        version: int = 0,
+        self, resource: Resource, provider: Provider | None, source: CredentialSource | None = None, version: int = 0
     ) -> None:
-        settings = resource.settings
-        default = Position(provider.header, provider.format) if provider is not None else BEARER
-        injection = _injection(settings.get("inject"), default)
-        accepts = provider.accepts if provider is not None else ()
+        settings, known = resource.settings, provider or UNKNOWN
+        injection = _injection(settings.get("inject"), Position(known.header, known.format))
         self.resource, self.version = resource, version
         self.source = source
         self.provider = provider
-        self.positions = tuple((i.header.lower().encode(), i.format) for i in (injection, *accepts))
+        self.positions = tuple((i.header.lower().encode(), i.format) for i in (injection, *known.accepts))
         self.destination = read_destination(resource.destination)
         self.header = injection.header
         self.format = injection.format
         self.max_body = fields.whole("max_body", settings.get("max_body", MAX_BODY), least=1)
-        self.body_on = _methods(settings.get("body_on", provider.body_on if provider is not None else ()))
-        there = provider is not None and provider.reads_bodies and self.destination.host in provider.hosts
+        self.body_on = frozenset(fields.texts("body_on", settings.get("body_on", known.body_on), _BODILESS))
+        there = known.reads_bodies and self.destination.host in known.hosts
         self.reads_bodies = fields.flag("reads_bodies", settings.get("reads_bodies", there))
-        arguments, headers = (provider.arguments, provider.headers) if provider is not None else ((), ())
-        known = _names("arguments", arguments) | _names("arguments", settings.get("arguments", ()))
-        self.arguments = known - NEVER  # they select an account
+        arguments = _names("arguments", known.arguments) | _names("arguments", settings.get("arguments", ()))
+        self.arguments = arguments - NEVER  # they select an account
         names = source.names if source is not None else ()
         self._written = frozenset(header for header, _ in self.positions).union(name.encode() for name in names)
         forbidden = NEVER | self.arguments | self._written
-        named = _names("headers", headers) | _names("headers", settings.get("headers", ()))
+        named = _names("headers", known.headers) | _names("headers", settings.get("headers", ()))
         self.allowed = (ALWAYS | named) - forbidden
 
     def forwarded(
@@ -146,24 +141,17 @@ def _injection(raw: object, default: Position) -> Position:
         return default
     if not isinstance(raw, Mapping) or not set(raw) <= {"header", "format"}:
         raise InvalidRequestError("`inject` is an object with `header` and `format`")
-    header, form = raw.get("header", default.header), raw.get("format", default.format)
-    if not isinstance(header, str) or not _HEADER.fullmatch(header) or header.lower().encode() in NEVER:
+    header = fields.text("inject.header", raw.get("header", default.header), HEADER)
+    if header.lower().encode() in NEVER:
         raise InvalidRequestError("`inject.header` is not the name of a header that may hold a credential")
-    if not isinstance(form, str) or form.count("{}") != 1 or not _VALUE.fullmatch(form):
+    form = fields.text("inject.format", raw.get("format", default.format), VALUE)
+    if form.count("{}") != 1:
         raise InvalidRequestError("`inject.format` is text with one `{}`")
     return Position(header, form)
 
 
 def _names(what: str, raw: object) -> frozenset[bytes]:
-    if not isinstance(raw, list | tuple) or not all(isinstance(name, str) and _HEADER.fullmatch(name) for name in raw):
-        raise InvalidRequestError(f"`{what}` is a list of header names")
-    return frozenset(name.lower().encode() for name in raw)
-
-
-def _methods(raw: object) -> frozenset[str]:
-    if not isinstance(raw, list | tuple) or not all(isinstance(name, str) and name in BODILESS for name in raw):
-        raise InvalidRequestError(f"`body_on` is a list of methods, of {', '.join(sorted(BODILESS))}")
-    return frozenset(raw)
+    return frozenset(name.lower().encode() for name in fields.texts(what, raw, HEADER))
 
 
 # -- header fields --------------------------------------------------------------------------------------------------
@@ -217,7 +205,8 @@ def read_destination(text: str) -> Destination:
 def read_host(text: str) -> str:
     """Return a plain DNS name or an address in full, or raise InvalidRequestError."""
     bare = text.strip("[]")
-    if _address(bare) is not None:
+    with suppress(ValueError):
+        ipaddress.ip_address(bare)
         return bare
     labels = text.split(".")
     if len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004 - RFC 1035
@@ -225,13 +214,6 @@ def read_host(text: str) -> str:
     if labels[-1].isdigit() or labels[-1].startswith("0x"):  # `127.1`, `0x7f000001`: resolvers read them as addresses
         raise InvalidRequestError("the destination's host is a number that is not an address in full")
     return text
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
 
 
 def read_port(text: str | None, default: int) -> int:
