@@ -151,8 +151,8 @@ def test_a_task_waits_for_its_own_large_bodies_alone() -> None:
             await r.settled(lambda: rules.there == 1)
             [client] = r.gateway.connections.all
             other = await r.opened(JUDGED)
-            assert client.plane.authorizing(task_of(r, r.grant)).locked()
-            assert not client.plane.authorizing(task_of(r, other)).locked()
+            assert client.plane.authorizing[task_of(r, r.grant)].locked()
+            assert task_of(r, other) not in client.plane.authorizing
             rules.go_on.set()
             assert await mine == 200
 
@@ -171,7 +171,8 @@ def test_large_bodies_of_one_task_take_turns_whichever_of_its_runs_they_come_fro
             second = r.gateway.plane.loop.create_task(post(r, LARGE, port=inner))
             await r.settled(lambda: len(r.gateway.connections.all) == 2)
             [other] = r.gateway.connections.all - {client}
-            assert other.plane.authorizing(task_of(r, r.grant)) is client.plane.authorizing(task_of(r, r.grant))
+            task = task_of(r, r.grant)
+            assert other.plane.authorizing[task] is client.plane.authorizing[task]
             rules.go_on.set()
             assert set(await asyncio.gather(first, second)) == {200}
 

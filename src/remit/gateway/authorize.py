@@ -31,9 +31,6 @@ _JSON = re.compile(rb'application/(?:[a-z0-9.-]+\+)?json(?:[ \t]*;[ \t]*charset=
 _AUTHORIZING = ThreadPoolExecutor(1, "authorize")  # one: what is authorized meets the loop at Python's lock
 
 
-# -- a grant's rules for one resource -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One detail, compiled. ``index`` is its place in the grant's scope."""
@@ -85,9 +82,6 @@ def compile_rules(scope: Scope, resource: str) -> Rules:
             )
         )
     return tuple(rules)
-
-
-# -- one request ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,9 +106,6 @@ def _ambiguous(char: str) -> bool:
     return not _STRUCTURAL.isdisjoint(unicodedata.normalize("NFKC", char))
 
 
-# -- query ----------------------------------------------------------------------------------------------------------
-
-
 def query_pairs(raw: bytes | None) -> tuple[tuple[str, str], ...]:
     """Read a query as name-value pairs, each name once, or raise InvalidRequestError."""
     if not raw:
@@ -141,9 +138,6 @@ def _unescape(text: str) -> str:
 def query_text(pairs: tuple[tuple[str, str], ...]) -> bytes:
     """Write pairs as the one query that says just that."""
     return "&".join(f"{quote(name, safe='[]')}={quote(value, safe='')}" for name, value in pairs).encode()
-
-
-# -- JSON bodies ----------------------------------------------------------------------------------------------------
 
 
 def heavy(raw: bytes) -> bool:

@@ -73,16 +73,12 @@ class ClientConnection(Downstream):
         self._buffer = b""
         self._exchange: HttpExchange | None = None
 
-    # -- asyncio.Protocol ---------------------------------------------------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
         self._transport = transport  # type: ignore[assignment]  # create_server makes Transports
         if not self._connections.admit(self):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Read requests."""
         exchange = self._exchange
         if self._lingers:
             return
@@ -99,7 +95,6 @@ class ClientConnection(Downstream):
                 self.hold()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it came about
-        """Cut what is under way."""
         self._transport = None
         self._connections.left(self)
         exchange, self._exchange = self._exchange, None
@@ -107,21 +102,16 @@ class ClientConnection(Downstream):
             exchange.cut(UpstreamError("the client went away"))
 
     def pause_writing(self) -> None:
-        """Hold the upstream."""
         if self._exchange is not None:
             self._exchange.client_writable(writable=False)
 
     def resume_writing(self) -> None:
-        """Let the upstream go on."""
         if self._exchange is not None:
             self._exchange.client_writable(writable=True)
 
     @property
     def idle(self) -> bool:
-        """Whether no request is under way."""
         return self._exchange is None
-
-    # -- requests -----------------------------------------------------------------------------------------------
 
     def _next(self) -> None:
         """Begin the next request if its head is all there."""
@@ -181,8 +171,6 @@ class ClientConnection(Downstream):
             self.plane.turns.add(self.listener.quota.task, lambda: self._read_on(exchange))
         return rest
 
-    # -- for the exchange ---------------------------------------------------------------------------------------
-
     def _read_on(self, exchange: HttpExchange) -> None:
         """Read what is there of a body, in its turn."""
         if self._exchange is exchange and exchange.busy:
@@ -194,7 +182,6 @@ class ClientConnection(Downstream):
             super().release()
 
     def finished(self, exchange: object, *, keep: bool) -> None:
-        """Go on to the next request, or close."""
         mine = self._exchange
         if mine is None or mine is not exchange:
             return

@@ -23,14 +23,10 @@ from remit.gateway.routes import BoundedCache
 HEAD = 30.0  # seconds for a head to arrive
 STALL = 600.0  # seconds without a byte in either direction
 LINGER = 2.0  # seconds that a client is listened to after its last answer
-_PROXY_ERROR = {
-    400: "http_request_error",
-    413: "http_request_error",
-    415: "http_request_error",
-    421: "http_request_error",
+_PROXY_ERROR = dict.fromkeys((400, 413, 415, 421), "http_request_error") | {
+    500: "proxy_internal_error",
     502: "http_protocol_error",
     503: "proxy_internal_error",
-    500: "proxy_internal_error",
 }
 
 
@@ -100,8 +96,8 @@ class Downstream(asyncio.Protocol, ABC):
 
     def refuse(self, error: RemitError, request: str, *, head: bool, keep: bool) -> None:
         """Send a refusal."""
-        asks = self.plane.nonce is not None and error.status == HTTPStatus.UNAUTHORIZED
-        nonce = self.plane.nonce() if self.plane.nonce is not None and asks else None
+        unproven = error.status == HTTPStatus.UNAUTHORIZED
+        nonce = self.plane.nonce() if self.plane.nonce is not None and unproven else None
         self.write(response(error, request, self.plane.problems, head=head, keep=keep, nonce=nonce))
 
     def hold(self) -> None:
@@ -174,8 +170,3 @@ def response(error: RemitError, request: str, base: str, *, head: bool, keep: bo
         lines.append("Connection: close")
     text = "\r\n".join(lines) + "\r\n\r\n"
     return text.encode() + (b"" if head else body)
-
-
-def unexpected() -> RemitError:
-    """Return the error that stands for anything that is not remit's own: it says nothing."""
-    return RemitError("remit failed on this request")

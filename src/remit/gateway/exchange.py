@@ -15,7 +15,7 @@ from remit.core.scope import Access
 from remit.errors import RemitError, TooLargeError
 from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_body
-from remit.gateway.downstream import Downstream, ParsedHeaders, unexpected
+from remit.gateway.downstream import Downstream, ParsedHeaders
 from remit.gateway.framing import BODILESS, Body, request_body
 from remit.gateway.plane import DataPlane
 from remit.gateway.response import Delivery, RequestBody, ResponseBody, ResponsePlan, framing_lines
@@ -26,6 +26,7 @@ from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.ports.broker import Use
 from remit.ports.credential import RequestSigner
 
+_UNEXPECTED = "remit failed on this request"  # of which the client learns nothing
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger("remit.gateway")
 
@@ -71,8 +72,6 @@ class HttpExchange:
         self._keep = self._headers.fields.keep
         self._expects = self._headers.expects
 
-    # -- the story ----------------------------------------------------------------------------------------------
-
     def begin(self) -> None:
         """Take the request all the way, beside what is read and written."""
         self._task = self._plane.loop.create_task(self._run())
@@ -95,7 +94,7 @@ class HttpExchange:
             await self._denied(error)
         except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
             _log.exception("request %s failed", self._request)
-            self._refuse(unexpected())
+            self._refuse(RemitError(_UNEXPECTED))
         else:
             await self._carried(use, permit, route.target)
         finally:
@@ -125,7 +124,7 @@ class HttpExchange:
         permit = authorize(route.rules, route.target, request)
         if permit is None:
             request = replace(request, body=await self._collected(route.target.max_body))
-            turn = self._plane.authorizing(route.view.task)
+            turn = self._plane.authorizing.setdefault(route.view.task, asyncio.Lock())
             permit = await authorize_body(route.rules, route.target, request, turn, self._check_ended)
             assert permit is not None  # noqa: S101 - a body that was read is enough
         return permit
@@ -143,7 +142,7 @@ class HttpExchange:
             error = failure
         except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
             _log.exception("request %s failed", self._request)
-            error = unexpected()
+            error = RemitError(_UNEXPECTED)
         finally:
             self._plane.in_flight.discard(self)
         if error is not None:
@@ -217,8 +216,6 @@ class HttpExchange:
             self._proceed()
         return [first]
 
-    # -- the request's body -------------------------------------------------------------------------------------
-
     @property
     def busy(self) -> bool:
         """Whether of the body's bytes that came some are to be read in a later turn."""
@@ -259,10 +256,7 @@ class HttpExchange:
         self._wake = None
         return b"".join(self._pending)
 
-    # -- the response (upstream.ResponseReceiver, response.Recipient) -------------------------------------------
-
     def on_head(self, plan: ResponsePlan) -> bool:
-        """Take a head that was searched. Return whether nothing of the request can be unread."""
         assert self._up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self.reading
         body = ResponseBody(self._up.pool.credential.patterns, plan)
@@ -273,17 +267,14 @@ class HttpExchange:
         return self._body is None or (self._read_whole and not self.reading)
 
     def on_data(self, payload: bytes, *, done: bool) -> None:
-        """Take payload of the body."""
         assert self._delivery is not None  # noqa: S101 - the head comes first
         self._delivery.take(payload, done=done)
 
     def on_flush(self) -> None:
-        """Pass on what has come together."""
         if self._delivery is not None:
             self._delivery.flush()
 
     def on_end(self) -> None:
-        """Take note that the response is complete; what of it is not delivered yet goes on."""
         assert self._delivery is not None  # noqa: S101 - the head comes first
         self._delivery.flush()
         self._keep = self._keep and not self.reading
@@ -291,7 +282,6 @@ class HttpExchange:
         self._delivery.end()
 
     def on_failure(self, error: RemitError) -> None:
-        """Take note that there will be no (more) response."""
         self._up = None
         self._settle(error)
 
@@ -308,26 +298,20 @@ class HttpExchange:
             self.hold_upstream(hold=not writable)
 
     def later(self, step: Callable[[], None]) -> None:
-        """Have a step of reading done when it is the task's turn."""
         self._plane.turns.add(self._use.task, step)
 
     def deliver(self, data: bytes) -> None:
-        """Send response bytes."""
         self._started = True
         self._downstream.write(data)
 
     def hold_upstream(self, *, hold: bool) -> None:
-        """Read no more of the upstream for now, or read on."""
         if self._up is not None:
             (self._up.pause if hold else self._up.resume)()
 
     def delivered(self) -> None:
-        """Go on to the client's next request."""
         self._answered = True
         self._downstream.finished(self, keep=self._keep)
         self._settle(None)
-
-    # -- the end ------------------------------------------------------------------------------------------------
 
     def cut(self, error: RemitError) -> None:
         """End it at once: the grant has ended, time is up, or the client is gone."""

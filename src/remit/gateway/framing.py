@@ -62,9 +62,6 @@ class Status:
     minor: int  # of HTTP/1.x
 
 
-# -- heads ----------------------------------------------------------------------------------------------------------
-
-
 def request_line(line: bytes) -> tuple[str, bytes]:
     """Return method and raw target of a request line, or raise InvalidRequestError."""
     found = _REQUEST_LINE.fullmatch(line)
@@ -133,9 +130,6 @@ def _framed(seen: dict[bytes, bytes]) -> tuple[int | None, bool]:
     return int(length), False
 
 
-# -- bodies ---------------------------------------------------------------------------------------------------------
-
-
 class Length:
     """A body of a known number of bytes.
 
@@ -170,17 +164,16 @@ class UntilClose:
         return data, b""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Chunked:
     """A chunked body (RFC 9112 §7.1) without extensions. ``trailer`` is what stood after the last one, if tolerated."""
 
-    __slots__ = ("_buffer", "_left", "_trailers", "done", "more", "trailer")
-
-    def __init__(self, *, trailers: bool) -> None:
-        self._buffer = b""
-        self._left = -1  # bytes left of this chunk with its CRLF; -1 at a size line, -2 in the trailer section
-        self._trailers = trailers
-        self.trailer = b""
-        self.done = self.more = False
+    trailers: bool  # whether they are tolerated
+    trailer: bytes = b""
+    done: bool = False
+    more: bool = False
+    _buffer: bytes = b""
+    _left: int = -1  # bytes left of this chunk with its CRLF; -1 at a size line, -2 in the trailer section
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes; return the payload among them, and what follows the message."""
@@ -227,7 +220,7 @@ class Chunked:
             self._left = size + 2 if size else -2
         elif not line:
             self.done = True
-        elif not self._trailers or len(self.trailer) > MAX_HEAD:
+        elif not self.trailers or len(self.trailer) > MAX_HEAD:
             raise InvalidRequestError("trailers are not accepted")
         else:
             self.trailer += line + b"\r\n"

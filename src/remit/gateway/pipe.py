@@ -63,17 +63,15 @@ class PipeEnd(asyncio.Protocol):
         return not other.ended
 
     def pause_writing(self) -> None:
-        """Hold the other side."""
         if self.other is not None and self.other.transport is not None:
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Let the other side go on."""
         if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """PipeEnd the other side too: at once after an error, else when it has written what it was given."""
+        """End the other side too: at once after an error, else when it has written what it was given."""
         self.transport = None
         self._pipe.lost(self, broken=exc is not None)
 

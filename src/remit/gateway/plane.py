@@ -143,7 +143,8 @@ class DataPlane:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     tasks: set[asyncio.Task[object]] = field(default_factory=set)
     in_flight: InFlight = field(default_factory=InFlight)
-    _authorizing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)  # by task
+    # by task: what its bodies take turns by, of which one at a time is authorized
+    authorizing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.broker, self.start)
@@ -155,7 +156,3 @@ class DataPlane:
         task = self.loop.create_task(story)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-
-    def authorizing(self, task: str) -> asyncio.Lock:
-        """Return what the bodies of a task take turns by, of which one at a time is authorized."""
-        return self._authorizing.setdefault(task, asyncio.Lock())

@@ -32,9 +32,6 @@ _IDENTITY = frozenset({b"", b"identity"})
 _INFLATED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
 
-# -- requests -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class RequestBody:
     """One body that streams. ``feed`` raises PlaceholderError."""
@@ -68,9 +65,6 @@ def framing_lines(method: str, fields: Fields, streams: Body | None, anew: bytes
     if anew is None and fields.chunked:
         return close + b"transfer-encoding: chunked\r\n\r\n"
     return close + b"content-length: %d\r\n\r\n" % (len(anew) if anew is not None else fields.length or 0)
-
-
-# -- responses ----------------------------------------------------------------------------------------------------
 
 
 class ResponsePlan:
@@ -158,9 +152,6 @@ class ResponseBody:
         return framed + b"0\r\n\r\n" if done else framed
 
 
-# -- their delivery -----------------------------------------------------------------------------------------------
-
-
 class Recipient(Protocol):
     """Whose response it is."""
 
@@ -177,15 +168,13 @@ class Recipient(Protocol):
         """End it at once: the rest must not be sent."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class TaskTurns:
     """What is due in later turns of the loop: one step of one body in each, of one task after the other."""
 
-    __slots__ = ("_due", "_loop", "_scheduled")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._due: dict[str, deque[Callable[[], None]]] = {}  # by task, in the order they came
-        self._scheduled = False
+    _loop: asyncio.AbstractEventLoop
+    _due: dict[str, deque[Callable[[], None]]] = field(default_factory=dict)  # by task, in the order they came
+    _scheduled: bool = False
 
     def add(self, task: str, step: Callable[[], None]) -> None:
         """Have a step done when it is its task's turn, and its own."""

@@ -149,16 +149,9 @@ class SecretPatterns:
         if not self._stride:
             return False
         words = memoryview(data)[: len(data) & -_WORD].cast("Q")[:: self._stride // _WORD]
-        return not self._words.isdisjoint(words.tolist()) and self._holds(data)
-
-    def _holds(self, data: bytes) -> bool:
-        for mark, group in self._groups:
-            if mark and mark not in data:
-                continue
-            for form in group:
-                if form in data:
-                    return True
-        return False
+        return not self._words.isdisjoint(words.tolist()) and any(
+            form in data for mark, group in self._groups if mark in data for form in group
+        )
 
     def check(self, data: bytes) -> None:
         """Raise LeakError if a whole secret stands in ``data``."""
@@ -313,13 +306,25 @@ class Inflated:
         while data or full:
             if self._engine is None:
                 data = self._next(data)
-            if self._engine is None:
+            engine = self._engine
+            if engine is None:
                 return
-            plain = self._inflate(data)
+            try:
+                plain = engine.decompress(data, SLICE)
+            except zlib.error as error:
+                if self.strict:
+                    raise UpstreamError("the upstream's answer is not in the encoding that it names") from error
+                plain = b""
+                self._given_up = True
             full = len(plain) == SLICE  # more may be waiting inside
             self.meter.count(len(plain))
             yield from self._scrubber.steps(plain)
-            data = self._rest()
+            self._given_up = self._given_up or self.meter.over
+            if self._given_up or engine.eof:
+                self._engine = None
+                data = b"" if self._given_up else engine.unused_data
+            else:
+                data = engine.unconsumed_tail
 
     def _next(self, data: bytes) -> bytes:
         """Begin the stream that follows one, if one does; return its bytes without the padding before it."""
@@ -333,29 +338,6 @@ class Inflated:
         else:
             self._given_up = True
         return data
-
-    def _inflate(self, data: bytes) -> bytes:
-        assert self._engine is not None  # noqa: S101 - narrows the type
-        try:
-            return self._engine.decompress(data, SLICE)
-        except zlib.error as error:
-            if self.strict:
-                raise UpstreamError("the upstream's answer is not in the encoding that it names") from error
-            self._engine = None
-            self._given_up = True
-            return b""
-
-    def _rest(self) -> bytes:
-        engine = self._engine
-        if engine is not None and self.meter.over:
-            self._engine = None
-            self._given_up = True
-        if self._engine is None or engine is None:
-            return b""
-        if not engine.eof:
-            return engine.unconsumed_tail
-        self._engine = None
-        return engine.unused_data
 
     def end(self) -> bytes:
         """Return what was still held back, or raise UpstreamError if the stream was cut short."""

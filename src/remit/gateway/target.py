@@ -154,9 +154,6 @@ def _names(what: str, raw: object) -> frozenset[bytes]:
     return frozenset(name.lower().encode() for name in fields.texts(what, raw, HEADER))
 
 
-# -- header fields --------------------------------------------------------------------------------------------------
-
-
 def carries_authority(name: bytes) -> bool:
     """Whether a header says who asks or what is done, or is a second spelling of one that may."""
     return not _PLAIN_NAME.fullmatch(name) or _AUTHORITY.fullmatch(name) is not None
@@ -166,9 +163,6 @@ def told(names: list[bytes]) -> bytes:
     """Return the names of dropped headers as they are told to the client, or nothing."""
     missed = sorted(set(names) - _SILENT)
     return b", ".join(missed[:_SAID])
-
-
-# -- destinations ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

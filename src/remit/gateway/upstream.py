@@ -16,19 +16,9 @@ from functools import partial
 from typing import Protocol
 
 from remit.errors import LimitError, RemitError, UpstreamError
+from remit.gateway import framing
 from remit.gateway.credential import BoundCredential
-from remit.gateway.framing import (
-    END,
-    MAX_HEAD,
-    Body,
-    Chunked,
-    Fields,
-    Status,
-    UntilClose,
-    bodiless,
-    response_body,
-    response_head,
-)
+from remit.gateway.framing import Body, Chunked, Fields, Status, UntilClose, bodiless, response_body
 from remit.gateway.quota import TaskQuota
 from remit.gateway.response import ResponsePlan
 
@@ -94,8 +84,6 @@ class UpstreamConnection(asyncio.Protocol):
     _paused: bool = False
     _held: bool = False  # by the receiver
 
-    # -- the request's side -------------------------------------------------------------------------------------
-
     def begin(self, receiver: ResponseReceiver, head: bytes) -> None:
         """Send a request's head (and what is there of its body), and hand its response to ``receiver``."""
         self._receiver = receiver
@@ -135,14 +123,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.abort()
         self.pool.gone(self)
 
-    # -- asyncio.Protocol ---------------------------------------------------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
         self._transport = transport  # type: ignore[assignment]  # create_connection makes a Transport
 
     def data_received(self, data: bytes) -> None:
-        """Read a response."""
         receiver = self._receiver
         if receiver is None:  # nobody asked: the connection is not to be trusted
             self.abort()
@@ -175,20 +159,16 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(UpstreamError("the upstream broke off its answer"))
 
     def pause_writing(self) -> None:
-        """Hold the request's body."""
         if self._receiver is not None:
             self._receiver.on_writable(writable=False)
 
     def resume_writing(self) -> None:
-        """Let the request's body go on."""
         if self._receiver is not None:
             self._receiver.on_writable(writable=True)
 
-    # -- the response's side ------------------------------------------------------------------------------------
-
     def _head(self, data: bytes, receiver: ResponseReceiver) -> None:
         self._buffer = data = self._buffer + data if self._buffer else data
-        while 0 <= (end := data.find(END)) <= MAX_HEAD:
+        while 0 <= (end := data.find(framing.END)) <= framing.MAX_HEAD:
             status, fields = self.pool.read_head(data[:end])
             data = data[end + 4 :]
             if status.code >= 200:  # noqa: PLR2004 - interim responses stay here; their heads were searched
@@ -200,7 +180,7 @@ class UpstreamConnection(asyncio.Protocol):
                 raise UpstreamError("the upstream changed the protocol unasked")
             if self._interim > MAX_INTERIM:
                 raise UpstreamError("the upstream gave too many interim answers")
-        if len(data) > MAX_HEAD:
+        if len(data) > framing.MAX_HEAD:
             raise UpstreamError("the upstream's head is too large")
         self._buffer = data
 
@@ -284,7 +264,7 @@ class Pool:
         read = self._known.get(head)
         if read is None:
             self.credential.patterns.check(head)
-            read = response_head(head)
+            read = framing.response_head(head)
             if len(self._known) >= _KNOWN_HEADS:
                 self._known.clear()
             if len(head) <= _KNOWN_SIZE:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from remit.errors import InvalidRequestError, MisdirectedError, NotFoundError
@@ -21,18 +22,15 @@ _TARGET = re.compile(
 )
 
 
+@dataclass(slots=True, eq=False)
 class PathFront:
     """A front for a channel, or for callers that each prove a grant to ``verify``. ``hosts`` are its own names."""
 
-    __slots__ = ("_hosts", "_verify", "channel")
-
-    def __init__(self, channel: str | None, hosts: frozenset[bytes], verify: Verifier | None = None) -> None:
-        self.channel = channel
-        self._hosts = hosts
-        self._verify = verify
+    channel: str | None
+    _hosts: frozenset[bytes]
+    _verify: Verifier | None = None
 
     def check(self, fields: Fields) -> None:
-        """Raise MisdirectedError for a `Host` that is not a name of this listener."""
         host = fields.get(b"host") or b""
         if host not in self._hosts:
             if not host.replace(b".", b"").replace(b":", b"").replace(b"-", b"").strip(b"[]").isalnum():
@@ -40,7 +38,6 @@ class PathFront:
             raise MisdirectedError
 
     async def principal(self, method: str, raw: bytes, fields: Fields) -> str:
-        """Return the grant that a request's token and proof prove."""
         if self._verify is None:
             raise NotFoundError
         headers = {name.decode(): value.decode("latin-1") for name, value in fields.items}
@@ -48,7 +45,6 @@ class PathFront:
         return await self._verify(headers, method, f"http://{headers['host']}{path}")  # a host that ``check`` knew
 
     def target(self, raw: bytes, fields: Fields) -> RequestTarget:  # noqa: ARG002 - the path says it all
-        """Return the resource that the first segment names, and the rest."""
         return read_target(raw)
 
 
