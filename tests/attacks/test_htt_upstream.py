@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from remit.gateway.routes import MAX_LEAKS
+from remit.gateway.plane import MAX_LEAKS
 from remit.gateway.server import Channel
 from remit.gateway.upstream import MAX_INTERIM
 from tests.gateway.careless import Careless, Late

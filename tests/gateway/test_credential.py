@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from remit.errors import UnavailableError, UpstreamError
-from remit.gateway.credential import BoundCredential
+from remit.gateway.target import BoundCredential
 from remit.ports.broker import Notice
 from remit.ports.credential import Injection, UnsignedRequest
 from tests.gateway.rig import http, play, rig

@@ -9,7 +9,7 @@ import pytest
 
 from remit.gateway.canon import SHORT
 from remit.gateway.framing import CHUNKS, Chunked
-from remit.gateway.routes import GrantRoute
+from remit.gateway.plane import GrantRoute
 from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Play, play

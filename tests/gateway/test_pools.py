@@ -1,4 +1,4 @@
-"""ClientConnections apart per credential and task, and forgotten with it."""
+"""Connections apart per credential and task, and forgotten with it."""
 
 from __future__ import annotations
 

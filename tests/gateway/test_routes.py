@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remit.gateway.routes import ALL, ONE, BoundedCache
+from remit.gateway.plane import ALL, ONE, BoundedCache
 from tests.gateway.rig import http, play, rig
 
 

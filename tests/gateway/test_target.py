@@ -9,9 +9,8 @@ from remit.core import scope
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
 from remit.gateway import framing, target
-from remit.gateway.credential import static
 from remit.gateway.placeholders import Placeholders
-from remit.gateway.target import HttpTarget
+from remit.gateway.target import HttpTarget, static
 from remit.ports import Resource
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET
 from tests.support.upstream import CODERS

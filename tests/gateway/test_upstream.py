@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from remit.errors import RemitError, UpstreamError
-from remit.gateway.credential import static
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.response import ResponsePlan
+from remit.gateway.target import static
 from remit.gateway.upstream import MAX_INTERIM, Pool, UpstreamConnection
 from tests.gateway.playbook import Line
 from tests.gateway.test_target import shape

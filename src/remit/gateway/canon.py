@@ -53,13 +53,6 @@ class RequestTarget:
     grant: str | None = None
 
 
-def named(target: RequestTarget, header: str | None) -> str | None:
-    """Return the grant that the URL or `Remit-Grant` names, or raise InvalidRequestError where they differ."""
-    if target.grant is not None and header is not None and target.grant != header:
-        raise InvalidRequestError("the URL names another grant than `Remit-Grant`", help="name it in one place")
-    return target.grant or header
-
-
 def target(resource: str, raw_path: bytes, query: bytes | None, grant: str | None = None) -> RequestTarget:
     """Return a target that a front has taken apart, or raise InvalidRequestError for what is not canonical."""
     if raw_path and not raw_path.startswith(b"/"):

@@ -1,4 +1,4 @@
-"""ClientConnections of clients: requests are read one by one, in order, each judged on its own."""
+"""Connections of clients: requests are read one by one, in order, each judged on its own."""
 
 from __future__ import annotations
 
@@ -51,14 +51,9 @@ class ClientConnections:
         for client in [client for client in self.all if client.deadline < now]:
             client.expire()
 
-    def end(self, grants: frozenset[str]) -> None:
-        """Close the connections of channels that have ended."""
-        for client in [client for client in self.all if client.listener.front.channel in grants]:
-            client.end(RevokedError())
-
-    def close(self) -> None:
-        """Close all."""
-        for client in tuple(self.all):
+    def end(self, grants: frozenset[str] | None = None) -> None:
+        """Close the connections of channels that have ended, or all."""
+        for client in [one for one in self.all if grants is None or one.listener.front.channel in grants]:
             client.end(RevokedError())
 
 

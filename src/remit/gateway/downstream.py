@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from remit import jose
@@ -16,9 +17,8 @@ from remit.errors import RemitError
 from remit.gateway import framing
 from remit.gateway.fronts import Front
 from remit.gateway.placeholders import Placeholders
-from remit.gateway.plane import DataPlane
+from remit.gateway.plane import BoundedCache, DataPlane
 from remit.gateway.quota import TaskQuota
-from remit.gateway.routes import BoundedCache
 
 HEAD = 30.0  # seconds for a head to arrive
 STALL = 600.0  # seconds without a byte in either direction
@@ -30,18 +30,14 @@ _PROXY_ERROR = dict.fromkeys((400, 413, 415, 421), "http_request_error") | {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class ParsedHeaders:
     """A header section that was read strictly and checked; the same bytes are not read again."""
 
-    __slots__ = ("block", "expects", "fields", "named")
-
-    def __init__(self, block: bytes, front: Front) -> None:
-        self.block = block
-        self.fields = framing.request_fields(block)
-        front.check(self.fields)
-        named = self.fields.get(b"remit-grant")
-        self.named = named.decode() if named is not None else None
-        self.expects = self.fields.get(b"expect") is not None
+    block: bytes
+    fields: framing.Fields
+    named: str | None  # the grant
+    expects: bool  # that it is told to go on
 
 
 class GatewayListener:
@@ -61,7 +57,11 @@ class GatewayListener:
         """Return a header section, read strictly; the same bytes are read once."""
         known = self._known.get(block)
         if known is None:
-            known = ParsedHeaders(block, self.front)
+            fields = framing.request_fields(block)
+            self.front.check(fields)
+            named = fields.get(b"remit-grant")
+            expects = fields.get(b"expect") is not None
+            known = ParsedHeaders(block, fields, None if named is None else named.decode(), expects)
             self._known.keep(block, len(block), known)
         return known
 

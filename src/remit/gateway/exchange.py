@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from remit.core.scope import Access
-from remit.errors import RemitError, TooLargeError
+from remit.errors import InvalidRequestError, RemitError, TooLargeError
 from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_body
 from remit.gateway.downstream import Downstream, ParsedHeaders
 from remit.gateway.framing import BODILESS, Body, request_body
-from remit.gateway.plane import DataPlane
+from remit.gateway.plane import DataPlane, GrantRoute
 from remit.gateway.response import Delivery, RequestBody, ResponseBody, ResponsePlan, framing_lines
-from remit.gateway.routes import GrantRoute
 from remit.gateway.scrub import LeakError
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
@@ -109,7 +108,9 @@ class HttpExchange:
             await self._plane.turns.wait((await self._plane.broker.grant(own)).task)
         self._target = target = front.target(self._raw, headers.fields)
         if target.grant is not None or headers.named is not None:
-            named = canon.named(target, headers.named) or own
+            named = target.grant or headers.named or own
+            if target.grant is not None and headers.named not in {None, target.grant}:
+                raise InvalidRequestError("the URL names another grant than `Remit-Grant`", help="name it in one place")
             if named != own:
                 await self._plane.broker.check_acting(own, named)
                 self.grant = named

@@ -10,9 +10,8 @@ import ssl
 from dataclasses import dataclass, field
 
 from remit.errors import ConflictError
-from remit.gateway.credential import BoundCredential, fetched, static
 from remit.gateway.quota import DescriptorBudget
-from remit.gateway.target import HttpTarget
+from remit.gateway.target import BoundCredential, HttpTarget, fetched, static
 from remit.gateway.upstream import Pool
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort, Use

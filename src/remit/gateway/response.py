@@ -1,8 +1,7 @@
 """Bodies on their way through: the request's, searched for placeholders; the response's, scrubbed, a slice a turn.
 
-A response's head is filtered and searched, its body scrubbed and framed anew. What inflates is not looked through at
-one go, whatever its size and however many come together: others get their turns in between. Until it is, its upstream
-is not read, and the client is sent no more than it takes.
+What inflates is not looked through at one go, whatever its size and however many come together: others get their turns
+in between. Until it is, its upstream is not read, and the client is sent no more than it takes.
 """
 
 from __future__ import annotations
@@ -48,9 +47,7 @@ class RequestBody:
             raise PlaceholderError from None
         if done and scrubber is not None:
             safe += scrubber.end()
-        if not self.chunked:
-            return safe
-        return (b"%x\r\n%b\r\n" % (len(safe), safe) if safe else b"") + (b"0\r\n\r\n" if done else b"")
+        return _chunked(safe, done=done) if self.chunked else safe
 
 
 def framing_lines(method: str, fields: Fields, streams: Body | None, anew: bytes | None, *, keep: bool) -> bytes:
@@ -73,14 +70,13 @@ class ResponsePlan:
     ``heads`` are for the client: where its connection is closed afterwards, and where it is kept.
     """
 
-    __slots__ = ("chunked", "fields", "has_body", "heads", "inflate", "lines", "status")
+    __slots__ = ("chunked", "fields", "heads", "inflate", "lines", "status")
 
     def __init__(self, status: Status, fields: Fields, *, has_body: bool) -> None:
         coding = (fields.get(b"content-encoding") or b"").lower()
         if has_body and coding not in _IDENTITY | _INFLATED:
             raise UpstreamError("the upstream answered in an encoding that remit did not ask for and cannot look into")
         self.status = status.code
-        self.has_body = has_body
         self.inflate = has_body and coding in _INFLATED
         self.lines = (fields.get(b"content-type") or b"").startswith(_LINES)
         self.chunked = has_body and (self.inflate or fields.length is None)
@@ -146,10 +142,12 @@ class ResponseBody:
         return self._framed(b"".join(released), done=self._done)
 
     def _framed(self, released: bytes, *, done: bool) -> bytes:
-        if not self._plan.chunked:
-            return released
-        framed = b"%x\r\n%b\r\n" % (len(released), released) if released else b""
-        return framed + b"0\r\n\r\n" if done else framed
+        return _chunked(released, done=done) if self._plan.chunked else released
+
+
+def _chunked(data: bytes, *, done: bool) -> bytes:
+    framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    return framed + b"0\r\n\r\n" if done else framed
 
 
 class Recipient(Protocol):
@@ -220,14 +218,13 @@ class Delivery:
         if self._body.busy:
             self._later()
 
-    def flush(self) -> bool:
-        """Pass on what has come together; return whether anything had."""
+    def flush(self) -> None:
+        """Pass on what has come together."""
         if not self._out:
-            return False
+            return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         self._recipient.deliver(data)
-        return True
 
     def end(self) -> None:
         """Take note that the upstream has said all."""

@@ -9,16 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from remit import catalog
-from remit.catalog import Provider
 from remit.gateway.connection import ClientConnection, ClientConnections
 from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts import Front
 from remit.gateway.fronts.path import PathFront, Verifier
 from remit.gateway.pipe import DatabasePipe
-from remit.gateway.plane import DataPlane
+from remit.gateway.plane import DataPlane, Routes
 from remit.gateway.pools import Pools
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
-from remit.gateway.routes import Routes
 from remit.ports import Clock, NewId
 from remit.ports.broker import BrokerPort, Notice
 from remit.ports.credential import SourceOf
@@ -61,7 +59,6 @@ class Gateway:
         seconds: Callable[[], float],
         clock: Clock,
         tls: ssl.SSLContext | None = None,
-        providers: Mapping[str, Provider] | None = None,
         source_of: SourceOf = lambda _: None,
         problems: str = "urn:remit:problem:",
         verify: Verifier | None = None,
@@ -70,15 +67,14 @@ class Gateway:
     ) -> None:
         """Wire a gateway to the running loop.
 
-        ``seconds`` are by a clock that never goes back; ``providers`` are the catalog's unless given; ``source_of``
-        tells where a resource's credential comes from if it is no static secret; ``verify`` tells the grant of a caller
-        without a channel, and ``nonce`` the one for its next proof; no more than ``descriptors`` are used for what is
-        connected.
+        ``seconds`` are by a clock that never goes back; ``source_of`` tells where a resource's credential comes from if
+        it is no static secret; ``verify`` tells the grant of a caller without a channel, and ``nonce`` the one for its
+        next proof; no more than ``descriptors`` are used for what is connected.
         """
         self.quota = DescriptorBudget(descriptors)
         tls = tls or ssl.create_default_context()
         tls.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says
-        routes = Routes(broker, kinds, catalog.load() if providers is None else providers, source_of)
+        routes = Routes(broker, kinds, catalog.load(), source_of)
         pools = Pools(broker, tls, clock, self.quota)
         self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems, nonce, now=seconds())
         self.connections = ClientConnections()
@@ -133,9 +129,9 @@ class Gateway:
             self._sweeper.cancel()
         for server in tuple(self._servers):
             server.close()
-        self.connections.close()
+        self.connections.end()
         plane = self.plane
-        plane.in_flight.cut()
+        plane.cut()
         plane.pools.close()
         if plane.tasks:
             await asyncio.wait(tuple(plane.tasks), timeout=5)
@@ -150,7 +146,7 @@ class Gateway:
 
     def noticed(self, notice: Notice) -> None:
         """Cut everything that moves under grants that have ended, and forget what was compiled of what has changed."""
-        self.plane.in_flight.cut(notice.grants)
+        self.plane.cut(notice.grants)
         self.connections.end(notice.grants)
         self.plane.pools.end(notice.grants)
         self.plane.pools.forget(notice.resources)

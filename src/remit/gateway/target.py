@@ -1,34 +1,39 @@
-"""One http resource as it is configured, compiled: where its requests go, and which of their header fields. Pure.
+"""One http resource as it is configured, compiled: its destination, its header fields, its credential as it is written.
 
-The bytes a client sent never pass as they came. Of its headers an allow-list goes on, and where a detail leaves all
-arguments free what carries no authority; its own copy of the credential's header is dropped. Which headers carry
-authority is a list of what is known; an upstream that takes authority from a header of another name is to be bounded by
-named arguments (``limits.md``). The destination is read strictly from configuration, never from a request.
+Of a client's headers an allow-list goes on, and where a detail leaves all arguments free what carries no authority; its
+own copy of the credential's header is dropped. Which headers carry authority is a list of what is known; an upstream
+that takes authority from a header of another name is to be bounded by named arguments (``limits.md``). The destination
+is read strictly from configuration, never from a request. A credential that cannot stand in a header is not written at
+all, so that nothing of it becomes another header.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from remit.catalog import Position, Provider, provider_of
 from remit.core import fields
 from remit.core.fields import is_loopback
 from remit.core.secret import Secret
-from remit.errors import InvalidRequestError
+from remit.errors import InvalidRequestError, UpstreamError
 from remit.gateway.framing import BODILESS, Fields
+from remit.gateway.scrub import SecretPatterns
 from remit.ports import Resource
-from remit.ports.credential import CredentialSource
+from remit.ports.credential import CredentialSource, Injection, RequestSigner, UnsignedRequest
 
 SETTINGS = frozenset({"arguments", "body_on", "headers", "inject", "max_body", "provider", "reads_bodies"})
 UNKNOWN = Provider(name="", title="", header="Authorization", format="Bearer {}", shape=())  # where none is named
 MAX_BODY = 262_144  # bytes of a body that is judged as a whole
-HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
+SECONDS = 10.0  # that a source of credentials may take
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _BODILESS = re.compile("|".join(BODILESS))
-VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 ALWAYS = frozenset(
     (
         b"accept accept-language content-language content-type idempotency-key if-match if-modified-since "
@@ -141,17 +146,17 @@ def _injection(raw: object, default: Position) -> Position:
         return default
     if not isinstance(raw, Mapping) or not set(raw) <= {"header", "format"}:
         raise InvalidRequestError("`inject` is an object with `header` and `format`")
-    header = fields.text("inject.header", raw.get("header", default.header), HEADER)
+    header = fields.text("inject.header", raw.get("header", default.header), _HEADER)
     if header.lower().encode() in NEVER:
         raise InvalidRequestError("`inject.header` is not the name of a header that may hold a credential")
-    form = fields.text("inject.format", raw.get("format", default.format), VALUE)
+    form = fields.text("inject.format", raw.get("format", default.format), _VALUE)
     if form.count("{}") != 1:
         raise InvalidRequestError("`inject.format` is text with one `{}`")
     return Position(header, form)
 
 
 def _names(what: str, raw: object) -> frozenset[bytes]:
-    return frozenset(name.lower().encode() for name in fields.texts(what, raw, HEADER))
+    return frozenset(name.lower().encode() for name in fields.texts(what, raw, _HEADER))
 
 
 def carries_authority(name: bytes) -> bool:
@@ -216,3 +221,65 @@ def read_port(text: str | None, default: int) -> int:
     if port > MAX_PORT:
         raise InvalidRequestError("the destination's port does not exist")
     return port
+
+
+class BoundCredential:
+    """An injection as it is written for a target; ``names`` are all header fields that its source writes.
+
+    ``fixed`` are the header lines of every request, with Host; with a ``signer`` each is signed when it is finished.
+    """
+
+    __slots__ = ("_names", "fixed", "patterns", "signer", "target", "until")
+
+    def __init__(
+        self, target: HttpTarget, injection: Injection, names: frozenset[str], signer: RequestSigner | None = None
+    ) -> None:
+        self.target = target
+        self.signer = signer
+        self._names = names
+        self.until: datetime | None = injection.until
+        host = f"Host: {target.destination.authority}\r\n".encode()
+        self.fixed = host + _lines(injection.fields, names) + b"Accept-Encoding: identity\r\n"
+        self.patterns = SecretPatterns(injection.patterns)
+
+    def __repr__(self) -> str:
+        """Mask the credential."""
+        return f"BoundCredential({self.target.resource.name!r})"
+
+    async def signed(self, signer: RequestSigner, start: bytes, lines: bytes, body: bytes) -> bytes:
+        """Return the lines that sign a request of a request line, header lines and a body."""
+        method, target, _ = start.decode("ascii").split(" ", 2)
+        fields = (line.partition(": ") for line in (self.fixed + lines).decode("ascii").split("\r\n")[:-1])
+        request = UnsignedRequest(method, target, tuple((name, value) for name, _, value in fields), body)
+        async with asyncio.timeout(SECONDS):
+            return _lines(await signer.sign(request), self._names)
+
+
+def static(target: HttpTarget, secret: Secret | None) -> BoundCredential:
+    """Return the credential that is a resource's static secret, where its settings or its provider say."""
+    text = secret.reveal() if secret is not None else ""
+    fields = ((target.header, target.format.replace("{}", text)),) if text else ()
+    injection = Injection(fields, (text.encode(),) if text else ())  # what holds the secret holds a form of it
+    return BoundCredential(target, injection, frozenset({target.header.lower()}))
+
+
+async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[], datetime]) -> BoundCredential:
+    """Ask a source for what is injected; UpstreamError when it has nothing in time that is still good."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            injection = await source.current()
+    except TimeoutError as error:
+        raise UpstreamError("the credential was not there in time") from error
+    if injection.until is not None and injection.until <= now():
+        raise UpstreamError("the credential has expired")
+    return BoundCredential(target, injection, source.names, source if isinstance(source, RequestSigner) else None)
+
+
+def _lines(fields: Iterable[tuple[str, str]], names: frozenset[str]) -> bytes:
+    written = []
+    for name, value in fields:
+        known = name.lower() in names and name.lower().encode() not in NEVER
+        if not known or not _HEADER.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise UpstreamError("the credential cannot stand in a header, so the request was not sent")
+        written.append(f"{name}: {value}\r\n")
+    return "".join(written).encode("ascii")

@@ -1,4 +1,4 @@
-"""ClientConnections to upstreams: dialled where configuration says and nowhere else.
+"""Connections to upstreams: dialled where configuration says and nowhere else.
 
 TLS is always verified. A connection carries one request at a time, and is used again only where nothing can be left on
 it that another request would meet: not after a body that the upstream may not have read, nor where bytes may follow an
@@ -17,10 +17,10 @@ from typing import Protocol
 
 from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway import framing
-from remit.gateway.credential import BoundCredential
 from remit.gateway.framing import Body, Chunked, Fields, Status, UntilClose, bodiless, response_body
 from remit.gateway.quota import TaskQuota
 from remit.gateway.response import ResponsePlan
+from remit.gateway.target import BoundCredential
 
 CONNECT = 10.0  # seconds
 IDLE = 30.0  # seconds an unused connection is kept
