@@ -93,8 +93,8 @@ def test_no_name_leaves_its_edge() -> None:
     kept = Kept()
     name = kept.keep("it", MINUTE)
     assert len(name) == 43
-    [values] = [each for each in kept.memory._kinds.values() if each._by_digest]
-    assert name not in repr(values._by_digest)
+    [entries] = [each for each in kept.memory._kinds.values() if each]
+    assert name not in repr(entries)
 
 
 @pytest.mark.parametrize(("most", "size"), [(2, 1), (99, 50)])
@@ -118,6 +118,15 @@ def test_there_is_room_for_so_many_and_so_much_until_some_are_over(
     assert kept.find("second") is None
 
 
+def test_what_is_over_makes_room_also_where_older_things_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "MOST", 3)
+    kept = Kept()
+    names = [kept.keep(str(number), number * MINUTE) for number in (3, 2, 1)]
+    kept.clock.now += MINUTE
+    kept.keep("4", MINUTE)
+    assert [kept.find(name) for name in names] == ["3", "2", None]
+
+
 def test_in_a_small_room_the_oldest_makes_way_and_no_other_room_is_touched() -> None:
     kept = Kept()
     other, names = kept.keep("0", MINUTE, room="b"), [kept.keep(digit, MINUTE, room="a", most=3) for digit in "01234"]
@@ -132,9 +141,9 @@ def test_rooms_that_nobody_comes_to_any_more_are_cleared() -> None:
     kept.clock.now += MINUTE
     for _ in range(50):
         kept.keep("x", MINUTE, room="a", most=3)
-    values = kept.memory._kinds[PendingKind.PUSHED]
-    assert len(values._by_digest) == 3
-    assert set(values._count) == {"a"}
+    entries = kept.memory._kinds[PendingKind.PUSHED]
+    assert len(entries) == 3
+    assert set(entries.count) == {"a"}
 
 
 def test_a_value_is_changed_only_by_who_knows_what_it_is() -> None:

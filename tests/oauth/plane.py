@@ -140,7 +140,7 @@ class Plane:
     async def call(self, agent: Agent, method: str, path: str, **more: object) -> httpx.Response:
         """Make a proven call over TCP."""
         headers = self.headers(agent, method, path)
-        return await self.web.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
+        return await self.web.request(method, path, headers=headers, **more)  # type: ignore[arg-type]  # what httpx takes, each as it is
 
     async def opened(self, agent: Agent | None = None, **more: str) -> Answer:
         """Open a task at the control socket, bound to ``agent``'s key if there is one; return the answer."""

@@ -148,7 +148,7 @@ def test_a_workload_that_brings_an_id_token_acts_in_its_own_name(tmp_path: Path)
         await opened(plane, agent, **assertion_of(PLANNER))
         claims = parts(agent.token)[1]
         assert (claims["sub"], claims["client_id"], claims["act"]) == (ALICE, PLANNER, {"sub": PLANNER})
-        assert claims["task"]["attested"] is True  # type: ignore[index]
+        assert claims["task"]["attested"] is True  # type: ignore[index]  # a claim is an object
 
     staged(tmp_path, scene)
 

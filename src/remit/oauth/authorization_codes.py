@@ -44,6 +44,7 @@ from remit.web.verifier import attested
 from remit.web.wire import Form
 
 CODE = "authorization_code"
+REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a grant type
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 CIBA = "urn:openid:params:grant-type:ciba"
 
@@ -69,7 +70,7 @@ class ConsentFlows:
         if not self._served:
             return {}
         return {
-            **self._refresh.grant_types(),
+            REFRESH_TOKEN: GrantType(TARGETS | {"refresh_token"}, self._refresh.refresh),
             CODE: GrantType(TARGETS | {"code", "redirect_uri", "code_verifier"}, self.code),
             DEVICE: GrantType(TARGETS | {"device_code"}, self.device),
             CIBA: GrantType(TARGETS | {"auth_req_id"}, self.ciba),

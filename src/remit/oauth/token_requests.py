@@ -25,7 +25,7 @@ from remit.errors import InvalidRequestError, TargetError, TokenError, WrongKeyE
 from remit.jose import token as tokens
 from remit.jose.strict import read_json
 from remit.jose.token import TokenParams
-from remit.oauth.clients import TARGETS, GrantType, OAuthClient
+from remit.oauth.clients import TARGETS, OAuthClient
 from remit.ports import NewId
 from remit.ports.broker import Presented
 from remit.web import wire
@@ -37,7 +37,6 @@ FIELDS = requests.LIMITS | {"label"}
 OPENING = FIELDS | TARGETS | {"purpose"}
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
-REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a grant type
 BYTES = 32  # random ones of a refresh token
 TTL = 3600  # seconds: an OAuth client that knows nothing of remit cannot say
 
@@ -154,7 +153,6 @@ class TokenIssuer:
         self,
         view: GrantView,
         *,
-        parent_token: str | None = None,
         par_hash: str | None = None,
         audience: str | None = None,
         until: datetime | None = None,
@@ -162,11 +160,9 @@ class TokenIssuer:
     ) -> Response:
         """Return the answer for a grant: with a token if the grant is bound, and with ``more`` members.
 
-        ``parent_token`` is the token that was exchanged for a child, ``par_hash`` the digest of the one that was when
-        the grant was made. ``audience`` None is the broker itself. ``until`` is the end of the certificate that the
-        grant is bound to.
+        ``par_hash`` is the digest of the token that was exchanged when the grant was made. ``audience`` None is the
+        broker itself. ``until`` is the end of the certificate that the grant is bound to.
         """
-        par_hash = par_hash if parent_token is None else jose.digest(parent_token)
         now, grant, scope = self._verifier.clock(), view.grant, scopes.text(view.grant.scope)
         expires_in = int((grant.expires_at - now).total_seconds())
         content: dict[str, object] = {"task": view.task, "grant": grant.id, "expires_in": expires_in}
@@ -189,10 +185,6 @@ class RefreshGrant:
 
     def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
-
-    def grant_types(self) -> Mapping[str, GrantType]:
-        """Return the grant type for the token endpoint."""
-        return {REFRESH_TOKEN: GrantType(TARGETS | {"refresh_token"}, self.refresh)}
 
     async def begin(self, grant_id: str, client_id: str, audience: str | None = None) -> str:
         """Return the first refresh token of a grant, for the client that it is given to."""

@@ -47,19 +47,13 @@ class Listener:
         """Stop accepting, and cut the connections there are."""
         self.server.close()
         for connection in list(self.state.connections):
-            _cut(connection)
+            connection.transport.abort()
 
     def cut_certified(self) -> None:
         """Cut the connections whose clients presented a certificate: in a new handshake it is looked at again."""
         for connection in list(self.state.connections):
             if getattr(connection, "app_state", {}).get("certificates"):
-                _cut(connection)
-
-
-def _cut(connection: object) -> None:
-    transport = getattr(connection, "transport", None)
-    if transport is not None:
-        transport.abort()
+                connection.transport.abort()
 
 
 async def serve(
