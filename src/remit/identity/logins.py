@@ -41,8 +41,7 @@ class IssuerLogins:
 
     async def begin(self, login: Login) -> str:
         """Return the URL to send the browser to."""
-        registration = self._at(login.issuer)
-        metadata = await registration.issuer.metadata()
+        registration, metadata = await self._at(login.issuer)
         if metadata.authorization_endpoint is None or metadata.token_endpoint is None:
             raise UnavailableError(f"nobody can log in with a browser at `{registration.issuer.url}`")
         stronger = {"max_age": "0", "prompt": "login"} if login.since is not None or login.acr else {}
@@ -61,8 +60,7 @@ class IssuerLogins:
         """Redeem the answer that the browser brought (a query string), and return who logged in."""
         if came != login.back:
             raise GrantTokenError("this login was begun for something else")
-        registration = self._at(login.issuer)
-        metadata = await registration.issuer.metadata()
+        registration, metadata = await self._at(login.issuer)
         token = await self._redeemed(registration, login, metadata, _code(query, login.state, metadata))
         human = await self._humans.id_token(token, nonce=login.nonce)
         if login.acr and human.subject.acr not in login.acr:
@@ -76,12 +74,12 @@ class IssuerLogins:
         whole = f"{login.issuer}\n{login.back}\n{login.state}\n{login.nonce}"
         return jose.encode(hmac.digest(self._key, whole.encode(), "sha256"))
 
-    def _at(self, issuer: str) -> Registration:
+    async def _at(self, issuer: str) -> tuple[Registration, Metadata]:
         """Return remit's confidential registration at an issuer: a login by any other decides nothing."""
         known = [item for item in self._humans.deciding if item.issuer.url == issuer]
         if not known:
             raise GrantTokenError("nobody can log in to decide at this issuer")
-        return known[0]
+        return known[0], await known[0].issuer.metadata()
 
     async def _redeemed(self, registration: Registration, login: Login, metadata: Metadata, code: str) -> str:
         from authlib.common.errors import AuthlibBaseError

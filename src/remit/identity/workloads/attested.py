@@ -76,12 +76,12 @@ class AttestedWorkloads:
     async def assertion(self, token: str, kind: str) -> Workload:
         """Return the workload of a client assertion."""
         if kind == JWT_SPIFFE and self.bundles is not None:
-            return await self._jwt_svid(token)
+            return await self._jwt_svid(token, self.bundles)
         if kind not in self.platforms:
             raise UnauthenticatedError("this kind of client assertion is not configured here")
         return await self.platforms[kind](token)
 
-    async def _jwt_svid(self, text: str) -> Workload:
+    async def _jwt_svid(self, text: str, bundles: TrustBundles) -> Workload:
         """Return the workload of a JWT-SVID.
 
         One with a ``jti`` says of itself that it is unique, so it counts once (``digest``). One without may be sent
@@ -91,7 +91,7 @@ class AttestedWorkloads:
         if token.compact.header.get("typ") not in _JWT_SVID_TYPES:
             raise UnauthenticatedError("its type is not one of a JWT-SVID")
         identity = _workload_id(jwt.text(token.claims, "sub", UnauthenticatedError), "its `sub`")
-        await self._check_signature(token, identity.domain, lambda bundle: bundle.jwt)
+        await _by_bundle(bundles, identity.domain, token, lambda bundle: bundle.jwt)
         expires = _ends(token, self.clock(), MAX_JWT_LIFE)
         if token.claims.get("aud") not in (self.issuer, [self.issuer]):
             raise AudienceError("the JWT-SVID must be for this server alone", help=f"its `aud` must be {self.issuer}")
@@ -121,7 +121,7 @@ class AttestedWorkloads:
 
     async def _wit(self, wit: str) -> tuple[Mapping[str, object], str, datetime]:
         """Return the key of a WIT as a JWK, the name of its workload, and its end."""
-        self._trusted("workload identity tokens")
+        bundles = self._trusted("workload identity tokens")
         found = jwt.read(wit, _WIT)
         name = jwt.text(found.claims, "sub", UnauthenticatedError)
         try:  # `wimse` names have the form of SPIFFE IDs
@@ -129,7 +129,7 @@ class AttestedWorkloads:
             identity = spiffe.parse(own)
         except InvalidRequestError as error:
             raise UnauthenticatedError("its `sub` is not a workload's identifier") from error
-        await self._check_signature(found, identity.domain, lambda bundle: bundle.wit)
+        await _by_bundle(bundles, identity.domain, found, lambda bundle: bundle.wit)
         expires = _ends(found, self.clock(), MAX_WIT_LIFE)
         if "aud" in found.claims:  # WIT-SVID §3
             raise UnauthenticatedError("a workload identity token has no audience")
@@ -159,18 +159,10 @@ class AttestedWorkloads:
         thumbprint = jose.encode(sha256(chain[0]).digest())
         return Workload(str(identity), "x509-svid", leaf.not_valid_after_utc, x5t=thumbprint)
 
-    def _trusted(self, what: str = "SVIDs") -> TrustBundles:
+    def _trusted(self, what: str) -> TrustBundles:
         if self.bundles is None:
             raise UnauthenticatedError(f"{what} are not believed here: no trust domain is configured")
         return self.bundles
-
-    async def _check_signature(self, token: Jwt, domain: str, keys: Callable[[SpiffeBundle], KeySet]) -> None:
-        """Check a signature by the keys of one trust domain; a key that is new there is looked for once more."""
-        bundles = self._trusted()
-        found = keys(await bundles.of(domain))
-        if found.find(token.compact, UnauthenticatedError) is None:
-            found = keys(await bundles.again(domain))
-        found.verify(token.compact, UnauthenticatedError)
 
     def _check_allowed(self, name: str) -> None:
         if not spiffe.matches(name, self.allow):
@@ -186,6 +178,14 @@ def _workload_id(text: str, what: str) -> SpiffeId:
     if not found.path:
         raise UnauthenticatedError(f"{what} names a trust domain, not a workload")
     return found
+
+
+async def _by_bundle(bundles: TrustBundles, domain: str, token: Jwt, keys: Callable[[SpiffeBundle], KeySet]) -> None:
+    """Check a signature by the keys of one trust domain; a key that is new there is looked for once more."""
+    found = keys(await bundles.of(domain))
+    if found.find(token.compact, UnauthenticatedError) is None:
+        found = keys(await bundles.again(domain))
+    found.verify(token.compact, UnauthenticatedError)
 
 
 def _ends(token: Jwt, now: datetime, longest: timedelta) -> datetime:
