@@ -24,12 +24,10 @@ def check_path(name: str, path: object) -> str:
     """Return a path pattern in canonical form, or raise UnknownDetailError."""
     if not isinstance(path, str) or not path.startswith("/") or len(path) > MAX_TEXT:
         raise UnknownDetailError(f"`{name}` must hold paths that start with `/`")
-    segments = path[1:].split("/")
-    for index, segment in enumerate(segments):
-        last = index == len(segments) - 1
-        if segment == "*" or (segment == "**" and last) or (segment == "" and last):
-            continue
-        if not segment or segment in {".", ".."} or not _SEGMENT.fullmatch(segment) or not _encoded_well(segment):
+    *inner, last = path[1:].split("/")
+    for segment in inner if last in {"", "**"} else (*inner, last):
+        plain = segment not in {"", ".", ".."} and _SEGMENT.fullmatch(segment) and _encoded_well(segment)
+        if segment != "*" and not plain:
             raise UnknownDetailError(f"`{name}` has a path that is not whole segments in canonical form: `{path}`")
     return path
 

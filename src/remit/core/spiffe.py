@@ -70,9 +70,9 @@ def check_pattern(text: str) -> str:
     if text == ANY or (text and not text.startswith(SCHEMES) and "*" not in text and text.isprintable()):
         return text
     found = split(text)
-    segments = found.path.split("/")[1:] if found else [""]
-    wild = all(_plain(segment) or segment == "*" for segment in segments[:-1])
-    if not segments or not wild or not (_plain(segments[-1]) or segments[-1] in {"*", "**"}):
+    *inner, last = (found.path.split("/")[1:] if found else []) or [""]
+    wild = all(_plain(segment) or segment == "*" for segment in inner)
+    if not wild or not (_plain(last) or last in {"*", "**"}):
         raise InvalidRequestError(
             f"`{text[:100]}` is not a pattern of workloads", help="write spiffe://domain/segment/*/** or *"
         )
