@@ -51,7 +51,6 @@ CONFIDENTIAL = "decide on the page of the request; the operator configures `clie
 
 StepUp = Callable[[str], tuple[str, ...]]  # the human (issuer-qualified) -> the acr values that decide for them
 Place = tuple[str | None, str | None]  # the task and the grant that ask, if any
-Check = Callable[[Human], None]  # raises if the issuer has ended this login
 
 
 class Approvals:
@@ -61,7 +60,7 @@ class Approvals:
     valid only on the revision before it, so what is built on a commit that fails, fails too.
     """
 
-    def __init__(self, tasks: TaskCache, new_id: NewId, step_up: StepUp, check: Check) -> None:
+    def __init__(self, tasks: TaskCache, new_id: NewId, step_up: StepUp, check: Callable[[Human], None]) -> None:
         self._tasks, self._new_id, self._step_up, self._check = tasks, new_id, step_up, check
         self._kept: dict[str, Approval] = {}
         self._decided: dict[str, asyncio.Event] = {}

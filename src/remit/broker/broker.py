@@ -140,10 +140,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPor
     async def task(
         self, principal: Principal, task_id: str, after: str | None = None, limit: int = port.PAGE
     ) -> port.TaskPage:
-        """Fewer than ``limit`` grants where their details are long.
-
-        Grants that are made meanwhile do not change the order of those there are.
-        """
+        # Grants that are made meanwhile do not change the order of those there are.
         task = self._tasks.allowed(principal, task_id)
         root = root_in(principal, task) or ""
         seen = [grant.id for grant in task.subtree(root)]

@@ -24,31 +24,14 @@ BACK_OFF_CAP = timedelta(seconds=8)  # a commit costs little, and a crash before
 
 @dataclass(frozen=True, slots=True)
 class UnrecordedEnd:
-    """What is to end in one task. ``retry_at`` is when to try again to record it.
-
-    ``visited`` tells whether its leases were revoked at their targets since that was last tried.
-    """
+    """What is to end in one task."""
 
     grants: frozenset[str]
     leases: frozenset[str]
     events: tuple[Event, ...]
     attempts: int
-    retry_at: datetime
-    visited: bool
-
-    def held(self, task: Task) -> tuple[Task, UnrecordedEnd] | None:
-        """Return a task as it was read, with all of this ended in it, at the same revision; None: it all was."""
-        change = task.revoke(*(i for i in self.grants if i in task.grants))
-        alone = [i for i in self.leases - {lease.id for lease in change.leases} if i in task.leases]
-        leases = (*change.leases, *task.revoke_leases(tuple(alone)).leases)
-        if not change.grants and not leases:
-            return None
-        later = self.retry_at if self.visited else None
-        leases = tuple(replace(lease, retry_at=later) for lease in leases)
-        head = replace(change.head, rev=task.head.rev)
-        ended = replace(task.apply(replace(change, leases=leases)), head=head)
-        ids = frozenset(grant.id for grant in change.grants), frozenset(lease.id for lease in leases)
-        return ended, replace(self, grants=ids[0], leases=ids[1])
+    retry_at: datetime  # when to try again to record it
+    visited: bool  # whether its leases were revoked at their targets since that was last tried
 
 
 class UnrecordedEnds:
@@ -103,11 +86,18 @@ class UnrecordedEnds:
         known = self.waiting.pop(task.id, None)
         if known is None:
             return task, frozenset(), None
-        held = known.held(task)
-        if held is None:
+        change = task.revoke(*(i for i in known.grants if i in task.grants))
+        alone = [i for i in known.leases - {lease.id for lease in change.leases} if i in task.leases]
+        later = known.retry_at if known.visited else None
+        ending = (*change.leases, *task.revoke_leases(tuple(alone)).leases)
+        leases = tuple(replace(lease, retry_at=later) for lease in ending)
+        if not change.grants and not leases:  # all of it had been recorded
             return task, known.grants, None
-        task, self.waiting[task.id] = held
-        return task, known.grants, known.retry_at
+        grant_ids, lease_ids = (grant.id for grant in change.grants), (lease.id for lease in leases)
+        self.waiting[task.id] = replace(known, grants=frozenset(grant_ids), leases=frozenset(lease_ids))
+        ended = task.apply(replace(change, leases=leases))
+        same_revision = replace(ended, head=replace(ended.head, rev=task.head.rev))
+        return same_revision, known.grants, known.retry_at
 
     def drop(self, task_id: str) -> None:
         """Forget what waits in a task that there is not, or not any more."""

@@ -1,7 +1,4 @@
-"""Open and delegate: how authority comes to be, from a human at the root and from parent to child below it.
-
-And attach: how a run comes to hold a grant that exists.
-"""
+"""Open, delegate, and attach: how authority comes to be, and how a run comes to hold a grant that exists."""
 
 from __future__ import annotations
 
@@ -50,10 +47,7 @@ class GrantVerbs:
     _at_rest: str
 
     async def open(self, opener: Opener, request: GrantRequest, posture: Posture | None = None) -> GrantView:
-        """An ID token opens one task, and so does an approval.
-
-        A workload that opens a task acts for nobody but itself; what it showed has counted already (``spend``).
-        """
+        # A workload that opens a task acts for nobody but itself; what it showed has counted already (``spend``).
         now = self._tasks.serving()
         task_id, root_id = self._new_id("task"), self._new_id("grt")
         approval = opener.id if isinstance(opener, Approval) else None
@@ -107,11 +101,9 @@ class GrantVerbs:
         actor: Workload | None = None,
         posture: Posture | None = None,
     ) -> GrantView:
-        """Nobody has to know the child beforehand.
+        """``approval`` counts for exactly what a human saw, once, and under the grant it was asked for.
 
-        ``approval`` counts for exactly what a human saw, once, and under the grant it was asked for; any other is
-        unknown here (NotFoundError). ``actor`` is the child as it showed itself; UsedError where its credential counts
-        once, and has counted.
+        Any other is unknown here (NotFoundError). UsedError where ``actor``'s credential counts once, and has counted.
         """
         task = await self._tasks.acting(principal, parent_id, DELEGATE)
         if approval is not None and (approval.verb, approval.grant) != (DELEGATE, parent_id):

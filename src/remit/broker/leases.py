@@ -16,7 +16,7 @@ from remit.broker.revocation import REVOKE_WINDOW, LeaseRevoker
 from remit.broker.tasks import TaskCache
 from remit.core.principal import Principal
 from remit.core.scope import Detail
-from remit.core.task import Lease, LeaseState, Report, Task
+from remit.core.task import Lease, LeaseState, Report
 from remit.errors import AttenuationError, ConflictError, NotFoundError, PolicyError, RemitError
 from remit.ports import Engine, NewId, Renewable
 from remit.ports.broker import IssuedLease
@@ -43,7 +43,11 @@ class LeaseVerbs:
         try:
             grant = task.usable(grant_id, detail, now)
             engine = await self._registry.engine(detail.resource, detail.type)
-            await self._supersede(task, grant_id, key)
+            superseded = [i for i in task.leases.values() if key and (i.grant, i.key) == (grant_id, key) and i.standing]
+            for old in superseded:
+                event = self._revoker.lease_event("lease.revoke", "done", old, cause="superseded")
+                await self._tasks.end(task.head.id, [event], leases=[old.id])
+            await self._revoker.visit(task.head.id, [old.id for old in superseded])
             # after the last wait: a reload in between counts
             decision = self.policy.enforce(self.policy.question(task.head, grant, "issue", (detail,)), principal)
             lease_id, ttl = self._new_id("lse"), detail.number("ttl")
@@ -58,13 +62,6 @@ class LeaseVerbs:
             await self._tasks.denied("lease.issue", grant_id, error, resource=detail.resource)
             raise
         return await self._make(engine, task.head.id, lease)
-
-    async def _supersede(self, task: Task, grant_id: str, key: str | None) -> None:
-        old = [i for i in task.leases.values() if key and i.grant == grant_id and i.key == key and i.standing]
-        for lease in old:
-            event = self._revoker.lease_event("lease.revoke", "done", lease, cause="superseded")
-            await self._tasks.end(task.head.id, [event], leases=[lease.id])
-        await self._revoker.visit(task.head.id, [lease.id for lease in old])
 
     async def _make(self, engine: Engine, task_id: str, lease: Lease) -> IssuedLease:
         issued = None

@@ -1,4 +1,4 @@
-"""The ceiling: what policy allows, asked before authority is made, and asked anew of all there is when it changes.
+"""Policy enforcement: asked before authority is made, and asked anew of all there is when the policy changes.
 
 Resource bounds hold whatever a policy says. The answer is compiled into the grant with the policy's version; a request
 through the gateway never asks.
