@@ -10,7 +10,7 @@ from remit.broker import Broker
 from remit.core.approval import Approval
 from remit.core.audit import Event
 from remit.core.policy import Decision, Question
-from remit.core.principal import Human
+from remit.core.principal import Human, Principal
 from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Grant, Subject
 from remit.ports import Write
@@ -74,13 +74,13 @@ class House:
             await broker.open(self.human(sub=sub), replace(changed(wanted, more), purpose="draft the CFO summary"))
         ).grant
 
-    async def asked(self, broker: Broker, parent: Grant, wanted: GrantRequest | None = None) -> Approval:
+    async def ask(self, broker: Broker, parent: Grant, wanted: GrantRequest | None = None) -> Approval:
         """Let the holder of ``parent`` ask for a child that exceeds it."""
         return (await broker.ask(holder(broker, parent), parent.id, wanted or wide())).approval
 
     async def approved(self, broker: Broker, parent: Grant, wanted: GrantRequest | None = None) -> Approval:
         """Ask, and let Ann approve."""
-        item = await self.asked(broker, parent, wanted)
+        item = await self.ask(broker, parent, wanted)
         return await broker.approve(item.id, item.digest, self.human(item.digest))
 
     async def told(self) -> list[tuple[str, str, str | None]]:
@@ -94,9 +94,14 @@ def kept(broker: Broker) -> list[Approval]:
     return list(broker._approvals._kept.values())
 
 
+async def shown(broker: Broker, principal: Principal) -> list[Approval]:
+    """Return the approvals that a principal is shown."""
+    return [view.approval for view in await broker.approvals(principal)]
+
+
 def wide(*raw: dict[str, object], **more: object) -> GrantRequest:
     """Return what exceeds a narrow root: other paths."""
     return changed(GrantRequest(details(*(raw or (WIDE,)))), more)
 
 
-__all__ = ["ANN", "BOB", "MFA", "NARROW", "TABLE", "WIDE", "Brittle", "House", "everybody", "kept", "wide"]
+__all__ = ["ANN", "BOB", "MFA", "NARROW", "TABLE", "WIDE", "Brittle", "House", "everybody", "kept", "shown", "wide"]

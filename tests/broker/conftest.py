@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.broker.asking import House
 from tests.broker.world import World
 
 
@@ -11,3 +12,9 @@ from tests.broker.world import World
 def world() -> World:
     """Return a fresh world."""
     return World()
+
+
+@pytest.fixture
+def house() -> House:
+    """Return a house over a fresh world."""
+    return House()

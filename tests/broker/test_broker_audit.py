@@ -11,7 +11,7 @@ from remit.core.principal import Signal
 from remit.core.scope import Access
 from remit.errors import TokenError, UnavailableError
 from remit.ports.broker import AuditState
-from tests.broker.ruled import Rule
+from tests.broker.policies import Rule
 from tests.broker.world import OPERATOR, SEARCH, START, World, run, search
 from tests.uses import permitted_use
 

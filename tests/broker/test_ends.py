@@ -18,11 +18,10 @@ from remit.core.task import Change, Grant, Task
 from remit.errors import ConflictError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, on_end, run
+from tests.broker.world import DETAIL, OPERATOR, SEARCH, TABLE, World, details, holder, on_end, run
 from tests.grant_requests import changed
 from tests.uses import permitted_use
 
-DETAIL = details(TABLE)[0]
 GET = Access("search", "GET", "/v1/search")
 
 

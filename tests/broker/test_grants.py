@@ -29,12 +29,6 @@ FIVE = timedelta(minutes=5)
 BUILD = Workload("https://ci.test#repo", "oidc", START + FIVE, {"branch": "main"}, digest="once")
 
 
-@pytest.fixture
-def house() -> House:
-    """Return a house over a fresh world."""
-    return House()
-
-
 def test_a_human_opens_one_task_with_one_token_and_is_its_root(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()
@@ -193,10 +187,10 @@ def test_nobody_is_asked_for_what_the_grant_covers_or_a_policy_refuses_all_the_s
         broker = await house.world.ready()
         root = await house.root(broker)
         with pytest.raises(InvalidRequestError, match="needs no approval"):
-            await house.asked(broker, root, wide(NARROW))
+            await house.ask(broker, root, wide(NARROW))
         beyond = wide({**NARROW, "paths": ["/admin"]})
         with pytest.raises(PolicyError, match="not as much of it as this asks for"):
-            await house.asked(broker, root, beyond)
+            await house.ask(broker, root, beyond)
         assert kept(broker) == []
         assert (await house.told())[-2:] == [
             ("approval.ask", "deny", "invalid-request"),

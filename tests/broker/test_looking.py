@@ -168,7 +168,7 @@ def test_what_was_asked_under_a_grant_lapses_with_it_and_its_page_outlives_its_t
         house = House()
         broker = await house.world.ready()
         root = await house.root(broker)
-        item = await house.asked(broker, root, wide())
+        item = await house.ask(broker, root, wide())
         view = await broker.look(item.id, OPERATOR)
         assert view.asking is not None
         assert (view.state, view.asking.parent, [d.resource for d in view.asking.offending]) == (

@@ -12,8 +12,8 @@ from remit.core.principal import Human, Workload
 from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Subject
 from remit.errors import NotFoundError, PolicyError
-from tests.broker.ruled import DETAIL, Rule, child, forbids
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, run
+from tests.broker.policies import Rule, child, forbids
+from tests.broker.world import DETAIL, OPERATOR, SEARCH, TABLE, World, details, holder, run
 
 
 def test_every_verb_is_asked_with_all_that_is_known_of_the_grant() -> None:
@@ -25,10 +25,10 @@ def test_every_verb_is_asked_with_all_that_is_known_of_the_grant() -> None:
         under = await child(broker, root, TABLE, depth=1, fan_out=2, exercise=True)
         issued = await broker.issue(holder(broker, under), under.id, DETAIL)
         await broker.renew(holder(broker, under), issued.lease.id, timedelta(seconds=60))
-        asked = {question.verb: question for question in rule.asked}
+        asked = {question.verb: question for question in rule.questions}
         assert set(asked) == {"open", "delegate", "issue", "renew"}
-        assert {q.purpose for q in rule.asked} == {"draft the CFO summary"}
-        assert {q.subject for q in rule.asked} == {OPERATOR.subject}
+        assert {q.purpose for q in rule.questions} == {"draft the CFO summary"}
+        assert {q.subject for q in rule.questions} == {OPERATOR.subject}
         below = asked["delegate"]
         assert (below.level, below.bounds.depth, below.bounds.fan_out, below.scope) == (1, 1, 2, under.scope)
         assert asked["issue"].scope == (DETAIL,) == asked["renew"].scope
@@ -46,7 +46,7 @@ def test_a_child_that_names_no_time_is_asked_about_with_what_is_left_of_its_pare
         root = await world.opened(broker)
         world.later(100)
         await child(broker, root)
-        assert rule.asked[-1].bounds.ttl == timedelta(minutes=15) - timedelta(seconds=100)
+        assert rule.questions[-1].bounds.ttl == timedelta(minutes=15) - timedelta(seconds=100)
 
     run(body())
 
@@ -58,7 +58,7 @@ def test_bounds_hold_whatever_a_policy_says() -> None:
         broker = await world.ready()
         with pytest.raises(PolicyError) as refused:
             await world.opened(broker, {**SEARCH, "paths": ["/v2/**"]})
-        assert rule.asked == []
+        assert rule.questions == []
         assert refused.value.version == VERSION
         assert refused.value.help is not None
         assert refused.value.help.startswith("the bound is [")
@@ -97,7 +97,7 @@ def test_others_are_told_neither_bounds_nor_which_resources_there_are(wanted: di
             assert refused.value.version == VERSION
             assert refused.value.inside is not None
             assert (await world.events())[-1].cause == refused.value.inside.detail != refused.value.detail
-        assert rule.asked == []
+        assert rule.questions == []
 
     run(body())
 

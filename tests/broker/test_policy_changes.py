@@ -10,8 +10,8 @@ import pytest
 
 from remit.core.task import Grant, LeaseState
 from remit.errors import ConflictError, NotFoundError, PolicyError, RevokedError, UnavailableError
-from tests.broker.ruled import DETAIL, GET, Brittle, Rule, child, ended, forbids
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, holder, run
+from tests.broker.policies import GET, Brittle, Rule, child, ended, forbids
+from tests.broker.world import DETAIL, OPERATOR, SEARCH, TABLE, World, holder, run
 from tests.uses import permitted_use
 
 
@@ -94,7 +94,7 @@ def test_what_was_ended_or_has_expired_is_not_asked_about_again() -> None:
         world.later(11)
         rule = Rule("v2", lambda _: True)
         assert await broker.policy.reload(OPERATOR, rule, rule.version) == 0
-        assert rule.asked == []
+        assert rule.questions == []
         assert ended(broker, short)
 
     run(body())
@@ -311,7 +311,7 @@ def test_a_policy_tightened_under_ten_thousand_live_grants_holds_when_the_reload
             lost += [await child(broker, root, TABLE) for _ in range(50)]
         rule = forbids("warehouse", "delegate")
         assert await broker.policy.reload(OPERATOR, rule, rule.version) == 5_000
-        assert len(rule.asked) == 10_000
+        assert len(rule.questions) == 10_000
         assert all(ended(broker, grant) for grant in lost)
         assert not any(ended(broker, grant) for grant in (*kept, *roots))
         with pytest.raises(RevokedError):

@@ -12,8 +12,8 @@ from remit.broker import Broker
 from remit.core.policy import Decision, Question
 from remit.core.task import Grant
 from remit.errors import PolicyError, RevokedError, UnavailableError
-from tests.broker.ruled import DETAIL, GET, Brittle, Rule, child, ended, forbids
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run, search, warehouse
+from tests.broker.policies import GET, Brittle, Rule, child, ended, forbids
+from tests.broker.world import DETAIL, OPERATOR, SEARCH, TABLE, World, details, run, search, warehouse
 from tests.uses import permitted_use
 
 BUSY = [{**SEARCH, "paths": [f"/v1/{n}"]} for n in range(16)]
@@ -49,7 +49,7 @@ async def crowded(world: World, grants: int, tasks: int = 1) -> tuple[Broker, li
 
 def details_of(rule: Rule) -> int:
     """Return how many details a rule was asked about."""
-    return sum(len(question.scope) for question in rule.asked)
+    return sum(len(question.scope) for question in rule.questions)
 
 
 async def paced(rule: Paced, round_: Any) -> int:
@@ -96,15 +96,15 @@ def test_a_change_of_one_resource_asks_about_nothing_else(world: World) -> None:
         broker, [root] = await crowded(world, 50)
         world_rule = Rule("v2")
         await broker.policy.reload(OPERATOR, world_rule, "v2")
-        world_rule.asked.clear()
+        world_rule.questions.clear()
         await broker.put_resource(OPERATOR, warehouse())
-        assert [[d.resource for d in q.scope] for q in world_rule.asked] == [["warehouse"]]
-        assert world_rule.asked[0].whole == root.scope
-        world_rule.asked.clear()
+        assert [[d.resource for d in q.scope] for q in world_rule.questions] == [["warehouse"]]
+        assert world_rule.questions[0].whole == root.scope
+        world_rule.questions.clear()
         issued = await broker.issue(OPERATOR, root.id, DETAIL)
-        world_rule.asked.clear()
+        world_rule.questions.clear()
         await broker.put_resource(OPERATOR, search())
-        assert {d.resource for q in world_rule.asked for d in q.scope} == {"search"}
+        assert {d.resource for q in world_rule.questions for d in q.scope} == {"search"}
         assert issued.lease.plan.name in world.target.accounts
 
     run(body())
@@ -147,7 +147,7 @@ def test_what_was_decided_by_a_policy_that_holds_no_more_is_not_applied(world: W
 
         assert await broker.policy.reload(OPERATOR, Rule("strict", replaced), "strict") == 0
         assert not any(grant.revoked for grant in broker._tasks.task_of(root.id).grants.values())
-        assert lax.asked
+        assert lax.questions
 
     run(body())
 
@@ -208,7 +208,7 @@ def test_after_a_start_what_is_undecided_is_refused_and_can_be_looked_at_and_end
         world.decide = rule
         again = world.broker()
         await again.load()
-        assert rule.asked == []
+        assert rule.questions == []
         for attempt in (
             lambda: permitted_use(again, big.id, GET, "req_1"),
             lambda: again.issue(OPERATOR, big.id, DETAIL),

@@ -13,7 +13,7 @@ from remit.core.request import Binding, GrantRequest
 from remit.core.task import Task
 from remit.errors import ConflictError, NotFoundError, UnavailableError
 from remit.jose import token
-from tests.broker.world import OPERATOR, TABLE, World, details, run
+from tests.broker.world import OPERATOR, TABLE, World, child, details, run
 
 
 def test_a_failed_commit_that_gives_takes_the_head_back_to_the_store(world: World) -> None:
@@ -26,7 +26,6 @@ def test_a_failed_commit_that_gives_takes_the_head_back_to_the_store(world: Worl
             raise UnavailableError
 
         world.store.commit = refuse  # type: ignore[method-assign,assignment]
-        from tests.broker.test_broker import child
 
         with pytest.raises(UnavailableError):
             await broker.delegate(OPERATOR, root.id, child(TABLE))
@@ -54,7 +53,6 @@ def test_a_task_that_could_not_be_opened_does_not_exist(world: World) -> None:
 
 def test_changes_of_one_task_queue_on_the_head_and_all_become_durable(world: World) -> None:
     async def body() -> None:
-        from tests.broker.test_broker import child
 
         broker = await world.ready()
         root = await world.opened(broker, fan_out=50)

@@ -16,7 +16,7 @@ CRASH = ("tests/model/test_crash.py",)
 RACES = ("tests/model/test_races.py",)
 APPROVAL = ("tests/core/test_approval.py",)
 DELEGABILITY = ("tests/core/test_grant_delegability.py", "tests/core/test_task_asking.py")
-ASKING = ("tests/broker/test_approvals.py",)
+ASKING = tuple(f"tests/broker/test_approvals{part}.py" for part in ("", "_decided", "_limits", "_restart"))
 TOGETHER = ("tests/model/test_approvals.py",)
 
 
@@ -227,7 +227,7 @@ MUTANTS = [
         "broker/leases.py",
         "            await self._abandon(task_id, lease, error)",
         "            assert error",
-        ("tests/broker/test_broker.py", *TREE),
+        ("tests/broker/test_leases.py", *TREE),
     ),
     Mutant(
         "the second revoke does not wait",
@@ -290,21 +290,21 @@ MUTANTS = [
         "broker/tasks.py",
         "        if self.now() >= live.expires_at:",
         "        if self.now() < live.grant.opened_at:",
-        ("tests/broker/test_broker.py",),
+        ("tests/broker/test_revoke.py",),
     ),
     Mutant(
         "an agent reaches all of its task",
         "broker/tasks.py",
         "        if root not in task.grants or root not in line:",
         "        if root not in task.grants:",
-        ("tests/broker/test_broker.py",),
+        ("tests/broker/test_delegate.py",),
     ),
     Mutant(
         "a parent acts as any child",
         "core/principal.py",
         "    task.check_acting(grant_id, principal.grant if isinstance(principal, Holder) else task.head.root)",
         "    task.check_acting(grant_id, grant_id)",
-        ("tests/broker/test_broker.py",),
+        ("tests/broker/test_delegate.py",),
     ),
     Mutant(
         "only the grant itself has to be one's own, not those on the way",
@@ -332,7 +332,7 @@ MUTANTS = [
         "broker/grants.py",
         "        await self._tasks.acting(principal, grant_id, ATTACH)",
         "        self._tasks.allowed(principal, self._tasks.task_of(grant_id).id, grant_id)",
-        ("tests/broker/test_broker.py",),
+        ("tests/broker/test_delegate.py",),
     ),
     Mutant(
         "a run is started on a grant that is bound",
@@ -346,7 +346,7 @@ MUTANTS = [
         "broker/tasks.py",
         '            await self.denied(name, who, error, cause=f"under {grant_id}", **by, **more)',
         "            assert who or by",
-        ("tests/broker/test_broker.py",),
+        ("tests/broker/test_delegate.py",),
     ),
     Mutant(
         "grants that have ended are not counted",
@@ -381,7 +381,7 @@ MUTANTS = [
         "broker/uses.py",
         "        await self._tasks.store.commit(spends, (event,))\n        self._tasks.check(grant_id)",
         "        await self._tasks.store.commit(spends, (event,))",
-        ("tests/broker/test_uses.py", "tests/broker/test_broker.py"),
+        ("tests/broker/test_uses.py", "tests/broker/test_revoke.py"),
     ),
     Mutant(
         "a use is debited from the leaf alone",

@@ -10,15 +10,14 @@ from remit.broker import Broker
 from remit.core.audit import Event
 from remit.core.policy import Decision, Question
 from remit.core.request import GrantRequest
-from remit.core.scope import Access, parse_detail
+from remit.core.scope import Access
 from remit.core.task import Grant, Task
 from remit.errors import GrantEndedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
-from tests.broker.world import SEARCH, TABLE, details, holder
+from tests.broker.world import SEARCH, details, holder
 from tests.grant_requests import changed
 
-DETAIL = parse_detail(TABLE)
 GET = Access("search", "GET", "/v1/search")
 
 
@@ -28,11 +27,11 @@ class Rule:
 
     version: str
     denies: Callable[[Question], bool] = lambda _: False
-    asked: list[Question] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
     first: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __call__(self, question: Question) -> Decision:
-        self.asked.append(question)
+        self.questions.append(question)
         self.first.set()
         if self.denies(question):
             return Decision(allowed=False, reasons=("`no` forbids it",), offending=question.scope, version=self.version)
