@@ -14,7 +14,8 @@ from remit.core.scope import parse_detail
 from remit.core.secret import Secret
 from remit.core.task import Revocation
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
-from remit.kinds.postgres.connections import DatabaseAddress, quoted, target, wrapped
+from remit.kinds.postgres import DatabaseAddress, target
+from remit.kinds.postgres.connections import quoted, wrapped
 from remit.kinds.postgres.engine import PostgresEngine
 from remit.kinds.postgres.inspect import setup_sql
 from remit.ports import Bulk, Cleanable, Closable, Inspectable, Renewable, Resource

@@ -39,7 +39,7 @@ def test_a_port_of_a_run_leads_to_the_database(destination: str, address: tuple[
 
 
 @pytest.mark.parametrize(
-    "destination", ["mysql://db.example/sales", "postgresql://127.1/sales", "postgresql://db:99999/x"]
+    "destination", ["mysql://remit@db/sales", "postgresql://remit@127.1/sales", "postgresql://remit@db:99999/x"]
 )
 def test_a_port_of_a_run_leads_nowhere_else(destination: str) -> None:
     assert isinstance(KIND.access, PortAccess)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from remit.core import orders
+from remit.core.fields import is_loopback
 from remit.core.scope import Field
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, UnavailableError
@@ -16,9 +17,34 @@ from remit.ports.kind import EngineContext, Kind, PortAccess
 
 HERE = "127.0.0.1"
 PORT = 5432
-_DESTINATION = re.compile(
-    r"postgres(?:ql)?://(?:[^@/?#\s]*@)?([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?/[^?#\s]*"
-)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseAddress:
+    """Where a resource lives, read from its destination."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    tls: str  # verify-full | loopback
+
+
+def target(resource: Resource) -> DatabaseAddress:
+    """Read ``postgresql://user@host:port/database``, or raise InvalidRequestError."""
+    wrong = InvalidRequestError("`destination` must be postgresql://user@host:port/database, without a password")
+    try:
+        parts = urlsplit(resource.destination)
+        port = parts.port or PORT
+    except ValueError as error:
+        raise wrong from error
+    database = unquote(parts.path.removeprefix("/"))
+    if parts.scheme != "postgresql" or not parts.hostname or not parts.username or not database or parts.password:
+        raise wrong
+    tls = resource.settings.get("tls", "verify-full")
+    if tls not in {"verify-full", "loopback"} or (tls == "loopback" and not is_loopback(parts.hostname)):
+        raise InvalidRequestError('`tls` must be "verify-full", or "loopback" for a server on this machine')
+    return DatabaseAddress(parts.hostname, port, database, unquote(parts.username), str(tls))
 
 
 def _engine(resource: Resource, secret: Secret | None, context: EngineContext) -> Engine:
@@ -32,12 +58,10 @@ def _engine(resource: Resource, secret: Secret | None, context: EngineContext) -
 
 
 def _address(resource: Resource) -> tuple[str, int]:
-    from remit.gateway import target
+    from remit.gateway.target import read_host
 
-    found = _DESTINATION.fullmatch(resource.destination)
-    if found is None:
-        raise InvalidRequestError("a destination is `postgresql://user@host:port/database`")
-    return target.read_host(found[1]), target.read_port(found[2], PORT)
+    place = target(resource)
+    return read_host(place.host), place.port
 
 
 def _check(resource: Resource, secret: Secret | None, context: EngineContext) -> None:

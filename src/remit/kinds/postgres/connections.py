@@ -16,19 +16,15 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from remit.core.fields import is_loopback
 from remit.core.secret import Secret
-from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
-from remit.ports import Resource
+from remit.errors import EngineError, EngineRefusedError
+from remit.kinds.postgres import DatabaseAddress
 
-PORT = 5432
 CONNECT_SECONDS = 5.0
 STATEMENT_MILLISECONDS = 10_000
 LOCK_MILLISECONDS = 5_000
@@ -46,34 +42,6 @@ _CROWDED = frozenset({"53200", "53300"})  # no memory for a lock, no connection 
 Connection: TypeAlias = asyncpg.Connection
 Record: TypeAlias = asyncpg.Record
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseAddress:
-    """Where a resource lives, read from its destination."""
-
-    host: str
-    port: int
-    database: str
-    user: str
-    tls: str  # verify-full | loopback
-
-
-def target(resource: Resource) -> DatabaseAddress:
-    """Read ``postgresql://user@host:port/database``, or raise InvalidRequestError."""
-    wrong = InvalidRequestError("`destination` must be postgresql://user@host:port/database, without a password")
-    try:
-        parts = urlsplit(resource.destination)
-        port = parts.port or PORT
-    except ValueError as error:
-        raise wrong from error
-    database = unquote(parts.path.removeprefix("/"))
-    if parts.scheme != "postgresql" or not parts.hostname or not parts.username or not database or parts.password:
-        raise wrong
-    tls = resource.settings.get("tls", "verify-full")
-    if tls not in {"verify-full", "loopback"} or (tls == "loopback" and not is_loopback(parts.hostname)):
-        raise InvalidRequestError('`tls` must be "verify-full", or "loopback" for a server on this machine')
-    return DatabaseAddress(parts.hostname, port, database, unquote(parts.username), str(tls))
 
 
 def code(error: BaseException | None) -> str:

@@ -2,10 +2,10 @@
 
 Rules:
 
-- A lease is a role ``remit_<lease id>`` that may log in and joins one bundle (``postgres_bundle``): that is all.
+- A lease is a role ``remit_<lease id>`` that may log in and joins one bundle (``bundle``): that is all.
 - Its password has 256 random bits; the server is sent a SCRAM verifier, never the password.
 - ``VALID UNTIL`` is the lease's end, so that an unreachable broker leaves nothing behind that can log in.
-- Revoked means: cannot log in, holds nothing, has no session (``postgres_close``). Dropping the role comes later.
+- Revoked means: cannot log in, holds nothing, has no session (``close``). Dropping the role comes later.
 - A plan names its destination; a plan for another destination is refused, never taken for absence.
 """
 
@@ -26,9 +26,10 @@ from remit.core.task import Plan, Revocation
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
 from remit.kinds.postgres import close as postgres_close
 from remit.kinds.postgres import inspect as postgres_inspect
+from remit.kinds.postgres import target
 from remit.kinds.postgres.batches import LeaseBatches, PlannedRole, drop_empty
 from remit.kinds.postgres.bundle import drop_idle, lower
-from remit.kinds.postgres.connections import Connections, target
+from remit.kinds.postgres.connections import Connections
 from remit.kinds.postgres.standby import Standby
 from remit.ports import Finding, Issued, Resource
 

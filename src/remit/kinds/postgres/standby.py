@@ -74,7 +74,13 @@ class Standby:
         """Lend the connection; an error that the server has told does not break it."""
         async with self._turn:
             try:
-                yield await self._open()
+                if self._connection is None or self._connection.is_closed():
+                    self._drop()
+                    self._connection = connection = await self._connections.connect()
+                    await connection.execute("SET plan_cache_mode = force_generic_plan")  # planned once, now
+                    self._spend = await connection.prepare(_SPEND)
+                    await self._spend.fetch([])
+                yield self._connection
             except DRIVER_ERRORS as error:
                 if not self._connections.survives(self._connection, error):
                     self._drop()
@@ -82,16 +88,6 @@ class Standby:
             except BaseException:  # a statement that was cut short may still be running
                 self._drop()
                 raise
-
-    async def _open(self) -> Connection:
-        if self._connection is not None and not self._connection.is_closed():
-            return self._connection
-        self._drop()
-        self._connection = connection = await self._connections.connect()
-        await connection.execute("SET plan_cache_mode = force_generic_plan")  # planned once, now
-        self._spend = await connection.prepare(_SPEND)
-        await self._spend.fetch([])
-        return connection
 
     def _drop(self) -> None:
         connection, self._connection, self._spend, self._full = self._connection, None, None, False
