@@ -28,9 +28,9 @@ from remit.config.values import Address
 from remit.errors import RemitError, UnavailableError
 from remit.gateway.server import Channel, Gateway
 from remit.jose.proof import Nonces
-from remit.kinds.spiffe.listen import WorkloadApi
 from remit.link.edge import following
 from remit.ports.broker import Notice
+from remit.ports.kind import SocketAccess, SocketContext, SocketServer
 from remit.ports.listening import Start
 from remit.run import handover
 from remit.run.environment import RunListener
@@ -91,9 +91,7 @@ class Edges:
         )
         self._listeners: list[Listener] = []
         self.tls = workloads.server_tls(settings, app.bundles)
-        self.sockets: dict[str, WorkloadApi] = {}  # of kinds, by the names that these give them
-        with suppress(UnavailableError):  # the extra that it needs is not installed
-            self.sockets["workload"] = WorkloadApi(app.broker, app.authority, app.clock, app.bundles)
+        self.sockets = _socket_servers(app)
         self.launches = LaunchServer(
             app.broker, app.broker.kinds, self.serve_run, self.gateway.quota.of, self.sockets, app.identity.humans
         )
@@ -123,8 +121,8 @@ class Edges:
     def noticed(self, notice: Notice) -> None:
         """Pass on to what serves runs what ended and what changed."""
         self.gateway.noticed(notice)
-        for workload in self.sockets.values():
-            workload.noticed(notice)
+        for server in self.sockets.values():
+            server.noticed(notice)
 
     async def trust(self) -> None:
         """Look for new trust bundles and a new certificate of ours; TLS handshakes use them from now on."""
@@ -144,6 +142,17 @@ class Edges:
         for listener in self._listeners:
             listener.close()
         await self.gateway.close()
+
+
+def _socket_servers(app: Application) -> dict[str, SocketServer]:
+    """Return what serves the sockets of kinds, by the names that these give them."""
+    servers: dict[str, SocketServer] = {}
+    lent = SocketContext(app.broker, app.authority, app.clock, app.bundles)
+    for access in (kind.access for kind in app.broker.kinds.values()):
+        if isinstance(access, SocketAccess) and access.socket not in servers:
+            with suppress(UnavailableError):  # the extra that it needs is not installed
+                servers[access.socket] = access.server(lent)
+    return servers
 
 
 @asynccontextmanager

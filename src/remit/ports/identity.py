@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from remit.core.principal import Human, Signal, Workload
+from remit.core.spiffe import TrustBundle
 from remit.ports import Signer
 
 
@@ -101,6 +102,16 @@ class Authority(Protocol):
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back when what is published, or what signs, has changed."""
+
+
+class Federation(Protocol):
+    """The trust bundles of other trust domains, each apart."""
+
+    def current(self) -> Mapping[str, TrustBundle]:
+        """Return those that are good now, by trust domain."""
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back when a bundle has changed."""
 
 
 @dataclass(frozen=True, slots=True)

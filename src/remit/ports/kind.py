@@ -13,11 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from remit.core.scope import DetailType
 from remit.core.secret import Secret
 from remit.ports import Clock, Engine, Resource
-from remit.ports.identity import Authority
+from remit.ports.identity import Authority, Federation
+
+if TYPE_CHECKING:  # commands know the kinds too, and start without these
+    import socket
+
+    from remit.core.principal import Holder
+    from remit.ports.broker import BrokerPort, Notice
+    from remit.ports.listening import Quota, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +55,40 @@ class PortAccess:
     local: Callable[[Mapping[str, str], int], Mapping[str, str]]  # the credential with that port for the address
 
 
+class SocketServer(Protocol):
+    """Serves the sockets of one kind to runs."""
+
+    async def serve(self, sock: socket.socket, holder: Holder, start: Start | None, share: Quota) -> Callable[[], None]:
+        """Serve ``holder`` on a listening unix socket; return what ends that.
+
+        ``start`` accepts in the place of the loop, which may do so only on a socket that nobody else holds.
+        Connections are counted in ``share``.
+        """
+
+    def noticed(self, notice: Notice) -> None:
+        """Take note of what ended and what changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketContext:
+    """What a broker lends to those that serve sockets: itself, its trust domain, time, and what it knows of others."""
+
+    broker: BrokerPort
+    authority: Authority
+    clock: Clock
+    federation: Federation | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class SocketAccess:
-    """A run has one unix socket for all resources of the kind, which ``variable`` names as ``unix://PATH``."""
+    """A run has one unix socket for all resources of the kind, which ``variable`` names as ``unix://PATH``.
+
+    ``server`` makes what serves it, once in a broker; UnavailableError when it lacks an extra: then no run has one.
+    """
 
     socket: str
     variable: str
+    server: Callable[[SocketContext], SocketServer]
 
 
 @dataclass(frozen=True, slots=True)

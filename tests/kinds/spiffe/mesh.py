@@ -30,7 +30,7 @@ from remit.kinds.spiffe.calls import SECURITY, SERVICE, stubs
 from remit.kinds.spiffe.listen import WorkloadApi
 from remit.link.edge import following
 from remit.ports import Resource
-from remit.ports.kind import EngineContext
+from remit.ports.kind import EngineContext, SocketContext
 from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, ClearSealer, holder, search
 from tests.grant_requests import changed
@@ -101,7 +101,7 @@ class Mesh:
             OPERATOR, Resource("mesh", "spiffe", f"spiffe://{DOMAIN}", scope.parse([wide]), None, {}), None
         )
         await self.broker.put_resource(OPERATOR, search(), Secret("api-key"))
-        self.api = WorkloadApi(self.broker, self.authority, clock, self.others)
+        self.api = WorkloadApi(SocketContext(self.broker, self.authority, clock, self.others))
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

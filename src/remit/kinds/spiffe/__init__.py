@@ -6,7 +6,7 @@ from remit.core import orders
 from remit.core.scope import Field
 from remit.core.secret import Secret
 from remit.ports import Engine, Resource
-from remit.ports.kind import EngineContext, Kind, SocketAccess
+from remit.ports.kind import EngineContext, Kind, SocketAccess, SocketContext, SocketServer
 
 MAX_LIFE = 3_600  # seconds of an SVID's life: it ends by expiry alone
 
@@ -23,6 +23,12 @@ def _check(resource: Resource, secret: Secret | None, context: EngineContext) ->
     engine.check(resource, context.authority.trust_domain)
 
 
+def _server(context: SocketContext) -> SocketServer:
+    from remit.kinds.spiffe.listen import WorkloadApi
+
+    return WorkloadApi(context)
+
+
 KIND = Kind(
     name="spiffe",
     table={
@@ -34,7 +40,7 @@ KIND = Kind(
     destination="spiffe://trust-domain",
     docs="docs/reference/engines/spiffe.md",
     check=_check,
-    access=SocketAccess("workload", "SPIFFE_ENDPOINT_SOCKET"),
+    access=SocketAccess("workload", "SPIFFE_ENDPOINT_SOCKET", _server),
     engine=_engine,
     keyless=True,
 )

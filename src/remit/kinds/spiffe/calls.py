@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from remit.core.spiffe import TrustBundle
 from remit.errors import (
@@ -32,7 +32,7 @@ from remit.errors import (
 from remit.kinds.spiffe.svids import Svids
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort
-from remit.ports.identity import Authority
+from remit.ports.identity import Authority, Federation
 
 if TYPE_CHECKING:
     from grpclib.const import Handler
@@ -69,18 +69,6 @@ class Pulse:
         """Wake whoever waits."""
         self.next.set()
         self.next = asyncio.Event()
-
-
-class Federation(Protocol):
-    """The bundles of other trust domains, each apart."""
-
-    def current(self) -> Mapping[str, TrustBundle]:
-        """Return those that are good now, by trust domain."""
-        ...
-
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back when a bundle has changed."""
-        ...
 
 
 class Known:

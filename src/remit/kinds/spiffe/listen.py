@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from remit.core.principal import Holder
-from remit.kinds.spiffe.calls import Federation, Known, Pulse, WorkloadService, check_installed, stubs
+from remit.kinds.spiffe.calls import Known, Pulse, WorkloadService, check_installed, stubs
 from remit.kinds.spiffe.svids import Svids
-from remit.ports import Clock
-from remit.ports.broker import BrokerPort, Notice
-from remit.ports.identity import Authority
+from remit.ports.broker import Notice
+from remit.ports.kind import SocketContext
 from remit.ports.listening import Closing, Quota, Start
 
 if TYPE_CHECKING:
@@ -31,16 +30,14 @@ _PREFACE, _LENGTH, _HEADER = 24, 3, 9  # bytes, RFC 9113 §3.4 and §4.1
 class WorkloadApi:
     """The Workload API of one broker: a listener for each run."""
 
-    def __init__(
-        self, broker: BrokerPort, authority: Authority, clock: Clock, federation: Federation | None = None
-    ) -> None:
-        """Serve SVIDs of ``authority`` and the bundles of ``federation``; UnavailableError without the extra."""
+    def __init__(self, lent: SocketContext) -> None:
+        """Serve SVIDs of the authority and the bundles of the federation; UnavailableError without the extra."""
         check_installed()
-        self._broker, self._known, self._clock = broker, Known(authority, federation), clock
+        self._broker, self._known, self._clock = lent.broker, Known(lent.authority, lent.federation), lent.clock
         self._pulse = Pulse()
-        authority.on_change(self._pulse.beat)
-        if federation is not None:
-            federation.on_change(self._pulse.beat)
+        lent.authority.on_change(self._pulse.beat)
+        if lent.federation is not None:
+            lent.federation.on_change(self._pulse.beat)
 
     def noticed(self, notice: Notice) -> None:
         """Have every stream look again at what it may send, where a grant has ended."""
@@ -50,11 +47,7 @@ class WorkloadApi:
     async def serve(
         self, sock: socket.socket, holder: Holder, start: Start | None = None, share: Quota | None = None
     ) -> Callable[[], None]:
-        """Serve ``holder`` on a listening unix socket; return what ends that.
-
-        ``start`` accepts in the place of the loop, which may do so only on a socket that nobody else holds. Connections
-        are counted in ``share``.
-        """
+        """Serve ``holder`` on a listening unix socket; return what ends that."""
         await asyncio.to_thread(stubs)  # it brings grpc and pydantic, 15 MB that brokers without runs need not have
         from grpclib.config import Configuration
         from grpclib.server import Server
