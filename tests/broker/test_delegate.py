@@ -20,8 +20,8 @@ from remit.errors import (
     PolicyError,
     RevokedError,
 )
+from tests.broker.samples import DETAIL
 from tests.broker.world import (
-    DETAIL,
     OPERATOR,
     SEARCH,
     STRANGER,

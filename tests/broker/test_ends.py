@@ -18,7 +18,8 @@ from remit.core.task import Change, Grant, Task
 from remit.errors import ConflictError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
 from remit.stores.memory import MemoryStore
-from tests.broker.world import DETAIL, OPERATOR, SEARCH, TABLE, World, details, holder, on_end, run
+from tests.broker.samples import DETAIL
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, on_end, run
 from tests.grant_requests import changed
 from tests.uses import permitted_use
 

@@ -20,8 +20,8 @@ from remit.errors import (
     UnavailableError,
 )
 from remit.ports import Issued
+from tests.broker.samples import DETAIL
 from tests.broker.world import (
-    DETAIL,
     OPERATOR,
     SEARCH,
     TABLE,

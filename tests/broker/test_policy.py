@@ -13,7 +13,8 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Subject
 from remit.errors import NotFoundError, PolicyError
 from tests.broker.policies import Rule, child, forbids
-from tests.broker.world import DETAIL, OPERATOR, SEARCH, TABLE, World, details, holder, run
+from tests.broker.samples import DETAIL
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, run
 
 
 def test_every_verb_is_asked_with_all_that_is_known_of_the_grant() -> None:

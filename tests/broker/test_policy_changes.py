@@ -11,7 +11,8 @@ import pytest
 from remit.core.task import Grant, LeaseState
 from remit.errors import ConflictError, NotFoundError, PolicyError, RevokedError, UnavailableError
 from tests.broker.policies import GET, Brittle, Rule, child, ended, forbids
-from tests.broker.world import DETAIL, OPERATOR, SEARCH, TABLE, World, holder, run
+from tests.broker.samples import DETAIL
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, holder, run
 from tests.uses import permitted_use
 
 

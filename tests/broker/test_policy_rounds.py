@@ -13,7 +13,8 @@ from remit.core.policy import Decision, Question
 from remit.core.task import Grant
 from remit.errors import PolicyError, RevokedError, UnavailableError
 from tests.broker.policies import GET, Brittle, Rule, child, ended, forbids
-from tests.broker.world import DETAIL, OPERATOR, SEARCH, TABLE, World, details, run, search, warehouse
+from tests.broker.samples import DETAIL
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run, search, warehouse
 from tests.uses import permitted_use
 
 BUSY = [{**SEARCH, "paths": [f"/v1/{n}"]} for n in range(16)]

@@ -15,8 +15,8 @@ from remit.errors import (
     RevokedError,
 )
 from remit.ports import Finding
+from tests.broker.samples import DETAIL
 from tests.broker.world import (
-    DETAIL,
     OPERATOR,
     SEARCH,
     World,

@@ -14,8 +14,8 @@ from remit.errors import (
     IntegrityError,
     UnavailableError,
 )
+from tests.broker.samples import DETAIL
 from tests.broker.world import (
-    DETAIL,
     OPERATOR,
     FullEngine,
     PlainEngine,

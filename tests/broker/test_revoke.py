@@ -13,8 +13,8 @@ from remit.errors import (
     RevokedError,
 )
 from remit.ports.broker import Outcome
+from tests.broker.samples import DETAIL
 from tests.broker.world import (
-    DETAIL,
     OPERATOR,
     SEARCH,
     TABLE,

@@ -16,8 +16,8 @@ from remit.core.grant import GrantContext
 from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Grant, Subject, Task, open_task
 from remit.errors import ExpiredError, RemitError, RevokedError
+from tests.broker.samples import DETAIL
 from tests.broker.world import (
-    DETAIL,
     OPERATOR,
     SEARCH,
     START,

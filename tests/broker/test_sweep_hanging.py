@@ -16,8 +16,8 @@ from remit.core.task import Grant, Plan, Task
 from remit.errors import ExpiredError, UnavailableError
 from remit.ports import Engine, Resource, Write
 from remit.stores.memory import MemoryStore
+from tests.broker.samples import DETAIL
 from tests.broker.world import (
-    DETAIL,
     OPERATOR,
     TABLE,
     FullEngine,

@@ -35,9 +35,6 @@ def details(*raw: Mapping[str, object]) -> Scope:
     return scope.parse([dict(item) for item in raw])
 
 
-DETAIL = details(TABLE)[0]
-
-
 def child(*raw: Mapping[str, object], **more: object) -> GrantRequest:
     """Return what a sub-agent asks for."""
     return changed(GrantRequest(details(*raw), Bounds(depth=1, fan_out=2)), more)
