@@ -35,9 +35,9 @@ _OIDC = re.compile(r"[^#]*://[^#]*#")  # issuer#subject; the id of no other clie
 class OAuthClient:
     """An OAuth client and its request. ``id`` is empty for one that names itself nothing.
 
-    ``workload`` is set when it was attested. ``principal`` is who acts: the listener's, the holder of the token that is
-    exchanged, the workload; None for a public client, which proves nothing. ``proofs`` are its ``DPoP`` headers, to be
-    made for ``url``; ``certificates`` are those of its TLS handshake; ``local``: it came by a unix socket.
+    ``workload`` is set when it was attested. ``principal`` is who acts: the listener's, or the workload; None for a
+    public client, which proves nothing. ``proofs`` are its ``DPoP`` headers, to be made for ``url``; ``certificates``
+    are those of its TLS handshake; ``local``: it came by a unix socket.
     """
 
     id: str = ""
@@ -57,14 +57,10 @@ class OAuthClient:
 
 @dataclass(frozen=True, slots=True)
 class GrantType:
-    """One way to a token: the form fields it takes beside those of every way, and what answers.
-
-    ``subject`` finds who acts where that takes more than the client: the holder of a token that is exchanged.
-    """
+    """One way to a token: the form fields it takes beside those of every way, and what answers."""
 
     fields: frozenset[str]
     handler: Callable[[OAuthClient], Awaitable[Response]]
-    subject: Callable[[OAuthClient], Awaitable[Principal | None]] | None = None
 
 
 class Clients:

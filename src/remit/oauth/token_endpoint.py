@@ -8,7 +8,6 @@ opens a task (RFC 6749 §4.4) acts for nobody but itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -59,15 +58,12 @@ class TokenEndpoint:
         self._known = _CLIENT.union(*(one.fields for one in grant_types.values()))
 
     async def authenticate(self, request: Request) -> OAuthClient:
-        """Return the client of a token request, and who acts."""
+        """Return the client of a token request."""
         form = await wire.form(request, self._known, TARGETS)
         grant_type = self._grant_types.get(wire.text(form, "grant_type"))
         if grant_type is None:
             raise UnsupportedGrantError
-        client = await self._clients.authenticate(request, wire.meant(form, _CLIENT | grant_type.fields))
-        if grant_type.subject is None:
-            return client
-        return replace(client, principal=await grant_type.subject(client))
+        return await self._clients.authenticate(request, wire.meant(form, _CLIENT | grant_type.fields))
 
     async def token(self, _: Request, client: OAuthClient) -> Response:
         """Answer a token request by its grant type."""
@@ -84,14 +80,29 @@ class Exchange:
 
     def grant_types(self) -> Mapping[str, GrantType]:
         """Return the grant types for the token endpoint: those that can succeed."""
-        found = {EXCHANGE: GrantType(OPENING | _DELEGATING | _ACTOR, self.exchange, self.subject)}
+        found = {EXCHANGE: GrantType(OPENING | _DELEGATING | _ACTOR, self.exchange)}
         if self._asserted is not None:
             found[JWT_BEARER] = GrantType(OPENING | {"assertion"}, self.assertion)
         if self._workloads is not None:
             found[CLIENT_CREDENTIALS] = GrantType(OPENING, self.client_credentials)
         return found
 
-    async def subject(self, client: OAuthClient) -> Principal | None:
+    async def exchange(self, client: OAuthClient) -> Response:
+        """Open a task, delegate a grant or renew a token, by the type of the subject token."""
+        match await self._subject(client), client.form.get("subject_token_type"):
+            case Operator() as operator, "urn:remit:peer":
+                return await self._open(operator, client)
+            case Holder(claims=None) as holder, "urn:remit:peer":
+                check_right(holder, Right.OPERATE)
+            case (Operator() | Holder(claims=None)) as caller, "urn:remit:grant":
+                return await self._delegate_here(caller, client)
+            case _, "urn:ietf:params:oauth:token-type:id_token" if self._humans is not None:
+                return await self._open_for_human(self._humans, client)
+            case Holder(claims=Claims() as claims) as holder, "urn:ietf:params:oauth:token-type:access_token":
+                return await self._by_token(client, holder, claims)
+        raise InvalidRequestError("`subject_token_type` is not one that this listener takes")
+
+    async def _subject(self, client: OAuthClient) -> Principal | None:
         """Return the holder of the token that is exchanged: nobody can use a token that is not theirs.
 
         Elsewhere the client is the listener's principal, or acts for the subject of an ID token.
@@ -113,21 +124,6 @@ class Exchange:
             await self._verifier.refused(claims, error)
             raise
         return holder
-
-    async def exchange(self, client: OAuthClient) -> Response:
-        """Open a task, delegate a grant or renew a token, by the type of the subject token."""
-        match client.principal, client.form.get("subject_token_type"):
-            case Operator() as operator, "urn:remit:peer":
-                return await self._open(operator, client)
-            case Holder(claims=None) as holder, "urn:remit:peer":
-                check_right(holder, Right.OPERATE)
-            case (Operator() | Holder(claims=None)) as caller, "urn:remit:grant":
-                return await self._delegate_here(caller, client)
-            case _, "urn:ietf:params:oauth:token-type:id_token" if self._humans is not None:
-                return await self._open_for_human(self._humans, client)
-            case Holder(claims=Claims() as claims) as holder, "urn:ietf:params:oauth:token-type:access_token":
-                return await self._by_token(client, holder, claims)
-        raise InvalidRequestError("`subject_token_type` is not one that this listener takes")
 
     async def _open(self, operator: Operator, client: OAuthClient) -> Response:
         form = client.form
@@ -230,12 +226,10 @@ class Exchange:
         limit = None if human.details is None else scopes.parse(human.details)
         granted = {} if limit is None else {"authorization_details": human.details}
         wanted = token_requests.opening(client, binding, granted)
-        if limit is not None:
-            wide = tuple(detail for detail in wanted.scope if scopes.cover(detail, limit) is None)
-            if wide:
-                held = scopes.shown(limit, {detail.resource for detail in wide})
-                offending, told = scopes.dump(wide), f"it allows {held}"
-                raise AttenuationError("the assertion allows less", offending=offending, help=told)
+        wide = () if limit is None else tuple(each for each in wanted.scope if scopes.cover(each, limit) is None)
+        if limit is not None and wide:
+            held, offending = scopes.shown(limit, {detail.resource for detail in wide}), scopes.dump(wide)
+            raise AttenuationError("the assertion allows less", offending=offending, help=f"it allows {held}")
         grant = await self._broker.open(human, wanted)
         return self._tokens.answer(grant, audience=audience, until=until)
 
