@@ -4,10 +4,11 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
+import uvloop
 
 from remit.errors import AttenuationError, InvalidRequestError, RemitError, TooLargeError, UnavailableError
 from remit.run import handover
@@ -115,7 +116,8 @@ def test_a_malformed_error_is_an_error_still(junk: object) -> None:
         handover.raise_problem({"error": junk})
 
 
-def test_sending_waits_for_room(pair: Pair) -> None:
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_sending_waits_for_room(pair: Pair, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     pair[0].setblocking(False)
     many = 64
 
@@ -129,7 +131,8 @@ def test_sending_waits_for_room(pair: Pair) -> None:
         await sending
         return sum(item is not None for item in heard)
 
-    assert asyncio.run(main()) == many
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(main()) == many
 
 
 def test_more_descriptors_than_are_due_are_not_taken(pair: Pair) -> None:
