@@ -153,6 +153,7 @@ class TokenIssuer:
         self,
         view: GrantView,
         *,
+        parent_token: str | None = None,
         par_hash: str | None = None,
         audience: str | None = None,
         until: datetime | None = None,
@@ -160,9 +161,10 @@ class TokenIssuer:
     ) -> Response:
         """Return the answer for a grant: with a token if the grant is bound, and with ``more`` members.
 
-        ``par_hash`` is the digest of the token that was exchanged when the grant was made. ``audience`` None is the
-        broker itself. ``until`` is the end of the certificate that the grant is bound to.
+        ``parent_token`` was exchanged for a child; ``par_hash`` is the digest of the one that was when the grant was
+        made. ``audience`` None is the broker. ``until`` is the end of the certificate that the grant is bound to.
         """
+        par_hash = par_hash if parent_token is None else jose.digest(parent_token)
         now, grant, scope = self._verifier.clock(), view.grant, scopes.text(view.grant.scope)
         expires_in = int((grant.expires_at - now).total_seconds())
         content: dict[str, object] = {"task": view.task, "grant": grant.id, "expires_in": expires_in}

@@ -1,4 +1,4 @@
-"""Callers that prove a token: keys to verify with, proofs seen before, and the holder behind a request."""
+"""Callers that prove a token: the keys that verify it, and the holder behind a request."""
 
 from __future__ import annotations
 
