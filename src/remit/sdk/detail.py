@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
+from typing import TypeGuard
 
 from remit.errors import InvalidRequestError, ScopeError
 
@@ -38,7 +39,7 @@ def seconds(ttl: TTL) -> int:
     return int(found[1]) * _UNIT[found[2]]
 
 
-def whole(wish: DetailLike) -> bool:
+def whole(wish: DetailLike) -> TypeGuard[Mapping[str, object]]:
     """Whether a wish is a detail that needs no expansion."""
     return not isinstance(wish, str) and "type" in wish
 
@@ -58,7 +59,7 @@ def expand(wishes: Iterable[DetailLike], known: Sequence[Mapping[str, object]]) 
 
 def expand_one(wish: DetailLike, known: Sequence[Mapping[str, object]]) -> Detail:
     """Return the whole detail for one wish; ScopeError when nothing or more than one detail is there for it."""
-    if not isinstance(wish, str) and "type" in wish:
+    if whole(wish):
         return dict(wish)
     name = name_of(wish)
     found = [item for item in known if item.get("resource") == name]

@@ -98,7 +98,7 @@ class OpenIDClient:
     def __init__(self, issuer: ClientRegistration, transport: httpx.BaseTransport | None = None) -> None:
         """Read what the issuer says of itself (OpenID Connect Discovery §4); it must say so of this very URL."""
         self.issuer = issuer
-        self._http = httpx.Client(timeout=30.0, transport=transport)
+        self._http = httpx.Client(timeout=30.0, transport=transport, headers={"accept": "application/json"})
         check_url(issuer.url)
         self._metadata = _document(self._sent("GET", f"{issuer.url.rstrip('/')}/.well-known/openid-configuration"))
         named = self._metadata.get("issuer")
@@ -214,7 +214,7 @@ class OpenIDClient:
 
     def _sent(self, method: str, url: str, form: Mapping[str, str] | None = None) -> httpx.Response:
         try:
-            return self._http.request(method, url, data=form, headers={"accept": "application/json"})
+            return self._http.request(method, url, data=form)
         except httpx.TransportError as error:
             raise UnavailableError(f"the issuer does not answer: `{self.issuer.url}`", help=AWAY) from error
 

@@ -7,7 +7,6 @@ the metadata ``workload.spiffe.io: true``, so that nobody can be made to call he
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -143,9 +142,9 @@ class WorkloadService:
 
         async def current() -> tuple[object, datetime | None]:
             svid = await self._svids.certified()
-            key, others = base64.b64decode(svid.key.reveal()), self._known.roots()
-            own = others.pop(self._known.name)
-            one = self._pb.X509SVID(spiffe_id=svid.spiffe_id, x509_svid=svid.chain, x509_svid_key=key, bundle=own)
+            chain, key, others = svid.der("certificate"), svid.der("key"), self._known.roots()
+            name, own = str(svid.credential["spiffe_id"]), others.pop(self._known.name)
+            one = self._pb.X509SVID(spiffe_id=name, x509_svid=chain, x509_svid_key=key, bundle=own)
             return self._pb.X509SVIDResponse(svids=[one], federated_bundles=others), svid.half
 
         await self._push(stream, current)

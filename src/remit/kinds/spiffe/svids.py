@@ -26,7 +26,7 @@ _ARMOUR = re.compile(r"-----BEGIN [A-Z ]+-----\n([A-Za-z0-9+/=\n]+)-----END [A-Z
 
 
 @dataclass(frozen=True, slots=True)
-class _Issued:
+class IssuedSvid:
     """An SVID as the broker issued it, and until when it is handed out again."""
 
     credential: Mapping[str, str | Secret]
@@ -34,15 +34,11 @@ class _Issued:
     half: datetime  # when the next one is due
     sequence: int  # of the authority, when it was made
 
-
-@dataclass(frozen=True, slots=True)
-class Certified:
-    """An X.509-SVID as the Workload API hands it out: DER, and a PKCS #8 key; ``half``: when the next one is due."""
-
-    spiffe_id: str
-    chain: bytes
-    key: Secret  # base64 of the DER
-    half: datetime
+    def der(self, name: str) -> bytes:
+        """Return what a field of the credential holds in PEM: DER, one after the other."""
+        text = self.credential[name]
+        bodies = _ARMOUR.findall(text.reveal() if isinstance(text, Secret) else text)
+        return b"".join(base64.b64decode(body) for body in bodies)
 
 
 class Svids:
@@ -50,8 +46,8 @@ class Svids:
 
     def __init__(self, broker: BrokerPort, holder: Holder, authority: Authority, clock: Clock) -> None:
         self._broker, self._holder, self._authority, self._clock = broker, holder, authority, clock
-        self._certified: dict[tuple[str, ...], _Issued] = {}
-        self._tokens: dict[tuple[str, ...], _Issued] = {}  # by audiences
+        self._certified: dict[tuple[str, ...], IssuedSvid] = {}
+        self._tokens: dict[tuple[str, ...], IssuedSvid] = {}  # by audiences
         self._asking = asyncio.Lock()
 
     async def entitled(self) -> Grant:
@@ -61,15 +57,11 @@ class Svids:
             raise DeniedError("the grant has no detail of type `spiffe`")
         return grant
 
-    async def certified(self) -> Certified:
+    async def certified(self) -> IssuedSvid:
         """Return an X.509-SVID of which more than half its life is left."""
         async with self._asking:
             detail = (await self._details("x509"))[0]
-            issued = await self._current(self._certified, (), detail, {"actions": ["x509"]})
-            chain, key = issued.credential["certificate"], issued.credential["key"]
-            private = _ders(key.reveal() if isinstance(key, Secret) else key)[0]
-            spiffe_id, secret = str(issued.credential["spiffe_id"]), Secret(base64.b64encode(private).decode())
-            return Certified(spiffe_id, b"".join(_ders(str(chain))), secret, issued.half)
+            return await self._current(self._certified, (), detail, {"actions": ["x509"]})
 
     async def token(self, audiences: Sequence[str]) -> tuple[str, Secret]:
         """Return the SPIFFE ID and a JWT-SVID for these audiences; ScopeError when they exceed the grant's."""
@@ -83,8 +75,12 @@ class Svids:
             return (await self.entitled()).agent, text if isinstance(text, Secret) else Secret(text)
 
     async def _current(
-        self, kept: dict[tuple[str, ...], _Issued], key: tuple[str, ...], detail: Detail, narrower: Mapping[str, object]
-    ) -> _Issued:
+        self,
+        kept: dict[tuple[str, ...], IssuedSvid],
+        key: tuple[str, ...],
+        detail: Detail,
+        narrower: Mapping[str, object],
+    ) -> IssuedSvid:
         """Return the SVID that is ``kept`` under a key while it is fresh, else a new one."""
         issued = kept.get(key)
         if issued is None or not await self._fresh(issued):
@@ -102,7 +98,7 @@ class Svids:
             raise DeniedError(f"the grant has no detail of type `spiffe` with the action `{action}`")
         return found
 
-    async def _fresh(self, issued: _Issued) -> bool:
+    async def _fresh(self, issued: IssuedSvid) -> bool:
         """Whether to hand out again: nobody has revoked the lease, though what was issued lives on."""
         if self._clock() >= issued.half or issued.sequence != self._authority.sequence:
             return False
@@ -111,19 +107,15 @@ class Svids:
         except NotFoundError:
             return False
 
-    async def _issue(self, detail: Detail, narrower: Mapping[str, object]) -> _Issued:
+    async def _issue(self, detail: Detail, narrower: Mapping[str, object]) -> IssuedSvid:
         limits = {"type": KIND, "resource": detail.resource, "ttl": detail.number("ttl")}
         now, sequence = self._clock(), self._authority.sequence
         issued = await self._broker.issue(self._holder, self._holder.grant, parse_detail({**limits, **narrower}))
         end = issued.lease.expires_at
         last = end >= (await self.entitled()).expires_at  # none is due after one that ends with its grant
         half = end if last else max(now + (end - now) / 2, now + LEAST)
-        return _Issued(issued.credential, issued.lease.id, half, sequence)
+        return IssuedSvid(issued.credential, issued.lease.id, half, sequence)
 
 
 def _details(grant: Grant) -> list[Detail]:
     return [detail for detail in grant.scope if detail.type == KIND]
-
-
-def _ders(pem: str) -> list[bytes]:
-    return [base64.b64decode(body) for body in _ARMOUR.findall(pem)]
