@@ -498,8 +498,8 @@ MUTANTS = [
     Mutant(
         "any attested agent is a delegate",
         "core/grant.py",
-        "    return identity is None or self.may_be_delegated_to(identity)",
-        "    return identity is None or bool(identity)",
+        "return identity is None or spiffe.ANY in self.delegates or spiffe.matches(identity, self.delegates)",
+        "return identity is None or bool(identity)",
         DELEGABILITY,
     ),
     Mutant(

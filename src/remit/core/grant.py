@@ -146,28 +146,25 @@ class Grant:
             raise DepthError(f"`fan_out` may be at most {most.fan_out} here", help=ASK)
         if request.binding.identity is None and not most.unattested:
             raise DelegateError("the grant may be delegated to attested agents alone", help="give an `actor_token`")
-        if not self._may_be_held(request):
+        if not self.may_be_delegated_to(request.binding.identity):
             raise DelegateError(help=f"it may be delegated to {', '.join(self.delegates) or 'nobody attested'}")
 
     def beyond(self, request: GrantRequest) -> tuple[str, ...]:
         """Name the dimensions in which a child would exceed it: what a human has to approve."""
-        bounds, most, attested = request.bounds, self.bounds, request.binding.identity is not None
+        bounds, most, identity = request.bounds, self.bounds, request.binding.identity
         found = {
             "authorization_details": None in scopes.covering(request.scope, self.scope),
             "depth": bounds.depth > most.depth - 1,
             "fan_out": bounds.fan_out > most.fan_out,
-            "delegates": not spiffe.within(bounds.delegates or (), self.delegates) or not self._may_be_held(request),
-            "unattested": not most.unattested and (not attested or (bounds.unattested and bounds.depth > 0)),
+            "delegates": not spiffe.within(bounds.delegates or (), self.delegates)
+            or not self.may_be_delegated_to(identity),
+            "unattested": not most.unattested and (identity is None or (bounds.unattested and bounds.depth > 0)),
         }
         return tuple(name for name, exceeds in found.items() if exceeds)
 
-    def _may_be_held(self, request: GrantRequest) -> bool:
-        identity = request.binding.identity
-        return identity is None or self.may_be_delegated_to(identity)
-
-    def may_be_delegated_to(self, agent: str) -> bool:
-        """Whether an attested agent is one that it may be delegated to."""
-        return spiffe.ANY in self.delegates or spiffe.matches(agent, self.delegates)
+    def may_be_delegated_to(self, identity: str | None) -> bool:
+        """Whether an agent, if anybody attests it, is one that it may be delegated to."""
+        return identity is None or spiffe.ANY in self.delegates or spiffe.matches(identity, self.delegates)
 
     @property
     def unusable(self) -> str | None:

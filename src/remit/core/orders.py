@@ -53,12 +53,6 @@ def _bad(name: str, what: str) -> UnknownDetailError:
     return UnknownDetailError(f"`{name}` {what}")
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value or len(value) > MAX_TEXT or not value.isprintable():
-        raise _bad(name, f"must hold printable text of 1 to {MAX_TEXT} characters")
-    return value
-
-
 def _number(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_INT:
         raise _bad(name, "must be a whole number of at least 1")
@@ -271,10 +265,6 @@ def _dump_set(value: Value) -> object:
     return list(value) if isinstance(value, tuple) else []
 
 
-def _same(value: Value) -> object:
-    return value
-
-
 def _list(items: Schema, least: int = 1) -> Schema:
     return {"type": "array", "minItems": least, "maxItems": MAX_ITEMS, "items": items}
 
@@ -304,7 +294,11 @@ def _map_of(name: str, what: str, values: Order) -> Order:
     def parse_map(field: str, value: object) -> Value:
         if not isinstance(value, Mapping) or not 1 <= len(value) <= MAX_ITEMS:
             raise _bad(field, f"must be a map of 1 to {MAX_ITEMS} {what}")
-        found = {_text(field, key): values.parse(field, item) for key, item in value.items()}
+        found = {}
+        for key, item in value.items():
+            if not isinstance(key, str) or not 1 <= len(key) <= MAX_TEXT or not key.isprintable():
+                raise _bad(field, f"must hold printable text of 1 to {MAX_TEXT} characters")
+            found[key] = values.parse(field, item)
         return tuple((key, found[key]) for key in sorted(found))
 
     def dump_map(value: Value) -> object:
@@ -337,7 +331,9 @@ def seconds(most: int) -> Order:
     return replace(AT_MOST, parse=parse_seconds, schema={"type": "integer", "minimum": 1, "maximum": most})
 
 
-AT_MOST = Order("at_most", _number, _same, _at_most, {"type": "integer", "minimum": 1, "maximum": MAX_INT})
+AT_MOST = Order(
+    "at_most", _number, lambda value: value, _at_most, {"type": "integer", "minimum": 1, "maximum": MAX_INT}
+)
 SECONDS = seconds(MAX_SECONDS)
 PATHS = Order("paths", _paths, _dump_set, _paths_le, _list({"type": "string", "pattern": "^/"}))
 ARGS = Order("arguments", _http_args, _dump_args, _args_le, {"anyOf": [{"const": ANY}, _map({}, 0)]})
