@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from starlette.responses import Response
 from remit.control import render
 from remit.core import request as requests
 from remit.core.approval import Approval
-from remit.core.principal import Holder, Human, Principal, Right, Workload
+from remit.core.principal import Holder, Principal, Right
 from remit.core.request import Binding
 from remit.errors import InvalidRequestError, UnauthenticatedError
 from remit.jose import token as tokens
@@ -42,22 +43,24 @@ class ApprovalRoutes:
         self._broker, self._verifier, self._identity = deps.broker, deps.verifier, deps.identity
 
     def routes(self) -> tuple[Route, ...]:
-        """Return the routes."""
+        one = "/v1/approvals/{approval}"
         return (
             Route("POST", "/v1/approvals", self.ask, Right.ACT),
             Route("GET", "/v1/approvals", self.all, Right.ACT),
-            Route("GET", "/v1/approvals/{approval}", self.one, Right.ACT, WAIT),
-            Route("POST", "/v1/approvals/{approval}/approve", self.approve, authenticate=shown),
-            Route("POST", "/v1/approvals/{approval}/deny", self.deny, authenticate=shown),
+            Route("GET", one, self.one, Right.ACT, WAIT),
+            Route("POST", f"{one}/approve", partial(self.decide, self._broker.approve), authenticate=shown),
+            Route("POST", f"{one}/deny", partial(self.decide, self._broker.refuse), authenticate=shown),
         )
 
-    # -- asking -------------------------------------------------------------------------------------------------
-
     async def ask(self, request: Request, caller: Principal) -> Response:
-        """Ask the task's human for a child of a grant that exceeds it."""
         asked = await wire.document(request, _ASKED)
         key = await self._key(request, asked)
-        actor = await self._actor(asked, key)
+        actor = None
+        if "actor_token" in asked:  # the child is to be this workload, by a credential of its own
+            if self._identity.workloads is None:
+                raise InvalidRequestError("no workload is believed here: none is configured")
+            verified = verified_actor(self._identity.workloads, wire.text(asked, "actor_token"), key)
+            actor = await self._verifier.authenticate(verified)
         wanted = requests.read(asked, attested(Binding(jkt=key), actor))
         if key is not None:  # a token follows
             tokens.check_size(wanted.scope)
@@ -74,20 +77,7 @@ class ApprovalRoutes:
         token = request.headers.get("authorization", "").partition(" ")[2].strip(" ")
         return await self._verifier.confirmed(asked.get("req_cnf"), proof, url, token or None)
 
-    async def _actor(self, asked: Mapping[str, object], key: str | None) -> Workload | None:
-        """Return the workload that the child is to be, by a credential of its own."""
-        if "actor_token" not in asked:
-            return None
-        if self._identity.workloads is None:
-            raise InvalidRequestError("no workload is believed here: none is configured")
-        return await self._verifier.authenticate(
-            verified_actor(self._identity.workloads, wire.text(asked, "actor_token"), key)
-        )
-
-    # -- reading ------------------------------------------------------------------------------------------------
-
     async def all(self, _: Request, caller: Principal) -> Response:
-        """List what the caller may know of, oldest first."""
         found = await self._broker.approvals(caller)
         return await wire.listing("approvals", (self._shown(caller, item) for item in found))
 
@@ -107,28 +97,16 @@ class ApprovalRoutes:
     def _shown(self, caller: Principal, item: ApprovalView) -> dict[str, object]:
         return render.approval(caller, item, self._verifier.issuer)
 
-    # -- deciding -----------------------------------------------------------------------------------------------
-
-    async def approve(self, request: Request, caller: Principal | None) -> Response:
-        """Approve of the request of a digest; over TCP an ID token alone has to do."""
-        return await self._decide(request, caller, self._broker.approve)
-
-    async def deny(self, request: Request, caller: Principal | None) -> Response:
-        """Refuse the request of a digest."""
-        return await self._decide(request, caller, self._broker.refuse)
-
-    async def _decide(self, request: Request, caller: Principal | None, decide: Decide) -> Response:
-        asked = await wire.document(request, frozenset({"digest", "id_token"}))
+    async def decide(self, decide: Decide, request: Request, caller: Principal | None) -> Response:
+        """Approve of the request of a digest, or refuse it; over TCP an ID token alone has to do."""
+        asked, by = await wire.document(request, frozenset({"digest", "id_token"})), caller
         digest = wire.text(asked, "digest")
-        by = await self._human(asked, digest) if not isinstance(caller, Holder) and "id_token" in asked else caller
+        if not isinstance(caller, Holder) and "id_token" in asked:
+            if self._identity.humans is None:
+                raise InvalidRequestError("no issuer of humans is configured here")
+            human = self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
+            by = await self._verifier.authenticate(human)
         if by is None:
             raise UnauthenticatedError("this needs an ID token whose `nonce` is the digest of the request")
         item = await decide(request.path_params["approval"], digest, by)
         return wire.answer({"approval": item.id, "state": item.verdict.value, "digest": item.digest})
-
-    async def _human(self, asked: Mapping[str, object], digest: str) -> Human:
-        if self._identity.humans is None:
-            raise InvalidRequestError("no issuer of humans is configured here")
-        return await self._verifier.authenticate(
-            self._identity.humans.id_token(wire.text(asked, "id_token"), nonce=digest)
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from remit.core import approval as approvals
@@ -10,10 +10,9 @@ from remit.core import scope as scopes
 from remit.core.grant import APPROVED
 from remit.core.principal import Principal, Right
 from remit.core.request import written_bounds
-from remit.core.secret import Secret
 from remit.core.task import Grant, Lease, Report, TaskHeader
 from remit.ports import Resource
-from remit.ports.broker import ApprovalView, Asking, TaskPage
+from remit.ports.broker import ApprovalView, TaskPage
 from remit.web.wire import instant
 
 
@@ -73,7 +72,15 @@ def approval(caller: Principal, view: ApprovalView, issuer: str) -> dict[str, ob
 
     The digest is for who decides alone: no agent is told it.
     """
-    found = view.approval
+    found, asking = view.approval, {}
+    if view.asking is not None:
+        asking = {
+            "task": summary(view.asking.task),
+            "parent": view.asking.parent,
+            "lineage": [asdict(step) for step in view.asking.lineage],
+            "exceeds": list(view.asking.exceeds),
+            "offending": scopes.dump(view.asking.offending),
+        }
     return {
         "approval": found.id,
         "verb": found.verb,
@@ -89,18 +96,7 @@ def approval(caller: Principal, view: ApprovalView, issuer: str) -> dict[str, ob
         "grant": found.result,
         "verification_uri": f"{issuer}/approvals/{found.id}",
         **({"digest": found.digest} if Right.OPERATE in caller.rights else {}),
-        **({} if view.asking is None else _asking(view.asking)),
-    }
-
-
-def _asking(found: Asking) -> dict[str, object]:
-    """Write the task and the lineage of the grant that asks, root first."""
-    return {
-        "task": summary(found.task),
-        "parent": found.parent,
-        "lineage": [asdict(step) for step in found.lineage],
-        "exceeds": list(found.exceeds),
-        "offending": scopes.dump(found.offending),
+        **asking,
     }
 
 
@@ -134,11 +130,6 @@ def report(found: Report) -> dict[str, object]:
         "residue": found.residue,
         "recorded": found.recorded,
     }
-
-
-def credential(found: Mapping[str, str | Secret]) -> dict[str, str]:
-    """Write a credential in clear: the one answer that carries it, once."""
-    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in found.items()}
 
 
 def resource(found: Resource) -> dict[str, object]:

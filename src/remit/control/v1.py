@@ -10,6 +10,7 @@ from starlette.responses import Response
 from remit.control import render
 from remit.core import scope as scopes
 from remit.core.principal import GrantView, Human, Operator, Principal, Right
+from remit.core.secret import Secret
 from remit.errors import NotFoundError
 from remit.ports import Clock
 from remit.ports.broker import PAGE, BrokerPort
@@ -28,7 +29,6 @@ class V1:
         self._broker, self._kinds, self._clock = broker, kinds, clock
 
     def routes(self) -> tuple[Route, ...]:
-        """Return the routes."""
         return (
             Route("GET", "/v1/self", self.self_, Right.ACT),
             Route("GET", "/v1/tasks", self.tasks, Right.ACT),
@@ -39,8 +39,6 @@ class V1:
             Route("POST", "/v1/leases/{lease}/renew", self.renew, Right.ACT),
             Route("POST", "/v1/leases/{lease}/revoke", self.revoke_lease, Right.ACT),
         )
-
-    # -- tasks --------------------------------------------------------------------------------------------------
 
     async def self_(self, request: Request, caller: Principal) -> Response:
         """Say who the caller is and where it finds the data plane."""
@@ -54,7 +52,6 @@ class V1:
         return wire.answer({**told, "expires_in": left, **places})
 
     async def tasks(self, _: Request, caller: Principal) -> Response:
-        """List the tasks that the caller may see."""
         return await wire.listing("tasks", map(render.summary, await self._broker.tasks(caller)))
 
     async def task(self, request: Request, caller: Principal) -> Response:
@@ -65,12 +62,10 @@ class V1:
         return wire.answer(render.task(page))
 
     async def close(self, request: Request, caller: Principal) -> Response:
-        """End a task."""
         await wire.nothing(request)
         return wire.answer(render.report(await self._broker.close(caller, request.path_params["task"])))
 
     async def revoke(self, request: Request, caller: Principal) -> Response:
-        """End a grant and all below it."""
         await wire.nothing(request)
         grant = await self._grant(request, caller, request.path_params["grant"])
         return wire.answer(render.report(await self._broker.revoke(caller, grant.id)))
@@ -82,8 +77,6 @@ class V1:
             raise NotFoundError
         return found
 
-    # -- leases -------------------------------------------------------------------------------------------------
-
     async def issue(self, request: Request, caller: Principal) -> Response:
         """Make a credential for a detail of a grant; in a run it names the run's own port, where there is one."""
         key = wire.idempotency_key(request)
@@ -91,7 +84,8 @@ class V1:
         grant = await self._grant(request, caller, wire.text(asked, "grant"))
         [detail] = scopes.parse([asked.get("detail")])
         issued = await self._broker.issue(caller, grant.id, detail, key)
-        lease, credential = issued.lease, render.credential(issued.credential)
+        lease, kept = issued.lease, issued.credential.items()
+        credential = {name: value.reveal() if isinstance(value, Secret) else value for name, value in kept}
         access, port = self._kinds[detail.type].access, listener_of(request).ports.get(detail.resource)
         if port is not None and isinstance(access, PortAccess):
             credential = dict(access.local(credential, port))
@@ -99,7 +93,6 @@ class V1:
         return wire.answer(answer, 201)
 
     async def renew(self, request: Request, caller: Principal) -> Response:
-        """Extend a lease in place."""
         asked = await wire.document(request, frozenset({"ttl"}))
         ttl = wire.seconds("ttl", asked.get("ttl"))
         lease = await self._broker.renew(caller, request.path_params["lease"], ttl)
@@ -108,6 +101,5 @@ class V1:
         return wire.answer({"lease": lease.id, **ends})
 
     async def revoke_lease(self, request: Request, caller: Principal) -> Response:
-        """End one lease."""
         await wire.nothing(request)
         return wire.answer(render.report(await self._broker.revoke_lease(caller, request.path_params["lease"])))
