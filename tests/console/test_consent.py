@@ -13,7 +13,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from remit.compose.app import build
-from remit.console.consent_session import ConsentSession, RedirectTarget, Seal, described
+from remit.console.consent import ConsentSession, RedirectTarget, Seal, described
+from remit.console.pages import ClientDisplay
 from remit.oauth.authorize import MAX_KEPT
 from remit.oauth.registry import Registry
 from remit.ports.identity import Registered
@@ -150,13 +151,21 @@ def test_what_a_browser_keeps_for_us_is_sealed(tmp_path: Path, kind: str) -> Non
                 f"{raw[:-4]}AAAA.{mac}",
                 f"{form['visit']}x",
             ]
-            for wrong in [*texts, f"{raw}.{Seal().close('form', ConsentSession('apr_1')).partition('.')[2]}"]:
+            for wrong in [
+                *texts,
+                f"{raw}.{Seal().close('form', ConsentSession('apr_1', ClientDisplay())).partition('.')[2]}",
+            ]:
                 assert (await approved(visitor, page, visit=wrong)).status_code == 400
             assert app.issuer.begun == []
             return
         begun = await approved(visitor, page)
         (name,) = visitor.cookies
-        for wrong in ("x", form["visit"], visitor.cookies[name][:-1], Seal().close("login", ConsentSession("apr_1"))):
+        for wrong in (
+            "x",
+            form["visit"],
+            visitor.cookies[name][:-1],
+            Seal().close("login", ConsentSession("apr_1", ClientDisplay())),
+        ):
             other = browser(app.made)
             other.cookies.set(name, wrong)
             assert "not begun in this browser" in (await other.get(app.issuer.back(begun))).text

@@ -69,7 +69,7 @@ def shown(**more: object) -> Response:
     "page",
     [
         shown(),
-        pages.message(NASTY, NASTY),
+        pages.document("message.html", NASTY, text=NASTY),
         pages.refusal(DeniedError(NASTY, help=NASTY), "/approvals/x"),
         pages.leaving(NASTY, f"https://app.test/{NASTY}", NASTY),
         pages.code_form(NASTY, NASTY),
@@ -86,7 +86,7 @@ def test_nothing_that_comes_from_elsewhere_becomes_an_element(page: Response) ->
 
 
 def test_no_page_is_framed_kept_or_runs_anything() -> None:
-    headers = pages.message("a", "b").headers
+    headers = pages.document("message.html", "a", text="b").headers
     policy = headers["content-security-policy"]
     for rule in ("default-src 'none'", "frame-ancestors 'none'", "form-action 'self'", "base-uri 'none'"):
         assert rule in policy
@@ -99,7 +99,7 @@ def test_no_page_is_framed_kept_or_runs_anything() -> None:
 
 
 def test_the_one_style_is_the_one_that_is_allowed() -> None:
-    text = bytes(pages.message("a", "b").body).decode()
+    text = bytes(pages.document("message.html", "a", text="b").body).decode()
     (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
     allowed = b64encode(sha256(style.encode()).digest()).decode()
     assert f"'sha256-{allowed}'" in pages.POLICY
@@ -139,7 +139,7 @@ def test_a_length_of_time_is_exact(seconds: int, words: str) -> None:
 
 @given(st.text())
 def test_safe_text_is_printable_and_cannot_close_anything(text: str) -> None:
-    page = bytes(pages.message("title", text).body).decode()
+    page = bytes(pages.document("message.html", "title", text=text).body).decode()
     shown = page.partition("</h1>\n<p>")[2].partition("</p>\n</main>")[0]
     assert not set(shown) & set("<>\"'")
     assert all(char.isprintable() or char == "\n" for char in shown)

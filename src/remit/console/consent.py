@@ -13,28 +13,23 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Literal
+from urllib.parse import urlencode
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
 from remit.console import pages
-from remit.console.consent_session import (
-    AuthorizationRequest,
-    ClientDisplay,
-    ConsentSession,
-    PushedRequest,
-    RedirectTarget,
-    Seal,
-)
-from remit.console.pages import DecisionForm, RequestView
+from remit.console.pages import ClientDisplay, DecisionForm, RequestView, request_view
 from remit.core import approval as approvals
-from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
-from remit.core.legible import written
 from remit.core.policy import LOCAL
 from remit.core.principal import Human
 from remit.errors import (
@@ -53,6 +48,7 @@ from remit.web import wire
 from remit.web.routes import AppDeps, Route
 from remit.web.wire import check_login_page
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
 MAX_LAST = 16  # pages that wait for what one human presses who has logged in: the oldest makes way for the newest
 _ANSWER = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})  # and whatever issuers add
@@ -63,6 +59,95 @@ _MUTE = (
     "Nobody can decide on this: no client of the human's issuer has a secret. The operator of this broker has to add "
     "one to its configuration: [[humans]] with client_secret_file."
 )
+_OVER = {
+    "approved": "This was approved.",
+    "denied": "This was refused.",
+    "consumed": "This was approved, and is in use or over.",
+    "lapsed": "Nobody decided on this in time.",
+}
+
+
+def described(text: str) -> str:
+    """Return text as ``error_description`` may hold it (RFC 6749 §4.1.2.1)."""
+    return "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in text)
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectTarget:
+    """Where an authorization response goes, and what its code will be bound to."""
+
+    client_id: str
+    redirect_uri: str
+    challenge: str
+    state: str | None
+    issuer: str
+    audience: str | None = None
+    anew: bool = False  # whether the client wants the human to log in again
+
+    def url(self, **answer: str) -> str:
+        """Return the redirect with an answer: ``state`` as it came, ``iss`` (RFC 9207) always."""
+        given = {**answer, **({} if self.state is None else {"state": self.state}), "iss": self.issuer}
+        return f"{self.redirect_uri}{'&' if '?' in self.redirect_uri else '?'}{urlencode(given)}"
+
+    def refusal(self, error: str, description: str) -> str:
+        """Return the redirect that tells a client no (RFC 6749 §4.1.2.1)."""
+        return self.url(error=error, error_description=described(description))
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentSession:
+    """One browser before one request. Only digests of what the browser holds are kept."""
+
+    approval: str  # empty while there is but a draft
+    about: ClientDisplay
+    back: RedirectTarget | None = None
+    again: str = ""  # where it is shown once more, unless the answer goes back to a program
+    draft: str = ""  # what a client wants to ask, as text; on record once the human goes on
+    pushed: str = ""  # the name of that request, if it was pushed
+    id: str = ""
+    cookie: str = ""
+    csrf: str = ""
+    until: datetime = _NEVER
+    approves: bool = True  # or came to refuse: then the login need not be strong, and approves of nothing
+    issuer: str = ""  # where to log in
+    human: Human | None = None  # who came back from there; nobody decides before
+
+
+@dataclass(frozen=True, slots=True)
+class PushedRequest:
+    """A request as it waits for its browser: as text, as large as it is. ``name`` is that of its ``request_uri``."""
+
+    about: ClientDisplay
+    back: RedirectTarget
+    request: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Seals sessions with a key of this process: whoever holds one can neither make nor change it."""
+
+    _key: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
+
+    def close(self, purpose: Literal["form", "login"], session: ConsentSession) -> str:
+        """Return a session as text for the browser."""
+        raw = zlib.compress(msgspec.json.encode(session))
+        return f"{jose.encode(raw)}.{jose.encode(self._mac(purpose, raw))}"
+
+    def open(self, purpose: Literal["form", "login"], text: str, now: datetime) -> ConsentSession | None:
+        """Return the session that was sealed, if its time is not up."""
+        body, _, mac = text.partition(".")
+        try:
+            raw, shown = jose.decode(body), jose.decode(mac)
+        except ValueError:
+            raw = shown = b""
+        if not hmac.compare_digest(shown, self._mac(purpose, raw)):
+            return None
+        session = msgspec.json.decode(zlib.decompress(raw), type=ConsentSession)
+        return session if now < session.until else None
+
+    def _mac(self, purpose: str, raw: bytes) -> bytes:
+        return hmac.digest(self._key, purpose.encode() + b"\n" + raw, "sha256")
 
 
 class ConsentPage:
@@ -71,6 +156,7 @@ class ConsentPage:
     def __init__(self, deps: AppDeps) -> None:
         self._broker, self._verifier = deps.broker, deps.verifier
         self._callback = f"{deps.verifier.issuer}/oauth/callback"
+        self._secure = self._callback.startswith("https:")
         self._now: Callable[[], datetime] = deps.verifier.clock
         self._identity, self._seal, pending = deps.identity, Seal(), deps.verifier.pending
         self._codes = PendingStore(pending, PendingKind.CODE, AuthorizationCode)
@@ -78,17 +164,16 @@ class ConsentPage:
         self._sessions = PendingStore(pending, PendingKind.CONSENT, ConsentSession)  # of those who have logged in
 
     def routes(self) -> tuple[Route, ...]:
-        """Return the routes."""
+        """Return the routes; where nobody can log in, only that of a page to read."""
+        page = Route("GET", "/approvals/{approval}", pages.shown(self.approval))
+        if self._identity.logins is None:
+            return (page,)
         return (
-            *self.pages(),
+            page,
             Route("POST", "/oauth/consent", pages.shown(self.consent)),
             Route("GET", "/oauth/callback", pages.shown(self.callback), query=None),
             Route("GET", "/oauth/callback/{number}", pages.shown(self.callback), query=None),
         )
-
-    def pages(self) -> tuple[Route, ...]:
-        """Return the routes that need nobody to log in."""
-        return (Route("GET", "/approvals/{approval}", pages.shown(self.approval)),)
 
     async def approval(self, request: Request) -> Response:
         """Show what was asked of one human, from wherever it was asked."""
@@ -112,12 +197,12 @@ class ConsentPage:
         again = "/oauth/device" if item.approver is None else f"/approvals/{item.id}"
         return self._show(asked, ConsentSession(item.id, about, again=again), self._choice(item.approver))
 
-    def draft(self, draft: AuthorizationRequest, about: ClientDisplay, back: RedirectTarget) -> Response:
+    def draft(self, asked: PushedRequest) -> Response:
         """Show what a client wants to ask. Nobody has been asked before the human goes on."""
-        now = self._now()
-        unasked = ApprovalView(Approval("", "task.open", draft.request, now, now, None, draft.client_id), "")
-        session = ConsentSession("", about, back, draft=draft)
-        return self._show(request_view(unasked, about), session, self._choice(None))
+        now, client = self._now(), asked.back.client_id
+        unasked = ApprovalView(Approval("", "task.open", asked.request, now, now, None, client), "")
+        session = ConsentSession("", asked.about, asked.back, draft=asked.request, pushed=asked.name)
+        return self._show(request_view(unasked, asked.about), session, self._choice(None))
 
     async def _approval(self, session: ConsentSession) -> Approval:
         return (await self._broker.look(session.approval)).approval
@@ -155,72 +240,67 @@ class ConsentPage:
         return await self._send(session, form.get("issuer"))
 
     async def _send(self, session: ConsentSession, issuer: str | None) -> Response:
-        if not session.approves and session.back is not None:
-            await self._taken(session)
-            return self._refused(session, "access_denied", "the human refused")
+        """Send a browser to its login, and put on record what its client asks; who refuses goes back to it at once."""
+        back = session.back
+        if not session.approves and back is not None:
+            await self._take_pushed(session)
+            return self._refused(session, back, "access_denied", "the human refused")
         approver = (await self._approval(session)).approver if session.approval else None
-        session = replace(session, issuer=self._chosen(approver, issuer))
-        if session.draft is not None:
-            await self._taken(session)
+        choice = self._choice(approver)
+        if (issuer is not None and issuer not in choice) or (issuer is None and choice):
+            raise InvalidRequestError("`issuer` must be one that the page names")
+        at = issuer or next(iter(self._identity.issuers), "") if approver is None else approver.partition("#")[0]
+        session = replace(session, issuer=at)
+        if session.draft and back is not None:
+            await self._take_pushed(session)
             try:
-                draft = session.draft
-                item = await self._broker.ask_to_open(draft.client_id, approvals.read(draft.request))
-                session = replace(session, approval=item.id, draft=None)
+                asked = await self._broker.ask_to_open(back.client_id, approvals.read(session.draft))
             except RemitError as error:
                 return self._undecided(session, error)
-        url, cookie = await self._login(session)
-        return pages.leaving("On to your login", url, "Log in", [self._cookie(session.id, ""), cookie])
+            session = replace(session, approval=asked.id, draft="", pushed="")
+        item, state, now = await self._approval(session), secrets.token_urlsafe(32), self._now()
+        url = check_login_page(await self._issuers().begin(await self._login_of(session, item, state, now)))
+        digest = jose.digest(state)
+        login = replace(session, id=digest[:16], cookie=digest, csrf="", until=now + LIFE)
+        cookies = [self._cookie(session.id, ""), self._cookie(login.id, self._seal.close("login", login))]
+        return pages.leaving("On to your login", url, "Log in", cookies)
 
-    async def _taken(self, session: ConsentSession) -> None:
+    async def _take_pushed(self, session: ConsentSession) -> None:
         """Use up the name of a pushed request, which counts once (RFC 9126 §4)."""
-        name = "" if session.draft is None else session.draft.pushed
-        if name and await self._pushed.take(name) is None:
+        if session.pushed and await self._pushed.take(session.pushed) is None:
             raise InvalidRequestError("`request_uri` was used before, or is over", help="start again")
 
     def _choice(self, approver: str | None) -> Mapping[str, str]:
         issuers = self._identity.issuers
         return issuers if approver is None and len(issuers) > 1 else {}
 
-    def _chosen(self, approver: str | None, issuer: str | None) -> str:
-        choice = self._choice(approver)
-        if (issuer is not None and issuer not in choice) or (issuer is None and choice):
-            raise InvalidRequestError("`issuer` must be one that the page names")
-        return issuer or next(iter(self._identity.issuers), "") if approver is None else approver.partition("#")[0]
-
-    async def _login(self, session: ConsentSession) -> tuple[str, str]:
-        item, state, now = await self._approval(session), secrets.token_urlsafe(32), self._now()
-        url = check_login_page(await self._issuers().begin(await self._login_of(session, item, state, now)))
-        digest = jose.digest(state)
-        session = replace(session, id=digest[:16], cookie=digest, csrf="", until=now + LIFE)
-        return url, self._cookie(session.id, self._seal.close("login", session))
-
     async def _login_of(self, session: ConsentSession, item: Approval, state: str, at: datetime) -> Login:
         """Return the login that a session takes: anew for a task that there is, and as strong as approving takes."""
         acr = (await self._broker.step_up(f"{session.issuer}#") or item.acr) if session.approves else ()
         anew = session.approves and (item.approver is not None or (session.back is not None and session.back.anew))
         nonce = jose.digest(f"{item.digest}\n{state}")  # who holds a link, and is sent to log in, learns no digest
-        return Login(self._back(session.issuer), state, nonce, session.issuer, acr, at if anew or acr else None)
+        # Each of several issuers sends browsers back to a place of its own (RFC 9700 §4.4.2.2), so that an answer that
+        # comes at another's is to no login, also by an issuer that does not say who it is (RFC 9207).
+        number = {url: number for number, url in enumerate(self._identity.issuers, 1)}.get(session.issuer, 1)
+        back = self._callback if number == 1 else f"{self._callback}/{number}"
+        return Login(back, state, nonce, session.issuer, acr, at if anew or acr else None)
 
     async def callback(self, request: Request) -> Response:
         """Take the human back from the issuer, and show them what they are about to decide on."""
         query = request.scope["query_string"].decode("ascii")
         state = wire.text(wire.some(query, _ANSWER), "state")
         kept = request.cookies.get(self._name(jose.digest(state)[:16]), "")
-        session = self._seal.open("login", kept, self._now())
-        if session is None or not hmac.compare_digest(jose.digest(state), session.cookie):
+        came = self._seal.open("login", kept, self._now())
+        if came is None or not hmac.compare_digest(jose.digest(state), came.cookie):
             raise InvalidRequestError("this login was not begun in this browser, or took too long", help="start again")
         try:
-            view = await self._broker.look(session.approval)
-            login = await self._login_of(session, view.approval, state, session.until - LIFE)
-            number = request.path_params.get("number")
-            came = self._callback if number is None else f"{self._callback}/{number}"
-            human = await self._verifier.authenticate(self._issuers().finish(query, came, login))
+            view = await self._broker.look(came.approval)
+            login = await self._login_of(came, view.approval, state, came.until - LIFE)
+            place = f"{self._verifier.issuer}{request.scope['path']}"
+            human = await self._verifier.authenticate(self._issuers().finish(query, place, login))
         except RemitError as error:
-            return self._undecided(session, error)
-        return await self._confirm(view, session, replace(human, nonce=view.approval.digest))
-
-    async def _confirm(self, view: ApprovalView, came: ConsentSession, human: Human) -> Response:
-        session, cookie, csrf = self._bound(replace(came, human=human))
+            return self._undecided(came, error)
+        session, cookie, csrf = self._bound(replace(came, human=replace(human, nonce=view.approval.digest)))
         await self._sessions.keep(session, LIFE, session.id, room=human.subject.sub, most=MAX_LAST)
         buttons = DecisionForm(session.id, csrf, approve="Approve" if session.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
@@ -236,13 +316,14 @@ class ConsentPage:
             await decide(item.id, item.digest, human, page=True)
         except RemitError as error:
             return self._undecided(session, error)
-        said, gone = "Approved" if session.approves else "Refused", [self._cookie(session.id, "")]
-        if session.back is None:
-            return pages.message(said, "You can close this page and go back to where you came from.", cookies=gone)
+        said, gone, back = "Approved" if session.approves else "Refused", [self._cookie(session.id, "")], session.back
+        if back is None:
+            text = "You can close this page and go back to where you came from."
+            return pages.document("message.html", said, cookies=gone, text=text)
         if not session.approves:
-            return self._refused(session, "access_denied", "the human refused")
-        back, until = session.back, self._now() + CODE_LIFE
-        meant = (session.approval, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
+            return self._refused(session, back, "access_denied", "the human refused")
+        until = self._now() + CODE_LIFE
+        meant = (item.id, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
         code = await self._codes.keep(AuthorizationCode(*meant), REMEMBERED)
         return pages.leaving(said, back.url(code=code), _GO_BACK, gone)
 
@@ -251,24 +332,13 @@ class ConsentPage:
         if session.back is not None and (session.human is not None or not session.about.warning):  # RFC 9700 §4.11.2
             again = isinstance(error, UnavailableError | LimitError)  # the errors of RFC 6749 §4.1.2.1
             final = "server_error" if error.status >= 500 else "access_denied"  # noqa: PLR2004 - of ours, or of theirs
-            return self._refused(session, "temporarily_unavailable" if again else final, error.detail)
+            return self._refused(session, session.back, "temporarily_unavailable" if again else final, error.detail)
         stronger = session.back is None and isinstance(error, StepUpError | GrantTokenError)
         return pages.refusal(error, session.again if stronger else "", [self._cookie(session.id, "")])
 
-    def _refused(self, session: ConsentSession, error: str, description: str) -> Response:
-        """Send the browser back to the program with an error; only where the answer goes somewhere."""
-        gone = [self._cookie(session.id, "")]
-        if session.back is None:
-            return pages.message("Refused", f"{description}.", cookies=gone)
-        return pages.leaving("Refused", session.back.refusal(error, description), _GO_BACK, gone)
-
-    def _back(self, issuer: str) -> str:
-        """Return where an issuer sends browsers back to: each of several to a place of its own (RFC 9700 §4.4.2.2).
-
-        So an answer that comes at another's is to no login, also by an issuer that does not say who it is (RFC 9207).
-        """
-        number = {url: number for number, url in enumerate(self._identity.issuers, 1)}.get(issuer, 1)
-        return self._callback if number == 1 else f"{self._callback}/{number}"
+    def _refused(self, session: ConsentSession, back: RedirectTarget, error: str, description: str) -> Response:
+        """Send the browser back to the program with an error."""
+        return pages.leaving("Refused", back.refusal(error, description), _GO_BACK, [self._cookie(session.id, "")])
 
     def _issuers(self) -> Logins:
         if self._identity.logins is None:
@@ -276,38 +346,8 @@ class ConsentPage:
         return self._identity.logins
 
     def _cookie(self, session: str, value: str) -> str:
-        life = int(LIFE.total_seconds()) if value else 0
-        secure = "; Secure" if self._callback.startswith("https:") else ""
+        life, secure = int(LIFE.total_seconds()) if value else 0, "; Secure" if self._secure else ""
         return f"{self._name(session)}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}{secure}"
 
     def _name(self, session: str) -> str:
-        return f"{'__Host-' if self._callback.startswith('https:') else ''}remit-{session}"
-
-
-_OVER = {
-    "approved": "This was approved.",
-    "denied": "This was refused.",
-    "consumed": "This was approved, and is in use or over.",
-    "lapsed": "Nobody decided on this in time.",
-}
-
-
-def request_view(view: ApprovalView, about: ClientDisplay) -> RequestView:
-    """Return a request as it is shown; where a grant asks, also what exceeds it."""
-    item, asking = view.approval, view.asking
-    asked = approvals.shown(item.request)
-    who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
-    title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
-    intro = {
-        "task.open": "If you approve, it can do the following in your name, and nothing else. It says what for:",
-        "grant.delegate": "If you approve, a sub-agent of your task can do the following, and nothing else.",
-    }[item.verb]
-    told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *about.facts]
-    facts = [(name, value) for name, value in told if value]
-    if asking is None:
-        return RequestView(title, intro, asked, facts, about.warning)
-    above = " > ".join(written(step.label or step.agent) for step in asking.lineage)
-    facts += [("the task is for", asking.task.purpose), ("asked under", above)]
-    facts.append(("exceeds", ", ".join(asking.exceeds) or "nothing, but a human has to agree"))
-    held, beyond = scopes.dump(asking.held), scopes.dump(asking.offending)
-    return RequestView(title, intro, asked, facts, about.warning, held=held, beyond=beyond)
+        return f"{'__Host-' if self._secure else ''}remit-{session}"

@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from remit.core import approval as approvals
+from remit.core import scope as scopes
 from remit.core.legible import escaped, rows, written
 from remit.core.scope import label
 from remit.errors import DeniedError, NotFoundError, RemitError
+from remit.ports.broker import ApprovalView
 from remit.web import wire
 from remit.web.authentication import TokenAuth, listener_of
 
@@ -45,6 +48,15 @@ _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
 @dataclass(frozen=True, slots=True)
+class ClientDisplay:
+    """What is said beside a request: the name of who asks, what to know of them, and facts."""
+
+    client: str = ""
+    warning: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionForm:
     """What a decision is sent with: the request that it is on, and a token against CSRF."""
 
@@ -52,7 +64,6 @@ class DecisionForm:
     csrf: str
     issuers: Mapping[str, str] = field(default_factory=dict)  # to choose from: URL -> name
     approve: str = "Log in to approve"  # empty: there is only no to say
-    deny: str = "Deny"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +75,33 @@ class RequestView:
 
     title: str
     intro: str
-    request: Mapping[str, object]
+    request: Mapping[str, Any]
     facts: Sequence[tuple[str, str]] = ()
     warning: str = ""
     digest: str = ""  # for who has logged in alone
     held: Sequence[Mapping[str, object]] = ()
     beyond: Sequence[Mapping[str, object]] = ()
+
+
+def request_view(view: ApprovalView, about: ClientDisplay) -> RequestView:
+    """Return a request as it is shown; where a grant asks, also what exceeds it."""
+    item, asking = view.approval, view.asking
+    asked = approvals.shown(item.request)
+    who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
+    title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
+    intro = {
+        "task.open": "If you approve, it can do the following in your name, and nothing else. It says what for:",
+        "grant.delegate": "If you approve, a sub-agent of your task can do the following, and nothing else.",
+    }[item.verb]
+    told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *about.facts]
+    facts = [(name, value) for name, value in told if value]
+    if asking is None:
+        return RequestView(title, intro, asked, facts, about.warning)
+    above = " > ".join(written(step.label or step.agent) for step in asking.lineage)
+    facts += [("the task is for", asking.task.purpose), ("asked under", above)]
+    facts.append(("exceeds", ", ".join(asking.exceeds) or "nothing, but a human has to agree"))
+    held, beyond = scopes.dump(asking.held), scopes.dump(asking.offending)
+    return RequestView(title, intro, asked, facts, about.warning, held=held, beyond=beyond)
 
 
 def safe(value: object) -> object:
@@ -88,20 +120,13 @@ def _templates() -> Environment:
     return environment
 
 
-def document(
-    template: str, title: str, status: int = 200, *, cookies: Sequence[str] = (), **values: object
-) -> Response:
+def document(template: str, title: str, status: int = 200, cookies: Sequence[str] = (), **values: object) -> Response:
     """Return a whole page. ``values`` are what the template shows; ``cookies`` are values of Set-Cookie."""
     text = _templates().get_template(template).render(title=title, **values)
     response = Response(text, status, HEADERS, "text/html; charset=utf-8")
     for cookie in cookies:
         response.headers.append("set-cookie", cookie)
     return response
-
-
-def message(title: str, text: str, *, cookies: Sequence[str] = ()) -> Response:
-    """Return a page that only says something."""
-    return document("message.html", title, text=text, cookies=cookies)
 
 
 def refusal(error: RemitError, again: str = "", cookies: Sequence[str] = ()) -> Response:
@@ -135,7 +160,9 @@ def shown(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
         if not isinstance(listener_of(request), TokenAuth):
             raise NotFoundError("pages are for browsers")
         try:
-            _check_document(request)
+            # an image or a frame of another page (Fetch Metadata) is shown to nobody
+            if any(dest != "document" for dest in request.headers.getlist("sec-fetch-dest")):
+                raise DeniedError("a page is for a window of its own", help="open it in one")
             return await handler(request)
         except RemitError as error:
             return refusal(error)
@@ -143,22 +170,14 @@ def shown(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
     return called
 
 
-def _check_document(request: Request) -> None:
-    """Refuse what is not shown to anybody: an image or a frame of another page (Fetch Metadata, ``Sec-Fetch-Dest``)."""
-    if any(dest != "document" for dest in request.headers.getlist("sec-fetch-dest")):
-        raise DeniedError("a page is for a window of its own", help="open it in one")
-
-
 def consent(view: RequestView, form: DecisionForm | None, note: str = "", cookies: Sequence[str] = ()) -> Response:
     """Show a request, with the form for a decision if there is one to take."""
-    details = view.request.get("authorization_details")
-    listed = [item for item in details if isinstance(item, Mapping)] if isinstance(details, list) else []
     return document(
         "consent.html",
         view.title,
         page=view,
         beyond=[_detail(item) for item in view.beyond],
-        details=[_detail(item) for item in listed if item not in view.beyond],
+        details=[_detail(item) for item in view.request["authorization_details"] if item not in view.beyond],
         held=[_detail(item) for item in view.held],
         bounds=_bounds(view.request),
         exact=json.dumps(view.request, indent=2, ensure_ascii=True, sort_keys=True),

@@ -79,7 +79,7 @@ class ConsentFlows:
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
         asking = tuple(replace(row, tcp=True) for part in self._asking for row in part.routes())
-        return (*self._consent.routes(), *asking) if self._served else self._consent.pages()
+        return (*self._consent.routes(), *(asking if self._served else ()))
 
     def metadata(self) -> Mapping[str, object]:
         """Return what server metadata says of them (RFC 8414, 8628 §4, 9126 §5, 9207 §3, CIBA §4)."""

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.console import pages
-from remit.console.consent import ConsentPage
-from remit.console.consent_session import AuthorizationRequest, ClientDisplay, PushedRequest, RedirectTarget, described
+from remit.console.consent import ConsentPage, PushedRequest, RedirectTarget, described
+from remit.console.pages import ClientDisplay
 from remit.core.request import Binding
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError
 from remit.oauth import token_requests
@@ -86,8 +86,7 @@ class Authorize:
         raw = request.scope["query_string"]
         first = wire.pairs(raw, _BACK)
         if "request_uri" in first:
-            found = await self._found(first)
-            return self._consent.draft(found.draft, found.about, found.back)
+            return self._consent.draft(await self._found(first))
         registered, back = await self._back(first)
         try:
             query = wire.pairs(raw, _AUTHORIZE, TARGETS)
@@ -96,8 +95,7 @@ class Authorize:
                 raise InvalidRequestError(refused[1])
             if refused is not None:
                 return pages.away(back.refusal(*refused))
-            found = await self._pushed_request(query, registered, back, token_requests.keyed(query))
-            return self._consent.draft(found.draft, found.about, found.back)
+            return self._consent.draft(await self._pushed_request(query, registered, back, token_requests.keyed(query)))
         except RemitError as error:
             if registered.vouched is not None:
                 raise
@@ -107,9 +105,9 @@ class Authorize:
         """Return what was pushed. It is used up once the human goes on with it, and by nothing else."""
         name = query["request_uri"].removeprefix(PUSHED)
         found = await self._pushed.find(name) if query["request_uri"].startswith(PUSHED) else None
-        if found is None or found.draft.client_id != query.get("client_id"):
+        if found is None or found.back.client_id != query.get("client_id"):
             raise InvalidRequestError("`request_uri` is not known here, or was used before", help="start again")
-        return replace(found, draft=replace(found.draft, pushed=name))
+        return replace(found, name=name)
 
     async def _back(self, form: Form) -> tuple[Registered, RedirectTarget]:
         """Return the client and where its answers go: what must be right before anything is sent there."""
@@ -134,16 +132,14 @@ class Authorize:
         if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
         audience = token_requests.audience(form, self._verifier)
-        draft = AuthorizationRequest(
-            client.client_id, await self._broker.to_open(token_requests.of_human(form, binding))
-        )
+        request = await self._broker.to_open(token_requests.of_human(form, binding))
         parts = urlsplit(back.redirect_uri)
         where = parts.netloc or f"the app that owns {parts.scheme}:"
         if parts.hostname in LOCAL:
             where = f"a program on this computer ({parts.netloc})"
         facts = (("the answer goes to", where), ("the token is for", audience or ""))
         about = ClientDisplay(client.called, client.warning, facts)
-        return PushedRequest(about, replace(back, audience=audience), draft)
+        return PushedRequest(about, replace(back, audience=audience), request)
 
 
 def _unsupported(form: Form) -> tuple[str, str] | None:

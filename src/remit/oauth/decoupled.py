@@ -20,7 +20,7 @@ from starlette.responses import Response
 from remit import jose
 from remit.console import pages
 from remit.console.consent import ConsentPage
-from remit.console.consent_session import ClientDisplay
+from remit.console.pages import ClientDisplay
 from remit.core.approval import Approval
 from remit.core.legible import is_legible
 from remit.core.request import MAX_LABEL
