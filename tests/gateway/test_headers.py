@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from remit.gateway.target import carries_authority, told
+from remit.gateway import framing
+from remit.gateway.target import carries_authority
+from tests.gateway.test_target import shape
 
 AUTHORITY = [
     "x-user-id",
@@ -138,10 +140,16 @@ def test_other_headers_are(name: str) -> None:
     assert not carries_authority(name.encode())
 
 
+def told(*names: str) -> bytes:
+    """Return the names of dropped headers as they are told, where a grant leaves nothing free."""
+    section = framing.request_fields("\r\n".join(["Host: a", *(f"{name}: x" for name in names)]).encode())
+    return shape().forwarded(section, frozenset())[1]
+
+
 def test_what_is_dropped_is_told_once_sorted_and_without_what_remit_sees_to() -> None:
-    assert told([b"x-b", b"connection", b"x-a", b"host", b"x-b"]) == b"x-a, x-b"
-    assert told([b"host", b"accept-encoding"]) == b""
+    assert told("x-b", "keep-alive", "x-a", "x-b") == b"x-a, x-b"
+    assert told("accept-encoding") == b""
 
 
 def test_no_more_is_told_than_a_client_can_take() -> None:
-    assert len(told([b"x-%d" % at for at in range(99)]).split(b", ")) == 32
+    assert len(told(*(f"x-{at}" for at in range(98))).split(b", ")) == 32

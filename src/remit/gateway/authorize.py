@@ -244,10 +244,7 @@ def enough(kind: str, access: Access, more: Mapping[str, object] = MappingProxyT
 async def authorize_body(
     rules: Rules, target: HttpTarget, request: HttpRequest, turn: asyncio.Lock, check_ended: Callable[[], None]
 ) -> Permit | None:
-    """Authorize a request whose body was read: at once, or beside the loop in its task's turn if that takes long.
-
-    Raises what ``authorize`` does, and ``check_ended``.
-    """
+    """Authorize a request whose body was read: at once, or beside the loop in its task's turn if that takes long."""
     if not canon.heavy(request.body or b""):
         return authorize(rules, target, request)
     async with turn:

@@ -42,15 +42,12 @@ _LOOKALIKES = frozenset("\u00a5\u20a9\u2044\u2215\u2216\u29f5\u29f8\u29f9\u244a"
 
 @dataclass(frozen=True, slots=True)
 class RequestTarget:
-    """Where a request goes: the resource, the canonical path at the upstream, and the raw query (None: no `?`).
-
-    ``grant`` is one that the target names too; it is no part of what is judged.
-    """
+    """Where a request goes."""
 
     resource: str
-    path: str
-    query: bytes | None
-    grant: str | None = None
+    path: str  # canonical, at the upstream
+    query: bytes | None  # raw; None: no `?`
+    grant: str | None = None  # one that the target names too; it is no part of what is judged
 
 
 def target(resource: str, raw_path: bytes, query: bytes | None, grant: str | None = None) -> RequestTarget:

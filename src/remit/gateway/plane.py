@@ -57,15 +57,12 @@ class BoundedCache(dict[K, V]):
 
 @dataclass(slots=True, eq=False)
 class GrantRoute:
-    """A grant's rules for one resource.
-
-    ``known`` are permits of requests without a body, by what alone they hang on: method, target and header section.
-    """
+    """A grant's rules for one resource."""
 
     view: GrantView
     rules: Rules
     target: HttpTarget
-    known: BoundedCache[tuple[str, bytes, bytes], Permit]
+    known: BoundedCache[tuple[str, bytes, bytes], Permit]  # without a body, by method, target and header section
 
 
 @dataclass(eq=False, repr=False)

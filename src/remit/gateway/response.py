@@ -70,7 +70,7 @@ class ResponsePlan:
     ``heads`` are for the client: where its connection is closed afterwards, and where it is kept.
     """
 
-    __slots__ = ("chunked", "fields", "heads", "inflate", "lines", "status")
+    __slots__ = ("chunked", "heads", "inflate", "lines", "status")
 
     def __init__(self, status: Status, fields: Fields, *, has_body: bool) -> None:
         coding = (fields.get(b"content-encoding") or b"").lower()
@@ -80,7 +80,6 @@ class ResponsePlan:
         self.inflate = has_body and coding in _INFLATED
         self.lines = (fields.get(b"content-type") or b"").startswith(_LINES)
         self.chunked = has_body and (self.inflate or fields.length is None)
-        self.fields = fields
         dropped = _DROPPED | fields.nominated | ({b"content-encoding"} if self.inflate else set())
         lines = [b"HTTP/1.1 %d %b\r\n" % (status.code, status.reason)]
         lines += [b"%b: %b\r\n" % (name, value) for name, value in fields.items if name not in dropped]

@@ -167,14 +167,11 @@ def _words(form: bytes, stride: int) -> Iterator[int]:
 
 @dataclass(slots=True)
 class Meter:
-    """What one body was inflated to, all its layers together. ``turn`` is of this turn of the loop, for its driver.
+    """What one body was inflated to, all its layers together."""
 
-    ``most``: beyond so much nobody looks inside, and nothing is refused.
-    """
-
-    most: int | None = None
+    most: int | None = None  # beyond so much nobody looks inside, and nothing is refused
     fed: int = 0  # bytes of the body as they came
-    turn: int = 0
+    turn: int = 0  # of this turn of the loop, for its driver
     _made: int = 0
 
     @property
@@ -197,13 +194,10 @@ class Meter:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Scrubber:
-    """A stream that lets go of bytes only once no secret can begin in them. What takes bytes raises LeakError.
-
-    ``lines``: the stream is made of lines that are to be let go whole.
-    """
+    """A stream that lets go of bytes only once no secret can begin in them. What takes bytes raises LeakError."""
 
     patterns: SecretPatterns
-    lines: bool = field(default=False, kw_only=True)
+    lines: bool = field(default=False, kw_only=True)  # the stream is made of lines that are to be let go whole
     nested: int = field(default=0, kw_only=True)
     meter: Meter = field(default_factory=Meter, kw_only=True)
     _held: bytes = b""
@@ -279,15 +273,12 @@ def is_compressed(start: bytes) -> bool:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Inflated:
-    """A gzip or zlib stream, and those that follow it, inflated in steps and scrubbed.
-
-    ``strict``: what is not a complete gzip or zlib stream is an error.
-    """
+    """A gzip or zlib stream, and those that follow it, inflated in steps and scrubbed."""
 
     patterns: SecretPatterns
     lines: bool = field(default=False, kw_only=True)
     nested: int = field(default=0, kw_only=True)
-    strict: bool = field(default=True, kw_only=True)
+    strict: bool = field(default=True, kw_only=True)  # what is not a complete gzip or zlib stream is an error
     meter: Meter = field(default_factory=Meter, kw_only=True)
     _scrubber: Scrubber = field(init=False)
     _begun: bool = False

@@ -93,8 +93,7 @@ class HttpTarget:
         self.provider = provider
         self.positions = tuple((i.header.lower().encode(), i.format) for i in (injection, *known.accepts))
         self.destination = read_destination(resource.destination)
-        self.header = injection.header
-        self.format = injection.format
+        self.injection = injection
         self.max_body = fields.whole("max_body", settings.get("max_body", MAX_BODY), least=1)
         self.body_on = frozenset(fields.texts("body_on", settings.get("body_on", known.body_on), _BODILESS))
         there = known.reads_bodies and self.destination.host in known.hosts
@@ -126,7 +125,7 @@ class HttpTarget:
                 lines.append(b"%b: %b\r\n" % (name, value))
             elif name not in mine:
                 dropped.append(name)
-        return b"".join(lines), told(dropped)
+        return b"".join(lines), b", ".join(sorted(set(dropped) - _SILENT)[:_SAID])
 
 
 def check(resource: Resource, value: Secret | None) -> None:
@@ -162,12 +161,6 @@ def _names(what: str, raw: object) -> frozenset[bytes]:
 def carries_authority(name: bytes) -> bool:
     """Whether a header says who asks or what is done, or is a second spelling of one that may."""
     return not _PLAIN_NAME.fullmatch(name) or _AUTHORITY.fullmatch(name) is not None
-
-
-def told(names: list[bytes]) -> bytes:
-    """Return the names of dropped headers as they are told to the client, or nothing."""
-    missed = sorted(set(names) - _SILENT)
-    return b", ".join(missed[:_SAID])
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +251,9 @@ class BoundCredential:
 def static(target: HttpTarget, secret: Secret | None) -> BoundCredential:
     """Return the credential that is a resource's static secret, where its settings or its provider say."""
     text = secret.reveal() if secret is not None else ""
-    fields = ((target.header, target.format.replace("{}", text)),) if text else ()
+    fields = ((target.injection.header, target.injection.format.replace("{}", text)),) if text else ()
     injection = Injection(fields, (text.encode(),) if text else ())  # what holds the secret holds a form of it
-    return BoundCredential(target, injection, frozenset({target.header.lower()}))
+    return BoundCredential(target, injection, frozenset({target.injection.header.lower()}))
 
 
 async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[], datetime]) -> BoundCredential:

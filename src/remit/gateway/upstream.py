@@ -68,6 +68,15 @@ class ResponseReceiver(Protocol):
 
 
 @dataclass(slots=True, eq=False, repr=False)
+class ResponseHead:
+    """A head that was searched and read."""
+
+    status: Status
+    fields: Fields
+    plan: ResponsePlan | None = None  # how a response with it goes on that has a body
+
+
+@dataclass(slots=True, eq=False, repr=False)
 class UpstreamConnection(asyncio.Protocol):
     """One connection to an upstream."""
 
@@ -169,14 +178,14 @@ class UpstreamConnection(asyncio.Protocol):
     def _head(self, data: bytes, receiver: ResponseReceiver) -> None:
         self._buffer = data = self._buffer + data if self._buffer else data
         while 0 <= (end := data.find(framing.END)) <= framing.MAX_HEAD:
-            status, fields = self.pool.read_head(data[:end])
+            head = self.pool.read_head(data[:end])
             data = data[end + 4 :]
-            if status.code >= 200:  # noqa: PLR2004 - interim responses stay here; their heads were searched
+            if head.status.code >= 200:  # noqa: PLR2004 - interim responses stay here; their heads were searched
                 self._buffer = b""
-                self._final(status, fields, data, receiver)
+                self._final(head, data, receiver)
                 return
             self._interim += 1
-            if status.code == 101:  # noqa: PLR2004
+            if head.status.code == 101:  # noqa: PLR2004
                 raise UpstreamError("the upstream changed the protocol unasked")
             if self._interim > MAX_INTERIM:
                 raise UpstreamError("the upstream gave too many interim answers")
@@ -184,11 +193,16 @@ class UpstreamConnection(asyncio.Protocol):
             raise UpstreamError("the upstream's head is too large")
         self._buffer = data
 
-    def _final(self, status: Status, fields: Fields, rest: bytes, receiver: ResponseReceiver) -> None:
+    def _final(self, head: ResponseHead, rest: bytes, receiver: ResponseReceiver) -> None:
+        status, fields = head.status, head.fields
         self._fields = fields
         self._body = response_body(status.code, fields, receiver.method)
         ends = not self._interim and not bodiless(status.code, receiver.method)  # or bytes may follow that should not
-        read = receiver.on_head(self.pool.plan(status, fields, has_body=self._body is not None))
+        if self._body is None:
+            plan = ResponsePlan(status, fields, has_body=False)
+        else:
+            plan = head.plan = head.plan or ResponsePlan(status, fields, has_body=True)
+        read = receiver.on_head(plan)
         sent = self._transport is not None and not self._transport.get_write_buffer_size()
         self._reusable = fields.keep and status.minor == 1 and ends and read and sent
         if self._body is None:
@@ -243,44 +257,29 @@ class UpstreamConnection(asyncio.Protocol):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Pool:
-    """The connections of one task to one resource with one credential.
-
-    ``now`` is the time of the last sweep; ``spare`` gives a descriptor back that nobody is using.
-    """
+    """The connections of one task to one resource with one credential."""
 
     credential: BoundCredential
     _tls: ssl.SSLContext
     _quota: TaskQuota
-    _now: float
-    _spare: Callable[[], bool]
+    _now: float  # of the last sweep
+    _spare: Callable[[], bool]  # gives a descriptor back that nobody is using
     _idle: list[UpstreamConnection] = field(default_factory=list)
     _all: set[UpstreamConnection] = field(default_factory=set)
-    _plans: dict[int, ResponsePlan] = field(default_factory=dict)
-    _known: dict[bytes, tuple[Status, Fields]] = field(default_factory=dict)
+    _known: dict[bytes, ResponseHead] = field(default_factory=dict)
     _closed: bool = False
 
-    def read_head(self, head: bytes) -> tuple[Status, Fields]:
+    def read_head(self, head: bytes) -> ResponseHead:
         """Search and read a response's head; a head seen before has been searched and read before."""
         read = self._known.get(head)
         if read is None:
             self.credential.patterns.check(head)
-            read = framing.response_head(head)
+            read = ResponseHead(*framing.response_head(head))
             if len(self._known) >= _KNOWN_HEADS:
                 self._known.clear()
             if len(head) <= _KNOWN_SIZE:
                 self._known[head] = read
         return read
-
-    def plan(self, status: Status, fields: Fields, *, has_body: bool) -> ResponsePlan:
-        """Return how a response with this head goes on."""
-        plan = self._plans.get(id(fields)) if has_body else None
-        if plan is None or plan.fields is not fields:
-            plan = ResponsePlan(status, fields, has_body=has_body)
-            if len(self._plans) >= _KNOWN_HEADS:
-                self._plans.clear()
-            if has_body:
-                self._plans[id(fields)] = plan
-        return plan
 
     def take(self) -> UpstreamConnection | None:
         """Return an idle connection, or None when one has to be opened."""
