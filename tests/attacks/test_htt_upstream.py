@@ -9,7 +9,7 @@ import pytest
 from remit.gateway.plane import MAX_LEAKS
 from remit.gateway.server import Channel
 from remit.gateway.upstream import MAX_INTERIM
-from tests.gateway.careless import Careless, Late
+from tests.gateway.faulty_upstreams import SecondAnswerUpstream, UnreadBodyUpstream
 from tests.gateway.rig import ALL, SECRET, Rig, http, play, rig
 from tests.support.upstream import Upstream
 
@@ -33,14 +33,14 @@ async def neighbour(r: Rig) -> int:
 @pytest.mark.parametrize("method", [*METHODS, "POST", "PUT", "PATCH"])
 def test_a_request_smuggled_in_a_body_takes_no_key_of_another_task(method: str, *, deaf: bool) -> None:
     async def scene() -> None:
-        upstream = Careless(deaf=deaf)
+        upstream = UnreadBodyUpstream(deaf=deaf)
         async with rig(upstream=upstream, settings={"body_on": list(METHODS)}) as r:
             theirs = await neighbour(r)
             assert (await r.get("/api/hello", method=method, body=smuggled(200))).status == 200
             assert (await r.get("/api/chat", port=theirs)).body == b"fine"
             assert (await r.get("/api/chat")).body == b"fine"
             assert KEY not in b"".join(upstream.notes)
-            assert deaf or upstream.asked(b"POST /notes") == 0
+            assert deaf or upstream.requests(b"POST /notes") == 0
             assert [head.count(KEY) for _, head in upstream.heads if b"/notes" not in head] == [1, 1, 1]
 
     play(scene)
@@ -50,7 +50,7 @@ def test_a_request_smuggled_in_a_body_takes_no_key_of_another_task(method: str, 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_a_request_smuggled_in_a_body_takes_no_key_of_its_own_task(framing: str) -> None:
     async def scene() -> None:
-        upstream = Careless(deaf=True)
+        upstream = UnreadBodyUpstream(deaf=True)
         async with rig(upstream=upstream) as r:
             wire = await r.wire()
             body = smuggled(150)
@@ -189,7 +189,7 @@ def test_an_upstream_cannot_say_what_remit_dropped() -> None:
 @pytest.mark.attack("RSP-07")
 def test_nobody_is_suspended_for_a_late_answer_to_another_task() -> None:
     async def scene() -> None:
-        async with rig(upstream=Late()) as r:
+        async with rig(upstream=SecondAnswerUpstream()) as r:
             theirs = await neighbour(r)
             for _ in range(MAX_LEAKS + 1):
                 assert (await r.get("/api/evil")).status in {200, 403, 502}
@@ -202,7 +202,7 @@ def test_nobody_is_suspended_for_a_late_answer_to_another_task() -> None:
 @pytest.mark.attack("RSP-07")
 def test_a_task_pays_for_late_answers_on_its_own_connections() -> None:
     async def scene() -> None:
-        async with rig(upstream=Late()) as r:
+        async with rig(upstream=SecondAnswerUpstream()) as r:
             for _ in range(MAX_LEAKS):
                 assert (await r.get("/api/evil")).status == 200
                 assert (await r.get("/api/fine")).status == 502

@@ -31,9 +31,9 @@ def test_the_providers_are_those_that_are_documented() -> None:
 
 def test_the_catalog_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
-        PROVIDERS["evil"] = PROVIDERS["generic"]  # type: ignore[index]
+        PROVIDERS["evil"] = PROVIDERS["generic"]  # type: ignore[index]  # that is what must not be possible
     with pytest.raises(FrozenInstanceError):
-        PROVIDERS["openai"].header = "X-Evil"  # type: ignore[misc]
+        PROVIDERS["openai"].header = "X-Evil"  # type: ignore[misc]  # as above
 
 
 @pytest.mark.parametrize("name", KEYS)

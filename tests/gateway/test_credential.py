@@ -29,7 +29,7 @@ class RotatingSource:
     def __init__(self, now: Callable[[], datetime] = lambda: START) -> None:
         self.names = frozenset({"authorization", "x-project"})
         self.now = now
-        self.asked = 0
+        self.calls = 0
         self.failing: Exception | None = None
         self.go_on = asyncio.Event()
         self.go_on.set()
@@ -38,11 +38,11 @@ class RotatingSource:
         return f"tok-{number}-3f1c0a9be7d24856b0d1c2e3f4a59687"
 
     async def current(self) -> Injection:
-        self.asked += 1
+        self.calls += 1
         await self.go_on.wait()
         if self.failing is not None:
             raise self.failing
-        token = self.token(self.asked)
+        token = self.token(self.calls)
         fields = (("Authorization", f"Bearer {token}"), ("X-Project", "p-1"))
         return Injection(fields, (token.encode(),), self.now() + timedelta(minutes=5))
 
@@ -93,10 +93,10 @@ def test_requests_that_wait_for_a_token_share_it() -> None:
         source.go_on.clear()
         async with rig(ANY, secret=None, source_of=lambda _: source) as r:
             asking = [asyncio.create_task(r.get("/api/x")) for _ in range(5)]
-            await r.settled(lambda: source.asked == 1)
+            await r.settled(lambda: source.calls == 1)
             source.go_on.set()
             assert {reply.status for reply in await asyncio.gather(*asking)} == {200}
-            assert source.asked == 1
+            assert source.calls == 1
 
     play(scene)
 
@@ -158,7 +158,7 @@ def test_a_grant_that_ends_while_a_token_is_fetched_sends_nothing() -> None:
         async with rig(ANY, secret=None, source_of=lambda _: source) as r:
             wire = await r.wire()
             await wire.send(r.request("/api/x"))
-            await r.settled(lambda: source.asked == 1)
+            await r.settled(lambda: source.calls == 1)
             r.gateway.noticed(Notice(frozenset({r.grant.id})))
             source.go_on.set()
             await wire.rest()

@@ -157,7 +157,7 @@ def test_others_are_answered_between_two_turns() -> None:
     scene(act)
 
 
-class Taker:
+class RecordingRecipient:
     """Whose answer it is: keeps what it gets, and in which turn."""
 
     def __init__(self, name: str, log: list[str]) -> None:
@@ -184,23 +184,23 @@ def test_many_answers_that_inflate_together_share_one_slice_a_turn() -> None:
     async def act() -> None:
         log: list[str] = []
         shared = TaskTurns(asyncio.get_running_loop())
-        takers = [Taker(name, log) for name in "abc"]
-        for taker in takers:
+        recipients = [RecordingRecipient(name, log) for name in "abc"]
+        for recipient in recipients:
             delivery = Delivery(
-                taker, ResponseBody(SecretPatterns([SECRET.encode()]), plan()), [b"head"], shared, "task"
+                recipient, ResponseBody(SecretPatterns([SECRET.encode()]), plan()), [b"head"], shared, "task"
             )
             delivery.take(ZEROS, done=True)
             delivery.flush()
             delivery.end()
         heard = []
         ended = 0
-        while ended < len(takers):
+        while ended < len(recipients):
             log.clear()
             await asyncio.sleep(0)
             heard.append([line for line in log if line in {"a", "b", "c"}])
             ended += sum(line.endswith("ends") for line in log)
         assert max(map(len, heard)) == 1
-        assert min(taker.size for taker in takers) > 4_194_304
+        assert min(recipient.size for recipient in recipients) > 4_194_304
         assert ["".join(names) for names in heard][:6] == ["a", "b", "c"] * 2
 
     asyncio.run(act())

@@ -37,7 +37,7 @@ class HostFront:
         return canon.target(host.removesuffix(DOMAIN).decode(), path, query if asks else None)
 
 
-async def asked(r: Rig, port: int, target: str, host: str, *lines: str) -> Reply:
+async def sent(r: Rig, port: int, target: str, host: str, *lines: str) -> Reply:
     wire: Wire = await r.wire(port)
     await wire.send("\r\n".join([f"GET {target} HTTP/1.1", f"Host: {host}", *lines, "", ""]).encode())
     return await wire.reply()
@@ -54,7 +54,7 @@ def test_a_front_by_host_reaches_the_resource_it_names_with_its_credential() -> 
     async def scene() -> None:
         async with rig(http(args="any")) as r:
             port = await listening(r)
-            reply = await asked(r, port, "/v1/public/a?q=1", "api.gw.test", f"Authorization: Bearer {PLACEHOLDER}")
+            reply = await sent(r, port, "/v1/public/a?q=1", "api.gw.test", f"Authorization: Bearer {PLACEHOLDER}")
             assert reply.status == 200
             [seen] = r.upstream.seen
             assert (seen.target, seen.headers["authorization"]) == ("/v1/public/a?q=1", f"Bearer {SECRET}")
@@ -77,7 +77,7 @@ def test_a_front_by_host_reaches_the_resource_it_names_with_its_credential() -> 
 def test_what_a_front_says_is_judged_as_ever(target: str, host: str, status: int) -> None:
     async def scene() -> None:
         async with rig(http()) as r:
-            assert (await asked(r, await listening(r), target, host)).status == status
+            assert (await sent(r, await listening(r), target, host)).status == status
             assert r.upstream.seen == []
 
     play(scene)
@@ -89,7 +89,7 @@ def test_a_grant_inside_the_channels_is_named_by_header_at_any_front() -> None:
             port, child = await listening(r), await r.child(http(paths=["/v1/public/b"]))
             for path, status in (("/v1/public/b", 200), ("/v1/public/a", 403)):
                 named = f"Remit-Grant: {child.id}"
-                assert (await asked(r, port, path, "api.gw.test", named)).status == status
+                assert (await sent(r, port, path, "api.gw.test", named)).status == status
 
     play(scene)
 

@@ -6,7 +6,7 @@ from remit.core.secret import Secret
 from remit.gateway.server import Channel
 from remit.gateway.upstream import IDLE
 from tests.broker.world import OPERATOR
-from tests.gateway.careless import Careless
+from tests.gateway.faulty_upstreams import UnreadBodyUpstream
 from tests.gateway.rig import ALL, OTHER_SECRET, Rig, http, play, rig
 
 
@@ -147,7 +147,7 @@ def test_a_connection_is_used_again_after_a_body_where_the_upstream_is_known_to_
 
 def test_it_is_not_where_the_answer_came_before_the_bodys_end() -> None:
     async def act() -> None:
-        upstream = Careless()
+        upstream = UnreadBodyUpstream()
         async with rig(settings={"reads_bodies": True}, upstream=upstream) as r:
             wire = await r.wire()
             await wire.send(r.request("/api/x", "Content-Length: 10", method="POST") + b"hello")

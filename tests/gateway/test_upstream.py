@@ -19,7 +19,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HINT = b"HTTP/1.1 103 Early Hints\r\n\r\n"
 
 
-class Asker:
+class RecordingReceiver:
     """Takes a response; ``read`` says whether nothing of the request can be unread."""
 
     def __init__(self, method: str = "GET", *, read: bool = True) -> None:
@@ -53,22 +53,22 @@ class Full(Line):
         return 1
 
 
-def kept(asker: Asker, *said: bytes, line: Line | None = None) -> bool:
+def kept(receiver: RecordingReceiver, *said: bytes, line: Line | None = None) -> bool:
     """Have a connection say something, and tell whether it is used again."""
     tls = ssl.create_default_context()
     pool = Pool(static(shape(), None), tls, DescriptorBudget(9).of("task"), 0.0, lambda: False)
     upstream = UpstreamConnection(pool)
     upstream.connection_made(line or Line())
-    upstream.begin(asker, b"")
+    upstream.begin(receiver, b"")
     for data in said:
         upstream.data_received(data)
     return pool.take() is upstream
 
 
 def test_a_connection_is_used_again_after_a_whole_answer() -> None:
-    assert kept(Asker(), OK)
-    assert kept(Asker(), b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    assert kept(Asker(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    assert kept(RecordingReceiver(), OK)
+    assert kept(RecordingReceiver(), b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert kept(RecordingReceiver(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -83,20 +83,20 @@ def test_a_connection_is_used_again_after_a_whole_answer() -> None:
     ],
 )
 def test_it_is_not_where_bytes_follow_or_may_follow_the_answer(said: bytes) -> None:
-    assert not kept(Asker(), said)
-    assert not kept(Asker(), *(bytes([byte]) for byte in said))
+    assert not kept(RecordingReceiver(), said)
+    assert not kept(RecordingReceiver(), *(bytes([byte]) for byte in said))
 
 
 def test_it_is_not_after_a_head_request() -> None:
-    assert not kept(Asker("HEAD"), OK[:-2])
+    assert not kept(RecordingReceiver("HEAD"), OK[:-2])
 
 
 def test_it_is_not_where_something_of_the_request_may_be_unread() -> None:
-    assert not kept(Asker("POST", read=False), OK)
+    assert not kept(RecordingReceiver("POST", read=False), OK)
 
 
 def test_it_is_not_where_the_answer_came_before_the_request_was_out() -> None:
-    assert not kept(Asker("POST"), OK, line=Full())
+    assert not kept(RecordingReceiver("POST"), OK, line=Full())
 
 
 @pytest.mark.attack("HTT-11")
@@ -104,13 +104,13 @@ def test_it_is_not_where_the_answer_came_before_the_request_was_out() -> None:
 def test_interim_answers_are_bounded_however_they_come(cut: int) -> None:
     for count, failed in ((MAX_INTERIM, False), (MAX_INTERIM + 1, True)):
         said = HINT * count + OK
-        asker = Asker()
-        kept(asker, *(said[at : at + cut] for at in range(0, len(said), cut)))
-        assert isinstance(asker.failed, UpstreamError) == failed
-        assert asker.statuses == ([] if failed else [200])
+        receiver = RecordingReceiver()
+        kept(receiver, *(said[at : at + cut] for at in range(0, len(said), cut)))
+        assert isinstance(receiver.failed, UpstreamError) == failed
+        assert receiver.statuses == ([] if failed else [200])
 
 
 def test_interim_heads_without_an_end_are_bounded() -> None:
-    asker = Asker()
-    kept(asker, HINT + b"HTTP/1.1 103 E\r\nA: " + b"x" * 40_000)
-    assert isinstance(asker.failed, UpstreamError)
+    receiver = RecordingReceiver()
+    kept(receiver, HINT + b"HTTP/1.1 103 E\r\nA: " + b"x" * 40_000)
+    assert isinstance(receiver.failed, UpstreamError)

@@ -185,7 +185,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._final(head, data, receiver)
                 return
             self._interim += 1
-            if head.status.code == 101:  # noqa: PLR2004
+            if head.status.code == 101:  # noqa: PLR2004 - Switching Protocols
                 raise UpstreamError("the upstream changed the protocol unasked")
             if self._interim > MAX_INTERIM:
                 raise UpstreamError("the upstream gave too many interim answers")

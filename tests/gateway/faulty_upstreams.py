@@ -1,4 +1,4 @@
-"""An upstream that answers without reading a request's body, as handlers of many small servers do."""
+"""Upstreams with the faults of real ones: a body left unread, a second answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LENGTH = re.compile(rb"\r\nContent-Length: *([0-9]+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nConnection: *close\r\n", re.IGNORECASE)
 
 
-class Careless(Upstream):
+class UnreadBodyUpstream(Upstream):
     """Takes what follows a head for the next request. Only `POST /notes` reads its body, and keeps it in ``notes``.
 
     ``heads`` are all requests it made out, each with its connection; ``deaf`` has it go on after `Connection: close`.
@@ -35,7 +35,7 @@ class Careless(Upstream):
     ) -> None:
         await super().__aexit__(kind, error, trace)
 
-    def asked(self, line: bytes) -> int:
+    def requests(self, line: bytes) -> int:
         """Return how many requests began so."""
         return sum(head.startswith(line) for _, head in self.heads)
 
@@ -61,7 +61,7 @@ class Careless(Upstream):
             writer.close()
 
 
-class Late(Upstream):
+class SecondAnswerUpstream(Upstream):
     """Answers a second time to whoever asked `/evil`, and the second answer holds the credential it was called with.
 
     The second answer is written when the next request comes on the connection, which is the worst time for it.
