@@ -63,7 +63,7 @@ class House:
         """Return a human by a login of just now, by a token that was never seen before."""
         self.logins += 1
         now = self.world.now
-        subject = replace(Subject(sub, acr, now, ("pwd", "otp"), sid="s-1"), **more)  # type: ignore[arg-type]
+        subject = replace(Subject(sub, acr, now, ("pwd", "otp"), sid="s-1"), **more)  # type: ignore[arg-type]  # its fields
         until = now + timedelta(minutes=5)
         return Human(subject, f"token-{self.logins}", now, until, "remit", nonce, confidential=True)
 

@@ -92,7 +92,7 @@ def test_who_is_not_the_human_or_did_not_prove_it_enough_decides_nothing(house: 
         broker = await house.world.ready()
         item = await house.ask(broker, await house.root(broker))
         with pytest.raises(error):
-            await broker.approve(item.id, item.digest, house.human(item.digest, **more))  # type: ignore[arg-type]
+            await broker.approve(item.id, item.digest, house.human(item.digest, **more))  # type: ignore[arg-type]  # fields of Subject
         assert broker._approvals.get(item.id) == item
         assert (await house.told())[-1] == ("approval.approve", "deny", error.code)
 

@@ -179,7 +179,7 @@ def test_every_verb_that_ends_reaches_the_target_though_nothing_can_be_recorded(
         root = await world.opened(broker)
         await broker.issue(OPERATOR, root.id, DETAIL)
         medium(world).full = True
-        report = await verb(broker, root)  # type: ignore[operator]
+        report = await verb(broker, root)  # type: ignore[operator]  # one of the verbs above
         assert (report.state, report.recorded) == (Closure.PARTIAL, False)
         assert world.target.accounts == {}
         [lease] = broker._tasks.task_of(root.id).leases.values()
@@ -373,7 +373,7 @@ def test_a_revoke_whose_base_failed_is_recorded_when_it_answers() -> None:
         world = World(store=Racy())
         broker = await world.ready()
         root = await world.opened(broker)
-        world.store.lost = 2  # type: ignore[attr-defined]
+        world.store.lost = 2  # type: ignore[attr-defined]  # the store of this test has it
         report = await broker.revoke(OPERATOR, root.id)
         assert (report.state, report.recorded) == (Closure.CLOSED, True)
         assert (await stored(world, broker, root)).head.closed

@@ -161,13 +161,13 @@ def test_a_revoke_of_what_cannot_be_read_is_not_answered_as_if_there_were_nothin
         broker = await world.ready()
         root = await world.opened(broker)
         task_id = broker._tasks.task_of(root.id).id
-        world.store.full = world.store.unreadable = True  # type: ignore[attr-defined]
+        world.store.full = world.store.unreadable = True  # type: ignore[attr-defined]  # the store of this test has it
         with pytest.raises(UnavailableError):
             await broker.delegate(OPERATOR, root.id, child())
         for attempt in (broker.revoke(OPERATOR, root.id), broker.close(OPERATOR, task_id)):
             with pytest.raises(UnavailableError):
                 await attempt
-        world.store.full = world.store.unreadable = False  # type: ignore[attr-defined]
+        world.store.full = world.store.unreadable = False  # type: ignore[attr-defined]  # the store of this test has it
         world.later(1)
         await broker.sweep()
         assert (await broker.revoke(OPERATOR, root.id)).state is Closure.CLOSED
@@ -180,10 +180,10 @@ def test_a_policy_that_changes_while_a_task_is_read_again_by_the_sweep_is_not_sa
         world = World(store=Unreadable())
         broker = await world.ready()
         root = await world.opened(broker)
-        world.store.full = world.store.unreadable = True  # type: ignore[attr-defined]
+        world.store.full = world.store.unreadable = True  # type: ignore[attr-defined]  # the store of this test has it
         with pytest.raises(UnavailableError):
             await broker.delegate(OPERATOR, root.id, child())
-        world.store.full = world.store.unreadable = False  # type: ignore[attr-defined]
+        world.store.full = world.store.unreadable = False  # type: ignore[attr-defined]  # the store of this test has it
         gates(world).reading.clear()
         world.later(1)
         sweeping = asyncio.create_task(broker.sweep())

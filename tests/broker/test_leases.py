@@ -158,7 +158,7 @@ def test_abandoning_reaches_the_target_when_the_store_fails_too(world: World) ->
         world.target.during_issue = cut
         with pytest.raises(UnavailableError):
             await broker.issue(OPERATOR, root.id, DETAIL)
-        world.store.commit = commit  # type: ignore[method-assign]
+        world.store.commit = commit  # type: ignore[method-assign]  # a test stands in its way
         assert world.target.accounts == {}
         world.later(11)
         await broker.sweep()

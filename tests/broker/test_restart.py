@@ -75,9 +75,9 @@ def test_one_tasks_trouble_does_not_hold_up_the_others(world: World) -> None:
             if not failed:
                 failed.append(1)
                 raise UnavailableError
-            await commit(writes, events)  # type: ignore[arg-type]
+            await commit(writes, events)  # type: ignore[arg-type]  # as it came
 
-        world.store.commit = once  # type: ignore[method-assign]
+        world.store.commit = once  # type: ignore[method-assign]  # a test stands in its way
         await broker.sweep()
         assert failed
         assert world.target.accounts == {}

@@ -29,7 +29,7 @@ def test_a_failed_commit_that_gives_takes_the_head_back_to_the_store(world: Worl
 
         with pytest.raises(UnavailableError):
             await broker.delegate(OPERATOR, root.id, child(TABLE))
-        world.store.commit = commit  # type: ignore[method-assign]
+        world.store.commit = commit  # type: ignore[method-assign]  # a test stands in its way
         assert list(broker._tasks.task_of(root.id).grants) == [root.id]
         await broker.delegate(OPERATOR, root.id, child(TABLE))
 

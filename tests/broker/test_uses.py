@@ -35,11 +35,11 @@ def test_a_grant_revoked_while_its_use_is_being_recorded_has_no_effect(world: Wo
         commit = world.store.commit
 
         async def slow(writes: object, events: object) -> None:
-            world.store.commit = commit  # type: ignore[method-assign]
+            world.store.commit = commit  # type: ignore[method-assign]  # a test stands in its way
             await broker.revoke(OPERATOR, root.id)
-            await commit(writes, events)  # type: ignore[arg-type]
+            await commit(writes, events)  # type: ignore[arg-type]  # as it came
 
-        world.store.commit = slow  # type: ignore[method-assign]
+        world.store.commit = slow  # type: ignore[method-assign]  # a test stands in its way
         with pytest.raises(RevokedError):
             await permitted_use(broker, root.id, SEARCHED, "r")
 

@@ -217,4 +217,4 @@ def on_end(broker: Broker, told: Callable[[frozenset[str]], object]) -> None:
             told(grants)
         tell(grants, resources)
 
-    notices.tell = telling  # type: ignore[method-assign]
+    notices.tell = telling  # type: ignore[method-assign]  # a test stands in its way
