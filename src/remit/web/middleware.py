@@ -61,14 +61,13 @@ class Middleware:
         That endpoints of OAuth have another method is known to everybody (RFC 9126 §2.3).
         """
         known = isinstance(error, HTTPException) and error.status_code == MethodError.status
-        try:
-            _admit(request, frozenset())
+
+        async def nothing(request: Request) -> Response:
             if not (known and request.scope["path"] in _FOR_CLIENTS):
                 await proven(request)
-            response = self._refusal(request, MethodError() if known else NotFoundError("there is nothing here"))
-        except RemitError as refusal:
-            response = self._refusal(request, refusal)
-        return self._with_nonce(request, response)
+            raise MethodError if known else NotFoundError("there is nothing here")
+
+        return await self.endpoint(Route(request.method, request.scope["path"], nothing))(request)
 
     # -- answering ----------------------------------------------------------------------------------------------
 
